@@ -32,8 +32,13 @@ impl ApiError {
     }
 
     pub(super) fn unknown_pool(name: &str) -> Self {
-        Self::not_found(format!("unknown pool {}", escape(name, &[])))
+        Self::not_found(no_pool(name))
     }
+}
+
+/// That there is no pool of this name.
+pub(super) fn no_pool(name: &str) -> String {
+    format!("there is no pool `{}`", escape(name, &[]))
 }
 
 impl From<PathRejection> for ApiError {

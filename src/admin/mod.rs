@@ -52,11 +52,10 @@ use crate::account::{
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
-use crate::text::escape;
 use access::ApiClient;
 use connections::{AdminConnection, Connections};
 pub use context::{Admin, ApiAccess};
-use error::ApiError;
+use error::{ApiError, no_pool};
 use escaped_json::escape_body;
 pub use events::publish;
 pub use socket::{AdminListener, bind, default_paths};
@@ -190,7 +189,7 @@ async fn ready(State(admin): State<Arc<Admin>>, Query(query): Query<ReadyQuery>)
     let in_force = admin.live.in_force();
     for name in query.pools.iter().flat_map(|names| names.split(',')) {
         let Some(id) = in_force.plan.pools.id(name) else {
-            return (StatusCode::NOT_FOUND, format!("unknown pool {}\n", escape(name, &[])));
+            return (StatusCode::NOT_FOUND, no_pool(name) + "\n");
         };
         let now = Instant::now();
         if !in_force.pools[in_force.pools.serving(id, now)].serves(now) {

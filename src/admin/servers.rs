@@ -109,8 +109,9 @@ pub(super) fn find<'a>(
     pool_name: &str,
     name: &str,
 ) -> Result<(&'a Arc<LivePool>, Member), ApiError> {
-    let no_pool = || ApiError::not_found(format!("there is no pool `{pool_name}`"));
-    let pool = in_force.pool(pool_name).ok_or_else(no_pool)?;
+    let pool = in_force
+        .pool(pool_name)
+        .ok_or_else(|| ApiError::unknown_pool(pool_name))?;
     let servers = pool.servers();
     let server = servers.iter().find(|server| *server.spec().label == *name);
     let no_server = || ApiError::not_found(format!("pool `{pool_name}` has no server `{name}`"));

@@ -118,8 +118,8 @@ fn only_a_server_that_was_added_can_be_removed_and_no_name_is_given_twice() {
         &format!("server `{first}` of pool `p` was not added by hand: change the configuration"),
     );
     refused(&["server", "remove", "p/nobody"], "pool `p` has no server nobody");
-    refused(&["server", "remove", "q/nobody"], "unknown pool q");
-    refused(&["server", "add", "q", &second], "unknown pool q");
+    refused(&["server", "remove", "q/nobody"], "there is no pool `q`");
+    refused(&["server", "add", "q", &second], "there is no pool `q`");
     refused(&["server", "add", "p", "10.0.0.1"], "`10.0.0.1` has no port");
     refused(
         &["server", "add", "p", &second, "--weight", "257"],
