@@ -6,6 +6,8 @@ mod told;
 mod primary;
 mod less_known;
 mod redis;
+mod redis_checks;
+mod remembered;
 mod own_primary;
 mod mariadb;
 mod refusals;

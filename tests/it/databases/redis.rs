@@ -9,7 +9,7 @@ use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
 /// Two listeners over the same servers, `write` to the primary and `read` to replicas; `health` are further lines.
-fn config(servers: &[&RedisNode], health: &str) -> String {
+pub(super) fn config(servers: &[&RedisNode], health: &str) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
     let pool = |name: &str| {
         format!(
@@ -20,16 +20,16 @@ fn config(servers: &[&RedisNode], health: &str) -> String {
     pool("primary") + &pool("replica")
 }
 
-fn has_state(proxy: &Proxy, pool: &str, server: &RedisNode, state: &str) -> bool {
+pub(super) fn has_state(proxy: &Proxy, pool: &str, server: &RedisNode, state: &str) -> bool {
     proxy.server(pool, &server.address().to_string())["health"] == state
 }
 
-fn reason(proxy: &Proxy, pool: &str, server: &RedisNode) -> String {
+pub(super) fn reason(proxy: &Proxy, pool: &str, server: &RedisNode) -> String {
     proxy.server(pool, &server.address().to_string())["reason"].to_string()
 }
 
 /// Whether a write at this address is acknowledged. A server that is read-only must not be reached.
-fn is_written(address: SocketAddr, key: &str) -> bool {
+pub(super) fn is_written(address: SocketAddr, key: &str) -> bool {
     let answer = redis_answer(address, &format!("SET {key} 1")).unwrap_or_default();
     assert!(!answer.contains("READONLY"), "{key}: {answer}");
     answer.starts_with("+OK")

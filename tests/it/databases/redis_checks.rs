@@ -1,0 +1,160 @@
+//! What follows from checks of Redis servers and Sentinels that hang, and of servers that refuse them.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use super::redis::{config, has_state, is_written, reason};
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::sentinel::RedisNode;
+use crate::support::server::{Server, list};
+
+/// A server that sends these bytes at once, and then one more every 10 ms for as long as the client stays.
+fn dripping(first: &'static [u8]) -> Server {
+    Server::run(move |mut stream| {
+        let mut sent = stream.write_all(first);
+        while sent.is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            sent = stream.write_all(b"x");
+        }
+    })
+}
+
+/// A listener and a pool, both with this name, of these servers, written as in a configuration.
+fn one_pool(name: &str, servers: &str, health: &str) -> String {
+    format!(
+        "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n[pools.{name}]\nservers = [{servers}]\n\
+         [pools.{name}.health]\ncheck = \"redis\"\n{health}\n"
+    )
+}
+
+/// So many checks of this server have had this result.
+fn results(proxy: &Proxy, server: SocketAddr, result: &str) -> f64 {
+    let labels = [
+        ("pool", "primary"),
+        ("server", &*server.to_string()),
+        ("result", result),
+    ];
+    proxy.metrics().sum("acequia_health_checks_total", &labels)
+}
+
+#[test]
+fn checks_of_servers_that_hang_or_send_single_bytes_end_at_their_timeout() {
+    let other = dripping(b"");
+    let hanging = [
+        Server::silent(),
+        dripping(b"+"),
+        dripping(b"+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$60000\r\n"),
+    ];
+    let servers: Vec<_> = hanging.iter().chain([&other]).collect();
+    let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\ntimeout = \"150ms\"\nfall = 2";
+    let proxy = Proxy::start(&one_pool("primary", &list(&servers), health));
+    for server in &servers {
+        let (result, why) = match server.address == other.address {
+            true => ("fail", "not a Redis server"),
+            false => ("timeout", "timed out"),
+        };
+        let address = server.address;
+        eventually("its checks end", || results(&proxy, address, result) >= 3.0);
+        assert_eq!(results(&proxy, address, "pass"), 0.0, "{address}");
+        let told = proxy.server("primary", &address.to_string());
+        assert_eq!(told["health"], "down", "{told:#}");
+        assert!(told["reason"].to_string().contains(why), "{told:#}");
+    }
+    assert!(!is_written(proxy.at("primary"), "key"));
+}
+
+#[test]
+fn sentinels_that_hang_or_send_single_bytes_take_out_no_primary_that_another_one_has_named() {
+    let primary = RedisNode::start(&[]);
+    let sentinel = RedisNode::sentinel_of(&primary);
+    let (silent, dripping) = (Server::silent(), dripping(b"+PONG\r\n*2\r\n$60000\r\n"));
+    let of = |sentinels: &[SocketAddr]| {
+        let sentinels: Vec<_> = sentinels.iter().map(SocketAddr::to_string).collect();
+        let health = format!("timeout = \"500ms\"\nsentinels = {sentinels:?}\nmaster = \"orders\"");
+        config(&[&primary], &health)
+    };
+    let hanging = [silent.address, dripping.address];
+    let proxy = Proxy::start(&of(&hanging));
+    let address = primary.address();
+    let why = "no Sentinel has said which server is the primary";
+    assert!(reason(&proxy, "primary", &primary).contains(why));
+    eventually("the checks end before their timeout", || {
+        results(&proxy, address, "wrong_role") >= 3.0
+    });
+    assert!(proxy.reload(&of(&[hanging[0], hanging[1], sentinel.address()])));
+    eventually("one Sentinel is enough", || {
+        has_state(&proxy, "primary", &primary, "up")
+    });
+    sentinel.freeze();
+    let passed = results(&proxy, address, "pass");
+    eventually("what it has said still counts", || {
+        results(&proxy, address, "pass") >= passed + 5.0
+    });
+    assert!(is_written(proxy.at("primary"), "key"));
+    assert_eq!(results(&proxy, address, "timeout"), 0.0);
+    primary.freeze();
+    eventually("a primary that hangs is down", || {
+        has_state(&proxy, "primary", &primary, "down") && reason(&proxy, "primary", &primary).contains("timed out")
+    });
+}
+
+#[test]
+fn a_server_comes_back_by_checks_that_pass_and_that_are_refused_in_any_order() {
+    let server = RedisNode::start(&[]);
+    let address = server.address();
+    let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\ntimeout = \"1s\"\nfall = 1\nrise = 6";
+    let proxy = Proxy::start(&one_pool("primary", &format!("\"{address}\""), health));
+    server.freeze();
+    eventually("it is down", || has_state(&proxy, "primary", &server, "down"));
+    let answered = || ["pass", "refused"].map(|result| results(&proxy, address, result));
+    let before = answered();
+    server.thaw();
+    let mut latest = before;
+    eventually("it is up, whatever is refused", || {
+        let now = answered();
+        if now != latest {
+            let permission = if now[0] > latest[0] { "-ping" } else { "+ping" };
+            server.ask(&format!("ACL SETUSER default {permission}"));
+            latest = now;
+        }
+        !has_state(&proxy, "primary", &server, "down")
+    });
+    let [passed, refused] = [0, 1].map(|result| latest[result] - before[result]);
+    assert!(passed > 0.0 && refused > 0.0, "{passed} passed, {refused} refused");
+}
+
+#[test]
+fn a_replica_whose_pool_is_made_one_of_the_primary_is_not_trusted_as_one() {
+    let primary = RedisNode::start(&[]);
+    let replica = RedisNode::replica_of(&primary, &[]);
+    let address = replica.address();
+    let text = |role: &str| {
+        let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\nrise = 1";
+        one_pool("primary", &format!("\"{address}\""), health).replace(
+            "[pools.primary.health]",
+            &format!("role = \"{role}\"\n[pools.primary.health]"),
+        )
+    };
+    let proxy = Proxy::start(&text("replica"));
+    eventually("the replica is up", || has_state(&proxy, "primary", &replica, "up"));
+    replica.ask("ACL SETUSER default -role");
+    eventually("its checks are refused", || results(&proxy, address, "refused") >= 2.0);
+    let is_reached = || {
+        let answer = crate::support::sentinel::redis_answer(proxy.at("primary"), "PING");
+        answer.is_ok_and(|answer| answer.starts_with("+PONG"))
+    };
+    assert!(is_reached(), "as a replica it is trusted");
+    assert!(proxy.reload(&text("primary")));
+    assert!(!is_reached(), "before the next check");
+    let refused = results(&proxy, address, "refused");
+    eventually("its checks are refused again", || {
+        results(&proxy, address, "refused") >= refused + 3.0
+    });
+    assert!(!is_reached(), "after it");
+    replica.ask("ACL SETUSER default +role");
+    eventually("its role is known", || {
+        reason(&proxy, "primary", &replica).contains("the server is a replica, a primary is required")
+    });
+    assert!(!is_reached());
+}

@@ -1,0 +1,56 @@
+//! What is remembered of a primary in `state_dir` outlasts a file that cannot be read, and a downgrade.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::redis::{config, has_state, is_written, reason};
+use crate::support::eventually;
+use crate::support::process::finished;
+use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::sentinel::RedisNode;
+
+#[test]
+fn an_old_primary_stays_out_after_the_file_could_not_be_read_and_after_a_downgrade() {
+    let old = RedisNode::start(&[]);
+    let new = RedisNode::replica_of(&old, &[]);
+    let state = tempfile::tempdir().unwrap();
+    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
+    let proxy = Proxy::start(&text);
+    eventually("both roles are known", || {
+        has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
+    });
+    old.freeze();
+    new.ask("REPLICAOF NO ONE");
+    eventually("writers reach the new primary", || {
+        is_written(proxy.at("primary"), "new")
+    });
+    proxy.stop();
+    new.freeze();
+    old.thaw();
+
+    let (file, aside) = (state.path().join("primaries.json"), state.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    symlink(&file, &file).unwrap(); // reading it fails: too many levels of symbolic links
+    let folder = config_folder("acequia.toml", &text);
+    let failed = finished(acequia(&["run"]).current_dir(folder.path()));
+    assert_eq!(failed.code, Some(3), "{failed:#?}");
+    assert!(failed.stderr.contains(&file.display().to_string()), "{failed:#?}");
+    assert_eq!(fs::read_link(&file).unwrap(), file, "it is left as it is");
+    fs::remove_file(&file).unwrap();
+
+    // A later version has added something.
+    let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&aside).unwrap()).unwrap();
+    for pool in known.as_object_mut().unwrap().values_mut() {
+        pool["since"] = "2030-01-01".into();
+    }
+    fs::write(&file, known.to_string()).unwrap();
+    let proxy = Proxy::start(&text);
+    eventually("the new primary is down, and the old one is still known", || {
+        has_state(&proxy, "primary", &new, "down") && reason(&proxy, "primary", &old).contains("a second primary")
+    });
+    assert!(!is_written(proxy.at("primary"), "lost"));
+    new.thaw();
+    eventually("writers reach the new primary again", || {
+        is_written(proxy.at("primary"), "again")
+    });
+}
