@@ -1,6 +1,6 @@
 //! What is known about a session, from accept to its access log record.
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -47,9 +47,9 @@ pub struct SessionInfo {
     /// Attempts to connect to a server, including the current one.
     pub(super) attempts: u32,
     /// Time from accept to the end of sniffing.
-    pub(super) hello_duration: Option<Nanoseconds>,
+    pub(super) hello_duration: Option<Microseconds>,
     /// Duration of the successful connect.
-    pub(super) connect_duration: Option<Nanoseconds>,
+    pub(super) connect_duration: Option<Microseconds>,
     /// TCP_INFO of the client's socket and of the server's, at the end of the relay. Boxed to keep open sessions small.
     pub(super) tcp_info: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -218,22 +218,21 @@ impl SessionInfo {
     }
 }
 
-/// A duration of at most 584 years in 8 bytes, in an `Option` too: an open session keeps two, and must stay small.
+/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. From 1 µs to 71 minutes; what
+/// is shorter or longer is told as that.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Nanoseconds(NonZeroU64);
+pub(super) struct Microseconds(NonZeroU32);
 
-impl From<Duration> for Nanoseconds {
+impl From<Duration> for Microseconds {
     fn from(duration: Duration) -> Self {
-        // 0 is told as 1.
-        Self(u64::try_from(duration.as_nanos()).map_or(NonZeroU64::MAX, |nanos| {
-            NonZeroU64::new(nanos).unwrap_or(NonZeroU64::MIN)
-        }))
+        let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        Self(NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN))
     }
 }
 
-impl From<Nanoseconds> for Duration {
-    fn from(nanoseconds: Nanoseconds) -> Self {
-        Self::from_nanos(nanoseconds.0.get())
+impl From<Microseconds> for Duration {
+    fn from(micros: Microseconds) -> Self {
+        Self::from_micros(micros.0.get().into())
     }
 }
 

@@ -8,13 +8,11 @@
 //! `sources_max` it takes about `2 × sources_max` addresses, each of which opens as many sessions as the debt to be
 //! forgotten, within the time in which that debt would have been paid.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::rate::{Nanos, Rate};
-use super::source::Source;
+use super::source::HashedSource;
 
 /// Places of a set.
 const WAYS: usize = 8;
@@ -28,7 +26,6 @@ const PLACES_PER_SOURCE: usize = 2;
 pub(super) struct DebtTable {
     // Std mutexes, locked for a few lines; two workers seldom want the same set.
     sets: Box<[Mutex<DebtSet>]>,
-    keys: RandomState,
     evictions: AtomicU64,
 }
 
@@ -48,7 +45,6 @@ impl DebtTable {
         let sets = (sources_max * PLACES_PER_SOURCE).div_ceil(WAYS).max(1);
         Self {
             sets: (0..sets).map(|_| Mutex::default()).collect(),
-            keys: RandomState::new(),
             evictions: AtomicU64::new(0),
         }
     }
@@ -56,7 +52,6 @@ impl DebtTable {
     /// A table for another number of sources, with the debts of this one.
     pub(super) fn resized(&self, sources_max: usize, now: Nanos) -> Self {
         let next = Self {
-            keys: self.keys.clone(),
             evictions: AtomicU64::new(self.evictions()),
             ..Self::new(sources_max)
         };
@@ -69,8 +64,8 @@ impl DebtTable {
     }
 
     /// Takes one of a source's rate; whether there was one.
-    pub(super) fn take(&self, source: &Source, rate: Rate, now: Nanos) -> bool {
-        let source = self.keys.hash_one(source);
+    pub(super) fn take(&self, source: HashedSource, rate: Rate, now: Nanos) -> bool {
+        let source = source.hash;
         let mut set = lock(self.set(source));
         if let Some(debt) = set.0.iter_mut().find(|debt| debt.source == source) {
             let (paid_at, is_taken) = rate.take(debt.paid_at, now);
@@ -83,8 +78,8 @@ impl DebtTable {
     }
 
     /// Gives back what [`Self::take`] has taken, if the source is still remembered.
-    pub(super) fn give_back(&self, source: &Source, rate: Rate) {
-        let source = self.keys.hash_one(source);
+    pub(super) fn give_back(&self, source: HashedSource, rate: Rate) {
+        let source = source.hash;
         if let Some(debt) = lock(self.set(source)).0.iter_mut().find(|debt| debt.source == source) {
             debt.paid_at = rate.give_back(debt.paid_at);
         }
@@ -130,13 +125,13 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::source::SourceBits;
+    use super::super::source::{Source, SourceBits};
     use super::*;
 
     const SECOND: Nanos = 1_000_000_000;
 
-    fn source(number: u32) -> Source {
-        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default())
+    fn source(number: u32) -> HashedSource {
+        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default()).into()
     }
 
     fn rate(burst: u32) -> Rate {
@@ -147,9 +142,9 @@ mod tests {
     fn sources_up_to_the_maximum_are_remembered_but_for_a_few() {
         const SOURCES: u32 = 100_000;
         let table = DebtTable::new(SOURCES as usize);
-        assert!((0..SOURCES).all(|number| table.take(&source(number), rate(1), SECOND)));
+        assert!((0..SOURCES).all(|number| table.take(source(number), rate(1), SECOND)));
         let forgotten = (0..SOURCES)
-            .filter(|number| table.take(&source(*number), rate(1), SECOND))
+            .filter(|number| table.take(source(*number), rate(1), SECOND))
             .count();
         assert!(
             table.evictions() >= forgotten as u64 / 2,
@@ -161,21 +156,21 @@ mod tests {
     #[test]
     fn a_source_with_a_debt_at_a_lower_rate_is_served_soon_at_a_higher_one() {
         let (table, low) = (DebtTable::new(10), Rate::new(100, Duration::from_secs(3_600), 100));
-        (0..100).for_each(|_| assert!(table.take(&source(1), low, SECOND)));
-        assert!(!table.take(&source(1), low, SECOND), "an hour is owed");
+        (0..100).for_each(|_| assert!(table.take(source(1), low, SECOND)));
+        assert!(!table.take(source(1), low, SECOND), "an hour is owed");
         let high = Rate::new(100, Duration::from_secs(1), 1);
-        assert!(!table.take(&source(1), high, SECOND));
-        assert!(table.take(&source(1), high, SECOND + SECOND / 100));
+        assert!(!table.take(source(1), high, SECOND));
+        assert!(table.take(source(1), high, SECOND + SECOND / 100));
     }
 
     #[test]
     fn another_size_keeps_the_debts() {
         let table = DebtTable::new(100);
         for number in 0..50 {
-            assert!(table.take(&source(number), rate(1), SECOND));
+            assert!(table.take(source(number), rate(1), SECOND));
         }
         let larger = table.resized(1_000, SECOND);
-        assert!((0..50).all(|number| !larger.take(&source(number), rate(1), SECOND)));
+        assert!((0..50).all(|number| !larger.take(source(number), rate(1), SECOND)));
     }
 
     proptest! {
@@ -193,7 +188,7 @@ mod tests {
                 now += gap;
                 debts.retain(|_, paid_at| *paid_at > now); // without loss
                 let (paid_at, expected) = rate.take(debts.get(&number).copied().unwrap_or(0), now);
-                prop_assert_eq!(table.take(&source(number), rate, now), expected);
+                prop_assert_eq!(table.take(source(number), rate, now), expected);
                 if !expected {
                     continue;
                 }
@@ -201,7 +196,7 @@ mod tests {
                     let least = *debts.values().min().unwrap();
                     // Of equal debts the table may have forgotten either: follow it.
                     let gone: Vec<_> = debts.iter().filter(|(_, paid_at)| **paid_at == least).map(|(n, _)| *n).collect();
-                    let held = |n: &u32| lock(&table.sets[0]).0.iter().any(|debt| debt.source == table.keys.hash_one(source(*n)));
+                    let held = |n: &u32| lock(&table.sets[0]).0.iter().any(|debt| debt.source == source(*n).hash);
                     let evicted: Vec<_> = gone.into_iter().filter(|n| !held(n)).collect();
                     prop_assert_eq!(evicted.len(), 1, "one of the smallest, and only one");
                     debts.remove(&evicted[0]);
@@ -216,12 +211,12 @@ mod tests {
         fn what_is_given_back_can_be_taken_again(burst in 1u32..20) {
             let (table, rate) = (DebtTable::new(10), rate(burst));
             for _ in 0..burst {
-                prop_assert!(table.take(&source(1), rate, SECOND));
+                prop_assert!(table.take(source(1), rate, SECOND));
             }
-            prop_assert!(!table.take(&source(1), rate, SECOND));
-            table.give_back(&source(1), rate);
-            prop_assert!(table.take(&source(1), rate, SECOND));
-            prop_assert!(!table.take(&source(1), rate, SECOND));
+            prop_assert!(!table.take(source(1), rate, SECOND));
+            table.give_back(source(1), rate);
+            prop_assert!(table.take(source(1), rate, SECOND));
+            prop_assert!(!table.take(source(1), rate, SECOND));
         }
     }
 }

@@ -42,6 +42,7 @@ pub use reason::GuardReason;
 use refused::RefusedSources;
 pub use rules::{GuardRules, RefuseWith};
 use sessions::{CountedSession, Full, SessionTable};
+use source::HashedSource;
 pub use source::{Source, SourceBits};
 
 /// The index of a guard among those of one plan.
@@ -177,13 +178,13 @@ impl Guard {
     /// # Errors
     /// Why it may not. It is counted.
     pub fn admit(self: &Arc<Self>, client: ClientAddr, now: Instant) -> Result<GuardPass, GuardReason> {
-        let source = Source::of(client.host(), self.rules.by);
+        let source = HashedSource::from(Source::of(client.host(), self.rules.by));
         let reason = match self.check(client, source, now) {
             Ok(session) => return Ok(self.pass(Some(session), None)),
             Err(reason) => reason,
         };
         let counts = &self.counts;
-        counts.refused.record(source);
+        counts.refused.record(source.source);
         if self.rules.report_only {
             counts.reports.add(reason);
             return Ok(self.pass(None, Some(reason)));
@@ -202,7 +203,7 @@ impl Guard {
 
     /// What is common to all is asked for last: a source that takes too much does not use it up. What is refused costs
     /// nothing.
-    fn check(&self, client: ClientAddr, source: Source, now: Instant) -> Result<CountedSession, GuardReason> {
+    fn check(&self, client: ClientAddr, source: HashedSource, now: Instant) -> Result<CountedSession, GuardReason> {
         let (rules, counts) = (&self.rules, &self.counts);
         if let Some(reason) = self.address_reason(client, now) {
             return Err(reason);
@@ -214,12 +215,12 @@ impl Guard {
         })?;
         let now = counts.now(now);
         let per_source = rules.rate_per_source.zip(self.debts.as_ref());
-        if per_source.is_some_and(|(rate, debts)| !debts.take(&source, rate, now)) {
+        if per_source.is_some_and(|(rate, debts)| !debts.take(source, rate, now)) {
             return Err(GuardReason::RatePerSource);
         }
         if rules.rate.is_some_and(|rate| !counts.rate.take(rate, now)) {
             if let Some((rate, debts)) = per_source {
-                debts.give_back(&source, rate);
+                debts.give_back(source, rate);
             }
             return Err(GuardReason::Rate);
         }

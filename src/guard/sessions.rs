@@ -1,17 +1,16 @@
 //! The sessions that are open, all together and of each source: exact, whichever workers they are on.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::source::Source;
+use hashbrown::HashTable;
+
+use super::source::{HashedSource, Source};
 
 /// Parts of the table, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// A map gives memory back when it could hold so many times what it holds.
+/// A table gives memory back when it could hold so many times what it holds.
 const SPARE_MAX: usize = 8;
 
 /// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the process
@@ -20,8 +19,14 @@ const SPARE_MAX: usize = 8;
 pub(super) struct SessionTable {
     open: AtomicUsize,
     // Std mutexes, each locked for a few lines when a session begins and ends.
-    shards: Box<[Mutex<HashMap<Source, u32>>]>,
-    keys: RandomState,
+    shards: Box<[Mutex<HashTable<OfSource>>]>,
+}
+
+/// The open sessions of one source.
+#[derive(Debug)]
+struct OfSource {
+    source: HashedSource,
+    sessions: u32,
 }
 
 /// Why a session is not counted.
@@ -39,24 +44,26 @@ impl SessionTable {
         Arc::new(Self {
             open: AtomicUsize::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            keys: RandomState::new(),
         })
     }
 
     /// Counts a session of a source, unless it would be one too many; `None`: no such limit.
     pub(super) fn enter(
         self: &Arc<Self>,
-        source: Source,
+        source: HashedSource,
         max: Option<u32>,
         max_of_source: Option<u32>,
     ) -> Result<CountedSession, Full> {
         {
             let mut shard = self.shard(&source);
-            let sessions = shard.entry(source).or_insert(0);
-            if max_of_source.is_some_and(|max| *sessions >= max) {
+            let of_source = shard
+                .entry(source.hash, |other| other.source.source == source.source, hash)
+                .or_insert(OfSource { source, sessions: 0 })
+                .into_mut();
+            if max_of_source.is_some_and(|max| of_source.sessions >= max) {
                 return Err(Full::OfSource); // the entry has sessions, as no limit is 0
             }
-            *sessions += 1;
+            of_source.sessions += 1;
         }
         // From here on dropping it takes both counts back.
         let session = CountedSession {
@@ -84,20 +91,25 @@ impl SessionTable {
     pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u32)> {
         let mut top: Vec<(Source, u32)> = Vec::new();
         for shard in &self.shards {
-            top.extend(lock(shard).iter().map(|(source, sessions)| (*source, *sessions)));
+            top.extend(lock(shard).iter().map(|of| (of.source.source, of.sessions)));
             top.sort_unstable_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
             top.truncate(sources_max);
         }
         top
     }
 
-    fn shard(&self, source: &Source) -> MutexGuard<'_, HashMap<Source, u32>> {
-        lock(&self.shards[self.keys.hash_one(source) as usize % SHARDS])
+    fn shard(&self, source: &HashedSource) -> MutexGuard<'_, HashTable<OfSource>> {
+        // Bits in the middle: a table uses the lowest and the highest.
+        lock(&self.shards[(source.hash >> 32) as usize % SHARDS])
     }
 }
 
-fn lock(shard: &Mutex<HashMap<Source, u32>>) -> MutexGuard<'_, HashMap<Source, u32>> {
+fn lock(shard: &Mutex<HashTable<OfSource>>) -> MutexGuard<'_, HashTable<OfSource>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hash(of_source: &OfSource) -> u64 {
+    of_source.source.hash
 }
 
 /// A session that is counted until this is dropped.
@@ -105,21 +117,22 @@ fn lock(shard: &Mutex<HashMap<Source, u32>>) -> MutexGuard<'_, HashMap<Source, u
 #[must_use = "dropping it ends the session"]
 pub(super) struct CountedSession {
     table: Arc<SessionTable>,
-    pub(super) source: Source,
+    source: HashedSource,
 }
 
 impl Drop for CountedSession {
     fn drop(&mut self) {
         self.table.open.fetch_sub(1, Relaxed);
         let mut shard = self.table.shard(&self.source);
-        if let Entry::Occupied(mut sessions) = shard.entry(self.source) {
-            *sessions.get_mut() -= 1;
-            if *sessions.get() == 0 {
-                sessions.remove();
+        let is_this = |other: &OfSource| other.source.source == self.source.source;
+        if let Ok(mut entry) = shard.find_entry(self.source.hash, is_this) {
+            entry.get_mut().sessions -= 1;
+            if entry.get().sessions == 0 {
+                entry.remove();
             }
         }
         if shard.capacity() > SPARE_MAX * (shard.len() + SPARE_MAX) {
-            shard.shrink_to_fit();
+            shard.shrink_to_fit(hash);
         }
     }
 }
@@ -133,8 +146,8 @@ mod tests {
     use super::super::source::SourceBits;
     use super::*;
 
-    fn source(number: u32) -> Source {
-        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default())
+    fn source(number: u32) -> HashedSource {
+        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default()).into()
     }
 
     proptest! {

@@ -1,6 +1,9 @@
 //! What counts as one source of sessions.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -50,6 +53,24 @@ impl fmt::Display for Source {
             Self::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
             Self::Network(network) => network.fmt(f),
             Self::User(uid) => write!(f, "unix:uid={uid}"),
+        }
+    }
+}
+
+/// A source with its hash, which is computed once for a session. It has a key of this process, so that nobody knows which
+/// sources share a place of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HashedSource {
+    pub(super) source: Source,
+    pub(super) hash: u64,
+}
+
+impl From<Source> for HashedSource {
+    fn from(source: Source) -> Self {
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self {
+            source,
+            hash: KEY.hash_one(source),
         }
     }
 }
