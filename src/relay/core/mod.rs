@@ -189,11 +189,14 @@ impl<'a> Core<'a> {
         self.up.is_complete() && self.up.unsent() == 0
     }
 
-    /// Ends the relay because that is asked for, if it may end.
-    pub(super) fn end(&mut self, request: EndRequest) {
+    /// Ends the relay because that is asked for, if it may end. `queue` returns the send queue of the socket towards a side.
+    pub(super) fn end(&mut self, request: EndRequest, queue: impl Fn(Side) -> Option<SendQueue>) {
+        let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered); // not reported: as if it was
         self.closed = match request {
             EndRequest::Cut => Some(Closed::Cut),
-            EndRequest::IfAtRest if self.is_at_rest() => Some(Closed::AtRest),
+            EndRequest::IfAtRest if self.is_at_rest() && is_delivered(Side::Client) && is_delivered(Side::Server) => {
+                Some(Closed::AtRest)
+            }
             EndRequest::IfAtRest => return,
         };
     }

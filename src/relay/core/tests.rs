@@ -87,26 +87,36 @@ fn a_session_is_at_rest_when_the_server_was_the_last_to_say_something() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(0, IDLE, &traffic, false, start);
     let is_at_rest = |core: &Core<'_>| core.is_at_rest();
+    let delivered = |_| Some(SendQueue::EMPTY);
     assert!(!is_at_rest(&core), "nothing was said");
     core.received(Side::Client, 5);
     core.sent(Side::Client, 5);
     assert!(!is_at_rest(&core), "the server works on it");
-    core.end(EndRequest::IfAtRest);
+    core.end(EndRequest::IfAtRest, delivered);
     assert_eq!(core.closed(), None);
     core.received(Side::Server, 7);
     assert!(!is_at_rest(&core), "the client has not got it");
     core.sent(Side::Server, 7);
     assert!(is_at_rest(&core));
+    let to_client = |side| match side {
+        Side::Client => Some(SendQueue {
+            not_sent_bytes: 1,
+            ..SendQueue::EMPTY
+        }),
+        Side::Server => Some(SendQueue::EMPTY),
+    };
+    core.end(EndRequest::IfAtRest, to_client);
+    assert_eq!(core.closed(), None, "the kernel still sends it");
     core.ended(Side::Client, start);
     assert!(!is_at_rest(&core), "it ends by itself");
     let mut after_login = Core::new(0, IDLE, &traffic, false, start);
-    after_login.end(EndRequest::IfAtRest);
+    after_login.end(EndRequest::IfAtRest, delivered);
     assert_eq!(after_login.closed(), Some(Closed::AtRest));
     assert!(!Closed::AtRest.is_abrupt());
     let mut after_login = Core::new(3, IDLE, &traffic, false, start);
-    after_login.end(EndRequest::IfAtRest);
+    after_login.end(EndRequest::IfAtRest, delivered);
     assert_eq!(after_login.closed(), None, "the client has asked for something");
-    after_login.end(EndRequest::Cut);
+    after_login.end(EndRequest::Cut, delivered);
     assert_eq!(after_login.closed(), Some(Closed::Cut));
 }
 

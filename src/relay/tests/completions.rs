@@ -59,7 +59,7 @@ impl Completions<'_> {
             let has_moved = [Side::Client, Side::Server].map(|from| self.complete(from));
             let is_still = has_moved == [false; 2] && steps == self.world.lock().unwrap().steps_left();
             if self.core.closed().is_none() && self.world.lock().unwrap().is_cut() {
-                self.core.end(EndRequest::Cut);
+                self.core.end(EndRequest::Cut, |_| None);
             }
             if is_still {
                 self.core.settle(Instant::now);

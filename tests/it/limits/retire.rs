@@ -134,6 +134,33 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     );
 }
 
+/// The relay has sent the last byte of them, and the kernel has not: their clients read slowly.
+#[test]
+fn sessions_whose_bytes_are_still_on_their_way_to_the_client_are_not_moved() {
+    const ANSWER: usize = 2 << 20;
+    let (sends, echo) = (ManualServer::new(), Server::echo());
+    let pool = "rebalance = \"1s\"\nidle_for = \"1s\"";
+    let proxy = Proxy::start(&config(&[sends.server.address], pool));
+    let answered = |answer: &[u8]| {
+        let client = Client::connect(proxy.at("l"));
+        let mut session = sends.session();
+        session.write_all(answer).unwrap();
+        (client, session)
+    };
+    let mut slow: Vec<_> = (0..2).map(|_| answered(&vec![b'x'; ANSWER])).collect();
+    eventually("the relay has sent all", || {
+        proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]) == 2.0 * ANSWER as f64
+    });
+    let mut idle: Vec<_> = (0..2).map(|_| answered(b"hello")).collect();
+    assert!(proxy.reload(&config(&[sends.server.address, echo.address], pool)));
+    for (client, _session) in &mut idle {
+        assert_eq!(client.read_all(), b"hello", "idle sessions are moved");
+    }
+    for (client, _session) in &mut slow {
+        client.read(ANSWER);
+    }
+}
+
 /// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. They are more than are in excess.
 #[test]
 fn sessions_that_wait_for_an_answer_do_not_keep_the_others_from_moving() {

@@ -56,7 +56,11 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
             return Poll::Ready(closed);
         }
         while let Poll::Ready(request) = Pin::new(&mut end).poll(cx) {
-            relay.core.end(request);
+            let (client, server) = (relay.client.wire, relay.server.wire);
+            relay.core.end(request, |side| match side {
+                Side::Client => client.queue(),
+                Side::Server => server.queue(),
+            });
             if let Some(closed) = relay.core.closed() {
                 return Poll::Ready(closed);
             }
