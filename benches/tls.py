@@ -3,15 +3,18 @@
 
     benches/tls.py target/release/acequia
 
+With `--brief` it takes seconds and shows only that it works; its figures say nothing then. In a network namespace of its own,
+the loopback interface must be up: unshare -n sh -c 'ip link set lo up && benches/tls.py target/release/acequia'
+
 Needs Debian's haproxy, nginx and libnginx-mod-stream, and openssl. The clients use the OpenSSL of Python and X25519. CPU is the
 proxy's own user and system time for each unit of work, of the session as a whole: accept, handshake, connect, relay. The
 machine's cores are shared with the clients: compare ratios only. Prints a table in Markdown.
 
 The storm of handshakes is an open loop: clients come at a fixed rate, however few are served. Most send a ClientHello and no
-more; the others are to complete their handshakes within 5 s.
+more; the others are to complete their handshakes within 5 s. The session whose round trips are measured is open before.
 """
 
-import collections, multiprocessing, os, resource, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import argparse, collections, multiprocessing, os, resource, signal, socket, ssl, subprocess, tempfile, threading, time
 
 ROUNDS, SECONDS, CLIENTS, IDLE = 3, 1.5, 2, 1000
 STORM_SECONDS, HELLOS_A_SECOND, VISITS_A_SECOND, PATIENCE = 8, 2000, 50, 5
@@ -135,16 +138,22 @@ def shake_hands(port, until, is_resumed, counts):
     counts.put((done, resumed))
 
 
-def ping(port, until, counts):
+def ping(port, until, since, counts):
+    """Round trips from a time on; one that ends later counts, too."""
     made, took = context(), []
     with connect(made, port) as client:
-        while time.monotonic() < until:
-            began = time.perf_counter()
+        while (began := time.monotonic()) < until:
             client.sendall(bytes(64))
             client.recv(64)
-            took.append(time.perf_counter() - began)
+            if began >= since:
+                took.append(time.monotonic() - began)
             time.sleep(0.001)
     counts.put(took)
+
+
+def result(counts):
+    """What a process has put there. One that has failed puts nothing, and has told why."""
+    return counts.get(timeout=STORM_SECONDS + 2 * PATIENCE + 30)
 
 
 def together(work, port, *arguments, clients=CLIENTS):
@@ -152,7 +161,7 @@ def together(work, port, *arguments, clients=CLIENTS):
     running = [multiprocessing.Process(target=work, args=(port, until, *arguments, counts)) for _ in range(clients)]
     for process in running:
         process.start()
-    results = [counts.get() for _ in running]
+    results = [result(counts) for _ in running]
     for process in running:
         process.join()
     return results
@@ -202,11 +211,14 @@ def vanish(port, until, counts):
     """Sends ClientHellos and never completes a handshake. A client gives up after a second."""
     hello, held, begun = client_hello(), collections.deque(), 0
     for now in at_rate(HELLOS_A_SECOND, until):
-        client = socket.create_connection(("127.0.0.1", port))
-        client.sendall(hello)
-        held.append((now, client))
         begun += 1
-        while held[0][0] < now - 1:
+        try:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(hello)
+            held.append((now, client))
+        except OSError:
+            pass  # refused or reset: it was an attempt all the same
+        while held and held[0][0] < now - 1:
             held.popleft()[1].close()
     counts.put(begun)
 
@@ -235,17 +247,21 @@ def visit(port, until, counts):
 
 
 def round_trips(proxy):
-    return p99(together(ping, proxy.ports["ecdsa"], clients=1)[0])
+    return p99(together(ping, proxy.ports["ecdsa"], 0, clients=1)[0])
 
 
 def in_a_storm(proxy):
     """The p99 of round trips, the ClientHellos a second, and how many of a hundred other handshakes were completed."""
-    until, results = time.monotonic() + STORM_SECONDS, [multiprocessing.Queue() for _ in range(3)]
-    work = zip((vanish, visit, ping), ("rsa", "rsa", "ecdsa"), results)
-    running = [multiprocessing.Process(target=kind, args=(proxy.ports[port], until, counts)) for kind, port, counts in work]
+    since = time.monotonic() + 1
+    until, results = since + STORM_SECONDS, [multiprocessing.Queue() for _ in range(3)]
+    ports, (hellos, visits, trips) = proxy.ports, results
+    running = [multiprocessing.Process(target=ping, args=(ports["ecdsa"], until, since, trips)),
+               multiprocessing.Process(target=vanish, args=(ports["rsa"], until, hellos)),
+               multiprocessing.Process(target=visit, args=(ports["rsa"], until, visits))]
     for process in running:
         process.start()
-    hellos, (done, visits), took = (counts.get() for counts in results)
+        time.sleep(max(since - time.monotonic(), 0))
+    hellos, (done, visits), took = map(result, results)
     for process in running:
         process.join()
     return [p99(took), hellos / STORM_SECONDS, 100 * done / visits]
@@ -263,7 +279,19 @@ def idle(proxy):
     return (proxy.memory() - before) / IDLE
 
 
+def options():
+    global ROUNDS, SECONDS, STORM_SECONDS, IDLE
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("acequia", help="the binary")
+    parser.add_argument("--brief", action="store_true", help="shows only that it works")
+    chosen = parser.parse_args()
+    if chosen.brief:
+        ROUNDS, SECONDS, STORM_SECONDS, IDLE = 0, 0.3, 1, 50
+    return chosen
+
+
 def main():
+    chosen = options()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     folder = tempfile.mkdtemp(prefix="bench-tls-")
@@ -272,7 +300,7 @@ def main():
     server = multiprocessing.Process(target=serve, args=(listener,), daemon=True)
     server.start()
     names = ["acequia", "haproxy", "nginx"]
-    proxies = [Proxy(name, folder, listener.getsockname()[1], os.path.abspath(sys.argv[1])) for name in names]
+    proxies = [Proxy(name, folder, listener.getsockname()[1], os.path.abspath(chosen.acequia)) for name in names]
     rows = {}
     try:
         for number in range(ROUNDS + 1):  # the first is a warm-up
@@ -286,7 +314,7 @@ def main():
                 found["round trip, p99 (µs)"] = round_trips(proxy)
                 storm = ("the same in a storm (µs)", "its ClientHellos a second", "other handshakes completed in it (%)")
                 found.update(zip(storm, in_a_storm(proxy)))
-                if number > 0:
+                if number > 0 or chosen.brief:
                     for row, value in found.items():
                         rows.setdefault(row, {}).setdefault(proxy.name, []).append(value)
         for proxy in proxies:
