@@ -84,6 +84,12 @@ impl TlsConnection {
         self.has_peer_closed && self.early.is_empty()
     }
 
+    /// Why it has failed: nothing more can be encrypted or decrypted.
+    #[must_use]
+    pub fn failure(&self) -> Option<&rustls::Error> {
+        self.failed.as_ref()
+    }
+
     /// How many bytes are reserved for what was received and not taken yet.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
@@ -154,7 +160,7 @@ impl TlsConnection {
     /// gets what is to be sent because of it: the answer to a request for new keys, or the alert on an error.
     ///
     /// # Errors
-    /// What the peer has sent is not valid, or is a fatal alert.
+    /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before that is returned first.
     pub fn decrypt(
         &mut self,
         received: &mut [u8],
@@ -179,7 +185,7 @@ impl TlsConnection {
         );
         if let Err(error) = result {
             self.failed = Some(error.clone());
-            return Err(error);
+            return if decrypted > 0 { Ok(decrypted) } else { Err(error) };
         }
         if self.has_peer_closed {
             self.incoming = Vec::new();

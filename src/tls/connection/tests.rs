@@ -214,6 +214,23 @@ fn a_record_that_was_changed_fails_for_good_with_one_alert() {
 }
 
 #[test]
+fn plaintext_before_a_record_that_was_changed_is_not_lost() {
+    for version in VERSIONS {
+        let (mut client, mut server) = connected(version, usize::MAX);
+        let mut records = Vec::new();
+        client.encrypt(b"an answer", 1 << 14, &mut records).unwrap();
+        client.encrypt(b"and more", 1 << 14, &mut records).unwrap();
+        *records.last_mut().unwrap() ^= 1;
+        let (mut plain, mut alert) = (vec![0; records.len()], Vec::new());
+        assert_eq!(server.decrypt(&mut records, &mut plain, &mut alert), Ok(9));
+        assert_eq!(&plain[..9], b"an answer");
+        let failed = rustls::Error::DecryptError;
+        assert!(server.failure() == Some(&failed) && !alert.is_empty());
+        assert_eq!(server.decrypt(&mut [], &mut plain, &mut alert), Err(failed));
+    }
+}
+
+#[test]
 fn a_part_of_a_record_is_kept_until_the_rest_has_come() {
     let (mut client, mut server) = connected(&TLS13, usize::MAX);
     let mut records = Vec::new();

@@ -59,14 +59,19 @@ fn a_client_that_just_closes_after_the_servers_end_is_no_cut() {
     wait_for_ended_sessions(&proxy, "server_closed", 1);
 }
 
+/// A proxy at which the clients' TLS ends, and that encrypts again to this server.
+fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
+    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    let to_server = format!("[pools.p.tls]\nca_file = {}\n", site.file("ca.pem"));
+    Proxy::start(&(site.config(server.manual.server.address, "", "") + &to_server))
+}
+
 /// A client may end its request and wait for the answer: that this is cut off must reach it.
 #[test]
 fn a_server_that_is_cut_off_after_the_clients_end_resets_the_client() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
-    let to_server = format!("[pools.p.tls]\nca_file = {}\n", site.file("ca.pem"));
-    let proxy = Proxy::start(&(site.config(server.manual.server.address, "", "") + &to_server));
+    let proxy = encrypting_again(&site, &server);
     let setup = site.client();
     let client = spawn({
         let at = proxy.at("tls");
@@ -127,6 +132,36 @@ fn records_that_were_changed_on_the_way_end_the_session_by_a_reset() {
         (&line["ending"], &line["tls_error"]),
         (&"tls_failed".into(), &"bad_record_mac".into())
     );
+}
+
+/// Nothing more can come from such a server, whose connection may stay open: no time passes until the client is told.
+#[test]
+fn a_server_whose_records_are_not_valid_resets_the_client_at_once() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
+    let proxy = encrypting_again(&site, &server);
+    for (record, error) in [
+        (&[&[23, 3, 3, 0, 40][..], &[7; 40]].concat()[..], "bad_record_mac"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "decode_error"),
+    ] {
+        let (setup, at) = (site.client(), proxy.at("tls"));
+        let client = spawn(move || {
+            let mut client = setup.connect(at, "shop.example").unwrap();
+            let received = client.send(b"?").read(9);
+            (received, client.read_to_end())
+        });
+        let mut session = server.session();
+        session.send(b"an answer");
+        session.0.sock.write_all(record).unwrap();
+        assert_eq!(client.join().unwrap(), (b"an answer".to_vec(), (Vec::new(), RESET)));
+        proxy.wait_for_access(error, |line| line["tls_error"] == error);
+        let _ = session.0.sock.read_to_end(&mut Vec::new()); // it is open until here
+    }
+    for line in proxy.access_lines(2) {
+        assert_eq!(line["ending"], "tls_failed");
+        // What a server had sent before its connection broke is delivered within 5 s; nothing is left here.
+        assert!(line["duration_ms"].as_f64().unwrap() < 5_000.0, "{line}");
+    }
 }
 
 #[test]

@@ -88,15 +88,9 @@ impl MaybeTls<'_> {
 
     /// The TLS, whose records must all have been flushed.
     pub(in crate::relay) fn into_connection(self) -> Option<TlsConnection> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Tls(wire) => Some(
-                wire.state
-                    .into_inner()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .connection,
-            ),
-        }
+        let Self::Tls(wire) = self else { return None };
+        let state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some(state.connection)
     }
 }
 
@@ -222,7 +216,9 @@ impl TlsState {
 impl TlsWire<'_> {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = self.lock();
-        if state.has_unread_records || state.connection.has_early() || state.connection.has_peer_closed() {
+        let connection = &state.connection;
+        let is_over = connection.has_peer_closed() || connection.failure().is_some();
+        if state.has_unread_records || is_over || connection.has_early() {
             return Poll::Ready(Ok(()));
         }
         self.socket.poll_read_ready(cx)
@@ -243,6 +239,9 @@ impl TlsWire<'_> {
         }
         if state.connection.has_peer_closed() {
             return Poll::Ready(Ok(0));
+        }
+        if let Some(error) = state.connection.failure().cloned() {
+            return Poll::Ready(Err(state.failed(error)));
         }
         RECEIVED.with_borrow_mut(|received| {
             let room = buffer.len().min(received.len());
