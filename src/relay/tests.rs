@@ -31,6 +31,7 @@ use super::core::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT, SendQueue};
 use super::engine::poll::Socket;
 use super::*;
 use crate::socket::{Fault, SocketOptions, reset, socket_fault};
+use crate::tls::TlsConnection;
 
 const NO_LIMITS: RelayLimits = RelayLimits {
     idle_timeout: None,
@@ -84,6 +85,15 @@ impl Session {
     }
 
     async fn with(setup: Setup) -> Self {
+        Self::start(setup, None).await
+    }
+
+    /// The TLS of its client ends in the relay, by this connection.
+    async fn over_tls(tls: TlsConnection) -> Self {
+        Self::start(Setup::default(), Some(tls)).await
+    }
+
+    async fn start(setup: Setup, tls: Option<TlsConnection>) -> Self {
         let (client, inner_client) = connected(setup.buffers.outer, setup.buffers.inner).await;
         let (server, inner_server) = connected(setup.buffers.outer, setup.buffers.inner).await;
         let (traffic, cut) = (Arc::new(Traffic::default()), CancellationToken::new());
@@ -94,16 +104,18 @@ impl Session {
             EndRequest::Cut
         });
         let relay = tokio::spawn(async move {
-            let closed = relay(
-                &inner_client,
-                &inner_server,
-                setup.first,
-                setup.limits,
-                &counted,
-                None,
-                cut_signal,
-            )
-            .await;
+            let (first, limits) = (setup.first, setup.limits);
+            let (client, server) = (&inner_client, &inner_server);
+            let closed = match tls {
+                None => relay(client, server, first, limits, &counted, None, cut_signal).await,
+                Some(_) => {
+                    let sides = [(client, tls), (server, None)].map(|(socket, tls)| TlsSide { socket, tls });
+                    let [client, server] = sides;
+                    relay_tls(client, server, first, limits, &counted, None, cut_signal)
+                        .await
+                        .0
+                }
+            };
             if closed.is_abrupt() {
                 reset(inner_server);
                 reset(inner_client);

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::relay::engine::poll::pipes;
+use crate::tls::connected_for;
 
 /// A relay whose polls are counted.
 struct Watched {
@@ -176,19 +177,47 @@ async fn a_pipe_with_bytes_in_it_is_not_reused() {
     assert!(after.made <= held.made);
 }
 
-/// Bulk both ways by threads of their own, as fast as the machine goes, beside one client that waits for each answer.
-/// That client and its server are on the relays' thread: only turns are measured, not how the system divides its cores.
 #[tokio::test]
 async fn bulk_does_not_delay_other_sessions() {
-    const BULK_BYTES: u64 = 400 << 20;
-    let bulk = Session::new().await;
-    let talk = Session::new().await;
+    let [bulk, talk] = [Session::new().await, Session::new().await];
+    beside_bulk((bulk, Sealing(None)), (talk, Sealing(None)), 400 << 20).await;
+}
+
+#[tokio::test]
+async fn bulk_over_tls_does_not_delay_other_sessions() {
+    let ((bulk, bulk_tls), (talk, talk_tls)) = (connected_for(u64::MAX), connected_for(u64::MAX));
+    let [bulk_session, talk_session] = [Session::over_tls(bulk_tls).await, Session::over_tls(talk_tls).await];
+    let (bulk, talk) = (Sealing(Some(bulk)), Sealing(Some(talk)));
+    beside_bulk((bulk_session, bulk), (talk_session, talk), 100 << 20).await;
+}
+
+/// What a client sends, as it is or in records of TLS.
+struct Sealing(Option<TlsConnection>);
+
+impl Sealing {
+    fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+        let Some(tls) = &mut self.0 else {
+            return plain.to_vec();
+        };
+        let mut sealed = Vec::new();
+        tls.encrypt(plain, 1 << 14, &mut sealed).unwrap();
+        sealed
+    }
+}
+
+/// So many bytes of bulk both ways by threads of their own, as fast as the machine goes, beside one client that waits for each
+/// answer. That client and its server are on the relays' thread: only turns are measured, not how the system divides its
+/// cores. Clients do not unseal what they get.
+async fn beside_bulk((bulk, bulk_sealing): (Session, Sealing), (talk, mut sealing): (Session, Sealing), bytes: u64) {
     let read = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
-    for socket in [bulk.client, bulk.server].map(blocking) {
+    let [client, server] = [bulk.client, bulk.server].map(blocking);
+    for (socket, mut sealing) in [(client, bulk_sealing), (server, Sealing(None))] {
         let (mut writes, mut reads) = (socket.try_clone().unwrap(), socket);
         let read = Arc::clone(&read);
-        threads.push(thread::spawn(move || while writes.write_all(&[1; 1 << 18]).is_ok() {}));
+        threads.push(thread::spawn(move || {
+            while writes.write_all(&sealing.seal(&[1; 1 << 18])).is_ok() {}
+        }));
         threads.push(thread::spawn(move || {
             let mut buffer = vec![0; 1 << 18];
             while let Ok(bytes @ 1..) = reads.read(&mut buffer) {
@@ -202,10 +231,11 @@ async fn bulk_does_not_delay_other_sessions() {
         while ponger.read_exact(&mut buffer).await.is_ok() && ponger.write_all(&buffer).await.is_ok() {}
     });
     let turns = async {
-        let (mut buffer, mut turns) = ([0; 4], 0);
-        while read.load(Relaxed) < BULK_BYTES {
-            pinger.write_all(b"ping").await.unwrap();
-            pinger.read_exact(&mut buffer).await.unwrap();
+        let mut turns = 0;
+        while read.load(Relaxed) < bytes {
+            let mut message = sealing.seal(b"ping");
+            pinger.write_all(&message).await.unwrap();
+            pinger.read_exact(&mut message).await.unwrap(); // its answer is as long
             turns += 1;
         }
         turns
