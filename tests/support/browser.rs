@@ -28,6 +28,11 @@ pub struct Browser {
 impl Browser {
     /// Opens a page of this size.
     pub fn open(url: &str, width: u32, height: u32) -> Self {
+        Self::open_with(&[], url, width, height)
+    }
+
+    /// The same, started with these arguments.
+    pub fn open_with(arguments: &[String], url: &str, width: u32, height: u32) -> Self {
         let home = tempfile::tempdir().unwrap();
         let [commands, answers] = ["commands", "answers"].map(|name| {
             let path = home.path().join(name);
@@ -51,7 +56,7 @@ impl Browser {
             "--remote-debugging-pipe",
         ]);
         chromium.arg(format!("--user-data-dir={}", home.path().join("profile").display()));
-        chromium.arg(format!("--window-size={width},{height}"));
+        chromium.arg(format!("--window-size={width},{height}")).args(arguments);
         chromium
             .env("COMMANDS", &commands)
             .env("ANSWERS", &answers)

@@ -230,6 +230,32 @@ pub fn psql(address: SocketAddr, statement: &str) -> Command {
     command
 }
 
+/// What a statement returns to a client with a libpq that begins with TLS at once, which `psql` of Debian cannot; `None`: there
+/// is none. `scripts/test` installs it.
+pub fn over_direct_tls(address: SocketAddr, name: &str, ca_file: &Path, statement: &str) -> Option<String> {
+    const PYTHON: &str = "
+import sys
+sys.path.insert(0, sys.argv[1])
+import psycopg
+with psycopg.connect(sys.argv[2]) as client:
+    print(client.execute(sys.argv[3]).fetchone()[0])
+";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/psycopg");
+    if !folder.exists() {
+        eprintln!("not checked: there is no {}", folder.display());
+        return None;
+    }
+    let target = format!(
+        "host={name} hostaddr={} port={} user=postgres dbname=postgres sslnegotiation=direct sslmode=verify-full sslrootcert={}",
+        address.ip(),
+        address.port(),
+        ca_file.display()
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", PYTHON]).arg(folder).args([&target, statement]);
+    Some(must(&mut command).trim_end().to_owned())
+}
+
 /// `pgbench` on the database `postgres`.
 pub fn pgbench(address: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = to_postgres("pgbench", address);

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod mariadb;
 pub mod metrics;
 pub mod namespaces;
+pub mod nginx;
 pub mod nsd;
 pub mod path;
 pub mod pebble;

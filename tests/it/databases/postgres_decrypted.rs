@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::authority::Authority;
 use crate::support::client::Client;
-use crate::support::database::{Postgres, psql};
+use crate::support::database::{Postgres, over_direct_tls, psql};
 use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::process::{finished, must};
@@ -174,6 +174,11 @@ fn direct_tls_ends_here_if_the_client_offers_the_protocol_of_postgresql() {
         b"R",
         "the server asks for no password"
     );
+    drop(client);
+    let authority = site.folder.path().join("authority.txt");
+    if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, PORT) {
+        assert_eq!(port, server.address().port().to_string());
+    }
     // At the same listener, others ask before.
     let port = must(&mut site.psql("a.example", "postgres", PORT));
     assert_eq!(port.trim(), server.address().port().to_string());

@@ -1,39 +1,17 @@
 //! Clients of other programs whose TLS ends at a listener.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::Command;
 
 use super::site::Site;
 use crate::support::authority::{Authority, replace};
-use crate::support::database::Redis;
+use crate::support::database::{Postgres, Redis, over_direct_tls};
 use crate::support::eventually;
+use crate::support::nginx::Nginx;
 use crate::support::process::{Port, Process, must};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-
-/// An nginx that speaks HTTP/2 without TLS, and answers with the version of HTTP.
-fn plain_http2(folder: &Path) -> (Port, Process) {
-    let port = Port::keep();
-    let path = |name: &str| folder.join(name).display().to_string();
-    let text = format!(
-        "daemon off; master_process off; worker_processes 1; pid {pid}; error_log {error};\n\
-         events {{ worker_connections 64; }}\n\
-         http {{ access_log off; client_body_temp_path {body}; proxy_temp_path {body}; fastcgi_temp_path {body};\n\
-         uwsgi_temp_path {body}; scgi_temp_path {body};\n\
-         server {{ listen {address} http2; location / {{ return 200 $server_protocol; }} }} }}\n",
-        pid = path("pid"),
-        error = path("error.log"),
-        body = path("body"),
-        address = port.address,
-    );
-    std::fs::write(path("nginx.conf"), text).unwrap();
-    let mut command = Command::new("nginx");
-    command.args(["-c", &path("nginx.conf"), "-e", &path("error.log")]);
-    let process = Process::start(&mut command);
-    listens("nginx", port.address);
-    (port, process)
-}
+use crate::support::wait_for;
 
 fn listens(what: &str, address: SocketAddr) {
     eventually(&format!("{what} listens"), || TcpStream::connect(address).is_ok());
@@ -42,8 +20,8 @@ fn listens(what: &str, address: SocketAddr) {
 #[test]
 fn curl_speaks_http2_through_to_a_server_without_tls() {
     let site = Site::new();
-    let (port, _nginx) = plain_http2(site.folder());
-    let proxy = Proxy::start(&site.config(port.address, "alpn = [\"h2\"]", ""));
+    let server = Nginx::start("http2");
+    let proxy = Proxy::start(&site.config(server.address(), "alpn = [\"h2\"]", ""));
     replace(&site.folder().join("ca.pem"), &site.authority.certificate());
     let answer = must(
         Command::new("curl")
@@ -157,4 +135,92 @@ fn redis_cli_reaches_a_server_without_tls() {
         .args(["echo", "agua"]);
     assert_eq!(must(&mut command).trim_end(), "agua");
     assert_eq!(proxy.access_line()["sni"], "shop.example");
+}
+
+#[test]
+fn libpq_that_begins_with_tls_reaches_a_server_without_it() {
+    let (site, server) = (Site::new(), Postgres::start());
+    let proxy = Proxy::start(&site.config(server.address(), "alpn = [\"postgresql\"]", ""));
+    let ca = site.folder().join("ca.pem");
+    replace(&ca, &site.authority.certificate());
+    let Some(port) = over_direct_tls(proxy.at("tls"), "shop.example", &ca, "SELECT inet_server_port()") else {
+        return;
+    };
+    assert_eq!(port, server.address().port().to_string());
+    let line = proxy.access_line();
+    assert_eq!((&line["tls"], &line["sni"]), (&"1.3".into(), &"shop.example".into()));
+    assert_eq!(line["ending"], "client_closed");
+}
+
+/// A server that sends all messages back, and 1 MB on its own; it closes when it is asked to. It prints how each client has
+/// closed.
+const WEBSOCKET_SERVER: &str = "
+import asyncio, websockets
+async def talk(socket):
+    await socket.send(bytes(1_000_000))
+    while (message := await socket.recv()) != 'close':
+        await socket.send(message)
+    await socket.close(4001, 'as you wish')
+async def serve(socket):
+    try:
+        await talk(socket)
+    except websockets.ConnectionClosed:
+        pass
+    print('closed', socket.close_code, flush=True)
+async def main():
+    server = await websockets.serve(serve, '127.0.0.1', 0)
+    print('port', server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.Future()
+asyncio.run(main())
+";
+
+const WEBSOCKET_CLIENT: &str = "
+import asyncio, ssl, sys, websockets
+context = ssl.create_default_context(cafile=sys.argv[2])
+context.set_alpn_protocols(['h2', 'http/1.1'])
+def connect():
+    at = {'host': '127.0.0.1', 'port': int(sys.argv[1])}
+    return websockets.connect('wss://shop.example/', ssl=context, server_hostname='shop.example', **at)
+async def main():
+    async with connect() as socket:
+        print(socket.transport.get_extra_info('ssl_object').selected_alpn_protocol())
+        print(len(await socket.recv()))
+        for message in ['hello', bytes(500_000)]:
+            await socket.send(message)
+            print(await socket.recv() == message)
+    async with connect() as socket:
+        await socket.recv()
+        await socket.send('close')
+        await socket.wait_closed()
+        print(socket.close_code, socket.close_reason)
+asyncio.run(main())
+";
+
+#[test]
+fn messages_of_a_websocket_pass_both_ways_and_either_side_closes_it() {
+    let python = "/usr/bin/python3"; // Debian's has the package
+    let site = Site::new();
+    let server = Process::start(Command::new(python).args(["-c", WEBSOCKET_SERVER]));
+    let port = wait_for("the server listens", || {
+        let lines = server.stdout.so_far();
+        lines.first()?.strip_prefix("port ")?.parse::<u16>().ok()
+    });
+    let proxy = Proxy::start(&site.config(([127, 0, 0, 1], port).into(), "alpn = [\"http/1.1\"]", ""));
+    let ca = site.folder().join("ca.pem");
+    replace(&ca, &site.authority.certificate());
+    let mut client = Command::new(python);
+    client
+        .args(["-c", WEBSOCKET_CLIENT, &proxy.at("tls").port().to_string()])
+        .arg(&ca);
+    assert_eq!(must(&mut client), "http/1.1\n1000000\nTrue\nTrue\n4001 as you wish\n");
+    eventually("the server has seen both close", || {
+        server.stdout.so_far()[1..] == ["closed 1000", "closed 4001"]
+    });
+    let lines = proxy.access_lines(2);
+    let has_ended = |line: &serde_json::Value| {
+        ["client_closed", "server_closed"]
+            .map(Into::into)
+            .contains(&line["ending"])
+    };
+    assert!(lines.iter().all(has_ended), "{lines:#?}");
 }

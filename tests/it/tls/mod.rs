@@ -4,6 +4,7 @@ mod site;
 
 mod acme;
 mod agreed;
+mod browser;
 mod certificates;
 mod client_certificates;
 mod clients;

@@ -1,0 +1,49 @@
+//! nginx without TLS, which answers with the version of HTTP.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::eventually;
+use super::process::{Port, Process};
+
+/// A running nginx. Dropping it kills it.
+pub struct Nginx {
+    port: Port,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl Nginx {
+    /// Starts it. `words` stand after the address in `listen`: `http2`, for example.
+    pub fn start(words: &str) -> Self {
+        let (port, folder) = (Port::keep(), tempfile::tempdir().unwrap());
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let text = format!(
+            "daemon off; master_process off; worker_processes 1; pid {pid}; error_log {error};\n\
+             events {{ worker_connections 64; }}\n\
+             http {{ access_log off; client_body_temp_path {body}; proxy_temp_path {body}; fastcgi_temp_path {body};\n\
+             uwsgi_temp_path {body}; scgi_temp_path {body}; default_type text/html;\n\
+             server {{ listen {address} {words}; location / {{ return 200 $server_protocol; }} }} }}\n",
+            pid = path("pid"),
+            error = path("error.log"),
+            body = path("body"),
+            address = port.address,
+        );
+        std::fs::write(path("nginx.conf"), text).unwrap();
+        let mut command = Command::new("nginx");
+        command.args(["-c", &path("nginx.conf"), "-e", &path("error.log")]);
+        let process = Process::start(&mut command);
+        eventually("nginx listens", || TcpStream::connect(port.address).is_ok());
+        Self {
+            port,
+            _process: process,
+            _folder: folder,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+}
