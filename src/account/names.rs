@@ -30,6 +30,7 @@ pub(super) const TLS_HANDSHAKE_DURATION: &str = "acequia_tls_handshake_seconds";
 pub(super) const CERTIFICATE_RELOADS: &str = "acequia_certificate_reloads_total";
 pub(super) const OWN_CERTIFICATE_EXPIRY: &str = "acequia_certificate_expiry_timestamp_seconds";
 pub(super) const OWN_CERTIFICATE_NOT_BEFORE: &str = "acequia_certificate_not_before_timestamp_seconds";
+pub(super) const CRL_NEXT_UPDATE: &str = "acequia_crl_next_update_timestamp_seconds";
 pub(super) const ACME_RENEWALS: &str = "acequia_acme_renewals_total";
 pub(super) const CONNECT_DURATION: &str = "acequia_connect_duration_seconds";
 pub(super) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";

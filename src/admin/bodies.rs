@@ -130,6 +130,10 @@ pub struct ListenerTlsBody {
     /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
     #[serde(default)]
     pub self_signed: Vec<String>,
+    /// What is wrong with what is in force: certificates and authorities that have expired, lists of revoked certificates that
+    /// should have been replaced or are missing. At most 20.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What is wrong with files that were changed. What was read before is in force still.
     pub broken: Vec<String>,
 }

@@ -183,6 +183,9 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
     }
 }
 
+/// Warnings about the TLS of a listener that are shown: there may be thousands of certificates.
+const TLS_WARNINGS_MAX: usize = 20;
+
 fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
     let store = tls.certificates();
     let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
@@ -196,6 +199,14 @@ fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
             .filter(|certificate| certificate.is_self_signed)
             .filter_map(|certificate| certificate.names.first().map(ToString::to_string))
             .collect(),
+        warnings: {
+            let expired = store.all().iter().filter(|certificate| certificate.has_expired());
+            let expired = expired.map(|certificate| certificate.expiry_warning());
+            expired
+                .chain(tls.client_auth_warnings())
+                .take(TLS_WARNINGS_MAX)
+                .collect()
+        },
         broken: tls.broken(),
     }
 }

@@ -134,7 +134,18 @@ fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
                 certificate.path().display()
             )
         });
-        certificate.warnings.iter().cloned().chain(is_for_none)
+        let is_for_clients = (!certificate.is_for_servers).then(|| {
+            format!(
+                "{}: the certificate is not for servers (extendedKeyUsage): clients refuse it",
+                certificate.path().display()
+            )
+        });
+        certificate
+            .warnings
+            .iter()
+            .cloned()
+            .chain(is_for_none)
+            .chain(is_for_clients)
     });
     let exposed = certificates.filter_map(|certificate| exposed_key(certificate.key_path()));
     warnings.chain(exposed).collect()

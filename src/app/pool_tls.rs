@@ -45,6 +45,12 @@ pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
                 .iter()
                 .flat_map(|certificate| certificate.warnings.iter().cloned()),
         );
+        found.extend(identity.iter().filter(|own| !own.is_for_clients).map(|own| {
+            format!(
+                "{}: the certificate is not for clients (extendedKeyUsage): servers refuse it",
+                own.path().display()
+            )
+        }));
         found.iter().map(|what| format!("pools.{pool}.tls: {what}")).collect()
     };
     let mut warnings: Vec<_> = tls.iter().flat_map(of_pool).collect();

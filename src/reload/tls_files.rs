@@ -60,6 +60,9 @@ pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReloa
     if has_changed(&reload) {
         tracing::info!(pool, "TLS files read again");
     }
+    for warning in &reload.warnings {
+        tracing::warn!(pool, "{}", escape(warning, &[]));
+    }
     for error in &reload.broken {
         let error = escape(error, &[]);
         tracing::error!(pool, %error, "{BROKEN}");

@@ -46,27 +46,35 @@ impl AcmeSource {
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
     }
 
-    /// Reads the certificate. While its file is missing, one of those `before` stands in that was issued for some of its names,
-    /// otherwise a new self-signed one. A file that was there and is gone is an error.
+    /// Reads the certificate. While its file is missing, or broken when it is first read, one of those `before` stands in that
+    /// was issued for some of its names, otherwise a new self-signed one. A file that was there and is gone or broken is an
+    /// error.
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
-        let Err(error) = self.file.metadata() else {
-            return Ok(Certificate { acme, ..files.load()? });
-        };
-        if before.iter().any(|known| known.files == files && !known.stands_in) {
-            let what = format!(
-                "{error}: `acequia cert renew {}` orders another certificate",
-                self.name()
-            );
-            return Err(TlsFileError::new(&self.file, what));
-        }
-        if error.kind() != io::ErrorKind::NotFound {
-            return Err(TlsFileError::new(&self.file, error.to_string()));
+        let versions = files.versions();
+        let is_known = before.iter().any(|known| known.files == files && !known.stands_in);
+        let mut warnings = Vec::new();
+        match self.file.metadata() {
+            Ok(_) => match files.load() {
+                Ok(loaded) => return Ok(Certificate { acme, ..loaded }),
+                Err(error) if is_known || error.is_of_system() => return Err(error),
+                Err(error) => warnings.push(format!("{error}: another certificate is ordered")),
+            },
+            Err(error) if is_known => {
+                let what = format!(
+                    "{error}: `acequia cert renew {}` orders another certificate",
+                    self.name()
+                );
+                return Err(TlsFileError::new(&self.file, what));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(TlsFileError::new(&self.file, error.to_string()));
+            }
+            Err(_) => {}
         }
         let stand_in = match self.issued_before(before) {
             Some(issued) => Certificate {
                 files,
-                versions: [None; 3],
                 ..Certificate::clone(issued)
             },
             None => {
@@ -80,6 +88,8 @@ impl AcmeSource {
         };
         Ok(Certificate {
             acme,
+            versions,
+            warnings,
             stands_in: true,
             ..stand_in
         })

@@ -7,14 +7,13 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
 use x509_parser::certificate::{Validity, X509Certificate};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::parse_x509_certificate;
 
-use super::file::{FileStamp, TlsFileError, certificates, file_version, nothing_found, read};
+use super::file::{FileStamp, TlsFileError, certificates, file_version, not_pem, nothing_found, read};
 use super::ocsp::Staple;
-use super::words::{bounded, unix_now};
+use super::words::{bounded, date, unix_now};
 use crate::name::{NamePattern, ServerName};
 
 /// The files of one certificate.
@@ -52,6 +51,10 @@ pub struct Certificate {
     pub stands_in: bool,
     /// Whether it is one that is self-signed and does so.
     pub is_self_signed: bool,
+    /// Whether clients accept it of a server.
+    pub is_for_servers: bool,
+    /// Whether servers accept it of a client.
+    pub is_for_clients: bool,
     /// What is wrong with it or its chain, though it can be used.
     pub warnings: Vec<String>,
 }
@@ -76,7 +79,7 @@ impl CertificateFiles {
         self.cert.with_extension("ocsp")
     }
 
-    fn versions(&self) -> FileStamps {
+    pub(super) fn versions(&self) -> FileStamps {
         [
             file_version(&self.cert),
             file_version(&self.key),
@@ -110,15 +113,14 @@ impl CertificateFiles {
             .collect();
         let parsed = parsed.map_err(|error| TlsFileError::new(&self.cert, format!("not a certificate: {error}")))?;
         let mut certified = CertifiedKey::new(chain.to_vec(), key);
-        match certified.keys_match() {
-            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-            Err(_) => {
-                let what = format!(
-                    "the key does not fit the certificate in {}, whose first one must be the server's",
-                    self.cert.display()
-                );
-                return Err(TlsFileError::new(&self.key, what));
-            }
+        // Not `keys_match` of rustls: that reads the certificate as strictly as its clients do, which others need not.
+        let public = certified.key.public_key();
+        if public.is_some_and(|public| *public != *parsed[0].public_key().raw) {
+            let what = format!(
+                "the key does not fit the certificate in {}, whose first one must be the server's",
+                self.cert.display()
+            );
+            return Err(TlsFileError::new(&self.key, what));
         }
         let staple = Staple::read(&self.ocsp(), &parsed[0]);
         certified.ocsp = staple.response;
@@ -136,6 +138,8 @@ impl CertificateFiles {
             key: Arc::new(certified),
             staple_expires: staple.expires,
             names,
+            is_for_servers: is_for(&parsed[0], |usage| usage.server_auth),
+            is_for_clients: is_for(&parsed[0], |usage| usage.client_auth),
             acme: None,
             stands_in: false,
             is_self_signed: false,
@@ -152,6 +156,12 @@ impl Certificate {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.files.cert
+    }
+
+    /// The certificate itself.
+    #[must_use]
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.key.cert[0] // a chain is not empty
     }
 
     /// The file of the key.
@@ -176,6 +186,13 @@ impl Certificate {
         self.not_after < unix_now()
     }
 
+    /// The warning that it, or one of its chain, has expired.
+    #[must_use]
+    pub fn expiry_warning(&self) -> String {
+        let (path, end) = (self.path().display(), date(self.not_after));
+        format!("{path}: the certificate, or one of its chain, has expired on {end}")
+    }
+
     /// Whether the files are those that it was read from.
     pub(super) fn is_current(&self) -> bool {
         let can_be_stapled = self.staple_expires.is_none_or(|expires| expires > unix_now());
@@ -192,7 +209,7 @@ pub(super) fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'stati
                 "the key is encrypted: remove its passphrase (openssl pkey -in FILE -out FILE)".to_owned()
             }
             pem::Error::NoItemsFound => nothing_found(text, "there is no private key in it", "pkey"),
-            error => format!("not PEM: {error}"),
+            error => not_pem(&error),
         };
         TlsFileError::new(path, what)
     })
@@ -222,6 +239,12 @@ pub(super) fn dns_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterat
     })
 }
 
+/// Whether a certificate may be used so; without the extension, for anything (RFC 5280, section 4.2.1.12).
+fn is_for(certificate: &X509Certificate<'_>, has: impl Fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
+    let usage = certificate.extended_key_usage().ok().flatten();
+    usage.is_none_or(|usage| usage.value.any || has(usage.value))
+}
+
 fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
     let issuer = certificate.issuer();
     let common_name = issuer.iter_common_name().next().and_then(|name| name.as_str().ok());
@@ -248,11 +271,20 @@ fn warnings(path: &Path, chain: &[X509Certificate<'_>]) -> Vec<String> {
             format!("certificate {number} of the chain")
         };
         if validity.not_after.timestamp() < now {
-            warn(format!("{which} has expired on {}", validity.not_after));
+            warn(format!(
+                "{which} has expired on {}",
+                date(validity.not_after.timestamp())
+            ));
         } else if validity.not_before.timestamp() > now {
-            warn(format!("{which} is not valid before {}", validity.not_before));
+            warn(format!(
+                "{which} is not valid before {}",
+                date(validity.not_before.timestamp())
+            ));
         } else if validity.not_after.timestamp() - now < late_seconds(validity) {
-            warn(format!("{which} expires soon, on {}", validity.not_after));
+            warn(format!(
+                "{which} expires soon, on {}",
+                date(validity.not_after.timestamp())
+            ));
         }
     }
     for (number, pair) in (1..).zip(chain.windows(2)) {

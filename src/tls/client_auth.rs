@@ -14,7 +14,7 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::certificate::dns_names;
 use super::file::{FileStamp, TlsFileError, authorities, certificates, file_version, read, revocations};
-use super::words::{bounded, unix_now};
+use super::words::{bounded, date, unix_now};
 use crate::name::{NamePattern, Sni};
 
 /// `client_auth`: which certificates clients need.
@@ -39,6 +39,9 @@ pub(super) struct ClientVerification {
     pub(super) hash: PolicyHash,
     /// What is wrong with the files, though they can be used.
     pub(super) warnings: Vec<String>,
+    /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are none, or they do not
+    /// say.
+    pub(super) next_update: Option<i64>,
 }
 
 impl ClientAuthPlan {
@@ -57,13 +60,13 @@ impl ClientAuthPlan {
         let roots = Arc::new(authorities(&self.ca_file, &text)?);
         let mut warnings = expired(&self.ca_file, &anchors);
         let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-        let (mut chain, mut authorities) = (builder(), None);
+        let (mut chain, mut authorities, mut next_update) = (builder(), None, None);
         if let Some(path) = &self.crl_file {
             let text = read(path)?;
             hash.update(&[1]);
             hash.update(&text);
             let lists = revocations(path, &text)?;
-            warnings.extend(lists.iter().filter_map(|list| outdated(path, list)));
+            next_update = lists.iter().filter_map(|list| list_next_update(list)).min();
             warnings.extend(unlisted(path, &anchors, &lists));
             // The certificate of a client has to be looked up. Those of the authorities in between are looked up where there
             // is a list: one for each of them is rare.
@@ -91,19 +94,23 @@ impl ClientAuthPlan {
             verifier,
             hash: hash.as_ref().try_into().expect("SHA-256 has 32 bytes"),
             warnings,
+            next_update,
         })
+    }
+
+    /// The warning about a list that should have been replaced by then, in seconds since the Unix epoch. It stays in force: to
+    /// refuse all clients then, as if they were revoked, would be an outage that an authority causes by being late.
+    pub(super) fn outdated(&self, next_update: i64) -> Option<String> {
+        let (path, next) = (self.crl_file.as_ref()?.display(), date(next_update));
+        Some(format!(
+            "{path}: the list of revoked certificates should have been replaced by {next}: what was revoked since is accepted"
+        ))
     }
 }
 
-/// The warning about a list that should have been replaced. It stays in force: to refuse all clients then, as if they were
-/// revoked, would be an outage that an authority causes by being late.
-fn outdated(path: &Path, list: &[u8]) -> Option<String> {
+fn list_next_update(list: &[u8]) -> Option<i64> {
     let (_, list) = parse_x509_crl(list).ok()?;
-    let next = list.next_update().filter(|next| next.timestamp() < unix_now())?;
-    let path = path.display();
-    Some(format!(
-        "{path}: the list of revoked certificates should have been replaced by {next}: what was revoked since is accepted"
-    ))
+    Some(list.next_update()?.timestamp())
 }
 
 /// The warnings about authorities that have expired. What they have issued is accepted: their own certificates are trusted as
@@ -111,10 +118,12 @@ fn outdated(path: &Path, list: &[u8]) -> Option<String> {
 fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
     let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
     let warnings = anchors.filter_map(|(_, anchor)| {
-        let end = anchor.validity().not_after;
+        let end = anchor.validity().not_after.timestamp();
         let (path, subject) = (path.display(), bounded(&anchor.subject().to_string()));
-        (end.timestamp() < unix_now())
-            .then(|| format!("{path}: `{subject}` has expired on {end}: certificates that it has issued are accepted"))
+        let end = (end < unix_now()).then(|| date(end))?;
+        Some(format!(
+            "{path}: `{subject}` has expired on {end}: certificates that it has issued are accepted"
+        ))
     });
     warnings.collect()
 }

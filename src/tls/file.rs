@@ -38,6 +38,11 @@ impl TlsFileError {
         File::open(&self.path).is_ok()
     }
 
+    /// Whether the system could not read it.
+    pub(super) fn is_of_system(&self) -> bool {
+        self.os_error.is_some()
+    }
+
     pub(super) fn new(path: &Path, what: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
@@ -130,6 +135,17 @@ pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String
     }
 }
 
+/// What is wrong with a text that is not PEM: without the bytes that it has, which may be of a key.
+pub(super) fn not_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "not whole: a section has a `-----BEGIN` line, and no `-----END` line".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => "not PEM: a `-----BEGIN` line is not valid".to_owned(),
+        error => format!("not PEM: {error}"),
+    }
+}
+
 /// The certificates in a PEM file; at least one.
 pub(super) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
@@ -139,7 +155,7 @@ pub(super) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDe
             Err(TlsFileError::new(path, what))
         }
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(TlsFileError::new(path, format!("not PEM: {error}"))),
+        Err(error) => Err(TlsFileError::new(path, not_pem(&error))),
     }
 }
 
@@ -186,6 +202,6 @@ pub(super) fn revocations(
             Err(TlsFileError::new(path, what))
         }
         Ok(lists) => Ok(lists),
-        Err(error) => Err(TlsFileError::new(path, format!("not PEM: {error}"))),
+        Err(error) => Err(TlsFileError::new(path, not_pem(&error))),
     }
 }

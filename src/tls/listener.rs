@@ -15,9 +15,11 @@ use super::certificate::Certificate;
 use super::client_auth::ClientAuthPlan;
 use super::client_tickets::for_one_client;
 use super::file::{FileStamp, TlsFileError, file_version};
+use super::last_look::LastLook;
 use super::source::CertificateSource;
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
 use super::tickets::{TicketSecrets, Ticketer};
+use super::words::unix_now;
 
 /// Names of protocols (RFC 7301), the preferred first; empty: none is agreed.
 pub type Protocols = Vec<Box<[u8]>>;
@@ -61,6 +63,7 @@ pub struct ListenerTls {
     broken: ArcSwap<Vec<String>>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
+    last_look: LastLook,
 }
 
 /// What handshakes are made with, apart from certificates.
@@ -74,6 +77,8 @@ struct HandshakePolicy {
     ticketer: Arc<dyn ProducesTickets>,
     /// What is wrong with the files of `client_auth`, though they can be used.
     warnings: Vec<String>,
+    /// When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.
+    crl_next_update: Option<i64>,
 }
 
 /// What came of reading the files again.
@@ -83,7 +88,8 @@ pub struct TlsReload {
     pub certificates: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy: bool,
-    /// What is wrong with certificates that are new or changed, though they can be used.
+    /// What is wrong with certificates that are new or changed, though they can be used; and what has expired since the last
+    /// time.
     pub warnings: Vec<String>,
     /// What is broken now and was not before. What was in force stays.
     pub broken: Vec<String>,
@@ -138,6 +144,7 @@ impl ListenerTlsPlan {
         Ok(HandshakePolicy {
             versions,
             configs: lists.into_iter().map(|alpn| (alpn.clone(), config(alpn))).collect(),
+            crl_next_update: auth.as_ref().and_then(|auth| auth.next_update),
             warnings: auth.map_or_else(Vec::new, |auth| auth.warnings),
             verifier,
             ticketer,
@@ -197,6 +204,7 @@ impl ListenerTls {
             policy: ArcSwap::from_pointee(policy),
             broken: ArcSwap::default(),
             reload: Mutex::default(),
+            last_look: LastLook::default(),
         })
     }
 
@@ -228,6 +236,18 @@ impl ListenerTls {
                 Err(error) => broken.push(error.to_string()),
             }
         }
+        let since = self.last_look.look();
+        let store = self.certificates();
+        let expired = store
+            .all()
+            .iter()
+            .filter(|certificate| since.contains(&certificate.not_after));
+        warnings.extend(expired.map(|certificate| certificate.expiry_warning()));
+        // A policy that has changed is warned about as a whole.
+        let next_update = self
+            .crl_next_update()
+            .filter(|next| since.contains(next) && !has_policy_changed);
+        warnings.extend(next_update.and_then(|next| self.outdated(next)));
         let before = self.broken.swap(Arc::new(broken.clone()));
         broken.retain(|error| !before.contains(error));
         TlsReload {
@@ -278,7 +298,21 @@ impl ListenerTls {
     /// What is wrong with the files of `client_auth`, though they can be used.
     #[must_use]
     pub fn client_auth_warnings(&self) -> Vec<String> {
-        self.policy.load().warnings.clone()
+        let mut warnings = self.policy.load().warnings.clone();
+        let passed = self.crl_next_update().filter(|next| *next < unix_now());
+        warnings.extend(passed.and_then(|next| self.outdated(next)));
+        warnings
+    }
+
+    /// When the first of the lists of revoked certificates should be replaced, in seconds since the Unix epoch; `None`: there
+    /// are none, or they do not say.
+    #[must_use]
+    pub fn crl_next_update(&self) -> Option<i64> {
+        self.policy.load().crl_next_update
+    }
+
+    fn outdated(&self, next_update: i64) -> Option<String> {
+        self.plan.client_auth.as_ref()?.outdated(next_update)
     }
 
     /// The certificate for a client that can verify any.

@@ -7,6 +7,7 @@
 //! a socket.
 
 mod words;
+mod last_look;
 mod file;
 mod ocsp;
 mod certificate;

@@ -15,6 +15,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use super::certificate::{Certificate, CertificateFiles, parse_key};
 use super::connection::TlsConnection;
 use super::file::{FileStamp, PemText, TlsFileError, certificates, file_version};
+use super::last_look::LastLook;
 use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
 use crate::name::ServerName;
@@ -104,6 +105,7 @@ pub struct PoolTls {
     broken: ArcSwapOption<TlsFileError>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
+    last_look: LastLook,
 }
 
 /// What handshakes are made with.
@@ -234,6 +236,7 @@ impl PoolTls {
             plan,
             broken: ArcSwapOption::empty(),
             reload: Mutex::default(),
+            last_look: LastLook::default(),
         })
     }
 
@@ -241,6 +244,9 @@ impl PoolTls {
     pub fn reload(&self) -> TlsReload {
         let mut reload = TlsReload::default();
         let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = self.last_look.look();
+        let expired = self.identity().filter(|own| since.contains(&own.not_after));
+        reload.warnings.extend(expired.map(|own| own.expiry_warning()));
         if self.plan.versions() == self.current.load().versions {
             self.broken.store(None);
             return reload;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
@@ -185,6 +185,14 @@ fn snake_case(name: &str) -> String {
         word.push(c.to_ascii_lowercase());
     }
     word
+}
+
+/// A time in seconds since the Unix epoch, which the issuer of a certificate has chosen, as in RFC 3339.
+pub(super) fn date(seconds: i64) -> String {
+    /// 9999-12-31T23:59:59Z, the end of the times that it can write.
+    const MAX_SECONDS: u64 = 253_402_300_799;
+    let seconds = u64::try_from(seconds).unwrap_or(0).min(MAX_SECONDS);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 /// Seconds since the Unix epoch.

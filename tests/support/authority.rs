@@ -134,11 +134,11 @@ impl Authority {
 
     /// The list of these revoked certificates.
     pub fn revocations(&self, revoked: &[&Issued]) -> String {
-        self.revocations_until(revoked, 2090)
+        self.revocations_until(revoked, date_time_ymd(2090, 1, 1).into())
     }
 
-    /// The same, to be replaced at the beginning of this year.
-    pub fn revocations_until(&self, revoked: &[&Issued], year: i32) -> String {
+    /// The same, to be replaced then.
+    pub fn revocations_until(&self, revoked: &[&Issued], next_update: SystemTime) -> String {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from(issued.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -147,7 +147,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
+            next_update: next_update.into(),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

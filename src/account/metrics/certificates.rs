@@ -1,4 +1,4 @@
-//! The metrics of the certificates of listeners and of their renewals.
+//! The metrics of the certificates of listeners, of their renewals, and of lists of revoked certificates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
 /// From when the certificates of listeners, and ours for the servers of pools, are valid, and when they expire, in the text
-/// exposition format: of those with the same first name, the one that expires first.
+/// exposition format: of those with the same first name, the one that expires first. Also when lists of revoked certificates
+/// should be replaced.
 #[must_use]
 pub fn certificate_expiries<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,
     pools: impl IntoIterator<Item = (&'a str, &'a PoolTls)>,
 ) -> String {
-    let (mut expiries, mut begins) = (String::new(), String::new());
+    let (mut expiries, mut begins, mut lists) = (String::new(), String::new(), String::new());
     let mut write = |user: (&str, &str), certificates: &[Arc<Certificate>]| {
         let mut earliest = BTreeMap::<String, [i64; 2]>::new();
         for certificate in certificates {
@@ -31,6 +32,10 @@ pub fn certificate_expiries<'a>(
     };
     for (listener, tls) in listeners {
         write(("listener", listener), tls.certificates().all());
+        if let Some(next_update) = tls.crl_next_update() {
+            let labels = format_labels(&[("listener", listener)]);
+            write_sample(&mut lists, names::CRL_NEXT_UPDATE, &labels, next_update);
+        }
     }
     for (pool, tls) in pools {
         write(("pool", pool), tls.identity().as_slice());
@@ -46,6 +51,11 @@ pub fn certificate_expiries<'a>(
             names::OWN_CERTIFICATE_NOT_BEFORE,
             "From when a certificate is valid, in seconds since the Unix epoch.",
             begins,
+        ),
+        (
+            names::CRL_NEXT_UPDATE,
+            "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
+            lists,
         ),
     ] {
         if !samples.is_empty() {

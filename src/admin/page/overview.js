@@ -63,6 +63,9 @@ function notices(state) {
     for (const broken of tls?.broken ?? []) {
       list.push(notice("bad", what, `${broken}. What was read before stays in force.`));
     }
+    for (const warning of tls?.warnings ?? []) {
+      list.push(notice("warn", what, `${warning}.`));
+    }
     const days = tls?.expires ? (Date.parse(tls.expires) - Date.now()) / 86_400_000 : Infinity;
     if (tls?.certificates > 0 && days < 14) {
       const when = days < 0 ? "has expired" : `expires in ${counted(Math.floor(days), "day")}`;

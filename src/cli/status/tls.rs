@@ -19,6 +19,9 @@ pub(super) fn notes(state: &StateBody) -> String {
                 "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
             );
         }
+        for warning in &tls.warnings {
+            notes += &format!("\n{listener}: {warning}");
+        }
         for broken in &tls.broken {
             notes += &is_broken(listener, broken);
         }

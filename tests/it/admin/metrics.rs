@@ -405,6 +405,7 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         "acequia_tls_resumptions_total",
         "acequia_certificate_expiry_timestamp_seconds",
         "acequia_certificate_not_before_timestamp_seconds",
+        "acequia_crl_next_update_timestamp_seconds",
         "acequia_acme_renewals_total",
         "acequia_cancel_requests_total",
         "acequia_health_check_refused",

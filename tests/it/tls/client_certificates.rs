@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::site::Site;
 use crate::support::authority::{Authority, Issued, replace};
@@ -247,7 +248,7 @@ fn check_warns_about_an_authority_that_has_expired() {
     assert!(
         checked
             .stderr
-            .contains("`CN=clients` has expired on Jan  1 00:00:00 2020"),
+            .contains("`CN=clients` has expired on 2020-01-01T00:00:00Z"),
         "{checked:#?}"
     );
 }
@@ -259,7 +260,7 @@ fn a_list_that_should_have_been_replaced_stays_in_force_and_check_warns() {
     replace(&site.folder().join("clients.pem"), &clients.certificate());
     replace(
         &site.folder().join("clients.crl"),
-        &clients.revocations_until(&[&goes], 2025),
+        &clients.revocations_until(&[&goes], SystemTime::now() - Duration::from_secs(3600)),
     );
     let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
     let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}");
@@ -271,6 +272,45 @@ fn a_list_that_should_have_been_replaced_stays_in_force_and_check_warns() {
         message.contains("clients.crl: the list of revoked certificates should have been replaced by ")
     };
     eventually("a warning", || proxy.log().iter().any(warned));
+}
+
+#[test]
+fn a_list_that_becomes_outdated_and_a_certificate_that_expires_while_in_use_are_told() {
+    let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
+    let (goes, soon) = (
+        clients.issue(&["b.example"]),
+        SystemTime::now() + Duration::from_secs(3),
+    );
+    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    replace(
+        &site.folder().join("clients.crl"),
+        &clients.revocations_until(&[&goes], soon),
+    );
+    let short = site.authority.issue_for_seconds(&["other.example"], 3);
+    short.write(site.folder(), "other");
+    let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
+    let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}");
+    let proxy = Proxy::start(&site.config(server.address, &auth, ""));
+    let (list, expired) = (
+        "clients.crl: the list of revoked certificates should have been replaced by ",
+        "other.pem: the certificate, or one of its chain, has expired on ",
+    );
+    for what in [list, expired] {
+        let told = || {
+            let log = proxy.log();
+            let messages = log.iter().filter_map(|line| line["message"].as_str());
+            messages.filter(|message| message.contains(what)).count()
+        };
+        eventually(what, || told() == 1);
+        let status = proxy.command(&["status"]).stdout;
+        assert!(status.contains(what), "{status}");
+        proxy.command(&["cert", "reload"]);
+        assert_eq!(told(), 1, "it is told once");
+    }
+    let next_update = proxy
+        .metrics()
+        .sum("acequia_crl_next_update_timestamp_seconds", &[("listener", "tls")]);
+    assert_eq!(next_update as u64, soon.duration_since(UNIX_EPOCH).unwrap().as_secs());
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod acme;
 mod agreed;
 mod browser;
 mod certificates;
+mod checked;
 mod client_certificates;
 mod clients;
 mod ejection;

@@ -1,0 +1,67 @@
+//! What `acequia check` says about certificates that openssl makes.
+
+use std::fs;
+use std::process::Command;
+
+use super::site::Site;
+use crate::support::authority::replace;
+use crate::support::process::{finished, must};
+use crate::support::proxy::{acequia, config_folder};
+
+/// Runs openssl(1) in the folder of the site.
+fn openssl(site: &Site, arguments: &str) {
+    let mut command = Command::new("openssl");
+    must(command.current_dir(site.folder()).args(arguments.split(' ')));
+}
+
+/// The exit code, and what is written to standard error.
+fn checked(site: &Site) -> (Option<i32>, String) {
+    let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
+    let folder = config_folder("acequia.toml", &config);
+    let done = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
+    (done.code, done.stderr)
+}
+
+#[test]
+fn a_certificate_of_version_1_fits_its_key() {
+    let site = Site::new();
+    openssl(
+        &site,
+        "req -new -newkey rsa:2048 -nodes -keyout other.key -subj /CN=v1.example -out request",
+    );
+    openssl(
+        &site,
+        "x509 -req -in request -signkey other.key -days 90 -out other.pem",
+    );
+    let (code, said) = checked(&site);
+    assert!(
+        code == Some(0) && said.contains("other.pem: the certificate is for no host name"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_certificate_for_clients_alone_draws_a_warning() {
+    let site = Site::new();
+    openssl(
+        &site,
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout other.key -out other.pem -days 90 \
+         -subj /CN=other.example -addext subjectAltName=DNS:other.example -addext extendedKeyUsage=clientAuth",
+    );
+    let (code, said) = checked(&site);
+    let told = "other.pem: the certificate is not for servers (extendedKeyUsage): clients refuse it";
+    assert!(code == Some(0) && said.contains(told), "{said}");
+}
+
+#[test]
+fn a_file_that_was_cut_off_is_told_as_that() {
+    let site = Site::new();
+    for file in ["other.pem", "other.key"] {
+        let whole = fs::read_to_string(site.folder().join(file)).unwrap();
+        replace(&site.folder().join(file), &whole[..whole.len() / 2]);
+        let (code, said) = checked(&site);
+        let told = format!("{file}: not whole: a section has a `-----BEGIN` line, and no `-----END` line");
+        assert!(code == Some(1) && said.contains(&told), "{said}");
+        replace(&site.folder().join(file), &whole);
+    }
+}
