@@ -1,6 +1,7 @@
 //! The connections of an admin endpoint: each serves one request, within a time, except for streams of events.
 
 use std::collections::VecDeque;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::streams::StreamMark;
+use crate::redirect::HTTPS_EXPECTED;
 
 /// The time for a client to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,9 +52,9 @@ impl AdminConnection {
         let serving = {
             let mark = mark.clone();
             async move {
-                let handshake = timeout(HEAD_TIMEOUT, TlsAcceptor::from(config).accept(stream));
+                let handshake = timeout(HEAD_TIMEOUT, shake_hands(stream, config));
                 // Errors are the client's: it does not speak TLS, does not trust the certificate, or closed early.
-                if let Ok(Ok(stream)) = handshake.await {
+                if let Ok(Ok(Some(stream))) = handshake.await {
                     serve(stream, router, mark).await;
                 }
             }
@@ -61,6 +64,19 @@ impl AdminConnection {
             mark,
         }
     }
+}
+
+/// Completes the handshake. `None`: the client speaks HTTP without TLS, and was told so.
+async fn shake_hands(mut stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first[0].is_ascii_uppercase() {
+        let _ = stream.read(&mut [0; 4096]).await?; // what is unread when it is closed would reset it
+        stream.write_all(HTTPS_EXPECTED.as_bytes()).await?;
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    TlsAcceptor::from(config).accept(stream).await.map(Some)
 }
 
 /// The open connections, limited in number: when the limit is reached, the oldest one gives way to a new one.
@@ -136,7 +152,7 @@ mod tests {
     use std::sync::Mutex;
 
     use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::duplex;
     use tokio::time::sleep;
 
     use super::*;

@@ -25,6 +25,7 @@ use crate::admin::bodies::{ErrorBody, ProcessBody};
 use crate::admin::default_paths;
 use crate::http_client::Connection;
 use crate::plan::AdminSocket;
+use crate::text::escape;
 use crate::{config, http_client};
 use admin_port::AdminPort;
 use error::ConnectError;
@@ -276,5 +277,9 @@ impl Peer {
 /// The error in a response.
 fn rejection(status: StatusCode, body: &[u8]) -> RemoteError {
     let message = serde_json::from_slice(body).map(|ErrorBody { error }| error);
-    RemoteError::Rejected(message.unwrap_or_else(|_| status.to_string()))
+    RemoteError::Rejected(message.unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(body);
+        let line = text.lines().next().filter(|line| line.len() < 100);
+        line.map_or_else(|| status.to_string(), |line| format!("{status}: {}", escape(line, &[])))
+    }))
 }

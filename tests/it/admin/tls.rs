@@ -69,8 +69,18 @@ fn the_admin_port_speaks_tls_and_only_tls() {
     assert!(metrics.contains(expiry), "{metrics}");
     let mut plain = Client::connect(proxy.admin());
     plain.send(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = plain.read_all();
-    assert!(!answer.starts_with(b"HTTP"), "{}", answer.escape_ascii());
+    let answer = String::from_utf8(plain.read_all()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 400 ") && body == "This port is for https.\n",
+        "{answer}"
+    );
+    let url = format!("http://{}", proxy.admin());
+    let status = finished(&mut acequia(&["status", "--url", &url]));
+    assert!(
+        status.stderr.contains("400 Bad Request: This port is for https."),
+        "{status:?}"
+    );
     let stranger = TlsSetup::trusting(&Authority::new("another"));
     let error = stranger.connect(proxy.admin(), "localhost").err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidData);
