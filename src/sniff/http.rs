@@ -74,6 +74,8 @@ pub struct HttpReader {
     empty: usize,
     /// Bytes in which no head ends.
     scanned: usize,
+    /// The first line is complete, and may be one of a request.
+    has_request_line: bool,
 }
 
 impl HttpReader {
@@ -84,6 +86,16 @@ impl HttpReader {
         // Methods begin with a letter: TLS, and most other protocols in binary, are recognized by the first byte.
         if head.first().is_some_and(|first| !first.is_ascii_alphabetic()) && head != b"\r" {
             return HttpVerdict::Invalid(InvalidRequest::NotHttp);
+        }
+        let searched = self.scanned.saturating_sub(self.empty);
+        if !self.has_request_line
+            && let Some(end) = head[searched..].iter().position(|byte| *byte == b'\n')
+        {
+            let line = &head[..=searched + end];
+            if httparse::Request::new(&mut []).parse(line).is_err() {
+                return HttpVerdict::Invalid(InvalidRequest::NotHttp);
+            }
+            self.has_request_line = true;
         }
         let from = self.scanned.saturating_sub(3).max(self.empty);
         let is_complete = bytes[from..].windows(2).any(|pair| pair == b"\n\n")
@@ -124,16 +136,16 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead, InvalidRequest> {
         .headers
         .iter()
         .filter(|field| field.name.eq_ignore_ascii_case("host"));
-    // Exactly one, also where an absolute target replaces it (RFC 9112, section 3.2).
+    // Exactly one, and a valid one, also where an absolute target replaces it (RFC 9112, section 3.2).
     let (Some(sent), None) = (hosts.next(), hosts.next()) else {
         return Err(InvalidRequest::Host);
     };
-    let (authority, path) = match absolute(target) {
-        Some(parts) => parts,
-        None if target.starts_with('/') => (std::str::from_utf8(sent.value).unwrap_or_default(), target),
+    let sent = host(std::str::from_utf8(sent.value).unwrap_or_default()).ok_or(InvalidRequest::Host)?;
+    let (host, path) = match absolute(target) {
+        Some((authority, path)) => (host(authority).ok_or(InvalidRequest::Host)?, path),
+        None if target.starts_with('/') => (sent, target),
         None => return Err(InvalidRequest::Target),
     };
-    let host = host(authority).ok_or(InvalidRequest::Host)?;
     let path = if path.starts_with('/') {
         path.into()
     } else {
@@ -228,6 +240,8 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a.example/x\r\n\r\n", Host),
             ("GET / HTTP/1.1\r\nHost: user@a.example\r\n\r\n", Host),
             ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", Host),
+            ("GET http://b.example/ HTTP/1.1\r\nHost:\r\n\r\n", Host),
+            ("GET http://b.example/ HTTP/1.1\r\nHost: b\u{fc}/..\r\n\r\n", Host),
             ("GET http:// HTTP/1.1\r\nHost: a.example\r\n\r\n", Host),
             ("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", Target),
             ("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n", Target),

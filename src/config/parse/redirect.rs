@@ -118,6 +118,14 @@ pub(super) fn resolve(
                 let hint = suggest::nearest(to, &names).map_or(String::new(), |near| format!("did you mean `{near}`?"));
                 problems.error(position, format!("unknown listener `{to}`"), hint);
             }
+            Some(None) if redirect.port.is_none() && is_bound(to, listeners) => {
+                let hint = "add `port`, at which clients reach it";
+                problems.error(
+                    position,
+                    format!("listener `{to}` has no port, only Unix sockets"),
+                    hint,
+                );
+            }
             Some(port) => {
                 // It has none on Unix sockets alone, and without a valid `bind`. Port 0 stands for another one at each start.
                 let bound = Some(port.unwrap_or(443)).filter(|port| *port != 0);
@@ -126,4 +134,11 @@ pub(super) fn resolve(
         }
         listeners[index].redirect = Some(redirect);
     }
+}
+
+/// Whether a listener has a valid address.
+fn is_bound(name: &str, listeners: &[ListenerPlan]) -> bool {
+    listeners
+        .iter()
+        .any(|listener| *listener.name == *name && !listener.bind.is_empty())
 }
