@@ -47,6 +47,16 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Finds out whether there is room in a folder for so many bytes of a new file. Leaves nothing there.
+///
+/// # Errors
+/// No such file can be written.
+pub fn probe(folder: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    file.write_all(&vec![0; bytes])?;
+    file.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

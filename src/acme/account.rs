@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 
 use super::http::AcmeHttp;
 use super::plan::{AcmePlan, ExternalAccount};
-use crate::error::with_context;
+use crate::error::{chain, with_context};
 use crate::regular_file;
+use crate::text::escape;
 use crate::tls::{TlsFileError, client_config};
 
 /// The name of the file.
@@ -22,6 +23,9 @@ const FILE: &str = "account.json";
 
 /// A longer file is not a key for `eab`.
 const KEY_BYTES_MAX: u64 = 4096;
+
+/// The longest text of an error that is kept and shown, in characters. Servers choose it.
+const TEXT_CHARS_MAX: usize = 512;
 
 /// The type of the error of a server that does not know the account (RFC 8555, section 6.7).
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
@@ -51,7 +55,7 @@ pub enum AcmeError {
     NoChallenge(&'static str),
     /// The order was not complete in time.
     #[error("the order was not complete within {0:?}")]
-    Timeout(std::time::Duration),
+    Timeout(Duration),
     /// A certificate or a request for one cannot be made.
     #[error("cannot make a request for a certificate")]
     Request(#[from] rcgen::Error),
@@ -61,6 +65,23 @@ pub enum AcmeError {
     /// A file of the account cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl AcmeError {
+    /// What is shown and kept of it, with its causes; escaped.
+    #[must_use]
+    pub fn text(&self) -> String {
+        escape(&chain(self), &[]).chars().take(TEXT_CHARS_MAX).collect()
+    }
+
+    /// The time from `now` until the server wants to be asked again, if it says so.
+    #[must_use]
+    pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        match self {
+            Self::Server { retry_after, .. } => (*retry_after)?.duration_since(now).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// The file of an account.
@@ -109,10 +130,7 @@ impl<'a> OpenAccount<'a> {
             }
             Ok((account, again.map(serde_json::from_value).transpose()?))
         };
-        let (account, changed) = opened.await.map_err(|error| AcmeError::Server {
-            error,
-            retry_after: http.retry_after(),
-        })?;
+        let (account, changed) = opened.await.map_err(|error| server_error(plan, &http, error))?;
         if let Some(credentials) = changed {
             let file = AccountFile {
                 directory: plan.directory.clone(),
@@ -125,21 +143,36 @@ impl<'a> OpenAccount<'a> {
         Ok(Self { account, http, plan })
     }
 
-    /// An error of the server. If it does not know the account any more, the next attempt opens another one.
+    /// An error of the server.
     pub(super) fn error(&self, error: instant_acme::Error) -> AcmeError {
-        let is_unknown =
-            matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
-        if is_unknown {
-            let file = self.plan.state_dir.join(FILE);
-            if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
-                tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
-            }
-        }
-        AcmeError::Server {
-            error,
-            retry_after: self.http.retry_after(),
+        server_error(self.plan, &self.http, error)
+    }
+}
+
+/// An error of the server. If it does not know the account any more, the next attempt opens another one.
+fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) -> AcmeError {
+    let is_unknown =
+        matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
+    if is_unknown {
+        let file = plan.state_dir.join(FILE);
+        if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
+            tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
         }
     }
+    AcmeError::Server {
+        error,
+        retry_after: http.retry_after(),
+    }
+}
+
+/// The kept account of this plan, for requests that need none of their own; `None`: there is none with this server.
+pub(super) async fn known_account(plan: &AcmePlan, http: &AcmeHttp) -> Result<Option<Account>, AcmeError> {
+    let Some(known) = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory) else {
+        return Ok(None);
+    };
+    let builder = Account::builder_with_http(Box::new(http.clone()));
+    let opened = builder.from_credentials(known.credentials).await;
+    opened.map(Some).map_err(|error| server_error(plan, http, error))
 }
 
 fn load(folder: &Path) -> io::Result<Option<AccountFile>> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
@@ -20,6 +20,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest body of a response, in bytes. A chain of certificates has a few thousand.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The longest time that a server is left alone because it wants that.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 /// Sends requests over https alone, each over a connection of its own. Remembers when the server wants to be asked again.
 #[derive(Clone)]
@@ -53,22 +56,36 @@ impl AcmeHttp {
             return Err(format!("the server names a URL that is not https: {url}").into());
         }
         let stream = connect(&url, self.tls).await?;
-        let response = exchange(stream, request, BODY_BYTES_MAX).await?;
-        if !response.status().is_success() {
-            let at = response.headers().get(RETRY_AFTER).and_then(retry_time);
+        let mut response = exchange(stream, request, BODY_BYTES_MAX).await?;
+        let now = SystemTime::now();
+        let at = response.headers_mut().remove(RETRY_AFTER);
+        let at = at.and_then(|value| retry_time(&value, now));
+        if let Some(at) = at {
+            // `instant_acme` reads it again, and panics at a time beyond what `SystemTime` can hold.
+            let seconds = at.duration_since(now).unwrap_or_default().as_secs();
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        let status = response.status();
+        if !status.is_success() {
             *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = at;
+            let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            if !kind.is_some_and(|kind| kind.contains("json")) {
+                // No problem document (RFC 8555, section 6.7): something in front of the server may have answered.
+                return Err(format!("{url} answers with status {status}").into());
+            }
         }
         let (head, body) = response.into_parts();
         Ok(BytesResponse::from(Response::from_parts(head, Full::new(body))))
     }
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_time(value: &HeaderValue) -> Option<SystemTime> {
+/// Seconds, or a date (RFC 9110, section 10.2.3); at most [`LONGEST_RETRY_AFTER`] from now.
+fn retry_time(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
     let text = value.to_str().ok()?.trim();
+    let latest = now + LONGEST_RETRY_AFTER;
     match text.parse() {
-        Ok(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(text).ok(),
+        Ok(seconds) => Some(now + Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)),
+        Err(_) => httpdate::parse_http_date(text).ok().map(|date| date.min(latest)),
     }
 }
 
@@ -92,13 +109,19 @@ mod tests {
 
     #[test]
     fn a_server_may_say_when_it_wants_to_be_asked_again_in_seconds_or_by_a_date() {
-        let at = |text| retry_time(&HeaderValue::from_static(text));
-        let in_an_hour = at("3600").unwrap().duration_since(SystemTime::now()).unwrap();
-        assert!((3590..=3600).contains(&in_an_hour.as_secs()), "{in_an_hour:?}");
-        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
-        assert_eq!(at("Tue, 01 Jan 2030 00:00:00 GMT"), Some(date));
-        for text in ["", "soon", "-5", "99999999999999999999", "18446744073709551615"] {
-            assert_eq!(at(text), None, "{text}");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000); // 2030-01-01
+        let after = |text| {
+            let at = retry_time(&HeaderValue::from_static(text), now)?;
+            Some(at.duration_since(now).unwrap_or_default().as_secs())
+        };
+        assert_eq!(after("3600"), Some(3600));
+        assert_eq!(after("Tue, 01 Jan 2030 00:00:07 GMT"), Some(7));
+        assert_eq!(after("Tue, 01 Jan 2019 00:00:00 GMT"), Some(0), "at once");
+        for text in ["86401", "18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(after(text), Some(86_400), "{text}");
+        }
+        for text in ["", "soon", "-5", "99999999999999999999"] {
+            assert_eq!(after(text), None, "{text}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Certificates by ACME (RFC 8555): what is configured, the challenges that an order has pending, one order, and when the
-//! next one is due. [`crate::app`] makes the orders, one at a time.
+//! next one is due, which the server may suggest (RFC 9773). [`crate::app`] makes the orders, one at a time.
 
 mod plan;
 mod challenges;
@@ -7,11 +7,13 @@ mod http;
 mod account;
 mod order;
 mod schedule;
+mod renewal_info;
 mod renewals;
 
 pub use account::AcmeError;
 pub use challenges::{ACME_TLS_ALPN, Challenges, PendingChallenge};
 pub use order::issue;
 pub use plan::{AcmePlan, ChallengeKind, ExternalAccount};
-pub use renewals::{RenewalState, Renewals};
-pub use schedule::{Attempts, back_off, pause_after_issue, renewal_time};
+pub use renewal_info::{RenewalAnswer, SuggestedRenewal, identifier, renewal_info};
+pub use renewals::{RenewalReason, RenewalState, Renewals};
+pub use schedule::{Attempts, RenewalWindow, back_off, pause_after_issue, poll_back_off, poll_interval, renewal_time};

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use instant_acme::{AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
+use instant_acme::{
+    AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -11,6 +13,7 @@ use zeroize::Zeroizing;
 use super::account::{AcmeError, OpenAccount};
 use super::challenges::{Challenges, PendingChallenge};
 use super::plan::{AcmePlan, ChallengeKind};
+use crate::error::chain;
 use crate::name::ServerName;
 
 /// The time for a whole order. Servers validate within seconds.
@@ -19,35 +22,29 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the server is asked whether it has validated all names, and then whether it has issued the certificate.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
-/// Orders a certificate for these names. Returns, in PEM, a new key and the chain. `challenges` are answered meanwhile.
+/// Orders a certificate for these names, which `replaces` another. Returns, in PEM, a new key and the chain. `challenges` are
+/// answered meanwhile.
 ///
 /// # Errors
 /// Why there is no certificate.
 pub async fn issue(
     plan: &AcmePlan,
     names: &[ServerName],
+    replaces: Option<CertificateIdentifier<'static>>,
     challenges: &Arc<Challenges>,
 ) -> Result<Zeroizing<String>, AcmeError> {
-    let ordered = timeout(ORDER_TIMEOUT, place(plan, names, challenges)).await;
+    let ordered = timeout(ORDER_TIMEOUT, place(plan, names, replaces, challenges)).await;
     ordered.unwrap_or(Err(AcmeError::Timeout(ORDER_TIMEOUT)))
 }
 
 async fn place(
     plan: &AcmePlan,
     names: &[ServerName],
+    replaces: Option<CertificateIdentifier<'static>>,
     challenges: &Arc<Challenges>,
 ) -> Result<Zeroizing<String>, AcmeError> {
     let opened = OpenAccount::open(plan).await?;
-    let identifiers: Vec<_> = names
-        .iter()
-        .map(|name| Identifier::Dns(name.as_str().to_owned()))
-        .collect();
-    let new = NewOrder::new(&identifiers);
-    let mut order = opened
-        .account
-        .new_order(&new)
-        .await
-        .map_err(|error| opened.error(error))?;
+    let mut order = new_order(&opened, names, replaces).await?;
     let _pending = begin_challenges(&opened, &mut order, names, plan.challenge, challenges).await?;
     let status = order.poll_ready(&POLLING).await;
     if !matches!(status, Ok(OrderStatus::Ready)) {
@@ -71,6 +68,30 @@ async fn place(
     let mut text = Zeroizing::new(key.serialize_pem());
     text.push_str(&chain);
     Ok(text)
+}
+
+/// Creates an order. A server that does not know what it replaces, or that it can be replaced, is not told (RFC 9773,
+/// section 5).
+async fn new_order(
+    opened: &OpenAccount<'_>,
+    names: &[ServerName],
+    replaces: Option<CertificateIdentifier<'static>>,
+) -> Result<Order, AcmeError> {
+    let identifiers: Vec<_> = names
+        .iter()
+        .map(|name| Identifier::Dns(name.as_str().to_owned()))
+        .collect();
+    if let Some(replaced) = replaces {
+        let new = NewOrder::new(&identifiers).replaces(replaced);
+        match opened.account.new_order(&new).await {
+            Ok(order) => return Ok(order),
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "the server takes no order that replaces a certificate")
+            }
+        }
+    }
+    let order = opened.account.new_order(&NewOrder::new(&identifiers)).await;
+    order.map_err(|error| opened.error(error))
 }
 
 /// Begins to answer a challenge for every name that is not validated yet, and tells the server.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use instant_acme::CertificateIdentifier;
 use tokio::sync::Notify;
 
 use super::schedule::Attempts;
@@ -15,12 +16,44 @@ use crate::tls::AcmeSource;
 pub struct RenewalState {
     /// The certificate.
     pub wanted: AcmeSource,
+    /// By what its server knows the one in use; `None`: it does not know it, or it has expired.
+    pub identifier: Option<CertificateIdentifier<'static>>,
     /// The time of the next order.
     pub next: SystemTime,
+    /// Why there is one.
+    pub reason: RenewalReason,
+    /// The URL of a page that says why the server suggests it, if there is one; escaped.
+    pub explanation_url: Option<Box<str>>,
     /// The failed attempts since the last order that succeeded; `None`: there are none.
     pub failed: Option<Attempts>,
     /// Whether an order is under way.
     pub is_under_way: bool,
+}
+
+/// Why a certificate is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenewalReason {
+    /// None was issued for all the names.
+    NotIssued,
+    /// Two thirds of the lifetime of the current one are over then.
+    Lifetime,
+    /// The server suggests it (RFC 9773).
+    Suggested,
+    /// A request asks for it.
+    Requested,
+}
+
+impl RenewalReason {
+    /// Its name in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotIssued => "not_issued",
+            Self::Lifetime => "lifetime",
+            Self::Suggested => "suggested",
+            Self::Requested => "requested",
+        }
+    }
 }
 
 /// The state of all certificates that are ordered, and requests to order them now.

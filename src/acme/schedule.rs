@@ -1,4 +1,4 @@
-//! When a certificate is ordered again, and when an attempt that has failed is repeated.
+//! When a certificate is ordered again, when its server is asked about that, and when an attempt that has failed is repeated.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +18,13 @@ const FIRST_BACK_OFF: Duration = Duration::from_secs(60);
 /// The longest time after a failed attempt.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(86_400);
 
+/// The times between two questions about the same certificate (RFC 9773, section 4.3.2).
+const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
+const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(86_400);
+
+/// The longest time after a question without a valid answer (RFC 9773, section 4.3.3).
+const LONGEST_POLL_BACK_OFF: Duration = Duration::from_secs(6 * 3600);
+
 /// The latest failed attempts for one certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
@@ -30,10 +37,16 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The time of the next attempt.
+    /// The time of the next attempt: at once, if it is later than any back-off from `now`, because the clock was ahead when
+    /// the latest attempt failed.
     #[must_use]
-    pub fn next_time(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2))
+    pub fn next_time(&self, now: SystemTime) -> SystemTime {
+        let next = UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2));
+        if next > now + LONGEST_BACK_OFF {
+            UNIX_EPOCH
+        } else {
+            next
+        }
     }
 
     /// The failed attempts that are kept in a folder, by the first name of the certificate. A file that is not valid counts
@@ -53,14 +66,51 @@ impl Attempts {
     }
 }
 
-/// When a certificate is ordered again: after two thirds of its lifetime, and up to a thirtieth of it later, so that
-/// certificates that were issued together are not renewed together. `jitter` is 0 to 1.
+/// When a server suggests that a certificate is renewed (RFC 9773, section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewalWindow {
+    start: SystemTime,
+    length: Duration,
+}
+
+impl RenewalWindow {
+    /// A window; `None`: it does not end after it starts, which is not valid.
+    #[must_use]
+    pub fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
+        let length = end.duration_since(start).ok()?;
+        (!length.is_zero()).then_some(Self { start, length })
+    }
+}
+
+/// When a certificate is ordered again: in the window that its server suggests, otherwise after two thirds of its lifetime and
+/// up to a thirtieth of it later. `jitter`, which is 0 to 1, selects the moment, so that certificates that were issued together
+/// are not renewed together. Whatever is suggested, a tenth of the lifetime is left for orders that fail.
 #[must_use]
-pub fn renewal_time(not_before: i64, not_after: i64, jitter: f64) -> SystemTime {
+pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindow>, jitter: f64) -> SystemTime {
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
+    let issued = UNIX_EPOCH + Duration::from_secs(seconds(not_before));
     let lifetime = Duration::from_secs(seconds(not_after.saturating_sub(not_before)));
-    let age = lifetime * 2 / 3 + (lifetime / 30).mul_f64(jitter.clamp(0.0, 1.0));
-    UNIX_EPOCH + Duration::from_secs(seconds(not_before)) + age
+    let jitter = jitter.clamp(0.0, 1.0);
+    match window {
+        None => issued + lifetime * 2 / 3 + (lifetime / 30).mul_f64(jitter),
+        Some(window) => {
+            let moment = window.start.checked_add(window.length.mul_f64(jitter));
+            let latest = issued + lifetime * 9 / 10;
+            moment.unwrap_or(latest).clamp(issued, latest)
+        }
+    }
+}
+
+/// The time from an answer about a certificate to the next question: as the server wants, within bounds.
+#[must_use]
+pub fn poll_interval(retry_after: Duration) -> Duration {
+    retry_after.clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL)
+}
+
+/// The time after this many questions about a certificate without a valid answer. `jitter` is 0 to 1.
+#[must_use]
+pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    back_off(failures, retry_after, jitter).min(LONGEST_POLL_BACK_OFF)
 }
 
 /// The time after a certificate was issued for so many seconds, in which none for the same names is ordered: an hour, at most a
@@ -84,16 +134,65 @@ pub fn back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Du
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_certificate_is_renewed_after_two_thirds_of_its_lifetime() {
         let age = |jitter| {
-            let at = renewal_time(1_000_000, 1_000_000 + 90 * 86_400, jitter);
+            let at = renewal_time(1_000_000, 1_000_000 + 90 * 86_400, None, jitter);
             at.duration_since(UNIX_EPOCH).unwrap().as_secs() - 1_000_000
         };
         assert_eq!((age(0.0), age(1.0)), (60 * 86_400, 63 * 86_400));
-        assert_eq!(renewal_time(5, 3, 1.0), UNIX_EPOCH + Duration::from_secs(5));
+        assert_eq!(renewal_time(5, 3, None, 1.0), UNIX_EPOCH + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_window_must_end_after_it_starts() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert!(RenewalWindow::new(at(1), at(2)).is_some());
+        assert!(RenewalWindow::new(at(2), at(2)).is_none() && RenewalWindow::new(at(3), at(2)).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_certificate_is_renewed_in_the_window_but_while_it_is_valid_and_a_tenth_of_its_lifetime_is_left(
+            lifetime in 0_i64..10_000_000, start in -100_000_000_000_i64..100_000_000_000,
+            length in 1_u64..100_000_000_000, jitter in 0.0..=1.0,
+        ) {
+            let at = |seconds: i64| {
+                let distance = Duration::from_secs(seconds.unsigned_abs());
+                if seconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+            };
+            let (not_before, start) = (1_000_000_000, at(start));
+            let end = start + Duration::from_secs(length);
+            let window = RenewalWindow::new(start, end);
+            let moment = renewal_time(not_before, not_before + lifetime, window, jitter);
+            let (issued, latest) = (at(not_before), at(not_before) + Duration::from_secs(lifetime.cast_unsigned()) * 9 / 10);
+            prop_assert!((issued..=latest).contains(&moment));
+            prop_assert!((start..=end).contains(&moment) || end < issued || latest < start);
+        }
+    }
+
+    #[test]
+    fn moments_are_spread_over_the_window() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let window = RenewalWindow::new(at(2_000_000), at(2_000_100));
+        let moment = |jitter| renewal_time(1_000_000, 9_000_000, window, jitter);
+        assert_eq!(
+            [0.0, 0.5, 1.0].map(moment),
+            [at(2_000_000), at(2_000_050), at(2_000_100)]
+        );
+    }
+
+    #[test]
+    fn servers_are_asked_as_often_as_they_want_within_bounds() {
+        let seconds = |wanted| poll_interval(Duration::from_secs(wanted)).as_secs();
+        assert_eq!([0, 60, 21_600, u64::MAX].map(seconds), [60, 60, 21_600, 86_400]);
+        let minutes = |failures| poll_back_off(failures, None, 0.0).as_secs() / 60;
+        assert_eq!([1, 2, 9, 10, u32::MAX].map(minutes), [1, 2, 256, 360, 360]);
+        assert_eq!(poll_back_off(1, Some(Duration::MAX), 0.0), LONGEST_POLL_BACK_OFF);
     }
 
     #[test]
@@ -113,6 +212,22 @@ mod tests {
         );
         assert_eq!(back_off(9, Some(Duration::from_secs(1)), 0.0), back_off(9, None, 0.0));
         assert_eq!(back_off(1, Some(Duration::MAX), 0.0), LONGEST_BACK_OFF);
+    }
+
+    #[test]
+    fn an_attempt_that_is_later_than_any_back_off_is_due() {
+        let now = 1_900_000_000;
+        let next = |next| {
+            let attempts = Attempts {
+                failures: 1,
+                next,
+                error: String::new(),
+            };
+            let at = attempts.next_time(UNIX_EPOCH + Duration::from_secs(now));
+            at.duration_since(UNIX_EPOCH).unwrap().as_secs()
+        };
+        assert_eq!([now - 5, now + 86_400].map(next), [now - 5, now + 86_400]);
+        assert_eq!([now + 86_401, u64::MAX].map(next), [0, 0]);
     }
 
     #[test]

@@ -56,6 +56,12 @@ pub struct CertificateBody {
 pub struct RenewalBody {
     /// When it is due.
     pub at: String,
+    /// Why: `not_issued`, `lifetime`, `suggested` or `requested`.
+    #[serde(default)]
+    pub reason: String,
+    /// The URL of a page of the server that says why it suggests the renewal.
+    #[serde(default)]
+    pub explanation_url: Option<String>,
     /// Whether it is under way.
     pub under_way: bool,
     /// The failed orders since the last that succeeded.
@@ -150,6 +156,8 @@ fn body(certificate: &Certificate, renewals: &[RenewalState]) -> CertificateBody
 fn renewal_body(renewal: &RenewalState) -> RenewalBody {
     RenewalBody {
         at: rfc3339(renewal.next),
+        reason: renewal.reason.as_str().to_owned(),
+        explanation_url: renewal.explanation_url.as_deref().map(str::to_owned),
         under_way: renewal.is_under_way,
         failures: renewal.failed.as_ref().map_or(0, |failed| failed.failures),
         error: renewal.failed.as_ref().map(|failed| failed.error.clone()),

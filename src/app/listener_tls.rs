@@ -71,9 +71,9 @@ pub(super) fn check_and_load(
     before: Option<(&InForce, &Metrics)>,
 ) -> Result<(LiveTls, Vec<String>), Failure> {
     readable(plan)?;
-    acme::make_folders(plan)?;
+    let mut warnings = acme::make_folders(plan)?;
     let tls = load_tls(plan, before)?;
-    let mut warnings = suspect(plan);
+    warnings.extend(suspect(plan));
     warnings.extend(tls_warnings(plan, &tls));
     Ok((tls, warnings))
 }

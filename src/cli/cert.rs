@@ -68,7 +68,10 @@ fn certificate_table(mut certificates: Vec<CertificateBody>) -> String {
     };
     let rows: Vec<_> = certificates.iter().map(row).collect();
     let header = ["NAMES", "USED BY", "ISSUER", "DAYS LEFT", "FROM"];
-    let notes: String = certificates.iter().filter_map(failure).collect();
+    let notes = certificates
+        .iter()
+        .flat_map(|certificate| [renewal(certificate), failure(certificate)]);
+    let notes: String = notes.flatten().collect();
     let gap = if notes.is_empty() { "" } else { "\n" };
     format!("{}{gap}{notes}", table(header, &rows, &["ISSUER", "USED BY"]))
 }
@@ -86,6 +89,24 @@ fn from(certificate: &CertificateBody) -> String {
         Some(acme) if certificate.self_signed => format!("self-signed, until acme {acme} has issued one"),
         Some(acme) => format!("acme {acme}"),
     }
+}
+
+/// The next order of a certificate, and why, if it is in the future and the latest one has not failed.
+fn renewal(certificate: &CertificateBody) -> Option<String> {
+    let renewal = certificate.renewal.as_ref().filter(|renewal| renewal.failures == 0)?;
+    let why = match &*renewal.reason {
+        "lifetime" => String::from("two thirds of its lifetime are over then"),
+        "suggested" => match &renewal.explanation_url {
+            Some(url) => format!("its server suggests that: {url}"),
+            None => String::from("its server suggests that"),
+        },
+        _ => return None,
+    };
+    let name = certificate.names.first().map_or("", String::as_str);
+    Some(match renewal.under_way {
+        true => format!("{name}: an order is under way\n"),
+        false => format!("{name}: the next order is at {}, {why}\n", renewal.at),
+    })
 }
 
 /// The failed orders of a certificate.

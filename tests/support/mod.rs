@@ -29,6 +29,7 @@ pub mod pebble;
 pub mod process;
 pub mod proxy;
 pub mod queue;
+pub mod renewal_info;
 pub mod seccomp;
 pub mod sentinel;
 pub mod server;

@@ -1,6 +1,6 @@
 //! Pebble, the ACME server for tests, with a name server that has every name at 127.0.0.1.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -143,6 +143,22 @@ impl Pebble {
         eventually("the name server listens", || {
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
+    }
+
+    /// How many certificates it has issued since it was started.
+    pub fn issued(&self) -> usize {
+        let lines = self.process.as_ref().unwrap().stdout.so_far();
+        lines.iter().filter(|line| line.contains("Issued certificate")).count()
+    }
+
+    /// The address of its directory.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.directory).into()
+    }
+
+    /// The authority of its own certificate.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// `directory` and `ca_file` of `[acme.NAME]`.

@@ -15,15 +15,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The ports of a listener `https` at which TLS ends and of a listener `http` that redirects to it, and a state folder.
-struct Site {
+pub(super) struct Site {
     https: Port,
     http: Port,
-    state: TempDir,
+    pub(super) state: TempDir,
     server: Server,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             https: Port::keep(),
             http: Port::keep(),
@@ -32,12 +32,12 @@ impl Site {
         }
     }
 
-    fn pebble(&self) -> PebbleSetup {
+    pub(super) fn pebble(&self) -> PebbleSetup {
         PebbleSetup::new(self.https.number(), self.http.number())
     }
 
     /// `acme` are further lines of `[acme.pebble]`.
-    fn config(&self, pebble: &Pebble, acme: &str, names: &[&str]) -> String {
+    pub(super) fn config(&self, pebble: &Pebble, acme: &str, names: &[&str]) -> String {
         format!(
             "[acme.pebble]\n{}state_dir = {:?}\n{acme}\n\
              [listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
@@ -60,22 +60,22 @@ impl Site {
     }
 
     /// What a client that trusts Pebble reads from the server through the proxy.
-    fn read(&self, pebble: &Pebble, name: &str) -> std::io::Result<Vec<u8>> {
+    pub(super) fn read(&self, pebble: &Pebble, name: &str) -> std::io::Result<Vec<u8>> {
         Ok(pebble.client().connect(self.https.address, name)?.read(5))
     }
 }
 
 /// The only certificate of the proxy, as `cert list` shows it.
-fn listed(proxy: &Proxy) -> Value {
+pub(super) fn listed(proxy: &Proxy) -> Value {
     proxy.answer(&["cert", "list"])["certificates"][0].clone()
 }
 
-fn orders(proxy: &Proxy, result: &str) -> f64 {
+pub(super) fn orders(proxy: &Proxy, result: &str) -> f64 {
     let labels = [("name", "shop.example"), ("result", result)];
     proxy.metrics().sum("acequia_acme_renewals_total", &labels)
 }
 
-fn issued(proxy: &Proxy) {
+pub(super) fn issued(proxy: &Proxy) {
     eventually("the certificate is issued", || {
         let certificate = listed(proxy);
         certificate["self_signed"] == false && certificate["renewal"]["under_way"] == false
@@ -292,6 +292,22 @@ fn while_the_server_is_away_the_certificate_stays_and_a_lost_account_is_opened_a
     proxy.answer(&["cert", "renew", "shop.example"]);
     eventually("another account gets a certificate", || orders(&proxy, "ok") == 2.0);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+}
+
+#[test]
+fn a_lost_account_whose_contact_has_changed_is_opened_again() {
+    let site = Site::new();
+    let mut pebble = site.pebble().start();
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    pebble.stop();
+    pebble.start(); // it has forgotten all accounts
+    let contact = "contact = \"mailto:others@example.com\"";
+    assert!(proxy.reload(&site.config(&pebble, contact, &["shop.example", "www.example"])));
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("the account is unknown", || orders(&proxy, "error") == 1.0);
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("another account gets a certificate", || orders(&proxy, "ok") == 2.0);
 }
 
 #[test]

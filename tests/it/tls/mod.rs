@@ -3,6 +3,7 @@
 mod site;
 
 mod acme;
+mod acme_state;
 mod agreed;
 mod browser;
 mod certificates;
@@ -14,6 +15,7 @@ mod endings;
 mod keys;
 mod ocsp;
 mod offered;
+mod renewal_info;
 mod replaced_files;
 mod resumption;
 mod servers;

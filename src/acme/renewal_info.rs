@@ -1,0 +1,89 @@
+//! What a server says about the time to renew a certificate (RFC 9773).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use instant_acme::{CertificateIdentifier, Error};
+
+use super::account::{AcmeError, known_account};
+use super::http::AcmeHttp;
+use super::plan::AcmePlan;
+use super::schedule::RenewalWindow;
+use crate::text::escape;
+use crate::tls::{Certificate, client_config};
+
+/// The longest URL of an explanation that is kept and shown, in characters. Servers choose it.
+const URL_CHARS_MAX: usize = 512;
+
+/// When a server suggests that a certificate is renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuggestedRenewal {
+    /// The window for that.
+    pub window: RenewalWindow,
+    /// The URL of a page that says why, if there is one; escaped.
+    pub explanation_url: Option<Box<str>>,
+}
+
+/// An answer of a server.
+#[derive(Clone, Debug)]
+pub struct RenewalAnswer {
+    /// What it suggests; `None`: it makes no suggestions, or we have no account there.
+    pub suggested: Option<SuggestedRenewal>,
+    /// The time until it wants to be asked again.
+    pub retry_after: Duration,
+}
+
+/// By what its server knows a certificate (RFC 9773, section 4.1); `None`: no server issued it, or it has expired, and is not
+/// to be asked about.
+#[must_use]
+pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    if u64::try_from(certificate.own_not_after).unwrap_or(0) < seconds {
+        return None;
+    }
+    let identifier = CertificateIdentifier::try_from(certificate.der()).ok()?;
+    Some(identifier.into_owned())
+}
+
+/// Asks when a certificate is to be renewed. Each request has its deadline.
+///
+/// # Errors
+/// The server cannot be reached, or its answer is not valid.
+pub async fn renewal_info(
+    plan: &AcmePlan,
+    certificate: &CertificateIdentifier<'_>,
+) -> Result<RenewalAnswer, AcmeError> {
+    let nothing = RenewalAnswer {
+        suggested: None,
+        retry_after: Duration::MAX,
+    };
+    let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
+    let Some(account) = known_account(plan, &http).await? else {
+        return Ok(nothing);
+    };
+    let failed = |error| AcmeError::Server {
+        error,
+        retry_after: http.retry_after(),
+    };
+    let (info, retry_after) = match account.renewal_info(certificate).await {
+        Ok(answer) => answer,
+        Err(Error::Unsupported(_)) => return Ok(nothing),
+        Err(error) => return Err(failed(error)),
+    };
+    let [start, end] = [info.suggested_window.start, info.suggested_window.end].map(SystemTime::from);
+    let window = RenewalWindow::new(start, end);
+    let window = window.ok_or_else(|| failed(Error::Str("the suggested window ends before it starts")))?;
+    let explanation_url = info.explanation_url.map(|url| {
+        let url = escape(&url, &[]);
+        url.chars().take(URL_CHARS_MAX).collect::<String>().into()
+    });
+    Ok(RenewalAnswer {
+        suggested: Some(SuggestedRenewal {
+            window,
+            explanation_url,
+        }),
+        retry_after,
+    })
+}

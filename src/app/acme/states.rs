@@ -1,0 +1,200 @@
+//! The certificates that are ordered, and when each is due.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use instant_acme::CertificateIdentifier;
+use tokio::time::Instant;
+
+use super::suggestions::Suggestions;
+use crate::acme::{Attempts, RenewalReason, RenewalState, identifier, renewal_time};
+use crate::live::InForce;
+use crate::name::ServerName;
+use crate::tls::{AcmeSource, Certificate, CertificateSource};
+
+/// The latest order for each certificate, by its file, as this process knows it: also where the attempts cannot be written.
+pub(super) type LatestOrders = HashMap<PathBuf, LatestOrder>;
+
+/// The latest order for a certificate.
+#[derive(Clone, Debug)]
+pub(super) enum LatestOrder {
+    Failed(Attempts),
+    /// For another certificate of these names there is a pause.
+    Issued {
+        names: Arc<[ServerName]>,
+        until: Instant,
+    },
+}
+
+/// The state of every certificate that the plan in force asks for.
+pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Suggestions) -> Vec<RenewalState> {
+    let mut attempts = BTreeMap::new();
+    for account in &in_force.plan.acme {
+        attempts.insert(&account.name, Attempts::load(&account.state_dir));
+    }
+    let mut states = Vec::<RenewalState>::new();
+    for listener in &in_force.plan.listeners {
+        let sources = listener.tls.iter().flat_map(|tls| &tls.certificates);
+        for source in sources {
+            let CertificateSource::Acme(wanted) = source else {
+                continue;
+            };
+            if states.iter().any(|state| state.wanted.file == wanted.file) {
+                continue;
+            }
+            let store = in_force.tls.listeners.get(&listener.name).map(|tls| tls.certificates());
+            let current = store.and_then(|store| store.all().iter().find(|known| known.path() == wanted.file).cloned());
+            let kept = attempts.get(&wanted.acme).and_then(|of| of.get(wanted.name()));
+            let due = current.map_or_else(Due::default, |current| due(&current, wanted, suggestions));
+            states.push(state(wanted, due, kept, latest.get(&wanted.file)));
+        }
+    }
+    states
+}
+
+/// When a certificate is to be replaced, and why.
+struct Due {
+    at: SystemTime,
+    reason: RenewalReason,
+    identifier: Option<CertificateIdentifier<'static>>,
+    explanation_url: Option<Box<str>>,
+}
+
+impl Default for Due {
+    /// At once: none is issued.
+    fn default() -> Self {
+        Self {
+            at: UNIX_EPOCH,
+            reason: RenewalReason::NotIssued,
+            identifier: None,
+            explanation_url: None,
+        }
+    }
+}
+
+/// The state of a certificate that is `due` then. The latest order of this process counts, otherwise the attempts that were
+/// `kept`.
+fn state(wanted: &AcmeSource, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
+    let now = SystemTime::now();
+    let (failed, not_before) = match latest {
+        Some(LatestOrder::Failed(failed)) => (Some(failed), failed.next_time(now)),
+        Some(LatestOrder::Issued { names, until }) if *names == wanted.names => {
+            (None, now + until.saturating_duration_since(Instant::now()))
+        }
+        Some(LatestOrder::Issued { .. }) => (None, UNIX_EPOCH),
+        None => (kept, kept.map_or(UNIX_EPOCH, |kept| kept.next_time(now))),
+    };
+    RenewalState {
+        wanted: wanted.clone(),
+        identifier: due.identifier,
+        next: due.at.max(not_before),
+        reason: due.reason,
+        explanation_url: due.explanation_url,
+        failed: failed.cloned(),
+        is_under_way: false,
+    }
+}
+
+/// When a certificate is to be replaced: at once if it is not one for these names. Its chain does not count: another one would
+/// have the same.
+fn due(current: &Certificate, wanted: &AcmeSource, suggestions: &Suggestions) -> Due {
+    let identifier = identifier(current).filter(|_| !current.stands_in);
+    if current.stands_in || current.count_names(&wanted.names) < wanted.names.len() {
+        return Due {
+            identifier,
+            ..Due::default()
+        };
+    }
+    let suggested = identifier.as_ref().and_then(|identifier| suggestions.get(identifier));
+    // The same at each look, and another for each certificate.
+    let seed = xxhash_rust::xxh3::xxh3_64_with_seed(wanted.name().as_bytes(), current.not_before.cast_unsigned());
+    let jitter = fastrand::Rng::with_seed(seed).f64();
+    let window = suggested.map(|suggested| suggested.window);
+    Due {
+        at: renewal_time(current.not_before, current.own_not_after, window, jitter),
+        reason: suggested.map_or(RenewalReason::Lifetime, |_| RenewalReason::Suggested),
+        explanation_url: suggested.and_then(|suggested| suggested.explanation_url.clone()),
+        identifier,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tls::read_certificate;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn wanted(names: &[&str]) -> AcmeSource {
+        let names = names.iter().map(|name| ServerName::from_config(name).unwrap());
+        AcmeSource {
+            acme: "ca".into(),
+            names: names.collect(),
+            file: "/state/a.example.pem".into(),
+        }
+    }
+
+    /// A server may issue what is due at once: because our clock is ahead, or without one of the names.
+    #[test]
+    fn a_certificate_that_is_due_when_it_is_issued_is_ordered_again_after_a_pause_only() {
+        let (one, other) = (wanted(&["a.example"]), wanted(&["a.example", "b.example"]));
+        let issued = LatestOrder::Issued {
+            names: Arc::clone(&one.names),
+            until: Instant::now() + DAY,
+        };
+        let next = |wanted: &AcmeSource| state(wanted, Due::default(), None, Some(&issued)).next;
+        assert!(next(&one) > SystemTime::now() + DAY / 2);
+        assert_eq!(next(&other), UNIX_EPOCH, "other names do not wait");
+        let late = SystemTime::now() + 60 * DAY;
+        let due = Due {
+            at: late,
+            ..Due::default()
+        };
+        assert_eq!(state(&one, due, None, Some(&issued)).next, late);
+    }
+
+    #[test]
+    fn attempts_of_this_process_count_before_those_that_were_kept() {
+        let one = wanted(&["a.example"]);
+        let attempts = |failures, next| Attempts {
+            failures,
+            next,
+            error: String::new(),
+        };
+        let (kept, failed) = (attempts(1, 1_000), LatestOrder::Failed(attempts(2, 2_000)));
+        let of = |latest| {
+            let state = state(&one, Due::default(), Some(&kept), latest);
+            (
+                state.failed.map(|failed| failed.failures),
+                state.next.duration_since(UNIX_EPOCH).unwrap().as_secs(),
+            )
+        };
+        assert_eq!(of(None), (Some(1), 1_000));
+        assert_eq!(of(Some(&failed)), (Some(2), 2_000));
+    }
+
+    #[test]
+    fn a_certificate_is_due_by_its_own_end_whenever_its_chain_expires() {
+        let (leaf, key) = issued_until(2090);
+        let (chain, _) = issued_until(2020);
+        let text = leaf + &chain + &key;
+        let read = read_certificate("/state/a.example.pem".as_ref(), text.as_bytes()).unwrap();
+        assert!(read.has_expired(), "one of its chain has");
+        let at = |names| due(&read, &wanted(names), &Suggestions::default()).at;
+        assert!(at(&["a.example"]) > SystemTime::now());
+        assert_eq!(at(&["a.example", "b.example"]), UNIX_EPOCH);
+    }
+
+    /// A certificate from 2019 for a.example, and its key.
+    fn issued_until(year: i32) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+}

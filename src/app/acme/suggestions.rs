@@ -1,0 +1,143 @@
+//! What servers suggest about the renewal of certificates (RFC 9773).
+
+use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::time::SystemTime;
+
+use instant_acme::CertificateIdentifier;
+use tokio::time::{Instant, sleep_until};
+
+use crate::acme::{
+    AcmeError, AcmePlan, RenewalAnswer, RenewalReason, RenewalState, SuggestedRenewal, poll_back_off, poll_interval,
+    renewal_info,
+};
+
+/// The answers about the certificates in use, by their identifiers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Suggestions(HashMap<String, Polled>);
+
+/// The latest answer about a certificate.
+#[derive(Clone, Debug)]
+struct Polled {
+    /// The latest that was valid.
+    suggested: Option<SuggestedRenewal>,
+    /// How many questions since then had no valid answer.
+    failures: u32,
+    /// When the server is asked again.
+    next: Instant,
+}
+
+impl Suggestions {
+    /// What is suggested for this certificate.
+    pub(super) fn get(&self, identifier: &CertificateIdentifier<'_>) -> Option<&SuggestedRenewal> {
+        self.0.get(&identifier.to_string())?.suggested.as_ref()
+    }
+
+    /// Asks about that of these certificates whose question is due first, when it is due. Forgets others. Never ends if there
+    /// are none. Nothing is lost if this is dropped: the question is asked again.
+    pub(super) async fn poll(&mut self, accounts: &[AcmePlan], states: &[RenewalState]) {
+        let asked = states.iter().filter_map(|state| {
+            let is_used = state.reason != RenewalReason::NotIssued;
+            let identifier = state.identifier.as_ref().filter(|_| is_used)?;
+            let plan = accounts.iter().find(|plan| plan.name == state.wanted.acme)?;
+            Some((identifier.to_string(), identifier, plan, state.wanted.name()))
+        });
+        let asked: Vec<_> = asked.collect();
+        let known: HashSet<_> = asked.iter().map(|(key, ..)| &**key).collect();
+        self.0.retain(|key, _| known.contains(&**key));
+        let next = |key: &str| self.0.get(key).map(|polled| polled.next);
+        let Some((key, identifier, plan, name)) = asked.iter().min_by_key(|(key, ..)| next(key)) else {
+            return pending().await;
+        };
+        if let Some(next) = next(key) {
+            sleep_until(next).await;
+        }
+        let answer = renewal_info(plan, identifier).await;
+        let before = self.0.remove(key);
+        self.0
+            .insert(key.clone(), Polled::after(before, answer, name, &plan.name));
+    }
+}
+
+impl Polled {
+    /// What is known after an answer about the certificate of this name.
+    fn after(before: Option<Self>, answer: Result<RenewalAnswer, AcmeError>, name: &str, acme: &str) -> Self {
+        let (known, failures) = before.map_or((None, 0), |before| (before.suggested, before.failures));
+        match answer {
+            Ok(RenewalAnswer { suggested, retry_after }) => {
+                if suggested != known {
+                    let why = suggested
+                        .as_ref()
+                        .and_then(|suggested| suggested.explanation_url.as_deref());
+                    tracing::info!(
+                        name,
+                        acme,
+                        explanation_url = why,
+                        "the server suggests when to renew a certificate"
+                    );
+                }
+                Self {
+                    suggested,
+                    failures: 0,
+                    next: Instant::now() + poll_interval(retry_after),
+                }
+            }
+            Err(error) => {
+                let failures = failures.saturating_add(1);
+                let pause = poll_back_off(failures, error.retry_after(SystemTime::now()), fastrand::f64());
+                let error = error.text();
+                tracing::warn!(
+                    name,
+                    acme,
+                    error,
+                    next_attempt_in = pause.as_secs(),
+                    "the server does not say when to renew a certificate: what was known before counts, else its lifetime"
+                );
+                Self {
+                    suggested: known,
+                    failures,
+                    next: Instant::now() + pause,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::acme::RenewalWindow;
+
+    #[test]
+    fn a_suggestion_stays_while_the_server_fails_and_goes_when_it_makes_none() {
+        let window = RenewalWindow::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        let suggested = Some(SuggestedRenewal {
+            window,
+            explanation_url: None,
+        });
+        let answer = |suggested| {
+            Ok(RenewalAnswer {
+                suggested,
+                retry_after: Duration::ZERO,
+            })
+        };
+        let failure = || Err(AcmeError::NoChallenge("any"));
+        let mut polled = None;
+        let mut hear = |answer| {
+            let heard = Polled::after(polled.take(), answer, "a.example", "ca");
+            let told = (heard.suggested.clone(), heard.failures);
+            assert!(heard.next >= Instant::now() + Duration::from_secs(59), "never at once");
+            polled = Some(heard);
+            told
+        };
+        assert_eq!(hear(failure()), (None, 1));
+        assert_eq!(hear(answer(suggested.clone())), (suggested.clone(), 0));
+        assert_eq!(
+            (hear(failure()), hear(failure())),
+            ((suggested.clone(), 1), (suggested, 2))
+        );
+        assert_eq!(hear(answer(None)), (None, 0));
+    }
+}

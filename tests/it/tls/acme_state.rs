@@ -1,0 +1,101 @@
+//! The folder of an ACME account and of its certificates, and what goes wrong with it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::acme::{Site, issued, listed, orders};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::{eventually, wait_for};
+use serde_json::{Value, json};
+
+/// Runs these shell commands in a mount namespace of its own before the proxy starts. `$STATE` is the folder.
+fn after(words: &str, site: &Site, config: &str) -> Setup {
+    let script = format!("STATE={}; {words} && exec \"$@\"", site.state.path().display());
+    Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
+}
+
+/// The error of the first failed order.
+fn failure(proxy: &Proxy) -> String {
+    let renewal = wait_for("an order has failed", || {
+        Some(listed(proxy)["renewal"].clone()).filter(|renewal| renewal["failures"] == 1)
+    });
+    renewal["error"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn while_the_disk_is_full_nothing_is_ordered() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let config = site.config(&pebble, "", &["shop.example"]);
+    let proxy = after("mount -t tmpfs -o size=128k none $STATE", &site, &config).start();
+    issued(&proxy);
+    let seen_by_it = format!("/proc/{}/root{}", proxy.pid(), site.state.path().display());
+    let ballast = Path::new(&seen_by_it).join("ballast");
+    assert_eq!(
+        fs::write(&ballast, vec![0; 1 << 18]).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    let error = failure(&proxy);
+    assert!(
+        error.contains("nothing can be written in ") && error.contains("No space left"),
+        "{error}"
+    );
+    assert_eq!(pebble.issued(), 1);
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+    fs::remove_file(&ballast).unwrap();
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("another is issued", || orders(&proxy, "ok") == 2.0);
+    assert_eq!(pebble.issued(), 2);
+}
+
+#[test]
+fn a_folder_that_can_only_be_read_is_served_from_after_a_restart() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let config = site.config(&pebble, "", &["shop.example"]);
+    let proxy = Proxy::start(&config);
+    issued(&proxy);
+    drop(proxy);
+    let read_only = "mount --bind $STATE $STATE && mount -o remount,bind,ro $STATE";
+    let proxy = after(read_only, &site, &config).start();
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+    let is_told = |line: &Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        line["level"] == "WARN" && message.contains("so that no certificate is ordered: Read-only file system")
+    };
+    assert!(proxy.log().iter().any(is_told), "{:#?}", proxy.log());
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    assert!(failure(&proxy).contains("Read-only file system"));
+    assert_eq!(pebble.issued(), 1);
+}
+
+#[test]
+fn an_attempt_that_a_wrong_clock_has_put_off_for_years_is_due() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let attempts = json!({ "shop.example": { "failures": 3, "next": 4_102_444_800_u64, "error": "from the future" } });
+    fs::write(site.state.path().join("attempts.json"), attempts.to_string()).unwrap();
+    issued(&Proxy::start(&site.config(&pebble, "", &["shop.example"])));
+}
+
+/// Nobody else can mend it.
+#[test]
+fn another_certificate_is_ordered_if_the_file_is_broken_at_the_start() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    fs::write(
+        site.state.path().join("shop.example.pem"),
+        "-----BEGIN CERTIFICATE-----\nMII",
+    )
+    .unwrap();
+    let proxy = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
+    issued(&proxy);
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+    let is_told = |line: &Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.contains("shop.example.pem: not whole: ") && message.ends_with(": another certificate is ordered")
+    };
+    assert_eq!(proxy.log().iter().filter(|line| is_told(line)).count(), 1);
+}

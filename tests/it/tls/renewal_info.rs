@@ -1,0 +1,189 @@
+//! The time of a renewal, as an ACME server suggests it (RFC 9773).
+
+use std::time::{Duration, SystemTime};
+
+use super::acme::{Site, issued, listed, orders};
+use crate::support::eventually;
+use crate::support::pebble::Pebble;
+use crate::support::proxy::Proxy;
+use crate::support::renewal_info::RenewalServer;
+use serde_json::Value;
+
+const HOUR: i64 = 3600;
+
+/// A time so many seconds from now, as RFC 3339 has it.
+fn from_now(seconds: i64) -> String {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let now = SystemTime::now();
+    let at = if seconds < 0 { now - distance } else { now + distance };
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+/// A response that suggests the window between these times.
+fn window(start: &str, end: &str, retry_after: &str) -> Vec<u8> {
+    let window = format!("{{\"start\": \"{start}\", \"end\": \"{end}\"}}");
+    let body = format!("{{\"suggestedWindow\": {window}, \"explanationURL\": \"https://ca.example/why\"}}");
+    response(&format!("Retry-After: {retry_after}\r\n"), &body)
+}
+
+fn response(header: &str, body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\n{header}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A proxy whose orders go to this server.
+fn start(site: &Site, pebble: &Pebble, server: &RenewalServer) -> Proxy {
+    let config = site.config(pebble, "", &["shop.example"]);
+    let [own, front] = [pebble.address().port(), server.port()].map(|port| format!("https://localhost:{port}/dir"));
+    assert!(config.contains(&own));
+    Proxy::start(&config.replace(&own, &front))
+}
+
+fn is_between(time: &Value, start: &str, end: &str) -> bool {
+    // RFC 3339, in UTC: ordered as text.
+    (start..end).contains(&time.as_str().unwrap())
+}
+
+#[test]
+fn a_certificate_is_renewed_at_once_if_its_window_is_over_and_not_before_it_has_begun() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
+    let first = std::sync::OnceLock::<String>::new();
+    let future = window(&start_at, &end_at, "21600");
+    let server = RenewalServer::new(&pebble, move |identifier| {
+        let is_first = first.get_or_init(|| identifier.to_owned()) == identifier;
+        Some(match is_first {
+            true => window(&from_now(-2 * HOUR), &from_now(-HOUR), "21600"),
+            false => future.clone(),
+        })
+    });
+    let proxy = start(&site, &pebble, &server);
+    // After an order there is a pause, which a reload of the process does not know.
+    eventually("the server was asked", || !server.seen().asked.is_empty());
+    issued(&proxy);
+    let renewal = listed(&proxy)["renewal"].clone();
+    assert_eq!(renewal["reason"], "suggested", "{renewal}");
+    assert!(
+        is_between(&renewal["at"], &from_now(0), &from_now(2 * HOUR)),
+        "a pause: {renewal}"
+    );
+    drop(proxy);
+
+    let proxy = start(&site, &pebble, &server);
+    eventually("it is renewed", || orders(&proxy, "ok") == 1.0);
+    let seen = server.seen();
+    assert_eq!(seen.replaced, seen.asked[..1]);
+    eventually("the window of the new one is known", || {
+        let renewal = listed(&proxy)["renewal"].clone();
+        renewal["reason"] == "suggested" && is_between(&renewal["at"], &start_at, &end_at)
+    });
+    assert_eq!((orders(&proxy, "ok"), orders(&proxy, "error")), (1.0, 0.0));
+    let list = proxy.command(&["cert", "list"]).stdout;
+    assert!(
+        list.contains(", its server suggests that: https://ca.example/why"),
+        "{list}"
+    );
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+}
+
+const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 18446744073709551615\r\nContent-Type: text/html\r\n\
+                       Content-Length: 0\r\n\r\n";
+
+/// Five years is how long Pebble issues for.
+#[test]
+fn answers_that_are_not_valid_change_nothing() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let plain = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
+    issued(&plain);
+    let expected = listed(&plain)["renewal"].clone();
+    assert_eq!(expected["reason"], "lifetime");
+    let list = plain.command(&["cert", "list"]).stdout;
+    assert!(list.contains(", two thirds of its lifetime are over then"), "{list}");
+    drop(plain);
+
+    let (past, past_end) = (from_now(-2 * HOUR), from_now(-HOUR));
+    let huge = " ".repeat(2 << 20);
+    for answer in [
+        response("Retry-After: 60\r\n", "certainly"),
+        response("Retry-After: 60\r\n", "{}"),
+        response("Retry-After: 60\r\n", &huge),
+        response("", "{}"),
+        window(&past_end, &past, "60"),
+        window(&past, &past, "60"),
+        window("yesterday", &past_end, "60"),
+        FAILURE.as_bytes().to_vec(),
+        b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
+        Vec::new(),
+    ] {
+        let shown = String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned();
+        let server = RenewalServer::new(&pebble, move |_| Some(answer.clone()));
+        rebind(&site, &pebble, &server);
+        let proxy = start(&site, &pebble, &server);
+        eventually("the failure is logged", || {
+            let message = "the server does not say when to renew a certificate";
+            let is_told = |line: &&Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
+            let log = proxy.log();
+            let Some(line) = log.iter().find(is_told) else {
+                return false;
+            };
+            let error = line["error"].as_str().unwrap();
+            assert_eq!(
+                error.contains(" answers with status 502 Bad Gateway"),
+                shown == FAILURE,
+                "{error}"
+            );
+            true
+        });
+        assert_eq!(listed(&proxy)["renewal"], expected, "{shown}");
+        assert_eq!(orders(&proxy, "ok") + orders(&proxy, "error"), 0.0, "{shown}");
+    }
+}
+
+/// Makes the account that is kept one with this server.
+fn rebind(site: &Site, pebble: &Pebble, server: &RenewalServer) {
+    let file = site.state.path().join("account.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut account = serde_json::from_str::<Value>(&text).unwrap();
+    let directory = format!("https://localhost:{}/dir", server.port());
+    assert!(pebble.address().port() != server.port());
+    account["directory"] = directory.clone().into();
+    account["credentials"]["directory"] = directory.into();
+    std::fs::write(&file, account.to_string()).unwrap();
+}
+
+#[test]
+fn orders_and_reloads_do_not_wait_for_an_answer_that_never_comes() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let server = RenewalServer::new(&pebble, |_| None);
+    let proxy = start(&site, &pebble, &server);
+    eventually("the server was asked", || server.seen().asked.len() == 1);
+    assert_eq!(listed(&proxy)["renewal"]["reason"], "lifetime");
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("another is ordered", || orders(&proxy, "ok") == 2.0);
+    eventually("the server was asked about that, too", || {
+        let asked = server.seen().asked;
+        asked.last() != asked.first()
+    });
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+}
+
+#[test]
+fn a_server_may_want_to_be_asked_again_at_the_end_of_time() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
+    let answer = window(&start_at, &end_at, "18446744073709551615");
+    let server = RenewalServer::new(&pebble, move |_| Some(answer.clone()));
+    let proxy = start(&site, &pebble, &server);
+    eventually("the window is known", || {
+        let renewal = listed(&proxy)["renewal"].clone();
+        renewal["reason"] == "suggested" && is_between(&renewal["at"], &start_at, &end_at)
+    });
+    assert_eq!(server.seen().asked.len(), 1);
+}

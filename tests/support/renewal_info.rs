@@ -1,0 +1,149 @@
+//! A server in front of Pebble that also says when certificates are to be renewed (RFC 9773), which Pebble 2.4 cannot.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustls::{ServerConfig, ServerConnection};
+use serde_json::Value;
+
+use super::pebble::Pebble;
+use super::server::Server;
+use super::tls_client::TlsSetup;
+use super::tls_peer::TlsPeer;
+use super::tls_server::ManualTlsServer;
+
+/// The server. All but the directory, orders and renewals goes through it as it is.
+pub struct RenewalServer {
+    server: Server,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What it was asked for.
+#[derive(Clone, Default)]
+pub struct Seen {
+    /// The identifiers of certificates whose renewal it was asked about.
+    pub asked: Vec<String>,
+    /// The identifiers of certificates that orders replace.
+    pub replaced: Vec<String>,
+}
+
+/// A whole response about the renewal of the certificate with this identifier; `None`: none ever comes.
+type Answer = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
+
+struct Front {
+    config: Arc<ServerConfig>,
+    client: TlsSetup,
+    pebble: std::net::SocketAddr,
+    answer: Box<Answer>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl RenewalServer {
+    pub fn new(pebble: &Pebble, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let authority = pebble.authority();
+        let front = Front {
+            config: ManualTlsServer::new(&authority.issue(&["localhost"])).config,
+            client: TlsSetup::trusting(authority),
+            pebble: pebble.address(),
+            answer: Box::new(answer),
+            seen: Arc::clone(&seen),
+        };
+        let server = Server::run(move |socket| {
+            // An error on this side is seen by the test on the client's side.
+            let _ = front.serve(socket);
+        });
+        Self { server, seen }
+    }
+
+    /// The port of its directory.
+    pub fn port(&self) -> u16 {
+        self.server.address.port()
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Front {
+    /// Answers one request.
+    fn serve(&self, socket: TcpStream) -> std::io::Result<()> {
+        let port = socket.local_addr()?.port();
+        let mut client = TlsPeer::over(socket, ServerConnection::new(Arc::clone(&self.config)).unwrap())?;
+        let (head, body) = read_request(&mut client.0)?;
+        let path = head.split(' ').nth(1).unwrap();
+        let response = if let Some(identifier) = path.strip_prefix("/renewal-info/") {
+            self.seen.lock().unwrap().asked.push(identifier.to_owned());
+            let Some(response) = (self.answer)(identifier) else {
+                return client.0.read(&mut [0]).map(drop); // until the client leaves
+            };
+            response
+        } else {
+            let replaced = replaced(&body);
+            self.seen.lock().unwrap().replaced.extend(replaced.clone());
+            let response = self.forward(&head, &body)?;
+            match (path, replaced) {
+                ("/dir", _) => {
+                    let url = format!("https://localhost:{port}/renewal-info");
+                    with_member(&response, "renewalInfo", url)
+                }
+                (_, Some(replaced)) => with_member(&response, "replaces", replaced),
+                _ => response,
+            }
+        };
+        client.0.write_all(&response)?;
+        client.0.conn.send_close_notify();
+        client.0.flush()
+    }
+
+    /// Pebble's response. It takes its own name from `Host`, which the client has signed as a part of its URLs.
+    fn forward(&self, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut pebble = self.client.connect(self.pebble, "localhost")?;
+        let head = head.trim_end();
+        pebble.send(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes());
+        pebble.send(body);
+        Ok(pebble.read_to_end().0)
+    }
+}
+
+/// The head of a request, and its body.
+fn read_request(client: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let lower = head.to_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
+    client.read_exact(&mut body)?;
+    Ok((head, body))
+}
+
+/// What an order replaces; `None`: this is none, or it replaces nothing.
+fn replaced(body: &[u8]) -> Option<String> {
+    let signed = serde_json::from_slice::<Value>(body).ok()?;
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;
+    let payload = serde_json::from_slice::<Value>(&payload).ok()?;
+    Some(payload["replaces"].as_str()?.to_owned())
+}
+
+/// A response with a JSON object that has one more member.
+fn with_member(response: &[u8], name: &str, value: String) -> Vec<u8> {
+    let text = String::from_utf8(response.to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut body = serde_json::from_str::<Value>(body).unwrap();
+    body[name] = value.into();
+    let body = body.to_string();
+    let kept = head
+        .lines()
+        .filter(|line| !line.to_lowercase().starts_with("content-length:"));
+    let head: String = kept.map(|line| format!("{line}\r\n")).collect();
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
