@@ -52,6 +52,12 @@ impl Histogram {
             .fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// Whether nothing was counted.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.load(Relaxed) == 0)
+    }
+
     /// The number of durations in each bucket.
     pub(super) fn counts(&self) -> DurationCounts {
         DurationCounts {

@@ -50,7 +50,7 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Std mutexes. The registry's is locked at a scrape, and when a worker sees a path for the first time.
+    // Std mutexes. The registry's is locked when a worker sees a path for the first time, so a scrape holds it only to copy it.
     registry: Mutex<Registry>,
     /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,
@@ -226,8 +226,11 @@ impl Metrics {
         let reloads = self.reloads.iter().chain(&self.certificate_reloads);
         reloads.for_each(|reloads| reloads.increment(0));
         self.last_reload.set(self.configured_at.load(Relaxed) as f64);
-        let mut registry = self.registry();
-        registry.remove_expired(Instant::now());
+        let registry = {
+            let mut registry = self.registry();
+            registry.remove_expired(Instant::now());
+            registry.clone()
+        };
         registry.touch();
         let mut own = String::new();
         registry.write_gauges(sessions, pools, &mut own);
@@ -236,7 +239,6 @@ impl Metrics {
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
         registry.write_routes(&mut own);
-        drop(registry);
         write_guards(guards, &mut own);
         // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.
         let exported = self.handle.render().replacen(

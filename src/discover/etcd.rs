@@ -1,9 +1,9 @@
 //! Servers that are keys of etcd: a range of keys is read, and watched from that revision on.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::source::{Following, ListAnswer, Reports, ServerList, ServerSource};
+use super::source::{Findings, Following, ListAnswer, Reports, ServerList, ServerSource, SharedFindings};
 use crate::error::chain;
 use crate::etcd::{EtcdError, EtcdKeyValue, EtcdPlan, FollowedKeys, KeyChange, KeyFollower, KeyRange, Members};
 use crate::plan::{LISTED_MAX, ListedServer, ServerEntry};
@@ -17,7 +17,7 @@ const KEY_BYTES_MAX: usize = 1024;
 pub(super) struct EtcdSource {
     members: Members,
     followed: FollowedKeys,
-    keys: Keys,
+    keys: SharedFindings<Keys>,
 }
 
 impl EtcdSource {
@@ -30,10 +30,10 @@ impl EtcdSource {
                 watched: range,
                 keys_max: LISTED_MAX,
             },
-            keys: Keys {
+            keys: Arc::new(Mutex::new(Keys {
                 states: BTreeMap::new(),
                 defaults,
-            },
+            })),
         }
     }
 }
@@ -41,7 +41,7 @@ impl EtcdSource {
 impl ServerSource for EtcdSource {
     fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
         Box::pin(async {
-            let keys = &mut self.keys;
+            let keys = &self.keys;
             let mut reported = ReportedKeys { keys, reports };
             let error = self.members.follow(&self.followed, &mut reported).await;
             Reason::from(chain(&*error))
@@ -49,33 +49,44 @@ impl ServerSource for EtcdSource {
     }
 }
 
-/// Reports the servers whenever a key changes.
+/// Reports whenever a key changes.
 struct ReportedKeys<'a> {
-    keys: &'a mut Keys,
+    keys: &'a SharedFindings<Keys>,
     reports: &'a Reports,
 }
 
+impl ReportedKeys<'_> {
+    fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> T {
+        change(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl KeyFollower for ReportedKeys<'_> {
-    fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
-        let present: HashSet<&[u8]> = keys.iter().map(|kv| &*kv.key).collect();
-        self.keys.states.retain(|key, _| present.contains(&**key));
-        keys.into_iter().for_each(|kv| self.keys.put(kv));
-        self.reports.report(self.keys.servers());
+    fn take_all(&mut self, all: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
+        self.change(|keys| {
+            let present: HashSet<&[u8]> = all.iter().map(|kv| &*kv.key).collect();
+            keys.states.retain(|key, _| present.contains(&**key));
+            all.into_iter().for_each(|kv| keys.put(kv));
+        });
+        self.reports.report_change(self.keys);
         Ok(())
     }
 
     fn take_changes(&mut self, changes: Vec<KeyChange>) -> Result<(), EtcdError> {
-        for change in changes {
-            if change.is_delete() {
-                self.keys.states.remove(&change.kv.key);
-            } else {
-                self.keys.put(change.kv);
+        let count = self.change(|keys| {
+            for change in changes {
+                if change.is_delete() {
+                    keys.states.remove(&change.kv.key);
+                } else {
+                    keys.put(change.kv);
+                }
             }
-        }
-        if self.keys.states.len() > LISTED_MAX {
+            keys.states.len()
+        });
+        if count > LISTED_MAX {
             return Err(format!("there are more than {LISTED_MAX} keys").into());
         }
-        self.reports.report(self.keys.servers());
+        self.reports.report_change(self.keys);
         Ok(())
     }
 }
@@ -117,10 +128,12 @@ impl Keys {
             }
         }
     }
+}
 
+impl Findings for Keys {
     /// The servers in the order of their keys. Of two with one name, else one address, the first: a server that registers
     /// under a new key may still have its old one.
-    fn servers(&self) -> ListAnswer {
+    fn list(&self) -> ListAnswer {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());
         let unique = servers.filter(|entry| labels.insert(Arc::clone(entry.label())));
@@ -174,7 +187,7 @@ mod tests {
     }
 
     fn shown(keys: &Keys) -> Vec<String> {
-        let servers = keys.servers().unwrap().servers;
+        let servers = keys.list().unwrap().servers;
         let shown = |entry: &ServerEntry| format!("{}={} {}", entry.label(), entry.written, entry.member_config.weight);
         servers.iter().map(shown).collect()
     }
@@ -194,7 +207,7 @@ mod tests {
         for wrong in ["", "10.0.0.1", "{", "[]", r#"{"address": "10.0.0.1:1", "wieght": 2}"#] {
             let keys = keys(&[("/a", "10.0.0.1:1"), ("/a", wrong), ("/b", wrong)]);
             assert_eq!(shown(&keys), ["10.0.0.1:1=10.0.0.1:1 1"], "{wrong}");
-            let warning = keys.servers().unwrap().warning.unwrap();
+            let warning = keys.list().unwrap().warning.unwrap();
             let expected = "the values of 2 keys are not servers; the first is `/a`: ";
             assert!(warning.starts_with(expected), "{warning}");
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::source::{ListAnswer, Reports, ServerList, ServerSource};
+use super::source::{ListAnswer, Reports, ServerList, ServerSource, SourceReport};
 use super::sources;
 use crate::back_off::BackOff;
 use crate::live::{InForce, Live};
@@ -78,12 +78,9 @@ fn adopt(followers: &mut Followers, now: &InForce, live: &Arc<Live>) {
 
 /// Follows the source of a pool. Never returns.
 async fn follow(pool: Arc<str>, plan: DiscoverPlan, live: Arc<Live>) {
-    let (reports, answers) = Reports::channel();
+    let (reports, latest) = Reports::channel();
     let source = sources::open(&plan);
-    tokio::join!(
-        run_source(source, &reports),
-        apply_answers(&pool, &plan, &live, answers)
-    );
+    tokio::join!(run_source(source, &reports), apply_reports(&pool, &plan, &live, latest));
 }
 
 /// Runs a source again and again, with a back-off.
@@ -99,21 +96,21 @@ async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
     }
 }
 
-/// Applies what a source reports. The first answer is applied at once, later ones when nothing but the newest of those
+/// Applies what a source reports. The first report is applied at once, later ones when nothing but the newest of those
 /// within `settle` is of interest.
-async fn apply_answers(
+async fn apply_reports(
     pool: &Arc<str>,
     plan: &DiscoverPlan,
     live: &Live,
-    mut answers: watch::Receiver<Option<ListAnswer>>,
+    mut latest: watch::Receiver<Option<SourceReport>>,
 ) {
     let mut settle = Duration::ZERO;
-    while answers.changed().await.is_ok() {
+    while latest.changed().await.is_ok() {
         sleep(settle).await;
         settle = plan.settle;
-        let answer = answers.borrow_and_update().clone();
-        if let Some(answer) = answer {
-            apply(pool, plan, live, answer);
+        let report = latest.borrow_and_update().clone();
+        if let Some(report) = report {
+            apply(pool, plan, live, report.answer());
         }
     }
 }

@@ -7,14 +7,13 @@ mod slices;
 mod api;
 
 use std::error::Error;
-use std::future::ready;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::source::{Following, Reports, ServerSource};
+use super::source::{Following, Reports, ServerSource, SharedFindings};
 use crate::error::chain;
 use crate::plan::ServiceSourcePlan;
 use crate::pool::MemberConfig;
@@ -39,13 +38,16 @@ const PAGES_MAX: usize = 1000;
 /// The endpoints of a Service.
 pub(super) struct KubernetesSource {
     plan: ServiceSourcePlan,
-    slices: Slices,
+    slices: SharedFindings<Slices>,
 }
 
 impl KubernetesSource {
     pub(super) fn new(plan: ServiceSourcePlan, defaults: MemberConfig) -> Self {
         let slices = Slices::new(plan.port.clone(), plan.kubernetes.zone.clone(), defaults);
-        Self { plan, slices }
+        Self {
+            plan,
+            slices: Arc::new(Mutex::new(slices)),
+        }
     }
 
     /// Lists and watches until something fails.
@@ -76,7 +78,7 @@ impl KubernetesSource {
     /// Lists all slices. Returns the version of the list.
     async fn list(&mut self) -> Result<String, KubernetesError> {
         let api = SlicesApi::new(self.access().await?, &self.plan);
-        let mut listed = self.slices.emptied();
+        let mut listed = self.slices().emptied();
         let mut next_page = String::new();
         for _ in 0..PAGES_MAX {
             let SliceList { metadata, items } = api.list(&next_page).await?;
@@ -85,7 +87,7 @@ impl KubernetesSource {
             }
             next_page = metadata.next_page;
             if next_page.is_empty() {
-                self.slices = listed;
+                *self.slices() = listed;
                 return Ok(metadata.resource_version);
             }
         }
@@ -100,26 +102,26 @@ impl KubernetesSource {
         let mut watch = SlicesApi::new(self.access().await?, &self.plan)
             .watch(version, time)
             .await?;
-        let mut is_reported = false;
+        reports.report_change(&self.slices);
         loop {
-            let event = tokio::select! {
-                biased; // events that are here already are reported together
-                event = timeout_at(deadline, watch.next()) => event,
-                () = ready(()), if !is_reported => {
-                    reports.report(self.slices.servers());
-                    is_reported = true;
+            let Ok(event) = timeout_at(deadline, watch.next()).await else {
+                return Ok(());
+            };
+            let Some(event) = event? else { return Ok(()) };
+            *version = match event {
+                SliceEvent::Put(slice) => self.slices().put(slice)?,
+                SliceEvent::Deleted(slice) => self.slices().remove(slice),
+                SliceEvent::Bookmark(slice) => {
+                    *version = slice.metadata.resource_version;
                     continue;
                 }
             };
-            let Ok(event) = event else { return Ok(()) };
-            let Some(event) = event? else { return Ok(()) };
-            is_reported &= matches!(event, SliceEvent::Bookmark(_));
-            *version = match event {
-                SliceEvent::Put(slice) => self.slices.put(slice)?,
-                SliceEvent::Deleted(slice) => self.slices.remove(slice),
-                SliceEvent::Bookmark(slice) => slice.metadata.resource_version,
-            };
+            reports.report_change(&self.slices);
         }
+    }
+
+    fn slices(&self) -> MutexGuard<'_, Slices> {
+        self.slices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn access(&self) -> Result<Access, KubernetesError> {

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -36,28 +37,94 @@ pub(super) trait ServerSource: Send {
 /// [`ServerSource::follow`] under way.
 pub(super) type Following<'a> = Pin<Box<dyn Future<Output = Reason> + Send + 'a>>;
 
-/// Where a source reports what it finds. Only the latest answer is kept.
+/// What a source knows, from which its list is made when that is wanted: changes may follow each other faster than long
+/// lists can be made.
+pub(super) trait Findings: Send {
+    /// The list.
+    fn list(&self) -> ListAnswer;
+}
+
+/// What a source goes on to change, and others make lists of. A std mutex: locked for a change, or while a list is made.
+pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
+
+/// What a source has reported.
+#[derive(Clone)]
+pub(super) enum SourceReport {
+    /// An answer.
+    Answer(ListAnswer),
+    /// What there is to know has changed.
+    Change(SharedFindings<dyn Findings>),
+}
+
+impl SourceReport {
+    /// The answer, as of now.
+    pub(super) fn answer(self) -> ListAnswer {
+        match self {
+            Self::Answer(answer) => answer,
+            Self::Change(findings) => findings.lock().unwrap_or_else(PoisonError::into_inner).list(),
+        }
+    }
+}
+
+/// Where a source reports what it finds. Only the latest report is kept.
 pub(super) struct Reports {
-    answers: watch::Sender<Option<ListAnswer>>,
+    latest: watch::Sender<Option<SourceReport>>,
     has_succeeded: AtomicBool,
 }
 
 impl Reports {
     /// Reports, and where they are received.
-    pub(super) fn channel() -> (Self, watch::Receiver<Option<ListAnswer>>) {
-        let (answers, received) = watch::channel(None);
+    pub(super) fn channel() -> (Self, watch::Receiver<Option<SourceReport>>) {
+        let (latest, received) = watch::channel(None);
         let has_succeeded = AtomicBool::new(false);
-        (Self { answers, has_succeeded }, received)
+        (Self { latest, has_succeeded }, received)
     }
 
     /// Reports an answer.
     pub(super) fn report(&self, answer: ListAnswer) {
         self.has_succeeded.fetch_or(answer.is_ok(), Relaxed);
-        self.answers.send_replace(Some(answer));
+        self.latest.send_replace(Some(SourceReport::Answer(answer)));
+    }
+
+    /// Reports that what is known has changed.
+    pub(super) fn report_change<T: Findings + 'static>(&self, findings: &SharedFindings<T>) {
+        self.has_succeeded.store(true, Relaxed);
+        self.latest
+            .send_replace(Some(SourceReport::Change(Arc::clone(findings) as _)));
     }
 
     /// Whether a list was reported since this was last asked.
     pub(super) fn take_success(&self) -> bool {
         self.has_succeeded.swap(false, Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Counts how often its list is made.
+    struct Counted(AtomicUsize);
+
+    impl Findings for Counted {
+        fn list(&self) -> ListAnswer {
+            self.0.fetch_add(1, Relaxed);
+            Ok(Vec::new().into())
+        }
+    }
+
+    #[test]
+    fn a_list_is_made_when_it_is_wanted_and_not_for_each_change() {
+        let (reports, mut latest) = Reports::channel();
+        let findings = Arc::new(Mutex::new(Counted(AtomicUsize::new(0))));
+        for _ in 0..10_000 {
+            reports.report_change(&findings);
+        }
+        let report = latest.borrow_and_update().clone();
+        assert_eq!(report.unwrap().answer(), Ok(Vec::new().into()));
+        assert_eq!(findings.lock().unwrap().0.load(Relaxed), 1);
+        assert!(reports.take_success() && !reports.take_success());
     }
 }

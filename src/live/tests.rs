@@ -1,3 +1,5 @@
+mod large;
+
 use super::*;
 use crate::addr::{ClientAddr, ServerAddr};
 use crate::plan::{ListedServer, Lister, listed_entries};

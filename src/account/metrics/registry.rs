@@ -29,7 +29,7 @@ const CERTIFICATE_NOT_BEFORE_HELP: &str =
     "From when the certificate shown at the latest health check is valid, in seconds since the Unix epoch.";
 
 /// All series by key.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Registry {
     pub(super) listeners: HashMap<Arc<str>, Tracked<ListenerSeries>>,
     /// Sessions without a pool are counted under the empty name.
@@ -43,6 +43,15 @@ pub(super) struct Registry {
 pub(super) struct Tracked<T> {
     pub(super) series: Arc<T>,
     gone_since: Option<Instant>,
+}
+
+impl<T> Clone for Tracked<T> {
+    fn clone(&self) -> Self {
+        Self {
+            series: Arc::clone(&self.series),
+            gone_since: self.gone_since,
+        }
+    }
 }
 
 impl<T> Tracked<T> {
@@ -276,7 +285,8 @@ impl Registry {
         }
         let help = "Duration of health checks of a server, whatever their result.";
         write_header(text, names::HEALTH_CHECK_DURATION, FamilyType::Histogram, help);
-        for (key, server) in &self.servers {
+        let checked = |(_, server): &(_, &Tracked<ServerSeries>)| !server.series.check_duration.is_empty();
+        for (key, server) in self.servers.iter().filter(checked) {
             let histogram = &server.series.check_duration;
             histogram.write(names::HEALTH_CHECK_DURATION, &server_labels(key), text);
         }

@@ -238,3 +238,15 @@ fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
     series.clear_certificate();
     assert!(!is_rendered());
 }
+
+/// A worker takes the registry for a server that it sees for the first time. A scrape of very many servers takes long.
+#[test]
+fn workers_do_not_wait_for_a_scrape() {
+    let (metrics, listener) = metrics();
+    record_events(&metrics, &listener, &server("s"));
+    let pool = pool(&[]);
+    let is_free = || assert!(metrics.registry.try_lock().is_ok());
+    let pools = std::iter::once(&pool).inspect(|_| is_free());
+    let text = metrics.render([], pools, [], [], &[]);
+    assert!(text.contains("acequia_sessions_total"));
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::discover::source::{ListAnswer, ServerList};
+use crate::discover::source::{Findings, ListAnswer, ServerList};
 use crate::plan::{LISTED_MAX, ListedServer, ServicePort};
 use crate::pool::MemberConfig;
 use crate::text::{Reason, is_name};
@@ -158,46 +158,6 @@ impl Slices {
         slice.metadata.resource_version
     }
 
-    /// The servers: the endpoints that are ready, and those that serve until they end, which are draining. If none is ready,
-    /// those that serve get the new sessions, as kube-proxy does it.
-    pub(super) fn servers(&self) -> ListAnswer {
-        let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
-        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while: the first
-        // of them counts, which is of IPv4 before IPv6, and of those one that stays.
-        endpoints.sort_by_key(|endpoint| {
-            (
-                endpoint.address.is_ipv6(),
-                endpoint.is_terminating,
-                endpoint.pod.is_none(),
-            )
-        });
-        let (mut addresses, mut pods) = (HashSet::new(), HashSet::new());
-        endpoints.retain(|UsableEndpoint { address, pod, .. }| {
-            addresses.insert(address) && pod.as_ref().is_none_or(|pod| pods.insert(pod))
-        });
-        if endpoints.len() > LISTED_MAX {
-            return Err(Reason::from(too_many()));
-        }
-        endpoints.sort_by_key(|endpoint| (&endpoint.pod, endpoint.address));
-        let has_ready = endpoints.iter().any(|endpoint| !endpoint.is_terminating);
-        let zone_counts = zone_counts(&endpoints);
-        let servers = endpoints.iter().map(|endpoint| {
-            let is_far = zone_counts && endpoint.zone != ZoneHint::Ours;
-            let listed = ListedServer {
-                name: endpoint.pod.as_deref().map(str::to_owned),
-                priority: is_far.then(|| self.defaults.priority.saturating_add(1)),
-                draining: has_ready && endpoint.is_terminating,
-                ..ListedServer::at(endpoint.address.to_string())
-            };
-            listed.into_entry(self.defaults)
-        });
-        let servers = servers.collect::<Result<Vec<_>, _>>()?;
-        let warning = self
-            .problem()
-            .or_else(|| self.why_empty().filter(|_| servers.is_empty()));
-        Ok(ServerList { servers, warning })
-    }
-
     /// What is wrong with the first slice that has a problem.
     fn problem(&self) -> Option<Reason> {
         let mut problems = self.by_name.iter().filter_map(|(name, slice)| {
@@ -271,6 +231,48 @@ impl Slices {
             Some(_) if !zones.is_empty() => ZoneHint::Others,
             _ => ZoneHint::Missing,
         }
+    }
+}
+
+impl Findings for Slices {
+    /// The servers: the endpoints that are ready, and those that serve until they end, which are draining. If none is ready,
+    /// those that serve get the new sessions, as kube-proxy does it.
+    fn list(&self) -> ListAnswer {
+        let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
+        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while: the first
+        // of them counts, which is of IPv4 before IPv6, and of those one that stays.
+        endpoints.sort_by_key(|endpoint| {
+            (
+                endpoint.address.is_ipv6(),
+                endpoint.is_terminating,
+                endpoint.pod.is_none(),
+            )
+        });
+        let (mut addresses, mut pods) = (HashSet::new(), HashSet::new());
+        endpoints.retain(|UsableEndpoint { address, pod, .. }| {
+            addresses.insert(address) && pod.as_ref().is_none_or(|pod| pods.insert(pod))
+        });
+        if endpoints.len() > LISTED_MAX {
+            return Err(Reason::from(too_many()));
+        }
+        endpoints.sort_by_key(|endpoint| (&endpoint.pod, endpoint.address));
+        let has_ready = endpoints.iter().any(|endpoint| !endpoint.is_terminating);
+        let zone_counts = zone_counts(&endpoints);
+        let servers = endpoints.iter().map(|endpoint| {
+            let is_far = zone_counts && endpoint.zone != ZoneHint::Ours;
+            let listed = ListedServer {
+                name: endpoint.pod.as_deref().map(str::to_owned),
+                priority: is_far.then(|| self.defaults.priority.saturating_add(1)),
+                draining: has_ready && endpoint.is_terminating,
+                ..ListedServer::at(endpoint.address.to_string())
+            };
+            listed.into_entry(self.defaults)
+        });
+        let servers = servers.collect::<Result<Vec<_>, _>>()?;
+        let warning = self
+            .problem()
+            .or_else(|| self.why_empty().filter(|_| servers.is_empty()));
+        Ok(ServerList { servers, warning })
     }
 }
 

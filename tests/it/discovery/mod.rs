@@ -10,6 +10,7 @@ mod file;
 mod fleet;
 mod http;
 mod kubernetes;
+mod large;
 
 use serde_json::Value;
 

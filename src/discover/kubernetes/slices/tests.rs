@@ -48,7 +48,7 @@ fn of(port: ServicePort, zone: Option<&str>, given: impl IntoIterator<Item = End
 
 /// The servers, as `NAME=ADDRESS`, with what is special.
 fn shown(slices: &Slices) -> Vec<String> {
-    let servers = slices.servers().unwrap().servers;
+    let servers = slices.list().unwrap().servers;
     let shown = servers.iter().map(|server| {
         let config = server.member_config;
         let drains = if config.is_draining { " drains" } else { "" };
@@ -59,7 +59,7 @@ fn shown(slices: &Slices) -> Vec<String> {
 }
 
 fn warning(slices: &Slices) -> String {
-    slices.servers().unwrap().warning.unwrap().to_string()
+    slices.list().unwrap().warning.unwrap().to_string()
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn the_conditions_decide_which_endpoints_get_sessions() {
         "serving=10.0.0.3:5432 drains",
     ];
     assert_eq!(shown(&slices), expected);
-    assert_eq!(slices.servers().unwrap().warning, None);
+    assert_eq!(slices.list().unwrap().warning, None);
 }
 
 #[test]
@@ -273,10 +273,10 @@ fn full(kind: &str, number: usize) -> EndpointSlice {
 fn a_service_may_have_ten_thousand_pods_of_both_families() {
     let both = (0..10).flat_map(|number| [full("IPv4", number), full("IPv6", number)]);
     let mut slices = of_port(ServicePort::Only, both);
-    assert_eq!(slices.servers().unwrap().servers.len(), LISTED_MAX);
+    assert_eq!(slices.list().unwrap().servers.len(), LISTED_MAX);
     slices.remove(full("IPv6", 0));
     slices.put(full("IPv4", 10)).unwrap();
-    let error = slices.servers().unwrap_err();
+    let error = slices.list().unwrap_err();
     assert_eq!(&*error, "the Service has more than 10000 endpoints");
     assert!(slices.put(full("IPv4", 11)).is_err());
 }

@@ -1,0 +1,41 @@
+//! What a list of very many servers costs: in proportion to its length, not to the square of that.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::*;
+
+/// The CPU time that this thread has used.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
+}
+
+/// The CPU time of: a list of so many servers, another list of as many, one in which one of them has changed, and a check of
+/// each.
+fn cost_of(count: usize) -> Duration {
+    let live = Live::new(plan_of("discover = { file = \"/run/servers.json\" }"), Vec::new());
+    let list = |port: usize, last: usize| {
+        let ports = (1..count).map(|_| port).chain([last]);
+        let addresses = ports
+            .enumerate()
+            .map(|(n, port)| format!("10.0.{}.{}:{port}", n / 250, n % 250));
+        let entries = listed_entries(addresses.map(ListedServer::at), MemberConfig::default());
+        live.set_servers("p", Lister::Source, entries.unwrap()).unwrap()
+    };
+    let began = cpu_time();
+    for (port, last, added, removed) in [(1, 1, count, 0), (2, 2, count, count), (2, 3, 1, 1)] {
+        assert_eq!(list(port, last), ListChange { added, removed });
+    }
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    for server in pool.servers().iter() {
+        pool.record_check(server, Ok(ServerFacts::default()));
+        assert_eq!(server.check_state(), CheckState::Up);
+    }
+    cpu_time() - began
+}
+
+#[test]
+fn ten_times_the_servers_cost_ten_times_as_much() {
+    let _ = cost_of(100); // what is set up once
+    let (few, many) = (cost_of(1_000), cost_of(10_000));
+    assert!(many < 40 * few, "{many:?}, and a tenth of the servers {few:?}");
+}

@@ -1,0 +1,67 @@
+//! Lists of very many servers.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::support::client::served_client;
+use crate::support::counts::log_lines;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::usage::cpu_time;
+
+const LISTED: &str = "servers listed";
+
+/// So many addresses of this machine that lead to a server, of which the last one is another one.
+fn list(server: &Server, count: usize, last: &Server) -> String {
+    let ports = (1..count).map(|_| server.address.port()).chain([last.address.port()]);
+    let addresses = ports
+        .enumerate()
+        .map(|(n, port)| format!("127.1.{}.{}:{port}", n / 250, 1 + n % 250));
+    serde_json::to_string(&addresses.collect::<Vec<_>>()).unwrap()
+}
+
+/// The CPU time in which a pool takes another list of so many servers, and then one in which one of them has changed. A session
+/// goes on meanwhile.
+fn cost_of(count: usize) -> Duration {
+    let everywhere = || TcpListener::bind("0.0.0.0:0").unwrap();
+    let (first, second) = (Server::echo_on(everywhere()), Server::echo_on(everywhere()));
+    let folder = tempfile::tempdir().unwrap();
+    let (file, next) = (folder.path().join("servers.json"), folder.path().join("next"));
+    let put = |text: String| {
+        fs::write(&next, text).unwrap();
+        fs::rename(&next, &file).unwrap();
+    };
+    put(list(&first, count, &first));
+    let proxy = Proxy::start(&format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nhealth.check = \"off\"\n\
+         discover = {{ file = {file:?}, settle = \"0s\" }}"
+    ));
+    log_lines(&proxy, LISTED, 1);
+    let mut session = served_client(proxy.at("l"));
+    let before = cpu_time(&proxy);
+    for (number, text, changed) in [
+        (2, list(&second, count, &second), count),
+        (3, list(&second, count, &first), 1),
+    ] {
+        put(text);
+        let line = &log_lines(&proxy, LISTED, number)[number - 1];
+        assert_eq!(
+            [&line["servers"], &line["added"], &line["removed"]].map(|count| count.as_u64().unwrap() as usize),
+            [count, changed, changed]
+        );
+        session.send(b"still there");
+        assert_eq!(session.read(11), b"still there");
+    }
+    let cost = cpu_time(&proxy) - before;
+    let usable = format!("acequia_pool_servers{{pool=\"p\",state=\"usable\"}} {count}\n");
+    assert!(proxy.get("/metrics").1.contains(&usable));
+    cost
+}
+
+#[test]
+fn a_list_of_ten_times_the_servers_takes_ten_times_as_much_cpu_time() {
+    let few = cost_of(1_000).max(Duration::from_millis(50));
+    let many = cost_of(10_000);
+    assert!(many < 30 * few, "{many:?} of CPU time, and a tenth of it takes {few:?}");
+}
