@@ -40,25 +40,32 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// Connects to the server of a URL. `tls` is used if the scheme is `https`. No deadline: the caller has one.
+/// Whether the server of a URL is reached over TLS. If not, nobody's certificate is verified, and no authority needed for that.
+#[must_use]
+pub fn uses_tls(url: &Uri) -> bool {
+    url.scheme_str() == Some("https")
+}
+
+/// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. No deadline: the caller has one.
 ///
 /// # Errors
-/// The URL is not one of HTTP, the host cannot be resolved or connected to, or the handshake fails.
-pub async fn connect(url: &Uri, tls: Arc<ClientConfig>) -> io::Result<Box<dyn Connection>> {
-    let with_tls = match url.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
+/// The URL is not one of HTTP, it needs TLS and there is none, the host cannot be resolved or connected to, or the handshake
+/// fails.
+pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Connection>> {
+    let tls = match url.scheme_str() {
+        Some("https") => Some(tls.ok_or_else(|| io::Error::other("the URL needs TLS"))?),
+        Some("http") => None,
         _ => return Err(io::Error::other("the URL must begin with https:// or http://")),
     };
     let host = url.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']'); // RFC 3986, section 3.2.2
-    let port = url.port_u16().unwrap_or(if with_tls { 443 } else { 80 });
+    let port = url.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     let connected = TcpStream::connect((host, port)).await;
     let stream = connected.map_err(|error| with_context(error, format!("cannot connect to {host}:{port}")))?;
     SOCKET_OPTIONS.apply(&SockRef::from(&stream));
-    if !with_tls {
+    let Some(tls) = tls else {
         return Ok(Box::new(stream));
-    }
+    };
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let agreed = TlsConnector::from(tls).connect(name, stream).await;
     let agreed = agreed.map_err(|error| with_context(error, format!("no TLS with {host}:{port}")))?;

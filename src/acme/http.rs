@@ -55,7 +55,7 @@ impl AcmeHttp {
         if url.scheme_str() != Some("https") {
             return Err(format!("the server names a URL that is not https: {url}").into());
         }
-        let stream = connect(&url, self.tls).await?;
+        let stream = connect(&url, Some(self.tls)).await?;
         let mut response = exchange(stream, request, BODY_BYTES_MAX).await?;
         let now = SystemTime::now();
         let at = response.headers_mut().remove(RETRY_AFTER);

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::file::json;
 use super::source::{Following, Reports, ServerList, ServerSource};
 use crate::error::chain;
-use crate::http_client::{connect, exchange, take_url};
+use crate::http_client::{connect, exchange, take_url, uses_tls};
 use crate::plan::{HttpSourcePlan, listed_entries};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
@@ -45,14 +45,15 @@ impl HttpSource {
 
     /// Asks until a request fails. The files of authorities are read again then.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
-        let ca_file = self.plan.ca_file.clone();
-        let tls = match spawn_blocking(move || client_config(ca_file.as_deref(), None)).await {
+        let (ca_file, with_tls) = (self.plan.ca_file.clone(), uses_tls(&self.plan.url));
+        let read = move || with_tls.then(|| client_config(ca_file.as_deref(), None)).transpose();
+        let tls = match spawn_blocking(read).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return error.into(),
             Err(lost) => return lost.into(),
         };
         loop {
-            match timeout(REQUEST_TIMEOUT, self.ask(Arc::clone(&tls))).await {
+            match timeout(REQUEST_TIMEOUT, self.ask(tls.clone())).await {
                 Ok(Ok(list)) => reports.report(Ok(list)),
                 Ok(Err(error)) => return error,
                 Err(_) => return format!("no answer within {REQUEST_TIMEOUT:?}").into(),
@@ -62,7 +63,7 @@ impl HttpSource {
     }
 
     /// Asks once. If the server says that the list has not changed, it is the one of before (RFC 9110, section 13.1.2).
-    async fn ask(&mut self, tls: Arc<ClientConfig>) -> Result<ServerList, Box<dyn Error + Send + Sync>> {
+    async fn ask(&mut self, tls: Option<Arc<ClientConfig>>) -> Result<ServerList, Box<dyn Error + Send + Sync>> {
         let mut request = Request::get(self.plan.url.clone()).header(ACCEPT, "application/json");
         if let Some((tag, _)) = &self.tagged {
             request = request.header(IF_NONE_MATCH, tag);

@@ -20,7 +20,7 @@ use super::messages::{
 };
 use super::plan::{EtcdLogin, EtcdPlan};
 use crate::error::with_context;
-use crate::http_client::{ResponseLines, connect, exchange, open, take_url};
+use crate::http_client::{ResponseLines, connect, exchange, open, take_url, uses_tls};
 use crate::regular_file;
 use crate::text::Reason;
 use crate::tls::client_config;
@@ -37,7 +37,8 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 /// A member of etcd, with our login. Each request has a connection and a deadline of its own.
 pub struct Gateway {
     endpoint: Uri,
-    tls: Arc<ClientConfig>,
+    /// `None`: the endpoint is reached without.
+    tls: Option<Arc<ClientConfig>>,
     token: Option<HeaderValue>,
 }
 
@@ -54,10 +55,11 @@ pub(super) struct KeysRead {
 impl Gateway {
     /// Reads the files of the plan, and logs in if there is a user.
     pub(super) async fn connect(endpoint: Uri, plan: Arc<EtcdPlan>) -> Result<Self, EtcdError> {
+        let with_tls = uses_tls(&endpoint);
         let read = spawn_blocking(move || {
             let login = plan.login.as_ref().map(authenticate_request).transpose()?;
-            let tls = client_config(plan.ca_file.as_deref(), plan.identity.as_ref())?;
-            Ok::<_, EtcdError>((tls, login))
+            let tls = || client_config(plan.ca_file.as_deref(), plan.identity.as_ref());
+            Ok::<_, EtcdError>((with_tls.then(tls).transpose()?, login))
         });
         let (tls, login) = read.await??;
         let mut gateway = Self {
@@ -134,7 +136,7 @@ impl Gateway {
     async fn ask<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, EtcdError> {
         let mut request = self.request(path, body)?;
         let asked = async {
-            let stream = connect(&take_url(&mut request)?, Arc::clone(&self.tls)).await?;
+            let stream = connect(&take_url(&mut request)?, self.tls.clone()).await?;
             exchange(stream, request, BODY_BYTES_MAX).await
         };
         let response = self.in_time(asked).await?;
@@ -151,7 +153,7 @@ impl Gateway {
         create["start_revision"] = json!(revision.to_string());
         let mut request = self.request("/v3/watch", &json!({ "create_request": create }))?;
         let opened = async {
-            let stream = connect(&take_url(&mut request)?, Arc::clone(&self.tls)).await?;
+            let stream = connect(&take_url(&mut request)?, self.tls.clone()).await?;
             open(stream, request).await
         };
         let response = self.in_time(opened).await?;

@@ -31,6 +31,11 @@ impl Setup {
         self
     }
 
+    /// Starts it where the system has no certificate authorities.
+    pub fn without_authorities(self) -> Self {
+        self.under(&["env", "-u", "SSL_CERT_DIR", "SSL_CERT_FILE=/absent.pem"])
+    }
+
     /// Leaves its standard output unread.
     pub fn unread(mut self) -> Self {
         self.unread = true;

@@ -38,14 +38,17 @@ impl AdminPort {
     pub(super) async fn connect(&self, url: &Uri) -> Result<Peer, RemoteError> {
         let token = self.token_file.as_deref().map(authorization).transpose();
         let token = token.map_err(RemoteError::TokenFile)?;
-        let config = tls::client_config(self.ca_file.as_deref(), None).map_err(RemoteError::CaFile)?;
-        let stream = http_client::connect(url, config).await.map_err(|error| {
-            if tls::has_unknown_issuer(&error) {
-                RemoteError::UnknownIssuer
-            } else {
-                RemoteError::AdminPort(error)
-            }
-        })?;
+        let config = || tls::client_config(self.ca_file.as_deref(), None);
+        let config = http_client::uses_tls(url).then(config).transpose();
+        let stream = http_client::connect(url, config.map_err(RemoteError::CaFile)?)
+            .await
+            .map_err(|error| {
+                if tls::has_unknown_issuer(&error) {
+                    RemoteError::UnknownIssuer
+                } else {
+                    RemoteError::AdminPort(error)
+                }
+            })?;
         let host = url.authority().map_or("", |authority| authority.as_str()).to_owned();
         Ok(Peer { stream, host, token })
     }

@@ -22,7 +22,8 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub(super) struct Access {
     /// Its URL, without a `/` at the end.
     pub(super) url: String,
-    pub(super) tls: Arc<ClientConfig>,
+    /// `None`: it is reached without.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) authorization: Option<HeaderValue>,
     /// What logs in, as errors name it.
     pub(super) login: String,
@@ -56,18 +57,19 @@ impl Access {
             url.authority()
                 .is_some_and(|authority| !authority.as_str().contains('@'))
         });
-        match url.as_ref().and_then(Uri::scheme_str) {
-            Some("https") => {}
-            Some("http") if token.is_none() => {}
+        let with_tls = match url.as_ref().and_then(Uri::scheme_str) {
+            Some("https") => true,
+            Some("http") if token.is_none() => false,
             Some("http") => {
                 return Err(format!("{name} has a token, which is never sent in the clear: use https").into());
             }
             _ => return Err("`server` is no URL as in https://HOST:PORT".into()),
-        }
+        };
+        let tls = || client_config_of(trusted.as_ref(), identity.as_ref());
         let authorization = token.as_ref().map(Token::bearer).transpose()?;
         Ok(Self {
             url: server.trim_end_matches('/').to_owned(),
-            tls: client_config_of(trusted.as_ref(), identity.as_ref())?,
+            tls: with_tls.then(tls).transpose()?,
             authorization,
             login,
         })
@@ -99,6 +101,23 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn authorities_are_read_for_tls_alone() {
+        for (server, is_read) in [("https://10.0.0.1:6443", true), ("http://127.0.0.1:8001", false)] {
+            let credentials = ApiCredentials {
+                server: server.to_owned(),
+                trusted: Some(PemText {
+                    name: "ca.crt".into(),
+                    text: b"no certificate".to_vec().into(),
+                }),
+                token: None,
+                identity: None,
+                name: "the test".to_owned(),
+            };
+            assert_eq!(Access::with(credentials).is_err(), is_read);
+        }
+    }
 
     #[test]
     fn a_pod_has_variables_and_files() {

@@ -1,7 +1,6 @@
 //! The API of Kubernetes, as far as EndpointSlices are read and watched.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
@@ -137,7 +136,7 @@ impl<'a> SlicesApi<'a> {
         // An empty `continue` is the same as none.
         let mut request = self.request(&[("limit", &limit), ("continue", next_page)])?;
         let asked = async {
-            let stream = connect(&take_url(&mut request)?, Arc::clone(&self.access.tls)).await?;
+            let stream = connect(&take_url(&mut request)?, self.access.tls.clone()).await?;
             exchange(stream, request, BODY_BYTES_MAX).await
         };
         let response = self.in_time(asked).await?;
@@ -157,7 +156,7 @@ impl<'a> SlicesApi<'a> {
             ("timeoutSeconds", &time.as_secs().to_string()),
         ])?;
         let opened = async {
-            let stream = connect(&take_url(&mut request)?, Arc::clone(&self.access.tls)).await?;
+            let stream = connect(&take_url(&mut request)?, self.access.tls.clone()).await?;
             let mut response = open(stream, request).await?;
             let refusal = match response.status.is_success() {
                 true => Vec::new(),

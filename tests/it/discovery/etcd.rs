@@ -28,7 +28,7 @@ fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());
     etcd.put("/other/1", "127.0.0.1:9");
-    let proxy = Proxy::start(&config(&etcd));
+    let proxy = Proxy::setup(&config(&etcd)).without_authorities().start();
     let mut old = Client::connect(proxy.at("l"));
     assert_eq!(old.read(5), b"first");
     etcd.put(

@@ -38,6 +38,17 @@ fn they_are_read_when_a_pool_begins_to_use_them() {
 }
 
 #[test]
+fn a_command_over_http_needs_none() {
+    let proxy = Proxy::start(&config("127.0.0.1:9".parse().unwrap(), "verify = false"));
+    for (scheme, code) in [("http", Some(0)), ("https", Some(3))] {
+        let mut status = acequia(&["status", "--url", &format!("{scheme}://{}", proxy.admin())]);
+        status.env("SSL_CERT_FILE", "/absent.pem").env_remove("SSL_CERT_DIR");
+        let done = finished(&mut status);
+        assert_eq!(done.code, code, "{done:?}");
+    }
+}
+
+#[test]
 fn without_any_the_start_fails_and_tells_what_to_do() {
     let site = Site::new();
     let folder = config_folder("acequia.toml", &config("127.0.0.1:9".parse().unwrap(), ""));
