@@ -5,6 +5,7 @@
 
 mod number;
 mod imported;
+mod networks;
 mod toml;
 mod complete;
 mod haproxy;

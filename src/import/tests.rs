@@ -561,11 +561,39 @@ fn haproxy_front(lines: &str) -> Vec<String> {
 fn rules_of_haproxy_that_accept_clients_are_not_forgotten() {
     for (rules, expected, absent) in [
         (
-            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request connection reject if { src 10.0.0.0/8 }",
-            &[
-                "deny = \"10.0.0.0/8\"",
-                "# note, line 6: 10.1.2.3: accepted by an earlier line, but rejected here where both match",
-            ][..],
+            "tcp-request connection accept if { src 10.0.0.1 }\ntcp-request connection reject if { src 10.0.0.0/30 }",
+            &["deny = [\"10.0.0.2/31\", \"10.0.0.0\"]"][..],
+            "# note",
+        ),
+        (
+            "tcp-request connection reject if { src 10.0.0.0/30 } !{ src 10.0.0.1 } or { src ::1 }",
+            &["deny = [\"10.0.0.2/31\", \"10.0.0.0\", \"::1\"]"],
+            "# note",
+        ),
+        (
+            "tcp-request connection reject unless { src 10.0.0.0/30 } !{ src 10.0.0.1 }",
+            &["allow = [\"10.0.0.2/31\", \"10.0.0.0\"]"],
+            "deny",
+        ),
+        (
+            "tcp-request connection reject unless !{ src 10.0.0.0/8 192.0.2.1 }",
+            &["deny = [\"10.0.0.0/8\", \"192.0.2.1\"]"],
+            "allow",
+        ),
+        (
+            "tcp-request connection accept unless { src 10.0.0.0/8 }\ntcp-request connection reject if { src 10.0.0.0/7 }",
+            &["deny = \"10.0.0.0/8\""],
+            "# n",
+        ),
+        (
+            "use_backend b if { src 10.0.0.0/30 } !{ src 10.0.0.1 } { req.ssl_sni b.example }",
+            &["from = [\"10.0.0.2/31\", \"10.0.0.0\"]", "sni = \"b.example\""],
+            "# n",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\n\
+             tcp-request connection reject if { src 10.0.0.0/8 } { req.ssl_sni a.example }",
+            &["# note, line 6: 10.1.2.3: accepted by an earlier line, but rejected here where both match"],
             "allow",
         ),
         (
@@ -623,6 +651,39 @@ fn rules_of_haproxy_that_accept_clients_are_not_forgotten() {
         ),
     ] {
         let lines = haproxy_front(rules);
+        assert_lines(&lines, expected);
+        assert!(
+            !lines.iter().any(|line| line.starts_with(absent)),
+            "{rules}: {lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn the_first_rule_of_nginx_that_matches_holds() {
+    let server = |rules: &str| format!("server {{ listen 1; {rules} proxy_pass 10.9.0.1:1; }}");
+    for (rules, expected, absent) in [
+        (
+            "allow 10.0.0.1; deny 10.0.0.0/30;",
+            &["deny = [\"10.0.0.2/31\", \"10.0.0.0\"]"][..],
+            "allow",
+        ),
+        (
+            "deny 10.0.0.1; allow 10.0.0.0/30; deny all;",
+            &["deny = \"10.0.0.1\"", "allow = \"10.0.0.0/30\""],
+            "#",
+        ),
+        (
+            "allow 10.0.0.1; deny 10.0.0.0/30; allow 10.0.0.0/8; deny all;",
+            &[
+                "deny = [\"10.0.0.2/31\", \"10.0.0.0\"]",
+                "allow = [\"10.0.0.1\", \"10.0.0.0/8\"]",
+            ],
+            "#",
+        ),
+        ("allow 10.0.0.0/8; deny 10.0.0.1;", &[], "deny"),
+    ] {
+        let lines = lines(Origin::Nginx, &server(rules));
         assert_lines(&lines, expected);
         assert!(
             !lines.iter().any(|line| line.starts_with(absent)),

@@ -1,9 +1,9 @@
 //! `tcp-request … accept` and `reject`: the first rule of a set that matches holds. Here, `deny` holds before `allow`, and
 //! both hold before routes.
 
+use super::super::networks::{EVERYWHERE, common, without};
 use super::condition::{AclTest, Term};
 use super::line::LineOutcome;
-use crate::addr::parse_network;
 
 /// The clients that the rules of one set have accepted so far: later rules of the set do not apply to them.
 #[derive(Debug, Default)]
@@ -17,35 +17,26 @@ pub(super) struct AcceptedClients {
 }
 
 impl AcceptedClients {
-    /// `accept if`.
-    pub(super) fn accept(&mut self, alternatives: &[Vec<Term>]) -> LineOutcome {
-        let mut outcome = LineOutcome::Carried;
-        for terms in alternatives {
-            match terms.as_slice() {
-                [
-                    Term {
-                        is_negated: false,
-                        test,
-                    },
-                ] => match test {
-                    AclTest::From(networks) => {
-                        self.networks.extend_from_slice(networks);
-                        continue;
-                    }
-                    AclTest::ClientHello | AclTest::Always | AclTest::Sni(_) => {}
-                    _ => outcome = LineOutcome::LeftOut(""),
-                },
-                _ => outcome = LineOutcome::LeftOut(""),
-            }
-            self.has_others = true;
+    /// `accept if` and `accept unless`.
+    pub(super) fn accept(&mut self, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
+        if let Some(networks) = networks_of(alternatives, is_unless) {
+            self.networks.extend(networks);
+            return LineOutcome::Carried;
         }
-        outcome
-    }
-
-    /// `accept unless`.
-    pub(super) fn accept_unless(&mut self) -> LineOutcome {
         self.has_others = true;
-        LineOutcome::LeftOut("")
+        let is_understood = |terms: &Vec<Term>| {
+            let [term] = terms.as_slice() else { return false };
+            let is_harmless = matches!(term.test, AclTest::ClientHello | AclTest::Always | AclTest::Sni(_));
+            !term.is_negated && (is_harmless || matches!(term.test, AclTest::From(_)))
+        };
+        for terms in alternatives {
+            self.networks
+                .extend(networks_of(std::slice::from_ref(terms), false).into_iter().flatten());
+        }
+        match !is_unless && alternatives.iter().all(is_understood) {
+            true => LineOutcome::Carried,
+            false => LineOutcome::LeftOut(""),
+        }
     }
 
     /// Rejects all clients but those in these networks, and those that were accepted: the networks that may pass.
@@ -63,30 +54,83 @@ impl AcceptedClients {
         Ok(both)
     }
 
-    /// A rule that rejects clients in these networks (`None`: of any). Tells if those that were accepted may be among them.
-    pub(super) fn reject(&self, networks: Option<&[String]>) -> LineOutcome {
-        let is_rejected =
-            |accepted: &&String| networks.is_none_or(|networks| networks.iter().any(|other| overlap(accepted, other)));
-        let both: Vec<&str> = self.networks.iter().filter(is_rejected).map(String::as_str).collect();
-        if self.has_others {
-            return LineOutcome::Noted(String::from(
-                "clients that an earlier line accepts are rejected here, too",
-            ));
+    /// A rule that rejects clients in these networks: the networks to deny.
+    pub(super) fn reject(&self, networks: &[String]) -> (Vec<String>, LineOutcome) {
+        match without(networks, &self.networks) {
+            Some(left) => (left, self.reject_others()),
+            None => {
+                let note = "clients that an earlier line accepts are rejected here, too: too many networks";
+                (networks.to_vec(), LineOutcome::Noted(String::from(note)))
+            }
         }
-        if both.is_empty() {
-            return LineOutcome::Carried;
+    }
+
+    /// A rule that rejects clients by something else. Tells if those that were accepted may be among them.
+    pub(super) fn reject_any(&self) -> LineOutcome {
+        if self.has_others || self.networks.is_empty() {
+            return self.reject_others();
         }
         LineOutcome::Noted(format!(
             "{}: accepted by an earlier line, but rejected here where both match",
-            both.join(" ")
+            self.networks.join(" ")
         ))
+    }
+
+    fn reject_others(&self) -> LineOutcome {
+        match self.has_others {
+            false => LineOutcome::Carried,
+            true => LineOutcome::Noted(String::from(
+                "clients that an earlier line accepts are rejected here, too",
+            )),
+        }
     }
 }
 
-/// Whether a client may be in both networks.
-fn overlap(one: &str, other: &str) -> bool {
-    match (parse_network(one), parse_network(other)) {
-        (Ok(one), Ok(other)) => one.contains(&other) || other.contains(&one),
-        _ => true,
+/// The networks of the clients for which one of the alternatives holds, or, with `unless`, none. `None`: something else than
+/// networks is tested, or there are too many.
+pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option<Vec<String>> {
+    if alternatives
+        .iter()
+        .flatten()
+        .any(|term| !matches!(term.test, AclTest::From(_)))
+    {
+        return None;
+    }
+    if let [terms] = alternatives
+        && is_unless
+        && !terms.is_empty()
+        && terms.iter().all(|term| term.is_negated)
+    {
+        return Some(terms.iter().flat_map(networks_tested).cloned().collect()); // as they are written
+    }
+    let all = EVERYWHERE.map(String::from);
+    let mut of_any = Vec::new();
+    for terms in alternatives {
+        let mut of_all: Option<Vec<String>> = None;
+        let mut excluded = Vec::new();
+        for term in terms {
+            let networks = networks_tested(term);
+            if term.is_negated {
+                excluded.extend_from_slice(networks);
+            } else {
+                of_all = Some(of_all.map_or_else(|| Some(networks.to_vec()), |some| common(&some, networks))?);
+            }
+        }
+        if terms.is_empty() {
+            return None;
+        }
+        of_any.extend(without(of_all.as_deref().unwrap_or(&all), &excluded)?);
+    }
+    if is_unless {
+        without(&all, &of_any)
+    } else {
+        Some(of_any)
+    }
+}
+
+fn networks_tested(term: &Term) -> &[String] {
+    match &term.test {
+        AclTest::From(networks) => networks,
+        _ => &[],
     }
 }

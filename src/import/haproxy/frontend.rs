@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark};
 use super::super::number::duration;
-use super::accepted::AcceptedClients;
+use super::accepted::{AcceptedClients, networks_of};
 use super::bind;
 use super::condition::{AclTest, Acls, Term};
 use super::line::{Line, LineOutcome, set_duration, set_integer};
@@ -140,8 +140,7 @@ impl Frontend {
             return LineOutcome::LeftOut("an earlier line decides about all clients");
         }
         match (word(2), word(3)) {
-            ("accept", "if") => accepted.accept(&condition),
-            ("accept", "unless") => accepted.accept_unless(),
+            ("accept", how @ ("if" | "unless")) => accepted.accept(&condition, how == "unless"),
             ("accept", "") => {
                 accepted.is_settled = true;
                 LineOutcome::Carried
@@ -170,21 +169,26 @@ impl Frontend {
 
     fn reject(&mut self, line: &Line, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
         let accepted = &self.accepted[&line.words[1]];
-        if let [terms] = alternatives
-            && let [term] = terms.as_slice()
-            && let AclTest::From(networks) = &term.test
-        {
-            if term.is_negated != is_unless {
-                let networks = accepted.only(networks);
+        let (passing, rejected) = (
+            networks_of(alternatives, !is_unless),
+            networks_of(alternatives, is_unless),
+        );
+        match (passing, rejected) {
+            (Some(passing), rejected) if rejected.as_ref().is_none_or(|rejected| passing.len() < rejected.len()) => {
+                let networks = accepted.only(&passing);
                 return self.allow_only(networks);
             }
-            self.listener.deny.extend_from_slice(networks);
-            return accepted.reject(Some(networks));
+            (_, Some(rejected)) => {
+                let (denied, outcome) = accepted.reject(&rejected);
+                self.listener.deny.extend(denied);
+                return outcome;
+            }
+            (_, None) => {}
         }
         if is_unless {
             return LineOutcome::LeftOut("write routes for the clients that may pass");
         }
-        let of_accepted = accepted.reject(None);
+        let of_accepted = accepted.reject_any();
         match self.routes(line, 4, None) {
             LineOutcome::Carried => of_accepted,
             other => other,
@@ -222,19 +226,25 @@ fn route(terms: &[Term]) -> Result<ImportedRoute, &'static str> {
         if let AclTest::Unknown(why) = term.test {
             return Err(why);
         }
-        if term.is_negated {
-            return Err("write routes for the other clients");
-        }
         let (entries, values) = match &term.test {
+            AclTest::From(_) => continue,
+            _ if term.is_negated => return Err("write routes for the other clients"),
             AclTest::Sni(names) => (&mut route.sni, names),
             AclTest::Alpn(protocols) => (&mut route.alpn, protocols),
-            AclTest::From(networks) => (&mut route.from, networks),
             _ => continue,
         };
         if !entries.is_empty() {
             return Err("two conditions of one kind: write those that both have");
         }
         entries.clone_from(values);
+    }
+    let of_networks = terms.iter().filter(|term| matches!(term.test, AclTest::From(_)));
+    let of_networks: Vec<Term> = of_networks.cloned().collect();
+    if !of_networks.is_empty() {
+        route.from = networks_of(&[of_networks], false).ok_or("too many networks")?;
+        if route.from.is_empty() {
+            return Err("no client is in these networks");
+        }
     }
     Ok(route)
 }

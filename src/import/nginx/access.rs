@@ -1,6 +1,7 @@
 //! `allow` and `deny` (ngx_stream_access_module): the first rule that matches holds.
 
 use super::super::imported::{ImportedListener, Remark};
+use super::super::networks::without;
 use super::block::Directive;
 use crate::addr::{NetworkError, parse_network};
 
@@ -19,8 +20,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. Here, `deny` holds before `allow`, so that a network that is allowed out of a larger one
-/// that is denied cannot be carried over.
+/// Converts the rules of a server. Here, `deny` holds before `allow`: what an earlier rule allows is taken out of a network that
+/// is denied.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {
@@ -49,8 +50,8 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
         };
         if is_allow {
             allow.push(network);
-        } else if allow.is_empty() {
-            deny.push(network);
+        } else if let Some(left) = without(std::slice::from_ref(&network), &allow) {
+            deny.extend(left);
         } else {
             let text = format!("{network} is denied before `allow` here");
             listener.section.remarks.push(Remark::note(rule.line, text));
