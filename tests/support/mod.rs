@@ -26,6 +26,7 @@ pub mod nginx;
 pub mod nsd;
 pub mod path;
 pub mod pebble;
+pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod queue;

@@ -1,7 +1,6 @@
 //! Pools that grow and shrink: clones are real processes.
 
 use std::path::Path;
-use std::process::id;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -12,15 +11,16 @@ use crate::support::client::Client;
 use crate::support::counts::{log_count, log_lines};
 use crate::support::database::Postgres;
 use crate::support::database::psql;
+use crate::support::ports::PortBlock;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
 
-/// Ports that no test beside this one uses: each test is a process of its own.
+/// Ports that no test beside this one uses. Each test has a thread of its own.
 fn ports() -> String {
-    let first = 10_000 + id() % 200 * 100;
-    format!("{first}-{}", first + 99)
+    thread_local!(static PORTS: PortBlock = PortBlock::take());
+    PORTS.with(PortBlock::range)
 }
 
 /// A listener `l` before a pool `app` of clones.
