@@ -30,6 +30,7 @@ use crate::plan::{Failback, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 use crate::tls::{ListenerTls, PoolTls};
 pub use added::{AddServerError, AddedServer, Addition, KeptServer};
+use announcing::Announcing;
 pub use dynamic::{DynamicServers, ListChange, SourceState};
 pub use guards::LiveGuards;
 use inherit::inherit_primary;
@@ -115,8 +116,9 @@ pub struct Live {
     registry: Arc<ServerRegistry>,
     listed_changed: Notify,
     added_changed: watch::Sender<()>,
+    announced_changed: Notify,
     // A std mutex: locked for a few lines.
-    announcing: Mutex<SourceState>,
+    announcing: Mutex<Announcing>,
     started: Instant,
     was_ready: AtomicBool,
 }
@@ -163,6 +165,7 @@ impl Live {
             registry,
             listed_changed: Notify::new(),
             added_changed: watch::Sender::new(()),
+            announced_changed: Notify::new(),
             announcing: Mutex::default(),
             started: Instant::now(),
             was_ready: AtomicBool::new(false),

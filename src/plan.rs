@@ -9,6 +9,7 @@ mod server_entry;
 mod listed;
 mod pools;
 mod protocol;
+mod announcement;
 mod announced;
 mod remote;
 mod retire;
@@ -35,7 +36,8 @@ use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 pub use accept_proxy::{AcceptProxy, ClientOf};
-pub use announced::{AnnouncePlan, Announcement, RefusedAnnouncement};
+pub use announced::AnnouncePlan;
+pub use announcement::{Announcement, AnnouncementRefusal, KeptAnnouncement, RefusedAnnouncement};
 pub use discover::{
     DiscoverPlan, DiscoverSource, DnsQuery, DnsSourcePlan, DockerSourcePlan, HttpSourcePlan, KubernetesPlan, Lister,
     ServicePort, ServiceSourcePlan,
@@ -71,6 +73,8 @@ pub struct Plan {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// In the order of the file, and by name.
     pub pools: PoolPlans,
+    /// The listeners that accept announcements, each with the number of routes that are announced there.
+    pub announced_routes: Vec<(Arc<str>, usize)>,
     /// The announcements of routes that have no effect.
     pub refused_announcements: Vec<RefusedAnnouncement>,
 }

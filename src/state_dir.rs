@@ -1,5 +1,6 @@
 //! What outlives a restart, each in a file of `state_dir`: the primaries that are remembered, the servers that the sources of
-//! pools have listed and that operators have added, and the texts of the store that the configuration is from.
+//! pools have listed and that operators have added, the routes that were announced, and the texts of the store that the
+//! configuration is from.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{chain, with_context};
 use crate::live::{KeptServer, Live};
-use crate::plan::{ListedServer, RemoteTexts};
+use crate::plan::{KeptAnnouncement, ListedServer, RemoteTexts};
 use crate::pool::KnownPrimary;
 use crate::regular_file;
 
@@ -31,19 +32,22 @@ const SERVERS: &str = "servers.json";
 /// The file with the servers that operators have added, by pool.
 const ADDED: &str = "added-servers.json";
 
+/// The file with the routes that were announced last.
+const ANNOUNCED: &str = "announced-routes.json";
+
 /// The file with the texts of the store that were in force last.
 const TEXTS: &str = "remote.json";
 
 /// The time until a file that could not be written is written again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The least time between two writes of the servers that were listed.
-const SERVERS_INTERVAL: Duration = Duration::from_secs(1);
+/// The least time between two writes of the servers that were listed, and of the routes that were announced.
+const LISTED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest time for the last writes: the disk may not answer, and the process must end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is remembered of pools, by pool.
+/// What is remembered of pools, by pool, and of routes.
 #[derive(Debug, Default)]
 pub struct RememberedState {
     /// The primaries.
@@ -52,6 +56,8 @@ pub struct RememberedState {
     pub servers: BTreeMap<Box<str>, Vec<ListedServer>>,
     /// The servers that operators have added.
     pub added_servers: BTreeMap<Box<str>, Vec<KeptServer>>,
+    /// The routes that were announced last.
+    pub announced: Vec<KeptAnnouncement>,
 }
 
 /// The folder of what outlives a restart.
@@ -73,7 +79,7 @@ impl StateDir {
         })
     }
 
-    /// Reads what is remembered of pools.
+    /// Reads what is remembered of pools and routes.
     ///
     /// # Errors
     /// A file of the folder is there and cannot be read. What it holds is not to be forgotten for a fault of the disk, a
@@ -84,6 +90,7 @@ impl StateDir {
             primaries: self.load(PRIMARIES)?,
             servers: self.load(SERVERS)?,
             added_servers: self.load(ADDED)?,
+            announced: self.load(ANNOUNCED)?,
         })
     }
 
@@ -150,7 +157,13 @@ impl StateDir {
         let listed = async {
             while is_next(live.listed_changed(), &end).await {
                 self.save_until_done(SERVERS, || live.listed_servers(), &end).await;
-                let _ = end.run_until_cancelled(sleep(SERVERS_INTERVAL)).await;
+                let _ = end.run_until_cancelled(sleep(LISTED_INTERVAL)).await;
+            }
+        };
+        let announced = async {
+            while is_next(live.announced_changed(), &end).await {
+                self.save_until_done(ANNOUNCED, || live.announced(), &end).await;
+                let _ = end.run_until_cancelled(sleep(LISTED_INTERVAL)).await;
             }
         };
         let mut changes = live.subscribe_added();
@@ -167,7 +180,7 @@ impl StateDir {
                 }
             }
         };
-        tokio::join!(primaries, listed, added, texts);
+        tokio::join!(primaries, listed, announced, added, texts);
     }
 
     /// Writes a file, again and again until that succeeds, or fails after `end`.

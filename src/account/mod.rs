@@ -11,6 +11,7 @@ mod openmetrics;
 mod pause_episode;
 pub mod access_log;
 mod guard_samples;
+mod announce_samples;
 mod scale_samples;
 mod state_samples;
 mod series;
@@ -21,6 +22,7 @@ mod session_guards;
 mod session_info;
 mod record;
 mod totals;
+mod open_session;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -32,6 +34,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 pub use self::metrics::{Metrics, acme_renewals, certificate_expiries};
+pub use announce_samples::{AnnounceSample, write_announced};
 pub use ending::Ending;
 pub use histogram::DurationCounts;
 pub use openmetrics::{METRICS_TYPE, OPENMETRICS_TYPE, openmetrics, prefers_openmetrics};
@@ -56,6 +59,7 @@ use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 use access_log::AccessLog;
+use open_session::OpenSession;
 use queue_wait::QueueWait;
 use totals::Totals;
 
@@ -86,28 +90,6 @@ struct OpenSessions {
     published_at: Instant,
     /// Once set, all sessions are cut with this ending, including those opened later.
     cut_all: Option<Ending>,
-}
-
-/// An open session, and how much of its traffic has been published.
-struct OpenSession {
-    record: Arc<Record>,
-    /// The path, once the session is connected to its server.
-    path: Option<Arc<PathSeries>>,
-    /// Bytes up and down that are part of the metrics already.
-    published: (u64, u64),
-}
-
-impl OpenSession {
-    /// Adds the bytes moved since the last call to the metrics of the path. Returns them; `None` without a path.
-    fn publish_traffic(&mut self) -> Option<(u64, u64)> {
-        let path = self.path.as_ref()?;
-        let traffic = &self.record.traffic;
-        let total = (traffic.up.bytes(), traffic.down.bytes());
-        let (up, down) = (total.0 - self.published.0, total.1 - self.published.1);
-        path.add_bytes(up, down);
-        self.published = total;
-        Some((up, down))
-    }
 }
 
 impl Ledger {

@@ -2,7 +2,8 @@
 
 use super::announced_bodies::{AnnouncedBody, RefusedAnnouncementBody};
 use super::context::{Admin, rfc3339};
-use crate::plan::{Plan, RefusedAnnouncement};
+use crate::account::AnnounceSample;
+use crate::plan::{AnnouncementRefusal, Plan, RefusedAnnouncement};
 
 /// The number of announcements shown that have no effect.
 const REFUSED_SHOWN: usize = 1000;
@@ -25,5 +26,22 @@ pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody
         error: state.error.as_deref().map(str::to_owned),
         refused: refused.iter().take(REFUSED_SHOWN).map(body).collect(),
         more_refused: refused.len().saturating_sub(REFUSED_SHOWN),
+    })
+}
+
+/// What metrics tell of announced routes; `None`: no listener of the plan accepts any.
+pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
+    plan.announcing_engine()?;
+    let state = admin.live.announcing();
+    let refused = |refusal: AnnouncementRefusal| {
+        let all = plan.refused_announcements.iter();
+        let count = all.filter(|refused| refused.refusal == refusal).count();
+        (refusal.as_str(), count)
+    };
+    Some(AnnounceSample {
+        is_up: state.is_up == Some(true),
+        last_success: state.last_success,
+        routes: plan.announced_routes.clone(),
+        refused: AnnouncementRefusal::ALL.map(refused).to_vec(),
     })
 }

@@ -32,26 +32,24 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Begins to follow what is announced. The plan in force is that of the file.
-    pub(super) fn follow(live: &Arc<Live>) -> Self {
+    /// Begins to follow what is announced. The plan in force is that of the file, if that accepts announcements, with those
+    /// of before the start.
+    pub(super) fn follow(live: &Arc<Live>, file: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
-        let plan = live.plan();
+        live.restore_announced(&kept);
         Self {
             answers,
             _following: AbortOnDropHandle::new(following),
-            announcements: [].into(),
+            announcements: kept,
             is_pending: false,
-            file: plan.announcing_engine().is_some().then_some(plan),
+            file,
         }
     }
 
     /// The next plan of the file with what is announced now, and the plan of the file, if it accepts announcements.
     pub(super) fn added_to(&self, file: Plan) -> (Plan, Option<Arc<Plan>>) {
-        match file.announcing_engine() {
-            None => (file, None),
-            Some(_) => (file.with_announced(&self.announcements), Some(Arc::new(file))),
-        }
+        with_announced(file, &self.announcements)
     }
 
     /// Takes the next plan of the file.
@@ -87,6 +85,14 @@ impl Announced {
     }
 }
 
+/// The plan of the file with these announcements, and the plan of the file, if it accepts announcements.
+pub(super) fn with_announced(file: Plan, announcements: &[Announcement]) -> (Plan, Option<Arc<Plan>>) {
+    match file.announcing_engine() {
+        None => (file, None),
+        Some(_) => (file.with_announced(announcements), Some(Arc::new(file))),
+    }
+}
+
 impl App {
     /// Puts in force what [`Announced::next`] has returned.
     pub(super) fn apply_announced(&mut self, mut next: InForce, drain: &Drain) {
@@ -101,7 +107,7 @@ impl App {
             log_routes(&before.plan, &now.plan);
             retire(before);
         }
-        if live.record_announced(SystemTime::now()) {
+        if live.record_announced(&self.announced.announcements, SystemTime::now()) {
             tracing::info!(source = "docker", "the source of announced routes answers");
         }
     }
@@ -144,6 +150,7 @@ pub(super) fn log_refused(before: &Plan, next: &Plan) {
                 listener,
                 sni,
                 reason,
+                refusal: _, // for metrics
             } = refused;
             tracing::warn!(%container, %listener, %sni, %reason, "an announced route is refused");
         }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::announced::Announced;
+use super::announced::{Announced, log_refused, with_announced};
 use super::background::{spawn_tasks, streams_of};
 use super::descriptor_budget::DescriptorBudget;
 use super::failure::system;
@@ -29,7 +29,7 @@ use crate::error::chain;
 use crate::health::HealthMonitor;
 use crate::listen::{PassedSockets, listen_alone};
 use crate::live::{Live, LiveTls};
-use crate::plan::{Plan, RemoteTexts};
+use crate::plan::{Announcement, Plan, RemoteTexts};
 use crate::reload::Reloader;
 use crate::remote::RemoteConfig;
 use crate::sniff::HelloMemory;
@@ -106,7 +106,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
     let (fixed, addresses) = (FixedSettings::of(&plan), sockets.addresses(&plan, &listening));
-    let (live, state) = put_in_force(plan, addresses, tls)?;
+    let (live, state, announced) = put_in_force(plan, addresses, tls)?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
@@ -131,7 +131,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let mut app = App {
         clones: CloneSupervisor::new(Arc::clone(&live), health.single_checks()),
         health,
-        announced: Announced::follow(&live),
+        announced,
         state: state.map(|state| state.keep(live, remote.subscribe_texts())),
         tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),
         running,
@@ -164,17 +164,24 @@ fn put_in_force(
     plan: Plan,
     addresses: Vec<Vec<ListenAddr>>,
     tls: LiveTls,
-) -> Result<(Arc<Live>, Option<StateDir>), Failure> {
+) -> Result<(Arc<Live>, Option<StateDir>, Announced), Failure> {
     let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
     let state = state.map_err(system("cannot use `state_dir`"))?;
     let remembered = state.as_ref().map(StateDir::remembered).transpose();
     let remembered = remembered
         .map_err(system("cannot use `state_dir`"))?
         .unwrap_or_default();
+    let announced: Arc<[Announcement]> = remembered.announced.into_iter().map(Into::into).collect();
+    let (plan, file) = with_announced(plan, &announced);
+    if let Some(file) = &file {
+        log_refused(file, &plan);
+    }
     let live = Live::with_known_primaries(plan, addresses, remembered.primaries).with_tls(tls);
     live.restore_listed(remembered.servers);
     live.restore_added(remembered.added_servers, SystemTime::now());
-    Ok((Arc::new(live), state))
+    let live = Arc::new(live);
+    let announced = Announced::follow(&live, file, announced);
+    Ok((live, state, announced))
 }
 
 /// The number of cores that this process may use.

@@ -1,30 +1,60 @@
-//! What is known of the source of announced routes.
+//! What is known of the source of announced routes, and what it has announced.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::{Live, SourceState};
+use crate::plan::{Announcement, KeptAnnouncement};
 use crate::text::Reason;
+
+/// What is known of the source of announced routes, and what it has announced.
+#[derive(Debug, Default)]
+pub(super) struct Announcing {
+    source: SourceState,
+    latest: Arc<[Announcement]>,
+}
 
 impl Live {
     /// What is known of the source of announced routes.
     #[must_use]
     pub fn announcing(&self) -> SourceState {
-        self.lock_announcing().clone()
+        self.lock_announcing().source.clone()
     }
 
-    /// Records that the source of announced routes has given a list, which is in force. Returns whether it has not given one
+    /// Records that the source of announced routes has given this list, which is in force. Returns whether it has not given one
     /// the last time.
-    pub fn record_announced(&self, at: SystemTime) -> bool {
-        self.lock_announcing().record_success(at, None)
+    pub fn record_announced(&self, latest: &Arc<[Announcement]>, at: SystemTime) -> bool {
+        let mut announcing = self.lock_announcing();
+        if announcing.latest != *latest {
+            announcing.latest = Arc::clone(latest);
+            self.announced_changed.notify_one();
+        }
+        announcing.source.record_success(at, None)
     }
 
     /// Records that the source of announced routes has failed. Returns whether it has not failed the last time.
     pub fn record_announcing_failure(&self, error: Reason) -> bool {
-        self.lock_announcing().record_failure(error)
+        self.lock_announcing().source.record_failure(error)
     }
 
-    fn lock_announcing(&self) -> MutexGuard<'_, SourceState> {
+    /// Begins with the routes that were announced before the process was started. They are in force.
+    pub fn restore_announced(&self, latest: &Arc<[Announcement]>) {
+        self.lock_announcing().latest = Arc::clone(latest);
+    }
+
+    /// What was announced last, as it is to be kept.
+    #[must_use]
+    pub fn announced(&self) -> Vec<KeptAnnouncement> {
+        let latest = Arc::clone(&self.lock_announcing().latest);
+        latest.iter().filter_map(KeptAnnouncement::of).collect()
+    }
+
+    /// Waits until [`Self::announced`] may have changed. For one waiter.
+    pub async fn announced_changed(&self) {
+        self.announced_changed.notified().await;
+    }
+
+    fn lock_announcing(&self) -> MutexGuard<'_, Announcing> {
         self.announcing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use super::{
+    Announcement, AnnouncementRefusal, ListenerPlan, Plan, PoolId, PoolPlan, RefusedAnnouncement, ServerEntry,
+};
 use crate::addr::ServerLocation;
 use crate::name::{NamePattern, ServerName, Sni};
 use crate::route::{Route, Target, TlsMode};
@@ -21,36 +23,6 @@ pub struct AnnouncePlan {
     pub tls: TlsMode,
     /// What their pools are, apart from name and servers.
     pub pool: Arc<PoolPlan>,
-}
-
-/// A server that announces a route to itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Announcement {
-    /// Its name, that of a container.
-    pub from: Arc<str>,
-    /// When that was created, in seconds since 1970.
-    pub created: i64,
-    /// The listener with the route.
-    pub listener: Box<str>,
-    /// The server name of the route.
-    pub sni: Box<str>,
-    /// Servers that announce one name belong together only if this is the same.
-    pub group: Option<Box<str>>,
-    /// The server, or why it is none.
-    pub server: Result<ServerEntry, Reason>,
-}
-
-/// An announcement that has no effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedAnnouncement {
-    /// The name of its server.
-    pub from: Arc<str>,
-    /// The listener that it names.
-    pub listener: Reason,
-    /// The server name that it wants.
-    pub sni: Reason,
-    /// Why.
-    pub reason: Reason,
 }
 
 /// The servers that announce one name at one listener.
@@ -85,11 +57,12 @@ impl Plan {
         let mut refused = Vec::new();
         for announcement in in_order {
             let listener = listeners.get(&*announcement.listener).copied();
-            if let Err(reason) = self.admit(announcement, listener, &mut announced) {
+            if let Err((refusal, reason)) = self.admit(announcement, listener, &mut announced) {
                 refused.push(RefusedAnnouncement {
                     from: Arc::clone(&announcement.from),
                     listener: Reason::new(&announcement.listener),
                     sni: Reason::new(&announcement.sni),
+                    refusal,
                     reason,
                 });
             }
@@ -106,52 +79,48 @@ impl Plan {
         announcement: &Announcement,
         listener: Option<usize>,
         announced: &mut BTreeMap<RouteKey, AnnouncedPool>,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), (AnnouncementRefusal, Reason)> {
         let Announcement { from, sni, group, .. } = announcement;
-        let listener = listener.ok_or("there is no such listener")?;
-        let name = ServerName::from_config(sni).map_err(|error| Reason::from(error.to_string()))?;
-        self.check_name(&self.listeners[listener], &name)?;
-        let server = announcement.server.clone()?;
-        if let ServerLocation::Address(address) = server.location
-            && self.listeners[listener]
-                .bind
-                .iter()
-                .any(|own| own.accepts_connections_to(address))
-        {
-            return Err("its address is that of the listener".into());
+        let no_listener = || (AnnouncementRefusal::NoListener, "there is no such listener".into());
+        let index = listener.ok_or_else(no_listener)?;
+        let listener = &self.listeners[index];
+        let invalid = |reason| (AnnouncementRefusal::InvalidName, Reason::from(reason));
+        let name = ServerName::from_config(sni).map_err(|error| invalid(error.to_string()))?;
+        let not_allowed = |reason| (AnnouncementRefusal::NotAllowed, reason);
+        check_allowed(listener, &name).map_err(not_allowed)?;
+        if !is_name(&pool_name(listener, &name)) {
+            let what = "the name of its pool, LISTENER:NAME, would be longer than";
+            return Err(invalid(format!("{what} {NAME_BYTES_MAX} bytes")));
         }
-        let pool = announced.entry((listener, name)).or_insert_with(|| AnnouncedPool {
+        let taken = |reason| (AnnouncementRefusal::Taken, reason);
+        self.check_free(listener, &name).map_err(taken)?;
+        let server = announcement
+            .server
+            .clone()
+            .and_then(|server| match is_address_of(listener, &server) {
+                true => Err("its address is that of the listener".into()),
+                false => Ok(server),
+            });
+        let server = server.map_err(|reason| (AnnouncementRefusal::NoServer, reason))?;
+        let pool = announced.entry((index, name)).or_insert_with(|| AnnouncedPool {
             group: group.clone(),
             oldest: Arc::clone(from),
             servers: Vec::new(),
         });
         if pool.group != *group {
-            let message = format!(
-                "`{}`, which is older, has the name, and another `acequia.pool`",
-                pool.oldest
-            );
-            return Err(message.into());
+            let what = "which is older, has the name, and another `acequia.pool`";
+            return Err(taken(Reason::from(format!("`{}`, {what}", pool.oldest))));
         }
         pool.servers.push(server);
         Ok(())
     }
 
-    /// Whether a name may be announced at a listener.
-    fn check_name(&self, listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
-        let announce = listener.announce.as_ref().ok_or("the listener has no `announce`")?;
-        let sni = Sni::Valid(name.clone());
-        if !announce.names.iter().any(|pattern| pattern.rank(&sni).is_some()) {
-            return Err("`announce` of the listener does not allow this name".into());
-        }
+    /// Checks that the configuration does not use a name at a listener.
+    fn check_free(&self, listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
         if let Some(route) = listener.routes.route_of(name) {
             return Err(format!("route `{}` of the configuration has this name", route.name).into());
         }
         let pool = pool_name(listener, name);
-        if !is_name(&pool) {
-            return Err(
-                format!("the name of its pool, LISTENER:NAME, would be longer than {NAME_BYTES_MAX} bytes").into(),
-            );
-        }
         if self.pools.named(&pool).is_some() {
             return Err(format!("the configuration has a pool of the name `{pool}`").into());
         }
@@ -182,12 +151,35 @@ impl Plan {
                 ..ListenerPlan::clone(listener)
             })
         };
+        let counted = self.listeners.iter().zip(&routes);
+        let accepting = counted.filter(|(listener, _)| listener.announce.is_some());
         Self {
+            announced_routes: accepting
+                .map(|(listener, routes)| (Arc::clone(&listener.name), routes.len()))
+                .collect(),
             listeners: self.listeners.iter().zip(routes).map(listener).collect(),
             pools: pools.into_iter().collect(),
             ..self.clone()
         }
     }
+}
+
+/// Checks that a name may be announced at a listener.
+fn check_allowed(listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
+    let announce = listener.announce.as_ref().ok_or("the listener has no `announce`")?;
+    let sni = Sni::Valid(name.clone());
+    match announce.names.iter().any(|pattern| pattern.rank(&sni).is_some()) {
+        true => Ok(()),
+        false => Err("`announce` of the listener does not allow this name".into()),
+    }
+}
+
+/// Whether what connects to this server connects to the listener.
+fn is_address_of(listener: &ListenerPlan, server: &ServerEntry) -> bool {
+    let ServerLocation::Address(address) = server.location else {
+        return false;
+    };
+    listener.bind.iter().any(|own| own.accepts_connections_to(address))
 }
 
 /// The name of a route that is announced, and of its pool.

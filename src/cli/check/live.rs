@@ -52,7 +52,7 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     let tls = load_tls(&plan, None).unwrap_or_default(); // what is wrong with it has been found already
     plan.pools = plan.pools.iter().map(with_listed_servers).collect();
     let live = Arc::new(Live::new(plan, Vec::new()).with_tls(tls));
-    live.record_announced(SystemTime::now()); // what is announced is not followed
+    live.record_announced(&Arc::default(), SystemTime::now()); // what is announced is not followed
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::clone(&live));
     monitor.set_limits(AT_ONCE, AT_ONCE);
     let checked = async {

@@ -221,6 +221,7 @@ fn plan() -> Plan {
             listener("strict", vec![route("many", &many, &[], &[], Target::Refuse)], None),
         ],
         pools: [web, shop, inside].into_iter().collect(),
+        announced_routes: Vec::new(),
         refused_announcements: Vec::new(),
     }
 }

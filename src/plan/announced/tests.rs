@@ -1,7 +1,7 @@
 //! Plans with announced routes.
 
 use super::*;
-use crate::plan::ListedServer;
+use crate::plan::{KeptAnnouncement, ListedServer};
 use crate::pool::MemberConfig;
 
 const CONFIG: &str = r#"
@@ -142,6 +142,23 @@ fn what_is_not_allowed_is_refused_with_the_reason() {
         assert_eq!(reasons(&plan), [format!("a: {reason}")]);
         assert_eq!(plan.pools.len(), 2);
     }
+}
+
+#[test]
+fn what_is_kept_is_announced_again() {
+    let server = Announcement {
+        group: Some("shop".into()),
+        ..announced("a", 1, "a.apps.test")
+    };
+    let kept = KeptAnnouncement::of(&server).unwrap();
+    let text = serde_json::to_string(&kept).unwrap();
+    let kept: KeptAnnouncement = serde_json::from_str(&text).unwrap();
+    assert_eq!(Announcement::from(kept), server);
+    let none = Announcement {
+        server: Err("it exposes no port".into()),
+        ..server
+    };
+    assert!(KeptAnnouncement::of(&none).is_none());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::api;
@@ -14,16 +15,30 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
+const KEPT: &str = "cannot take the announced routes, keeping the last ones";
 const ACCEPT: &str = "announce = { from = \"docker\", names = [\"*.apps.test\"] }";
 
 fn config(docker: &Docker, web: &Server, announce: &str) -> String {
-    let socket = docker.socket();
+    let (socket, state) = (docker.socket(), docker.socket().with_file_name("state"));
     format!(
-        "[providers.docker]\nsocket = {socket:?}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\n{announce}\n\
+        "[runtime]\nstate_dir = {state:?}\n[providers.docker]\nsocket = {socket:?}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\n{announce}\n\
          [[listeners.tls.routes]]\nsni = \"own.apps.test\"\npool = \"web\"\n\
          [pools.web]\nservers = [\"{}\"]\n",
         web.address
     )
+}
+
+/// The values of the metrics of announced routes: whether their source is up, how many are in force, and how many refused for
+/// two reasons.
+fn measured(proxy: &Proxy) -> [f64; 4] {
+    let metrics = proxy.metrics();
+    let refused = |reason| metrics.sum("acequia_announcements_refused", &[("reason", reason)]);
+    [
+        metrics.sum("acequia_announce_up", &[]),
+        metrics.sum("acequia_announced_routes", &[("listener", "tls")]),
+        refused("taken"),
+        refused("not_allowed"),
+    ]
 }
 
 /// Starts a container that announces this name, with these further labels.
@@ -139,11 +154,22 @@ fn a_name_that_is_not_free_is_refused_and_told() {
     let told = "tls: `bank.test`, which docker container zed announces, is refused: `announce` of the listener";
     assert!(status.contains(told), "{status}");
 
+    assert_eq!(measured(&proxy), [1.0, 1.0, 2.0, 1.0]);
+
     docker.end();
-    log_lines(&proxy, "cannot take the announced routes, keeping the last ones", 1);
+    log_lines(&proxy, KEPT, 1);
     assert_eq!(reached(&proxy, "a.apps.test"), "old");
+    assert_eq!(measured(&proxy), [0.0, 1.0, 2.0, 1.0]);
+    proxy.signal(Signal::TERM);
+    proxy.wait();
+    let proxy = Proxy::start(&config(&docker, &web, ACCEPT));
+    assert_eq!(reached(&proxy, "a.apps.test"), "old", "Docker is away");
+    log_lines(&proxy, KEPT, 1);
+    assert_eq!(measured(&proxy), [0.0, 1.0, 2.0, 1.0]);
+    log_lines(&proxy, "an announced route is refused", 3);
     docker.begin();
     docker.run(&["rm", "-f", "old", "zed"]);
     wait_until_reached(&proxy, "a.apps.test", "young");
     eventually("nothing is refused any more", || refused(&proxy).is_empty());
+    assert_eq!(measured(&proxy), [1.0, 1.0, 0.0, 0.0]);
 }

@@ -1,0 +1,134 @@
+//! What servers announce, and why it has no effect.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ListedServer, ServerEntry};
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+
+/// A server that announces a route to itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announcement {
+    /// Its name, that of a container.
+    pub from: Arc<str>,
+    /// When that was created, in seconds since 1970.
+    pub created: i64,
+    /// The listener with the route.
+    pub listener: Box<str>,
+    /// The server name of the route.
+    pub sni: Box<str>,
+    /// Servers that announce one name belong together only if this is the same.
+    pub group: Option<Box<str>>,
+    /// The server, or why it is none.
+    pub server: Result<ServerEntry, Reason>,
+}
+
+/// An [`Announcement`] of a server as it is kept over a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptAnnouncement {
+    from: Box<str>,
+    created: i64,
+    listener: Box<str>,
+    sni: Box<str>,
+    group: Option<Box<str>>,
+    server: ListedServer,
+}
+
+/// An announcement that has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedAnnouncement {
+    /// The name of its server.
+    pub from: Arc<str>,
+    /// The listener that it names.
+    pub listener: Reason,
+    /// The server name that it wants.
+    pub sni: Reason,
+    /// Why, in short.
+    pub refusal: AnnouncementRefusal,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why an announcement has no effect, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnouncementRefusal {
+    /// There is no such listener.
+    NoListener,
+    /// The server name is not valid, or too long.
+    InvalidName,
+    /// The listener does not accept announcements, or not of this name.
+    NotAllowed,
+    /// The configuration has the name, or an older server.
+    Taken,
+    /// What announces it is no server that can be used.
+    NoServer,
+}
+
+impl AnnouncementRefusal {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::NoListener,
+        Self::InvalidName,
+        Self::NotAllowed,
+        Self::Taken,
+        Self::NoServer,
+    ];
+
+    /// The word for metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoListener => "no_listener",
+            Self::InvalidName => "invalid_name",
+            Self::NotAllowed => "not_allowed",
+            Self::Taken => "taken",
+            Self::NoServer => "no_server",
+        }
+    }
+}
+
+impl KeptAnnouncement {
+    /// That of an announcement; `None`: what announces is no server.
+    #[must_use]
+    pub fn of(announcement: &Announcement) -> Option<Self> {
+        let Announcement {
+            from,
+            created,
+            listener,
+            sni,
+            group,
+            server,
+        } = announcement;
+        Some(Self {
+            from: (**from).into(),
+            created: *created,
+            listener: listener.clone(),
+            sni: sni.clone(),
+            group: group.clone(),
+            server: server.as_ref().ok()?.into(),
+        })
+    }
+}
+
+impl From<KeptAnnouncement> for Announcement {
+    fn from(kept: KeptAnnouncement) -> Self {
+        let KeptAnnouncement {
+            from,
+            created,
+            listener,
+            sni,
+            group,
+            server,
+        } = kept;
+        Self {
+            from: from.into(),
+            created,
+            listener,
+            sni,
+            group,
+            server: server.into_entry(MemberConfig::default()),
+        }
+    }
+}
