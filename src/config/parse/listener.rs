@@ -17,6 +17,7 @@ use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
 use crate::route::{Route, RouteTable, Target};
+use crate::tls::{ClientAuthPlan, ListenerTlsPlan};
 
 /// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
 /// not a table.
@@ -35,6 +36,7 @@ pub(super) fn listener<'a>(
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
     let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
+    let protocol = verifying(protocol, tls.as_ref(), &section, problems);
     let kind = RouteKind {
         is_postgres: protocol.is_postgres(),
         terminates: section.entry("tls").is_some(),
@@ -198,6 +200,27 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
             let message = format!("`{key}` is for listeners of PostgreSQL");
             problems.error(position, message, r#"add protocol = "postgres""#);
         }
+    }
+    protocol
+}
+
+/// The same protocol; where every client needs a certificate, none may do without it by doing without TLS.
+fn verifying(
+    mut protocol: Protocol,
+    tls: Option<&ListenerTlsPlan>,
+    section: &Section<'_>,
+    problems: &mut Problems<'_>,
+) -> Protocol {
+    let client_auth = tls.and_then(|tls| tls.client_auth.as_ref());
+    if let (Protocol::Postgres { tls_required, .. }, Some(ClientAuthPlan { is_required: true, .. })) =
+        (&mut protocol, client_auth)
+    {
+        if let (Some((position, _)), false) = (section.entry("tls_required"), *tls_required) {
+            let message = "clients without TLS would need no certificate, which `client_auth` requires";
+            let hint = r#"remove `tls_required`, or write mode = "request" in `client_auth`"#;
+            problems.error(position, message, hint);
+        }
+        *tls_required = true;
     }
     protocol
 }

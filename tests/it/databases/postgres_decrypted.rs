@@ -237,3 +237,29 @@ fn what_is_no_session_within_tls_does_not_reach_a_server() {
     assert_eq!(endings, expected);
     assert_eq!(server.sessions(), 0);
 }
+
+#[test]
+fn where_certificates_of_clients_are_required_those_without_tls_are_refused() {
+    let (authority, folder, server) = (
+        Authority::new("test authority"),
+        tempfile::tempdir().unwrap(),
+        Server::silent(),
+    );
+    authority.issue(&["a.example"]).write(folder.path(), "site");
+    let ca_file = folder.path().join("authority.txt");
+    std::fs::write(&ca_file, authority.certificate()).unwrap();
+    let proxy = Proxy::start(&format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"p\"\n\
+         [listeners.db.tls]\ncertificates = {{ directory = {:?} }}\nclient_auth = {{ ca_file = {ca_file:?} }}\n\
+         [pools.p]\nservers = [\"{}\"]\nhealth.check = \"off\"",
+        folder.path(),
+        server.address
+    ));
+    let refusal = Client::connect(proxy.at("db")).send(&startup("postgres")).read_all();
+    let refusal = String::from_utf8_lossy(&refusal).into_owned();
+    assert!(
+        refusal.contains("connections without TLS are refused here"),
+        "{refusal}"
+    );
+    assert_eq!(server.sessions(), 0);
+}
