@@ -156,8 +156,10 @@ impl Clients {
         parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| dns_names(&parsed).any(|name| self.matches(name)))
     }
 
+    /// An invalid name matches nothing, which is other than where a route is looked for: it must not open a door.
     fn matches(&self, name: &str) -> bool {
-        Sni::from_config(name).is_ok_and(|name| self.names.iter().any(|pattern| pattern.rank(&name).is_some()))
+        let valid = Sni::from_config(name).ok().filter(|name| name.valid().is_some());
+        valid.is_some_and(|name| self.names.iter().any(|pattern| pattern.rank(&name).is_some()))
     }
 }
 

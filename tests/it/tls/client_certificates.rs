@@ -116,10 +116,19 @@ fn with_request_a_client_may_have_no_certificate_but_no_bad_one() {
 fn a_certificate_must_be_for_one_of_the_names() {
     let guarded = Guarded::new("names = [\"*.clients.example\"]");
     assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
-    assert!(!guarded.serves(Some(&guarded.clients.issue(&["joe.example"]))));
-    let lines = guarded.proxy.access_lines(4);
+    // Each client tries both versions.
+    let invalid = [
+        "/.clients.example",
+        "a b.clients.example",
+        "*.clients.example",
+        "joe\0.clients.example",
+    ];
+    for name in ["joe.example"].into_iter().chain(invalid) {
+        assert!(!guarded.serves(Some(&guarded.clients.issue(&[name]))), "{name}");
+    }
+    let lines = guarded.proxy.access_lines(12);
     let refused = lines.iter().filter(|line| line["tls_error"] == "access_denied").count();
-    assert_eq!(refused, 2, "{lines:#?}");
+    assert_eq!(refused, 10, "{lines:#?}");
 }
 
 #[test]
