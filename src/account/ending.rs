@@ -71,8 +71,10 @@ endings! {
     /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete, or while it waited in
     /// the queue of a pool.
     ClientLeftEarly = "client_left_early",
-    /// The TLS handshake with the client failed, or what a peer sent later was not valid.
+    /// The TLS handshake with the client failed, or what it sent later was not valid.
     TlsFailed = "tls_failed",
+    /// What the server sent after the TLS handshake with it was not valid, or an alert.
+    ServerTlsFailed = "server_tls_failed",
     /// The client's certificate was refused, or it has none.
     TlsClientRefused = "tls_client_refused",
     /// No route matched, and the listener has no default pool.
@@ -124,6 +126,7 @@ impl Ending {
             Self::ServerReset
                 | Self::ServerLost
                 | Self::ServerTruncated
+                | Self::ServerTlsFailed
                 | Self::NoServer
                 | Self::ServersFull
                 | Self::QueueFull

@@ -10,6 +10,8 @@ pub enum PlainRefusal {
     Limited,
     /// There is no server for it.
     NoServer,
+    /// It does not begin with TLS.
+    TlsRequired,
 }
 
 impl PlainRefusal {
@@ -18,6 +20,7 @@ impl PlainRefusal {
             Self::NotAllowed => "this client may not connect here",
             Self::Limited => "too many connections",
             Self::NoServer => "no server is available",
+            Self::TlsRequired => "connections without TLS are refused here",
         }
     }
 
@@ -30,9 +33,10 @@ impl PlainRefusal {
     #[must_use]
     pub fn mysql(self) -> Vec<u8> {
         let code: u16 = match self {
-            Self::NotAllowed => 1130, // ER_HOST_NOT_PRIVILEGED
-            Self::Limited => 1040,    // ER_CON_COUNT_ERROR
-            Self::NoServer => 1053,   // ER_SERVER_SHUTDOWN: drivers try again, or elsewhere
+            Self::NotAllowed => 1130,  // ER_HOST_NOT_PRIVILEGED
+            Self::Limited => 1040,     // ER_CON_COUNT_ERROR
+            Self::NoServer => 1053,    // ER_SERVER_SHUTDOWN: drivers try again, or elsewhere
+            Self::TlsRequired => 3159, // ER_SECURE_TRANSPORT_REQUIRED
         };
         let length = 3 + self.message().len() as u8; // the messages are short
         let head = [length, 0, 0, 0, 0xff];

@@ -185,7 +185,8 @@ pub(super) fn ending_of_fault(side: Side, fault: Fault) -> Ending {
         (Side::Client, Fault::Lost) => Ending::ClientLost,
         (Side::Client, Fault::Truncated) => Ending::ClientTruncated,
         (Side::Server, Fault::Truncated) => Ending::ServerTruncated,
-        (_, Fault::Tls) => Ending::TlsFailed,
+        (Side::Client, Fault::Tls) => Ending::TlsFailed,
+        (Side::Server, Fault::Tls) => Ending::ServerTlsFailed,
         (Side::Server, Fault::Reset) => Ending::ServerReset,
         (Side::Server, Fault::Lost) => Ending::ServerLost,
     }

@@ -9,8 +9,9 @@ use super::refusal::Refusal;
 use super::steps::Routed;
 use super::termination::Termination;
 use crate::account::{Ending, Entry, HandshakeResult};
+use crate::plan::Protocol;
 use crate::redirect::HTTPS_EXPECTED;
-use crate::refuse::Reply;
+use crate::refuse::{PlainRefusal, Reply};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::{HeldBytes, Sniffed};
@@ -30,7 +31,14 @@ impl Routed<'_> {
         };
         let sniffed = self.sniffed.take();
         // Boxed: few of the clients that are waited for are in this step.
-        self.tls = Some(Box::pin(terminate(self.client, self.entry, termination, sniffed)).await?);
+        match Box::pin(terminate(self.client, self.entry, termination, sniffed)).await {
+            Ok(tls) => self.tls = Some(tls),
+            Err(Refusal::NotTls) if self.state.plan.protocol == Protocol::Redis => {
+                let told = PlainRefusal::TlsRequired.redis();
+                return Err(Refusal::Responded(Ending::TlsFailed, Reply::Message(told)));
+            }
+            Err(refusal) => return Err(refusal),
+        }
         Ok(self)
     }
 }

@@ -158,7 +158,7 @@ fn a_server_whose_records_are_not_valid_resets_the_client_at_once() {
         let _ = session.0.sock.read_to_end(&mut Vec::new()); // it is open until here
     }
     for line in proxy.access_lines(2) {
-        assert_eq!(line["ending"], "tls_failed");
+        assert_eq!(line["ending"], "server_tls_failed");
         // What a server had sent before its connection broke is delivered within 5 s; nothing is left here.
         assert!(line["duration_ms"].as_f64().unwrap() < 5_000.0, "{line}");
     }

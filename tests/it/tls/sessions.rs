@@ -286,6 +286,21 @@ fn a_client_that_speaks_http_without_tls_is_told_so() {
 }
 
 #[test]
+fn a_client_of_redis_without_tls_is_told_so() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let config = site.config(server.address, "", "");
+    let proxy = Proxy::start(&config.replace("hello_timeout", "protocol = \"redis\"\nhello_timeout"));
+    let mut client = Client::connect(proxy.at("tls"));
+    client.send(b"PING\r\n");
+    assert_eq!(client.read_all(), b"-ERR connections without TLS are refused here\r\n");
+    let line = proxy.access_line();
+    assert_eq!(
+        (&line["ending"], &line["tls_error"]),
+        (&"tls_failed".into(), &"not_tls".into())
+    );
+}
+
+#[test]
 fn a_client_that_offers_no_version_that_is_agreed_is_told_so() {
     let (site, server) = (Site::new(), Server::named("hello"));
     for (keys, hello, alert) in [
