@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use instant_acme::{
     AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
@@ -55,19 +57,38 @@ async fn place(
             (None, Ok(_)) => opened.error(instant_acme::Error::Str("the order is invalid")),
         });
     }
-    let key = KeyPair::generate()?;
+    let key = Zeroizing::new(KeyPair::generate()?);
     let names: Vec<_> = names.iter().map(|name| name.as_str().to_owned()).collect();
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
-    let request = params.serialize_request(&key)?;
+    let request = params.serialize_request(&*key)?;
     let finalized = async {
         order.finalize_csr(request.der()).await?;
         order.poll_certificate(&POLLING).await
     };
     let chain = finalized.await.map_err(|error| opened.error(error))?;
-    let mut text = Zeroizing::new(key.serialize_pem());
-    text.push_str(&chain);
-    Ok(text)
+    Ok(with_key(key.serialized_der(), &chain))
+}
+
+/// A private key (RFC 5958) in PEM (RFC 7468), and a chain after it. No copy of the key is left in memory.
+fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
+    const LINE_CHARS: usize = 64;
+    let (head, tail) = ("-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----\n");
+    let encoded = Zeroizing::new(BASE64_STANDARD.encode(key));
+    let lines = encoded.len() + encoded.len().div_ceil(LINE_CHARS);
+    // Reserved at once: a buffer that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(head.len() + lines + tail.len() + chain.len()));
+    text.push_str(head);
+    let mut rest = &**encoded;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE_CHARS));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str(tail);
+    text.push_str(chain);
+    text
 }
 
 /// Creates an order. A server that does not know what it replaces, or that it can be replaced, is not told (RFC 9773,
@@ -144,4 +165,17 @@ async fn failed_authorization(order: &mut Order) -> Option<AcmeError> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_written_as_others_write_it() {
+        let key = KeyPair::generate().unwrap();
+        let text = with_key(key.serialized_der(), "chain");
+        assert_eq!(*text, key.serialize_pem() + "chain");
+        assert_eq!(text.capacity(), text.len(), "it has grown");
+    }
 }
