@@ -18,10 +18,25 @@ pub fn open(path: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
+    regular(file)
+}
+
+fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
     Err(io::Error::other("not a regular file"))
+}
+
+/// Opens a file to lock it, and creates it if it does not exist: NFS locks only files that are open for writing. Only the user
+/// of this process may read it. Never waits for another process.
+///
+/// # Errors
+/// The file cannot be opened or created, or it is a directory, FIFO, socket or device.
+pub fn open_to_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600); // a FIFO opened for both is opened at once
+    regular(options.open(path)?)
 }
 
 /// Reads a short file, at most one byte more than `bytes_max`: enough to tell that it is too long.
@@ -78,5 +93,7 @@ mod tests {
         std::os::unix::fs::symlink("secret", path("link")).unwrap();
         assert!(open(&path("link")).is_ok());
         assert_eq!(open(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let error = open_to_lock(&fifo).unwrap_err();
+        assert_eq!(error.to_string(), "not a regular file");
     }
 }

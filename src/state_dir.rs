@@ -3,7 +3,7 @@
 //! configuration is from.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +38,10 @@ const ANNOUNCED: &str = "announced-routes.json";
 /// The file with the texts of the store that were in force last.
 const TEXTS: &str = "remote.json";
 
+/// The file that the process which uses the folder has locked (flock(2)). It is never removed: a process that waits to open it
+/// would lock a file that no other finds.
+const LOCK: &str = "lock";
+
 /// The time until a file that could not be written is written again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -60,22 +64,26 @@ pub struct RememberedState {
     pub announced: Vec<KeptAnnouncement>,
 }
 
-/// The folder of what outlives a restart.
+/// The folder of what outlives a restart. Until it is dropped, no other process can open it: two would overwrite what the
+/// other one remembers.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     folder: PathBuf,
+    /// Locked as long as it is open. A child process does not inherit it.
+    _lock: Arc<File>,
 }
 
 impl StateDir {
     /// Opens this folder, which is created if it does not exist.
     ///
     /// # Errors
-    /// The folder cannot be created, or no file can be created in it.
+    /// The folder cannot be created, or no file can be created in it; or it is open already, in this or another process.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
-        is_usable.map_err(|error| with_context(error, folder.display().to_string()))?;
+        let locked = is_usable.and_then(|_| lock(&folder.join(LOCK)));
         Ok(Self {
             folder: folder.to_owned(),
+            _lock: Arc::new(locked.map_err(|error| with_context(error, folder.display().to_string()))?),
         })
     }
 
@@ -211,6 +219,22 @@ impl StateDir {
     }
 }
 
+/// Locks this file, which is created if it does not exist, until the returned one is dropped.
+///
+/// # Errors
+/// It cannot be opened or locked, or is locked already.
+fn lock(path: &Path) -> io::Result<File> {
+    let file = regular_file::open_to_lock(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another acequia uses it, `lslocks` shows which: stop it, or give each a folder of its own",
+        )),
+        Err(TryLockError::Error(error)) => Err(with_context(error, format!("cannot lock {}", path.display()))),
+    }
+}
+
 /// Waits for a change, and returns true; false: there was none before `end`.
 async fn is_next<T>(changed: impl Future<Output = T>, end: &CancellationToken) -> bool {
     tokio::select! {
@@ -265,11 +289,25 @@ mod tests {
         assert_eq!(file.remembered().unwrap().primaries, primaries());
         let path = folder.path().join("new").join(PRIMARIES);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(
-            fs::read_dir(folder.path().join("new")).unwrap().count(),
-            1,
-            "no other file is left"
-        );
+        let left = fs::read_dir(folder.path().join("new")).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [LOCK, PRIMARIES], "no other file is left");
+    }
+
+    #[test]
+    fn a_folder_that_is_in_use_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = StateDir::open(folder.path()).unwrap();
+        let error = chain(&StateDir::open(folder.path()).unwrap_err());
+        let expected = format!("{}: another acequia uses it", folder.path().display());
+        assert!(error.starts_with(&expected), "{error}");
+        // A file that is still being written keeps it.
+        let writing = open.clone();
+        drop(open);
+        assert!(StateDir::open(folder.path()).is_err());
+        drop(writing);
+        StateDir::open(folder.path()).unwrap();
     }
 
     #[test]

@@ -88,11 +88,11 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
     }
 }
 
-/// Opens everything. An error leaves nothing open: first the addresses are bound, then the file descriptors are divided,
-/// then connections are accepted.
+/// Opens everything. An error leaves nothing open: first the folder of what outlives a restart is locked and the addresses are
+/// bound, then the file descriptors are divided, then connections are accepted.
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
-    let workers = plan.runtime.workers.unwrap_or_else(cores);
+    let (workers, state) = (plan.runtime.workers.unwrap_or_else(cores), open_state(&plan)?);
     let (tls, metrics) = (listener_tls::load_first(&plan)?, Arc::new(Metrics::new()));
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
@@ -106,7 +106,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
     let (fixed, addresses) = (FixedSettings::of(&plan), sockets.addresses(&plan, &listening));
-    let (live, state, announced) = put_in_force(plan, addresses, tls)?;
+    let (live, announced) = put_in_force(plan, addresses, tls, state.as_ref())?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
@@ -151,6 +151,12 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     Ok((app, drain))
 }
 
+/// Opens `state_dir`, if there is one.
+fn open_state(plan: &Plan) -> Result<Option<StateDir>, Failure> {
+    let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
+    state.map_err(system("cannot use `state_dir`"))
+}
+
 /// Starts to write the access log.
 fn start_log(plan: &Plan, metrics: &Metrics) -> Result<(AccessLog, AccessLogWriter), Failure> {
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
@@ -164,10 +170,9 @@ fn put_in_force(
     plan: Plan,
     addresses: Vec<Vec<ListenAddr>>,
     tls: LiveTls,
-) -> Result<(Arc<Live>, Option<StateDir>, Announced), Failure> {
-    let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
-    let state = state.map_err(system("cannot use `state_dir`"))?;
-    let remembered = state.as_ref().map(StateDir::remembered).transpose();
+    state: Option<&StateDir>,
+) -> Result<(Arc<Live>, Announced), Failure> {
+    let remembered = state.map(StateDir::remembered).transpose();
     let remembered = remembered
         .map_err(system("cannot use `state_dir`"))?
         .unwrap_or_default();
@@ -181,7 +186,7 @@ fn put_in_force(
     live.restore_added(remembered.added_servers, SystemTime::now());
     let live = Arc::new(live);
     let announced = Announced::follow(&live, file, announced);
-    Ok((live, state, announced))
+    Ok((live, announced))
 }
 
 /// The number of cores that this process may use.

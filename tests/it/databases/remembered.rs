@@ -1,4 +1,5 @@
-//! What is remembered of a primary in `state_dir` outlasts a file that cannot be read, and a downgrade.
+//! What is remembered of a primary in `state_dir` outlasts a file that cannot be read, and a downgrade; and no second process
+//! can overwrite it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -53,4 +54,32 @@ fn an_old_primary_stays_out_after_the_file_could_not_be_read_and_after_a_downgra
     eventually("writers reach the new primary again", || {
         is_written(proxy.at("primary"), "again")
     });
+}
+
+#[test]
+fn a_folder_is_of_one_process_at_a_time_and_free_after_a_kill() {
+    let state = tempfile::tempdir().unwrap();
+    let server = RedisNode::start(&[]);
+    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&server], "");
+    let proxy = Proxy::start(&text);
+    eventually("the primary is remembered", || {
+        state.path().join("primaries.json").exists()
+    });
+    let folder = config_folder("acequia.toml", &(text.clone() + "[admin]\nsocket = \"off\"\n"));
+    let run = |command: &str| finished(acequia(&[command]).current_dir(folder.path()));
+    let failed = run("run");
+    assert_eq!(failed.code, Some(3), "{failed:#?}");
+    let expected = format!(
+        "cannot use `state_dir`: {}: another acequia uses it",
+        state.path().display()
+    );
+    assert!(failed.stderr.contains(&expected), "{failed:#?}");
+    assert_eq!(run("check").code, Some(0), "a check needs no lock");
+    assert!(
+        proxy.reload(&(text.clone() + "[log]\nlevel = \"warn\"\n")),
+        "nor does a reload"
+    );
+    drop(proxy); // SIGKILL
+    let proxy = Proxy::start(&text);
+    eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
 }
