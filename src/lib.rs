@@ -40,9 +40,8 @@
 //! servers, and follows the sources that list servers; [`health`] decides when which server is checked, by one of
 //! the kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns
 //! a file into a plan, or reports all its errors; nothing uses it at run time. [`import`] writes such a file from
-//! one of HAProxy or nginx. [`fallback`] logs when a pool without a usable server begins to use its fallback, and
-//! when it stops; [`outage`] logs when a pool has no usable server, and when it has one again. [`sever`] cuts
-//! sessions of servers that should have none, by their [`account::Record`], and [`retire`] ends those that are too
+//! one of HAProxy or nginx. [`outage`] logs when a pool has no usable server or uses its fallback, and when that is
+//! over. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`], and [`retire`] ends those that are too
 //! old or in excess; [`drain`] lets all sessions end and cuts what is left. [`state_dir`] keeps over restarts which
 //! servers were primaries, and which were listed or added by hand. [`acme`] orders certificates and renews them; its
 //! requests, and those of the commands, go through [`http_client`]. [`history`] samples the counters every second.
@@ -105,7 +104,6 @@ pub mod live;
 pub mod state_dir;
 pub mod sever;
 pub mod retire;
-pub mod fallback;
 pub mod history;
 pub mod outage;
 pub mod session;

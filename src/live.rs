@@ -15,11 +15,12 @@ mod checked;
 mod pools;
 mod serving;
 mod inherit;
+mod change_watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::repeat;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
@@ -31,6 +32,7 @@ use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server,
 use crate::tls::{ListenerTls, PoolTls};
 pub use added::{AddServerError, AddedServer, Addition, KeptServer};
 use announcing::Announcing;
+pub use change_watch::{ChangeWatch, INTERVAL_MIN};
 pub use dynamic::{DynamicServers, ListChange, SourceState};
 pub use guards::LiveGuards;
 use inherit::inherit_primary;
@@ -361,10 +363,6 @@ impl Live {
     /// Waits until [`Self::known_primaries`] may have changed. For one waiter.
     pub async fn primary_changed(&self) {
         self.registry.primary_changed().await;
-    }
-
-    fn changing(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

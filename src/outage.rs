@@ -1,48 +1,89 @@
-//! Logs when a pool has no usable server any more, with the reason for each server, and when it has one again.
+//! Logs when a pool has no usable server any more, with the reason for each server, and when it has one again; and when it
+//! begins to use its fallback, and stops.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
-use crate::live::{Live, LivePool};
+use crate::live::{InForce, Live, LivePool};
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// How often the state is polled.
-const TICK: Duration = Duration::from_secs(1);
+/// How often pools without a usable server are looked at: whether they still start, or sleep, may change without a change of a
+/// server.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Servers that are named in a message.
 const SERVERS_NAMED_MAX: usize = 8;
 
 /// Logs for as long as it is polled.
 pub async fn run(live: Arc<Live>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut unusable: HashSet<Arc<str>> = HashSet::new();
+    let mut changes = live.changes();
+    let mut outages = Outages::default();
     loop {
-        let now = ticks.tick().await;
-        let in_force = live.in_force();
+        let next = outages.look(&live.in_force(), Instant::now());
+        changes.next(next).await;
+    }
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Outages {
+    /// Pools without a usable server.
+    unusable: HashSet<Arc<str>>,
+    /// By pool that uses a fallback: that fallback.
+    fallbacks: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Outages {
+    /// Logs what has changed. Returns when to look again; `None`: not before something has changed.
+    fn look(&mut self, in_force: &InForce, now: Instant) -> Option<Instant> {
+        self.look_at_servers(in_force, now);
+        self.look_at_fallbacks(in_force, now);
+        let of_pool = |pool: &Arc<LivePool>| {
+            let poll = (!pool.is_usable(now)).then_some(now + POLL_INTERVAL);
+            poll.into_iter().chain(pool.changes_at(now)).min()
+        };
+        in_force.pools.iter().filter_map(of_pool).min()
+    }
+
+    fn look_at_servers(&mut self, in_force: &InForce, now: Instant) {
         let mut present = HashSet::new();
         for pool in in_force.pools.iter().filter(|pool| !pool.serves(now)) {
-            if unusable.contains(pool.name()) || !pool.is_starting(now) {
+            if self.unusable.contains(pool.name()) || !pool.is_starting(now) {
                 present.insert(Arc::clone(pool.name()));
             }
         }
         for name in &present {
-            if let Some(pool) = in_force.pool(name).filter(|_| !unusable.contains(name)) {
+            if let Some(pool) = in_force.pool(name).filter(|_| !self.unusable.contains(name)) {
                 tracing::warn!(pool = %name, servers = reasons(pool, now), "pool has no usable server");
             }
         }
-        for name in unusable.iter().filter(|name| !present.contains(*name)) {
+        for name in self.unusable.iter().filter(|name| !present.contains(*name)) {
             match in_force.pool(name) {
                 Some(pool) if pool.is_asleep(now) => tracing::info!(pool = %name, "pool sleeps again"),
                 Some(_) => tracing::info!(pool = %name, "pool has a usable server again"),
                 None => {}
             }
         }
-        unusable = present;
+        self.unusable = present;
+    }
+
+    fn look_at_fallbacks(&mut self, in_force: &InForce, now: Instant) {
+        let with_fallback = in_force.pools.with_fallback(now);
+        let names = with_fallback.filter_map(|(pool, in_use)| Some((Arc::clone(pool.name()), in_use?)));
+        let present: HashMap<_, _> = names.collect();
+        for (pool, fallback) in &present {
+            if self.fallbacks.get(pool) != Some(fallback) {
+                tracing::warn!(%pool, %fallback, "pool has no usable server: its fallback is used");
+            }
+        }
+        for pool in self.fallbacks.keys().filter(|pool| !present.contains_key(*pool)) {
+            tracing::info!(%pool, "pool no longer uses its fallback");
+        }
+        self.fallbacks = present;
     }
 }
 
@@ -71,5 +112,37 @@ fn state_of(name: &str, state: &str, reason: Option<&str>) -> String {
     match reason {
         Some(reason) => format!("{name}: {state} ({reason})"),
         None => format!("{name}: {state}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::pool::Override;
+
+    fn live(pools: usize, health: &str) -> Live {
+        let pool = |number| format!("[pools.p{number}]\nservers = [\"10.0.0.1:1\"]\nhealth = {health}\n");
+        let pools: String = (0..pools).map(pool).collect();
+        let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p0\"\n{pools}");
+        Live::new(crate::config::read("a.toml", &text).ok().unwrap().plan, Vec::new())
+    }
+
+    #[tokio::test]
+    async fn pools_that_serve_are_not_looked_at_before_something_changes() {
+        let (mut outages, now) = (Outages::default(), Instant::now());
+        let live = live(100, "{ check = \"off\" }");
+        assert_eq!(outages.look(&live.in_force(), now), None);
+        let server = live.in_force().pool("p7").unwrap().servers()[0].clone();
+        let path = ("p7".into(), Arc::clone(&server.spec().label));
+        live.apply_override(
+            &path,
+            Override::Disable { close_over: None },
+            "me".into(),
+            SystemTime::now(),
+        );
+        assert_eq!(outages.look(&live.in_force(), now), Some(now + POLL_INTERVAL));
+        assert_eq!(outages.unusable, HashSet::from(["p7".into()]));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! At rest: no byte has moved for `idle_for`, as seen here, and the session itself finds that nothing is unsent and that
 //! the last byte came from the server. It polls the sessions instead of having them set timers. So sessions of other
-//! pools pay nothing, and a reload needs no code of its own.
+//! pools pay nothing, and a reload needs no code of its own. Where no pool ends sessions, it sleeps until a reload.
 
 mod balance;
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::account::{Ending, Ledger, Record};
-use crate::live::{Live, LivePool};
+use crate::live::{InForce, Live, LivePool};
 use crate::plan::RetirePlan;
 use crate::pool::ServerId;
 use crate::sever::Pace;
@@ -26,18 +26,22 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 
 /// Ends sessions where that is due, for as long as it is polled.
 pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
+    let mut reloads = live.subscribe();
     let mut retirement = Retirement::default();
     loop {
         let now = Instant::now();
-        let rules = rules(&live, now);
+        let rules = rules(&reloads.borrow_and_update(), now);
         let tick = tick(&rules);
         if rules.is_empty() {
             retirement = Retirement::default();
+            if reloads.changed().await.is_err() {
+                return; // nothing is in force any more
+            }
         } else {
             let records = ledgers.iter().flat_map(|ledger| ledger.records());
             retirement.tick(&rules, records, now);
+            sleep(tick).await;
         }
-        sleep(tick).await;
     }
 }
 
@@ -55,8 +59,7 @@ struct PoolRetirement {
 }
 
 /// The pools whose sessions are ended, by name.
-fn rules(live: &Live, now: Instant) -> HashMap<Arc<str>, PoolRetirement> {
-    let in_force = live.in_force();
+fn rules(in_force: &InForce, now: Instant) -> HashMap<Arc<str>, PoolRetirement> {
     let pools = in_force.pools.iter().filter(|pool| pool.plan().retiring.is_on());
     let rule = |pool: &Arc<LivePool>| {
         let plan = pool.plan().retiring;

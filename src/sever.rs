@@ -2,25 +2,24 @@
 //! best one that is up again, are those of a fallback whose pool is usable again, or have left their pool. The sessions
 //! are closed over a time, so that their clients do not all reconnect at once.
 //!
-//! It polls the state of the servers instead of handling events. So a reload, a session that connects late, and a
-//! server that is up again early need no code of their own.
+//! It compares states instead of handling events. So a reload, a session that connects late, and a server that is up again
+//! early need no code of their own. All servers are looked at only after a change; what is polled are the [`Suspects`]: those
+//! that should have no sessions. Where there are none, it sleeps until something changes.
 
 mod pace;
+mod suspects;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use crate::account::{Ending, Ledger, Record};
-use crate::live::{Live, LivePool};
-use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, Member, Overrides, Server, ServerId};
+use crate::live::{INTERVAL_MIN, Live, LivePool};
+use crate::pool::{Server, ServerId};
 pub use pace::Pace;
-
-/// How often the state is polled.
-const TICK: Duration = Duration::from_millis(100);
+use suspects::{Suspects, cause};
 
 /// Why sessions of a server are closed, and over what time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,80 +56,37 @@ impl Severing {
 
 /// Closes sessions where that is necessary, for as long as it is polled.
 pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut severings = HashMap::new();
+    let mut changes = live.changes();
+    let mut severer = Severer::default();
+    let mut has_changed = true;
     loop {
-        let now = ticks.tick().await;
-        let wanted = wanted(&live, &severings, now);
+        let next = severer.look(&live, &ledgers, has_changed, Instant::now());
+        has_changed = changes.next(next).await;
+    }
+}
+
+/// What is remembered from look to look.
+#[derive(Default)]
+struct Severer {
+    suspects: Suspects,
+    severings: HashMap<Group, Severing>,
+}
+
+impl Severer {
+    /// Closes the sessions that are due. Returns when to look again; `None`: not before something has changed.
+    fn look(&mut self, live: &Live, ledgers: &[Arc<Ledger>], has_changed: bool, now: Instant) -> Option<Instant> {
+        if has_changed || self.suspects.change_at().is_some_and(|at| at <= now) {
+            self.suspects = Suspects::find(live, &self.severings, now);
+        }
+        let wanted = self.suspects.with_sessions(&self.severings);
         if wanted.is_empty() {
-            severings.clear();
+            self.severings.clear();
         } else {
-            sever(&wanted, &mut severings, &ledgers, now);
+            sever(&wanted, &mut self.severings, ledgers, now);
         }
+        let poll = (!self.suspects.is_empty()).then_some(now + INTERVAL_MIN);
+        poll.into_iter().chain(self.suspects.change_at()).min()
     }
-}
-
-/// The servers whose sessions are to be closed, of those that have any. A server that a reload has removed keeps its cause,
-/// unless an operator drains it or ends its drain. An operator's drain has precedence over the other causes.
-fn wanted(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> HashMap<Group, Cause> {
-    let without_drains = severings
-        .iter()
-        .filter(|(_, severing)| severing.cause.ending != Ending::ServerDrained);
-    let mut wanted: HashMap<_, _> = without_drains
-        .map(|(group, severing)| (group.clone(), severing.cause))
-        .collect();
-    for pool in live.in_force().pools.iter() {
-        let departed = pool.dynamic().departed();
-        wanted.extend(
-            departed
-                .iter()
-                .filter_map(|server| Some((Group::Server(server.id()), departure(pool)?))),
-        );
-        let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
-        wanted.remove(&on_fallback);
-        wanted.extend(has_recovered(pool, now).map(|cause| (on_fallback, cause)));
-        for server in pool.servers().iter() {
-            let group = Group::Server(server.id());
-            wanted.remove(&group);
-            // Most servers have no sessions to close.
-            if server.live() > 0
-                && let Some(cause) = cause(pool, server, now)
-            {
-                wanted.insert(group, cause);
-            }
-        }
-    }
-    let drained = live.overridden().into_iter().filter(|server| server.live() > 0);
-    wanted.extend(drained.filter_map(|server| Some((Group::Server(server.id()), drain(&server.overrides())?))));
-    wanted
-}
-
-fn drain(overrides: &Overrides) -> Option<Cause> {
-    overrides.close_over.map(|over| Cause {
-        ending: Ending::ServerDrained,
-        over,
-    })
-}
-
-/// Why sessions of servers that have left this pool are to be closed.
-fn departure(pool: &LivePool) -> Option<Cause> {
-    let severing = pool.plan().severing;
-    (severing.on_leave == Sever::Close).then_some(Cause {
-        ending: Ending::ServerDrained,
-        over: severing.close_over,
-    })
-}
-
-/// Why sessions on the fallback of a pool are to be closed, if there are any: the pool is usable again.
-fn has_recovered(pool: &LivePool, now: Instant) -> Option<Cause> {
-    let severing = pool.plan().severing;
-    let is_back = || pool.is_usable(now) && !pool.is_on_stand_in(now);
-    let is_wanted = severing.on_recover == Sever::Close && pool.has_fallback_sessions() && is_back();
-    is_wanted.then_some(Cause {
-        ending: Ending::FailedBack,
-        over: severing.close_over,
-    })
 }
 
 /// The time over which the sessions of a server that has just gone down are closed; `None`: they go on, or there are none.
@@ -142,33 +98,6 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     let servers = pool.servers();
     let member = servers.iter().find(|member| member.id() == server.id())?;
     Some(cause(pool, member, now)?.over)
-}
-
-fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
-    let severing = pool.plan().severing;
-    let over = severing.close_over;
-    let on_down = if server.is_behind() {
-        severing.on_lag
-    } else {
-        severing.on_down
-    };
-    let is_held = || server.overrides().admin_state == AdminState::AwaitingFailback;
-    let is_down = || {
-        (server.check_state() == CheckState::Down || is_held())
-            && !pool.uses_in_panic(server, now)
-            && !server.is_stand_in()
-    };
-    if on_down == Sever::Close && is_down() {
-        return Some(Cause {
-            ending: Ending::ServerDown,
-            over,
-        });
-    }
-    let is_worse = || pool.best_tier(now).is_some_and(|best| server.priority() > best);
-    (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
-        ending: Ending::FailedBack,
-        over,
-    })
 }
 
 /// Closes the sessions that are due, the oldest of a server first.
@@ -205,5 +134,77 @@ fn sever(
         for record in there.iter().take(due) {
             record.cut(severing.cause.ending);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::ClientAddr;
+    use crate::plan::Plan;
+    use crate::pool::Lease;
+
+    fn plan(servers: &[String], keys: &str) -> Plan {
+        let text = format!(
+            "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{keys}\nhealth = {{ check = \"off\" }}\n\
+             servers = [{}]",
+            servers.join(", ")
+        );
+        crate::config::read("a.toml", &text).ok().unwrap().plan
+    }
+
+    fn live(servers: &[String], keys: &str) -> Live {
+        Live::new(plan(servers, keys), Vec::new())
+    }
+
+    fn pick(live: &Live, tried: &[ServerId]) -> Lease {
+        let in_force = live.in_force();
+        let pool = in_force.pool("p").unwrap();
+        pool.pick(ClientAddr::new("192.0.2.1:1".parse().unwrap()), tried, Instant::now())
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_idle_servers_are_not_looked_at_before_something_changes() {
+        let server = |number: u32| format!("\"10.0.{}.{}:1\"", number / 250, number % 250);
+        let servers: Vec<_> = (0..10_000).map(server).collect();
+        let close = "on_down = \"close\"\non_recover = \"close\"\non_leave = \"close\"";
+        let (live, mut severer) = (live(&servers, close), Severer::default());
+        let _session = pick(&live, &[]);
+        let now = Instant::now();
+        assert_eq!(severer.look(&live, &[], true, now), None);
+        assert!(severer.suspects.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_comes_late_is_seen_without_a_change() {
+        let server = |number: u32| format!("{{ address = \"10.0.0.{number}:1\", priority = {number} }}");
+        let (live, mut severer) = (live(&[0, 1].map(server), "on_recover = \"close\""), Severer::default());
+        let now = Instant::now();
+        assert_eq!(severer.look(&live, &[], true, now), Some(now + INTERVAL_MIN));
+        assert!(severer.suspects.with_sessions(&severer.severings).is_empty());
+        let preferred = pick(&live, &[]);
+        let retry = pick(&live, &[preferred.server().id()]);
+        let wanted = severer.suspects.with_sessions(&severer.severings);
+        let group = Group::Server(retry.server().id());
+        assert_eq!(wanted.keys().collect::<Vec<_>>(), [&group]);
+        assert_eq!(wanted[&group].ending, Ending::FailedBack);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_should_have_no_sessions_and_is_gone_is_no_longer_polled() {
+        let servers = ["\"10.0.0.1:1\"".to_owned(), "\"10.0.0.2:1\"".to_owned()];
+        let (live, mut severer) = (live(&servers, "on_leave = \"close\""), Severer::default());
+        let (session, now) = (pick(&live, &[]), Instant::now());
+        let label = &session.server().spec().label;
+        let rest: Vec<_> = servers
+            .into_iter()
+            .filter(|server| !server.contains(&**label))
+            .collect();
+        let next = plan(&rest, "on_leave = \"close\"");
+        drop(live.apply(live.prepare(next, HashMap::new())));
+        assert_eq!(severer.look(&live, &[], true, now), Some(now + INTERVAL_MIN));
+        drop(session);
+        assert_eq!(severer.look(&live, &[], false, now), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::account::access_log::AccessLog;
 use crate::admin::{self, Admin, AdminEndpoint};
 use crate::history::HistorySources;
 use crate::worker::Heartbeat;
-use crate::{discover, fallback, outage, retire, sever};
+use crate::{discover, outage, retire, sever};
 
 /// Starts the tasks that run beside the workers.
 pub(super) fn spawn_tasks(
@@ -32,7 +32,6 @@ pub(super) fn spawn_tasks(
     tasks.spawn(listener_tls::watch(Arc::clone(&admin.live), Arc::clone(&admin.metrics)));
     tasks.spawn(service_manager::feed_watchdog(heartbeats));
     tasks.spawn(AcmeOrders::new(admin, Arc::clone(&sockets.challenges)).run());
-    tasks.spawn(fallback::run(Arc::clone(&admin.live)));
     tasks.spawn(discover::run(Arc::clone(&admin.live)));
     tasks.spawn(outage::run(Arc::clone(&admin.live)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));

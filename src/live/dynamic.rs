@@ -167,7 +167,7 @@ impl DynamicServers {
         state.departed.extend(left.map(|server| Arc::downgrade(server)));
     }
 
-    /// The servers that have left the pool and still have sessions.
+    /// The servers that have left the pool, as long as something holds them, such as a session.
     #[must_use]
     pub fn departed(&self) -> Vec<Arc<Server>> {
         let mut state = self.lock();
@@ -175,8 +175,7 @@ impl DynamicServers {
             return Vec::new(); // nearly always
         }
         state.departed.retain(|server| server.strong_count() > 0);
-        let held = state.departed.iter().filter_map(Weak::upgrade);
-        held.filter(|server| server.live() > 0).collect()
+        state.departed.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

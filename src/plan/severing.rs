@@ -17,6 +17,14 @@ pub struct SeveringPlan {
     pub close_over: Duration,
 }
 
+impl SeveringPlan {
+    /// Whether any sessions are closed.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        [self.on_down, self.on_lag, self.on_recover, self.on_leave].contains(&Sever::Close)
+    }
+}
+
 /// What to do with sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sever {

@@ -170,6 +170,12 @@ impl Pool {
         !self.snapshot(now).set.candidates.is_empty()
     }
 
+    /// When time alone changes next which servers may be picked; `None`: never.
+    #[must_use]
+    pub fn changes_at(&self, now: Instant) -> Option<Instant> {
+        self.snapshot(now).set.expires()
+    }
+
     /// Whether a session would be given the primary, because no replica is usable.
     #[must_use]
     pub fn is_on_stand_in(&self, now: Instant) -> bool {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::awaited::Awaited;
@@ -45,6 +45,8 @@ pub struct PoolQueue {
     joined: Notify,
     /// The pool whose servers the line is served from. A std mutex: locked for a line.
     in_force: Mutex<Weak<SharedPool>>,
+    /// Tells those who follow all pools of changes.
+    followers: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +93,13 @@ pub(super) struct LinePlace<'a> {
 
 impl Default for PoolQueue {
     fn default() -> Self {
+        Self::new(watch::Sender::default())
+    }
+}
+
+impl PoolQueue {
+    /// A queue in which nobody waits. `followers` are told of every change of the servers that it leads to.
+    pub(super) fn new(followers: watch::Sender<()>) -> Self {
         Self {
             occupied: AtomicUsize::new(0),
             is_stale: AtomicBool::new(false),
@@ -98,6 +107,7 @@ impl Default for PoolQueue {
             changed: Notify::new(),
             joined: Notify::new(),
             in_force: Mutex::new(Weak::<Pool>::new()),
+            followers,
         }
     }
 }
@@ -109,6 +119,7 @@ impl Awaited for PoolQueue {
             self.is_stale.store(true, SeqCst);
             self.changed.notify_waiters();
         }
+        self.followers.send_replace(());
     }
 
     fn place_freed(&self) {

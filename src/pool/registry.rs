@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
 use crate::addr::ServerAddr;
@@ -30,6 +30,7 @@ pub struct ServerRegistry {
     /// By pool, absent ones included. A std mutex: locked at the start, at a reload, and when a server is new.
     queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,
     primary_changed: Arc<Notify>,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +74,20 @@ impl ServerRegistry {
     #[must_use]
     pub fn queue(&self, pool: &Arc<str>) -> Arc<PoolQueue> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(queues.entry(Arc::clone(pool)).or_default())
+        let new = || Arc::new(PoolQueue::new(self.changed.clone()));
+        Arc::clone(queues.entry(Arc::clone(pool)).or_insert_with(new))
+    }
+
+    /// Notified after every change of the health, role, ejection and administrative state of a server, and of the servers of
+    /// a pool, and by [`Self::notify_change`].
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Tells the subscribers that something has changed.
+    pub fn notify_change(&self) {
+        self.changed.send_replace(());
     }
 
     /// The primaries to be remembered, by pool.
@@ -147,6 +161,7 @@ impl ServerRegistry {
         if let Some(roles) = self.lock_roles().get(&path.0) {
             roles.forget_list();
         }
+        self.notify_change(); // servers that are in no pool have told nobody
         overrides
     }
 

@@ -3,6 +3,7 @@
 mod administration;
 mod findings;
 mod picking;
+mod published;
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -181,7 +182,8 @@ impl Server {
     }
 
     /// Whether it is neither draining nor disabled.
-    pub(super) fn is_enabled(&self) -> bool {
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
         !self.has(NOT_ENABLED)
     }
 
@@ -321,45 +323,11 @@ impl Server {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish_checks(&self, checks: &CheckRecord) {
-        let state = checks.rise_fall.state() as u8;
-        if self.check_state.swap(state, Relaxed) != state {
-            self.subscribers.notify();
-        }
-        self.set_flag(FAILING, checks.rise_fall.is_failing());
-        self.set_flag(UNFIT, checks.rise_fall.is_unfit());
-        self.set_flag(BEHIND, checks.rise_fall.is_behind());
-        self.set_flag(SUSPENDED, checks.rise_fall.is_suspended());
-    }
-
     fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {
         self.overrides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_ejection(&self) -> MutexGuard<'_, Ejection> {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn publish_ejection(&self, ejection: &Ejection) {
-        self.set_flag(HAS_FAILURES, !ejection.is_clean());
-        self.set_flag(EJECTED, ejection.is_ejected());
-        if ejection.is_ejected() {
-            self.subscribers.notify(); // the time of the trial may have changed
-        }
-    }
-
-    fn has(&self, flag: u16) -> bool {
-        self.flags.load(Relaxed) & flag != 0
-    }
-
-    fn set_flag(&self, flag: u16, value: bool) {
-        let before = if value {
-            self.flags.fetch_or(flag, Relaxed)
-        } else {
-            self.flags.fetch_and(!flag, Relaxed)
-        };
-        if (before & flag != 0) != value && flag != HAS_FAILURES {
-            self.subscribers.notify();
-        }
     }
 }

@@ -34,7 +34,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sever::TICK;
+    use crate::live::INTERVAL_MIN;
     use proptest::prelude::*;
 
     const TEN: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ mod tests {
         let mut there = 5;
         let mut cut_at = Vec::new();
         for tick in 0..=100 {
-            let due = five.due(five.began + TICK * tick, there);
+            let due = five.due(five.began + INTERVAL_MIN * tick, there);
             there -= due;
             cut_at.extend(std::iter::repeat_n(tick / 10, due));
         }

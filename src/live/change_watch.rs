@@ -1,0 +1,166 @@
+//! When to look at the servers again.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::Live;
+use crate::pool::ServerRegistry;
+
+/// At least so long after one look comes the next.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// So long after the first of several changes the others are stored, too: those of a check that makes another server the
+/// primary, or of a reload.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Tells a task when to look at the servers again, so that it sleeps while nothing changes.
+#[derive(Debug)]
+pub struct ChangeWatch {
+    changed: watch::Receiver<()>,
+    /// When the task was last told to.
+    looked_at: Instant,
+}
+
+impl ChangeWatch {
+    fn new(changed: watch::Receiver<()>) -> Self {
+        Self {
+            changed,
+            looked_at: Instant::now(),
+        }
+    }
+
+    /// Waits until something has changed since this was last ready, or since it exists; or until `due`. It is ready at most
+    /// every [`INTERVAL_MIN`], so within that of a change. Returns whether something has changed.
+    ///
+    /// Changes that have not been told are not lost when the future is dropped.
+    pub async fn next(&mut self, due: Option<Instant>) -> bool {
+        let not_before = self.looked_at + INTERVAL_MIN;
+        let has_changed = select! {
+            biased;
+            result = self.changed.changed() => {
+                result.expect("what is in force lives as long as those who follow it");
+                self.changed.mark_changed(); // until it is told
+                sleep_until(not_before.max(Instant::now() + SETTLE)).await;
+                self.changed.mark_unchanged();
+                true
+            }
+            () = sleep_until(due.unwrap_or(not_before).max(not_before)), if due.is_some() => false,
+        };
+        self.looked_at = Instant::now();
+        has_changed
+    }
+}
+
+impl Live {
+    /// Tells when something of what is in force has changed, or the state of a server has.
+    #[must_use]
+    pub fn changes(&self) -> ChangeWatch {
+        ChangeWatch::new(self.registry.subscribe())
+    }
+
+    /// Locks what is in force for a change, which is told when the result is dropped.
+    pub(super) fn changing(&self) -> Changing<'_> {
+        Changing {
+            _lock: self.changing.lock().unwrap_or_else(PoisonError::into_inner),
+            registry: &self.registry,
+        }
+    }
+}
+
+/// Holds what is in force for a change, and tells that it has changed when it is dropped.
+pub(super) struct Changing<'a> {
+    _lock: MutexGuard<'a, ()>,
+    registry: &'a ServerRegistry,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.registry.notify_change();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::addr::{ClientAddr, ServerAddr};
+    use crate::live::NameAddresses;
+    use crate::plan::Plan;
+    use crate::pool::{CheckOutcome, Override, Thresholds};
+
+    const FOR_LONG: Duration = Duration::from_secs(3600);
+
+    fn plan(servers: &str) -> Plan {
+        let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]");
+        crate::config::read("a.toml", &text).ok().unwrap().plan
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_change_is_told_within_the_interval() {
+        let live = Live::new(plan("\"10.0.0.1:1\", \"10.0.0.2:1\", \"a.test:1\""), Vec::new());
+        let pool = || Arc::clone(live.in_force().pool("p").unwrap());
+        let thresholds = Thresholds { rise: 1, fall: 1 };
+        let check = |outcome: &CheckOutcome| {
+            pool().servers()[0].record_check(outcome, thresholds);
+        };
+        let path = |name: &str| ("p".into(), name.into());
+        let order = |name, change| drop(live.apply_override(&path(name), change, "me".into(), SystemTime::now()));
+        let address = ServerAddr::new(([10, 0, 0, 3], 1).into());
+        let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+        let fail = || {
+            let lease = pool()
+                .pick(client, &[pool().servers()[0].id()], Instant::now())
+                .unwrap();
+            while !lease.server().is_ejected() {
+                let _ = pool().connect_failed(&lease, Instant::now());
+            }
+        };
+        let changes: [(&str, &dyn Fn()); 8] = [
+            ("a check", &|| check(&CheckOutcome::Pass)),
+            ("an ejection", &fail),
+            ("a failed check", &|| check(&CheckOutcome::Fail("gone".into()))),
+            ("an operator", &|| order("10.0.0.2:1", Override::Weight(Some(0)))),
+            ("an operator, of a server that is in no pool", &|| {
+                order("none", Override::Disable { close_over: None })
+            }),
+            ("a lookup", &|| {
+                live.set_addresses("p", NameAddresses::from([("a.test:1".into(), vec![address])]))
+            }),
+            ("a reload", &|| {
+                drop(live.apply(live.prepare(plan("\"10.0.0.1:1\""), HashMap::new())))
+            }),
+            ("a role", &|| pool().servers()[0].set_stand_in(true)),
+        ];
+        let mut told = live.changes();
+        for (name, change) in changes {
+            assert!(timeout(FOR_LONG, told.next(None)).await.is_err(), "before {name}");
+            change();
+            assert!(timeout(INTERVAL_MIN, told.next(None)).await.expect(name), "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_often_is_told_at_intervals() {
+        let live = Live::new(plan("\"10.0.0.1:1\""), Vec::new());
+        let (mut told, began) = (live.changes(), Instant::now());
+        for count in 1..=10 {
+            live.registry.notify_change();
+            let dropped = timeout(SETTLE / 2, told.next(None)).await;
+            assert!(dropped.is_err(), "it is told later");
+            live.registry.notify_change();
+            assert!(told.next(None).await);
+            assert_eq!(began.elapsed(), count * INTERVAL_MIN);
+        }
+        assert!(!told.next(Some(Instant::now())).await, "only the time has come");
+        assert_eq!(began.elapsed(), 11 * INTERVAL_MIN);
+    }
+}

@@ -1,0 +1,52 @@
+//! The copies of what the locked fields of a server say, to be read without a lock.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{BEHIND, EJECTED, FAILING, HAS_FAILURES, SUSPENDED, Server, UNFIT};
+use crate::pool::ejection::Ejection;
+use crate::pool::health::CheckRecord;
+
+impl Server {
+    pub(super) fn publish_checks(&self, checks: &CheckRecord) {
+        let state = checks.rise_fall.state() as u8;
+        let changes = [
+            self.check_state.swap(state, Relaxed) != state,
+            self.store_flag(FAILING, checks.rise_fall.is_failing()),
+            self.store_flag(UNFIT, checks.rise_fall.is_unfit()),
+            self.store_flag(BEHIND, checks.rise_fall.is_behind()),
+            self.store_flag(SUSPENDED, checks.rise_fall.is_suspended()),
+        ];
+        // Once, when all is stored: a server that is down for its lag is not seen as one that is down.
+        if changes.contains(&true) {
+            self.subscribers.notify();
+        }
+    }
+
+    pub(super) fn publish_ejection(&self, ejection: &Ejection) {
+        self.set_flag(HAS_FAILURES, !ejection.is_clean());
+        self.set_flag(EJECTED, ejection.is_ejected());
+        if ejection.is_ejected() {
+            self.subscribers.notify(); // the time of the trial may have changed
+        }
+    }
+
+    pub(super) fn has(&self, flag: u16) -> bool {
+        self.flags.load(Relaxed) & flag != 0
+    }
+
+    pub(super) fn set_flag(&self, flag: u16, value: bool) {
+        if self.store_flag(flag, value) && flag != HAS_FAILURES {
+            self.subscribers.notify();
+        }
+    }
+
+    /// Returns whether that has changed it.
+    fn store_flag(&self, flag: u16, value: bool) -> bool {
+        let before = if value {
+            self.flags.fetch_or(flag, Relaxed)
+        } else {
+            self.flags.fetch_and(!flag, Relaxed)
+        };
+        (before & flag != 0) != value
+    }
+}

@@ -1,0 +1,173 @@
+//! The servers that should have no sessions, and the pools that should have none on their fallback, whether they have some
+//! or not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use tokio::time::Instant;
+
+use super::{Cause, Group, Severing};
+use crate::account::Ending;
+use crate::live::{Live, LivePool};
+use crate::plan::Sever;
+use crate::pool::{AdminState, CheckState, Member, Overrides, Server};
+
+/// Whose sessions are to be closed if there are any.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    by_group: HashMap<Group, Suspect>,
+    /// When time alone may change any of this.
+    change_at: Option<Instant>,
+}
+
+/// A group that should have no sessions.
+#[derive(Debug)]
+struct Suspect {
+    cause: Cause,
+    sessions: SessionsOf,
+}
+
+/// How to tell whether a group has sessions. Keeps nothing alive: a server that returns while something holds it keeps its
+/// state.
+#[derive(Debug)]
+enum SessionsOf {
+    Server(Weak<Server>),
+    FallbackOf(Weak<LivePool>),
+    /// They were being closed when their server was removed: as long as that goes on.
+    Remaining,
+}
+
+impl Suspects {
+    /// Looks at all servers of pools that close sessions. A server that a reload has removed keeps its cause, unless an
+    /// operator drains it or ends its drain. An operator's drain has precedence over the other causes.
+    pub(super) fn find(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> Self {
+        let mut suspects = Self::default();
+        for (group, severing) in severings {
+            if severing.cause.ending != Ending::ServerDrained {
+                suspects.add(group.clone(), severing.cause, SessionsOf::Remaining);
+            }
+        }
+        let has_remaining = !suspects.is_empty();
+        for pool in live.in_force().pools.iter() {
+            // Most pools close none.
+            if pool.plan().severing.is_on() || has_remaining {
+                suspects.add_pool(pool, now);
+            }
+        }
+        for server in live.overridden() {
+            if let Some(cause) = drain(&server.overrides()) {
+                suspects.add_server(&server, cause);
+            }
+        }
+        suspects
+    }
+
+    fn add_pool(&mut self, pool: &Arc<LivePool>, now: Instant) {
+        if let Some(cause) = departure(pool) {
+            let departed = pool.dynamic().departed();
+            departed.iter().for_each(|server| self.add_server(server, cause));
+        }
+        let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
+        self.by_group.remove(&on_fallback);
+        if let Some(cause) = recovery(pool, now) {
+            self.add(on_fallback, cause, SessionsOf::FallbackOf(Arc::downgrade(pool)));
+        }
+        for server in pool.servers().iter() {
+            self.by_group.remove(&Group::Server(server.id()));
+            if let Some(cause) = cause(pool, server, now) {
+                self.add_server(server, cause);
+            }
+        }
+        self.change_at = self.change_at.into_iter().chain(pool.changes_at(now)).min();
+    }
+
+    fn add_server(&mut self, server: &Arc<Server>, cause: Cause) {
+        let sessions = SessionsOf::Server(Arc::downgrade(server));
+        self.add(Group::Server(server.id()), cause, sessions);
+    }
+
+    fn add(&mut self, group: Group, cause: Cause, sessions: SessionsOf) {
+        self.by_group.insert(group, Suspect { cause, sessions });
+    }
+
+    /// Those that have sessions. `severings`: the sessions that are being closed.
+    pub(super) fn with_sessions(&mut self, severings: &HashMap<Group, Severing>) -> HashMap<Group, Cause> {
+        let mut wanted = HashMap::new();
+        self.by_group.retain(|group, suspect| {
+            let has_sessions = match &suspect.sessions {
+                SessionsOf::Server(server) => server.upgrade().map(|server| server.live() > 0),
+                SessionsOf::FallbackOf(pool) => pool.upgrade().map(|pool| pool.has_fallback_sessions()),
+                SessionsOf::Remaining => severings.contains_key(group).then_some(true),
+            };
+            if has_sessions == Some(true) {
+                wanted.insert(group.clone(), suspect.cause);
+            }
+            has_sessions.is_some()
+        });
+        wanted
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_group.is_empty()
+    }
+
+    /// When they may be others without a change of anything; `None`: never.
+    pub(super) fn change_at(&self) -> Option<Instant> {
+        self.change_at
+    }
+}
+
+fn drain(overrides: &Overrides) -> Option<Cause> {
+    overrides.close_over.map(|over| Cause {
+        ending: Ending::ServerDrained,
+        over,
+    })
+}
+
+/// Why sessions of servers that have left this pool are to be closed.
+fn departure(pool: &LivePool) -> Option<Cause> {
+    let severing = pool.plan().severing;
+    (severing.on_leave == Sever::Close).then_some(Cause {
+        ending: Ending::ServerDrained,
+        over: severing.close_over,
+    })
+}
+
+/// Why sessions on the fallback of a pool are to be closed, if there are any: the pool is usable again.
+fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
+    let severing = pool.plan().severing;
+    let may_have_some = || pool.plan().fallback.is_some() || pool.has_fallback_sessions();
+    let is_back = || may_have_some() && pool.is_usable(now) && !pool.is_on_stand_in(now);
+    (severing.on_recover == Sever::Close && is_back()).then_some(Cause {
+        ending: Ending::FailedBack,
+        over: severing.close_over,
+    })
+}
+
+/// Why sessions of a server of a pool are to be closed, if there are any.
+pub(super) fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
+    let severing = pool.plan().severing;
+    let over = severing.close_over;
+    let on_down = if server.is_behind() {
+        severing.on_lag
+    } else {
+        severing.on_down
+    };
+    let is_held = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
+    let is_down = || {
+        (server.check_state() == CheckState::Down || is_held())
+            && !pool.uses_in_panic(server, now)
+            && !server.is_stand_in()
+    };
+    if on_down == Sever::Close && is_down() {
+        return Some(Cause {
+            ending: Ending::ServerDown,
+            over,
+        });
+    }
+    let is_worse = || pool.best_tier(now).is_some_and(|best| server.priority() > best);
+    (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
+        ending: Ending::FailedBack,
+        over,
+    })
+}
