@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 import { known } from "./state.js";
-import { follow, get, hasToken, resume, setToken } from "./source.js";
+import { follow, get, hasToken, pause, resume, setToken } from "./source.js";
 import { reloadError, showOverview } from "./overview.js";
 import { showFlow } from "./flow.js";
 import { showCharts } from "./charts.js";
@@ -13,8 +13,10 @@ import { reloadConfiguration, setCanWrite } from "./actions.js";
 /** The page is drawn at most so often. */
 const DRAW_INTERVAL_MS = 250;
 
-/** How often the sessions are read while their table can be seen. */
+/** How often the sessions are read while their table can be seen, and how much later for each of them: to find those that come
+ * first, the process looks at all. */
 const SESSIONS_INTERVAL_MS = 5000;
+const INTERVAL_PER_SESSION_MS = 0.2;
 
 let drawing = false;
 
@@ -47,9 +49,14 @@ function watchSections() {
   document.querySelectorAll("section").forEach((section) => observer.observe(section));
   document.addEventListener("visibilitychange", draw);
   addEventListener("resize", draw);
-  setInterval(() => {
-    if (isSeen.get("sessions") && !document.hidden && !byId("sessions").contains(document.activeElement)) readSessions();
-  }, SESSIONS_INTERVAL_MS);
+  pollSessions();
+}
+
+async function pollSessions() {
+  for (;;) {
+    await pause(Math.max(SESSIONS_INTERVAL_MS, INTERVAL_PER_SESSION_MS * (known.state?.totals.sessions ?? 0)));
+    if (isSeen.get("sessions") && !document.hidden && !byId("sessions").contains(document.activeElement)) await readSessions();
+  }
 }
 
 const WORDS = {

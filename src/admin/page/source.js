@@ -36,7 +36,7 @@ export async function send(method, path, body) {
   return (await request(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })).json();
 }
 
-const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
+export const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
 
 /** How long nothing may come before a connection counts as lost. */
 const SILENCE_MAX_MS = 5000;
