@@ -8,6 +8,9 @@ const SAMPLES_MIN = 120;
 
 const HEIGHT = 100;
 
+/** So much higher than its peak is a chart: a line at its upper edge would look as if it was cut. */
+const HEADROOM = 1.15;
+
 const rate = (value) => `${bytes(value)}/s`;
 const perSecond = (value) => `${count(value)}/s`;
 
@@ -67,7 +70,7 @@ function figure({ title, lines, format }, source) {
     return { label: name ? `${name}: ` : "", values, last: values.findLast((value) => value !== null) };
   });
   const highest = Math.max(...drawn.flatMap(({ values }) => values.map((value) => value ?? 0)), 0);
-  const top = highest > 0 ? highest : 1;
+  const top = highest > 0 ? highest * HEADROOM : 1;
   const now = drawn.map(({ label, last }, index) => {
     const key = drawn.length > 1 ? element("span", { class: `key k${index}` }) : null;
     return element("span", {}, key, label, element("b", {}, last === undefined ? "–" : format(last)));

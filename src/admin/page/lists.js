@@ -1,12 +1,15 @@
 // The tables of servers, sessions and endings.
 
 import { byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
-import { SERVER_STATES, allServers, known, serverState } from "./state.js";
+import { SERVER_STATES, allServers, known, serverState, urgency } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
 
 const badge = ({ word, sign, kind }) => element("span", { class: `badge ${kind}` }, `${sign} ${word}`);
+
+/** The column that servers are sorted by until another is chosen: those that need attention come first. */
+const STATE = 2;
 
 let servers;
 
@@ -23,14 +26,14 @@ export function setUpServers() {
       ),
     },
     { title: "Address", word: true, value: ({ server }) => server.address },
-    { title: "State", word: true, value: ({ server }) => serverState(server).word, cell: ({ server }) => badge(serverState(server)) },
+    { title: "State", word: true, value: ({ server }) => urgency(serverState(server)), cell: ({ server }) => badge(serverState(server)) },
     { title: "For", word: true, value: ({ server }) => Date.now() - Date.parse(server.since), cell: ({ server }) => since(server.since) },
     { title: "Sessions", number: true, value: ({ server }) => server.sessions, cell: ({ server }) => count(server.sessions) },
     { title: "So far", number: true, value: ({ server }) => server.sessions_so_far, cell: ({ server }) => count(server.sessions_so_far) },
     { title: "Weight", number: true, value: ({ server }) => server.weight },
     { title: "Priority", number: true, value: ({ server }) => server.priority },
     { title: "Last check", long: true, value: ({ server }) => server.reason ?? "", cell: ({ server }) => server.reason ?? "–" },
-  ]);
+  ], { sort: STATE });
   show(byId("server-state"), element("option", { value: "" }, "any"), SERVER_STATES.map((word) => element("option", { value: word }, word)));
   for (const id of ["server-filter", "server-state"]) byId(id).addEventListener("input", showServers);
 }

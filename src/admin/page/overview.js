@@ -18,7 +18,7 @@ export function showOverview() {
     tile("New sessions", `${count(latest("opened"))}/s`),
     tile("From clients", `${bytes(latest("bytes_up"))}/s`),
     tile("From servers", `${bytes(latest("bytes_down"))}/s`),
-    tile("Servers up", `${count(totals.servers_up)} of ${count(totals.servers)}`, null, totals.servers_up < totals.servers ? "warn" : ""),
+    tile("Servers up", [count(totals.servers_up), element("span", {}, ` of ${count(totals.servers)}`)], null, totals.servers_up < totals.servers ? "warn" : ""),
     tile("Connect p99", p99 === undefined ? "–" : duration(p99 / 1000)),
     tile("Up for", duration(state.uptime), `since ${localTime(state.started)}`),
     tile("Config in force", since(state.in_force_since), reloadNote(reload), reload && !reload.done ? "bad" : ""),

@@ -108,6 +108,9 @@ export const SERVER_STATES = [
   "up", "down", "unchecked", "check refused", "ejected", "full", "draining", "awaiting failback", "disabled",
 ];
 
+/** The lower, the sooner somebody should look at a server in this state; equal for the same word only. */
+export const urgency = ({ word, kind }) => ["bad", "warn", "unknown", "good"].indexOf(kind) * 10 + SERVER_STATES.indexOf(word);
+
 /** All servers, each with its pool. */
 export function allServers() {
   return (known.state?.pools ?? []).flatMap((pool) => pool.servers.map((server) => ({ pool, server })));
