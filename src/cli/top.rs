@@ -236,3 +236,36 @@ fn read_keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     })?;
     Ok(receiver)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::RawTerminal;
+
+    const IN_TERMINAL: &str = "ACEQUIA_TEST_IN_TERMINAL";
+
+    /// Runs itself in a terminal, and panics there.
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        if std::env::var_os(IN_TERMINAL).is_some() {
+            let _screen = RawTerminal::open().unwrap();
+            panic!("on purpose");
+        }
+        let program = std::env::current_exe().unwrap();
+        let test = "cli::top::tests::a_panic_leaves_the_terminal_as_it_was --exact --nocapture";
+        let mut terminal = Command::new("script");
+        terminal
+            .arg("-qec")
+            .arg(format!("'{}' {test}; stty -a", program.display()));
+        terminal.arg("/dev/null").env(IN_TERMINAL, "1").stdin(Stdio::null());
+        let output = terminal.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part:?}: {text}"));
+        let [enters, leaves] = ["\u{1b}[?1049h", "\u{1b}[?1049l"].map(at);
+        assert!(enters < leaves && leaves < at("on purpose"), "{text}");
+        for mode in ["icanon", "echo", "isig", "icrnl", "opost"] {
+            assert!(text.split_whitespace().any(|word| word == mode), "{mode}: {text}");
+        }
+    }
+}

@@ -77,6 +77,7 @@ impl CellValue<'_> {
             Self::ByteRate(bytes) => format!("{}/s", size(*bytes)),
             Self::Duration(time) => duration(*time),
             Self::RoundTrip(None) => "-".to_owned(),
+            Self::RoundTrip(Some(us @ ..1000)) => format!("{us}µs"),
             Self::RoundTrip(Some(us)) => format!("{:.1}ms", f64::from(*us) / 1000.0),
         }
     }

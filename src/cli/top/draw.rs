@@ -209,9 +209,9 @@ fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) {
 const HELP: &str = "\
 Tab        servers, or sessions
 ↑ ↓ PgUp PgDn Home End   select
-/          filter; words are looked for in every name and address;
-           of sessions also pool=NAME, server=NAME, min_bytes=N, …
-           as for `acequia sessions --filter`
+/          filter by words in names and addresses; sessions
+           also by pool=NAME, server=NAME, min_bytes=N, …,
+           as `acequia sessions --filter`
 Esc        no filter
 < >        sort by another column
 r          reverse the order

@@ -155,6 +155,31 @@ fn is_zombie(pid: Pid) -> bool {
 }
 
 #[test]
+fn without_servers_and_sessions_every_key_is_harmless() {
+    let proxy = Proxy::start(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"",
+    );
+    for (width, height) in [(80, 24), (200, 50)] {
+        let tmux = top(&proxy, width, height, &[("NO_COLOR", "1")]);
+        tmux.wait_for("servers 0 of 0 up");
+        for table in ["Servers 0", "Sessions 0"] {
+            tmux.wait_for(table);
+            tmux.press(&[
+                "d", "e", "x", "k", "Enter", "Up", "Down", "PPage", "NPage", "Home", "End", "<", "r",
+            ]);
+            tmux.press(&["/", "a", "Enter", "Escape", "?"]);
+            let help = tmux.wait_for("q Ctrl-C   quit");
+            let lines: Vec<_> = help.lines().filter(|line| line.contains('│')).collect();
+            assert_eq!(lines.len(), 13, "no line of the help is broken: {help}");
+            tmux.press(&["?", "Tab"]);
+        }
+        tmux.press(&["q"]);
+        assert_restored(&tmux, 0);
+    }
+}
+
+#[test]
 fn it_works_through_the_admin_port_and_needs_the_token_to_act() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = Proxy::start(&config(&[&a, &b], "bind = \"127.0.0.1:0\""));
