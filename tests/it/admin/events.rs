@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::{TryRecvError, channel};
 
 use serde_json::Value;
 
 use crate::support::PATIENCE;
-use crate::support::api::{config, request, start, tcp};
+use crate::support::api::{config, request, start, tcp, unix};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::hello::Hello;
@@ -28,11 +29,16 @@ impl Events {
 
     /// The next event of this name.
     fn next(&mut self, name: &str) -> Value {
-        let expected = format!("event: {name}");
+        while self.next_name() != name {}
+        let data = self.line();
+        serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()
+    }
+
+    /// The name of the next event. Its data was not read then.
+    fn next_name(&mut self) -> String {
         loop {
-            if self.line().trim_end() == expected {
-                let data = self.line();
-                return serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            if let Some(name) = self.line().strip_prefix("event: ") {
+                return name.trim_end().to_owned();
             }
         }
     }
@@ -62,6 +68,7 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
     let mut events = Events::open(&proxy);
     let state = events.next("state");
     assert_eq!(state["pools"][0]["servers"][0]["name"], "big");
+    events.next("state"); // the first look of a process has nothing to compare with
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
     let mut client = Client::connect(proxy.at("https"));
     client.send(&hello).read(hello.len());
@@ -127,6 +134,39 @@ fn the_history_counts_sessions_bytes_and_endings() {
     for ending in history()["endings"].as_array().unwrap() {
         assert_eq!(ending["hour"], ending["start"]);
     }
+}
+
+#[test]
+fn however_much_changes_a_second_brings_one_sample_and_at_most_one_event_of_changes() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut events = Events::open(&proxy);
+    events.next("state");
+    events.next("sample");
+    std::thread::scope(|all| {
+        let (end, ended) = channel::<()>();
+        let (proxy, reached) = (&proxy, proxy.at("https"));
+        all.spawn(move || {
+            // Sessions begin and end, and a server changes, all the time.
+            for usage in ["disabled", "enabled"].into_iter().cycle() {
+                drop(Client::connect(reached));
+                let body = format!("{{\"use\":\"{usage}\"}}");
+                assert_eq!(unix(proxy, "POST", "/api/v1/servers/shop/big", &body).0, 200);
+                if ended.try_recv() != Err(TryRecvError::Empty) {
+                    return;
+                }
+            }
+        });
+        let mut names: Vec<String> = Vec::new();
+        // Changes are told less often while the machine is busy.
+        while names.iter().filter(|name| *name == "sample").count() < 4 || !names.contains(&"changes".to_owned()) {
+            names.push(events.next_name());
+        }
+        drop(end);
+        let is_of_changes = |name: &String| name == "changes" || name == "state";
+        let follow = names.windows(2).any(|two| two.iter().all(is_of_changes));
+        assert!(!follow, "{names:?}");
+    });
 }
 
 #[test]

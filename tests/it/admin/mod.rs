@@ -13,3 +13,4 @@ mod tls;
 mod events;
 mod page;
 mod page_hostile;
+mod page_acts;

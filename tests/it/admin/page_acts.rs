@@ -1,0 +1,226 @@
+//! The page acts: it asks once, says what it will do, and shows the answer. It sorts, pages, and shows a dead server soon.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use super::api::{TOKEN, token};
+use super::page::{enter, open, text};
+use crate::support::api::{request, start, tcp};
+use crate::support::browser::Browser;
+use crate::support::client::{Client, served_client};
+use crate::support::process::Port;
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, list};
+use crate::support::{eventually, wait_for};
+
+/// A button of the dialog that is open.
+fn button(label: &str) -> String {
+    format!("[...document.querySelectorAll('dialog[open] button')].find((one) => one.innerText === {label:?})")
+}
+
+/// Chooses an act in the dialog that is open, and checks that it asks with these words and has done nothing so far.
+fn choose(browser: &mut Browser, label: &str, words: &str) {
+    browser.eventually(&format!("{} !== undefined", button(label)));
+    browser.evaluate(&format!("{}.click()", button(label)));
+    let question = wait_for(words, || {
+        Some(text(browser, "#question")).filter(|question| question.contains(words))
+    });
+    assert!(!question.contains("Done."), "{label}: {question}");
+}
+
+/// Says yes, waits until the answer is shown, and closes the question; returns what it said.
+fn confirm(browser: &mut Browser) -> String {
+    browser.evaluate("document.querySelector('#question button.danger').click()");
+    let answered = wait_for("an answer", || {
+        Some(text(browser, "#question")).filter(|text| text.contains("Done.") || text.contains("Not done."))
+    });
+    browser.evaluate("document.getElementById('question').close()");
+    answered
+}
+
+fn open_server(browser: &mut Browser, key: &str) {
+    let row = format!("document.querySelector('#server-table [data-key={key:?}]')");
+    browser.eventually(&format!("{row} !== null"));
+    browser.evaluate(&format!("{row}.click()"));
+}
+
+#[test]
+fn every_act_asks_once_says_what_it_does_and_shows_the_answer() {
+    let (_folder, line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], &line);
+    let of_api = |path: &str| -> Value { serde_json::from_str(&tcp(&proxy, "GET", path, &[], "").1).unwrap() };
+    let server = |key: &str| of_api("/api/v1/servers/shop/big")[key].clone();
+    let mut browser = open(&proxy);
+    enter(&mut browser, TOKEN);
+    for (label, words, usage) in [
+        (
+            "Disable",
+            "shop/big gets no new sessions and is no longer checked.",
+            "disabled",
+        ),
+        ("Enable", "shop/big gets new sessions again.", "enabled"),
+    ] {
+        let before = server("use");
+        open_server(&mut browser, "shop/big");
+        choose(&mut browser, label, words);
+        assert_eq!(server("use"), before, "it has only asked");
+        let answer = confirm(&mut browser);
+        assert!(answer.contains(&format!("\"use\":{usage:?}")), "{answer}");
+        assert_eq!(server("use"), usage);
+    }
+    open_server(&mut browser, "shop/big");
+    browser.eventually("document.querySelector('#detail[open] input[type=number]') !== null");
+    browser.evaluate("document.querySelector('#detail[open] input[type=number]').value = 7");
+    choose(&mut browser, "Set weight", "shop/big gets weight 7 instead of 1.");
+    assert!(confirm(&mut browser).contains("\"weight\":7"));
+    assert_eq!(server("weight"), 7);
+
+    let mut client = Client::connect(proxy.at("https"));
+    browser.evaluate("document.getElementById('sessions').scrollIntoView()");
+    browser.eventually("document.querySelector('#session-table button.danger') !== null");
+    browser.evaluate("document.querySelector('#session-table button.danger').click()");
+    browser.eventually("document.querySelector('#question').innerText.includes('is reset on both sides')");
+    assert_eq!(of_api("/api/v1/sessions")["total"], 1);
+    assert!(confirm(&mut browser).contains("Done."));
+    client.must_be_reset();
+    acts_on_the_process(&mut browser, &proxy);
+    assert_eq!(browser.complaints(), Vec::<Value>::new());
+}
+
+/// Denies a network, and reloads.
+fn acts_on_the_process(browser: &mut Browser, proxy: &Proxy) {
+    browser.evaluate("document.getElementById('l:https').click()");
+    choose(browser, "Deny a network in fair", "New sessions from it are refused");
+    browser.evaluate(
+        "[...document.querySelectorAll('#question input')].forEach((one, at) => { one.value = ['198.51.100.0/24', '10m'][at]; })",
+    );
+    let answer = confirm(browser);
+    assert!(answer.contains("198.51.100.0/24"), "{answer}");
+    let edits = tcp(proxy, "GET", "/api/v1/guards/fair", &[], "").1;
+    assert!(edits.contains("198.51.100.0/24"), "{edits}");
+    let file = proxy.folder().join("acequia.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("name = \"small\"", "name = \"tiny\"")).unwrap();
+    browser.evaluate("document.getElementById('reload').click()");
+    browser.eventually("document.querySelector('#question').innerText.includes('The file is read and checked.')");
+    let pool = || tcp(proxy, "GET", "/api/v1/state", &[], "").1;
+    assert!(pool().contains("\"small\""), "it has only asked");
+    assert!(confirm(browser).contains("Done."));
+    assert!(pool().contains("\"tiny\""));
+    browser.eventually("document.querySelector('#server-table').innerText.includes('shop/tiny')");
+}
+
+#[test]
+fn sessions_are_sorted_and_paged() {
+    const SESSIONS: usize = 60; // ten more than a page has
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.plain]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p]\nservers = [{}]",
+        list(&[&server])
+    ));
+    let mut clients: Vec<_> = (0..SESSIONS).map(|_| served_client(proxy.at("plain"))).collect();
+    let bulk = vec![7; 100_000];
+    clients[33].send(&bulk).read(bulk.len());
+    let most = clients[33].0.local_addr().unwrap().to_string();
+    let mut browser = open(&proxy);
+    browser.evaluate("document.getElementById('sessions').scrollIntoView()");
+    let first = format!("document.querySelector('#session-table tbody tr')?.innerText.includes({most:?})");
+    browser.eventually(&first);
+    assert!(text(&mut browser, "#session-pages").contains("1 to 50 of 60"));
+    let rows = "document.querySelectorAll('#session-table tbody tr').length";
+    assert_eq!(browser.evaluate(rows), 50);
+    let click = |browser: &mut Browser, place: &str, label: &str| {
+        browser.evaluate(&format!(
+            "[...document.querySelectorAll('{place} button')].find((one) => one.innerText.startsWith({label:?})).click()"
+        ));
+    };
+    click(&mut browser, "#session-pages", "Next");
+    assert_eq!(browser.evaluate(rows), 10);
+    assert!(text(&mut browser, "#session-pages").contains("51 to 60 of 60"));
+    click(&mut browser, "#session-table th", "From client");
+    let last = format!("[...document.querySelectorAll('#session-table tbody tr')].at(-1).innerText.includes({most:?})");
+    assert_eq!(browser.evaluate(&last), true, "the fewest bytes come first");
+    click(&mut browser, "#session-table th", "Session");
+    let sorted = "document.querySelector('#session-table th[aria-sort]').innerText";
+    assert!(browser.evaluate(sorted).as_str().unwrap().starts_with("Session"));
+    click(&mut browser, "#session-pages", "Previous");
+    let ids = browser
+        .evaluate("[...document.querySelectorAll('#session-table tbody td:first-child')].map((one) => +one.innerText)");
+    let ids: Vec<_> = ids.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    assert!(ids.len() == 50 && ids.is_sorted_by(|a, b| a > b), "{ids:?}");
+    assert_eq!(browser.complaints(), Vec::<Value>::new());
+}
+
+/// The best of three servers counts: what else the machine does may delay the browser, but not always.
+#[test]
+fn a_server_that_is_killed_is_red_within_two_seconds() {
+    // Nobody else gets the port of one that is killed.
+    let ports = [(); 4].map(|()| Port::keep());
+    let servers = ports
+        .each_ref()
+        .map(|port| Server::echo_on(Port::keep_again(port.address).listen()));
+    let proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.plain]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p]\nservers = [{}]\nhealth = {{ check = \"tcp\", interval = \"50ms\", rise = 1, fall = 1 }}",
+        list(&servers.each_ref())
+    ));
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelectorAll('#server-table .good').length === 4");
+    browser.evaluate("document.getElementById('servers').scrollIntoView()");
+    // The page itself notes when each of them has become red.
+    browser.evaluate(
+        "{ globalThis.red = []; \
+         new MutationObserver(() => { \
+           while (document.querySelectorAll('#server-table .bad').length > red.length) red.push(Date.now()); \
+         }).observe(document.getElementById('server-table'), { childList: true, subtree: true }); }",
+    );
+    let mut delays = Vec::new();
+    for (index, server) in servers.into_iter().take(3).enumerate() {
+        let killed = browser.evaluate("Date.now()").as_f64().unwrap();
+        drop(server);
+        browser.eventually(&format!("red.length === {}", index + 1));
+        delays.push(browser.evaluate(&format!("red[{index}]")).as_f64().unwrap() - killed);
+    }
+    assert!(delays.iter().any(|delay| *delay <= 2000.0), "{delays:?} ms");
+    eventually("the API says the same", || {
+        let state = tcp(&proxy, "GET", "/api/v1/state", &[], "").1;
+        state.matches("\"health\":\"down\"").count() == 3
+    });
+    assert_eq!(browser.complaints(), Vec::<Value>::new());
+}
+
+#[test]
+fn the_page_and_its_files_forbid_what_they_do_not_need() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.svg", "image/svg+xml"),
+    ] {
+        let mut stream = TcpStream::connect(proxy.admin()).unwrap();
+        let close = "Connection: close";
+        stream.write_all(request("GET", path, &[close], "").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let head = answer.split_once("\r\n\r\n").unwrap().0;
+        let mut headers: Vec<_> = head.lines().skip(1).collect();
+        headers.retain(|line| !line.starts_with("date: ") && !line.starts_with("content-length: "));
+        headers.sort_unstable();
+        let expected = [
+            "cache-control: no-cache",
+            "connection: close",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+             connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            &format!("content-type: {kind}"),
+            "referrer-policy: no-referrer",
+            "x-content-type-options: nosniff",
+        ];
+        assert_eq!(headers, expected, "{path}");
+    }
+}
