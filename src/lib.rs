@@ -46,8 +46,8 @@
 //! servers were primaries, and which were listed or added by hand. [`acme`] orders certificates and renews them; its
 //! requests, and those of the commands, go through [`http_client`]. [`history`] samples the counters every second.
 //! [`remote`] follows the configuration that a fleet shares in a store, requests reloads, and writes back what came
-//! of them; it and [`discover`] read [`etcd`], with a [`back_off`] after failures. [`admin`] shows the state, also
-//! as a page, and changes it on request. [`app`] binds and starts all this, handles signals, and alone may use
+//! of them; it and [`discover`] read [`etcd`], with a [`back_off`] after failures. Engines of Docker, which have servers
+//! and clones, are asked in `docker`. [`admin`] shows the state, also as a page, and changes it on request. [`app`] binds and starts all this, handles signals, and alone may use
 //! everything; [`cli`] is the command line.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the
@@ -83,6 +83,7 @@ pub mod capacity;
 pub mod tls;
 pub mod http_client;
 pub mod etcd;
+pub(crate) mod docker;
 pub mod acme;
 pub mod proxy_protocol;
 pub mod listen;

@@ -31,7 +31,7 @@ use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, Thresholds};
 use crate::redirect::Redirect;
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
-use crate::scale::ScalePlan;
+use crate::scale::{CloneSource, ScalePlan};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
@@ -296,6 +296,13 @@ impl PoolPlan {
     pub fn lister(&self) -> Option<Lister> {
         let source = self.discover.as_ref().map(|_| Lister::Source);
         source.or_else(|| self.scale.as_ref().map(|_| Lister::Clones))
+    }
+
+    /// Whether its clones are containers.
+    #[must_use]
+    pub fn has_containers(&self) -> bool {
+        let is_container = |scale: &Arc<ScalePlan>| matches!(scale.source, CloneSource::Docker(_));
+        self.scale.as_ref().is_some_and(is_container)
     }
 
     /// Whether this is the host name of an entry, as configured.

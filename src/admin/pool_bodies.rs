@@ -94,8 +94,10 @@ pub struct CloneBody {
     pub since: String,
     /// Its address; absent: it has none yet.
     pub address: Option<String>,
-    /// Its process; absent: there is none at present, or a hook has started it.
+    /// Its process; absent: there is none at present, or it is not ours.
     pub pid: Option<u32>,
+    /// The name of its container; absent: there is none at present, or it is none.
+    pub container: Option<String>,
     /// How often it was started again.
     pub restarts: u32,
     /// Why, the last time.

@@ -98,6 +98,7 @@ fn clone_body(clone: &CloneStatus) -> CloneBody {
         since: rfc3339(clone.since),
         address: clone.address.as_deref().map(str::to_owned),
         pid: clone.pid,
+        container: clone.container.as_deref().map(str::to_owned),
         restarts: clone.restarts,
         reason: clone.reason.as_deref().map(str::to_owned),
     }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::CloneContext;
+use super::clone_name::CloneName;
 use super::instance::{Instance, KILL_AFTER, Launch};
 use crate::addr::ServerAddr;
 use crate::live::LivePool;
@@ -52,6 +53,7 @@ impl StatusCell {
                 since: SystemTime::now(),
                 address: None,
                 pid: None,
+                container: None,
                 restarts: 0,
                 reason: None,
             }),
@@ -96,8 +98,7 @@ impl StatusCell {
 /// One clone.
 pub(super) struct CloneTask {
     pub(super) context: Arc<CloneContext>,
-    pub(super) pool: Arc<str>,
-    pub(super) name: Arc<str>,
+    pub(super) name: CloneName,
     pub(super) status: Arc<StatusCell>,
     /// Cancelled when it shall leave its pool.
     pub(super) leave: CancellationToken,
@@ -135,7 +136,7 @@ impl CloneTask {
                 None => break,
                 Some(Err(reason)) => {
                     let pause = back_off(&mut failures);
-                    tracing::warn!(pool = %self.pool, clone = %self.name, reason, ?pause, "a clone cannot be started");
+                    tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, ?pause, "a clone cannot be started");
                     (pause, reason)
                 }
                 Some(Ok(mut instance)) => {
@@ -151,7 +152,7 @@ impl CloneTask {
                 }
             };
             self.status.set(CloneState::Waiting, |status| {
-                (status.pid, status.address) = (None, None);
+                (status.pid, status.container, status.address) = (None, None, None);
                 status.restarts += 1;
                 status.reason = Some(reason.into());
             });
@@ -161,7 +162,7 @@ impl CloneTask {
 
     /// Takes what is configured now.
     fn follow_plan(&mut self) -> Option<Arc<LivePool>> {
-        let pool = self.context.live.in_force().pool(&self.pool).map(Arc::clone)?;
+        let pool = self.context.live.in_force().pool(&self.name.pool).map(Arc::clone)?;
         if let Some(plan) = &pool.plan().scale {
             self.plan = Arc::clone(plan);
         }
@@ -170,22 +171,26 @@ impl CloneTask {
 
     /// Starts it, and waits for its first good check. `None`: it shall leave.
     async fn start(&mut self) -> Option<Result<Instance, String>> {
-        let limit = self.plan.start_timeout;
-        let began = Instant::now();
         let launch = Launch {
-            pool: &self.pool,
             name: &self.name,
             keeper: &self.context.keeper,
             ports: &self.context.ports,
+            containers: &self.context.containers,
             ending: &self.context.ending,
         };
+        let prepared = self.leave.run_until_cancelled(launch.prepare(&self.plan.source)).await;
+        if let Err(reason) = prepared? {
+            return Some(Err(reason));
+        }
+        let (limit, began) = (self.plan.start_timeout, Instant::now());
         let mut instance = match launch.start(&self.plan.source, limit).await {
             Ok(instance) => instance,
             Err(reason) => return Some(Err(reason)),
         };
         let (address, pid) = (instance.address, instance.pid);
+        let container = instance.container().map(Into::into);
         self.status.set(CloneState::Starting, |status| {
-            (status.address, status.pid) = (Some(address.to_string().into()), pid);
+            (status.address, status.pid, status.container) = (Some(address.to_string().into()), pid, container);
         });
         // Cancel safe, all of them: a check that is dropped closes its connection.
         let failed = tokio::select! {
@@ -204,8 +209,8 @@ impl CloneTask {
     async fn first_good_check(&self, address: ServerAddr) {
         loop {
             let in_force = self.context.live.in_force();
-            let plan = in_force.pool(&self.pool).map(|pool| Arc::clone(pool.plan()));
-            let tls = in_force.tls.pools.get(&self.pool).cloned();
+            let plan = in_force.pool(&self.name.pool).map(|pool| Arc::clone(pool.plan()));
+            let tls = in_force.tls.pools.get(&self.name.pool).cloned();
             drop(in_force);
             if let Some(plan) = plan
                 && self.context.checks.passes(&plan, &self.spec(address), tls).await
@@ -218,8 +223,8 @@ impl CloneTask {
 
     fn spec(&self, address: ServerAddr) -> ServerSpec {
         ServerSpec {
-            label: Arc::clone(&self.name),
-            identity: Arc::clone(&self.name),
+            label: Arc::clone(&self.name.clone),
+            identity: Arc::clone(&self.name.clone),
             address,
             resolved_from: None,
         }
@@ -227,8 +232,9 @@ impl CloneTask {
 
     /// Makes it a server of its pool.
     fn join(&self, instance: &Instance, took: Duration) {
-        let (address, pid) = (instance.address.to_string(), instance.pid);
-        tracing::info!(pool = %self.pool, clone = %self.name, address, pid, ?took, "a clone has started");
+        let CloneName { pool, clone } = &self.name;
+        let (address, pid, container) = (instance.address.to_string(), instance.pid, instance.container());
+        tracing::info!(%pool, %clone, address, pid, container, ?took, "a clone has started");
         self.status.set(CloneState::Running, |_| ());
     }
 
@@ -254,7 +260,7 @@ impl CloneTask {
                 continue;
             }
             let since = *down_since.get_or_insert_with(Instant::now);
-            let pool = self.context.live.in_force().pool(&self.pool).map(Arc::clone);
+            let pool = self.context.live.in_force().pool(&self.name.pool).map(Arc::clone);
             let plan = pool.and_then(|pool| pool.plan().scale.clone());
             if since.elapsed() >= plan.map_or(self.plan.replace_after, |plan| plan.replace_after) {
                 return;
@@ -270,7 +276,7 @@ impl CloneTask {
         failures: &mut u32,
     ) -> Option<(Duration, String)> {
         self.follow_plan();
-        let (pool, clone) = (Arc::clone(&self.pool), Arc::clone(&self.name));
+        let CloneName { pool, clone } = self.name.clone();
         match end {
             CloneEnd::Leaves => {
                 self.drain(&mut instance).await;
@@ -282,6 +288,7 @@ impl CloneTask {
             CloneEnd::Exited(how) => {
                 let pause = back_off(failures);
                 tracing::warn!(%pool, %clone, how, ?pause, "a clone has ended: it is started again");
+                instance.stop(KILL_AFTER, &self.context.ending).await;
                 Some((pause, how))
             }
             CloneEnd::Ill => {

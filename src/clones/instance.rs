@@ -1,4 +1,4 @@
-//! A clone that has been started: a process of the keeper, or what a hook has started.
+//! A clone that has been started: a process of the keeper, a container, or what a hook has started.
 
 use std::future::pending;
 use std::io;
@@ -10,12 +10,15 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::clone_name::CloneName;
+use super::container::{RunningContainer, pull};
+use super::own_containers::OwnContainers;
 use super::ports::{Port, Ports};
 use crate::addr::ServerAddr;
 use crate::check::exec::{PATH, output};
 use crate::error::chain;
 use crate::scale::keeper::{Keeper, KeptProcess, ProcessEvent, StartClone};
-use crate::scale::{CloneCommand, CloneHook, CloneSource, fill};
+use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneSource, fill};
 
 /// How long the hook `stop` may take, unless this process ends: then [`KILL_AFTER`].
 const STOP_HOOK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,12 +31,12 @@ pub(super) struct Instance {
     pub(super) address: ServerAddr,
     pub(super) pid: Option<u32>,
     kind: Kind,
-    pool: Arc<str>,
-    name: Arc<str>,
+    name: CloneName,
 }
 
 enum Kind {
     Process { process: KeptProcess, _port: Port },
+    Container(RunningContainer),
     Hooked(CloneHook),
 }
 
@@ -42,19 +45,29 @@ type Started = (Kind, ServerAddr, Option<u32>);
 
 /// Whom a clone is started for.
 pub(super) struct Launch<'a> {
-    pub(super) pool: &'a Arc<str>,
-    pub(super) name: &'a Arc<str>,
+    pub(super) name: &'a CloneName,
     pub(super) keeper: &'a Keeper,
     pub(super) ports: &'a Ports,
+    pub(super) containers: &'a Arc<OwnContainers>,
     /// Cancelled when this process ends.
     pub(super) ending: &'a CancellationToken,
 }
 
 impl Launch<'_> {
-    /// Starts a clone, within this time. Dropping the future stops a process; what a hook has started by then stays.
+    /// Gets what a clone needs and does not have yet, which may take longer than its start: an image.
+    pub(super) async fn prepare(&self, source: &CloneSource) -> Result<(), String> {
+        match source {
+            CloneSource::Docker(container) => pull(container, self.name).await,
+            CloneSource::Command(_) | CloneSource::Hook(_) => Ok(()),
+        }
+    }
+
+    /// Starts a clone, within this time. Dropping the future stops a process and a container; what a hook has started by then
+    /// stays.
     pub(super) async fn start(&self, source: &CloneSource, limit: Duration) -> Result<Instance, String> {
         let started = match source {
             CloneSource::Command(command) => timeout(limit, self.start_process(command)).await,
+            CloneSource::Docker(container) => timeout(limit, self.start_container(container)).await,
             CloneSource::Hook(hook) => Ok(self.run_start_hook(hook, limit).await),
         };
         let (kind, address, pid) = started.map_err(|_| String::from("it does not start"))??;
@@ -62,9 +75,13 @@ impl Launch<'_> {
             address,
             pid,
             kind,
-            pool: Arc::clone(self.pool),
-            name: Arc::clone(self.name),
+            name: self.name.clone(),
         })
+    }
+
+    async fn start_container(&self, container: &CloneContainer) -> Result<Started, String> {
+        let (container, address) = RunningContainer::start(container, self.name, self.containers).await?;
+        Ok((Kind::Container(container), address, None))
     }
 
     async fn start_process(&self, command: &CloneCommand) -> Result<Started, String> {
@@ -77,13 +94,14 @@ impl Launch<'_> {
         let port = self.ports.take(ports);
         let port = port.ok_or_else(|| format!("no port of {}-{} is free", ports.start(), ports.end()))?;
         let number = port.number.to_string();
-        let values = [("port", &*number), ("name", self.name), ("pool", self.pool)];
+        let CloneName { pool, clone } = self.name;
+        let values = [("port", &*number), ("name", clone), ("pool", pool)];
         let filled = |text: &str| fill(text, &values);
         let own = [
             ("PATH", PATH),
             ("PORT", &number),
-            ("ACEQUIA_POOL", self.pool),
-            ("ACEQUIA_CLONE", self.name),
+            ("ACEQUIA_POOL", pool),
+            ("ACEQUIA_CLONE", clone),
         ];
         let own = own.iter().map(|(key, value)| (key.to_string(), value.to_string()));
         let configured = env.iter().map(|(key, value)| (key.to_string(), filled(value)));
@@ -100,7 +118,7 @@ impl Launch<'_> {
                 ProcessEvent::Started(pid) => break pid,
                 ProcessEvent::NotStarted(error) => return Err(error),
                 ProcessEvent::Ended(status) => return Err(status),
-                ProcessEvent::Output(line, suppressed) => self.log(&line, suppressed),
+                ProcessEvent::Output(line, suppressed) => self.name.log_line(&line, suppressed),
             }
         };
         let address = ServerAddr::new((Ipv4Addr::LOCALHOST, port.number).into());
@@ -108,7 +126,8 @@ impl Launch<'_> {
     }
 
     async fn run_start_hook(&self, hook: &CloneHook, limit: Duration) -> Result<Started, String> {
-        let command = hook_command(&hook.start, hook, &[("name", self.name), ("pool", self.pool)]);
+        let CloneName { pool, clone } = self.name;
+        let command = hook_command(&hook.start, hook, &[("name", clone), ("pool", pool)]);
         // Cancel safe: a command that is dropped is killed.
         let printed = tokio::select! {
             printed = timeout(limit, output(command)) => printed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
@@ -121,19 +140,10 @@ impl Launch<'_> {
         });
         if address.is_err() {
             // It may have started something all the same.
-            run_stop_hook(hook, self.pool, self.name, "", self.ending).await;
+            run_stop_hook(hook, self.name, "", self.ending).await;
         }
         Ok((Kind::Hooked(hook.clone()), ServerAddr::new(address?), None))
     }
-
-    fn log(&self, line: &str, suppressed: u64) {
-        log_output(self.pool, self.name, line, suppressed);
-    }
-}
-
-fn log_output(pool: &str, clone: &str, line: &str, suppressed: u64) {
-    let suppressed = Some(suppressed).filter(|suppressed| *suppressed > 0);
-    tracing::info!(pool, clone, line, suppressed, "printed by a clone");
 }
 
 fn hook_command(words: &[Box<str>], hook: &CloneHook, values: &[(&str, &str)]) -> Command {
@@ -151,8 +161,9 @@ fn hook_command(words: &[Box<str>], hook: &CloneHook, values: &[(&str, &str)]) -
     command
 }
 
-async fn run_stop_hook(hook: &CloneHook, pool: &str, clone: &str, address: &str, ending: &CancellationToken) {
-    let values = [("name", clone), ("pool", pool), ("address", address)];
+async fn run_stop_hook(hook: &CloneHook, name: &CloneName, address: &str, ending: &CancellationToken) {
+    let CloneName { pool, clone } = name;
+    let values = [("name", &**clone), ("pool", pool), ("address", address)];
     let command = hook_command(&hook.stop, hook, &values);
     let too_late = async {
         let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, ending.cancelled()).await;
@@ -165,8 +176,8 @@ async fn run_stop_hook(hook: &CloneHook, pool: &str, clone: &str, address: &str,
     if let Err(error) = stopped {
         let error = chain(&error);
         tracing::warn!(
-            pool,
-            clone,
+            %pool,
+            %clone,
             address,
             error,
             "the hook `stop` has failed: the clone may still run"
@@ -177,39 +188,65 @@ async fn run_stop_hook(hook: &CloneHook, pool: &str, clone: &str, address: &str,
 impl Instance {
     /// Waits until it has ended by itself, and logs what it prints meanwhile. Returns how it has ended. Cancel safe.
     pub(super) async fn ended(&mut self) -> String {
-        let Kind::Process { process, .. } = &mut self.kind else {
-            return pending().await; // only its checks tell
-        };
-        loop {
-            match process.event().await {
-                ProcessEvent::Output(line, suppressed) => log_output(&self.pool, &self.name, &line, suppressed),
-                ProcessEvent::NotStarted(how) | ProcessEvent::Ended(how) => return how,
-                ProcessEvent::Started(_) => {}
-            }
+        match &mut self.kind {
+            Kind::Process { process, .. } => process_ended(process, &self.name).await,
+            Kind::Container(container) => container.ended().await,
+            Kind::Hooked(_) => pending().await, // only its checks tell
         }
     }
 
-    /// Stops it, and waits until it has ended: a process gets SIGTERM, and SIGKILL after this time, or [`KILL_AFTER`] this
-    /// process begins to end.
-    pub(super) async fn stop(mut self, kill_after: Duration, ending: &CancellationToken) {
-        if let Kind::Hooked(hook) = &self.kind {
-            return run_stop_hook(hook, &self.pool, &self.name, &self.address.to_string(), ending).await;
+    /// The name of its container; `None`: it is none.
+    pub(super) fn container(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Container(container) => Some(container.name()),
+            Kind::Process { .. } | Kind::Hooked(_) => None,
         }
-        if !ending.is_cancelled() {
-            self.terminate(kill_after);
-            tokio::select! {
-                _ = self.ended() => return,
-                () = ending.cancelled() => {}
-            }
-        }
-        self.terminate(kill_after.min(KILL_AFTER));
-        self.ended().await;
     }
 
-    /// Sends SIGTERM to its process, and SIGKILL after this time.
-    fn terminate(&self, kill_after: Duration) {
-        if let Kind::Process { process, .. } = &self.kind {
-            process.stop(kill_after);
+    /// Stops it, and waits until it has ended: a process or a container gets SIGTERM, and SIGKILL after this time, or
+    /// [`KILL_AFTER`] this process begins to end. What is left of one that has ended is removed.
+    pub(super) async fn stop(self, kill_after: Duration, ending: &CancellationToken) {
+        let Self {
+            address, kind, name, ..
+        } = self;
+        match kind {
+            Kind::Process { process, _port } => stop_process(process, &name, kill_after, ending).await,
+            Kind::Container(container) => {
+                let kill_after = if ending.is_cancelled() {
+                    kill_after.min(KILL_AFTER)
+                } else {
+                    kill_after
+                };
+                let too_late = async {
+                    ending.cancelled().await;
+                    sleep(KILL_AFTER).await;
+                };
+                container.stop(kill_after, &name, too_late).await;
+            }
+            Kind::Hooked(hook) => run_stop_hook(&hook, &name, &address.to_string(), ending).await,
         }
     }
+}
+
+/// Waits until a process has ended, and logs what it prints meanwhile. Returns how it has ended. Cancel safe.
+async fn process_ended(process: &mut KeptProcess, name: &CloneName) -> String {
+    loop {
+        match process.event().await {
+            ProcessEvent::Output(line, suppressed) => name.log_line(&line, suppressed),
+            ProcessEvent::NotStarted(how) | ProcessEvent::Ended(how) => return how,
+            ProcessEvent::Started(_) => {}
+        }
+    }
+}
+
+async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Duration, ending: &CancellationToken) {
+    if !ending.is_cancelled() {
+        process.stop(kill_after);
+        tokio::select! {
+            _ = process_ended(&mut process, name) => return,
+            () = ending.cancelled() => {}
+        }
+    }
+    process.stop(kill_after.min(KILL_AFTER));
+    process_ended(&mut process, name).await;
 }

@@ -4,6 +4,11 @@
 //! with its first good check. A reload keeps clones; they end with this process.
 
 mod ports;
+mod clone_name;
+mod instance_file;
+mod own_containers;
+mod container_follower;
+mod container;
 mod instance;
 mod clone;
 mod pool;
@@ -18,13 +23,15 @@ use tokio_util::task::TaskTracker;
 use crate::health::SingleChecks;
 use crate::live::{InForce, Live, LivePool};
 use crate::scale::keeper::Keeper;
+use own_containers::OwnContainers;
 use pool::PoolClones;
 use ports::Ports;
 
 /// Keeps the clones of all pools.
 pub struct CloneSupervisor {
     context: Arc<CloneContext>,
-    pools: TaskTracker,
+    /// Those of pools, and of what is left of containers.
+    tasks: TaskTracker,
 }
 
 /// What the clones of all pools share.
@@ -34,6 +41,7 @@ struct CloneContext {
     checks: SingleChecks,
     keeper: Keeper,
     ports: Ports,
+    containers: Arc<OwnContainers>,
     /// Cancelled when this process ends.
     ending: CancellationToken,
 }
@@ -45,27 +53,31 @@ impl CloneSupervisor {
     /// One that has started nothing yet.
     #[must_use]
     pub fn new(live: Arc<Live>, checks: SingleChecks) -> Self {
+        let keeper = Keeper::default();
+        let containers = OwnContainers::new(keeper.clone(), live.plan().state_dir.as_deref());
         Self {
             context: Arc::new(CloneContext {
                 live,
                 checks,
-                keeper: Keeper::default(),
+                keeper,
                 ports: Ports::default(),
+                containers: Arc::new(containers),
                 ending: CancellationToken::new(),
             }),
-            pools: TaskTracker::new(),
+            tasks: TaskTracker::new(),
         }
     }
 
     /// Keeps the clones of the pools in force, for as long as it is polled.
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
-        let (context, pools) = (Arc::clone(&self.context), self.pools.clone());
+        let (context, all) = (Arc::clone(&self.context), self.tasks.clone());
+        for_containers(&context, &all);
         let mut in_force = context.live.subscribe();
         async move {
             let mut tasks = CloneTasks::new();
             loop {
                 let now = Arc::clone(&in_force.borrow_and_update());
-                adopt(&mut tasks, &now, &context, &pools);
+                adopt(&mut tasks, &now, &context, &all);
                 drop(now);
                 if in_force.changed().await.is_err() {
                     return;
@@ -78,17 +90,25 @@ impl CloneSupervisor {
     /// there are no sessions any more. `at_once`: ends the wait; the keeper kills them when this process has ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.ending.cancel();
-        self.pools.close();
+        self.tasks.close();
         tokio::select! {
             biased;
             () = at_once => {}
-            () = self.pools.wait() => {}
+            () = self.tasks.wait() => self.context.containers.finish(),
         }
     }
 }
 
+/// Starts to remove the containers that nobody holds.
+fn for_containers(context: &Arc<CloneContext>, tasks: &TaskTracker) {
+    let own = Arc::clone(context);
+    tasks.spawn(async move { own.containers.remove_orphans(&own.ending).await });
+    let own = Arc::clone(context);
+    tasks.spawn(async move { own.containers.remove_left(&own.ending).await });
+}
+
 /// Follows what is in force now.
-fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, pools: &TaskTracker) {
+fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, all: &TaskTracker) {
     let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
     tasks.retain(|name, task| {
         task.send_if_modified(|pool| {
@@ -102,7 +122,7 @@ fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, poo
     for pool in now.pools.iter().filter(|pool| pool.plan().scale.is_some()) {
         if !tasks.contains_key(pool.name()) {
             let (sender, receiver) = watch::channel(Some(Arc::clone(pool)));
-            pools.spawn(PoolClones::new(Arc::clone(context), Arc::clone(pool)).run(receiver));
+            all.spawn(PoolClones::new(Arc::clone(context), Arc::clone(pool)).run(receiver));
             tasks.insert(Arc::clone(pool.name()), sender);
         }
     }

@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::CloneContext;
 use super::clone::{CloneTask, StatusCell};
+use super::clone_name::CloneName;
 use crate::addr::{ServerAddr, ServerLocation};
 use crate::live::LivePool;
 use crate::plan::{Lister, ServerEntry};
@@ -132,8 +133,10 @@ impl PoolClones {
         let leave = CancellationToken::new();
         let task = CloneTask {
             context: Arc::clone(&self.context),
-            pool: Arc::clone(self.pool.name()),
-            name,
+            name: CloneName {
+                pool: Arc::clone(self.pool.name()),
+                clone: name,
+            },
             status: Arc::clone(&status),
             leave: leave.clone(),
             plan: Arc::clone(plan),

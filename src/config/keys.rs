@@ -7,7 +7,7 @@ mod list;
 mod pool;
 
 use list::{CheckKeys, KeyList};
-pub use pool::{DISCOVER, QUEUE, SCALE, SCALE_HOOK, SERVER};
+pub use pool::{DISCOVER, QUEUE, SCALE, SCALE_DOCKER, SCALE_HOOK, SERVER};
 
 /// The keys of one kind of section.
 #[derive(Debug)]
@@ -308,7 +308,7 @@ pub static KUBERNETES: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 33] = [
+pub static ALL: [&SectionKeys; 34] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -333,6 +333,7 @@ pub static ALL: [&SectionKeys; 33] = [
     &DISCOVER,
     &QUEUE,
     &SCALE,
+    &SCALE_DOCKER,
     &SCALE_HOOK,
     &HEALTH,
     &CHECK_STEP,

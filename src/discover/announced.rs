@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::docker::{Container, ContainerWatch, DockerError};
+use super::docker::{Container, ContainerWatch};
 use crate::back_off::BackOff;
+use crate::docker::DockerError;
 use crate::error::chain;
 use crate::live::{InForce, Live};
 use crate::plan::{Announcement, LISTED_MAX};

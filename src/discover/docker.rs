@@ -1,16 +1,15 @@
 //! Servers that are containers of a Docker engine with a label.
 
 mod container;
-mod engine;
 mod watch;
 
 pub(super) use container::Container;
-pub(super) use engine::DockerError;
 pub(super) use watch::ContainerWatch;
 
 use std::collections::BTreeMap;
 
 use super::source::{Following, Reports, ServerList, ServerSource};
+use crate::docker::DockerError;
 use crate::error::chain;
 use crate::plan::{DockerSourcePlan, ServerEntry};
 use crate::pool::MemberConfig;

@@ -62,6 +62,7 @@ mod tests {
             since: SystemTime::now(),
             address: None,
             pid: None,
+            container: None,
             restarts: u32::from(reason.is_some()),
             reason: reason.map(Into::into),
         }

@@ -67,7 +67,7 @@ impl RemotePlan {
 /// What the texts of a store may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteTrust {
-    /// Whether they may name programs to run.
+    /// Whether they may name programs and containers to run.
     pub commands: bool,
     /// The files, and folders with all files below them, that they may name.
     pub files: Vec<PathBuf>,

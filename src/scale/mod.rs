@@ -4,8 +4,10 @@
 mod decision;
 mod plan;
 mod pool_scale;
+mod printed;
 pub mod keeper;
 
 pub use decision::{ScaleLoad, ScaleRules, ScaleStep, Scaler};
-pub use plan::{CloneCommand, CloneHook, CloneSource, ScalePlan, fill};
+pub use plan::{CloneCommand, CloneContainer, CloneHook, CloneSource, ScalePlan, fill};
 pub use pool_scale::{CloneState, CloneStatus, PoolScale, ScaleCounts, WantedClones};
+pub use printed::{PrintedLine, PrintedLines};

@@ -1,6 +1,8 @@
 //! What is configured of a pool that grows and shrinks.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ScaleRules;
@@ -36,6 +38,8 @@ impl ScalePlan {
 pub enum CloneSource {
     /// A process of this machine.
     Command(CloneCommand),
+    /// A container of Docker.
+    Docker(CloneContainer),
     /// Whatever two commands of the operator start and stop.
     Hook(CloneHook),
 }
@@ -51,6 +55,21 @@ pub struct CloneCommand {
     pub user: Option<Box<str>>,
     /// The ports that clones may have.
     pub ports: RangeInclusive<u16>,
+}
+
+/// `docker` of `[pools.NAME.scale]`. In the values of `env` `{port}`, `{name}` and `{pool}` are replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneContainer {
+    /// The Unix socket of the engine's API.
+    pub socket: Arc<Path>,
+    /// The name of the image, with its registry, its tag or its digest where it has them.
+    pub image: Box<str>,
+    /// The port of the server in the container.
+    pub port: u16,
+    /// Environment variables: the same for all clones.
+    pub env: Vec<(Box<str>, Box<str>)>,
+    /// The network whose address a clone has; `None`: the default of the engine.
+    pub network: Option<Box<str>>,
 }
 
 /// `hook` of `[pools.NAME.scale]`. In all texts `{name}` and `{pool}` are replaced, in `stop` also `{address}`.

@@ -35,6 +35,8 @@ pub struct CloneStatus {
     pub address: Option<Arc<str>>,
     /// The process; `None`: there is none at present, or it is not ours.
     pub pid: Option<u32>,
+    /// The name of its container; `None`: there is none at present, or it is none.
+    pub container: Option<Arc<str>>,
     /// How often it has been started again.
     pub restarts: u32,
     /// Why it was started again, or could not be started, the last time.

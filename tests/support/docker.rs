@@ -122,6 +122,28 @@ impl Docker {
         self.run(&["import", archive.to_str().unwrap(), IMAGE]);
     }
 
+    /// Makes an image whose containers run this program of a shell.
+    pub fn make_image(&self, name: &str, program: &str) {
+        let archive = self.folder.path().join("image.tar").display().to_string();
+        let command = format!("CMD {}", serde_json::json!(["sh", "-c", program]));
+        self.run(&["import", "--change", &command, &archive, name]);
+    }
+
+    /// The names of all containers with a label, sorted, whether they run or not.
+    pub fn names_of(&self, label: &str) -> Vec<String> {
+        let listed = self.run(&[
+            "ps",
+            "-a",
+            "--filter",
+            &format!("label={label}"),
+            "--format",
+            "{{.Names}}",
+        ]);
+        let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
     /// Runs the command `docker`, which must succeed.
     pub fn run(&self, arguments: &[&str]) -> String {
         let done = self.try_run(arguments);

@@ -52,8 +52,15 @@ pub static SCALE: SectionKeys = SectionKeys {
         "ports",
         "user",
         "env",
+        "docker",
         "hook",
     ],
+};
+
+/// `docker` of `[pools.NAME.scale]`
+pub static SCALE_DOCKER: SectionKeys = SectionKeys {
+    title: "`docker`",
+    keys: &["image", "port", "env", "network"],
 };
 
 /// `hook` of `[pools.NAME.scale]`

@@ -20,6 +20,7 @@ mod discover_dns;
 mod remote;
 mod discover;
 mod retiring;
+mod clone_source;
 mod scale;
 mod bind_source;
 mod pool;
@@ -89,6 +90,9 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     };
     let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
+    if state_dir.is_none() {
+        pools.warn_of_crashes(problems);
+    }
     if let Some((position, _)) = file.entry("remote") {
         if state_dir.is_none() {
             let hint = "add state_dir = \"/var/lib/acequia\" to [runtime], which keeps the text that was in force last";

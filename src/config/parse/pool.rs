@@ -80,7 +80,7 @@ pub(super) fn pool(
     let fallback = fallback(&section, has_pool_primary, health.required, problems);
     let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
     let proxy_protocol = proxy_protocol(&section, &health, problems);
-    let scale = scale(&section, &health, of_pool, problems);
+    let scale = scale(&section, &health, of_pool, providers, problems);
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,

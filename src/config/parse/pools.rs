@@ -125,6 +125,21 @@ impl<'a> Pools<'a> {
         self.in_order.into_iter().collect()
     }
 
+    /// Warns of each pool whose containers a crash may leave behind: without `state_dir`, the next start does not know them.
+    pub(super) fn warn_of_crashes(&self, problems: &mut Problems<'_>) {
+        for entry in self.sections.entries {
+            let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
+            if plan.is_some_and(|plan| plan.has_containers()) {
+                let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: the next start finds and removes them";
+                problems.warning(
+                    &entry.position,
+                    "a crash of this machine may leave containers behind",
+                    hint,
+                );
+            }
+        }
+    }
+
     /// Warns of each pool that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
         let missing = "no listener, route or `fallback` refers to it";

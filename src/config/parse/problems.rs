@@ -89,11 +89,11 @@ impl<'a> Problems<'a> {
         false
     }
 
-    /// Adds an error if no program may be named at this position.
-    pub(super) fn check_command(&mut self, position: &Position) {
+    /// Adds an error if `what`, which runs code on this machine, may not be named at this position.
+    pub(super) fn check_code(&mut self, position: &Position, what: &str) {
         if self.is_remote(position) && !self.trust.commands {
             let hint = "allow them on this machine: allow = [\"exec\"] in [remote]";
-            self.error(position, "commands are not taken from the store", hint);
+            self.error(position, format!("{what} are not taken from the store"), hint);
         }
     }
 

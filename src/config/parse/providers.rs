@@ -69,11 +69,12 @@ impl Providers {
         let uses_docker = || {
             sources().any(|source| matches!(source, DiscoverSource::Docker(_)))
                 || listeners.iter().any(|listener| listener.announce.is_some())
+                || pools.iter().any(|pool| pool.has_containers())
         };
         if let Some(position) = &self.docker_position
             && !uses_docker()
         {
-            let hint = r#"no pool has `discover = { docker = "…" }`, and no listener `announce`"#;
+            let hint = r#"no pool has `discover = { docker = "…" }` or `scale.docker`, and no listener `announce`"#;
             problems.warning(position, "`[providers.docker]` is never used", hint);
         }
         let uses_kubernetes = || sources().any(|source| matches!(source, DiscoverSource::Kubernetes(_)));

@@ -1,10 +1,11 @@
 //! A container that runs, as the engine lists it, and what its labels and networks say of it as a server.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::docker::{HOST_NETWORK, NetworkEndpoint};
 use crate::plan::{ListedServer, ServerEntry};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
@@ -17,9 +18,6 @@ const NETWORK_LABEL: &str = "acequia.network";
 
 /// The label with its weight.
 const WEIGHT_LABEL: &str = "acequia.weight";
-
-/// The network of containers that share that of their host.
-const HOST_NETWORK: &str = "host";
 
 /// A container of `GET /containers/json`. Podman writes null for what is empty.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,15 +54,6 @@ struct ExposedPort {
 struct NetworkSettings {
     #[serde(default)]
     networks: Option<BTreeMap<String, NetworkEndpoint>>,
-}
-
-/// The addresses of a container in one network. Empty: it has none.
-#[derive(Clone, Debug, Deserialize)]
-struct NetworkEndpoint {
-    #[serde(default, rename = "IPAddress")]
-    ipv4: Option<String>,
-    #[serde(default, rename = "GlobalIPv6Address")]
-    ipv6: Option<String>,
 }
 
 impl Container {
@@ -135,10 +124,9 @@ impl Container {
         if name == HOST_NETWORK {
             return Ok(Ipv4Addr::LOCALHOST.into());
         }
-        let ipv4 = endpoint.ipv4.as_deref().and_then(|text| text.parse::<Ipv4Addr>().ok());
-        let ipv6 = endpoint.ipv6.as_deref().and_then(|text| text.parse::<Ipv6Addr>().ok());
-        let ip = ipv4.map(IpAddr::from).or(ipv6.map(IpAddr::from));
-        ip.ok_or_else(|| Reason::from(format!("it has no address in network `{name}`")))
+        endpoint
+            .ip()
+            .ok_or_else(|| Reason::from(format!("it has no address in network `{name}`")))
     }
 
     fn port(&self, configured: Option<u16>) -> Result<u16, Reason> {

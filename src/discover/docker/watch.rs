@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::container::Container;
-use super::engine::{DockerEngine, DockerError, DockerEvent, DockerEvents};
+use crate::docker::{DockerEngine, DockerError, DockerEvent, DockerEvents};
 use crate::plan::LISTED_MAX;
 
 /// After this time without an event the containers are listed again.
@@ -83,8 +83,8 @@ impl ContainerWatch {
     async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
         let labelled = json!({ "label": [self.label] });
         let ill = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });
-        let mut containers = self.engine.containers(&labelled).await?;
-        let ill = self.engine.containers(&ill).await?;
+        let mut containers: Vec<Container> = self.engine.containers(&labelled, false).await?;
+        let ill: Vec<Container> = self.engine.containers(&ill, false).await?;
         if containers.len() > LISTED_MAX {
             return Err(format!("more than {LISTED_MAX} containers have the label `{}`", self.label).into());
         }

@@ -1,6 +1,6 @@
 //! Our end of the socket to the keeper.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net;
@@ -14,12 +14,16 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-use super::message::{Event, KeeperRequest, StartClone, line_of};
+use super::message::{Event, HeldContainers, KeeperRequest, StartClone, line_of};
 use crate::check::exec::close_on_exec;
 
 /// This program, also after its file was replaced.
 const PROGRAM: &str = "/proc/self/exe";
+
+/// The pause before a keeper that has ended is started again for containers.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The keeper. It is started with the first process that it is to hold, and again if it has ended.
 #[derive(Clone, Default)]
@@ -34,6 +38,7 @@ struct KeeperState {
     /// `None`: it does not run.
     requests: Option<UnboundedSender<KeeperRequest>>,
     processes: HashMap<u64, HeldProcess>,
+    containers: BTreeSet<HeldContainers>,
 }
 
 /// A process that the keeper holds, or is about to start.
@@ -69,13 +74,7 @@ impl Keeper {
     /// The keeper cannot be started. That the process cannot be started is its first event.
     pub fn start(&self, clone: StartClone) -> io::Result<KeptProcess> {
         let mut shared = self.lock();
-        let requests = match &shared.requests {
-            Some(requests) => requests.clone(),
-            None => {
-                let requests = self.connect()?;
-                shared.requests.insert(requests).clone()
-            }
-        };
+        let requests = self.requests(&mut shared)?;
         let id = shared.next_id;
         shared.next_id += 1;
         let (sender, events) = unbounded_channel();
@@ -90,6 +89,31 @@ impl Keeper {
             keeper: self.clone(),
             events,
         })
+    }
+
+    /// Has the keeper remove containers when we have ended, whatever the reason. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The keeper cannot be started.
+    pub fn hold_containers(&self, held: HeldContainers) -> io::Result<()> {
+        let mut shared = self.lock();
+        let requests = self.requests(&mut shared)?;
+        if shared.containers.insert(held.clone()) {
+            let _ = requests.send(KeeperRequest::HoldContainers(held)); // if the keeper has ended, `run` tells the next one
+        }
+        Ok(())
+    }
+
+    /// Where the keeper gets requests. It is started if it does not run.
+    fn requests(&self, shared: &mut KeeperState) -> io::Result<UnboundedSender<KeeperRequest>> {
+        if let Some(requests) = &shared.requests {
+            return Ok(requests.clone());
+        }
+        let requests = self.connect()?;
+        for held in &shared.containers {
+            let _ = requests.send(KeeperRequest::HoldContainers(held.clone()));
+        }
+        Ok(shared.requests.insert(requests).clone())
     }
 
     /// Starts the keeper.
@@ -130,6 +154,18 @@ impl Keeper {
             let _ = events.send(ProcessEvent::Ended("the keeper has ended".into()));
         }
         let _ = spawn_blocking(move || keeper.wait()).await;
+        self.hold_again().await;
+    }
+
+    /// Starts the keeper again if there may be containers. Those of processes start it themselves.
+    async fn hold_again(&self) {
+        loop {
+            sleep(RESTART_PAUSE).await;
+            let mut shared = self.lock();
+            if shared.containers.is_empty() || self.requests(&mut shared).is_ok() {
+                return;
+            }
+        }
     }
 
     /// Forgets the connection. Returns the processes that are lost with it.

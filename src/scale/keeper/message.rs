@@ -1,5 +1,7 @@
 //! What we and the keeper tell each other.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The process of a clone to start.
@@ -13,6 +15,15 @@ pub struct StartClone {
     pub user: Option<String>,
 }
 
+/// The containers of an engine that are ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HeldContainers {
+    /// The Unix socket of the engine's API.
+    pub socket: PathBuf,
+    /// The label that they have, and no others: `KEY=VALUE`.
+    pub label: String,
+}
+
 /// What the keeper is asked for. `id` is ours, and never used twice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum KeeperRequest {
@@ -20,6 +31,8 @@ pub(super) enum KeeperRequest {
     Start { id: u64, clone: StartClone },
     /// End a process with its group: SIGTERM, then SIGKILL after this time.
     Stop { id: u64, kill_after_ms: u64 },
+    /// Remove the containers with this label from the engine at this socket, when we have ended.
+    HoldContainers(HeldContainers),
 }
 
 /// What the keeper tells.

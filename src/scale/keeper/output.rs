@@ -1,8 +1,7 @@
-//! What a clone prints, bounded in length and rate.
+//! What a clone prints, as events.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -10,127 +9,27 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 
 use super::message::Event;
-
-/// The longest line that is told, in bytes; the rest of a longer one is dropped.
-const LINE_BYTES_MAX: usize = 1024;
-
-/// Lines that a clone may print at once.
-const BURST: u32 = 100;
-
-/// After that, one more line in this time.
-const LINE_EVERY: Duration = Duration::from_millis(50);
+use crate::scale::{PrintedLine, PrintedLines};
 
 /// Tells what a clone prints, until all have closed their ends of the pipe.
 pub(super) async fn forward(id: u64, pipe: OwnedFd, events: Sender<Event>) -> io::Result<()> {
     let mut pipe = Receiver::from_owned_fd(pipe)?;
-    let mut lines = Lines::default();
-    let mut allowance = Allowance::new(Instant::now());
-    let mut suppressed = 0;
+    let mut printed = PrintedLines::new(Instant::now());
     let mut buffer = [0; 4096];
     loop {
         let read = pipe.read(&mut buffer).await?;
-        let ended = if read == 0 {
-            lines.finish().into_iter().collect()
-        } else {
-            lines.push(&buffer[..read])
+        let now = Instant::now();
+        let lines = match read {
+            0 => printed.finish(now).into_iter().collect(),
+            _ => printed.push(&buffer[..read], now),
         };
-        for line in ended {
-            if !allowance.take(Instant::now()) {
-                suppressed += 1;
-                continue;
-            }
-            let line = String::from_utf8_lossy(&line).into_owned();
-            let event = Event::Output { id, line, suppressed };
-            suppressed = 0;
-            if events.send(event).await.is_err() {
+        for PrintedLine { line, suppressed } in lines {
+            if events.send(Event::Output { id, line, suppressed }).await.is_err() {
                 return Ok(());
             }
         }
         if read == 0 {
             return Ok(());
         }
-    }
-}
-
-/// Divides bytes into lines without empty ones.
-#[derive(Default)]
-struct Lines {
-    current: Vec<u8>,
-}
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut ended = Vec::new();
-        for byte in bytes {
-            if *byte == b'\n' {
-                ended.extend(self.finish());
-            } else if self.current.len() < LINE_BYTES_MAX {
-                self.current.push(*byte);
-            }
-        }
-        ended
-    }
-
-    /// The line that has no end yet.
-    fn finish(&mut self) -> Option<Vec<u8>> {
-        let line = std::mem::take(&mut self.current);
-        let length = line.trim_ascii_end().len();
-        (length > 0).then(|| line[..length].to_vec())
-    }
-}
-
-/// How many lines may be told.
-struct Allowance {
-    lines: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    const fn new(now: Instant) -> Self {
-        Self {
-            lines: BURST,
-            since: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let gained = (now - self.since).as_nanos() / LINE_EVERY.as_nanos();
-        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
-        if gained > 0 {
-            self.lines = self.lines.saturating_add(gained).min(BURST);
-            self.since = now;
-        }
-        let is_allowed = self.lines > 0;
-        self.lines = self.lines.saturating_sub(1);
-        is_allowed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_bounded_and_not_empty() {
-        let mut lines = Lines::default();
-        assert_eq!(lines.push(b"one\r\n\n \ntw"), [b"one"]);
-        assert_eq!(lines.push(b"o\n"), [b"two"]);
-        let long = lines.push(&[&[b'x'; 5000][..], b"\nnext\n"].concat());
-        assert_eq!((long[0].len(), &*long[1]), (LINE_BYTES_MAX, &b"next"[..]));
-        lines.push(b"no end");
-        assert_eq!(lines.finish().as_deref(), Some(&b"no end"[..]));
-        assert_eq!(lines.finish(), None);
-    }
-
-    #[test]
-    fn a_flood_is_reduced_to_twenty_lines_a_second() {
-        let start = Instant::now();
-        let mut allowance = Allowance::new(start);
-        let mut told = |second: u64| {
-            let taken = (0..1000).filter(|milli| allowance.take(start + Duration::from_millis(second * 1000 + milli)));
-            taken.count()
-        };
-        assert_eq!((told(0), told(1), told(2)), (119, 20, 20));
-        assert_eq!(told(3600), 119, "a burst is saved up");
     }
 }

@@ -1,6 +1,6 @@
 //! The keeper itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,9 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::time::{Instant, sleep_until};
 
-use super::child;
-use super::message::{Event, KeeperRequest, line_of};
-use super::output;
+use super::message::{Event, HeldContainers, KeeperRequest, line_of};
+use super::{child, containers, output};
 
 /// The soft limit of open files that programs expect: those that use select(2) fail above it.
 const OPEN_FILES: u64 = 1024;
@@ -26,10 +25,11 @@ const OPEN_FILES: u64 = 1024;
 /// Events that wait to be told. Who has more to tell waits.
 const EVENTS_MAX: usize = 64;
 
-/// Runs the keeper until its standard input, a socket, closes. Then all that it has started is dead.
+/// Runs the keeper until its standard input, a socket, closes. Then all that it has started is dead, and our containers are
+/// removed.
 ///
 /// # Errors
-/// Standard input is no such socket, or the system does not give what the keeper needs.
+/// Standard input is no such socket, the system does not give what the keeper needs, or containers are not removed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
     let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
@@ -40,7 +40,7 @@ pub fn run() -> io::Result<()> {
         let mut keeper = HeldProcesses::default();
         let ended = keeper.serve(socket.into()).await;
         child::kill_all(keeper.children.keys().copied());
-        ended
+        ended.and(containers::remove_all(&keeper.containers).await)
     })
 }
 
@@ -54,10 +54,12 @@ fn reset_limits() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// What the keeper holds, by the leaders of their process groups.
+/// What the keeper holds.
 #[derive(Default)]
 struct HeldProcesses {
+    /// By the leaders of their process groups.
     children: HashMap<Pid, Child>,
+    containers: BTreeSet<HeldContainers>,
 }
 
 struct Child {
@@ -127,6 +129,10 @@ impl HeldProcesses {
                     child::signal(*pid, Signal::TERM);
                     child.kill_at = Some(Instant::now() + Duration::from_millis(kill_after_ms));
                 }
+                None
+            }
+            KeeperRequest::HoldContainers(held) => {
+                self.containers.insert(held);
                 None
             }
         }

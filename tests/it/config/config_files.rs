@@ -76,7 +76,7 @@ fn full_toml_has_every_key_of_every_section() {
         .unwrap()
         .parse()
         .unwrap();
-    let shown: [BTreeSet<String>; 33] = [
+    let shown: [BTreeSet<String>; 34] = [
         file.keys().chain(bootstrap.keys()).cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
@@ -116,6 +116,7 @@ fn full_toml_has_every_key_of_every_section() {
         pools().filter_map(|pool| pool.get("discover")).flat_map(of).collect(),
         queues.filter(|queue| queue.is_table()).flat_map(of).collect(),
         scales().flat_map(of).collect(),
+        scales().filter_map(|scale| scale.get("docker")).flat_map(of).collect(),
         scales().filter_map(|scale| scale.get("hook")).flat_map(of).collect(),
         pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),
         pools()

@@ -84,6 +84,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "docker" if is_in(&keys::PROVIDERS) => Section(&keys::DOCKER),
         "kubernetes" if is_in(&keys::PROVIDERS) => Section(&keys::KUBERNETES),
         "scale" => Section(&keys::SCALE),
+        "docker" if is_in(&keys::SCALE) => Section(&keys::SCALE_DOCKER),
         "hook" => Section(&keys::SCALE_HOOK),
         "start" | "stop" => Texts,
         "env" => Other(json!({ "type": "object", "additionalProperties": { "type": "string" } })),
@@ -197,6 +198,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         | "etcd"
         | "docker"
         | "network"
+        | "image"
         | "kubernetes"
         | "kubeconfig"
         | "zone"
@@ -269,7 +271,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml`.
-fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 33] {
+fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 34] {
     [
         (&keys::FILE, "file", ""),
         (&keys::RUNTIME, "runtime", "runtime"),
@@ -295,6 +297,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 33] {
         (&keys::DISCOVER, "discover", "pools.NAME.discover"),
         (&keys::QUEUE, "queue", ""),
         (&keys::SCALE, "scale", "pools.NAME.scale"),
+        (&keys::SCALE_DOCKER, "scale_docker", "pools.NAME.scale.docker"),
         (&keys::SCALE_HOOK, "scale_hook", ""),
         (&keys::HEALTH, "health", "pools.NAME.health"),
         (&keys::CHECK_STEP, "check_step", ""),

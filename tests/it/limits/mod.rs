@@ -7,3 +7,4 @@ mod max_sessions;
 mod queue;
 mod retire;
 mod scale;
+mod scale_containers;

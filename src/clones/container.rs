@@ -1,0 +1,167 @@
+//! A clone that is a container of Docker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::clone_name::CloneName;
+use super::container_follower::ContainerFollower;
+use super::own_containers::{HeldContainer, INSTANCE_LABEL, OwnContainers};
+use crate::addr::ServerAddr;
+use crate::back_off::BackOff;
+use crate::docker::{ContainerSpec, DockerEngine, DockerError};
+use crate::error::chain;
+use crate::scale::{CloneContainer, fill};
+
+/// The label with the name of the clone.
+const CLONE_LABEL: &str = "acequia.clone";
+
+/// How long it is awaited that the follower has read the end of the log.
+const LOG_END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A container that has been started.
+pub(super) struct RunningContainer {
+    held: HeldContainer,
+    /// Returns how it has ended; `None`: it has.
+    follower: Option<AbortOnDropHandle<String>>,
+}
+
+/// Pulls the image of a clone, if the engine does not have it.
+///
+/// # Errors
+/// The engine does not answer, or does not get the image.
+pub(super) async fn pull(container: &CloneContainer, name: &CloneName) -> Result<(), String> {
+    let CloneContainer { image, socket, .. } = container;
+    let found = async {
+        let engine = DockerEngine::connect(socket).await?;
+        let is_there = engine.has_image(image).await?;
+        Ok((engine, is_there))
+    };
+    let (engine, is_there) = found.await.map_err(|error: DockerError| chain(&*error))?;
+    if is_there {
+        return Ok(());
+    }
+    let CloneName { pool, clone } = name;
+    tracing::info!(%pool, %clone, %image, "an image is pulled");
+    let began = Instant::now();
+    let failed = |error: DockerError| format!("image `{image}` is not there and cannot be pulled: {}", chain(&*error));
+    engine.pull(image).await.map_err(failed)?;
+    tracing::info!(%pool, %clone, %image, took = ?began.elapsed(), "the image is there");
+    Ok(())
+}
+
+impl RunningContainer {
+    /// Starts one. Dropping the future, or an error, has it removed.
+    ///
+    /// # Errors
+    /// The engine does not answer, does not start it, or gives it no address.
+    pub(super) async fn start(
+        container: &CloneContainer,
+        name: &CloneName,
+        own: &Arc<OwnContainers>,
+    ) -> Result<(Self, ServerAddr), String> {
+        own.prepare(&container.socket).await?;
+        let held = own.hold(&container.socket, &name.clone);
+        Self::run(container, name, own, held)
+            .await
+            .map_err(|error| chain(&*error))
+    }
+
+    async fn run(
+        container: &CloneContainer,
+        name: &CloneName,
+        own: &OwnContainers,
+        held: HeldContainer,
+    ) -> Result<(Self, ServerAddr), DockerError> {
+        let engine = DockerEngine::connect(&container.socket).await?;
+        let began = SystemTime::now();
+        let spec = ContainerSpec {
+            name: &held.place.name,
+            image: &container.image,
+            env: environment(container, name),
+            labels: BTreeMap::from([(INSTANCE_LABEL, &*own.instance), (CLONE_LABEL, &*name.clone)]),
+            network: container.network.as_deref(),
+        };
+        engine.create(&spec).await?;
+        engine.start(&held.place.name).await?;
+        let follower = ContainerFollower::new(held.place.clone(), name.clone(), began);
+        let mut started = Self {
+            follower: Some(AbortOnDropHandle::new(tokio::spawn(follower.run()))),
+            held,
+        };
+        match engine.address(&started.held.place.name).await? {
+            Some(ip) => Ok((started, ServerAddr::new(SocketAddr::new(ip, container.port)))),
+            // One that has ended has none.
+            None => Err(match timeout(LOG_END_TIMEOUT, started.ended()).await {
+                Ok(how) => format!("it has ended before its first good check: {how}").into(),
+                Err(_) => "it has no address in its network".into(),
+            }),
+        }
+    }
+
+    /// The name of the container.
+    pub(super) fn name(&self) -> &str {
+        &self.held.place.name
+    }
+
+    /// Waits until it has ended. Returns how. Cancel safe.
+    pub(super) async fn ended(&mut self) -> String {
+        let how = match &mut self.follower {
+            Some(follower) => follower.await.ok(),
+            None => None,
+        };
+        self.follower = None;
+        how.unwrap_or_else(|| "it has ended".into())
+    }
+
+    /// Has it end, kills it after `kill_after`, or when it is too late for that, and removes it. While the engine does not
+    /// answer this goes on until it is too late.
+    pub(super) async fn stop(mut self, kill_after: Duration, name: &CloneName, too_late: impl Future<Output = ()>) {
+        let CloneName { pool, clone } = name;
+        let stopped = async {
+            let (mut back_off, mut is_told) = (BackOff::default(), false);
+            while let Err(error) = self.try_stop(kill_after).await {
+                if !is_told {
+                    tracing::warn!(%pool, %clone, error = chain(&*error), "the container of a clone cannot be stopped: this is tried again");
+                }
+                is_told = true;
+                back_off.pause().await;
+            }
+        };
+        let removed = tokio::select! {
+            () = stopped => Ok(()),
+            () = too_late => self.held.place.remove().await,
+        };
+        match removed {
+            Ok(()) => self.held.removed(),
+            Err(error) => {
+                let (container, error) = (self.name(), chain(&*error));
+                tracing::warn!(%pool, %clone, container, error, "the container of a clone cannot be removed: it may still run");
+            }
+        }
+    }
+
+    async fn try_stop(&mut self, kill_after: Duration) -> Result<(), DockerError> {
+        let place = self.held.place.clone();
+        let engine = DockerEngine::connect(&place.socket).await?;
+        engine.stop(&place.name, kill_after).await?;
+        let _ = timeout(LOG_END_TIMEOUT, self.ended()).await; // the last of its log
+        engine.remove(&place.name).await
+    }
+}
+
+/// `NAME=VALUE`.
+fn environment(container: &CloneContainer, name: &CloneName) -> Vec<String> {
+    let port = container.port.to_string();
+    let CloneName { pool, clone } = name;
+    let values = [("port", &*port), ("name", clone), ("pool", pool)];
+    let own = [("PORT", &*port), ("ACEQUIA_POOL", pool), ("ACEQUIA_CLONE", clone)];
+    let own = own.iter().map(|(key, value)| format!("{key}={value}"));
+    let configured = container.env.iter();
+    own.chain(configured.map(|(key, value)| format!("{key}={}", fill(value, &values))))
+        .collect()
+}

@@ -1,0 +1,252 @@
+//! Which containers are ours, and that none is left when nobody holds it.
+//!
+//! All have a label with a number that this process has drawn. Those that this process no longer holds, because their start
+//! has failed half way, are removed here; those of a process that has ended are removed by its keeper, else by the next
+//! process with the same `state_dir`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::instance_file::{EndedInstance, InstanceFile, ended_instances};
+use crate::back_off::BackOff;
+use crate::docker::{DockerEngine, DockerError, remove_labelled};
+use crate::error::chain;
+use crate::scale::keeper::{HeldContainers, Keeper};
+
+/// The label of all our containers. Its value tells one process of acequia from another.
+pub(super) const INSTANCE_LABEL: &str = "acequia.instance";
+
+/// For how long an engine is asked at the start for what was left behind. It may start after us.
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// The containers of this process.
+pub(super) struct OwnContainers {
+    /// The value of the label.
+    pub(super) instance: String,
+    /// Where the files of instances are; `None`: there is no `state_dir`.
+    folder: Option<PathBuf>,
+    keeper: Keeper,
+    next: AtomicU64,
+    // Std mutexes: locked for a few lines, this one by no thread with a runtime.
+    engines: Mutex<Engines>,
+    /// Those that may be there although nobody holds them.
+    left: Mutex<BTreeSet<ContainerPlace>>,
+    left_changed: Notify,
+}
+
+/// The name of a container, and the socket of its engine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ContainerPlace {
+    pub(super) socket: Arc<Path>,
+    pub(super) name: String,
+}
+
+/// The engines that have been asked for containers.
+#[derive(Default)]
+struct Engines {
+    sockets: BTreeSet<PathBuf>,
+    /// `None`: there is none yet, or it cannot be written.
+    file: Option<InstanceFile>,
+}
+
+/// A container that is held. Dropping it has it removed, unless that was done.
+pub(super) struct HeldContainer {
+    pub(super) place: ContainerPlace,
+    is_removed: bool,
+    own: Arc<OwnContainers>,
+}
+
+impl OwnContainers {
+    pub(super) fn new(keeper: Keeper, state_dir: Option<&Path>) -> Self {
+        Self {
+            instance: format!("{:016x}", fastrand::u64(..)),
+            folder: state_dir.map(|folder| folder.join("clones")),
+            keeper,
+            next: AtomicU64::new(1),
+            engines: Mutex::default(),
+            left: Mutex::default(),
+            left_changed: Notify::new(),
+        }
+    }
+
+    /// To be called before a container is created at this engine.
+    ///
+    /// # Errors
+    /// There is no keeper that would remove it.
+    pub(super) async fn prepare(self: &Arc<Self>, socket: &Path) -> Result<(), String> {
+        let label = label(&self.instance);
+        let held = HeldContainers {
+            socket: socket.to_owned(),
+            label,
+        };
+        self.keeper.hold_containers(held).map_err(|error| chain(&error))?;
+        let (own, socket) = (Arc::clone(self), socket.to_owned());
+        let _ = spawn_blocking(move || own.write(socket)).await;
+        Ok(())
+    }
+
+    /// Writes the engine into the file of this process. Blocks.
+    fn write(&self, socket: PathBuf) {
+        let mut engines = lock(&self.engines);
+        let (Some(folder), false) = (&self.folder, engines.sockets.contains(&socket)) else {
+            engines.sockets.insert(socket);
+            return;
+        };
+        let file = engines.file.take();
+        let file = file.map_or_else(|| InstanceFile::create(folder, &self.instance), Ok);
+        let written = file.and_then(|mut file| file.add(&socket).map(|()| file));
+        match written {
+            Ok(file) => engines.file = Some(file),
+            Err(error) => {
+                let (folder, error) = (folder.display(), chain(&error));
+                tracing::warn!(%folder, error, "the next start will not find containers that a crash leaves behind");
+            }
+        }
+        engines.sockets.insert(socket);
+    }
+
+    /// Holds a container that is to be created for a clone.
+    pub(super) fn hold(self: &Arc<Self>, socket: &Arc<Path>, clone: &str) -> HeldContainer {
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let clone = clone.replace(|c| !is_valid(c), "-");
+        let number = self.next.fetch_add(1, Relaxed);
+        HeldContainer {
+            place: ContainerPlace {
+                socket: Arc::clone(socket),
+                name: format!("acequia-{clone}-{}-{number}", self.instance),
+            },
+            is_removed: false,
+            own: Arc::clone(self),
+        }
+    }
+
+    /// Removes what nobody holds, until this process ends.
+    pub(super) async fn remove_left(&self, ending: &CancellationToken) {
+        let removed = async {
+            loop {
+                self.left_changed.notified().await;
+                let mut back_off = BackOff::default();
+                while !self.try_remove_left().await {
+                    back_off.pause().await; // why was told when the start failed
+                }
+            }
+        };
+        ending.run_until_cancelled(removed).await;
+    }
+
+    /// Returns whether nothing is left.
+    async fn try_remove_left(&self) -> bool {
+        let left = lock(&self.left).clone();
+        for place in left {
+            if place.remove().await.is_ok() {
+                lock(&self.left).remove(&place);
+            }
+        }
+        lock(&self.left).is_empty()
+    }
+
+    /// To be called when all clones have ended: the next start need not look for containers, unless some are left. Blocks.
+    pub(super) fn finish(&self) {
+        if lock(&self.left).is_empty()
+            && let Some(file) = lock(&self.engines).file.take()
+        {
+            let _ = file.remove(); // else the next start looks
+        }
+    }
+
+    /// Removes what instances that have ended have left behind.
+    pub(super) async fn remove_orphans(&self, ending: &CancellationToken) {
+        let Some(folder) = self.folder.clone() else { return };
+        let shown = folder.display().to_string();
+        match spawn_blocking(move || ended_instances(&folder)).await {
+            Ok(Ok(ended)) => {
+                let until = Instant::now() + ORPHANS_PATIENCE;
+                for instance in ended {
+                    ending.run_until_cancelled(remove_orphans_of(instance, until)).await;
+                }
+            }
+            Ok(Err(error)) => {
+                let error = chain(&error);
+                tracing::warn!(
+                    folder = shown,
+                    error,
+                    "containers that a crash has left behind are not found"
+                );
+            }
+            Err(_) => {} // the process ends
+        }
+    }
+}
+
+/// Removes the containers of an instance that has ended.
+async fn remove_orphans_of(ended: EndedInstance, until: Instant) {
+    let label = label(&ended.instance);
+    for socket in &ended.sockets {
+        let mut back_off = BackOff::default();
+        let mut failure = None;
+        let removed = timeout_at(until, async {
+            loop {
+                match remove_labelled(socket, &label).await {
+                    Ok(removed) => return removed,
+                    Err(error) => failure = Some(chain(&*error)),
+                }
+                back_off.pause().await;
+            }
+        });
+        let Ok(removed) = removed.await else {
+            tracing::warn!(
+                label,
+                error = failure,
+                "containers that a crash has left behind cannot be removed: the next start tries it again"
+            );
+            return;
+        };
+        if removed > 0 {
+            tracing::warn!(
+                label,
+                containers = removed,
+                "containers that a crash had left behind are removed"
+            );
+        }
+    }
+    let _ = spawn_blocking(|| ended.forget()).await; // else the next start looks again
+}
+
+fn label(instance: &str) -> String {
+    format!("{INSTANCE_LABEL}={instance}")
+}
+
+impl ContainerPlace {
+    /// Removes it, and kills it if it runs.
+    pub(super) async fn remove(&self) -> Result<(), DockerError> {
+        DockerEngine::connect(&self.socket).await?.remove(&self.name).await
+    }
+}
+
+impl HeldContainer {
+    /// To be called when it is removed.
+    pub(super) fn removed(mut self) {
+        self.is_removed = true;
+    }
+}
+
+impl Drop for HeldContainer {
+    fn drop(&mut self) {
+        if !self.is_removed {
+            lock(&self.own.left).insert(self.place.clone());
+            self.own.left_changed.notify_one();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

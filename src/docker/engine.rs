@@ -1,0 +1,250 @@
+//! An engine, and how it is asked.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::error::with_context;
+use crate::http_client::{StreamedResponse, exchange, open};
+use crate::text::Reason;
+
+/// The time for one request with its response, or for the head of a response that goes on and on.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest response: enough for thousands of containers with many labels.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// What is read of a response that says why there are no events, no log or no image.
+const REJECTION_BYTES_MAX: usize = 16 << 10;
+
+/// The oldest version of the API that is spoken: that of Docker 20.10, and of Podman.
+const OLDEST: ApiVersion = ApiVersion(1, 41);
+
+/// The newest version of the API that is spoken. Docker 29 refuses those below 1.44.
+const NEWEST: ApiVersion = ApiVersion(1, 51);
+
+/// Something that went wrong.
+pub(crate) type DockerError = Box<dyn Error + Send + Sync>;
+
+/// A version of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ApiVersion(u32, u32);
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl ApiVersion {
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+/// The newest version that both sides speak.
+fn agreed_version(VersionAnswer { newest, oldest }: &VersionAnswer) -> Result<ApiVersion, DockerError> {
+    let theirs = ApiVersion::parse(newest).zip(ApiVersion::parse(oldest));
+    let version = theirs.and_then(|(newest, oldest)| {
+        let version = newest.min(NEWEST);
+        (version >= oldest.max(OLDEST)).then_some(version)
+    });
+    version.ok_or_else(|| {
+        format!("it speaks versions {oldest} to {newest} of the API of Docker; needed is one of {OLDEST} to {NEWEST}")
+            .into()
+    })
+}
+
+#[derive(Deserialize)]
+struct VersionAnswer {
+    #[serde(rename = "ApiVersion")]
+    newest: String,
+    #[serde(rename = "MinAPIVersion")]
+    oldest: String,
+}
+
+/// A Docker engine.
+#[derive(Clone)]
+pub(crate) struct DockerEngine {
+    socket: PathBuf,
+    version: ApiVersion,
+}
+
+impl DockerEngine {
+    /// Agrees on a version of the API.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, DockerError> {
+        let mut engine = Self {
+            socket: socket.to_owned(),
+            version: OLDEST,
+        };
+        let version = engine.exchange(request(&Method::GET, "/version", None)?);
+        let version = engine.in_time(REQUEST_TIMEOUT, version).await?;
+        engine.version = agreed_version(&engine.json(&version)?)?;
+        Ok(engine)
+    }
+
+    /// The containers that these filters take: those that run, or all that exist.
+    pub(crate) async fn containers<T: DeserializeOwned>(
+        &self,
+        filters: &Value,
+        existing: bool,
+    ) -> Result<Vec<T>, DockerError> {
+        let query = query(&[("all", &existing.to_string()), ("filters", &filters.to_string())]);
+        let path = format!("/containers/json?{query}");
+        self.json(&self.ask(Method::GET, &path, None, REQUEST_TIMEOUT).await?)
+    }
+
+    /// The response to a request, whatever its status.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Response<Bytes>, DockerError> {
+        self.in_time(limit, self.ask_without_limit(method, path, body)).await
+    }
+
+    /// As [`Self::ask`]. No deadline: the caller has one, or the engine answers when something has happened.
+    pub(super) async fn ask_without_limit(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Bytes>, DockerError> {
+        self.exchange(request(&method, &self.versioned(path), body)?).await
+    }
+
+    /// The response to a request without a body, if it is 200 OK. Its own body may go on and on.
+    pub(super) async fn stream(&self, method: Method, path: &str) -> Result<StreamedResponse, DockerError> {
+        let opened = async {
+            let request = request(&method, &self.versioned(path), None)?;
+            let mut response = open(self.dial().await?, request).await?;
+            if response.status == StatusCode::OK {
+                return Ok(response);
+            }
+            let mut body = Vec::new();
+            while body.len() < REJECTION_BYTES_MAX
+                && let Some(bytes) = response.next().await?
+            {
+                body.extend_from_slice(&bytes);
+            }
+            Err(rejection(response.status, &body))
+        };
+        self.in_time(REQUEST_TIMEOUT, opened).await
+    }
+
+    /// What a response with 200 OK has.
+    pub(super) fn json<T: DeserializeOwned>(&self, response: &Response<Bytes>) -> Result<T, DockerError> {
+        match response.status() {
+            // What a wrong body contains is not shown: labels may have secrets.
+            StatusCode::OK => serde_json::from_slice(response.body())
+                .map_err(|_| format!("the answer of {} is not valid", self.socket.display()).into()),
+            status => Err(rejection(status, response.body())),
+        }
+    }
+
+    fn versioned(&self, path: &str) -> String {
+        format!("/v{}{path}", self.version)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, DockerError> {
+        exchange(self.dial().await?, request, BODY_BYTES_MAX).await
+    }
+
+    async fn dial(&self) -> Result<UnixStream, DockerError> {
+        let connected = UnixStream::connect(&self.socket).await;
+        let path = self.socket.display();
+        Ok(connected.map_err(|error| with_context(error, format!("cannot connect to {path}")))?)
+    }
+
+    async fn in_time<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, DockerError>>,
+    ) -> Result<T, DockerError> {
+        let late = || format!("{} gives no answer within {limit:?}", self.socket.display());
+        timeout(limit, answer).await.unwrap_or_else(|_| Err(late().into()))
+    }
+}
+
+/// The host is required (RFC 9112, section 3.2), and means nothing on a Unix socket.
+fn request(method: &Method, path: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, DockerError> {
+    let request = Request::builder().method(method).uri(path).header(HOST, "docker");
+    Ok(match body {
+        Some(body) => request
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.to_string().into())?,
+        None => request.body(Full::default())?,
+    })
+}
+
+pub(super) fn query(pairs: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
+}
+
+/// A time as the engine reads it.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}", since.as_secs(), since.subsec_nanos())
+}
+
+/// What the engine says about a request that has failed.
+pub(super) fn rejection(status: StatusCode, body: &[u8]) -> DockerError {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    match body["message"].as_str() {
+        Some(message) => format!("Docker answers {status}: {}", Reason::from(message.trim())).into(),
+        None => format!("Docker answers {status}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreed(oldest: &str, newest: &str) -> Result<String, String> {
+        let answer = VersionAnswer {
+            newest: newest.to_owned(),
+            oldest: oldest.to_owned(),
+        };
+        let version = agreed_version(&answer);
+        version
+            .map(|version| version.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_newest_version_that_both_sides_speak_is_used() {
+        for (docker, oldest, newest, expected) in [
+            ("20.10", "1.12", "1.41", "1.41"),
+            ("25.0", "1.24", "1.44", "1.44"),
+            ("29.0", "1.44", "1.52", "1.51"),
+            ("one to come", "1.51", "1.60", "1.51"),
+        ] {
+            assert_eq!(agreed(oldest, newest).as_deref(), Ok(expected), "Docker {docker}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_too_old_or_too_new_is_refused_with_its_versions() {
+        for (oldest, newest) in [("1.12", "1.40"), ("1.52", "1.60"), ("1.12", "2"), ("x", "1.44")] {
+            let error = agreed(oldest, newest).unwrap_err();
+            let expected = format!("it speaks versions {oldest} to {newest}");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What happens to containers and networks, as it happens.
+
+use std::time::SystemTime;
+
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::engine::{DockerEngine, DockerError, query, timestamp};
+use crate::http_client::ResponseLines;
+
+/// The longest event. It has the labels of its container.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// What may change the list of containers, or of addresses. Health checks have many other events.
+const EVENTS: [&str; 10] = [
+    "start",
+    "restart",
+    "kill",
+    "die",
+    "pause",
+    "unpause",
+    "rename",
+    "health_status",
+    "connect",
+    "disconnect",
+];
+
+/// Something that has happened to a container or a network.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DockerEvent {
+    #[serde(rename = "Type")]
+    pub(crate) object: String,
+    pub(crate) action: String,
+    pub(crate) actor: EventActor,
+}
+
+/// What an event has happened to.
+#[derive(Default, Deserialize)]
+pub(crate) struct EventActor {
+    #[serde(default, rename = "ID")]
+    pub(crate) id: String,
+    #[serde(default, rename = "Attributes")]
+    pub(crate) attributes: EventAttributes,
+}
+
+/// What an event says besides.
+#[derive(Default, Deserialize)]
+pub(crate) struct EventAttributes {
+    /// The number of the signal, of `kill`.
+    pub(crate) signal: Option<String>,
+}
+
+impl DockerEngine {
+    /// What happens to containers and networks from this time on.
+    pub(crate) async fn events(&self, since: SystemTime) -> Result<DockerEvents, DockerError> {
+        let filters = json!({ "type": ["container", "network"], "event": EVENTS });
+        let query = query(&[("since", &timestamp(since)), ("filters", &filters.to_string())]);
+        let response = self.stream(Method::GET, &format!("/events?{query}")).await?;
+        Ok(DockerEvents(ResponseLines::new(response, EVENT_BYTES_MAX)))
+    }
+}
+
+/// Events as they happen: JSON, each on a line.
+pub(crate) struct DockerEvents(ResponseLines);
+
+impl DockerEvents {
+    /// The next event. One that is not understood tells only that something has happened. No deadline: the caller has one.
+    /// None is lost if this future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<DockerEvent, DockerError> {
+        let line = self.0.next().await?.ok_or("the events have ended")?;
+        Ok(serde_json::from_slice(&line).unwrap_or_default())
+    }
+}

@@ -1,0 +1,85 @@
+//! Images of an engine.
+
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::engine::{DockerEngine, DockerError, REQUEST_TIMEOUT, query};
+use crate::http_client::ResponseLines;
+use crate::text::Reason;
+
+/// The time to pull an image: gigabytes over a slow line.
+const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The longest line about the progress of a pull.
+const PROGRESS_BYTES_MAX: usize = 64 << 10;
+
+/// A line about the progress of a pull.
+#[derive(Default, Deserialize)]
+struct PullProgress {
+    /// Why it has failed.
+    error: Option<String>,
+}
+
+impl DockerEngine {
+    /// Whether it has an image.
+    pub(crate) async fn has_image(&self, image: &str) -> Result<bool, DockerError> {
+        let path = format!("/images/{image}/json");
+        let response = self.ask(Method::GET, &path, None, REQUEST_TIMEOUT).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => self.json::<serde::de::IgnoredAny>(&response).map(|_| true),
+        }
+    }
+
+    /// Pulls an image from its registry, without a login, within a quarter of an hour. Dropping this ends it.
+    pub(crate) async fn pull(&self, image: &str) -> Result<(), DockerError> {
+        let (name, tag) = name_and_tag(image);
+        let query = query(&[("fromImage", name), ("tag", tag)]);
+        let pulled = async {
+            let response = self.stream(Method::POST, &format!("/images/create?{query}")).await?;
+            let mut lines = ResponseLines::new(response, PROGRESS_BYTES_MAX);
+            while let Some(line) = lines.next().await? {
+                // The status of the response was sent before anything could fail.
+                let progress: PullProgress = serde_json::from_slice(&line).unwrap_or_default();
+                if let Some(error) = progress.error {
+                    return Err(Reason::from(error).to_string().into());
+                }
+            }
+            Ok(())
+        };
+        let late = || Err(format!("it is not there after {PULL_TIMEOUT:?}").into());
+        timeout(PULL_TIMEOUT, pulled).await.unwrap_or_else(|_| late())
+    }
+}
+
+/// Without a tag, all images of a name would be pulled. A digest counts as one.
+fn name_and_tag(image: &str) -> (&str, &str) {
+    if let Some(parts) = image.split_once('@') {
+        return parts;
+    }
+    // A colon before a slash is that of a port.
+    let parts = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    parts.unwrap_or((image, "latest"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_image_of_a_name_is_pulled() {
+        for (image, name, tag) in [
+            ("app", "app", "latest"),
+            ("app:1", "app", "1"),
+            ("registry:5000/team/app", "registry:5000/team/app", "latest"),
+            ("registry:5000/team/app:1.2", "registry:5000/team/app", "1.2"),
+            ("registry:5000/app@sha256:0123", "registry:5000/app", "sha256:0123"),
+            ("app:1@sha256:0123", "app:1", "sha256:0123"),
+        ] {
+            assert_eq!(name_and_tag(image), (name, tag));
+        }
+    }
+}

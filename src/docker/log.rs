@@ -1,0 +1,92 @@
+//! What a container prints.
+//!
+//! ```text
+//!  0          1         4          8             8 + size
+//! ┌──────────┬─────────┬──────────┬─────────────┐
+//! │ stream   │ 0  0  0 │ size     │ what it has │  stdout 1, stderr 2; the size is big-endian
+//! └──────────┴─────────┴──────────┴─────────────┘  (Docker Engine API, ContainerAttach, "Stream format")
+//! ```
+
+use std::time::SystemTime;
+
+use hyper::Method;
+
+use super::engine::{DockerEngine, DockerError, query, timestamp};
+use crate::http_client::StreamedResponse;
+
+const HEADER_BYTES: usize = 8;
+
+/// What a container prints, as it comes.
+pub(crate) struct ContainerLog {
+    response: StreamedResponse,
+    frames: Frames,
+}
+
+impl DockerEngine {
+    /// What a container prints from this time on. There is none where the engine keeps no log that it can read.
+    pub(crate) async fn log(&self, container: &str, since: SystemTime) -> Result<ContainerLog, DockerError> {
+        let since = timestamp(since);
+        let query = query(&[("follow", "1"), ("stdout", "1"), ("stderr", "1"), ("since", &since)]);
+        let path = format!("/containers/{container}/logs?{query}");
+        Ok(ContainerLog {
+            response: self.stream(Method::GET, &path).await?,
+            frames: Frames::default(),
+        })
+    }
+}
+
+impl ContainerLog {
+    /// What it has printed next; `None`: the log has ended, with the container or because the connection has failed. No
+    /// deadline: the caller has one. Nothing is lost if this future is dropped.
+    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.response.next().await.ok().flatten()?;
+        Some(self.frames.contents(&bytes))
+    }
+}
+
+/// Takes the headers out of a log.
+#[derive(Default)]
+struct Frames {
+    header: Vec<u8>,
+    /// How many bytes the frame still has.
+    left: usize,
+}
+
+impl Frames {
+    fn contents(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+        let mut contents = Vec::with_capacity(bytes.len());
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let (header, rest) = bytes.split_at(bytes.len().min(HEADER_BYTES - self.header.len()));
+                self.header.extend_from_slice(header);
+                bytes = rest;
+                if let Ok([_, _, _, _, size @ ..]) = <[u8; HEADER_BYTES]>::try_from(&*self.header) {
+                    self.left = u32::from_be_bytes(size) as usize;
+                    self.header.clear();
+                }
+                continue;
+            }
+            let (content, rest) = bytes.split_at(bytes.len().min(self.left));
+            contents.extend_from_slice(content);
+            self.left -= content.len();
+            bytes = rest;
+        }
+        contents
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_taken_out_wherever_the_bytes_are_divided() {
+        let log = b"\x01\0\0\0\0\0\0\x04one\n\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\x03two";
+        for cut in 0..=log.len() {
+            let mut frames = Frames::default();
+            let (first, second) = log.split_at(cut);
+            let contents = [frames.contents(first), frames.contents(second)].concat();
+            assert_eq!(contents, b"one\ntwo", "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a clone prints, bounded in length and rate.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The longest line that is told, in bytes; the rest of a longer one is dropped.
+const LINE_BYTES_MAX: usize = 1024;
+
+/// Lines that a clone may print at once.
+const BURST: u32 = 100;
+
+/// After that, one more line in this time.
+const LINE_EVERY: Duration = Duration::from_millis(50);
+
+/// A line that a clone has printed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PrintedLine {
+    /// The line.
+    pub line: String,
+    /// So many before it are not told.
+    pub suppressed: u64,
+}
+
+/// The lines that a clone prints and that are told: long ones in part, and 20 a second after the first hundred.
+pub struct PrintedLines {
+    lines: Lines,
+    allowance: Allowance,
+    suppressed: u64,
+}
+
+impl PrintedLines {
+    /// None so far.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            lines: Lines::default(),
+            allowance: Allowance::new(now),
+            suppressed: 0,
+        }
+    }
+
+    /// The lines that end with these bytes.
+    pub fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<PrintedLine> {
+        let ended = self.lines.push(bytes);
+        ended.into_iter().filter_map(|line| self.told(&line, now)).collect()
+    }
+
+    /// The line that has no end, when there is nothing more.
+    pub fn finish(&mut self, now: Instant) -> Option<PrintedLine> {
+        let line = self.lines.finish()?;
+        self.told(&line, now)
+    }
+
+    fn told(&mut self, line: &[u8], now: Instant) -> Option<PrintedLine> {
+        if !self.allowance.take(now) {
+            self.suppressed += 1;
+            return None;
+        }
+        Some(PrintedLine {
+            line: String::from_utf8_lossy(line).into_owned(),
+            suppressed: std::mem::take(&mut self.suppressed),
+        })
+    }
+}
+
+/// Divides bytes into lines without empty ones.
+#[derive(Default)]
+struct Lines {
+    current: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut ended = Vec::new();
+        for byte in bytes {
+            if *byte == b'\n' {
+                ended.extend(self.finish());
+            } else if self.current.len() < LINE_BYTES_MAX {
+                self.current.push(*byte);
+            }
+        }
+        ended
+    }
+
+    /// The line that has no end yet.
+    fn finish(&mut self) -> Option<Vec<u8>> {
+        let line = std::mem::take(&mut self.current);
+        let length = line.trim_ascii_end().len();
+        (length > 0).then(|| line[..length].to_vec())
+    }
+}
+
+/// How many lines may be told.
+struct Allowance {
+    lines: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    const fn new(now: Instant) -> Self {
+        Self {
+            lines: BURST,
+            since: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let gained = (now - self.since).as_nanos() / LINE_EVERY.as_nanos();
+        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
+        if gained > 0 {
+            self.lines = self.lines.saturating_add(gained).min(BURST);
+            self.since = now;
+        }
+        let is_allowed = self.lines > 0;
+        self.lines = self.lines.saturating_sub(1);
+        is_allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_not_empty() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.push(b"one\r\n\n \ntw"), [b"one"]);
+        assert_eq!(lines.push(b"o\n"), [b"two"]);
+        let long = lines.push(&[&[b'x'; 5000][..], b"\nnext\n"].concat());
+        assert_eq!((long[0].len(), &*long[1]), (LINE_BYTES_MAX, &b"next"[..]));
+        lines.push(b"no end");
+        assert_eq!(lines.finish().as_deref(), Some(&b"no end"[..]));
+        assert_eq!(lines.finish(), None);
+    }
+
+    #[test]
+    fn a_flood_is_reduced_to_twenty_lines_a_second() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        let mut told = |second: u64| {
+            let taken = (0..1000).filter(|milli| allowance.take(start + Duration::from_millis(second * 1000 + milli)));
+            taken.count()
+        };
+        assert_eq!((told(0), told(1), told(2)), (119, 20, 20));
+        assert_eq!(told(3600), 119, "a burst is saved up");
+    }
+
+    #[test]
+    fn lines_that_are_not_told_are_counted() {
+        let now = Instant::now();
+        let mut printed = PrintedLines::new(now);
+        assert_eq!(printed.push(&b"again\n".repeat(103), now).len(), 100);
+        let next = printed.push(b"at last", now + LINE_EVERY);
+        assert_eq!(
+            (next, printed.finish(now + LINE_EVERY)),
+            (
+                vec![],
+                Some(PrintedLine {
+                    line: "at last".into(),
+                    suppressed: 3
+                })
+            )
+        );
+    }
+}
