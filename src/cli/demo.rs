@@ -11,13 +11,16 @@ mod traffic;
 
 use std::fs;
 use std::io::{self, IsTerminal};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +41,29 @@ use servers::{DemoServers, ServerAddresses};
 #[must_use]
 pub fn run(quiet: bool) -> ExitCode {
     match run_demo(quiet) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_message("error", &chain(&error));
+            ExitCode::from(EXIT_RUN)
+        }
+    }
+}
+
+/// Runs a server of the pool that grows, until a signal ends it.
+#[must_use]
+pub fn serve(port: u16) -> ExitCode {
+    let name = std::env::var("ACEQUIA_CLONE").unwrap_or_default();
+    let served = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+                echo::serve(listener, name.into()).await;
+                Ok(())
+            })
+        });
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_message("error", &chain(&error));
@@ -139,8 +165,9 @@ impl Demo {
         }
         let in_force = running.live.in_force();
         let servers = in_force.pools.iter().flat_map(|pool| pool.servers().to_vec());
+        let growing = in_force.pool("app").expect("the configuration has it");
         let out = io::stdout();
-        Screen::new(out.is_terminal(), out, servers.collect())
+        Screen::new(out.is_terminal(), out, servers.collect(), Arc::clone(growing.scale()))
             .run(&instructions, &self.ended)
             .await
     }
@@ -171,6 +198,7 @@ mod tests {
             tcp: widest,
             edge: widest,
             http: widest,
+            app: widest,
         };
         let text = instructions::text(&listeners, &demo.addresses, "/tmp/acequia-AbCdEf".as_ref());
         for line in text.lines() {

@@ -148,6 +148,12 @@ enum Command {
     /// Hold the clones of a running acequia, which starts this command itself.
     #[command(hide = true)]
     Keeper,
+    /// Serve clients of the demo, which starts this command itself.
+    #[command(hide = true)]
+    DemoServer {
+        /// The port.
+        port: u16,
+    },
     /// Demonstrate load balancing on this machine, with servers of its own and commands to try.
     Demo {
         /// Make no traffic: only the clients that you start are seen
@@ -189,6 +195,7 @@ impl Arguments {
             Command::Completions { shell } => generate::completions(shell),
             Command::Man { directory } => generate::man(&directory),
             Command::Keeper => keeper(),
+            Command::DemoServer { port } => demo::serve(port),
             Command::Demo { quiet } => demo::run(quiet),
         }
     }

@@ -18,6 +18,7 @@ pub(super) struct ListenerAddresses {
     pub(super) tcp: SocketAddr,
     pub(super) edge: SocketAddr,
     pub(super) http: SocketAddr,
+    pub(super) app: SocketAddr,
 }
 
 impl ListenerAddresses {
@@ -28,6 +29,7 @@ impl ListenerAddresses {
         tcp: ANY_PORT,
         edge: ANY_PORT,
         http: ANY_PORT,
+        app: ANY_PORT,
     };
 
     /// The addresses that are bound.
@@ -43,6 +45,7 @@ impl ListenerAddresses {
             tcp: first("tcp"),
             edge: first("edge"),
             http: first("http"),
+            app: first("app"),
         }
     }
 }
@@ -52,7 +55,9 @@ pub(super) const CERTIFICATE_FILE: &str = "edge.pem";
 
 /// The text of the configuration. `folder` is for the access log, the Unix socket and the certificate.
 pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
-    let ListenerAddresses { admin, tls, tcp, .. } = listeners;
+    let ListenerAddresses {
+        admin, tls, tcp, app, ..
+    } = listeners;
     // Quoted as TOML strings.
     let [access, socket, certificate] =
         ["access.log", "admin.sock", CERTIFICATE_FILE].map(|name| Value::from(folder.join(name).display().to_string()));
@@ -93,6 +98,11 @@ pool = "c"                            # clients that no route takes
 [listeners.tcp]
 bind = "{tcp}"
 pool = "echo"
+
+# Any TCP: to servers that are started when clients come, and stopped when they are gone.
+[listeners.app]
+bind = "{app}"
+pool = "app"
 
 {edge}
 
@@ -136,6 +146,16 @@ servers = [
   {{ address = "{two}", name = "two" }},
   {{ address = "{three}", name = "three" }},
 ]
+
+[pools.app.scale]
+min = 0                               # it sleeps until its first client comes
+max = 4
+sessions_per_server = 4
+up_after = "1s"
+down_after = "4s"
+cooldown = "1s"
+drain = "5s"
+command = ["/proc/self/exe", "demo-server", "{{port}}"]
 "#
     )
 }

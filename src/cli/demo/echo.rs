@@ -1,18 +1,20 @@
 //! A server that greets with its name and echoes what it receives.
 
+use std::sync::Arc;
+
 use tokio::io::{self, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Serves clients for as long as it is polled.
-pub(super) async fn serve(listener: TcpListener, name: &'static str) {
+pub(super) async fn serve(listener: TcpListener, name: Arc<str>) {
     // Ends the server on an error, such as too many open files. For a demo that is enough.
     while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(echo(socket, name));
+        tokio::spawn(echo(socket, Arc::clone(&name)));
     }
 }
 
 /// Sends first, like a database: a listener that does not read a hello forwards that at once.
-async fn echo(mut socket: TcpStream, name: &'static str) -> io::Result<()> {
+async fn echo(mut socket: TcpStream, name: Arc<str>) -> io::Result<()> {
     let greeting = format!("server {name} sends back what you type\n");
     socket.write_all(greeting.as_bytes()).await?;
     let (mut from, mut to) = socket.split();

@@ -7,18 +7,9 @@ use super::servers::ServerAddresses;
 
 /// The text. Each command works as printed.
 pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
-    let ListenerAddresses {
-        admin,
-        tls,
-        tcp,
-        edge,
-        http,
-    } = listeners;
-    let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
-    let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
+    let admin = listeners.admin;
+    let (table, commands) = (table(listeners, servers), commands(listeners, folder));
     let folder = folder.display();
-    let [tls_column, tcp_column, edge_column, http_column] = [tls, tcp, edge, http].map(ToString::to_string);
-    let (http_host, http_port) = (http.ip(), http.port());
     format!(
         "\
 acequia balances six servers of its own on this machine. Ctrl-C ends it.
@@ -26,19 +17,57 @@ acequia balances six servers of its own on this machine. Ctrl-C ends it.
   in a browser         http://{admin}/
   in a terminal        acequia top --socket {folder}/admin.sock
 
+{table}
+Commands to try in another terminal:
+
+{commands}
+",
+    )
+}
+
+/// What the listeners are for.
+fn table(listeners: &ListenerAddresses, servers: &ServerAddresses) -> String {
+    let ListenerAddresses {
+        tls,
+        tcp,
+        edge,
+        http,
+        app,
+        ..
+    } = listeners;
+    let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
+    let [tls, tcp, edge, http, app] = [tls, tcp, edge, http, app].map(ToString::to_string);
+    format!(
+        "  \
   listener             a client that ...              goes to server
-  tls {tls_column:<15}  asks for a.demo.test           a      {a}
+  tls {tls:<15}  asks for a.demo.test           a      {a}
                        asks for *.b.demo.test         b      {b}
                        asks for any other name        c      {c}
                        asks for closed.demo.test      none: refused
-  tcp {tcp_column:<15}  connects (policy least-conn)   one    {one}
+  tcp {tcp:<15}  connects (policy least-conn)   one    {one}
                                                       two    {two}
                                                       three  {three}
-  edge {edge_column:<15} speaks TLS, which ends here    one, two or three
-  http {http_column:<15} speaks HTTP                    none: redirected to tls
+  edge {edge:<15} speaks TLS, which ends here    one, two or three
+  http {http:<15} speaks HTTP                    none: redirected to tls
+  app {app:<15}  connects                       one that is started for it
+",
+    )
+}
 
-Commands to try in another terminal:
-
+fn commands(listeners: &ListenerAddresses, folder: &Path) -> String {
+    let ListenerAddresses {
+        admin,
+        tls,
+        tcp,
+        edge,
+        http,
+        app,
+    } = listeners;
+    let folder = folder.display();
+    let [(tcp_host, tcp_port), (http_host, http_port), (app_host, app_port)] =
+        [tcp, http, app].map(|address| (address.ip(), address.port()));
+    format!(
+        "  \
   # TLS by server name; the balancer holds no key
   curl -k --connect-to ::{tls} https://a.demo.test
   openssl s_client -brief -connect {tls} -servername x.b.demo.test
@@ -48,6 +77,8 @@ Commands to try in another terminal:
   nc {tcp_host} {tcp_port}
   # the same servers over TLS; the balancer has the key
   openssl s_client -quiet -connect {edge} -servername edge.demo.test
+  # a pool that sleeps: the first client starts a server, more clients more
+  nc {app_host} {app_port}
   # HTTP, which is redirected to https
   curl -kL --connect-to ::{http_host}: http://a.demo.test:{http_port}
   # the metrics, the access log, and the configuration
@@ -58,7 +89,6 @@ Commands to try in another terminal:
   acequia sessions --socket {folder}/admin.sock
   acequia servers --socket {folder}/admin.sock
   acequia server drain echo/one --socket {folder}/admin.sock
-
 ",
     )
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,8 +10,10 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::configuration::DRAIN_SECONDS;
+use crate::account::sessions_opened;
 use crate::config::report::counted;
 use crate::pool::Member;
+use crate::scale::{CloneState, PoolScale};
 
 /// The time between two rows.
 const ROW_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,6 +23,8 @@ pub(super) struct Screen<W> {
     is_terminal: bool,
     out: W,
     servers: Vec<Member>,
+    /// The pool that grows.
+    clones: Arc<PoolScale>,
 }
 
 /// The sessions of a server.
@@ -32,11 +37,12 @@ struct SessionCount {
 }
 
 impl<W: Write> Screen<W> {
-    pub(super) fn new(is_terminal: bool, out: W, servers: Vec<Member>) -> Self {
+    pub(super) fn new(is_terminal: bool, out: W, servers: Vec<Member>, clones: Arc<PoolScale>) -> Self {
         Self {
             is_terminal,
             out,
             servers,
+            clones,
         }
     }
 
@@ -64,7 +70,7 @@ impl<W: Write> Screen<W> {
                 _ = ticks.tick() => {}
             }
             let now = self.counts();
-            let row = row(&before, &now);
+            let row = row(&before, &now, self.running_clones());
             let is_same = self.is_terminal && row == last;
             let (start, time) = (
                 if is_same { "\r" } else { self.row_start() },
@@ -74,7 +80,7 @@ impl<W: Write> Screen<W> {
             self.end_row()?;
             (before, last) = (now, row);
         }
-        let served: u64 = self.counts().iter().map(|count| count.served).sum();
+        let served = sessions_opened();
         writeln!(
             self.out,
             "{}ended after {}",
@@ -106,6 +112,11 @@ impl<W: Write> Screen<W> {
         self.servers.iter().map(count).collect()
     }
 
+    fn running_clones(&self) -> usize {
+        let clones = self.clones.clones();
+        clones.iter().filter(|clone| clone.state == CloneState::Running).count()
+    }
+
     /// On a terminal the cursor stays at the end of the row, so that the row can be overwritten.
     fn row_start(&self) -> &'static str {
         if self.is_terminal { "\n" } else { "" }
@@ -119,18 +130,19 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// The names of the servers, above the columns of [`row`].
+/// The names of the servers, and a word for the clones, above the columns of [`row`].
 fn header(servers: &[Member]) -> String {
     let mut header = String::from("Sessions now, and +new ones, on server\n       ");
     for server in servers {
         // writing to a String cannot fail
         let _ = write!(header, "{:>7}    ", server.spec().label);
     }
-    header.trim_end().to_owned()
+    header + "clones"
 }
 
-/// One cell for each server: `3 +1` means three open sessions, and one new session since the last row.
-fn row(before: &[SessionCount], now: &[SessionCount]) -> String {
+/// One cell for each server: `3 +1` means three open sessions, and one new session since the last row. Then how many clones
+/// run.
+fn row(before: &[SessionCount], now: &[SessionCount], clones: usize) -> String {
     let mut row = String::new();
     for (before, now) in before.iter().zip(now) {
         let new = match now.served.saturating_sub(before.served) {
@@ -139,7 +151,7 @@ fn row(before: &[SessionCount], now: &[SessionCount]) -> String {
         };
         let _ = write!(row, "{:>7} {new:<3}", now.live);
     }
-    row.trim_end().to_owned()
+    row + &format!("{clones:>6}")
 }
 
 #[cfg(test)]
@@ -151,6 +163,6 @@ mod tests {
         let count = |live, served| SessionCount { live, served };
         let before = [count(0, 0), count(1, 1), count(0, 7)];
         let now = [count(0, 0), count(2, 2), count(0, 19)];
-        assert_eq!(row(&before, &now), "      0          2 +1       0 +12");
+        assert_eq!(row(&before, &now, 3), "      0          2 +1       0 +12     3");
     }
 }

@@ -52,7 +52,7 @@ impl DemoServers {
             tokio::spawn(tls::serve(socket.try_into()?, name, tls::acceptor(name, certified)?));
         }
         for (socket, name) in self.echo.into_iter().zip(ECHO) {
-            tokio::spawn(echo::serve(socket.try_into()?, name));
+            tokio::spawn(echo::serve(socket.try_into()?, name.into()));
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! A few clients, so that there is something to see: requests over TLS, and TCP sessions that last a while.
+//! A few clients, so that there is something to see: requests over TLS, TCP sessions that last a while, and visitors who come
+//! and go.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, sink};
 use tokio::net::TcpStream;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,18 @@ const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
+/// Visitors of the pool that grows, one after the other.
+const VISITORS: u64 = 10;
+
+/// The time between two visitors.
+const VISITOR_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The messages of a visitor: ten seconds of them.
+const VISITOR_MESSAGES: u32 = 50;
+
+/// The time until visitors come again when all have left.
+const CALM: Duration = Duration::from_secs(15);
+
 /// The time to wait after a failure, such as a server that was disabled.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,6 +67,7 @@ pub(super) async fn run(listeners: ListenerAddresses) -> io::Result<()> {
     for number in 0..SESSIONS {
         clients.spawn(make_sessions(listeners.tcp, number));
     }
+    clients.spawn(make_visits(listeners.app));
     select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -83,21 +97,37 @@ async fn request(address: SocketAddr, name: &'static str, config: Arc<ClientConf
 async fn make_sessions(address: SocketAddr, number: u64) {
     let mut random = fastrand::Rng::with_seed(number);
     loop {
-        if make_session(address, &mut random).await.is_err() {
+        let messages = random.u32(20..100);
+        if make_session(address, &mut random, messages).await.is_err() {
             sleep(RETRY_PAUSE).await;
         }
     }
 }
 
-/// Sends messages for a few seconds, and reads what comes back.
-async fn make_session(address: SocketAddr, random: &mut fastrand::Rng) -> io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
+/// Visitors come, stay a while and leave; then it is calm.
+async fn make_visits(address: SocketAddr) {
+    loop {
+        let mut visitors = JoinSet::new();
+        for number in 0..VISITORS {
+            let mut random = fastrand::Rng::with_seed(number);
+            visitors.spawn(async move { make_session(address, &mut random, VISITOR_MESSAGES).await });
+            sleep(VISITOR_INTERVAL).await;
+        }
+        while visitors.join_next().await.is_some() {}
+        sleep(CALM).await;
+    }
+}
+
+/// Sends messages, and reads what comes back.
+async fn make_session(address: SocketAddr, random: &mut fastrand::Rng, messages: u32) -> io::Result<()> {
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
+    stream.read_line(&mut String::new()).await?; // the greeting; a close with unread bytes would be a reset
     let mut received = vec![0; MESSAGE_BYTES_MAX];
-    for _ in 0..random.u32(20..100) {
+    for _ in 0..messages {
         let message = vec![b'a'; random.usize(1..MESSAGE_BYTES_MAX)];
         stream.write_all(&message).await?;
         stream.read_exact(&mut received[..message.len()]).await?;
         sleep(MESSAGE_INTERVAL).await;
     }
-    Ok(())
+    stream.shutdown().await
 }

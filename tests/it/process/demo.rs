@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::eventually;
+
 /// A running demo, and the lines that it printed first.
 struct Demo {
     process: Child,
@@ -161,7 +163,7 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
         .find(|row| row.as_ref().unwrap().contains("+1"));
     assert_eq!(
         row.unwrap().unwrap().split_whitespace().skip(1).collect::<Vec<_>>(),
-        ["0", "+1", "0", "0", "0", "0", "0"]
+        ["0", "+1", "0", "0", "0", "0", "0", "0"]
     );
     let metrics = text(&demo.output(&["curl", "/metrics"]).stdout);
     // curl closes without reading the server's last TLS record; its kernel may answer that with a reset.
@@ -217,8 +219,63 @@ fn the_page_is_printed_first_and_shows_traffic() {
         let sessions = |listener: usize| state["listeners"][listener]["sessions"].as_u64().unwrap();
         sessions(0) + sessions(1) > 0
     };
-    crate::support::eventually("sessions of its own", moves);
+    eventually("sessions of its own", moves);
     assert_eq!(demo.end().code(), Some(0));
+}
+
+/// The state of its pool that grows.
+fn growing_pool(demo: &Demo) -> serde_json::Value {
+    let page = demo.intro[2].split_whitespace().last().unwrap();
+    let state = Command::new("curl")
+        .args(["-s", &format!("{page}api/v1/state")])
+        .output()
+        .unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state.stdout).unwrap();
+    let pools = state["pools"].as_array().unwrap();
+    pools.iter().find(|pool| pool["name"] == "app").unwrap().clone()
+}
+
+/// How many of its clones run.
+fn running_clones(demo: &Demo) -> usize {
+    let pool = growing_pool(demo);
+    let clones = pool["scale"]["clones"].as_array().unwrap();
+    clones.iter().filter(|clone| clone["state"] == "running").count()
+}
+
+#[test]
+fn a_pool_grows_with_the_visitors_and_shrinks_when_they_have_left() {
+    let mut demo = Demo::start_with(&[]);
+    eventually("three servers for ten visitors", || running_clones(&demo) >= 3);
+    let rows = demo.rows.as_mut().unwrap().map(Result::unwrap);
+    let mut counts = rows.map(|row| row.split_whitespace().last().unwrap().to_owned());
+    assert!(counts.any(|count| count == "3"), "the table shows them");
+    eventually("one leaves", || growing_pool(&demo)["scale"]["down"].as_u64() > Some(0));
+    assert_eq!(demo.end().code(), Some(0));
+}
+
+#[test]
+fn the_printed_client_wakes_the_pool_that_sleeps_and_its_server_ends_with_the_demo() {
+    let mut demo = Demo::start();
+    assert_eq!(
+        growing_pool(&demo)["scale"]["clones"],
+        serde_json::json!([]),
+        "nobody is there"
+    );
+    let line = demo
+        .intro
+        .iter()
+        .position(|line| line.contains("a pool that sleeps"))
+        .unwrap();
+    let mut client = Command::new("sh");
+    client.arg("-c").arg(format!("exec {}", demo.intro[line + 1]));
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let greeting = BufReader::new(client.stdout.take().unwrap()).lines().next().unwrap();
+    assert_eq!(greeting.unwrap(), "server app-1 sends back what you type");
+    let server = growing_pool(&demo)["scale"]["clones"][0]["pid"].as_u64().unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
+    assert_eq!(demo.end().code(), Some(0));
+    eventually("it has ended", || !Path::new(&format!("/proc/{server}")).exists());
 }
 
 #[test]
