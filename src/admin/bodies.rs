@@ -219,6 +219,21 @@ pub struct PoolBody {
     pub unresolved: Vec<String>,
 }
 
+impl PoolBody {
+    /// Where a server comes from, in a word; `None`: from the configuration.
+    #[must_use]
+    pub fn origin_of(&self, server: &ServerBody) -> Option<&'static str> {
+        let is_clone = |scale: &ScaleBody| scale.clones.iter().any(|clone| clone.name == server.name);
+        if self.scale.as_ref().is_some_and(is_clone) {
+            return Some("clone");
+        }
+        if self.added.iter().any(|added| added.name == server.name) {
+            return Some("added");
+        }
+        self.discovery.as_ref().map(|_| "discovered")
+    }
+}
+
 /// What a process of an earlier version, which does not say it, is taken to say.
 fn yes() -> bool {
     true

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::remote::{ApiRequest, Remote};
 use super::server::{ServerArg, encode};
-use super::status::{clone_table, scale_note, server_table};
+use super::status::{ServerLine, clone_table, scale_note, server_table};
 use crate::admin::bodies::ServerBody;
 use crate::admin::pool_bodies::ScaleBody;
 
@@ -48,7 +48,12 @@ pub fn run(remote: &Remote, command: &PoolCommand) -> ExitCode {
             let path = format!("/api/v1/pools/{}/trust", encode(pool));
             let body = json!({ "server": server }).to_string();
             remote.request(ApiRequest::post(path, body), |server: ServerBody| {
-                Ok(server_table(&[(pool, &server, Some("primary".to_owned()))]))
+                Ok(server_table(&[ServerLine {
+                    pool,
+                    server: &server,
+                    role: Some("primary".to_owned()),
+                    origin: None,
+                }]))
             })
         }
         PoolCommand::Scale {

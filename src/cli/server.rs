@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::remote::{ApiRequest, Remote};
-use super::status::{absent_server_note, server_table};
+use super::status::{ServerLine, absent_server_note, server_table};
 use crate::admin::bodies::OverrideBody;
 use crate::admin::pool_bodies::AddedServerBody;
 use crate::plan::WEIGHT_MAX;
@@ -109,7 +109,12 @@ pub fn run(remote: &Remote, command: &ServerCommand) -> ExitCode {
     let path = format!("/api/v1/servers/{}/{}", encode(pool), encode(server));
     remote.request(ApiRequest::post(path, body.to_string()), |result: OverrideBody| {
         Ok(match result {
-            OverrideBody::Present(server) => server_table(&[(pool, &server, None)]),
+            OverrideBody::Present(server) => server_table(&[ServerLine {
+                pool,
+                server: &server,
+                role: None,
+                origin: None,
+            }]),
             OverrideBody::Absent(absent) => absent_server_note(&absent) + "\n",
         })
     })

@@ -127,7 +127,7 @@ pub(super) fn clone_table(pools: &[(&str, &ScaleBody)]) -> String {
         [
             format!("{pool}/{}", clone.name),
             or_dash(clone.address.clone()),
-            or_dash(clone.pid.map(|pid| pid.to_string())),
+            or_dash(clone.pid.map(|pid| pid.to_string()).or_else(|| clone.container.clone())),
             clone.state.clone(),
             clone.restarts.to_string(),
             or_dash(clone.reason.clone()),
@@ -137,9 +137,9 @@ pub(super) fn clone_table(pools: &[(&str, &ScaleBody)]) -> String {
         |(pool, scale): &(&str, &ScaleBody)| scale.clones.iter().map(|clone| row(pool, clone)).collect::<Vec<_>>();
     let rows: Vec<_> = pools.iter().flat_map(rows_of).collect();
     table(
-        ["CLONE", "ADDRESS", "PID", "STATE", "RESTARTS", "REASON"],
+        ["CLONE", "ADDRESS", "PROCESS", "STATE", "RESTARTS", "REASON"],
         &rows,
-        &["REASON"],
+        &["REASON", "PROCESS"],
     )
 }
 
@@ -192,9 +192,12 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
             return Err(RemoteError::Rejected(format!("there is no pool `{name}`")));
         }
         let servers = pools.iter().flat_map(|pool| {
-            pool.servers
-                .iter()
-                .map(|server| (pool.name.as_str(), server, primaries::role(pool, server)))
+            pool.servers.iter().map(|server| ServerLine {
+                pool: &pool.name,
+                server,
+                role: primaries::role(pool, server),
+                origin: pool.origin_of(server),
+            })
         });
         let servers: Vec<_> = servers.collect();
         Ok(server_table(&servers) + &pool_notes(pools, absent))
@@ -278,14 +281,29 @@ pub(super) fn absent_server_note(absent: &AbsentServerBody) -> String {
     )
 }
 
+/// A row of [`server_table`].
+pub(super) struct ServerLine<'a> {
+    pub(super) pool: &'a str,
+    pub(super) server: &'a ServerBody,
+    /// Its role in the pool, if that is known.
+    pub(super) role: Option<String>,
+    /// As of [`PoolBody::origin_of`].
+    pub(super) origin: Option<&'static str>,
+}
+
 /// A table with a row for each server, and below it notes on checks and overrides.
-///
-/// Each is given with its pool and, if known, its role there.
-pub(super) fn server_table(servers: &[(&str, &ServerBody, Option<String>)]) -> String {
-    let row = |(pool, server, role): &(&str, &ServerBody, Option<String>)| {
+pub(super) fn server_table(servers: &[ServerLine<'_>]) -> String {
+    let row = |line: &ServerLine<'_>| {
+        let ServerLine {
+            pool,
+            server,
+            role,
+            origin,
+        } = line;
         [
             format!("{pool}/{}", server.name),
             or_dash(Some(server.address.clone()).filter(|address| *address != server.name)),
+            or_dash(origin.map(str::to_owned)),
             health(server).to_owned(),
             since(&server.since),
             or_dash(role.clone()),
@@ -299,15 +317,12 @@ pub(super) fn server_table(servers: &[(&str, &ServerBody, Option<String>)]) -> S
         ]
     };
     let header = [
-        "SERVER", "ADDRESS", "HEALTH", "FOR", "ROLE", "USE", "WEIGHT", "TIER", "SESSIONS",
+        "SERVER", "ADDRESS", "ORIGIN", "HEALTH", "FOR", "ROLE", "USE", "WEIGHT", "TIER", "SESSIONS",
     ];
     let rows: Vec<_> = servers.iter().map(row).collect();
-    let notes: String = servers
-        .iter()
-        .flat_map(|(pool, server, _)| notes(pool, server))
-        .collect();
+    let notes: String = servers.iter().flat_map(|line| notes(line.pool, line.server)).collect();
     let gap = if notes.is_empty() { "" } else { "\n" };
-    let optional = ["ADDRESS", "TIER", "FOR", "WEIGHT"];
+    let optional = ["ADDRESS", "TIER", "ORIGIN", "FOR", "WEIGHT"];
     format!("{}{gap}{notes}", table(header, &rows, &optional))
 }
 

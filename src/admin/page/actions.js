@@ -1,7 +1,7 @@
 // Details of one thing, and what can be done with it. Each act says first what it will do, and shows the answer.
 
 import { byId, bytes, count, counted, duration, element, facts, localTime, openDialog, show, since } from "./dom.js";
-import { known, serverState } from "./state.js";
+import { known, originOf, serverState } from "./state.js";
 import { ApiError, get, hasToken, send } from "./source.js";
 
 const detail = () => byId("detail");
@@ -73,17 +73,38 @@ export async function showPool(name) {
       ["Served by", pool.served_by],
       ["Connect p99", p99 === null ? null : duration(p99 / 1000)],
       ["Discovered by", pool.discovery ? `${pool.discovery.source}${pool.discovery.error ? `: ${pool.discovery.error}` : ""}` : null],
-      ["Clones", pool.scale ? clonesOf(pool.scale) : null],
+      ["Clones", pool.scale ? boundsOf(pool.scale) : null],
       ["New sessions", samples ? `${count(samples.opened.at(-1) ?? 0)}/s` : null],
       ["Bytes", samples ? `${bytes(samples.bytes_up.at(-1) ?? 0)}/s from clients, ${bytes(samples.bytes_down.at(-1) ?? 0)}/s from servers` : null],
       ["Sessions ended", samples ? endingsOf(samples.endings) : null],
     ]),
+    pool.scale?.clones.length > 0 ? [element("h3", {}, "Clones"), facts(pool.scale.clones.map((clone) => [clone.name, cloneState(clone)]))] : null,
+    pool.added.length > 0 ? [element("h3", {}, "Added servers"), facts(pool.added.map((added) => [added.name, addition(added)]))] : null,
   );
 }
 
-function clonesOf({ clones, min, max, wanted, set_by }) {
-  const states = clones.map(({ name, state }) => `${name} ${state}`).join(", ") || "none";
-  return `${states}; ${min} to ${max}${wanted === null ? "" : `, ${wanted} wanted by ${set_by}`}`;
+function boundsOf({ clones, min, max, wanted, set_by }) {
+  return `${count(clones.length)} of ${min} to ${max}${wanted === null ? "" : `, ${wanted} wanted by ${set_by}`}`;
+}
+
+function cloneState(clone) {
+  const place = [clone.address ? `at ${clone.address}` : null, clone.pid ? `process ${clone.pid}` : null, clone.container];
+  const restarts = clone.restarts > 0 ? `started again ${counted(clone.restarts, "time")}, the last time because of: ${clone.reason}` : null;
+  return [`${clone.state} for ${since(clone.since)}`, ...place, restarts].filter(Boolean).join(", ");
+}
+
+const addition = (added) => `by ${added.added_by}, ${since(added.added_at)} ago${added.until ? `, until ${localTime(added.until)}` : ""}`;
+
+/** Where a server comes from. */
+function originText(poolName, server) {
+  const pool = known.state.pools.find((pool) => pool.name === poolName);
+  const named = ({ name }) => name === server.name;
+  switch (pool && originOf(pool, server)) {
+    case "clone": return `clone, ${cloneState(pool.scale.clones.find(named))}`;
+    case "added": return `added ${addition(pool.added.find(named))}`;
+    case "discovered": return `discovered by ${pool.discovery.source}`;
+    default: return "the configuration";
+  }
 }
 
 /** Counts by ending since the start, the most frequent first. */
@@ -117,6 +138,7 @@ export async function showServer(poolName, name) {
       ["State", `${sign} ${word}, for ${since(server.since)}`],
       ["Last check", server.reason],
       ["Address", server.address],
+      ["Origin", originText(poolName, server)],
       ["Sessions", `${count(server.sessions)}${server.max_sessions ? ` of at most ${count(server.max_sessions)}` : ""}, ${count(server.sessions_so_far)} so far`],
       ["Weight", `${server.weight}${server.weight_is_set ? " (set by an operator)" : ""}`],
       ["Priority", String(server.priority)],

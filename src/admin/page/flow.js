@@ -114,7 +114,7 @@ function pools(state) {
       `${up} of ${counted(pool.servers.length, "server")} up`,
       sessionCount(sessions),
       pool.queue?.waiting > 0 ? `${counted(pool.queue.waiting, "client")} waiting` : null,
-      pool.scale ? `${counted(pool.scale.clones.length, "clone")} of at most ${count(pool.scale.max)}` : null,
+      pool.scale ? clones(pool.scale) : null,
       pool.served_by ? `served by ${pool.served_by}` : null,
       pool.primary ? `primary: ${pool.primary}` : null,
     ];
@@ -126,6 +126,13 @@ function pools(state) {
     }, isSelected);
   });
   return { title: "Pools", boxes, more: all.length - boxes.length };
+}
+
+/** `3 clones of at most 8: 1 starting, 1 draining`. */
+function clones({ clones: all, max }) {
+  const others = ["starting", "waiting", "draining", "stopping"].map((word) => [all.filter(({ state }) => state === word).length, word]);
+  const shown = others.filter(([number]) => number > 0).map(([number, word]) => `${count(number)} ${word}`);
+  return `${counted(all.length, "clone")} of at most ${count(max)}${shown.length > 0 ? `: ${shown.join(", ")}` : ""}`;
 }
 
 function servers(links) {

@@ -1,7 +1,7 @@
 // The tables of servers, sessions and endings.
 
 import { byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
-import { SERVER_STATES, allServers, known, serverState, urgency } from "./state.js";
+import { SERVER_STATES, allServers, known, originOf, serverState, urgency } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
@@ -10,6 +10,8 @@ const badge = ({ word, sign, kind }) => element("span", { class: `badge ${kind}`
 
 /** The column that servers are sorted by until another is chosen: those that need attention come first. */
 const STATE = 2;
+
+const origin = ({ pool, server }) => originOf(pool, server);
 
 let servers;
 
@@ -27,6 +29,7 @@ export function setUpServers() {
     },
     { title: "Address", word: true, value: ({ server }) => server.address },
     { title: "State", word: true, value: ({ server }) => urgency(serverState(server)), cell: ({ server }) => badge(serverState(server)) },
+    { title: "Origin", word: true, when: (row) => origin(row) !== "configured", value: origin },
     { title: "For", word: true, value: ({ server }) => Date.now() - Date.parse(server.since), cell: ({ server }) => since(server.since) },
     { title: "Sessions", number: true, value: ({ server }) => server.sessions, cell: ({ server }) => count(server.sessions) },
     { title: "So far", number: true, value: ({ server }) => server.sessions_so_far, cell: ({ server }) => count(server.sessions_so_far) },

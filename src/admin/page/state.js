@@ -111,6 +111,13 @@ export const SERVER_STATES = [
 /** The lower, the sooner somebody should look at a server in this state; equal for the same word only. */
 export const urgency = ({ word, kind }) => ["bad", "warn", "unknown", "good"].indexOf(kind) * 10 + SERVER_STATES.indexOf(word);
 
+/** Where a server comes from. */
+export function originOf(pool, server) {
+  if (pool.scale?.clones.some((clone) => clone.name === server.name)) return "clone";
+  if (pool.added.some((added) => added.name === server.name)) return "added";
+  return pool.discovery ? "discovered" : "configured";
+}
+
 /** All servers, each with its pool. */
 export function allServers() {
   return (known.state?.pools ?? []).flatMap((pool) => pool.servers.map((server) => ({ pool, server })));

@@ -13,6 +13,8 @@ use crate::cli::status::age;
 pub(super) struct ServerRow<'a> {
     pub(super) pool: &'a str,
     pub(super) server: &'a ServerBody,
+    /// As of [`PoolBody::origin_of`](crate::admin::bodies::PoolBody::origin_of).
+    pub(super) origin: Option<&'static str>,
     /// New sessions per second.
     pub(super) rate: f64,
 }
@@ -55,19 +57,20 @@ impl ServerRow<'_> {
 }
 
 /// The columns of servers.
-pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 10] {
+pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
     [
         Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),
-        Column::text("ADDRESS", (21, 1), 1, |row| text(&row.server.address)),
+        Column::text("ADDRESS", (21, 1), 2, |row| text(&row.server.address)),
+        Column::text("ORIGIN", (10, 0), 1, |row| text(row.origin.unwrap_or("configured"))),
         Column::text("STATE", (15, 0), 9, |row| CellValue::Text(state_cell(row).into())),
-        Column::number("FOR", 7, 5, |row| CellValue::Duration(age(&row.server.since))),
+        Column::number("FOR", 7, 6, |row| CellValue::Duration(age(&row.server.since))),
         Column::number("SESSIONS", 9, 8, |row| {
             CellValue::Share(row.server.sessions, row.server.max_sessions)
         }),
         Column::number("NEW/S", 7, 7, |row| CellValue::Rate(row.rate)),
-        Column::number("SO FAR", 12, 3, |row| CellValue::Count(row.server.sessions_so_far)),
-        Column::number("WEIGHT", 7, 4, |row| CellValue::Count(row.server.weight.into())),
-        Column::number("TIER", 5, 2, |row| CellValue::Count(row.server.priority.into())),
+        Column::number("SO FAR", 12, 4, |row| CellValue::Count(row.server.sessions_so_far)),
+        Column::number("WEIGHT", 7, 5, |row| CellValue::Count(row.server.weight.into())),
+        Column::number("TIER", 5, 3, |row| CellValue::Count(row.server.priority.into())),
         Column::text("LAST CHECK", (16, 4), 0, |row| {
             text(row.server.reason.as_deref().unwrap_or_default())
         }),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::list::List;
 use super::question::{Question, ServerAct};
 use super::rows::{ServerRow, server_columns, session_columns, session_matches};
-use crate::admin::bodies::{ServerBody, StateBody};
+use crate::admin::bodies::{PoolBody, ServerBody, StateBody};
 use crate::admin::changes::ChangesBody;
 use crate::admin::session_bodies::{SessionBody, SessionsBody};
 use crate::cli::remote::ApiRequest;
@@ -145,15 +145,16 @@ impl View {
     /// The servers that match the filter.
     pub(super) fn server_rows(&self) -> Vec<ServerRow<'_>> {
         let pools = self.state.iter().flat_map(|state| &state.pools);
-        let rows = pools.flat_map(|pool| pool.servers.iter().map(|server| self.server_row(&pool.name, server)));
+        let rows = pools.flat_map(|pool| pool.servers.iter().map(|server| self.server_row(pool, server)));
         rows.filter(|row| row.matches(self.servers.filter())).collect()
     }
 
-    fn server_row<'a>(&self, pool: &'a str, server: &'a ServerBody) -> ServerRow<'a> {
+    fn server_row<'a>(&self, pool: &'a PoolBody, server: &'a ServerBody) -> ServerRow<'a> {
         ServerRow {
-            pool,
+            pool: &pool.name,
             server,
-            rate: self.server_rates.of(pool, &server.name),
+            origin: pool.origin_of(server),
+            rate: self.server_rates.of(&pool.name, &server.name),
         }
     }
 
@@ -298,7 +299,7 @@ impl View {
         let (pool, name) = self.servers.selected()?;
         let pool = self.state.as_ref()?.pools.iter().find(|one| one.name == *pool)?;
         let server = pool.servers.iter().find(|one| one.name == *name)?;
-        Some(self.server_row(&pool.name, server))
+        Some(self.server_row(pool, server))
     }
 
     /// The session that is selected in the table of sessions.

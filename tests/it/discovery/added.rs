@@ -80,6 +80,9 @@ fn a_server_that_was_added_stays_over_a_reload_and_a_restart_until_it_is_removed
     assert!(shown["added_by"].as_str().unwrap().starts_with("uid "), "{shown}");
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("p/extra: added by uid "), "{status}");
+    let servers = proxy.command(&["servers"]).stdout;
+    let line = servers.lines().find(|line| line.starts_with("p/extra ")).unwrap();
+    assert!(line.contains("  added "), "{servers}");
 
     let (status, _) = add(&proxy, r#"{"address": "127.0.0.1:9", "name": "latest", "weight": 0}"#);
     assert_eq!(status, 200);
