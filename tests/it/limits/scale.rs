@@ -155,13 +155,31 @@ fn the_first_client_wakes_a_pool_and_waits_until_it_is_awake() {
     eventually("it sleeps again", || clones(&proxy).is_empty());
     assert!(is_usable(&proxy));
     assert_eq!(log_count(&proxy, "pool has no usable server"), 0);
-    client(&proxy);
+    drop(client(&proxy));
     assert_eq!(
         proxy
             .metrics()
             .sum("acequia_pool_cold_starts_total", &[("pool", "app")]),
         2.0
     );
+    // The better of two, since others may want the processor, too.
+    let started = log_lines(&proxy, "a clone has started", 2);
+    let took = started.iter().map(|line| milliseconds(line["took"].as_str().unwrap()));
+    let woken = proxy.access_lines(4);
+    let woken = [0, 3].map(|index| woken[index]["woken_ms"].as_f64().unwrap());
+    let delay = took
+        .zip(woken)
+        .map(|(took, woken)| woken - took)
+        .fold(f64::MAX, f64::min);
+    assert!(delay < 100.0, "{delay} ms longer than the start");
+}
+
+/// Of `512.5ms` and `1.5s`.
+fn milliseconds(text: &str) -> f64 {
+    match text.strip_suffix("ms") {
+        Some(number) => number.parse().unwrap(),
+        None => text.strip_suffix('s').unwrap().parse::<f64>().unwrap() * 1000.0,
+    }
 }
 
 #[test]
@@ -262,6 +280,12 @@ fn clones_inherit_nothing_come_back_survive_a_reload_and_end_with_us() {
     let set = proxy.command(&["pool", "scale", "app", "2"]);
     assert!(set.code == Some(0) && set.stdout.contains("2 set by"), "{set:?}");
     let both = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let servers = proxy.command(&["servers"]).stdout;
+    assert_eq!(
+        servers.lines().filter(|line| line.contains("  clone ")).count(),
+        2,
+        "{servers}"
+    );
     let refused = proxy.command(&["pool", "scale", "app", "3"]);
     assert!(
         refused.code == Some(1) && refused.stderr.contains("allows 1 to 2"),
