@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::rate::{Nanos, nanos};
 
-/// Bytes of a slot at most.
-pub(super) const SLOT_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a slot at most: half of what a receive buffer holds at least (`net.ipv4.tcp_rmem`). While a sender that has more
+/// waits for its slot, the buffer fills up, and when a slot is read the bytes of the next one are there.
+pub(super) const SLOT_BYTES_MAX: u64 = 32 << 10;
 
 /// Bytes of a slot at least.
 const SLOT_BYTES_MIN: u64 = 1 << 10;
@@ -40,8 +41,8 @@ struct SlotQueue {
     generation: u64,
     /// When the slots end that are reserved.
     reserved_until: Nanos,
-    /// The directions that have reserved a slot and not used it yet.
-    waiting: u64,
+    /// How long the slots are together that are reserved and not used yet.
+    waiting: Nanos,
 }
 
 /// What is reserved of a bucket.
@@ -74,19 +75,20 @@ impl ByteBucket {
         if rate != queue.rate {
             queue.rate = rate;
             queue.generation += 1;
+            queue.waiting = 0;
             queue.reserved_until = self.nanos(now);
         }
     }
 
-    /// Bytes of the next slot.
+    /// Bytes of a slot at most.
     pub(super) fn slot_bytes(&self) -> u64 {
         self.queue().slot_bytes()
     }
 
-    /// Reserves a slot for so many bytes. Returns when it begins, what is reserved, and how many directions wait now.
-    pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved, u64) {
+    /// Reserves a slot for so many bytes. Returns when it begins, what is reserved, and how long a round is: the slots of all
+    /// directions that wait now.
+    pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved, Nanos) {
         let mut queue = self.queue();
-        queue.waiting += 1;
         // Bounded by the rate. If that was lowered a moment ago, more may be asked for than the bytes of one slot.
         let bytes = bytes.min(queue.slot_bytes());
         let length = u128::from(bytes) * 1_000_000_000;
@@ -99,6 +101,7 @@ impl ByteBucket {
                 self.epoch + Duration::from_nanos(begins)
             }
         };
+        queue.waiting += length;
         let generation = queue.generation;
         (begins, Reserved { length, generation }, queue.waiting)
     }
@@ -116,8 +119,8 @@ impl ByteBucket {
     /// The slot is used. Gives back a part of it, unless it is void.
     pub(super) fn give_back(&self, reserved: Reserved, length: Nanos) {
         let mut queue = self.queue();
-        queue.waiting -= 1;
         if queue.generation == reserved.generation {
+            queue.waiting -= reserved.length;
             queue.reserved_until -= length; // at most what was added to it
         }
     }

@@ -31,6 +31,11 @@ const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long one side may take to read what the other one sent during the login.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes of the client that are relayed before its login counts as over: more than the longest answer to a request for
+/// authentication (`PG_MAX_AUTH_TOKEN_LENGTH` of PostgreSQL, 64 KiB) and what is about it. As
+/// [`BACKEND_BYTES_MAX`](crate::cancel::BACKEND_BYTES_MAX) it bounds what escapes the `bandwidth` of a guard.
+const CLIENT_BYTES_MAX: usize = 80 << 10;
+
 /// The size of one read.
 const READ_BYTES_MAX: usize = 4096;
 
@@ -163,8 +168,8 @@ async fn relay_until_ready(
     let until = Instant::now() + LOGIN_TIME_MAX;
     let mut reader = BackendReader::default();
     let (mut of_server, mut of_client) = ([0; READ_BYTES_MAX], [0; READ_BYTES_MAX]);
-    let mut is_done = false;
-    while !is_done {
+    let (mut is_done, mut client_bytes) = (false, 0);
+    while !is_done && client_bytes < CLIENT_BYTES_MAX {
         let (side, read) = tokio::select! {
             biased;
             read = server.read(&mut of_server) => (Side::Server, read),
@@ -181,6 +186,7 @@ async fn relay_until_ready(
             }
             Side::Client => {
                 entry.traffic().up.add(count);
+                client_bytes += count;
                 send(server, &of_client[..count], Side::Server).await?;
             }
         }

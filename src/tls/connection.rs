@@ -144,10 +144,10 @@ impl TlsConnection {
         taken
     }
 
-    /// Whether there is such plaintext.
+    /// How much of such plaintext there is.
     #[must_use]
-    pub fn has_early(&self) -> bool {
-        !self.early.is_empty()
+    pub fn early_bytes(&self) -> usize {
+        self.early.len()
     }
 
     /// Keeps plaintext that there was no room for.

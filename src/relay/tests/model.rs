@@ -571,6 +571,13 @@ impl Socket for Model<'_> {
         answer
     }
 
+    fn readable_bytes(&self) -> usize {
+        self.call(|world| {
+            let end = world.end(self.side);
+            end.arrived - end.read
+        })
+    }
+
     fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> Answer<usize> {
         if flags.contains(RecvFlags::PEEK) {
             return self.call(|world| {

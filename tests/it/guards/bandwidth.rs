@@ -1,16 +1,17 @@
 //! Guards that limit bandwidth. The rates are low enough for a debug build on a busy machine.
 
 use std::io::{Read, Write};
+use std::sync::mpsc::channel;
 use std::thread::scope;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::support::client::{Client, assert_echoes, served_client};
-use crate::support::configs;
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::{PATIENCE, configs};
 
 const MIB: u64 = 1 << 20;
 
@@ -96,6 +97,35 @@ fn each_session_has_its_own_limit_in_each_direction() {
             false => Err(format!("{took:?}")),
         }
     });
+}
+
+/// A server that asks for a password, and whose client then sends 400 KiB instead of one.
+#[test]
+fn a_login_of_postgresql_has_no_bandwidth_of_its_own() {
+    const STARTUP: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0bob\0\0";
+    const SENT: usize = 400 << 10;
+    let (sender, took) = channel();
+    let server = Server::run(move |mut stream| {
+        let mut read = vec![0; SENT];
+        stream.read_exact(&mut read[..STARTUP.len()]).unwrap();
+        stream.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
+        let began = Instant::now();
+        stream.read_exact(&mut read).unwrap();
+        sender.send(began.elapsed()).unwrap();
+    });
+    let config = [
+        String::from("[guards.g]\nbandwidth_per_session = \"100KiB/s\"\n"),
+        configs::listener("limited", "p", "guards = \"g\"\nprotocol = \"postgres\""),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ];
+    let proxy = Proxy::start(&config.concat());
+    let mut client = Client::connect(proxy.at("limited"));
+    client.send(STARTUP);
+    assert_eq!(client.read(9)[0], b'R');
+    client.send(&[b'p'; SENT]);
+    let took = took.recv_timeout(PATIENCE).unwrap();
+    // Of 4 s: less the bytes of a login, and what is saved up.
+    assert!(took > Duration::from_secs(2), "{took:?}");
 }
 
 #[test]

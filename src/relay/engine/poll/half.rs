@@ -115,7 +115,7 @@ impl Half {
         self.is_reading = true;
         ready!(sender.poll_readable(cx))?;
         self.is_reading = false;
-        let granted = throttle.poll_grant(cx);
+        let granted = throttle.poll_grant(cx, || sender.readable_bytes());
         core.hold_back(from, granted.is_pending());
         granted.map(Ok)
     }

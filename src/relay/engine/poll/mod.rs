@@ -3,6 +3,7 @@
 mod socket;
 mod wire;
 mod tls;
+mod maybe_tls;
 mod copy;
 mod read_mode;
 mod splice;
@@ -22,12 +23,13 @@ use crate::socket::Fault;
 use half::Half;
 #[cfg(test)]
 pub(in crate::relay) use half::TURN_BYTES;
+pub(in crate::relay) use maybe_tls::MaybeTls;
 #[cfg(test)]
 pub(in crate::relay) use socket::Socket;
 pub use splice::limit_pipes;
 #[cfg(test)]
 pub(in crate::relay) use splice::pipes;
-pub(in crate::relay) use tls::{MaybeTls, TlsWire};
+pub(in crate::relay) use tls::TlsWire;
 use wire::TransferError;
 pub(in crate::relay) use wire::Wire;
 

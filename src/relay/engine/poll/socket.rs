@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 
-use rustix::io::Result as CallResult;
+use rustix::io::{Result as CallResult, ioctl_fionread};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{SpliceFlags, splice};
 use socket2::SockRef;
@@ -35,6 +35,9 @@ pub(in crate::relay) trait Socket: Sync {
 
     /// Makes the call if the socket is ready for it; a call that would block ends the readiness.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    /// How many bytes can be read now; `usize::MAX` where the system does not report it.
+    fn readable_bytes(&self) -> usize;
 
     /// recv(2).
     fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize>;
@@ -69,6 +72,10 @@ impl Socket for TcpStream {
 
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         Self::try_io(self, interest, call)
+    }
+
+    fn readable_bytes(&self) -> usize {
+        ioctl_fionread(self).map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize> {

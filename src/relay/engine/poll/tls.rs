@@ -17,9 +17,8 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::socket::Socket;
-use super::wire::{Wire, poll_recv, poll_send};
+use super::wire::{poll_recv, poll_send};
 use crate::relay::core::SendQueue;
-use crate::socket::{Fault, socket_fault};
 use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 
 /// Bytes of records that are received at once at most.
@@ -46,14 +45,6 @@ thread_local! {
     static OUTGOING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One side of a session of which at least one side uses TLS.
-pub(in crate::relay) enum MaybeTls<'a> {
-    /// The plaintext is on the socket.
-    Tcp(&'a TcpStream),
-    /// TLS over the socket.
-    Tls(Box<TlsWire<'a>>),
-}
-
 /// TLS over a socket.
 pub(in crate::relay) struct TlsWire<'a> {
     socket: &'a TcpStream,
@@ -75,23 +66,6 @@ struct TlsState {
     /// The first error of the socket that nobody was told. The kernel reports it once: a read sees the end of the stream
     /// then, which is none.
     fault: Option<io::ErrorKind>,
-}
-
-impl MaybeTls<'_> {
-    /// What was wrong with what the peer sent.
-    pub(in crate::relay) fn take_error(&self) -> Option<rustls::Error> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Tls(wire) => wire.lock().error.take(),
-        }
-    }
-
-    /// The TLS, whose records must all have been flushed.
-    pub(in crate::relay) fn into_connection(self) -> Option<TlsConnection> {
-        let Self::Tls(wire) = self else { return None };
-        let state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Some(state.connection)
-    }
 }
 
 impl<'a> TlsWire<'a> {
@@ -212,24 +186,45 @@ impl TlsState {
     }
 }
 
-/// The methods of [`Wire`].
+/// The methods of [`Wire`](super::wire::Wire), and what is about it.
 impl TlsWire<'_> {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// What was wrong with what the peer sent.
+    pub(super) fn take_error(&self) -> Option<rustls::Error> {
+        self.lock().error.take()
+    }
+
+    /// The TLS, whose records must all have been flushed.
+    pub(super) fn into_connection(self) -> TlsConnection {
+        let state = self.state.into_inner();
+        state.unwrap_or_else(PoisonError::into_inner).connection
+    }
+
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = self.lock();
         let connection = &state.connection;
         let is_over = connection.has_peer_closed() || connection.failure().is_some();
-        if state.has_unread_records || is_over || connection.has_early() {
+        if state.has_unread_records || is_over || connection.early_bytes() > 0 {
             return Poll::Ready(Ok(()));
         }
         self.socket.poll_read_ready(cx)
     }
 
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// A part of a record does not count: the peer could make it seem much again and again by adding a byte to it.
+    pub(super) fn readable_bytes(&self) -> usize {
+        let state = self.lock();
+        let held = match state.has_unread_records {
+            true => state.connection.held_bytes(),
+            false => state.connection.early_bytes(),
+        };
+        Socket::readable_bytes(self.socket).saturating_add(held)
+    }
+
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.socket.poll_write_ready(cx)
     }
 
-    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
         // An answer to the peer may be left from the last time.
         let _ = state.poll_flush_untold(self.socket, cx);
@@ -262,7 +257,7 @@ impl TlsWire<'_> {
         })
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
         ready!(state.poll_flush(self.socket, cx))?;
         OUTGOING.with_borrow_mut(|outgoing| {
@@ -284,11 +279,11 @@ impl TlsWire<'_> {
         })
     }
 
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().poll_flush(self.socket, cx)
     }
 
-    fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if !state.has_shut_down {
             state.has_shut_down = true;
@@ -300,78 +295,14 @@ impl TlsWire<'_> {
         Poll::Ready(())
     }
 
-    fn queue(&self) -> Option<SendQueue> {
+    pub(super) fn queue(&self) -> Option<SendQueue> {
         let mut queue = Socket::queue(self.socket)?;
         let unsent = u32::try_from(self.lock().unsent.len()).unwrap_or(u32::MAX);
         queue.not_sent_bytes = queue.not_sent_bytes.saturating_add(unsent);
         Some(queue)
     }
-}
 
-impl Wire for MaybeTls<'_> {
-    type Spliced = TcpStream;
-
-    const ENDS_EXPLICITLY: bool = true;
-
-    const RECV_BYTES_MIN: usize = RECORD_BYTES_MAX;
-
-    fn spliced(&self) -> Option<&TcpStream> {
-        None
-    }
-
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(socket) => socket.poll_readable(cx),
-            Self::Tls(wire) => wire.poll_readable(cx),
-        }
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(socket) => socket.poll_writable(cx),
-            Self::Tls(wire) => wire.poll_writable(cx),
-        }
-    }
-
-    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(socket) => poll_recv(*socket, cx, buffer),
-            Self::Tls(wire) => wire.poll_recv(cx, buffer),
-        }
-    }
-
-    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(socket) => poll_send(*socket, cx, bytes),
-            Self::Tls(wire) => wire.poll_send(cx, bytes),
-        }
-    }
-
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(socket) => socket.poll_flush(cx),
-            Self::Tls(wire) => wire.poll_flush(cx),
-        }
-    }
-
-    fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Tcp(socket) => socket.poll_shut_down(cx),
-            Self::Tls(wire) => wire.poll_shut_down(cx),
-        }
-    }
-
-    fn fault(&self) -> impl Future<Output = Fault> + Send {
-        socket_fault(match self {
-            Self::Tcp(socket) => socket,
-            Self::Tls(wire) => wire.socket,
-        })
-    }
-
-    fn queue(&self) -> Option<SendQueue> {
-        match self {
-            Self::Tcp(socket) => Socket::queue(*socket),
-            Self::Tls(wire) => wire.queue(),
-        }
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.socket
     }
 }

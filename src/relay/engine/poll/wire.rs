@@ -36,6 +36,9 @@ pub(in crate::relay) trait Wire: Sync {
     /// Ready if there is something to receive, as far as is known.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// How many bytes can be received now, at most; `usize::MAX` where the system does not report it.
+    fn readable_bytes(&self) -> usize;
+
     /// Ready if bytes that are sent now would be accepted, at least in part.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -72,6 +75,10 @@ impl<S: Socket> Wire for S {
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
+    }
+
+    fn readable_bytes(&self) -> usize {
+        Socket::readable_bytes(self)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

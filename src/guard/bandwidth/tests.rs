@@ -1,0 +1,238 @@
+//! Shares of a bandwidth, in paused time.
+
+use std::future::poll_fn;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn plenty() -> usize {
+    usize::MAX
+}
+
+/// Bytes that a direction reads until `end`, each time as many as it is granted.
+async fn bytes_until(mut throttle: DirectionThrottle, end: Instant) -> u64 {
+    let mut total = 0;
+    loop {
+        let granted = poll_fn(|cx| throttle.poll_grant(cx, plenty)).await;
+        if Instant::now() >= end {
+            return total;
+        }
+        throttle.settle(granted);
+        total += granted as u64;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_direction_gets_the_whole_bandwidth() {
+    for rate in [10 << 10, MIB, 50 * MIB, 1 << 30] {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(rate))), Instant::now());
+        let total = bytes_until(DirectionThrottle::new(vec![bucket]), start + Duration::from_secs(10)).await;
+        let error = total as f64 / (10 * rate) as f64 - 1.0;
+        assert!(error.abs() < 0.02, "{rate} B/s: {total} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn directions_that_share_a_bucket_get_equal_shares() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
+    let end = start + Duration::from_secs(5);
+    let direction = || {
+        let throttle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+        tokio::spawn(bytes_until(throttle, end))
+    };
+    let tasks: Vec<_> = (0..8).map(|_| direction()).collect();
+    let mut shares = Vec::new();
+    for task in tasks {
+        shares.push(task.await.unwrap());
+    }
+    let all: u64 = shares.iter().sum();
+    assert!((all as f64 / (250 * MIB) as f64 - 1.0).abs() < 0.02, "{all}");
+    for share in &shares {
+        let fair = *share as f64 / (all as f64 / 8.0);
+        assert!((0.95..1.05).contains(&fair), "{shares:?}");
+    }
+}
+
+/// A prompt direction does not take the slots that those leave behind who wake late.
+#[tokio::test(start_paused = true)]
+async fn a_prompt_direction_gets_no_more_than_late_ones() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
+    let end = start + Duration::from_secs(5);
+    let direction = |late: Duration| {
+        let mut throttle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+        tokio::spawn(async move {
+            let mut total = 0;
+            while Instant::now() < end {
+                let granted = poll_fn(|cx| throttle.poll_grant(cx, plenty)).await;
+                tokio::time::sleep(late).await;
+                throttle.settle(granted);
+                total += granted as u64;
+            }
+            total
+        })
+    };
+    // A round of eight slots takes 5 ms.
+    let late: Vec<_> = (0..7).map(|_| direction(Duration::from_millis(4))).collect();
+    let prompt = direction(Duration::ZERO).await.unwrap();
+    for task in late {
+        let fair = prompt as f64 / task.await.unwrap() as f64;
+        assert!((0.9..1.1).contains(&fair), "{fair}");
+    }
+    assert!((prompt as f64 * 8.0 / (250 * MIB) as f64 - 1.0).abs() < 0.1, "{prompt}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_narrowest_of_several_limits_counts() {
+    let start = Instant::now();
+    let buckets = [Some(50 * MIB), Some(MIB), None].map(|rate| Arc::new(ByteBucket::new(rate)));
+    let end = start + Duration::from_secs(5);
+    let total = bytes_until(DirectionThrottle::new(buckets.into()), end).await;
+    assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.05, "{total}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_and_not_read_is_given_back() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
+    let mut idle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+    for _ in 0..1_000 {
+        poll_fn(|cx| idle.poll_grant(cx, plenty)).await;
+        idle.settle(0);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    poll_fn(|cx| idle.poll_grant(cx, plenty)).await;
+    drop(idle);
+    let total = bytes_until(DirectionThrottle::new(vec![bucket]), start + Duration::from_secs(5)).await;
+    assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+}
+
+/// A crowd that asks for bandwidth and leaves does not leave a queue of unused slots behind.
+#[tokio::test(start_paused = true)]
+async fn slots_of_those_who_leave_are_used_by_others() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
+    let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+    let mut crowd: Vec<_> = (0..2_000).map(|_| direction()).collect();
+    for throttle in &mut crowd {
+        let _ = poll_fn(|cx| Poll::Ready(throttle.poll_grant(cx, plenty))).await;
+    }
+    let reading = tokio::spawn(bytes_until(direction(), start + Duration::from_secs(20)));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(crowd);
+    let total = reading.await.unwrap();
+    assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
+}
+
+/// What is there when the next slot is reserved is what a receive buffer of the usual size still holds then.
+#[tokio::test(start_paused = true)]
+async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
+    const BUFFER_BYTES: usize = 65_483; // 64 KiB in whole segments of the loopback interface
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
+    let end = start + Duration::from_secs(5);
+    let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+    let large: Vec<_> = (0..4).map(|_| tokio::spawn(bytes_until(direction(), end))).collect();
+    let read_small = |mut throttle: DirectionThrottle| async move {
+        let (mut total, mut granted) = (0, 0);
+        while Instant::now() < end {
+            granted = poll_fn(|cx| throttle.poll_grant(cx, || BUFFER_BYTES - granted)).await;
+            throttle.settle(granted);
+            total += granted as u64;
+        }
+        total
+    };
+    let small: Vec<_> = (0..4).map(|_| tokio::spawn(read_small(direction()))).collect();
+    for task in large.into_iter().chain(small) {
+        let fair = task.await.unwrap() as f64 / (250 * MIB / 8) as f64;
+        assert!((0.95..1.05).contains(&fair), "{fair}");
+    }
+}
+
+/// Directions that say a byte now and then take no more of the bandwidth than that from those that need it.
+#[tokio::test(start_paused = true)]
+async fn those_who_say_little_take_little() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(2 * MIB))), Instant::now());
+    let end = start + Duration::from_secs(10);
+    let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+    let downloads: Vec<_> = (0..10).map(|_| tokio::spawn(bytes_until(direction(), end))).collect();
+    let talk = |mut throttle: DirectionThrottle| async move {
+        let mut longest = Duration::ZERO;
+        for said in 1.. {
+            sleep_until(start + said * Duration::from_millis(500)).await; // all at once
+            let asked = Instant::now();
+            if asked >= end {
+                return longest;
+            }
+            poll_fn(|cx| throttle.poll_grant(cx, || 1)).await;
+            throttle.settle(1);
+            longest = longest.max(asked.elapsed());
+        }
+        unreachable!()
+    };
+    let talkers: Vec<_> = (0..400).map(|_| tokio::spawn(talk(direction()))).collect();
+    let mut shares = Vec::new();
+    for download in downloads {
+        shares.push(download.await.unwrap());
+    }
+    let all: u64 = shares.iter().sum();
+    assert!((all as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.05, "{shares:?}");
+    assert!(shares.iter().all(|share| *share > all / 12), "{shares:?}");
+    for talker in talkers {
+        let longest = talker.await.unwrap();
+        assert!(
+            longest < Duration::from_millis(300),
+            "a round of ten downloads takes 200 ms: {longest:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_rate_applies_to_sessions_under_way() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
+    let end = start + Duration::from_secs(10);
+    let reading = tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bucket.set_rate(Some(3 * MIB), Instant::now());
+    let total = reading.await.unwrap();
+    assert!((total as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+}
+
+/// A crowd that waits for its slots at a low rate does not wait for them after that was raised or switched off, and
+/// newcomers do not wait behind it.
+#[tokio::test(start_paused = true)]
+async fn another_rate_leaves_no_queue_of_the_one_before() {
+    for rate in [Some(100 * MIB), None] {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
+        let direction = || {
+            let mut throttle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+            async move {
+                let granted = poll_fn(|cx| throttle.poll_grant(cx, plenty)).await;
+                throttle.settle(granted);
+            }
+        };
+        let crowd: Vec<_> = (0..2_000).map(|_| tokio::spawn(direction())).collect();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        bucket.set_rate(rate, Instant::now());
+        direction().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(5), "a newcomer");
+        for waiting in crowd {
+            waiting.await.unwrap();
+        }
+        let took = start.elapsed() - Duration::from_secs(5);
+        assert!(took < Duration::from_secs(3), "{rate:?}: {took:?}");
+    }
+}
+
+/// Those who wait for a slot at a high rate do not read at that rate after it was lowered.
+#[tokio::test(start_paused = true)]
+async fn a_lower_rate_applies_to_those_who_wait() {
+    let (bucket, start) = (Arc::new(ByteBucket::new(Some(100 * MIB))), Instant::now());
+    let end = start + Duration::from_secs(10);
+    let reading = || tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));
+    let crowd: Vec<_> = (0..500).map(|_| reading()).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bucket.set_rate(Some(MIB), Instant::now());
+    let mut total = 0;
+    for reading in crowd {
+        total += reading.await.unwrap();
+    }
+    assert!((total as f64 / (109 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+}
