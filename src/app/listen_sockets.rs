@@ -55,9 +55,15 @@ struct OpenAddress {
 }
 
 impl OpenAddress {
+    /// Whether the file of its Unix socket was removed or replaced, so that nobody can connect.
+    fn is_lost(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| !file.is_in_place())
+    }
+
     /// Sets the permissions of a Unix socket.
     fn set_mode(&self, mode: u32) {
-        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_mode(mode)) {
+        let file = self.file.as_ref().filter(|file| file.is_in_place());
+        if let Some(Err(error)) = file.map(|file| file.set_mode(mode)) {
             tracing::warn!(address = %self.address, %error, "cannot change the permissions of a Unix socket");
         }
     }
@@ -77,8 +83,14 @@ impl Key {
     }
 }
 
-/// New addresses, bound; with the name of the listener and its backlog.
-pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
+/// New addresses, bound.
+#[derive(Default)]
+pub(super) struct NewlyBound {
+    /// With the name of the listener and its backlog.
+    addresses: Vec<(Key, Arc<str>, Bound, u32)>,
+    /// About Unix sockets whose files are gone.
+    pub(super) warnings: Vec<String>,
+}
 
 /// New addresses, listened on.
 #[derive(Default)]
@@ -87,7 +99,7 @@ pub(super) struct NewlyListening(Vec<(Key, ListenAddr, Listening)>);
 impl NewlyBound {
     /// The number of addresses.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.addresses.len()
     }
 }
 
@@ -113,12 +125,18 @@ impl ListenSockets {
     }
 
     /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds those that
-    /// cannot be bound to `failed`.
+    /// cannot be bound to `failed`. A Unix socket whose file was removed is bound anew; where that is not possible, all stays as
+    /// it is.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
-        let mut bound = Vec::new();
+        let mut bound = NewlyBound::default();
         let ours = self.all_addresses();
         for listener in &plan.listeners {
-            for key in Key::all(listener).filter(|key| !self.open.contains_key(key)) {
+            for key in Key::all(listener) {
+                let open = self.open.get(&key);
+                let is_lost = open.is_some_and(OpenAddress::is_lost);
+                if open.is_some() && !is_lost {
+                    continue;
+                }
                 let address = key.0;
                 let result = match (self.passed.at(address), address.unix()) {
                     (Some(passed), _) => Bound::passed(address, passed, &listener.socket),
@@ -126,13 +144,25 @@ impl ListenSockets {
                     (None, None) if ours.overlap(address) => Bound::with_reuse_port(address, &listener.socket),
                     (None, None) => Bound::new(address, &listener.socket),
                 };
+                let lost = |what: &str| {
+                    let name = &listener.name;
+                    format!("listeners.{name}: the file of {address} was removed or replaced: {what}")
+                };
                 match result {
-                    Ok(socket) => bound.push((key, Arc::clone(&listener.name), socket, listener.backlog)),
+                    Ok(socket) => {
+                        bound.warnings.extend(is_lost.then(|| lost("it is bound anew")));
+                        let name = Arc::clone(&listener.name);
+                        bound.addresses.push((key, name, socket, listener.backlog));
+                    }
+                    Err(error) if is_lost => {
+                        let what = format!("no client reaches it, and it cannot be bound anew: {}", error.cause);
+                        bound.warnings.push(lost(&what));
+                    }
                     Err(error) => failed.push((format!("listener `{}`", listener.name), error)),
                 }
             }
         }
-        NewlyBound(bound)
+        bound
     }
 
     /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on. An
@@ -140,7 +170,7 @@ impl ListenSockets {
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
         let mut all: Vec<(Key, ListenAddr, Listening)> = Vec::new();
         let mut ours = ByPort::default();
-        for (key, listener, bound, backlog) in bound.0 {
+        for (key, listener, bound, backlog) in bound.addresses {
             let address = bound.address();
             if ours.overlap(address) {
                 bound.share();
@@ -188,7 +218,8 @@ impl ListenSockets {
         for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
             let open = self.start(address, Arc::clone(state), listening, drain);
-            self.open.insert(key, open);
+            let lost = self.open.insert(key, open); // the new file has its path
+            self.closing.extend(lost.map(|lost| (lost.address, lost.open)));
         }
         for address in self.passed.addresses() {
             if !self.open.values().any(|open| open.address == address) {

@@ -3,6 +3,7 @@
 //! [`App::prepare`] does everything that may fail or wait: read, check, resolve new names, open, bind, listen. Then
 //! [`App::apply`] makes the change, which cannot fail.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -80,7 +81,7 @@ impl App {
         let system = |failure: Failure| ReloadError::System(failure.into());
         let access_log = self.open_access_log(&loaded.plan.log).map_err(system)?;
         let mut failed = Vec::new();
-        let bound = self.sockets.bind(&loaded.plan, &mut failed);
+        let mut bound = self.sockets.bind(&loaded.plan, &mut failed);
         if !failed.is_empty() {
             return Err(system(Failure::Bind(failed)));
         }
@@ -92,12 +93,14 @@ impl App {
             Ok((next, changes))
         });
         let (mut next, changes) = prepared.await?;
+        let warnings = [warnings].into_iter().chain(take(&mut bound.warnings));
+        let warnings: Vec<_> = warnings.filter(|warning| !warning.is_empty()).collect();
         let listening = self.sockets.listen(bound).map_err(system)?;
         next.tls = tls;
         next.addresses = self.sockets.addresses(&next.plan, &listening);
         Ok(Prepared {
             changes: Changes {
-                warnings,
+                warnings: warnings.join("\n"),
                 needs_restart: self.needs_restart(&next.plan),
                 ..changes
             },

@@ -17,7 +17,7 @@ use crate::addr::{ListenAddr, UnixPath};
 use crate::error::with_context;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
-use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, peer_of};
+use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, in_use_by};
 pub use accept::{AcceptPause, Accepted, Listener};
 pub use conflict::BindError;
 pub use passed::PassedSockets;
@@ -103,9 +103,7 @@ impl Bound {
         let address = ListenAddr::on_unix(path);
         let bound = || {
             if let Some(living) = connect_to_listener(path.as_path())? {
-                let process = peer_of(&living).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
-                let message = format!("another process listens there{process}");
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+                return Err(in_use_by(&living));
             }
             BoundUnix::new(path.as_path(), mode)
         };

@@ -2,10 +2,13 @@
 
 mod credentials;
 
-use std::fs::Permissions;
+use std::ffi::OsStr;
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
+use std::iter::repeat_with;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -13,6 +16,14 @@ pub use credentials::peer_of;
 
 /// The number of random names to try for the temporary socket. Even one collision is unlikely.
 const NAMES_TRIED: usize = 16;
+
+/// Bytes of such a name at most.
+const NAME_BYTES_MAX: usize = 7;
+
+/// How often to try, and how long to wait in between, while another process gives its socket a name in the same folder.
+/// That takes microseconds.
+const LOCK_TRIES: usize = 500;
+const LOCK_WAIT: Duration = Duration::from_millis(1);
 
 /// The file of a Unix socket of this process. Dropping it removes the file, unless another one has replaced it.
 #[derive(Debug)]
@@ -70,7 +81,7 @@ impl BoundUnix {
         // Binding never replaces a file (unix(7)).
         let mut result = Err(io::Error::from(ErrorKind::AddrInUse));
         for _ in 0..NAMES_TRIED {
-            let temporary = path.with_file_name(format!(".{:06x}", fastrand::u32(..1 << 24)));
+            let temporary = path.with_file_name(temporary_name(path.file_name().unwrap_or_default()));
             result = bind(&temporary, mode);
             if !matches!(&result, Err(error) if error.kind() == ErrorKind::AddrInUse) {
                 break;
@@ -84,17 +95,59 @@ impl BoundUnix {
         })
     }
 
-    /// Listens, and gives the file its name. A file of that name is replaced.
+    /// Listens, and gives the file its name. The file that a process has left there is replaced. Where several processes
+    /// do this at once, one of them succeeds.
     ///
     /// # Errors
-    /// Those of `listen` and `rename`.
+    /// Another process listens there ([`ErrorKind::AddrInUse`]); or those of [`connect_to_listener`], `listen` and `rename`.
     pub fn listen(self, backlog: i32) -> io::Result<(Socket, SocketFile)> {
         let Self { socket, mut file, path } = self;
         socket.listen(backlog)?;
+        let _lock = lock_folder(&path);
+        if let Some(living) = connect_to_listener(&path)? {
+            return Err(in_use_by(&living));
+        }
         std::fs::rename(&file.path, &path)?;
         file.path = path;
         Ok((socket, file))
     }
+}
+
+/// The error that another process listens on a path.
+#[must_use]
+pub fn in_use_by(living: &Socket) -> io::Error {
+    let process = peer_of(living).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
+    let message = format!("another process listens there{process}");
+    io::Error::new(ErrorKind::AddrInUse, message)
+}
+
+/// Another name, which is random, and no longer than the one that the file gets: the whole path has a limit.
+fn temporary_name(name: &OsStr) -> String {
+    let dot = if name.len() > 1 { "." } else { "" };
+    let random = name.len().clamp(1, NAME_BYTES_MAX) - dot.len();
+    loop {
+        let letters = repeat_with(fastrand::lowercase).take(random);
+        let other: String = dot.chars().chain(letters).collect();
+        if *name != *other {
+            return other;
+        }
+    }
+}
+
+/// Keeps other processes that do the same from naming their sockets in the folder of this one, until it is dropped. `None`:
+/// the folder cannot be read, or is locked for long: everybody who can read it may do that, and must not keep this process
+/// from listening.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match folder.try_lock() {
+            Ok(()) => return Some(folder),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
 }
 
 fn bind(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {
@@ -117,12 +170,18 @@ impl SocketFile {
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         std::fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
+
+    /// Whether it is still there, so that it can be connected to. Anybody may have removed or replaced it.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let metadata = self.path.symlink_metadata();
+        metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let metadata = self.path.symlink_metadata();
-        if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode) {
+        if self.is_in_place() {
             let _ = std::fs::remove_file(&self.path); // if this fails, the next process replaces it
         }
     }
@@ -168,6 +227,56 @@ mod tests {
         drop(second_file);
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(connect_to_listener(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    }
+
+    /// As several processes do that start at once.
+    #[test]
+    fn of_several_that_listen_at_once_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        for _ in 0..50 {
+            let bound: Vec<_> = (0..4).map(|_| BoundUnix::new(&path, 0o600).unwrap()).collect();
+            let started: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = bound.into_iter().map(|bound| scope.spawn(|| bound.listen(8))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (listening, failed): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
+            assert_eq!(listening.len(), 1);
+            for error in failed.into_iter().map(Result::unwrap_err) {
+                assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+            }
+            let (socket, file) = listening.into_iter().next().unwrap().unwrap();
+            assert!(file.is_in_place());
+            std::mem::forget(file);
+            drop(socket); // a file is left, which the next ones replace
+        }
+        assert_eq!(
+            folder.path().read_dir().unwrap().count(),
+            1,
+            "no temporary name is left"
+        );
+    }
+
+    #[test]
+    fn a_locked_folder_keeps_nobody_from_listening() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = File::open(folder.path()).unwrap();
+        lock.lock().unwrap();
+        let (_socket, file) = BoundUnix::new(&folder.path().join("a"), 0o600)
+            .unwrap()
+            .listen(1)
+            .unwrap();
+        assert!(file.is_in_place());
+    }
+
+    #[test]
+    fn temporary_names_are_no_longer_than_names() {
+        assert!((0..1_000).all(|_| temporary_name(OsStr::new("s")) != "s"));
+        for (name, length) in [("s", 1), ("ab", 2), ("a.sock", 6), ("acequia.sock", NAME_BYTES_MAX)] {
+            let temporary = temporary_name(OsStr::new(name));
+            assert_eq!(temporary.len(), length, "{temporary}");
+            assert_eq!(temporary.starts_with('.'), length > 1);
+        }
     }
 
     #[test]

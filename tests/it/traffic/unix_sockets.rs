@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{scope, spawn};
 use std::time::Duration;
 
+use acequia::addr::UnixPath;
 use acequia::proxy_protocol::{Decoded, ProxySource, decode};
 use rustix::process::geteuid;
 use tempfile::TempDir;
@@ -224,6 +225,48 @@ fn the_file_lives_as_long_as_the_listener() {
     drop(open);
     assert_eq!(proxy.stop().code, Some(0));
     assert_eq!(sockets.names(), 0);
+}
+
+#[test]
+fn a_file_that_was_removed_is_made_anew_by_a_reload() {
+    let (sockets, server) = (Sockets::new(), Server::echo());
+    let proxy = Proxy::start(&config(&sockets.address("l"), "", &server.address.to_string(), ""));
+    let open = connect(&sockets.path("l"));
+    fs::remove_file(sockets.path("l")).unwrap();
+    let changes = proxy.answer(&["reload"]);
+    let warning = "was removed or replaced: it is bound anew";
+    assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
+    assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
+    (&open).write_all(b"open").unwrap();
+    (&open).read_exact(&mut [0; 4]).unwrap(); // it was connected to the file of before
+    assert_eq!(proxy.answer(&["reload"])["warnings"], "");
+
+    // What another process has put there is left alone.
+    fs::remove_file(sockets.path("l")).unwrap();
+    let other = UnixListener::bind(sockets.path("l")).unwrap();
+    let inode = || fs::metadata(sockets.path("l")).unwrap().ino();
+    let before = (inode(), fs::metadata(sockets.path("l")).unwrap().mode());
+    let changes = proxy.answer(&["reload"]);
+    let warning = "no client reaches it, and it cannot be bound anew: another process listens there";
+    assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
+    assert_eq!((inode(), fs::metadata(sockets.path("l")).unwrap().mode()), before);
+    drop(other);
+    drop(open);
+    assert_eq!(proxy.stop().code, Some(0));
+    assert_eq!(sockets.names(), 1, "only that of the other process");
+}
+
+#[test]
+fn the_longest_path_may_have_a_short_name() {
+    let (sockets, server) = (Sockets::new(), Server::echo());
+    let room = UnixPath::BYTES_MAX - sockets.path("").as_os_str().len();
+    let folder = "d".repeat(room - "/s".len());
+    fs::create_dir(sockets.path(&folder)).unwrap();
+    let path = sockets.path(&format!("{folder}/s"));
+    assert_eq!(path.as_os_str().len(), UnixPath::BYTES_MAX);
+    let address = format!("unix:{}", path.display());
+    let _proxy = Proxy::start(&config(&address, "", &server.address.to_string(), ""));
+    assert_eq!(exchange(&path, b"ping"), b"ping");
 }
 
 #[test]
