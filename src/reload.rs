@@ -1,6 +1,7 @@
 //! Requests for a reload, and their results. [`crate::app`] does the reload. Files of TLS are read again without one:
 //! [`reload_tls`].
 
+mod guards;
 mod tls_files;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::config::report::{Report, counted};
 use crate::live::{InForce, LivePool};
 use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan, RemoteTexts};
 use crate::pool::{Member, Pool};
+pub use guards::{GuardNetworks, lost_edits};
 pub use tls_files::{TlsReloads, reload_listener_tls, reload_pool_tls, reload_tls};
 
 /// What a reload changed.
@@ -25,6 +27,9 @@ pub struct Changes {
     /// By name.
     #[serde(default)]
     pub guards: Difference,
+    /// The networks of guards that are new, or have others than before.
+    #[serde(default)]
+    pub guard_networks: Vec<GuardNetworks>,
     /// By name.
     pub listeners: Difference,
     /// By name.
@@ -73,6 +78,7 @@ impl Changes {
     pub fn between(old: &InForce, new: &InForce) -> Self {
         Self {
             guards: guards(&old.plan, &new.plan),
+            guard_networks: GuardNetworks::changed(&old.plan, &new.plan),
             listeners: listeners(&old.plan, &new.plan),
             pools: pools(&old.plan, &new.plan),
             servers: servers(old, new),
@@ -324,11 +330,8 @@ mod tests {
     use super::*;
     use crate::live::Live;
 
-    fn plan(text: &str) -> Plan {
-        crate::config::read("a.toml", text).ok().unwrap().plan
-    }
-
     fn changes(old: &str, new: &str) -> Changes {
+        let plan = |text| crate::config::read("a.toml", text).ok().unwrap().plan;
         let live = Live::new(plan(old), Vec::new());
         Changes::between(&live.in_force(), &live.prepare(plan(new), HashMap::new()))
     }

@@ -23,7 +23,7 @@ use crate::drain::Drain;
 use crate::error::chain;
 use crate::live::{InForce, LiveTls};
 use crate::plan::{LogPlan, Plan, RemoteTexts};
-use crate::reload::{Changes, Difference, ReloadError};
+use crate::reload::{Changes, Difference, ReloadError, lost_edits};
 
 /// The next plan, and everything it needs to be put in force.
 pub(super) struct Prepared {
@@ -93,7 +93,8 @@ impl App {
             Ok((next, changes))
         });
         let (mut next, changes) = prepared.await?;
-        let warnings = [warnings].into_iter().chain(take(&mut bound.warnings));
+        let of_guards = lost_edits(&self.running.live.in_force(), &next);
+        let warnings = [warnings].into_iter().chain(take(&mut bound.warnings)).chain(of_guards);
         let warnings: Vec<_> = warnings.filter(|warning| !warning.is_empty()).collect();
         let listening = self.sockets.listen(bound).map_err(system)?;
         next.tls = tls;
@@ -208,6 +209,7 @@ fn log_changes(by: &str, changes: &Changes) {
     let of = |difference: &Difference| format!("+{} -{}", difference.added.len(), difference.removed.len());
     tracing::info!(
         by,
+        guards = of(&changes.guards),
         listeners = of(&changes.listeners),
         servers = of(&changes.servers),
         changed = changes.changed().join("; "),

@@ -17,6 +17,7 @@ use crate::discover::listed_now;
 use crate::error::chain;
 use crate::plan::Plan;
 use crate::regular_file;
+use crate::reload::GuardNetworks;
 use crate::text::escape;
 
 /// How the result is printed.
@@ -151,13 +152,18 @@ fn summary(path: &Path, plan: &Plan) -> String {
     let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
     let remote = plan.remote.as_ref();
     let remote = remote.map_or_else(String::new, |remote| format!(" with {}", remote.from()));
-    format!(
+    let mut summary = format!(
         "{}{remote}: {}, {}, {}: fine\n",
         path.display(),
         counted(plan.listeners.len(), "listener"),
         counted(plan.pools.len(), "pool"),
         counted(servers, "server"),
-    )
+    );
+    let networks = plan.guards.iter().map(|guard| GuardNetworks::of(guard));
+    for networks in networks.filter(GuardNetworks::are_used) {
+        summary += &format!("{networks}\n");
+    }
+    summary
 }
 
 #[cfg(test)]
@@ -172,5 +178,12 @@ mod tests {
             summary(Path::new("a.toml"), &plan),
             "a.toml: 1 listener, 1 pool, 2 servers: fine\n"
         );
+        let guards = "\n[guards.a]\nallow = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\n[guards.b]\ndeny = \"10.2.0.0/16\"\n\
+                      [guards.c]\nsessions = 5";
+        let plan = config::read("a.toml", &format!("{text}{guards}"))
+            .expect("no mistake in it")
+            .plan;
+        let expected = "guard a: 2 networks allowed, 0 denied\nguard b: 1 network denied\n";
+        assert!(summary(Path::new("a.toml"), &plan).ends_with(expected));
     }
 }

@@ -9,11 +9,18 @@ use crate::reload::{Changes, Difference};
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
     remote.request(ApiRequest::post("/api/v1/reload", String::new()), |changes: Changes| {
-        let mut text = difference("listeners", &changes.listeners);
+        let mut text = String::new();
+        if changes.guards != Difference::default() {
+            text += &difference("guards", &changes.guards);
+        }
+        text += &difference("listeners", &changes.listeners);
         text += &difference("pools", &changes.pools);
         text += &difference("servers", &changes.servers);
         for line in changes.changed() {
             text += &format!("{line}\n");
+        }
+        for networks in &changes.guard_networks {
+            text += &format!("{networks}\n");
         }
         for key in &changes.needs_restart {
             text += &format!("{key}: changed in the file, but needs a restart\n");

@@ -145,6 +145,22 @@ impl Guard {
         }
     }
 
+    /// The same guard without any rule, as it is kept for the time when there is one of its name again.
+    #[must_use]
+    pub fn without_rules(&self) -> Self {
+        self.successor(GuardRules {
+            allow: None,
+            deny: NetworkSet::default(),
+            sessions: None,
+            sessions_per_source: None,
+            rate: None,
+            rate_per_source: None,
+            bandwidth: None,
+            bandwidth_per_session: None,
+            ..self.rules.clone()
+        })
+    }
+
     /// Puts the common bandwidth of these rules in force, also for sessions under way that are limited already.
     pub fn apply_bandwidth(&self) {
         self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));

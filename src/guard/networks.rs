@@ -7,6 +7,8 @@ use ipnet::IpNet;
 /// A set of networks. IPv4-mapped IPv6 addresses are looked up as IPv4 addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkSet {
+    /// How many networks it was made of.
+    networks: usize,
     v4: Box<[(u32, u32)]>,
     v6: Box<[(u128, u128)]>,
 }
@@ -19,6 +21,18 @@ impl NetworkSet {
             IpAddr::V4(v4) => is_within(&self.v4, u32::from(v4)),
             IpAddr::V6(v6) => is_within(&self.v6, u128::from(v6)),
         }
+    }
+
+    /// How many networks it was made of.
+    #[must_use]
+    pub fn networks(&self) -> usize {
+        self.networks
+    }
+
+    /// Whether it contains all IPv4 addresses, or all IPv6 addresses.
+    #[must_use]
+    pub fn has_all_of_a_family(&self) -> bool {
+        *self.v4 == [(0, u32::MAX)] || *self.v6 == [(0, u128::MAX)]
     }
 
     /// How many ranges the networks make up: those that touch or overlap are one.
@@ -38,6 +52,7 @@ impl FromIterator<IpNet> for NetworkSet {
             }
         }
         Self {
+            networks: v4.len() + v6.len(),
             v4: merged(v4, |last: u32| last.checked_add(1)),
             v6: merged(v6, |last: u128| last.checked_add(1)),
         }
@@ -85,6 +100,7 @@ mod tests {
             "11.0.0.0/8",
         ]);
         assert_eq!(all.ranges(), 2);
+        assert!(!all.has_all_of_a_family() && set(&["0.0.0.0/1", "128.0.0.0/1"]).has_all_of_a_family());
         let everything = set(&["0.0.0.0/0", "255.255.255.255/32", "::/0"]);
         for address in [
             "0.0.0.0",

@@ -3,25 +3,38 @@
 use std::ops::{Deref, Index};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::guard::{Guard, GuardId};
 use crate::plan::GuardPlan;
 
-/// The guards in force, in the order of their plan.
+/// The guards in force, in the order of their plan; and those that are no longer configured.
 #[derive(Clone, Debug)]
-pub struct LiveGuards(Arc<[Arc<Guard>]>);
+pub struct LiveGuards {
+    in_order: Arc<[Arc<Guard>]>,
+    /// They keep the networks that were denied by hand for the time when there is a guard of their name again.
+    absent: Arc<[Arc<Guard>]>,
+}
 
 impl LiveGuards {
     /// A guard that is configured as before stays; one with other rules goes on with the counts.
     pub(super) fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
-        let guard = |plan: &Arc<GuardPlan>| {
-            let before = before.and_then(|guards| guards.named(&plan.name));
-            match before {
-                Some(before) if *before.rules() == plan.rules => Arc::clone(before),
-                Some(before) => Arc::new(before.successor(plan.rules.clone())),
-                None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
-            }
+        let guard = |plan: &Arc<GuardPlan>| match before.and_then(|guards| guards.known(&plan.name)) {
+            Some(before) if *before.rules() == plan.rules => Arc::clone(before),
+            Some(before) => Arc::new(before.successor(plan.rules.clone())),
+            None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
         };
-        Self(plans.iter().map(guard).collect())
+        let is_absent = |guard: &&Arc<Guard>| !plans.iter().any(|plan| plan.name == *guard.name());
+        let now = Instant::now();
+        // Those that were removed a moment ago may still get an edit until the plan is in force.
+        let removed = before.into_iter().flat_map(|before| before.in_order.iter());
+        let removed = removed.filter(is_absent).map(|guard| Arc::new(guard.without_rules()));
+        let absent = before.into_iter().flat_map(|before| before.absent.iter());
+        let absent = absent.filter(is_absent).filter(|guard| !guard.edits(now).is_empty());
+        Self {
+            in_order: plans.iter().map(guard).collect(),
+            absent: removed.chain(absent.cloned()).collect(),
+        }
     }
 
     /// Puts their bandwidth in force, also for sessions under way; those that were removed limit none.
@@ -36,13 +49,19 @@ impl LiveGuards {
     pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
         self.iter().find(|guard| **guard.name() == *name)
     }
+
+    /// The same, also if it is no longer configured.
+    fn known(&self, name: &str) -> Option<&Arc<Guard>> {
+        let absent = || self.absent.iter().find(|guard| **guard.name() == *name);
+        self.named(name).or_else(absent)
+    }
 }
 
 impl Index<GuardId> for LiveGuards {
     type Output = Arc<Guard>;
 
     fn index(&self, id: GuardId) -> &Arc<Guard> {
-        &self.0[id.0]
+        &self.in_order[id.0]
     }
 }
 
@@ -50,6 +69,6 @@ impl Deref for LiveGuards {
     type Target = [Arc<Guard>];
 
     fn deref(&self) -> &[Arc<Guard>] {
-        &self.0
+        &self.in_order
     }
 }

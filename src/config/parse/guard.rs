@@ -210,6 +210,7 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
 }
 
 /// Reads a file with a network or an address a line. An error names the file and the line. `quotes`: and shows what is there.
+/// A file that does not end with a line feed may be one that is just being written: a part of an address may be another one.
 fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);
@@ -222,6 +223,10 @@ fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::I
     }
     let text = String::from_utf8_lossy(&bytes);
     let (mut networks, mut errors) = (Vec::new(), Vec::new());
+    if !text.is_empty() && !text.ends_with('\n') {
+        let hint = "end it with a line feed; a program that writes it should write another file and rename that";
+        return Err(vec![(format!("the last line of {name} is cut off"), hint.into())]);
+    }
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
@@ -303,8 +308,14 @@ mod tests {
                 .unwrap_err()
                 .contains("networks, line 2: `10.0.0.1/33` is not a network")
         );
-        fs::write(&path, "x".repeat(1 << 20)).unwrap();
+        fs::write(&path, "x".repeat(1 << 20) + "\n").unwrap();
         assert!(file("deny_file").unwrap_err().len() < 1_000);
+        fs::write(&path, "10.0.0.0/8\n10.0.0.1").unwrap();
+        let error = file("deny_file").unwrap_err();
+        assert!(
+            error.contains("networks is cut off") && error.contains("line feed"),
+            "{error}"
+        );
         fs::remove_file(&path).unwrap();
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();

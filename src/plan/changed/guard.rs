@@ -18,6 +18,12 @@ impl GuardPlan {
         keys
     }
 
+    /// Whether it allows and denies the same networks.
+    #[must_use]
+    pub fn has_same_networks(&self, other: &Self) -> bool {
+        (&self.rules.allow, &self.rules.deny) == (&other.rules.allow, &other.rules.deny)
+    }
+
     fn settings(&self) -> Vec<Setting> {
         let GuardRules {
             allow: _, // compared by the caller, like `deny`: there may be very many

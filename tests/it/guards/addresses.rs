@@ -165,6 +165,19 @@ fn a_reload_reads_the_files_again_and_keeps_what_was_good() {
     std::fs::write(&file, "not a network\n").unwrap();
     assert!(!proxy.reload(&text), "a file with errors changes nothing");
     assert!(!is_served(&proxy, "127.0.0.1"));
+    std::fs::write(&file, "127.0.0.2\n127.0.0.1").unwrap();
+    assert!(
+        !proxy.reload(&text),
+        "nor does one that is cut off, here of 127.0.0.128"
+    );
+    std::fs::write(&file, "127.0.0.2\n127.0.0.128\n").unwrap();
+    let reloaded = proxy.command(&["reload"]);
+    assert!(reloaded.stdout.contains("guard g: 2 networks denied\n"), "{reloaded:?}");
+    let checked = proxy.command(&["check", "-c", "acequia.toml"]);
+    std::fs::write(&file, "").unwrap(); // it is not known whether somebody is just writing it
+    let emptied = proxy.command(&["reload"]);
+    assert!(emptied.stdout.contains("guard g: 0 networks denied\n"), "{emptied:?}");
+    assert!(checked.stdout.contains("guard g: 2 networks denied\n"), "{checked:?}");
 }
 
 #[test]

@@ -47,8 +47,25 @@ fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
     assert_eq!(open.read(4), b"ping", "an open session goes on");
     assert!(proxy.reload(&config(&server, "sessions = 4000")));
     assert!(is_denied(&proxy));
+    // A guard that is left out is warned of, and comes back as it was.
+    let without = config(&server, "sessions = 4000").replace("[guards.g]\nsessions = 4000\n", "");
+    let without = without.replace("\"g\", ", "");
+    proxy.rewrite(&without);
+    let reloaded = proxy.command(&["reload"]);
+    assert!(
+        reloaded.stdout.contains("guards: 0 added, 1 removed, 1 kept\n  - g\n"),
+        "{reloaded:?}"
+    );
+    let warning = "guards.g: it is gone, and with it what `acequia guard deny` has said (1 network)";
+    assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
+    assert!(!is_denied(&proxy));
+    assert!(proxy.reload(&without));
+    assert!(proxy.reload(&config(&server, "sessions = 4000")));
+    assert!(is_denied(&proxy));
+    assert_eq!(proxy.answer(&["guard", "g"])["denied"][0]["network"], "127.0.0.0/8");
+
     let shown = proxy.answer(&["guard", "g"]);
-    assert_eq!(shown["guard"]["refusals"]["deny"], 2);
+    assert_eq!(shown["guard"]["refusals"]["deny"], 3);
     assert_eq!(shown["top_sessions"], json!([{ "source": "127.0.0.1", "count": 1 }]));
     assert_eq!(shown["top_refused"][0]["source"], "127.0.0.1");
     assert_eq!(shown["denied"][0]["network"], "127.0.0.0/8");

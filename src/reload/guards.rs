@@ -1,0 +1,83 @@
+//! What a reload says of guards: how many networks they have, which shows a file that was cut, and edits that are out of
+//! force.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::config::report::counted;
+use crate::guard::{Guard, NetworkSet};
+use crate::live::InForce;
+use crate::plan::{GuardPlan, Plan};
+
+/// How many networks a guard has. It is displayed as `guard office: 2 networks allowed, 60000 denied`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardNetworks {
+    /// Its name.
+    pub guard: String,
+    /// Networks of `allow` and `allow_file`; `None`: all clients are allowed.
+    pub allowed: Option<usize>,
+    /// Networks of `deny` and `deny_file`.
+    pub denied: usize,
+}
+
+impl GuardNetworks {
+    /// Those of a guard.
+    #[must_use]
+    pub fn of(guard: &GuardPlan) -> Self {
+        Self {
+            guard: guard.name.to_string(),
+            allowed: guard.rules.allow.as_ref().map(NetworkSet::networks),
+            denied: guard.rules.deny.networks(),
+        }
+    }
+
+    /// Whether there are any, or must be.
+    #[must_use]
+    pub fn are_used(&self) -> bool {
+        self.allowed.is_some() || self.denied > 0
+    }
+
+    /// Those of guards that are new, or had others before: maybe they have none any more.
+    pub(super) fn changed(old: &Plan, new: &Plan) -> Vec<Self> {
+        let before = |guard: &GuardPlan| old.guards.iter().find(|old| old.name == guard.name);
+        let is_shown = |guard: &&Arc<GuardPlan>| match before(guard) {
+            Some(old) => !old.has_same_networks(guard),
+            None => Self::of(guard).are_used(),
+        };
+        let shown = new.guards.iter().filter(is_shown);
+        shown.map(|guard| Self::of(guard)).collect()
+    }
+}
+
+impl fmt::Display for GuardNetworks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "guard {}: ", self.guard)?;
+        match self.allowed {
+            Some(allowed) => write!(f, "{} allowed, {} denied", counted(allowed, "network"), self.denied),
+            None => write!(f, "{} denied", counted(self.denied, "network")),
+        }
+    }
+}
+
+/// A warning for each guard that is no longer configured, and had networks denied while the process ran.
+#[must_use]
+pub fn lost_edits(old: &InForce, new: &InForce) -> Vec<String> {
+    let warning = |guard: &Arc<Guard>| {
+        let (name, edits) = (guard.name(), guard.edits(Instant::now()).len());
+        let networks = counted(edits, "network");
+        (edits > 0).then(|| {
+            format!(
+                "guards.{name}: it is gone, and with it what `acequia guard deny` has said ({networks}), until a guard has \
+                 this name again"
+            )
+        })
+    };
+    let removed = old
+        .guards
+        .iter()
+        .filter(|guard| new.guards.named(guard.name()).is_none());
+    removed.filter_map(warning).collect()
+}
