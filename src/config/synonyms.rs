@@ -14,7 +14,7 @@ use tls::{
     LISTENER_TLS_SYNONYMS, POOL_TLS_SYNONYMS, REDIRECT_SYNONYMS,
 };
 use words::{
-    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, HELLO_MAX, HELLO_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, RETRIES,
+    BANDWIDTH, CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, HELLO_MAX, HELLO_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, RETRIES,
     USER_TIMEOUT,
 };
 
@@ -186,14 +186,26 @@ const LISTENER_SYNONYMS: Synonyms = &[
         "`sessions_per_source` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
     ),
     (
-        &["ratelimitsessions", "sticktable", "connrate"],
+        &["ratelimit", "ratelimitsessions", "sticktable", "connrate"],
         "`rate` and `rate_per_source` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
     ),
     (
-        &["ipallowlist", "ipwhitelist", "allow", "deny", "tcprequestconnection"],
+        &[
+            "ipallowlist",
+            "ipwhitelist",
+            "allow",
+            "deny",
+            "tcprequest",
+            "tcprequestconnection",
+        ],
         "`allow` and `deny` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
     ),
     (&["middleware", "middlewares"], "`guards`"),
+    (
+        BANDWIDTH,
+        "`bandwidth` or `bandwidth_per_session` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
+    ),
+    (&["proxybind", "usesrc"], "`bind_source` in `[pools.NAME]`"),
     (
         &[
             "rule",
@@ -245,19 +257,13 @@ const GUARD_SYNONYMS: Synonyms = &[
         ],
         "`sessions_per_source`",
     ),
-    (&["ratelimitsessions", "sessrate", "connectionrate"], "`rate`"),
+    (
+        &["ratelimit", "ratelimitsessions", "sessrate", "connectionrate"],
+        "`rate`",
+    ),
     (&["connrate", "average", "limitreq"], "`rate_per_source`"),
     (&["sticktable", "size", "zone"], "`sources_max`"),
-    (
-        &[
-            "proxydownloadrate",
-            "proxyuploadrate",
-            "limitrate",
-            "bwlimit",
-            "bandwidthlimit",
-        ],
-        "`bandwidth_per_session`",
-    ),
+    (BANDWIDTH, "`bandwidth_per_session`"),
     (&["dryrun", "limitconndryrun", "shadow"], "`report_only`"),
     (&["sourcecriterion", "ipmask", "ipstrategy"], "`by`"),
 ];

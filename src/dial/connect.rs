@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::source::BindSource;
+use super::source::{BindSource, log_no_ports};
 use crate::addr::{ClientAddr, ServerAddr, UnixPath};
 use crate::proxy_protocol::{Version, local_header};
 use crate::socket::{SocketOptions, delay_ack, reset, stream_of, tcp_socket_for};
@@ -80,6 +80,9 @@ pub async fn connect(
             if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
                 break;
             }
+        }
+        if matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+            log_no_ports(options.source.as_ref(), server);
         }
         refuse_itself(connected?, address)
     });

@@ -18,6 +18,23 @@ static LATE_PORT: OptionalCall = OptionalCall::new(
     "each address of `bind_source` has ports for 28,000 connections to all servers together",
 );
 
+/// Whether it was logged that a server cannot be connected to without `bind_source`, because no port is left.
+static WAS_FULL_LOGGED: AtomicBool = AtomicBool::new(false);
+
+/// Logs that no local port is left for connections to a server: once for each configuration of its pool, or, if connections
+/// come from no address in particular, once.
+pub(super) fn log_no_ports(source: Option<&BindSource>, server: &ServerAddr) {
+    match source {
+        Some(source) => source.log_no_ports(server),
+        None if WAS_FULL_LOGGED.swap(true, Relaxed) => {}
+        None => {
+            let remedy =
+                "list addresses of this machine in `bind_source` of the pool, or widen net.ipv4.ip_local_port_range";
+            tracing::warn!(%server, remedy, "all local ports are in use for connections to a server");
+        }
+    }
+}
+
 /// The addresses that connections to the servers of a pool come from. All its connections take turns.
 #[derive(Clone, Debug)]
 pub struct BindSource(Arc<Shared>);
@@ -27,6 +44,7 @@ struct Shared {
     from: Sources,
     turn: AtomicUsize,
     was_logged: AtomicBool,
+    was_full_logged: AtomicBool,
 }
 
 /// Which addresses.
@@ -74,6 +92,7 @@ impl BindSource {
             from,
             turn: AtomicUsize::new(0),
             was_logged: AtomicBool::new(false),
+            was_full_logged: AtomicBool::new(false),
         }))
     }
 
@@ -118,6 +137,17 @@ impl BindSource {
     pub(super) fn log(&self, server: &ServerAddr, error: &io::Error) {
         if !self.0.was_logged.swap(true, Relaxed) {
             tracing::warn!(%server, error = %chain(error), "cannot connect as `bind_source` says");
+        }
+    }
+
+    /// Logs that no address has a port left for a server: once for each configuration of the pool.
+    fn log_no_ports(&self, server: &ServerAddr) {
+        if !self.0.was_full_logged.swap(true, Relaxed) {
+            let remedy = match &self.0.from {
+                Sources::Addresses(_) => "add an address of this machine to it",
+                Sources::Client => "the client has too many connections to this server",
+            };
+            tracing::warn!(%server, remedy, "all ports of `bind_source` are in use for connections to a server");
         }
     }
 }

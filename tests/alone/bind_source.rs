@@ -66,6 +66,9 @@ fn each_address_has_ports_of_its_own() {
         assert_eq!(one_more.read_some(), "", "all ports of all addresses are in use");
         drop(open);
         assert_eq!(failures(&proxy), [("no_ports".to_owned(), 1.0)]);
+        let message = "all ports of `bind_source` are in use for connections to a server";
+        let warnings = log_lines(&proxy, message, 1);
+        assert_eq!(warnings[0]["remedy"], "add an address of this machine to it");
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "32768 60999").unwrap();
     }
 }

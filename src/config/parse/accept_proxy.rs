@@ -2,7 +2,9 @@
 
 use super::list::entries;
 use super::{Problems, Section, address, value};
+use crate::addr::ListenAddr;
 use crate::config::keys;
+use crate::guard::NetworkSet;
 use crate::plan::AcceptProxy;
 
 /// The entry of `from` for peers on the Unix sockets of the listener.
@@ -11,7 +13,11 @@ const UNIX: &str = "unix";
 const OTHERS: [(&str, bool); 2] = [("serve", false), ("refuse", true)];
 
 /// Converts `accept_proxy`; `None`: the listener has none.
-pub(super) fn accept_proxy(listener: &Section<'_>, problems: &mut Problems<'_>) -> Option<AcceptProxy> {
+pub(super) fn accept_proxy(
+    listener: &Section<'_>,
+    bind: &[ListenAddr],
+    problems: &mut Problems<'_>,
+) -> Option<AcceptProxy> {
     let (position, node) = listener.entry("accept_proxy")?;
     let section = Section::open(node, position, &keys::ACCEPT_PROXY, problems)?;
     section.required("from", r#"from = ["10.0.0.0/24"]: the balancers in front"#, problems);
@@ -19,14 +25,24 @@ pub(super) fn accept_proxy(listener: &Section<'_>, problems: &mut Problems<'_>) 
         UNIX => Ok(None),
         network => address::network(network).map(Some),
     });
-    if from.iter().flatten().any(|network| network.prefix_len() == 0) {
+    let trusts_unix = from.contains(&None);
+    let from: NetworkSet = from.into_iter().flatten().collect();
+    if from.has_all_of_a_family() {
         let message = "`from` trusts everybody: each client may claim to be any other";
         problems.warning(position, message, "list the balancers in front");
     }
+    if trusts_unix && !bind.iter().any(|address| address.unix().is_some()) {
+        let message = "`from` lists \"unix\", but the listener has no Unix socket";
+        problems.warning(
+            position,
+            message,
+            r#"add "unix:/run/NAME.sock" to `bind`, or remove it"#,
+        );
+    }
     let required = section.get("require");
     Some(AcceptProxy {
-        trusts_unix: from.contains(&None),
-        from: from.into_iter().flatten().collect(),
+        trusts_unix,
+        from,
         is_required: required.and_then(|node| value::boolean(node, problems)).unwrap_or(true),
         refuses_others: section.one_of("others", &OTHERS, problems).unwrap_or(false),
     })

@@ -57,7 +57,7 @@ pub(super) fn listener<'a>(
     let table = reading_hello(table, kind, announce.as_ref());
     let pools = &*names.pools;
     reject_own_servers(&bind, &table, &pools.in_order, &entry.position, problems);
-    let accept_proxy = accept_proxy::accept_proxy(&section, problems);
+    let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
     unsuited((protocol, kind), &table, pools, &entry.position, problems);

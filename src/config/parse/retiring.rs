@@ -36,5 +36,15 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
             "set `max_session_age` or `rebalance`",
         );
     }
+    if plan.max_age.is_some_and(|age| age < plan.idle_for) {
+        let position = pool.entry("idle_for").or(pool.entry("max_session_age"));
+        if let Some((position, _)) = position {
+            problems.warning(
+                position,
+                format!("`idle_for` ({:?}) is longer than `max_session_age`", plan.idle_for),
+                "set a shorter `idle_for`: most sessions would be cut off at their age, because none is idle for that long",
+            );
+        }
+    }
     plan
 }

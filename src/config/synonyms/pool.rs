@@ -3,7 +3,7 @@
 use super::Synonyms;
 use super::tls::SERVER_TLS;
 use super::words::{
-    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, PROXY_HEADER, RETRIES, USER_TIMEOUT,
+    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, PROXY_HEADER, RETRIES, SOURCE, USER_TIMEOUT,
 };
 
 const HTTP_CHECK: &[&str] = &["httpchk", "optionhttpchk", "httpcheck", "httphealthcheck"];
@@ -48,17 +48,7 @@ pub(super) const POOL_SYNONYMS: Synonyms = &[
     ),
     (CONNECT_TIMEOUT, "`connect_timeout`"),
     (RETRIES, "`retries`"),
-    (
-        &[
-            "source",
-            "usesrc",
-            "proxybind",
-            "sourceaddress",
-            "bindaddress",
-            "upstreambindconfig",
-        ],
-        "`bind_source`",
-    ),
+    (SOURCE, "`bind_source`"),
     (&["sendproxy"], "`proxy_protocol = \"v1\"`"),
     (&["sendproxyv2"], "`proxy_protocol = \"v2\"`"),
     (
@@ -176,6 +166,7 @@ pub(super) const SERVER_SYNONYMS: Synonyms = &[
     (&["maxfails"], "`eject_after` in `[pools.NAME.health]`"),
     (&["failtimeout"], "`eject_for` in `[pools.NAME.health]`"),
     (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
+    (SOURCE, "`bind_source` in `[pools.NAME]`"),
     (
         SERVER_TLS,
         "`[pools.NAME.tls]`, which applies to all servers of the pool",

@@ -34,6 +34,21 @@ pub(super) const HELLO_TIMEOUT: &[&str] = &[
     "listenerfilterstimeout",
     "clientlogintimeout",
 ];
+pub(super) const BANDWIDTH: &[&str] = &[
+    "proxydownloadrate",
+    "proxyuploadrate",
+    "limitrate",
+    "bwlimit",
+    "bandwidthlimit",
+];
+pub(super) const SOURCE: &[&str] = &[
+    "source",
+    "usesrc",
+    "proxybind",
+    "sourceaddress",
+    "bindaddress",
+    "upstreambindconfig",
+];
 pub(super) const HELLO_MAX: &[&str] = &["prereadbuffersize", "maxclienthellosize"];
 pub(super) const KEEPALIVE_SWITCH: &[&str] = &[
     "tcpkeepalive",

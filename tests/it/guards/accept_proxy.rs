@@ -264,17 +264,19 @@ fn route_explains_a_client_behind_a_peer() {
 }
 
 #[test]
-fn everybody_as_a_trusted_peer_gets_a_warning() {
+fn peers_who_are_everybody_or_nobody_get_a_warning() {
     let server = Server::echo();
-    for network in ["0.0.0.0/0", "::/0"] {
-        let text = config(&server, "", "", "").replace("from = \"127.0.0.1\"", &format!("from = \"{network}\""));
+    for (from, expected) in [
+        ("\"0.0.0.0/0\"", "trusts everybody"),
+        ("\"::/0\"", "trusts everybody"),
+        ("[\"0.0.0.0/1\", \"128.0.0.0/1\"]", "trusts everybody"),
+        ("[\"127.0.0.1\", \"unix\"]", "the listener has no Unix socket"),
+    ] {
+        let text = config(&server, "", "", "").replace("from = \"127.0.0.1\"", &format!("from = {from}"));
         let proxy = Proxy::start(&text);
         let checked = proxy.command(&["check", "-c", "acequia.toml"]);
         let printed = checked.stdout + &checked.stderr;
-        assert!(
-            checked.code == Some(0) && printed.contains("trusts everybody"),
-            "{printed}"
-        );
+        assert!(checked.code == Some(0) && printed.contains(expected), "{printed}");
     }
 }
 
