@@ -2,6 +2,7 @@
 
 mod clear_text;
 
+use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::error::chain;
 use crate::pool::{Role, ServerFacts, WalPosition};
 use crate::sniff::postgres::GSSENC_REQUEST;
 use crate::tls::unverified_config;
-use clear_text::{ClearTextPassword, NoClearText};
+use clear_text::{NoClearText, NoLogin};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -104,12 +105,14 @@ const POSITION: &str = "SELECT \
 /// The identity of the data, which a server shares with its replicas.
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
-/// How SQLSTATEs begin by which a server that works refuses the check ("PostgreSQL Error Codes"): too many connections,
-/// another limit, rejected authorization (also by `pg_hba.conf`), no such database, no privilege.
-const REFUSALS: [&str; 5] = ["53300", "53400", "28", "3D000", "42501"];
+/// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the session
+/// of the check. This tells no more than a connection that breaks.
+const ENDED: [&str; 2] = ["57P01", "57P02"];
 
-/// SQLSTATE cannot_connect_now: the server starts up, shuts down, or recovers from a crash.
-const STARTING_OR_STOPPING: &str = "57P03";
+/// How SQLSTATEs begin by which a server says that it can serve no session: it starts up, shuts down or recovers from a
+/// crash; an error of its system, of a configuration file, or of itself. All others are about the login of the check: too
+/// many connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does not allow connections.
+const NO_SESSIONS: [&str; 4] = ["57P03", "58", "F0", "XX"];
 
 struct PostgresProbe {
     check: Arc<PostgresCheck>,
@@ -169,7 +172,9 @@ impl PostgresProbe {
         let tls = tls.map_err(io::Error::other)?;
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
-        let (client, connection) = connected.map_err(server_error)?;
+        let (client, mut connection) = connected.map_err(server_error)?;
+        // Notices are left out: a server may send one at each login, such as that the version of a collation has changed.
+        let connection = async { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
         // Sent at once: one round trip.
         let ask = async {
             let (role, position, system) = tokio::join!(
@@ -180,7 +185,7 @@ impl PostgresProbe {
             drop(client); // sends Terminate, and ends `connection`
             (role, position, system)
         };
-        let ((role, position, system), _) = tokio::join!(ask, connection);
+        let ((role, position, system), ()) = tokio::join!(ask, connection);
         let role = read_role(Row::of(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
@@ -258,23 +263,19 @@ async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
 /// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged in.
 fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     if let Some(sent) = error.as_db_error() {
-        let reason = sent.message().to_owned();
-        return match sent.code().code() {
-            STARTING_OR_STOPPING => CheckFailure::Refused {
+        let (reason, code) = (sent.message().to_owned(), sent.code().code());
+        return match ENDED.contains(&code) {
+            true => io::Error::other(reason).into(),
+            false => CheckFailure::Refused {
                 reason,
-                accepts_sessions: false,
+                accepts_sessions: !NO_SESSIONS.iter().any(|begin| code.starts_with(begin)),
             },
-            code if REFUSALS.iter().any(|refusal| code.starts_with(refusal)) => CheckFailure::Refused {
-                reason,
-                accepts_sessions: true,
-            },
-            _ => io::Error::other(reason).into(),
         };
     }
     let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
     let refused = source
         .and_then(io::Error::get_ref)
-        .filter(|source| source.is::<ClearTextPassword>());
+        .filter(|source| source.is::<NoLogin>());
     if let Some(refused) = refused {
         return CheckFailure::Refused {
             reason: refused.to_string(),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -190,6 +190,15 @@ impl Postgres {
     pub fn thaw(&self) {
         self.signal_children(Signal::CONT);
         self.process.signal(Signal::CONT);
+    }
+
+    /// Lets the server start no process if its user has so many already; `None`: as many as it may have at most.
+    pub fn limit_processes(&self, limit: Option<u64>) {
+        let limit = limit.or(getrlimit(Resource::Nproc).maximum);
+        let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+        // As its user: for another one's process it takes a capability that containers lack.
+        let mut prlimit = as_postgres(Path::new("prlimit"), self.folder());
+        must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={limit}:")]));
     }
 
     /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so the

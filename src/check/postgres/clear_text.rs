@@ -1,4 +1,5 @@
-//! Keeps a password from being sent in clear text over a connection without TLS.
+//! Keeps a password from being sent in clear text over a connection without TLS, and finds the error that a server sends in
+//! place of an answer to SSLRequest.
 
 use std::io;
 use std::pin::Pin;
@@ -6,16 +7,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The server asks for the password itself, and others could read it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the server asks for the password in clear text, and the connection is not encrypted: switch on TLS at the server, or \
-     let its pg_hba.conf ask for scram-sha-256"
-)]
-pub(super) struct ClearTextPassword;
+/// Why there is no login.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoLogin {
+    /// The server asks for the password itself, and others could read it.
+    #[error(
+        "the server asks for the password in clear text, and the connection is not encrypted: switch on TLS at the server, \
+         or let its pg_hba.conf ask for scram-sha-256"
+    )]
+    ClearTextPassword,
+    /// The server cannot start a process for the connection. It says so before it has read anything, in the words of a
+    /// protocol that nobody speaks any more.
+    #[error("the server cannot start a process for the connection: its log says why")]
+    NoProcess,
+}
 
-/// What comes from a server. If that is AuthenticationCleartextPassword and the server has not agreed to TLS, reading it fails
-/// ("Message Formats" in the chapter "Frontend/Backend Protocol").
+/// What comes from a server. If that is AuthenticationCleartextPassword and the server has not agreed to TLS, or an error
+/// instead of the answer to SSLRequest, reading it fails ("Message Formats" in the chapter "Frontend/Backend Protocol").
 pub(super) struct NoClearText<R> {
     from: R,
     next: AwaitedByte,
@@ -35,6 +43,9 @@ enum AwaitedByte {
     Decided,
 }
 
+/// The beginning of an error.
+const ERROR: u8 = b'E';
+
 /// The kind of a request for authentication.
 const AUTHENTICATION: u8 = b'R';
 
@@ -52,9 +63,10 @@ impl<R> NoClearText<R> {
 
 impl AwaitedByte {
     /// Takes the next byte.
-    fn after(self, byte: u8) -> Result<Self, ClearTextPassword> {
+    fn after(self, byte: u8) -> Result<Self, NoLogin> {
         Ok(match self {
             Self::SslAnswer if byte == b'S' => Self::Decided,
+            Self::SslAnswer if byte == ERROR => return Err(NoLogin::NoProcess),
             Self::SslAnswer => Self::Head([0; 5], 0), // whatever else it is, the client goes on without TLS
             Self::Decided => Self::Decided,
             Self::Head(mut head, there) => {
@@ -74,7 +86,7 @@ impl AwaitedByte {
                 code[there] = byte;
                 match there + 1 == code.len() {
                     false => Self::AuthenticationCode(code, there + 1),
-                    true if code == CLEAR_TEXT_PASSWORD => return Err(ClearTextPassword),
+                    true if code == CLEAR_TEXT_PASSWORD => return Err(NoLogin::ClearTextPassword),
                     true => Self::Decided,
                 }
             }
@@ -101,29 +113,32 @@ impl<R: AsyncRead + Unpin> AsyncRead for NoClearText<R> {
 mod tests {
     use super::*;
 
-    fn is_refused(bytes: &[u8]) -> bool {
+    fn refusal(bytes: &[u8]) -> Option<NoLogin> {
         let mut next = AwaitedByte::SslAnswer;
         for byte in bytes {
             match next.after(*byte) {
                 Ok(following) => next = following,
-                Err(ClearTextPassword) => return true,
+                Err(refusal) => return Some(refusal),
             }
         }
-        false
+        None
     }
 
     #[test]
-    fn only_a_request_for_the_password_without_tls_is_refused() {
+    fn only_a_request_for_the_password_without_tls_and_an_error_before_it_are_refused() {
+        let clear_text = Some(NoLogin::ClearTextPassword);
         for (bytes, expected) in [
-            (&b"NR\0\0\0\x08\0\0\0\x03"[..], true),
-            (b"NN\0\0\0\x06xxR\0\0\0\x08\0\0\0\x03", true), // after a notice
-            (b"NN\0\0\0\x04R\0\0\0\x08\0\0\0\x03", true),
-            (b"xR\0\0\0\x08\0\0\0\x03", true),
-            (b"SR\0\0\0\x08\0\0\0\x03", false), // in TLS
-            (b"NR\0\0\0\x0c\0\0\0\x05salt", false),
-            (b"NR\0\0\0\x08\0\0\0\0Z\0\0\0\x05IR\0\0\0\x08\0\0\0\x03", false), // logged in
+            (&b"NR\0\0\0\x08\0\0\0\x03"[..], &clear_text),
+            (b"NN\0\0\0\x06xxR\0\0\0\x08\0\0\0\x03", &clear_text), // after a notice
+            (b"NN\0\0\0\x04R\0\0\0\x08\0\0\0\x03", &clear_text),
+            (b"xR\0\0\0\x08\0\0\0\x03", &clear_text),
+            (b"SR\0\0\0\x08\0\0\0\x03", &None), // in TLS
+            (b"NR\0\0\0\x0c\0\0\0\x05salt", &None),
+            (b"NR\0\0\0\x08\0\0\0\0Z\0\0\0\x05IR\0\0\0\x08\0\0\0\x03", &None), // logged in
+            (b"Ecould not fork new process for connection", &Some(NoLogin::NoProcess)),
+            (b"NE\0\0\0\x20", &None), // an error in answer to the login
         ] {
-            assert_eq!(is_refused(bytes), expected, "{bytes:?}");
+            assert_eq!(&refusal(bytes), expected, "{bytes:?}");
         }
     }
 }

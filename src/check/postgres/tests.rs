@@ -149,9 +149,45 @@ async fn what_was_denied_is_asked_again_after_a_check_that_failed() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_server_is_reported_in_its_words() {
-    let (error, _) = checked(&message(b'E', b"SFATAL\0CXX000\0Mnot you\0\0"), 1).await;
-    assert_eq!(error, "not you");
+async fn a_server_that_answers_with_an_error_lives_and_its_words_are_reported() {
+    // `None`: it has ended the session of the check.
+    for (code, accepts_sessions) in [
+        ("53300", Some(true)),
+        ("53200", Some(true)),
+        ("28P01", Some(true)),
+        ("3D000", Some(true)),
+        ("55000", Some(true)),
+        ("08P01", Some(true)),
+        ("57P03", Some(false)),
+        ("58P01", Some(false)),
+        ("F0000", Some(false)),
+        ("XX000", Some(false)),
+        ("57P01", None),
+        ("57P02", None),
+    ] {
+        let error = format!("SFATAL\0C{code}\0Mnot you\0\0");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+            stream
+                .write_all(&[b"N", &*message(b'E', error.as_bytes())].concat())
+                .await
+                .unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        };
+        let probe = probe(&listener);
+        let (checked, ()) = tokio::join!(probe.connect_and_ask(), serve);
+        let told = match checked {
+            Err(CheckFailure::Refused {
+                reason,
+                accepts_sessions,
+            }) => (reason, Some(accepts_sessions)),
+            Err(CheckFailure::Io(error)) => (error.to_string(), None),
+            other => panic!("{code}: {other:?}"),
+        };
+        assert_eq!(told, ("not you".to_owned(), accepts_sessions), "{code}");
+    }
 }
 
 #[test]

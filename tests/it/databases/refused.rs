@@ -213,3 +213,66 @@ fn a_server_that_asks_for_the_password_in_clear_text_without_tls_does_not_get_it
     run(&server, "SELECT pg_reload_conf()");
     accepted_again(&proxy, &server);
 }
+
+#[test]
+fn no_session_is_cut_whatever_error_the_server_answers_the_check_with() {
+    let (server, proxy) = start("");
+    let mut session = Session::open(proxy.at("db")).ok().unwrap();
+    for (refuse, accept, reason, is_served) in [
+        (
+            "ALTER DATABASE checks ALLOW_CONNECTIONS false",
+            "ALTER DATABASE checks ALLOW_CONNECTIONS true",
+            "not currently accepting connections",
+            true,
+        ),
+        (
+            "ALTER ROLE checker SET local_preload_libraries = 'absent'",
+            "ALTER ROLE checker RESET local_preload_libraries",
+            "could not access file",
+            false, // it may be that the server lacks its files
+        ),
+    ] {
+        run(&server, refuse);
+        refused(&proxy, &server, reason);
+        if is_served {
+            Session::open(proxy.at("db")).expect("a new session").query();
+        } else {
+            assert_eq!(Client::connect(proxy.at("db")).read_all(), b"", "{refuse}");
+        }
+        run(&server, accept);
+        accepted_again(&proxy, &server);
+    }
+
+    // It cannot start a process for a connection.
+    server.limit_processes(Some(1));
+    refused(&proxy, &server, "cannot start a process for the connection");
+    server.limit_processes(None);
+    accepted_again(&proxy, &server);
+
+    session.query();
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+    assert_eq!(log_count(&proxy, "server is down"), 0);
+}
+
+#[test]
+fn what_a_server_notes_at_each_login_is_not_logged() {
+    let (server, proxy) = start("");
+    run(
+        &server,
+        "UPDATE pg_database SET datcollversion = '1' WHERE datname = 'checks'",
+    );
+    let warned = psql(server.address(), "SELECT 1")
+        .env("PGDATABASE", "checks")
+        .output()
+        .unwrap();
+    let warned = String::from_utf8_lossy(&warned.stderr);
+    assert!(warned.contains("WARNING") && warned.contains("collation"), "{warned}");
+    let passed = || {
+        let labels = [("pool", "db"), ("result", "pass")];
+        proxy.metrics().sum("acequia_health_checks_total", &labels)
+    };
+    let before = passed();
+    eventually("it is checked again", || passed() >= before + 3.0);
+    let log = format!("{:?}", proxy.log());
+    assert!(!log.contains("collation"), "{log}");
+}
