@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -64,11 +64,31 @@ pub struct RememberedState {
     pub announced: Vec<KeptAnnouncement>,
 }
 
+/// The files of `state_dir` that could not be written when that was last tried, each with the reason. A restart would forget
+/// what they are to hold.
+#[derive(Debug, Default)]
+pub struct UnsavedFiles(Mutex<BTreeMap<PathBuf, Box<str>>>); // a std mutex: locked for a few lines
+
+impl UnsavedFiles {
+    /// The path and the reason of each.
+    #[must_use]
+    pub fn list(&self) -> Vec<String> {
+        let files = self.lock();
+        let lines = files.iter().map(|(file, why)| format!("{}: {why}", file.display()));
+        lines.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Box<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The folder of what outlives a restart. Until it is dropped, no other process can open it: two would overwrite what the
 /// other one remembers.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     folder: PathBuf,
+    unsaved: Arc<UnsavedFiles>,
     /// Locked as long as it is open. A child process does not inherit it.
     _lock: Arc<File>,
 }
@@ -83,19 +103,27 @@ impl StateDir {
         let locked = is_usable.and_then(|_| lock(&folder.join(LOCK)));
         Ok(Self {
             folder: folder.to_owned(),
+            unsaved: Arc::default(),
             _lock: Arc::new(locked.map_err(|error| with_context(error, folder.display().to_string()))?),
         })
+    }
+
+    /// The files that cannot be written.
+    #[must_use]
+    pub fn unsaved(&self) -> Arc<UnsavedFiles> {
+        Arc::clone(&self.unsaved)
     }
 
     /// Reads what is remembered of pools and routes.
     ///
     /// # Errors
     /// A file of the folder is there and cannot be read. What it holds is not to be forgotten for a fault of the disk, a
-    /// shortage of this host, or because this process runs as another user than before.
+    /// shortage of this host, or because this process runs as another user than before. Also if the contents of the file of
+    /// primaries are not valid: without them, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
         self.texts()?;
         Ok(RememberedState {
-            primaries: self.load(PRIMARIES)?,
+            primaries: self.load_primaries()?,
             servers: self.load(SERVERS)?,
             added_servers: self.load(ADDED)?,
             announced: self.load(ANNOUNCED)?,
@@ -110,17 +138,29 @@ impl StateDir {
         self.load(TEXTS)
     }
 
+    fn load_primaries(&self) -> io::Result<BTreeMap<Box<str>, KnownPrimary>> {
+        let Some(bytes) = self.read(PRIMARIES)? else {
+            return Ok(BTreeMap::new());
+        };
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let file = self.folder.join(PRIMARIES);
+            let why = format!(
+                "the contents of {} are not valid: restore the file, or remove it to begin without a known primary",
+                file.display()
+            );
+            with_context(error.into(), why)
+        })
+    }
+
     /// Reads a file. Contents that are not valid are kept in a file beside it, and a warning is logged.
     ///
     /// # Errors
     /// The file is there and cannot be read.
     fn load<T: DeserializeOwned + Default>(&self, name: &str) -> io::Result<T> {
-        let file = self.folder.join(name);
-        let bytes = match regular_file::read(&file, u64::MAX - 1) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
-            Err(error) => return Err(with_context(error, file.display().to_string())),
+        let Some(bytes) = self.read(name)? else {
+            return Ok(T::default());
         };
+        let file = self.folder.join(name);
         Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
             let kept = self.folder.join(format!("{name}.invalid"));
             let (shown, error) = (file.display(), chain(&error));
@@ -130,6 +170,16 @@ impl StateDir {
             }
             T::default()
         }))
+    }
+
+    /// The contents of a file; `None`: there is none.
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let file = self.folder.join(name);
+        match regular_file::read(&file, u64::MAX - 1) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(with_context(error, file.display().to_string())),
+        }
     }
 
     /// Replaces a file, whole or not at all. Only the user of this process may read it.
@@ -210,11 +260,15 @@ impl StateDir {
     async fn try_save(&self, name: &'static str, contents: impl Serialize + Send + 'static) -> bool {
         let dir = self.clone();
         let saved = spawn_blocking(move || dir.save(name, &contents)).await;
+        let file = self.folder.join(name);
         let Err(error) = saved.unwrap_or_else(|error| Err(io::Error::other(error))) else {
+            if self.unsaved.lock().remove(&file).is_some() {
+                tracing::info!(file = %file.display(), "the file is written again");
+            }
             return true;
         };
-        let file = self.folder.join(name);
         tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would forget what it is to hold");
+        self.unsaved.lock().insert(file, error.to_string().into());
         false
     }
 }
@@ -262,104 +316,4 @@ impl StateKeeper {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::process::Command;
-
-    use super::*;
-
-    fn primaries() -> BTreeMap<Box<str>, KnownPrimary> {
-        let known = KnownPrimary {
-            server: "10.0.0.1:5432".into(),
-            system_identifier: Some(u64::MAX - 1),
-            timeline: Some(4),
-            ..KnownPrimary::default()
-        };
-        BTreeMap::from([("writers".into(), known)])
-    }
-
-    #[test]
-    fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateDir::open(&folder.path().join("new")).unwrap();
-        assert!(file.remembered().unwrap().primaries.is_empty());
-        file.save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
-            .unwrap();
-        file.save(PRIMARIES, &primaries()).unwrap();
-        assert_eq!(file.remembered().unwrap().primaries, primaries());
-        let path = folder.path().join("new").join(PRIMARIES);
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
-        let left = fs::read_dir(folder.path().join("new")).unwrap();
-        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, [LOCK, PRIMARIES], "no other file is left");
-    }
-
-    #[test]
-    fn a_folder_that_is_in_use_is_an_error_that_names_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = StateDir::open(folder.path()).unwrap();
-        let error = chain(&StateDir::open(folder.path()).unwrap_err());
-        let expected = format!("{}: another acequia uses it", folder.path().display());
-        assert!(error.starts_with(&expected), "{error}");
-        // A file that is still being written keeps it.
-        let writing = open.clone();
-        drop(open);
-        assert!(StateDir::open(folder.path()).is_err());
-        drop(writing);
-        StateDir::open(folder.path()).unwrap();
-    }
-
-    #[test]
-    fn a_file_of_an_earlier_or_later_version_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateDir::open(folder.path()).unwrap();
-        // Before a timeline could be overruled, and with something that is not known yet.
-        for more in ["", r#", "later": {}"#] {
-            let contents = format!(
-                r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4{more}}}}}"#,
-                u64::MAX - 1
-            );
-            fs::write(folder.path().join(PRIMARIES), contents).unwrap();
-            assert_eq!(file.remembered().unwrap().primaries, primaries());
-        }
-    }
-
-    #[test]
-    fn contents_that_are_not_valid_are_kept_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateDir::open(folder.path()).unwrap();
-        for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
-            fs::write(folder.path().join(PRIMARIES), contents).unwrap();
-            assert!(file.remembered().unwrap().primaries.is_empty());
-            assert!(!folder.path().join(PRIMARIES).exists());
-            let kept = fs::read_to_string(folder.path().join("primaries.json.invalid")).unwrap();
-            assert_eq!(kept, contents);
-        }
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_an_error_that_names_it_and_stays() {
-        for (make, name) in [
-            ("mkfifo", PRIMARIES),
-            ("mkdir", SERVERS),
-            ("mkfifo", ADDED),
-            ("mkdir", TEXTS),
-        ] {
-            let folder = tempfile::tempdir().unwrap();
-            let file = folder.path().join(name);
-            assert!(Command::new(make).arg(&file).status().unwrap().success());
-            let error = StateDir::open(folder.path()).unwrap().remembered().unwrap_err();
-            assert_eq!(error.to_string(), file.display().to_string());
-            assert_eq!(chain(&error), format!("{}: not a regular file", file.display()));
-            assert!(file.exists());
-        }
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_used_is_an_error_that_names_it() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = StateDir::open(file.path()).unwrap_err().to_string();
-        assert!(error.contains(&file.path().display().to_string()), "{error}");
-    }
-}
+mod tests;

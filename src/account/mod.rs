@@ -48,7 +48,7 @@ pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
 pub use state_samples::{
-    RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote, write_states,
+    RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote, write_states, write_unsaved,
 };
 pub use totals::TotalCounts;
 
@@ -321,7 +321,7 @@ impl Entry {
         let of_sockets = || [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()));
         let tcp_info = self.ledger.log.is_on().then(|| Box::new(of_sockets()));
         let mut info = self.info();
-        info.endpoints = None;
+        (info.endpoints, info.has_no_relay) = (None, true);
         info.tcp_info = tcp_info;
     }
 

@@ -6,6 +6,7 @@ pub(super) const SESSIONS: &str = "acequia_sessions_total";
 pub(super) const POOL_SESSIONS: &str = "acequia_pool_sessions_total";
 pub(super) const POOL_PRIMARIES: &str = "acequia_pool_primaries";
 pub(super) const POOL_FALLBACK: &str = "acequia_pool_fallback";
+pub(super) const STATE_DIR_UNSAVED: &str = "acequia_state_dir_unsaved";
 pub(super) const REMOTE_UP: &str = "acequia_remote_up";
 pub(super) const REMOTE_REFUSED: &str = "acequia_remote_refused";
 pub(super) const REMOTE_REVISION: &str = "acequia_remote_revision";

@@ -231,6 +231,19 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     write_families([&up, &refused, &revision])
 }
 
+/// Writes how many files of `state_dir` cannot be written; `None`: there is no such folder.
+#[must_use]
+pub fn write_unsaved(files: Option<usize>) -> String {
+    let mut family = Family::new(
+        names::STATE_DIR_UNSAVED,
+        "Files of `state_dir` that could not be written when that was last tried.",
+    );
+    if let Some(files) = files {
+        family.add("", files);
+    }
+    write_families([&family])
+}
+
 /// The text of the families that have samples.
 fn write_families<'a>(families: impl IntoIterator<Item = &'a Family>) -> String {
     let mut text = String::new();

@@ -46,6 +46,9 @@ pub struct StateBody {
     /// The store that the configuration is from; absent: it is from a file.
     #[serde(default)]
     pub remote: Option<RemoteBody>,
+    /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they are to hold.
+    #[serde(default)]
+    pub unsaved: Vec<String>,
     /// Counts of the whole process.
     pub totals: TotalsBody,
     /// In the order of the configuration.

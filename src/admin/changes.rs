@@ -21,6 +21,9 @@ pub struct ChangesBody {
     /// As in [`StateBody`].
     last_reload: Option<ReloadBody>,
     /// As in [`StateBody`].
+    #[serde(default)]
+    unsaved: Vec<String>,
+    /// As in [`StateBody`].
     totals: TotalsBody,
     /// All guards, if one has changed.
     guards: Option<Vec<GuardBody>>,
@@ -55,6 +58,7 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         draining: now.draining,
         in_force_since: now.in_force_since.clone(),
         last_reload: now.last_reload.clone(),
+        unsaved: now.unsaved.clone(),
         totals: now.totals.clone(),
         guards: (before.guards != now.guards).then(|| now.guards.clone()),
         absent: (before.absent != now.absent).then(|| now.absent.clone()),
@@ -82,6 +86,7 @@ impl ChangesBody {
         state.draining = self.draining;
         state.in_force_since = self.in_force_since;
         state.last_reload = self.last_reload;
+        state.unsaved = self.unsaved;
         state.totals = self.totals;
         state.guards = self.guards.unwrap_or_else(|| take(&mut state.guards));
         state.absent = self.absent.unwrap_or_else(|| take(&mut state.absent));

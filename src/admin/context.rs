@@ -14,6 +14,7 @@ use crate::history::History;
 use crate::live::Live;
 use crate::reload::Reloader;
 use crate::remote::RemoteConfig;
+use crate::state_dir::UnsavedFiles;
 
 /// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
 pub(super) fn rfc3339(at: SystemTime) -> String {
@@ -70,6 +71,8 @@ pub struct Admin {
     pub renewals: Arc<Renewals>,
     /// What is known of the configuration from a store.
     pub remote: Arc<RemoteConfig>,
+    /// What cannot be written to `state_dir`; `None`: there is none.
+    pub unsaved: Option<Arc<UnsavedFiles>>,
     /// When the process started.
     pub started: SystemTime,
     /// The absolute path of the configuration; `None`: the process runs without a file.

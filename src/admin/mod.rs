@@ -49,6 +49,7 @@ use tokio::time::{Instant, sleep};
 use crate::account::{
     METRICS_TYPE, OPENMETRICS_TYPE, acme_renewals, certificate_expiries, openmetrics, prefers_openmetrics,
     write_announced, write_busy, write_connection_limits, write_discovery, write_remote, write_scales, write_states,
+    write_unsaved,
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
@@ -231,7 +232,8 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
                 sources.map(|(pool, state)| (&**pool.name(), state.is_up == Some(true), state.last_success)),
             ) + &write_scales(&scale::samples(&in_force.pools))
                 + &write_remote(remote::sample(&admin))
-                + &write_announced(announced::sample(&admin, &in_force.plan).as_ref());
+                + &write_announced(announced::sample(&admin, &in_force.plan).as_ref())
+                + &write_unsaved(admin.unsaved.as_ref().map(|unsaved| unsaved.list().len()));
         let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
         let text = text
             + &certificate_expiries(in_force.tls.all(), in_force.tls.of_pools())

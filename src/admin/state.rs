@@ -97,6 +97,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
             done: latest.is_done,
         }),
         remote: remote_body(admin),
+        unsaved: admin.unsaved.iter().flat_map(|unsaved| unsaved.list()).collect(),
         // Sessions of listeners that a reload has removed are included.
         totals: totals(sessions.values().sum(), &pools),
         guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),

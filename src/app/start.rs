@@ -101,8 +101,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let (log, log_writer) = start_log(&plan, &metrics)?;
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
-    let drain = Drain::default();
-    let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
+    let (drain, ledger) = (Drain::default(), || Ledger::new(Arc::clone(&metrics), log.clone()));
     let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
     let (fixed, addresses) = (FixedSettings::of(&plan), sockets.addresses(&plan, &listening));
@@ -119,6 +118,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
         events: admin::Events::new(streams_of(shares.admin)),
         reloader,
         renewals: Arc::default(),
+        unsaved: state.as_ref().map(StateDir::unsaved),
         started: SystemTime::now(),
         configuration: source.path(),
         remote: Arc::clone(&remote),

@@ -30,12 +30,18 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers
         ) + &origin::line(state.remote.as_ref());
         Ok(format!(
-            "{summary}\n{}\n{}{}{}{}{}{}{}",
+            "{summary}\n{}\n{}{}{}{}{}{}{}{}",
             listener_table(&state.listeners),
             pool_table(&state.pools),
             gap_and_clones(&state.pools),
             gap_and_guards(&state.guards),
             tls::notes(&state),
+            notes_after_gap(
+                state
+                    .unsaved
+                    .iter()
+                    .map(|file| format!("not saved, and forgotten by a restart: {file}"))
+            ),
             notes_after_gap(state.announced.iter().flat_map(announced::notes)),
             notes_after_gap(state.pools.iter().flat_map(primaries::refused_checks)),
             pool_notes(&state.pools, &state.absent)

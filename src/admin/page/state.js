@@ -29,8 +29,8 @@ export function apply(name, data) {
 }
 
 function applyChanges(state, changes) {
-  const { uptime, draining, in_force_since, last_reload, totals } = changes;
-  Object.assign(state, { uptime, draining, in_force_since, last_reload, totals });
+  const { uptime, draining, in_force_since, last_reload, unsaved, totals } = changes;
+  Object.assign(state, { uptime, draining, in_force_since, last_reload, unsaved, totals });
   if (changes.guards) state.guards = changes.guards;
   if (changes.absent) state.absent = changes.absent;
   for (const listener of state.listeners) {

@@ -390,7 +390,8 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         Vec::<&(String, String)>::new()
     );
     // No TLS ends here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role, grows or
-    // has a source of its servers, no route is announced, the configuration is not from a store, and no client cancels a query.
+    // has a source of its servers, no route is announced, nothing is kept over a restart, the configuration is not from a store,
+    // and no client cancels a query.
     let may_be_missing = [
         "acequia_announce_last_success_timestamp_seconds",
         "acequia_announce_up",
@@ -398,6 +399,7 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         "acequia_announcements_refused",
         "acequia_discovery_last_success_timestamp_seconds",
         "acequia_discovery_up",
+        "acequia_state_dir_unsaved",
         "acequia_remote_refused",
         "acequia_remote_revision",
         "acequia_remote_up",

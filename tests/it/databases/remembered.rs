@@ -83,3 +83,47 @@ fn a_folder_is_of_one_process_at_a_time_and_free_after_a_kill() {
     let proxy = Proxy::start(&text);
     eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
 }
+
+#[test]
+fn a_primary_that_cannot_be_remembered_is_told_everywhere() {
+    let old = RedisNode::start(&[]);
+    let new = RedisNode::replica_of(&old, &[]);
+    let state = tempfile::tempdir().unwrap();
+    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
+    let proxy = Proxy::start(&text);
+    let file = state.path().join("primaries.json");
+    eventually("the primary is remembered", || file.exists());
+    let unsaved = || proxy.metrics().sum("acequia_state_dir_unsaved", &[]);
+    assert_eq!(unsaved(), 0.0);
+    fs::remove_dir_all(state.path()).unwrap();
+    new.ask("REPLICAOF NO ONE");
+    old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
+    eventually("there is another primary", || has_state(&proxy, "primary", &new, "up"));
+    eventually("the file cannot be written", || unsaved() == 1.0);
+    let printed = proxy.command(&["status"]).stdout;
+    let told = format!(
+        "not saved, and forgotten by a restart: {}: No such file or directory",
+        file.display()
+    );
+    assert!(printed.contains(&told), "{printed}");
+}
+
+#[test]
+fn acequia_does_not_start_with_primaries_that_are_not_valid() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("primaries.json");
+    let text = format!(
+        "[runtime]\nstate_dir = {:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\n\
+         servers = [\"127.0.0.1:9\"]\n",
+        state.path()
+    );
+    let folder = config_folder("acequia.toml", &text);
+    for contents in ["", "{\"primary\": {"] {
+        fs::write(&file, contents).unwrap();
+        let failed = finished(acequia(&["run"]).current_dir(folder.path()));
+        assert_eq!(failed.code, Some(3), "{failed:#?}");
+        let told = "primaries.json are not valid: restore the file, or remove it to begin without a known primary";
+        assert!(failed.stderr.contains(told), "{failed:#?}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), contents, "it is left as it is");
+    }
+}

@@ -1,0 +1,130 @@
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::*;
+
+fn primaries() -> BTreeMap<Box<str>, KnownPrimary> {
+    let known = KnownPrimary {
+        server: "10.0.0.1:5432".into(),
+        system_identifier: Some(u64::MAX - 1),
+        timeline: Some(4),
+        ..KnownPrimary::default()
+    };
+    BTreeMap::from([("writers".into(), known)])
+}
+
+#[test]
+fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateDir::open(&folder.path().join("new")).unwrap();
+    assert!(file.remembered().unwrap().primaries.is_empty());
+    file.save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
+        .unwrap();
+    file.save(PRIMARIES, &primaries()).unwrap();
+    assert_eq!(file.remembered().unwrap().primaries, primaries());
+    let path = folder.path().join("new").join(PRIMARIES);
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    let left = fs::read_dir(folder.path().join("new")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [LOCK, PRIMARIES], "no other file is left");
+}
+
+#[test]
+fn a_file_of_an_earlier_or_later_version_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateDir::open(folder.path()).unwrap();
+    // Before a timeline could be overruled, and with something that is not known yet.
+    for more in ["", r#", "later": {}"#] {
+        let contents = format!(
+            r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4{more}}}}}"#,
+            u64::MAX - 1
+        );
+        fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+        assert_eq!(file.remembered().unwrap().primaries, primaries());
+    }
+}
+
+#[test]
+fn contents_that_are_not_valid_are_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateDir::open(folder.path()).unwrap();
+    for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
+        fs::write(folder.path().join(SERVERS), contents).unwrap();
+        assert!(file.remembered().unwrap().servers.is_empty());
+        assert!(!folder.path().join(SERVERS).exists());
+        let kept = fs::read_to_string(folder.path().join("servers.json.invalid")).unwrap();
+        assert_eq!(kept, contents);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_listed_until_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateDir::open(&folder.path().join("state")).unwrap();
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    assert!(!file.try_save(PRIMARIES, primaries()).await);
+    let listed = file.unsaved().list();
+    assert!(
+        listed.len() == 1 && listed[0].contains("primaries.json: No such file"),
+        "{listed:?}"
+    );
+    fs::create_dir(folder.path().join("state")).unwrap();
+    assert!(file.try_save(PRIMARIES, primaries()).await);
+    assert!(file.unsaved().list().is_empty());
+}
+
+#[test]
+fn primaries_that_are_not_valid_are_an_error_and_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateDir::open(folder.path()).unwrap();
+    for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
+        fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+        let error = file.remembered().unwrap_err().to_string();
+        assert!(
+            error.contains("primaries.json are not valid: restore the file"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(folder.path().join(PRIMARIES)).unwrap(), contents);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_that_names_it_and_stays() {
+    for (make, name) in [
+        ("mkfifo", PRIMARIES),
+        ("mkdir", SERVERS),
+        ("mkfifo", ADDED),
+        ("mkdir", TEXTS),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        assert!(Command::new(make).arg(&file).status().unwrap().success());
+        let error = StateDir::open(folder.path()).unwrap().remembered().unwrap_err();
+        assert_eq!(error.to_string(), file.display().to_string());
+        assert_eq!(chain(&error), format!("{}: not a regular file", file.display()));
+        assert!(file.exists());
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_an_error_that_names_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = StateDir::open(file.path()).unwrap_err().to_string();
+    assert!(error.contains(&file.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn a_folder_that_is_in_use_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = StateDir::open(folder.path()).unwrap();
+    let error = chain(&StateDir::open(folder.path()).unwrap_err());
+    let expected = format!("{}: another acequia uses it", folder.path().display());
+    assert!(error.starts_with(&expected), "{error}");
+    // A file that is still being written keeps it.
+    let writing = open.clone();
+    drop(open);
+    assert!(StateDir::open(folder.path()).is_err());
+    drop(writing);
+    StateDir::open(folder.path()).unwrap();
+}
