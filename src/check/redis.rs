@@ -179,14 +179,19 @@ impl RedisProbe {
     }
 
     /// Compares what a server that calls itself primary says with what the Sentinels say.
-    fn judge(&self, answer: Answer, named: Result<NamedPrimary, CheckFailure>) -> Result<CheckPass, CheckFailure> {
+    fn judge(
+        &self,
+        answer: Answer,
+        named: Result<(NamedPrimary, bool), CheckFailure>,
+    ) -> Result<CheckPass, CheckFailure> {
         let Answer { mut pass, run_id } = answer;
         match named {
-            Ok(named) if named.is(&self.target, &run_id) => {
+            Ok((named, is_agreed)) if named.is(&self.target, &run_id) => {
                 pass.facts.timeline = Some(named.epoch);
+                pass.facts.is_timeline_agreed = is_agreed;
                 Ok(pass)
             }
-            Ok(NamedPrimary { host, port, epoch, .. }) => Err(no_primary(format!(
+            Ok((NamedPrimary { host, port, epoch, .. }, _)) => Err(no_primary(format!(
                 "an old primary: the Sentinels name {host}:{port}, in epoch {epoch}"
             ))),
             Err(failure) => Err(failure),

@@ -26,6 +26,9 @@ pub struct ServerFacts {
     pub system_identifier: Option<u64>,
     /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.
     pub timeline: Option<u32>,
+    /// Whether all that number the timelines agree on this one, so that it counts even if a higher one is known: they may have
+    /// been set up anew.
+    pub is_timeline_agreed: bool,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.

@@ -14,6 +14,7 @@ mod requirement;
 mod known_primary;
 mod primary;
 mod lag;
+mod diverged;
 mod session_outcome;
 mod ejection;
 mod rules;

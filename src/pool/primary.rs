@@ -26,6 +26,8 @@ pub(super) enum Sighting {
         system_identifier: Option<u64>,
         /// Its timeline.
         timeline: Option<u32>,
+        /// Whether that counts even if a higher one is known.
+        is_agreed: bool,
     },
     /// It does not call itself primary, or takes writes beside others by design.
     Replica {
@@ -180,6 +182,7 @@ impl PrimaryWatch {
             Sighting::Primary {
                 system_identifier,
                 timeline,
+                ..
             } => {
                 // A server cannot lose its timeline without a restart, during which a check would fail.
                 let known = before.claim.filter(|_| !before.has_failed);
@@ -214,47 +217,11 @@ impl PrimaryWatch {
             (_, Some(Standing::Rejected)) if is_promoted_again => self.forget_standing(server),
             _ => {}
         }
+        if matches!(sighting, Sighting::Primary { is_agreed: true, .. }) {
+            self.accept_agreed(server);
+        }
         let is_answer = !matches!(sighting, Sighting::Failed { .. });
         self.decide(is_answer.then_some(server));
-    }
-
-    /// An operator says that this server is the primary. Returns whether it calls itself one; if not, nothing changes.
-    pub(super) fn trust(&mut self, server: &str) -> bool {
-        let Some((label, seen, claim)) = self.claims().find(|(label, ..)| ***label == *server) else {
-            return false;
-        };
-        let label = Arc::clone(label);
-        let is_same = |other: Option<u64>| is_same_system(other, seen.system_identifier);
-        let remembered = self.known.as_ref().filter(|known| is_same(known.system_identifier));
-        let remembered = remembered.and_then(KnownPrimary::highest_timeline);
-        let claimed = self.claims().filter(|(_, seen, _)| is_same(seen.system_identifier));
-        let highest = claimed.filter_map(|(.., claim)| claim.timeline).max().max(remembered);
-        self.known = Some(KnownPrimary {
-            server: server.into(),
-            system_identifier: seen.system_identifier,
-            timeline: claim.timeline,
-            overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
-            ..KnownPrimary::default()
-        });
-        // One that is down may have been promoted before this: it is not known to be a replica now.
-        let is_replica = |knowledge: &Knowledge| {
-            matches!(
-                knowledge,
-                Knowledge::Seen(Seen {
-                    claim: None,
-                    is_down: false,
-                    ..
-                })
-            )
-        };
-        let rejected = self.servers.iter().filter(|(_, knowledge)| !is_replica(knowledge));
-        let rejected: Vec<_> = rejected.map(|(label, _)| Arc::clone(label)).collect();
-        for label in rejected {
-            self.set_standing(&label, Standing::Rejected);
-        }
-        self.forget_standing(&label);
-        self.decide(Some(server));
-        true
     }
 
     /// The servers that call themselves primary, as far as is known.

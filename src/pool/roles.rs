@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::diverged::DivergenceWatch;
 use super::facts::{FailedCheck, Role, ServerFacts};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
@@ -31,6 +32,7 @@ struct RolesState {
     /// The primary in force at the latest judgement.
     primary: Option<Arc<str>>,
     lags: LagWatch,
+    divergence: DivergenceWatch,
     /// Whether servers that call themselves primary were accepted, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,
 }
@@ -113,10 +115,11 @@ impl PoolRoles {
         let label = &server.spec().label;
         let mut state = self.lock();
         let mut judgement = state.observe(label, sighting(facts), members, required);
-        if let Some(max_lag) = required.max_lag
-            && state.primaries.in_force() == Some(label)
-        {
-            state.lags.record_primary(label, facts, max_lag, now);
+        if state.primaries.in_force() == Some(label) {
+            state.divergence.record_primary(label, facts);
+            if let Some(max_lag) = required.max_lag {
+                state.lags.record_primary(label, facts, max_lag, now);
+            }
         }
         let is_primary = role == Some(Role::Primary);
         let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
@@ -124,7 +127,12 @@ impl PoolRoles {
         server.set_lag(lag.or(facts.lag).filter(|_| !is_primary));
         // Of one that calls itself the primary, the verdict is the result, once there is one.
         if !(is_primary && !is_multi_primary && required.is_one_primary()) {
-            judgement.outcomes.push((Arc::clone(server), required.judge(role, lag)));
+            let other_history = state.other_history(label, facts, required);
+            let outcome = match (required.judge(role, lag), other_history) {
+                (CheckOutcome::Pass | CheckOutcome::Behind(_), Some(why)) => CheckOutcome::Unfit((&*why).into()),
+                (outcome, _) => outcome,
+            };
+            judgement.outcomes.push((Arc::clone(server), outcome));
         }
         self.notify(&judgement);
         judgement
@@ -186,6 +194,7 @@ fn sighting(facts: &ServerFacts) -> Sighting {
         is_multi_primary,
         system_identifier,
         timeline,
+        is_timeline_agreed: is_agreed,
         ..
     } = *facts;
     match role {
@@ -193,6 +202,7 @@ fn sighting(facts: &ServerFacts) -> Sighting {
         Some(Role::Primary) => Sighting::Primary {
             system_identifier,
             timeline,
+            is_agreed,
         },
         Some(Role::Replica) => Sighting::Replica { system_identifier },
         None => Sighting::Refused,
@@ -210,6 +220,7 @@ impl RolesState {
         self.labels = members.iter().map(|member| Arc::clone(&member.spec().label)).collect();
         let labels = &self.labels;
         self.lags.retain(|label| labels.contains(label));
+        self.divergence.retain(|label| labels.contains(label));
         if required.has_primary() {
             self.verdicts.retain(|label, _| labels.contains(label));
             let with_disabled = members
@@ -222,6 +233,22 @@ impl RolesState {
             self.primaries.set_servers(std::iter::empty());
         }
         true
+    }
+
+    /// Why a replica is none of the primary in force, if that is certain.
+    fn other_history(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
+        if !required.has_primary() || facts.role != Some(Role::Replica) || !self.labels.contains(label) {
+            return None;
+        }
+        let diverged = self.divergence.of_replica(label, facts);
+        let primary = self.primaries.in_force()?;
+        let known = self.primaries.known()?.system_identifier;
+        match (known, facts.system_identifier) {
+            (Some(known), Some(own)) if known != own => Some(format!(
+                "a replica of another database: its system identifier is {own}, and that of {primary} is {known}"
+            )),
+            _ => diverged,
+        }
     }
 
     /// Takes note of what was seen of a server.

@@ -16,6 +16,10 @@ use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 
+/// How long most Sentinels must have named the same primary in the same epoch before that counts against the higher epoch of
+/// another one: they tell each other of a failover within seconds.
+const AGREED_AFTER: Duration = Duration::from_secs(30);
+
 /// Why there is no answer of the Sentinels.
 const UNNAMED: &str = "no Sentinel has said which server is the primary";
 
@@ -64,6 +68,11 @@ pub(super) struct NamedPrimary {
 }
 
 impl NamedPrimary {
+    /// Whether it is the same server in the same epoch.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.host, self.port, self.epoch) == (&other.host, other.port, other.epoch)
+    }
+
     /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
     pub(super) fn is(&self, target: &CheckTarget, run_id: &str) -> bool {
         let is_host = match self.host.parse::<IpAddr>() {
@@ -74,6 +83,44 @@ impl NamedPrimary {
     }
 }
 
+/// What the Sentinels have said.
+#[derive(Debug, Default)]
+pub(super) struct SentinelAnswers {
+    /// What counts.
+    last: Option<NamedPrimary>,
+    /// What more than half of them said at the latest check, and since when they have said it.
+    of_most: Option<(NamedPrimary, Instant)>,
+}
+
+impl SentinelAnswers {
+    /// What counts now, and whether the Sentinels agree on it. `told`: the answers of those that answer, `asked`: how many
+    /// Sentinels there are.
+    ///
+    /// The answer of the highest epoch counts, also of those that were given before: a Sentinel that was cut off from the
+    /// others must not bring back an old primary. What all say counts even if its epoch is lower, and so does what most of
+    /// them have said for a while: they may have been set up anew, or the other one may be of another group.
+    pub(super) fn take(&mut self, told: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<(NamedPrimary, bool)> {
+        let alike = |named: &&NamedPrimary| told.iter().filter(|other| other.is_like(named)).count();
+        let of_most = told.iter().find(|named| 2 * alike(named) > asked);
+        let is_of_all = of_most.is_some_and(|named| alike(&named) == asked);
+        self.of_most = match (of_most.cloned(), self.of_most.take()) {
+            (Some(named), Some((same, since))) if named.is_like(&same) => Some((named, since)),
+            (named, _) => named.map(|named| (named, now)),
+        };
+        let is_agreed = |since: Instant| is_of_all || now.duration_since(since) >= AGREED_AFTER;
+        if let Some((named, since)) = &self.of_most
+            && is_agreed(*since)
+        {
+            self.last = Some(named.clone());
+            return Some((named.clone(), true));
+        }
+        // Of the same epoch, the later one.
+        let all = self.last.take().into_iter().chain(told);
+        self.last = all.max_by_key(|named| named.epoch);
+        self.last.clone().map(|named| (named, false))
+    }
+}
+
 /// The Sentinels of a check.
 pub(super) struct Sentinels {
     group: Arc<SentinelGroup>,
@@ -81,8 +128,8 @@ pub(super) struct Sentinels {
     connect: ConnectOptions,
     /// The time of the whole check.
     timeout: Duration,
-    /// The last answer. A std mutex: locked to look, and to store another.
-    last: Mutex<Option<NamedPrimary>>,
+    /// A std mutex: locked for a line.
+    answers: Mutex<SentinelAnswers>,
 }
 
 impl Sentinels {
@@ -95,7 +142,7 @@ impl Sentinels {
                 ..target.connect
             },
             timeout: target.timeout,
-            last: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 
@@ -106,8 +153,7 @@ impl Sentinels {
         of_sentinels.min(began + self.timeout * 9 / 10)
     }
 
-    /// Asks all Sentinels at once. Of their answers the one of the highest epoch counts. While some do not answer, the last
-    /// known answer counts, too: a Sentinel that was cut off from the others must not bring back an old primary.
+    /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.
     ///
     /// # Errors
     /// If none ever has answered: [`CheckFailure::Shortage`] if that is the reason for one of them, else
@@ -116,7 +162,7 @@ impl Sentinels {
         &self,
         tls: Option<&Arc<ClientConfig>>,
         began: Instant,
-    ) -> Result<NamedPrimary, CheckFailure> {
+    ) -> Result<(NamedPrimary, bool), CheckFailure> {
         let deadline = self.deadline(began);
         let mut asked = JoinSet::new();
         for address in self.group.addresses.iter().copied() {
@@ -148,13 +194,9 @@ impl Sentinels {
                 Err(lost) => failure = CheckFailure::unfit(format!("{UNNAMED}: {lost}")),
             }
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        // If all answer, the epoch may be lower: the Sentinels were set up anew.
-        if answers.len() < self.group.addresses.len() {
-            answers.extend(last.take());
-        }
-        *last = answers.into_iter().max_by_key(|named| named.epoch);
-        last.clone().ok_or(failure)
+        let mut known = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = known.take(answers, self.group.addresses.len(), Instant::now());
+        named.ok_or(failure)
     }
 }
 

@@ -1,6 +1,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::sentinel::SentinelAnswers;
 use super::*;
 
 /// Checks a server that sends this answer, whatever is asked, and Sentinels that send these.
@@ -145,6 +146,7 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
     let (this, other) = (sentinel("PORT", "", 5), sentinel("1", "", 4));
     let named = checked(PRIMARY, &[&other, &this]).await.unwrap().facts;
     assert_eq!((named.role, named.timeline), (Some(Role::Primary), Some(5)));
+    assert!(!named.is_timeline_agreed, "they differ");
     let (this, other) = (sentinel("PORT", "", 4), sentinel("1", "", 5));
     let (reason, role) = unfit_as(checked(PRIMARY, &[&this, &other]).await);
     assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
@@ -154,7 +156,7 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
 #[tokio::test]
 async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id() {
     let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap().facts;
-    assert_eq!(named.timeline, Some(5));
+    assert_eq!((named.timeline, named.is_timeline_agreed), (Some(5), true));
     let reason = unfit(checked(PRIMARY, &[&sentinel("1", "abcd", 5)]).await);
     assert!(reason.starts_with("an old primary"), "{reason}");
 }
@@ -193,8 +195,8 @@ async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_count
     let sentinels = Sentinels::new(group, &target);
     let ask = async {
         for _ in 0..2 {
-            let named = sentinels.ask(None, Instant::now()).await.unwrap();
-            assert_eq!((named.port, named.epoch), (1, 5));
+            let (named, is_agreed) = sentinels.ask(None, Instant::now()).await.unwrap();
+            assert_eq!((named.port, named.epoch, is_agreed), (1, 5, false));
         }
     };
     tokio::join!(serve, ask);
@@ -209,4 +211,44 @@ async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
     // A replica says enough: the Sentinels are not asked.
     let follower = checked(&replica("connected"), &["-ERR\r\n"]).await.unwrap().facts;
     assert_eq!(follower.role, Some(Role::Replica));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lower_epoch_counts_if_all_sentinels_answer_or_if_most_stay_with_it() {
+    let named = |port, epoch| NamedPrimary {
+        host: "10.0.0.1".to_owned(),
+        port,
+        run_id: String::new(),
+        epoch,
+    };
+    let mut answers = SentinelAnswers::default();
+    let began = Instant::now();
+    let mut take = |told: &[(u16, u32)], seconds| {
+        let told = told.iter().map(|(port, epoch)| named(*port, *epoch)).collect();
+        let taken = answers.take(told, 3, began + Duration::from_secs(seconds));
+        taken.map(|(named, is_agreed)| (named.port, named.epoch, is_agreed))
+    };
+    assert_eq!(take(&[], 0), None);
+    assert_eq!(take(&[(1, 4), (1, 4), (1, 4)], 1), Some((1, 4, true)));
+    // One tells of a failover first; one was cut off, or two did not hear of it in time.
+    assert_eq!(take(&[(1, 4), (1, 4), (2, 5)], 2), Some((2, 5, false)));
+    assert_eq!(take(&[(1, 4)], 3), Some((2, 5, false)));
+    assert_eq!(take(&[(1, 4), (1, 4)], 4), Some((2, 5, false)));
+    assert_eq!(take(&[(1, 4), (2, 5), (2, 5)], 5), Some((2, 5, false)));
+    // Set up anew.
+    assert_eq!(take(&[(2, 0), (2, 0), (2, 0)], 6), Some((2, 0, true)));
+    assert_eq!(take(&[(1, 1), (1, 1), (2, 0)], 7), Some((1, 1, false)));
+    // The same while one is gone for good: most have to stay with it.
+    assert_eq!(take(&[(2, 7), (2, 7), (2, 7)], 10), Some((2, 7, true)));
+    assert_eq!(take(&[(1, 0), (1, 0)], 11), Some((2, 7, false)));
+    assert_eq!(take(&[(1, 0)], 39), Some((2, 7, false)), "only one answers");
+    assert_eq!(take(&[(1, 0), (1, 0)], 40), Some((2, 7, false)));
+    assert_eq!(take(&[(3, 1), (1, 0)], 41), Some((2, 7, false)), "they differ");
+    assert_eq!(take(&[(3, 1), (3, 1)], 71), Some((2, 7, false)));
+    assert_eq!(take(&[(3, 1), (3, 1)], 101), Some((3, 1, true)));
+    assert_eq!(take(&[], 102), Some((3, 1, false)));
+    // One of another group.
+    assert_eq!(take(&[(3, 1), (3, 1), (9, 99)], 200), Some((9, 99, false)));
+    assert_eq!(take(&[(3, 1), (3, 1), (9, 99)], 230), Some((3, 1, true)));
+    assert_eq!(take(&[(3, 1), (3, 1)], 231), Some((3, 1, true)));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing};
+use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing, is_same_system};
 
 /// Which servers may become the primary without a higher timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,45 @@ impl Succession {
 }
 
 impl PrimaryWatch {
+    /// An operator says that this server is the primary. Returns whether it calls itself one; if not, nothing changes.
+    pub(in crate::pool) fn trust(&mut self, server: &str) -> bool {
+        let Some((label, seen, claim)) = self.claims().find(|(label, ..)| ***label == *server) else {
+            return false;
+        };
+        let label = Arc::clone(label);
+        let is_same = |other: Option<u64>| is_same_system(other, seen.system_identifier);
+        let remembered = self.known.as_ref().filter(|known| is_same(known.system_identifier));
+        let remembered = remembered.and_then(KnownPrimary::highest_timeline);
+        let claimed = self.claims().filter(|(_, seen, _)| is_same(seen.system_identifier));
+        let highest = claimed.filter_map(|(.., claim)| claim.timeline).max().max(remembered);
+        self.known = Some(KnownPrimary {
+            server: server.into(),
+            system_identifier: seen.system_identifier,
+            timeline: claim.timeline,
+            overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
+            ..KnownPrimary::default()
+        });
+        // One that is down may have been promoted before this: it is not known to be a replica now.
+        let is_replica = |knowledge: &Knowledge| {
+            matches!(
+                knowledge,
+                Knowledge::Seen(Seen {
+                    claim: None,
+                    is_down: false,
+                    ..
+                })
+            )
+        };
+        let rejected = self.servers.iter().filter(|(_, knowledge)| !is_replica(knowledge));
+        let rejected: Vec<_> = rejected.map(|(label, _)| Arc::clone(label)).collect();
+        for label in rejected {
+            self.set_standing(&label, Standing::Rejected);
+        }
+        self.forget_standing(&label);
+        self.decide(Some(server));
+        true
+    }
+
     fn succession(&self) -> Succession {
         let Some(known) = &self.known else {
             return Succession::Open;
@@ -133,5 +172,32 @@ impl PrimaryWatch {
 
     pub(super) fn forget_standing(&mut self, label: &str) {
         self.others_changed |= self.others.remove(label).is_some();
+    }
+
+    /// All that number the timelines agree that this server is the primary. If it is on a lower one than is known, they were
+    /// set up anew: what others have claimed before does not compare.
+    pub(super) fn accept_agreed(&mut self, server: &str) {
+        let timeline = self
+            .seen(server)
+            .and_then(|seen| seen.claim)
+            .and_then(|claim| claim.timeline);
+        let Some(known) = &mut self.known else { return };
+        if timeline.is_none() || known.highest_timeline() <= timeline {
+            return;
+        }
+        known.overruled = None;
+        let others: Vec<_> = self
+            .claiming
+            .iter()
+            .filter(|other| ***other != *server)
+            .cloned()
+            .collect();
+        for other in others {
+            self.claiming.remove(&other);
+            if let Some(Knowledge::Seen(seen)) = self.servers.get_mut(&other) {
+                seen.claim = None;
+            }
+        }
+        self.adopt(&server.into());
     }
 }

@@ -1,7 +1,8 @@
 //! What follows from checks of Redis servers and Sentinels that hang, and of servers that refuse them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::redis::{config, has_state, is_written, reason};
 use crate::support::eventually;
@@ -100,28 +101,63 @@ fn sentinels_that_hang_or_send_single_bytes_take_out_no_primary_that_another_one
 }
 
 #[test]
-fn a_server_comes_back_by_checks_that_pass_and_that_are_refused_in_any_order() {
-    let server = RedisNode::start(&[]);
-    let address = server.address();
-    let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\ntimeout = \"1s\"\nfall = 1\nrise = 6";
-    let proxy = Proxy::start(&one_pool("primary", &format!("\"{address}\""), health));
-    server.freeze();
-    eventually("it is down", || has_state(&proxy, "primary", &server, "down"));
-    let answered = || ["pass", "refused"].map(|result| results(&proxy, address, result));
-    let before = answered();
-    server.thaw();
-    let mut latest = before;
-    eventually("it is up, whatever is refused", || {
-        let now = answered();
-        if now != latest {
-            let permission = if now[0] > latest[0] { "-ping" } else { "+ping" };
-            server.ask(&format!("ACL SETUSER default {permission}"));
-            latest = now;
-        }
-        !has_state(&proxy, "primary", &server, "down")
+fn sentinels_that_were_set_up_anew_take_out_no_primary_although_their_epoch_is_lower() {
+    let old = RedisNode::start(&[]);
+    let new = RedisNode::replica_of(&old, &[]);
+    let sentinel = RedisNode::sentinel_of(&old);
+    sentinel.wait_for_replica();
+    let with = |sentinel: &RedisNode| {
+        let sentinels = format!("sentinels = \"{}\"\nmaster = \"orders\"", sentinel.address());
+        config(&[&old, &new], &sentinels)
+    };
+    let proxy = Proxy::start(&with(&sentinel));
+    eventually("the primary is up", || has_state(&proxy, "primary", &old, "up"));
+    sentinel.ask("SENTINEL FAILOVER orders");
+    eventually("writers reach the new primary", || {
+        is_written(proxy.at("primary"), "new")
     });
-    let [passed, refused] = [0, 1].map(|result| latest[result] - before[result]);
-    assert!(passed > 0.0 && refused > 0.0, "{passed} passed, {refused} refused");
+    let primary = || {
+        proxy.metrics().sum(
+            "acequia_health_transitions_total",
+            &[("pool", "primary"), ("to", "down")],
+        )
+    };
+    let (down, passed) = (went_down(), results(&proxy, new.address(), "pass"));
+    let anew = RedisNode::sentinel_of(&new);
+    assert!(anew.ask("SENTINEL MASTER orders").contains("config-epoch\r\n$1\r\n0"));
+    assert!(proxy.reload(&with(&anew)));
+    eventually("its checks pass", || {
+        results(&proxy, new.address(), "pass") >= passed + 5.0
+    });
+    assert_eq!(went_down(), down);
+    assert!(is_written(proxy.at("primary"), "again"));
+}
+
+#[test]
+fn a_server_comes_back_by_checks_that_pass_and_that_are_refused_by_turns() {
+    const FAILED: usize = 3;
+    let checks = AtomicUsize::new(0);
+    let server = Server::run(move |mut stream| {
+        let answer: &[u8] = match checks.fetch_add(1, SeqCst) {
+            number if number < FAILED => return,
+            number if number % 2 == 0 => b"+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$13\r\nrole:master\r\n\r\n",
+            _ => b"-NOPERM this user has no permissions to run the 'ping' command\r\n",
+        };
+        let _ = stream.write_all(answer);
+        let _ = stream.read_to_end(&mut Vec::new()); // until the check has closed
+    });
+    let address = server.address;
+    let health = "interval = \"100ms\"\ninterval_down = \"100ms\"\nfall = 1\nrise = 4";
+    let proxy = Proxy::start(&one_pool("primary", &list(&[&server]), health));
+    let transitions = |to| {
+        let labels = [("pool", "primary"), ("to", to)];
+        proxy.metrics().sum("acequia_health_transitions_total", &labels)
+    };
+    eventually("it was down, and is up again", || {
+        transitions("down") == 1.0 && transitions("up") == 1.0
+    });
+    assert_eq!(results(&proxy, address, "fail"), FAILED as f64);
+    assert!(results(&proxy, address, "pass") >= 2.0 && results(&proxy, address, "refused") >= 2.0);
 }
 
 #[test]

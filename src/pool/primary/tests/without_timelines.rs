@@ -5,6 +5,7 @@ use super::*;
 const PRIMARY: Sighting = Sighting::Primary {
     system_identifier: None,
     timeline: None,
+    is_agreed: false,
 };
 const REPLICA: Sighting = Sighting::Replica {
     system_identifier: None,
