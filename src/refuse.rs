@@ -39,20 +39,40 @@ pub enum Reply {
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
+    /// The same for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S` first, and the record when
+    /// it has begun its ClientHello. It then prints the alert or, if it does without TLS, comes again and prints the message.
+    AlertAfterHello(AlertRecord),
     /// These bytes in the protocol that it speaks, then the end of the stream.
     Message(Vec<u8>),
     /// A reset.
     Reset,
 }
 
-/// Refuses a client, which takes [`REFUSAL_TIME_MAX`] at most.
-pub async fn refuse(client: TcpStream, reply: Reply) {
+/// Refuses a client, which takes [`REFUSAL_TIME_MAX`] at most, or twice that if it has to be answered first.
+pub async fn refuse(mut client: TcpStream, reply: Reply) {
     match reply {
         Reply::Close => drop(client),
         Reply::End => send_last(client, &[]).await,
         Reply::Alert(record) => send_last(client, &record).await,
+        Reply::AlertAfterHello(record) => {
+            if matches!(timeout(REFUSAL_TIME_MAX, agree_to_tls(&mut client)).await, Ok(Ok(()))) {
+                send_last(client, &record).await;
+            }
+        }
         Reply::Message(bytes) => send_last(client, &bytes).await,
         Reply::Reset => reset(client),
+    }
+}
+
+/// Answers an SSLRequest, and waits for the beginning of the ClientHello.
+async fn agree_to_tls<S>(client: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    client.write_all(b"S").await?;
+    match poll_fn(|cx| drop_some(Pin::new(client), cx, REFUSAL_BYTES_MAX)).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }
 

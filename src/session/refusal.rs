@@ -10,7 +10,7 @@ use crate::relay::Side;
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::postgres::InvalidPacket;
-use crate::sniff::{SniffError, SniffFailure, Sniffed};
+use crate::sniff::{PostgresOpening, SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
 use crate::tls::{HandshakeError, TlsConnection, is_about_client_certificate};
 
@@ -118,7 +118,7 @@ pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,
         Reply::Close | Reply::End => Vec::new(),
-        Reply::Alert(_) | Reply::Reset => return reply,
+        Reply::Alert(_) | Reply::AlertAfterHello(_) | Reply::Reset => return reply,
     };
     let mut records = Vec::new();
     let encrypted = match &*message {
@@ -156,7 +156,8 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
     }
 }
 
-/// The reply to a client in the protocol that its first bytes show, or else in that of the listener.
+/// The reply to a client in the protocol that its first bytes show, or else in that of the listener. `alert`: for its
+/// ClientHello.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,
@@ -169,6 +170,13 @@ pub(super) fn reply(
         PostgresError::Limited => PlainRefusal::Limited,
         _ => PlainRefusal::NotAllowed,
     };
+    if let Some(PostgresOpening::SslRequest) = sniffed.and_then(Sniffed::postgres) {
+        let alert = match error {
+            PostgresError::NoServer | PostgresError::Limited => Alert::InternalError,
+            _ => Alert::AccessDenied,
+        };
+        return Reply::AlertAfterHello(alert.record(None));
+    }
     match (hello, startup, protocol) {
         (Some(hello), ..) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
         (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),

@@ -1,8 +1,10 @@
-//! Listeners with `protocol = "mysql"` or `"redis"`: their clients print why they are refused.
+//! Listeners with `protocol = "mysql"`, `"redis"` or `"postgres"`: their clients print why they are refused.
 
 use std::process::Command;
 
+use super::postgres_names::SSL_REQUEST;
 use crate::support::client::Client;
+use crate::support::database::psql;
 use crate::support::mariadb::mariadb;
 use crate::support::process::finished;
 use crate::support::proxy::Proxy;
@@ -36,6 +38,24 @@ fn the_client_of_redis_prints_that_no_server_is_available() {
     let done = finished(&mut client);
     let printed = format!("{}{}", done.stdout, done.stderr);
     assert!(printed.contains("no server is available"), "{done:#?}");
+}
+
+#[test]
+fn psql_prints_why_it_is_refused_whatever_its_sslmode() {
+    let refusing = config("postgres").replace("127.0.0.0/8", "192.0.2.0/24");
+    for (text, message, alert) in [
+        (config("postgres"), "no server is available", "alert internal error"),
+        (refusing, "no route takes database \"postgres\"", "alert access denied"),
+    ] {
+        let proxy = Proxy::start(&text);
+        for (mode, told) in [("prefer", message), ("disable", message), ("require", alert)] {
+            let done = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
+            assert!(done.stderr.contains(told), "{mode}: {done:#?}");
+        }
+        // A client that says nothing more is not waited for.
+        let mut client = Client::connect(proxy.at("db"));
+        assert_eq!(client.send(&SSL_REQUEST).read_all(), b"S");
+    }
 }
 
 #[test]
