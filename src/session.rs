@@ -34,14 +34,14 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 pub use self::listener_state::ListenerState;
-use crate::account::{Entry, Ledger};
+use crate::account::{Ending, Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
 use cancel::cancel;
 use decrypted::{connect_decrypted, find_termination};
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
-use startup::start;
+use startup::{reply_to_login, start};
 use steps::{Connected, Opened};
 
 /// Serves one client until its session is over and accounted for.
@@ -82,7 +82,11 @@ fn link(
             Ok(connected) => Some(Linked::new(client, connected, entry)),
             Err(refusal) => {
                 let ending = refusal.ending();
-                refuse(client, refusal.reply()).await;
+                let reply = match refusal {
+                    Refusal::Cut(Ending::ServerDown) => reply_to_login(&entry),
+                    refusal => refusal.reply(),
+                };
+                refuse(client, reply).await;
                 entry.close(ending);
                 None
             }

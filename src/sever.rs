@@ -26,6 +26,9 @@ use suspects::{Suspects, cause};
 struct Cause {
     ending: Ending,
     over: Duration,
+    /// Whether sessions that still wait for the first answer of the server are closed at once. They are of clients that came
+    /// while it hung. It must not serve them when it goes on: it may be an old primary by then.
+    ends_waiting: bool,
 }
 
 /// Sessions that are closed at one pace.
@@ -100,7 +103,7 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(cause(pool, member, now)?.over)
 }
 
-/// Closes the sessions that are due, the oldest of a server first.
+/// Closes the sessions that are due: those that wait for a server at once, where that is wanted, then the oldest of it first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,
@@ -112,6 +115,11 @@ fn sever(
         let Some(server) = record.server().map(Group::Server) else {
             continue;
         };
+        let cause = wanted.get(&server).filter(|cause| cause.ends_waiting);
+        if let Some(cause) = cause.filter(|_| record.awaits_server()) {
+            record.cut(cause.ending);
+            continue;
+        }
         let on_fallback = || record.fallback_from().map(Group::OnFallback);
         let group = if wanted.contains_key(&server) {
             Some(server)

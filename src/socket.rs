@@ -147,6 +147,13 @@ pub fn has_ended(socket: &TcpStream) -> bool {
     }
 }
 
+/// Whether the peer has sent bytes that nobody has read.
+#[must_use]
+pub fn has_unread(socket: &TcpStream) -> bool {
+    let unread = recv(socket, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(unread, Ok((1.., _)))
+}
+
 /// Why a connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

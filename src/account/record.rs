@@ -57,14 +57,21 @@ impl Record {
         self.accepted_at.elapsed()
     }
 
-    /// The server it relays to; `None` until the relay has started.
+    /// The server that it is connected to.
     #[must_use]
     pub fn server(&self) -> Option<ServerId> {
         let info = self.info();
-        info.endpoints
+        info.server
             .as_ref()
-            .and(info.server.as_ref())
+            .filter(|_| info.is_connected())
             .map(|server| server.id())
+    }
+
+    /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are only
+    /// relayed.
+    #[must_use]
+    pub fn awaits_server(&self) -> bool {
+        self.traffic.down.bytes() == 0 || self.info().endpoints.is_none()
     }
 
     /// The name of the pool that it was meant for, if it is on the servers of that pool's fallback.

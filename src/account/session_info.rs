@@ -44,6 +44,8 @@ pub struct SessionInfo {
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
     pub(super) endpoints: Option<Weak<Endpoints>>,
+    /// Whether the relay has ended, or none follows.
+    pub has_no_relay: bool,
     /// Attempts to connect to a server, including the current one.
     pub(super) attempts: u32,
     /// Time from accept to the end of sniffing.
@@ -72,6 +74,7 @@ impl SessionInfo {
             pool: None,
             server: None,
             endpoints: None,
+            has_no_relay: false,
             attempts: 0,
             hello_duration: None,
             connect_duration: None,
@@ -92,6 +95,11 @@ impl SessionInfo {
     /// Sets the sockets of the relay.
     pub(super) fn set_endpoints(&mut self, endpoints: &Arc<Endpoints>) {
         self.endpoints = Some(Arc::downgrade(endpoints));
+    }
+
+    /// Whether it is connected to its server, also while it logs in.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connect_duration.is_some() && !self.has_no_relay
     }
 
     /// What is known about the TLS that ends here.

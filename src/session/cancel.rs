@@ -44,6 +44,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
+    entry.info().has_no_relay = true;
     let (address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
     // No tasks of their own: a session that is cut drops the connections before it returns its descriptors.

@@ -19,9 +19,9 @@ use crate::dial::DialError;
 use crate::refuse::{PostgresError, Reply};
 use crate::relay::{Closed, Side, SideStream, TlsSide};
 use crate::sniff::alert::Alert;
-use crate::sniff::postgres::CancelKey;
-use crate::sniff::{PostgresOpening, TlsAnswer, sniff_postgres};
-use crate::socket::{Fault, close_cleanly_again, reset_when_closed};
+use crate::sniff::postgres::{CancelKey, InvalidPacket};
+use crate::sniff::{PostgresOpening, SniffError, SniffFailure, TlsAnswer, sniff_postgres};
+use crate::socket::{Fault, close_cleanly_again, has_unread, reset_when_closed};
 use crate::tls::error_word;
 
 /// How long the server's messages are read for the key; the session goes on without it. `authentication_timeout` of
@@ -74,13 +74,35 @@ pub(super) async fn start(
     Ok(connected)
 }
 
+/// The client has sent bytes before its request for TLS was answered (CVE-2021-23214).
+fn smuggled() -> Refusal {
+    Refusal::Sniff(SniffError {
+        reason: SniffFailure::Packet(InvalidPacket::Smuggled),
+        bytes_read: 0,
+        is_tls: false,
+    })
+}
+
+/// What a client gets whose server is down before it has answered the login: an error where that can be read, so that the
+/// client may try again.
+pub(super) fn reply_to_login(entry: &Entry) -> Reply {
+    let info = entry.info();
+    let startup = info.startup().filter(|_| info.client_tls().is_none());
+    match startup {
+        Some(startup) if entry.traffic().down.bytes() == 0 => {
+            Reply::Message(PostgresError::NoServer.response(Some(startup)))
+        }
+        _ => Reply::Reset,
+    }
+}
+
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the clear:
 /// reads its StartupMessage, which is to be sent first then. Server and client have `hello_timeout` each, whenever the client
 /// was accepted: it may have waited in a queue.
 ///
 /// # Errors
-/// The server does not answer in time, or something comes behind its answer (CVE-2021-23222); or what the client sends is
-/// not valid, or TLS is required.
+/// The server does not answer in time, or something comes behind its answer (CVE-2021-23222); or the client has sent
+/// something before it (CVE-2021-23214), what it sends then is not valid, or TLS is required.
 async fn relay_tls_answer(
     client: &mut TcpStream,
     connected: &mut Connected,
@@ -91,8 +113,16 @@ async fn relay_tls_answer(
     let server = &mut connected.socket;
     let asked = ask_for_tls(server, &first, state.plan.sniff.hello_timeout, entry).await;
     let (answer, bytes) = asked.map_err(|why| unanswered(&why, &connected.server, client, entry, Reply::Close))?;
-    if bytes > 1 && matches!(answer[0], b'S' | b'N') {
+    let is_answer = matches!(answer[..bytes], [b'S' | b'N', ..]);
+    if is_answer && bytes > 1 {
         return Err(Refusal::ServerRefusedTls(Reply::Close));
+    }
+    if is_answer && has_unread(client) {
+        return Err(smuggled());
+    }
+    if !is_answer && bytes > 0 && requires_tls(&state.plan) {
+        // Nothing may follow in the clear.
+        return Err(Refusal::ServerRefusedTls(Reply::Message(answer[..bytes].to_vec())));
     }
     let sent = client.write_all(&answer[..bytes]).await;
     sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::of(&error)), Reply::Close))?;

@@ -10,7 +10,7 @@ use super::{Cause, Group, Severing};
 use crate::account::Ending;
 use crate::live::{Live, LivePool};
 use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, Member, Overrides, Server};
+use crate::pool::{AdminState, CheckState, Member, Overrides, Role, Server};
 
 /// Whose sessions are to be closed if there are any.
 #[derive(Debug, Default)]
@@ -121,6 +121,7 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
     overrides.close_over.map(|over| Cause {
         ending: Ending::ServerDrained,
         over,
+        ends_waiting: false,
     })
 }
 
@@ -130,6 +131,7 @@ fn departure(pool: &LivePool) -> Option<Cause> {
     (severing.on_leave == Sever::Close).then_some(Cause {
         ending: Ending::ServerDrained,
         over: severing.close_over,
+        ends_waiting: false,
     })
 }
 
@@ -141,6 +143,7 @@ fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
     (severing.on_recover == Sever::Close && is_back()).then_some(Cause {
         ending: Ending::FailedBack,
         over: severing.close_over,
+        ends_waiting: false,
     })
 }
 
@@ -163,11 +166,13 @@ pub(super) fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Ca
         return Some(Cause {
             ending: Ending::ServerDown,
             over,
+            ends_waiting: pool.plan().health.required.role == Some(Role::Primary),
         });
     }
     let is_worse = || pool.best_tier(now).is_some_and(|best| server.priority() > best);
     (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
         ending: Ending::FailedBack,
         over,
+        ends_waiting: false,
     })
 }

@@ -1,8 +1,10 @@
 //! Listeners with `protocol = "postgres"`: each client reaches the server that it names, and prints why it is refused.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 
 use crate::support::client::Client;
 use crate::support::counts::log_lines;
@@ -184,6 +186,58 @@ fn nothing_is_smuggled_into_a_session() {
     let has = |ending: &str| lines.iter().any(|line| line["ending"] == ending);
     assert!(has("hello_invalid") && has("server_refused_tls"), "{lines:#?}");
     assert_eq!(behind_s.sessions(), 1, "the first client had no server");
+}
+
+#[test]
+fn nothing_is_smuggled_before_the_answer_of_a_server_that_answers_for_itself() {
+    const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+    let (answer_with, answers) = channel::<u8>();
+    let answers = Mutex::new(answers);
+    let server = Server::run_on(
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        move |mut stream, received| {
+            let _ = stream.read_exact(&mut [0; 8]);
+            let answer = answers.lock().unwrap().recv().unwrap();
+            let _ = stream.write_all(&[answer]);
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+            received.lock().unwrap().push(rest);
+        },
+    );
+    let proxy = Proxy::start(&format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\ntls_required = true\npool = \"p\"\n[pools.p]\n\
+         servers = [\"{}\"]\nhealth.check = \"off\"",
+        server.address
+    ));
+    let mut ended = 0;
+    for (answer, early, told, ending) in [
+        (b'S', true, &b""[..], "hello_invalid"),
+        (b'N', true, b"", "hello_invalid"),
+        (b'E', false, b"E", "server_refused_tls"),
+    ] {
+        let mut client = Client::connect(proxy.at("db"));
+        client.send(&SSL_REQUEST);
+        eventually("the server is asked", || server.sessions() == ended + 1);
+        if early {
+            client.send(&STARTUP);
+        }
+        answer_with.send(answer).unwrap();
+        if !early {
+            assert_eq!(client.read(1), told);
+            client.send(&STARTUP);
+        }
+        let last = client.try_read_all().unwrap_or_default(); // or a reset
+        assert!(last.is_empty(), "{last:?}");
+        ended += 1;
+        assert_eq!(proxy.access_lines(ended)[ended - 1]["ending"], ending);
+    }
+    eventually("the sessions of the server have ended", || {
+        server.received().len() == ended
+    });
+    assert!(
+        server.received().iter().all(Vec::is_empty),
+        "nothing reached the server"
+    );
 }
 
 #[test]

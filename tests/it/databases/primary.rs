@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::support::database::{Postgres, psql};
-use crate::support::process::{finished, must};
+use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
@@ -96,6 +96,71 @@ fn an_old_primary_that_comes_back_gets_no_session_also_after_a_restart_until_it_
         reason(&proxy, "orders", "b") == "an operator trusts a as the primary"
     });
     assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
+}
+
+#[test]
+fn clients_that_came_while_the_old_primary_hung_are_cut_before_it_goes_on() {
+    const COMING: usize = 5;
+    let (a, b) = primary_and_replica();
+    let writers = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"1h\"");
+    let proxy = Proxy::start(&format!(
+        "{writers}[listeners.named]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"writers\"\n"
+    ));
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    let start = |listener: &str, mode: &str, statement: &str| {
+        Process::start(psql(proxy.at(listener), statement).env("PGSSLMODE", mode))
+    };
+    let served: Vec<_> = (0..2)
+        .map(|_| start("write", "disable", "SELECT pg_sleep(600)"))
+        .collect();
+    eventually("some are served", || a.sleepers() == served.len());
+    a.freeze();
+    let insert = "INSERT INTO t VALUES (1)";
+    // Without `protocol`, while the server has not said whether there is TLS, and in the clear.
+    let ways = [("write", "prefer"), ("named", "prefer"), ("named", "disable")];
+    let coming: Vec<_> = ways.iter().cycle().take(COMING * ways.len()).collect();
+    let mut coming: Vec<_> = coming
+        .into_iter()
+        .map(|(listener, mode)| start(listener, mode, insert))
+        .collect();
+    let sessions = || proxy.server("writers", "a")["sessions"].as_u64().unwrap() as usize;
+    eventually("they have come", || sessions() == coming.len() + served.len());
+    must(&mut psql(b.address(), "SELECT pg_promote()"));
+    for client in &mut coming {
+        client.wait();
+    }
+    let told = coming.iter().map(|client| client.stderr.so_far().join("\n"));
+    let is_told = |text: &String| text.contains("FATAL:  no server is available");
+    assert!(told.filter(is_told).count() >= COMING, "those whose login can be read");
+    eventually("one of those that were served is left for later", || sessions() == 1);
+    eventually("writers reach b", || {
+        reached(proxy.at("write")) == Some(b.address().port())
+    });
+    a.thaw();
+    let rows = finished(&mut psql(a.address(), "SELECT count(*) FROM t"));
+    assert_eq!(rows.stdout.trim(), "0", "{rows:#?}");
+}
+
+#[test]
+fn a_replica_that_still_follows_the_old_primary_serves_no_reader() {
+    let (a, b) = primary_and_replica();
+    let c = Postgres::replica_of(&a);
+    let text = config([&a, &b], "", None);
+    let third = format!("{{ name = \"c\", address = \"{}\" }}", c.address());
+    let proxy = Proxy::start(&text.replace(" }]", &format!(" }}, {third}]")));
+    eventually("both replicas serve readers", || {
+        is_up(&proxy, "readers", "b") && is_up(&proxy, "readers", "c")
+    });
+    must(&mut psql(b.address(), "SELECT pg_promote()"));
+    eventually("b is the primary", || is_up(&proxy, "writers", "b"));
+    must(&mut psql(
+        a.address(),
+        "INSERT INTO t SELECT generate_series(1, 100000)",
+    ));
+    eventually("c has followed the wrong one", || {
+        reason(&proxy, "readers", "c").contains("not a replica of b: it has applied the WAL up to")
+    });
+    assert_eq!(reached(proxy.at("read")), None);
 }
 
 #[test]
