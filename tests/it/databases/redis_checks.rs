@@ -116,11 +116,13 @@ fn sentinels_that_were_set_up_anew_take_out_no_primary_although_their_epoch_is_l
     eventually("writers reach the new primary", || {
         is_written(proxy.at("primary"), "new")
     });
-    let primary = || {
-        proxy.metrics().sum(
-            "acequia_health_transitions_total",
-            &[("pool", "primary"), ("to", "down")],
-        )
+    let went_down = || {
+        let labels = [
+            ("pool", "primary"),
+            ("server", &*new.address().to_string()),
+            ("to", "down"),
+        ];
+        proxy.metrics().sum("acequia_health_transitions_total", &labels)
     };
     let (down, passed) = (went_down(), results(&proxy, new.address(), "pass"));
     let anew = RedisNode::sentinel_of(&new);
