@@ -1,8 +1,8 @@
 //! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that are older than
 //! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
 //!
-//! At rest: no byte has moved for `idle_for`, as seen here, and the session itself finds that nothing is unsent and that
-//! the last byte came from the server. It polls the sessions instead of having them set timers. So sessions of other
+//! At rest: no byte has moved for `idle_for`, as seen here, and the session itself finds that nothing is unsent, that the
+//! peers have acknowledged everything, and that the last byte came from the server. It polls the sessions instead of having them set timers. So sessions of other
 //! pools pay nothing, and a reload needs no code of its own. Where no pool ends sessions, it sleeps until a reload.
 
 mod balance;

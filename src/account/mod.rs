@@ -357,6 +357,8 @@ impl Drop for Entry {
             let record = info.access_record(self.record.id(), self.traffic(), self.ending, duration);
             self.ledger.log.write(record);
         }
-        info.guards = None; // somebody may still hold the record
+        if let Some(guards) = &mut info.guards {
+            guards.end(); // somebody may still hold the record
+        }
     }
 }

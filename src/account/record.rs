@@ -92,9 +92,15 @@ impl Record {
         let mut info = self.info();
         let client = info.client();
         let guards = info.guards.as_mut();
-        let is_denied = guards.is_some_and(|guards| guards.deny(guard, network, client));
-        drop(info);
-        is_denied && self.cut(Ending::Denied)
+        let Some(guards) = guards.filter(|guards| guards.has_passed_from(guard, network, client)) else {
+            return false;
+        };
+        // Under the lock: the access log record, which is built under it too, has the reason of this ending or of another.
+        let is_first = self.cut(Ending::Denied);
+        if is_first {
+            guards.deny(guard);
+        }
+        is_first
     }
 
     /// Asks the session to end at rest, with this ending, if it is at rest now. It does not answer.
@@ -285,7 +291,7 @@ impl CancelHandle {
         if at_rest == 0 || at_rest & TAKEN != 0 {
             return Poll::Pending;
         }
-        self.at_rest.store(at_rest | TAKEN, Relaxed);
+        self.at_rest.fetch_or(TAKEN, Relaxed);
         Poll::Ready(EndRequest::IfAtRest)
     }
 

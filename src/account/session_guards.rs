@@ -70,12 +70,19 @@ impl SessionGuards {
         Throttle::of(&self.passes)
     }
 
-    /// Notes that the session is cut because its client is denied now, if it has passed this guard and is in the network.
-    pub(super) fn deny(&mut self, guard: &Arc<str>, network: IpNet, client: ClientAddr) -> bool {
-        let is_denied = client.ip().is_some_and(|ip| network.contains(&ip.to_canonical())) && self.has_passed(guard);
-        if is_denied {
-            self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
-        }
-        is_denied
+    /// Whether the session has passed this guard, and its client is in the network.
+    pub(super) fn has_passed_from(&self, guard: &str, network: IpNet, client: ClientAddr) -> bool {
+        client.ip().is_some_and(|ip| network.contains(&ip.to_canonical())) && self.has_passed(guard)
+    }
+
+    /// Notes that the session was cut because this guard denies its client now.
+    pub(super) fn deny(&mut self, guard: &Arc<str>) {
+        self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
+    }
+
+    /// The session has ended: returns what the guards have counted. What is known of the client stays.
+    pub(super) fn end(&mut self) {
+        self.passes.clear();
+        self.first = None;
     }
 }

@@ -226,8 +226,8 @@ impl SessionInfo {
     }
 }
 
-/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. From 1 µs to 71 minutes; what
-/// is shorter or longer is told as that.
+/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. Shorter durations count as 1 µs,
+/// longer ones as 71 minutes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Microseconds(NonZeroU32);
 
@@ -242,6 +242,16 @@ impl From<Microseconds> for Duration {
     fn from(micros: Microseconds) -> Self {
         Self::from_micros(micros.0.get().into())
     }
+}
+
+#[cfg(test)]
+#[test]
+fn a_duration_is_kept_in_microseconds_within_its_bounds() {
+    let kept = |duration: Duration| Duration::from(Microseconds::from(duration));
+    assert_eq!(kept(Duration::ZERO), Duration::from_micros(1));
+    assert_eq!(kept(Duration::from_nanos(1_999)), Duration::from_micros(1));
+    assert_eq!(kept(Duration::from_millis(5_000)), Duration::from_secs(5));
+    assert_eq!(kept(Duration::MAX), Duration::from_micros(u32::MAX.into()));
 }
 
 /// A name in a StartupMessage, as text.

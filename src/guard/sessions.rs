@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::source::{HashedSource, Source};
 
@@ -54,27 +55,26 @@ impl SessionTable {
         max: Option<u32>,
         max_of_source: Option<u32>,
     ) -> Result<CountedSession, Full> {
-        {
-            let mut shard = self.shard(&source);
-            let of_source = shard
-                .entry(source.hash, |other| other.source.source == source.source, hash)
-                .or_insert(OfSource { source, sessions: 0 })
-                .into_mut();
-            if max_of_source.is_some_and(|max| of_source.sessions >= max) {
-                return Err(Full::OfSource); // the entry has sessions, as no limit is 0
-            }
-            of_source.sessions += 1;
-        }
-        // From here on dropping it takes both counts back.
-        let session = CountedSession {
-            table: Arc::clone(self),
-            source,
+        let mut shard = self.shard(&source);
+        let entry = shard.entry(source.hash, |other| other.source == source, hash);
+        let of_source = match &entry {
+            Entry::Occupied(entry) => entry.get().sessions,
+            Entry::Vacant(_) => 0,
         };
-        let before = self.open.fetch_add(1, Relaxed);
-        if max.is_some_and(|max| before >= max as usize) {
+        if max_of_source.is_some_and(|max| of_source >= max) {
+            return Err(Full::OfSource);
+        }
+        // Nothing is counted before both limits allow it: a session that is refused takes no place of another one.
+        let next = |open| max.is_none_or(|max| open < max as usize).then_some(open + 1);
+        if self.open.fetch_update(Relaxed, Relaxed, next).is_err() {
             return Err(Full::All);
         }
-        Ok(session)
+        entry.or_insert(OfSource { source, sessions: 0 }).into_mut().sessions += 1;
+        drop(shard);
+        Ok(CountedSession {
+            table: Arc::clone(self),
+            source,
+        })
     }
 
     /// Open sessions.
@@ -124,7 +124,7 @@ impl Drop for CountedSession {
     fn drop(&mut self) {
         self.table.open.fetch_sub(1, Relaxed);
         let mut shard = self.table.shard(&self.source);
-        let is_this = |other: &OfSource| other.source.source == self.source.source;
+        let is_this = |other: &OfSource| other.source == self.source;
         if let Ok(mut entry) = shard.find_entry(self.source.hash, is_this) {
             entry.get_mut().sessions -= 1;
             if entry.get().sessions == 0 {
@@ -183,19 +183,21 @@ mod tests {
     #[test]
     fn threads_never_pass_a_limit_together() {
         let table = SessionTable::new();
-        let most = AtomicUsize::new(0);
+        let (most, most_of_all) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..10_000 {
-                        if let Ok(_session) = table.enter(source(1), None, Some(2)) {
+                    for number in 0..10_000 {
+                        if let Ok(_session) = table.enter(source(number % 2), Some(3), Some(2)) {
                             most.fetch_max(table.top(1)[0].1 as usize, Relaxed);
+                            most_of_all.fetch_max(table.open(), Relaxed);
                         }
                     }
                 });
             }
         });
         assert!((1..=2).contains(&most.into_inner()));
+        assert!((1..=3).contains(&most_of_all.into_inner()));
         assert_eq!((table.open(), table.sources()), (0, 0));
     }
 

@@ -57,12 +57,12 @@ impl fmt::Display for Source {
     }
 }
 
-/// A source with its hash, which is computed once for a session. It has a key of this process, so that nobody knows which
-/// sources share a place of a table.
-#[derive(Clone, Copy, Debug)]
+/// A source with its hash, which is computed once for each guard that is asked. The hash has a key of this process, so that
+/// nobody knows which sources share a place of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HashedSource {
-    pub(super) source: Source,
     pub(super) hash: u64,
+    pub(super) source: Source,
 }
 
 impl From<Source> for HashedSource {

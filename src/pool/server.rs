@@ -26,7 +26,7 @@ use crate::tls::ResumableSessions;
 
 /// One server of a pool.
 #[derive(Debug)]
-#[repr(C)] // the first field usually shares a cache line with the reference count, which a pick writes too
+#[repr(C)] // the first field, which each pick reads, usually shares a cache line with the reference count, which it writes
 pub struct Server {
     live: LiveCount,
     /// The queue of its pools; `None`: nobody ever waits for it.

@@ -49,7 +49,8 @@ pub enum Closed {
     HalfClosed(Pending),
     /// The session was cut.
     Cut,
-    /// The session was asked to end at rest, and was at rest: nothing is unsent, and the last byte came from the server.
+    /// The session was asked to end at rest, and was at rest: nothing is unsent, the peers have
+    /// acknowledged everything, and the last byte came from the server.
     AtRest,
 }
 

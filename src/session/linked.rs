@@ -119,16 +119,27 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
 /// How long the peers of a session that ends at rest have to end it, too.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Ends both connections, resets what the peers have not ended in time, and closes the entry.
+/// Ends both connections, resets what the peers have not ended in time, and closes the entry. A cut ends it at once.
 async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     ends.finish();
     let both = async {
         read_closed(&ends.client).await;
         read_closed(&ends.server).await;
     };
-    if timeout(REST_TIME_MAX, both).await.is_err() {
-        ends.reset_when_closed();
-    }
+    let record = Arc::clone(entry.record());
+    let ending = tokio::select! {
+        biased;
+        cut = record.until_cut() => {
+            ends.reset_when_closed();
+            cut
+        }
+        ended = timeout(REST_TIME_MAX, both) => {
+            if ended.is_err() {
+                ends.reset_when_closed();
+            }
+            ending
+        }
+    };
     drop(ends);
     entry.close(ending);
 }

@@ -93,8 +93,8 @@ impl<'a> Core<'a> {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
 
-    /// Whether the engine does not read what this side has sent, because it waits for bandwidth. That is no silence of the
-    /// peers, however long it lasts.
+    /// Whether the engine does not read what this side has sent, because it waits for bandwidth or its turn is over. That is
+    /// no silence of the peers, however long it lasts, and the session is not at rest.
     pub(super) fn hold_back(&mut self, from: Side, is_held_back: bool) {
         self.direction_mut(from).hold_back(is_held_back);
     }
@@ -191,7 +191,7 @@ impl<'a> Core<'a> {
 
     /// Ends the relay because that is asked for, if it may end. `queue` returns the send queue of the socket towards a side.
     pub(super) fn end(&mut self, request: EndRequest, queue: impl Fn(Side) -> Option<SendQueue>) {
-        let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered); // not reported: as if it was
+        let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered); // a queue that the system does not report counts as delivered
         self.closed = match request {
             EndRequest::Cut => Some(Closed::Cut),
             EndRequest::IfAtRest if self.is_at_rest() && is_delivered(Side::Client) && is_delivered(Side::Server) => {

@@ -98,21 +98,35 @@ fn a_session_is_at_rest_when_the_server_was_the_last_to_say_something() {
     assert!(!is_at_rest(&core), "the client has not got it");
     core.sent(Side::Server, 7);
     assert!(is_at_rest(&core));
-    let to_client = |side| match side {
-        Side::Client => Some(SendQueue {
-            not_sent_bytes: 1,
-            ..SendQueue::EMPTY
-        }),
-        Side::Server => Some(SendQueue::EMPTY),
+    core.hold_back(Side::Server, true);
+    assert!(!is_at_rest(&core), "its turn is over, and there may be more to read");
+    core.hold_back(Side::Server, false);
+    let not_sent = SendQueue {
+        not_sent_bytes: 1,
+        ..SendQueue::EMPTY
     };
-    core.end(EndRequest::IfAtRest, to_client);
-    assert_eq!(core.closed(), None, "the kernel still sends it");
+    let unacknowledged = SendQueue {
+        unacknowledged: 1,
+        ..SendQueue::EMPTY
+    };
+    for (towards, queue) in [Side::Client, Side::Server]
+        .map(|side| [(side, not_sent), (side, unacknowledged)])
+        .concat()
+    {
+        core.end(EndRequest::IfAtRest, |side| {
+            Some(if side == towards { queue } else { SendQueue::EMPTY })
+        });
+        assert_eq!(core.closed(), None, "the kernel still sends to {towards:?}: {queue:?}");
+    }
     core.ended(Side::Client, start);
     assert!(!is_at_rest(&core), "it ends by itself");
     let mut after_login = Core::new(0, IDLE, &traffic, false, start);
     after_login.end(EndRequest::IfAtRest, delivered);
     assert_eq!(after_login.closed(), Some(Closed::AtRest));
     assert!(!Closed::AtRest.is_abrupt());
+    let mut without_queues = Core::new(0, IDLE, &traffic, false, start);
+    without_queues.end(EndRequest::IfAtRest, |_| None);
+    assert_eq!(without_queues.closed(), Some(Closed::AtRest));
     let mut after_login = Core::new(3, IDLE, &traffic, false, start);
     after_login.end(EndRequest::IfAtRest, delivered);
     assert_eq!(after_login.closed(), None, "the client has asked for something");

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::support::client::{Client, served_client};
@@ -96,6 +97,24 @@ fn peers_that_do_not_end_a_session_at_rest_are_reset_after_5_s() {
 }
 
 #[test]
+fn a_session_that_ends_at_rest_can_be_killed() {
+    let manual = ManualServer::new();
+    let pool = "max_session_age = \"2s\"\nidle_for = \"1s\"";
+    let proxy = Proxy::start(&config(&[manual.server.address], pool));
+    let mut client = Client::connect(proxy.at("l"));
+    let mut session = manual.session();
+    session.write_all(b"hello").unwrap();
+    client.read(5);
+    let sessions: Value = serde_json::from_str(&proxy.command(&["sessions", "--json"]).stdout).unwrap();
+    let id = sessions["sessions"][0]["id"].to_string();
+    assert_eq!(session.read(&mut [0]).unwrap(), 0, "it ends, and the client does not");
+    let ended = Instant::now();
+    assert_eq!(proxy.command(&["sessions", "--kill", &id]).code, Some(0));
+    proxy.wait_for_access("it has ended", |line| line["ending"] == "killed");
+    assert!(ended.elapsed() < Duration::from_secs(4), "{:?}", ended.elapsed());
+}
+
+#[test]
 fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     let servers: Vec<_> = (0..3).map(|_| Server::echo()).collect();
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
@@ -148,7 +167,7 @@ fn sessions_whose_bytes_are_still_on_their_way_to_the_client_are_not_moved() {
         (client, session)
     };
     let mut slow: Vec<_> = (0..2).map(|_| answered(&vec![b'x'; ANSWER])).collect();
-    eventually("the relay has sent all", || {
+    eventually("the relay has read all", || {
         proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]) == 2.0 * ANSWER as f64
     });
     let mut idle: Vec<_> = (0..2).map(|_| answered(b"hello")).collect();

@@ -80,7 +80,10 @@ impl Half {
                 }
                 // A task that wakes itself stays in the run queue, and the runtime does not check whether other sockets
                 // have become ready. Yielding avoids that.
-                Next::Read if turn >= TURN_BYTES => return pin!(yield_now()).poll(cx).map(Ok),
+                Next::Read if turn >= TURN_BYTES => {
+                    core.hold_back(from, true);
+                    return pin!(yield_now()).poll(cx).map(Ok);
+                }
                 Next::Read => {
                     // Read only while the receiver can accept more; until then TCP flow control stops the sender.
                     ready!(receiver.poll_writable(cx)).map_err(TransferError::Write)?;
