@@ -97,6 +97,13 @@ impl DynamicServers {
         }
     }
 
+    /// Forgets what another lister than that of this plan, which is in force now, has listed: it is out of date when it lists
+    /// again.
+    pub(super) fn forget_others_than(&self, plan: &PoolPlan) {
+        let mut state = self.lock();
+        state.listed.take_if(|(by, _)| plan.lister() != Some(*by));
+    }
+
     /// Replaces what was listed. `None`: the same lister has listed the same before.
     fn list(&self, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
         let mut state = self.lock();
@@ -234,6 +241,9 @@ impl Live {
                 continue;
             };
             match listed_entries(listed, plan.defaults) {
+                Ok(entries) if !plan.allow_unix && entries.iter().any(ServerEntry::is_unix) => {
+                    tracing::warn!(pool = %name, "the servers of before the start are not used: one is a Unix socket");
+                }
                 Ok(entries) => drop(self.set_servers(&name, Lister::Source, entries)),
                 Err(error) => tracing::warn!(pool = %name, %error, "the servers of before the start are not valid"),
             }

@@ -32,8 +32,8 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
-    /// Whether servers at Unix sockets are applied. They are not if others than the operator of this machine may write what
-    /// names the source.
+    /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names. Whoever may
+    /// write to another source could reach sockets that only our user may open, such as our own admin socket.
     pub allow_unix: bool,
     /// What a listed server has where its source says nothing.
     pub defaults: MemberConfig,

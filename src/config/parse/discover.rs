@@ -91,11 +91,12 @@ pub(super) fn discover(
     let allow_empty = section
         .get("allow_empty")
         .and_then(|node| value::boolean(node, problems));
+    let source = source?;
     Some(DiscoverPlan {
-        source: source?,
+        allow_unix: matches!(source, DiscoverSource::File(_)) && !problems.is_remote(position),
+        source,
         settle,
         allow_empty: allow_empty.unwrap_or(false),
-        allow_unix: !problems.is_remote(position),
         defaults,
     })
 }

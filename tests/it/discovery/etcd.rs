@@ -31,16 +31,18 @@ fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
     let proxy = Proxy::setup(&config(&etcd)).without_authorities().start();
     let mut old = Client::connect(proxy.at("l"));
     assert_eq!(old.read(5), b"first");
-    etcd.put(
-        "/orders/2",
-        &format!(r#"{{"address": "{}", "name": "two"}}"#, second.address),
-    );
+    let two = format!(r#"{{"address": "{}", "name": "two"}}"#, second.address);
+    etcd.put("/orders/2", &two);
     etcd.delete("/orders/1");
     eventually("the deleted key's server gets no session", || {
         reaches_only(&proxy, "second")
     });
     assert_eq!(old.finish().try_read_all().unwrap(), b"");
     let wrong = "the value of a key is not a server";
+    etcd.put("/orders/2", "unix:/run/acequia/admin.sock");
+    super::wait_for_error(&proxy, "is a Unix socket");
+    assert!(reaches_only(&proxy, "second"));
+    etcd.put("/orders/2", &two);
     etcd.put("/orders/2", "nonsense");
     let line = &log_lines(&proxy, wrong, 1)[0];
     assert_eq!((&line["key"], &line["kept"]), (&"/orders/2".into(), &true.into()));
