@@ -91,7 +91,12 @@ pub struct DrainArgs {
 }
 
 fn parse_server(text: &str) -> Result<(String, String), String> {
-    let (pool, server) = text.rsplit_once('/').ok_or("expected POOL/SERVER")?; // the name of a pool may contain a slash
+    // The name of a pool may contain a slash, and a server without a name may be the path of a Unix socket.
+    let at = text
+        .find("/unix:/")
+        .or_else(|| text.rfind('/'))
+        .ok_or("expected POOL/SERVER")?;
+    let (pool, server) = (&text[..at], &text[at + 1..]);
     Ok((pool.to_owned(), server.to_owned()))
 }
 
@@ -153,5 +158,22 @@ fn drain_body(usage: &str, args: &DrainArgs) -> Value {
     match &args.close_over {
         Some(over) => json!({ "use": usage, "close_over": over }),
         None => json!({ "use": usage }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_behind_the_last_slash_or_the_path_of_a_socket() {
+        for (text, pool, server) in [
+            ("p/10.0.0.1:1", "p", "10.0.0.1:1"),
+            ("a/b/s", "a/b", "s"),
+            ("p/unix:/run/a/s.sock", "p", "unix:/run/a/s.sock"),
+        ] {
+            assert_eq!(parse_server(text), Ok((pool.to_owned(), server.to_owned())));
+        }
+        assert!(parse_server("p").is_err());
     }
 }
