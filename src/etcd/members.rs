@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::EtcdError;
 use super::gateway::Gateway;
@@ -15,6 +15,9 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// A failure after a watch of this time does not count as one of the failures in a row.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// The least time between two lists at one member, also if it ends each watch at once.
+const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// The keys to read and follow.
 #[derive(Clone, Debug)]
@@ -116,9 +119,11 @@ impl Members {
             Err(error) => return error,
         };
         loop {
+            let gap = Instant::now() + GAP_MIN;
             if let Err(error) = read_and_watch(&gateway, keys, follower, watching_since).await {
                 return error;
             }
+            sleep_until(gap).await;
         }
     }
 }
