@@ -1,6 +1,7 @@
 //! Starting, the command line, draining, and exit codes.
 
 mod drain;
+mod init;
 mod trimmed;
 mod restart;
 mod commands;

@@ -1,0 +1,71 @@
+//! `acequia init` writes a first configuration.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::process::{Finished, finished};
+use crate::support::proxy::{BINARY, acequia};
+
+/// Answers the questions of `acequia init`, with these further arguments.
+fn answered(file: &Path, answers: &str, arguments: &str) -> Finished {
+    let pipe = format!("printf '{answers}' | \"$0\" init --output \"$1\" {arguments}");
+    finished(Command::new("sh").args(["-c", &pipe, BINARY]).arg(file))
+}
+
+#[test]
+fn answers_and_flags_become_a_file_that_passes_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    for service in ["tcp", "tls", "postgres", "mysql", "redis"] {
+        let [asked, told] = ["asked", "told"].map(|name| folder.path().join(format!("{service}-{name}.toml")));
+        let answers = format!("127.0.0.1:5000\\n10.0.0.1:5432, db.internal:5432\\n{service}\\n");
+        let flags = format!("--listen 127.0.0.1:5000 --servers 10.0.0.1:5432,db.internal:5432 --service {service}");
+        for (file, done) in [
+            (&asked, answered(&asked, &answers, "")),
+            (&told, answered(&told, "", &flags)),
+        ] {
+            assert_eq!(done.code, Some(0), "{done:?}");
+            assert!(
+                done.stdout.contains(&format!("acequia check -c {}", file.display())),
+                "{done:?}"
+            );
+            let checked = finished(&mut acequia(&["check", "-c", file.to_str().unwrap()]));
+            assert_eq!(checked.code, Some(0), "{service}: {checked:?}");
+        }
+        let text = fs::read_to_string(&asked).unwrap();
+        assert_eq!(text, fs::read_to_string(&told).unwrap());
+        assert!(
+            ["127.0.0.1:5000", "10.0.0.1:5432", "db.internal:5432"]
+                .iter()
+                .all(|word| text.contains(word)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_there_stays_and_a_wrong_answer_writes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kept, absent) = (folder.path().join("kept.toml"), folder.path().join("absent.toml"));
+    fs::write(&kept, "mine").unwrap();
+    let right = "127.0.0.1:5000\\n10.0.0.1:5432\\ntcp\\n";
+    let done = answered(&kept, right, "");
+    assert!(
+        done.code == Some(1) && done.stderr.contains("exists: name another file"),
+        "{done:?}"
+    );
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "mine");
+    for (answers, error) in [
+        ("127.0.0.1\\n10.0.0.1:5432\\ntcp\\n", "these answers are not valid"),
+        ("127.0.0.1:5000\\n10.0.0.1\\ntcp\\n", "these answers are not valid"),
+        ("127.0.0.1:5000\\n10.0.0.1:5432\\nftp\\n", "`ftp` is none of these"),
+        ("127.0.0.1:5000\\n", ""),
+    ] {
+        let done = answered(&absent, answers, "");
+        assert!(
+            done.code == Some(1) && done.stderr.contains(error),
+            "{answers}: {done:?}"
+        );
+        assert!(!absent.exists());
+    }
+}
