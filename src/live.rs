@@ -10,6 +10,7 @@ mod dynamic;
 mod announcing;
 mod guards;
 mod members;
+mod own;
 mod pool;
 mod checked;
 mod pools;
@@ -37,6 +38,7 @@ pub use dynamic::{DynamicServers, ListChange, SourceState};
 pub use guards::LiveGuards;
 use inherit::inherit_primary;
 pub use members::NameAddresses;
+use own::listeners_by_pool;
 pub use pool::{LivePool, PoolInForce};
 pub use pools::LivePools;
 pub use recorded_outcome::RecordedOutcome;
@@ -151,6 +153,7 @@ impl Live {
             pool.put_in_force(None);
             pool
         };
+        registry.own_listeners().replace(listeners_by_pool(&plan, &addresses));
         let in_force = InForce {
             pools: LivePools::new(&plan.pools, pool),
             guards: LiveGuards::new(&plan.guards, None),
@@ -239,9 +242,12 @@ impl Live {
     pub fn apply(&self, next: InForce) -> Arc<InForce> {
         let changing = self.changing();
         let now = self.in_force();
+        let own = listeners_by_pool(&next.plan, &next.addresses);
+        let own = self.registry.own_listeners().replace(own);
         for pool in next.pools.iter() {
             let before = now.pool(pool.name());
             if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
+                pool.follow_own_listeners(own.get(pool.name()), &self.registry);
                 continue;
             }
             match before {
@@ -251,6 +257,7 @@ impl Live {
                     inherit_primary(pool, named, &self.registry);
                 }
             }
+            pool.follow_own_listeners(own.get(pool.name()), &self.registry);
             pool.put_in_force(before.map(Arc::as_ref));
             if pool.plan().failback == Failback::Auto {
                 self.end_awaiting_failback(pool);

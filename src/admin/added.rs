@@ -64,7 +64,9 @@ pub(super) async fn add(
         let status = match error {
             AddServerError::NoPool => return ApiError::unknown_pool(&pool),
             AddServerError::Invalid(_) => StatusCode::BAD_REQUEST,
-            AddServerError::Exists(_) | AddServerError::TooMany => StatusCode::CONFLICT,
+            AddServerError::Exists(_) | AddServerError::TooMany | AddServerError::OwnListener { .. } => {
+                StatusCode::CONFLICT
+            }
         };
         ApiError::new(status, error.to_string())
     })?;

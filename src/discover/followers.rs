@@ -133,7 +133,7 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
         Some(server) if !plan.allow_unix => {
             let label = server.label();
             let error =
-                format!("server `{label}` is a Unix socket, and the pool is configured by the store (`[remote]`)");
+                format!("server `{label}` is a Unix socket: only a file that this machine's file names may list one");
             Err(Reason::from(error))
         }
         _ => Ok(list),
@@ -141,6 +141,8 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
     match answer {
         Ok(ServerList { servers, warning }) => {
             let count = servers.len();
+            let of_own = || live.warn_of_own(pool_name, &servers).map(Reason::from);
+            let warning = warning.or_else(of_own);
             let is_back = pool.dynamic().record_success(SystemTime::now(), warning);
             if let Some(change) = live.set_servers(pool_name, Lister::Source, servers) {
                 let (added, removed) = (change.added, change.removed);

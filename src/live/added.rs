@@ -54,6 +54,14 @@ pub enum AddServerError {
     /// The pool has a server of this name.
     #[error("the pool has a server `{0}`: remove that one, or give this one another name")]
     Exists(Arc<str>),
+    /// The server is a listener that leads to the pool.
+    #[error("server `{server}` is listener `{listener}` itself: every session would open another one")]
+    OwnListener {
+        /// The server.
+        server: Arc<str>,
+        /// The listener.
+        listener: Arc<str>,
+    },
     /// Too many servers were added.
     #[error("{ADDED_MAX} servers were added to the pool: remove some, or list them by `discover`")]
     TooMany,
@@ -75,6 +83,10 @@ impl Live {
         let pool = in_force.pool(pool).ok_or(AddServerError::NoPool)?;
         let entry = server.into_entry(pool.plan().defaults);
         let entry = entry.map_err(AddServerError::Invalid)?;
+        if let Some((entry, listener)) = pool.own_listener_among(std::slice::from_ref(&entry), &self.registry) {
+            let server = Arc::clone(entry.label());
+            return Err(AddServerError::OwnListener { server, listener });
+        }
         let added = pool.dynamic().added();
         let is_same = |other: &ServerEntry| other.label() == entry.label();
         if pool.entries().iter().any(is_same) || added.iter().any(|added| is_same(&added.entry)) {

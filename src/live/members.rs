@@ -11,13 +11,14 @@ use crate::pool::{Member, ServerRegistry};
 /// not in it.
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
 
-/// The servers of a pool's entries, as far as their addresses are known.
+/// The servers of a pool's entries, as far as their addresses are known, without those that are a listener which leads to it.
 pub(super) fn members(
     plan: &PoolPlan,
     entries: &[ServerEntry],
     addresses: &NameAddresses,
     registry: &ServerRegistry,
 ) -> Vec<Member> {
+    let own = registry.own_listeners().of(&plan.name);
     let mut seen = HashSet::new();
     let mut members = Vec::new();
     for entry in entries {
@@ -27,6 +28,10 @@ pub(super) fn members(
             None => resolved.map(|address| entry.resolved(*address)).collect(),
         };
         for spec in specs {
+            if let Some(listener) = own.at(spec.address) {
+                registry.own_listeners().tell(&plan.name, spec.address, listener);
+                continue;
+            }
             // An address of two names of a pool is one server: it has one load and one health.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                 let server = registry.get_or_create(&plan.name, spec, plan.is_checked());

@@ -11,7 +11,9 @@ use super::dynamic::DynamicServers;
 use super::members::{NameAddresses, members};
 use crate::addr::ServerAddr;
 use crate::plan::{Fallback, PoolPlan, ServerEntry, names_of};
-use crate::pool::{CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry};
+use crate::pool::{
+    CheckState, FallbackOrigin, Member, OwnListener, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry,
+};
 use crate::scale::PoolScale;
 
 /// A pool in force. It dereferences to its servers and the choice among them.
@@ -107,6 +109,7 @@ impl LivePool {
         if before.is_resolved() {
             self.mark_resolved();
         }
+        self.dynamic.forget_others_than(&self.plan);
         let entries = self.dynamic.entries(&self.plan);
         let has_changed = before.hand_over(&self.plan, &entries, &mut self.lock());
         if has_changed || *self.entries.borrow() != entries {
@@ -191,6 +194,30 @@ impl LivePool {
         self.update_checked(before, &members); // before one of them gets a session
         self.replace_servers(members);
         self.dynamic.note_departures(before, &self.servers());
+    }
+
+    /// Leaves out the servers that are listeners now, and takes back those that were. `before`: the listeners of before.
+    pub(super) fn follow_own_listeners(&self, before: Option<&Vec<OwnListener>>, registry: &ServerRegistry) {
+        let own = registry.own_listeners().of(self.name());
+        let servers = self.servers();
+        let has_own = || servers.iter().any(|server| own.at(server.spec().address).is_some());
+        if before.is_some_and(|before| !own.are(before)) || has_own() {
+            self.update_servers(&self.entries(), &servers, registry);
+        }
+    }
+
+    /// The listener that one of these servers is, with the server; neither is used. Names are not looked up.
+    #[must_use]
+    pub fn own_listener_among<'e>(
+        &self,
+        servers: &'e [ServerEntry],
+        registry: &ServerRegistry,
+    ) -> Option<(&'e ServerEntry, Arc<str>)> {
+        let own = registry.own_listeners().of(self.name());
+        servers.iter().find_map(|entry| {
+            let listener = own.at(entry.fixed_address()?)?;
+            Some((entry, Arc::clone(listener)))
+        })
     }
 
     /// Its entries: those of its plan, those that its source lists, and those that operators have added.

@@ -1,4 +1,5 @@
 mod large;
+mod listers;
 
 use super::*;
 use crate::addr::{ClientAddr, ServerAddr};
@@ -348,33 +349,6 @@ fn only_a_failure_lets_a_server_await_failback() {
         assert_eq!(recorded.changed, Some(CheckState::Down));
         assert_eq!(recorded.is_failure(), expected, "{recorded:?}");
     }
-}
-
-#[test]
-fn what_another_lister_has_listed_is_not_used_after_a_reload() {
-    let discovered = "discover = { file = \"/run/servers.json\" }";
-    let scaled = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
-    let live = Live::new(plan_of(discovered), Vec::new());
-    let list = |by, addresses: &[&str]| {
-        let listed = addresses.iter().map(|address| ListedServer::at((*address).to_owned()));
-        let entries = listed_entries(listed, MemberConfig::default());
-        live.set_servers("p", by, entries.unwrap()).is_some()
-    };
-    let labels = || -> Vec<String> {
-        let members = servers(&live);
-        members.iter().map(|member| member.spec().label.to_string()).collect()
-    };
-    let reload = |keys| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
-    assert!(list(Lister::Source, &["10.0.0.1:1"]));
-    reload(scaled);
-    assert!(labels().is_empty(), "no clone runs");
-    assert!(!list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
-    assert!(list(Lister::Clones, &["127.0.0.1:1"]));
-    reload(discovered);
-    assert!(labels().is_empty(), "the source has listed nothing yet");
-    assert!(list(Lister::Source, &["10.0.0.3:1"]));
-    assert!(!list(Lister::Clones, &[]), "the clones leave");
-    assert_eq!(labels(), ["10.0.0.3:1"]);
 }
 
 #[test]

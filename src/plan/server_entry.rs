@@ -41,6 +41,15 @@ impl ServerEntry {
         }
     }
 
+    /// Its address; `None` for a name that has to be looked up.
+    #[must_use]
+    pub fn fixed_address(&self) -> Option<ServerAddr> {
+        match &self.location {
+            ServerLocation::Address(address) | ServerLocation::Resolved { address, .. } => Some(*address),
+            ServerLocation::Name { .. } => None,
+        }
+    }
+
     /// The server of an entry with a name at one of the addresses that the name resolves to.
     #[must_use]
     pub fn resolved(&self, address: ServerAddr) -> ServerSpec {

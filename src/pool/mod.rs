@@ -37,6 +37,7 @@ mod snapshot;
 mod full_servers;
 mod queue;
 mod limited;
+mod own_listeners;
 mod registry;
 mod fallback;
 
@@ -62,6 +63,7 @@ pub use limited::QueueFailure;
 pub use member::Member;
 pub use member_state::MemberState;
 pub use overrides::{AdminState, Override, Overrides};
+pub use own_listeners::{OwnListener, OwnListeners, PoolListeners};
 pub use queue::{PoolQueue, QueueTurn};
 pub use registry::{ServerPath, ServerRegistry};
 pub use requirement::RoleRequirement;

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
 
+use super::own_listeners::OwnListeners;
 use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
 use crate::addr::ServerAddr;
 
@@ -31,6 +32,7 @@ pub struct ServerRegistry {
     queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,
     primary_changed: Arc<Notify>,
     changed: watch::Sender<()>,
+    own_listeners: OwnListeners,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +62,12 @@ impl ServerRegistry {
         let roles = primaries.into_iter().map(|(pool, known)| (pool.into(), roles(known)));
         *registry.lock_roles() = roles.collect();
         registry
+    }
+
+    /// The listeners that lead to each pool, which are none of its servers.
+    #[must_use]
+    pub fn own_listeners(&self) -> &OwnListeners {
+        &self.own_listeners
     }
 
     /// What is known of the roles in a pool. It outlives the pool.

@@ -136,6 +136,35 @@ fn what_is_no_whole_list_changes_nothing_and_is_told_once() {
 }
 
 #[test]
+fn a_list_with_the_listener_itself_does_not_multiply_sessions() {
+    let server = Server::named("first");
+    let site = Site::new(&[&server]);
+    let proxy = Proxy::start(&site.config(""));
+    let own = proxy.at("l").to_string();
+    site.write(&format!("[{own:?}]"));
+    log_lines(&proxy, LISTED, 2);
+    assert_eq!(Client::connect(proxy.at("l")).read_all(), b"", "the pool has no server");
+    wait_for_ended_sessions(&proxy, "no_server", 1);
+    log_lines(
+        &proxy,
+        "a server is left out: it is the listener itself, every session would open another one",
+        1,
+    );
+    let status = proxy.command(&["status"]).stdout;
+    assert!(
+        status.contains(&format!("server `{own}` is listener `l` itself, and left out")),
+        "{status}"
+    );
+    let added = proxy.command(&["server", "add", "p", &own]);
+    assert!(
+        added.code != Some(0) && added.stderr.contains("itself: every session"),
+        "{added:?}"
+    );
+    site.list(&[&server]);
+    eventually("the list is right again", || reaches_only(&proxy, "first"));
+}
+
+#[test]
 fn a_restart_without_the_source_begins_with_the_last_list() {
     let server = Server::named("first");
     let site = Site::new(&[&server]);

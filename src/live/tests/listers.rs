@@ -1,0 +1,75 @@
+//! What lists the servers of a pool.
+
+use super::*;
+
+#[test]
+fn what_another_lister_has_listed_is_not_used_after_a_reload() {
+    let discovered = "discover = { file = \"/run/servers.json\" }";
+    let scaled = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
+    let live = Live::new(plan_of(discovered), Vec::new());
+    let list = |by, addresses: &[&str]| {
+        let listed = addresses.iter().map(|address| ListedServer::at((*address).to_owned()));
+        let entries = listed_entries(listed, MemberConfig::default());
+        live.set_servers("p", by, entries.unwrap()).is_some()
+    };
+    let labels = || -> Vec<String> {
+        let members = servers(&live);
+        members.iter().map(|member| member.spec().label.to_string()).collect()
+    };
+    let reload = |keys| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
+    assert!(list(Lister::Source, &["10.0.0.1:1"]));
+    reload(scaled);
+    assert!(labels().is_empty(), "no clone runs");
+    assert!(!list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
+    assert!(list(Lister::Clones, &["127.0.0.1:1"]));
+    reload(discovered);
+    assert!(labels().is_empty(), "the source has listed nothing yet");
+    assert!(list(Lister::Source, &["10.0.0.3:1"]));
+    assert!(!list(Lister::Clones, &[]), "the clones leave");
+    assert_eq!(labels(), ["10.0.0.3:1"]);
+
+    let fixed = "servers = [\"10.0.0.9:1\"]";
+    reload(fixed);
+    assert_eq!(labels(), ["10.0.0.9:1"]);
+    reload(scaled);
+    assert!(list(Lister::Clones, &["127.0.0.1:1"]));
+    reload(fixed);
+    reload(scaled);
+    assert!(labels().is_empty(), "the clone of before has left");
+}
+
+#[test]
+fn a_server_that_is_a_listener_of_the_pool_is_left_out() {
+    let listening = |address: &str| vec![vec![ListenAddr::new(address.parse().unwrap())]];
+    let keys = "discover = { file = \"/run/servers.json\" }";
+    let live = Live::new(plan_of(keys), listening("0.0.0.0:8100"));
+    let listed = ["127.0.0.1:8100", "127.0.0.1:8101"].map(|address| ListedServer::at(address.to_owned()));
+    let entries = listed_entries(listed, MemberConfig::default()).unwrap();
+    let labels = || -> Vec<String> {
+        let members = servers(&live);
+        members.iter().map(|member| member.spec().label.to_string()).collect()
+    };
+    let warning = live.warn_of_own("p", &entries).unwrap();
+    assert!(
+        warning.starts_with("server `127.0.0.1:8100` is listener `l` itself"),
+        "{warning}"
+    );
+    live.set_servers("p", Lister::Source, entries).unwrap();
+    assert_eq!(labels(), ["127.0.0.1:8101"]);
+    let reload = |address| {
+        let mut next = live.prepare(plan_of(keys), HashMap::new());
+        next.addresses = listening(address);
+        live.apply(next);
+    };
+    reload("127.0.0.1:8101");
+    assert_eq!(labels(), ["127.0.0.1:8100"], "the listener has moved");
+    reload("127.0.0.1:8102");
+    assert_eq!(labels(), ["127.0.0.1:8100", "127.0.0.1:8101"]);
+    let addition = Addition {
+        by: "uid 0".into(),
+        at: SystemTime::now(),
+        until: None,
+    };
+    let added = live.add_server("p", ListedServer::at("127.0.0.1:8102".to_owned()), addition);
+    assert!(matches!(added, Err(AddServerError::OwnListener { .. })), "{added:?}");
+}
