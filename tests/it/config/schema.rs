@@ -42,6 +42,8 @@ enum Kind {
     Named(&'static SectionKeys),
     /// A list of sections.
     List(&'static SectionKeys),
+    /// A section, or a list of sections.
+    OneOrMany(&'static SectionKeys),
     /// Another schema.
     Other(Value),
 }
@@ -95,7 +97,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "keepalive" => SectionOrOff(&keys::KEEPALIVE),
         "routes" => List(&keys::ROUTE),
         "certificates" => List(&keys::CERTIFICATE),
-        "steps" => List(&keys::CHECK_STEP),
+        "steps" => OneOrMany(&keys::CHECK_STEP),
         "servers" => Other(json!({
             "type": "array",
             "items": { "anyOf": [{ "type": "string" }, reference(&keys::SERVER)] },
@@ -110,7 +112,9 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         }
         "max_connections" => Integer(1, 1 << 30),
         "max_sessions" => Integer(1, 1_000_000),
-        "sessions" | "sessions_per_source" | "burst" | "sources_max" => Integer(1, u32::MAX),
+        "sessions" | "sessions_per_source" => Integer(1, 1 << 30),
+        "burst" => Integer(1, 1_000_000),
+        "sources_max" => Integer(1, 10_000_000),
         "ipv4" => Integer(1, 32),
         "ipv6" => Integer(1, 128),
         "backlog" => Integer(1, i32::MAX as u32),
@@ -265,6 +269,7 @@ impl Kind {
             Self::SectionOrOff(section) => json!({ "anyOf": [reference(section), off()] }),
             Self::Named(section) => json!({ "type": "object", "additionalProperties": reference(section) }),
             Self::List(section) => json!({ "type": "array", "items": reference(section) }),
+            Self::OneOrMany(section) => json!({ "anyOf": [reference(section), Self::List(section).schema()] }),
             Self::Other(schema) => schema,
         }
     }
@@ -456,6 +461,58 @@ fn words_are_those_of_the_parser() {
         }
     }
     assert!(compared >= 15, "{compared}");
+}
+
+/// The bounds of the integers that a schema allows.
+fn bounds(schema: &Value) -> Option<[u64; 2]> {
+    let alternatives = schema["anyOf"].as_array();
+    let mut parts = alternatives.map_or(std::slice::from_ref(schema), Vec::as_slice).iter();
+    parts.find_map(|part| Some([part["minimum"].as_u64()?, part["maximum"].as_u64()?]))
+}
+
+/// The bounds that the parser tells of the integers of a key. `read` reads the file with a value for it.
+fn told_bounds(read: impl Fn(i64) -> String) -> Option<[u64; 2]> {
+    let bound = |value: i64, words: &str| {
+        let report = read(value);
+        let (_, bound) = report.split_once("out of range")?.1.split_once(words)?;
+        let digits = bound.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+        digits?.parse().ok()
+    };
+    Some([bound(-1, "at least ")?, bound(1 << 40, "at most ")?])
+}
+
+/// An editor accepts the numbers that the parser takes, and no others.
+#[test]
+fn bounds_are_those_of_the_parser() {
+    let full: toml::Table = fs::read_to_string(path("conf/full.toml")).unwrap().parse().unwrap();
+    let full = serde_json::to_value(&full).unwrap();
+    let (mut compared, mut differences) = (0, Vec::new());
+    for (section, _, place) in sections().into_iter().filter(|(_, _, place)| !place.is_empty()) {
+        let place: Vec<&str> = place.split('.').collect();
+        for key in section.keys {
+            if find(&mut full.clone(), &place, key).is_none_or(|value| value.is_array()) {
+                continue;
+            }
+            let read = |value: i64| {
+                let mut config = full.clone();
+                *find(&mut config, &place, key).unwrap() = value.into();
+                let read = config::read("full.json", &config.to_string());
+                read.err().map(|report| report.to_string()).unwrap_or_default()
+            };
+            let schema = kind(section, key).schema();
+            let (ours, told) = (bounds(&schema), told_bounds(read));
+            // Where the parser knows more than a range, the schema lists what it takes.
+            if schema["enum"].is_null()
+                && ours != told
+                && (told.is_some() || matches!(kind(section, key), Kind::Integer(..)))
+            {
+                differences.push(format!("{} {key}: {ours:?} in the schema, {told:?}", section.title));
+            }
+            compared += usize::from(told.is_some());
+        }
+    }
+    assert!(differences.is_empty(), "{differences:#?}");
+    assert!(compared >= 20, "{compared}");
 }
 
 /// The first value of this key in a section at this place.
