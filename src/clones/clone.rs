@@ -26,6 +26,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause before a clone that failed is started again; it doubles with each failure in a row.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 
+/// Clients of a pool without a usable server wait during a pause of at most this time.
+const SHORT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// The longest such pause.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
@@ -39,6 +42,8 @@ pub(super) struct StatusCell {
     /// Its server, since its pool has it.
     server: Mutex<Option<Member>>,
     has_left: AtomicBool,
+    /// Whether it is in a pause that clients had better not wait for.
+    is_in_long_pause: AtomicBool,
     /// Told at each change.
     changed: Arc<Notify>,
 }
@@ -59,6 +64,7 @@ impl StatusCell {
             }),
             server: Mutex::default(),
             has_left: AtomicBool::new(false),
+            is_in_long_pause: AtomicBool::new(false),
             changed,
         }
     }
@@ -66,6 +72,15 @@ impl StatusCell {
     /// Whether there is nothing left of it.
     pub(super) fn has_left(&self) -> bool {
         self.has_left.load(Acquire)
+    }
+
+    /// Whether it starts, or will after a short pause.
+    pub(super) fn starts(&self) -> bool {
+        match self.lock().state {
+            CloneState::Starting => true,
+            CloneState::Waiting => !self.is_in_long_pause.load(Acquire),
+            CloneState::Running | CloneState::Draining | CloneState::Stopping => false,
+        }
     }
 
     /// To be called with its server as soon as its pool has it, and before that can be taken from it.
@@ -151,6 +166,7 @@ impl CloneTask {
                     failure
                 }
             };
+            self.status.is_in_long_pause.store(pause > SHORT_PAUSE_MAX, Release);
             self.status.set(CloneState::Waiting, |status| {
                 (status.pid, status.container, status.address) = (None, None, None);
                 status.restarts += 1;

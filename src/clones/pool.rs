@@ -171,6 +171,8 @@ impl PoolClones {
         let clones: Vec<_> = self.clones.values().map(Clone::shown).collect();
         let Some(plan) = self.pool.plan().scale.clone() else {
             self.pool.scale().publish(clones);
+            self.pool.set_start_wait(None);
+            self.published.clear(); // none of them will be its server again
             return;
         };
         let running = clones.iter().filter(|clone| clone.state == CloneState::Running);
@@ -182,6 +184,8 @@ impl PoolClones {
             self.published = servers;
             self.tell_servers();
         }
+        let starts_one = self.clones.values().any(Clone::starts);
+        self.pool.set_start_wait(starts_one.then_some(plan.start_timeout));
     }
 
     /// Tells the clones which server each of them is.
@@ -213,6 +217,11 @@ impl Clone {
     /// Whether it has been told to leave.
     fn is_leaving(&self) -> bool {
         self.leave.is_cancelled()
+    }
+
+    /// Whether it starts, or will soon.
+    fn starts(&self) -> bool {
+        !self.is_leaving() && self.status.starts()
     }
 
     /// Its status. It drains from the moment at which it is told to leave.

@@ -97,11 +97,22 @@ impl DynamicServers {
         }
     }
 
-    /// Forgets what another lister than that of this plan, which is in force now, has listed: it is out of date when it lists
-    /// again.
-    pub(super) fn forget_others_than(&self, plan: &PoolPlan) {
+    /// Begins the time of this plan, which is in force now, after that of the plan `before`. What another lister has listed is
+    /// forgotten: it is out of date when it lists again. But where clones are to come, and clients do not wait for the first
+    /// one, the pool keeps its servers of before until they list it.
+    pub(super) fn take_over(&self, plan: &PoolPlan, before: &PoolPlan) {
         let mut state = self.lock();
-        state.listed.take_if(|(by, _)| plan.lister() != Some(*by));
+        let awaits_clones = plan.lister() == Some(Lister::Clones) && plan.rules.wake.is_none();
+        if awaits_clones && before.lister() != plan.lister() {
+            let listed = state.listed.take().filter(|(by, _)| before.lister() == Some(*by));
+            let listed = listed.iter().flat_map(|(_, listed)| &**listed);
+            let labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
+            let kept = before.entries.iter().chain(listed);
+            let kept = kept.filter(|entry| !labels.contains(entry.label())).cloned();
+            state.listed = Some((Lister::Clones, kept.collect()));
+        } else {
+            state.listed.take_if(|(by, _)| plan.lister() != Some(*by));
+        }
     }
 
     /// Replaces what was listed. `None`: the same lister has listed the same before.

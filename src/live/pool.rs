@@ -109,7 +109,7 @@ impl LivePool {
         if before.is_resolved() {
             self.mark_resolved();
         }
-        self.dynamic.forget_others_than(&self.plan);
+        self.dynamic.take_over(&self.plan, &before.plan);
         let entries = self.dynamic.entries(&self.plan);
         let has_changed = before.hand_over(&self.plan, &entries, &mut self.lock());
         if has_changed || *self.entries.borrow() != entries {

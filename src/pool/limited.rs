@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -179,9 +180,10 @@ impl Pool {
         })
     }
 
-    /// What there is for a client that has tried these servers when no other can be picked. It waits for a pool that sleeps.
+    /// What there is for a client that has tried these servers when no other can be picked. It waits for a pool that sleeps,
+    /// and for a server that is being started.
     pub(super) fn none_for(&self, tried: &[ServerId]) -> NoLease {
-        if self.rules.wake.is_some() && tried.is_empty() {
+        if self.start_wait().is_some() && tried.is_empty() {
             NoLease::Full
         } else {
             NoLease::NoServer
@@ -194,9 +196,20 @@ impl Pool {
         self.rules.wake.is_some() && !self.is_usable(now)
     }
 
+    /// How long clients may wait while it has no usable server; `None`: they do not.
+    fn start_wait(&self) -> Option<Duration> {
+        self.rules.wake.or_else(|| self.queue.start_wait())
+    }
+
+    /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: none is. A pool that
+    /// may sleep needs no such word. It holds for all pools of this name.
+    pub fn set_start_wait(&self, wait: Option<Duration>) {
+        self.queue.set_start_wait(wait);
+    }
+
     /// Who may wait in the queue from now on. While the pool sleeps, its clients may wait until it is awake.
     fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
-        let Some(timeout) = self.rules.wake.filter(|_| self.may_wake(now)) else {
+        let Some(timeout) = self.start_wait().filter(|_| !self.is_usable(now)) else {
             return self.rules.queue;
         };
         let clients_max = self.rules.queue.map_or(SLEEPERS_MAX, |queue| queue.clients_max);

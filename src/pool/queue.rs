@@ -13,7 +13,7 @@
 
 mod line;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct PoolQueue {
     changed: Notify,
     /// Tells who wakes a pool that sleeps.
     joined: Notify,
+    /// How long clients may wait for a server that is being started, in milliseconds; 0: none is.
+    start_wait_ms: AtomicU64,
     /// The pool whose servers the line is served from. A std mutex: locked for a line.
     in_force: Mutex<Weak<SharedPool>>,
     /// Tells those who follow all pools of changes.
@@ -106,6 +108,7 @@ impl PoolQueue {
             line: Mutex::default(),
             changed: Notify::new(),
             joined: Notify::new(),
+            start_wait_ms: AtomicU64::new(0),
             in_force: Mutex::new(Weak::<Pool>::new()),
             followers,
         }
@@ -151,6 +154,20 @@ impl PoolQueue {
     pub(super) fn put_in_force(&self, pool: Weak<SharedPool>) {
         *self.lock_in_force() = pool;
         self.notify_change();
+    }
+
+    /// Sets how long clients may wait for a server that is being started; `None`: none is.
+    pub(super) fn set_start_wait(&self, wait: Option<Duration>) {
+        let next = wait.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        if self.start_wait_ms.swap(next, SeqCst) != next {
+            self.notify_change(); // who waits learns that nothing starts
+        }
+    }
+
+    /// See [`Self::set_start_wait`].
+    pub(super) fn start_wait(&self) -> Option<Duration> {
+        let wait = self.start_wait_ms.load(SeqCst);
+        (wait > 0).then(|| Duration::from_millis(wait))
     }
 
     /// A future that is ready after the next change from this call on.

@@ -16,7 +16,7 @@ fn what_another_lister_has_listed_is_not_used_after_a_reload() {
         let members = servers(&live);
         members.iter().map(|member| member.spec().label.to_string()).collect()
     };
-    let reload = |keys| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
+    let reload = |keys: &str| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
     assert!(list(Lister::Source, &["10.0.0.1:1"]));
     reload(scaled);
     assert!(labels().is_empty(), "no clone runs");
@@ -36,6 +36,20 @@ fn what_another_lister_has_listed_is_not_used_after_a_reload() {
     reload(fixed);
     reload(scaled);
     assert!(labels().is_empty(), "the clone of before has left");
+
+    let never_asleep = scaled.replace("min = 0", "min = 1");
+    for before in [fixed, discovered] {
+        reload(before);
+        list(Lister::Source, &["10.0.0.9:1"]);
+        reload(&never_asleep);
+        assert_eq!(labels(), ["10.0.0.9:1"], "the first clone starts");
+        reload(&format!("{never_asleep}\ncooldown = \"3s\""));
+        assert_eq!(labels(), ["10.0.0.9:1"], "it still does");
+        assert!(list(Lister::Clones, &["127.0.0.1:1"]));
+        assert_eq!(labels(), ["127.0.0.1:1"], "it is up");
+    }
+    reload(&format!("{fixed}\n{never_asleep}"));
+    assert_eq!(labels(), ["10.0.0.9:1", "127.0.0.1:1"]);
 }
 
 #[test]

@@ -298,3 +298,27 @@ async fn yields(times: usize) {
         yield_now().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_wait_for_a_server_that_is_being_started_and_no_longer() {
+    let pool = limited(Policy::RoundRobin, &[], None);
+    assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::NoServer);
+    pool.set_start_wait(Some(Duration::from_secs(30)));
+    assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::Full);
+    let first = waits(&pool, 1).await;
+    pool.set_start_wait(None);
+    assert_eq!(
+        first.await.unwrap().unwrap_err(),
+        QueueFailure::NoServer,
+        "it has failed to start"
+    );
+    pool.set_start_wait(Some(Duration::from_secs(30)));
+    let second = waits(&pool, 2).await;
+    let started = limited_server(0, 1, &pool.queue);
+    passes(&started, 1);
+    pool.replace_servers(vec![started]);
+    assert!(second.await.unwrap().is_ok());
+    pool.replace_servers(Vec::new());
+    let last = waits(&pool, 3).await;
+    assert_eq!(last.await.unwrap().unwrap_err(), QueueFailure::Timeout);
+}

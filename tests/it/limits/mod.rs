@@ -8,3 +8,4 @@ mod queue;
 mod retire;
 mod scale;
 mod scale_containers;
+mod scale_starts;

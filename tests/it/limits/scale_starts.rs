@@ -1,0 +1,70 @@
+//! What clients get while the first clone of a pool starts.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::client::Client;
+use crate::support::ports::PortBlock;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::{eventually, wait_for};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
+
+fn config(keys: &str) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\nhealth = {{ interval = \"200ms\" }}\n{keys}\n"
+    )
+}
+
+/// What a new client is told, by the server or by a clone.
+fn answer(proxy: &Proxy) -> String {
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"?");
+    client.read_some()
+}
+
+fn scale(ports: &PortBlock, delay: &str) -> String {
+    format!(
+        "[pools.app.scale]\nports = \"{}\"\nmin = 1\nmax = 1\nsessions_per_server = 9\nenv = {{ DELAY = \"{delay}\" }}\n\
+         command = [\"/usr/bin/env\", \"python3\", \"{SCRIPT}\", \"{{port}}\"]",
+        ports.range()
+    )
+}
+
+#[test]
+fn a_reload_to_clones_refuses_no_client_while_the_first_clone_starts() {
+    let server = Server::named("first");
+    let ports = PortBlock::take();
+    let proxy = Proxy::start(&config(&format!("servers = [\"{}\"]", server.address)));
+    assert_eq!(answer(&proxy), "first");
+    assert!(proxy.reload(&config(&scale(&ports, "1"))));
+    assert_eq!(answer(&proxy), "first", "the clone starts");
+    eventually("the clone has taken over", || match answer(&proxy) {
+        told if told == "first" => false,
+        told if told.starts_with("0 ") => true,
+        told => panic!("{told:?}"),
+    });
+    let refused = proxy
+        .metrics()
+        .sum("acequia_sessions_total", &[("ending", "no_server")]);
+    assert_eq!(refused, 0.0);
+}
+
+/// The process of the only clone, if it runs.
+fn running(proxy: &Proxy) -> Option<i32> {
+    let clone = &proxy.answer(&["status"])["pools"][0]["scale"]["clones"][0];
+    let pid = clone["pid"].as_i64().filter(|_| clone["state"] == "running");
+    pid.map(|pid| pid.try_into().unwrap())
+}
+
+#[test]
+fn clients_wait_while_the_only_clone_starts_again() {
+    let ports = PortBlock::take();
+    let proxy = Proxy::start(&config(&scale(&ports, "0.5")));
+    let pid = wait_for("the clone runs", || running(&proxy));
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    eventually("its end is known", || running(&proxy).is_none());
+    assert!(answer(&proxy).starts_with("0 "));
+    let line = proxy.access_line();
+    assert!(line["queue_ms"].as_f64().unwrap() > 0.0, "{line}");
+}
