@@ -6,6 +6,7 @@ mod conversation;
 mod sentinel;
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,6 +169,7 @@ impl RedisProbe {
             pass: CheckPass {
                 facts: ServerFacts {
                     role,
+                    follows: read_followed(&replies[0]),
                     lag: lag.map(Duration::from_secs),
                     ..ServerFacts::default()
                 },
@@ -218,6 +220,15 @@ fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
         (_, Some("sentinel")) => Err(no_primary("the server is a Sentinel, it has no data".to_owned())),
         _ => Err(io::Error::other("the answer does not say whether the server is a replica").into()),
     }
+}
+
+/// The server that a replica follows, in the reply to `ROLE`; `None`: it knows it by name, or is none.
+fn read_followed(reply: &RespValue) -> Option<SocketAddr> {
+    let mut words = reply.elements().iter().map(RespValue::text);
+    let ("slave", host, port) = (words.next()??, words.next()??, words.next()??) else {
+        return None;
+    };
+    Some((host.parse::<IpAddr>().ok()?, port.parse().ok()?).into())
 }
 
 /// The server is not to be used, and is certainly no primary: another one may follow it.

@@ -1,6 +1,7 @@
 //! What a check finds out about a server, as plain values. They are the same for every pool that the server is in; what
 //! they mean for a pool is judged by that pool.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::health::CheckOutcome;
@@ -31,6 +32,8 @@ pub struct ServerFacts {
     pub is_timeline_agreed: bool,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
+    /// The server that a replica says it follows.
+    pub follows: Option<SocketAddr>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
 }

@@ -124,10 +124,11 @@ impl PoolRoles {
         let is_primary = role == Some(Role::Primary);
         let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
         let lag = max_lag.and_then(|max_lag| state.lags.of_replica(label, facts, max_lag, now));
-        server.set_lag(lag.or(facts.lag).filter(|_| !is_primary));
+        let other_history = state.other_history(label, facts, members, required);
+        let has_lag = !is_primary && other_history.is_none(); // that of another history tells nothing
+        server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
         // Of one that calls itself the primary, the verdict is the result, once there is one.
         if !(is_primary && !is_multi_primary && required.is_one_primary()) {
-            let other_history = state.other_history(label, facts, required);
             let outcome = match (required.judge(role, lag), other_history) {
                 (CheckOutcome::Pass | CheckOutcome::Behind(_), Some(why)) => CheckOutcome::Unfit((&*why).into()),
                 (outcome, _) => outcome,
@@ -235,20 +236,44 @@ impl RolesState {
         true
     }
 
-    /// Why a replica is none of the primary in force, if that is certain.
-    fn other_history(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
+    /// Why a replica is none of the primary, if that is certain.
+    fn other_history(
+        &mut self,
+        label: &Arc<str>,
+        facts: &ServerFacts,
+        members: &[Member],
+        required: RoleRequirement,
+    ) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.labels.contains(label) {
             return None;
         }
         let diverged = self.divergence.of_replica(label, facts);
-        let primary = self.primaries.in_force()?;
-        let known = self.primaries.known()?.system_identifier;
-        match (known, facts.system_identifier) {
+        let known = self.primaries.known()?;
+        let primary = &known.server;
+        if let Some(rival) = self.followed_rival(facts, members) {
+            return Some(format!("not a replica of {primary}: it follows {rival}"));
+        }
+        self.primaries.in_force()?;
+        match (known.system_identifier, facts.system_identifier) {
             (Some(known), Some(own)) if known != own => Some(format!(
                 "a replica of another database: its system identifier is {own}, and that of {primary} is {known}"
             )),
             _ => diverged,
         }
+    }
+
+    /// The server that a replica says it follows, if that was rejected beside the primary.
+    fn followed_rival(&self, facts: &ServerFacts, members: &[Member]) -> Option<&Arc<str>> {
+        let followed = facts.follows?;
+        let is_followed = |member: &Member| {
+            let address = member.spec().address;
+            (address.ip(), address.port()) == (Some(followed.ip()), Some(followed.port()))
+        };
+        let mut rivals = self.primaries.rejected_claimants();
+        rivals.find(|rival| {
+            let mut members = members.iter().filter(|member| member.spec().label == **rival);
+            members.any(is_followed)
+        })
     }
 
     /// Takes note of what was seen of a server.

@@ -174,6 +174,12 @@ impl PrimaryWatch {
         self.others_changed |= self.others.remove(label).is_some();
     }
 
+    /// The servers that may not follow the primary: they have called themselves primary while it lived, or when it became one.
+    pub(in crate::pool) fn rejected_claimants(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_rejected = |label: &&Arc<str>| self.others.get(*label) == Some(&Standing::Rejected);
+        self.claiming.iter().filter(is_rejected)
+    }
+
     /// All that number the timelines agree that this server is the primary. If it is on a lower one than is known, they were
     /// set up anew: what others have claimed before does not compare.
     pub(super) fn accept_agreed(&mut self, server: &str) {

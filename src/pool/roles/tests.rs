@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -17,12 +18,16 @@ fn pool_name() -> Arc<str> {
     "p".into()
 }
 
+fn address(n: usize) -> SocketAddr {
+    ([10, 0, 0, 1], u16::try_from(n).unwrap() + 1).into()
+}
+
 fn member(registry: &ServerRegistry, n: usize) -> Member {
     let label: Arc<str> = format!("s{n}").into();
     let spec = ServerSpec {
         label: Arc::clone(&label),
         identity: label,
-        address: ServerAddr::new(([10, 0, 0, 1], u16::try_from(n).unwrap() + 1).into()),
+        address: ServerAddr::new(address(n)),
         resolved_from: None,
     };
     Member::new(
@@ -49,6 +54,58 @@ fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
         lag: Some(Duration::ZERO),
         ..ServerFacts::default()
     }
+}
+
+/// Of a replica that says that it follows this server.
+fn follower(followed: usize) -> ServerFacts {
+    ServerFacts {
+        follows: Some(address(followed)),
+        ..facts(Role::Replica, None)
+    }
+}
+
+#[test]
+fn a_replica_that_follows_a_server_that_was_rejected_as_the_primary_is_not_used() {
+    let registry = ServerRegistry::default();
+    let roles = registry.roles(&pool_name());
+    let list = members(&registry, 0..3);
+    let readers = RoleRequirement {
+        role: Some(Role::Replica),
+        ..REQUIRED
+    };
+    let judge = |n: usize, facts| {
+        let judgement = roles.judge(&list[n], &facts, &list, readers, Instant::now());
+        let mut outcomes = judgement.outcomes.into_iter();
+        outcomes.find_map(|(server, outcome)| (server.spec().label == list[n].spec().label).then_some(outcome))
+    };
+    let primary = || facts(Role::Primary, None);
+    let fail = |n: usize| {
+        let failed = CheckOutcome::Fail("timed out".into());
+        for _ in 0..THRESHOLDS.fall {
+            list[n].record_check(&failed, THRESHOLDS);
+            roles.note_failure(&list[n], &failed.clone().into(), &list, readers, THRESHOLDS.fall);
+        }
+    };
+    judge(1, follower(0));
+    judge(2, follower(0));
+    judge(0, primary());
+    // s1 was promoted, and s2 follows it before s0 is known to be down.
+    assert_eq!(roles.primary_in_force().as_deref(), Some("s0"));
+    judge(1, primary());
+    assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
+    fail(0);
+    assert_eq!(roles.primary_in_force().as_deref(), Some("s1"));
+    assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
+    // s2 follows the old one, which comes back.
+    judge(0, primary());
+    let why = CheckOutcome::Unfit("not a replica of s1: it follows s0".into());
+    assert_eq!(judge(2, follower(0)), Some(why.clone()));
+    fail(1);
+    assert_eq!(judge(2, follower(0)), Some(why), "still, while the primary is down");
+    // A replica of the primary.
+    judge(1, primary());
+    judge(0, follower(1));
+    assert_eq!(judge(2, follower(0)), Some(CheckOutcome::Pass));
 }
 
 #[test]
@@ -100,7 +157,8 @@ const SERVERS: usize = 4;
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Primary(usize, Option<u32>),
-    Replica(usize),
+    /// It says that it follows this server.
+    Replica(usize, usize),
     Refused(usize),
     Failed(usize),
     Disable(usize),
@@ -114,7 +172,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let server = 0..SERVERS;
     let event = prop_oneof![
         6 => (server.clone(), prop::option::of(1..4_u32)).prop_map(|(n, timeline)| Event::Primary(n, timeline)),
-        8 => server.clone().prop_map(Event::Replica),
+        8 => (server.clone(), server.clone()).prop_map(|(n, followed)| Event::Replica(n, followed)),
         2 => server.clone().prop_map(Event::Refused),
         4 => server.clone().prop_map(Event::Failed),
         1 => server.clone().prop_map(Event::Disable),
@@ -163,7 +221,7 @@ impl Checked {
         };
         let judgement = match event {
             Event::Primary(n, timeline) => judge(n, facts(Role::Primary, timeline)),
-            Event::Replica(n) => judge(n, facts(Role::Replica, None)),
+            Event::Replica(n, followed) => judge(n, follower(followed)),
             Event::Refused(n) => fail(n, refused),
             Event::Failed(n) => fail(n, CheckOutcome::Fail("timed out".into())),
             Event::Trust(n) => {

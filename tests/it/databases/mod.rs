@@ -6,6 +6,7 @@ mod told;
 mod primary;
 mod less_known;
 mod redis;
+mod strays;
 mod redis_checks;
 mod remembered;
 mod own_primary;

@@ -1,0 +1,26 @@
+//! Replicas that follow an old primary: their data is not that of the primary, though they are not behind it.
+
+use super::redis::{config, has_state, reason};
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::sentinel::{RedisNode, redis_answer};
+
+#[test]
+fn a_replica_of_an_old_primary_of_redis_serves_no_reader_until_it_follows_the_new_one() {
+    let a = RedisNode::start(&[]);
+    let (b, c) = (RedisNode::replica_of(&a, &[]), RedisNode::replica_of(&a, &[]));
+    let proxy = Proxy::start(&config(&[&a, &b, &c], "timeout = \"1s\""));
+    let is_up = |pool, server| has_state(&proxy, pool, server, "up");
+    eventually("all are up", || {
+        is_up("primary", &a) && is_up("replica", &b) && is_up("replica", &c)
+    });
+    a.freeze();
+    b.ask("REPLICAOF NO ONE");
+    eventually("b is the primary", || is_up("primary", &b));
+    a.thaw();
+    let why = format!("not a replica of {}: it follows {}", b.address(), a.address());
+    eventually("c is no replica of b", || reason(&proxy, "replica", &c).contains(&why));
+    assert_eq!(redis_answer(proxy.at("replica"), "ROLE").unwrap_or_default(), "");
+    c.ask(&format!("REPLICAOF 127.0.0.1 {}", b.address().port()));
+    eventually("c follows b", || is_up("replica", &c));
+}
