@@ -58,11 +58,27 @@ impl RedisNode {
 
     /// A Sentinel that watches this server as `orders`, and decides alone.
     pub fn sentinel_of(primary: &Self) -> Self {
+        Self::sentinel(primary, 0, 500)
+    }
+
+    /// A Sentinel that watches this server as `orders` since a failover of this epoch, and begins none by itself.
+    pub fn sentinel_in_epoch(primary: &Self, epoch: u32) -> Self {
+        Self::sentinel(primary, epoch, 60_000)
+    }
+
+    fn sentinel(primary: &Self, epoch: u32, down_after: u32) -> Self {
         let port = Port::keep();
         let monitor = format!("sentinel monitor orders 127.0.0.1 {} 1", primary.port.number());
+        let lines = [
+            format!("sentinel config-epoch orders {epoch}"),
+            format!("sentinel current-epoch {epoch}"),
+            format!("sentinel down-after-milliseconds orders {down_after}"),
+        ];
         let settings = [
             monitor.as_str(),
-            "sentinel down-after-milliseconds orders 500",
+            &lines[0],
+            &lines[1],
+            &lines[2],
             "sentinel failover-timeout orders 3000",
         ];
         Self::run(port, &settings, &["--sentinel"])

@@ -16,8 +16,8 @@ use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 
-/// How long most Sentinels must have named the same primary in the same epoch before that counts against the higher epoch of
-/// another one: they tell each other of a failover within seconds.
+/// How long most Sentinels must have named the same primary in the same epoch before that counts although the epoch is lower
+/// than one before: they tell each other of a failover within seconds.
 const AGREED_AFTER: Duration = Duration::from_secs(30);
 
 /// Why there is no answer of the Sentinels.
@@ -68,9 +68,9 @@ pub(super) struct NamedPrimary {
 }
 
 impl NamedPrimary {
-    /// Whether it is the same server in the same epoch.
-    fn is_like(&self, other: &Self) -> bool {
-        (&self.host, self.port, self.epoch) == (&other.host, other.port, other.epoch)
+    /// Whether another Sentinel names the same server.
+    fn is_same_server(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
     }
 
     /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
@@ -93,26 +93,29 @@ pub(super) struct SentinelAnswers {
 }
 
 impl SentinelAnswers {
-    /// What counts now, and whether the Sentinels agree on it. `told`: the answers of those that answer, `asked`: how many
-    /// Sentinels there are.
+    /// What counts now, and whether the Sentinels agree on it, so that it counts even if a higher epoch is remembered. `told`:
+    /// the answers of those that answer, `asked`: how many Sentinels there are.
     ///
-    /// The answer of the highest epoch counts, also of those that were given before: a Sentinel that was cut off from the
-    /// others must not bring back an old primary. What all say counts even if its epoch is lower, and so does what most of
-    /// them have said for a while: they may have been set up anew, or the other one may be of another group.
+    /// What more than half of them say counts, whatever epoch another one knows, which may be of another group. Its epoch may
+    /// be lower than that of what counted before only if all say so, or if they stay with it: they may have been set up anew.
+    /// Else the highest epoch counts, also that of before: a Sentinel that was cut off from the others must not bring back an
+    /// old primary.
     pub(super) fn take(&mut self, told: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<(NamedPrimary, bool)> {
-        let alike = |named: &&NamedPrimary| told.iter().filter(|other| other.is_like(named)).count();
-        let of_most = told.iter().find(|named| 2 * alike(named) > asked);
-        let is_of_all = of_most.is_some_and(|named| alike(&named) == asked);
-        self.of_most = match (of_most.cloned(), self.of_most.take()) {
-            (Some(named), Some((same, since))) if named.is_like(&same) => Some((named, since)),
-            (named, _) => named.map(|named| (named, now)),
-        };
-        let is_agreed = |since: Instant| is_of_all || now.duration_since(since) >= AGREED_AFTER;
-        if let Some((named, since)) = &self.of_most
-            && is_agreed(*since)
-        {
-            self.last = Some(named.clone());
-            return Some((named.clone(), true));
+        let alike = |named: &NamedPrimary| told.iter().filter(|other| other.is_same_server(named)).count();
+        let of_most = told.iter().filter(|named| 2 * alike(named) > asked);
+        let of_most = of_most.max_by_key(|named| named.epoch);
+        let is_of_all = of_most.is_some_and(|named| alike(named) == asked);
+        self.of_most = of_most.map(|named| {
+            let before = self.of_most.take().filter(|(before, _)| before == named);
+            (named.clone(), before.map_or(now, |(_, since)| since))
+        });
+        if let Some((named, since)) = &self.of_most {
+            let is_agreed = is_of_all || now.duration_since(*since) >= AGREED_AFTER;
+            let is_in_order = self.last.as_ref().is_none_or(|last| last.epoch <= named.epoch);
+            if is_agreed || is_in_order {
+                self.last = Some(named.clone());
+                return Some((named.clone(), is_agreed));
+            }
         }
         // Of the same epoch, the later one.
         let all = self.last.take().into_iter().chain(told);

@@ -214,42 +214,98 @@ async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
     assert_eq!(follower.role, Some(Role::Replica));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_lower_epoch_counts_if_all_sentinels_answer_or_if_most_stay_with_it() {
-    let named = |port, epoch| NamedPrimary {
+/// What three Sentinels say together, at these seconds and with these ports and epochs of those that answer.
+fn told<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
+    let named = |(port, epoch): &(u16, u32)| NamedPrimary {
         host: "10.0.0.1".to_owned(),
-        port,
+        port: *port,
         run_id: String::new(),
-        epoch,
+        epoch: *epoch,
     };
-    let mut answers = SentinelAnswers::default();
-    let began = Instant::now();
-    let mut take = |told: &[(u16, u32)], seconds| {
-        let told = told.iter().map(|(port, epoch)| named(*port, *epoch)).collect();
-        let taken = answers.take(told, 3, began + Duration::from_secs(seconds));
+    let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
+    checks.map(|(second, told)| {
+        let told = told.iter().map(named).collect();
+        let taken = answers.take(told, 3, began + Duration::from_secs(second));
         taken.map(|(named, is_agreed)| (named.port, named.epoch, is_agreed))
-    };
-    assert_eq!(take(&[], 0), None);
-    assert_eq!(take(&[(1, 4), (1, 4), (1, 4)], 1), Some((1, 4, true)));
-    // One tells of a failover first; one was cut off, or two did not hear of it in time.
-    assert_eq!(take(&[(1, 4), (1, 4), (2, 5)], 2), Some((2, 5, false)));
-    assert_eq!(take(&[(1, 4)], 3), Some((2, 5, false)));
-    assert_eq!(take(&[(1, 4), (1, 4)], 4), Some((2, 5, false)));
-    assert_eq!(take(&[(1, 4), (2, 5), (2, 5)], 5), Some((2, 5, false)));
-    // Set up anew.
-    assert_eq!(take(&[(2, 0), (2, 0), (2, 0)], 6), Some((2, 0, true)));
-    assert_eq!(take(&[(1, 1), (1, 1), (2, 0)], 7), Some((1, 1, false)));
-    // The same while one is gone for good: most have to stay with it.
-    assert_eq!(take(&[(2, 7), (2, 7), (2, 7)], 10), Some((2, 7, true)));
-    assert_eq!(take(&[(1, 0), (1, 0)], 11), Some((2, 7, false)));
-    assert_eq!(take(&[(1, 0)], 39), Some((2, 7, false)), "only one answers");
-    assert_eq!(take(&[(1, 0), (1, 0)], 40), Some((2, 7, false)));
-    assert_eq!(take(&[(3, 1), (1, 0)], 41), Some((2, 7, false)), "they differ");
-    assert_eq!(take(&[(3, 1), (3, 1)], 71), Some((2, 7, false)));
-    assert_eq!(take(&[(3, 1), (3, 1)], 101), Some((3, 1, true)));
-    assert_eq!(take(&[], 102), Some((3, 1, false)));
-    // One of another group.
-    assert_eq!(take(&[(3, 1), (3, 1), (9, 99)], 200), Some((9, 99, false)));
-    assert_eq!(take(&[(3, 1), (3, 1), (9, 99)], 230), Some((3, 1, true)));
-    assert_eq!(take(&[(3, 1), (3, 1)], 231), Some((3, 1, true)));
+    })
+}
+
+#[test]
+fn a_sentinel_that_was_cut_off_brings_no_old_primary_back() {
+    let checks: [(u64, &[(u16, u32)]); 7] = [
+        (0, &[]),
+        (1, &[(1, 4), (1, 4), (1, 4)]),
+        (2, &[(1, 4), (2, 5)]), // the first one tells of a failover
+        (3, &[(1, 4)]),
+        (4, &[(1, 4), (1, 4)]), // it was cut off, or two have not heard of it yet
+        (5, &[(1, 4), (2, 5), (2, 5)]),
+        (6, &[]),
+    ];
+    let promoted = Some((2, 5, false));
+    let expected = [
+        None,
+        Some((1, 4, true)),
+        promoted,
+        promoted,
+        promoted,
+        promoted,
+        promoted,
+    ];
+    assert_eq!(told(checks), expected);
+}
+
+#[test]
+fn what_most_sentinels_say_counts_at_once_whatever_another_one_says() {
+    let checks: [(u64, &[(u16, u32)]); 7] = [
+        (0, &[(1, 4), (9, 99), (1, 4)]), // after a start
+        (1, &[(1, 4), (9, 99), (1, 4)]),
+        (2, &[(2, 5), (9, 99), (2, 5)]), // after a failover
+        (3, &[(2, 5), (2, 5)]),          // the other one is gone
+        (4, &[(2, 0), (9, 99), (2, 5)]), // one of them was set up anew
+        (33, &[(2, 0), (9, 99), (2, 5)]),
+        (34, &[(2, 0), (9, 99), (2, 5)]),
+    ];
+    let promoted = Some((2, 5, false));
+    let expected = [
+        Some((1, 4, false)),
+        Some((1, 4, false)),
+        promoted,
+        promoted,
+        promoted,
+        Some((2, 5, true)), // since second 2
+        Some((2, 5, true)),
+    ];
+    assert_eq!(told(checks), expected);
+}
+
+#[test]
+fn a_lower_epoch_counts_if_all_sentinels_say_so_or_if_most_stay_with_it() {
+    let checks: [(u64, &[(u16, u32)]); 11] = [
+        (0, &[(2, 5), (2, 5), (2, 5)]),
+        (1, &[(2, 0), (2, 0), (2, 0)]), // set up anew
+        (2, &[(1, 1), (1, 1), (2, 0)]),
+        (10, &[(2, 7), (2, 7), (2, 7)]),
+        (11, &[(1, 0), (1, 0)]), // the same while one is gone for good
+        (39, &[(1, 0)]),         // only one answers
+        (40, &[(1, 0), (1, 0)]),
+        (41, &[(3, 1), (1, 0)]), // they differ
+        (71, &[(3, 1), (3, 1)]),
+        (100, &[(3, 1), (3, 1)]),
+        (101, &[(3, 1), (3, 1)]),
+    ];
+    let before = Some((2, 7, false));
+    let expected = [
+        Some((2, 5, true)),
+        Some((2, 0, true)),
+        Some((1, 1, false)),
+        Some((2, 7, true)),
+        before,
+        before,
+        before,
+        before,
+        before,
+        before,
+        Some((3, 1, true)),
+    ];
+    assert_eq!(told(checks), expected);
 }

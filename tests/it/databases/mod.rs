@@ -6,6 +6,7 @@ mod told;
 mod primary;
 mod less_known;
 mod redis;
+mod sentinels;
 mod strays;
 mod redis_checks;
 mod remembered;

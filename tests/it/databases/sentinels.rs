@@ -1,0 +1,94 @@
+//! Several Sentinels behind the check `redis`: their majority counts.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+use super::redis::{config, has_state, is_written};
+use crate::support::counts::ended_sessions;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::sentinel::RedisNode;
+
+/// A Sentinel that answers what it is told, as one of another group of the same name.
+struct ForeignSentinel {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    is_gone: Arc<AtomicBool>,
+}
+
+impl ForeignSentinel {
+    /// It names this server in this epoch.
+    fn naming(server: &RedisNode, epoch: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.address().port().to_string();
+        let pairs = ["ip", "127.0.0.1", "port", &port, "runid", "", "config-epoch"];
+        let pairs: String = pairs.iter().map(|word| format!("+{word}\r\n")).collect();
+        let answer = format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n");
+        let this = Self {
+            address: listener.local_addr().unwrap(),
+            asked: Arc::default(),
+            is_gone: Arc::default(),
+        };
+        let (asked, is_gone) = (Arc::clone(&this.asked), Arc::clone(&this.is_gone));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if is_gone.load(Relaxed) {
+                    return;
+                }
+                let mut client: TcpStream = client.unwrap();
+                let _ = client.write_all(answer.as_bytes());
+                let _ = client.read_to_end(&mut Vec::new()); // until the check has closed
+                asked.fetch_add(1, Relaxed);
+            }
+        });
+        this
+    }
+
+    fn wait_until_asked(&self, times: usize) {
+        let before = self.asked.load(Relaxed);
+        eventually("it is asked", || self.asked.load(Relaxed) >= before + times);
+    }
+
+    /// From now on its port is closed.
+    fn leave(&self) {
+        self.is_gone.store(true, Relaxed);
+        let _ = TcpStream::connect(self.address); // so that its thread ends
+        eventually("its port is closed", || TcpStream::connect(self.address).is_err());
+    }
+}
+
+fn with_sentinels(servers: &[&RedisNode], sentinels: &[SocketAddr]) -> String {
+    let sentinels: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
+    config(servers, &format!("sentinels = {sentinels:?}\nmaster = \"orders\""))
+}
+
+#[test]
+fn one_sentinel_of_three_that_names_another_server_in_a_high_epoch_changes_nothing() {
+    let primary = RedisNode::start(&[]);
+    let replica = RedisNode::replica_of(&primary, &[]);
+    let (one, two) = (
+        RedisNode::sentinel_in_epoch(&primary, 3),
+        RedisNode::sentinel_in_epoch(&primary, 3),
+    );
+    let foreign = ForeignSentinel::naming(&replica, 99);
+    let sentinels = [one.address(), two.address(), foreign.address];
+    let proxy = Proxy::start(&with_sentinels(&[&primary, &replica], &sentinels));
+    eventually("the primary is up", || has_state(&proxy, "primary", &primary, "up"));
+    foreign.wait_until_asked(3);
+    assert!(has_state(&proxy, "primary", &primary, "up"));
+    assert!(is_written(proxy.at("primary"), "beside"));
+    foreign.leave();
+    let checks = || {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("pool", "primary")])
+    };
+    let before = checks();
+    eventually("it is checked without it", || checks() >= before + 4.0);
+    assert!(has_state(&proxy, "primary", &primary, "up"));
+    assert!(is_written(proxy.at("primary"), "without"));
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+}
