@@ -43,8 +43,8 @@ pub(super) async fn trust(
     if trust(pool, &name).is_none() {
         let why = match pool.plan().health.required.has_primary() {
             true => format!(
-                "`{name}` does not call itself primary at present, or takes writes beside others by design: there is nothing \
-                 to trust"
+                "`{name}` does not call itself primary at present, or the Sentinels name another one, or it takes writes \
+                 beside others by design: there is nothing to trust"
             ),
             false => format!(
                 "pool `{pool_name}` has no `role` or `max_lag`, or `single = false`, and selects no primary: there is \

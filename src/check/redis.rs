@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::kind::ROLE_KEYS;
 use super::stream::open_stream;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
-use crate::pool::{Role, ServerFacts};
+use crate::pool::{Numbering, Role, ServerFacts};
 use crate::tls::unverified_config;
 use conversation::{Credentials, Pipeline, Replies};
 use resp::RespValue;
@@ -190,7 +190,7 @@ impl RedisProbe {
         match named {
             Ok((named, is_agreed)) if named.is(&self.target, &run_id) => {
                 pass.facts.timeline = Some(named.epoch);
-                pass.facts.is_timeline_agreed = is_agreed;
+                pass.facts.numbering = Numbering::Epoch { is_agreed };
                 Ok(pass)
             }
             Ok((NamedPrimary { host, port, epoch, .. }, _)) => Err(no_primary(format!(

@@ -1,6 +1,7 @@
 //! What a check finds out about a server, as plain values. They are the same for every pool that the server is in; what
 //! they mean for a pool is judged by that pool.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,6 +16,28 @@ pub enum Role {
     Replica,
 }
 
+/// What the histories of a primary's data are numbered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbering {
+    /// Timelines. The number only grows.
+    #[default]
+    Timeline,
+    /// Configuration epochs of Sentinels. The number begins at 0 again when the Sentinels are set up anew.
+    Epoch {
+        /// Whether the Sentinels agree on this one, so that it counts even if a higher one is known.
+        is_agreed: bool,
+    },
+}
+
+impl fmt::Display for Numbering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeline => "timeline",
+            Self::Epoch { .. } => "epoch",
+        })
+    }
+}
+
 /// What a check has found out about a server. What is `None` is not known: the kind of check cannot tell, the
 /// server does not say, or the check is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,9 +50,8 @@ pub struct ServerFacts {
     pub system_identifier: Option<u64>,
     /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.
     pub timeline: Option<u32>,
-    /// Whether all that number the timelines agree on this one, so that it counts even if a higher one is known: they may have
-    /// been set up anew.
-    pub is_timeline_agreed: bool,
+    /// What `timeline` is a number of.
+    pub numbering: Numbering,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
     /// The server that a replica says it follows.

@@ -54,7 +54,7 @@ use awaited::Awaited;
 use candidates::{Candidate, CandidateSet};
 pub use ejection::EjectLimits;
 use ejection::Ejection;
-pub use facts::{FailedCheck, Role, ServerFacts, WalPosition};
+pub use facts::{FailedCheck, Numbering, Role, ServerFacts, WalPosition};
 pub use fallback::FallbackOrigin;
 pub use health::{CheckOutcome, CheckState, Health, RefusedCheck, Thresholds};
 pub use known_primary::{KnownPrimary, Standing};

@@ -9,12 +9,14 @@
 //!
 //! This is no consensus: it decides where this process sends sessions, not who may write.
 
+mod epochs;
 mod rejection;
 mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::facts::Numbering;
 use super::known_primary::{KnownPrimary, Standing};
 
 /// What the latest check has seen of a server.
@@ -24,10 +26,8 @@ pub(super) enum Sighting {
     Primary {
         /// The identity of its data.
         system_identifier: Option<u64>,
-        /// Its timeline.
-        timeline: Option<u32>,
-        /// Whether that counts even if a higher one is known.
-        is_agreed: bool,
+        /// What it says of its history.
+        claim: Claim,
     },
     /// It does not call itself primary, or takes writes beside others by design.
     Replica {
@@ -71,9 +71,12 @@ struct Seen {
 }
 
 /// A server calls itself primary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Claim {
-    timeline: Option<u32>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Its timeline.
+    pub(super) timeline: Option<u32>,
+    /// As of [`ServerFacts`](super::ServerFacts).
+    pub(super) numbering: Numbering,
 }
 
 /// Whether a server that calls itself primary is one.
@@ -99,6 +102,8 @@ pub(super) struct PrimaryWatch {
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// Those that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
+    /// The Sentinels have agreed once on this server in an epoch that is too low.
+    renewed: Option<Arc<str>>,
 }
 
 /// Servers that have left the pool and may come back as what they were. When there are more of them, all are forgotten.
@@ -181,13 +186,12 @@ impl PrimaryWatch {
         let (told, claim) = match sighting {
             Sighting::Primary {
                 system_identifier,
-                timeline,
-                ..
+                claim,
             } => {
                 // A server cannot lose its timeline without a restart, during which a check would fail.
                 let known = before.claim.filter(|_| !before.has_failed);
-                let timeline = timeline.or_else(|| known?.timeline);
-                (system_identifier, Some(Claim { timeline }))
+                let timeline = claim.timeline.or_else(|| known?.timeline);
+                (system_identifier, Some(Claim { timeline, ..claim }))
             }
             Sighting::Replica { system_identifier } => (system_identifier, None),
             Sighting::Refused | Sighting::Failed { .. } => (None, before.claim),
@@ -217,8 +221,8 @@ impl PrimaryWatch {
             (_, Some(Standing::Rejected)) if is_promoted_again => self.forget_standing(server),
             _ => {}
         }
-        if matches!(sighting, Sighting::Primary { is_agreed: true, .. }) {
-            self.accept_agreed(server);
+        if matches!(sighting, Sighting::Primary { .. }) {
+            self.renew_epochs(server);
         }
         let is_answer = !matches!(sighting, Sighting::Failed { .. });
         self.decide(is_answer.then_some(server));
@@ -233,7 +237,8 @@ impl PrimaryWatch {
     pub(super) fn in_force(&self) -> Option<&str> {
         let known = self.known.as_ref()?;
         let (_, seen, claim) = self.claims().find(|(server, ..)| ***server == *known.server)?;
-        let is_ordered = claim.timeline >= known.timeline; // a timeline that is not known is the lowest
+        // A timeline that is not known is the lowest. Of one server, a lower epoch is that of other Sentinels.
+        let is_ordered = claim.timeline >= known.timeline || claim.numbering != Numbering::Timeline;
         let is_it = is_same_system(seen.system_identifier, known.system_identifier) && is_ordered;
         (is_it && self.higher(known).is_empty()).then_some(&*known.server)
     }

@@ -10,7 +10,7 @@ use super::diverged::DivergenceWatch;
 use super::facts::{FailedCheck, Role, ServerFacts};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
-use super::primary::{PrimaryVerdict, PrimaryWatch, Sighting};
+use super::primary::{Claim, PrimaryVerdict, PrimaryWatch, Sighting};
 use super::{KnownPrimary, Member, RoleRequirement, Server};
 
 /// What is known of the roles of a pool's servers.
@@ -195,15 +195,14 @@ fn sighting(facts: &ServerFacts) -> Sighting {
         is_multi_primary,
         system_identifier,
         timeline,
-        is_timeline_agreed: is_agreed,
+        numbering,
         ..
     } = *facts;
     match role {
         _ if is_multi_primary => Sighting::Replica { system_identifier },
         Some(Role::Primary) => Sighting::Primary {
             system_identifier,
-            timeline,
-            is_agreed,
+            claim: Claim { timeline, numbering },
         },
         Some(Role::Replica) => Sighting::Replica { system_identifier },
         None => Sighting::Refused,

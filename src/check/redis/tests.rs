@@ -147,7 +147,7 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
     let (this, other) = (sentinel("PORT", "", 5), sentinel("1", "", 4));
     let named = checked(PRIMARY, &[&other, &this]).await.unwrap().facts;
     assert_eq!((named.role, named.timeline), (Some(Role::Primary), Some(5)));
-    assert!(!named.is_timeline_agreed, "they differ");
+    assert_eq!(named.numbering, Numbering::Epoch { is_agreed: false }, "they differ");
     let (this, other) = (sentinel("PORT", "", 4), sentinel("1", "", 5));
     let (reason, role) = unfit_as(checked(PRIMARY, &[&this, &other]).await);
     assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
@@ -157,7 +157,8 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
 #[tokio::test]
 async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id() {
     let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap().facts;
-    assert_eq!((named.timeline, named.is_timeline_agreed), (Some(5), true));
+    let agreed = Numbering::Epoch { is_agreed: true };
+    assert_eq!((named.timeline, named.numbering), (Some(5), agreed));
     let reason = unfit(checked(PRIMARY, &[&sentinel("1", "abcd", 5)]).await);
     assert!(reason.starts_with("an old primary"), "{reason}");
 }

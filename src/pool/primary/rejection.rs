@@ -1,6 +1,6 @@
 //! Why a server that calls itself primary is not one, in words.
 
-use super::{Claim, PrimaryWatch, Seen, is_same_system};
+use super::{Claim, Numbering, PrimaryWatch, Seen, is_same_system};
 
 impl PrimaryWatch {
     /// Why this server, which calls itself primary, is not one.
@@ -12,6 +12,7 @@ impl PrimaryWatch {
             let primary = &known.server;
             return format!("another database: its system identifier is {own}, and that of {primary} is {other}");
         }
+        let (numbering, on) = (claim.numbering, preposition(claim.numbering));
         let is_same = |other: &Seen| is_same_system(other.system_identifier, seen.system_identifier);
         let claims = self.claims().filter(|(_, other, _)| is_same(other));
         let timelines = claims.filter_map(|(other, _, claim)| Some((&**other, claim.timeline?)));
@@ -23,7 +24,7 @@ impl PrimaryWatch {
         if let (Some(low), Some((other, high))) = (claim.timeline, used.or_else(highest))
             && low < high
         {
-            return format!("an old primary: timeline {low}, and {other} is on {high}");
+            return format!("an old primary: {numbering} {low}, and {other} is {on} {high}");
         }
         if self.in_force().is_none() && self.may_follow(server) {
             let awaited: Vec<_> = self.awaited().map(|(label, _)| &**label).collect();
@@ -41,10 +42,13 @@ impl PrimaryWatch {
                 (Some(timeline), _) if known.overruled >= Some(timeline) => {
                     format!("an operator trusts {primary} as the primary")
                 }
-                (Some(low), Some(high)) if low < high => {
-                    format!("an old primary: timeline {low}, and {primary} was on {high}")
+                (Some(low), Some(high)) if low < high && **primary == *server => {
+                    format!("the server has gone back: it is {on} {numbering} {low}, and was {on} {high}")
                 }
-                (Some(timeline), _) => format!("a second primary on timeline {timeline}: {primary} is the first"),
+                (Some(low), Some(high)) if low < high => {
+                    format!("an old primary: {numbering} {low}, and {primary} was {on} {high}")
+                }
+                (Some(number), _) => format!("a second primary {on} {numbering} {number}: {primary} is the first"),
                 (None, _) => format!("a second primary: {primary} is the first"),
             };
         }
@@ -58,5 +62,12 @@ impl PrimaryWatch {
         }
         let others = others.join(", ");
         format!("{others} calls itself primary too, and none is known to be the right one")
+    }
+}
+
+fn preposition(numbering: Numbering) -> &'static str {
+    match numbering {
+        Numbering::Timeline => "on",
+        Numbering::Epoch { .. } => "in",
     }
 }

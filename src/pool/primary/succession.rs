@@ -133,6 +133,7 @@ impl PrimaryWatch {
         let Some(seen) = self.seen(server) else {
             return;
         };
+        self.renewed = None;
         let known = self.known.as_ref();
         let timeline = seen.claim.and_then(|claim| claim.timeline);
         self.known = Some(KnownPrimary {
@@ -178,32 +179,5 @@ impl PrimaryWatch {
     pub(in crate::pool) fn rejected_claimants(&self) -> impl Iterator<Item = &Arc<str>> {
         let is_rejected = |label: &&Arc<str>| self.others.get(*label) == Some(&Standing::Rejected);
         self.claiming.iter().filter(is_rejected)
-    }
-
-    /// All that number the timelines agree that this server is the primary. If it is on a lower one than is known, they were
-    /// set up anew: what others have claimed before does not compare.
-    pub(super) fn accept_agreed(&mut self, server: &str) {
-        let timeline = self
-            .seen(server)
-            .and_then(|seen| seen.claim)
-            .and_then(|claim| claim.timeline);
-        let Some(known) = &mut self.known else { return };
-        if timeline.is_none() || known.highest_timeline() <= timeline {
-            return;
-        }
-        known.overruled = None;
-        let others: Vec<_> = self
-            .claiming
-            .iter()
-            .filter(|other| ***other != *server)
-            .cloned()
-            .collect();
-        for other in others {
-            self.claiming.remove(&other);
-            if let Some(Knowledge::Seen(seen)) = self.servers.get_mut(&other) {
-                seen.claim = None;
-            }
-        }
-        self.adopt(&server.into());
     }
 }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod epochs;
 mod without_timelines;
 
 const SYSTEM: u64 = 7_000_000_000_000_000_001;
@@ -20,8 +21,10 @@ fn primary(timeline: impl Into<Option<u32>>) -> Sighting {
 fn of_system(system: u64, timeline: impl Into<Option<u32>>) -> Sighting {
     Sighting::Primary {
         system_identifier: Some(system),
-        timeline: timeline.into(),
-        is_agreed: false,
+        claim: Claim {
+            timeline: timeline.into(),
+            ..Claim::default()
+        },
     }
 }
 
@@ -310,45 +313,6 @@ fn while_a_server_has_not_been_checked_nothing_is_said_and_then_the_silent_ones_
     assert_eq!(reason(&pool, "a"), expected);
     in_force(&mut pool, &[("c", REPLICA), ("b", REPLICA)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Primary);
-}
-
-#[test]
-fn a_lower_timeline_counts_if_all_that_number_them_agree() {
-    let agreed = |timeline| Sighting::Primary {
-        system_identifier: None,
-        timeline: Some(timeline),
-        is_agreed: true,
-    };
-    let told = |timeline| Sighting::Primary {
-        system_identifier: None,
-        timeline: Some(timeline),
-        is_agreed: false,
-    };
-    let replica = Sighting::Replica {
-        system_identifier: None,
-    };
-    let mut pool = watch(None, &["a", "b"]);
-    let steps = [("b", replica), ("a", agreed(4)), ("a", told(0)), ("a", agreed(0))];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "", "a"]);
-    assert_eq!(pool.known().unwrap().timeline, Some(0));
-    // Failovers go on from there, also to a server that has once been on a higher one.
-    let steps = [("b", agreed(1)), ("a", replica), ("a", agreed(2))];
-    assert_eq!(in_force(&mut pool, &steps), ["b", "b", "a"]);
-    // What another server has claimed does not compare.
-    let mut pool = watch(None, &["a", "b"]);
-    let steps = [
-        ("b", told(3)),
-        ("a", told(4)),
-        ("b", agreed(0)),
-        ("b", told(0)),
-        ("a", told(4)),
-    ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "b", "b", "a"]);
-    // After a trust, too.
-    let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", told(3)), ("a", told(4))]);
-    assert!(pool.trust("b"));
-    assert_eq!(in_force(&mut pool, &[("a", agreed(2))]), ["a"]);
 }
 
 #[test]

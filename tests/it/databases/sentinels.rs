@@ -1,4 +1,4 @@
-//! Several Sentinels behind the check `redis`: their majority counts.
+//! Several Sentinels behind the check `redis`: their majority counts, also after they were set up anew.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-use super::redis::{config, has_state, is_written};
+use super::redis::{config, has_state, is_written, reason};
 use crate::support::counts::ended_sessions;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
@@ -91,4 +91,37 @@ fn one_sentinel_of_three_that_names_another_server_in_a_high_epoch_changes_nothi
     assert!(has_state(&proxy, "primary", &primary, "up"));
     assert!(is_written(proxy.at("primary"), "without"));
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+}
+
+#[test]
+fn sentinels_that_are_set_up_anew_are_followed_although_their_epochs_are_lower() {
+    let first = RedisNode::start(&[]);
+    let second = RedisNode::replica_of(&first, &[]);
+    let state = tempfile::tempdir().unwrap();
+    let text = |sentinel: &RedisNode| {
+        let runtime = format!("[runtime]\nstate_dir = {:?}\n", state.path());
+        runtime + &with_sentinels(&[&first, &second], &[sentinel.address()])
+    };
+    let old = RedisNode::sentinel_in_epoch(&first, 7);
+    let proxy = Proxy::start(&text(&old));
+    eventually("the primary is up", || has_state(&proxy, "primary", &first, "up"));
+    let kept = || std::fs::read_to_string(state.path().join("primaries.json")).unwrap_or_default();
+    eventually("its epoch is remembered", || kept().contains("\"timeline\": 7"));
+    proxy.stop();
+    drop(old);
+    let new = RedisNode::sentinel_in_epoch(&first, 0);
+    new.wait_for_replica();
+    let proxy = Proxy::start(&text(&new));
+    eventually("the new epoch is remembered", || kept().contains("\"timeline\": 0"));
+    assert!(has_state(&proxy, "primary", &first, "up"));
+    assert!(is_written(proxy.at("primary"), "before"));
+    assert_eq!(new.ask("SENTINEL FAILOVER orders"), "+OK\r\n");
+    eventually("a failover of the new Sentinel counts", || {
+        has_state(&proxy, "primary", &second, "up") && has_state(&proxy, "primary", &first, "down")
+    });
+    assert!(
+        is_written(proxy.at("primary"), "after"),
+        "{}",
+        reason(&proxy, "primary", &second)
+    );
 }

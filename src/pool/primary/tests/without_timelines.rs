@@ -4,8 +4,10 @@ use super::*;
 
 const PRIMARY: Sighting = Sighting::Primary {
     system_identifier: None,
-    timeline: None,
-    is_agreed: false,
+    claim: Claim {
+        timeline: None,
+        numbering: Numbering::Timeline,
+    },
 };
 const REPLICA: Sighting = Sighting::Replica {
     system_identifier: None,

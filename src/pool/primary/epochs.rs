@@ -1,0 +1,54 @@
+//! Configuration epochs begin at 0 again when the Sentinels are set up anew.
+
+use super::{Claim, Knowledge, Numbering, PrimaryWatch};
+
+impl PrimaryWatch {
+    /// Begins anew with the epoch in which the Sentinels agree on this server, although the remembered one is higher or is that
+    /// of another server, or although nothing else decides between several. It takes two such checks without another one in between in which a server is named in the remembered
+    /// epoch or a higher one: during a failover, one check may be overtaken by another. What others have claimed before does not compare.
+    pub(super) fn renew_epochs(&mut self, server: &str) {
+        let claim = self.seen(server).and_then(|seen| seen.claim);
+        let Some((timeline, is_agreed)) = claim.and_then(epoch) else {
+            return;
+        };
+        let is_usual = self.known.as_ref().is_some_and(|known| {
+            let highest = known.highest_timeline();
+            timeline > highest || timeline == highest && *known.server == *server
+        });
+        if is_usual {
+            self.renewed = None;
+            return;
+        }
+        if !is_agreed {
+            return;
+        }
+        if self.renewed.take().is_none_or(|renewed| *renewed != *server) {
+            self.renewed = Some(server.into());
+            return;
+        }
+        if let Some(known) = &mut self.known {
+            known.overruled = None;
+        }
+        let others: Vec<_> = self
+            .claiming
+            .iter()
+            .filter(|other| ***other != *server)
+            .cloned()
+            .collect();
+        for other in others {
+            self.claiming.remove(&other);
+            if let Some(Knowledge::Seen(seen)) = self.servers.get_mut(&other) {
+                seen.claim = None;
+            }
+        }
+        self.adopt(&server.into());
+    }
+}
+
+/// The epoch in which Sentinels have named a server, and whether they agree on it.
+fn epoch(claim: Claim) -> Option<(Option<u32>, bool)> {
+    match claim.numbering {
+        Numbering::Epoch { is_agreed } => Some((claim.timeline, is_agreed)),
+        Numbering::Timeline => None,
+    }
+}

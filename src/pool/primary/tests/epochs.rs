@@ -1,0 +1,155 @@
+//! Servers that Sentinels name in a configuration epoch.
+
+use super::*;
+
+/// Named in this epoch by a majority of the Sentinels.
+fn agreed(epoch: u32) -> Sighting {
+    named(epoch, true)
+}
+
+/// Named in this epoch by some Sentinels, and no other server by a majority of them.
+fn told(epoch: u32) -> Sighting {
+    named(epoch, false)
+}
+
+fn named(epoch: u32, is_agreed: bool) -> Sighting {
+    Sighting::Primary {
+        system_identifier: None,
+        claim: Claim {
+            timeline: Some(epoch),
+            numbering: Numbering::Epoch { is_agreed },
+        },
+    }
+}
+
+const REPLICA: Sighting = Sighting::Replica {
+    system_identifier: None,
+};
+
+/// `a` is the primary in epoch 5.
+fn in_epoch_5() -> PrimaryWatch {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", REPLICA), ("a", agreed(5))]);
+    pool
+}
+
+#[test]
+fn a_server_is_not_an_old_primary_beside_itself_when_the_sentinels_are_set_up_anew() {
+    for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
+        let steps = [("a", agreed(0)), ("b", REPLICA), ("a", agreed(0))];
+        assert_eq!(in_force(&mut pool, &steps), ["a", "a", "a"]);
+        assert_eq!(pool.known().unwrap().timeline, Some(0));
+        // The next failover counts, although its epoch is lower than one of the former Sentinels.
+        assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(1))]), ["", "b"]);
+        assert_eq!(in_force(&mut pool, &[("a", told(0))]), ["b"]);
+        assert_eq!(reason(&pool, "a"), "an old primary: epoch 0, and b is in 1");
+    }
+}
+
+#[test]
+fn a_lower_epoch_of_few_sentinels_changes_nothing_that_is_remembered() {
+    let mut pool = in_epoch_5();
+    assert_eq!(in_force(&mut pool, &[("a", told(3)), ("a", told(3))]), ["a", "a"]);
+    assert_eq!(pool.known().unwrap().timeline, Some(5));
+    let steps = [("a", DOWN), ("b", told(4)), ("b", told(4))];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
+    assert_eq!(reason(&pool, "b"), "an old primary: epoch 4, and a was in 5");
+}
+
+#[test]
+fn another_server_on_which_the_sentinels_agree_in_a_lower_epoch_is_the_primary() {
+    for epoch in [0, 5] {
+        let mut pool = in_epoch_5();
+        assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(epoch))]), ["", ""]);
+        assert_eq!(in_force(&mut pool, &[("b", agreed(epoch))]), ["b"]);
+        assert_eq!(in_force(&mut pool, &[("a", told(0))]), ["b"]);
+    }
+    // Also after an operator has trusted a server, and so overruled an epoch.
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("a", told(3)), ("b", told(7))]);
+    assert!(pool.trust("a"));
+    assert_eq!(in_force(&mut pool, &[("b", agreed(4)), ("b", agreed(4))]), ["a", "b"]);
+}
+
+#[test]
+fn what_others_have_claimed_beside_former_sentinels_does_not_compare() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("b", told(3)),
+        ("a", told(4)),
+        ("b", agreed(0)),
+        ("b", agreed(0)),
+        ("b", told(0)),
+        ("a", told(4)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "b", "b", "a"]);
+}
+
+#[test]
+fn a_check_that_a_failover_has_overtaken_does_not_bring_the_old_primary_back() {
+    let mut pool = in_epoch_5();
+    let steps = [("b", agreed(6)), ("a", agreed(5)), ("b", agreed(6)), ("a", agreed(5))];
+    assert_eq!(in_force(&mut pool, &steps), ["b", "b", "b", "b"]);
+    assert_eq!(pool.known().unwrap().timeline, Some(6));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SentinelEvent {
+    Failover(usize),
+    /// The Sentinels are set up anew, and watch this server.
+    SetUpAnew(usize),
+    Check(usize),
+    /// A Sentinel that is cut off from the others names this server in this epoch, while no other one answers.
+    CutOff(usize, u32),
+    Hang(usize),
+    Restart,
+}
+
+fn sentinel_events() -> impl Strategy<Value = Vec<SentinelEvent>> {
+    let server = 0..SERVERS.len();
+    let event = prop_oneof![
+        2 => server.clone().prop_map(SentinelEvent::Failover),
+        1 => server.clone().prop_map(SentinelEvent::SetUpAnew),
+        8 => server.clone().prop_map(SentinelEvent::Check),
+        2 => (server.clone(), 0..9_u32).prop_map(|(server, epoch)| SentinelEvent::CutOff(server, epoch)),
+        2 => server.prop_map(SentinelEvent::Hang),
+        1 => Just(SentinelEvent::Restart),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn the_server_on_which_the_sentinels_agree_is_the_primary_and_a_lower_epoch_of_few_is_not(events in sentinel_events()) {
+        let (mut primary, mut epoch) = (0, 0);
+        let mut pool = watch(None, &SERVERS);
+        for event in events {
+            let before = pool.in_force().map(str::to_owned);
+            let remembered = pool.known().and_then(KnownPrimary::highest_timeline);
+            match event {
+                SentinelEvent::Failover(server) if server != primary => (primary, epoch) = (server, epoch + 1),
+                SentinelEvent::Failover(_) => {}
+                SentinelEvent::SetUpAnew(server) => (primary, epoch) = (server, 0),
+                SentinelEvent::Check(server) if server == primary => pool.observe(SERVERS[server], agreed(epoch)),
+                SentinelEvent::Check(server) => pool.observe(SERVERS[server], REPLICA),
+                SentinelEvent::CutOff(server, epoch) => {
+                    pool.observe(SERVERS[server], told(epoch));
+                    if let Some(now) = pool.in_force() && before.as_deref() != Some(now) && Some(epoch) < remembered {
+                        prop_assert_eq!(now, &*pool.known().unwrap().server);
+                        prop_assert_eq!(pool.known().unwrap().timeline, remembered, "a lower epoch was taken over");
+                    }
+                }
+                SentinelEvent::Hang(server) => pool.observe(SERVERS[server], DOWN),
+                SentinelEvent::Restart => pool = watch(pool.memory(), &SERVERS),
+            }
+        }
+        // Two rounds of checks: then it is the primary, whatever is remembered.
+        for _ in 0..2 {
+            for server in (0..SERVERS.len()).filter(|server| *server != primary) {
+                pool.observe(SERVERS[server], REPLICA);
+            }
+            pool.observe(SERVERS[primary], agreed(epoch));
+        }
+        prop_assert_eq!(pool.in_force(), Some(SERVERS[primary]));
+    }
+}
