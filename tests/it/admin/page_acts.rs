@@ -21,7 +21,7 @@ fn button(label: &str) -> String {
 }
 
 /// Chooses an act in the dialog that is open, and checks that it asks with these words and has done nothing so far.
-fn choose(browser: &mut Browser, label: &str, words: &str) {
+pub(super) fn choose(browser: &mut Browser, label: &str, words: &str) {
     browser.eventually(&format!("{} !== undefined", button(label)));
     browser.evaluate(&format!("{}.click()", button(label)));
     let question = wait_for(words, || {
