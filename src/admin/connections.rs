@@ -13,8 +13,9 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::select;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -106,21 +107,26 @@ impl Connections {
     /// none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one burst reach
     /// that age together, so that a queue of new clients does not wait that long for each of them.
     pub(super) async fn wait_until_below(&mut self, max: usize) {
-        while self.tasks.try_join_next().is_some() {}
-        self.by_age.retain(|open| !open.task.is_finished());
-        let mut counted = self.by_age.iter().filter(|open| !open.mark.is_open());
-        let (Some(oldest), others) = (counted.next(), counted.count()) else {
-            return;
-        };
-        if 1 + others < max {
-            return;
-        }
-        if timeout_at(oldest.since + CROWDED_CONNECTION_TIME, self.tasks.join_next())
-            .await
-            .is_err()
-        {
-            oldest.task.abort();
-            self.tasks.join_next().await;
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.by_age.retain(|open| !open.task.is_finished());
+            let mut counted = self.by_age.iter().filter(|open| !open.mark.is_open());
+            let (Some(oldest), others) = (counted.next(), counted.count()) else {
+                return;
+            };
+            if 1 + others < max {
+                return;
+            }
+            if oldest.since.elapsed() >= CROWDED_CONNECTION_TIME {
+                oldest.task.abort();
+                self.tasks.join_next().await;
+                continue;
+            }
+            select! {
+                _ = self.tasks.join_next() => {}
+                () = oldest.mark.begun(), if !oldest.mark.has_ended() => {}
+                () = sleep_until(oldest.since + CROWDED_CONNECTION_TIME) => {}
+            }
         }
     }
 }
@@ -139,7 +145,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark
     if timeout(CONNECTION_TIME_MAX, &mut connection).await.is_ok() || !mark.is_open() {
         return;
     }
-    tokio::select! {
+    select! {
         _ = &mut connection => {}
         // What the client has not read by then is dropped with the connection: it does not read.
         () = mark.ended() => {}
@@ -195,7 +201,7 @@ mod tests {
     async fn streams_neither_count_nor_give_way() {
         let mut connections = Connections::default();
         let (stream, other) = (StreamMark::default(), StreamMark::default());
-        stream.begin();
+        let _ends = stream.begin();
         for mark in [&stream, &other, &stream, &other, &other] {
             connections.wait_until_below(2).await;
             connections.spawn(endless(mark.clone()));
@@ -206,25 +212,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn connections_that_become_streams_meanwhile_do_not_give_way() {
+        let mut connections = Connections::default();
+        let marks: [StreamMark; 3] = Default::default();
+        for mark in &marks {
+            connections.spawn(endless(mark.clone()));
+        }
+        let began = Instant::now();
+        let beginning = tokio::spawn(async move {
+            sleep(CROWDED_CONNECTION_TIME / 5).await;
+            marks.map(|mark| mark.begin())
+        });
+        connections.wait_until_below(3).await;
+        assert!(
+            began.elapsed() < CROWDED_CONNECTION_TIME / 2,
+            "it has not waited for longer"
+        );
+        let _ends = beginning.await.unwrap();
+        sleep(2 * CROWDED_CONNECTION_TIME).await;
+        connections.wait_until_below(1).await;
+        assert!(connections.by_age.iter().all(|open| !open.task.is_finished()));
+        assert_eq!(connections.tasks.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_stream_outlives_the_limit_and_ends_with_its_last_event() {
         use http_body_util::channel::Channel;
 
         let (sender, body) = Channel::<axum::body::Bytes>::new(1);
         let (body, mark) = (Arc::new(Mutex::new(Some(body))), StreamMark::default());
+        let goes_on = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&goes_on);
         let router = Router::new().route(
             "/",
             get(move |Extension(mark): Extension<StreamMark>| {
-                mark.begin();
+                let ends = mark.begin();
                 let body = body.lock().unwrap().take().unwrap();
+                *kept.lock().unwrap() = Some(ends);
                 async { axum::body::Body::new(body) }
             }),
         );
         let (mut client, ours) = duplex(1024);
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        let (began, serving) = (Instant::now(), tokio::spawn(serve(ours, router, mark.clone())));
+        let (began, serving) = (Instant::now(), tokio::spawn(serve(ours, router, mark)));
         sleep(10 * CONNECTION_TIME_MAX).await;
         assert!(!serving.is_finished());
-        drop(mark.clone().end_with());
+        drop(goes_on.lock().unwrap().take());
         drop(sender);
         serving.await.unwrap();
         assert_eq!(began.elapsed(), 10 * CONNECTION_TIME_MAX);

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
+use super::access::ApiClient;
 use super::bodies::StateBody;
 use super::changes::{StateChanges, changes_between};
 use super::context::Admin;
@@ -36,23 +37,21 @@ const PAUSE_FACTOR: u32 = 199;
 
 pub(super) async fn events(
     State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
     Extension(mark): Extension<StreamMark>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let permit = Arc::clone(&admin.events.permits).try_acquire_owned();
-    let permit = permit.map_err(|_| {
-        let message = format!(
-            "{} streams of events are open already: try again later",
-            admin.events.streams_max
-        );
+    let permit = admin.events.permit(matches!(client, ApiClient::Tcp { .. }));
+    let permit = permit.ok_or_else(|| {
+        let message = "all places for streams of events are taken: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
+    // From here on, so that it does not give way to others while its state is made.
+    let ends = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = whole_state(&admin).await?;
     let (sender, body) = Channel::<Bytes>::new(1);
-    mark.begin();
     tokio::spawn(async move {
-        let _permit = permit;
-        let _ends = mark.end_with();
+        let _held = (permit, ends);
         send(sender, first, coming).await;
     });
     let headers = [

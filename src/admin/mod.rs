@@ -42,6 +42,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
 use serde::Deserialize;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -53,6 +54,7 @@ use crate::account::{
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
+use crate::socket::SocketOptions;
 use access::ApiClient;
 use connections::{AdminConnection, Connections};
 pub use context::{Admin, ApiAccess};
@@ -70,6 +72,12 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A client that is gone without a sign, or does not read when the kernel's buffers are full, is cut after 10 s.
+const SOCKET_OPTIONS: SocketOptions = SocketOptions {
+    keepalive: None,
+    user_timeout: Some(Duration::from_secs(10)),
+};
 
 /// A listening socket of the admin server.
 pub enum AdminEndpoint {
@@ -109,6 +117,7 @@ impl AdminEndpoint {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
+                SOCKET_OPTIONS.apply(&SockRef::from(&stream));
                 let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
                 let client = ApiClient::Tcp {
                     peer,

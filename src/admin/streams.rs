@@ -1,10 +1,9 @@
 //! What the streams of events share, and how a connection shows that it is one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::body::Bytes;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The events that a client may be behind: at least four seconds' worth, since there are at most two a second.
@@ -13,44 +12,65 @@ pub(super) const BACKLOG_MAX: usize = 8;
 /// The streams of events.
 pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) streams_max: usize,
+    permits: Arc<Semaphore>,
+    /// Those of the admin port.
+    port_permits: Arc<Semaphore>,
 }
 
+/// The right to have a stream open, for as long as it is held.
+pub(super) type StreamPermit = Vec<OwnedSemaphorePermit>;
+
 impl Events {
-    /// No streams, and at most `streams_max` at a time, of all admin endpoints together.
+    /// No streams, and at most `streams_max` at a time, of all admin endpoints together. A fourth of them is kept for the Unix
+    /// socket: whoever reaches the port could hold all others, for what is sent may stay in the buffers of the kernel for long.
     #[must_use]
     pub fn new(streams_max: usize) -> Self {
         Self {
             sender: broadcast::Sender::new(BACKLOG_MAX),
             permits: Arc::new(Semaphore::new(streams_max)),
-            streams_max,
+            port_permits: Arc::new(Semaphore::new(streams_max - streams_max / 4)),
         }
+    }
+
+    /// Room for one more stream of the admin port, or of the Unix socket, if there is any.
+    pub(super) fn permit(&self, is_of_port: bool) -> Option<StreamPermit> {
+        let needed = [Some(&self.permits), is_of_port.then_some(&self.port_permits)];
+        let permits = needed
+            .into_iter()
+            .flatten()
+            .map(|all| Arc::clone(all).try_acquire_owned());
+        permits.collect::<Result<_, _>>().ok()
     }
 }
 
 /// Whether the response of a connection is a stream of events, which may last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamMark {
-    has_begun: Arc<AtomicBool>,
+    /// Cancelled when the response is a stream.
+    begun: CancellationToken,
     /// Cancelled when the last event was handed over.
     ended: CancellationToken,
 }
 
 impl StreamMark {
-    /// The response is a stream from now on.
-    pub(super) fn begin(&self) {
-        self.has_begun.store(true, Relaxed);
-    }
-
-    /// The stream has ended when the result is dropped.
-    pub(super) fn end_with(self) -> DropGuard {
-        self.ended.drop_guard()
+    /// The response is a stream from now on, until the result is dropped.
+    pub(super) fn begin(&self) -> DropGuard {
+        self.begun.cancel();
+        self.ended.clone().drop_guard()
     }
 
     /// Whether the stream has begun and goes on.
     pub(super) fn is_open(&self) -> bool {
-        self.has_begun.load(Relaxed) && !self.ended.is_cancelled()
+        self.begun.is_cancelled() && !self.has_ended()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Waits until the response is a stream.
+    pub(super) async fn begun(&self) {
+        self.begun.cancelled().await;
     }
 
     /// Waits until the stream has ended.

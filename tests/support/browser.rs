@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::process::Process;
 use super::wait_for;
 
-/// A browser with one page.
+/// A browser with a page, or several in tabs.
 pub struct Browser {
     _process: Process,
     _home: TempDir,
@@ -71,14 +71,32 @@ impl Browser {
             session: String::new(),
             next_id: 0,
         };
-        let target = browser.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
-        let attached = browser.ask("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
-        browser.session = attached["sessionId"].as_str().unwrap().to_owned();
-        for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
-            browser.ask(domain, &json!({}));
-        }
-        browser.ask("Page.navigate", &json!({ "url": url }));
+        browser.open_tab(url);
         browser
+    }
+
+    /// Opens another tab, which is shown from now on.
+    pub fn open_tab(&mut self, url: &str) -> String {
+        self.session.clear();
+        let target = self.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
+        let attached = self.ask("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
+        self.session = attached["sessionId"].as_str().unwrap().to_owned();
+        for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
+            self.ask(domain, &json!({}));
+        }
+        self.ask("Page.navigate", &json!({ "url": url }));
+        self.tab()
+    }
+
+    /// The tab that is shown.
+    pub fn tab(&self) -> String {
+        self.session.clone()
+    }
+
+    /// Shows a tab that was opened before.
+    pub fn show(&mut self, tab: &str) {
+        tab.clone_into(&mut self.session);
+        self.ask("Page.bringToFront", &json!({}));
     }
 
     /// Sends a command, and returns its result.

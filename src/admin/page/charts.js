@@ -1,7 +1,7 @@
 // Lines of the last 15 minutes.
 
 import { byId, bytes, count, duration, element, show } from "./dom.js";
-import { known } from "./state.js";
+import { isSampled, known } from "./state.js";
 
 /** The samples across a chart: those that there are, and at least so many. */
 const SAMPLES_MIN = 120;
@@ -67,7 +67,7 @@ export function showCharts() {
 function figure({ title, lines, format }, source) {
   const drawn = lines.map(([name, valuesOf]) => {
     const values = valuesOf(source);
-    return { label: name ? `${name}: ` : "", values, last: values.findLast((value) => value !== null) };
+    return { label: name ? `${name}: ` : "", values, last: isSampled() ? values.findLast((value) => value !== null) : undefined };
   });
   const highest = Math.max(...drawn.flatMap(({ values }) => values.map((value) => value ?? 0)), 0);
   const top = highest > 0 ? highest * HEADROOM : 1;
@@ -76,6 +76,7 @@ function figure({ title, lines, format }, source) {
     return element("span", {}, key, label, element("b", {}, last === undefined ? "–" : format(last)));
   });
   const described = drawn.map(({ label, last }) => `${label}now ${last === undefined ? "none" : format(last)}`);
+  const age = isSampled() ? 0 : Math.round((Date.now() - known.sampledAt) / 1000);
   const width = Math.max(SAMPLES_MIN, source.sessions.length);
   const svg = element(
     "svg:svg",
@@ -89,7 +90,7 @@ function figure({ title, lines, format }, source) {
     {},
     element("figcaption", {}, element("strong", {}, title), element("span", { class: "highest" }, `peak ${format(highest)}`), element("span", { class: "now" }, now)),
     svg,
-    element("div", { class: "axis", "aria-hidden": "true" }, element("span", {}, `${duration(width)} ago`), element("span", {}, "now")),
+    element("div", { class: "axis", "aria-hidden": "true" }, element("span", {}, `${duration(width + age)} ago`), element("span", {}, age > 0 ? `${duration(age)} ago` : "now")),
   );
 }
 

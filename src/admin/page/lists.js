@@ -1,7 +1,7 @@
 // The tables of servers, sessions and endings.
 
 import { byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
-import { SERVER_STATES, allServers, known, originOf, serverState, urgency } from "./state.js";
+import { SERVER_STATES, allServers, isSampled, known, originOf, serverState, urgency } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
@@ -135,7 +135,7 @@ export function setUpEndings() {
     title,
     number: true,
     value: (ending) => known.history?.endings[span][ending] ?? 0,
-    cell: (ending) => count(known.history?.endings[span][ending] ?? 0),
+    cell: (ending) => (span === "minute" && !isSampled() ? "–" : count(known.history?.endings[span][ending] ?? 0)),
   });
   endings = new Table(byId("ending-table"), byId("ending-pages"), [
     { title: "Ending", word: true, value: (ending) => ending, cell: (ending) => element("code", { title: known.endings[ending]?.description }, ending) },

@@ -15,15 +15,20 @@ export function showOverview() {
   show(
     byId("tiles"),
     tile("Sessions now", count(totals.sessions), `${count(totals.sessions_so_far)} so far`),
-    tile("New sessions", `${count(latest("opened"))}/s`),
-    tile("From clients", `${bytes(latest("bytes_up"))}/s`),
-    tile("From servers", `${bytes(latest("bytes_down"))}/s`),
+    tile("New sessions", rate("opened", count)),
+    tile("From clients", rate("bytes_up", bytes)),
+    tile("From servers", rate("bytes_down", bytes)),
     tile("Servers up", [count(totals.servers_up), element("span", {}, ` of ${count(totals.servers)}`)], null, totals.servers_up < totals.servers ? "warn" : ""),
     tile("Connect p99", p99 === undefined ? "–" : duration(p99 / 1000)),
-    tile("Up for", duration(state.uptime), `since ${localTime(state.started)}`),
+    tile("Up for", since(state.started), `since ${localTime(state.started)}`),
     tile("Config in force", since(state.in_force_since), reloadNote(reload), reload && !reload.done ? "bad" : ""),
   );
   show(byId("notices"), notices(state));
+}
+
+function rate(key, format) {
+  const value = latest(key);
+  return value === null ? "–" : `${format(value)}/s`;
 }
 
 function reloadNote(reload) {

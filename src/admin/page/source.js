@@ -20,10 +20,14 @@ export class ApiError extends Error {
   }
 }
 
+/** The process closes a connection that is no stream after 15 s. In the browser a request may wait for others before that. */
+const REQUEST_TIME_MAX_MS = 15_000;
+
 async function request(path, options = {}) {
   const headers = { ...options.headers };
   if (token) headers.Authorization = `Bearer ${token}`;
-  const response = await fetch(`/api/v1/${path}`, { ...options, headers, cache: "no-store" });
+  const signal = options.signal ?? AbortSignal.timeout(REQUEST_TIME_MAX_MS);
+  const response = await fetch(`/api/v1/${path}`, { ...options, headers, signal, cache: "no-store" });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   throw new ApiError(response.status, body.error ?? `status ${response.status}`);
@@ -41,6 +45,9 @@ export const pause = (milliseconds) => new Promise((resume) => setTimeout(resume
 /** How long nothing may come before a connection counts as lost. */
 const SILENCE_MAX_MS = 5000;
 
+/** How long a tab without locks waits for another that passes events on. */
+const ELECTION_MS = 500;
+
 /** After so many failures of the stream in a row the page polls. */
 const FAILURES_MAX = 3;
 
@@ -52,12 +59,18 @@ const HISTORY_INTERVAL_MS = 60_000;
 
 async function readHistory() {
   known.history = byEnding(await get("history"));
+  known.sampledAt = Date.now();
 }
 
 /** Follows the process for ever. `report` is told `live`, `polling`, `lost` or `token` with a reason; `changed` that there is news. */
 export async function follow(report, changed) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("acequia") : null;
   setInterval(() => document.hidden || readHistory().catch(() => {}), HISTORY_INTERVAL_MS); // an error is told below
+  known.heardAt = Date.now();
+  // By a timer: a request may wait for long before it fails.
+  setInterval(() => {
+    if (Date.now() - known.heardAt > SILENCE_MAX_MS && !tokenWaiter) report("lost", `nothing has come for ${SILENCE_MAX_MS / 1000} s`);
+  }, 1000);
   let [failures, polls] = [0, 0];
   for (;;) {
     let isTrying = false;
@@ -96,54 +109,85 @@ export async function follow(report, changed) {
 let tokenWaiter = null;
 
 const tokenEntered = () => new Promise((resume) => {
-  tokenWaiter = resume;
+  tokenWaiter = () => {
+    tokenWaiter = null;
+    known.heardAt = Date.now();
+    resume();
+  };
 });
 
 /** To be called when a token was entered. */
 export const resume = () => tokenWaiter?.();
 
-/** Reads the stream, or what the tab that reads it passes on. Returns when either ends. */
+/**
+ * Reads the stream, or what the tab that reads it passes on. Returns when either ends. A browser has few connections for all its
+ * tabs. Whoever gets here was just given the history by the process, and so may read what a tab with a token passes on.
+ */
 async function shared(channel, take) {
-  // Locks exist in secure contexts only: on localhost, and over TLS. Where reading needs a token, each tab has its own stream:
-  // what a token gives one tab is not for another without.
-  if (!channel || !navigator.locks || token) return stream(take);
-  return navigator.locks.request("acequia-events", { ifAvailable: true }, (lock) => {
-    if (!lock) return listen(channel, take);
-    channel.onmessage = ({ data }) => {
-      if (data === "state?" && known.state) channel.postMessage(["state", known.state]);
-    };
-    return stream((name, data) => {
-      take(name, data);
-      channel.postMessage([name, data]);
-    });
-  });
+  if (!channel) return stream(take);
+  // Locks exist in secure contexts only: on localhost, and over TLS.
+  if (!navigator.locks) return elected(channel, take);
+  return navigator.locks.request("acequia-events", { ifAvailable: true }, (lock) => (
+    lock ? passOn(channel, take) : listen(channel, take, SILENCE_MAX_MS)
+  ));
 }
 
-/** Takes the events that another tab passes on, until it is silent. */
-async function listen(channel, take) {
-  channel.onmessage = ({ data }) => {
-    if (Array.isArray(data)) take(...data);
+/** Why a tab ends its stream when another tab has one. */
+const GAVE_WAY = new Error("another tab has a stream");
+
+/** Without a lock a tab begins a stream where it hears none. */
+async function elected(channel, take) {
+  if (await listen(channel, take, ELECTION_MS)) return;
+  await passOn(channel, take, Math.random());
+}
+
+/** Reads the stream for all tabs. Of two that do, the one with the higher number ends. */
+async function passOn(channel, take, number = 0) {
+  const abort = new AbortController();
+  channel.onmessage = ({ data: message }) => {
+    if (message === "state?" && known.state) channel.postMessage({ number, name: "state", data: known.state });
+    else if (message.number < number) abort.abort(GAVE_WAY);
   };
-  known.heardAt = Date.now();
+  try {
+    await stream((name, data) => {
+      take(name, data);
+      channel.postMessage({ number, name, data });
+    }, abort);
+  } catch (error) {
+    if (abort.signal.reason !== GAVE_WAY) throw error;
+  } finally {
+    channel.onmessage = null;
+  }
+}
+
+/** Takes the events that another tab passes on, until it is silent. Returns whether there were any. */
+async function listen(channel, take, silence) {
+  let heard = false;
+  channel.onmessage = ({ data: message }) => {
+    if (message === "state?") return;
+    heard = true;
+    take(message.name, message.data);
+  };
+  const began = Date.now();
   channel.postMessage("state?");
-  while (Date.now() - known.heardAt < SILENCE_MAX_MS) await pause(500);
+  while (Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : silence)) await pause(500);
+  return heard;
 }
 
 /** Reads the stream of events until it ends (WHATWG HTML, section 9.2.6; each event here is one line of data). */
-async function stream(take) {
-  const abort = new AbortController();
-  const response = await request("events", { signal: abort.signal });
-  known.heardAt = Date.now();
+async function stream(take, abort = new AbortController()) {
+  let heardAt = Date.now();
   const watch = setInterval(() => {
-    if (Date.now() - known.heardAt > SILENCE_MAX_MS) abort.abort();
+    if (Date.now() - heardAt > SILENCE_MAX_MS) abort.abort(new Error(`nothing has come for ${SILENCE_MAX_MS / 1000} s`));
   }, 1000);
   try {
+    const response = await request("events", { signal: abort.signal });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      known.heardAt = Date.now(); // a part of a large event on a slow connection is a sign of life, too
+      heardAt = known.heardAt = Date.now(); // a part of a large event on a slow connection is a sign of life, too
       text += value;
       const events = text.split("\n\n");
       text = events.pop();

@@ -10,6 +10,8 @@ export const known = {
   endings: {},
   /** When the last event came. */
   heardAt: 0,
+  /** When the last sample came. */
+  sampledAt: 0,
 };
 
 /** A history with objects by ending in place of lists. */
@@ -57,6 +59,7 @@ function applyChanges(state, changes) {
 function applySample(history, sample) {
   if (history.at && Date.parse(sample.at) <= Date.parse(history.at)) return;
   history.at = sample.at;
+  known.sampledAt = Date.now();
   const { endings, ...totals } = sample.totals;
   const length = history.totals.sessions.length;
   append(history.totals, totals);
@@ -88,8 +91,14 @@ function push(list, value) {
   if (list.length > SAMPLES_MAX) list.shift();
 }
 
-/** The newest value of a list of the process; 0 without one. */
-export const latest = (key) => known.history?.totals[key].at(-1) ?? 0;
+/** There is a sample a second, but not while the page polls. */
+const SAMPLE_AGE_MAX_MS = 5000;
+
+/** Whether the newest sample is of now. */
+export const isSampled = () => Date.now() - known.sampledAt < SAMPLE_AGE_MAX_MS;
+
+/** The newest value of a list of the process; null if it is not of now. */
+export const latest = (key) => (isSampled() ? known.history?.totals[key].at(-1) ?? 0 : null);
 
 /** The word, the sign and the colour for the state of a server. The words are those of `acequia servers`, and `full`. */
 export function serverState(server) {

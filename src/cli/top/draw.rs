@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Block, Clear, Padding, Paragraph, Wrap};
+use ratatui::widgets::{Block, Clear, Padding, Paragraph, Widget, Wrap};
 
 use super::header::{process_line, rates_line, tabs_line, worst_notice};
 use super::palette::{BOLD, DIM, Palette, REVERSED};
+use super::question::Question;
 use super::rows::{ServerRow, Urgency, server_columns, session_columns};
 use super::table::draw_list;
 use super::view::{Tab, View};
@@ -21,6 +23,9 @@ use crate::text::escape;
 
 /// The width of questions and of the help, at most.
 const BOX_WIDTH: u16 = 64;
+
+/// A text of so many lines counts as too long for any screen.
+const BOX_LINES_MAX: u16 = 300;
 
 pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
     let [totals, rates, notice, tabs, table, detail, keys] = Layout::vertical([
@@ -48,19 +53,27 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
     };
     frame.render_widget(tabs_line(view), tabs);
     frame.render_widget(Line::styled(safe(&selected), DIM), detail);
-    frame.render_widget(last_line(view, palette), keys);
     if view.shows_help {
         draw_box(frame, "Keys", HELP.into());
     }
-    if let Some(question) = &view.question {
-        let mut text = Text::from(safe(&question.text));
-        text.push_line("");
-        for choice in &question.choices {
-            text.push_line(key_line(&choice.key.to_string(), choice.meaning));
-        }
-        text.push_line(key_line("n", "no"));
-        draw_box(frame, &safe(&question.title), text);
+    if let Some(question) = &view.question
+        && !draw_box(frame, "Question", question_text(question))
+    {
+        view.question = None;
+        view.answer = Some(Err("the terminal is too small for the question".to_owned()));
     }
+    frame.render_widget(last_line(view, palette), keys);
+}
+
+fn question_text(question: &Question) -> Text<'static> {
+    let mut text = Text::from(Line::styled(safe(&question.title), BOLD));
+    text.push_line(safe(&question.text));
+    text.push_line("");
+    for choice in &question.choices {
+        text.push_line(key_line(&choice.key.to_string(), choice.meaning));
+    }
+    text.push_line(key_line("n", "no"));
+    text
 }
 
 fn key_line(key: &str, meaning: &str) -> Line<'static> {
@@ -190,20 +203,27 @@ fn safe(text: &str) -> String {
     escape(text, &[]).into_owned()
 }
 
-/// A box in the middle of the screen, over what is there.
-fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) {
+/// A box in the middle of the screen, over what is there. Returns whether all of it can be seen.
+fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) -> bool {
     let screen = frame.area();
     let width = BOX_WIDTH.min(screen.width);
-    let inside = usize::from(width.saturating_sub(4)).max(1);
-    let lines: usize = text.lines.iter().map(|line| line.width().div_ceil(inside).max(1)).sum();
-    // Words that are not broken may need a line more.
-    let height = u16::try_from(lines + 3).unwrap_or(u16::MAX).min(screen.height);
-    let area = screen.centered(Constraint::Length(width), Constraint::Length(height));
+    let text = Paragraph::new(text).wrap(Wrap { trim: false });
+    let lines = lines_of(&text, width.saturating_sub(4));
+    let area = screen.centered(Constraint::Length(width), Constraint::Length(lines + 2));
     let block = Block::bordered()
         .title(Line::styled(format!(" {title} "), BOLD))
         .padding(Padding::horizontal(1));
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block), area);
+    frame.render_widget(text.block(block), area);
+    (1..BOX_LINES_MAX).contains(&lines) && area.height == lines + 2
+}
+
+/// The lines that a text takes at this width: 0 if the width is 0.
+fn lines_of(text: &Paragraph<'_>, width: u16) -> u16 {
+    let mut buffer = Buffer::empty(Rect::new(0, 0, width, BOX_LINES_MAX));
+    text.render(buffer.area, &mut buffer);
+    let last = buffer.content.iter().rposition(|cell| cell.symbol() != " ");
+    last.map_or(0, |at| buffer.pos_of(at).1 + 1)
 }
 
 const HELP: &str = "\
@@ -224,10 +244,12 @@ q Ctrl-C   quit";
 mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+    use ratatui::crossterm::event::KeyCode;
     use ratatui::style::Color;
 
     use super::*;
-    use crate::cli::top::view::tests::view_of;
+    use crate::cli::top::view::Action;
+    use crate::cli::top::view::tests::{press, view_of};
 
     fn drawn(view: &mut View, palette: &Palette, width: u16, height: u16) -> (String, bool) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -248,7 +270,7 @@ mod tests {
         let (screen, has_colors) = drawn(&mut view, &Palette::PLAIN, 80, 24);
         assert!(!has_colors);
         for part in [
-            "acequia 0.1.0, up 1m 30s",
+            "acequia 0.1.0, up ",
             "servers 2 of 2 up",
             "shop/a",
             "✓ up",
@@ -267,6 +289,25 @@ mod tests {
         view.shows_help = true;
         for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (500, 200)] {
             drawn(&mut view, &Palette::COLORED, width, height);
+        }
+    }
+
+    #[test]
+    fn a_question_that_cannot_be_seen_as_a_whole_is_not_asked() {
+        for (width, height) in [(80, 8), (80, 3), (80, 1), (4, 24), (12, 12), (80, 9), (30, 24)] {
+            let mut view = view_of(&[("a", 2)]);
+            drawn(&mut view, &Palette::PLAIN, 80, 24);
+            press(&mut view, KeyCode::Char('d'));
+            let (screen, _) = drawn(&mut view, &Palette::PLAIN, width, height);
+            let fits = (width, height) == (80, 9) || (width, height) == (30, 24);
+            assert_eq!(view.question.is_some(), fits, "{width} x {height}: {screen}");
+            let acts = matches!(press(&mut view, KeyCode::Char('y')), Some(Action::Change { .. }));
+            assert_eq!(acts, fits, "{width} x {height}");
+            if fits {
+                for part in ["Drain shop/a?", "sessions", " y  yes", " n  no"] {
+                    assert!(screen.contains(part), "{part}: {screen}");
+                }
+            }
         }
     }
 

@@ -1,7 +1,5 @@
 //! The lines above the table.
 
-use std::time::Duration;
-
 use ratatui::text::{Line, Span};
 
 use super::palette::{BOLD, DIM, Palette, REVERSED};
@@ -9,11 +7,11 @@ use super::rows::Urgency;
 use super::view::{Tab, View};
 use crate::admin::bodies::StateBody;
 use crate::cli::status::since;
-use crate::cli::table::{duration, size};
+use crate::cli::table::size;
 use crate::text::escape;
 
 pub(super) fn process_line(state: &StateBody, palette: &Palette) -> Line<'static> {
-    let up_for = duration(Duration::from_secs(state.uptime));
+    let up_for = since(&state.started);
     let mut spans = vec![
         Span::styled("acequia", BOLD),
         format!(" {}, up {up_for}", escape(&state.version, &[])).into(),

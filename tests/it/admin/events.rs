@@ -1,7 +1,8 @@
 //! `GET /api/v1/events` and `GET /api/v1/history`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{TryRecvError, channel};
 
 use serde_json::Value;
@@ -173,16 +174,21 @@ fn however_much_changes_a_second_brings_one_sample_and_at_most_one_event_of_chan
 fn streams_are_limited_and_do_not_keep_others_out() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
-    // One after the other: a connection on which nothing has come for long gives way when many are opened at once.
-    let open = |_| {
-        let mut stream = Events::open(&proxy);
+    // All at once, as by pages and `top`s after a restart.
+    let mut streams: Vec<_> = (0..24).map(|_| Events::open(&proxy)).collect();
+    for stream in &mut streams {
         stream.next("state");
-        stream
-    };
-    let mut streams: Vec<_> = (0..32).map(open).collect();
+        stream.next("sample");
+    }
     let (status, error) = tcp(&proxy, "GET", "/api/v1/events", &[], "");
-    assert!(status == 503 && error.contains("32 streams"), "{error}");
+    assert!(status == 503 && error.contains("streams of events"), "{error}");
     assert_eq!(tcp(&proxy, "GET", "/api/v1/state", &[], "").0, 200);
+    let mut of_socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+    let head = request("GET", "/api/v1/events", &[], "");
+    of_socket.write_all(head.as_bytes()).unwrap();
+    let mut begin = [0; 12];
+    of_socket.read_exact(&mut begin).unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200", "places are kept for the Unix socket");
     streams.pop();
     eventually("the place of a client that left is free", || {
         Events::open(&proxy).line().contains(" 200 ")

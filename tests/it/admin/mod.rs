@@ -13,4 +13,5 @@ mod tls;
 mod events;
 mod page;
 mod page_hostile;
+mod page_tabs;
 mod page_acts;

@@ -76,7 +76,7 @@ fn stream(proxy: &Proxy) -> TcpStream {
 fn the_page_polls_while_all_streams_are_taken_and_then_follows_one_again() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
-    let streams: Vec<_> = (0..32).map(|_| stream(&proxy)).collect();
+    let streams: Vec<_> = (0..24).map(|_| stream(&proxy)).collect();
     assert_eq!(tcp(&proxy, "GET", "/api/v1/events", &[], "").0, 503);
     let mut browser = Browser::open(&format!("http://{}/", proxy.admin()), 1280, 900);
     browser.eventually("document.getElementById('connection')?.textContent === 'polling'");

@@ -171,7 +171,7 @@ fn without_servers_and_sessions_every_key_is_harmless() {
             tmux.press(&["/", "a", "Enter", "Escape", "?"]);
             let help = tmux.wait_for("q Ctrl-C   quit");
             let lines: Vec<_> = help.lines().filter(|line| line.contains('│')).collect();
-            assert_eq!(lines.len(), 13, "no line of the help is broken: {help}");
+            assert_eq!(lines.len(), 12, "no line of the help is broken: {help}");
             tmux.press(&["?", "Tab"]);
         }
         tmux.press(&["q"]);

@@ -34,7 +34,7 @@ fn session(id: u64, client: &str) -> Value {
     })
 }
 
-fn press(view: &mut View, code: KeyCode) -> Option<Action> {
+pub(in crate::cli::top) fn press(view: &mut View, code: KeyCode) -> Option<Action> {
     view.press(KeyEvent::new(code, KeyModifiers::NONE))
 }
 

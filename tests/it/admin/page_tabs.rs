@@ -1,0 +1,43 @@
+//! Many tabs of one browser share one stream: a browser has six connections to a host.
+
+use super::api::{TOKEN, token};
+use super::page::enter;
+use crate::support::api::config;
+use crate::support::browser::Browser;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// More than a browser has connections.
+const TABS: usize = 8;
+
+#[test]
+fn more_tabs_than_connections_are_live_and_get_answers_where_reading_needs_the_token() {
+    let (_folder, line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
+    let proxy = Proxy::start(&config(&[&a, &b], &admin));
+    let port = proxy.admin().port();
+    // Locks exist on the first only.
+    for host in ["127.0.0.1", "lb.test"] {
+        let url = format!("http://{host}:{port}/");
+        let arguments = ["--host-resolver-rules=MAP lb.test 127.0.0.1".to_owned()];
+        let mut browser = Browser::open_with(&arguments, &url, 1280, 900);
+        let mut tabs = vec![browser.tab()];
+        while tabs.len() < TABS {
+            tabs.push(browser.open_tab(&url));
+        }
+        let badge = |word: &str| format!("document.getElementById('connection')?.textContent === {word:?}");
+        for tab in &tabs {
+            browser.show(tab);
+            browser.eventually(&badge("token needed"));
+            enter(&mut browser, TOKEN);
+        }
+        for tab in &tabs {
+            browser.show(tab);
+            browser.eventually(&badge("live"));
+            browser.eventually("document.querySelector('#tiles').innerText.includes('2 of 2')");
+            browser.evaluate("document.querySelector('#server-table button.plain').click()");
+            browser.eventually("document.getElementById('detail').open");
+        }
+    }
+}
