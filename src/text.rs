@@ -18,11 +18,12 @@ const ELLIPSIS: char = '…';
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// Whether this may be the name of a listener, pool, route or server: without white space, invisible characters and
-/// characters that need an escape, because names are used in log lines, labels and commands.
+/// characters that need an escape, because names are used in log lines, labels and commands; not `.` or `..`, which cannot be
+/// a part of the path of a URL (RFC 3986, section 5.2.4).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(is_invalid)
+    !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(is_invalid)
 }
 
 /// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line (U+2028,

@@ -166,8 +166,9 @@ export async function showServer(poolName, name) {
 const writeHint = () => byId("access").textContent;
 
 function weightForm(label, server, path) {
-  const input = element("input", { type: "number", min: 0, max: 256, value: server.weight, "aria-label": "Weight", disabled: !canWrite });
+  const input = element("input", { type: "number", min: 0, max: 256, required: true, value: server.weight, "aria-label": "Weight", disabled: !canWrite });
   const set = () => {
+    if (!input.reportValidity()) return;
     const weight = Number(input.value);
     ask("Set weight", `${label} gets weight ${weight} instead of ${server.weight}.`, () => send("POST", `servers/${path}`, { weight }));
   };

@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 import { known } from "./state.js";
-import { follow, get, hasToken, pause, resume, setToken } from "./source.js";
+import { ApiError, follow, get, hasToken, pause, resume, setToken } from "./source.js";
 import { reloadError, showOverview } from "./overview.js";
 import { showFlow } from "./flow.js";
 import { showCharts } from "./charts.js";
@@ -55,7 +55,7 @@ function watchSections() {
 async function pollSessions() {
   for (;;) {
     await pause(Math.max(SESSIONS_INTERVAL_MS, INTERVAL_PER_SESSION_MS * (known.state?.totals.sessions ?? 0)));
-    if (isSeen.get("sessions") && !document.hidden && !byId("sessions").contains(document.activeElement)) await readSessions();
+    if (isSeen.get("sessions") && !needsToken && !document.hidden && !byId("sessions").contains(document.activeElement)) await readSessions();
   }
 }
 
@@ -66,23 +66,35 @@ const WORDS = {
   token: ["token needed", "warn"],
 };
 
+/** Without the token nothing can be read. */
+let needsToken = false;
+
 function report(what, reason) {
   const [word, kind] = WORDS[what];
   const badge = byId("connection");
   if (badge.textContent !== word) badge.textContent = word;
   badge.className = `badge ${kind}`;
   badge.title = reason ?? "";
+  needsToken = what === "token";
   if (what === "token") byId("access").textContent = reason;
 }
+
+const refusalOf = (error) => (error instanceof ApiError && [401, 403].includes(error.status) ? error.message : null);
+
+/** Why the token that was entered last is none. */
+let refusal = null;
 
 /** Finds out whether this page may change anything. */
 async function showAccess() {
   const { writable } = await get("process");
+  // Reading over loopback does not tell whether the token is right. This does.
+  if (writable && hasToken()) refusal = await get("reload").then(() => null, refusalOf);
+  if (refusal) setToken("");
   setCanWrite(writable && hasToken());
   byId("reload").hidden = !(writable && hasToken());
   byId("token-form").hidden = !writable;
   byId("access").textContent = writable
-    ? (hasToken() ? "" : "Read-only until the token is entered: it is in the file that token_file of [admin] names.")
+    ? (hasToken() ? "" : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: it is in the file that token_file of [admin] names.`)
     : "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself.";
 }
 
@@ -98,6 +110,7 @@ async function readReloadError() {
 byId("token-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   setToken(byId("token").value.trim());
+  refusal = null;
   byId("token").value = "";
   resume();
   reloadError.at = null;
@@ -112,7 +125,13 @@ setUpEndings();
 setUpRoute();
 watchSections();
 showAccess().catch((error) => report("token", error.message));
+/** The configuration that the access was found out for: another may have a token, or none. */
+let inForceSince = null;
 follow(report, () => {
   draw();
+  if (inForceSince !== known.state?.in_force_since) {
+    inForceSince = known.state.in_force_since;
+    showAccess().catch(() => {}); // what cannot be read is told by `follow`
+  }
   readReloadError();
 });

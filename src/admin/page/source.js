@@ -7,7 +7,7 @@ import { apply, byEnding, known } from "./state.js";
 let token = "";
 
 export const setToken = (text) => {
-  token = text;
+  token = /^[\x20-\x7e]*$/.test(text) ? text : "?"; // no token has what a header cannot have
 };
 
 export const hasToken = () => token !== "";

@@ -159,8 +159,14 @@ impl<'a> Section<'a> {
 /// labels and commands.
 fn check_name(name: &str, position: &Position, problems: &mut Problems<'_>) {
     if !is_name(name) {
-        let hint =
-            format!("write 1 to {NAME_BYTES_MAX} bytes without spaces, `\"`, `\\`, control and invisible characters");
+        let hint = match name {
+            "." | ".." => "it cannot be a part of a URL, such as those of the API: write another".to_owned(),
+            _ => {
+                format!(
+                    "write 1 to {NAME_BYTES_MAX} bytes without spaces, `\"`, `\\`, control and invisible characters"
+                )
+            }
+        };
         problems.error(position, "invalid name", hint);
     }
 }

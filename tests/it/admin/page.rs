@@ -15,11 +15,15 @@ pub(super) fn open(proxy: &Proxy) -> Browser {
     browser
 }
 
-/// Enters a token.
-pub(super) fn enter(browser: &mut Browser, token: &str) {
+fn submit(browser: &mut Browser, token: &str) {
     browser.evaluate(&format!(
         "{{ document.getElementById('token').value = {token:?}; document.getElementById('token-form').requestSubmit(); }}"
     ));
+}
+
+/// Enters the right token.
+pub(super) fn enter(browser: &mut Browser, token: &str) {
+    submit(browser, token);
     browser.eventually("!document.getElementById('reload').hidden");
 }
 
@@ -164,11 +168,13 @@ fn with_the_token_the_page_asks_drains_and_shows_the_answer() {
         browser.evaluate("document.querySelector('#question button.danger').click()");
     };
     let usage = || tcp(&proxy, "GET", "/api/v1/servers/shop/big", &[], "").1;
-    enter(&mut browser, "wrong");
-    drain(&mut browser);
-    browser.eventually("document.querySelector('#question').innerText.includes('wrong token')");
-    assert!(usage().contains("\"use\":\"enabled\""));
-    browser.evaluate("document.getElementById('question').close()");
+    for wrong in ["wrong", "schlüssel☃"] {
+        submit(&mut browser, wrong);
+        browser.eventually("document.querySelector('#access').innerText.startsWith('Not accepted: wrong token')");
+        assert_eq!(browser.evaluate("document.getElementById('reload').hidden"), true);
+        submit(&mut browser, "");
+        browser.eventually("document.querySelector('#access').innerText.startsWith('Read-only until')");
+    }
     enter(&mut browser, TOKEN);
     drain(&mut browser);
     browser.eventually("document.querySelector('#question').innerText.includes('Done.')");

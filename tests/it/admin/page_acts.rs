@@ -73,6 +73,14 @@ fn every_act_asks_once_says_what_it_does_and_shows_the_answer() {
     }
     open_server(&mut browser, "shop/big");
     browser.eventually("document.querySelector('#detail[open] input[type=number]') !== null");
+    for wrong in ["", "257", "1.5"] {
+        browser.evaluate(&format!(
+            "document.querySelector('#detail[open] input[type=number]').value = {wrong:?}"
+        ));
+        browser.evaluate(&format!("{}.click()", button("Set weight")));
+        let asks = browser.evaluate("document.getElementById('question').open");
+        assert_eq!(asks, false, "{wrong:?} is no weight");
+    }
     browser.evaluate("document.querySelector('#detail[open] input[type=number]').value = 7");
     choose(&mut browser, "Set weight", "shop/big gets weight 7 instead of 1.");
     assert!(confirm(&mut browser).contains("\"weight\":7"));

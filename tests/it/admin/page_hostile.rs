@@ -81,8 +81,12 @@ fn the_page_polls_while_all_streams_are_taken_and_then_follows_one_again() {
     let mut browser = Browser::open(&format!("http://{}/", proxy.admin()), 1280, 900);
     browser.eventually("document.getElementById('connection')?.textContent === 'polling'");
     browser.eventually("document.querySelector('#tiles').innerText.includes('2 of 2')");
+    // A rate of before is not shown as that of now.
+    let has_no_rate = "document.querySelector('#tiles').innerText.includes('From clients\\n–')";
+    browser.eventually(has_no_rate);
     drop(streams);
     browser.eventually("document.getElementById('connection').textContent === 'live'");
+    browser.eventually(&format!("!{has_no_rate}"));
 }
 
 #[test]
