@@ -6,7 +6,7 @@ mod conversation;
 mod sentinel;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,12 +223,12 @@ fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
 }
 
 /// The server that a replica follows, in the reply to `ROLE`; `None`: it knows it by name, or is none.
-fn read_followed(reply: &RespValue) -> Option<SocketAddr> {
+fn read_followed(reply: &RespValue) -> Option<(IpAddr, u16)> {
     let mut words = reply.elements().iter().map(RespValue::text);
     let ("slave", host, port) = (words.next()??, words.next()??, words.next()??) else {
         return None;
     };
-    Some((host.parse::<IpAddr>().ok()?, port.parse().ok()?).into())
+    Some((host.parse().ok()?, port.parse().ok()?))
 }
 
 /// The server is not to be used, and is certainly no primary: another one may follow it.

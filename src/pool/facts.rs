@@ -2,7 +2,7 @@
 //! they mean for a pool is judged by that pool.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::health::CheckOutcome;
@@ -54,8 +54,8 @@ pub struct ServerFacts {
     pub numbering: Numbering,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
-    /// The server that a replica says it follows.
-    pub follows: Option<SocketAddr>,
+    /// The address and port of the server that a replica says it follows.
+    pub follows: Option<(IpAddr, u16)>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
 }

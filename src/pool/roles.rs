@@ -266,7 +266,7 @@ impl RolesState {
         let followed = facts.follows?;
         let is_followed = |member: &Member| {
             let address = member.spec().address;
-            (address.ip(), address.port()) == (Some(followed.ip()), Some(followed.port()))
+            address.ip().zip(address.port()) == Some(followed)
         };
         let mut rivals = self.primaries.rejected_claimants();
         rivals.find(|rival| {

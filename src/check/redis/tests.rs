@@ -28,7 +28,7 @@ async fn checked(answer: &str, sentinels: &[&str]) -> Result<CheckPass, CheckFai
     RedisProbe::new(Arc::new(check), target).learn_facts().await
 }
 
-async fn serve(answer: &str) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+async fn serve(answer: &str) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer = answer.to_owned();
@@ -71,7 +71,7 @@ async fn a_server_says_its_role_and_a_replica_its_lag() {
     let primary = checked(PRIMARY, &[]).await.unwrap().facts;
     assert_eq!((primary.role, primary.lag), (Some(Role::Primary), None));
     let follower = checked(&replica("connected"), &[]).await.unwrap().facts;
-    assert_eq!(follower.follows, Some(([10, 0, 0, 1], 6379).into()));
+    assert_eq!(follower.follows, Some(([10, 0, 0, 1].into(), 6379)));
     assert_eq!(
         (follower.role, follower.lag),
         (Some(Role::Replica), Some(Duration::from_secs(4)))

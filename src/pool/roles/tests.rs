@@ -59,7 +59,7 @@ fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
 /// Of a replica that says that it follows this server.
 fn follower(followed: usize) -> ServerFacts {
     ServerFacts {
-        follows: Some(address(followed)),
+        follows: Some((address(followed).ip(), address(followed).port())),
         ..facts(Role::Replica, None)
     }
 }
