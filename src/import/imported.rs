@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// A configuration before it is written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Imported {
     /// `[runtime]`
     pub(super) runtime: ImportedSection,
@@ -61,7 +61,7 @@ pub(super) struct ImportedRoute {
 }
 
 /// `[pools.NAME]`
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ImportedPool {
     pub(super) name: String,
     pub(super) section: ImportedSection,

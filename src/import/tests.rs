@@ -398,6 +398,89 @@ fn haproxy_kinds_of_checks() {
 }
 
 #[test]
+fn a_0_by_which_haproxy_means_its_default_sets_nothing() {
+    let text = "
+global
+    maxconn 0
+    nbthread 0
+listen a
+    mode tcp
+    maxconn 0
+    backlog 0
+    timeout connect 0
+    timeout queue 0
+    bind :443 ssl crt /etc/haproxy/certs/ maxconn 0 backlog 0
+    server s 10.0.0.1:1 maxconn 5
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(&lines, &["certificates = [{ directory = \"/etc/haproxy/certs\" }]"]);
+    let sets = |key: &str| lines.iter().any(|line| line.starts_with(key));
+    for key in [
+        "max_connections",
+        "workers",
+        "backlog",
+        "connect_timeout",
+        "queue = { timeout",
+    ] {
+        assert!(!sets(key), "{key} in {lines:#?}");
+    }
+    assert!(
+        lines.iter().any(|line| line.contains("0 means HAProxy's default")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn servers_of_nginx_that_connect_to_an_upstream_in_different_ways_have_a_pool_each() {
+    let text = "
+stream {
+    upstream a { server 10.0.0.1:1; }
+    server { listen 1; proxy_pass a; }
+    server { listen 2; proxy_pass a; proxy_protocol on; }
+    server { listen 3; proxy_pass a; proxy_ssl on; }
+    server { listen 4; proxy_pass a; proxy_protocol off; }
+    server { listen 5; proxy_pass a; proxy_protocol on; }
+}
+";
+    let lines = lines(Origin::Nginx, text);
+    let pools: Vec<_> = lines.iter().filter(|line| line.starts_with("pool = ")).collect();
+    assert_eq!(
+        pools,
+        [
+            "pool = \"a\"",
+            "pool = \"a-2\"",
+            "pool = \"a-3\"",
+            "pool = \"a\"",
+            "pool = \"a-2\""
+        ]
+    );
+    let count = |wanted: &str| lines.iter().filter(|line| line.trim() == wanted).count();
+    assert_eq!(count("\"10.0.0.1:1\","), 3, "{lines:#?}");
+    assert_eq!(count("proxy_protocol = \"v1\""), 1, "{lines:#?}");
+}
+
+#[test]
+fn nginx_that_tries_no_other_server_retries_nothing() {
+    for (settings, retries) in [
+        ("proxy_next_upstream off;", Some("retries = 0")),
+        (
+            "proxy_next_upstream_tries 5; proxy_next_upstream off;",
+            Some("retries = 0"),
+        ),
+        (
+            "proxy_next_upstream on; proxy_next_upstream_tries 5;",
+            Some("retries = 4"),
+        ),
+        ("proxy_next_upstream on;", None),
+    ] {
+        let text = format!("stream {{ server {{ listen 1; proxy_pass 10.0.0.1:1; {settings} }} }}");
+        let lines = lines(Origin::Nginx, &text);
+        let found = lines.iter().find(|line| line.starts_with("retries"));
+        assert_eq!(found.map(String::as_str), retries, "{settings}");
+    }
+}
+
+#[test]
 fn nginx_tls_sockets_and_sources() {
     let text = "
 stream {

@@ -74,7 +74,7 @@ impl Backend {
                 LineOutcome::LeftOut("`half_close_timeout` of the listener holds for both sides")
             }
             ("timeout", "queue") => {
-                self.queue_timeout = duration(word(2), 1);
+                self.queue_timeout = duration(word(2), 1).filter(|timeout| !timeout.is_zero());
                 LineOutcome::Carried
             }
             ("source", _) => {

@@ -79,12 +79,12 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
                 }
             }
             "backlog" => {
-                if let Some(backlog) = integer(&value(), 1, i32::MAX as u32) {
+                if let Some(backlog) = integer(&value(), 0, i32::MAX as u32).filter(|backlog| *backlog > 0) {
                     listener.section.set("backlog", backlog.to_string());
                 }
             }
             "maxconn" => {
-                if let Some(limit) = integer(&value(), 1, 1 << 30) {
+                if let Some(limit) = integer(&value(), 0, 1 << 30).filter(|limit| *limit > 0) {
                     listener.section.set("max_connections", limit.to_string());
                 }
             }
@@ -113,6 +113,10 @@ fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, list
 /// A file, or a directory if the name ends like one.
 fn certificate(path: &str) -> String {
     let key = if path.ends_with('/') { "directory" } else { "cert" };
+    let path = match path.trim_end_matches('/') {
+        "" => path,
+        name => name,
+    };
     format!("{{ {key} = {} }}", quoted(path))
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::str::Chars;
+use std::time::Duration;
 
 use super::super::imported::{ImportedSection, Remark};
 use super::super::number::{duration, duration_value, integer};
@@ -77,14 +78,20 @@ impl LineOutcome {
 
 /// Sets a key to the duration that a line has.
 pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, text: &str) -> LineOutcome {
-    let Some(time) = duration(text, 1) else {
-        return LineOutcome::LeftOut("not a duration");
-    };
-    section.set(key, duration_value(time));
-    LineOutcome::Carried
+    match duration(text, 1) {
+        None => LineOutcome::LeftOut("not a duration"),
+        Some(Duration::ZERO) => LineOutcome::Noted(ZERO.to_owned()),
+        Some(time) => {
+            section.set(key, duration_value(time));
+            LineOutcome::Carried
+        }
+    }
 }
 
-/// Sets a key to the number that a line has, limited to the bounds.
+/// The note for a 0 by which HAProxy means its own default, or no limit.
+pub(super) const ZERO: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
+
+/// Sets a key to the number that a line has, limited to the bounds. Where these begin above 0, a 0 sets nothing.
 pub(super) fn set_integer(
     section: &mut ImportedSection,
     key: &'static str,
@@ -94,8 +101,16 @@ pub(super) fn set_integer(
     let Some(number) = integer(text, *bounds.start(), *bounds.end()) else {
         return LineOutcome::LeftOut("not a number");
     };
+    if *bounds.start() > 0 && is_zero(text) {
+        return LineOutcome::Noted(ZERO.to_owned());
+    }
     section.set(key, number.to_string());
     LineOutcome::Carried
+}
+
+/// Whether this is the number 0.
+pub(super) fn is_zero(text: &str) -> bool {
+    integer(text, 0, 1) == Some(0)
 }
 
 const SECTIONS: [&str; 18] = [

@@ -20,7 +20,7 @@ use super::imported::{Imported, ImportedListener, Remark, quoted};
 use super::number::{duration, duration_value, integer};
 use backend::Backend;
 use frontend::Frontend;
-use line::{Line, LineOutcome, ProxySection, sections};
+use line::{Line, LineOutcome, ProxySection, ZERO, is_zero, sections};
 
 /// Converts the text of a file.
 pub(super) fn read(text: &str) -> Imported {
@@ -169,6 +169,9 @@ fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) 
     for line in &section.lines {
         let value = |most| line.words.get(1).and_then(|text| integer(text, 1, most));
         match (line.words[0].as_str(), value(1 << 30), value(1024)) {
+            ("maxconn" | "nbthread", ..) if line.words.get(1).is_some_and(|text| is_zero(text)) => {
+                imported.remarks.push(Remark::note(line.number, ZERO));
+            }
             ("maxconn", Some(limit), _) => imported.runtime.set("max_connections", limit.to_string()),
             ("nbthread", _, Some(threads)) => imported.runtime.set("workers", threads.to_string()),
             ("ssl-server-verify", ..) => *verifies = line.words.get(1).is_none_or(|word| word != "none"),

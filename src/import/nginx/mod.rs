@@ -42,26 +42,63 @@ pub(super) fn read(text: &str) -> Imported {
 struct Targets {
     maps: HashMap<String, NameMap>,
     pools: Vec<ImportedPool>,
+    /// The upstreams, and the addresses that servers name, as they are without the settings of a server.
+    upstreams: Vec<ImportedPool>,
+    /// How the server that is being read connects to others: the words of its `proxy_ssl`, `proxy_protocol` and `proxy_bind`.
+    connects_by: String,
+    /// By name of an upstream, and by how servers connect to it: the name of their pool.
+    pool_names: HashMap<(String, String), String>,
 }
 
 impl Targets {
-    /// The name of the pool that `proxy_pass` means: an upstream, or a pool of its own for an address.
+    fn add(&mut self, upstream: ImportedPool) {
+        self.pools.push(upstream.clone());
+        self.upstreams.push(upstream);
+    }
+
+    /// The name of the pool that `proxy_pass` means: an upstream, or a pool of its own for an address. Servers that connect
+    /// to the same upstream in different ways have a pool each.
     fn pool(&mut self, target: &str) -> Option<String> {
         let name = valid_name(target).replace([':', '.', '[', ']'], "-");
-        if let Some(pool) = self.pools.iter().find(|pool| pool.name == target || pool.name == name) {
-            return Some(pool.name.clone());
+        let is_meant = |upstream: &&ImportedPool| upstream.name == target || upstream.name == name;
+        let upstream = match self.upstreams.iter().find(is_meant) {
+            Some(upstream) => upstream.clone(),
+            None => {
+                let address = upstream::address(target)?;
+                let upstream = ImportedPool {
+                    name: name.trim_matches('-').to_owned(),
+                    servers: vec![ImportedServer {
+                        address,
+                        ..ImportedServer::default()
+                    }],
+                    ..ImportedPool::default()
+                };
+                self.add(upstream.clone());
+                upstream
+            }
+        };
+        let key = (upstream.name.clone(), self.connects_by.clone());
+        if let Some(name) = self.pool_names.get(&key) {
+            return Some(name.clone());
         }
-        let address = upstream::address(target)?;
-        let name = name.trim_matches('-').to_owned();
-        self.pools.push(ImportedPool {
-            name: name.clone(),
-            servers: vec![ImportedServer {
-                address,
-                ..ImportedServer::default()
-            }],
-            ..ImportedPool::default()
-        });
+        let is_first = !self.pool_names.keys().any(|(name, _)| *name == upstream.name);
+        let name = match is_first {
+            true => upstream.name,
+            false => self.add_copy(upstream),
+        };
+        self.pool_names.insert(key, name.clone());
         Some(name)
+    }
+
+    /// Adds a pool with the servers of this upstream, and returns its name.
+    fn add_copy(&mut self, mut upstream: ImportedPool) -> String {
+        let is_free = |name: &String| !self.pools.iter().any(|pool| pool.name == *name);
+        let name = (2u32..)
+            .map(|number| format!("{}-{number}", upstream.name))
+            .find(is_free);
+        upstream.name = name.expect("there are more numbers than pools");
+        self.pools.push(upstream.clone());
+        upstream.name
     }
 
     /// The pools of a listener.
@@ -79,7 +116,7 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
         match (directive.name(), &directive.block) {
             ("upstream", Some(block)) => {
                 let name = valid_name(directive.word(1).unwrap_or_default());
-                names.pools.push(upstream::read(name, block));
+                names.add(upstream::read(name, block));
             }
             ("map", Some(block)) => match NameMap::read(directive, block, &mut imported.remarks) {
                 Some((variable, map)) => drop(names.maps.insert(variable, map)),

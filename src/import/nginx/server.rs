@@ -66,6 +66,7 @@ pub(super) fn read(
     }
     let target = block.iter().find(|directive| directive.name() == "proxy_pass");
     let target = target.ok_or("it has no proxy_pass")?;
+    names.connects_by = connects_by(&all);
     pass(target, names, &mut listener)?;
     listener.name = name(&listener);
     let rules: Vec<&Directive> = all
@@ -79,6 +80,18 @@ pub(super) fn read(
     settings(&all, names, &mut listener);
     proxy_ssl::read(&all, names, &listener);
     Ok(listener)
+}
+
+/// How a server connects to others, in words that can be compared.
+fn connects_by(all: &[&Directive]) -> String {
+    let is_about = |name: &str| name.starts_with("proxy_ssl") || matches!(name, "proxy_protocol" | "proxy_bind");
+    let about = all.iter().filter(|directive| is_about(directive.name()));
+    let mut words: Vec<String> = about
+        .filter(|directive| directive.word(1) != Some("off"))
+        .map(|directive| directive.words.join(" "))
+        .collect();
+    words.sort_unstable();
+    words.join(";")
 }
 
 fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), &'static str> {
@@ -226,6 +239,7 @@ fn proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
 /// Timeouts, and what belongs to the pools of the server.
 fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
     let (mut silence, mut connect, mut header) = (SILENCE, CONNECT, false);
+    let (mut retries, mut tries_others) = (None, true);
     for directive in all {
         let time = directive.word(1).and_then(|text| duration(text, 1_000));
         match (directive.name(), time) {
@@ -238,20 +252,24 @@ fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedList
                 _,
             )
             | ("allow" | "deny" | "ssl_certificate" | "ssl_certificate_key" | "set_real_ip_from", _)
-            | ("access_log" | "error_log" | "proxy_next_upstream", _) => {}
+            | ("access_log" | "error_log", _) => {}
+            ("proxy_next_upstream", _) => tries_others = directive.word(1) != Some("off"),
             ("proxy_bind", _) => source(directive, names, listener),
             (name, _) if name.starts_with("proxy_ssl") && is_known(directive) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` limits both
             ("proxy_next_upstream_tries", _) => {
                 let tries = directive.word(1).and_then(|text| integer(text, 0, 101));
-                let retries = tries.and_then(|tries| tries.checked_sub(1));
-                set_in_pools(names, listener, "retries", &retries.unwrap_or(100).to_string());
+                // 0: as many as there are servers.
+                retries = Some(tries.and_then(|tries| tries.checked_sub(1)).unwrap_or(100));
             }
             _ => listener.section.remarks.push(directive.left_out("")),
         }
     }
     listener.section.set("idle_timeout", duration_value(silence));
     set_in_pools(names, listener, "connect_timeout", &duration_value(connect));
+    if let Some(retries) = if tries_others { retries } else { Some(0) } {
+        set_in_pools(names, listener, "retries", &retries.to_string());
+    }
     if header {
         set_in_pools(names, listener, "proxy_protocol", &quoted("v1"));
     }
