@@ -155,7 +155,10 @@ impl Heard {
             }
         }
         match &self.down {
-            Some(reason) => Err(CheckFailure::Down(reason.clone())),
+            Some(reason) => Err(CheckFailure::Down {
+                reason: reason.clone(),
+                agent: self.settings,
+            }),
             None => Ok(CheckPass {
                 agent: self.settings,
                 ..CheckPass::default()
@@ -188,7 +191,7 @@ mod tests {
         );
         assert_eq!(settings(said("50%\n")).unwrap(), set(AdminState::Draining, Some(50)));
         assert!(
-            matches!(settings(said("fail#disk")), Err(CheckFailure::Down(reason)) if reason == "the agent says: fail: disk")
+            matches!(settings(said("fail#disk")), Err(CheckFailure::Down { reason, agent }) if agent == set(AdminState::Draining, Some(50)) && reason == "the agent says: fail: disk")
         );
         assert!(settings(gone()).is_err(), "one missing reply changes nothing");
         assert_eq!(

@@ -25,6 +25,7 @@ use super::stream::CheckStream;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::error::{chain, with_context};
+use crate::pool::AgentSettings;
 pub use statuses::{StatusList, StatusListError};
 
 /// The kind.
@@ -232,7 +233,10 @@ impl HttpProbe {
         };
         match works {
             Ok(()) => CheckFailure::unfit(format!("the server has another role: it answers {answer}")),
-            Err(error) => CheckFailure::Down(format!("the server answers {answer}: {}", chain(&error))),
+            Err(error) => CheckFailure::Down {
+                reason: format!("the server answers {answer}: {}", chain(&error)),
+                agent: AgentSettings::default(),
+            },
         }
     }
 }

@@ -208,8 +208,13 @@ pub enum CheckFailure {
         /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
         accepts_sessions: bool,
     },
-    /// The server says that it does not work, and why.
-    Down(String),
+    /// The server, or its agent, says that it does not work.
+    Down {
+        /// Why.
+        reason: String,
+        /// What the agent of the server has set all the same.
+        agent: AgentSettings,
+    },
     /// The server works, but no pool is to use it.
     Unfit {
         /// Why.
@@ -232,7 +237,7 @@ impl CheckFailure {
     pub(crate) fn reason(&self) -> Cow<'_, str> {
         match self {
             Self::Io(error) | Self::Shortage(error) => chain(error).into(),
-            Self::Refused { reason, .. } | Self::Down(reason) | Self::Unfit { reason, .. } => reason.into(),
+            Self::Refused { reason, .. } | Self::Down { reason, .. } | Self::Unfit { reason, .. } => reason.into(),
         }
     }
 }

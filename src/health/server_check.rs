@@ -13,7 +13,7 @@ use crate::check::{CertificateTimes, CheckFailure, CheckPass};
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::HealthPlan;
-use crate::pool::{CheckOutcome, CheckState, FailedCheck, RefusedCheck, Server, ServerFacts};
+use crate::pool::{AgentSettings, CheckOutcome, CheckState, FailedCheck, RefusedCheck, Server, ServerFacts};
 use crate::sever::closes_over;
 use crate::text::Reason;
 use crate::units::format_duration;
@@ -116,7 +116,10 @@ impl ServerCheck {
                 reason,
                 accepts_sessions,
             }) => refused(reason, *accepts_sessions),
-            Err(CheckFailure::Down(reason)) => Err(CheckOutcome::Down(reason_given(reason)).into()),
+            Err(CheckFailure::Down { reason, agent }) => {
+                self.take_agent(pool, *agent);
+                Err(CheckOutcome::Down(reason_given(reason)).into())
+            }
             Err(CheckFailure::Unfit { reason, facts }) => Err(FailedCheck {
                 outcome: CheckOutcome::Unfit(reason_given(reason)),
                 facts: *facts,
@@ -129,11 +132,15 @@ impl ServerCheck {
 
     /// Applies what a check that passed has brought besides facts.
     fn take_settings(&self, pool: &LivePool, pass: &CheckPass) {
-        if self.server.set_agent(pass.agent) {
-            tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %pass.agent, "set by the server's agent");
-        }
+        self.take_agent(pool, pass.agent);
         if let Some(CertificateTimes { not_before, not_after }) = pass.certificate {
             self.series.publish_certificate(not_before, not_after);
+        }
+    }
+
+    fn take_agent(&self, pool: &LivePool, agent: AgentSettings) {
+        if self.server.set_agent(agent) {
+            tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %agent, "set by the server's agent");
         }
     }
 

@@ -4,7 +4,7 @@ use tokio::time::timeout;
 use super::server_check::ServerCheck;
 use super::*;
 use crate::check::{CheckFailure, CheckPass};
-use crate::pool::{CheckState, Member, MemberConfig, RefusedCheck, Role, Server, ServerFacts};
+use crate::pool::{AgentSettings, CheckState, Member, MemberConfig, RefusedCheck, Role, Server, ServerFacts};
 
 /// A plan with one pool that has these lines.
 fn plan(lines: &str) -> Plan {
@@ -160,7 +160,10 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
     let text = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
     for failure in [
         CheckFailure::Io(std::io::Error::other(text.clone())),
-        CheckFailure::Down(text.clone()),
+        CheckFailure::Down {
+            reason: text.clone(),
+            agent: AgentSettings::default(),
+        },
         CheckFailure::Unfit {
             reason: text,
             facts: ServerFacts::default(),

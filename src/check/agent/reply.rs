@@ -16,21 +16,22 @@ pub(super) struct AgentReply {
 
 impl AgentReply {
     /// Reads a line of words that are separated by spaces, tabs or commas. Letter case does not matter. Text after `#` is a
-    /// description. `maxconn:` is ignored: servers have no limit of their own. `None`: a word is unknown, or there is none.
+    /// description. Unknown words are skipped, as by HAProxy, and so is `maxconn:`. `None`: nothing was received.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
-        let line = std::str::from_utf8(line).ok()?;
-        let (words, description) = line.split_once('#').unwrap_or((line, ""));
-        let mut reply = Self::default();
-        let mut has_words = false;
-        for word in words.split([' ', '\t', ',']).filter(|word| !word.is_empty()) {
-            has_words = true;
-            reply.add(&word.to_ascii_lowercase(), description.trim())?;
+        if bytes.is_empty() {
+            return None;
         }
-        has_words.then_some(reply)
+        let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+        let line = String::from_utf8_lossy(line);
+        let (words, description) = line.split_once('#').unwrap_or((&line, ""));
+        let mut reply = Self::default();
+        for word in words.split([' ', '\t', ',']) {
+            reply.add(&word.to_ascii_lowercase(), description.trim());
+        }
+        Some(reply)
     }
 
-    fn add(&mut self, word: &str, description: &str) -> Option<()> {
+    fn add(&mut self, word: &str, description: &str) {
         match word {
             "ready" => self.admin_state = Some(AdminState::Enabled),
             "drain" => self.admin_state = Some(AdminState::Draining),
@@ -40,13 +41,15 @@ impl AgentReply {
                 let gap = if description.is_empty() { "" } else { ": " };
                 self.down = Some(Some(format!("the agent says: {word}{gap}{description}")));
             }
-            _ if word.starts_with("maxconn:") => {}
             _ => {
-                let percent = word.strip_suffix('%')?.parse().ok();
-                self.weight_percent = Some(percent.filter(|percent| *percent <= PERCENT_MAX)?);
+                let digits = word.strip_suffix('%').unwrap_or_default();
+                if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                    // More digits than fit are more than the largest weight.
+                    let percent = digits.parse().unwrap_or(PERCENT_MAX);
+                    self.weight_percent = Some(percent.min(PERCENT_MAX));
+                }
             }
         }
-        Some(())
     }
 
     /// Changes what the reply mentions.
@@ -74,20 +77,39 @@ mod tests {
         assert_eq!(reply, expected);
         let down = AgentReply::parse(b"stopped# for an upgrade\n").unwrap().down;
         assert_eq!(down, Some(Some("the agent says: stopped: for an upgrade".to_owned())));
+        assert_eq!(AgentReply::parse(b""), None, "no reply");
+    }
+
+    #[test]
+    fn unknown_words_change_nothing_and_the_others_hold() {
         for text in [
-            "",
             "\n",
             "#up",
             "hello",
             "75",
-            "257%",
+            "50.5%",
             "-1%",
-            "99999999%",
+            "+1%",
             "%",
             "up\u{e9}",
+            "maxconn:30",
         ] {
-            assert_eq!(AgentReply::parse(text.as_bytes()), None, "{text:?}");
+            assert_eq!(
+                AgentReply::parse(text.as_bytes()),
+                Some(AgentReply::default()),
+                "{text:?}"
+            );
         }
-        assert_eq!(AgentReply::parse(b"\xff up\n"), None);
+        let drain = AgentReply {
+            admin_state: Some(AdminState::Draining),
+            ..AgentReply::default()
+        };
+        for text in [&b"drain idle"[..], b"\xff drain\n", b"drain 50.5%"] {
+            assert_eq!(AgentReply::parse(text), Some(drain.clone()), "{text:?}");
+        }
+        for (text, percent) in [("0%", 0), ("256%", 256), ("300%", 256), ("99999999%", 256)] {
+            let reply = AgentReply::parse(text.as_bytes()).unwrap();
+            assert_eq!(reply.weight_percent, Some(percent), "{text}");
+        }
     }
 }

@@ -71,7 +71,7 @@ async fn run(check: HttpCheck, address: SocketAddr) -> Result<CheckPass, String>
         .expect("the server has answered");
     ran.map_err(|failure| match failure {
         CheckFailure::Io(error) | CheckFailure::Shortage(error) => chain(&error),
-        CheckFailure::Down(reason) => format!("down: {reason}"),
+        CheckFailure::Down { reason, .. } => format!("down: {reason}"),
         CheckFailure::Unfit { reason, .. } => format!("unfit: {reason}"),
         CheckFailure::Refused { reason, .. } => format!("refused: {reason}"),
     })
