@@ -202,7 +202,8 @@ async fn ready(State(admin): State<Arc<Admin>>, Query(query): Query<ReadyQuery>)
             return (StatusCode::NOT_FOUND, no_pool(name) + "\n");
         };
         let now = Instant::now();
-        if !in_force.pools[in_force.pools.serving(id, now)].serves(now) {
+        let serving = &in_force.pools[in_force.pools.serving(id, now)];
+        if !serving.is_usable(now) && !serving.is_asleep(now) {
             return unready(format!("pool {name} has no usable server\n"));
         }
     }

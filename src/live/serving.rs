@@ -9,7 +9,7 @@ impl LivePool {
     /// Whether new sessions get a server of it, or one is started for them. Its fallback does not count.
     #[must_use]
     pub fn serves(&self, now: Instant) -> bool {
-        self.is_usable(now) || self.is_asleep(now)
+        (self.is_usable(now) && !self.is_on_stand_in(now)) || self.is_asleep(now)
     }
 
     /// Whether it has no usable server only because no client has asked for one, or one that a client has asked for still

@@ -19,6 +19,10 @@ fn is_on_fallback(proxy: &Proxy) -> bool {
     proxy.metrics().sum("acequia_pool_fallback", &[("pool", "readers")]) == 1.0
 }
 
+fn usable(proxy: &Proxy) -> f64 {
+    proxy.metrics().sum("acequia_pool_usable", &[("pool", "readers")])
+}
+
 /// A session that stays open.
 fn session(proxy: &Proxy) -> Client {
     let mut client = Client::connect(proxy.at("read"));
@@ -36,6 +40,7 @@ fn readers_without_a_replica_use_the_primary_until_one_is_back() {
         proxy.server("readers", &replica.address().to_string())["health"] == "up"
     });
     assert!(role().contains("slave") && !is_on_fallback(&proxy));
+    assert_eq!(usable(&proxy), 1.0);
     assert_eq!(proxy.access_line().get("fallback_from"), None);
 
     replica.freeze();
@@ -57,6 +62,8 @@ fn readers_without_a_replica_use_the_primary_until_one_is_back() {
             &primary_name.as_str().into()
         )
     );
+    assert_eq!(pool["usable"], false, "the fallback does not count");
+    assert_eq!(usable(&proxy), 0.0);
     let shown = proxy.command(&["status"]).stdout;
     let note = format!("readers: no usable server, new sessions go to its primary {primary_name}");
     assert!(shown.contains(&note), "{shown}");
