@@ -99,7 +99,7 @@ impl InitAnswers {
                 .split(',')
                 .map(|server| server.trim().to_owned())
                 .collect(),
-            servers => servers.to_vec(),
+            servers => servers.iter().map(|server| server.trim().to_owned()).collect(),
         };
         let service = match args.service {
             Some(service) => service,
