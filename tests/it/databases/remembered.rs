@@ -95,7 +95,11 @@ fn a_primary_that_cannot_be_remembered_is_told_everywhere() {
     eventually("the primary is remembered", || file.exists());
     let unsaved = || proxy.metrics().sum("acequia_state_dir_unsaved", &[]);
     assert_eq!(unsaved(), 0.0);
-    fs::remove_dir_all(state.path()).unwrap();
+    // acequia may be writing another file there at that moment.
+    eventually("the folder is gone", || {
+        let _ = fs::remove_dir_all(state.path());
+        !state.path().exists()
+    });
     new.ask("REPLICAOF NO ONE");
     old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
     eventually("there is another primary", || has_state(&proxy, "primary", &new, "up"));
