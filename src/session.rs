@@ -5,7 +5,7 @@
 //!                              │                  │            terminate ◄┘ │
 //!                              └──────────────────┴──────── Refusal ────────┘
 //! ```
-//! `terminate` is the TLS handshake with a client whose TLS ends here. The server is connected to after it.
+//! `terminate` is the TLS handshake with a client whose TLS ends here. The connection to the server follows it.
 
 mod listener_state;
 mod refusal;
@@ -46,8 +46,8 @@ use steps::{Connected, Opened};
 
 /// Serves one client until its session is over and accounted for.
 ///
-/// No `async fn`: what is only needed before bytes are relayed lives in a box that is freed by then. So an idle session
-/// stays small, and it does not keep the listener's state: a session of three days does not hold a plan of three days ago.
+/// Not an `async fn`: what is only needed before bytes are relayed lives in a box, which is freed by then. So an idle session
+/// stays small and does not keep the listener's state: a session of three days does not hold a plan of three days ago.
 pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>) -> impl Future<Output = ()> + use<> {
     let Accepted {
         socket,
@@ -63,7 +63,7 @@ pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>
     }
 }
 
-/// Links the client to a server, or refuses it; then the session is over.
+/// Links the client to a server. `None`: the client was refused, and the session is over.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 fn link(
     mut client: TcpStream,
@@ -127,8 +127,8 @@ async fn connect(
     routed.connect().await
 }
 
-/// The same for a client of PostgreSQL, which may ask to cancel a query instead, up to the point where bytes are only
-/// relayed.
+/// As `connect`, for a client of PostgreSQL, up to the point where bytes are only relayed. Such a client may ask to
+/// cancel a query instead.
 async fn connect_postgres(
     client: &mut TcpStream,
     state: Arc<ListenerState>,

@@ -9,8 +9,8 @@ use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
 
 impl Opened<'_> {
-    /// Reads the PROXY header where the listener accepts one and trusts the peer. From then on the session's client is the
-    /// one that it names.
+    /// Reads the PROXY header where the listener accepts one and trusts the peer. From then on the session's client is
+    /// the one that the header names.
     pub(super) async fn read_proxy_header(self) -> Result<Self, Refusal> {
         let Some(accept) = &self.state.plan.accept_proxy else {
             return Ok(self);
@@ -37,7 +37,7 @@ impl Opened<'_> {
         Ok(self)
     }
 
-    /// Peers that may not connect are logged as seldom as refusals of guards are.
+    /// Refuses a peer that may not connect. Such refusals are logged as seldom as those of guards.
     fn refuse_untrusted(&self) -> Refusal {
         let line = self.state.untrusted_lines.line(Instant::now());
         let mut info = self.entry.info();
@@ -48,7 +48,7 @@ impl Opened<'_> {
     }
 }
 
-/// Keeps what was read with the entry: the sessions of other listeners stay small.
+/// Keeps what was read in the entry, so that the sessions of other listeners stay small.
 fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
     let session = info.guards.get_or_insert_default();

@@ -21,16 +21,16 @@ use crate::plan::{Protocol, UnplacedCancel};
 use crate::sniff::postgres::CancelKey;
 use crate::socket::local_address;
 
-/// How long one server may take, connecting included. It ends the connection once the query is cancelled, and so do we:
-/// libpq waits for that.
+/// How long one server may take, connecting included. A server ends the connection once the query is cancelled. We end
+/// the client's connection only then: libpq waits for that.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How long all servers together may take. Those that it has not come to then do not get the request. That the client leaves
-/// is no reason to stop: it need not wait for the end, and a server cancels all the same.
+/// How long all servers together may take. Servers whose turn has not come by then do not get the request. A client
+/// that leaves does not stop it: it need not wait for the end, and the servers cancel the query all the same.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Connections that one request has at once, if the descriptors for that last: all servers of a client get it without a
-/// wait. The first one has the descriptor that every session has for its server.
+/// Connections that one request has at once, if there are enough descriptors: all servers of a client get it without a
+/// wait. The first connection uses the descriptor that every session has for its server.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
 /// Servers that one request is sent to by `cancel_unplaced = "fanout"`.
@@ -47,7 +47,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     entry.info().has_no_relay = true;
     let (address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
-    // No tasks of their own: a session that is cut drops the connections before it returns its descriptors.
+    // Not spawned as tasks: a session that is cut drops the connections before it returns its descriptors.
     let mut sending = FuturesUnordered::new();
     loop {
         while sending.len() < AT_ONCE_MAX && targets.len() > 0 && Instant::now() < until {
@@ -102,7 +102,7 @@ fn place(key: &CancelKey, state: &ListenerState, entry: &Entry) -> (CancelPlacem
     }
 }
 
-/// The servers of the listener's pools, each once, and those that are up first: at most [`FANOUT_MAX`].
+/// The servers of the listener's pools, each once, those that are up first: at most [`FANOUT_MAX`].
 fn all_servers(state: &ListenerState) -> Vec<CancelTarget> {
     let mut targets = Vec::new();
     let mut known = HashSet::new();
@@ -139,7 +139,7 @@ struct SentCancel {
     failure: Option<ConnectFailure>,
 }
 
-/// Connects to a server, sends it these bytes, and waits until that ends the connection.
+/// Connects to a server, sends it these bytes, and waits until the server ends the connection.
 async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: Instant) -> SentCancel {
     let began = Instant::now();
     let until = until.min(began + SERVER_TIME_MAX);

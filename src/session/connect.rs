@@ -36,7 +36,7 @@ impl Routed<'_> {
             let protocol = state.plan.protocol;
             let has_hello = tls.is_some() || sniffed.as_ref().is_some_and(|sniffed| sniffed.hello().is_some());
             let address = entry.info().client();
-            // Clients of databases and of TLS say more, or are gone.
+            // A client of a database or of TLS that ends its stream so early has left.
             let dial_client = DialClient::new(client, address, protocol == Protocol::Tcp && !has_hello);
             let mut first = header_for(pool, &state.plan, client, entry, sniffed.as_ref(), tls.as_ref())?;
             let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
@@ -48,8 +48,8 @@ impl Routed<'_> {
                 header: &first,
             });
             let limits = &pool.plan().dial;
-            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
-            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
+            // In a box of its own: a client that is slow to send its ClientHello does not pay for it. Also, glibc
+            // reuses freed blocks of up to 1032 bytes as they are; larger ones would leave holes between the sessions.
             let dialled = Box::pin(dial(pool, limits, dial_tls.as_ref(), dial_client, on_progress)).await;
             let mut dialled = dialled.map_err(|reason| {
                 let reply = refused(Alert::InternalError, postgres_error(reason));
@@ -82,7 +82,7 @@ impl Routed<'_> {
     }
 }
 
-/// What a client of PostgreSQL is told when no server was connected to.
+/// The error for a client of PostgreSQL when no server was connected to.
 fn postgres_error(reason: DialError) -> PostgresError {
     match reason {
         DialError::ServersFull | DialError::QueueFull | DialError::QueueTimeout => PostgresError::Limited,
@@ -90,17 +90,17 @@ fn postgres_error(reason: DialError) -> PostgresError {
     }
 }
 
-/// The same reply to a client whose TLS may end here.
+/// The form of a reply for a client whose TLS may end here.
 fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Reply {
     match (reply, tls) {
-        // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
+        // Within TLS no alert fits, and a close would look like an empty answer.
         (Reply::Close, Some(_)) => Reply::Reset,
         (reply, Some((connection, _))) => within_tls(reply, connection),
         (reply, None) => reply,
     }
 }
 
-/// Accounts for the begin or the end of an attempt to connect.
+/// Records the progress of dialling: waits in the queue, and the begin and the end of each attempt.
 fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
     match progress {
         Progress::Queued { position, is_asleep } => entry.queue_joined(*position, *is_asleep),
@@ -120,7 +120,7 @@ fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
     }
 }
 
-/// What was read of the client and is for the server.
+/// The bytes that were read from the client and that the server is to get.
 fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
         let behind = take_first(entry).map(|behind| *behind)?;
@@ -156,7 +156,7 @@ fn header_for(
     proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 
-/// What a client whose TLS ends here has chosen.
+/// The name and the protocol that a client has chosen, if its TLS ends here.
 fn client_choice(tls: Option<&(Box<TlsConnection>, Hello)>) -> ClientChoice<'_> {
     tls.map_or_else(ClientChoice::default, |(connection, hello)| ClientChoice {
         name: hello.server_name(),

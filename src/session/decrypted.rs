@@ -1,5 +1,5 @@
-//! A PostgreSQL client whose TLS ends here. The ClientHello decides whether that is so; what comes within TLS decides where
-//! the client goes, as what comes in the clear does for other clients.
+//! A PostgreSQL client whose TLS ends here. The ClientHello decides whether TLS ends here. The packets within TLS
+//! decide where the client goes, as packets in the clear do for other clients.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -22,11 +22,11 @@ use crate::sniff::postgres::ALPN;
 use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
 use crate::tls::{HandshakeError, TlsConnection, error_word};
 
-/// What the handshake with a client is made with whose TLS ends here; `None`: it goes on as it is.
+/// The settings of the handshake with a client whose TLS ends here; `None`: the client goes on as it is.
 ///
 /// # Errors
-/// It begins with its ClientHello and does not offer the protocol of PostgreSQL, which the server would refuse, too: it may
-/// be a client of another protocol that was brought here.
+/// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
+/// another protocol that somebody has sent here; the server would refuse it, too.
 pub(super) fn find_termination<'a>(client: &Identified<'a>) -> Result<Option<Termination<'a>>, Refusal> {
     let Some(PostgresOpening::Tls(hello, start)) = client.sniffed.as_ref().and_then(Sniffed::postgres) else {
         return Ok(None);
@@ -78,7 +78,7 @@ pub(super) async fn connect_decrypted(
     }
 }
 
-/// Reads the first packet within TLS. TLS must not be asked for again there.
+/// Reads the first packet within TLS. Another request for TLS is an error there.
 async fn read_startup(
     client: &TcpStream,
     tls: Box<TlsConnection>,
@@ -97,7 +97,7 @@ async fn read_startup(
         entry.info().tls_mut().error = Some(error_word(&error));
     }
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry));
-    // TLS may have an answer to the client, as one to a request for new keys.
+    // TLS may have an answer to the client, for example to a request for new keys.
     let is_flushed = timeout_at(at + limits.hello_timeout, stream.flush()).await.is_ok();
     let sniffed = sniffed.and_then(|sniffed| {
         is_flushed

@@ -34,7 +34,7 @@ impl Routed<'_> {
             protocol: self.state.plan.protocol,
         };
         if self.termination.is_some() {
-            self.entry.info().tls_mut(); // for the log: its TLS is not passed on, also if it does not come to a handshake
+            self.entry.info().tls_mut(); // for the log: its TLS is not passed on, even if no handshake follows
         }
         ask(self.state, self.guards, self.entry, known)?;
         Ok(self)
@@ -49,7 +49,7 @@ struct KnownClient<'a> {
 }
 
 impl KnownClient<'_> {
-    /// The reply if it is refused for this reason.
+    /// The reply to the client if it is refused for this reason.
     fn reply(self, reason: GuardReason) -> Reply {
         let error = if reason.is_address() {
             PostgresError::Denied
@@ -59,15 +59,15 @@ impl KnownClient<'_> {
         reply(self.sniffed, self.protocol, |_| Alert::AccessDenied, error)
     }
 
-    /// Whether it has sent a whole ClientHello, or what a client of PostgreSQL begins with.
+    /// Whether it has sent a whole ClientHello, or a StartupMessage of PostgreSQL.
     fn has_spoken(self) -> bool {
         self.sniffed
             .is_some_and(|sniffed| sniffed.hello().is_some() || sniffed.startup().is_some())
     }
 }
 
-/// Asks guards in this order. The entry holds what they let pass until the session ends. A guard of both the listener and
-/// the route is asked once, so that it counts the session once.
+/// Asks these guards in this order. Their passes stay in the entry until the session ends. A guard that both the
+/// listener and the route name is asked once, so that it counts the session once.
 fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient<'_>) -> Result<(), Refusal> {
     if ids.is_empty() {
         return Ok(()); // most sessions
@@ -92,9 +92,9 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
     Ok(())
 }
 
-/// How a client is refused, and whether that is logged. Clients that have shown what they speak are no flood. Of a flood,
-/// those that are not logged are reset: any other reply holds the session, and its place in `max_connections`, until the
-/// client closes, too.
+/// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
+/// a flood. In a flood, a client whose refusal is not logged is reset: after any other reply, the session keeps its
+/// place in `max_connections` until the client closes, too.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, RefusalLine) {
     if known.has_spoken() {
         return (known.reply(reason), RefusalLine::Usual);

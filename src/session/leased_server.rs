@@ -1,4 +1,4 @@
-//! A session's lease of a server, and what the end of the session says of that server.
+//! A session's lease of a server, and what the end of the session shows about that server.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) struct LeasedServer {
 }
 
 impl LeasedServer {
-    /// A server of this pool, which was just connected to.
+    /// The server that was just connected to, which this pool has picked.
     pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,
@@ -54,14 +54,14 @@ impl LeasedServer {
         self.cancel = Some(Box::new(cancel));
     }
 
-    /// What the session says of the server.
+    /// What the session shows about the server.
     fn finished(&self, client: &TcpStream, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
         let server_sent = traffic.down.bytes() > 0;
         let server_ended = match closed {
             _ if server_sent => None, // it does not matter, and asking the client's socket costs a system call
             Closed::Finished(Side::Server) => Some(ServerEnd::Closed),
-            // A server may answer a client's end by a reset; then it was the client that ended first.
+            // A server may answer a client's end with a reset; then the client ended first.
             Closed::Broke(Side::Server, _) if !has_ended(client) => Some(ServerEnd::Aborted),
             _ => None,
         };
@@ -100,7 +100,7 @@ impl LeasedServer {
     }
 }
 
-/// Closes the sockets of a session that has ended so, and returns the lease when the server has ended it.
+/// Closes the sockets of a session that ended like this. The lease returns when the server has ended the session, too.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed) {
     if closed.is_abrupt() {
         ends.reset_when_closed();

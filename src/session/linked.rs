@@ -119,7 +119,7 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
 /// How long the peers of a session that ends at rest have to end it, too.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Ends both connections, resets what the peers have not ended in time, and closes the entry. A cut ends it at once.
+/// Ends both connections, resets those that the peers do not end in time, and closes the entry. A cut ends the wait.
 async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     ends.finish();
     let both = async {
@@ -144,7 +144,7 @@ async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     entry.close(ending);
 }
 
-/// What is relayed beyond the sockets: what is sent to the server first, and the TLS that ends or begins here.
+/// What a relay needs beside the sockets: the first bytes for the server, and the TLS that ends or begins here.
 enum ToRelay {
     Plain(Vec<u8>),
     Tls(Box<TlsToRelay>),
@@ -156,7 +156,7 @@ struct TlsToRelay {
     first: Vec<u8>,
 }
 
-/// Relays a session of which a side uses TLS that ends or begins here. What goes wrong with that is kept for the log.
+/// Relays a session with TLS that ends or begins here, on at least one side. An error of that TLS is kept for the log.
 async fn relay_over_tls(
     ends: &Endpoints,
     to_relay: Box<TlsToRelay>,

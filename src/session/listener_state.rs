@@ -14,8 +14,8 @@ use crate::redirect::Redirect;
 use crate::sniff::HelloMemory;
 use crate::tls::{ListenerTls, PoolTls};
 
-/// A listener in force: what the sessions that it accepts need of it. A reload replaces it as a whole; its limits and its
-/// series go on.
+/// A listener in force: everything that its sessions need of it. A reload replaces it as a whole; its limits and its
+/// series are kept.
 pub struct ListenerState {
     /// Its configuration.
     pub plan: Arc<ListenerPlan>,
@@ -37,7 +37,7 @@ pub struct ListenerState {
     route_counts: Arc<[Arc<RouteCount>]>,
     /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
-    /// Where a query of PostgreSQL is to be cancelled.
+    /// The PostgreSQL sessions whose queries may be cancelled.
     pub cancels: Arc<CancelTable>,
     /// The challenges of ACME that are pending.
     pub challenges: Arc<Challenges>,
@@ -80,7 +80,7 @@ impl ListenerState {
         SessionRoute::open(&self.route_counts[index])
     }
 
-    /// The TLS with the servers of this pool; `None`: they get what clients send.
+    /// The TLS with the servers of this pool; `None`: no TLS begins here.
     pub(super) fn tls_with(&self, pool: &LivePool) -> Option<&PoolTls> {
         pool.plan().tls.as_ref()?;
         self.pool_tls.get(pool.name()).map(|tls| &**tls)
@@ -100,7 +100,7 @@ impl ListenerState {
     }
 }
 
-/// The redirect with the port that its listener is bound to, if it has none of its own.
+/// The redirect; if it has no port, with the port that the listener it leads to is bound to.
 fn with_port(redirect: &Redirect, in_force: &InForce) -> Redirect {
     let bound = || {
         let (_, addresses) = in_force

@@ -1,4 +1,4 @@
-//! What is agreed with the two sides of a PostgreSQL session about TLS.
+//! Negotiates TLS with the client and the server of a PostgreSQL session.
 
 use std::io;
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
     matches!(listener.protocol, Protocol::Postgres { tls_required: true, .. })
 }
 
-/// How the clients of a listener are answered that ask for TLS.
+/// How a listener answers clients that ask for TLS.
 ///
-/// A route by name needs the ClientHello. A route by `database` or `user` needs a session in the clear: rather than going
-/// to another server in silence, a client that insists on TLS reports that it is not to be had. On other listeners the
-/// server knows.
+/// A route by name needs the ClientHello. A route by `database` or `user` needs a session in the clear: a client that
+/// insists on TLS then reports that there is none, instead of reaching another server in silence. On other listeners
+/// the server decides.
 pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     if listener.routes.needs_hello() {
         TlsAnswer::Yes
@@ -39,12 +39,12 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     }
 }
 
-/// Asks a server for TLS, because we have agreed to it in its stead: sends it `header` and an SSLRequest, and waits for its
-/// `S`, at most this long. Then it waits for the ClientHello. `told`: what the client gets with this alert.
+/// Asks a server for TLS, which we have agreed to in its stead: sends it `header` and an SSLRequest, and waits for its `S`,
+/// at most `within`. After that, the server waits for the ClientHello. `told`: the reply to the client, with this alert.
 ///
 /// # Errors
-/// The server answers anything else, also if something comes behind its `S` (CVE-2021-23222), or does not answer; or the
-/// client is gone.
+/// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
+/// gone.
 pub(super) async fn request_tls(
     socket: &mut TcpStream,
     header: &[u8],
@@ -80,8 +80,8 @@ pub(super) enum NoAnswer {
     Late,
 }
 
-/// Sends a server this request, which ends with an SSLRequest. Returns its answer and the number of bytes that have come: a
-/// second one must not. None: the end of the stream.
+/// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0
+/// at the end of the stream. A second byte is an error.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],
@@ -102,7 +102,7 @@ pub(super) async fn ask_for_tls(
     Ok((answer, bytes))
 }
 
-/// The end of a session whose server has not answered a request for TLS. Reports it to the pool of the server.
+/// The end of a session whose server has not answered a request for TLS, which the server's pool learns of.
 pub(super) fn unanswered(
     why: &NoAnswer,
     server: &LeasedServer,
@@ -121,7 +121,7 @@ pub(super) fn unanswered(
         None => (Closed::Finished(Side::Server), Ending::ServerClosed),
         Some(fault) => (Closed::Broke(Side::Server, fault), ending_of_fault(Side::Server, fault)),
     };
-    // One that hangs was connected to for long, which would count as a session that it served.
+    // A server that hangs is not reported: the connection lasted so long that it would count as a served session.
     if !matches!(why, NoAnswer::Late) {
         server.report(client, closed, entry);
     }

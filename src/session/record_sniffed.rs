@@ -1,4 +1,4 @@
-//! Records for the log what the first bytes of a client tell.
+//! Records for the log what the first bytes of a client say.
 
 use std::sync::Arc;
 

@@ -38,7 +38,7 @@ impl Opened<'_> {
     }
 }
 
-/// A client that has sent nothing in time is closed without a response: it may be a browser that connects in advance.
+/// A client that has sent nothing in time gets no response: it may be a browser that connects in advance.
 fn refusal(error: SniffError) -> Refusal {
     let (ending, response) = match error.reason {
         SniffFailure::TooSlow if error.bytes_read > 0 => (Ending::HelloTimeout, REQUEST_TIMEOUT),

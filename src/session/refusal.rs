@@ -17,27 +17,27 @@ use crate::tls::{HandshakeError, TlsConnection, is_about_client_certificate};
 /// Why a step of a session failed, and the reply to the client.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// A guard refuses the client, in this way.
+    /// A guard refuses the client for this reason, with this reply.
     Guard(GuardReason, Reply),
     /// There is no valid PROXY header where one is expected.
     ProxyHeader(SniffFailure),
-    /// The listener accepts only connections of the peers in front, and this is none of them.
+    /// The listener accepts connections only from the peers in front, and this peer is none of them.
     UntrustedPeer,
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
     NoRoute(Reply),
-    /// A route or a rule of the listener or the pool refuses the client.
+    /// A route refuses the client, or a rule of the listener or of the pool does.
     Refused(Reply),
     /// The servers of the pool expect a PROXY header, and the client's socket has no local address for it.
     NoLocalAddress(Fault),
-    /// What the client sends is not TLS, and its TLS is to end here.
+    /// The client does not send TLS, although TLS is to end here.
     NotTls,
     /// The TLS handshake failed. If there is an alert for that, it was sent.
     Handshake(HandshakeError),
-    /// No server was connected to.
+    /// No connection to a server was made.
     DialError(DialError, Reply),
-    /// The client gets a response of ours instead of a server: to its HTTP request, or within its TLS, which ends here.
+    /// The client gets a response of ours instead of a server, for example to an HTTP request or within TLS that ends here.
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
@@ -52,7 +52,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// How the session is accounted for.
+    /// The ending that the session's record gets.
     pub(super) fn ending(&self) -> Ending {
         match self {
             Self::ProxyHeader(SniffFailure::ProxyHeader(_) | SniffFailure::TooLong) => Ending::ProxyInvalid,
@@ -87,7 +87,7 @@ impl Refusal {
         }
     }
 
-    /// What the client gets last.
+    /// The reply that the client gets.
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Sniff(error) => reply_to_sniffed(&error),
@@ -107,13 +107,13 @@ impl Refusal {
         }
     }
 
-    /// The same, told within the client's TLS, which ends here.
+    /// This refusal, with its reply encrypted within the client's TLS, which ends here.
     pub(super) fn within_tls(self, tls: &mut TlsConnection) -> Self {
         Self::Responded(self.ending(), within_tls(self.reply(), tls))
     }
 }
 
-/// The same reply within TLS that ends here. A stream that ends there ends by a close_notify alert.
+/// Encrypts a reply within TLS that ends here. Where the reply ends the stream, a close_notify alert does so.
 pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,
@@ -126,7 +126,7 @@ pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
         message => tls.encrypt(message, message.len(), &mut records),
     };
     if encrypted.is_err() {
-        return Reply::Close; // the peer sent an alert, or what is no TLS
+        return Reply::Close; // the peer sent an alert, or something that is not TLS
     }
     tls.close(&mut records);
     Reply::Message(records)
@@ -147,7 +147,7 @@ fn ending_of_sniff(failure: &SniffFailure) -> Ending {
 fn reply_to_sniffed(error: &SniffError) -> Reply {
     match (&error.reason, error.alert()) {
         (SniffFailure::Request(_), _) => Reply::Message(BAD_REQUEST.into()),
-        // With another length it may be no client of PostgreSQL at all.
+        // With an invalid length, it may be no client of PostgreSQL at all.
         (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
             Reply::Message(PostgresError::Packet(*invalid).response(None))
         }
@@ -156,8 +156,8 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
     }
 }
 
-/// The reply to a client in the protocol that its first bytes show, or else in that of the listener. `alert`: for its
-/// ClientHello.
+/// The reply to a client, in the protocol that its first bytes show, otherwise in that of the listener. `alert`: the
+/// alert for a client with this ClientHello.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,
@@ -186,7 +186,7 @@ pub(super) fn reply(
     }
 }
 
-/// The ending of a session of which one side's socket failed.
+/// The ending of a session in which the socket of this side failed.
 pub(super) fn ending_of_fault(side: Side, fault: Fault) -> Ending {
     match (side, fault) {
         (Side::Client, Fault::Reset) => Ending::ClientReset,

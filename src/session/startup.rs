@@ -1,5 +1,5 @@
-//! What passes between a PostgreSQL client and its server before bytes are relayed: the server's answer to an SSLRequest,
-//! and, in the clear, everything up to the key by which the session's queries are cancelled.
+//! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, in the
+//! clear, everything up to the key that cancels the session's queries.
 
 use std::time::Duration;
 
@@ -24,23 +24,23 @@ use crate::sniff::{PostgresOpening, SniffError, SniffFailure, TlsAnswer, sniff_p
 use crate::socket::{Fault, close_cleanly_again, has_unread, reset_when_closed};
 use crate::tls::error_word;
 
-/// How long the server's messages are read for the key; the session goes on without it. `authentication_timeout` of
-/// PostgreSQL is 1 min.
+/// How long the server's messages are read to find the key; after that, the session goes on without a key.
+/// `authentication_timeout` of PostgreSQL is 1 min.
 const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long one side may take to read what the other one sent during the login.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Bytes of the client that are relayed before its login counts as over: more than the longest answer to a request for
-/// authentication (`PG_MAX_AUTH_TOKEN_LENGTH` of PostgreSQL, 64 KiB) and what is about it. As
-/// [`BACKEND_BYTES_MAX`](crate::cancel::BACKEND_BYTES_MAX) it bounds what escapes the `bandwidth` of a guard.
+/// Bytes of the client that are relayed before its login counts as over. This is more than the longest answer to a
+/// request for authentication (`PG_MAX_AUTH_TOKEN_LENGTH` of PostgreSQL, 64 KiB) with its framing. Like
+/// [`BACKEND_BYTES_MAX`](crate::cancel::BACKEND_BYTES_MAX), it bounds the bytes that escape the `bandwidth` of a guard.
 const CLIENT_BYTES_MAX: usize = 80 << 10;
 
 /// The size of one read.
 const READ_BYTES_MAX: usize = 4096;
 
-/// Begins a session with a server that it is connected to, up to the point where bytes are only relayed, and enters it
-/// where cancel requests look for it.
+/// Begins a session with the server that it is connected to, up to the point where bytes are only relayed, and enters
+/// it in the table for cancel requests.
 ///
 /// # Errors
 /// The session ends before that.
@@ -83,8 +83,8 @@ fn smuggled() -> Refusal {
     })
 }
 
-/// What a client gets whose server is down before it has answered the login: an error where that can be read, so that the
-/// client may try again.
+/// The reply to a client whose server goes down before it has answered the login: an error, if the client can read one,
+/// so that it may try again.
 pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     let info = entry.info();
     let startup = info.startup().filter(|_| info.client_tls().is_none());
@@ -96,13 +96,13 @@ pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     }
 }
 
-/// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the clear:
-/// reads its StartupMessage, which is to be sent first then. Server and client have `hello_timeout` each, whenever the client
-/// was accepted: it may have waited in a queue.
+/// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the
+/// clear: its StartupMessage is read, and becomes the first bytes for the server. Server and client have
+/// `hello_timeout` each, counted from now: since accept, the client may have waited in a queue.
 ///
 /// # Errors
-/// The server does not answer in time, or something comes behind its answer (CVE-2021-23222); or the client has sent
-/// something before it (CVE-2021-23214), what it sends then is not valid, or TLS is required.
+/// The server does not answer in time, or bytes follow its answer (CVE-2021-23222). Or the client sent bytes before the
+/// answer (CVE-2021-23214), its next packet is not valid, or TLS is required.
 async fn relay_tls_answer(
     client: &mut TcpStream,
     connected: &mut Connected,
@@ -157,12 +157,12 @@ async fn relay_tls_answer(
     Ok(())
 }
 
-/// Relays the login of a session in the clear, or of one whose TLS ends here, until the server is ready for its first query,
-/// and returns the key that it sends before. Where that takes too long or too many bytes, or a side ends, the relay goes on
-/// from there.
+/// Relays the login of a session in the clear, or of one whose TLS ends here, until the server is ready for its first
+/// query. Returns the key that the server has sent by then. If that takes too long or too many bytes, or a side ends,
+/// the relay goes on from there.
 ///
 /// # Errors
-/// A connection broke. While this runs, the end of the session resets the server's connection.
+/// A connection broke. If the session ends while this runs, the server's connection is reset.
 async fn relay_login(
     client: &TcpStream,
     connected: &mut Connected,
@@ -208,7 +208,7 @@ async fn relay_until_ready(
         };
         let count = read.map_err(|error| Refusal::Broke(side, Fault::of(&error)))?;
         match side {
-            _ if count == 0 => break, // the relay reads it again
+            _ if count == 0 => break, // the relay reads the end again
             Side::Server => {
                 entry.traffic().down.add(count);
                 is_done = reader.advance(&of_server[..count]);

@@ -1,7 +1,7 @@
 //! The steps of a session from accept to a connection to its server. Each consumes the one before.
 //!
-//! Those that wait are no `async fn`s: these would keep `self` beside its parts, and a client that is slow to send its
-//! ClientHello must stay cheap.
+//! The steps that wait are no `async fn`s: their futures would hold `self` beside its parts, and a client that is slow
+//! to send its ClientHello must stay cheap.
 
 use std::io;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ pub(super) struct Opened<'a> {
     pub(super) entry: &'a mut Entry,
 }
 
-/// A client of which all is known that its listener's routes depend on.
+/// A client with everything that its listener's routes need to know of it.
 pub(super) struct Identified<'a> {
     pub(super) client: &'a TcpStream,
     pub(super) state: &'a ListenerState,
     pub(super) at: Instant,
     pub(super) entry: &'a mut Entry,
-    /// `None`: the routes do not depend on the first bytes, and none were read but a PROXY header and what came with it.
+    /// `None`: the routes do not depend on the first bytes. Only a PROXY header, and what came with it, may have been read.
     pub(super) sniffed: Option<Sniffed>,
 }
 
@@ -59,9 +59,9 @@ pub(super) struct Routed<'a> {
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
-    /// What its TLS handshake is made with; `None`: its TLS is passed on, or the handshake is complete.
+    /// The settings of its TLS handshake; `None`: its TLS is passed on, or the handshake is complete.
     pub(super) termination: Option<Termination<'a>>,
-    /// The TLS that ends here, its handshake complete; with the ClientHello.
+    /// The client's TLS and its ClientHello, if its TLS ends here and the handshake is complete.
     pub(super) tls: Option<(Box<TlsConnection>, Hello)>,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Routed<'a> {
 pub(super) struct Connected {
     pub(super) socket: TcpStream,
     pub(super) server: LeasedServer,
-    /// What the server gets before anything else: the PROXY header, and what was read of the client.
+    /// The first bytes for the server: the PROXY header, then the bytes that were read from the client.
     pub(super) first: Vec<u8>,
     /// The TLS of the client, if it ends here.
     pub(super) client_tls: Option<Box<TlsConnection>>,
@@ -81,8 +81,8 @@ pub(super) struct Connected {
 }
 
 impl<'a> Opened<'a> {
-    /// Reads the ClientHello where a route depends on it, or what a client of PostgreSQL begins with. On other listeners
-    /// nothing is read: a server may be the one to speak first, and its client then sends nothing before.
+    /// Reads the ClientHello if a route depends on it, or the first packets of a PostgreSQL client. On other listeners
+    /// nothing is read: if the server speaks first, the client sends nothing before that.
     pub(super) fn sniff(self) -> impl Future<Output = Result<Identified<'a>, Refusal>> {
         let Self {
             client,
@@ -142,7 +142,7 @@ impl<'a> Identified<'a> {
         self.route_within(None)
     }
 
-    /// The same for a client whose TLS has ended here, with this ClientHello.
+    /// As [`Self::route`]. `tls`: the ClientHello of a client whose TLS ends here.
     pub(super) fn route_within(self, tls: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
         let Self {
             client,
@@ -202,7 +202,7 @@ impl<'a> Identified<'a> {
     }
 }
 
-/// What was read behind a PROXY header.
+/// Takes the bytes that were read behind a PROXY header.
 pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
     entry.info().guards.as_mut()?.first.take()
 }

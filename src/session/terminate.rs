@@ -20,7 +20,7 @@ use crate::tls::{
     shake_hands_with_client, version_word,
 };
 
-/// As on the wire.
+/// The number of TLS 1.2 on the wire.
 const TLS_1_2: u16 = 0x0303;
 
 impl Routed<'_> {
@@ -30,7 +30,7 @@ impl Routed<'_> {
             return Ok(self);
         };
         let sniffed = self.sniffed.take();
-        // Boxed: few of the clients that are waited for are in this step.
+        // Boxed: of the clients that we wait for, few are in this step.
         match Box::pin(terminate(self.client, self.entry, termination, sniffed)).await {
             Ok(tls) => self.tls = Some(tls),
             Err(Refusal::NotTls) if self.state.plan.protocol == Protocol::Redis => {
@@ -71,7 +71,7 @@ pub(super) async fn terminate(
         return Err(Refusal::NotTls);
     };
     if hello.newest_version < TLS_1_2 {
-        // rustls would miss the algorithms for signatures first, which older clients do not send.
+        // rustls would first complain about missing signature algorithms, which older clients do not send.
         entry.info().tls_mut().error = Some("protocol_version".into());
         entry.handshake_finished("", HandshakeResult::Failed, Duration::ZERO);
         let alert = Alert::ProtocolVersion.record(Some(hello.newest_version));

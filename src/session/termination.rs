@@ -1,4 +1,4 @@
-//! Whether the TLS of a client ends here, and what its handshake is made with.
+//! Whether the TLS of a client ends here, and the settings of its handshake.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::route::TlsMode;
 use crate::sniff::HelloMemory;
 use crate::tls::ListenerTls;
 
-/// What a client's handshake is made with.
+/// The settings of a client's TLS handshake.
 pub(super) struct Termination<'a> {
     pub(super) tls: &'a ListenerTls,
     /// The protocols that may be agreed.
     pub(super) alpn: &'a [Box<[u8]>],
-    /// Until when it must be complete.
+    /// When the handshake must be complete.
     pub(super) deadline: Instant,
-    /// The budget for what it sends meanwhile.
+    /// The budget for the bytes that the client sends meanwhile.
     pub(super) memory: &'a Arc<HelloMemory>,
 }
 

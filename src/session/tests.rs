@@ -90,7 +90,7 @@ async fn a_session_that_panics_returns_its_permits_is_accounted_for_and_disturbs
     let (mut others_server, _) = setup.server.accept().await.unwrap();
     let (mut client, session) = setup.session().await;
     let (trigger, triggered) = tokio::sync::oneshot::channel::<()>();
-    // The panic is beside the stages of the session; the same values are dropped.
+    // The panic is not in a stage of the session, but it drops the same values.
     let panics = tokio::spawn(async move {
         let (mut session, mut triggered) = (pin!(session), pin!(triggered));
         poll_fn(|cx| {
@@ -135,8 +135,8 @@ async fn a_session_that_panics_returns_its_permits_is_accounted_for_and_disturbs
     );
 }
 
-/// The block that tokio allocates for the task has 112 bytes more, and its size is a multiple of 128. With this it is 512,
-/// which is what every idle session costs.
+/// The block that tokio allocates for the task is 112 bytes larger, and its size is a multiple of 128. With this
+/// maximum it is 512 bytes, which every idle session costs.
 const SESSION_BYTES_MAX: usize = 400;
 
 #[tokio::test]
