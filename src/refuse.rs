@@ -39,8 +39,9 @@ pub enum Reply {
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
-    /// The same for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S` first, and the record when
-    /// it has begun its ClientHello. It then prints the alert or, if it does without TLS, comes again and prints the message.
+    /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S` first, and the
+    /// record after it has begun its ClientHello. It prints the alert or, if it does without TLS, comes again and prints the
+    /// message.
     AlertAfterHello(AlertRecord),
     /// These bytes in the protocol that it speaks, then the end of the stream.
     Message(Vec<u8>),
@@ -48,7 +49,7 @@ pub enum Reply {
     Reset,
 }
 
-/// Refuses a client, which takes [`REFUSAL_TIME_MAX`] at most, or twice that if it has to be answered first.
+/// Refuses a client. This takes [`REFUSAL_TIME_MAX`] at most, or twice that if the client has to be answered first.
 pub async fn refuse(mut client: TcpStream, reply: Reply) {
     match reply {
         Reply::Close => drop(client),
@@ -88,8 +89,8 @@ pub fn alert_without_route(hello: &Hello) -> Alert {
     }
 }
 
-/// Sends the message, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
-/// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the message.
+/// Sends the message, shuts down our side, and reads and drops what still comes, all within [`REFUSAL_TIME_MAX`] and up
+/// to [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the message.
 async fn send_last<S>(mut socket: S, message: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,

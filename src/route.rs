@@ -74,7 +74,7 @@ pub struct RouteInput<'a> {
     pub client: Option<ClientAddr>,
     /// The database in a StartupMessage of PostgreSQL that came in the clear, or within TLS that ends here.
     pub database: Option<&'a [u8]>,
-    /// The user in it.
+    /// The user in that StartupMessage.
     pub user: Option<&'a [u8]>,
 }
 
@@ -147,7 +147,7 @@ impl<T> RouteTable<T> {
         table
     }
 
-    /// The same, where TLS ends here for clients that no route takes. The ClientHello is always needed then.
+    /// This table, but with TLS that ends here for clients that no route takes. It then always needs the ClientHello.
     #[must_use]
     pub fn terminating_by_default(self) -> Self {
         Self {
@@ -157,7 +157,7 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// The same, where the ClientHello is needed, also if no route needs it.
+    /// This table, but it needs the ClientHello even if no route does.
     #[must_use]
     pub fn reading_hello(self) -> Self {
         Self {
@@ -203,8 +203,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether a condition needs the ClientHello, or the TLS that ends here: a listener of such routes sniffs, others never
-    /// wait for the client.
+    /// Whether a condition, or TLS that ends here, needs the ClientHello. A listener with such routes sniffs; others
+    /// never wait for the client.
     #[must_use]
     pub fn needs_hello(&self) -> bool {
         self.needs_hello
@@ -346,7 +346,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Adds a route that fits no better than those which are in it.
+    /// Adds a route that fits no better than those in the bucket.
     fn add<T>(&mut self, index: usize, route: &Route<T>) {
         if route.kinds() > 0 {
             self.guarded.push(index);
@@ -356,7 +356,7 @@ impl Bucket {
     }
 }
 
-/// By the name of the pattern, folded as clients' names are.
+/// Buckets by the name of the pattern, folded as clients' names are.
 type ByName = HashMap<Arc<[u8]>, Bucket, BuildHasherDefault<NameHasher>>;
 
 /// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions in a

@@ -24,19 +24,18 @@ use crate::session::{ListenerState, serve};
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must end one session and not the process, so it has to unwind");
 
-/// How often a worker adds the bytes that its open sessions have moved, and the time for which it was busy, to the metrics,
-/// and beats.
+/// How often a worker adds its busy time, and the bytes that its open sessions have moved, to the metrics, and beats.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
 pub struct ListenSocket {
     /// The socket, which listens already.
     pub socket: OwnedFd,
-    /// Whose the queue of its clients is.
+    /// Who owns the queue of its clients.
     pub queue: QueueOwner,
     /// The listener that the address belongs to, and each later one that a reload puts in its place.
     pub state: watch::Receiver<Arc<ListenerState>>,
-    /// Cancelled to close the socket. Clients that wait in a queue of this process then are still accepted.
+    /// Cancelled to close the socket. Clients that then wait in a queue of this process are still accepted.
     pub stop: CancellationToken,
     /// Dropped when the socket is closed.
     pub open: Arc<()>,
@@ -75,8 +74,8 @@ pub struct WorkerSetup {
     pub handle: WorkerHandle,
 }
 
-/// Starts a worker's thread. It ends, and drops its handle, when it was stopped and its last session is over. Not to be
-/// called within a runtime: a runtime that is dropped because of an error here must not be dropped inside another.
+/// Starts a worker's thread. It ends, and drops its handle, once it was stopped and its last session is over. Not to be
+/// called within a runtime: an error here drops the worker's runtime, which must not happen inside another one.
 ///
 /// # Errors
 /// The system has no thread left, or the runtime cannot watch a socket.
@@ -147,7 +146,7 @@ async fn run_sockets(
     }
 }
 
-/// Accepts clients at one socket until it is stopped, and then those that wait in its queue already.
+/// Accepts clients at one socket until it is stopped, and then those that already wait in its queue.
 ///
 /// # Errors
 /// The runtime cannot watch the socket.

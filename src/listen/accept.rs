@@ -23,7 +23,7 @@ use crate::unix_socket::peer_of;
 /// The pause after an accept that failed for want of a descriptor or of memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause after an accept that failed for one client. Should the error not be the client's, and persist (a security
+/// The pause after an accept that failed for one client. If the error is not the client's and persists (a security
 /// policy that forbids accept), retrying costs next to nothing.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -34,7 +34,7 @@ const ACCEPT_BATCH: u32 = 16;
 /// join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
-/// How many clients of a closed queue are accepted where the system does not tell its length: the default of
+/// How many clients of a closed queue are accepted where the system does not report its length: the default of
 /// `net.core.somaxconn`.
 const UNKNOWN_QUEUE_MAX: u32 = 4096;
 
@@ -87,7 +87,7 @@ pub struct Listener {
     left: u32,
 }
 
-/// What one call of accept gave.
+/// The result of one call of accept.
 pub(super) enum AcceptOutcome {
     Client(TcpStream, PeerAddr),
     NoClient,
@@ -127,8 +127,8 @@ impl Listener {
         }
     }
 
-    /// Changes the socket's options, and the length of its queue if that is of this process. Clients accepted from now on
-    /// inherit the options.
+    /// Changes the socket's options, and the length of its queue if this process owns the queue. Clients accepted from
+    /// now on inherit the options.
     pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
         let socket = SockRef::from(self.socket.get_ref());
         if socket.local_addr().is_ok_and(|address| !address.is_unix()) {
@@ -139,13 +139,13 @@ impl Listener {
         }
     }
 
-    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client joins it only while it is empty. That of the
-    /// service manager stays open: whoever is in it waits for the next process.
+    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client joins it only while it is empty. A
+    /// queue of the service manager stays open: its clients wait for the next process.
     pub fn close_queue(&mut self) {
         if self.queue == QueueOwner::ServiceManager {
             return; // `left` is 0
         }
-        // Where it fails, those who join later are reset with the socket, like all that come too late.
+        // If this fails, clients that join later are reset with the socket, like all that come too late.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);
         self.left = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
     }
@@ -186,7 +186,7 @@ impl Listener {
         }
     }
 
-    /// The length of the queue; `None` where the system does not tell.
+    /// The length of the queue; `None` where the system does not report it.
     fn queue_length(&self) -> Option<u32> {
         // For a listening socket this field is the length of its queue.
         TcpInfo::of(self.socket.get_ref().as_fd()).map(|info| info.unacknowledged)

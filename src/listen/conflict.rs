@@ -29,7 +29,7 @@ pub struct BindCause {
     holder: Option<Holder>,
 }
 
-/// What decides about the remedies.
+/// The kind of address, which decides the remedies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressFamily {
     Ipv4,

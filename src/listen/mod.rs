@@ -1,7 +1,7 @@
 //! Listening sockets, and an accept that cannot fail.
 //!
-//! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients. A socket that the
-//! service manager has passed is shared by all workers: in one of their own, clients would be lost at a restart.
+//! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients. A socket that
+//! the service manager has passed is shared by all workers: a restart would lose the clients in a worker's own socket.
 
 mod conflict;
 mod passed;
@@ -54,11 +54,11 @@ pub struct Listening {
     pub sockets: Vec<OwnedFd>,
     /// The file of a Unix socket, to be dropped when nobody is to connect any more.
     pub file: Option<SocketFile>,
-    /// Whose the queue of clients is.
+    /// Who owns the queue of clients.
     pub queue: QueueOwner,
 }
 
-/// Whose the queue of clients at a listening socket is.
+/// The owner of the queue of clients at a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueOwner {
     /// This process: clients that are left in the queue at the end are reset.
@@ -194,7 +194,7 @@ fn listen_tcp(
     })
 }
 
-/// As many sockets as there are workers: those without one of their own share the first.
+/// As many sockets as there are workers: workers without a socket of their own share the first.
 fn shared_by(workers: usize, mut sockets: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     while sockets.len() < workers {
         sockets.push(sockets[0].try_clone()?);

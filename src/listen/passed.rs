@@ -35,7 +35,7 @@ enum Unusable {
 }
 
 impl PassedSockets {
-    /// Those that the environment names, if it is meant for this process. Those that cannot be used are logged.
+    /// The sockets that the environment names, if it is meant for this process. Those that cannot be used are logged.
     #[must_use]
     pub fn inherited() -> Self {
         let mut all = Self::default();
@@ -52,7 +52,7 @@ impl PassedSockets {
         all
     }
 
-    /// The one with this address.
+    /// The socket with this address.
     #[must_use]
     pub fn at(&self, address: ListenAddr) -> Option<&Socket> {
         self.0.get(&address)

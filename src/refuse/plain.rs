@@ -1,12 +1,12 @@
-//! What tells a client of MySQL or Redis without TLS why it is refused: an error in the server's stead, which its program
-//! prints.
+//! Tells a client of MySQL or Redis without TLS why it is refused: an error in the server's stead, which the client's
+//! program prints.
 
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainRefusal {
     /// No route takes it, or a route or a guard refuses it.
     NotAllowed,
-    /// It, or all clients together, have taken what a guard allows.
+    /// The client, or all clients together, have used up what a guard allows.
     Limited,
     /// There is no server for it.
     NoServer,

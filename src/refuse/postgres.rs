@@ -1,5 +1,5 @@
-//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints the message. It ignores one that
-//! answers an SSLRequest, because anybody may have put it there; a client in TLS gets an alert instead.
+//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints the message, except that of
+//! an answer to an SSLRequest, which anybody may have put there. A client in TLS gets an alert instead.
 //!
 //! ```text
 //! "Message Formats" and "Error and Notice Message Fields" in the PostgreSQL documentation
@@ -23,7 +23,7 @@ pub enum PostgresError {
     Refused,
     /// A guard refuses its address.
     Denied,
-    /// It, or all clients together, have taken what a guard or the servers allow.
+    /// The client, or all clients together, have used up what a guard or the servers allow.
     Limited,
     /// There is no server for it.
     NoServer,

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::socket::Fault;
 
-/// How long a relay may be without traffic.
+/// How long a relay may go on without traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayLimits {
-    /// No byte in either direction. `None`: no limit.
+    /// The longest time without a byte in either direction. `None`: no limit.
     pub idle_timeout: Option<Duration>,
-    /// No byte after one side has finished. `None`: no limit.
+    /// The longest time without a byte after one side has finished. `None`: no limit.
     pub half_close_timeout: Option<Duration>,
 }
 
@@ -37,9 +37,9 @@ impl Side {
 pub enum Closed {
     /// Both sides have finished, this one first.
     Finished(Side),
-    /// A connection was reset after its sides had said all they had to say: by the end of the stream or, in TLS, by a
-    /// close_notify. Nothing was left to be sent either way; this side was the first. Usual where the last bytes of one
-    /// side, such as its close_notify, reach another one that is gone.
+    /// A connection was reset after the client had sent everything, and so had the server if its connection has broken:
+    /// up to the end of the stream or, in TLS, a close_notify. Nothing was left to be sent either way; this side
+    /// finished first. Usual where the last bytes of one side, such as its close_notify, reach a side that is gone.
     ResetAfterEnd(Side),
     /// The connection of this side broke.
     Broke(Side, Fault),
@@ -73,8 +73,8 @@ pub enum Pending {
 }
 
 impl Closed {
-    /// Whether both sides must be reset, so that the end does not look like a complete answer, and so that a server does
-    /// not work on for a client that is gone.
+    /// Whether both sides must be reset: then the end does not look like a complete answer, and a server does not work
+    /// on for a client that is gone.
     #[must_use]
     pub const fn is_abrupt(self) -> bool {
         match self {

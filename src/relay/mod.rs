@@ -4,7 +4,7 @@
 //! relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
 //!
 //! **TLS.** A connection may use TLS that ends here ([`relay_tls`]): its bytes are the plaintext, a close_notify alert is the
-//! end of its stream, and a socket that is closed without one was cut off. It cannot be spliced. The core is the same.
+//! end of its stream, and a socket that is closed without one was cut off. TLS cannot be spliced. The core is the same.
 
 mod closed;
 mod close_notify;
@@ -68,8 +68,8 @@ impl<'a> TlsSide<'a> {
     }
 }
 
-/// The same as [`relay`] for a session of which at least one side uses TLS. Returns also what was wrong with the TLS of a
-/// side, if that ended it.
+/// As [`relay`], for a session of which at least one side uses TLS. Also returns the TLS error of a side, if that ended
+/// the session.
 pub async fn relay_tls(
     client: TlsSide<'_>,
     server: TlsSide<'_>,
@@ -82,7 +82,7 @@ pub async fn relay_tls(
     let (client, server) = (client.wire(), server.wire());
     let closed = relay_between(&client, &server, first, limits, traffic, throttle, end).await;
     if !closed.is_abrupt() {
-        // The end of a stream after too long a silence. Nothing is unsent, so that there is room for it.
+        // Ends the streams that are still open, as after too long a silence. Nothing is unsent, so there is room for it.
         poll_fn(|cx| {
             for wire in [&client, &server] {
                 let _ = wire.poll_shut_down(cx);

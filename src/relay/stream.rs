@@ -20,7 +20,7 @@ impl<'a> SideStream<'a> {
         Self(side.wire())
     }
 
-    /// What was wrong with what the peer sent as TLS.
+    /// The error in what the peer sent as TLS, if any.
     #[must_use]
     pub fn take_error(&self) -> Option<rustls::Error> {
         self.0.take_error()

@@ -88,7 +88,7 @@ impl Session {
         Self::start(setup, None).await
     }
 
-    /// The TLS of its client ends in the relay, by this connection.
+    /// A session whose client's TLS ends in the relay, with this connection.
     async fn over_tls(tls: TlsConnection) -> Self {
         Self::start(Setup::default(), Some(tls)).await
     }
@@ -157,7 +157,7 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     (near, far)
 }
 
-/// Fails what hangs, after a time that is much longer than anything slow takes.
+/// Fails a test that hangs, after much more time than anything slow takes.
 async fn within<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future)
         .await
@@ -183,7 +183,7 @@ async fn read_some(socket: &mut TcpStream, bytes: usize) -> Vec<u8> {
     buffer
 }
 
-/// Writes until every buffer on the way is full: until a write has waited for a moment. Returns how many bytes.
+/// Writes until every buffer on the way is full: until a write has waited for a moment. Returns the number of bytes.
 async fn fill(socket: &mut TcpStream) -> usize {
     let mut bytes = 0;
     while let Ok(written) = timeout(Duration::from_millis(300), socket.write(&[0xaa; 16 * 1024])).await {

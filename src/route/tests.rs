@@ -39,7 +39,7 @@ fn protocols(text: &str) -> ProtocolList {
     ProtocolList::of(text.split_whitespace())
 }
 
-/// The name of the route that takes such a client, or what becomes of it.
+/// The name of the route that takes such a client, or what happens to the client instead.
 fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
     let name = Sni::from_wire(name.as_bytes());
     let known = RouteInput {
@@ -262,7 +262,7 @@ fn names() -> impl Strategy<Value = String> {
     "[ab](\\.[ab]){0,3}"
 }
 
-/// The same, and names that are not valid.
+/// As `names`, and names that are not valid.
 fn asked_names() -> impl Strategy<Value = String> {
     "[ab!]{1,2}(\\.[ab!]?){0,3}"
 }

@@ -1,4 +1,4 @@
-//! Whether the TLS of a client ends here, by where it goes.
+//! Whether the TLS of a client ends here, which depends on where the client goes.
 
 use super::{RouteChoice, RouteInput, RouteTable};
 
@@ -24,7 +24,7 @@ impl TlsMode {
 }
 
 impl<T> RouteTable<T> {
-    /// What happens to the TLS of a client that goes there; `None`: it is refused.
+    /// What happens to the TLS of a client with this choice; `None`: it is refused.
     #[must_use]
     pub fn tls_mode(&self, choice: &RouteChoice<'_, T>) -> Option<TlsMode> {
         match choice {
@@ -34,11 +34,11 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the protocols that its
-    /// route agrees on; `None`: it is refused, whatever they are.
+    /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the protocols that
+    /// its route agrees on; `None`: the client is refused, whatever its database and user are.
     ///
-    /// They can only add routes that take the client. So one that passes TLS on and does not win now does not win later
-    /// either: a pass is final.
+    /// Database and user can only add routes that take the client. So a route that passes TLS on and does not win now
+    /// does not win later either; and where TLS is passed on, they never become known.
     #[must_use]
     pub fn tls_before_startup(&self, hello: &RouteInput<'_>) -> Option<(TlsMode, &[Box<[u8]>])> {
         match self.find(hello) {
@@ -51,8 +51,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether database and user of a PostgreSQL client are known when its route is chosen: in the clear, or within TLS that
-    /// ends here. `hello`: what its ClientHello tells; `None`: it uses no TLS.
+    /// Whether database and user of a PostgreSQL client are known when its route is chosen: in the clear, or within TLS
+    /// that ends here. `hello`: the routing input from its ClientHello; `None`: it uses no TLS.
     #[must_use]
     pub fn reads_startup(&self, hello: Option<&RouteInput<'_>>) -> bool {
         hello.is_none_or(|hello| matches!(self.tls_before_startup(hello), Some((TlsMode::Terminate, _))))

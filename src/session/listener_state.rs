@@ -100,7 +100,7 @@ impl ListenerState {
     }
 }
 
-/// The redirect; if it has no port, with the port that the listener it leads to is bound to.
+/// The redirect; if it has no port, it gets the port that its target listener is bound to.
 fn with_port(redirect: &Redirect, in_force: &InForce) -> Redirect {
     let bound = || {
         let (_, addresses) = in_force

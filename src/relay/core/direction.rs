@@ -6,7 +6,7 @@ pub(super) struct Direction {
     /// Bytes read and not sent yet. A u32, because it is part of every session twice.
     unsent: u32,
     state: DirectionState,
-    /// Whether the sender has said all it has to say: its stream has ended or, in TLS, its latest bytes are a close_notify.
+    /// Whether the sender has sent everything: its stream has ended or, in TLS, its latest bytes are a close_notify.
     is_complete: bool,
     /// Whether the sender's bytes wait for bandwidth.
     is_held_back: bool,
@@ -31,7 +31,7 @@ pub(in crate::relay) enum Next {
     Send,
     /// Shut down the receiver's connection for writing: everything read has been sent.
     ShutDown,
-    /// Nothing any more. Unsent bytes are to be discarded.
+    /// Nothing more. Unsent bytes are to be discarded.
     Nothing,
 }
 
@@ -96,7 +96,7 @@ impl Direction {
         self.is_complete
     }
 
-    /// The sender has said all it has to say.
+    /// The sender has sent everything.
     pub(super) fn complete(&mut self) {
         self.is_complete = true;
     }
@@ -121,7 +121,7 @@ impl Direction {
     }
 }
 
-/// Converts a number of unsent bytes, of which there are far fewer than 4 GiB.
+/// Converts a number of unsent bytes, which is far below 4 GiB.
 fn count(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("buffers and pipes are bounded")
 }

@@ -36,7 +36,7 @@ pub(super) struct Core<'a> {
     /// Boxed to keep the many sessions without a limit small.
     timer: Option<Box<RelayTimer>>,
     first_ended: Option<Side>,
-    /// The side whose close_notify came first, as long as it sends nothing after it.
+    /// The side whose close_notify came first, as long as that side has sent nothing since.
     first_close_notify: Option<Side>,
     closed: Option<Closed>,
     /// Whether bytes were read or sent since the timer last took note.
@@ -68,7 +68,7 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
-            server_was_last: first == 0 && traffic.down.bytes() > 0, // it ended a login that was relayed before
+            server_was_last: first == 0 && traffic.down.bytes() > 0, // the server ended a login that was relayed before
             ends_explicitly,
         }
     }
@@ -88,13 +88,13 @@ impl<'a> Core<'a> {
         self.closed
     }
 
-    /// Whether the server's connection is broken and what it had sent is being delivered. It is then only read from.
+    /// Whether the server has broken and what it had sent is being delivered. Its connection is then only read from.
     pub(super) fn is_delivering(&self) -> bool {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
 
-    /// Whether the engine does not read what this side has sent, because it waits for bandwidth or its turn is over. That is
-    /// no silence of the peers, however long it lasts, and the session is not at rest.
+    /// Sets whether the engine leaves bytes of this side unread, because they wait for bandwidth or its turn is over.
+    /// Then the peers are not silent, however long that lasts, and the session is not at rest.
     pub(super) fn hold_back(&mut self, from: Side, is_held_back: bool) {
         self.direction_mut(from).hold_back(is_held_back);
     }
@@ -117,7 +117,7 @@ impl<'a> Core<'a> {
         self.first_close_notify.get_or_insert(from);
     }
 
-    /// So many of the bytes read from this side were sent to the other one.
+    /// This many of the bytes read from this side were sent to the other one.
     pub(super) fn sent(&mut self, from: Side, bytes: usize) {
         self.direction_mut(from).sent(bytes);
         self.has_moved = true;
@@ -148,8 +148,8 @@ impl<'a> Core<'a> {
     /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is still
     /// delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
     ///
-    /// A client that is cut off after the server has finished counts as finished: it has no answer to miss, and many clients
-    /// end so. A server that is cut off never does: its answer may be incomplete.
+    /// A client that is cut off after the server has finished counts as finished: it waits for no answer, and many
+    /// clients end like this. A server that is cut off never counts as finished: its answer may be incomplete.
     pub(super) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
         if side == Side::Client && fault == Fault::Truncated && self.down.has_ended() && !self.is_delivering() {
             return self.ended(side, now);
@@ -159,7 +159,7 @@ impl<'a> Core<'a> {
             Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
             Side::Server => {
                 let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
-                self.up.abandon(); // so the other direction is the last one, whose end is not forwarded as a clean one
+                self.up.abandon(); // now the other direction is the last one, whose end is not forwarded as a clean end
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
             }
@@ -167,8 +167,8 @@ impl<'a> Core<'a> {
         self.settle_ends();
     }
 
-    /// How the relay ends because the connection of this side broke. A reset after both sides have said all, or after the
-    /// client has and before the server breaks, is no fault: often a side no longer reads the other one's last bytes.
+    /// How the relay ends because the connection of this side broke. A reset is no fault after the client has sent everything
+    /// and, if the server has broken, the server has, too: often a side no longer reads the other one's last bytes.
     fn broken(&self, side: Side, fault: Fault) -> Closed {
         let is_said = match self.timer.as_deref() {
             Some(RelayTimer::Delivery(delivery)) => {
@@ -184,12 +184,12 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// Whether the client has said all, and all of it was sent on.
+    /// Whether the client has sent everything, and all of it was sent on.
     fn is_client_through(&self) -> bool {
         self.up.is_complete() && self.up.unsent() == 0
     }
 
-    /// Ends the relay because that is asked for, if it may end. `queue` returns the send queue of the socket towards a side.
+    /// Ends the relay on request, if it may end now. `queue` returns the send queue of the socket towards a side.
     pub(super) fn end(&mut self, request: EndRequest, queue: impl Fn(Side) -> Option<SendQueue>) {
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered); // a queue that the system does not report counts as delivered
         self.closed = match request {
@@ -201,7 +201,7 @@ impl<'a> Core<'a> {
         };
     }
 
-    /// Whether nothing is under way, as far as it can be told: the client has its answer, and has asked for nothing since.
+    /// Whether nothing is under way, as far as we can tell: the client has its answer, and has asked for nothing since.
     fn is_at_rest(&self) -> bool {
         let is_still =
             |direction: &Direction| direction.unsent() == 0 && !direction.has_ended() && !direction.is_held_back();

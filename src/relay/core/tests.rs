@@ -134,7 +134,7 @@ fn a_session_is_at_rest_when_the_server_was_the_last_to_say_something() {
     assert_eq!(after_login.closed(), Some(Closed::Cut));
 }
 
-/// The session waits for bandwidth for ten minutes. Its limit on silence counts from then on.
+/// The session waits for bandwidth for ten minutes. Its limit on silence counts from the end of that wait.
 #[test]
 fn bytes_that_wait_for_bandwidth_are_no_silence() {
     let (traffic, start) = (Traffic::default(), Instant::now());

@@ -95,7 +95,7 @@ impl SilenceTimer {
         let queues = queues();
         if self.queues.replace(queues).is_some_and(|before| before != queues) {
             self.since = now;
-            // Not later: if bytes move before then, the first check of that silence is due at half of the limit.
+            // Not later: if bytes move before then, the first check of the next silence is due at half of the limit.
             self.check_at = now + self.limit / 2;
         } else if silent_for >= self.limit {
             return Some(queues);
@@ -110,7 +110,7 @@ impl SilenceTimer {
 #[derive(Debug)]
 pub(super) struct DeliveryTimer {
     pub(super) fault: Fault,
-    /// Whether the client had said all before, and all of it had been sent on.
+    /// Whether the client had sent everything before the server broke, and all of it had been sent on.
     pub(super) is_after_client: bool,
     check_at: Instant,
     give_up_at: Instant,

@@ -17,7 +17,7 @@ use super::simulation::{Case, cases, last_step};
 use super::*;
 use crate::relay::core::{Core, Next};
 
-/// What one receive may bring, and what is held at most when another is made.
+/// The most bytes that one receive brings, and that are held when another one is made.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// An engine without readiness: operations complete when the kernel can do them.
@@ -52,7 +52,7 @@ impl Held {
 }
 
 impl Completions<'_> {
-    /// Until no operation can complete, or it is over.
+    /// Runs until no operation can complete, or the relay is over.
     fn run(&mut self) {
         while self.core.closed().is_none() {
             let steps = self.world.lock().unwrap().steps_left();
@@ -68,7 +68,7 @@ impl Completions<'_> {
         }
     }
 
-    /// Completes what can be of a direction: one operation of each kind. Returns whether there was one.
+    /// Completes what can complete in a direction: one operation of each kind. Returns whether there was one.
     fn complete(&mut self, from: Side) -> bool {
         let next = self.core.next(from);
         let held = match from {
@@ -130,7 +130,7 @@ impl Completions<'_> {
     }
 }
 
-/// A poll for errors, of a connection that is not received from.
+/// Polls a connection that is not received from for errors.
 fn has_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
     let is_watched = side == Side::Client || !core.is_delivering();
     let error = if is_watched { world.take_error(side) } else { None };

@@ -1,4 +1,4 @@
-//! Keys of TLS 1.2, which cannot be changed, are used up after so many records.
+//! TLS 1.2 cannot change its keys, which are used up after a number of records.
 
 use std::future::pending;
 

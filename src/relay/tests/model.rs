@@ -23,7 +23,7 @@ use crate::relay::engine::poll::{Socket, TURN_BYTES};
 /// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 
-/// More system calls than any poll needs, even for a turn in pieces of a few bytes: a loop without end.
+/// The most system calls of a poll, more than any turn in pieces of a few bytes needs: a poll with more loops without end.
 const CALLS_A_POLL_MAX: u32 = 20_000;
 
 /// The two streams. Their periods are different primes, so that a shift or a swap is found.
@@ -39,7 +39,7 @@ fn bytes(to: Side, position: usize, length: usize) -> &'static [u8] {
     &stream[position % period..][..length]
 }
 
-/// What the server gets first.
+/// The first bytes for the server.
 pub(super) fn first(length: usize) -> Vec<u8> {
     bytes(Side::Server, 0, length).to_vec()
 }
@@ -53,9 +53,9 @@ pub(super) struct Step {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
-    /// Within a poll, after so many more system calls of the relay; as soon as it sleeps if it makes fewer.
+    /// Within a poll, after this many more system calls of the relay; if it makes fewer, as soon as it sleeps.
     Calls(u8),
-    /// So long after the step before.
+    /// This long after the step before.
     Millis(u64),
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Act {
     Consumes(Side, usize),
     /// A peer shuts its writing side down.
     Ends(Side),
-    /// The same, of a peer that should have sent a close_notify before: its stream is cut off.
+    /// As `Ends`, by a peer that should have sent a close_notify before: its stream is cut off.
     Truncates(Side),
     /// A peer breaks.
     Breaks(Side, Fault),
@@ -99,7 +99,7 @@ pub(super) struct End {
     /// How far its peer's stream has arrived, and how far the relay has read it.
     pub(super) arrived: usize,
     pub(super) read: usize,
-    /// How much of it in the last poll.
+    /// How much of it the relay has read in the last poll.
     turn: usize,
     /// The peer's FIN has arrived (SOCK_DONE), and the relay has read it.
     pub(super) ended: bool,
@@ -111,7 +111,7 @@ pub(super) struct End {
     pub(super) consumed: usize,
     /// The relay has shut its writing side down.
     pub(super) finished: bool,
-    /// It broke at that time, and why.
+    /// When it broke, and why.
     pub(super) broke: Option<(Instant, Fault)>,
     /// The error that no call has returned yet (sk_err).
     error: Option<Errno>,
@@ -267,7 +267,7 @@ impl End {
 }
 
 impl World {
-    /// Two connected sockets with send queues of such sizes (client's, server's), and a session whose first bytes were
+    /// Two connected sockets with send queues of these sizes (client's, server's), and a session whose first bytes were
     /// read before.
     pub(super) fn new(
         first: usize,

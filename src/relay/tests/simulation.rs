@@ -25,7 +25,7 @@ use crate::relay::engine::poll::{pipes, relay_between};
 const END_AFTER: Duration = Duration::from_millis(1);
 const CUT_AFTER: Duration = Duration::from_secs(3_600);
 
-/// The least bandwidth of a throttled session, bytes a second; and how long it waits for a slot of 1 KiB at most.
+/// The least bandwidth of a throttled session, in bytes a second; and the longest wait for a slot of 1 KiB.
 const BANDWIDTH_MIN: u64 = 1_000;
 const SLOT_WAIT_MAX: Duration = Duration::from_millis(1_024 + 1);
 
@@ -39,7 +39,7 @@ pub(super) struct Case {
     /// Whether the system splices, out of sockets and into them.
     pub(super) splices: [Result<(), Errno>; 2],
     pub(super) steps: Vec<Step>,
-    /// Bytes a second that may be read of the client, and of the server; `None`: any number.
+    /// Bytes a second that may be read from the client, and from the server; `None`: any number.
     pub(super) bandwidth: Option<[u64; 2]>,
     /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
     pub(super) ends_well: bool,

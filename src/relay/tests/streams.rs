@@ -159,7 +159,7 @@ async fn converse(seed: u64) -> Closed {
     closed.unwrap()
 }
 
-/// Says which seed failed, for the panic of a task does not.
+/// Says which seed failed, because the panic of a task does not.
 struct Seed(u64);
 
 impl Drop for Seed {

@@ -49,7 +49,7 @@ pub(super) fn poll_copy<W: Wire>(
                 rest: None,
             }));
         }
-        core.received(from, read); // also if they cannot be sent
+        core.received(from, read); // even if they cannot be sent
         let bytes = &buffer[..read];
         // The plaintext of TLS that ends here has no records.
         if !W::ENDS_EXPLICITLY && ends_with_close_notify(bytes) {

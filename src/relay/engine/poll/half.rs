@@ -15,7 +15,7 @@ use crate::guard::DirectionThrottle;
 use crate::relay::closed::Side;
 use crate::relay::core::{Core, Next};
 
-/// Bytes that a half moves before it yields to other sessions. More would be no cheaper, and make the others wait.
+/// Bytes that a half moves before it yields to other sessions. A longer turn would be no cheaper, and make them wait.
 pub(in crate::relay) const TURN_BYTES: usize = 64 * 1024;
 
 /// One direction.
@@ -34,7 +34,7 @@ enum Unsent {
         sent: usize,
     },
     Pipe(Pipe),
-    /// The receiver has taken so many, and sends them once it can.
+    /// The receiver has taken this many bytes, and sends them once it can.
     Taken(usize),
 }
 
@@ -105,8 +105,8 @@ impl Half {
         }
     }
 
-    /// Ready with the number of bytes that may be read, once there is something to read and its time has come. While it
-    /// waits for that time, it does not notice a reset of the socket.
+    /// Ready with the number of bytes that may be read, once there is something to read and the bandwidth allows it.
+    /// While the half waits for bandwidth, it does not notice a reset of the socket.
     fn poll_grant(
         &mut self,
         cx: &mut Context<'_>,

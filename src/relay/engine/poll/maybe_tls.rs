@@ -21,7 +21,7 @@ pub(in crate::relay) enum MaybeTls<'a> {
 }
 
 impl MaybeTls<'_> {
-    /// What was wrong with what the peer sent.
+    /// The error in what the peer sent, if any.
     pub(in crate::relay) fn take_error(&self) -> Option<rustls::Error> {
         match self {
             Self::Tcp(_) => None,

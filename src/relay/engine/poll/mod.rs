@@ -53,7 +53,7 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
         timer: None,
     };
     poll_fn(move |cx| {
-        // Data first: a request to end is rare, and may wait until the relay was polled.
+        // Data first: a request to end is rare, and only a relay that was polled knows whether it is at rest.
         if let Poll::Ready(closed) = relay.poll(cx) {
             return Poll::Ready(closed);
         }

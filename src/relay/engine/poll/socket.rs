@@ -45,7 +45,7 @@ pub(in crate::relay) trait Socket: Sync {
     /// send(2).
     fn send(&self, bytes: &[u8]) -> CallResult<usize>;
 
-    /// Moves received bytes into an empty pipe, at most so many, by splice(2).
+    /// Moves at most `bytes_max` received bytes into an empty pipe, by splice(2).
     fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize>;
 
     /// Sends up to `bytes` bytes out of a pipe, by splice(2).

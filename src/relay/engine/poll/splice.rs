@@ -56,7 +56,7 @@ fn stop_splicing(error: Errno) {
 /// The result of filling a pipe.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Filled {
-    /// So many bytes, at least one.
+    /// The number of bytes, at least one.
     Bytes(usize),
     /// The end of the stream.
     End,
@@ -67,7 +67,7 @@ pub(super) enum Filled {
 /// The result of sending out of a pipe.
 #[derive(Debug)]
 pub(super) enum Sent {
-    /// So many bytes were sent.
+    /// The number of bytes that were sent.
     Bytes(usize),
     /// The system does not support splice(2). These are the bytes that were left in the pipe.
     Refused(Box<[u8]>),
@@ -108,7 +108,7 @@ impl Pipe {
         })
     }
 
-    /// Moves what the socket has received into the empty pipe, at most so many bytes.
+    /// Moves at most `bytes_max` bytes of what the socket has received into the empty pipe.
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -208,8 +208,8 @@ fn is_shortage(error: Errno) -> bool {
 /// of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other means that the system
 /// does not support splice(2).
 ///
-/// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal, the
-/// stream would seem to end normally. So the system is asked by a splice that no connection takes part in.
+/// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal,
+/// the stream would seem to end normally. So the system is asked with another splice, without a connection.
 fn is_connection_error(error: Errno, pipe: &(OwnedFd, OwnedFd)) -> bool {
     if matches!(error, Errno::ACCESS | Errno::OPNOTSUPP) {
         // Linux answers EINVAL to a splice within one pipe.

@@ -21,7 +21,7 @@ use super::wire::{poll_recv, poll_send};
 use crate::relay::core::SendQueue;
 use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 
-/// Bytes of records that are received at once at most.
+/// The most bytes of records that are received at once.
 const RECV_BYTES_MAX: usize = 64 * 1024;
 
 /// Plaintext of a record while a burst begins: it fits into one segment, also over IPv6 and with TCP timestamps, so that
@@ -48,7 +48,7 @@ thread_local! {
 /// TLS over a socket.
 pub(in crate::relay) struct TlsWire<'a> {
     socket: &'a TcpStream,
-    // A std mutex: both directions of a session need it, which run in one task.
+    // A std mutex: both directions of a session need the state, and they run in one task.
     state: Mutex<TlsState>,
 }
 
@@ -63,8 +63,8 @@ struct TlsState {
     burst_bytes: usize,
     sent_at: Option<Instant>,
     error: Option<rustls::Error>,
-    /// The first error of the socket that nobody was told. The kernel reports it once: a read sees the end of the stream
-    /// then, which is none.
+    /// The first error of the socket that was reported to nobody. The kernel reports it once: a later read sees an end
+    /// of the stream, which the peer has not sent.
     fault: Option<io::ErrorKind>,
 }
 
@@ -102,7 +102,7 @@ impl TlsState {
         Poll::Ready(Ok(()))
     }
 
-    /// The same where nobody can be told that the socket has failed: reading will tell.
+    /// As [`Self::poll_flush`] where the caller cannot take an error of the socket: the next read reports it.
     fn poll_flush_untold(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(socket, cx).map(|flushed| {
             if let Err(error) = flushed {
@@ -151,7 +151,7 @@ impl TlsState {
             }
         }
         let decrypted = self.connection.decrypt(&mut received[..all], plain, &mut self.unsent);
-        let _ = self.poll_flush_untold(socket, cx); // an answer to the peer; what it does not take now is sent later
+        let _ = self.poll_flush_untold(socket, cx); // an answer to the peer; what the kernel does not take is sent later
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
             Ok(0) => Poll::Ready(Ok(None)),
@@ -186,9 +186,9 @@ impl TlsState {
     }
 }
 
-/// The methods of [`Wire`](super::wire::Wire), and what is about it.
+/// The methods of [`Wire`](super::wire::Wire), and some beside them.
 impl TlsWire<'_> {
-    /// What was wrong with what the peer sent.
+    /// The error in what the peer sent, if any.
     pub(super) fn take_error(&self) -> Option<rustls::Error> {
         self.lock().error.take()
     }
@@ -209,7 +209,7 @@ impl TlsWire<'_> {
         self.socket.poll_read_ready(cx)
     }
 
-    /// A part of a record does not count: the peer could make it seem much again and again by adding a byte to it.
+    /// A part of a record does not count: with every byte that the peer adds, it would look like much to read.
     pub(super) fn readable_bytes(&self) -> usize {
         let state = self.lock();
         let held = match state.has_unread_records {
@@ -248,8 +248,8 @@ impl TlsWire<'_> {
             if let Some(bytes) = ready!(decrypted)? {
                 return Poll::Ready(Ok(bytes));
             }
-            // A part of a record, or records without plaintext, of which a peer may send any number. If there is more, other
-            // sessions have their turn first.
+            // Only a part of a record has come, or records without plaintext, which a peer may send without end. If
+            // there is more to read, other sessions have their turn first.
             match self.socket.poll_read_ready(cx)? {
                 Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // pending, as any first poll of it
                 Poll::Pending => Poll::Pending,
