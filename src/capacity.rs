@@ -31,7 +31,7 @@ impl Capacity {
         })
     }
 
-    /// Changes the number of permits. Where more are in use, none is revoked, and later requests wait until enough have
+    /// Changes the number of permits. If more are in use, none is revoked, and later requests wait until enough have
     /// been returned. To be called within a runtime, unless no permit is in use.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
@@ -155,7 +155,7 @@ impl ConnectionLimits {
     }
 
     /// A permit as soon as one is free; first come, first served over all workers. While it waits for one half it does
-    /// not hold the other: that would be missing elsewhere, and counted as a session. Cancel safe.
+    /// not hold the other one, which somebody else could use and which would count as a session. Cancel safe.
     pub async fn acquire(&self) -> Permit {
         let permit = |listener, process| Permit {
             _listener: listener,

@@ -31,7 +31,7 @@ static QUICK_ACK: OptionalCall = OptionalCall::new("setsockopt(TCP_QUICKACK)", "
 pub struct Keepalive {
     /// Silence before the first probe; whole seconds, at least one.
     pub idle: Duration,
-    /// Between probes; whole seconds, at least one.
+    /// The time between probes; whole seconds, at least one.
     pub interval: Duration,
     /// Unanswered probes that end the connection.
     pub probes: u32,
@@ -77,13 +77,13 @@ impl SocketOptions {
     }
 }
 
-/// Registers a connected socket with the calling thread's runtime, one of TCP or a Unix socket.
+/// Registers a connected socket, TCP or Unix, with the calling thread's runtime.
 ///
-/// A Unix socket has the type of one of TCP, so that one code serves both, and TCP pays nothing for the other. Invariant:
-/// what is called of this type is what all stream sockets have, and means the same there: readiness, recv, send, splice,
-/// shutdown, and the options of `SOL_SOCKET` (SO_LINGER has no effect on a Unix socket). What only TCP has fails there: its
-/// options are set only where the address is one of TCP, TCP_INFO is optional, and the address of the socket is asked for
-/// by [`local_address`].
+/// A Unix socket gets the type of a TCP socket, so that one code serves both, and TCP pays nothing for the other.
+/// Invariant: only those calls of this type are used that all stream sockets have, with the same meaning: readiness,
+/// recv, send, splice, shutdown, and the options of `SOL_SOCKET` (SO_LINGER has no effect on a Unix socket). Calls that
+/// only TCP has fail on a Unix socket: TCP options are set only where the address is one of TCP, TCP_INFO is optional,
+/// and the address of the socket is read by [`local_address`].
 ///
 /// # Errors
 /// Those of epoll.
@@ -91,8 +91,8 @@ pub fn stream_of(socket: OwnedFd) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-/// The address that the other end of a socket connected to: `on_unix` if it is a Unix socket, of which the system knows only
-/// the name before its file was renamed.
+/// The address that the other end of a socket connected to: `on_unix` if it is a Unix socket, because the system knows
+/// only the name that its file had before it was renamed.
 ///
 /// # Errors
 /// Those of getsockname; [`io::ErrorKind::Unsupported`] if it has another family.
@@ -132,8 +132,8 @@ pub fn close_cleanly_again(socket: &impl AsFd) {
     LINGER.try_result(SockRef::from(socket).set_linger(None));
 }
 
-/// Lets the kernel wait up to 40 ms for bytes, or for the end, to send the next ACK with (tcp(7), TCP_QUICKACK). The
-/// kernel sets the option again by itself.
+/// Lets the kernel delay the next ACK by up to 40 ms, to send it with bytes or with the end of the stream (tcp(7),
+/// TCP_QUICKACK). The kernel sets the option again by itself.
 pub fn delay_ack(socket: &impl AsFd) {
     QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, false));
 }
@@ -183,15 +183,15 @@ impl Fault {
 
 /// Waits until the peer has ended its stream, without reading what came before that.
 pub async fn stream_end(socket: &TcpStream) {
-    // The copy has a readiness of its own: who reads the socket later must not miss that there is something to read.
+    // The copy has a readiness of its own: a later reader of the socket must not miss that there is something to read.
     let copy = socket.as_fd().try_clone_to_owned();
     let Ok(copy) = copy.and_then(stream_of) else {
-        return pending().await; // without a descriptor it is not noticed
+        return pending().await; // without a descriptor, the end is not noticed
     };
     read_closed(&copy).await;
 }
 
-/// The same for a socket that nobody reads from any more.
+/// As [`stream_end`], for a socket that nobody reads from any more.
 pub async fn read_closed(socket: &TcpStream) {
     while let Ok(ready) = socket.ready(Interest::READABLE).await {
         if ready.is_read_closed() {

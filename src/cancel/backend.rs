@@ -9,7 +9,7 @@
 
 use crate::sniff::postgres::{CancelKey, SECRET_BYTES_MAX};
 
-/// Bytes of a server that are looked at. Usually there are less than 1 KiB: a challenge, its parameters, the key.
+/// The most bytes of a server that are read for the key. Usually it is less than 1 KiB: a challenge, parameters, the key.
 pub const BACKEND_BYTES_MAX: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 5;

@@ -1,9 +1,9 @@
-//! Where a query of PostgreSQL is to be cancelled.
+//! Finds the servers on which a query of PostgreSQL is to be cancelled.
 //!
 //! A CancelRequest comes on a connection of its own and names the session by a key that its server gave it. The key of a
-//! session in the clear is known, and so is its server. Of a session in TLS only the client's address is known, and on
-//! which servers it has sessions: the request goes to those, at most [`SERVERS_MAX`], and only so often, because a server
-//! forks for each request and logs a wrong key.
+//! session in the clear is known, and so is its server. Of a session in TLS, only the client's address is known, and
+//! the servers on which that client has sessions. The request goes to those, at most [`SERVERS_MAX`], and at a limited
+//! rate, because a server forks for each request and logs a wrong key.
 
 mod backend;
 
@@ -20,13 +20,13 @@ use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
 pub use backend::{BACKEND_BYTES_MAX, BackendReader};
 
-/// Servers that one request without a known key is sent to.
+/// The most servers that one request without a known key is sent to.
 pub const SERVERS_MAX: usize = 8;
 
-/// Requests without a known key that a listener sends on in a second.
+/// The most requests without a known key that a listener sends on in a second.
 pub const LISTENER_RATE_MAX: usize = 10;
 
-/// The same for one client address.
+/// The most of these requests for one client address.
 pub const CLIENT_RATE_MAX: usize = 2;
 
 const RATE_WINDOW: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ type ClientAt = (Arc<str>, ClientHost);
 pub struct CancelTable {
     // A std mutex: a session takes it twice, for a few lines.
     sessions: Mutex<Sessions>,
-    /// Connections of requests, without the first one of each.
+    /// Connections of requests, except the first one of each.
     connections: Arc<Capacity>,
 }
 
@@ -148,7 +148,7 @@ impl CancelTable {
         servers.into_iter().map(|(target, _)| target.clone()).collect()
     }
 
-    /// Whether a request without a known key may be sent on now. If so, it counts.
+    /// Whether a request without a known key may be sent on now. If so, it is counted.
     #[must_use]
     pub fn admit(&self, listener: &Arc<str>, client: ClientHost, now: Instant) -> bool {
         let mut sessions = self.lock();

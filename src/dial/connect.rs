@@ -39,8 +39,8 @@ pub enum LastAck {
     Delayed,
 }
 
-/// The pause before another attempt to connect to a Unix socket whose queue is full: the kernel does not tell when there is
-/// room (connect(2), EAGAIN).
+/// The pause before another attempt to connect to a Unix socket whose queue is full: the kernel does not report when
+/// there is room (connect(2), EAGAIN).
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together

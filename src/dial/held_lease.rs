@@ -1,8 +1,8 @@
 //! A session's lease, which is kept until its server has ended the session, too.
 //!
-//! A server that takes only so many sessions counts one from when it was connected to until it has seen its end. So the
-//! place on a limited server comes back when the server's end is seen, or [`HOLD_TIME_MAX`] after ours. Leases of other
-//! servers are returned at once.
+//! A server with a limit of its own counts a session from the connect until it has seen the end of the session. So the
+//! place on a limited server is returned when the server's end is seen, or [`HOLD_TIME_MAX`] after ours. Leases of
+//! other servers are returned at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ impl HeldLease {
         self.0 = None;
     }
 
-    /// Returns the lease when this is ready, because the server has ended the session then; [`HOLD_TIME_MAX`] from now at
-    /// the latest.
+    /// Returns the lease when `server_end` is ready, which means that the server has ended the session;
+    /// [`HOLD_TIME_MAX`] from now at the latest.
     pub fn give_back_after(mut self, server_end: impl Future<Output = ()> + Send + 'static) {
         spawn(hold(self.0.take(), server_end));
     }
@@ -74,7 +74,7 @@ async fn hold(lease: Option<Lease>, server_end: impl Future<Output = ()>) {
     drop(lease);
 }
 
-/// Runs this on the worker's runtime. When that ends, no place is needed any more.
+/// Runs a task on the worker's runtime. Once the runtime has ended, no place is needed any more.
 fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(task);

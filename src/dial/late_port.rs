@@ -6,8 +6,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Lets the kernel choose the port of a socket that is bound to port 0 when it is connected: then any port will do that no
-/// other connection to the same server has, instead of one that no socket has. For IPv6, too.
+/// Lets the kernel choose the port of a socket that is bound to port 0 only when it is connected. Then the port must be
+/// unused by connections to the same server; otherwise it must be unused by all sockets. For IPv6, too.
 ///
 /// # Errors
 /// Those of `setsockopt`.

@@ -132,7 +132,7 @@ pub struct DialClient<'a> {
     pub socket: &'a TcpStream,
     /// Where it connects from.
     pub address: ClientAddr,
-    /// Whether it may end its stream and still wait for an answer. Otherwise it has left when it does.
+    /// Whether it may end its stream and still wait for an answer. Otherwise the end of its stream means that it has left.
     pub may_half_close: bool,
 }
 
@@ -190,7 +190,7 @@ pub enum DialError {
     NoServer,
     /// All servers have as many sessions as they may, and the pool has no queue.
     ServersFull,
-    /// As many clients wait as may.
+    /// The queue is full: as many clients wait as may.
     QueueFull,
     /// The client has waited as long as it may.
     QueueTimeout,
@@ -227,8 +227,8 @@ pub struct Dialled {
 /// in the pool's queue if all are full. `report` is called when an attempt begins and when it has ended.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
-/// the lease. A server that was connected to counts the session also if its TLS handshake fails: the place comes back when the
-/// server has ended it ([`HeldLease`]).
+/// the lease. A server that was connected to counts the session even if its TLS handshake fails: the place is returned
+/// when the server has ended it ([`HeldLease`]).
 ///
 /// # Errors
 /// [`DialError`]: no server is left to try or has room, or 1 + [`DialLimits::retries`] attempts have failed.
@@ -297,9 +297,9 @@ fn close(mut socket: TcpStream, lease: HeldLease) {
 /// Why an attempt failed.
 enum AttemptError {
     Connect(io::Error),
-    /// The TLS handshake failed on this connection, …
+    /// The TLS handshake on this connection failed.
     Tls(TlsFailure, TcpStream),
-    /// … or was not complete in time.
+    /// The TLS handshake on this connection was not complete in time.
     TlsTimeout(TcpStream),
 }
 

@@ -11,7 +11,7 @@ use crate::socket::{socket_fault, stream_end};
 /// Waits for a lease on a server that is not in `tried`.
 ///
 /// # Errors
-/// Why there is none; also that the client has left.
+/// Why there is no lease; or the client has left.
 pub(super) async fn wait(
     pool: &Pool,
     client: &DialClient<'_>,
@@ -25,14 +25,14 @@ pub(super) async fn wait(
         has_waited = true;
         report(Progress::Queued { position, is_asleep });
     };
-    // One that may half-close is then served after the others. Else it has left.
+    // A client that may half-close is served after the others once it does. Any other has left then.
     let half_close = async {
         match client.may_half_close {
             true => stream_end(client.socket).await,
             false => pending().await,
         }
     };
-    // Cancel safe: who is dropped while it waits leaves the queue, and nothing is read from the client.
+    // Cancel safe: a wait that is dropped leaves the queue, and nothing is read from the client.
     let lease = tokio::select! {
         biased;
         lease = pool.wait_for_lease(client.address, tried, turn, half_close, on_join) => lease.map_err(|failure| match failure {

@@ -18,11 +18,11 @@ static LATE_PORT: OptionalCall = OptionalCall::new(
     "each address of `bind_source` has ports for 28,000 connections to all servers together",
 );
 
-/// Whether it was logged that a server cannot be connected to without `bind_source`, because no port is left.
+/// Whether it was logged that no port is left for connections to a server without `bind_source`.
 static WAS_FULL_LOGGED: AtomicBool = AtomicBool::new(false);
 
-/// Logs that no local port is left for connections to a server: once for each configuration of its pool, or, if connections
-/// come from no address in particular, once.
+/// Logs that no local port is left for connections to a server: once for each configuration of its pool. Without
+/// `bind_source`: once for the process.
 pub(super) fn log_no_ports(source: Option<&BindSource>, server: &ServerAddr) {
     match source {
         Some(source) => source.log_no_ports(server),
@@ -35,7 +35,7 @@ pub(super) fn log_no_ports(source: Option<&BindSource>, server: &ServerAddr) {
     }
 }
 
-/// The addresses that connections to the servers of a pool come from. All its connections take turns.
+/// The addresses that connections to the servers of a pool come from. The connections use them in turn.
 #[derive(Clone, Debug)]
 pub struct BindSource(Arc<Shared>);
 
@@ -47,7 +47,7 @@ struct Shared {
     was_full_logged: AtomicBool,
 }
 
-/// Which addresses.
+/// The addresses that connections come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sources {
     /// Addresses of this machine, in turn.
@@ -96,8 +96,8 @@ impl BindSource {
         }))
     }
 
-    /// How many addresses a connection to this server may come from: so many attempts find out that all their ports are in
-    /// use.
+    /// How many addresses a connection to this server may come from: after this many attempts it is known that all
+    /// their ports are in use.
     pub(super) fn count(&self, server: SocketAddr) -> usize {
         match &self.0.from {
             Sources::Addresses(addresses) => fitting(addresses, server).count(),
@@ -105,8 +105,8 @@ impl BindSource {
         }
     }
 
-    /// Binds a socket that is to be connected to this server on behalf of a client, to the next address. The port is chosen
-    /// when it is connected.
+    /// Binds a socket, which is to be connected to this server on behalf of a client, to the next address. The port is
+    /// chosen when the socket is connected.
     pub(super) fn bind(
         &self,
         socket: &TcpSocket,
@@ -153,7 +153,7 @@ impl BindSource {
 }
 
 impl SourceError {
-    /// Whether an error of connecting is one of these.
+    /// Whether an error of connecting is a [`SourceError`].
     pub(super) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }

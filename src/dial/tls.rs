@@ -12,11 +12,11 @@ use crate::tls::{
 /// The TLS that begins when a server is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct DialTls<'a> {
-    /// That of the pool.
+    /// The TLS settings of the pool.
     pub tls: &'a PoolTls,
-    /// What the client has chosen.
+    /// The name and the protocol that the client has chosen.
     pub client: ClientChoice<'a>,
-    /// What the server gets before: a PROXY header, or nothing.
+    /// What the server gets before the handshake: a PROXY header, or nothing.
     pub header: &'a [u8],
 }
 
@@ -24,8 +24,8 @@ pub struct DialTls<'a> {
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether what the client has chosen may be the reason: the name or the protocol that the server was asked for. Then it
-    /// does not count as a failure of the server: a client could eject servers by names that they do not have.
+    /// Whether what the client has chosen may be the reason: the name or the protocol that the server was asked for.
+    /// Then the failure is not the server's: otherwise a client could eject servers by names that they do not have.
     pub(super) may_be_clients: bool,
 }
 

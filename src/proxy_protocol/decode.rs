@@ -38,8 +38,8 @@ pub struct ProxyHeader {
 /// Where a client's connection comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxySource {
-    /// From the peer itself (`LOCAL`, a health check for example), or from where the peer does not say (`UNKNOWN`, a
-    /// protocol other than TCP).
+    /// From the peer itself (`LOCAL`, a health check for example), or from an address that the peer does not give
+    /// (`UNKNOWN`, a protocol other than TCP).
     Peer,
     /// From this address, to this one.
     Tcp {
@@ -101,7 +101,7 @@ pub enum Decoded {
     NeedMore,
     /// No header.
     Absent,
-    /// A header, which takes so many bytes. What follows is the client's.
+    /// A header and its length in bytes. What follows is the client's.
     Header(Box<ProxyHeader>, usize),
     /// They begin as a header and are none.
     Invalid(InvalidHeader),

@@ -17,9 +17,9 @@ pub(super) const TCP_OVER_IPV4: u8 = 0x11;
 pub(super) const TCP_OVER_IPV6: u8 = 0x21;
 pub(super) const UNIX_STREAM: u8 = 0x31;
 
-/// Two addresses and two ports.
+/// Two IPv4 addresses and two ports.
 pub(super) const IPV4_BYTES: usize = 12;
-/// The same.
+/// Two IPv6 addresses and two ports.
 pub(super) const IPV6_BYTES: usize = 36;
 /// Two paths of 108 bytes.
 pub(super) const UNIX_BYTES: usize = 216;

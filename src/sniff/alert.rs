@@ -24,7 +24,7 @@ pub enum Alert {
     AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
-    /// TLS ends here, and the client offers no version that is agreed.
+    /// TLS ends here, and the client offers no version that we accept.
     ProtocolVersion = 70,
     /// There is no server for the client.
     InternalError = 80,
@@ -38,7 +38,7 @@ pub enum Alert {
     MissingExtension = 109,
     /// No route takes the client's name.
     UnrecognizedName = 112,
-    /// The servers do not take TLS for this protocol without an SSLRequest before it (RFC 7301, section 3.2).
+    /// TLS of a PostgreSQL client without an SSLRequest: its servers or its ALPN do not allow that (RFC 7301, section 3.2).
     NoApplicationProtocol = 120,
 }
 

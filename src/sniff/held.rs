@@ -21,8 +21,8 @@ impl HeldBytes {
         }
     }
 
-    /// So many are held now. Returns whether they fit into the budget, if need be after the clients that have waited longest
-    /// for the rest of their ClientHello were evicted. If not, this client must end.
+    /// Sets how many bytes are held now. Returns whether they fit into the budget, if need be after the clients that
+    /// have waited longest for the rest of their ClientHello were evicted. If they do not fit, this client must end.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
         let before = std::mem::replace(&mut self.bytes, bytes);

@@ -105,8 +105,8 @@ impl HelloReader {
         }
     }
 
-    /// What `wire` proves: all bytes received, from the first. Each call must bring the bytes of the one before, with or
-    /// without more behind them. Once decided, more bytes change nothing.
+    /// What the bytes received so far prove: `wire` has all of them, from the first. Each call must bring the bytes of
+    /// the one before, with or without more behind them. Once decided, more bytes change nothing.
     pub fn advance(&mut self, wire: &[u8]) -> HelloVerdict {
         loop {
             if let Some(verdict) = self.step(wire) {
@@ -115,8 +115,8 @@ impl HelloReader {
         }
     }
 
-    /// Decides, or processes at least one more byte and returns `None`: so there are at most as many steps as bytes, and
-    /// one more a call.
+    /// Decides, or processes at least one more byte and returns `None`: so there are at most as many steps as bytes,
+    /// and one more for each call.
     fn step(&mut self, wire: &[u8]) -> Option<HelloVerdict> {
         let fresh = wire.get(self.next..).unwrap_or_default();
         match self.message_bytes() {
@@ -191,8 +191,8 @@ impl HelloReader {
         }
     }
 
-    /// The whole message: borrowed if it is in one record, else copied together. It is copied once and not piece by
-    /// piece, so that only a hello that is about to be decided is ever held twice.
+    /// The whole message: borrowed if it is in one record, else copied together. It is copied once it is complete and
+    /// not piece by piece, so that only a hello that is about to be decided is ever held twice.
     fn message<'w>(&self, wire: &'w [u8], message_bytes: usize) -> Cow<'w, [u8]> {
         if self.records == 1 {
             let end = (RECORD_HEADER_BYTES + message_bytes).min(wire.len());
@@ -204,7 +204,7 @@ impl HelloReader {
             let Some(length) = records.take(3).and_then(|_| records.u16()) else {
                 break;
             };
-            // The last record may go on after the message, and the rest of it need not be there.
+            // The last record may go on after the message, and its rest need not have come.
             let wanted = usize::from(length).min(message_bytes - message.len());
             message.extend_from_slice(records.take(wanted).unwrap_or_default());
         }

@@ -136,7 +136,7 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead, InvalidRequest> {
         .headers
         .iter()
         .filter(|field| field.name.eq_ignore_ascii_case("host"));
-    // Exactly one, and a valid one, also where an absolute target replaces it (RFC 9112, section 3.2).
+    // Exactly one valid `Host` is required, also where an absolute target replaces it (RFC 9112, section 3.2).
     let (Some(sent), None) = (hosts.next(), hosts.next()) else {
         return Err(InvalidRequest::Host);
     };

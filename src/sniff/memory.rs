@@ -12,9 +12,9 @@ use tokio::time::Instant;
 /// An episode of evictions is over when there was none for this long.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
-/// The size to which a buffer grows that its first read does not fit. The allocator maps each block of this size or larger
-/// separately (`app::allocator`), so that its memory goes back to the system when it is freed. A TLS record is smaller: to
-/// map each of these would cost as much as to decrypt it.
+/// The least size of a buffer that has grown, because the bytes did not come in one read. The allocator maps each block
+/// of this size or larger separately (`app::allocator`), so that its memory goes back to the system when it is freed. A
+/// TLS record is smaller: mapping a block for each would cost as much as decrypting it.
 pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 
 /// The budget for bytes of clients that have no server yet.
@@ -75,7 +75,7 @@ impl HelloMemory {
         self.held.load(Relaxed)
     }
 
-    /// Takes the number of evictions of an episode that is over. To be called now and then.
+    /// Takes the number of evictions of an episode that is over; so it is reported once. To be called now and then.
     #[must_use]
     pub fn take_evictions(&self) -> Option<u64> {
         let mut queue = self.queue();
@@ -94,7 +94,7 @@ impl HelloMemory {
         !self.is_exceeded(leaving)
     }
 
-    /// Returns such bytes to the budget.
+    /// Returns bytes that were charged so to the budget.
     pub(super) fn refund(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Relaxed);
     }
@@ -149,7 +149,7 @@ pub struct FirstBytes {
 }
 
 impl FirstBytes {
-    /// No bytes yet, of a client that was accepted then.
+    /// No bytes yet, of a client that was accepted at this time.
     #[must_use]
     pub fn new(memory: &Arc<HelloMemory>, accepted_at: Instant) -> Self {
         Self {
@@ -172,7 +172,7 @@ impl FirstBytes {
         self.take()
     }
 
-    /// Drops so many bytes in front. What the buffer has reserved stays charged.
+    /// Drops this many bytes at the front. What the buffer has reserved stays charged.
     pub(super) fn drop_front(&mut self, bytes: usize) {
         self.bytes.drain(..bytes);
     }
@@ -208,7 +208,7 @@ impl FirstBytes {
         self.bytes.extend_from_slice(fresh);
     }
 
-    /// Joins the queue of those that wait for more bytes, unless there are none yet. From now on it may be evicted.
+    /// Joins the queue of clients that wait for more bytes, unless it has none yet. From now on it may be evicted.
     pub(super) fn enqueue(&mut self) {
         if self.waiting.is_some() || self.bytes.is_empty() {
             return;

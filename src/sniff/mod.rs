@@ -50,12 +50,12 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`]; with the bytes of its requests that were answered, and are not for the
-    /// server. Boxed: what is read of other clients stays small.
+    /// A PostgreSQL client, by [`sniff_postgres`], and the number of bytes in its requests that were answered and are
+    /// not for the server. Boxed: what is read of other clients stays small.
     Postgres(Box<(PostgresOpening, usize)>),
 }
 
-/// How a PostgreSQL client begins, once nothing is left that must be answered before it can be routed.
+/// How a PostgreSQL client begins, apart from the requests that must be answered before it can be routed.
 #[derive(Debug)]
 pub enum PostgresOpening {
     /// A ClientHello.
@@ -70,8 +70,8 @@ pub enum PostgresOpening {
 
 impl Sniffed {
     /// The word for the logs if the client of a listener that does not expect PostgreSQL sent an SSLRequest or a
-    /// GSSENCRequest. One that comes in pieces is not recognized: the first byte proves that it is not TLS, and no more is
-    /// read.
+    /// GSSENCRequest. A request that comes in pieces is not recognized: the first byte proves that it is not TLS, and
+    /// no more is read.
     #[must_use]
     pub fn stray_postgres_request(&self) -> Option<&'static str> {
         match (&self.opening, self.first.as_slice()) {
@@ -81,8 +81,8 @@ impl Sniffed {
         }
     }
 
-    /// Whether the client has begun with an HTTP request instead of TLS (RFC 9112, section 3). One whose method comes in pieces
-    /// is not recognized.
+    /// Whether the client has begun with an HTTP request instead of TLS (RFC 9112, section 3). A request whose method
+    /// comes in pieces is not recognized.
     #[must_use]
     pub fn is_http_request(&self) -> bool {
         let mut words = self.first.as_slice().split(|byte| *byte == b' ');
@@ -208,8 +208,8 @@ where
     Ok(Sniffed { opening, first })
 }
 
-/// The same for a client of PostgreSQL, whose requests for encryption are answered on the way: `tls` says how those for TLS
-/// are. Every GSSENCRequest is refused.
+/// As [`sniff`], for a client of PostgreSQL. Its requests for encryption are answered on the way: those for TLS as
+/// `tls` says; a GSSENCRequest is always refused.
 ///
 /// # Errors
 /// As [`sniff`].
@@ -235,9 +235,9 @@ where
     })
 }
 
-/// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes. Returns
-/// it, and what has come right behind it; without a header, all that was read. `None`: there is no header. Where none is
-/// required, a client that has sent nothing by then has none: its server speaks first.
+/// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes.
+/// Returns the header (`None`: there is none) and the bytes behind it; without a header, all bytes that were read.
+/// Where no header is required, a client that has sent nothing in time has none: its server speaks first.
 ///
 /// # Errors
 /// The header is invalid, is missing where one is required, or does not come in time.
@@ -268,7 +268,7 @@ where
     Ok((header, first))
 }
 
-/// Reads the head of an HTTP request, of 16 KiB and within 5 s of accept. Returns it and the number of bytes that were read.
+/// Reads the head of an HTTP request, of at most 16 KiB and within 5 s of accept. Returns it and the number of bytes read.
 ///
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///

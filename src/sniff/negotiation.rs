@@ -24,7 +24,7 @@ pub enum TlsAnswer {
     Yes,
     /// `N`: the StartupMessage decides where the client goes.
     No,
-    /// By the server.
+    /// As the server answers it.
     AskServer,
     /// It was answered before: another one is an error.
     Given,
@@ -70,7 +70,7 @@ impl PostgresReader {
         self.hello = Some((HelloReader::new(self.hello_bytes_max), start));
     }
 
-    /// What to do about a whole packet behind which so many bytes have come.
+    /// What to do about a whole packet with `behind` bytes behind it.
     fn take(&mut self, packet: FirstPacket, behind: usize) -> Inspection<PostgresOpening> {
         let invalid = |reason| Inspection::Invalid(SniffFailure::Packet(reason));
         match packet {

@@ -80,7 +80,7 @@ pub enum InvalidPacket {
     /// A protocol other than version 3.
     #[error("the PostgreSQL client speaks another version of the protocol than 3")]
     Version,
-    /// Bytes behind a request that the client has to wait for an answer to: they may have been put there by somebody else
+    /// Bytes behind a request whose answer the client has to wait for: somebody else may have put them there
     /// (CVE-2021-23214).
     #[error("the PostgreSQL client sent bytes before its request for encryption was answered")]
     Smuggled,
@@ -116,16 +116,16 @@ impl fmt::Debug for CancelKey {
     }
 }
 
-/// What a StartupMessage says of the session that it begins. Names are cut as by the server.
+/// What a StartupMessage says of the session that it begins. Names are cut as the server cuts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartupMessage {
     /// `user`.
     pub user: Box<[u8]>,
-    /// `database`; without it the server takes the user's name.
+    /// `database`; if it is missing, the user's name, as in the server.
     pub database: Box<[u8]>,
 }
 
-/// What `wire` proves: all bytes received, from the first. Once decided, more bytes change nothing.
+/// What the bytes received so far prove: `wire` has all of them, from the first. Once decided, more bytes change nothing.
 #[must_use]
 pub fn first_packet(wire: &[u8]) -> PacketVerdict {
     let Some((length, rest)) = wire.split_first_chunk() else {

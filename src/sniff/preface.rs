@@ -1,8 +1,8 @@
 //! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
 //!
 //! A reader is pure: bytes -> found, need more, reply, or invalid. To add one, implement [`PrefaceReader`] and call
-//! [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the server: it is read with a `Preface`
-//! of its own, and what follows it is what the next one begins with.
+//! [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the server: a `Preface` of its
+//! own reads the header, and the next one begins with the bytes behind it.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,7 +36,7 @@ pub enum SniffFailure {
     /// Undecided `hello_timeout` after accept, or the client waited longest when [`HelloMemory`] was used up.
     #[error("the client's first bytes took too long")]
     TooSlow,
-    /// Undecided after `hello_bytes_max`, or sure to be.
+    /// Undecided after `hello_bytes_max` bytes, or sure to be.
     #[error("the client's first bytes are too many")]
     TooLong,
     /// It begins as TLS but is no valid ClientHello.
@@ -94,7 +94,7 @@ pub(super) struct Preface<'s, S> {
 }
 
 impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
-    /// These bytes read so far, of a client that was accepted then.
+    /// The preface of a client that was accepted at this time; `first` has the bytes read so far.
     pub(super) fn new(
         socket: &'s mut S,
         limits: &'s SniffLimits,

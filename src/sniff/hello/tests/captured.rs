@@ -56,7 +56,7 @@ pub(super) fn message(mut wire: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The hello of the rustls we are built with, in fragments of so many bytes.
+/// The hello of the rustls we are built with, in fragments of this many bytes.
 pub(super) fn rustls(name: &'static str, fragment_bytes: Option<usize>) -> Vec<u8> {
     let mut config = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())

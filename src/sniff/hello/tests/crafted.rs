@@ -1,4 +1,4 @@
-//! Hellos that no honest client sends, or seldom.
+//! Hellos that honest clients send seldom or never.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn hello(extensions: &[Vec<u8>]) -> Hello {
     read(&in_records(&crafted(extensions), &[usize::MAX]))
 }
 
-/// Why it is malformed, where the client is told that it cannot be read.
+/// Why a message is malformed for which the alert is `DecodeError`.
 fn malformed(message: &[u8]) -> &'static str {
     malformed_by(message, Alert::DecodeError)
 }
