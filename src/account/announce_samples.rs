@@ -6,20 +6,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::exposition::{FamilyType, format_labels, write_header, write_sample};
 use super::names;
 
-/// What is known of routes that are announced.
+/// The state of routes that are announced.
 #[derive(Clone, Debug)]
 pub struct AnnounceSample {
     /// Whether the latest answer of their source was usable.
     pub is_up: bool,
     /// When it last gave a usable answer.
     pub last_success: Option<SystemTime>,
-    /// Those in force, by listener.
+    /// The number of routes in force, by listener.
     pub routes: Vec<(Arc<str>, usize)>,
-    /// Announcements that have no effect, by reason.
+    /// The number of announcements that have no effect, by reason.
     pub refused: Vec<(&'static str, usize)>,
 }
 
-/// Writes what is known of routes that are announced, if a listener accepts them.
+/// Writes the state of routes that are announced, if a listener accepts them.
 #[must_use]
 pub fn write_announced(sample: Option<&AnnounceSample>) -> String {
     let mut text = String::new();

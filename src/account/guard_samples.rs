@@ -1,4 +1,4 @@
-//! The samples of guards. They are read from the guards at each rendering, and leave with them.
+//! The samples of guards. They are read from the guards at each rendering, and disappear with them.
 
 use std::sync::Arc;
 

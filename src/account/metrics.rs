@@ -45,7 +45,7 @@ pub struct Metrics {
     lines_dropped: Counter,
     /// Successful and failed reloads.
     reloads: [Counter; 2],
-    /// The same of the TLS files of listeners.
+    /// Successful and failed reloads of the TLS files of listeners.
     certificate_reloads: [Counter; 2],
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
@@ -121,7 +121,7 @@ impl Metrics {
         }
     }
 
-    /// What the sessions of these pools sum up to since the start; `None` for a pool without series.
+    /// The totals of the sessions of these pools since the start; `None` for a pool without series.
     pub fn pool_counts<'a>(&self, pools: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Option<PoolCounts>> {
         let registry = self.registry();
         let counts = |name| registry.pools.get(name).map(|pool| pool.series.counts());

@@ -163,7 +163,7 @@ impl Ledger {
         self.totals.busy()
     }
 
-    /// What the sessions of this worker sum up to since the start.
+    /// The totals of this worker's sessions since the start.
     #[must_use]
     pub fn totals(&self) -> TotalCounts {
         self.totals.read()
@@ -257,7 +257,7 @@ impl Entry {
         info.listener.record_hello_duration(duration);
     }
 
-    /// A TLS handshake with the client has ended so.
+    /// A TLS handshake with the client has ended with this result.
     pub fn handshake_finished(&self, version: &str, result: HandshakeResult, duration: Duration) {
         self.info().listener.record_tls_handshake(version, result, duration);
     }
@@ -272,7 +272,7 @@ impl Entry {
         self.info().pool = Some(Arc::clone(pool));
     }
 
-    /// The session begins to wait at this position of the pool's queue, for a pool that sleeps if so.
+    /// The session begins to wait at this position of the pool's queue. `is_asleep`: because the pool sleeps.
     pub fn queue_joined(&mut self, position: usize, is_asleep: bool) {
         let mut info = self.info();
         QueueWait::begin(&mut info.guards.get_or_insert_default().queue, position, is_asleep);
@@ -342,7 +342,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.queue_left(); // it may have left while it waited
+        self.queue_left(); // the client may have left while it waited
         let path = self.path.take();
         let mut info = self.record.info();
         let duration = self.record.age();
@@ -358,7 +358,7 @@ impl Drop for Entry {
             self.ledger.log.write(record);
         }
         if let Some(guards) = &mut info.guards {
-            guards.end(); // somebody may still hold the record
+            guards.end(); // now: somebody may still hold the record
         }
     }
 }

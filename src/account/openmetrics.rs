@@ -1,4 +1,4 @@
-//! The text format of OpenMetrics 1.0, made of that of Prometheus.
+//! The text format of OpenMetrics 1.0, converted from that of Prometheus.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The media type of OpenMetrics.
 pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether a request with this `Accept` is to be answered in OpenMetrics: it is accepted, and no less than plain text (RFC
-/// 9110, section 12.5.1).
+/// Whether a request with this `Accept` is to be answered in OpenMetrics: it is accepted, and preferred no less than
+/// plain text (RFC 9110, section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
     let quality = |wanted: &str| {
@@ -29,8 +29,8 @@ pub fn prefers_openmetrics(accept: &str) -> bool {
     openmetrics > 0.0 && openmetrics >= quality("text/plain")
 }
 
-/// Converts the text format of Prometheus: families of counters are named without `_total`, no line is empty, and the last
-/// one marks the end.
+/// Converts the text format of Prometheus: families of counters are named without `_total`, no line is empty, and the
+/// last line marks the end.
 #[must_use]
 pub fn openmetrics(text: &str) -> String {
     let counter = |line: &str| {

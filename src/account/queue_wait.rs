@@ -8,9 +8,9 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct QueueWait {
     position: usize,
-    /// Waits that are over.
+    /// The sum of the waits that are over.
     waited: Duration,
-    /// Since when it waits; `None`: it does not any more.
+    /// When the current wait began; `None`: it does not wait.
     since: Option<Instant>,
     /// Whether it first began to wait because the pool slept.
     has_slept: bool,
@@ -28,7 +28,7 @@ impl QueueWait {
         wait.since = Some(Instant::now());
     }
 
-    /// The session no longer waits. Returns how long it has waited since it began; `None`: it did not.
+    /// Ends the wait. Returns how long it was; `None`: the session did not wait.
     pub(super) fn end(&mut self) -> Option<Duration> {
         let waited = self.since.take()?.elapsed();
         self.waited += waited;
@@ -40,7 +40,7 @@ impl QueueWait {
         self.position
     }
 
-    /// How long it has waited for a pool that slept; `None`: the pool did not.
+    /// How long it has waited for a pool that slept; `None`: the pool did not sleep.
     pub(super) fn woken(&self) -> Option<Duration> {
         self.has_slept.then_some(self.waited)
     }

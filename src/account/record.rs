@@ -24,8 +24,8 @@ pub struct Record {
     accepted_at: Instant,
     cancel: CancelHandle,
     rates: ByteRates,
-    // A std mutex, for a few lines at a time: the session takes it until its server is connected and at its end, and so
-    // does every reader.
+    // A std mutex, locked for a few lines at a time: by the session, often until its server is connected and once at
+    // its end, and by every reader.
     info: Mutex<SessionInfo>,
 }
 
@@ -81,7 +81,7 @@ impl Record {
         info.fallback_from.as_ref().map(|origin| Arc::clone(origin.pool()))
     }
 
-    /// Ends the session by resetting both sides. The first ending counts; returns whether this is the first.
+    /// Ends the session by resetting both sides. Only the first ending counts; returns whether this is the first.
     pub fn cut(&self, ending: Ending) -> bool {
         self.cancel.cancel(ending)
     }
@@ -95,7 +95,7 @@ impl Record {
         let Some(guards) = guards.filter(|guards| guards.has_passed_from(guard, network, client)) else {
             return false;
         };
-        // Under the lock: the access log record, which is built under it too, has the reason of this ending or of another.
+        // Under the lock, as the access log record is built: so the reason in the record belongs to its ending.
         let is_first = self.cut(Ending::Denied);
         if is_first {
             guards.deny(guard);
@@ -103,7 +103,7 @@ impl Record {
         is_first
     }
 
-    /// Asks the session to end at rest, with this ending, if it is at rest now. It does not answer.
+    /// Asks the session to end with this ending if it is at rest now. If it is not, it goes on, and there is no answer.
     pub fn end_at_rest(&self, ending: Ending) {
         self.cancel.end_at_rest(ending);
     }
@@ -144,7 +144,7 @@ impl Record {
         std::future::poll_fn(|cx| self.cancel.poll(cx))
     }
 
-    /// Its current state, without what only the kernel knows ([`Self::tcp_info`]).
+    /// Its current state, except what only the kernel knows ([`Self::tcp_info`]).
     #[must_use]
     pub fn seen(&self) -> SessionView {
         let info = self.info();
@@ -242,19 +242,19 @@ pub struct SessionView {
     pub rate_down: u64,
 }
 
-/// Any thread may cancel it, once; the session waits for that.
+/// Any thread may cancel the session, once; the session waits for that.
 ///
 /// It is two bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
     /// 0: not cancelled; else 1 + the index of the ending.
     ending: AtomicU8,
-    /// How it is to end if it is at rest, as in `ending`; with [`TAKEN`] once the session has seen the request.
+    /// The ending that is asked for at rest, encoded like `ending`; with [`TAKEN`] once the session has seen the request.
     at_rest: AtomicU8,
     session: AtomicWaker,
 }
 
-/// See [`CancelHandle::at_rest`]. There are far fewer endings.
+/// The flag in [`CancelHandle::at_rest`]. The numbers of endings are far below it.
 const TAKEN: u8 = 0x80;
 
 /// The ending of this number, from 1; `None` for 0.
@@ -278,7 +278,7 @@ impl CancelHandle {
         self.session.wake();
     }
 
-    /// [`Ending::Internal`] if that was never asked for.
+    /// The ending that was asked for at rest; [`Ending::Internal`] if none was.
     fn ending_at_rest(&self) -> Ending {
         ending_of(self.at_rest.load(Acquire) & !TAKEN).unwrap_or(Ending::Internal)
     }

@@ -1,4 +1,4 @@
-//! The samples of pools that grow and shrink. They are read at each rendering, and leave with the pools.
+//! The samples of pools that grow and shrink. They are read at each rendering, and disappear with the pools.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::names;
 pub struct ScaleSamples {
     /// Its name.
     pub pool: Arc<str>,
-    /// How many clones are in each state.
+    /// The number of clones in each state.
     pub clones: Vec<(&'static str, usize)>,
     /// Steps, by their direction.
     pub steps: [(&'static str, u64); 2],

@@ -1,4 +1,4 @@
-//! What guards, and a peer in front, say of a session; and its wait in a queue.
+//! The passes of guards, the header of a peer in front, and the wait in a queue of a session.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::guard::{GuardPass, GuardReason, Throttle};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::FirstBytes;
 
-/// What guards, and a peer in front, say of a session, and its wait in a queue: few sessions have any of these. It holds
-/// the passes until the session ends.
+/// What guards and a peer in front say of a session, and its wait in a queue: few sessions have any of these. The
+/// passes are held until the session ends.
 #[derive(Debug, Default)]
 pub struct SessionGuards {
     passes: Vec<GuardPass>,
@@ -29,12 +29,12 @@ pub struct SessionGuards {
 /// Whether a refusal is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefusalLine {
-    /// Like any session.
+    /// It is logged like any session.
     #[default]
     Usual,
-    /// It is, and so many before it were not.
+    /// It is logged, and this many before it were not.
     After(u64),
-    /// It is not: there are too many.
+    /// It is not logged: there are too many.
     Suppressed,
 }
 
@@ -53,7 +53,7 @@ impl SessionGuards {
         self.line = line;
     }
 
-    /// Sets whether the session is logged, which is refused for another reason than a guard.
+    /// Sets whether a session is logged that is refused for another reason than a guard.
     pub fn set_line(&mut self, line: RefusalLine) {
         self.line = line;
     }
@@ -80,7 +80,7 @@ impl SessionGuards {
         self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
     }
 
-    /// The session has ended: returns what the guards have counted. What is known of the client stays.
+    /// Ends what the guards count for the session. What is known of the client stays.
     pub(super) fn end(&mut self) {
         self.passes.clear();
         self.first = None;

@@ -37,8 +37,8 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// What guards and a peer in front say of the session, and its wait in a queue; `None`: there are none. Boxed: most
-    /// sessions have none.
+    /// The passes of guards, the header of a peer in front, and the wait in a queue; `None`: it has none of these.
+    /// Boxed: most sessions have none.
     pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -129,7 +129,7 @@ impl SessionInfo {
         self.startup().map(|startup| startup_name(&startup.user))
     }
 
-    /// Whether it is one of too many refusals to be logged.
+    /// Whether it is a refusal that is not logged, because there are too many.
     pub(super) fn is_suppressed(&self) -> bool {
         self.guards
             .as_ref()

@@ -1,4 +1,4 @@
-//! What a session's bytes tell, as its access log record shows it: its TLS, and the session that a PostgreSQL client asks for.
+//! What a client's bytes say, for the access log: the TLS that ends here, and the session that a PostgreSQL client asks for.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The samples of the state of pools and their servers. They are read at each rendering, and leave with them.
+//! The samples of the state of pools and their servers. They are read at each rendering, and disappear with them.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -199,18 +199,18 @@ pub fn write_discovery<'a>(pools: impl IntoIterator<Item = (&'a str, bool, Optio
     write_families([&up, &last_success])
 }
 
-/// What is known of the configuration from the fleet's store.
+/// The state of the configuration from the fleet's store.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteSample {
     /// Whether the store answers.
     pub is_up: bool,
-    /// Whether what was tried last is not in force.
+    /// Whether the revision that was tried last is not in force.
     pub is_refused: bool,
-    /// The revision in force; `None`: nothing is.
+    /// The revision in force; `None`: none is.
     pub revision: Option<i64>,
 }
 
-/// Writes what is known of the configuration from a store, if it is from one.
+/// Writes the state of the configuration from a store, if it is from one.
 #[must_use]
 pub fn write_remote(sample: Option<RemoteSample>) -> String {
     let Some(sample) = sample else {

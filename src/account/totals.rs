@@ -1,4 +1,4 @@
-//! What the sessions of a worker sum up to since the start.
+//! The totals of a worker's sessions since the start.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Totals {
     }
 }
 
-/// What sessions sum up to since the start.
+/// The totals of sessions since the start.
 #[derive(Clone, Debug)]
 pub struct TotalCounts {
     /// Sessions that have ended, indexed by the discriminant of [`Ending`].

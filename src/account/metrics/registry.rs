@@ -175,7 +175,7 @@ impl Registry {
         }
     }
 
-    /// Writes how many wait in the queue of a pool, if it has one.
+    /// Writes how many sessions wait in the queue of a pool, if it has one.
     fn write_queue(&self, pool: &Pool, text: &mut String) {
         if pool.rules().queue.is_none() && pool.queue_len() == 0 {
             return;

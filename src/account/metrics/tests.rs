@@ -239,7 +239,7 @@ fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
     assert!(!is_rendered());
 }
 
-/// A worker takes the registry for a server that it sees for the first time. A scrape of very many servers takes long.
+/// A worker locks the registry for a server that it sees for the first time. A scrape of very many servers takes long.
 #[test]
 fn workers_do_not_wait_for_a_scrape() {
     let (metrics, listener) = metrics();

@@ -26,9 +26,9 @@ pub enum CancelPlacement {
     Key,
     /// By the client's address: its sessions in TLS are on these servers.
     Client,
-    /// They are all servers of the listener's pools.
+    /// All servers of the listener's pools are asked.
     Fanout,
-    /// There are none.
+    /// There are no servers to ask.
     Unplaced,
     /// Too many requests without a known key came in a second.
     Limited,
@@ -240,7 +240,7 @@ impl ListenerSeries {
     }
 
     /// Counts a TLS handshake with a client, with the time from the ClientHello to its end. `version`: `1.2`, `1.3`, or
-    /// nothing where none was agreed.
+    /// empty where none was agreed.
     pub fn record_tls_handshake(&self, version: &str, result: HandshakeResult, duration: Duration) {
         self.tls_or_new().record_handshake(version, result, duration);
     }

@@ -101,8 +101,8 @@ impl PathSeries {
             Some((server, _)) => server.strong_count() == 0,
             None => !self.pool.is_configured(),
         };
-        // The registry holds every listener's series once; if nothing else does, the listener is gone. A rendering holds all
-        // of them meanwhile, and nothing is removed then.
+        // The registry holds every listener's series once; if nothing else holds it, the listener is gone. While a
+        // rendering holds all series, none is removed.
         has_no_destination || self.listener.strong_count() <= 1
     }
 

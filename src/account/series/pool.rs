@@ -12,7 +12,7 @@ pub(in crate::account) struct PoolSeries {
     is_configured: AtomicBool,
     pub(in crate::account) session_duration: Histogram,
     connect_duration: Histogram,
-    /// Waits in its queue. Made at the first: most pools have none.
+    /// Waits in its queue. Made at first use: most pools have no queue.
     queue_wait: OnceLock<Histogram>,
     /// Indexed by the discriminant of [`Ending`].
     sessions: [AtomicU64; Ending::ALL.len()],
@@ -38,7 +38,7 @@ impl PoolSeries {
         self.queue_wait.get_or_init(|| Histogram::new(QUEUE_BOUNDS))
     }
 
-    /// The same, if the pool has or had a queue.
+    /// As [`Self::queue_wait`]; `None`: the pool never had a queue.
     pub(in crate::account) fn queue_wait_if_any(&self) -> Option<&Histogram> {
         self.queue_wait.get()
     }
@@ -70,7 +70,7 @@ impl PoolSeries {
         self.bytes_down.fetch_add(down, Relaxed);
     }
 
-    /// What the sessions of the pool sum up to since the start.
+    /// The totals of the pool's sessions since the start.
     pub(in crate::account) fn counts(&self) -> PoolCounts {
         PoolCounts {
             endings: self.sessions.each_ref().map(|count| count.load(Relaxed)),
@@ -86,7 +86,7 @@ impl PoolSeries {
     }
 }
 
-/// What the sessions of a pool sum up to since the start.
+/// The totals of a pool's sessions since the start.
 #[derive(Clone, Debug)]
 pub struct PoolCounts {
     /// Sessions that have ended, indexed by the discriminant of [`Ending`].

@@ -49,15 +49,15 @@ impl CheckResult {
 pub struct ServerSeries {
     // Std mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
-    /// From when to when the certificate shown at the latest check is valid, in seconds since the Unix epoch. `None` if no
-    /// check reads certificates.
+    /// When the certificate of the latest check begins and ends to be valid, in seconds since the Unix epoch. `None` if
+    /// no check reads certificates.
     certificate: Mutex<Option<[i64; 2]>>,
     /// Whether the checks log in to a service, which may refuse them.
     may_refuse_checks: AtomicBool,
     pub(in crate::account) connect_duration: Histogram,
     pub(in crate::account) check_duration: Histogram,
     connect_failures: LabelledCounters<{ ConnectFailure::ALL.len() }>,
-    /// The same counts, which a counter of the exporter does not tell.
+    /// The same counts as in `connect_failures`, because a counter of the exporter cannot be read.
     failed_connects: [AtomicU64; ConnectFailure::ALL.len()],
     checks: LabelledCounters<{ CheckResult::ALL.len() }>,
     transitions: LabelledCounters<2>,

@@ -13,7 +13,7 @@ use crate::account::names;
 pub enum HandshakeResult {
     /// It is complete.
     Ok,
-    /// One of the two refused what the other one sent.
+    /// One side refused what the other one sent.
     Failed,
     /// The client's certificate was refused, or it has none.
     ClientRefused,
@@ -44,7 +44,7 @@ impl HandshakeResult {
     }
 }
 
-/// The versions of TLS that may be agreed; none, where a handshake failed before.
+/// The versions of TLS that may be agreed; empty: the handshake failed before that.
 const VERSIONS: [&str; 3] = ["1.2", "1.3", ""];
 
 /// The series of the TLS that ends at a listener.
