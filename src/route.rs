@@ -1,4 +1,4 @@
-//! Where a client goes, by what is known of it.
+//! Decides where a client goes, by what is known of it.
 //!
 //! Of the routes whose conditions all hold, the one that fits best wins: by its name condition first ([`Rank`]), then by how
 //! many other kinds of condition it has, then by the order written.

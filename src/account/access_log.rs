@@ -151,7 +151,7 @@ pub fn start(target: &AccessTarget, format: LogFormat, dropped: Counter) -> io::
     Ok((log, AccessLogWriter { done }))
 }
 
-/// Writes what is queued until every sender is dropped.
+/// Writes queued records until every sender is dropped.
 fn run_writer(
     mut output: Option<Output>,
     mut format: LogFormat,

@@ -218,7 +218,7 @@ pub struct SessionView {
     pub alpn: Option<Box<str>>,
     /// The database that it asked for, if it is one of PostgreSQL whose StartupMessage could be read.
     pub database: Option<String>,
-    /// The user that it named, likewise.
+    /// The user that it named, under the same condition.
     pub user: Option<String>,
     /// The listener that accepted it.
     pub listener: Arc<str>,

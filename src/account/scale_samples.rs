@@ -18,7 +18,7 @@ pub struct ScaleSamples {
     pub cold_starts: u64,
 }
 
-/// Writes the samples of all such pools; nothing if there are none.
+/// Writes the samples of all pools that grow and shrink; nothing if there are none.
 #[must_use]
 pub fn write_scales(pools: &[ScaleSamples]) -> String {
     let mut text = String::new();

@@ -29,7 +29,7 @@ pub struct SessionInfo {
     pub ech: bool,
     /// Whether the client speaks TLS.
     pub has_hello: bool,
-    /// What is known by reading what the client sends. Boxed: most sessions have none.
+    /// What the client's bytes have shown. Boxed: most sessions have none.
     pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
     pub route: Option<SessionRoute>,

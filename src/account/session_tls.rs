@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::sniff::postgres::StartupMessage;
 use crate::tls::TlsSummary;
 
-/// What is known about the TLS of a session that ends here.
+/// What is known about the TLS that ends here.
 #[derive(Debug, Default)]
 pub struct SessionTls {
     /// What was agreed with the client.
@@ -18,7 +18,7 @@ pub struct SessionTls {
     pub refusal: Option<Box<str>>,
 }
 
-/// What is known about a session by reading what its client sends.
+/// What the bytes of its client have shown about a session.
 #[derive(Debug, Default)]
 pub struct SessionProtocol {
     /// The TLS that ends here.

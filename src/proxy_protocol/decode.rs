@@ -9,7 +9,7 @@ use super::wire::{
 };
 use crate::addr::{ClientAddr, ListenAddr};
 
-/// The longest header that is accepted, in bytes. Version 2 allows 65,551; what is in use stays below 1,000.
+/// The longest header that is accepted, in bytes. Version 2 allows 65,551; headers in use stay below 1,000.
 pub const HEADER_BYTES_MAX: usize = 4096;
 
 /// The longest line of version 1 (section 2.1), its end included.

@@ -174,7 +174,7 @@ impl ClientInfo<'_> {
 /// ```text
 /// client(1) | verify(4) | { type | length(2) | value }*
 /// ```
-/// `verify` is zero if the client has shown a certificate, which was verified: no other is accepted.
+/// `verify` is zero if the client has shown a certificate. It was verified then: no other is accepted.
 fn encode_tls(tls: &TlsSummary) -> Vec<u8> {
     let has_certificate = tls.peer.is_some();
     let client = match (has_certificate, tls.resumed) {

@@ -1,4 +1,4 @@
-//! A side of a session as a stream, for what is said before bytes are relayed.
+//! A side of a session as a stream, to read from and write to before bytes are relayed.
 
 use std::io;
 use std::pin::Pin;

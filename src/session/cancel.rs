@@ -130,7 +130,7 @@ fn header(client: &TcpStream, target: &CancelTarget, state: &ListenerState, entr
     proxy_header(version, address, local, (None, None), forwarded.as_ref())
 }
 
-/// What came of the connection to a server.
+/// The result of the connection to a server.
 struct SentCancel {
     target: CancelTarget,
     /// How long connecting took.

@@ -24,7 +24,7 @@ pub(super) struct LeasedServer {
 }
 
 impl LeasedServer {
-    /// The server that was just connected to, which this pool has picked.
+    /// The server of this pool that was just connected to.
     pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,

@@ -47,7 +47,7 @@ pub struct ListenerState {
 }
 
 impl ListenerState {
-    /// A listener with this configuration, which is in force.
+    /// The state of a listener with this configuration, which is in force.
     #[must_use]
     pub fn new(
         plan: Arc<ListenerPlan>,

@@ -39,8 +39,8 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     }
 }
 
-/// Asks a server for TLS, which we have agreed to in its stead: sends it `header` and an SSLRequest, and waits for its `S`,
-/// at most `within`. After that, the server waits for the ClientHello. `told`: the reply to the client, with this alert.
+/// Asks a server for TLS, because we have agreed to TLS in its stead: sends it `header` and an SSLRequest, and waits for its
+/// `S`, at most `within`. After that, the server waits for the ClientHello. `told`: the reply to the client, with this alert.
 ///
 /// # Errors
 /// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
@@ -102,7 +102,7 @@ pub(super) async fn ask_for_tls(
     Ok((answer, bytes))
 }
 
-/// The end of a session whose server has not answered a request for TLS, which the server's pool learns of.
+/// The refusal of a session whose server has not answered a request for TLS. Reports it to the server's pool.
 pub(super) fn unanswered(
     why: &NoAnswer,
     server: &LeasedServer,

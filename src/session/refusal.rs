@@ -23,7 +23,7 @@ pub(super) enum Refusal {
     ProxyHeader(SniffFailure),
     /// The listener accepts connections only from the peers in front, and this peer is none of them.
     UntrustedPeer,
-    /// The first bytes do not tell where the client wants to go.
+    /// The first bytes do not show where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
     NoRoute(Reply),

@@ -46,7 +46,7 @@ impl Routed<'_> {
 /// Completes the handshake with a client whose TLS ends here. Returns its TLS, with its ClientHello.
 ///
 /// # Errors
-/// What it sent is not TLS, or the handshake failed.
+/// The client does not begin with TLS, or the handshake failed.
 pub(super) async fn terminate(
     client: &TcpStream,
     entry: &mut Entry,

@@ -36,7 +36,7 @@ pub enum HelloVerdict {
     Hello(Hello),
     /// The first byte is not 0x16, or the second (the record's major version) is not 3.
     NotTls,
-    /// It begins as TLS and then is not.
+    /// It begins as TLS, but is not valid.
     Malformed(Malformed),
     /// Its own lengths say that it does not end within the bytes allowed.
     TooLong,

@@ -249,7 +249,7 @@ mod tests {
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NotHttp),
             ("GET /\r\n\r\n", NotHttp),
             ("\r\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n", NotHttp),
-            // What another parser may read in another way.
+            // Requests that another parser may read differently.
             ("GET / HTTP/1.1\r\nHost : a.example\r\n\r\n", NotHttp),
             ("GET / HTTP/1.1\r\nHost: a.example\r\n .evil.example\r\n\r\n", NotHttp),
             ("GET / HTTP/1.1\r\nHost: a.example\rHost: b.example\r\n\r\n", NotHttp),

@@ -189,8 +189,8 @@ const HTTP_HEAD_LIMITS: SniffLimits = SniffLimits {
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///
 /// # Errors
-/// What keeps the client from being routed. The bounds are those of `limits`; the time counts from `accepted_at`. The
-/// memory for what is read is charged to `memory`. `first` are bytes that were read already, to which the others are added.
+/// Why the client cannot be routed. The bounds are those of `limits`; the time counts from `accepted_at`. The memory
+/// for what is read is charged to `memory`. `first` has the bytes that were read already; the others are added to them.
 pub async fn sniff<S>(
     socket: &mut S,
     limits: &SniffLimits,

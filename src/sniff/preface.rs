@@ -30,7 +30,7 @@ pub struct SniffLimits {
     pub hello_bytes_max: usize,
 }
 
-/// Why the first bytes of a client do not tell where it wants to go.
+/// Why the first bytes of a client do not show where it wants to go.
 #[derive(Debug, thiserror::Error)]
 pub enum SniffFailure {
     /// Undecided `hello_timeout` after accept, or the client waited longest when [`HelloMemory`] was used up.
@@ -62,7 +62,7 @@ pub enum SniffFailure {
 /// What a reader says of the bytes so far.
 #[derive(Debug)]
 pub(super) enum Inspection<T> {
-    /// This is what it looks for. More bytes would change nothing.
+    /// The reader has found this. More bytes would change nothing.
     Found(T),
     /// Undecided.
     NeedMore,
@@ -75,7 +75,7 @@ pub(super) enum Inspection<T> {
 
 /// A reader of a client's first bytes. It does no IO.
 pub(super) trait PrefaceReader {
-    /// What it looks for.
+    /// The result of the reader.
     type Found;
 
     /// Looks at all bytes that have come, from the first or from the latest reply. Each call brings the bytes of the one

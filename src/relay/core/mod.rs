@@ -191,7 +191,8 @@ impl<'a> Core<'a> {
 
     /// Ends the relay on request, if it may end now. `queue` returns the send queue of the socket towards a side.
     pub(super) fn end(&mut self, request: EndRequest, queue: impl Fn(Side) -> Option<SendQueue>) {
-        let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered); // a queue that the system does not report counts as delivered
+        // A queue that the system does not report counts as delivered.
+        let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
         self.closed = match request {
             EndRequest::Cut => Some(Closed::Cut),
             EndRequest::IfAtRest if self.is_at_rest() && is_delivered(Side::Client) && is_delivered(Side::Server) => {

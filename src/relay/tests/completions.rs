@@ -187,7 +187,7 @@ async fn relay_case(case: &Case) -> Closed {
     }
 }
 
-/// The same case, but for some of the streams that end: they are cut off.
+/// The case with some of the streams that end cut off instead.
 fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
     for (step, is_cut_off) in case.steps.iter_mut().zip(are_cut_off) {
         if let (Act::Ends(side), true) = (step.act, is_cut_off) {
