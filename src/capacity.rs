@@ -219,7 +219,7 @@ impl ListenerLimits {
         by_name.iter().map(sessions).collect()
     }
 
-    /// The most sessions of each listener, within those of the process; of the same listeners as [`Self::sessions`].
+    /// The maximum of each listener's sessions, not above that of the process; for the same listeners as [`Self::sessions`].
     #[must_use]
     pub fn sizes(&self) -> Vec<(Arc<str>, usize)> {
         let by_name = self.in_use();

@@ -77,7 +77,7 @@ impl Bound {
         Self::bind(address, options, false)
     }
 
-    /// Binds an address that overlaps with one of this process (`0.0.0.0:80` and `10.0.0.1:80`), which needs
+    /// Binds an address that overlaps with one of this process (`0.0.0.0:80` and `10.0.0.1:80`). That needs
     /// SO_REUSEPORT.
     ///
     /// # Errors
@@ -142,8 +142,8 @@ impl Bound {
         }
     }
 
-    /// Listens: from now on clients are queued. One socket a worker, or one shared by all where SO_REUSEPORT is refused,
-    /// does not exist (Unix sockets), or would split the queue of the service manager.
+    /// Listens: from now on clients are queued. Each worker has one socket, or all share one where SO_REUSEPORT is
+    /// refused, does not exist (Unix sockets), or would split the queue of the service manager.
     ///
     /// The first socket listens before SO_REUSEPORT is set: where two processes have bound the address and neither
     /// listened yet, the second one fails here. Then the other sockets join it.

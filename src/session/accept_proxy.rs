@@ -48,7 +48,7 @@ impl Opened<'_> {
     }
 }
 
-/// Keeps what was read in the entry, so that the sessions of other listeners stay small.
+/// Stores in the entry what was read, so that the sessions of other listeners stay small.
 fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
     let session = info.guards.get_or_insert_default();

@@ -25,8 +25,8 @@ use crate::socket::local_address;
 /// the client's connection only then: libpq waits for that.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How long all servers together may take. Servers whose turn has not come by then do not get the request. A client
-/// that leaves does not stop it: it need not wait for the end, and the servers cancel the query all the same.
+/// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes
+/// on when the client leaves: it need not wait for the end, and the servers cancel the query all the same.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that one request has at once, if there are enough descriptors: all servers of a client get it without a

@@ -100,7 +100,7 @@ fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Re
     }
 }
 
-/// Records the progress of dialling: waits in the queue, and the begin and the end of each attempt.
+/// Records the progress of dialling: waits in the queue, and where each attempt begins and ends.
 fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
     match progress {
         Progress::Queued { position, is_asleep } => entry.queue_joined(*position, *is_asleep),

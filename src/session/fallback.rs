@@ -10,7 +10,7 @@ use crate::live::LivePool;
 use crate::plan::PoolId;
 use crate::pool::Server;
 
-/// The pool that serves in place of this one now: itself, or its fallback.
+/// The pool that serves the clients of this one now: this pool, or its fallback.
 pub(super) fn serving_pool<'a>(state: &'a ListenerState, pool: PoolId, entry: &Entry) -> &'a Arc<LivePool> {
     let serving = state.pools.serving(pool, Instant::now());
     if serving != pool {

@@ -81,7 +81,7 @@ pub(super) enum NoAnswer {
 }
 
 /// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0
-/// at the end of the stream. A second byte is an error.
+/// at the end of the stream. A byte behind `S` or `N` is an error.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],

@@ -267,8 +267,8 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// Skips forwarding the end of the direction that finishes last: both connections are about to be closed, which has the
-    /// same effect and saves a system call, or to be reset.
+    /// Skips forwarding the end of the direction that finishes last: both connections are about to be reset, or to be
+    /// closed, which has the same effect without a system call.
     fn settle_ends(&mut self) {
         if !self.ends_explicitly || self.is_delivering() {
             if self.down.is_done() {
