@@ -1,4 +1,4 @@
-//! The passes of guards, the header of a peer in front, and the wait in a queue of a session.
+//! What guards and a peer in front say of a session, and its wait in a queue.
 
 use std::sync::Arc;
 

@@ -73,7 +73,7 @@ fn pool(sockets: &[&Socket]) -> Pool {
     pool_of(sockets, MemberConfig::default())
 }
 
-/// As [`pool`], with this configuration for each server.
+/// As `pool`, with this configuration for each server.
 fn pool_of(sockets: &[&Socket], member_config: MemberConfig) -> Pool {
     let servers = sockets.iter().map(|socket| {
         let address = socket.local_addr().unwrap().as_socket().unwrap();

@@ -1,4 +1,4 @@
-//! Bytes of clients that are held after their first bytes were read, charged to the same budget.
+//! Bytes of clients that are held after their first bytes were read, charged to the same budget as those.
 
 use std::sync::Arc;
 

@@ -94,7 +94,7 @@ impl HelloMemory {
         !self.is_exceeded(leaving)
     }
 
-    /// Returns bytes that were charged so to the budget.
+    /// Returns bytes to the budget that [`Self::charge`] has charged.
     pub(super) fn refund(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Relaxed);
     }

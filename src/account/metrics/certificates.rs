@@ -7,8 +7,8 @@ use crate::account::exposition::{FamilyType, format_labels, write_header, write_
 use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
-/// When the certificates of listeners, and ours for the servers of pools, begin to be valid and expire, in the text
-/// exposition format. Of those with the same first name, the one that expires first is shown. Also when lists of
+/// When the certificates of listeners, and ours for the servers of pools, become valid and when they expire, in the
+/// text exposition format. Of those with the same first name, the one that expires first is shown. Also when lists of
 /// revoked certificates should be replaced.
 #[must_use]
 pub fn certificate_expiries<'a>(

@@ -49,8 +49,8 @@ impl CheckResult {
 pub struct ServerSeries {
     // Std mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
-    /// When the certificate of the latest check begins and ends to be valid, in seconds since the Unix epoch. `None` if
-    /// no check reads certificates.
+    /// When the validity of the certificate at the latest check begins and ends, in seconds since the Unix epoch.
+    /// `None` if no check reads certificates.
     certificate: Mutex<Option<[i64; 2]>>,
     /// Whether the checks log in to a service, which may refuse them.
     may_refuse_checks: AtomicBool,
