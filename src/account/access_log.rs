@@ -24,7 +24,7 @@ pub const QUEUE_LINES: usize = 16 * 1024;
 /// Pause of the writer after each batch: many records cost one wake-up, and none waits longer than this.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the process waits at its end for the writer, whose target may be a pipe that nobody reads.
+/// How long the process waits for the writer at its end. The target may be a pipe that nobody reads.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 enum Message {

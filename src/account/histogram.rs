@@ -1,8 +1,8 @@
 //! A Prometheus histogram of durations.
 //!
-//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next scrape, and it cannot
-//! remove the series of a server that is gone while it keeps those of idle servers. This one is an array of atomics, and
-//! its series ends when it is dropped.
+//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next scrape, and it
+//! cannot remove the series of a server that is gone and keep those of idle servers. This one is an array of atomics,
+//! and its series ends when it is dropped.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -102,8 +102,8 @@ async fn connect_unix(server: &ServerAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Connects for a health check. Where the server expects a PROXY header it gets the one of a connection that is not on
-/// behalf of a client ([`local_header`]).
+/// Connects for a health check. A server that expects a PROXY header gets the one of a connection without a client
+/// ([`local_header`]).
 ///
 /// # Errors
 /// Those of [`connect`], and of sending the header.
@@ -122,8 +122,8 @@ pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) ->
 /// echo what is sent, and keep the server from binding its port. It is reset, so that no TIME_WAIT keeps the port either.
 fn refuse_itself(socket: TcpStream, server: SocketAddr) -> io::Result<TcpStream> {
     let local = socket.local_addr()?;
-    // Comparing the ports first saves a system call. The peer's address is asked for because the server's may be 0.0.0.0.
-    // There is none if the peer has reset the connection; the caller finds that out when it uses the socket.
+    // Comparing the ports first saves a system call. The peer's address is read because the server's may be 0.0.0.0.
+    // That fails if the peer has reset the connection; the caller finds that out when it uses the socket.
     if local.port() == server.port() && socket.peer_addr().is_ok_and(|peer| peer.ip() == local.ip()) {
         reset(socket);
         let what = "connection refused: nothing listens on the port, and the socket connected to itself";

@@ -53,7 +53,7 @@ pub enum ConnectFailure {
     Unreachable,
     /// No local port is left for connections to the server (EADDRNOTAVAIL).
     NoPorts,
-    /// The connection cannot come from the address that [`BindSource`] says.
+    /// The connection cannot come from the address that [`BindSource`] names.
     NoSource,
     /// No file descriptor or no memory is left.
     NoDescriptors,

@@ -118,7 +118,7 @@ pub struct ListenerSeries {
     episode: Mutex<PauseEpisode>,
     pub(in crate::account) hello_duration: Histogram,
     /// The routes of the configuration in force, in its order.
-    // A std mutex: locked when a configuration is put in force, and by those who read.
+    // A std mutex: locked when a configuration is put in force, and by every reader.
     routes: Mutex<Arc<[Arc<RouteCount>]>>,
     recorder: SharedRecorder,
     /// Made by the first handshake: most listeners have none.

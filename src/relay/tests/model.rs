@@ -1,4 +1,4 @@
-//! A deterministic model of the two sockets of a session and of their peers: a case that fails fails again.
+//! A deterministic model of the two sockets of a session and of their peers: a case that fails once fails every time.
 //!
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
@@ -549,7 +549,7 @@ impl Socket for Model<'_> {
         Poll::Pending
     }
 
-    /// `Registration::try_io` and `ScheduledIo::clear_readiness`: what is closed stays ready.
+    /// `Registration::try_io` and `ScheduledIo::clear_readiness`: a closed socket stays ready.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         let (open, closed) = match interest {
             Interest::READABLE => (Ready::READABLE, Ready::READ_CLOSED),
