@@ -39,8 +39,8 @@ pub enum Reply {
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
-    /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S`, and the record once it
-    /// has begun its ClientHello. It prints the alert or, if it does without TLS, comes again and prints the message.
+    /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S`, and the record once
+    /// its ClientHello begins. It prints the alert or, if it does without TLS, comes again and prints the message.
     AlertAfterHello(AlertRecord),
     /// These bytes in the protocol that it speaks, then the end of the stream.
     Message(Vec<u8>),
