@@ -68,13 +68,13 @@ pub enum AcmeError {
 }
 
 impl AcmeError {
-    /// What is shown and kept of it, with its causes; escaped.
+    /// The text that is shown and kept: the error with its causes, escaped.
     #[must_use]
     pub fn text(&self) -> String {
         escape(&chain(self), &[]).chars().take(TEXT_CHARS_MAX).collect()
     }
 
-    /// The time from `now` until the server wants to be asked again, if it says so.
+    /// How long from `now` the server wants not to be asked again, if it says so.
     #[must_use]
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         match self {
@@ -101,7 +101,7 @@ pub(super) struct OpenAccount<'a> {
 }
 
 impl<'a> OpenAccount<'a> {
-    /// The account of this plan: the one that is kept, if it is one with this server, otherwise a new one.
+    /// The account of this plan: the kept one, if it is with this server, otherwise a new one.
     pub(super) async fn open(plan: &'a AcmePlan) -> Result<Self, AcmeError> {
         let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
         let contact: Vec<_> = plan.contact.iter().map(|contact| &**contact).collect();
@@ -149,7 +149,7 @@ impl<'a> OpenAccount<'a> {
     }
 }
 
-/// An error of the server. If it does not know the account any more, the next attempt opens another one.
+/// An error of the server. If the server does not know the account any more, the next attempt opens another one.
 fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) -> AcmeError {
     let is_unknown =
         matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
@@ -165,7 +165,7 @@ fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) ->
     }
 }
 
-/// The kept account of this plan, for requests that need none of their own; `None`: there is none with this server.
+/// The kept account of this plan, for requests that are not worth opening one; `None`: there is none with this server.
 pub(super) async fn known_account(plan: &AcmePlan, http: &AcmeHttp) -> Result<Option<Account>, AcmeError> {
     let Some(known) = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory) else {
         return Ok(None);

@@ -23,7 +23,7 @@ pub struct Challenges(Mutex<PendingAnswers>);
 
 #[derive(Debug, Default)]
 struct PendingAnswers {
-    /// What a handshake for a name is made with.
+    /// The configurations of handshakes, by the name that is validated.
     tls: HashMap<Arc<str>, Arc<ServerConfig>>,
     /// Key authorizations, by token.
     http: HashMap<Box<str>, Box<str>>,
@@ -43,7 +43,7 @@ enum ChallengeKey {
 }
 
 impl Challenges {
-    /// What the handshake of a validation of this name is made with; `None`: no order for it is pending.
+    /// The configuration of the handshake that validates this name; `None`: no order for it is pending.
     #[must_use]
     pub fn tls_config(&self, name: &str) -> Option<Arc<ServerConfig>> {
         self.pending().tls.get(name).cloned()
@@ -59,7 +59,7 @@ impl Challenges {
     /// Answers handshakes for this name with the digest of a key authorization (RFC 8737, section 3).
     ///
     /// # Errors
-    /// The certificate for that cannot be made.
+    /// The certificate for these handshakes cannot be made.
     pub fn answer_tls(self: &Arc<Self>, name: &ServerName, digest: &[u8]) -> Result<PendingChallenge, rcgen::Error> {
         let config = challenge_config(name.as_str(), digest)?;
         self.pending().tls.insert(name.shared(), Arc::new(config));

@@ -15,16 +15,16 @@ use tokio::time::timeout;
 
 use crate::http_client::{connect, exchange, take_url};
 
-/// The time for one request with its response.
+/// How long one request may take, with its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest body of a response, in bytes. A chain of certificates has a few thousand.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// The longest time that a server is left alone because it wants that.
+/// The longest `Retry-After` that is heeded.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
-/// Sends requests over https alone, each over a connection of its own. Remembers when the server wants to be asked again.
+/// Sends requests over https only, each over a connection of its own. Remembers when the server wants to be asked again.
 #[derive(Clone)]
 pub(super) struct AcmeHttp {
     tls: Arc<ClientConfig>,

@@ -18,14 +18,14 @@ use super::plan::{AcmePlan, ChallengeKind};
 use crate::error::chain;
 use crate::name::ServerName;
 
-/// The time for a whole order. Servers validate within seconds.
+/// How long a whole order may take. Servers validate within seconds.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long the server is asked whether it has validated all names, and then whether it has issued the certificate.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
-/// Orders a certificate for these names, which `replaces` another. Returns, in PEM, a new key and the chain. `challenges` are
-/// answered meanwhile.
+/// Orders a certificate for these names; it `replaces` another one, if that is known. Answers `challenges` meanwhile. Returns a
+/// new key and the chain, in PEM.
 ///
 /// # Errors
 /// Why there is no certificate.
@@ -91,7 +91,7 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
     text
 }
 
-/// Creates an order. A server that does not know what it replaces, or that it can be replaced, is not told (RFC 9773,
+/// Creates an order. If the server takes none that names the certificate to be replaced, the order does not name it (RFC 9773,
 /// section 5).
 async fn new_order(
     opened: &OpenAccount<'_>,

@@ -14,7 +14,7 @@ pub struct AcmePlan {
     pub contact: Vec<Box<str>>,
     /// The authorities of the server's own certificate, PEM; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// The account with the operator of the server that the account is bound to; `None`: the server needs none.
+    /// The account with the server's operator to which the ACME account is bound; `None`: the server needs none.
     pub eab: Option<ExternalAccount>,
     /// How the server finds out that names are ours.
     pub challenge: ChallengeKind,
@@ -53,7 +53,7 @@ impl ChallengeKind {
 }
 
 impl AcmePlan {
-    /// The files that are read, each with its key in `[acme.NAME]`.
+    /// The files that are read, each with its key of `[acme.NAME]`.
     #[must_use]
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let ca_file = self.ca_file.as_deref().map(|path| ("ca_file", path));

@@ -14,10 +14,10 @@ use crate::tls::{Certificate, client_config};
 /// The longest URL of an explanation that is kept and shown, in characters. Servers choose it.
 const URL_CHARS_MAX: usize = 512;
 
-/// When a server suggests that a certificate is renewed.
+/// When a server suggests to renew a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuggestedRenewal {
-    /// The window for that.
+    /// The window for the renewal.
     pub window: RenewalWindow,
     /// The URL of a page that says why, if there is one; escaped.
     pub explanation_url: Option<Box<str>>,
@@ -28,12 +28,12 @@ pub struct SuggestedRenewal {
 pub struct RenewalAnswer {
     /// What it suggests; `None`: it makes no suggestions, or we have no account there.
     pub suggested: Option<SuggestedRenewal>,
-    /// The time until it wants to be asked again.
+    /// The wait until it wants to be asked again.
     pub retry_after: Duration,
 }
 
-/// By what its server knows a certificate (RFC 9773, section 4.1); `None`: no server issued it, or it has expired, and is not
-/// to be asked about.
+/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: no server issued it, or it has expired, and a
+/// server is not to be asked about it.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     let seconds = SystemTime::now()
@@ -47,7 +47,7 @@ pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'st
     Some(identifier.into_owned())
 }
 
-/// Asks when a certificate is to be renewed. Each request has its deadline.
+/// Asks the server when to renew a certificate. Each request has its own deadline.
 ///
 /// # Errors
 /// The server cannot be reached, or its answer is not valid.

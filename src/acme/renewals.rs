@@ -16,13 +16,13 @@ use crate::tls::AcmeSource;
 pub struct RenewalState {
     /// The certificate.
     pub wanted: AcmeSource,
-    /// By what its server knows the one in use; `None`: it does not know it, or it has expired.
+    /// The identifier of the certificate in use at its server; `None`: the server does not know it, or it has expired.
     pub identifier: Option<CertificateIdentifier<'static>>,
     /// The time of the next order.
     pub next: SystemTime,
-    /// Why there is one.
+    /// Why it is ordered then.
     pub reason: RenewalReason,
-    /// The URL of a page that says why the server suggests it, if there is one; escaped.
+    /// The URL of a page that explains the server's suggestion, if there is one; escaped.
     pub explanation_url: Option<Box<str>>,
     /// The failed attempts since the last order that succeeded; `None`: there are none.
     pub failed: Option<Attempts>,
@@ -33,7 +33,7 @@ pub struct RenewalState {
 /// Why a certificate is ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewalReason {
-    /// None was issued for all the names.
+    /// No certificate was issued for all the names.
     NotIssued,
     /// Two thirds of the lifetime of the current one are over then.
     Lifetime,
@@ -74,7 +74,8 @@ impl Renewals {
         self.state.load_full()
     }
 
-    /// Publishes the state. Each certificate has its counts from now on, at 0, so that the first failure is seen as one.
+    /// Publishes the state. The counts of each certificate exist from now on, beginning with 0, so that a metric shows its
+    /// first failure as an increase.
     pub fn publish(&self, state: Vec<RenewalState>) {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         for renewal in &state {
@@ -84,8 +85,8 @@ impl Renewals {
         self.state.store(Arc::new(state));
     }
 
-    /// Requests that the certificate for a name is ordered now. Returns the name that the certificate goes by; `None`: no
-    /// certificate for it is ordered.
+    /// Requests that the certificate for a name is ordered now. Returns the first name of the certificate; `None`: no
+    /// certificate for this name is ordered.
     pub fn request(&self, name: &str) -> Option<String> {
         let state = self.state();
         let mut wanted = state.iter().map(|state| &state.wanted);
@@ -105,7 +106,7 @@ impl Renewals {
         results.entry(name.into()).or_default()[usize::from(!is_issued)] += 1;
     }
 
-    /// The orders that succeeded, and that failed, by the name that the certificate goes by.
+    /// The orders that succeeded, and that failed, by the first name of the certificate.
     #[must_use]
     pub fn results(&self) -> BTreeMap<Box<str>, [u64; 2]> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,4 +1,4 @@
-//! When a certificate is ordered again, when its server is asked about that, and when an attempt that has failed is repeated.
+//! When to renew a certificate, when to ask its ACME server about that, and when to repeat an attempt that failed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,17 +12,17 @@ use crate::regular_file;
 /// The name of the file with the failed attempts.
 const FILE: &str = "attempts.json";
 
-/// The time after the first failed attempt. It doubles with each further one.
+/// The wait after the first failed attempt. It doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(60);
 
-/// The longest time after a failed attempt.
+/// The longest wait after a failed attempt.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(86_400);
 
-/// The times between two questions about the same certificate (RFC 9773, section 4.3.2).
+/// The shortest and the longest wait between two questions about a certificate (RFC 9773, section 4.3.2).
 const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(86_400);
 
-/// The longest time after a question without a valid answer (RFC 9773, section 4.3.3).
+/// The longest wait after a question without a valid answer (RFC 9773, section 4.3.3).
 const LONGEST_POLL_BACK_OFF: Duration = Duration::from_secs(6 * 3600);
 
 /// The latest failed attempts for one certificate.
@@ -37,7 +37,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The time of the next attempt: at once, if it is later than any back-off from `now`, because the clock was ahead when
+    /// The time of the next attempt. One that is further away than the longest back-off is due now: the clock was ahead when
     /// the latest attempt failed.
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
@@ -49,8 +49,8 @@ impl Attempts {
         }
     }
 
-    /// The failed attempts that are kept in a folder, by the first name of the certificate. A file that is not valid counts
-    /// as none: then an attempt is repeated too early at worst.
+    /// The failed attempts that are kept in a folder, by the first name of the certificate. A file that is not valid counts as
+    /// none: at worst, an attempt is repeated too early.
     #[must_use]
     pub fn load(folder: &Path) -> BTreeMap<Box<str>, Self> {
         let bytes = std::fs::read(folder.join(FILE)).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Attempts {
     }
 }
 
-/// When a server suggests that a certificate is renewed (RFC 9773, section 4.2).
+/// The period in which an ACME server suggests to renew a certificate (RFC 9773, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenewalWindow {
     start: SystemTime,
@@ -74,7 +74,7 @@ pub struct RenewalWindow {
 }
 
 impl RenewalWindow {
-    /// A window; `None`: it does not end after it starts, which is not valid.
+    /// A window; `None` if `end` is not after `start`, which is not valid.
     #[must_use]
     pub fn new(start: SystemTime, end: SystemTime) -> Option<Self> {
         let length = end.duration_since(start).ok()?;
@@ -82,9 +82,9 @@ impl RenewalWindow {
     }
 }
 
-/// When a certificate is ordered again: in the window that its server suggests, otherwise after two thirds of its lifetime and
-/// up to a thirtieth of it later. `jitter`, which is 0 to 1, selects the moment, so that certificates that were issued together
-/// are not renewed together. Whatever is suggested, a tenth of the lifetime is left for orders that fail.
+/// When a certificate is ordered again: in the window that its server suggests, otherwise after two thirds of its lifetime, or
+/// up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that certificates that were issued
+/// together are not renewed together. Whatever the server suggests, a tenth of the lifetime is left for orders that fail.
 #[must_use]
 pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindow>, jitter: f64) -> SystemTime {
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
@@ -101,28 +101,28 @@ pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindo
     }
 }
 
-/// The time from an answer about a certificate to the next question: as the server wants, within bounds.
+/// The wait from an answer about a certificate to the next question: as the server wants, within bounds.
 #[must_use]
 pub fn poll_interval(retry_after: Duration) -> Duration {
     retry_after.clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL)
 }
 
-/// The time after this many questions about a certificate without a valid answer. `jitter` is 0 to 1.
+/// The wait after this many questions in a row that got no valid answer. `jitter` is 0 to 1.
 #[must_use]
 pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     back_off(failures, retry_after, jitter).min(LONGEST_POLL_BACK_OFF)
 }
 
-/// The time after a certificate was issued for so many seconds, in which none for the same names is ordered: an hour, at most a
-/// third of that time, at least a second. Without it orders would follow each other if one that was issued were due at once,
-/// because our clock is ahead, or because it is not for all names.
+/// How long no certificate for the same names is ordered after one was issued: a third of its lifetime, at least a second and
+/// at most an hour. Without this pause, orders would follow each other if the new one were due at once, because our clock is
+/// ahead or because it lacks a name.
 #[must_use]
 pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
     let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);
     Duration::from_secs((lifetime / 3).clamp(1, 3600))
 }
 
-/// The time after this many failed attempts, at least until `retry_after`, which the server says. `jitter` is 0 to 1.
+/// The wait after this many failed attempts, and at least the server's `retry_after`, up to a day. `jitter` is 0 to 1.
 #[must_use]
 pub fn back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));

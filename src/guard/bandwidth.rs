@@ -1,17 +1,16 @@
 //! Bandwidth: how fast bytes may be read.
 //!
 //! A direction that has something to read reserves a slot of each of its [buckets](ByteBucket) for what is there, a few
-//! kilobytes at most, sleeps until the slot begins, reads, and gives back what it did not need. That must be little: the time
-//! of those who wait behind it is set.
+//! kilobytes at most, sleeps until the slot begins, reads, and gives back what it did not need. What is given back must be
+//! little: the slots of those who wait behind it do not move.
 //!
-//! Those that wake late leave slots behind that have begun. A direction that runs at that moment would take them all, and do
-//! so again and again. Therefore each direction also keeps to its share: it gets a slot each round, which takes as long as the
-//! slots of all that wait.
-//! One that is behind its own share catches up.
+//! A direction that wakes late leaves a slot unused that has begun. Another one that runs at that moment would take all such
+//! slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each round, and a round takes
+//! as long as the slots of all that wait. A direction that is behind its own share catches up.
 //!
-//! Slots that are given back before they begin leave a gap. One that waits long looks from time to time whether it could
-//! have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind.
-//! It looks whether its slot is void, too, because the rate has changed.
+//! Slots that are given back before they begin leave a gap. A direction that waits long looks from time to time whether it
+//! could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It also looks whether
+//! its slot is void because the rate has changed.
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +39,7 @@ pub struct Throttle {
 
 #[cfg(test)]
 impl Throttle {
-    /// So many bytes a second of the client, and of the server.
+    /// Limits of these many bytes a second: for the client, and for the server.
     pub(crate) fn to_rates(rates: [u64; 2]) -> Self {
         let [up, down] = rates.map(|rate| DirectionThrottle::new(vec![Arc::new(ByteBucket::new(Some(rate)))]));
         Self { up, down }
@@ -51,7 +50,7 @@ impl Throttle {
 #[derive(Debug)]
 pub struct DirectionThrottle {
     buckets: Vec<Arc<ByteBucket>>,
-    /// From when on it may have its next slot, so that it keeps to its share.
+    /// Its next slot begins no earlier, so that it keeps to its share.
     turn: Instant,
     slot: Option<Slot>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -61,12 +60,12 @@ pub struct DirectionThrottle {
 #[derive(Debug)]
 struct Slot {
     bytes: u64,
-    /// For how many it would be if there were more to read.
+    /// The bytes that it would have if there were more to read.
     bytes_max: u64,
     /// What was reserved of each bucket.
     reserved: Vec<Reserved>,
     begins: Instant,
-    /// When its turn began, and after how long the next one does if that many are read.
+    /// When its turn began, and how long it lasts if `bytes_max` are read.
     turn: (Instant, Duration),
 }
 
@@ -81,9 +80,9 @@ impl DirectionThrottle {
         }
     }
 
-    /// Ready when bytes may be read: at most so many, and a byte more than there were, so that reading shows that it was all.
-    /// To be called when there is something to read: so many bytes. With 0 it is probably the end of the stream, or nothing,
-    /// and nobody has to wait for that.
+    /// Ready when bytes may be read, with the most that may be: up to one more than `readable`, so that a read shows whether
+    /// there were more. To be called when there is something to read; `readable` is how many bytes. With 0 it is probably the
+    /// end of the stream, or nothing, and nobody has to wait for that.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
@@ -110,13 +109,13 @@ impl DirectionThrottle {
         }
     }
 
-    /// Whether a rate has changed since it was reserved.
+    /// Whether a rate has changed since the slot was reserved.
     fn is_void(&self, slot: &Slot) -> bool {
         let mut reserved = self.buckets.iter().zip(&slot.reserved);
         reserved.any(|(bucket, reserved)| bucket.is_void(*reserved))
     }
 
-    /// Whether there is a slot that begins much earlier, because others have left that had reserved theirs before.
+    /// Whether there is a slot that begins much earlier, because directions that were ahead have left.
     fn can_move_up(&self, slot: &Slot, now: Instant) -> bool {
         if slot.begins <= now + RECHECK_INTERVAL {
             return false; // most slots
@@ -126,7 +125,7 @@ impl DirectionThrottle {
         begins.is_some_and(|begins| begins.max(self.turn) + RECHECK_INTERVAL < slot.begins)
     }
 
-    /// So many bytes were read. What else was granted is given back.
+    /// To be called after `read` bytes were read. Gives back the rest of what was granted.
     pub fn settle(&mut self, read: usize) {
         let Some(slot) = self.slot.take() else { return };
         let unused = slot.bytes.saturating_sub(read as u64);

@@ -10,24 +10,24 @@ use tokio::time::Instant;
 
 use super::rate::{Nanos, nanos};
 
-/// Bytes of a slot at most: half of what a receive buffer holds at least (`net.ipv4.tcp_rmem`). While a sender that has more
-/// waits for its slot, the buffer fills up, and when a slot is read the bytes of the next one are there.
+/// The most bytes of a slot: half of what the smallest receive buffer holds (`net.ipv4.tcp_rmem`). While a direction waits for
+/// its slot, the buffer fills up, so that the bytes of the next slot are there when this one is read.
 pub(super) const SLOT_BYTES_MAX: u64 = 32 << 10;
 
-/// Bytes of a slot at least.
+/// The fewest bytes of a slot.
 const SLOT_BYTES_MIN: u64 = 1 << 10;
 
-/// The time that a slot takes, within these bounds.
+/// How many slots a second make up the rate, where these bounds allow it.
 const SLOTS_PER_SECOND: u64 = 50;
 
-/// For how long a bucket that is not used saves up. Timers fire up to some milliseconds late, which must not cost
+/// For how long an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must not cost
 /// throughput.
 pub(super) const SAVED: Nanos = 50_000_000;
 
 /// The bandwidth of one direction of a session, or of all sessions of a guard.
 #[derive(Debug)]
 pub(super) struct ByteBucket {
-    /// From which it counts time.
+    /// The start of its times.
     epoch: Instant,
     // A std mutex, locked for a few lines by each slot that is reserved or used.
     queue: Mutex<SlotQueue>,
@@ -37,15 +37,15 @@ pub(super) struct ByteBucket {
 struct SlotQueue {
     /// Bytes a second; 0: no limit.
     rate: u64,
-    /// The number of changes of the rate. Slots of another number than this are void.
+    /// How often the rate has changed. Slots of another generation are void.
     generation: u64,
-    /// When the slots end that are reserved.
+    /// When the last reserved slot ends.
     reserved_until: Nanos,
-    /// How long the slots are together that are reserved and not used yet.
+    /// The length of all slots together that are reserved and not used yet.
     waiting: Nanos,
 }
 
-/// What is reserved of a bucket.
+/// A slot that is reserved in a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved {
     /// How long it is.
@@ -54,7 +54,7 @@ pub(super) struct Reserved {
 }
 
 impl ByteBucket {
-    /// A bucket for so many bytes a second; `None`: no limit.
+    /// A bucket for this many bytes a second; `None`: no limit.
     pub(super) fn new(rate: Option<u64>) -> Self {
         let queue = SlotQueue {
             rate: rate.unwrap_or(0),
@@ -68,7 +68,7 @@ impl ByteBucket {
         }
     }
 
-    /// Changes the rate, also for the sessions under way, as soon as they look.
+    /// Changes the rate; sessions under way follow it when they look next.
     pub(super) fn set_rate(&self, rate: Option<u64>, now: Instant) {
         let mut queue = self.queue();
         let rate = rate.unwrap_or(0);
@@ -80,16 +80,16 @@ impl ByteBucket {
         }
     }
 
-    /// Bytes of a slot at most.
+    /// The most bytes that a slot has at the present rate.
     pub(super) fn slot_bytes(&self) -> u64 {
         self.queue().slot_bytes()
     }
 
-    /// Reserves a slot for so many bytes. Returns when it begins, what is reserved, and how long a round is: the slots of all
+    /// Reserves a slot for this many bytes. Returns when it begins, what is reserved, and how long a round is: the slots of all
     /// directions that wait now.
     pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved, Nanos) {
         let mut queue = self.queue();
-        // Bounded by the rate. If that was lowered a moment ago, more may be asked for than the bytes of one slot.
+        // If the rate was lowered a moment ago, more may be asked for than one slot has now.
         let bytes = bytes.min(queue.slot_bytes());
         let length = u128::from(bytes) * 1_000_000_000;
         let length = length.checked_div(queue.rate.into()).unwrap_or(0) as Nanos;
@@ -106,7 +106,7 @@ impl ByteBucket {
         (begins, Reserved { length, generation }, queue.waiting)
     }
 
-    /// When a slot would begin that replaces this one.
+    /// When a new slot would begin if this one were given back.
     pub(super) fn next_begins_without(&self, reserved: Reserved) -> Instant {
         self.epoch + Duration::from_nanos(self.queue().reserved_until.saturating_sub(reserved.length))
     }
@@ -116,7 +116,7 @@ impl ByteBucket {
         self.queue().generation != reserved.generation
     }
 
-    /// The slot is used. Gives back a part of it, unless it is void.
+    /// Ends the use of a slot. Gives back this length of it, unless it is void.
     pub(super) fn give_back(&self, reserved: Reserved, length: Nanos) {
         let mut queue = self.queue();
         if queue.generation == reserved.generation {
@@ -135,7 +135,7 @@ impl ByteBucket {
 }
 
 impl SlotQueue {
-    /// Bytes of a slot.
+    /// The bytes of a full slot at this rate.
     fn slot_bytes(&self) -> u64 {
         match self.rate {
             0 => SLOT_BYTES_MAX,

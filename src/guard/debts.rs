@@ -1,12 +1,13 @@
-//! What each source has taken of its rate, in a table whose size is fixed.
+//! What each source has taken of its rate, in a table of fixed size.
 //!
-//! A flood from any number of addresses grows nothing. A source whose debt is paid is forgotten without loss: a new one
-//! starts from the same state. Where all eight places of a set hold unpaid debts, the smallest makes room and is counted.
+//! A flood from any number of addresses grows nothing. A source whose debt is paid is forgotten without loss: a new one starts
+//! from the same state. Where all eight places of a set hold unpaid debts, the smallest is forgotten to make room, and is
+//! counted.
 //!
-//! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The hash
-//! has a key of this process, so that nobody knows which sources share a set. With two places for each of
-//! `sources_max` it takes about `2 × sources_max` addresses, each of which opens as many sessions as the debt to be
-//! forgotten, within the time in which that debt would have been paid.
+//! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The hash has a
+//! key of this process, so that nobody knows which sources share a set. There are two places for each of `sources_max`. So the
+//! attacker needs about `2 × sources_max` addresses, each of which opens as many sessions as make up the debt to be forgotten,
+//! before that debt would be paid anyway.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,11 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::rate::{Nanos, Rate};
 use super::source::HashedSource;
 
-/// Places of a set.
+/// The places of a set.
 const WAYS: usize = 8;
 
-/// Places for each source that is to be remembered. Sources fall into sets at random; with twice the places, 2 % of the
-/// sets overflow when `sources_max` sources have debts at once.
+/// The places for each source that is to be remembered. Sources fall into sets at random: with twice as many places as sources,
+/// 2 % of the sets overflow when `sources_max` sources have debts at once.
 const PLACES_PER_SOURCE: usize = 2;
 
 /// The debts of sources. It keeps a hash of a source, not its address.
@@ -40,7 +41,7 @@ struct Debt {
 }
 
 impl DebtTable {
-    /// An empty table for so many sources.
+    /// An empty table for this many sources.
     pub(super) fn new(sources_max: usize) -> Self {
         let sets = (sources_max * PLACES_PER_SOURCE).div_ceil(WAYS).max(1);
         Self {
@@ -63,7 +64,7 @@ impl DebtTable {
         next
     }
 
-    /// Takes one of a source's rate; whether there was one.
+    /// Takes one session from a source's rate. Returns whether the rate allows it.
     pub(super) fn take(&self, source: HashedSource, rate: Rate, now: Nanos) -> bool {
         let source = source.hash;
         let mut set = lock(self.set(source));

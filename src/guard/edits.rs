@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::networks::NetworkSet;
 
-/// Networks that a guard denies by edits at most. More belong in a file.
+/// The most networks that a guard denies by edits. More belong in a file.
 pub const EDITS_MAX: usize = 10_000;
 
 /// A network that is denied by an edit.
@@ -18,11 +18,11 @@ pub const EDITS_MAX: usize = 10_000;
 pub struct DenyEdit {
     /// The network.
     pub network: IpNet,
-    /// Who said so.
+    /// Who made the edit.
     pub by: Arc<str>,
-    /// When.
+    /// When it was made.
     pub at: SystemTime,
-    /// When it ends; `None`: when it is undone.
+    /// When it ends; `None`: only when it is undone.
     pub until: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct DenyEdits {
     denied: ArcSwapOption<DeniedNow>,
 }
 
-/// What the edits deny until the first of them ends.
+/// The networks that the edits deny until the first edit ends.
 #[derive(Debug)]
 struct DeniedNow {
     networks: NetworkSet,

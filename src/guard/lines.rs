@@ -1,4 +1,4 @@
-//! How many refusals are logged.
+//! A bound on how many refusals are logged.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::rate::{Rate, SharedBucket, nanos};
 
-/// Refusals that are logged in a second, and at once.
+/// The most refusals that are logged in a second, and in a burst.
 pub const LINES_PER_SECOND: u32 = 10;
 
 /// Bounds the lines about refusals, so that a flood of clients is no flood of lines.
@@ -19,7 +19,7 @@ pub struct LineBudget {
 }
 
 impl LineBudget {
-    /// All lines are left.
+    /// A budget of which nothing is used.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it depends on the time")]
     pub fn new() -> Self {
@@ -30,7 +30,8 @@ impl LineBudget {
         }
     }
 
-    /// Whether to log a refusal: the number of those that were not logged since the line before. `None`: do not log it.
+    /// Whether to log a refusal: `Some` with the number of refusals that were not logged since the last line, or `None`: do not
+    /// log it.
     #[must_use]
     pub fn line(&self, now: Instant) -> Option<u64> {
         let now = nanos(now.saturating_duration_since(self.epoch));

@@ -1,11 +1,11 @@
 //! Guards: who may pass, and how much they may take.
 //!
-//! A [`Guard`] has one set of counts, wherever it is used: a guard of two listeners limits both together. What passes
-//! holds a [`GuardPass`], and dropping that returns what was counted. The counts of a guard outlast its rules: a
+//! A [`Guard`] has one set of counts, wherever it is used: a guard of two listeners limits both together. A session that passes
+//! holds a [`GuardPass`]; dropping the pass returns what was counted. The counts of a guard outlast its rules: a
 //! [successor](Guard::successor) with other rules goes on with them.
 //!
-//! Memory is bounded whatever clients do: live sessions by the limit of the process, debts of sources by a table of fixed
-//! size, edits and the sources shown by constants.
+//! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the debts of
+//! sources, and constants bound edits and the sources that are shown.
 
 mod source;
 mod networks;
@@ -59,10 +59,10 @@ pub struct Guard {
     counts: Arc<GuardCounts>,
 }
 
-/// What goes on when the rules change.
+/// The counts, which stay when the rules change.
 #[derive(Debug)]
 struct GuardCounts {
-    /// From which all times count.
+    /// The start of all times.
     epoch: Instant,
     sessions: Arc<SessionTable>,
     rate: SharedBucket,
@@ -94,7 +94,7 @@ impl ReasonCounts {
 #[must_use = "dropping it ends the session"]
 pub struct GuardPass {
     guard: Arc<Guard>,
-    /// `None`: it would have refused the client. Then it would not count the session, either.
+    /// `None`: the guard only reports that it would refuse the client, and does not count the session.
     _session: Option<CountedSession>,
     would_refuse: Option<GuardReason>,
 }
@@ -125,8 +125,8 @@ impl Guard {
         }
     }
 
-    /// The same guard with other rules: it goes on with the counts, the debts and the edits. Sessions under way keep the
-    /// limits of their own bandwidth; the common bandwidth changes by [`Self::apply_bandwidth`].
+    /// This guard with other rules: it goes on with the counts, the debts and the edits. Sessions under way keep the limits of
+    /// their own bandwidth; [`Self::apply_bandwidth`] changes the common bandwidth.
     #[must_use]
     pub fn successor(&self, rules: GuardRules) -> Self {
         let debts = match (rules.rate_per_source, &self.debts) {
@@ -145,7 +145,7 @@ impl Guard {
         }
     }
 
-    /// The same guard without any rule, as it is kept for the time when there is one of its name again.
+    /// This guard without any rule. It is kept while no guard of its name is configured.
     #[must_use]
     pub fn without_rules(&self) -> Self {
         self.successor(GuardRules {
@@ -217,8 +217,7 @@ impl Guard {
         }
     }
 
-    /// What is common to all is asked for last: a source that takes too much does not use it up. What is refused costs
-    /// nothing.
+    /// Common limits are asked last: a source that takes too much does not use them up. A client that is refused takes nothing.
     fn check(&self, client: ClientAddr, source: HashedSource, now: Instant) -> Result<CountedSession, GuardReason> {
         let (rules, counts) = (&self.rules, &self.counts);
         if let Some(reason) = self.address_reason(client, now) {
@@ -243,7 +242,7 @@ impl Guard {
         Ok(session)
     }
 
-    /// Why a client may not pass because of its address; `None`: because of that it may. Counts nothing.
+    /// Why a client's address may not pass; `None`: it may. Counts nothing.
     #[must_use]
     pub fn address_reason(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
         let address = client.ip();
@@ -255,8 +254,8 @@ impl Guard {
         }
     }
 
-    /// Whether to log a refusal before the ClientHello: the number of those that were not logged since the line before.
-    /// `None`: do not log it.
+    /// Whether to log a refusal before the ClientHello: `Some` with the number of refusals that were not logged since the last
+    /// line, or `None`: do not log it.
     #[must_use]
     pub fn line(&self, now: Instant) -> Option<u64> {
         self.counts.lines.line(now)
@@ -268,7 +267,7 @@ impl Guard {
         self.counts.edits.add(edit, now)
     }
 
-    /// Takes back what [`Self::deny`] has said of exactly this network. Returns whether there was such an edit.
+    /// Undoes the edit of [`Self::deny`] for exactly this network. Returns whether there was one.
     pub fn undo(&self, network: IpNet, now: Instant) -> bool {
         self.counts.edits.remove(network, now)
     }
@@ -291,13 +290,13 @@ impl Guard {
         self.counts.sessions.sources()
     }
 
-    /// The sources with most open sessions, at most so many.
+    /// The sources with the most open sessions, at most `sources_max`.
     #[must_use]
     pub fn top_sessions(&self, sources_max: usize) -> Vec<(Source, u32)> {
         self.counts.sessions.top(sources_max)
     }
 
-    /// The sources that were refused most often, at most so many. The counts may be a little too high.
+    /// The sources that were refused most often, at most `sources_max`. The counts may be a little too high.
     #[must_use]
     pub fn top_refused(&self, sources_max: usize) -> Vec<(Source, u64)> {
         self.counts.refused.top(sources_max)
@@ -335,7 +334,7 @@ impl GuardPass {
         &self.guard
     }
 
-    /// Why the guard would have refused the client, had it not been told to report only.
+    /// Why the guard would refuse the client if it did not only report.
     #[must_use]
     pub fn would_refuse(&self) -> Option<GuardReason> {
         self.would_refuse

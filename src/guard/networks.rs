@@ -35,7 +35,7 @@ impl NetworkSet {
         *self.v4 == [(0, u32::MAX)] || *self.v6 == [(0, u128::MAX)]
     }
 
-    /// How many ranges the networks make up: those that touch or overlap are one.
+    /// How many ranges the networks make up: networks that touch or overlap are one range.
     #[must_use]
     pub fn ranges(&self) -> usize {
         self.v4.len() + self.v6.len()
@@ -59,7 +59,7 @@ impl FromIterator<IpNet> for NetworkSet {
     }
 }
 
-/// Sorts the ranges, and joins those that touch or overlap. `next` is the number after one; `None`: there is none.
+/// Sorts the ranges, and joins those that touch or overlap. `next` returns the following number; `None`: there is none.
 fn merged<N: Copy + Ord>(mut ranges: Vec<(N, N)>, next: impl Fn(N) -> Option<N>) -> Box<[(N, N)]> {
     ranges.sort_unstable();
     let mut joined: Vec<(N, N)> = Vec::new();
@@ -118,7 +118,7 @@ mod tests {
         assert!(!NetworkSet::default().contains("10.0.0.1".parse().unwrap()));
     }
 
-    /// Addresses and networks of a small part of each family, so that they meet often.
+    /// Addresses and networks from a small part of each family, so that they meet often.
     fn address() -> impl Strategy<Value = IpAddr> {
         (any::<bool>(), any::<u8>()).prop_map(|(is_v4, low)| match is_v4 {
             true => IpAddr::from(u32::from(low).to_be_bytes()),

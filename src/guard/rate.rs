@@ -1,11 +1,11 @@
 //! Rates, as a token bucket that is one number: the generic cell rate algorithm (ITU-T I.371, annex A).
 //!
-//! A bucket is the time at which all that was taken is paid for. It costs no refill and no timer.
+//! A bucket is the time at which everything taken is paid for. It needs no refill and no timer.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Times are nanoseconds since the start of the guard: they fit an atomic.
+/// A time in nanoseconds since the start of the guard: it fits an atomic.
 pub(super) type Nanos = u64;
 
 /// A time since the epoch.
@@ -16,9 +16,9 @@ pub(super) fn nanos(elapsed: Duration) -> Nanos {
 /// How much may be taken at once, and over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// What one costs.
+    /// What one session costs.
     interval: Nanos,
-    /// How far the bucket may be overdrawn before one is refused.
+    /// How far the bucket may be overdrawn before a session is refused.
     tolerance: Nanos,
 }
 
@@ -34,10 +34,10 @@ impl Rate {
         }
     }
 
-    /// Takes one, unless the bucket is overdrawn. Returns when the bucket is paid then, and whether there was one.
+    /// Takes one session, unless the bucket is overdrawn. Returns when the bucket will be paid, and whether one was taken.
     ///
     /// A bucket owes at most what a burst costs now: after a reload with a higher rate, nobody pays a debt at the old one.
-    /// Therefore the time has to be stored also if there was none.
+    /// Therefore the time has to be stored also if none was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let most = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, most);
@@ -60,7 +60,7 @@ pub(super) struct SharedBucket {
 }
 
 impl SharedBucket {
-    /// Takes one; whether there was one.
+    /// Takes one session. Returns whether the rate allows it.
     pub(super) fn take(&self, rate: Rate, now: Nanos) -> bool {
         let mut is_taken = false;
         let update = |paid_at| {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     proptest! {
-        /// However much is owed at another rate, one passes after the interval of the new one.
+        /// However much is owed at another rate, a session passes after the interval of the new rate.
         #[test]
         fn whatever_the_rate_was_before_one_passes_after_an_interval(
             before in (1u32..1_000, 1u64..100_000, 1u32..100),

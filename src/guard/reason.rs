@@ -7,13 +7,13 @@ pub enum GuardReason {
     Deny,
     /// Its address is not among those that are allowed.
     NotAllowed,
-    /// There are as many sessions as there may be.
+    /// There are as many sessions as are allowed.
     Sessions,
-    /// There are as many of its source.
+    /// Its source has as many sessions as one source is allowed.
     SessionsPerSource,
-    /// Sessions begin as fast as they may.
+    /// Sessions begin as fast as is allowed.
     Rate,
-    /// Those of its source do.
+    /// The sessions of its source begin as fast as is allowed.
     RatePerSource,
 }
 
@@ -41,7 +41,7 @@ impl GuardReason {
         }
     }
 
-    /// Whether the client's address is the reason, and not what it and others have taken.
+    /// Whether the reason is the client's address, and not how much was taken.
     #[must_use]
     pub const fn is_address(self) -> bool {
         matches!(self, Self::Deny | Self::NotAllowed)

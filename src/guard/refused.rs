@@ -4,12 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use super::source::Source;
 
-/// Sources that are followed.
+/// How many sources are followed.
 const FOLLOWED: usize = 64;
 
 /// The sources that are refused most often, by the "space saving" algorithm (Metwally, Agrawal, El Abbadi: "Efficient
-/// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all refusals
-/// is always in it. Counts may be too high: a source takes over the count of the one that it replaces.
+/// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all refusals is
+/// always in the table. Counts may be too high: a source takes over the count of the source that it replaces.
 #[derive(Debug, Default)]
 pub(super) struct RefusedSources {
     // A std mutex, locked for a few lines by each refusal.
@@ -29,7 +29,7 @@ impl RefusedSources {
         }
     }
 
-    /// The sources with most refusals, at most so many, the first first.
+    /// The sources with the most refusals, at most `sources_max`, sorted by that.
     pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u64)> {
         let mut top = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         top.sort_unstable_by_key(|(source, refusals)| (std::cmp::Reverse(*refusals), *source));

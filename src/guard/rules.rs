@@ -37,8 +37,7 @@ pub struct GuardRules {
 }
 
 impl GuardRules {
-    /// Why a client may not pass because of its address; `None`: because of that it may. A client without an address, on a
-    /// Unix socket, is in no network.
+    /// Why a client's address may not pass; `None`: it may. A client without an address, on a Unix socket, is in no network.
     #[must_use]
     pub fn address_reason(&self, address: Option<IpAddr>) -> Option<GuardReason> {
         let is_in = |networks: &NetworkSet| address.is_some_and(|address| networks.contains(address));

@@ -11,7 +11,7 @@ use super::source::{HashedSource, Source};
 /// Parts of the table, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// A table gives memory back when it could hold so many times what it holds.
+/// A table gives memory back when it could hold this many times what it holds.
 const SPARE_MAX: usize = 8;
 
 /// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the process
@@ -35,12 +35,12 @@ struct OfSource {
 pub(super) enum Full {
     /// All sessions together are at the limit.
     All,
-    /// Those of the source are.
+    /// The sessions of the source are at the limit.
     OfSource,
 }
 
 impl SessionTable {
-    /// No session.
+    /// A table without sessions.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
@@ -87,7 +87,7 @@ impl SessionTable {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// The sources with most sessions, at most so many, the first first.
+    /// The sources with the most sessions, at most `sources_max`, sorted by that.
     pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u32)> {
         let mut top: Vec<(Source, u32)> = Vec::new();
         for shard in &self.shards {
@@ -99,7 +99,7 @@ impl SessionTable {
     }
 
     fn shard(&self, source: &HashedSource) -> MutexGuard<'_, HashTable<OfSource>> {
-        // Bits in the middle: a table uses the lowest and the highest.
+        // Bits from the middle: the table within a shard uses the lowest and the highest.
         lock(&self.shards[(source.hash >> 32) as usize % SHARDS])
     }
 }

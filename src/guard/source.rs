@@ -19,7 +19,7 @@ pub struct SourceBits {
 }
 
 impl Default for SourceBits {
-    /// A host with IPv6 has a /64 network (RFC 4291, section 2.5.1), and any address in it.
+    /// A host with IPv6 has a /64 network (RFC 4291, section 2.5.1), and can use any address in it.
     fn default() -> Self {
         Self { ipv4: 32, ipv6: 64 }
     }

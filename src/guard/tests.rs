@@ -78,7 +78,7 @@ async fn a_source_that_takes_too_much_does_not_use_up_what_is_common() {
         .collect();
     assert_eq!(others.iter().filter(|refused| refused.is_none()).count(), 7);
     assert_eq!(others[7], Some(GuardReason::Rate));
-    // What is refused for the sake of all costs a source nothing.
+    // A session that a common limit refuses costs its source nothing.
     tokio::time::advance(Duration::from_millis(300)).await;
     let again: Vec<_> = (0..3).map(|_| refused(&guard, "192.0.2.9")).collect();
     assert_eq!(again, [None; 3]);

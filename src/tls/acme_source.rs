@@ -15,9 +15,9 @@ use crate::name::ServerName;
 /// A certificate that is ordered by ACME.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeSource {
-    /// The `[acme.NAME]` that it is ordered by.
+    /// The `[acme.NAME]` by which it is ordered.
     pub acme: Arc<str>,
-    /// The host names that it is to be for; at least one.
+    /// The host names for which it is ordered; at least one.
     pub names: Arc<[ServerName]>,
     /// The file of the chain and its key.
     pub file: PathBuf,
@@ -27,7 +27,7 @@ pub struct AcmeSource {
 const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 
 impl AcmeSource {
-    /// The name that it goes by: the first one.
+    /// Its name: the first host name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.names[0].as_str()
@@ -40,15 +40,15 @@ impl AcmeSource {
         }
     }
 
-    /// Whether a certificate that was read of its file may stay in use as it is.
+    /// Whether a certificate that was read from its file may stay in use as it is.
     pub(super) fn accepts(&self, known: &Certificate) -> bool {
         known.acme.as_ref() == Some(&self.acme)
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
     }
 
-    /// Reads the certificate. While its file is missing, or broken when it is first read, one of those `before` stands in that
-    /// was issued for some of its names, otherwise a new self-signed one. A file that was there and is gone or broken is an
-    /// error.
+    /// Reads the certificate. While its file is missing, or was broken when first read, another one stands in: one of `before`
+    /// that was issued for some of its names, otherwise a new self-signed one. If a certificate was read from the file before,
+    /// a missing or broken file is an error.
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
         let versions = files.versions();
@@ -95,7 +95,7 @@ impl AcmeSource {
         })
     }
 
-    /// The certificate that was ordered, is valid, and is for the most of the names; for one at least.
+    /// Of the certificates that were issued by ACME and are valid, the one with the most of these names; it has at least one.
     fn issued_before<'a>(&self, before: &'a [Arc<Certificate>]) -> Option<&'a Certificate> {
         let is_issued =
             |known: &&Arc<Certificate>| known.acme.is_some() && !known.is_self_signed && !known.has_expired();

@@ -29,31 +29,31 @@ pub struct CertificateFiles {
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) files: CertificateFiles,
-    /// The versions of the files that it was read from; taken before they were read.
+    /// The versions of its files, taken before they were read.
     pub(super) versions: FileStamps,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
     /// Until when its OCSP response can be sent, in seconds since the Unix epoch; `None`: there is no end, or no response.
     pub(super) staple_expires: Option<i64>,
-    /// The host names it is for.
+    /// Its host names.
     pub names: Vec<NamePattern>,
     /// Who issued it: the issuer's common name, or else its whole name, as in RFC 4514; escaped.
     pub issuer: Box<str>,
     /// From when it is valid, in seconds since the Unix epoch.
     pub not_before: i64,
-    /// When it expires, in seconds since the Unix epoch: the earliest of its chain.
+    /// When it expires, in seconds since the Unix epoch: the earliest expiry in its chain.
     pub not_after: i64,
-    /// When it would expire without its chain.
+    /// When it expires itself, whatever its chain does.
     pub own_not_after: i64,
-    /// The `[acme.NAME]` that it is ordered by; `None`: it is not ours to renew.
+    /// The `[acme.NAME]` by which it is ordered; `None`: it is not ours to renew.
     pub acme: Option<Arc<str>>,
-    /// Whether it only takes the place of one that is ordered.
+    /// Whether it only stands in for one that is being ordered.
     pub stands_in: bool,
-    /// Whether it is one that is self-signed and does so.
+    /// Whether it stands in and is self-signed.
     pub is_self_signed: bool,
-    /// Whether clients accept it of a server.
+    /// Whether clients accept it from a server.
     pub is_for_servers: bool,
-    /// Whether servers accept it of a client.
+    /// Whether servers accept it from a client.
     pub is_for_clients: bool,
     /// What is wrong with it or its chain, though it can be used.
     pub warnings: Vec<String>,
@@ -61,7 +61,7 @@ pub struct Certificate {
 
 pub(super) type FileStamps = [Option<FileStamp>; 3];
 
-/// The certificate that a text in PEM is, a chain with its key, as it is to be written to this file.
+/// The certificate in a PEM text, a chain with its key, that is to be written to this file.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -74,7 +74,7 @@ pub fn read_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFile
 }
 
 impl CertificateFiles {
-    /// Where the OCSP response for the certificate may be, which is sent along if it is there (RFC 6066, section 8).
+    /// Where the OCSP response for the certificate may be. It is sent along if it is there (RFC 6066, section 8).
     fn ocsp(&self) -> PathBuf {
         self.cert.with_extension("ocsp")
     }
@@ -113,7 +113,8 @@ impl CertificateFiles {
             .collect();
         let parsed = parsed.map_err(|error| TlsFileError::new(&self.cert, format!("not a certificate: {error}")))?;
         let mut certified = CertifiedKey::new(chain.to_vec(), key);
-        // Not `keys_match` of rustls: that reads the certificate as strictly as its clients do, which others need not.
+        // Not `keys_match` of rustls: it reads the certificate as strictly as clients with rustls do, but other clients may
+        // accept more.
         let public = certified.key.public_key();
         if public.is_some_and(|public| *public != *parsed[0].public_key().raw) {
             let what = format!(
@@ -170,7 +171,7 @@ impl Certificate {
         &self.files.key
     }
 
-    /// For how many of these names it is, of which each must stand in it as it is.
+    /// How many of these names it has, each literally.
     #[must_use]
     pub fn count_names(&self, names: &[ServerName]) -> usize {
         let is_for = |name: &&ServerName| {
@@ -180,7 +181,7 @@ impl Certificate {
         names.iter().filter(is_for).count()
     }
 
-    /// Whether it, or one of its chain, has expired.
+    /// Whether it, or another certificate of its chain, has expired.
     #[must_use]
     pub fn has_expired(&self) -> bool {
         self.not_after < unix_now()
@@ -193,7 +194,7 @@ impl Certificate {
         format!("{path}: the certificate, or one of its chain, has expired on {end}")
     }
 
-    /// Whether the files are those that it was read from.
+    /// Whether its files are unchanged since it was read.
     pub(super) fn is_current(&self) -> bool {
         let can_be_stapled = self.staple_expires.is_none_or(|expires| expires > unix_now());
         can_be_stapled && self.versions == self.files.versions()
@@ -239,7 +240,7 @@ pub(super) fn dns_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterat
     })
 }
 
-/// Whether a certificate may be used so; without the extension, for anything (RFC 5280, section 4.2.1.12).
+/// Whether a certificate may be used for this purpose; without the extension, it may for any (RFC 5280, section 4.2.1.12).
 fn is_for(certificate: &X509Certificate<'_>, has: impl Fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
     let usage = certificate.extended_key_usage().ok().flatten();
     usage.is_none_or(|usage| usage.value.any || has(usage.value))
@@ -251,8 +252,8 @@ fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
     common_name.map_or_else(|| bounded(&issuer.to_string()), bounded)
 }
 
-/// The time before the expiry of a certificate at which it should have been replaced: a certificate of 90 days is usually
-/// renewed when 30 are left, one of a few days when a third of them is left.
+/// How long before its expiry a certificate should have been replaced, in seconds: one of 90 days is usually renewed when 30
+/// are left, one of a few days when a third of them is left.
 fn late_seconds(validity: &Validity) -> i64 {
     const MAX: i64 = 14 * 86_400;
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();

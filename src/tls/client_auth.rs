@@ -1,4 +1,4 @@
-//! Certificates of clients: who issued them, whether they are revoked, and for which names they are.
+//! Certificates of clients: who issued them, whether they are revoked, and which names they have.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,21 +26,21 @@ pub struct ClientAuthPlan {
     pub is_required: bool,
     /// Lists of revoked certificates.
     pub crl_file: Option<PathBuf>,
-    /// A certificate must be for a name that one of these matches; empty: for any, or none.
+    /// One of these must match a name of the certificate; empty: it may have any name, or none.
     pub names: Vec<NamePattern>,
 }
 
-/// What identifies the version of a policy, on every machine that has the same files: a hash of the plan and the files.
+/// Identifies the version of a policy, on every machine that has the same files: a hash of the plan and the files.
 pub(super) type PolicyHash = [u8; 32];
 
-/// What verifies clients, as it was read.
+/// The verifier of clients, as read from the files.
 pub(super) struct ClientVerification {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) hash: PolicyHash,
     /// What is wrong with the files, though they can be used.
     pub(super) warnings: Vec<String>,
-    /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are none, or they do not
-    /// say.
+    /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are no lists, or they do
+    /// not say.
     pub(super) next_update: Option<i64>,
 }
 
@@ -68,8 +68,8 @@ impl ClientAuthPlan {
             let lists = revocations(path, &text)?;
             next_update = lists.iter().filter_map(|list| list_next_update(list)).min();
             warnings.extend(unlisted(path, &anchors, &lists));
-            // The certificate of a client has to be looked up. Those of the authorities in between are looked up where there
-            // is a list: one for each of them is rare.
+            // The certificate of a client has to be looked up. Those of the authorities in between are looked up if their
+            // issuer has a list: it is rare that all have one.
             authorities = Some(builder().with_crls(lists.clone()).allow_unknown_revocation_status());
             chain = chain.with_crls(lists).only_check_end_entity_revocation();
         }
@@ -98,8 +98,8 @@ impl ClientAuthPlan {
         })
     }
 
-    /// The warning about a list that should have been replaced by then, in seconds since the Unix epoch. It stays in force: to
-    /// refuse all clients then, as if they were revoked, would be an outage that an authority causes by being late.
+    /// The warning about a list that should have been replaced by `next_update`, in seconds since the Unix epoch. The list
+    /// stays in force: if all clients were refused as revoked, an authority would cause an outage by being late.
     pub(super) fn outdated(&self, next_update: i64) -> Option<String> {
         let (path, next) = (self.crl_file.as_ref()?.display(), date(next_update));
         Some(format!(
@@ -141,7 +141,7 @@ fn unlisted(path: &Path, anchors: &[CertificateDer<'_>], lists: &[CertificateRev
     warnings.collect()
 }
 
-/// Accepts clients whose chain is valid, and whose certificate is for one of these names.
+/// Accepts clients whose chain is valid and whose certificate has one of these names.
 #[derive(Debug)]
 struct Clients {
     chain: Arc<dyn ClientCertVerifier>,
@@ -156,7 +156,7 @@ impl Clients {
         parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| dns_names(&parsed).any(|name| self.matches(name)))
     }
 
-    /// An invalid name matches nothing, which is other than where a route is looked for: it must not open a door.
+    /// An invalid name matches nothing: it must not open a door. (Where a route is looked for, it counts as no name.)
     fn matches(&self, name: &str) -> bool {
         let valid = Sni::from_config(name).ok().filter(|name| name.valid().is_some());
         valid.is_some_and(|name| self.names.iter().any(|pattern| pattern.rank(&name).is_some()))

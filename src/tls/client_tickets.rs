@@ -1,7 +1,8 @@
 //! Tickets for clients with certificates: a session is resumed no longer than the certificate of its client is valid.
 //!
-//! rustls does not verify it again when a session is resumed, and issues further tickets then. After its end each of them would
-//! have to be refused, also those of a client that has another certificate meanwhile, which it cannot show.
+//! rustls does not verify the certificate again when a session is resumed, and issues further tickets then. Once it has
+//! expired, each of these sessions would have to be refused, even if the client has a new certificate by then: it cannot show
+//! it when it resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -17,7 +18,7 @@ use super::words::unix_now;
 
 const TIME_BYTES: usize = 8;
 
-/// What verifies the client of one connection, and its tickets, which are of use until its certificate expires.
+/// The verifier of the client of one connection, and the source of its tickets, which are good until its certificate expires.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
     ticketer: &Arc<dyn ProducesTickets>,
@@ -34,7 +35,7 @@ pub(super) fn for_one_client(
     (Arc::new(verifier), Arc::new(ticketer))
 }
 
-/// Keeps when the certificate that it has accepted expires.
+/// Remembers when the certificate that it has accepted expires.
 #[derive(Debug)]
 struct ClientVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
@@ -42,11 +43,11 @@ struct ClientVerifier {
     expires: Arc<AtomicI64>,
 }
 
-/// Tickets that contain when the client's certificate expires.
+/// Makes tickets that contain when the client's certificate expires.
 #[derive(Debug)]
 struct ClientTicketer {
     ticketer: Arc<dyn ProducesTickets>,
-    /// That of the certificate that was verified, or that is in the ticket.
+    /// The expiry of the certificate that was verified, or the one in the ticket.
     expires: Arc<AtomicI64>,
 }
 

@@ -29,7 +29,7 @@ pub struct TlsConnection {
     /// Plaintext that came before anybody could take it.
     early: Vec<u8>,
     has_peer_closed: bool,
-    /// Why it has failed. rustls must not be asked for anything then: it would send another alert.
+    /// Why it has failed. After that, rustls must not be asked for anything: it would send another alert.
     failed: Option<rustls::Error>,
 }
 
@@ -43,7 +43,7 @@ impl TlsConnection {
         Ok(Self::new(Engine::Server(Box::new(connection))))
     }
 
-    /// The client's side of a connection to the server of this name, which is offered these protocols.
+    /// The client's side of a connection to the server of this name. The server is offered these protocols.
     ///
     /// # Errors
     /// Those of rustls; only a configuration that contradicts itself has any.
@@ -96,8 +96,8 @@ impl TlsConnection {
         self.incoming.capacity() + self.early.capacity()
     }
 
-    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`, also on an error: then
-    /// that is the alert. What was received beyond the handshake is kept.
+    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`; on an error, that is the
+    /// alert. What was received beyond the handshake is kept.
     ///
     /// # Errors
     /// Why the handshake has failed.
@@ -127,7 +127,7 @@ impl TlsConnection {
         taken
     }
 
-    /// Keeps bytes that [`take_unread`](Self::take_unread) has returned: nothing has come to append to them.
+    /// Takes back the bytes of [`take_unread`](Self::take_unread): nothing has come to append to them.
     pub fn return_unread(&mut self, bytes: &[u8]) {
         self.incoming.splice(..0, bytes.iter().copied());
         self.incoming.shrink_to_fit();
@@ -144,7 +144,7 @@ impl TlsConnection {
         taken
     }
 
-    /// How much of such plaintext there is.
+    /// How many bytes [`take_early`](Self::take_early) has to return.
     #[must_use]
     pub fn early_bytes(&self) -> usize {
         self.early.len()
@@ -160,7 +160,7 @@ impl TlsConnection {
     /// gets what is to be sent because of it: the answer to a request for new keys, or the alert on an error.
     ///
     /// # Errors
-    /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before that is returned first.
+    /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before it is returned first.
     pub fn decrypt(
         &mut self,
         received: &mut [u8],
@@ -195,7 +195,7 @@ impl TlsConnection {
         Ok(decrypted)
     }
 
-    /// Encrypts, in records of at most this many bytes of plaintext; adds them to `outgoing`, on an error the alert.
+    /// Encrypts in records of at most `record_bytes` of plaintext, and adds them to `outgoing`; on an error, adds the alert.
     ///
     /// # Errors
     /// What the peer has sent before is not valid, or the connection has failed already. [`rustls::Error::EncryptError`]: the
@@ -215,7 +215,7 @@ impl TlsConnection {
             return Err(error.clone());
         }
         loop {
-            // With what was received: it may be in the middle of a message.
+            // With the bytes that were received: they may end in the middle of a message.
             let early = &mut self.early;
             let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
             let (used, step) = self.engine.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
@@ -226,8 +226,8 @@ impl TlsConnection {
                 Ok(Step::PeerClosed) => self.has_peer_closed = true,
                 Ok(Step::Wait) => return Err(rustls::Error::HandshakeNotComplete),
                 Err(error) => {
-                    // Where the keys are used up, rustls has a close_notify to send instead of an alert. What was to be
-                    // encrypted would be missing before it.
+                    // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the stream
+                    // would look complete, without the bytes that were to be encrypted.
                     if error != rustls::Error::EncryptError {
                         write_alert(&mut self.engine, outgoing);
                     }
@@ -239,8 +239,7 @@ impl TlsConnection {
     }
 }
 
-/// Processes records until more bytes are needed, or until the handshake is complete if that `ends` it. Returns how many
-/// bytes were used.
+/// Processes records until more bytes are needed, or until `ends` says that it is enough. Returns how many bytes were used.
 fn process(
     engine: &mut Engine,
     incoming: &mut [u8],

@@ -5,7 +5,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
-/// What a record may be longer than its plaintext, generously.
+/// By how many bytes a record may be longer than its plaintext, generously.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// The connection of rustls. Boxed: it has 1 to 2 KiB.
@@ -14,19 +14,19 @@ pub(super) enum Engine {
     Client(Box<UnbufferedClientConnection>),
 }
 
-/// What is to be done next.
+/// What to do next.
 pub(super) enum Step {
-    /// More of the same.
+    /// Take another step.
     Next,
     /// More bytes must be received first; or there is nothing left to do.
     Wait,
     /// The peer has ended its stream.
     PeerClosed,
-    /// What was wanted is written.
+    /// What was to be written is written.
     Written,
 }
 
-/// What is to be written, if that is possible.
+/// What to write, if that is possible.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'a> {
     Nothing,
@@ -35,7 +35,7 @@ pub(super) enum Wanted<'a> {
 }
 
 impl Engine {
-    /// Takes a step, and returns how many of the bytes received are done with.
+    /// Takes a step. Returns how many of the received bytes are done with.
     pub(super) fn take_step(
         &mut self,
         incoming: &mut [u8],
@@ -63,7 +63,7 @@ impl Engine {
     }
 }
 
-/// Does what rustls asks for. Returns how many bytes of those received it is done with.
+/// Does what rustls asks for. Returns how many of the received bytes rustls is done with.
 fn take_step<D>(
     status: UnbufferedStatus<'_, '_, D>,
     wanted: Wanted<'_>,
@@ -125,7 +125,7 @@ fn take_step<D>(
     (discard, step)
 }
 
-/// Appends what `write` writes: with `expected` bytes of room, and if these are too few, once more with as many as it needs.
+/// Appends what `write` writes, with `expected` bytes of room. If these are too few, writes once more with as many as needed.
 fn write_into(
     outgoing: &mut Vec<u8>,
     expected: usize,
@@ -149,7 +149,7 @@ fn write_into(
     }
 }
 
-/// How much room is needed; `None`: that is not the problem.
+/// How much room is needed; `None`: room is not the problem.
 fn missing_of_encode(error: &EncodeError) -> Option<usize> {
     match error {
         EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),

@@ -16,7 +16,7 @@ use super::words::bounded;
 use crate::error::with_context;
 use crate::regular_file;
 
-/// A longer file is not one of these, but named by mistake. A list of revoked certificates may be long.
+/// The longest file that is read: a longer one is named by mistake. A list of revoked certificates may be long.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What is wrong with a file.
@@ -54,7 +54,7 @@ impl TlsFileError {
 
 impl From<TlsFileError> for io::Error {
     fn from(error: TlsFileError) -> Self {
-        // A shortage of descriptors is told apart by its number.
+        // The caller knows a shortage of descriptors by its number.
         match error.os_error {
             Some(number) => with_context(Self::from_raw_os_error(number), error.path.display().to_string()),
             None => Self::other(error),
@@ -70,7 +70,7 @@ pub(super) struct FileStamp {
     changed: (i64, i64),
 }
 
-/// The version of a file, of the one that symbolic links lead to; `None`: there is none.
+/// The version of a file, behind symbolic links; `None`: there is no file.
 pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
     let metadata = path.metadata().ok()?;
     Some(FileStamp {
@@ -80,9 +80,9 @@ pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
     })
 }
 
-/// A text in PEM, and what errors call it: its file, or the key of a file that contains it.
+/// A text in PEM, and its name in errors: its file, or the key of a file that contains it.
 pub struct PemText {
-    /// What errors call it.
+    /// Its name in errors.
     pub name: PathBuf,
     /// The text; erased when it is dropped, because it may contain a key.
     pub text: Zeroizing<Vec<u8>>,
@@ -120,8 +120,8 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     })
 }
 
-/// What is wrong with a file in which nothing was found: `nothing`, unless it is in another format than PEM. `command` is the
-/// one of openssl(1) that converts DER.
+/// What is wrong with a file in which nothing was found: `nothing`, unless it has another format than PEM. `command` of
+/// openssl(1) converts DER.
 pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String {
     match Any::from_der(text) {
         // A PFX begins with version 3 (RFC 7292, section 4).
@@ -135,7 +135,7 @@ pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String
     }
 }
 
-/// What is wrong with a text that is not PEM: without the bytes that it has, which may be of a key.
+/// What is wrong with a text that is not PEM. Does not quote it: it may be a key.
 pub(super) fn not_pem(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => {
@@ -173,7 +173,7 @@ pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, Tls
     Ok(store)
 }
 
-/// What is wrong if none of these certificates is one of an authority. A self-signed one always is, its own at least.
+/// What is wrong if none of these certificates is of an authority. A self-signed one always is, at least for itself.
 fn not_authorities(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let mut first = None;
     for certificate in certificates {

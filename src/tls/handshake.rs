@@ -1,10 +1,10 @@
 //! Handshakes on a socket.
 //!
-//! A handshake is a burst of computation. Of those with clients, a worker computes one step at a time, and between two steps
-//! every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes begin in the order
-//! in which that was asked for, and one that has begun goes on before another begins.
+//! A handshake is a burst of computation. A worker computes the handshakes with clients one step at a time, and between two
+//! steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes begin in the
+//! order in which they were asked for, and those that have begun go on before another begins.
 //!
-//! Handshakes with servers do not queue: the time that they take counts as the server's.
+//! Handshakes with servers do not queue: a wait would count as the server's time.
 
 use std::io;
 use std::mem::take;
@@ -18,11 +18,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connection::TlsConnection;
 
-/// Bytes of one read.
+/// The most bytes of one read.
 const READ_BYTES_MAX: usize = 4096;
 
 thread_local! {
-    /// That of this worker.
+    /// The queue of this worker.
     static QUEUE: Arc<HandshakeQueue> = Arc::default();
 }
 
@@ -46,8 +46,8 @@ pub enum HandshakeError {
     Tls(#[from] rustls::Error),
 }
 
-/// Completes a handshake with a client until the deadline. `first` is what was read of the client already: its ClientHello.
-/// `hold` is told how many bytes of the client are held while it is waited for, and returns whether there is room for them.
+/// Completes a handshake with a client until the deadline. `first` is what the client has sent already: its ClientHello. `hold`
+/// gets the number of bytes that are held while the client is waited for, and returns whether there is room for them.
 ///
 /// Dropping the future leaves the connection useless.
 ///
@@ -97,7 +97,7 @@ async fn steps_with_client(
     }
 }
 
-/// Completes a handshake with a server, which gets the `header` first. The caller bounds the time.
+/// Completes a handshake with a server, after sending it the `header`. The caller bounds the time.
 ///
 /// Dropping the future leaves the connection useless.
 ///
@@ -122,8 +122,8 @@ pub async fn shake_hands_with_server(
 /// The turns of the handshakes with clients on a worker. Both semaphores are fair.
 #[derive(Debug)]
 struct HandshakeQueue {
-    /// Taken for the first step of a handshake, so that at most one of these is among the `steps`: those of handshakes that
-    /// have begun wait for one other's first step, not for everybody's.
+    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`: a handshake that has begun
+    /// waits for one first step of another, not for everybody's.
     beginning: Semaphore,
     /// Taken for every step.
     steps: Semaphore,
@@ -139,8 +139,8 @@ impl Default for HandshakeQueue {
 }
 
 impl HandshakeQueue {
-    /// Waits until a handshake may begin, but at most half of the time that is left until its deadline: under a load that
-    /// lasts, handshakes that have waited longer would begin too late to be complete in time, and take the turns of others.
+    /// Waits until a handshake may begin, but at most half of the time until its deadline. Under a lasting load, handshakes
+    /// that have waited longer would begin too late to be complete in time, and take the turns of others.
     async fn begin(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, HandshakeError> {
         let now = Instant::now();
         let latest = now + deadline.saturating_duration_since(now) / 2;
@@ -156,7 +156,7 @@ impl HandshakeQueue {
     }
 }
 
-/// Sends what came of a step, after an error the alert. Returns whether the handshake is complete.
+/// Sends the output of a step; after an error, that is the alert. Returns whether the handshake is complete.
 async fn send_step(
     socket: &TcpStream,
     connection: &TlsConnection,
@@ -186,7 +186,7 @@ async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what is there, at least a byte. A peer that is waited for costs no buffer.
+/// Reads what is there, at least a byte. No buffer is held while the peer is waited for.
 async fn read_some(socket: &TcpStream) -> Result<Vec<u8>, HandshakeError> {
     loop {
         socket.ready(Interest::READABLE).await?;

@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::words::unix_now;
 
-/// When what is in force was last looked at, in seconds since the Unix epoch: what expires is told once.
+/// When the files in force were last looked at for expiry, in seconds since the Unix epoch: each expiry is reported once.
 #[derive(Debug)]
 pub(super) struct LastLook(AtomicI64);
 
 impl Default for LastLook {
-    /// Now: what has expired already is told by those who read the files.
+    /// Now: those who read the files report what has expired already.
     fn default() -> Self {
         Self(AtomicI64::new(unix_now()))
     }
 }
 
 impl LastLook {
-    /// Looks now. Returns the time since the last look: what was valid until a moment in it has expired since.
+    /// Looks now. Returns the period since the last look: what was valid until a moment in that period has expired since.
     pub(super) fn look(&self) -> Range<i64> {
         let now = unix_now();
         self.0.swap(now, Relaxed)..now

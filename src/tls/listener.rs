@@ -66,11 +66,11 @@ pub struct ListenerTls {
     last_look: LastLook,
 }
 
-/// What handshakes are made with, apart from certificates.
+/// The configuration of handshakes, apart from certificates.
 #[derive(Debug)]
 struct HandshakePolicy {
     versions: Vec<Option<FileStamp>>,
-    /// A configuration for each list of protocols. With certificates of clients, each connection has its own.
+    /// A configuration for each list of protocols. If clients need certificates, each connection has its own copy.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -81,15 +81,14 @@ struct HandshakePolicy {
     crl_next_update: Option<i64>,
 }
 
-/// What came of reading the files again.
+/// The result of reading the files again.
 #[derive(Debug, Default)]
 pub struct TlsReload {
     /// How many certificates are new, changed or gone.
     pub certificates: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy: bool,
-    /// What is wrong with certificates that are new or changed, though they can be used; and what has expired since the last
-    /// time.
+    /// What is wrong with new or changed certificates, though they can be used; and what has expired since the last look.
     pub warnings: Vec<String>,
     /// What is broken now and was not before. What was in force stays.
     pub broken: Vec<String>,
@@ -134,8 +133,8 @@ impl ListenerTlsPlan {
         let hash = auth.as_ref().map_or_else(Default::default, |auth| auth.hash);
         let ticketer: Arc<dyn ProducesTickets> = match &self.tickets {
             Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
-            // Its keys are of this policy alone, because they are new. They are replaced every six hours, and tickets are good
-            // for twelve: whoever gets hold of the keys cannot decrypt sessions of TLS 1.2 that are older.
+            // Its keys are new, so that they are of this policy alone. They are replaced every six hours, and tickets are good
+            // for twelve: whoever gets hold of the keys cannot decrypt older sessions of TLS 1.2.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
@@ -173,7 +172,7 @@ impl ListenerTlsPlan {
         };
         let mut config = builder.with_cert_resolver(Arc::clone(resolver) as _);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        // Sessions are resumed by tickets alone: a cache would be one lock for all workers.
+        // Sessions are resumed by tickets only: a cache would be one lock for all workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ticketer;
         Arc::new(config)
@@ -181,8 +180,8 @@ impl ListenerTlsPlan {
 }
 
 impl ListenerTls {
-    /// Reads all files, except those of certificates that were read `before` and have not changed. Takes time where there
-    /// are many.
+    /// Reads all files, except those of certificates that were read `before` and have not changed. Takes long if there are
+    /// many.
     ///
     /// # Errors
     /// What is wrong with the first file that cannot be used.
@@ -208,7 +207,7 @@ impl ListenerTls {
         })
     }
 
-    /// Reads the files that have changed, and puts in force what is not broken. Takes time where there are many.
+    /// Reads the files that have changed, and puts in force what is not broken. Takes long if there are many.
     pub fn reload(&self) -> TlsReload {
         let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
         let LoadedStore {
@@ -264,7 +263,7 @@ impl ListenerTls {
         &self.plan
     }
 
-    /// What a handshake is made with, if this list of protocols may be agreed: that of the listener, or of one of its
+    /// The configuration of a handshake that may agree on this list of protocols: the list of the listener, or of one of its
     /// routes.
     #[must_use]
     pub fn config(&self, alpn: &[Box<[u8]>]) -> Option<Arc<ServerConfig>> {
@@ -279,10 +278,10 @@ impl ListenerTls {
         Some(plan.config(alpn, &self.resolver, &self.provider, Some(verifier), ticketer))
     }
 
-    /// What a handshake is made with, if the protocols of the listener may be agreed.
+    /// The configuration of a handshake that may agree on the protocols of the listener.
     ///
     /// # Panics
-    /// Never: there is one for each list of protocols of the plan.
+    /// Never: there is a configuration for each list of protocols of the plan.
     #[must_use]
     pub fn default_config(&self) -> Arc<ServerConfig> {
         self.config(&self.plan.alpn)
@@ -305,7 +304,7 @@ impl ListenerTls {
     }
 
     /// When the first of the lists of revoked certificates should be replaced, in seconds since the Unix epoch; `None`: there
-    /// are none, or they do not say.
+    /// are no lists, or they do not say.
     #[must_use]
     pub fn crl_next_update(&self) -> Option<i64> {
         self.policy.load().crl_next_update
@@ -315,7 +314,7 @@ impl ListenerTls {
         self.plan.client_auth.as_ref()?.outdated(next_update)
     }
 
-    /// The certificate for a client that can verify any.
+    /// The certificate for a client that can verify any kind of key.
     #[must_use]
     pub fn certificate_for(&self, name: Option<&str>) -> Option<Arc<Certificate>> {
         let store = self.certificates();
@@ -323,7 +322,7 @@ impl ListenerTls {
         named.or_else(|| store.all().first()).cloned()
     }
 
-    /// What is broken: files that were changed and cannot be used. What was in force before is in force still.
+    /// What is broken: files that were changed and cannot be used. What was in force before still is.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         self.broken.load().to_vec()
@@ -339,8 +338,8 @@ mod tests {
     use super::*;
     use crate::tls::CertificateFiles;
 
-    /// The admin port tells it on the thread that checks servers and handles signals: files on a file system that hangs must
-    /// not stop these.
+    /// The admin port answers on the thread that checks servers and handles signals: a file system that hangs must not stop
+    /// these.
     #[test]
     fn while_files_are_read_it_can_be_asked_what_is_broken() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,9 @@
-//! TLS that ends or begins here: certificates of listeners and what is agreed with clients, what servers of pools are asked
-//! for, and the TLS of one connection.
+//! TLS that ends or begins here: the certificates of listeners, what is agreed with clients, what the servers of pools are
+//! asked for, and the TLS of one connection.
 //!
-//! A [`ListenerTls`] holds what handshakes with clients are made with, a [`PoolTls`] what those with servers are made with.
-//! Their files are read again while they are in force; what is broken does not replace what is not. A [`TlsConnection`] is
-//! the TLS of one connection without IO; [`shake_hands_with_client`] and [`shake_hands_with_server`] complete its handshake on
-//! a socket.
+//! A [`ListenerTls`] configures handshakes with clients, a [`PoolTls`] those with servers. Their files are read again while
+//! they are in force; a broken file does not replace a good one. A [`TlsConnection`] is the TLS of one connection without IO;
+//! [`shake_hands_with_client`] and [`shake_hands_with_server`] complete its handshake on a socket.
 
 mod words;
 mod last_look;

@@ -1,5 +1,5 @@
-//! OCSP responses that are sent along with a certificate (RFC 6960). Clients verify their signatures; here a response is only
-//! kept back that no client would accept.
+//! OCSP responses that are sent along with a certificate (RFC 6960). Clients verify their signatures; only a response that no
+//! client would accept is kept back here.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use super::words::unix_now;
 pub(super) struct Staple {
     /// The response, in DER; `None`: there is none that can be used.
     pub(super) response: Option<Vec<u8>>,
-    /// Until when it can be used, in seconds since the Unix epoch; `None`: there is no end.
+    /// Until when the response can be used, in seconds since the Unix epoch; `None`: there is no end.
     pub(super) expires: Option<i64>,
     /// What is wrong with the file.
     pub(super) warning: Option<String>,
@@ -63,7 +63,7 @@ impl Staple {
     }
 }
 
-/// What a successful response says, by the serial numbers of certificates (RFC 6960, section 4.2.1).
+/// The statements of a successful response, each with the serial number of its certificate (RFC 6960, section 4.2.1).
 fn statements(response: &[u8]) -> Option<impl Iterator<Item = (&[u8], Statement)>> {
     let mut response = element(&mut &*response)?;
     let status = element(&mut response)?;

@@ -20,14 +20,14 @@ use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
 use crate::name::ServerName;
 
-/// The names for which a server's tickets are kept. More are only used where `sni` is that of the client; those of the
-/// least recent names are dropped.
+/// For how many names a server's tickets are kept. There are more names only where `sni` is the client's; then the tickets of
+/// the least recent names are dropped.
 const NAMES_WITH_SESSIONS_MAX: usize = 32;
 
 /// `[pools.NAME.tls]`: how TLS with the servers of a pool begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolTlsPlan {
-    /// The name that servers are asked for, and that their certificates must be for.
+    /// The name that servers are asked for. Their certificates must have it.
     pub sni: SniSource,
     /// The protocols that servers are offered.
     pub alpn: OfferedProtocols,
@@ -42,10 +42,11 @@ pub struct PoolTlsPlan {
 /// The name that servers are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SniSource {
-    /// The host name in the server's address. Without one no name is sent, and the certificate must be for the IP address.
+    /// The host name in the server's address. If that has none, no name is sent, and the certificate must be for the IP
+    /// address.
     #[default]
     Host,
-    /// The name that the client has asked for. If it has asked for none, as [`Self::Host`].
+    /// The name that the client has asked for; if it has asked for none, as [`Self::Host`].
     Client,
     /// This one.
     Name(ServerName),
@@ -54,15 +55,15 @@ pub enum SniSource {
 /// The protocols that servers are offered (RFC 7301).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfferedProtocols {
-    /// These; if there are none, the server is not asked.
+    /// These; if there are none, none is offered.
     List(Protocols),
     /// The one that was agreed with the client.
     Client,
 }
 
 impl SniSource {
-    /// The name for a server whose address has this host name, if it has one, and is this. An IP address is not sent (RFC
-    /// 6066, section 3).
+    /// The name for a server at this address, with this host name if it has one. An IP address is not sent (RFC 6066, section
+    /// 3).
     #[must_use]
     pub fn server_name(
         &self,
@@ -108,7 +109,7 @@ pub struct PoolTls {
     last_look: LastLook,
 }
 
-/// What handshakes are made with.
+/// The configuration of handshakes.
 #[derive(Debug)]
 struct Current {
     /// The versions of the files; taken before they were read.
@@ -169,15 +170,15 @@ impl PoolTlsPlan {
     }
 }
 
-/// What handshakes are made with where nothing is configured: any certificate is accepted.
+/// The configuration of handshakes where nothing is configured: any certificate is accepted.
 #[must_use]
 pub fn unverified_config() -> Arc<ClientConfig> {
     let read = PoolTlsPlan::default().read();
     read.expect("no file is read").config
 }
 
-/// What handshakes are made with that accept only servers with a valid certificate, by the authorities in a PEM file; `None`:
-/// by those of the system. `identity`: our certificate for servers that ask for one.
+/// A configuration that accepts only servers with a valid certificate, by the authorities in a PEM file; `None`: by those of
+/// the system. `identity`: our certificate for servers that ask for one.
 ///
 /// # Errors
 /// A file cannot be used.
@@ -194,7 +195,8 @@ pub fn client_config(
     Ok(plan.read()?.config)
 }
 
-/// The same by texts instead of files. `identity`: our certificate with its chain, and its key, for servers that ask for one.
+/// As [`client_config`], from texts instead of files. `identity`: our certificate with its chain, and its key, for servers that
+/// ask for one.
 ///
 /// # Errors
 /// A text cannot be used.
@@ -273,7 +275,7 @@ impl PoolTls {
         &self.plan
     }
 
-    /// What is broken: a file that was changed and cannot be used. What was in force before is in force still.
+    /// What is broken: a file that was changed and cannot be used. What was in force before still is.
     #[must_use]
     pub fn broken(&self) -> Option<TlsFileError> {
         self.broken.load().as_deref().cloned()
@@ -285,7 +287,7 @@ impl PoolTls {
         self.current.load().identity.clone()
     }
 
-    /// What a handshake is made with at this moment.
+    /// The configuration of handshakes at this moment.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.current.load().config)
@@ -303,7 +305,7 @@ impl PoolTls {
         sessions: &ResumableSessions,
     ) -> Result<TlsConnection, rustls::Error> {
         let mut config = ClientConfig::clone(&self.current.load().config);
-        // Each server has its own: a ticket of one is of no use to another, unless they share their secrets.
+        // Each server has its own sessions: another server cannot use its tickets, unless they share their secrets.
         config.resumption = Resumption::store(Arc::clone(&sessions.0));
         let protocols = match self.plan.alpn {
             OfferedProtocols::List(_) => config.alpn_protocols.clone(),

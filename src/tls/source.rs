@@ -14,15 +14,15 @@ use super::file::{TlsFileError, read};
 pub enum CertificateSource {
     /// A chain, the server's certificate first, and its key. Both may be in one file.
     Files(CertificateFiles),
-    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it; the same, or
-    /// `fullchain.pem` with `privkey.pem`, in directories within it.
+    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. Directories within
+    /// it may have such pairs, too, or `fullchain.pem` with `privkey.pem`.
     Directory(PathBuf),
-    /// What is ordered by ACME. A self-signed certificate takes its place until the file is there.
+    /// A certificate that is ordered by ACME. Another one stands in until its file is there.
     Acme(AcmeSource),
 }
 
 impl CertificateSource {
-    /// The files that it stands for, by name. A pair that is known stays one while only one of its files is there: it is being
+    /// The files of its certificates, sorted by name. A known pair stays one while only one of its files is there: it is being
     /// replaced.
     pub(super) fn files(
         &self,

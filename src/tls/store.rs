@@ -1,4 +1,4 @@
-//! The certificates of a listener, found by the name that a client asks for.
+//! The certificates of a listener, found by the name for which a client asks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::file::TlsFileError;
 use super::source::CertificateSource;
 use crate::name::NamePattern;
 
-/// Certificates. A name is found by its hash, whatever their number; a wildcard by the hash of the name without its first
+/// Certificates. A name is found by its hash, however many there are; a wildcard by the hash of the name without its first
 /// label (RFC 9525, section 6.3).
 #[derive(Debug, Default)]
 pub struct CertificateStore {
@@ -24,14 +24,14 @@ pub struct CertificateStore {
     wildcards: HashMap<Arc<str>, Vec<Arc<Certificate>>>,
 }
 
-/// What came of reading certificates.
+/// The result of reading certificates.
 pub(super) struct LoadedStore {
     pub(super) store: CertificateStore,
     /// Certificates that are new, or were read again.
     pub(super) changed: usize,
-    /// What is wrong with these, though they can be used.
+    /// What is wrong with those certificates, though they can be used.
     pub(super) warnings: Vec<String>,
-    /// Files that are broken. Where there was a certificate before, it is in the store.
+    /// Files that are broken. If they had a certificate before, the store still has it.
     pub(super) broken: Vec<TlsFileError>,
 }
 
@@ -52,8 +52,7 @@ impl CertificateStore {
         store
     }
 
-    /// Reads the certificates of these sources; those whose files have not changed since `before` was read are taken from
-    /// it.
+    /// Reads the certificates of these sources. Those whose files have not changed are taken from `before`.
     pub(super) fn load(sources: &[CertificateSource], before: &Self) -> LoadedStore {
         let known = before.all.iter().map(|certificate| (&certificate.files, certificate));
         let known: HashMap<_, _> = known.collect();
@@ -133,7 +132,8 @@ impl CertificateStore {
         self.exact.get(name).or_else(wildcard).map_or(&[], Vec::as_slice)
     }
 
-    /// The certificate for a client: for the name that it asks for, else the first one; with a key that it can verify.
+    /// The certificate for a client: one for the name that it asks for, else the first one; with a key that the client can
+    /// verify.
     #[must_use]
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
         let fits = |certificate: &&Arc<Certificate>| certificate.key.key.choose_scheme(schemes).is_some();

@@ -4,8 +4,8 @@
 //! ticket: name of the key (16) | nonce (12) | AES-256-GCM of { time of issue (8) | state of the session } | tag (16)
 //! ```
 //! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates: rustls
-//! does not verify a client's certificate again when its session is resumed, so that a ticket must not outlive the policy that
-//! it was issued under. A process without such secrets uses the tickets of rustls.
+//! does not verify a client's certificate again when its session is resumed. Therefore a ticket must not outlive the policy
+//! under which it was issued. A process without such secrets uses the tickets of rustls.
 
 use std::fmt;
 use std::path::Path;
@@ -23,10 +23,10 @@ use super::words::unix_now;
 /// How long a ticket may be used, in seconds.
 const LIFETIME: u32 = 12 * 60 * 60;
 
-/// The shortest secret, in bytes: as many as the keys that are derived from it.
+/// The shortest secret, in bytes: as long as a key that is derived from it.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Secrets in a file at most. One more a day is kept for two weeks.
+/// The most secrets in a file: enough for a new one each day, kept for two weeks.
 const SECRETS_MAX: usize = 16;
 
 const KEY_NAME_BYTES: usize = 16;
@@ -77,7 +77,7 @@ impl fmt::Debug for Ticketer {
     }
 }
 
-/// The length of what is derived.
+/// The length of a derived value.
 struct Length(usize);
 
 impl KeyType for Length {

@@ -11,10 +11,10 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::file::{PemText, TlsFileError, authorities};
 
-/// In the place of a file, in errors.
+/// What errors name instead of a file.
 const SYSTEM: &str = "the authorities of the system";
 
-/// Accepts a certificate that is valid for the name of the server, by the authorities in a text; `None`: by those of the
+/// Accepts a certificate that is valid for the name of the server, by the authorities in a PEM text; `None`: by those of the
 /// system.
 ///
 /// # Errors

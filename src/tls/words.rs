@@ -11,10 +11,10 @@ use x509_parser::parse_x509_certificate;
 
 use crate::text::escape;
 
-/// The longest subject or issuer of a certificate that is logged or shown, in bytes.
+/// The longest subject or issuer of a certificate in logs and in the API, in bytes.
 const SUBJECT_BYTES_MAX: usize = 255;
 
-/// What was negotiated, for the log.
+/// What was negotiated in a TLS connection, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSummary {
     /// `1.2` or `1.3`.
@@ -124,8 +124,8 @@ pub fn is_about_client_certificate(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
 }
 
-/// The word for an error: the name of the alert that was received, or that the error calls for (RFC 8446, section 6.2);
-/// `keys_exhausted` where there is none, because no more may be encrypted with the same keys.
+/// The word for an error: the name of the alert that was received, or that the error calls for (RFC 8446, section 6.2).
+/// `keys_exhausted`, which has no alert: no more may be encrypted with the same keys.
 #[must_use]
 pub fn error_word(error: &Error) -> Cow<'static, str> {
     let alert = match error {
@@ -187,9 +187,9 @@ fn snake_case(name: &str) -> String {
     word
 }
 
-/// A time in seconds since the Unix epoch, which the issuer of a certificate has chosen, as in RFC 3339.
+/// A time in seconds since the Unix epoch as in RFC 3339. The issuer of a certificate has chosen it.
 pub(super) fn date(seconds: i64) -> String {
-    /// 9999-12-31T23:59:59Z, the end of the times that it can write.
+    /// 9999-12-31T23:59:59Z, the last time that RFC 3339 can express.
     const MAX_SECONDS: u64 = 253_402_300_799;
     let seconds = u64::try_from(seconds).unwrap_or(0).min(MAX_SECONDS);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()

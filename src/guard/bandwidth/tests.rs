@@ -10,7 +10,7 @@ fn plenty() -> usize {
     usize::MAX
 }
 
-/// Bytes that a direction reads until `end`, each time as many as it is granted.
+/// How many bytes a direction reads until `end`, each time as many as it is granted.
 async fn bytes_until(mut throttle: DirectionThrottle, end: Instant) -> u64 {
     let mut total = 0;
     loop {
@@ -54,7 +54,7 @@ async fn directions_that_share_a_bucket_get_equal_shares() {
     }
 }
 
-/// A prompt direction does not take the slots that those leave behind who wake late.
+/// A prompt direction does not take the slots of those that wake late.
 #[tokio::test(start_paused = true)]
 async fn a_prompt_direction_gets_no_more_than_late_ones() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
@@ -122,7 +122,7 @@ async fn slots_of_those_who_leave_are_used_by_others() {
     assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
 }
 
-/// What is there when the next slot is reserved is what a receive buffer of the usual size still holds then.
+/// When the next slot is reserved, there is as much to read as a receive buffer of the usual size still holds then.
 #[tokio::test(start_paused = true)]
 async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
     const BUFFER_BYTES: usize = 65_483; // 64 KiB in whole segments of the loopback interface
@@ -146,7 +146,7 @@ async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
     }
 }
 
-/// Directions that say a byte now and then take no more of the bandwidth than that from those that need it.
+/// Directions that send a byte now and then take no more than these bytes from those that need the bandwidth.
 #[tokio::test(start_paused = true)]
 async fn those_who_say_little_take_little() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(2 * MIB))), Instant::now());
@@ -195,8 +195,8 @@ async fn another_rate_applies_to_sessions_under_way() {
     assert!((total as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
 }
 
-/// A crowd that waits for its slots at a low rate does not wait for them after that was raised or switched off, and
-/// newcomers do not wait behind it.
+/// A crowd that waits for its slots at a low rate does not wait for them after the rate was raised or switched off, and
+/// newcomers do not wait behind the crowd.
 #[tokio::test(start_paused = true)]
 async fn another_rate_leaves_no_queue_of_the_one_before() {
     for rate in [Some(100 * MIB), None] {

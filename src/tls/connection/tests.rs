@@ -56,7 +56,7 @@ fn connected(version: &'static SupportedProtocolVersion, piece: usize) -> (TlsCo
     connect(client, server, piece)
 }
 
-/// The same in TLS 1.2 with keys that are used up after so many records.
+/// A connected pair of TLS 1.2 whose keys are used up after this many records.
 pub(crate) fn connected_for(records: u64) -> (TlsConnection, TlsConnection) {
     let SupportedCipherSuite::Tls12(suite) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
         unreachable!("it is one of TLS 1.2");
@@ -91,7 +91,7 @@ fn connect(mut client: TlsConnection, mut server: TlsConnection, piece: usize) -
             client.shake_hands(piece, &mut to_server).unwrap();
         }
     }
-    // What is left are tickets.
+    // What remains are tickets.
     receive(&mut client, &to_client, usize::MAX).unwrap();
     (client, server)
 }
@@ -245,7 +245,7 @@ fn a_part_of_a_record_is_kept_until_the_rest_has_come() {
     assert_eq!(server.take_unread(&mut unread), 0);
 }
 
-/// A message of the length that rustls allows fits, but not with the headers of records of one byte.
+/// A message of the greatest length of rustls fits, but not if each of its bytes is a record with a header.
 #[test]
 fn a_handshake_in_tiny_records_is_bounded() {
     let (mut client, _) = unconnected(&TLS13);
@@ -261,7 +261,7 @@ fn a_handshake_in_tiny_records_is_bounded() {
     assert!(accepted <= HANDSHAKE_BYTES_MAX, "{accepted} bytes were accepted");
 }
 
-/// Not by a close_notify: what was to be encrypted would be missing before it.
+/// No close_notify is sent: the stream would look complete without the bytes that were to be encrypted.
 #[test]
 fn keys_that_are_used_up_end_a_connection_without_a_clean_end() {
     let (mut client, mut server) = connected_for(4); // the first is for the handshake
