@@ -1,9 +1,10 @@
-//! When which check runs, and what follows from its result: timers and tasks. The state machine that decides whether a
-//! server is up is in [`crate::pool`], the kinds of checks are in [`crate::check`].
+//! The timers and tasks of checks: when each check runs, and what follows from its result. [`crate::pool`] has the state
+//! machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
 //!
-//! Every pool has one task. It has the names of the pool's servers resolved, and has each server checked by one more task,
-//! again and again. Pools that check a server in the same way share that task: a server is checked once, however many pools
-//! it is in, and each pool judges the result. A reload changes what a pool's task works on, without restarting it.
+//! Every pool has one task. It has the names of the pool's servers resolved, and starts one more task for each server, which
+//! checks it again and again. Pools that check a server in the same way share that server's task: the server is checked once,
+//! however many pools it is in, and each pool judges the result. A reload changes what a pool's task works on, without
+//! restarting the task.
 
 mod schedule;
 mod server_check;
@@ -39,7 +40,7 @@ pub struct HealthMonitor {
     checks: Arc<SharedChecks>,
 }
 
-/// The tasks of all pools, by the names of these.
+/// The tasks of all pools, by pool name.
 type PoolTasks = HashMap<Arc<str>, PoolTask>;
 
 /// The task of a pool; it ends when this is dropped, and the checks of its servers with it.
@@ -49,7 +50,7 @@ struct PoolTask {
 }
 
 impl HealthMonitor {
-    /// One that monitors nothing yet.
+    /// A monitor that monitors nothing yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
         Self {

@@ -67,7 +67,7 @@ pub struct Plan {
     pub remote: Option<RemotePlan>,
     /// The accounts with ACME servers, in the order of the file.
     pub acme: Vec<AcmePlan>,
-    /// In the order of the file, which [`GuardId`] refers to.
+    /// In the order of the file; a [`GuardId`] is an index here.
     pub guards: Vec<Arc<GuardPlan>>,
     /// At least one, in the order of the file; none while the rest of the configuration is awaited.
     pub listeners: Vec<Arc<ListenerPlan>>,
@@ -82,15 +82,15 @@ pub struct Plan {
 /// `[runtime]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimePlan {
-    /// Threads that carry traffic; `None`: one for each core that this process may use.
+    /// How many threads carry traffic; `None`: one for each core that this process may use.
     pub workers: Option<usize>,
-    /// Sessions of the whole process; `None`: what the descriptor limit allows.
+    /// The most sessions of the whole process; `None`: what the descriptor limit allows.
     pub max_connections: Option<usize>,
-    /// Bytes that may be buffered for all clients that have no server yet.
+    /// The most bytes that are buffered for all clients that have no server yet.
     pub hello_bytes_max: usize,
     /// How long sessions may go on when the process ends.
     pub drain_timeout: Duration,
-    /// How long `/ready` fails before that.
+    /// How long `/ready` fails before the drain begins.
     pub drain_delay: Duration,
     /// Whether a change of the file causes a reload.
     pub watch: bool,
@@ -103,8 +103,8 @@ pub struct AdminPlan {
     pub bind: Option<ListenAddr>,
     /// Names the API answers to over TCP (`Host`), in lower case, besides IP literals and `localhost`.
     pub hosts: Vec<Box<str>>,
-    /// Holds the bearer token for writes over TCP; `None`: there are none. It is read when it is needed, so that it may
-    /// be changed at any time.
+    /// The file with the bearer token for writes over TCP; `None`: no such writes are allowed. It is read when it is needed, so
+    /// that it may be changed at any time.
     pub token_file: Option<PathBuf>,
     /// The TLS of the admin port; `None`: it speaks plain HTTP.
     pub tls: Option<ListenerTlsPlan>,
@@ -146,17 +146,17 @@ pub struct ListenerPlan {
     pub unix_mode: u32,
     /// Of the listening socket.
     pub backlog: u32,
-    /// Sessions of this listener; `None`: only the bound of the process.
+    /// The most sessions of this listener; `None`: only the bound of the process holds.
     pub max_connections: Option<usize>,
     /// From whom a PROXY header is accepted; `None`: every peer is a client itself.
     pub accept_proxy: Option<AcceptProxy>,
-    /// The guards that every client has to pass before anything else of it is read.
+    /// The guards that every client has to pass before anything is read from it but a PROXY header.
     pub guards: Vec<GuardId>,
     /// What its clients speak.
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
-    /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), on what a client of
+    /// Bounds on the ClientHello (it is read only when a route needs it, see [`RouteTable::needs_hello`]), on what a client of
     /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
@@ -203,9 +203,9 @@ pub struct PoolPlan {
     pub scale: Option<Arc<ScalePlan>>,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Arc<[ServerEntry]>,
-    /// What a server has where nothing is said of it.
+    /// What holds for a server where its own entry says nothing.
     pub defaults: MemberConfig,
-    /// Where its other servers are listed; `None`: it has those of `entries` only.
+    /// Where its other servers are listed; `None`: it has only the servers of `entries`.
     pub discover: Option<DiscoverPlan>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
@@ -231,7 +231,7 @@ impl Plan {
         guards.iter().map(|id| &self.guards[id.0].name)
     }
 
-    /// What has to come before anything can be served; `None`: nothing.
+    /// What acequia waits for before it can serve anything; `None`: nothing.
     #[must_use]
     pub fn awaited(&self) -> Option<String> {
         let remote = self.remote.as_ref().filter(|_| self.listeners.is_empty())?;
@@ -252,22 +252,22 @@ pub struct HealthPlan {
     pub check: Option<Arc<dyn Check>>,
     /// Time between the starts of two checks of one server, before jitter.
     pub interval: Duration,
-    /// The same while the server is down.
+    /// As `interval`, while the server is down.
     pub interval_down: Duration,
     /// The time limit of one check.
     pub timeout: Duration,
-    /// What a server must be. Needs a check that learns roles.
+    /// The role that a server must have. Needs a check that learns roles.
     pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
-    /// How long the role of a server whose checks are refused is taken to be what it was.
+    /// How long the last known role of a server counts while its checks are refused.
     pub role_trust: Duration,
     /// The IP address that checks connect to; `None`: the server's own.
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.
     pub port: Option<u16>,
-    /// How many checks of the pool may be under way at once; at least one. For all pools together it is the largest of
-    /// these.
+    /// How many checks of the pool may be under way at once; at least one. All pools together may have as many as the largest
+    /// of these values.
     pub concurrency: usize,
 }
 

@@ -23,13 +23,13 @@ use crate::plan::PoolPlan;
 use crate::pool::ServerSpec;
 use crate::tls::PoolTls;
 
-/// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
-/// and some not.
+/// A shortage is over when it has failed no check for this long: at a limit that is just reached, some checks can be made and
+/// others cannot.
 const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 
 /// What all checks share.
 pub(super) struct CheckContext {
-    /// For checks under way, over all pools: each needs a file descriptor.
+    /// Permits for checks under way, over all pools: each check needs a file descriptor.
     pub(super) capacity: Arc<Capacity>,
     pub(super) resolver: Resolver,
     pub(super) metrics: Arc<Metrics>,
@@ -43,7 +43,7 @@ pub(super) struct CheckContext {
 }
 
 impl CheckContext {
-    /// One check and one lookup at once, until a plan is adopted.
+    /// Until a plan is adopted, one check and one lookup run at once.
     pub(super) fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
         Self {
             capacity: Capacity::new(Some(1)),
@@ -99,7 +99,7 @@ impl CheckContext {
         began
     }
 
-    /// Runs a check, for this time at most, when it has the permits that each check in the process needs. Also returns when
+    /// Waits for the permits that each check in the process needs, then runs the check, for `limit` at most. Also returns when
     /// it began.
     async fn run(&self, probe: &dyn Probe, limit: Duration) -> (Instant, Result<CheckPass, CheckFailure>) {
         let of_kind = async { probe.limit()?.acquire().await.ok() }; // never closed
@@ -113,7 +113,7 @@ impl CheckContext {
         (began, result)
     }
 
-    /// Logs the beginning of a shortage, by which a check has failed.
+    /// Logs that a shortage has begun; it has failed a check.
     fn log_shortage(&self, error: &io::Error) {
         let now = Instant::now();
         let mut shortage = self.last_shortage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +134,7 @@ impl CheckContext {
 pub struct SingleChecks(pub(super) Arc<CheckContext>);
 
 impl SingleChecks {
-    /// Whether a check of what may become a server of this pool passes. `tls`: that of the pool's sessions.
+    /// Whether a check of a possible server of this pool passes. `tls`: that of the pool's sessions.
     pub async fn passes(&self, plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> bool {
         let Some(setup) = CheckSetup::of(plan, spec, tls) else {
             return false; // the pool has no check
@@ -145,7 +145,7 @@ impl SingleChecks {
     }
 }
 
-/// Ends a check that panics, so that later ones still run; then `None`.
+/// Runs a check; `None` if it panics. Later checks still run.
 async fn contain_panic<T>(check: impl Future<Output = T>) -> Option<T> {
     let mut check = pin!(check);
     poll_fn(|cx| {

@@ -26,7 +26,7 @@ struct CurrentChecks {
     health: HealthPlan,
     connect: ConnectOptions,
     tls: Option<PoolTlsPlan>,
-    /// For the checks that are under way at once.
+    /// Permits for the pool's checks under way.
     capacity: Arc<Semaphore>,
 }
 
@@ -56,7 +56,7 @@ impl PoolChecks {
         }
     }
 
-    /// Takes over the plan of the pool. Returns the permits for its checks, and whether these are as before.
+    /// Takes over the plan of the pool. Returns the permits for its checks, and whether the checks are configured as before.
     fn follow(&mut self, pool: &LivePool) -> (Arc<Semaphore>, bool) {
         let (plan, health) = (pool.plan(), &pool.plan().health);
         let is_same = |current: &&CurrentChecks| {

@@ -13,7 +13,7 @@ use crate::addr::ServerAddr;
 /// The running checks of all pools.
 pub(super) struct SharedChecks {
     pub(super) context: Arc<CheckContext>,
-    /// By the addresses that they go to.
+    /// The checks by the address to which they go.
     // A std mutex: locked for a few lines when a server begins or ceases to be checked.
     by_address: Mutex<HashMap<ServerAddr, Vec<Weak<SharedCheck>>>>,
 }
@@ -27,7 +27,7 @@ impl SharedChecks {
         })
     }
 
-    /// Has a server checked: by a check that runs already, if there is one like it. To be called within a runtime.
+    /// Has a server checked. If a check like this one runs already, it is used. To be called within a runtime.
     pub(super) fn begin(self: &Arc<Self>, setup: CheckSetup, user: ServerCheck) -> CheckUse {
         let user = Arc::new(user);
         let mut checks = self.lock();
@@ -49,7 +49,7 @@ impl SharedChecks {
     }
 }
 
-/// A check and its task, which ends when this is dropped, and leaves nothing behind.
+/// A check and its task. The task ends when this is dropped, and leaves nothing behind.
 struct SharedCheck {
     probe: Arc<SharedProbe>,
     checks: Arc<SharedChecks>,
@@ -81,7 +81,7 @@ impl Drop for SharedCheck {
     }
 }
 
-/// The use that a pool makes of a running check for one of its servers. Ends when this is dropped.
+/// One pool's use of a running check for one of its servers. Ends when this is dropped.
 pub(super) struct CheckUse {
     shared: Arc<SharedCheck>,
     user: Arc<ServerCheck>,

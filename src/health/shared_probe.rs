@@ -15,7 +15,7 @@ use crate::plan::PoolPlan;
 use crate::pool::{CheckState, ServerSpec};
 use crate::tls::PoolTls;
 
-/// How a server is checked. Pools for which this is the same share one running check.
+/// How a server is checked. Pools with the same setup share one running check.
 #[derive(Clone, Debug)]
 pub(super) struct CheckSetup {
     check: Arc<dyn Check>,
@@ -25,7 +25,7 @@ pub(super) struct CheckSetup {
 }
 
 impl CheckSetup {
-    /// That of a server in a pool of this plan; `None`: it is not checked. `tls`: that of the pool's sessions.
+    /// The setup for a server in a pool of this plan; `None`: it is not checked. `tls`: that of the pool's sessions.
     pub(super) fn of(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Self> {
         let health = &plan.health;
         let check = Arc::clone(health.check.as_ref()?);
@@ -36,7 +36,7 @@ impl CheckSetup {
             target: CheckTarget {
                 address: port.map_or(address, |port| address.with_port(port)),
                 host: spec.host().map(Into::into),
-                // The same as for sessions: what keeps these from connecting must fail a check, too.
+                // As for sessions: what keeps sessions from connecting must also fail a check.
                 connect: plan.dial.connect.clone(),
                 server: spec.address,
                 path: check.is_of_one_pool().then(path),
@@ -54,7 +54,7 @@ impl CheckSetup {
         Arc::clone(&self.check).probe(self.target.clone())
     }
 
-    /// The time for a run.
+    /// How long a run may take.
     pub(super) fn timeout(&self) -> Duration {
         self.target.timeout
     }
@@ -64,8 +64,8 @@ impl CheckSetup {
         self.target.address
     }
 
-    /// Whether one running check serves both. It does not for pools that speak TLS with their servers: the files of each are
-    /// read again by themselves.
+    /// Whether one running check serves both. Pools that speak TLS with their servers do not share checks: each reads its own
+    /// files again.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let Self {
             check,
@@ -96,7 +96,7 @@ impl CheckSetup {
             && same_tls
     }
 
-    /// The time between the starts of two checks: the shorter one, where the pools differ about the state of the server.
+    /// The time between the starts of two checks. Where pools differ about the state of the server, the shorter time counts.
     fn interval(&self, users: &[Arc<ServerCheck>]) -> Duration {
         let is_down = |check: &Arc<ServerCheck>| check.server.check_state() == CheckState::Down;
         let intervals = users.iter().map(|check| match is_down(check) {
@@ -107,7 +107,7 @@ impl CheckSetup {
     }
 }
 
-/// A check, and the servers that it is for: one server, as each pool sees it.
+/// A check, and the servers for which it runs: one server, as each pool sees it.
 pub(super) struct SharedProbe {
     setup: CheckSetup,
     probe: Box<dyn Probe>,
@@ -117,7 +117,7 @@ pub(super) struct SharedProbe {
 }
 
 impl SharedProbe {
-    /// One without servers yet.
+    /// A check without servers yet.
     pub(super) fn new(setup: CheckSetup) -> Self {
         Self {
             probe: setup.probe(),
@@ -163,12 +163,13 @@ impl SharedProbe {
         self.setup.interval(&self.active())
     }
 
-    /// Waits for `due`, and for a server that is to be checked. Does not wait for a server that was not to be checked before.
+    /// Waits for `due`, and until a server is to be checked. Returns at once when a server is to be checked that was not
+    /// before.
     pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
         let mut due = pin!(due);
         loop {
             let users = self.users();
-            // Created before the states are read, so that no change in between is missed.
+            // Created before the states are read, so that a change in between is not missed.
             let state_changed = any(users.iter().map(|user| user.server.admin_state_changed()));
             let new_ones = users.iter().filter(|user| user.begins()).count(); // asks each of them
             if new_ones > 0 {

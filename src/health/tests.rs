@@ -13,12 +13,12 @@ fn plan(lines: &str) -> Plan {
     loaded.unwrap_or_else(|report| panic!("{report}")).plan
 }
 
-/// That plan in force.
+/// The plan with these lines, in force.
 fn live(lines: &str) -> Arc<Live> {
     Arc::new(Live::new(plan(lines), Vec::new()))
 }
 
-/// What runs its checks, and its pool.
+/// A runner of checks for a pool with these lines, and the pool.
 fn shared_checks(lines: &str) -> (Arc<SharedChecks>, Arc<LivePool>) {
     let live = live(lines);
     let pool = Arc::clone(live.in_force().pool("p").unwrap());

@@ -21,8 +21,8 @@ impl Live {
         self.lock_announcing().source.clone()
     }
 
-    /// Records that the source of announced routes has given this list, which is in force. Returns whether it has not given one
-    /// the last time.
+    /// Records that the source of announced routes has given this list, which is in force. Returns whether the source had given
+    /// none the time before.
     pub fn record_announced(&self, latest: &Arc<[Announcement]>, at: SystemTime) -> bool {
         let mut announcing = self.lock_announcing();
         if announcing.latest != *latest {
@@ -32,7 +32,7 @@ impl Live {
         announcing.source.record_success(at, None)
     }
 
-    /// Records that the source of announced routes has failed. Returns whether it has not failed the last time.
+    /// Records that the source of announced routes has failed. Returns whether it had not failed the time before.
     pub fn record_announcing_failure(&self, error: Reason) -> bool {
         self.lock_announcing().source.record_failure(error)
     }
@@ -42,7 +42,7 @@ impl Live {
         self.lock_announcing().latest = Arc::clone(latest);
     }
 
-    /// What was announced last, as it is to be kept.
+    /// The latest announcements, as they are kept over a restart.
     #[must_use]
     pub fn announced(&self) -> Vec<KeptAnnouncement> {
         let latest = Arc::clone(&self.lock_announcing().latest);

@@ -10,18 +10,18 @@ use tokio::time::{Instant, sleep_until};
 use super::Live;
 use crate::pool::ServerRegistry;
 
-/// At least so long after one look comes the next.
+/// The shortest wait from one look to the next.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// So long after the first of several changes the others are stored, too: those of a check that makes another server the
-/// primary, or of a reload.
+/// How long after the first of several changes all are stored: a check that makes another server the primary stores several,
+/// and so does a reload.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Tells a task when to look at the servers again, so that it sleeps while nothing changes.
 #[derive(Debug)]
 pub struct ChangeWatch {
     changed: watch::Receiver<()>,
-    /// When the task was last told to.
+    /// When [`Self::next`] was last ready.
     looked_at: Instant,
 }
 
@@ -33,17 +33,17 @@ impl ChangeWatch {
         }
     }
 
-    /// Waits until something has changed since this was last ready, or since it exists; or until `due`. It is ready at most
-    /// every [`INTERVAL_MIN`], so within that of a change. Returns whether something has changed.
+    /// Waits until something has changed since this was last ready or was created, or until `due`. It is ready at most once in
+    /// [`INTERVAL_MIN`], and so at most that long after a change. Returns whether something has changed.
     ///
-    /// Changes that have not been told are not lost when the future is dropped.
+    /// Changes that were not reported are not lost when the future is dropped.
     pub async fn next(&mut self, due: Option<Instant>) -> bool {
         let not_before = self.looked_at + INTERVAL_MIN;
         let has_changed = select! {
             biased;
             result = self.changed.changed() => {
                 result.expect("what is in force lives as long as those who follow it");
-                self.changed.mark_changed(); // until it is told
+                self.changed.mark_changed(); // until it is reported
                 sleep_until(not_before.max(Instant::now() + SETTLE)).await;
                 self.changed.mark_unchanged();
                 true
@@ -56,13 +56,13 @@ impl ChangeWatch {
 }
 
 impl Live {
-    /// Tells when something of what is in force has changed, or the state of a server has.
+    /// Reports changes of what is in force, and of the states of servers.
     #[must_use]
     pub fn changes(&self) -> ChangeWatch {
         ChangeWatch::new(self.registry.subscribe())
     }
 
-    /// Locks what is in force for a change, which is told when the result is dropped.
+    /// Locks what is in force for a change. Dropping the result reports the change.
     pub(super) fn changing(&self) -> Changing<'_> {
         Changing {
             _lock: self.changing.lock().unwrap_or_else(PoisonError::into_inner),
@@ -71,7 +71,7 @@ impl Live {
     }
 }
 
-/// Holds what is in force for a change, and tells that it has changed when it is dropped.
+/// Holds the lock of what is in force for a change. Dropping it reports the change.
 pub(super) struct Changing<'a> {
     _lock: MutexGuard<'a, ()>,
     registry: &'a ServerRegistry,

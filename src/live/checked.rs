@@ -1,4 +1,4 @@
-//! What results of checks say about a pool: the state of its servers, and which of them is the primary.
+//! What the results of checks mean for a pool: the state of its servers, and which of them is the primary.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::plan::{Fallback, HealthPlan};
 use crate::pool::{FailedCheck, Member, Server, ServerFacts};
 
 impl LivePool {
-    /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
+    /// Judges the result of a check of one of its servers, and records what follows. `Err`: the check did not pass.
     pub fn record_check(&self, server: &Arc<Server>, result: Result<ServerFacts, FailedCheck>) -> Vec<RecordedOutcome> {
         let HealthPlan {
             required, thresholds, ..
@@ -32,8 +32,8 @@ impl LivePool {
         recorded
     }
 
-    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not
-    /// call itself one.
+    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not call
+    /// itself primary.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {
@@ -47,8 +47,8 @@ impl LivePool {
         Some(recorded)
     }
 
-    /// Lets the primary in force stand in for replicas, if the pool falls back to it, and no other server. `is_other`: it may
-    /// be another one than before. `checked`: the server that a check has just passed.
+    /// If the pool falls back to its primary, lets the primary in force stand in for replicas, and no other server. `is_other`:
+    /// it may be another primary than before. `checked`: the server of the check that has just passed.
     fn update_stand_in(&self, is_other: bool, members: &[Member], checked: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;

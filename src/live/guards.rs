@@ -12,7 +12,8 @@ use crate::plan::GuardPlan;
 #[derive(Clone, Debug)]
 pub struct LiveGuards {
     in_order: Arc<[Arc<Guard>]>,
-    /// They keep the networks that were denied by hand for the time when there is a guard of their name again.
+    /// Guards that are no longer configured. They keep the networks that were denied by hand, until a guard of their name is
+    /// configured again.
     absent: Arc<[Arc<Guard>]>,
 }
 
@@ -26,7 +27,7 @@ impl LiveGuards {
         };
         let is_absent = |guard: &&Arc<Guard>| !plans.iter().any(|plan| plan.name == *guard.name());
         let now = Instant::now();
-        // Those that were removed a moment ago may still get an edit until the plan is in force.
+        // Guards that were just removed may still get an edit until the plan is in force.
         let removed = before.into_iter().flat_map(|before| before.in_order.iter());
         let removed = removed.filter(is_absent).map(|guard| Arc::new(guard.without_rules()));
         let absent = before.into_iter().flat_map(|before| before.absent.iter());
@@ -37,7 +38,7 @@ impl LiveGuards {
         }
     }
 
-    /// Puts their bandwidth in force, also for sessions under way; those that were removed limit none.
+    /// Puts their bandwidth in force, also for sessions under way. Guards that were removed limit no bandwidth any more.
     pub(super) fn put_in_force(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());
@@ -50,7 +51,7 @@ impl LiveGuards {
         self.iter().find(|guard| **guard.name() == *name)
     }
 
-    /// The same, also if it is no longer configured.
+    /// The guard of this name, also if it is no longer configured.
     fn known(&self, name: &str) -> Option<&Arc<Guard>> {
         let absent = || self.absent.iter().find(|guard| **guard.name() == *name);
         self.named(name).or_else(absent)

@@ -1,7 +1,7 @@
-//! What a new pool knows of the primary among its servers from other pools.
+//! What a new pool learns from other pools about the primary among its servers.
 //!
-//! A pool that is renamed, or a second pool of the same servers, is to know as much as the first one: otherwise an old
-//! primary that comes back alone would be taken for the primary.
+//! A renamed pool, or a second pool of the same servers, is to know as much as the first one: otherwise it would take an old
+//! primary that comes back alone for the primary.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// Lets a pool in which roles matter, and which remembers no primary, begin with the one that another pool remembers, if
-/// that is one of its servers. `named`: the pool of a name; the memory of pools that are gone counts less.
+/// If roles matter in a pool and it remembers no primary, it begins with the one that another pool remembers, if that is one of
+/// its servers. `named`: the pool of a name; the memory of pools that are gone counts less.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,
     named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,
@@ -44,7 +44,7 @@ pub(super) fn inherit_primary<'p>(
     }
 }
 
-/// Whether a server of this entry has this label; one of a host name has it with its address.
+/// Whether a server of this entry has this label. The label of a server of a host name contains its address.
 fn has_label(entry: &ServerEntry, label: &str) -> bool {
     let rest = label.strip_prefix(&**entry.label());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))

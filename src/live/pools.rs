@@ -1,4 +1,4 @@
-//! The pools in force, and which of them serves for which.
+//! The pools in force, and which pool serves in place of which.
 
 use std::ops::{Deref, Index};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
 #[derive(Clone, Debug)]
 pub struct LivePools {
     in_order: Arc<[Arc<LivePool>]>,
-    /// By pool: the one that is used while it has no usable server.
+    /// For each pool, the pool that is used while it has no usable server.
     fallbacks: Arc<[Option<PoolId>]>,
 }
 
@@ -41,7 +41,7 @@ impl LivePools {
             }
             serving = fallback;
         }
-        // Nearly every pool has no fallback. Whether it is usable, the pick that follows sees.
+        // Nearly every pool has no fallback. The pick that follows sees whether such a pool is usable.
         if serving == id || self[serving].is_usable(now) {
             serving
         } else {

@@ -29,8 +29,8 @@ impl RecordedOutcome {
         }
     }
 
-    /// Whether the server was up, and is down now because of a failure. One that has another role, or is behind, works: if it
-    /// were kept out for that, nothing would be left of a pool after two switchovers, or one long transaction.
+    /// Whether the server was up, and is down now because of a failure. A server that has another role, or is behind, works: if
+    /// it were kept out for that, two switchovers or one long transaction would leave nothing of a pool.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let went_down = self.before == CheckState::Up && self.changed == Some(CheckState::Down);
@@ -38,7 +38,7 @@ impl RecordedOutcome {
     }
 }
 
-/// Logs what is new about the primary of a pool, and records the results that follow from a judgement.
+/// Logs what a judgement changes about the primary of a pool, and records the results that follow from it.
 pub(super) fn follow(
     judgement: RoleJudgement,
     pool: &str,

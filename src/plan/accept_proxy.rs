@@ -22,7 +22,7 @@ pub struct AcceptProxy {
 pub enum ClientOf {
     /// The peer itself. A header that it sends is data.
     Peer(IpAddr),
-    /// Whom the peer names, if that is known.
+    /// The client that the peer names, if it is known.
     Named(Option<IpAddr>),
     /// Nobody: the peer is refused.
     Refused,
@@ -35,7 +35,7 @@ impl AcceptProxy {
         peer.map_or(self.trusts_unix, |peer| self.from.contains(peer))
     }
 
-    /// Who the client is of a peer that names this client.
+    /// Who the client is if the peer names this one.
     #[must_use]
     pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
         match accept {

@@ -1,4 +1,4 @@
-//! Routes that servers announce for themselves, and a plan with them.
+//! Routes that servers announce for themselves, and how they become part of a plan.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,19 +15,19 @@ use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 /// `announce` of a listener: who may announce routes at it.
 #[derive(Clone, Debug)]
 pub struct AnnouncePlan {
-    /// The Unix socket of the Docker engine whose containers may.
+    /// The Unix socket of the Docker engine whose containers may announce routes.
     pub socket: Arc<Path>,
-    /// One of these matches each name that they may announce; at least one.
+    /// The names that they may announce match one of these; at least one.
     pub names: Vec<NamePattern>,
     /// What happens to the TLS of their clients.
     pub tls: TlsMode,
-    /// What their pools are, apart from name and servers.
+    /// A pool as theirs are, apart from its name and its servers.
     pub pool: Arc<PoolPlan>,
 }
 
 /// The servers that announce one name at one listener.
 struct AnnouncedPool {
-    /// That of the oldest of them.
+    /// The group of the oldest of them.
     group: Option<Box<str>>,
     /// The name of the oldest of them.
     oldest: Arc<str>,
@@ -45,8 +45,8 @@ impl Plan {
         announces.next().map(|announce| &announce.socket) // all listeners have the same
     }
 
-    /// This plan, of a file, with a route and a pool for each name that is announced. Of two servers that do not belong
-    /// together, the one that was created later is refused.
+    /// This plan (of a file) with a route and a pool for each announced name. Of two servers that do not belong together, the
+    /// one that was created later is refused.
     #[must_use]
     pub fn with_announced(&self, announcements: &[Announcement]) -> Self {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();
@@ -115,7 +115,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Checks that the configuration does not use a name at a listener.
+    /// Checks that the configuration itself does not use the name at a listener.
     fn check_free(&self, listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
         if let Some(route) = listener.routes.route_of(name) {
             return Err(format!("route `{}` of the configuration has this name", route.name).into());
@@ -174,7 +174,7 @@ fn check_allowed(listener: &ListenerPlan, name: &ServerName) -> Result<(), Reaso
     }
 }
 
-/// Whether what connects to this server connects to the listener.
+/// Whether a connection to this server would reach the listener.
 fn is_address_of(listener: &ListenerPlan, server: &ServerEntry) -> bool {
     let ServerLocation::Address(address) = server.location else {
         return false;
@@ -182,7 +182,7 @@ fn is_address_of(listener: &ListenerPlan, server: &ServerEntry) -> bool {
     listener.bind.iter().any(|own| own.accepts_connections_to(address))
 }
 
-/// The name of a route that is announced, and of its pool.
+/// The name of an announced route, and of its pool.
 fn pool_name(listener: &ListenerPlan, name: &ServerName) -> String {
     format!("{}:{name}", listener.name)
 }

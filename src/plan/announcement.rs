@@ -11,9 +11,9 @@ use crate::text::Reason;
 /// A server that announces a route to itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Announcement {
-    /// Its name, that of a container.
+    /// The name of the server: that of its container.
     pub from: Arc<str>,
-    /// When that was created, in seconds since 1970.
+    /// When the container was created, in seconds since 1970.
     pub created: i64,
     /// The listener with the route.
     pub listener: Box<str>,
@@ -21,7 +21,7 @@ pub struct Announcement {
     pub sni: Box<str>,
     /// Servers that announce one name belong together only if this is the same.
     pub group: Option<Box<str>>,
-    /// The server, or why it is none.
+    /// The server, or why it cannot be used.
     pub server: Result<ServerEntry, Reason>,
 }
 
@@ -60,9 +60,9 @@ pub enum AnnouncementRefusal {
     InvalidName,
     /// The listener does not accept announcements, or not of this name.
     NotAllowed,
-    /// The configuration has the name, or an older server.
+    /// The configuration uses the name, or an older server has announced it.
     Taken,
-    /// What announces it is no server that can be used.
+    /// Whatever announces it is no server that can be used.
     NoServer,
 }
 
@@ -90,7 +90,7 @@ impl AnnouncementRefusal {
 }
 
 impl KeptAnnouncement {
-    /// That of an announcement; `None`: what announces is no server.
+    /// What is kept of an announcement; `None`: it has no usable server.
     #[must_use]
     pub fn of(announcement: &Announcement) -> Option<Self> {
         let Announcement {

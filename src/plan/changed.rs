@@ -74,7 +74,7 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if servers were added or removed; servers that are in both but
+    /// Keys whose values differ. `servers` is among them if servers were added or removed. Servers that are in both plans but
     /// differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {

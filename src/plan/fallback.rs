@@ -5,9 +5,9 @@ use std::sync::Arc;
 /// What is used while a pool has no usable server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// The pool of this name. Pools that refer to each other so form no cycle.
+    /// The pool of this name. Such references form no cycle.
     Pool(Arc<str>),
-    /// Of a pool of replicas: the primary among its servers.
+    /// For a pool of replicas: the primary among its servers.
     Primary,
 }
 

@@ -24,7 +24,7 @@ impl Plan {
                 .iter()
                 .filter_map(|pool| Some(&pool.discover.as_ref()?.source))
         };
-        // Of each provider all pools have the same.
+        // All pools have the same provider of each kind.
         let of_sources = || {
             sources().find_map(|source| match source {
                 DiscoverSource::Etcd { etcd, .. } => Some(&**etcd),

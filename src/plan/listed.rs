@@ -1,4 +1,4 @@
-//! A server as sources list it, in JSON or TOML: its address as text, or a table.
+//! A server as sources list it in JSON or TOML: its address as text, or a table.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::addr_text;
 use crate::pool::MemberConfig;
 use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 
-/// The servers of one list. More would be a mistake, or a wrong answer.
+/// The most servers of one list. More would be a mistake, or a wrong answer.
 pub const LISTED_MAX: usize = 10_000;
 
 /// A server as a source lists it: `"host:port"`, or an object with these keys.
@@ -33,7 +33,7 @@ pub struct ListedServer {
     pub draining: bool,
 }
 
-/// Without `untagged`, whose errors do not name what is wrong.
+/// Written by hand: the errors of `untagged` do not name what is wrong.
 impl<'de> Deserialize<'de> for ListedServer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -138,10 +138,10 @@ impl From<&ServerEntry> for ListedServer {
     }
 }
 
-/// The entries of a whole list.
+/// The servers of a whole list as entries of a pool.
 ///
 /// # Errors
-/// A server is not valid, two have one identity, or there are more than [`LISTED_MAX`].
+/// A server is not valid, two servers have one identity, or there are more than [`LISTED_MAX`].
 pub fn listed_entries(
     listed: impl IntoIterator<Item = ListedServer>,
     defaults: MemberConfig,

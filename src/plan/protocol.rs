@@ -1,6 +1,6 @@
 //! What the clients of a listener speak.
 
-/// What the clients of a listener speak, as far as it matters before they are routed.
+/// The protocol of a listener's clients, as far as it matters before they are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Any protocol over TCP, with or without TLS.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::etcd::{EtcdPlan, FollowedKeys, KeyRange};
 
-/// The most keys that a configuration is in.
+/// The most keys that make up a configuration.
 const KEYS_MAX: usize = 1000;
 
 /// `[remote]`.
@@ -17,22 +17,22 @@ const KEYS_MAX: usize = 1000;
 pub struct RemotePlan {
     /// How the store is reached.
     pub etcd: Arc<EtcdPlan>,
-    /// The key whose text is the rest of the configuration, and with `/` the prefix of further ones.
+    /// The key whose text is the rest of the configuration. The keys of further texts begin with it and `/`.
     pub key: Box<str>,
-    /// What this process is called in the store.
+    /// The name of this process in the store.
     pub instance: Box<str>,
-    /// What the texts may do that would be a risk if others than the operator of this machine may write them.
+    /// What the texts may do although it is a risk if anybody but the operator of this machine may write them.
     pub allowed: RemoteTrust,
 }
 
 impl RemotePlan {
-    /// The place, as it is configured.
+    /// The place of the texts, as it is configured.
     #[must_use]
     pub fn from(&self) -> String {
         format!("etcd:{}", self.key)
     }
 
-    /// The keys of the texts: the key itself, and those below it except for the statuses of instances.
+    /// The keys of the texts: the key itself, and the keys below it except for the statuses of instances.
     #[must_use]
     pub fn keys(&self) -> FollowedKeys {
         let below = format!("{}/", self.key);
@@ -69,7 +69,7 @@ impl RemotePlan {
 pub struct RemoteTrust {
     /// Whether they may name programs and containers to run.
     pub commands: bool,
-    /// The files, and folders with all files below them, that they may name.
+    /// The files that they may name, and the folders below which they may name any file.
     pub files: Vec<PathBuf>,
 }
 
@@ -111,7 +111,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
 /// The texts of the keys of a store, as they were at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteTexts {
-    /// The place that they are from, as it is configured.
+    /// The place they were read from, as it is configured.
     pub from: String,
     /// In the order of the keys.
     pub texts: Vec<RemoteText>,
@@ -128,7 +128,7 @@ pub struct RemoteText {
     pub revision: i64,
 }
 
-/// Tells versions of the texts apart: each change either raises the revision, or deletes a key.
+/// Tells versions of the texts apart: each change raises the revision or deletes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextVersion {
     /// The latest revision of a key (`mod_revision` of etcd); 0 if there is none.

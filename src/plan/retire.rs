@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-/// Which sessions are ended although nothing is wrong with them, at a moment at which they are at rest.
+/// Which sessions are ended although nothing is wrong with them. They are ended at a moment at which they are at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetirePlan {
-    /// The age from which on a session ends, 10 % more or less; `None`: sessions may be of any age.
+    /// The age at which a session ends, 10 % more or less; `None`: sessions may be of any age.
     pub max_age: Option<Duration>,
     /// The time over which sessions in excess are ended while they are spread unevenly; `None`: they stay.
     pub rebalance: Option<Duration>,
-    /// How long a session must not have moved a byte.
+    /// How long a session must have moved no byte before it is ended.
     pub idle_for: Duration,
 }
 
 impl RetirePlan {
-    /// Whether any session is ended so.
+    /// Whether any session is ended this way.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.max_age.is_some() || self.rebalance.is_some()

@@ -1,4 +1,4 @@
-//! Questions about a connection that might come: where would it go?
+//! Questions about a possible connection: where would it go?
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::sniff::hello::ProtocolList;
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteQuestion<'a> {
-    /// The server name that the client asks for. As of clients, one that is no server name counts as none.
+    /// The server name that the client asks for. As with real clients, an invalid one counts as none.
     pub sni: Option<&'a str>,
     /// The protocols that it offers.
     pub alpn: &'a [String],
@@ -19,7 +19,7 @@ pub struct RouteQuestion<'a> {
     pub client: Option<IpAddr>,
     /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. Default: as the user.
     pub database: Option<&'a str>,
-    /// The user that it names then.
+    /// The user that it names, if it is such a client.
     pub user: Option<&'a str>,
 }
 

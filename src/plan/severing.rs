@@ -9,7 +9,7 @@ pub struct SeveringPlan {
     pub on_down: Sever,
     /// Sessions of a server that goes down only because it is behind its primary.
     pub on_lag: Sever,
-    /// Sessions on a worse tier, when a better one is back, and those on the fallback, when the pool is.
+    /// Sessions on a worse tier when a better one is back, and sessions on the fallback when the pool is back.
     pub on_recover: Sever,
     /// Sessions of a server that leaves the pool.
     pub on_leave: Sever,

@@ -33,7 +33,7 @@ fn server(name: &str, address: &str) -> ServerEntry {
     listed.into_entry(MemberConfig::default()).unwrap()
 }
 
-/// A container, which was created at this time, announces this name.
+/// The announcement of this name by a container that was created at this time.
 fn announced(from: &str, created: i64, sni: &str) -> Announcement {
     Announcement {
         from: from.into(),
@@ -45,7 +45,7 @@ fn announced(from: &str, created: i64, sni: &str) -> Announcement {
     }
 }
 
-/// The pool that a client gets that asks for this name at the listener `https`, with its servers.
+/// The pool, with its servers, of a client that asks for this name at the listener `https`.
 fn reached(plan: &Plan, sni: &str) -> (String, Vec<String>) {
     use crate::plan::RouteQuestion;
     use crate::route::RouteChoice;

@@ -1,4 +1,4 @@
-//! The keys of `[pools.NAME.health]`, and those of the checks.
+//! The keys of `[pools.NAME.health]`, and of each kind of check.
 
 use super::{Setting, setting};
 use crate::plan::HealthPlan;

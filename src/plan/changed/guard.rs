@@ -5,7 +5,7 @@ use crate::guard::GuardRules;
 use crate::plan::GuardPlan;
 
 impl GuardPlan {
-    /// Keys whose values differ. Networks are not told apart by where they are written.
+    /// Keys whose values differ. Where networks are written does not matter.
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
