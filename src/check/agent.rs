@@ -1,4 +1,4 @@
-//! The check `agent`: a program on the server's host says whether the server is to be used, and with which weight; the server
+//! The check `agent`: a program on the server's host says whether the server is to be used, and with which weight. The server
 //! itself is checked as by `tcp`.
 //!
 //! The protocol is that of HAProxy's `agent-check`: the agent sends a line and closes.
@@ -31,7 +31,7 @@ pub static KIND: CheckKind = CheckKind {
 /// The most bytes of a reply.
 const REPLY_BYTES_MAX: u64 = 1024;
 
-/// So many checks in a row without a reply, and what the agent has set no longer holds.
+/// After this many checks in a row without a reply, what the agent has set no longer holds.
 const MISSES_MAX: u32 = 3;
 
 /// The check `agent`.
@@ -39,7 +39,7 @@ const MISSES_MAX: u32 = 3;
 pub struct AgentCheck {
     /// What is sent first; empty: nothing.
     pub send: Box<[u8]>,
-    /// The TLS of the agent; `None`: none.
+    /// The TLS with the agent; `None`: it is asked without TLS.
     pub tls: Option<TlsCheck>,
 }
 
@@ -78,7 +78,7 @@ struct AgentProbe {
 #[derive(Debug, Default)]
 struct Heard {
     settings: AgentSettings,
-    /// Why the server is down, in the agent's words; `None`: it is not.
+    /// Why the server is down, in the agent's words; `None`: it is not down.
     down: Option<String>,
     /// Checks in a row without a reply.
     misses: u32,
@@ -112,7 +112,7 @@ impl AgentProbe {
         }
     }
 
-    /// The time that the agent has.
+    /// How long the agent may take.
     fn agent_timeout(&self) -> Duration {
         self.agent.timeout / 2
     }
@@ -120,7 +120,7 @@ impl AgentProbe {
     /// Asks the agent.
     ///
     /// # Errors
-    /// Those of connecting; the reply is not one of an agent.
+    /// Those of connecting; the reply is not that of an agent.
     async fn ask(&self) -> io::Result<AgentReply> {
         let (mut stream, _) = open(&self.agent, self.tls.as_ref()).await?;
         if !self.check.send.is_empty() {
@@ -138,7 +138,8 @@ impl AgentProbe {
 }
 
 impl Heard {
-    /// Records a reply, or that there is none; not, if this host is the reason. Returns what follows for the server, which has accepted a connection.
+    /// Records a reply, or that there is none, unless a shortage of this host is the reason. Returns what follows for the
+    /// server, which has accepted a connection.
     fn record(&mut self, reply: io::Result<AgentReply>) -> Result<CheckPass, CheckFailure> {
         match reply {
             Ok(reply) => {

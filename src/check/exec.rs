@@ -1,6 +1,6 @@
 //! The check `exec`: a command of the operator decides.
 //!
-//! The command runs without a shell, in a process group of its own that is killed when the check ends, and gets nothing of
+//! The command runs without a shell, in a process group of its own that is killed when the check ends. It inherits nothing from
 //! this process: no environment, no descriptors, no ambient capabilities.
 
 mod descriptors;
@@ -38,7 +38,7 @@ const PROCESSES_MAX: usize = 64;
 /// unless it ignores that.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
-/// The environment besides what describes the server.
+/// `PATH` of the command. The rest of its environment describes the server.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 static PROCESSES: Semaphore = Semaphore::const_new(PROCESSES_MAX);
@@ -134,15 +134,15 @@ async fn execute(command: Command) -> Result<(), CheckFailure> {
     }
 }
 
-/// Runs a command to its end, and returns the first line of its output, without white space around it. The standard output
-/// of the command must be piped. Dropping the future kills it.
+/// Runs a command to its end, and returns the first line of its output, without white space around it. The standard output of
+/// the command must be piped. Dropping the future kills the command.
 ///
 /// # Errors
 /// It cannot be started, or fails: its exit status, and that line.
 pub(crate) async fn output(command: Command) -> io::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    // A thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
-    // dropped there, and the command is killed.
+    // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
+    // dropped there, which kills the command.
     let started = spawn_blocking(move || ProcessGroup::start(command))
         .await
         .map_err(io::Error::other)?;
@@ -158,8 +158,8 @@ pub(crate) async fn output(command: Command) -> io::Result<String> {
     Err(io::Error::other(format!("{status}{gap}{line}")))
 }
 
-/// Waits until the command ends. Also returns its output, as far as that is read. What the command has started and left is
-/// killed.
+/// Waits until the command ends. Also returns the part of its output that was read. Processes that the command has left behind
+/// are killed.
 async fn wait(group: ProcessGroup, output: OwnedFd) -> io::Result<(ExitStatus, Vec<u8>)> {
     let exits = group.watch()?;
     let mut pipe = Some(Receiver::from_owned_fd(output)?);

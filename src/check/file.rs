@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use crate::error::with_context;
 use crate::regular_file;
 
-/// A longer file is probably not a password, and was configured by mistake.
+/// The longest file: a longer one is probably no password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// Reads the file that `key` names, which contains a password, without the end of its line (LF, or CR and LF).

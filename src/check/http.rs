@@ -58,7 +58,7 @@ const FIELDS_MAX: usize = 100;
 /// The part of a body that is searched, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 16;
 
-/// The most bytes of a response in all: also of informational responses before it, and of the framing of chunks.
+/// The most bytes of a response in all, with informational responses before it and the framing of chunks.
 const RESPONSE_BYTES_MAX: u64 = 1 << 18;
 
 /// The check `http`.
@@ -68,7 +68,7 @@ pub struct HttpCheck {
     pub method: Method,
     /// The path, with a query if there is one.
     pub path: Uri,
-    /// `Host`; `None`: the host name of the server, or its address, with the port if it is not the usual one.
+    /// `Host`; `None`: the host name of the server, or its address, and the port if it is not the usual one.
     pub host: Option<HeaderValue>,
     /// More header fields. They may contain secrets.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -76,7 +76,8 @@ pub struct HttpCheck {
     pub expect: StatusList,
     /// The statuses of a server that works but has another role than its pool needs.
     pub wrong_role: StatusList,
-    /// Must be found in the first 64 KiB of the body of such a response: else the server does not work. `None`: it works.
+    /// Must be found in the first 64 KiB of the body of a response with such a status: else the server does not work. `None`:
+    /// it works.
     pub wrong_role_body: Option<Pattern>,
     /// Must be found in the first 64 KiB of the body.
     pub body: Option<Pattern>,
@@ -198,8 +199,8 @@ impl HttpProbe {
             let response = sender.send_request(self.request()).await.map_err(http_error)?;
             self.judge(response).await
         };
-        // Polled here and not spawned, so that the connection closes when the check ends or is dropped. What it fails with,
-        // the exchange fails with too.
+        // Polled here and not spawned, so that the connection closes when the check ends or is dropped. If it fails, the
+        // exchange fails with the same error.
         let transfer = async {
             let _ = connection.await;
             pending::<Infallible>().await
@@ -224,7 +225,7 @@ impl HttpProbe {
         }
     }
 
-    /// What a response with the status of another role says. Some services answer so, too, if they do not work.
+    /// What a response with the status of another role means. Some services answer with such a status also if they do not work.
     async fn explain_role(&self, response: Response<Incoming>) -> CheckFailure {
         let answer = describe(response.status());
         let works = match &self.check.wrong_role_body {
@@ -266,8 +267,8 @@ async fn search(pattern: &Pattern, mut body: Incoming) -> io::Result<()> {
     })
 }
 
-/// The host of the server, as a client that was given its address would name it (RFC 9110, section 7.2); as curl does for a
-/// Unix socket.
+/// The host of the server, as a client that knows its address would name it (RFC 9110, section 7.2); for a Unix socket, as curl
+/// does.
 fn default_host(target: &CheckTarget, is_tls: bool) -> HeaderValue {
     let usual = if is_tls { 443 } else { 80 };
     let port = target.address.port().filter(|port| *port != usual);

@@ -8,10 +8,10 @@
 //!   [`pool_keys`](CheckKind::pool_keys), and implements [`Check::learns_role`].
 //! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
 //! - [`CheckFailure::Down`]: the server answered that it does not work. It is out at once.
-//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it, as a member that is not in sync with its cluster,
-//!   or a replica that does not follow its primary. It says what it knows of the role of such a server all the same.
+//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. Examples are a member that is not in sync with its
+//!   cluster, and a replica that does not follow its primary. The check still reports what it knows of the server's role.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
-//! - [`CheckFailure::Io`]: all else.
+//! - [`CheckFailure::Io`]: everything else.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -35,32 +35,32 @@ use crate::tls::{PoolTls, SniSource};
 /// The keys in `[pools.NAME]` of a kind of check that can report the role of a server.
 pub(super) const ROLE_KEYS: [&str; 5] = ["role", "max_lag", "on_lag", "single", "role_trust"];
 
-/// A kind of check, apart from what is configured of it.
+/// A kind of check, without the settings of one check.
 #[derive(Debug)]
 pub struct CheckKind {
     /// Its value of the key `check`.
     pub name: &'static str,
-    /// Its keys in `[pools.NAME.health]`, besides those of all kinds. Kinds may have keys in common.
+    /// Its keys in `[pools.NAME.health]`, besides those that all kinds have. Kinds may have keys in common.
     pub health_keys: &'static [&'static str],
     /// Its keys in `[pools.NAME]`.
     pub pool_keys: &'static [&'static str],
-    /// The service it checks, if it is for one service only.
+    /// The service that it checks, if it is for one service only.
     pub service: Option<Service>,
 }
 
-/// What is known of a service; for warnings about a configuration that does not suit it.
+/// What is known of a service, for warnings about a configuration that does not suit it.
 #[derive(Debug)]
 pub struct Service {
     /// Its usual name, as in "PostgreSQL".
     pub name: &'static str,
     /// Whether it accepts a PROXY header.
     pub accepts_proxy_header: bool,
-    /// Set if its clients do not begin with a ClientHello: what that means for the routes of a listener, and when it is
-    /// otherwise.
+    /// Set if its clients do not begin with a ClientHello: the text says what that means for the routes of a listener, and when
+    /// they do begin with one.
     pub without_hello: Option<&'static str>,
 }
 
-/// What is configured of a check. Checks are equal if they are of one kind and configured alike.
+/// A check as configured. Checks are equal if they are of one kind and configured alike.
 pub trait Check: CompareCheck + Any + Debug + Send + Sync {
     /// Its kind.
     fn kind(&self) -> &'static CheckKind;
@@ -70,12 +70,12 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         Vec::new()
     }
 
-    /// The keys that are set, as in `health.user`, each with its value as text: so that a reload can tell which differ.
+    /// The keys that are set, as in `health.user`, each with its value as text, so that a reload can report which differ.
     fn settings(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// Whether [`ServerFacts::role`] is set when the check passes. If not, `role` and `max_lag` need a login.
+    /// Whether [`ServerFacts::role`] is set when the check passes. If not, `role` and `max_lag` need a login to be configured.
     fn learns_role(&self) -> bool {
         false
     }
@@ -85,7 +85,7 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         false
     }
 
-    /// Whether it needs to know for which pool it runs. Then pools do not share its runs.
+    /// Whether it needs to know for which pool it runs. If so, pools do not share its runs.
     fn is_of_one_pool(&self) -> bool {
         false
     }
@@ -94,9 +94,9 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
     fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe>;
 }
 
-/// The check of one server, ready to run. It keeps what a later run can use again.
+/// The check of one server, ready to run. It keeps what a later run can use.
 pub trait Probe: Send + Sync {
-    /// What bounds the runs of its kind in the whole process; the caller holds a permit while the check runs.
+    /// Bounds how many checks of its kind run at once in the whole process; the caller holds a permit while the check runs.
     fn limit(&self) -> Option<&'static Semaphore> {
         None
     }
@@ -121,9 +121,9 @@ pub struct CheckTarget {
     pub server: ServerAddr,
     /// The pool and the name of the server, for [`Check::is_of_one_pool`].
     pub path: Option<ServerPath>,
-    /// The time that the caller gives a run.
+    /// How long the caller lets a run take.
     pub timeout: Duration,
-    /// The TLS of sessions with the server; `None`: they pass on what their clients send.
+    /// The TLS of sessions with the server; `None`: sessions pass on what their clients send.
     pub tls: Option<Arc<PoolTls>>,
 }
 
@@ -157,7 +157,7 @@ impl CheckTarget {
         self.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
 
-    /// The name that the server is asked for in TLS, and that its certificate must be for if it is verified.
+    /// The name that the server is asked for in TLS. If its certificate is verified, it must have this name.
     pub(super) fn server_name(&self, sni: &SniSource) -> rustls::pki_types::ServerName<'static> {
         sni.server_name(None, self.host.as_deref(), self.ip())
     }
@@ -177,7 +177,7 @@ pub struct CertificateTimes {
 pub struct CheckPass {
     /// What the server says of itself.
     pub facts: ServerFacts,
-    /// Why the server does not tell its role, in its words; `None`: it does, or was not asked.
+    /// Why the server does not tell its role, in its words; `None`: it tells it, or was not asked.
     pub role_denied: Option<String>,
     /// When the server's certificate is valid; `None`: not known.
     pub certificate: Option<CertificateTimes>,
@@ -197,9 +197,9 @@ impl From<ServerFacts> for CheckPass {
 /// Why a check did not pass.
 #[derive(Debug)]
 pub enum CheckFailure {
-    /// It could not be made, or not to its end.
+    /// It could not be made, or not be completed.
     Io(io::Error),
-    /// This host is out of local ports, file descriptors, processes or memory, which says nothing about the server.
+    /// This host is out of local ports, file descriptors, processes or memory. That says nothing about the server.
     Shortage(io::Error),
     /// The server answered, but did not let the check in.
     Refused {
@@ -219,13 +219,13 @@ pub enum CheckFailure {
     Unfit {
         /// Why.
         reason: String,
-        /// What is known of the server all the same. The role of one that is certainly no primary is that of a replica.
+        /// What is known of the server nevertheless. A server that is certainly no primary counts as a replica.
         facts: ServerFacts,
     },
 }
 
 impl CheckFailure {
-    /// No pool is to use the server, and its role is not known.
+    /// The failure if no pool is to use the server, and its role is not known.
     pub(super) fn unfit(reason: impl Into<String>) -> Self {
         Self::Unfit {
             reason: reason.into(),
@@ -243,7 +243,7 @@ impl CheckFailure {
 }
 
 impl From<io::Error> for CheckFailure {
-    /// Says it plainly where the stream has ended too early: each library has other words for that.
+    /// Names a stream that ended too early in the same words always: each library has its own.
     fn from(error: io::Error) -> Self {
         if ConnectFailure::of(&error).is_local_shortage() {
             return Self::Shortage(error);

@@ -1,8 +1,8 @@
 //! The check `mysql`: the server is MySQL or MariaDB, and accepts a login. It then says whether it takes writes, how far it
 //! is behind, and whether it is in sync with its Galera cluster.
 //!
-//! The client is ours: those of other crates open their connections themselves, without a PROXY header, the options of the
-//! pool's sockets and a limit for what they read, and bring the cryptography of a second library along.
+//! The client is our own. Clients of other crates open their connections themselves: without a PROXY header, without the
+//! options of the pool's sockets, and without a limit for what they read. They also bring a second library of cryptography.
 
 mod packet;
 mod login;
@@ -41,9 +41,9 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `mysql`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlCheck {
-    /// How to log in; `None`: no login, an answer to one that the server denies passes.
+    /// How to log in; `None`: the check tries a login that the server denies, and passes with the denial.
     pub login: Option<PasswordLogin>,
-    /// Whether a member of a Galera cluster that copies its data to another is used.
+    /// Whether a member of a Galera cluster is used while it copies its data to another member.
     pub donor: DonorUse,
 }
 
@@ -85,12 +85,11 @@ impl Check for MysqlCheck {
 /// The user of a login that the server is expected to deny.
 const UNKNOWN_USER: &str = "acequia";
 
-/// After a login that was denied, the time for which only the server's kernel is checked. MariaDB logs each denied login.
-/// To leave without a login is no way out: it logs that, too, and blocks the host after `max_connect_errors` of them.
+/// How long only the server's kernel is checked after a login was denied. MariaDB logs each denied login. Leaving without a
+/// login is no way out: MariaDB logs that, too, and blocks the host after `max_connect_errors` of them.
 const DENIED_LOGIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Errors that deny a login, and no more: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR,
-/// ER_SECURE_TRANSPORT_REQUIRED.
+/// Errors that only deny a login: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_SECURE_TRANSPORT_REQUIRED.
 const DENIALS: [u16; 3] = [1045, 1698, 3159];
 
 /// ER_HOST_IS_BLOCKED
@@ -110,7 +109,7 @@ struct MysqlProbe {
     memory: Mutex<Memory>,
 }
 
-/// What a check remembers. In a std mutex: locked to look, and to store.
+/// What a check remembers, in a std mutex that is locked only to read or to store.
 #[derive(Default)]
 struct Memory {
     /// When a login was last denied as expected.
@@ -201,7 +200,7 @@ impl MysqlProbe {
         log_in(Packets::new(Box::new(stream)), account, tls).await
     }
 
-    /// What a failure says about the server. Whatever error it sends, it lives.
+    /// What a failure says about the server. A server that sends an error is alive, whatever the error.
     fn explain(&self, failure: MysqlFailure) -> CheckFailure {
         let (code, reason) = match failure {
             MysqlFailure::Io(error) => return error.into(),
@@ -224,8 +223,8 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what it says. While a thread of it is stopped it is further behind with every
-    /// second; [`STOPPED`] if it has not said anything else yet: then the pool counts from its first check.
+    /// How far the replica is behind. `said`: what it says itself. While one of its threads is stopped, it is further behind
+    /// with every second. [`STOPPED`] if it has never said anything else: then the pool counts from its first check.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {
@@ -253,7 +252,8 @@ impl DonorUse {
     }
 }
 
-/// A member of a Galera cluster that is not to be used. It is no rival of another one.
+/// The failure if a member of a Galera cluster is not to be used. It counts as a replica, so that it is no rival of another
+/// member.
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

@@ -1,9 +1,9 @@
-//! Regular expressions over the bytes of servers.
+//! Regular expressions that are matched with what servers send.
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// The largest compiled expression, in bytes, and the largest cache of a search. The time of a search is linear in the bytes
-/// of the server; this bounds the factor.
+/// The largest compiled expression, and the largest cache of a search, in bytes. The time of a search is linear in the bytes
+/// searched; this bounds the factor.
 const COMPILED_BYTES_MAX: usize = 1 << 18;
 
 /// A regular expression over bytes. Case and classes are those of ASCII. Patterns are equal if they are written alike.
@@ -14,7 +14,7 @@ impl Pattern {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// It has an error, and which; or it is too large.
+    /// What is wrong with it, or that it is too large.
     pub fn new(expression: &str) -> Result<Self, String> {
         let mut builder = RegexBuilder::new(expression);
         builder.unicode(false);
@@ -48,7 +48,7 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// An error in the syntax is shown in several lines: the expression, a mark, and what is wrong.
+/// The last line of an error. One in the syntax has several lines: the expression, a mark, and what is wrong.
 fn last_line(text: &str) -> String {
     let line = text.lines().last().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()

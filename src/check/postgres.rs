@@ -48,9 +48,9 @@ pub struct PostgresCheck {
 /// How to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresLogin {
-    /// As whom.
+    /// The user and its password.
     pub account: PasswordLogin,
-    /// To which database.
+    /// The database to log in to.
     pub database: Box<str>,
 }
 
@@ -82,7 +82,7 @@ impl Check for PostgresCheck {
     }
 }
 
-/// Bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
+/// The most bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text.
@@ -91,10 +91,10 @@ type BoundedStream = Join<NoClearText<Take<OwnedReadHalf>>, OwnedWriteHalf>;
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 
-/// The timeline and the position of a primary, or the positions of a replica. Every user may ask for them, and may see that
-/// a receiver runs, but nothing else of it. The timeline is the beginning of the name of the file that is written to: the
-/// control data would show that of a promotion only after the next checkpoint. The position is the one up to which a replica
-/// can receive.
+/// The timeline and the position of a primary, or the positions of a replica. Every user may ask for them, and may see that a
+/// receiver runs, but no more about it. The timeline is the beginning of the name of the file that is written to: after a
+/// promotion, the control data would show the new timeline only after the next checkpoint. The position is the one up to which
+/// a replica can receive.
 const POSITION: &str = "SELECT \
     CASE WHEN NOT replica THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
     pg_wal_lsn_diff(CASE WHEN replica THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0'), \
@@ -102,16 +102,16 @@ const POSITION: &str = "SELECT \
     EXISTS (SELECT FROM pg_stat_wal_receiver) \
     FROM pg_is_in_recovery() AS replica";
 
-/// The identity of the data, which a server shares with its replicas.
+/// The identity of the data. A server and its replicas have the same one.
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
-/// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the session
-/// of the check. This tells no more than a connection that breaks.
+/// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the session of
+/// the check. That says no more than a connection that breaks.
 const ENDED: [&str; 2] = ["57P01", "57P02"];
 
-/// How SQLSTATEs begin by which a server says that it can serve no session: it starts up, shuts down or recovers from a
-/// crash; an error of its system, of a configuration file, or of itself. All others are about the login of the check: too
-/// many connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does not allow connections.
+/// The beginnings of SQLSTATEs that say that a server can serve no session: it starts up, shuts down or recovers from a crash;
+/// its system, a configuration file, or the server itself has an error. All others are about the login of the check: too many
+/// connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does not allow connections.
 const NO_SESSIONS: [&str; 4] = ["57P03", "58", "F0", "XX"];
 
 struct PostgresProbe {
@@ -120,8 +120,8 @@ struct PostgresProbe {
     /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the password
     /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
     tls: Arc<ClientConfig>,
-    /// What the server does not let this user ask: a check that asked again would leave an error in its log each time. Asked
-    /// again after a check that failed.
+    /// Which questions the server has denied this user. They are not repeated, because each would leave an error in the
+    /// server's log, until a check fails.
     denied: [AtomicBool; 2],
 }
 
@@ -130,7 +130,7 @@ impl Probe for PostgresProbe {
         Box::pin(async {
             let asked = self.connect_and_ask().await;
             if asked.is_err() {
-                // It may have been set up anew meanwhile.
+                // The server may have been set up anew meanwhile.
                 self.denied.iter().for_each(|denied| denied.store(false, Relaxed));
             }
             Ok(asked?.into())
@@ -151,7 +151,7 @@ impl PostgresProbe {
     /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.
     ///
     /// # Errors
-    /// Those of connecting; that the server speaks another protocol, or refuses the login.
+    /// Those of connecting; the server speaks another protocol, or refuses the login.
     async fn connect_and_ask(&self) -> Result<ServerFacts, CheckFailure> {
         let mut stream = self.target.connect().await?;
         let Some(login) = &self.check.login else {
@@ -173,7 +173,7 @@ impl PostgresProbe {
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
         let (client, mut connection) = connected.map_err(server_error)?;
-        // Notices are left out: a server may send one at each login, such as that the version of a collation has changed.
+        // Notices are dropped: a server may send one at each login, for example that the version of a collation has changed.
         let connection = async { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
         // Sent at once: one round trip.
         let ask = async {
@@ -200,7 +200,7 @@ impl PostgresProbe {
         Ok(facts)
     }
 
-    /// Asks for something that a user may be denied, or that a variety of PostgreSQL may not know; `None`: that is so.
+    /// Asks for something that may be denied to a user, or that a variety of PostgreSQL may not know; `None` in these cases.
     async fn ask_if_allowed(
         &self,
         client: &Client,
@@ -224,7 +224,7 @@ impl PostgresProbe {
     }
 }
 
-/// The errors of a query that will most likely not be allowed at the next check either.
+/// Errors after which the next check will most likely get no answer either.
 const DENIALS: [SqlState; 3] = [
     SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_FUNCTION,
@@ -317,7 +317,8 @@ fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
     }
 }
 
-/// Reads the answer to [`POSITION`]. A replica that has received nothing since it started follows from what it has applied.
+/// Reads the answer to [`POSITION`]. For a replica that has received nothing since it started, the position that it has applied
+/// counts.
 fn read_position(answer: &[SimpleQueryMessage], role: Role, facts: &mut ServerFacts) {
     let row = Row::of(answer);
     facts.timeline = row.text(0).and_then(|digits| u32::from_str_radix(digits, 16).ok());

@@ -1,4 +1,5 @@
-//! The check `send-expect`: a conversation with the server. What is sent and what the answers must match is configured.
+//! The check `send-expect`: a conversation with the server. The configuration says what is sent, and what the answers must
+//! match.
 
 use std::io;
 use std::path::Path;
@@ -22,14 +23,14 @@ pub static KIND: CheckKind = CheckKind {
 /// The most bytes that are read in all.
 const BYTES_MAX: usize = 1 << 16;
 
-/// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not make them
-/// many. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123 reads.
+/// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not cause many
+/// searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123 reads.
 const READS_MAX: usize = 256;
 
 /// The check `send-expect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendExpectCheck {
-    /// What is done, in this order.
+    /// The steps, in their order.
     pub steps: Vec<ConversationStep>,
     /// `None`: no TLS.
     pub tls: Option<TlsCheck>,
@@ -93,7 +94,7 @@ impl Probe for SendExpectProbe {
     }
 }
 
-/// Does the steps, and closes.
+/// Takes the steps, and closes.
 ///
 /// # Errors
 /// Those of the connection; a pattern is not found before the server closes or a limit is reached.
@@ -131,7 +132,7 @@ impl Answers {
         }
     }
 
-    /// Reads until the pattern matches. `number`: of the step.
+    /// Reads until the pattern matches. `number`: that of the step, for errors.
     async fn expect(&mut self, number: usize, pattern: &Pattern) -> io::Result<()> {
         loop {
             if let Some(end) = pattern.find_end(&self.bytes[self.matched..]) {

@@ -1,4 +1,4 @@
-//! The check `tcp`: the server's kernel completes a handshake; the server's program never sees the connection.
+//! The check `tcp`: the server's kernel answers a TCP handshake. The server's program never sees the connection.
 
 use std::io;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Probe for TcpProbe {
     }
 }
 
-/// Connects, and resets before the last ACK of the handshake is sent. No byte is sent, not even a PROXY header.
+/// Connects, and resets the connection before the last ACK of the handshake is sent. No byte is sent, not even a PROXY header.
 ///
 /// The kernel delays that ACK in the hope of data to send along; closing without lingering sends a reset in its place.
 /// The server's accept queue never gets the connection.

@@ -26,7 +26,7 @@ pub static KIND: CheckKind = CheckKind {
     service: None,
 };
 
-/// The check `tls`. What it does not say is as for the sessions of a pool with `[pools.NAME.tls]`.
+/// The check `tls`. In a pool with `[pools.NAME.tls]`, what is not set here is as for its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsCheck {
     /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that is
@@ -74,7 +74,7 @@ impl Check for TlsCheck {
     }
 }
 
-/// The settings of the TLS of a kind that can do without; `None`: it does without.
+/// The TLS settings of a kind of check for which TLS is optional; `None`: it uses no TLS.
 pub(super) fn optional_settings(tls: Option<&TlsCheck>) -> Vec<(&'static str, String)> {
     let mut settings = vec![("health.tls", tls.is_some().to_string())];
     settings.extend(tls.into_iter().flat_map(TlsCheck::settings));
@@ -88,9 +88,9 @@ pub(super) struct TlsProbe {
     tls: TlsSource,
 }
 
-/// What handshakes are made with.
+/// Where the configuration of handshakes comes from.
 enum TlsSource {
-    /// The same as those of sessions.
+    /// The TLS of sessions.
     Sessions(Arc<PoolTls>),
     Own(Arc<OwnTls>),
 }
@@ -130,7 +130,7 @@ impl TlsProbe {
     /// Connects, completes a handshake and closes. Returns as [`Self::connect`].
     ///
     /// # Errors
-    /// Those of [`Self::connect`]; that the server selects no protocol although some were offered.
+    /// Those of [`Self::connect`]; the server selects no protocol although some were offered.
     async fn handshake(&self) -> io::Result<Option<CertificateTimes>> {
         let (mut stream, certificate) = self.connect().await?;
         let (_, session) = stream.get_ref();
@@ -169,7 +169,7 @@ impl TlsProbe {
 }
 
 impl TlsCheck {
-    /// How its handshakes begin, if those of sessions begin like this.
+    /// The settings of its handshakes, if sessions have these.
     fn plan(&self, of_sessions: PoolTlsPlan) -> PoolTlsPlan {
         let protocols = self.alpn.iter().map(|name| name.as_bytes().into());
         PoolTlsPlan {
@@ -205,7 +205,7 @@ pub(super) async fn open(
 }
 
 impl OwnTls {
-    /// What a handshake is made with; made anew when a file has changed.
+    /// The configuration of a handshake; it is made anew when a file has changed.
     async fn current_config(self: Arc<Self>) -> io::Result<Arc<ClientConfig>> {
         // Files are read on a thread that may block.
         spawn_blocking(move || self.load())

@@ -1,8 +1,8 @@
-//! Which clone of which pool something is about.
+//! The names of a clone and its pool.
 
 use std::sync::Arc;
 
-/// A clone by its names.
+/// A clone, by its name and that of its pool.
 #[derive(Clone)]
 pub(super) struct CloneName {
     pub(super) pool: Arc<str>,
@@ -10,7 +10,7 @@ pub(super) struct CloneName {
 }
 
 impl CloneName {
-    /// Logs a line that it has printed, after so many that are not told.
+    /// Logs a line that it has printed, with the number of lines before it that were not logged.
     pub(super) fn log_line(&self, line: &str, suppressed: u64) {
         let Self { pool, clone } = self;
         let suppressed = Some(suppressed).filter(|suppressed| *suppressed > 0);

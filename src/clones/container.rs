@@ -20,13 +20,13 @@ use crate::scale::{CloneContainer, fill};
 /// The label with the name of the clone.
 const CLONE_LABEL: &str = "acequia.clone";
 
-/// How long it is awaited that the follower has read the end of the log.
+/// How long to wait until the follower has read the end of the log.
 const LOG_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A container that has been started.
 pub(super) struct RunningContainer {
     held: HeldContainer,
-    /// Returns how it has ended; `None`: it has.
+    /// Returns how the container has ended; `None`: it has returned that.
     follower: Option<AbortOnDropHandle<String>>,
 }
 
@@ -95,7 +95,7 @@ impl RunningContainer {
         };
         match engine.address(&started.held.place.name).await? {
             Some(ip) => Ok((started, ServerAddr::new(SocketAddr::new(ip, container.port)))),
-            // One that has ended has none.
+            // A container that has ended has no address.
             None => Err(match timeout(LOG_END_TIMEOUT, started.ended()).await {
                 Ok(how) => format!("it has ended before its first good check: {how}").into(),
                 Err(_) => "it has no address in its network".into(),
@@ -118,8 +118,8 @@ impl RunningContainer {
         how.unwrap_or_else(|| "it has ended".into())
     }
 
-    /// Has it end, kills it after `kill_after`, or when it is too late for that, and removes it. While the engine does not
-    /// answer this goes on until it is too late.
+    /// Has it end, kills it after `kill_after` or at `too_late`, and removes it. While the engine does not answer, this is
+    /// repeated until `too_late`.
     pub(super) async fn stop(mut self, kill_after: Duration, name: &CloneName, too_late: impl Future<Output = ()>) {
         let CloneName { pool, clone } = name;
         let stopped = async {

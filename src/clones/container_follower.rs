@@ -1,4 +1,4 @@
-//! What becomes of a container that runs: what it prints, and how it ends.
+//! Follows a running container: what it prints, and how it ends.
 
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
@@ -12,10 +12,10 @@ use crate::docker::{ContainerLog, DockerEngine, DockerError};
 use crate::error::chain;
 use crate::scale::{PrintedLine, PrintedLines};
 
-/// How long the end of its log is awaited after it has ended.
+/// How long to wait for the end of its log after it has ended.
 const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After so long the engine has answered well: the next failure is the first again.
+/// After this long without a failure of the engine, the next failure counts as the first.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
 /// Follows a container.
@@ -69,7 +69,7 @@ impl ContainerFollower {
             tracing::info!(%pool, %clone, "Docker answers about a clone again");
         }
         let container = self.place.name.clone();
-        // Not all that engines log into can be read.
+        // Not every log driver of an engine can be read from.
         let mut log = engine.log(&container, self.read_until).await.ok();
         let mut ended = pin!(engine.ended(&container));
         let status = loop {
@@ -106,7 +106,7 @@ impl ContainerFollower {
     }
 }
 
-/// What the log has next. At its end it is closed.
+/// The next piece of the log. At its end, the log is closed.
 async fn next(log: &mut Option<ContainerLog>) -> Option<Vec<u8>> {
     let bytes = log.as_mut()?.next().await;
     if bytes.is_none() {

@@ -1,4 +1,4 @@
-//! A clone that has been started: a process of the keeper, a container, or what a hook has started.
+//! A started clone: a process of the keeper, a container, or whatever a hook has started.
 
 use std::future::pending;
 use std::io;
@@ -43,7 +43,7 @@ enum Kind {
 /// What was started, its address, and its PID.
 type Started = (Kind, ServerAddr, Option<u32>);
 
-/// Whom a clone is started for.
+/// What the start of a clone needs besides its source.
 pub(super) struct Launch<'a> {
     pub(super) name: &'a CloneName,
     pub(super) keeper: &'a Keeper,
@@ -54,7 +54,7 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Gets what a clone needs and does not have yet, which may take longer than its start: an image.
+    /// Gets the image of a clone if it is missing. That may take longer than the start.
     pub(super) async fn prepare(&self, source: &CloneSource) -> Result<(), String> {
         match source {
             CloneSource::Docker(container) => pull(container, self.name).await,
@@ -62,7 +62,7 @@ impl Launch<'_> {
         }
     }
 
-    /// Starts a clone, within this time. Dropping the future stops a process and a container; what a hook has started by then
+    /// Starts a clone within `limit`. Dropping the future stops a process or a container; what a hook has started by then
     /// stays.
     pub(super) async fn start(&self, source: &CloneSource, limit: Duration) -> Result<Instance, String> {
         let started = match source {
@@ -139,7 +139,7 @@ impl Launch<'_> {
             address.map_err(|_| format!("the hook `start` printed `{printed}`, which is no IP address with a port"))
         });
         if address.is_err() {
-            // It may have started something all the same.
+            // It may have started something nevertheless.
             run_stop_hook(hook, self.name, "", self.ending).await;
         }
         Ok((Kind::Hooked(hook.clone()), ServerAddr::new(address?), None))
@@ -203,8 +203,8 @@ impl Instance {
         }
     }
 
-    /// Stops it, and waits until it has ended: a process or a container gets SIGTERM, and SIGKILL after this time, or
-    /// [`KILL_AFTER`] this process begins to end. What is left of one that has ended is removed.
+    /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`, or
+    /// [`KILL_AFTER`] after this process begins to end. What is left of one that has ended is removed.
     pub(super) async fn stop(self, kill_after: Duration, ending: &CancellationToken) {
         let Self {
             address, kind, name, ..

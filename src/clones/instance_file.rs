@@ -1,7 +1,8 @@
-//! How the containers of an acequia that was killed are found again: by a file in the folder `clones` of `state_dir`.
+//! Finds the containers of an acequia that was killed: by a file in the folder `clones` of `state_dir`.
 //!
-//! Each process that starts containers has a file there. Its name is the label that they have, its lines are the sockets of
-//! the engines, and it is locked (flock(2)) for as long as the process lives. Who gets the lock knows that it has ended.
+//! Each process that starts containers has a file there. Its name is the label of these containers, its lines are the sockets
+//! of the engines, and it is locked (flock(2)) for as long as the process lives. Whoever gets the lock knows that the process
+//! has ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::regular_file;
 
-/// More than the paths of sockets have.
+/// The longest file: more than the paths of sockets need.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The file of this process. The lock ends when it is dropped.
@@ -29,7 +30,7 @@ impl InstanceFile {
     /// It cannot be created or locked.
     pub(super) fn create(folder: &Path, instance: &str) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        // Nobody else may lock it first: it gets its name when it is locked.
+        // It gets its name only when it is locked, so that nobody else can lock it first.
         let file = NamedTempFile::new_in(folder)?;
         file.as_file().try_lock()?;
         let path = folder.join(instance);
@@ -49,7 +50,7 @@ impl InstanceFile {
         self.locked.sync_all()
     }
 
-    /// Removes it: there are no containers any more.
+    /// Removes the file: there are no containers any more.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -65,7 +66,7 @@ pub(super) struct EndedInstance {
     /// The sockets of the engines.
     pub(super) sockets: Vec<PathBuf>,
     path: PathBuf,
-    /// Keeps others from doing the same.
+    /// Keeps others from removing the same containers.
     _locked: File,
 }
 
@@ -92,7 +93,7 @@ pub(super) fn ended_instances(folder: &Path) -> io::Result<Vec<EndedInstance>> {
     Ok(names.filter_map(|name| ended_instance(folder, name)).collect())
 }
 
-/// `None`: it lives, somebody else has found it, or this is no such file.
+/// `None`: the instance is alive, somebody else has found it, or this is no such file.
 fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
     if !instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

@@ -1,7 +1,7 @@
-//! Starts and stops the clones of pools that grow and shrink. When is decided in [`crate::scale`].
+//! Starts and stops the clones of pools that grow and shrink. [`crate::scale`] decides when.
 //!
-//! Every such pool has one task, which looks at its load, and one more for each clone. A clone becomes a server of its pool
-//! with its first good check. A reload keeps clones; they end with this process.
+//! Every such pool has one task that watches its load, and one more for each clone. A clone becomes a server of its pool with
+//! its first good check. A reload keeps clones; they end with this process.
 
 mod ports;
 mod clone_name;
@@ -30,7 +30,7 @@ use ports::Ports;
 /// Keeps the clones of all pools.
 pub struct CloneSupervisor {
     context: Arc<CloneContext>,
-    /// Those of pools, and of what is left of containers.
+    /// The tasks of pools, and those that remove left containers.
     tasks: TaskTracker,
 }
 
@@ -46,11 +46,11 @@ struct CloneContext {
     ending: CancellationToken,
 }
 
-/// The tasks of pools, by the names of these. Each gets its pool, `None` when it no longer has clones.
+/// The tasks of pools, by pool name. Each gets its pool, or `None` when the pool no longer has clones.
 type CloneTasks = HashMap<Arc<str>, watch::Sender<Option<Arc<LivePool>>>>;
 
 impl CloneSupervisor {
-    /// One that has started nothing yet.
+    /// A supervisor that has started nothing yet.
     #[must_use]
     pub fn new(live: Arc<Live>, checks: SingleChecks) -> Self {
         let keeper = Keeper::default();

@@ -1,8 +1,8 @@
-//! Which containers are ours, and that none is left when nobody holds it.
+//! Knows which containers are ours, and removes those that nobody holds.
 //!
-//! All have a label with a number that this process has drawn. Those that this process no longer holds, because their start
-//! has failed half way, are removed here; those of a process that has ended are removed by its keeper, else by the next
-//! process with the same `state_dir`.
+//! All have a label with a random number of this process. Containers that this process no longer holds, because their start
+//! failed half way, are removed here. Those of a process that has ended are removed by its keeper, else by the next process
+//! with the same `state_dir`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::scale::keeper::{HeldContainers, Keeper};
 /// The label of all our containers. Its value tells one process of acequia from another.
 pub(super) const INSTANCE_LABEL: &str = "acequia.instance";
 
-/// For how long an engine is asked at the start for what was left behind. It may start after us.
+/// How long an engine is asked at the start for containers that were left behind. It may start after us.
 const ORPHANS_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// The containers of this process.
@@ -37,7 +37,7 @@ pub(super) struct OwnContainers {
     next: AtomicU64,
     // Std mutexes: locked for a few lines, this one by no thread with a runtime.
     engines: Mutex<Engines>,
-    /// Those that may be there although nobody holds them.
+    /// Containers that may exist although nobody holds them.
     left: Mutex<BTreeSet<ContainerPlace>>,
     left_changed: Notify,
 }
@@ -57,7 +57,7 @@ struct Engines {
     file: Option<InstanceFile>,
 }
 
-/// A container that is held. Dropping it has it removed, unless that was done.
+/// A container that is held. Dropping this has it removed, unless it was removed before.
 pub(super) struct HeldContainer {
     pub(super) place: ContainerPlace,
     is_removed: bool,
@@ -128,7 +128,7 @@ impl OwnContainers {
         }
     }
 
-    /// Removes what nobody holds, until this process ends.
+    /// Removes the containers that nobody holds, until this process ends.
     pub(super) async fn remove_left(&self, ending: &CancellationToken) {
         let removed = async {
             loop {
@@ -153,7 +153,7 @@ impl OwnContainers {
         lock(&self.left).is_empty()
     }
 
-    /// To be called when all clones have ended: the next start need not look for containers, unless some are left. Blocks.
+    /// To be called when all clones have ended: the next start then looks for containers only if some are left. Blocks.
     pub(super) fn finish(&self) {
         if lock(&self.left).is_empty()
             && let Some(file) = lock(&self.engines).file.take()
@@ -162,7 +162,7 @@ impl OwnContainers {
         }
     }
 
-    /// Removes what instances that have ended have left behind.
+    /// Removes the containers that ended instances have left behind.
     pub(super) async fn remove_orphans(&self, ending: &CancellationToken) {
         let Some(folder) = self.folder.clone() else { return };
         let shown = folder.display().to_string();
@@ -232,7 +232,7 @@ impl ContainerPlace {
 }
 
 impl HeldContainer {
-    /// To be called when it is removed.
+    /// To be called when it was removed.
     pub(super) fn removed(mut self) {
         self.is_removed = true;
     }

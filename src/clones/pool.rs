@@ -54,8 +54,8 @@ impl PoolClones {
         }
     }
 
-    /// Keeps as many clones as the load needs. `pools`: the pool in force, `None` when it no longer has clones. Ends when
-    /// all have left then, or when this process ends and they have ended.
+    /// Keeps as many clones as the load needs. `pools`: the pool in force, `None` when it no longer has clones. Ends when all
+    /// clones have left in that case, or when this process ends and they have ended.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,7 +150,7 @@ impl PoolClones {
         self.clones.insert(number, clone);
     }
 
-    /// Has a clone leave: one that is no server yet, else the one with the fewest sessions, of equals the latest.
+    /// Has a clone leave: one that is no server yet, else the one with the fewest sessions; among equals, the latest.
     fn stop_one(&mut self) {
         let servers = self.pool.servers();
         let sessions = |status: &CloneStatus| {
@@ -166,7 +166,7 @@ impl PoolClones {
         }
     }
 
-    /// Gives the pool the clones that run as its servers, and shows all.
+    /// Gives the pool its running clones as servers, and publishes the status of all clones.
     fn publish(&mut self) {
         let clones: Vec<_> = self.clones.values().map(Clone::shown).collect();
         let Some(plan) = self.pool.plan().scale.clone() else {
@@ -205,7 +205,7 @@ impl PoolClones {
     }
 }
 
-/// The next pool; none after the last sender is gone, when this process ends.
+/// The next pool; `None` also after the sender is gone, because this process ends.
 async fn next(pools: &mut watch::Receiver<Option<Arc<LivePool>>>) -> Option<Arc<LivePool>> {
     match pools.changed().await {
         Ok(()) => pools.borrow_and_update().clone(),

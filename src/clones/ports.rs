@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The ports that clones have, over all pools.
+/// The ports that clones of all pools have.
 #[derive(Clone, Default)]
 pub(super) struct Ports {
     // A std mutex: locked for a few lines.
@@ -15,7 +15,8 @@ pub(super) struct Ports {
 #[derive(Default)]
 struct Taken {
     ports: HashSet<u16>,
-    /// The port that was taken last: one that has just become free is taken as late as possible.
+    /// The port that was taken last. The search begins after it, so that a port that has just become free is taken as late as
+    /// possible.
     last: u16,
 }
 

@@ -1,12 +1,12 @@
-//! When a pool gets another clone and when one leaves it: a function of its load and the time.
+//! Decides when a pool gets another clone and when one leaves: a function of its load and the time.
 
 use std::cmp::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A clone leaves only when the others would have less than this part of their target. So the load that has started a
-/// clone does not stop it.
+/// A clone leaves only when the others would have less than this part of their target, so that the load that has started a
+/// clone does not also stop it.
 const DOWN_PERCENT: u64 = 80;
 
 /// The bounds of a pool that grows and shrinks, and its pace.
@@ -26,7 +26,7 @@ pub struct ScaleRules {
     pub cooldown: Duration,
 }
 
-/// What is asked of a pool.
+/// The load of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleLoad {
     /// Open sessions on its servers; those on clones that are leaving do not count.
@@ -35,16 +35,16 @@ pub struct ScaleLoad {
     pub waiting: u64,
     /// Servers that are no clones.
     pub fixed: u32,
-    /// Clones, those that are starting included.
+    /// Clones, including those that are starting.
     pub clones: u32,
 }
 
 /// A change of the number of clones, by at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleStep {
-    /// So many more.
+    /// This many more.
     Up(u32),
-    /// So many fewer.
+    /// This many fewer.
     Down(u32),
 }
 
@@ -57,10 +57,10 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// The step to take now, which the caller takes. `wanted`: the number of clones that an operator has set.
+    /// The step that the caller is to take now. `wanted`: the number of clones that an operator has set.
     ///
-    /// The bounds come first, then the operator, then the first client of a pool that sleeps; none of them waits.
-    /// Otherwise there is one step in a cooldown, up by one, or to twice as many while clients wait, and down by one.
+    /// The bounds come first, then the operator, then the first client of a pool that sleeps; none of them waits. Otherwise
+    /// there is one step in a cooldown: up by one (to twice as many while clients wait), or down by one.
     pub fn decide(
         &mut self,
         rules: &ScaleRules,
@@ -103,14 +103,14 @@ fn is_above(rules: &ScaleRules, load: ScaleLoad) -> bool {
     load.waiting > 0 || load.sessions > servers * u64::from(rules.sessions_per_server)
 }
 
-/// Whether one clone fewer would do: also whether the last server has nothing to do.
+/// Whether one clone fewer would do. The last server can go only if it has nothing to do.
 fn is_below(rules: &ScaleRules, load: ScaleLoad) -> bool {
     let others = (u64::from(load.fixed) + u64::from(load.clones)).saturating_sub(1);
     let target = others * u64::from(rules.sessions_per_server);
     load.waiting == 0 && (load.sessions == 0 || load.sessions * 100 < target * DOWN_PERCENT)
 }
 
-/// For how long this has been so without a break; `None`: it is not so.
+/// How long `is_so` has been true without a break; `None`: it is false.
 fn lasting(since: &mut Option<Instant>, is_so: bool, now: Instant) -> Option<Duration> {
     *since = is_so.then(|| since.unwrap_or(now));
     since.map(|since| now - since)
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// A pool of which every step is taken at once, second by second.
+    /// A pool, second by second, in which every step takes effect at once.
     struct Simulation {
         rules: ScaleRules,
         scaler: Scaler,

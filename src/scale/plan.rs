@@ -17,7 +17,7 @@ pub struct ScalePlan {
     pub source: CloneSource,
     /// Its weight, its priority, and the most sessions that it may have.
     pub member_config: MemberConfig,
-    /// How long the sessions on a clone that leaves may go on, and how long its process may take to end after SIGTERM.
+    /// How long the sessions on a leaving clone may go on, and how long its process may take to end after SIGTERM.
     pub drain: Duration,
     /// The time from the start of a clone to its first good check.
     pub start_timeout: Duration,
@@ -44,7 +44,7 @@ pub enum CloneSource {
     Hook(CloneHook),
 }
 
-/// `command` of `[pools.NAME.scale]`, and what goes with it. In all texts `{port}`, `{name}` and `{pool}` are replaced.
+/// `command` of `[pools.NAME.scale]`, and its other keys. In all texts `{port}`, `{name}` and `{pool}` are replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneCommand {
     /// The absolute path of a program, and its arguments.
@@ -62,7 +62,7 @@ pub struct CloneCommand {
 pub struct CloneContainer {
     /// The Unix socket of the engine's API.
     pub socket: Arc<Path>,
-    /// The name of the image, with its registry, its tag or its digest where it has them.
+    /// The name of the image, with registry, tag or digest if there are any.
     pub image: Box<str>,
     /// The port of the server in the container.
     pub port: u16,
@@ -83,7 +83,7 @@ pub struct CloneHook {
     pub env: Vec<(Box<str>, Box<str>)>,
 }
 
-/// Replaces each `{key}` of these in a text. Other braces stay as they are.
+/// Replaces `{key}` for each of these keys in a text. Other braces stay as they are.
 #[must_use]
 pub fn fill(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(text.len());

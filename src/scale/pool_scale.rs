@@ -1,4 +1,4 @@
-//! What is known of the clones of one pool, for those who show it and those who steer it.
+//! The status of the clones of one pool, and what an operator wants of them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::ScaleStep;
 
-/// The clones of the pools of one name. Their supervisor writes them; an operator sets how many there should be.
+/// The clones of the pools of one name. Their supervisor writes their status; an operator sets how many there should be.
 #[derive(Debug, Default)]
 pub struct PoolScale {
     // Std mutexes: locked for a few lines, and by no session.
@@ -27,19 +27,19 @@ pub struct CloneStatus {
     pub name: Arc<str>,
     /// Its state.
     pub state: CloneState,
-    /// Whether it has been told to leave its pool.
+    /// Whether it has been asked to leave its pool.
     pub is_leaving: bool,
-    /// Since when.
+    /// Since when it has this state.
     pub since: SystemTime,
     /// Its address; `None`: it has none yet.
     pub address: Option<Arc<str>>,
-    /// The process; `None`: there is none at present, or it is not ours.
+    /// Its process; `None`: there is none at present, or it is not ours.
     pub pid: Option<u32>,
-    /// The name of its container; `None`: there is none at present, or it is none.
+    /// The name of its container; `None`: there is none at present, or the clone is no container.
     pub container: Option<Arc<str>>,
     /// How often it has been started again.
     pub restarts: u32,
-    /// Why it was started again, or could not be started, the last time.
+    /// Why it was last started again, or could not be started.
     pub reason: Option<Arc<str>>,
 }
 
@@ -52,9 +52,9 @@ pub enum CloneState {
     Running,
     /// It has failed, and will be started again.
     Waiting,
-    /// It gets no new sessions, and its sessions may go on for a while.
+    /// It gets no new sessions; its present ones may go on for a while.
     Draining,
-    /// It has been told to end.
+    /// It has been asked to end.
     Stopping,
 }
 
@@ -84,15 +84,15 @@ impl CloneState {
 /// How many clones an operator wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedClones {
-    /// So many.
+    /// How many.
     pub clones: u32,
     /// Who has set it.
     pub by: Arc<str>,
-    /// When.
+    /// When it was set.
     pub at: SystemTime,
 }
 
-/// What has been counted since the pool exists.
+/// The counts since the pool exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleCounts {
     /// Steps up.
@@ -110,8 +110,8 @@ impl PoolScale {
         self.lock_clones().clone()
     }
 
-    /// Whether a clone that is needed starts, as far as is known: none has failed to since it is needed, and no operator has
-    /// set their number to 0.
+    /// Whether a clone that is needed starts, as far as is known: none has failed to start since one is needed, and no operator
+    /// has set their number to 0.
     #[must_use]
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);
@@ -151,7 +151,7 @@ impl PoolScale {
         self.cold_starts.fetch_add(u64::from(is_cold_start), Relaxed);
     }
 
-    /// What has been counted.
+    /// The counts.
     #[must_use]
     pub fn counts(&self) -> ScaleCounts {
         ScaleCounts {

@@ -1,13 +1,13 @@
-//! What a clone prints, bounded in length and rate.
+//! The output of a clone, bounded in length and rate.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest line that is told, in bytes; the rest of a longer one is dropped.
+/// The longest line that is logged, in bytes; the rest of a longer one is dropped.
 const LINE_BYTES_MAX: usize = 1024;
 
-/// Lines that a clone may print at once.
+/// How many lines of a clone are logged at once.
 const BURST: u32 = 100;
 
 /// After that, one more line in this time.
@@ -18,11 +18,11 @@ const LINE_EVERY: Duration = Duration::from_millis(50);
 pub struct PrintedLine {
     /// The line.
     pub line: String,
-    /// So many before it are not told.
+    /// How many lines before it are not logged.
     pub suppressed: u64,
 }
 
-/// The lines that a clone prints and that are told: long ones in part, and 20 a second after the first hundred.
+/// The lines of a clone that are logged: the beginning of long ones, and 20 a second after the first hundred.
 pub struct PrintedLines {
     lines: Lines,
     allowance: Allowance,
@@ -30,7 +30,7 @@ pub struct PrintedLines {
 }
 
 impl PrintedLines {
-    /// None so far.
+    /// A clone that has printed nothing so far.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl PrintedLines {
         ended.into_iter().filter_map(|line| self.told(&line, now)).collect()
     }
 
-    /// The line that has no end, when there is nothing more.
+    /// The last line, if it has no end. To be called when there is nothing more.
     pub fn finish(&mut self, now: Instant) -> Option<PrintedLine> {
         let line = self.lines.finish()?;
         self.told(&line, now)
@@ -91,7 +91,7 @@ impl Lines {
     }
 }
 
-/// How many lines may be told.
+/// How many lines may be logged.
 struct Allowance {
     lines: u32,
     since: Instant,

@@ -156,7 +156,7 @@ impl Clients {
         parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| dns_names(&parsed).any(|name| self.matches(name)))
     }
 
-    /// An invalid name matches nothing: it must not open a door. (Where a route is looked for, it counts as no name.)
+    /// An invalid name matches nothing: it must not open a door. (The pattern of a route may match one.)
     fn matches(&self, name: &str) -> bool {
         let valid = Sni::from_config(name).ok().filter(|name| name.valid().is_some());
         valid.is_some_and(|name| self.names.iter().any(|pattern| pattern.rank(&name).is_some()))

@@ -239,7 +239,8 @@ impl TlsConnection {
     }
 }
 
-/// Processes records until more bytes are needed, or until `ends` says that it is enough. Returns how many bytes were used.
+/// Processes records until more bytes are needed, or with `ends_with_handshake` until the handshake is complete. Returns how
+/// many bytes were used.
 fn process(
     engine: &mut Engine,
     incoming: &mut [u8],

@@ -1,4 +1,4 @@
-//! A running command with all that it has started, as one process group.
+//! A running command and all that it has started, as one process group.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use crate::readiness;
 /// A running command. Dropping it kills its process group with SIGKILL, which no process can ignore. Processes that have left
 /// the group are not found.
 pub(super) struct ProcessGroup {
-    /// `None`: it has been reaped. Its PID, and so the group, cannot belong to another process before that.
+    /// `None`: it has been reaped. Before that, no other process can have its PID, nor another group its number.
     child: Option<Child>,
 }
 
@@ -26,7 +26,8 @@ impl ProcessGroup {
     /// # Errors
     /// Those of starting it.
     pub(super) fn start(mut command: Command) -> io::Result<(Self, OwnedFd)> {
-        // Of this thread, which the command inherits from. Without ambient capabilities there are none to clear.
+        // Of this thread, from which the command inherits. An error: the kernel has no ambient capabilities, so none are
+        // inherited.
         let _ = clear_ambient_capability_set();
         close_on_exec();
         let mut child = command.process_group(0).spawn()?;
@@ -68,7 +69,7 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
         let Some(mut child) = self.child.take() else { return };
-        // It dies soon, unless the kernel holds it. Where nothing runs tasks any more, this process ends.
+        // It dies soon, unless the kernel holds it. Without a runtime, this process is about to end.
         if let (Ok(None), Ok(runtime)) = (child.try_wait(), Handle::try_current()) {
             runtime.spawn(async move {
                 if let Ok(ended) = watch(Pid::from_child(&child)) {

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusList(Vec<RangeInclusive<u16>>);
 
-/// A text is no list of statuses.
+/// The error: a text is no list of statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(r#"write statuses from 100 to 599, as in "200-399" or "200, 204""#)]
 pub struct StatusListError;
@@ -20,7 +20,7 @@ impl StatusList {
         self.0.iter().any(|range| range.contains(&status.as_u16()))
     }
 
-    /// Both lists.
+    /// The statuses of both lists.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);

@@ -57,10 +57,10 @@ enum Plugin {
     CachingSha2,
 }
 
-/// Logs in, in TLS if the server offers it and `tls` is given: how to begin it, and with which server.
+/// Logs in, in TLS if the server offers it and `tls` is given (the configuration, and the server).
 ///
 /// # Errors
-/// The server's error if it denies the login; that the account needs another plugin; those of the connection.
+/// The server's error if it denies the login; the account needs another plugin; those of the connection.
 pub(super) async fn log_in(
     mut packets: Packets,
     account: &Account<'_>,
@@ -90,7 +90,7 @@ pub(super) async fn log_in(
     Ok(packets)
 }
 
-/// Answers what the server asks, until it accepts or denies the login.
+/// Answers the server's requests until it accepts or denies the login.
 async fn finish(
     packets: &mut Packets,
     account: &Account<'_>,
@@ -168,7 +168,7 @@ fn read_scramble(fields: &mut Fields<'_>) -> Option<[u8; SCRAMBLE_BYTES]> {
     fields.bytes(SCRAMBLE_BYTES)?.try_into().ok()
 }
 
-/// What SSLRequest and response begin with.
+/// The beginning of SSLRequest and of the response.
 fn response_head(capabilities: u32) -> Vec<u8> {
     let packet_bytes_max: u32 = 1 << 24;
     let mut head = [capabilities.to_le_bytes(), packet_bytes_max.to_le_bytes()].concat();
@@ -191,7 +191,7 @@ impl Plugin {
             .find(|plugin| plugin.name() == name)
     }
 
-    /// Proves that the password is known, for this scramble. Empty: there is no password.
+    /// The proof, for this scramble, that the password is known. Empty: there is no password.
     fn proof(self, password: &[u8], scramble: &[u8]) -> Vec<u8> {
         if password.is_empty() {
             return Vec::new();
@@ -210,7 +210,7 @@ impl Plugin {
     }
 }
 
-/// The failure if the account has a plugin that the check does not know. The server lives.
+/// The failure if the account has a plugin that the check does not know. The server is alive.
 fn unknown_plugin(name: &[u8]) -> MysqlFailure {
     MysqlFailure::Server {
         code: NOT_SUPPORTED_AUTH_MODE,
@@ -240,7 +240,7 @@ fn terminated(password: &[u8]) -> Vec<u8> {
     [password, b"\0"].concat()
 }
 
-/// Combines bytes with those of a mask, which is repeated.
+/// Combines bytes with those of a mask; the mask is repeated.
 fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
     bytes.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b).collect()
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::check::CheckTarget;
 use crate::check::stream::{CheckStream, start_tls};
 
-/// Bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID sets.
+/// The most bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID sets.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 
 /// The command that ends a session.
@@ -25,7 +25,7 @@ const COM_QUIT: u8 = 1;
 /// Why a conversation with a server came to an end.
 #[derive(Debug)]
 pub(super) enum MysqlFailure {
-    /// It could not be held, or the server speaks another protocol.
+    /// The connection failed, or the server speaks another protocol.
     Io(io::Error),
     /// The server sent an error.
     Server {
@@ -42,7 +42,7 @@ impl From<io::Error> for MysqlFailure {
     }
 }
 
-/// The failure if a packet is not what it must be.
+/// The failure if a packet is not as it must be.
 pub(super) fn malformed() -> MysqlFailure {
     MysqlFailure::Io(io::Error::other("not a MySQL server: malformed packet"))
 }
@@ -50,7 +50,7 @@ pub(super) fn malformed() -> MysqlFailure {
 /// A connection over which packets are sent and received.
 pub(super) struct Packets {
     stream: Box<dyn CheckStream>,
-    /// Of the next packet to send.
+    /// The number of the next packet to send.
     sequence: u8,
     /// Bytes that may still be read.
     left: usize,
@@ -77,7 +77,7 @@ impl Packets {
     /// Receives the payload of a packet.
     ///
     /// # Errors
-    /// [`MysqlFailure::Server`] if it is an ERR packet; those of reading; that the server has sent too much.
+    /// [`MysqlFailure::Server`] if it is an ERR packet; those of reading; the server has sent too much.
     pub(super) async fn receive(&mut self) -> Result<Vec<u8>, MysqlFailure> {
         let mut header = [0; 4];
         self.stream.read_exact(&mut header).await?;
@@ -115,7 +115,7 @@ impl Packets {
         self.send(&[&[command], argument].concat()).await
     }
 
-    /// Ends the session, so that the server does not count it as aborted. What comes of it does not matter.
+    /// Ends the session, so that the server does not count it as aborted. Whether that succeeds does not matter.
     pub(super) async fn quit(mut self) {
         let _ = self.send_command(COM_QUIT, &[]).await;
         let _ = self.stream.shutdown().await;
@@ -135,7 +135,7 @@ fn read_error(payload: &[u8]) -> MysqlFailure {
     }
 }
 
-/// The fields of a payload that are left to read. `None`: there are too few.
+/// The rest of a payload, of which fields are read. They return `None` if too few bytes are left.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -5,7 +5,7 @@ use super::packet::{Fields, MysqlFailure, Packets, malformed};
 /// The command that runs a query.
 const COM_QUERY: u8 = 3;
 
-/// Columns of an answer. The status of a replica has about 60.
+/// The most columns of an answer. The status of a replica has about 60.
 const COLUMNS_MAX: u64 = 256;
 
 /// The rows of an answer, as text.
@@ -36,7 +36,7 @@ impl Rows {
 /// Runs a query.
 ///
 /// # Errors
-/// The server's error; those of the connection; that the answer is malformed or too long.
+/// The server's error; those of the connection; the answer is malformed or too long.
 pub(super) async fn query(packets: &mut Packets, statement: &str) -> Result<Rows, MysqlFailure> {
     packets.send_command(COM_QUERY, statement.as_bytes()).await?;
     let head = packets.receive().await?;

@@ -1,4 +1,4 @@
-//! What a server says of itself: whether it takes writes, how far it is behind, how it stands in its Galera cluster.
+//! What a server says of itself: whether it takes writes, how far it is behind, and its state in a Galera cluster.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::packet::{MysqlFailure, Packets, malformed};
 use super::query::{Rows, query};
 use crate::pool::Role;
 
-/// `innodb_read_only` is how a reader of Amazon Aurora is known.
+/// `innodb_read_only` identifies a reader of Amazon Aurora.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
     ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on')";
 
@@ -22,13 +22,13 @@ const PARSE_ERROR: u16 = 1064;
 /// ER_SPECIFIC_ACCESS_DENIED_ERROR
 const NO_PRIVILEGE: u16 = 1227;
 
-/// The lag of a replica of which a thread is stopped: it does not say how far it is behind.
+/// The lag of a replica that has a stopped thread: it does not say how far it is behind.
 pub(super) const STOPPED: Duration = Duration::MAX;
 
 /// What a server says of itself.
 pub(super) struct MysqlStatus {
     pub(super) role: Role,
-    /// How far it is behind, or [`STOPPED`]; `None`: it is no replica, or the user has not the privilege to know.
+    /// How far it is behind, or [`STOPPED`]; `None`: it is no replica, or the user may not ask.
     pub(super) lag: Option<Duration>,
     /// `None`: it is not a member of a Galera cluster.
     pub(super) galera: Option<GaleraMember>,
@@ -43,10 +43,10 @@ pub(super) struct GaleraMember {
 }
 
 impl MysqlStatus {
-    /// Asks for it.
+    /// Asks the server.
     ///
     /// # Errors
-    /// Those of [`query`]; that the answer does not say whether the server takes writes.
+    /// Those of [`query`]; the answer does not say whether the server takes writes.
     pub(super) async fn ask(packets: &mut Packets) -> Result<Self, MysqlFailure> {
         let variables = query(packets, VARIABLES).await?;
         variables.variable("read_only").ok_or_else(malformed)?;
@@ -84,7 +84,7 @@ impl GaleraMember {
     }
 }
 
-/// The status of the replica; `None`: the user has not the privilege to know.
+/// The status of the replica; `None`: the user may not ask.
 async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFailure> {
     let mut status = query(packets, "SHOW REPLICA STATUS").await;
     // MySQL before 8.0.22 and MariaDB before 10.5.1 know only the former name.
@@ -97,7 +97,7 @@ async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFail
     }
 }
 
-/// How far a replica is behind: of several sources, the one it is furthest behind. `None` if it has no source.
+/// How far a replica is behind; if it has several sources, behind the one for which that is most. `None` if it has no source.
 fn read_lag(status: &Rows) -> Option<Duration> {
     let runs = |names: &[&str]| status.column(names).all(|state| state == Some("Yes"));
     if !runs(&["Replica_IO_Running", "Slave_IO_Running"]) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {

@@ -213,7 +213,7 @@ fn string(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// Serves answers of one row or none to the queries that begin with these words, and an empty answer to others.
+/// Answers queries that begin with these words with one row or none, and others with an empty answer.
 async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
     loop {
         let mut header = [0; 4];

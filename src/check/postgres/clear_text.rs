@@ -16,14 +16,14 @@ pub(super) enum NoLogin {
          or let its pg_hba.conf ask for scram-sha-256"
     )]
     ClearTextPassword,
-    /// The server cannot start a process for the connection. It says so before it has read anything, in the words of a
-    /// protocol that nobody speaks any more.
+    /// The server cannot start a process for the connection. It says so before it has read anything, and in an old version of
+    /// the protocol.
     #[error("the server cannot start a process for the connection: its log says why")]
     NoProcess,
 }
 
-/// What comes from a server. If that is AuthenticationCleartextPassword and the server has not agreed to TLS, or an error
-/// instead of the answer to SSLRequest, reading it fails ("Message Formats" in the chapter "Frontend/Backend Protocol").
+/// Passes on what comes from a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to TLS,
+/// and at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend Protocol").
 pub(super) struct NoClearText<R> {
     from: R,
     next: AwaitedByte,
@@ -33,11 +33,11 @@ pub(super) struct NoClearText<R> {
 enum AwaitedByte {
     /// The answer to SSLRequest.
     SslAnswer,
-    /// The kind of a message, and its length; so many bytes of both are there.
+    /// The kind of a message and its length, and how many bytes of these are there.
     Head([u8; 5], usize),
-    /// The code of the first request for authentication; so many bytes of it are there.
+    /// The code of the first request for authentication, and how many bytes of it are there.
     AuthenticationCode([u8; 4], usize),
-    /// So many bytes of a message that is none.
+    /// The body of a message that is no such request: so many bytes are left.
     OtherMessage(u32),
     /// Nothing matters any more.
     Decided,

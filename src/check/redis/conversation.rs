@@ -10,7 +10,7 @@ use crate::check::CheckFailure;
 use crate::check::file::read_password;
 use crate::check::stream::CheckStream;
 
-/// Bytes read from a server in one check: `INFO replication` has a line for each replica. Usually it sends 2 KiB.
+/// The most bytes read from a server in one check: `INFO replication` has a line for each replica. Usually it sends 2 KiB.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
 /// How to log in.
@@ -47,7 +47,7 @@ impl Credentials {
 /// Commands that are sent together.
 pub(super) struct Pipeline {
     bytes: Vec<u8>,
-    /// Replies to the commands that must succeed: `AUTH` and `PING`.
+    /// How many replies are to the commands that must succeed: `AUTH` and `PING`.
     preliminary: usize,
     replies: usize,
 }
@@ -79,20 +79,20 @@ impl Pipeline {
     /// Sends the commands. Returns the replies to those that were added.
     ///
     /// # Errors
-    /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; that the server ends the connection, speaks
-    /// another protocol or sends too much.
+    /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; the server ends the connection, speaks another
+    /// protocol or sends too much.
     pub(super) async fn send(self, stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
         let Replies { added, refusal } = self.exchange(stream).await?;
         refusal.map_or(Ok(added), Err)
     }
 
-    /// Sends the commands. A server that is loading its data, or does not serve what may be outdated, refuses `PING` but
-    /// answers `ROLE` and `INFO`: then the refusal comes with the replies.
+    /// Sends the commands. A server that is loading its data, or does not serve data that may be outdated, refuses `PING` but
+    /// answers `ROLE` and `INFO`: then the result has both the refusal and the replies.
     ///
     /// # Errors
     /// As of [`Self::send`], for any other refusal.
     pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
-        // A server that has no place for a client says so and closes: then the write may fail although a reply is there.
+        // A server that has no room for a client says so and closes: then the write may fail although a reply is there.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = stream.take(REPLY_BYTES_MAX);
         let (mut received, mut read) = (Vec::new(), 0);
@@ -125,13 +125,13 @@ impl Pipeline {
 
 /// What a server has answered.
 pub(super) struct Replies {
-    /// To the commands that were added.
+    /// The replies to the commands that were added.
     pub(super) added: Vec<RespValue>,
     /// Set if it refused `PING` although it can be asked for its role.
     pub(super) refusal: Option<CheckFailure>,
 }
 
-/// A refusal of a server that accepts no sessions for now, and answers other commands.
+/// The refusal, if it is that of a server that accepts no sessions for now but answers other commands.
 fn suspended(accepted: Result<(), CheckFailure>) -> Result<Option<CheckFailure>, CheckFailure> {
     match accepted {
         Ok(()) => Ok(None),

@@ -6,7 +6,7 @@
 //!  :42\r\n        integer
 //! ```
 
-/// Arrays within arrays. `ROLE` of a server with replicas has two levels.
+/// The most levels of arrays within arrays. `ROLE` of a server with replicas has two.
 const DEPTH_MAX: usize = 4;
 
 /// A reply of the server.
@@ -43,7 +43,7 @@ impl RespValue {
 /// Why bytes are no reply yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoReply {
-    /// They are the beginning of one.
+    /// They are the beginning of a reply.
     Incomplete,
     /// They are not of this protocol.
     Invalid,
@@ -103,7 +103,7 @@ fn read_line(bytes: &[u8]) -> Result<(&str, &[u8]), NoReply> {
     }
 }
 
-/// The length of a string or array; `None`: there is none.
+/// The length of a string or array; `None`: it is a null.
 fn length(line: &str) -> Result<Option<usize>, NoReply> {
     if line == "-1" {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The processes of the keeper: how one is started, and how all are ended.
+//! The processes of the keeper: starts one, and ends all.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,10 +14,10 @@ use super::message::StartClone;
 use super::user;
 use crate::check::exec::close_on_exec;
 
-/// Starts a clone in a process group of its own. Also returns the end of the pipe that it prints into.
+/// Starts a clone in a process group of its own. Also returns the end of the pipe from which its output is read.
 ///
 /// # Errors
-/// Those of starting it; with the path of the program.
+/// Those of starting it, with the path of the program.
 pub(super) fn start(clone: &StartClone) -> io::Result<(Pid, OwnedFd)> {
     let (program, arguments) = clone.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -61,15 +61,15 @@ pub(super) fn describe(status: WaitStatus) -> String {
     }
 }
 
-/// Kills all children until none is left: those of these groups, and those that have become ours because their parents
-/// have ended.
+/// Kills all children until none is left: the processes of these groups, and those that have become our children because their
+/// parents have ended.
 pub(super) fn kill_all(groups: impl Iterator<Item = Pid>) {
     groups.for_each(|group| signal(group, Signal::KILL));
     loop {
         for child in children() {
             let _ = kill_process(child, Signal::KILL);
         }
-        // Bounded: every child has been killed, and who is killed starts no other.
+        // Bounded: every child has been killed, and a killed process starts no other.
         if wait(WaitOptions::empty()).is_err() {
             return; // there is no child
         }

@@ -54,9 +54,9 @@ pub enum ProcessEvent {
     Started(u32),
     /// It could not be started.
     NotStarted(String),
-    /// It has printed a line, after so many that are not told.
+    /// It has printed a line; this many before it are not reported.
     Output(String, u64),
-    /// It has ended, in these words. Nothing follows.
+    /// It has ended; the text says how. Nothing follows.
     Ended(String),
 }
 
@@ -71,7 +71,7 @@ impl Keeper {
     /// Has the keeper start a process. To be called within a runtime.
     ///
     /// # Errors
-    /// The keeper cannot be started. That the process cannot be started is its first event.
+    /// The keeper cannot be started. If the process itself cannot be started, its first event says so.
     pub fn start(&self, clone: StartClone) -> io::Result<KeptProcess> {
         let mut shared = self.lock();
         let requests = self.requests(&mut shared)?;
@@ -83,7 +83,7 @@ impl Keeper {
             events: sender,
         };
         shared.processes.insert(id, held);
-        let _ = requests.send(KeeperRequest::Start { id, clone }); // if the keeper has ended, `run` tells
+        let _ = requests.send(KeeperRequest::Start { id, clone }); // if the keeper has ended, `run` reports that
         Ok(KeptProcess {
             id,
             keeper: self.clone(),
@@ -104,7 +104,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Where the keeper gets requests. It is started if it does not run.
+    /// The sender of requests to the keeper. The keeper is started if it does not run.
     fn requests(&self, shared: &mut KeeperState) -> io::Result<UnboundedSender<KeeperRequest>> {
         if let Some(requests) = &shared.requests {
             return Ok(requests.clone());
@@ -149,7 +149,7 @@ impl Keeper {
             );
         }
         for HeldProcess { group, events } in lost.into_values() {
-            // Without the keeper they are nobody's.
+            // Without the keeper, nobody would end them.
             let _ = group.map(|group| kill_process_group(group, Signal::KILL));
             let _ = events.send(ProcessEvent::Ended("the keeper has ended".into()));
         }
@@ -157,7 +157,7 @@ impl Keeper {
         self.hold_again().await;
     }
 
-    /// Starts the keeper again if there may be containers. Those of processes start it themselves.
+    /// Starts the keeper again if there may be containers. (Whoever starts a process starts the keeper for it.)
     async fn hold_again(&self) {
         loop {
             sleep(RESTART_PAUSE).await;
@@ -180,7 +180,7 @@ impl Keeper {
         let mut events = BufReader::new(reader).lines();
         loop {
             tokio::select! {
-                // Cancel safe, both: a line that is not whole is kept.
+                // Both are cancel safe: a line that is not complete is kept.
                 event = events.next_line() => match event? {
                     None => return Ok(()),
                     Some(line) => self.deliver(serde_json::from_str(&line)?),

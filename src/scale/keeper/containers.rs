@@ -11,7 +11,7 @@ use crate::back_off::BackOff;
 use crate::docker::{DockerError, remove_labelled};
 use crate::error::chain;
 
-/// For how long an engine that fails is asked again.
+/// How long an engine that fails is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Removes containers, engine after engine.

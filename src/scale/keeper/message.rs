@@ -1,4 +1,4 @@
-//! What we and the keeper tell each other.
+//! The messages between us and the keeper.
 
 use std::path::PathBuf;
 
@@ -15,12 +15,12 @@ pub struct StartClone {
     pub user: Option<String>,
 }
 
-/// The containers of an engine that are ours.
+/// Our containers at one engine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HeldContainers {
     /// The Unix socket of the engine's API.
     pub socket: PathBuf,
-    /// The label that they have, and no others: `KEY=VALUE`.
+    /// The label that they have, and no other containers: `KEY=VALUE`.
     pub label: String,
 }
 
@@ -35,14 +35,14 @@ pub(super) enum KeeperRequest {
     HoldContainers(HeldContainers),
 }
 
-/// What the keeper tells.
+/// What the keeper reports.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Event {
     /// The process runs.
     Started { id: u64, pid: u32 },
     /// It could not be started.
     NotStarted { id: u64, error: String },
-    /// It has printed a line, after so many that are not told.
+    /// It has printed a line; `suppressed` lines before it are not reported.
     Output { id: u64, line: String, suppressed: u64 },
     /// It has ended, and its group was killed.
     Ended { id: u64, status: String },

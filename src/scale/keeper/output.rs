@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::message::Event;
 use crate::scale::{PrintedLine, PrintedLines};
 
-/// Tells what a clone prints, until all have closed their ends of the pipe.
+/// Reports what a clone prints, until all its processes have closed their ends of the pipe.
 pub(super) async fn forward(id: u64, pipe: OwnedFd, events: Sender<Event>) -> io::Result<()> {
     let mut pipe = Receiver::from_owned_fd(pipe)?;
     let mut printed = PrintedLines::new(Instant::now());

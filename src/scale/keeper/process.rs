@@ -22,14 +22,14 @@ use super::{child, containers, output};
 /// The soft limit of open files that programs expect: those that use select(2) fail above it.
 const OPEN_FILES: u64 = 1024;
 
-/// Events that wait to be told. Who has more to tell waits.
+/// The most events that wait to be sent. Whoever has more waits.
 const EVENTS_MAX: usize = 64;
 
-/// Runs the keeper until its standard input, a socket, closes. Then all that it has started is dead, and our containers are
-/// removed.
+/// Runs the keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
+/// are removed.
 ///
 /// # Errors
-/// Standard input is no such socket, the system does not give what the keeper needs, or containers are not removed.
+/// Standard input is no such socket, the system refuses what the keeper needs, or containers were not removed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
     let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
@@ -44,7 +44,7 @@ pub fn run() -> io::Result<()> {
     })
 }
 
-/// We raise the soft limit of open files for our sessions, and clones should have the usual one.
+/// Sets the usual limit of open files for clones: we have raised the soft limit for our sessions.
 fn reset_limits() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let limit = Rlimit {
@@ -64,7 +64,7 @@ struct HeldProcesses {
 
 struct Child {
     id: u64,
-    /// When it gets SIGKILL; `None`: it has not been told to end.
+    /// When it gets SIGKILL; `None`: it has not been asked to end.
     kill_at: Option<Instant>,
 }
 
@@ -74,8 +74,8 @@ impl HeldProcesses {
         let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
         let mut requests = BufReader::new(reader).lines();
         let mut child_ended = signal(SignalKind::child())?;
-        // They are for us, who end the keeper by closing its socket. With a handler, unlike ignored ones, they are as usual
-        // again in what it starts.
+        // These signals are meant for us: we end the keeper by closing its socket. They are handled and not ignored, because
+        // the processes that it starts then have the default again.
         let _handled = [
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
@@ -84,7 +84,7 @@ impl HeldProcesses {
         let (events, mut to_tell) = channel(EVENTS_MAX);
         loop {
             let event = tokio::select! {
-                // Cancel safe, all of them: a line that is not whole is kept.
+                // All of them are cancel safe: a line that is not complete is kept.
                 request = requests.next_line() => match request? {
                     None => return Ok(()),
                     Some(line) => self.follow(serde_json::from_str(&line)?, &events),

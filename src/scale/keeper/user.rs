@@ -1,4 +1,4 @@
-//! The user that a clone runs as.
+//! The user as which a clone runs.
 
 use std::fs;
 use std::io;
