@@ -1,7 +1,7 @@
 //! Health checks: one file for each kind.
 //!
-//! `kind.rs` is the interface: a [`Check`] is what is configured of one kind, a [`Probe`] is a check of one server, ready
-//! to run. Which check runs when, and what follows from its result, is decided in [`crate::health`].
+//! `kind.rs` is the interface: a [`Check`] is a configured check of one kind, a [`Probe`] is a check of one server, ready to
+//! run. [`crate::health`] decides when each check runs, and what follows from its result.
 //!
 //! **A new kind** is a file here (its settings, its keys, how it runs) with an entry in [`KINDS`], and a file in
 //! `config/parse/check/` (how its keys are read) with an entry in the list there.

@@ -252,8 +252,8 @@ impl DonorUse {
     }
 }
 
-/// The failure if a member of a Galera cluster is not to be used. It counts as a replica, so that it is no rival of another
-/// member.
+/// The failure if a member of a Galera cluster is not to be used. It counts as one of several primaries, so that it is no rival
+/// of another member.
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

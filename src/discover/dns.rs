@@ -1,7 +1,7 @@
-//! Servers that are records of DNS: SRV records with the addresses of their targets, or the addresses of one host.
+//! Servers from DNS records: SRV records with the addresses of their targets, or the addresses of one host.
 //!
-//! Each question is asked again when the TTL of its answer is over, and after a back-off if there was none. What is due is
-//! asked together, in a round.
+//! Each question is asked again when the TTL of its answer is over, or after a back-off if there was no answer. Questions that
+//! are due are asked together, in a round.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -23,19 +23,19 @@ use crate::plan::{DnsQuery, DnsSourcePlan};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 
-/// The time after which records are asked for again, whatever their TTL.
+/// The shortest and the longest wait before records are asked for again, whatever their TTL.
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// The time between a failure and the next try, before jitter. It doubles with each failure in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
-/// The longest such time.
+/// The longest wait between a failure and the next try.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// After this time a question without an answer has failed.
+/// A question that has no answer after this time has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Questions that are asked at once, each with a socket.
+/// How many questions are asked at once; each has a socket.
 const ASKED_MAX: usize = 16;
 
 /// The types of addresses: IPv4, IPv6.
@@ -48,12 +48,12 @@ type AddressQuestion = (Box<str>, RecordType);
 pub(super) struct DnsSource {
     plan: DnsSourcePlan,
     defaults: MemberConfig,
-    /// The SRV records; of a host, one that stands for it.
+    /// The SRV records; for a host, one that stands for it.
     records: DnsAnswer<SrvRecord>,
     addresses: HashMap<AddressQuestion, DnsAnswer<IpAddr>>,
-    /// No round begins before that: many questions with short TTLs are due at any time.
+    /// No round begins before this time: of many questions with short TTLs, some are always due.
     next_round: Instant,
-    /// The hosts that could not be resolved in the last round, which have been logged.
+    /// The hosts that could not be resolved in the last round. They have been logged.
     troubles: Troubles,
 }
 
@@ -78,7 +78,7 @@ impl DnsSource {
         }
     }
 
-    /// Asks whenever something is due, until nothing is answered. The configuration of the system is read again then.
+    /// Asks whenever a question is due, until none is answered. The next call reads the configuration of the system again.
     async fn run(&mut self, reports: &Reports) -> Reason {
         let server = self.plan.resolver;
         let resolver = match spawn_blocking(move || open(server)).await {
@@ -106,7 +106,7 @@ impl DnsSource {
         addresses.chain(records).min()
     }
 
-    /// Asks what is due.
+    /// Asks the questions that are due.
     async fn ask_due(&mut self, resolver: &TokioResolver) -> Result<ServerList, Reason> {
         let srv_name = self.srv_name().filter(|_| self.records.is_due());
         if let Some(name) = srv_name.cloned() {
@@ -132,7 +132,7 @@ impl DnsSource {
         let (servers, troubles) = servers(&self.records.records, &self.hosts(), self.defaults)?;
         let warning = warning(&troubles);
         if !servers.is_empty() {
-            self.note(troubles); // else it is told that the list cannot be used
+            self.note(troubles); // else it is reported that the list cannot be used
         }
         Ok(ServerList { servers, warning })
     }
@@ -162,7 +162,8 @@ impl DnsSource {
         }
     }
 
-    /// Asks for the addresses that are due, those first that have waited longest. What is not answered in time has failed.
+    /// Asks for the addresses that are due, those that have waited longest first. A question that is not answered in time has
+    /// failed.
     async fn ask_addresses(&mut self, resolver: &TokioResolver) {
         let begin = Instant::now();
         let due = self.addresses.iter().filter(|(_, answer)| answer.due <= begin);
@@ -196,7 +197,7 @@ impl DnsSource {
         silent.for_each(|answer| answer.take(Err(SILENT.into())));
     }
 
-    /// The name to ask for. Targets are absolute names; others may be relative to those that resolv.conf(5) lists.
+    /// The name to ask for. Targets are absolute names; other names may be relative to the domains that resolv.conf(5) lists.
     fn name_of(&self, host: &str) -> Result<Name, Reason> {
         let parsed = match self.plan.query {
             DnsQuery::Srv(_) => format!("{host}.").parse(),
@@ -205,7 +206,7 @@ impl DnsSource {
         parsed.map_err(|error: ProtoError| Reason::from(chain(&error)))
     }
 
-    /// Why no question for addresses is answered; `None`: one is.
+    /// Why no question for addresses was answered; `None`: one was.
     fn failure_of_all(&self) -> Option<Reason> {
         let have_failed = self.addresses.values().all(DnsAnswer::has_failed);
         let first = self.addresses.values().next()?;
@@ -234,7 +235,7 @@ impl DnsSource {
         }
     }
 
-    /// Logs hosts that could be resolved until now, and that all can be again.
+    /// Logs hosts that cannot be resolved any more, and that all hosts can be resolved again.
     fn note(&mut self, troubles: Troubles) {
         let source = &self.plan;
         let mut new = troubles.iter().filter(|(host, _)| !self.troubles.contains_key(*host));
@@ -254,11 +255,11 @@ impl ServerSource for DnsSource {
     }
 }
 
-/// What is known of a question.
+/// What is known of the answer to a question.
 struct DnsAnswer<T> {
     /// The records of its latest answer.
     records: Vec<T>,
-    /// Why there are none, or why they are not those of now.
+    /// Why there are no records, or why they may be out of date.
     trouble: Option<Reason>,
     /// Failures since the latest answer.
     failures: u32,
@@ -267,7 +268,7 @@ struct DnsAnswer<T> {
 }
 
 impl<T> DnsAnswer<T> {
-    /// Of a question that was never asked, and is to be now.
+    /// For a question that was never asked, and is to be asked now.
     fn unknown() -> Self {
         Self {
             records: Vec::new(),
@@ -277,7 +278,7 @@ impl<T> DnsAnswer<T> {
         }
     }
 
-    /// Takes what a question has led to. After a failure the records stay.
+    /// Takes the result of a question. After a failure the records stay.
     fn take(&mut self, answered: Result<Found<T>, Reason>) {
         let gap = match answered {
             Ok(found) => {
@@ -317,7 +318,7 @@ mod tests {
         })
     }
 
-    /// The time until the next question after this was taken.
+    /// The wait until the next question after this result.
     fn gap(answer: &mut DnsAnswer<u8>, answered: Result<Found<u8>, Reason>) -> Duration {
         answer.take(answered);
         answer.due - Instant::now()

@@ -1,4 +1,4 @@
-//! One question to a name server: its answer, as far as it matters here, and how long that holds.
+//! One question to a name server: its answer, as far as it matters here, and how long the answer holds.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::dns_records::SrvRecord;
 use crate::error::chain;
 use crate::text::Reason;
 
-/// How long it holds at most that there are no records, which zones may let be kept for hours; also where they do not say.
+/// The longest time that an answer without records holds. Zones may allow hours; it is also used where they say nothing.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 
-/// Addresses of one host that are used, as for names among `servers`. Of more the lowest are used.
+/// The most addresses of one host that are used, as for names among `servers`. Of more, the lowest are used.
 const ADDRESSES_MAX: usize = 256;
 
-/// Aliases in a row, as the resolver follows them for addresses.
+/// The most aliases in a row: as many as the resolver follows for addresses.
 const ALIASES_MAX: usize = 8;
 
-/// Why a question without an answer has failed.
+/// The reason for the failure of a question without an answer.
 pub(super) const SILENT: &str = "the name server does not answer";
 
 /// An answer of a name server.
@@ -38,7 +38,7 @@ pub(super) struct Found<T> {
     pub(super) ttl: Duration,
 }
 
-/// The resolver that asks this name server, or those of the system. It keeps no answers.
+/// A resolver that asks this name server, or those of the system. It caches no answers.
 pub(super) fn open(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let (config, mut options) = match server {
         None => read_system_conf()?,
@@ -55,7 +55,7 @@ pub(super) fn open(server: Option<SocketAddr>) -> Result<TokioResolver, NetError
     builder.with_options(options).build()
 }
 
-/// Asks for the SRV records of a name, or of the one that it is an alias of: the resolver follows aliases for addresses, but
+/// Asks for the SRV records of a name, or of the name to which it is an alias: the resolver follows aliases for addresses, but
 /// not for SRV records.
 pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<Found<SrvRecord>, Reason> {
     let mut ttl = Duration::MAX;

@@ -1,4 +1,4 @@
-//! From records of DNS to servers.
+//! Turns DNS records into servers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use crate::plan::{LISTED_MAX, ListedServer, ServerEntry, WEIGHT_MAX};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 
-/// A record of type SRV (RFC 2782). They are sorted by priority first.
+/// An SRV record (RFC 2782). The order is by priority first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SrvRecord {
     /// The lowest is the best.
@@ -21,20 +21,20 @@ pub(super) struct SrvRecord {
 /// What is known of the addresses of a host name.
 #[derive(Debug, Default)]
 pub(super) struct HostAddresses {
-    /// Each once, in a fixed order: resolvers rotate their answers.
+    /// Without duplicates, in a fixed order: resolvers rotate their answers.
     pub(super) addresses: Vec<IpAddr>,
-    /// Why there are none, or those of an earlier answer; `None`: these are its addresses.
+    /// Why there are no addresses, or only those of an earlier answer; `None`: the addresses are up to date.
     pub(super) trouble: Option<Reason>,
 }
 
-/// Hosts of servers that are left out, or have the addresses of an earlier answer, each with the reason.
+/// Hosts whose servers are left out, or have the addresses of an earlier answer, each with the reason.
 pub(super) type Troubles = BTreeMap<Box<str>, Reason>;
 
-/// The servers of these records, which are sorted: each address of a target is one, with the weight of the record.
+/// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the record.
 ///
-/// Only the order of priorities matters in a pool, which has fewer of them: the best of these records is 0, the next one 1.
+/// A pool has fewer priorities, and only their order matters: the best priority of these records becomes 0, the next one 1.
 /// Weights are as in the records unless one of the same priority is above [`WEIGHT_MAX`]: then they are scaled, so that the
-/// largest one is that. The least is 1, also for 0, which is to be chosen seldom, not never.
+/// largest one is [`WEIGHT_MAX`]. The least is 1, also for a record with 0: it is to be chosen seldom, not never.
 ///
 /// # Errors
 /// There are more than [`LISTED_MAX`].
@@ -64,7 +64,7 @@ pub(super) fn servers(
                 ..ListedServer::at(format!("{target}:{port}@{ip}"))
             };
             match listed.into_entry(defaults) {
-                Ok(entry) if !seen.insert(entry.location.clone()) => {} // a second record of it, not a better one
+                Ok(entry) if !seen.insert(entry.location.clone()) => {} // a second record of this server, not a better one
                 Ok(_) if servers.len() == LISTED_MAX => {
                     return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
                 }
@@ -76,7 +76,7 @@ pub(super) fn servers(
     Ok((servers, troubles))
 }
 
-/// What is wrong with hosts, as a whole.
+/// All troubles of hosts, as one warning.
 pub(super) fn warning(troubles: &Troubles) -> Option<Reason> {
     let (host, reason) = troubles.first_key_value()?;
     Some(Reason::from(match troubles.len() {
@@ -93,7 +93,7 @@ struct Tier {
 }
 
 impl Tier {
-    /// The weight in the pool of a record with this one.
+    /// The weight in the pool for this weight of a record.
     fn weight(&self, of_record: u16) -> u16 {
         let (weight, most) = (u32::from(of_record), u32::from(WEIGHT_MAX));
         let largest = u32::from(self.weight_max).max(most);

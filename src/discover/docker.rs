@@ -19,7 +19,7 @@ use crate::text::Reason;
 pub(super) struct DockerSource {
     plan: DockerSourcePlan,
     defaults: MemberConfig,
-    /// The containers that cannot be servers, by their names, each with the reason.
+    /// The containers that cannot be servers, by name, each with the reason.
     refused: BTreeMap<String, Reason>,
 }
 
@@ -45,7 +45,7 @@ impl DockerSource {
         }
     }
 
-    /// The servers in the order of their names. A container that cannot be one is logged once.
+    /// The servers in the order of their names. A container that cannot be a server is logged once.
     fn list(&mut self, containers: &[Container]) -> ServerList {
         let (mut servers, mut refused) = (Vec::new(), BTreeMap::new());
         for container in containers {

@@ -1,4 +1,4 @@
-//! Servers that are keys of etcd: a range of keys is read, and watched from that revision on.
+//! Servers that are keys of etcd: a range of keys is read, and watched from the revision of that read on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::plan::{LISTED_MAX, ListedServer, ServerEntry};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 
-/// The longest key of a server. Their number is limited too, so this limits the memory for all.
+/// The longest key of a server. The number of keys is limited, too, so this limits the memory for all.
 const KEY_BYTES_MAX: usize = 1024;
 
 /// The keys of etcd that begin with a prefix, each a server.
@@ -101,12 +101,12 @@ struct Keys {
 struct KeyState {
     /// The server of its latest valid value.
     server: Option<ServerEntry>,
-    /// Why its latest value is not valid; `None`: it is.
+    /// Why its latest value is not valid; `None`: it is valid.
     invalid: Option<Reason>,
 }
 
 impl Keys {
-    /// Takes the value of a key. One that is not valid changes nothing; that is logged once.
+    /// Takes the value of a key. A value that is not valid changes nothing, and is logged once.
     fn put(&mut self, EtcdKeyValue { key, value, .. }: EtcdKeyValue) {
         let entry = match key.len() > KEY_BYTES_MAX {
             true => Err(Reason::new("the key is longer than 1 KiB")),
@@ -131,8 +131,8 @@ impl Keys {
 }
 
 impl Findings for Keys {
-    /// The servers in the order of their keys. Of two with one name, else one address, the first: a server that registers
-    /// under a new key may still have its old one.
+    /// The servers in the order of their keys. Of two servers with one name, or without a name at one address, the first
+    /// counts: a server that registers under a new key may still have its old one.
     fn list(&self) -> ListAnswer {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());

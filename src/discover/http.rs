@@ -1,4 +1,4 @@
-//! Servers that a URL lists, which is asked again and again.
+//! Servers that a URL lists. It is asked again and again.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::pool::MemberConfig;
 use crate::text::Reason;
 use crate::tls::client_config;
 
-/// The time for one request with its response.
+/// How long one request may take, with its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response: enough for 10,000 servers with all their keys.
@@ -30,7 +30,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 pub(super) struct HttpSource {
     plan: HttpSourcePlan,
     defaults: MemberConfig,
-    /// The latest list that came with an `ETag`, and that.
+    /// The latest list that came with an `ETag`, and this tag.
     tagged: Option<(HeaderValue, ServerList)>,
 }
 
@@ -43,7 +43,7 @@ impl HttpSource {
         }
     }
 
-    /// Asks until a request fails. The files of authorities are read again then.
+    /// Asks until a request fails. The next call reads the files of authorities again.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         let (ca_file, with_tls) = (self.plan.ca_file.clone(), uses_tls(&self.plan.url));
         let read = move || with_tls.then(|| client_config(ca_file.as_deref(), None)).transpose();
@@ -62,7 +62,7 @@ impl HttpSource {
         }
     }
 
-    /// Asks once. If the server says that the list has not changed, it is the one of before (RFC 9110, section 13.1.2).
+    /// Asks once. If the server says that the list has not changed, returns the previous one (RFC 9110, section 13.1.2).
     async fn ask(&mut self, tls: Option<Arc<ClientConfig>>) -> Result<ServerList, Box<dyn Error + Send + Sync>> {
         let mut request = Request::get(self.plan.url.clone()).header(ACCEPT, "application/json");
         if let Some((tag, _)) = &self.tagged {

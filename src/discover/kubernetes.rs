@@ -1,4 +1,5 @@
-//! Servers that are endpoints of a Service of Kubernetes: its EndpointSlices are listed, and watched from that version on.
+//! Servers that are endpoints of a Service of Kubernetes: its EndpointSlices are listed, and watched from the version of that
+//! list on.
 
 mod credentials;
 mod kubeconfig;
@@ -26,13 +27,13 @@ use slices::Slices;
 /// minutes (Azure) or 5.
 const WATCH_TIME: Duration = Duration::from_secs(176);
 
-/// So much later than asked a watch has ended, or its server is gone.
+/// How much longer than asked a watch may last. If it has not ended by then, its server is gone.
 const WATCH_END_GRACE: Duration = Duration::from_secs(10);
 
 /// The shortest time between two lists, and between two watches, also if the server ends each at once.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
-/// The pages of one list: more than those of as many slices as there may be servers.
+/// The most pages of one list: more than slices for all possible servers need.
 const PAGES_MAX: usize = 1000;
 
 /// The endpoints of a Service.
@@ -94,8 +95,8 @@ impl KubernetesSource {
         Err(format!("the list of EndpointSlices has more than {PAGES_MAX} pages").into())
     }
 
-    /// Watches the slices from this version on, which is that of the latest event afterwards, until the server ends the watch.
-    /// Reports nothing before the server has accepted it: who may list but not watch is told so.
+    /// Watches the slices from this version on, until the server ends the watch; then `version` is that of the latest event.
+    /// Reports nothing before the server has accepted the watch: a login that may list but not watch is an error.
     async fn watch(&mut self, version: &mut String, reports: &Reports) -> Result<(), KubernetesError> {
         let time = WATCH_TIME.mul_f64(1.0 + fastrand::f64() / 4.0);
         let deadline = Instant::now() + time + WATCH_END_GRACE;

@@ -1,10 +1,10 @@
 //! Where the servers of pools are, apart from fixed addresses: host names are resolved, and sources list servers.
 //!
-//! [`Resolver`] bounds the lookups of all pools together; [`PoolNames`] decides when which name of a pool is looked up,
-//! and hands the addresses that are found to [`crate::live::Live::set_addresses`]. [`crate::health`] polls it, so that a
-//! new server is checked at once.
+//! [`Resolver`] bounds the lookups of all pools together; [`PoolNames`] decides when each name of a pool is looked up, and
+//! hands the addresses it finds to [`crate::live::Live::set_addresses`]. [`crate::health`] polls it, so that a new server is
+//! checked at once.
 //!
-//! [`run`] follows the sources that pools have by `discover`. A source reports whole lists, never changes of a list, and
+//! [`run`] follows the sources that `discover` gives to pools. A source reports whole lists, never changes of a list, and
 //! [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing, changes
 //! nothing.
 //!

@@ -17,44 +17,44 @@ use crate::live::{Live, LivePool, NameAddresses};
 use crate::plan::{Plan, PoolPlan, names_of};
 use crate::text::Reason;
 
-/// After this time a lookup without an answer has failed; the last known addresses stay.
+/// A lookup that has no answer after this time has failed; the last known addresses stay.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time between the first failure and the next lookup of a name without a known address. It doubles with each failure,
 /// up to the pool's `resolve_interval`.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
-/// Addresses of one name that are used: more would be a mistake, or a wrong answer. Of more the lowest are used, which are
-/// the same whatever order they come in.
+/// The most addresses of one name that are used: more would be a mistake, or a wrong answer. Of more, the lowest are used: they
+/// are the same whatever the order of the answer.
 const ADDRESSES_MAX: usize = 256;
 
 /// The host names of one pool: when each is looked up, and what is known of it.
 #[derive(Default)]
 pub struct PoolNames {
     names: HashMap<Arc<str>, NameState>,
-    /// The lookups under way. That of a name which has left the pool is aborted.
+    /// The lookups under way. When a name leaves the pool, its lookup is aborted.
     lookups: JoinSet<(Arc<str>, LookupResult)>,
-    /// The addresses that are looked up.
+    /// The family of the addresses that are looked up.
     family: IpFamily,
 }
 
 /// What is known of one name.
 struct NameState {
-    /// What is looked up.
+    /// The host that is looked up.
     host: Box<str>,
     port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
-    /// When it is looked up next or, during a lookup, when that has failed. `None`: it has failed, and there is no other
-    /// before it has ended; its answer is used whenever it comes.
+    /// When it is looked up next or, during a lookup, when that counts as failed. `None`: the present lookup has failed, but
+    /// has not ended. There is no other before it ends, and its answer is used whenever it comes.
     deadline: Option<Instant>,
-    /// The time between a failure and the next lookup, as long as no address is known.
+    /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
     /// Whether its last lookup was prompt, or there was none.
     was_prompt: bool,
-    /// Whether its last lookup succeeded; `None`: there was none. A change is logged.
+    /// Whether its last lookup succeeded; `None`: there was no lookup. A change is logged.
     resolves: Option<bool>,
-    /// Whether it has more addresses than are used. Logged when it becomes true.
+    /// Whether it has more addresses than are used. It is logged when this becomes true.
     has_too_many: bool,
 }
 
@@ -65,8 +65,8 @@ type Resolution = Result<Vec<ServerAddr>, Reason>;
 type EndedLookup = Result<(Id, (Arc<str>, LookupResult)), JoinError>;
 
 impl PoolNames {
-    /// Follows this plan of the pool from now on. Names that are new are looked up at once; if the address family has
-    /// changed, all are.
+    /// Follows this plan of the pool from now on. New names are looked up at once; if the address family has changed, all names
+    /// are.
     pub fn adopt(&mut self, pool: &LivePool) {
         let plan = pool.plan();
         if self.family != plan.resolve {
@@ -97,10 +97,10 @@ impl PoolNames {
         self.mark_if_resolved(pool);
     }
 
-    /// Waits for the next event, and handles it: a name is due, a lookup has ended, a lookup has failed for taking too
+    /// Waits for the next event, and handles it: a name is due, a lookup has ended, or a lookup has failed because it took too
     /// long. Returns whether servers were added to the pool or removed. Cancel safe.
     ///
-    /// A name that does not resolve keeps its last addresses; that is logged when it begins.
+    /// A name that does not resolve any more keeps its last addresses; that is logged once.
     pub async fn step(&mut self, pool: &LivePool, resolver: &Resolver, live: &Live) -> bool {
         let deadline = self.names.values().filter_map(|state| state.deadline).min();
         let until_deadline = async {
@@ -125,7 +125,7 @@ impl PoolNames {
         has_changed
     }
 
-    /// Starts the lookups that are due; those whose time is over have failed.
+    /// Starts the lookups that are due, and lets those whose time is over count as failed.
     fn handle_deadlines(&mut self, pool: &LivePool, resolver: &Resolver) {
         let now = Instant::now();
         for (name, state) in &mut self.names {
@@ -149,7 +149,7 @@ impl PoolNames {
         let mut next = Some(first);
         let mut changed = NameAddresses::new();
         while let Some(ended) = next {
-            // The result of an aborted lookup is ignored, also if it came before it could be aborted.
+            // The result of an aborted lookup is ignored, even if it came before the lookup could be aborted.
             if let Ok((id, (name, result))) = ended
                 && let Some(state) = self.names.get_mut(&name)
                 && state.lookup.take_if(|lookup| lookup.id() == id).is_some()
@@ -173,7 +173,7 @@ impl PoolNames {
 }
 
 impl NameState {
-    /// Of a name that was never looked up, and is to be now.
+    /// For a name that was never looked up, and is to be looked up now.
     fn new(host: &str, port: u16, now: Instant) -> Self {
         Self {
             host: host.into(),
@@ -241,8 +241,8 @@ impl NameState {
     }
 }
 
-/// Looks up the names of the next plan that are new in their pools, so that the plan begins with their addresses as far as
-/// they are known by `deadline`. Other names keep the addresses that their pools have found. Returns addresses by pool.
+/// Looks up the names of the next plan that are new in their pools, so that the plan begins with the addresses that are known
+/// by `deadline`. Other names keep the addresses that their pools have found. Returns the addresses by pool.
 pub async fn resolve_new_names(
     next: &Plan,
     now: &Plan,
@@ -264,7 +264,7 @@ pub async fn resolve_new_names(
     }
     let mut found = HashMap::<_, NameAddresses>::new();
     for (pool, entry, lookup) in lookups {
-        // After the deadline this still takes results that are ready: one slow name does not affect the others.
+        // Even after the deadline, this takes results that are ready: one slow name does not affect the others.
         if let Ok(Ok(result)) = timeout_at(deadline, lookup).await
             && let Ok(mut addresses) = sorted(result.addresses)
         {
@@ -276,8 +276,8 @@ pub async fn resolve_new_names(
     found
 }
 
-/// The addresses that were found, each once and sorted: resolvers rotate their answers. Without those that are not of one
-/// host: resolvers that block a name answer 0.0.0.0, which would send clients to this machine.
+/// The addresses that were found, sorted and without duplicates: resolvers rotate their answers. Addresses that are not of one
+/// host are left out: resolvers that block a name answer 0.0.0.0, and that would send clients to this machine.
 fn sorted(found: io::Result<Vec<SocketAddr>>) -> Resolution {
     let addresses = found.map_err(|error| Reason::from(chain(&error)))?;
     if addresses.is_empty() {

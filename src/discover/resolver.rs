@@ -1,10 +1,10 @@
 //! The system's resolver, asked for many names at once.
 //!
-//! getaddrinfo(3) cannot be interrupted: a lookup keeps a thread and a socket until the system gives up, which takes 10 to
-//! 30 s where a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds make sure that a
-//! name without an answer delays no other, and that a name server is not flooded:
+//! getaddrinfo(3) cannot be interrupted: a lookup keeps a thread and a socket until the system gives up. That takes 10 to 30 s
+//! if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds make sure that a name without an
+//! answer delays no other, and that a name server is not flooded:
 //!
-//! - At most [`STARTING_MAX`] lookups are in their first second, [`PROMPT`], at once.
+//! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]).
 //! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
 //!   answer.
 //! - Names whose last lookup was not prompt wait in a queue of their own, and may use half of the capacity.
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::addr::IpFamily;
 use crate::capacity::Capacity;
 
-/// Lookups that may be in their first second at once. Each may be two queries; a small forwarder refuses the 151st
+/// How many lookups may be in their first second at once. Each may be two queries; a small forwarder refuses the 151st query
 /// (`dns-forward-max` of dnsmasq).
 const STARTING_MAX: usize = 32;
 
@@ -45,7 +45,7 @@ pub(super) struct LookupResult {
 pub struct Resolver {
     starting: Arc<Semaphore>,
     capacity: Arc<Capacity>,
-    /// For names whose last lookup was not prompt.
+    /// The part of the capacity for names whose last lookup was not prompt.
     slow_capacity: Arc<Capacity>,
     lookup: Arc<LookupFn>,
 }
@@ -75,8 +75,8 @@ impl Resolver {
         self.slow_capacity.resize(Some(half(capacity)));
     }
 
-    /// Looks up the addresses of a host. `was_prompt`: the last lookup of this name was, or there was none. Dropping the
-    /// future cancels the lookup while it waits to begin; after that its thread goes on.
+    /// Looks up the addresses of a host. `was_prompt`: the last lookup of this name was prompt, or there was none. Dropping the
+    /// future cancels the lookup while it waits to begin; once it has begun, its thread goes on.
     pub(super) fn resolve(
         &self,
         host: &str,

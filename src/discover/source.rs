@@ -17,7 +17,7 @@ pub type ListAnswer = Result<ServerList, Reason>;
 pub struct ServerList {
     /// The servers.
     pub servers: Vec<ServerEntry>,
-    /// What is wrong with parts of what was read, which do not keep the rest from being used; `None`: nothing.
+    /// What is wrong with parts of what was read, although the rest can be used; `None`: nothing.
     pub warning: Option<Reason>,
 }
 
@@ -29,22 +29,23 @@ impl From<Vec<ServerEntry>> for ServerList {
 
 /// Something that lists the servers of a pool.
 pub(super) trait ServerSource: Send {
-    /// Reports every list that it finds, and every failure that it goes on after, until it fails for another reason, which
-    /// it returns. It is called again after a while.
+    /// Reports every list that it finds, and every failure after which it can go on. Returns the reason when it cannot go on.
+    /// It is called again after a while.
     fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a>;
 }
 
 /// [`ServerSource::follow`] under way.
 pub(super) type Following<'a> = Pin<Box<dyn Future<Output = Reason> + Send + 'a>>;
 
-/// What a source knows, from which its list is made when that is wanted: changes may follow each other faster than long
-/// lists can be made.
+/// What a source knows. A list is made of it only when one is wanted: changes may follow each other faster than long lists can
+/// be made.
 pub(super) trait Findings: Send {
     /// The list.
     fn list(&self) -> ListAnswer;
 }
 
-/// What a source goes on to change, and others make lists of. A std mutex: locked for a change, or while a list is made.
+/// Findings that a source keeps changing, and of which others make lists. A std mutex: locked for a change, or while a list is
+/// made.
 pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 
 /// What a source has reported.
@@ -52,7 +53,7 @@ pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 pub(super) enum SourceReport {
     /// An answer.
     Answer(ListAnswer),
-    /// What there is to know has changed.
+    /// The findings have changed.
     Change(SharedFindings<dyn Findings>),
 }
 
@@ -73,7 +74,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Reports, and where they are received.
+    /// A sender of reports, and their receiver.
     pub(super) fn channel() -> (Self, watch::Receiver<Option<SourceReport>>) {
         let (latest, received) = watch::channel(None);
         let has_succeeded = AtomicBool::new(false);
@@ -86,7 +87,7 @@ impl Reports {
         self.latest.send_replace(Some(SourceReport::Answer(answer)));
     }
 
-    /// Reports that what is known has changed.
+    /// Reports that the findings have changed.
     pub(super) fn report_change<T: Findings + 'static>(&self, findings: &SharedFindings<T>) {
         self.has_succeeded.store(true, Relaxed);
         self.latest

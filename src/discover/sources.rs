@@ -23,7 +23,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
     }
 }
 
-/// What a source lists at this moment, as far as that can be known without a connection; `None`: it cannot.
+/// What a source lists at this moment, if that can be known without a connection; `None`: it cannot.
 #[must_use]
 pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
     match &plan.source {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::endpoint::NetworkEndpoint;
 use super::engine::{DockerEngine, DockerError, REQUEST_TIMEOUT, rejection};
 
-/// The time to remove a container, or to create one: its files may be copied.
+/// How long it may take to create or remove a container: its files may be copied.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container to create.
@@ -74,8 +74,8 @@ impl DockerEngine {
         Ok(network_settings.networks.values().find_map(NetworkEndpoint::ip))
     }
 
-    /// Waits until a container has ended. Returns its exit status; `None`: there is no such container. No deadline: it runs
-    /// for as long as it likes.
+    /// Waits until a container has ended. Returns its exit status; `None`: there is no such container. There is no deadline: it
+    /// may run for any time.
     pub(crate) async fn ended(&self, container: &str) -> Result<Option<i64>, DockerError> {
         let path = format!("/containers/{container}/wait");
         let response = self.ask_without_limit(Method::POST, &path, None).await?;
@@ -85,12 +85,12 @@ impl DockerEngine {
         }
     }
 
-    /// Has a container end by the signal that its image names, SIGTERM by default, and kills it after this time.
+    /// Has a container end by the signal that its image names, SIGTERM by default. The engine kills it after `kill_after`.
     pub(crate) async fn stop(&self, container: &str, kill_after: Duration) -> Result<(), DockerError> {
         let path = format!("/containers/{container}/stop?t={}", kill_after.as_secs());
         let limit = kill_after.saturating_add(REQUEST_TIMEOUT);
         let response = self.ask(Method::POST, &path, None, limit).await?;
-        // It has been stopped, had ended, or is no more.
+        // It has been stopped, had ended before, or does not exist any more.
         let done = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::NOT_FOUND];
         accept(&response, &done)
     }

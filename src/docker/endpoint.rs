@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-/// The network of containers that share that of their host.
+/// The network of containers that share the network of their host.
 pub(crate) const HOST_NETWORK: &str = "host";
 
-/// The addresses of a container in one network. Empty: it has none.
+/// The addresses of a container in one network. An empty text: it has none.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct NetworkEndpoint {
     #[serde(default, rename = "IPAddress")]
@@ -17,7 +17,7 @@ pub(crate) struct NetworkEndpoint {
 }
 
 impl NetworkEndpoint {
-    /// The address, of IPv4 if there are two; `None`: there is none.
+    /// The address; the IPv4 one if there are two; `None`: there is none.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         let ipv4 = self.ipv4.as_deref().and_then(|text| text.parse::<Ipv4Addr>().ok());
         let ipv6 = self.ipv6.as_deref().and_then(|text| text.parse::<Ipv6Addr>().ok());

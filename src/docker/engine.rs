@@ -1,4 +1,4 @@
-//! An engine, and how it is asked.
+//! A Docker engine, and requests to it.
 
 use std::error::Error;
 use std::fmt;
@@ -19,13 +19,13 @@ use crate::error::with_context;
 use crate::http_client::{StreamedResponse, exchange, open};
 use crate::text::Reason;
 
-/// The time for one request with its response, or for the head of a response that goes on and on.
+/// How long one request with its response may take, or the head of a response that has no end.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response: enough for thousands of containers with many labels.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// What is read of a response that says why there are no events, no log or no image.
+/// How much is read of a response that says why there are no events, no log or no image.
 const REJECTION_BYTES_MAX: usize = 16 << 10;
 
 /// The oldest version of the API that is spoken: that of Docker 20.10, and of Podman.
@@ -95,7 +95,7 @@ impl DockerEngine {
         Ok(engine)
     }
 
-    /// The containers that these filters take: those that run, or all that exist.
+    /// The containers that match these filters: only running ones, or all that exist.
     pub(crate) async fn containers<T: DeserializeOwned>(
         &self,
         filters: &Value,
@@ -117,7 +117,7 @@ impl DockerEngine {
         self.in_time(limit, self.ask_without_limit(method, path, body)).await
     }
 
-    /// As [`Self::ask`]. No deadline: the caller has one, or the engine answers when something has happened.
+    /// As [`Self::ask`], without a deadline: the caller has one, or the engine answers only when something has happened.
     pub(super) async fn ask_without_limit(
         &self,
         method: Method,
@@ -127,7 +127,7 @@ impl DockerEngine {
         self.exchange(request(&method, &self.versioned(path), body)?).await
     }
 
-    /// The response to a request without a body, if it is 200 OK. Its own body may go on and on.
+    /// The response to a request without a body, if it is 200 OK. The body of the response may have no end.
     pub(super) async fn stream(&self, method: Method, path: &str) -> Result<StreamedResponse, DockerError> {
         let opened = async {
             let request = request(&method, &self.versioned(path), None)?;
@@ -146,10 +146,10 @@ impl DockerEngine {
         self.in_time(REQUEST_TIMEOUT, opened).await
     }
 
-    /// What a response with 200 OK has.
+    /// The body of a response with 200 OK.
     pub(super) fn json<T: DeserializeOwned>(&self, response: &Response<Bytes>) -> Result<T, DockerError> {
         match response.status() {
-            // What a wrong body contains is not shown: labels may have secrets.
+            // The contents of a wrong body are not shown: labels may have secrets.
             StatusCode::OK => serde_json::from_slice(response.body())
                 .map_err(|_| format!("the answer of {} is not valid", self.socket.display()).into()),
             status => Err(rejection(status, response.body())),

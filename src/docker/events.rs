@@ -12,7 +12,7 @@ use crate::http_client::ResponseLines;
 /// The longest event. It has the labels of its container.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// What may change the list of containers, or of addresses. Health checks have many other events.
+/// Events that may change the list of containers, or of addresses. Health checks have many other events.
 const EVENTS: [&str; 10] = [
     "start",
     "restart",
@@ -36,7 +36,7 @@ pub(crate) struct DockerEvent {
     pub(crate) actor: EventActor,
 }
 
-/// What an event has happened to.
+/// The container or network of an event.
 #[derive(Default, Deserialize)]
 pub(crate) struct EventActor {
     #[serde(default, rename = "ID")]
@@ -45,10 +45,10 @@ pub(crate) struct EventActor {
     pub(crate) attributes: EventAttributes,
 }
 
-/// What an event says besides.
+/// Further data of an event.
 #[derive(Default, Deserialize)]
 pub(crate) struct EventAttributes {
-    /// The number of the signal, of `kill`.
+    /// For `kill`, the number of the signal.
     pub(crate) signal: Option<String>,
 }
 
@@ -66,8 +66,8 @@ impl DockerEngine {
 pub(crate) struct DockerEvents(ResponseLines);
 
 impl DockerEvents {
-    /// The next event. One that is not understood tells only that something has happened. No deadline: the caller has one.
-    /// None is lost if this future is dropped.
+    /// The next event. An event that is not understood says only that something has happened. The caller sets a deadline. No
+    /// event is lost if this future is dropped.
     pub(crate) async fn next(&mut self) -> Result<DockerEvent, DockerError> {
         let line = self.0.next().await?.ok_or("the events have ended")?;
         Ok(serde_json::from_slice(&line).unwrap_or_default())

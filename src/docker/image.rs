@@ -10,7 +10,7 @@ use super::engine::{DockerEngine, DockerError, REQUEST_TIMEOUT, query};
 use crate::http_client::ResponseLines;
 use crate::text::Reason;
 
-/// The time to pull an image: gigabytes over a slow line.
+/// How long the pull of an image may take: gigabytes over a slow line.
 const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// The longest line about the progress of a pull.
@@ -34,7 +34,7 @@ impl DockerEngine {
         }
     }
 
-    /// Pulls an image from its registry, without a login, within a quarter of an hour. Dropping this ends it.
+    /// Pulls an image from its registry, without a login, within a quarter of an hour. Dropping the future ends the pull.
     pub(crate) async fn pull(&self, image: &str) -> Result<(), DockerError> {
         let (name, tag) = name_and_tag(image);
         let query = query(&[("fromImage", name), ("tag", tag)]);
@@ -42,7 +42,7 @@ impl DockerEngine {
             let response = self.stream(Method::POST, &format!("/images/create?{query}")).await?;
             let mut lines = ResponseLines::new(response, PROGRESS_BYTES_MAX);
             while let Some(line) = lines.next().await? {
-                // The status of the response was sent before anything could fail.
+                // The engine sends the status of the response before anything can fail: errors are in the body.
                 let progress: PullProgress = serde_json::from_slice(&line).unwrap_or_default();
                 if let Some(error) = progress.error {
                     return Err(Reason::from(error).to_string().into());
@@ -55,12 +55,13 @@ impl DockerEngine {
     }
 }
 
-/// Without a tag, all images of a name would be pulled. A digest counts as one.
+/// The name and the tag of an image; the default tag if it has none, because then all images of the name would be pulled. A
+/// digest counts as a tag.
 fn name_and_tag(image: &str) -> (&str, &str) {
     if let Some(parts) = image.split_once('@') {
         return parts;
     }
-    // A colon before a slash is that of a port.
+    // A colon before a slash belongs to a port.
     let parts = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
     parts.unwrap_or((image, "latest"))
 }

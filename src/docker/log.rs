@@ -23,7 +23,7 @@ pub(crate) struct ContainerLog {
 }
 
 impl DockerEngine {
-    /// What a container prints from this time on. There is none where the engine keeps no log that it can read.
+    /// What a container prints from this time on. An error if the engine keeps no log that it can read.
     pub(crate) async fn log(&self, container: &str, since: SystemTime) -> Result<ContainerLog, DockerError> {
         let since = timestamp(since);
         let query = query(&[("follow", "1"), ("stdout", "1"), ("stderr", "1"), ("since", &since)]);
@@ -36,19 +36,19 @@ impl DockerEngine {
 }
 
 impl ContainerLog {
-    /// What it has printed next; `None`: the log has ended, with the container or because the connection has failed. No
-    /// deadline: the caller has one. Nothing is lost if this future is dropped.
+    /// The next piece of the log; `None`: the log has ended, with the container or because the connection has failed. The
+    /// caller sets a deadline. Nothing is lost if this future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
         let bytes = self.response.next().await.ok().flatten()?;
         Some(self.frames.contents(&bytes))
     }
 }
 
-/// Takes the headers out of a log.
+/// Removes the headers from a log.
 #[derive(Default)]
 struct Frames {
     header: Vec<u8>,
-    /// How many bytes the frame still has.
+    /// How many bytes of the frame are still to come.
     left: usize,
 }
 

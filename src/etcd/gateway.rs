@@ -1,4 +1,4 @@
-//! One member of etcd: requests, and watches.
+//! One member of etcd: requests and watches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::regular_file;
 use crate::text::Reason;
 use crate::tls::client_config;
 
-/// The time for one request with its response, or for the head of the response of a watch.
+/// How long one request with its response may take, or the head of the response to a watch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response, and the longest message of a watch: enough for 10,000 keys.
@@ -37,12 +37,12 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 /// A member of etcd, with our login. Each request has a connection and a deadline of its own.
 pub struct Gateway {
     endpoint: Uri,
-    /// `None`: the endpoint is reached without.
+    /// `None`: the endpoint is reached without TLS.
     tls: Option<Arc<ClientConfig>>,
     token: Option<HeaderValue>,
 }
 
-/// The number of a lease. Keys that are put with it are deleted when it is not kept alive.
+/// The number of a lease. Keys that are put with a lease are deleted when it is not kept alive.
 #[derive(Clone, Debug)]
 pub struct LeaseId(String);
 
@@ -76,7 +76,7 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Reads the keys of these ranges at one revision, at most so many of each range.
+    /// Reads the keys of these ranges at one revision, at most `keys_max` of each range.
     pub(super) async fn read(&self, ranges: &[KeyRange], keys_max: usize) -> Result<KeysRead, EtcdError> {
         let range = |range: &KeyRange| {
             let mut range = range.to_json();
@@ -99,7 +99,7 @@ impl Gateway {
         })
     }
 
-    /// Puts a key, which is deleted with the lease.
+    /// Puts a key. It is deleted when the lease ends.
     ///
     /// # Errors
     /// It is refused, the lease has expired, or there is no answer in time.
@@ -119,7 +119,7 @@ impl Gateway {
         Ok(LeaseId(granted.id))
     }
 
-    /// Begins the time of a lease anew.
+    /// Renews a lease: its time begins anew.
     ///
     /// # Errors
     /// It has expired, it is refused, or there is no answer in time.
@@ -132,7 +132,7 @@ impl Gateway {
         }
     }
 
-    /// Asks for one answer.
+    /// Makes a request with one answer.
     async fn ask<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, EtcdError> {
         let mut request = self.request(path, body)?;
         let asked = async {
@@ -143,7 +143,7 @@ impl Gateway {
         if !response.status().is_success() {
             return Err(rejection(response.status(), response.body()));
         }
-        // What a wrong body contains is not shown: it could be a token.
+        // The contents of a wrong body are not shown: it could be a token.
         serde_json::from_slice(response.body()).map_err(|_| format!("the answer of {path} is not valid").into())
     }
 
@@ -202,7 +202,7 @@ fn rejection(status: StatusCode, body: &[u8]) -> EtcdError {
 pub(super) struct Watch(ResponseLines);
 
 impl Watch {
-    /// The next message. No deadline: the caller has one.
+    /// The next message. The caller sets a deadline.
     pub(super) async fn next(&mut self) -> Result<WatchResponse, EtcdError> {
         let line = self.0.next().await?.ok_or("the watch has ended")?;
         let StreamMessage { result, error } = serde_json::from_slice(&line)?;

@@ -1,15 +1,15 @@
-//! The messages of the JSON gateway: bytes are base64, and 64-bit integers are text.
+//! The messages of the JSON gateway: bytes are in base64, and 64-bit integers are text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-/// The keys from one on, up to another.
+/// A range of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
     begin: Vec<u8>,
-    /// The first key that is not in it; `None`: it has one key only.
+    /// The first key behind the range; `None`: the range has one key only.
     end: Option<Vec<u8>>,
 }
 
@@ -32,7 +32,7 @@ impl KeyRange {
         }
     }
 
-    /// The keys from one on, to the last one that begins with a prefix.
+    /// The keys from `first` to the last one that begins with `prefix`.
     #[must_use]
     pub fn between(first: &str, prefix: &str) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl KeyRange {
         }
     }
 
-    /// The keys that begin with a prefix, but not with a longer one, which begins with it. Both are not empty.
+    /// The keys that begin with `prefix`, but not with `without`, a longer prefix that begins with `prefix`. Neither is empty.
     #[must_use]
     pub fn with_prefix_but_not(prefix: &str, without: &str) -> [Self; 2] {
         let before = Self {
@@ -79,7 +79,7 @@ pub struct EtcdKeyValue {
     /// The key.
     #[serde(deserialize_with = "bytes")]
     pub key: Vec<u8>,
-    /// The value; empty of a key that was deleted.
+    /// The value; empty if the key was deleted.
     #[serde(default, deserialize_with = "bytes")]
     pub value: Vec<u8>,
     /// The revision of its last change.
@@ -92,7 +92,7 @@ pub struct EtcdKeyValue {
 pub struct KeyChange {
     #[serde(default, rename = "type")]
     kind: String,
-    /// The key, and its value from now on.
+    /// The key and its new value.
     pub kv: EtcdKeyValue,
 }
 
@@ -110,7 +110,7 @@ pub(super) struct Header {
     pub(super) revision: i64,
 }
 
-/// Of a transaction that only reads.
+/// The response to a transaction that only reads.
 #[derive(Deserialize)]
 pub(super) struct ReadResponse {
     pub(super) header: Header,
@@ -152,7 +152,7 @@ pub(super) struct StreamMessage<T> {
 
 #[derive(Deserialize)]
 pub(super) struct KeepAliveResponse {
-    /// In seconds; 0 if the lease has expired.
+    /// The time that is left, in seconds; 0 if the lease has expired.
     #[serde(default, rename = "TTL", deserialize_with = "number")]
     pub(super) ttl: i64,
 }
@@ -161,7 +161,7 @@ pub(super) struct KeepAliveResponse {
 pub(super) struct WatchResponse {
     #[serde(default)]
     pub(super) canceled: bool,
-    /// Not 0 if the watch needs revisions that are compacted.
+    /// Not 0 if the watch needs revisions that were compacted.
     #[serde(default, deserialize_with = "number")]
     pub(super) compact_revision: i64,
     #[serde(default)]

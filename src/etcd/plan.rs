@@ -25,12 +25,12 @@ pub struct EtcdPlan {
 pub struct EtcdLogin {
     /// Its name.
     pub user: Box<str>,
-    /// Contains its password.
+    /// The file with its password.
     pub password_file: PathBuf,
 }
 
 impl EtcdPlan {
-    /// Its files, each with its key.
+    /// The files that are read, each with its key of `[providers.etcd]`.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let login = self.login.iter();
         let password = login.map(|login| ("password_file", &*login.password_file));

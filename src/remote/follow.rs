@@ -19,11 +19,11 @@ use crate::text::Reason;
 /// Changes within this time are put in force together: several keys are often written one after the other.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// The time after which texts that this machine has refused are tried again: a file may come later than the text that names
-/// it, and an address may become free.
+/// The wait before texts that this machine has refused are tried again: a file may come later than the text that names it, and
+/// an address may become free.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Follows the store of a plan, puts its texts in force by reloads, and writes back what came of them. Never returns.
+/// Follows the store of a plan, puts its texts in force by reloads, and writes back the results. Never returns.
 pub async fn run(plan: RemotePlan, config: Arc<RemoteConfig>, reloader: Reloader) {
     let (found, texts) = watch::channel(None);
     tokio::join!(
@@ -33,7 +33,7 @@ pub async fn run(plan: RemotePlan, config: Arc<RemoteConfig>, reloader: Reloader
     );
 }
 
-/// Follows the store again and again, with a back-off. That it is lost is logged once, as is that it is back.
+/// Follows the store again and again, with a back-off. Its loss is logged once, and so is its return.
 async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<Option<Arc<RemoteTexts>>>) {
     let (keys, from) = (plan.keys(), plan.from());
     let mut members = Members::new(Arc::clone(&plan.etcd));
@@ -59,7 +59,7 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
     }
 }
 
-/// Requests a reload for each change, and for texts that the machine has refused after a while.
+/// Requests a reload for each change. For texts that the machine has refused, requests one again after a while.
 async fn reload_on_changes(
     plan: &RemotePlan,
     config: &RemoteConfig,

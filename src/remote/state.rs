@@ -1,4 +1,4 @@
-//! What is known of the configuration from a store.
+//! The state of the configuration from a store.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,19 +8,19 @@ use tokio::sync::watch;
 use crate::plan::{RemoteTexts, TextVersion};
 use crate::text::Reason;
 
-/// The longest text of an error that is written back, in bytes. A fleet of thousands writes one each.
+/// The longest text of an error that is written back, in bytes. In a fleet of thousands, each instance writes one.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// What is known of the configuration from a store at this moment.
+/// The state of the configuration from a store at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteState {
     /// The texts that were tried last.
     pub tried: Option<Arc<RemoteTexts>>,
     /// The texts in force.
     pub in_force: Option<TextsInForce>,
-    /// What was refused since then.
+    /// The later texts that were refused; `None`: none were.
     pub refused: Option<RefusedTexts>,
-    /// Since when and why the store does not answer; `None`: it does.
+    /// Since when and why the store does not answer; `None`: it answers.
     pub lost: Option<LostStore>,
 }
 
@@ -38,24 +38,24 @@ pub struct TextsInForce {
 pub struct RefusedTexts {
     /// The version of its texts; `None`: they were not looked at.
     pub version: Option<TextVersion>,
-    /// Why, for everybody who may read the store: it quotes no file.
+    /// Why they were refused. Everybody who may read the store may read this: it quotes no file.
     pub message: Arc<str>,
-    /// When this was found first.
+    /// When they were first refused.
     pub since: SystemTime,
-    /// Whether the machine has refused it, so that it may be put in force later.
+    /// Whether the machine has refused them, so that they may be put in force later.
     pub may_pass: bool,
 }
 
 /// A store that does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostStore {
-    /// Why.
+    /// Why it does not answer.
     pub error: Reason,
-    /// Since when.
+    /// Since when it does not answer.
     pub since: SystemTime,
 }
 
-/// The holder of the state, which tells those who wait for changes.
+/// Holds the state, and reports its changes to those who wait for them.
 #[derive(Debug, Default)]
 pub struct RemoteConfig {
     state: watch::Sender<RemoteState>,
@@ -69,7 +69,7 @@ impl RemoteConfig {
         self.state.borrow().clone()
     }
 
-    /// Sees all changes of the state from now on.
+    /// A receiver of all changes of the state from now on.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<RemoteState> {
         self.state.subscribe()
@@ -81,7 +81,7 @@ impl RemoteConfig {
         self.in_force.borrow().clone()
     }
 
-    /// Sees the texts in force, those of now first.
+    /// A receiver of the texts in force, beginning with the present ones.
     #[must_use]
     pub fn subscribe_texts(&self) -> watch::Receiver<Option<Arc<RemoteTexts>>> {
         let mut texts = self.in_force.subscribe();
@@ -94,7 +94,7 @@ impl RemoteConfig {
         self.state.send_modify(|state| state.tried = Some(Arc::clone(texts)));
     }
 
-    /// Records with which texts the process has started: those that were tried, or others that were kept.
+    /// Records the texts with which the process has started: those that were tried, or others that were kept.
     pub fn start_with(&self, texts: Arc<RemoteTexts>) {
         let mut refused = None;
         self.state.send_modify(|state| {
@@ -124,7 +124,8 @@ impl RemoteConfig {
         });
     }
 
-    /// Records why what was tried last is not in force; `may_pass`: the machine has refused it. What is in force stays.
+    /// Records why the texts that were tried last are not in force; `may_pass`: the machine has refused them. What is in force
+    /// stays.
     pub fn refuse(&self, message: &str, may_pass: bool) {
         let mut end = message.len().min(MESSAGE_BYTES_MAX);
         while !message.is_char_boundary(end) {

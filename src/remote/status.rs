@@ -1,4 +1,5 @@
-//! What came of the texts, written back to the store beside them: a key for each instance, which goes away with it.
+//! The results of the texts, written back to the store beside them: a key for each instance, deleted after the instance is
+//! gone.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,10 @@ use crate::error::chain;
 use crate::etcd::{EtcdError, Members};
 use crate::plan::RemotePlan;
 
-/// The time after which the status of an instance that has died goes away.
+/// How long the status of an instance stays in the store after the instance has died.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// So many failures in a row are reported: the first may only mean that a login has expired.
+/// After this many failures in a row, one is reported: the first may only mean that a login has expired.
 const REPORTED_FAILURES: u32 = 2;
 
 /// Writes the status whenever it changes. Never returns.
@@ -35,7 +36,7 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
         };
         let Err(error) = write_while_possible(plan, &mut members, &mut states, written).await;
         failures = failures.saturating_add(1);
-        // That the store is away is logged by who follows it.
+        // If the store does not answer, its follower logs that.
         if failures == REPORTED_FAILURES && config.state().lost.is_none() {
             is_reported = true;
             let (key, error) = (plan.status_key(), chain(&*error));
@@ -45,7 +46,7 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
     }
 }
 
-/// The same until that fails. Calls `written` after each write.
+/// Writes the status whenever it changes, until a write fails. Calls `written` after each write.
 async fn write_while_possible(
     plan: &RemotePlan,
     members: &mut Members,

@@ -9,19 +9,19 @@ use tokio::time::timeout;
 use crate::etcd::{EtcdError, EtcdKeyValue, KeyChange, KeyFollower, Members};
 use crate::plan::{RemotePlan, RemoteText, RemoteTexts};
 
-/// The time for one member to answer where somebody waits for the texts.
+/// How long one member may take to answer while somebody waits for the texts.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The time for all of them.
+/// How long all members may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// All texts together, as a file may have at most.
+/// The most bytes of all texts together: as many as a file may have.
 const BYTES_MAX: usize = 16 << 20;
 
-/// Reads the texts now, from the first member that answers within 4 s, and within 12 s.
+/// Reads the texts now, from the first member that answers within 4 s. Takes 12 s at most.
 ///
 /// # Errors
-/// None answers, or they are too long.
+/// No member answers, or the texts are too long.
 pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
     let mut members = Members::new(Arc::clone(&plan.etcd));
     let (keys, within) = (plan.keys(), FETCH_TIMEOUT);

@@ -1,4 +1,4 @@
-//! A container that runs, as the engine lists it, and what its labels and networks say of it as a server.
+//! A running container as the engine lists it, and the server that its labels and networks describe.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,10 +13,10 @@ use crate::text::Reason;
 /// The label with the port of the server in a container.
 const PORT_LABEL: &str = "acequia.port";
 
-/// The label with the network whose address it has.
+/// The label with the network in which the server's address is.
 const NETWORK_LABEL: &str = "acequia.network";
 
-/// The label with its weight.
+/// The label with the server's weight.
 const WEIGHT_LABEL: &str = "acequia.weight";
 
 /// A container of `GET /containers/json`. Podman writes null for what is empty.
@@ -67,7 +67,7 @@ impl Container {
         self.state == "paused"
     }
 
-    /// Its name without the slash. Other names, which have more slashes, are those of old links.
+    /// Its name without the slash. Other names have more slashes, and are those of old links.
     pub(in crate::discover) fn name(&self) -> &str {
         let names = self.names.as_deref().unwrap_or_default();
         let mut names = names.iter().map(|name| name.trim_start_matches('/'));
@@ -79,8 +79,8 @@ impl Container {
         Some(self.labels.as_ref()?.get(key)?.as_str())
     }
 
-    /// The container as a server: at its address in the network of its label, in this one, or in its only one; at the port
-    /// of its label, at this one, or at the only one that it exposes.
+    /// The container as a server. Its address is the one in the network of its label, else in `network`, else in its only
+    /// network. Its port is that of its label, else `port`, else the only one that it exposes.
     pub(in crate::discover) fn server(
         &self,
         network: Option<&str>,

@@ -11,17 +11,17 @@ use super::container::Container;
 use crate::docker::{DockerEngine, DockerError, DockerEvent, DockerEvents};
 use crate::plan::LISTED_MAX;
 
-/// After this time without an event the containers are listed again.
+/// After this time without an event, the containers are listed again.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// The same time after a list that followed events: Docker tells that a container is paused before its lists say so.
+/// As `QUIET_MAX`, after a list that followed events: Docker reports that a container is paused before its lists say so.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// Events within this time are answered by one list: the start of a container has several.
+/// For all events within this time, the containers are listed once: the start of a container has several events.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// The engine begins to watch after it has sent the head of its response, and keeps the events of the past: this much of it
-/// is asked for, so that none is missed.
+/// The engine begins to watch only after it has sent the head of its response, but it keeps past events: those of this much
+/// time are asked for, so that none is missed.
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Images choose one of them by STOPSIGNAL.
@@ -33,15 +33,15 @@ pub(in crate::discover) struct ContainerWatch {
     label: Box<str>,
     events: DockerEvents,
     stopping: StoppingContainers,
-    /// When the containers were listed last.
+    /// When the containers were last listed.
     listed: Option<Instant>,
-    /// Whether something happened before that.
+    /// Whether that list followed events.
     has_news: bool,
 }
 
 impl ContainerWatch {
     /// Follows the containers with this label, `KEY` or `KEY=VALUE`. Events are followed before anything is listed, so that
-    /// nothing happens unseen in between.
+    /// none in between is missed.
     pub(in crate::discover) async fn open(socket: &Path, label: &str) -> Result<Self, DockerError> {
         let engine = DockerEngine::connect(socket).await?;
         Ok(Self {
@@ -65,7 +65,7 @@ impl ContainerWatch {
         Ok(containers)
     }
 
-    /// Takes the events of a moment, or none until this time. Returns whether there was one.
+    /// Waits for events until `until`, and takes all of one moment. Returns whether there was one.
     async fn gather_events(&mut self, mut until: Instant) -> Result<bool, DockerError> {
         let mut has_news = false;
         while Instant::now() < until
@@ -78,8 +78,8 @@ impl ContainerWatch {
         Ok(has_news)
     }
 
-    /// The containers that run. Which of them are not healthy is a question of its own: only the text for humans says so in
-    /// the list. Where the answers disagree, an event follows.
+    /// The running containers. Which of them are not healthy is asked separately: the list says so only in a text for humans.
+    /// Where the two answers disagree, an event follows.
     async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
         let labelled = json!({ "label": [self.label] });
         let ill = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });

@@ -1,5 +1,5 @@
-//! How the API server of Kubernetes is reached: its URL, who is trusted, and what logs in. The files are read again for each
-//! use, because tokens and certificates are replaced.
+//! How the API server of Kubernetes is reached: its URL, the trusted authorities, and the login. The files are read again for
+//! each use, because tokens and certificates are replaced.
 
 use std::env;
 use std::net::IpAddr;
@@ -15,17 +15,17 @@ use super::kubeconfig;
 use crate::plan::KubernetesPlan;
 use crate::tls::{PemText, client_config_of};
 
-/// Where a pod has the token of its service account and the authorities of the API server.
+/// The folder in a pod with the token of its service account and the authorities of the API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// How the API server is reached.
 pub(super) struct Access {
     /// Its URL, without a `/` at the end.
     pub(super) url: String,
-    /// `None`: it is reached without.
+    /// `None`: it is reached without TLS.
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) authorization: Option<HeaderValue>,
-    /// What logs in, as errors name it.
+    /// The login, as errors name it.
     pub(super) login: String,
 }
 
@@ -76,7 +76,8 @@ impl Access {
     }
 }
 
-/// What a pod has: the variables and the files of its service account. The kubelet replaces the token before it expires.
+/// The credentials in a pod: the variables and the files of its service account. The kubelet replaces the token before it
+/// expires.
 fn in_cluster(folder: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<ApiCredentials, AccessError> {
     let (host, port) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
     let (Some(host), Some(port)) = (variable(host), variable(port)) else {

@@ -1,4 +1,4 @@
-//! The API of Kubernetes, as far as EndpointSlices are read and watched.
+//! The API of Kubernetes, as far as it is needed to read and watch EndpointSlices.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use super::slices::EndpointSlice;
 use crate::http_client::{ResponseLines, StreamedResponse, connect, exchange, open, take_url};
 use crate::plan::ServiceSourcePlan;
 
-/// The time for one request with its response, or for the head of the response of a watch.
+/// How long one request with its response may take, or the head of the response to a watch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The slices of one answer. A slice has at most 1000 endpoints, usually 100.
+/// The most slices of one answer. A slice has at most 1000 endpoints, usually 100.
 const PAGE_SLICES: u32 = 20;
 
 /// The longest answer, and the longest event of a watch: enough for a page of full slices.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// What is read of the answer to a watch that is refused.
+/// How much is read of the answer that refuses a watch.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
-/// Who asks, in the audit log of the API server.
+/// Our name in the audit log of the API server.
 const AGENT: &str = concat!("acequia/", env!("CARGO_PKG_VERSION"));
 
 /// Why a request has failed.
@@ -91,7 +91,7 @@ pub(super) enum SliceEvent {
     Put(EndpointSlice),
     /// It is gone.
     Deleted(EndpointSlice),
-    /// Nothing, up to the version that this has.
+    /// Nothing has happened up to the version that this has.
     Bookmark(EndpointSlice),
 }
 
@@ -103,7 +103,7 @@ struct ApiStatus {
     code: u16,
 }
 
-/// What is done, as the API calls it.
+/// The kind of a request, as the API calls it.
 #[derive(Clone, Copy)]
 enum Verb {
     List,
@@ -130,7 +130,7 @@ impl<'a> SlicesApi<'a> {
         Self { access, source }
     }
 
-    /// A page of the slices; `next_page`: the one that begins there, else the first.
+    /// A page of the slices: the one that begins at `next_page`, or the first one if that is empty.
     pub(super) async fn list(&self, next_page: &str) -> Result<SliceList, KubernetesError> {
         let limit = PAGE_SLICES.to_string();
         // An empty `continue` is the same as none.
@@ -143,11 +143,11 @@ impl<'a> SlicesApi<'a> {
         if !response.status().is_success() {
             return Err(self.refused(Verb::List, response.status(), response.body()));
         }
-        // What a wrong answer contains is not shown: it may come from something else than an API server.
+        // The contents of a wrong answer are not shown: it may come from something else than an API server.
         serde_json::from_slice(response.body()).map_err(|_| "the answer is no list of EndpointSlices".into())
     }
 
-    /// Watches the slices from this version on. The server ends the watch after this time.
+    /// Watches the slices from this version on. The server ends the watch after `time`.
     pub(super) async fn watch(&self, version: &str, time: Duration) -> Result<SliceWatch, KubernetesError> {
         let mut request = self.request(&[
             ("watch", "true"),
@@ -230,8 +230,8 @@ async fn beginning_of(response: &mut StreamedResponse) -> Vec<u8> {
 pub(super) struct SliceWatch(ResponseLines);
 
 impl SliceWatch {
-    /// The next event; `None`: the server has ended the watch. No deadline: the caller has one. Nothing is lost if this future
-    /// is dropped.
+    /// The next event; `None`: the server has ended the watch. The caller sets a deadline. Nothing is lost if this future is
+    /// dropped.
     pub(super) async fn next(&mut self) -> Result<Option<SliceEvent>, KubernetesError> {
         let Some(line) = self.0.next().await? else {
             return Ok(None);

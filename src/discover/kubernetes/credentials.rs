@@ -1,4 +1,4 @@
-//! What is needed to reach the API server of Kubernetes, as it was read.
+//! The credentials for the API server of Kubernetes, as they were read.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,7 +15,7 @@ const TOKEN_BYTES_MAX: u64 = 64 << 10;
 /// Why the API server cannot be reached.
 pub(super) type AccessError = Box<dyn Error + Send + Sync>;
 
-/// Where the API server is, who is trusted and what logs in.
+/// The URL of the API server, the trusted authorities, and the login.
 pub(super) struct ApiCredentials {
     pub(super) server: String,
     /// `None`: the authorities of the system.
@@ -23,11 +23,11 @@ pub(super) struct ApiCredentials {
     pub(super) token: Option<Token>,
     /// A certificate with its chain, and its key.
     pub(super) identity: Option<(PemText, PemText)>,
-    /// What they are called in errors.
+    /// Their name in errors.
     pub(super) name: String,
 }
 
-/// A token, and what errors call it.
+/// A token, and its name in errors.
 pub(super) struct Token {
     pub(super) text: String,
     pub(super) name: String,
@@ -53,7 +53,7 @@ impl Token {
         }
     }
 
-    /// The header that has it (RFC 6750, section 2.1).
+    /// The header with the token (RFC 6750, section 2.1).
     ///
     /// # Errors
     /// It has a character that no header may have.

@@ -1,4 +1,4 @@
-//! A kubeconfig: the file that kubectl reads (v1 of Config), of which the current context is used.
+//! A kubeconfig: the file that kubectl reads (v1 of Config). Its current context is used.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Keys of a cluster that would change how it is reached, and are not supported.
 const CLUSTER_UNSUPPORTED: [&str; 2] = ["proxy-url", "tls-server-name"];
 
-/// Keys of a user that would change who it is, and are not supported. A plugin is a program of somebody else's choice: what
-/// lists servers is not to start one.
+/// Keys of a user that would change who it is, and are not supported. A plugin is a program that somebody else has chosen:
+/// listing servers must not start one.
 const USER_UNSUPPORTED: [&str; 8] = [
     "exec",
     "auth-provider",
@@ -91,10 +91,10 @@ struct KubeUser {
     others: BTreeMap<String, IgnoredAny>,
 }
 
-/// Reads a file, and those that it names.
+/// Reads a kubeconfig, and the files that it names.
 ///
 /// # Errors
-/// A file cannot be read, or has what is not supported. Values are never shown: they may be secret.
+/// A file cannot be read, or has something that is not supported. Values are never shown: they may be secret.
 pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     let shown = file.display();
     let bytes = regular_file::read(file, FILE_BYTES_MAX).map_err(|error| with_context(error, shown.to_string()))?;
@@ -106,7 +106,7 @@ pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     parse(text, folder, &shown.to_string()).map_err(|error| format!("{shown}: {error}").into())
 }
 
-/// What is in the text of a file; paths in it are relative to `folder`.
+/// The credentials in the text of a file; paths in it are relative to `folder`.
 fn parse(text: &str, folder: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
     let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| match error.location() {
         Some(place) => format!(
@@ -183,7 +183,7 @@ impl KubeUser {
         }
     }
 
-    /// A file counts more than a token: it is replaced before it expires.
+    /// The token. A file counts before a token in the text: it is replaced before it expires.
     fn token(self, name: &str, folder: &Path) -> Result<Option<Token>, AccessError> {
         match (self.token_file, self.token.filter(|token| !token.is_empty())) {
             (Some(file), _) => Token::read(&folder.join(file)).map(Some),
@@ -204,7 +204,7 @@ struct ConfigPlace<'a> {
 }
 
 impl ConfigPlace<'_> {
-    /// A text in PEM: the data, else a file, relative to the folder of the kubeconfig.
+    /// A text in PEM: from the data, else from a file, relative to the folder of the kubeconfig.
     fn pem(self, key: &str, file: Option<&Path>, data: Option<&String>) -> Result<Option<PemText>, AccessError> {
         match (data.filter(|data| !data.is_empty()), file) {
             (Some(data), _) => {

@@ -1,4 +1,4 @@
-//! EndpointSlices (discovery.k8s.io/v1): what of them is read, and the servers that those of one Service are.
+//! EndpointSlices (discovery.k8s.io/v1): what is read of them, and the servers that the slices of one Service make up.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,13 +12,13 @@ use crate::plan::{LISTED_MAX, ListedServer, ServicePort};
 use crate::pool::MemberConfig;
 use crate::text::{Reason, is_name};
 
-/// The endpoints that are kept: twice the servers of a list, because a Service of both families has each pod twice.
+/// The most endpoints that are kept: twice the servers of a list, because a Service of both families has each pod twice.
 const ENDPOINTS_MAX: usize = 2 * LISTED_MAX;
 
 /// The longest name of an object (its names are subdomains of RFC 1123).
 const NAME_BYTES_MAX: usize = 253;
 
-/// An EndpointSlice. Lists that are empty may be null or missing, and so may be what has a default.
+/// An EndpointSlice. Empty lists may be null or missing, and so may values that have a default.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointSlice {
@@ -94,15 +94,15 @@ struct UsableSlice {
     endpoints: Vec<UsableEndpoint>,
     /// The endpoints that are neither ready nor serving.
     unready: usize,
-    /// Why endpoints of it are left out.
+    /// Why endpoints of the slice are left out.
     problem: Option<Reason>,
 }
 
 struct UsableEndpoint {
     address: SocketAddr,
-    /// The pod that it is, if it is one.
+    /// The name of its pod, if it is one.
     pod: Option<Arc<str>>,
-    /// Whether it is about to end, and serves until then.
+    /// Whether it is about to end, and serves until it does.
     is_terminating: bool,
     zone: ZoneHint,
 }
@@ -126,7 +126,7 @@ impl Slices {
         }
     }
 
-    /// None, to be filled by a new list.
+    /// Empty slices with the same settings, to be filled by a new list.
     pub(super) fn emptied(&self) -> Self {
         Self::new(self.port.clone(), self.zone.clone(), self.defaults)
     }
@@ -213,14 +213,14 @@ impl Slices {
         usable
     }
 
-    /// The address of an endpoint: of several any one is as good (API reference of Endpoint).
+    /// The address of an endpoint; if it has several, any of them is as good (API reference of Endpoint).
     fn address_of(&self, endpoint: &SliceEndpoint, port: &Result<NonZeroU16, Reason>) -> Result<SocketAddr, Reason> {
         let text = endpoint.addresses.iter().flatten().next().map_or("", |address| address);
         let ip: IpAddr = text
             .parse()
             .map_err(|_| Reason::from(format!("`{text}` is not an IP address")))?;
         let address = SocketAddr::new(ip, port.clone()?.get());
-        ListedServer::at(address.to_string()).into_entry(self.defaults)?; // it may be one that nothing can connect to
+        ListedServer::at(address.to_string()).into_entry(self.defaults)?; // it may be an address to which nothing can connect
         Ok(address)
     }
 
@@ -235,12 +235,12 @@ impl Slices {
 }
 
 impl Findings for Slices {
-    /// The servers: the endpoints that are ready, and those that serve until they end, which are draining. If none is ready,
-    /// those that serve get the new sessions, as kube-proxy does it.
+    /// The servers: the endpoints that are ready, and, as draining servers, those that serve until they end. If none is ready,
+    /// the latter get the new sessions, as with kube-proxy.
     fn list(&self) -> ListAnswer {
         let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
-        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while: the first
-        // of them counts, which is of IPv4 before IPv6, and of those one that stays.
+        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while. The first
+        // of them counts: IPv4 comes before IPv6, and within a family an endpoint that stays before one that ends.
         endpoints.sort_by_key(|endpoint| {
             (
                 endpoint.address.is_ipv6(),
@@ -280,8 +280,8 @@ fn too_many() -> String {
     format!("the Service has more than {LISTED_MAX} endpoints")
 }
 
-/// Whether zones are told apart: every ready endpoint has hints, and one has ours. An endpoint without hints is new, and the
-/// hints of the others may be out of date: kube-proxy ignores them too.
+/// Whether zones matter: every ready endpoint has hints, and one has our zone. If an endpoint has no hints, it is new, and the
+/// hints of the others may be out of date: kube-proxy ignores them, too.
 fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
     let mut ready = endpoints.iter().filter(|endpoint| !endpoint.is_terminating);
     let all_have_hints = ready.clone().all(|endpoint| endpoint.zone != ZoneHint::Missing);
@@ -289,9 +289,9 @@ fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
 }
 
 impl EndpointConditions {
-    /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing
-    /// `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint that is
-    /// about to end is so also if its Service calls every endpoint ready (`publishNotReadyAddresses`).
+    /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing `serving`
+    /// as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint that is about to end
+    /// counts as that even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
     fn is_terminating(&self) -> Option<bool> {
         let is_ready = self.ready.unwrap_or(true);
         match self.terminating.unwrap_or(false) {
@@ -302,14 +302,14 @@ impl EndpointConditions {
 }
 
 impl TargetRef {
-    /// The name of the pod, if it is one and a server can have that name.
+    /// The name of the pod, if the target is a pod and a server can have that name.
     fn into_pod(self) -> Option<Arc<str>> {
         let can_be_named = self.kind == "Pod" && is_name(&self.name) && !self.name.contains(['/', '@']);
         can_be_named.then(|| self.name.into())
     }
 }
 
-/// The port among those of a slice. A slice without ports, or with one without a number, allows any number.
+/// The port among those of a slice. A slice without ports, or with a port without a number, allows any number.
 fn port_of(wanted: &ServicePort, ports: &[SlicePort]) -> Result<NonZeroU16, Reason> {
     let is_tcp = |port: &&SlicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
     let ports: Vec<_> = ports.iter().filter(is_tcp).collect();

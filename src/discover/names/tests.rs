@@ -9,7 +9,7 @@ use crate::pool::Server;
 
 mod slow;
 
-/// Lookups at once, as many as a process with enough descriptors allows.
+/// How many lookups run at once: as many as a process with enough descriptors allows.
 const CAPACITY: usize = 128;
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
@@ -21,7 +21,7 @@ fn plan(lines: &str) -> Plan {
     loaded.unwrap_or_else(|report| panic!("{report}")).plan
 }
 
-/// That plan in force, and its pool.
+/// The plan with these lines in force, and its pool.
 fn pool(lines: &str) -> (Live, Arc<LivePool>) {
     let live = Live::new(plan(lines), Vec::new());
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
@@ -50,7 +50,7 @@ impl Zone {
     }
 }
 
-/// A pool with names, and what resolves them.
+/// A pool with names, and their resolver.
 struct Fixture {
     live: Live,
     pool: Arc<LivePool>,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// What Docker 20.10 answers of a container in these networks, without keys that are not read.
+/// A container in these networks as Docker 20.10 lists it, without keys that are not read.
 fn listed(networks: &Value) -> Value {
     json!({
         "Id": "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2",
@@ -33,7 +33,7 @@ fn container(listed: Value) -> Container {
     serde_json::from_value(listed).unwrap()
 }
 
-/// The name, the address and the weight of the server, or why it is none.
+/// The name, the address and the weight of the server, or why the container is no server.
 fn server(listed: Value, network: Option<&str>, port: Option<u16>) -> Result<String, String> {
     let server = container(listed).server(network, port, MemberConfig::default());
     server

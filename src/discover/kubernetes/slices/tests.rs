@@ -46,7 +46,7 @@ fn of(port: ServicePort, zone: Option<&str>, given: impl IntoIterator<Item = End
     slices
 }
 
-/// The servers, as `NAME=ADDRESS`, with what is special.
+/// The servers, as `NAME=ADDRESS`, with what is special about each.
 fn shown(slices: &Slices) -> Vec<String> {
     let servers = slices.list().unwrap().servers;
     let shown = servers.iter().map(|server| {
@@ -207,7 +207,7 @@ fn a_hint_at_our_zone_is_a_tier_before_the_others() {
     for zone in [None, Some("zone-d")] {
         assert_eq!(shown_in(zone, &[&ours, &other]), all_alike);
     }
-    // As long as one has no hints, those of the others may be out of date.
+    // As long as one endpoint has no hints, the hints of the others may be out of date.
     assert_eq!(
         shown_in(Some("zone-a"), &[&ours, &missing]),
         ["missing=10.0.0.4:5432", "ours=10.0.0.1:5432"]

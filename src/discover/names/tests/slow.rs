@@ -1,8 +1,8 @@
-//! Lookups that take long or fail, and the times between lookups.
+//! Lookups that take long or fail, and the waits between lookups.
 
 use super::*;
 
-/// Advances the paused clock: by itself it stands still while a blocking thread is busy.
+/// Advances the paused clock meanwhile: by itself it stands still while a blocking thread is busy.
 async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     let clock = async {
         loop {
