@@ -1,4 +1,4 @@
-//! What is in force: a plan, and the pools and addresses that it has at run time.
+//! What is in force: a plan, and its pools and addresses at run time.
 //!
 //! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
 //! [`Live::set_servers`], [`Live::add_server`] and [`Live::set_addresses`] for the servers of a pool,
@@ -59,25 +59,25 @@ pub struct InForce {
     pub tls: LiveTls,
 }
 
-/// The TLS that ends or begins here. What it is made with is replaced when its files change.
+/// The TLS that ends or begins here. Its configuration is replaced when its files change.
 #[derive(Clone, Debug, Default)]
 pub struct LiveTls {
-    /// That of listeners, by their names.
+    /// The TLS of listeners, by listener name.
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerTls>>,
-    /// That of the admin port; `None`: it has none.
+    /// The TLS of the admin port; `None`: it has none.
     pub admin: Option<Arc<ListenerTls>>,
-    /// That with the servers of pools, by the names of these.
+    /// The TLS with the servers of pools, by pool name.
     pub pools: Arc<TlsByPool>,
 }
 
 impl LiveTls {
-    /// All that ends here: the admin port's as `[admin]`, then that of listeners, sorted by their names.
+    /// All TLS that ends here: that of the admin port as `[admin]`, then that of listeners, sorted by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Arc<ListenerTls>)> {
         let admin = self.admin.iter().map(|tls| ("[admin]", tls));
         admin.chain(self.listeners.iter().map(|(name, tls)| (&**name, tls)))
     }
 
-    /// That with the servers of pools, sorted by the names of these.
+    /// The TLS with the servers of pools, sorted by pool name.
     #[must_use]
     pub fn of_pools(&self) -> Vec<(&str, &PoolTls)> {
         let mut pools: Vec<_> = self.pools.iter().map(|(pool, tls)| (&**pool, &**tls)).collect();
@@ -86,7 +86,7 @@ impl LiveTls {
     }
 }
 
-/// The TLS with the servers of pools, by the names of these.
+/// The TLS with the servers of pools, by pool name.
 pub type TlsByPool = HashMap<Arc<str>, Arc<PoolTls>>;
 
 impl InForce {
@@ -127,10 +127,11 @@ pub struct Live {
     was_ready: AtomicBool,
 }
 
-/// Who keeps servers out of use where `failback` is "manual".
+/// The author of overrides that keep servers out of use where `failback` is "manual".
 const BY_FAILBACK: &str = "failback";
 
-/// After this time a pool without an address no longer keeps the process from being ready: the other pools are to be used.
+/// After this time, a pool without an address no longer keeps the process from being ready, so that the other pools can be
+/// used.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Live {
@@ -140,7 +141,7 @@ impl Live {
         Self::with_known_primaries(plan, addresses, BTreeMap::new())
     }
 
-    /// As [`Self::new`], with the primaries that are remembered, by pool.
+    /// As [`Self::new`], with the remembered primaries, by pool.
     #[must_use]
     pub fn with_known_primaries(
         plan: Plan,
@@ -177,7 +178,7 @@ impl Live {
         }
     }
 
-    /// The same with the TLS that ends or begins here. To be called before anybody reads what is in force.
+    /// Adds the TLS that ends or begins here. To be called before anybody reads what is in force.
     ///
     /// # Panics
     /// Somebody has read it.
@@ -207,14 +208,14 @@ impl Live {
         self.in_force.subscribe()
     }
 
-    /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. `new_names`: by pool, addresses of
-    /// names that are new in it.
+    /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. `new_names`: the addresses of names
+    /// that are new in their pools, by pool.
     ///
     /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays, with
     /// its health, its sessions and its back-off; sessions on the old plan keep its weights. A name keeps its addresses,
     /// even if `name` of its servers changes.
     ///
-    /// Takes time where there are many pools. May be called from any thread.
+    /// Takes long if there are many pools. May be called from any thread.
     #[must_use]
     pub fn prepare(&self, plan: Plan, mut new_names: HashMap<Arc<str>, NameAddresses>) -> InForce {
         let now = self.in_force();
@@ -227,7 +228,7 @@ impl Live {
             })
         };
         let pools = LivePools::new(&plan.pools, pool);
-        // The plans of pools that stay are those of before, so that no two copies are kept.
+        // Pools that stay keep their old plans, so that no two copies are kept.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
             guards: LiveGuards::new(&plan.guards, Some(&now.guards)),
@@ -271,7 +272,7 @@ impl Live {
         next
     }
 
-    /// Sets the addresses of names in the pool of this name that is in force, if there is one; its servers follow.
+    /// Sets the addresses of names in the pool of this name in force, if there is one, and updates its servers.
     pub fn set_addresses(&self, pool: &str, addresses: NameAddresses) {
         let _changing = self.changing();
         if let Some(pool) = self.in_force().pool(pool) {
@@ -291,7 +292,7 @@ impl Live {
         self.registry.overridden()
     }
 
-    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for one.
+    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for that.
     fn end_awaiting_failback(&self, pool: &LivePool) {
         for server in pool.servers().iter() {
             if server.overrides().admin_state == AdminState::AwaitingFailback {
@@ -300,8 +301,8 @@ impl Live {
         }
     }
 
-    /// Keeps a server of the pool of this name, which has just gone down, out of use until an operator enables it, if the
-    /// pool's plan asks for that. Returns whether it does.
+    /// If the plan of the pool asks for that, keeps a server that has just gone down out of use until an operator enables it.
+    /// Returns whether it does.
     pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
         let in_force = self.in_force();
         let Some(pool) = in_force
@@ -340,10 +341,9 @@ impl Live {
         }
     }
 
-    /// What the process waits for before it is ready; `None`: it is. A server that is checked must have had its first
-    /// check, and a name its first lookup. In the first 30 s each pool must have an address, too, and routes that are announced be
-    /// known. Once ready the process
-    /// stays ready: a server that joins later is no reason to take it out.
+    /// What the process waits for before it is ready; `None`: it is ready. Each server that is checked must have had its first
+    /// check, and each name its first lookup. In the first 30 s, each pool must also have an address, and the announced routes
+    /// must be known. Once ready, the process stays ready: a server that joins later is no reason to take it out.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         if self.was_ready.load(Relaxed) {

@@ -1,4 +1,4 @@
-//! Follows the sources of all pools: reports of a source become servers of its pool.
+//! Follows the sources of all pools, and makes the reports of a source servers of its pool.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::live::{InForce, Live};
 use crate::plan::{DiscoverPlan, Lister};
 use crate::text::Reason;
 
-/// The longest time between two looks for added servers whose time is over.
+/// The longest wait between two looks for added servers whose time is over.
 const EXPIRY_GAP_MAX: Duration = Duration::from_secs(60);
 
-/// The task that follows a source, by the name of the pool, with its plan.
+/// The tasks that follow sources, by pool name, each with the plan of its source.
 type Followers = HashMap<Arc<str>, (DiscoverPlan, AbortOnDropHandle<()>)>;
 
 /// Follows the sources of the pools that are in force, and removes added servers whose time is over, for as long as it is
@@ -61,7 +61,7 @@ async fn follow_sources(live: &Arc<Live>) {
     }
 }
 
-/// Follows the sources of these pools from now on. One that is configured as before is not started again.
+/// Follows the sources of these pools from now on. A source that is configured as before is not started again.
 fn adopt(followers: &mut Followers, now: &InForce, live: &Arc<Live>) {
     let plan = |name: &str| now.pool(name)?.plan().discover.as_ref();
     followers.retain(|name, (before, _)| plan(name) == Some(&*before));
@@ -96,8 +96,8 @@ async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
     }
 }
 
-/// Applies what a source reports. The first report is applied at once, later ones when nothing but the newest of those
-/// within `settle` is of interest.
+/// Applies what a source reports. The first report is applied at once. Of later ones that come within `settle`, only the newest
+/// is applied.
 async fn apply_reports(
     pool: &Arc<str>,
     plan: &DiscoverPlan,
@@ -115,8 +115,8 @@ async fn apply_reports(
     }
 }
 
-/// Makes the servers of a pool those of this answer. One that is not usable changes nothing; that is logged when it begins
-/// and when it ends.
+/// Makes the servers of a pool those of this answer. An unusable answer changes nothing; that is logged when it begins and when
+/// it ends.
 fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
     let in_force = live.in_force();
     let Some(pool) = in_force.pool(pool_name) else {

@@ -1,4 +1,4 @@
-//! The members of etcd, one asked after the other until one answers.
+//! The members of etcd: they are asked one after the other until one answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::gateway::Gateway;
 use super::messages::{EtcdKeyValue, KeyChange, KeyRange};
 use super::plan::EtcdPlan;
 
-/// After this time without an event the keys are read again, because a connection may be dead without a sign of it.
+/// After this time without an event, the keys are read again: a connection may be dead without a sign of it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// A failure after a watch of this time does not count as one of the failures in a row.
+/// A failure after a watch of at least this time is not counted with the failures before it.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The least time between two lists at one member, also if it ends each watch at once.
@@ -24,18 +24,18 @@ const GAP_MIN: Duration = Duration::from_secs(1);
 pub struct FollowedKeys {
     /// The ranges that are read.
     pub read: Vec<KeyRange>,
-    /// One range that has all of these; it may have others, whose changes are to be ignored.
+    /// One range that has all of these keys. If it has others, their changes are to be ignored.
     pub watched: KeyRange,
-    /// The most keys.
+    /// The most keys that are read.
     pub keys_max: usize,
 }
 
-/// Learns what keys have.
+/// Gets the values of keys.
 pub trait KeyFollower: Send {
-    /// Takes all keys that there are now.
+    /// Takes all keys that exist now.
     ///
     /// # Errors
-    /// They are of no use. Another member is asked.
+    /// The keys cannot be used. Another member is asked.
     fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError>;
 
     /// Takes changes, in their order; at least one.
@@ -54,7 +54,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Those of this plan. The first one is asked first.
+    /// The members of this plan. The first one is asked first.
     #[must_use]
     pub fn new(plan: Arc<EtcdPlan>) -> Self {
         Self { plan, next: 0 }
@@ -67,7 +67,7 @@ impl Members {
         loop {
             let mut watching_since = None;
             let error = self.follow_one(keys, follower, &mut watching_since).await;
-            // The time of a member that lists nothing says nothing: one that hangs takes longer than one that refuses.
+            // Only a watch counts: a member that hangs takes longer than one that refuses, but that says nothing about it.
             let was_stable = watching_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER);
             failures = if was_stable { 1 } else { failures + 1 };
             if failures > self.plan.endpoints.len() {
@@ -76,10 +76,10 @@ impl Members {
         }
     }
 
-    /// Reads keys at the first member that answers, each within this time.
+    /// Reads keys at the first member that answers. Each member has `time` for that.
     ///
     /// # Errors
-    /// That of the last member, if none answers.
+    /// The error of the last member, if none answers.
     pub async fn read(&mut self, keys: &FollowedKeys, time: Duration) -> Result<Vec<EtcdKeyValue>, EtcdError> {
         let mut last = EtcdError::from("no member is configured");
         for _ in 0..self.plan.endpoints.len() {
@@ -96,7 +96,7 @@ impl Members {
         Err(last)
     }
 
-    /// Connects to the next member. If that or what follows fails, another one is next.
+    /// Connects to the next member. If that fails, or what the caller does then, another member is next.
     ///
     /// # Errors
     /// A file of the plan cannot be used, or the member does not answer or refuses the login.
@@ -107,7 +107,7 @@ impl Members {
         Gateway::connect(endpoint, Arc::clone(&self.plan)).await
     }
 
-    /// Follows keys at the next member until it fails. `watching_since`: when its first watch has begun, after its first list.
+    /// Follows keys at the next member until it fails. `watching_since`: set when its first watch begins, after its first list.
     async fn follow_one(
         &mut self,
         keys: &FollowedKeys,
@@ -128,8 +128,8 @@ impl Members {
     }
 }
 
-/// Reads the keys, and watches them until they have to be read again: nothing has happened for a long time, or the watch
-/// needs revisions that are compacted.
+/// Reads the keys, and watches them until they must be read again: nothing has happened for a long time, or the watch needs
+/// revisions that were compacted.
 async fn read_and_watch(
     gateway: &Gateway,
     keys: &FollowedKeys,
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Waits for the failure that is reported of members at these addresses.
+    /// The failure that is reported for members at these addresses.
     async fn failure_of(members: &[SocketAddr]) -> String {
         let endpoints = members
             .iter()

@@ -12,7 +12,7 @@ use super::Live;
 use crate::plan::{ListedServer, ServerEntry};
 use crate::text::Reason;
 
-/// The servers that operators may add to one pool. It bounds what a program that never removes one can use.
+/// The most servers that operators may add to one pool. This bounds the memory that a program can use that never removes one.
 const ADDED_MAX: usize = 1000;
 
 /// A server that an operator has added to a pool.
@@ -27,9 +27,9 @@ pub struct AddedServer {
 /// Who has added a server, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addition {
-    /// Who.
+    /// Who has added it.
     pub by: Box<str>,
-    /// When.
+    /// When it was added.
     pub at: SystemTime,
     /// When the server is removed; `None`: not before an operator removes it.
     pub until: Option<SystemTime>,
@@ -71,7 +71,7 @@ impl Live {
     /// Adds a server to the pool of this name. Returns it as it was added.
     ///
     /// # Errors
-    /// There is no such pool, the server is not valid, the pool has one of its name, or too many were added.
+    /// There is no such pool, the server is not valid, the pool has a server of its name, or too many were added.
     pub fn add_server(
         &self,
         pool: &str,
@@ -102,8 +102,8 @@ impl Live {
         Ok(added)
     }
 
-    /// Removes a server that was added to the pool of this name; its sessions go on or end as the pool has it. Returns it;
-    /// `None`: no such server was added.
+    /// Removes a server that was added to the pool of this name; the plan of the pool says whether its sessions go on. Returns
+    /// the server; `None`: no such server was added.
     pub fn remove_added_server(&self, pool: &str, name: &str) -> Option<AddedServer> {
         let of_this_name = |added: &AddedServer| **added.entry.label() == *name;
         self.take_added_servers(pool, of_this_name).pop()
@@ -136,7 +136,7 @@ impl Live {
         taken
     }
 
-    /// When the time of an added server is over next.
+    /// When the time of the next added server is over.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
         let in_force = self.in_force();
@@ -165,8 +165,8 @@ impl Live {
         of_pools.filter(|(_, added): &(_, Vec<_>)| !added.is_empty()).collect()
     }
 
-    /// Begins with the servers that operators had added before the process was started. Those whose time is over meanwhile
-    /// are left out.
+    /// Begins with the servers that operators had added before the process was started. Those whose time is over by now are
+    /// left out.
     pub fn restore_added(&self, added: BTreeMap<Box<str>, Vec<KeptServer>>, now: SystemTime) {
         for (pool, added) in added {
             let current = added

@@ -1,4 +1,4 @@
-//! From entries to servers.
+//! Turns entries into servers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use crate::addr::ServerAddr;
 use crate::plan::{PoolPlan, ServerEntry};
 use crate::pool::{Member, ServerRegistry};
 
-/// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
-/// not in it.
+/// The addresses of host names, by the name and port as configured (`host:port`). A name without a known address is not in it.
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
 
-/// The servers of a pool's entries, as far as their addresses are known, without those that are a listener which leads to it.
+/// The servers of a pool's entries, as far as their addresses are known. A server that is a listener which leads to the pool is
+/// left out.
 pub(super) fn members(
     plan: &PoolPlan,
     entries: &[ServerEntry],
@@ -32,7 +32,7 @@ pub(super) fn members(
                 registry.own_listeners().tell(&plan.name, spec.address, listener);
                 continue;
             }
-            // An address of two names of a pool is one server: it has one load and one health.
+            // If two names of a pool have the same address, that is one server: it has one load and one health.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                 let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
                 members.push(Member::new(server, entry.member_config));

@@ -1,4 +1,4 @@
-//! Which listeners lead to which pools: none of them is to be a server there.
+//! Finds the listeners that lead to each pool: none of them may be a server of that pool.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::plan::{Fallback, ListenerPlan, Plan, PoolId, ServerEntry};
 use crate::pool::OwnListener;
 use crate::route::Target;
 
-/// The listeners that lead to each pool, with the addresses that they are bound to. A route for some networks may not be for
-/// us: it does not count, as in the check of a file.
+/// The listeners that lead to each pool, with the addresses that they are bound to. A route with `from` may not match our own
+/// connections: it does not count, as in the check of a file.
 pub(super) fn listeners_by_pool(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> HashMap<Arc<str>, Vec<OwnListener>> {
     let mut by_pool: HashMap<Arc<str>, Vec<OwnListener>> = HashMap::new();
     for (listener, addresses) in plan.listeners.iter().zip(addresses) {
@@ -22,7 +22,7 @@ pub(super) fn listeners_by_pool(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> H
     by_pool
 }
 
-/// The names of the pools that a listener leads to, also as fallbacks; each once.
+/// The names of the pools to which a listener leads, also as fallbacks, without duplicates.
 fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
     let routes = listener.routes.routes().iter().filter(|route| route.from.is_empty());
     let targets = routes.filter_map(|route| match &route.to {
@@ -43,7 +43,7 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
 }
 
 impl Live {
-    /// What is to be said of servers of a pool of which one is a listener that leads to the pool: it is left out.
+    /// The warning if one of these servers of a pool is a listener that leads to the pool: the server is left out.
     #[must_use]
     pub fn warn_of_own(&self, pool: &str, servers: &[ServerEntry]) -> Option<String> {
         let in_force = self.in_force();

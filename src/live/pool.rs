@@ -24,19 +24,19 @@ pub struct LivePool {
     roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
-    /// Those of its plan, those that its source lists, and those that operators have added.
+    /// The entries of its plan, those that its source lists, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
     /// Shared with the pools that it has replaced, and with those that will replace it.
     dynamic: Arc<DynamicServers>,
     /// Shared with the pools that it has replaced, and with those that will replace it.
     in_force: Arc<PoolInForce>,
     fallback_origin: Arc<FallbackOrigin>,
-    /// What is known of its clones; that of the pools that it has replaced.
+    /// The status of its clones, shared with the pools that it has replaced.
     scale: Arc<PoolScale>,
 }
 
-/// A pool and its successors in later plans: leads to the one in force. A session holds this instead of the pool that it
-/// was routed to. So it does not keep an old plan, and reports its end to the pool that is in force then.
+/// Leads from a pool, or a successor in a later plan, to the one in force. A session holds this instead of the pool to which it
+/// was routed. So it does not keep an old plan in memory, and it reports its end to the pool that is in force at that moment.
 // A std mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
@@ -54,7 +54,7 @@ impl PoolInForce {
 }
 
 impl LivePool {
-    /// A pool whose names have these addresses. A server that the registry knows stays the same.
+    /// A pool whose names have these addresses. A server that the registry knows is used again.
     #[must_use]
     pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, registry: &ServerRegistry) -> Self {
         Self::with_dynamic_servers(plan, addresses, Arc::default(), registry)
@@ -82,7 +82,7 @@ impl LivePool {
         }
     }
 
-    /// The pool of the next plan, which begins with the addresses that names have in `self`, and with those in `addresses`.
+    /// The pool of the next plan. It begins with the addresses that names have in `self`, and with those in `addresses`.
     pub(super) fn successor(
         &self,
         plan: Arc<PoolPlan>,
@@ -118,13 +118,13 @@ impl LivePool {
         self.dynamic.note_departures(&before.servers(), &self.servers());
     }
 
-    /// Takes the servers that its source lists now, and those that operators have added.
+    /// Takes over the servers that its source lists now, and those that operators have added.
     pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) {
         self.update_entries(self.dynamic.entries(&self.plan), &self.servers(), registry);
     }
 
-    /// Replaces its entries; its servers follow, and then the subscribers. `before`: its servers so far, or those of the pool
-    /// that it replaces.
+    /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: its servers so far, or those of
+    /// the pool that it replaces.
     fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &[Member], registry: &ServerRegistry) {
         let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.lock().retain(|name, _| names.contains(&**name));
@@ -132,9 +132,9 @@ impl LivePool {
         self.entries.send_replace(entries);
     }
 
-    /// Copies the addresses of names that the next plan also has to `addresses`, as far as it wants their family. If the
-    /// plans want different families, addresses of a name that are there already stay: they were looked up for the next
-    /// plan. Returns whether anything changed.
+    /// Copies to `addresses` what names of the next plan resolve to here, as far as that plan wants the family. If the plans
+    /// want different families, a name that has addresses in `addresses` keeps them: they were looked up for the next plan.
+    /// Returns whether anything changed.
     fn hand_over(&self, next: &PoolPlan, entries: &[ServerEntry], addresses: &mut NameAddresses) -> bool {
         let known = self.lock();
         let has_same_family = self.plan.resolve == next.resolve;
@@ -183,7 +183,7 @@ impl LivePool {
             .flatten()
     }
 
-    /// What is known of the roles of its servers.
+    /// The known roles of its servers.
     #[must_use]
     pub fn roles(&self) -> &PoolRoles {
         &self.roles
@@ -220,7 +220,7 @@ impl LivePool {
         })
     }
 
-    /// Its entries: those of its plan, those that its source lists, and those that operators have added.
+    /// Its entries: those of its plan, of its source, and of operators.
     #[must_use]
     pub fn entries(&self) -> Arc<[ServerEntry]> {
         Arc::clone(&self.entries.borrow())
@@ -244,8 +244,9 @@ impl LivePool {
         names_of(&self.entries.borrow()).next().is_some()
     }
 
-    /// Puts this pool in force: sessions find it, and its servers know whether they are checked from now on. `before`: the
-    /// pool that it replaces. Where a role is required that was not, its servers are not used for the one they had.
+    /// Puts this pool in force: from now on sessions find it, and its servers know whether they are checked. `before`: the pool
+    /// that it replaces. If the plan requires a role that was not required before, its servers are not used for the role that
+    /// they had.
     pub(super) fn put_in_force(self: &Arc<Self>, before: Option<&Self>) {
         let shared = Arc::downgrade(self);
         *self.in_force.lock() = Weak::clone(&shared);
@@ -256,19 +257,19 @@ impl LivePool {
         self.lead_queue(shared);
     }
 
-    /// How sessions find the pool that will be in force at their end.
+    /// Leads sessions to the pool that is in force at their end.
     #[must_use]
     pub fn in_force(&self) -> &Arc<PoolInForce> {
         &self.in_force
     }
 
-    /// What its sessions on its fallback hold.
+    /// The origin that its sessions on its fallback hold.
     #[must_use]
     pub fn fallback_origin(&self) -> &Arc<FallbackOrigin> {
         &self.fallback_origin
     }
 
-    /// What is known of its clones.
+    /// The status of its clones.
     #[must_use]
     pub fn scale(&self) -> &Arc<PoolScale> {
         &self.scale
@@ -280,9 +281,9 @@ impl LivePool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Tells the servers whether they are checked from now on, and must have a role. One that is no stand-in any more gets
-    /// no further sessions. One that is not among those of `before` may have been in the pool earlier, and is not used for
-    /// what it was then.
+    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is no stand-in any
+    /// more gets no further sessions as one. A server that is not in `before` may have been in the pool earlier: it is not used
+    /// for the role that it had then.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let is_checked = self.plan.is_checked();
@@ -299,7 +300,7 @@ impl LivePool {
         }
     }
 
-    /// The name of one of its servers.
+    /// The path of one of its servers.
     pub(super) fn path_of(&self, server: &Server) -> ServerPath {
         (Arc::clone(self.name()), Arc::clone(&server.spec().label))
     }
@@ -328,7 +329,8 @@ impl LivePool {
             .collect()
     }
 
-    /// What the pool waits for before it is ready; `None`: it is. `needs_address`: whether it needs a server.
+    /// What the pool waits for before it is ready; `None`: it is ready. `needs_address`: whether it must have a server to be
+    /// ready.
     #[must_use]
     pub fn waits_for(&self, needs_address: bool) -> Option<String> {
         let name = self.name();

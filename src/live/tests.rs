@@ -217,7 +217,7 @@ fn a_pool_that_is_renamed_or_new_begins_with_the_primary_that_its_server_was_in_
     let next = live.apply(live.prepare(plan_of_primaries(&next), HashMap::new()));
     let of = |pool: &str| next.pool(pool).unwrap().roles().known_primary();
     assert_eq!([of("q"), of("r"), of("s")], [known.clone(), known.clone(), None]);
-    // It is remembered under the new name, too, and after a restart with another name again.
+    // The primary is remembered under the new name, too, and after a restart with yet another name.
     let remembered = live.known_primaries();
     assert_eq!(
         remembered.keys().map(|pool| &**pool).collect::<Vec<_>>(),
@@ -228,7 +228,7 @@ fn a_pool_that_is_renamed_or_new_begins_with_the_primary_that_its_server_was_in_
     assert_eq!(restarted.in_force().pool("t").unwrap().roles().known_primary(), known);
 }
 
-/// Its servers are checked as databases.
+/// A plan whose servers are checked as databases, and must have this role.
 fn plan_with_role(servers: &str, role: &str) -> Plan {
     plan_of(&format!(
         "servers = [{servers}]\n{role}\nhealth = {{ check = \"postgres\", user = \"u\" }}"

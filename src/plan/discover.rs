@@ -35,11 +35,11 @@ pub struct DiscoverPlan {
     /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names. Whoever may
     /// write to another source could reach sockets that only our user may open, such as our own admin socket.
     pub allow_unix: bool,
-    /// What a listed server has where its source says nothing.
+    /// What holds for a listed server where its source says nothing.
     pub defaults: MemberConfig,
 }
 
-/// What lists the servers of a pool. Its text is that of log, API and commands.
+/// What lists the servers of a pool. As text, it is shown in logs, API and commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoverSource {
     /// A file.
@@ -50,7 +50,7 @@ pub enum DiscoverSource {
     Etcd {
         /// How etcd is reached.
         etcd: Arc<EtcdPlan>,
-        /// What the keys begin with; not empty.
+        /// The prefix of the keys; not empty.
         prefix: Box<str>,
     },
     /// Containers of Docker.
@@ -64,7 +64,7 @@ pub enum DiscoverSource {
 /// A URL that lists servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSourcePlan {
-    /// The URL; of HTTP, without a user.
+    /// The URL: `http` or `https`, without a user.
     pub url: Uri,
     /// The time between an answer and the next request, before jitter.
     pub interval: Duration,
@@ -77,11 +77,11 @@ pub struct HttpSourcePlan {
 pub struct DockerSourcePlan {
     /// The Unix socket of the engine's API.
     pub socket: Arc<Path>,
-    /// The label that they have: `KEY` or `KEY=VALUE`.
+    /// The label of these containers: `KEY` or `KEY=VALUE`.
     pub label: Box<str>,
-    /// The port of those that have no label with another one; `None`: the only one that they expose.
+    /// The port of containers without a label for it; `None`: the only port that they expose.
     pub port: Option<u16>,
-    /// The network whose addresses they have; `None`: the only one that they are in.
+    /// The network with their addresses; `None`: the only network that they are in.
     pub network: Option<Box<str>>,
 }
 
@@ -130,16 +130,16 @@ pub enum ServicePort {
     Only,
     /// The one of this name.
     Name(Box<str>),
-    /// This one. It is the number at the endpoints (`targetPort`), not that of the Service.
+    /// This number. It is that of the endpoints (`targetPort`), not that of the Service.
     Number(NonZeroU16),
 }
 
 /// `[providers.kubernetes]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubernetesPlan {
-    /// Names the API server and what logs in; `None`: those of the pod that this process is in.
+    /// The file that names the API server and the login; `None`: those of the pod that this process is in.
     pub kubeconfig: Option<PathBuf>,
-    /// The zone that this process is in: endpoints that are hinted at it are a tier before the others.
+    /// The zone that this process is in: endpoints with a hint at this zone are one tier before the others.
     pub zone: Option<Box<str>>,
 }
 
@@ -148,7 +148,7 @@ impl fmt::Display for DiscoverSource {
         match self {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Http(HttpSourcePlan { url, .. }) => {
-                // Without the query, which may have a token.
+                // Without the query: it may have a token.
                 let host = url.authority().map_or("", |authority| authority.as_str());
                 write!(f, "{}://{host}{}", url.scheme_str().unwrap_or_default(), url.path())
             }

@@ -12,7 +12,7 @@ pub struct ServerEntry {
     pub name: Option<Arc<str>>,
     /// Its address as configured.
     pub written: Arc<str>,
-    /// Its address, or the host name and port.
+    /// Its address, or its host name and port.
     pub location: ServerLocation,
     /// Its weight, its priority, and the most sessions that it may have.
     pub member_config: MemberConfig,
@@ -30,7 +30,7 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The same server as that of the name by itself, at this address.
+            // The same server as the one at this address that the name itself has.
             ServerLocation::Resolved { name, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,
@@ -77,7 +77,7 @@ impl ServerEntry {
     }
 }
 
-/// Those of these entries that have a host name, each with that name and its port.
+/// The entries that have a host name, each with that name and its port.
 pub fn names_of(entries: &[ServerEntry]) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
     entries.iter().filter_map(|entry| match &entry.location {
         ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
