@@ -11,7 +11,7 @@ use crate::regular_file;
 /// The longest file: a longer one is probably no password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// Reads the file that `key` names, which contains a password, without the end of its line (LF, or CR and LF).
+/// Reads a password from the file that `key` names, without the end of its line (LF, or CR and LF).
 ///
 /// # Errors
 /// The file cannot be read, is too long, or contains no password. The error names the key.

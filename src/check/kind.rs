@@ -205,7 +205,7 @@ pub enum CheckFailure {
     Refused {
         /// In the server's words.
         reason: String,
-        /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
+        /// Whether it may accept new sessions nevertheless. It does not while it starts up or shuts down.
         accepts_sessions: bool,
     },
     /// The server, or its agent, says that it does not work.
@@ -243,7 +243,7 @@ impl CheckFailure {
 }
 
 impl From<io::Error> for CheckFailure {
-    /// Names a stream that ended too early in the same words always: each library has its own.
+    /// Describes a stream that ended too early always in the same words: each library has its own.
     fn from(error: io::Error) -> Self {
         if ConnectFailure::of(&error).is_local_shortage() {
             return Self::Shortage(error);

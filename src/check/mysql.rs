@@ -209,7 +209,7 @@ impl MysqlProbe {
         if code == NOT_PREPARED {
             return unfit_member(reason);
         }
-        // If the server is told the addresses of clients, it has blocked this host, but not them.
+        // If the server gets the addresses of clients by PROXY headers, it has blocked this host, but not the clients.
         let blocks_sessions = code == HOST_IS_BLOCKED && self.target.connect.proxy_protocol.is_none();
         CheckFailure::Refused {
             accepts_sessions: !CLOSED.contains(&code) && !blocks_sessions,

@@ -15,7 +15,7 @@ pub static KIND: CheckKind = CheckKind {
     service: None,
 };
 
-/// The check `tcp`; nothing is to be configured.
+/// The check `tcp`; it has no settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpCheck;
 

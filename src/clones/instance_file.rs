@@ -71,7 +71,7 @@ pub(super) struct EndedInstance {
 }
 
 impl EndedInstance {
-    /// Forgets it: nothing of it is left.
+    /// Forgets the instance: it has left nothing behind.
     ///
     /// # Errors
     /// Its file cannot be removed.

@@ -1,4 +1,4 @@
-//! Servers that are listed in a file, which is watched: JSON, TOML, or one server a line.
+//! Servers that are listed in a file (JSON, TOML, or one server a line). The file is watched.
 
 use std::path::{Path, PathBuf};
 

@@ -144,7 +144,7 @@ impl PoolNames {
         }
     }
 
-    /// Records the result of a lookup, and of all others that have ended meanwhile. Returns the addresses that have changed.
+    /// Records the result of a lookup, and of all others that have ended by now. Returns the addresses that have changed.
     fn finish_lookups(&mut self, pool: &LivePool, first: EndedLookup) -> NameAddresses {
         let mut next = Some(first);
         let mut changed = NameAddresses::new();

@@ -23,7 +23,7 @@ impl KeyRange {
         }
     }
 
-    /// The keys that begin with a prefix, which is not empty.
+    /// The keys that begin with `prefix`, which must not be empty.
     #[must_use]
     pub fn with_prefix(prefix: &str) -> Self {
         Self {

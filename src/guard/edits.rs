@@ -57,7 +57,7 @@ impl DenyEdits {
         denied.as_ref().is_some_and(|denied| denied.networks.contains(address))
     }
 
-    /// Adds an edit; one of the same network is replaced. Returns whether there was room for it.
+    /// Adds an edit; it replaces an edit of the same network. Returns whether there was room for it.
     pub(super) fn add(&self, edit: DenyEdit, now: Instant) -> bool {
         let mut edits = self.edits();
         edits.retain(|other| other.network != edit.network && !has_ended(other, now));

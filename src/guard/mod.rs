@@ -261,8 +261,8 @@ impl Guard {
         self.counts.lines.line(now)
     }
 
-    /// Denies a network from now on, until the edit ends; sessions under way go on. An edit of the same network is replaced.
-    /// Returns whether there was room for it: a guard has at most [`EDITS_MAX`].
+    /// Denies a network from now on, until the edit ends; sessions under way go on. The edit replaces one of the same network.
+    /// Returns whether there was room for it: a guard has at most [`EDITS_MAX`] edits.
     pub fn deny(&self, edit: DenyEdit, now: Instant) -> bool {
         self.counts.edits.add(edit, now)
     }

@@ -16,9 +16,9 @@ pub(super) fn nanos(elapsed: Duration) -> Nanos {
 /// How much may be taken at once, and over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// What one session costs.
+    /// What one unit costs.
     interval: Nanos,
-    /// How far the bucket may be overdrawn before a session is refused.
+    /// How far the bucket may be overdrawn before a unit is refused.
     tolerance: Nanos,
 }
 
@@ -34,10 +34,10 @@ impl Rate {
         }
     }
 
-    /// Takes one session, unless the bucket is overdrawn. Returns when the bucket will be paid, and whether one was taken.
+    /// Takes one unit, unless the bucket is overdrawn. Returns when the bucket will be paid, and whether a unit was taken.
     ///
     /// A bucket owes at most what a burst costs now: after a reload with a higher rate, nobody pays a debt at the old one.
-    /// Therefore the time has to be stored also if none was taken.
+    /// Therefore that time has to be stored also if no unit was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let most = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, most);
@@ -47,7 +47,7 @@ impl Rate {
         }
     }
 
-    /// Gives one back.
+    /// Gives one unit back.
     pub(super) fn give_back(self, paid_at: Nanos) -> Nanos {
         paid_at.saturating_sub(self.interval)
     }
@@ -60,7 +60,7 @@ pub(super) struct SharedBucket {
 }
 
 impl SharedBucket {
-    /// Takes one session. Returns whether the rate allows it.
+    /// Takes one unit. Returns whether the rate allows it.
     pub(super) fn take(&self, rate: Rate, now: Nanos) -> bool {
         let mut is_taken = false;
         let update = |paid_at| {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     proptest! {
-        /// However much is owed at another rate, a session passes after the interval of the new rate.
+        /// However much is owed at another rate, one unit passes after the interval of the new rate.
         #[test]
         fn whatever_the_rate_was_before_one_passes_after_an_interval(
             before in (1u32..1_000, 1u64..100_000, 1u32..100),

@@ -17,7 +17,7 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// and so does a reload.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Tells a task when to look at the servers again, so that it sleeps while nothing changes.
+/// Wakes a task when it is to look at the servers again, so that it sleeps while nothing changes.
 #[derive(Debug)]
 pub struct ChangeWatch {
     changed: watch::Receiver<()>,

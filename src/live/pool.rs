@@ -196,7 +196,8 @@ impl LivePool {
         self.dynamic.note_departures(before, &self.servers());
     }
 
-    /// Leaves out the servers that are listeners now, and takes back those that were. `before`: the listeners of before.
+    /// Leaves out servers that are listeners which lead here now, and takes back those that are not any more. `before`: these
+    /// listeners until now.
     pub(super) fn follow_own_listeners(&self, before: Option<&Vec<OwnListener>>, registry: &ServerRegistry) {
         let own = registry.own_listeners().of(self.name());
         let servers = self.servers();
@@ -206,7 +207,8 @@ impl LivePool {
         }
     }
 
-    /// The listener that one of these servers is, with the server; neither is used. Names are not looked up.
+    /// The first of these servers that is a listener which leads here, with the name of the listener. Host names are not looked
+    /// up.
     #[must_use]
     pub fn own_listener_among<'e>(
         &self,
@@ -317,7 +319,7 @@ impl LivePool {
         self.lock().get(name).cloned().unwrap_or_default()
     }
 
-    /// The names of which no address is known, as configured.
+    /// The names without a known address, as configured.
     #[must_use]
     pub fn unresolved(&self) -> Vec<Arc<str>> {
         let addresses = self.lock();

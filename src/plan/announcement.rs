@@ -19,7 +19,7 @@ pub struct Announcement {
     pub listener: Box<str>,
     /// The server name of the route.
     pub sni: Box<str>,
-    /// Servers that announce one name belong together only if this is the same.
+    /// Its group: servers that announce one name belong together only if they have the same group.
     pub group: Option<Box<str>>,
     /// The server, or why it cannot be used.
     pub server: Result<ServerEntry, Reason>,

@@ -30,7 +30,7 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The same server as the one at this address that the name itself has.
+            // The same server as that of an entry with the name alone, at this address.
             ServerLocation::Resolved { name, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,

@@ -1,4 +1,4 @@
-//! rustls as it is driven: a step at a time, for servers and clients alike.
+//! Drives rustls one step at a time, for servers and clients alike.
 
 use rustls::CommonState;
 use rustls::client::UnbufferedClientConnection;

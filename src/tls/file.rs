@@ -101,7 +101,7 @@ impl PemText {
     }
 }
 
-/// The bytes of a file, which are erased when they are dropped: it may contain a key.
+/// The bytes of a file. They are erased when they are dropped: they may contain a key.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     let read = || {
         let file = regular_file::open(path)?;

@@ -70,7 +70,7 @@ pub struct ListenerTls {
 #[derive(Debug)]
 struct HandshakePolicy {
     versions: Vec<Option<FileStamp>>,
-    /// A configuration for each list of protocols. If clients need certificates, each connection has its own copy.
+    /// A configuration for each list of protocols. If clients are asked for certificates, each connection has its own copy.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,

@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use super::file::{file_version, read};
 use super::words::unix_now;
 
-/// What is to be sent along with a certificate.
+/// The OCSP response for a certificate, if one is to be sent along.
 #[derive(Debug, Default)]
 pub(super) struct Staple {
     /// The response, in DER; `None`: there is none that can be used.

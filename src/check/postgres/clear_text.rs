@@ -37,7 +37,7 @@ enum AwaitedByte {
     Head([u8; 5], usize),
     /// The code of the first request for authentication, and how many bytes of it are there.
     AuthenticationCode([u8; 4], usize),
-    /// The body of a message that is no such request: so many bytes are left.
+    /// The body of another message, and how many of its bytes are left.
     OtherMessage(u32),
     /// Nothing matters any more.
     Decided,

@@ -99,7 +99,7 @@ impl ContainerWatch {
     }
 }
 
-/// The containers that were asked to end, and have not ended yet. No list tells them from others.
+/// The containers that were asked to end, and have not ended yet. Lists do not distinguish them from others.
 #[derive(Default)]
 struct StoppingContainers(HashSet<String>);
 

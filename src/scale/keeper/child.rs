@@ -76,7 +76,7 @@ pub(super) fn kill_all(groups: impl Iterator<Item = Pid>) {
     }
 }
 
-/// The children of this process; empty with a kernel that does not tell (CONFIG_PROC_CHILDREN).
+/// The children of this process; empty with a kernel that does not list them (CONFIG_PROC_CHILDREN).
 fn children() -> HashSet<Pid> {
     let mut children = HashSet::new();
     for thread in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {

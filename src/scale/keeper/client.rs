@@ -224,7 +224,7 @@ impl KeptProcess {
         self.events.recv().await.unwrap_or_else(ended)
     }
 
-    /// Tells the process to end: SIGTERM to its group, and SIGKILL after this time.
+    /// Ends the process: its group gets SIGTERM, and SIGKILL after this time.
     pub fn stop(&self, kill_after: Duration) {
         let shared = self.keeper.lock();
         if let (Some(requests), true) = (&shared.requests, shared.processes.contains_key(&self.id)) {
