@@ -98,8 +98,7 @@ impl HealthMonitor {
 }
 
 /// Monitors these pools from now on. A pool that was monitored before keeps its timers: those of its names, and those of the
-/// checks whose configuration has not changed. Yields to other tasks now and then, since
-/// very many pools may change.
+/// checks whose configuration has not changed. Yields to other tasks now and then: very many pools may change.
 async fn adopt(tasks: &mut PoolTasks, now: &InForce, checks: &Arc<SharedChecks>) {
     let is_removed = |name: &&Arc<str>| now.pool(name).is_none();
     let removed: Vec<_> = tasks.keys().filter(is_removed).map(Arc::clone).collect();

@@ -127,9 +127,9 @@ pub enum AdminSocket {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlan {
-    /// Of both logs.
+    /// The format of both logs.
     pub format: LogFormat,
-    /// Of the diagnostic log.
+    /// The level of the diagnostic log.
     pub level: tracing::Level,
     /// Where the access log goes.
     pub access: AccessTarget,
@@ -144,7 +144,7 @@ pub struct ListenerPlan {
     pub bind: Vec<ListenAddr>,
     /// The permissions of the Unix sockets among them, as chmod(2) takes them.
     pub unix_mode: u32,
-    /// Of the listening socket.
+    /// The backlog of the listening socket.
     pub backlog: u32,
     /// The most sessions of this listener; `None`: only the bound of the process holds.
     pub max_connections: Option<usize>,
@@ -167,7 +167,7 @@ pub struct ListenerPlan {
     pub tls: Option<ListenerTlsPlan>,
     /// Bounds on the relay.
     pub relay: RelayLimits,
-    /// Of the clients' sockets.
+    /// The options of the clients' sockets.
     pub socket: SocketOptions,
 }
 

@@ -10,8 +10,8 @@
 //!
 //! [`follow_announcements`] follows what containers announce: routes, each with a pool of its own.
 //!
-//! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys in
-//! `config/parse/discover.rs`.
+//! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys
+//! in `config/parse/discover.rs`.
 
 mod resolver;
 mod names;

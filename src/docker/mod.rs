@@ -1,7 +1,7 @@
 //! The API of a Docker engine over its Unix socket (Docker Engine API, <https://docs.docker.com/reference/api/engine/>).
 //!
-//! To follow containers takes three requests, and a proxy in front of the socket need not allow others: `GET /version`, `GET
-//! /containers/json` and `GET /events`. Clones that are containers need the other requests, too.
+//! Three requests follow containers: `GET /version`, `GET /containers/json` and `GET /events`. A proxy in front of the socket
+//! need not allow others. Clones that are containers need the rest.
 
 mod engine;
 mod endpoint;

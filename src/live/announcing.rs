@@ -1,4 +1,4 @@
-//! What is known of the source of announced routes, and what it has announced.
+//! The state of the source of announced routes, and its latest list.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use super::{Live, SourceState};
 use crate::plan::{Announcement, KeptAnnouncement};
 use crate::text::Reason;
 
-/// What is known of the source of announced routes, and what it has announced.
+/// The state of the source of announced routes, and its latest list.
 #[derive(Debug, Default)]
 pub(super) struct Announcing {
     source: SourceState,
@@ -15,7 +15,7 @@ pub(super) struct Announcing {
 }
 
 impl Live {
-    /// What is known of the source of announced routes.
+    /// The state of the source of announced routes.
     #[must_use]
     pub fn announcing(&self) -> SourceState {
         self.lock_announcing().source.clone()

@@ -45,7 +45,7 @@ pub struct RefusedAnnouncement {
     pub listener: Reason,
     /// The server name that it wants.
     pub sni: Reason,
-    /// Why, in short.
+    /// Why it has no effect, in short.
     pub refusal: AnnouncementRefusal,
     /// Why.
     pub reason: Reason,

@@ -5,13 +5,13 @@ use std::time::Duration;
 /// Which sessions are closed when the state of a server changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeveringPlan {
-    /// Sessions of a server that goes down.
+    /// What to do with the sessions of a server that goes down.
     pub on_down: Sever,
-    /// Sessions of a server that goes down only because it is behind its primary.
+    /// With those of a server that goes down only because it is behind its primary.
     pub on_lag: Sever,
-    /// Sessions on a worse tier when a better one is back, and sessions on the fallback when the pool is back.
+    /// With those on a worse tier when a better one is back, and those on the fallback when the pool is back.
     pub on_recover: Sever,
-    /// Sessions of a server that leaves the pool.
+    /// With those of a server that leaves the pool.
     pub on_leave: Sever,
     /// The time over which they are closed.
     pub close_over: Duration,

@@ -1,4 +1,4 @@
-//! What lists the servers of a pool.
+//! Servers that are listed at run time.
 
 use super::*;
 
