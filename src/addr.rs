@@ -1,4 +1,4 @@
-//! Addresses: a type for each role, all of which contain a `SocketAddr`, or what stands for it on a Unix socket.
+//! Addresses: a type for each role. Each contains a `SocketAddr`, or its counterpart on a Unix socket.
 //!
 //! Modules do not exchange a bare `SocketAddr`, so that no code can hash by the address of a server, or log the peer as the
 //! client.
@@ -234,8 +234,8 @@ impl ListenAddr {
         one.port() == two.port() && is_same_family && (one.ip() == two.ip() || is_any)
     }
 
-    /// Whether a connection of this machine to the server is accepted at this address. `false` if only the interfaces of
-    /// the machine tell.
+    /// Whether a connection from this machine to the server would be accepted at this address. `false` if that depends
+    /// on the interfaces of the machine.
     #[must_use]
     pub fn accepts_connections_to(self, server: ServerAddr) -> bool {
         let (Some(own), Some(address)) = (self.socket(), server.socket()) else {
@@ -254,7 +254,7 @@ impl ListenAddr {
     }
 }
 
-/// A client without what changes from one of its connections to the next: its port, or the number of its process.
+/// A client, whichever of its connections it is: without the port, or the number of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientHost {
     /// The host with this address.

@@ -1,7 +1,7 @@
 //! The file descriptors of the process: their limit, and how many are reserved for each purpose.
 //!
-//! A session needs two: one for the client, one for the server. An accepted client must never lack the second one, so
-//! that the number of sessions is bounded by what is left after all other shares.
+//! A session needs two: one for the client, one for the server. An accepted client must never lack the second one.
+//! Therefore the number of sessions is bounded by what all other shares leave.
 
 use std::io;
 
@@ -20,10 +20,10 @@ const PIPES_MAX: usize = 256;
 /// Pipes get 1/16 of the descriptors for sessions.
 const PIPES_DIVISOR: usize = 16;
 
-/// Concurrent connections of the admin port and the Unix socket: 32 streams of events, and 8 others of each.
+/// Concurrent connections of the admin port and the Unix socket: 32 streams of events, and 8 other connections to each.
 const ADMIN_MAX: usize = 48;
 
-/// Connections that requests to cancel queries have at once, without the first one of each: a request has up to eight.
+/// Concurrent connections of requests to cancel queries, not counting the first one of each. A request has up to eight.
 const CANCELS_MAX: usize = 64;
 
 /// The log file, `/proc` while metrics are read, and the first lookups.

@@ -35,7 +35,7 @@ pub fn with_context(error: io::Error, context: impl Into<String>) -> io::Error {
     io::Error::new(error.kind(), Context { context, source: error })
 }
 
-/// The number of the system's error (errno(3)) that an error is, or has among its sources; `None`: there is none.
+/// The errno(3) of an error or of one of its sources; `None`: none of them is an error of the system.
 #[must_use]
 pub fn os_error(error: &io::Error) -> Option<i32> {
     let mut number = error.raw_os_error();

@@ -1,4 +1,4 @@
-//! Watches a file, and tells when its bytes have changed.
+//! Watches a file, and reports when its bytes have changed.
 //!
 //! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore two
 //! directories are watched, that of the configured path and that of the file it resolves to, and only a change of the
@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
-/// The file is read when there was no event for this long, because it may still be written before.
+/// The file is read after this long without an event. Before that, somebody may still be writing it.
 const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
 /// The longest wait for a quiet period: other files in the same directory may change all the time.
@@ -79,8 +79,8 @@ impl FileWatch {
         while Instant::now() < end && matches!(timeout(QUIET_PERIOD, events.recv()).await, Ok(Some(()))) {}
     }
 
-    /// Watches the directories, which may be others than before. To be called before each time that the file is read, so that
-    /// a later change causes an event. `None`: the runtime shuts down.
+    /// Watches the directories, which may have changed. To be called before each read of the file, so that a later change
+    /// causes an event. `None`: the runtime shuts down.
     ///
     /// Does so on a thread that may block: the file may be on a network file system that does not respond.
     pub async fn watch(mut self) -> Option<Self> {

@@ -67,7 +67,7 @@ impl History {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest sample, now and each time that there is another one.
+    /// The newest sample. The receiver is notified of each new one.
     #[must_use]
     pub fn latest(&self) -> watch::Receiver<Option<Arc<Sample>>> {
         self.latest.subscribe()
@@ -137,8 +137,8 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     ranked.into_iter().map(|(_, index)| Arc::clone(&all[index])).collect()
 }
 
-/// The open sessions on the servers of a pool, also on those that have left it: what has begun is the difference between
-/// two sums of open and ended sessions.
+/// The open sessions on the servers of a pool, including those that have left it: the number of sessions that have begun
+/// is the difference between two sums of open and ended sessions.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.dynamic().departed();
     let present = pool.servers();

@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::error::with_context;
 use crate::socket::{Keepalive, SocketOptions};
 
-/// A server that is gone without a sign is noticed after 35 s of silence, also while a response goes on and on.
+/// A server that is gone without a sign is noticed after 35 s of silence, also during a response without end.
 const SOCKET_OPTIONS: SocketOptions = SocketOptions {
     keepalive: Some(Keepalive {
         idle: Duration::from_secs(20),
@@ -40,7 +40,7 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// Whether the server of a URL is reached over TLS. If not, nobody's certificate is verified, and no authority needed for that.
+/// Whether the server of a URL is reached over TLS. If not, no certificate is verified, and no authority is needed.
 #[must_use]
 pub fn uses_tls(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
@@ -110,7 +110,7 @@ impl StreamedResponse {
     }
 }
 
-/// The lines of a response that goes on and on.
+/// The lines of a response without end.
 pub struct ResponseLines {
     response: StreamedResponse,
     line_bytes_max: usize,
@@ -118,7 +118,7 @@ pub struct ResponseLines {
 }
 
 impl ResponseLines {
-    /// The lines of a response. Each may have this many bytes.
+    /// The lines of a response, each of at most `line_bytes_max` bytes.
     #[must_use]
     pub fn new(response: StreamedResponse, line_bytes_max: usize) -> Self {
         Self {
@@ -167,7 +167,7 @@ pub async fn open(
     })
 }
 
-/// Sends a request and reads the response, whose body may have this many bytes. No deadline: the caller has one.
+/// Sends a request and reads the response with a body of at most this many bytes. No deadline: the caller has one.
 ///
 /// # Errors
 /// The connection fails, the response is not HTTP, or its body is too long.

@@ -11,11 +11,10 @@ use crate::live::{InForce, Live, LivePool};
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// How often pools without a usable server are looked at: whether they still start, or sleep, may change without a change of a
-/// server.
+/// How often pools without a usable server are looked at: they may stop starting, or wake up, while no server changes.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Servers that are named in a message.
+/// The most servers that a message names.
 const SERVERS_NAMED_MAX: usize = 8;
 
 /// Logs for as long as it is polled.
@@ -28,12 +27,12 @@ pub async fn run(live: Arc<Live>) {
     }
 }
 
-/// What was told last.
+/// What was logged last.
 #[derive(Debug, Default)]
 struct Outages {
     /// Pools without a usable server.
     unusable: HashSet<Arc<str>>,
-    /// By pool that uses a fallback: that fallback.
+    /// The fallback in use, by the pool that uses it.
     fallbacks: HashMap<Arc<str>, Arc<str>>,
 }
 
@@ -87,8 +86,8 @@ impl Outages {
     }
 }
 
-/// The state of each server, and the error of its latest check; and the state of each clone that is none, and why it was
-/// started again.
+/// The state of each server, with the error of its latest check, and of each clone that is not a server, with the reason of
+/// its last restart.
 fn reasons(pool: &LivePool, now: Instant) -> String {
     let of_server = |server: &Member| {
         let state = server.state(now).as_str();

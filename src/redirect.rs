@@ -56,7 +56,7 @@ impl RedirectStatus {
     }
 }
 
-/// The response to what cannot be redirected.
+/// The response to a request that cannot be redirected.
 pub const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// The response to an HTTP request at a port that expects TLS, as nginx gives it.

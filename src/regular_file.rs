@@ -62,7 +62,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Finds out whether there is room in a folder for so many bytes of a new file. Leaves nothing there.
+/// Checks whether a folder has room for a new file of this many bytes. Leaves nothing there.
 ///
 /// # Errors
 /// No such file can be written.

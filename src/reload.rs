@@ -1,5 +1,5 @@
-//! Requests for a reload, and their results. [`crate::app`] does the reload. Files of TLS are read again without one:
-//! [`reload_tls`].
+//! Requests for a reload, and their results. [`crate::app`] does the reload. [`reload_tls`] reads TLS files again without
+//! a reload.
 
 mod guards;
 mod tls_files;
@@ -27,7 +27,7 @@ pub struct Changes {
     /// By name.
     #[serde(default)]
     pub guards: Difference,
-    /// The networks of guards that are new, or have others than before.
+    /// How many networks guards have that are new, or whose networks have changed.
     #[serde(default)]
     pub guard_networks: Vec<GuardNetworks>,
     /// By name.
@@ -36,7 +36,7 @@ pub struct Changes {
     pub pools: Difference,
     /// As `pool/server`.
     pub servers: Difference,
-    /// Keys of `[runtime]`, `[admin]` and `[log]` that have other values and are in force now.
+    /// Keys of `[runtime]`, `[admin]` and `[log]` whose new values are in force now.
     #[serde(default)]
     pub settings: Vec<String>,
     /// Keys whose change takes effect only after a restart.
@@ -166,8 +166,8 @@ fn by_name<T>(
     })
 }
 
-/// A server with another address is another server, whatever its name. Pools that are the same in both plans, as are nearly
-/// all in most reloads, are not compared.
+/// A server with another address is another server, whatever its name. Pools that are the same in both plans are not
+/// compared: in most reloads these are nearly all.
 fn servers(old: &InForce, new: &InForce) -> Difference {
     let is_same = |pool: &Arc<LivePool>, other: &InForce| {
         let there = other.pool(pool.name());
@@ -290,7 +290,7 @@ impl Reloader {
         self.request(by, None).await
     }
 
-    /// The same with texts of the store that have just been read.
+    /// As [`Self::reload`], with texts of the store that have just been read.
     ///
     /// # Errors
     /// As of [`Self::reload`].

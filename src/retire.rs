@@ -2,8 +2,8 @@
 //! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
 //!
 //! At rest: no byte has moved for `idle_for`, as seen here, and the session itself finds that nothing is unsent, that the
-//! peers have acknowledged everything, and that the last byte came from the server. It polls the sessions instead of having them set timers. So sessions of other
-//! pools pay nothing, and a reload needs no code of its own. Where no pool ends sessions, it sleeps until a reload.
+//! peers have acknowledged everything, and that the last byte came from the server. This module polls; sessions set no
+//! timers. So sessions of other pools pay nothing, and a reload needs no code of its own. It sleeps while no pool ends any.
 
 mod balance;
 
@@ -45,7 +45,7 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The time between two polls: a session must be seen at rest between its age and a tenth more.
+/// The interval between two polls. It is at most a twentieth of `max_age`: a session has a tenth of that to be seen at rest.
 fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     let ages = rules.values().filter_map(|rule| rule.plan.max_age);
     ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
@@ -82,9 +82,9 @@ struct Retirement {
 #[derive(Clone, Copy)]
 struct SeenSession {
     bytes: u64,
-    /// Since when they have not changed.
+    /// Since when `bytes` has not changed.
     since: Instant,
-    /// Whether it was asked to end since then. It still goes on, so it was not at rest: it waits for an answer, perhaps.
+    /// Whether it was asked to end since then. It still goes on, so it was not at rest: perhaps it waits for an answer.
     was_asked: bool,
 }
 
@@ -157,7 +157,7 @@ impl Retirement {
         }
     }
 
-    /// The pace of a pool that is being rebalanced, also from now on; a new one when the time of the last one is over.
+    /// The pace of a pool that is being rebalanced, or begins to be now. A new pace begins when `over` has passed.
     fn pace(&mut self, pool: &Arc<str>, over: Duration, balance: &Balance, now: Instant) -> Option<Pace> {
         let pace = self.paces.get(pool).copied();
         if pace.map_or(!balance.is_uneven(), |_| balance.is_even()) {
@@ -176,7 +176,7 @@ impl Retirement {
     }
 }
 
-/// How much too old a session is.
+/// How far a session is beyond its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overdue {
     /// It ends at rest.

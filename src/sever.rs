@@ -26,8 +26,8 @@ use suspects::{Suspects, cause};
 struct Cause {
     ending: Ending,
     over: Duration,
-    /// Whether sessions that still wait for the first answer of the server are closed at once. They are of clients that came
-    /// while it hung. It must not serve them when it goes on: it may be an old primary by then.
+    /// Whether sessions that still wait for the first answer of the server are closed at once. Their clients came while the
+    /// server hung. It must not serve them when it runs again: it may be an old primary by then.
     ends_waiting: bool,
 }
 
@@ -36,7 +36,7 @@ struct Cause {
 enum Group {
     /// Those of a server.
     Server(ServerId),
-    /// Those that were meant for the pool of this name, and are on the servers of its fallback.
+    /// Those on the servers of a fallback that were meant for the pool of this name.
     OnFallback(Arc<str>),
 }
 
@@ -103,7 +103,7 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(cause(pool, member, now)?.over)
 }
 
-/// Closes the sessions that are due: those that wait for a server at once, where that is wanted, then the oldest of it first.
+/// Closes the sessions that are due: with `ends_waiting` all that await their server, and of the others the oldest first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,

@@ -38,17 +38,17 @@ const ANNOUNCED: &str = "announced-routes.json";
 /// The file with the texts of the store that were in force last.
 const TEXTS: &str = "remote.json";
 
-/// The file that the process which uses the folder has locked (flock(2)). It is never removed: a process that waits to open it
-/// would lock a file that no other finds.
+/// The file that is locked by the process that uses the folder (flock(2)). It is never removed: a process that has just
+/// opened it would lock a file that no other process finds.
 const LOCK: &str = "lock";
 
-/// The time until a file that could not be written is written again.
+/// The wait before a file that could not be written is written again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The least time between two writes of the servers that were listed, and of the routes that were announced.
+/// The shortest interval between two writes of the servers that were listed, and of the routes that were announced.
 const LISTED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest time for the last writes: the disk may not answer, and the process must end.
+/// The longest wait for the last writes: the disk may not answer, and the process must end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is remembered of pools, by pool, and of routes.
@@ -64,8 +64,7 @@ pub struct RememberedState {
     pub announced: Vec<KeptAnnouncement>,
 }
 
-/// The files of `state_dir` that could not be written when that was last tried, each with the reason. A restart would forget
-/// what they are to hold.
+/// The files of `state_dir` whose latest write failed, each with the reason. A restart would forget what they should hold.
 #[derive(Debug, Default)]
 pub struct UnsavedFiles(Mutex<BTreeMap<PathBuf, Box<str>>>); // a std mutex: locked for a few lines
 
@@ -83,8 +82,8 @@ impl UnsavedFiles {
     }
 }
 
-/// The folder of what outlives a restart. Until it is dropped, no other process can open it: two would overwrite what the
-/// other one remembers.
+/// The folder of what outlives a restart. Until it is dropped, no other process can open it: two processes would overwrite
+/// each other's files.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     folder: PathBuf,
@@ -117,9 +116,9 @@ impl StateDir {
     /// Reads what is remembered of pools and routes.
     ///
     /// # Errors
-    /// A file of the folder is there and cannot be read. What it holds is not to be forgotten for a fault of the disk, a
-    /// shortage of this host, or because this process runs as another user than before. Also if the contents of the file of
-    /// primaries are not valid: without them, an old primary that is found first would be taken for the right one.
+    /// A file of the folder exists and cannot be read. Its contents must not be forgotten because of a disk fault, a shortage
+    /// of this host, or a process that runs as another user than before. Also if the file of primaries is not valid: without
+    /// its contents, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
         self.texts()?;
         Ok(RememberedState {
@@ -241,7 +240,7 @@ impl StateDir {
         tokio::join!(primaries, listed, announced, added, texts);
     }
 
-    /// Writes a file, again and again until that succeeds, or fails after `end`.
+    /// Writes a file. Tries again until it succeeds, or until a try fails after `end`.
     async fn save_until_done<T: Serialize + Send + 'static>(
         &self,
         name: &'static str,

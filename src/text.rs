@@ -61,7 +61,7 @@ pub fn escape<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
     Cow::Owned(shown)
 }
 
-/// JSON with the characters that are unsafe to display escaped, as in `\u202e`, which is the same to those who parse it.
+/// JSON with the characters that are unsafe to display escaped, as in `\u202e`. Parsers read the same text from it.
 /// Control characters below U+007F are escaped in any JSON.
 #[must_use]
 pub fn escape_json(json: &str) -> Cow<'_, str> {

@@ -51,7 +51,7 @@ const RATE_MAX: u32 = 1_000_000;
 /// The lowest bandwidth, in bytes a second.
 const BANDWIDTH_MIN: u64 = 1 << 10;
 
-/// Parses `20/s`, `300/m`, `1000/h`: a count and the time in which it is allowed.
+/// Parses `20/s`, `300/m`, `1000/h`: a count and the period in which it is allowed.
 ///
 /// # Errors
 /// The text has another form, or the count is not 1 to 1,000,000.

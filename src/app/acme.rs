@@ -1,4 +1,4 @@
-//! Orders certificates by ACME: those that are missing or due, one at a time. Asks their servers meanwhile when they are due.
+//! Orders certificates by ACME: those that are missing or due, one at a time. In between, asks their servers when to renew.
 
 mod suggestions;
 mod states;
@@ -29,14 +29,14 @@ use crate::regular_file;
 use crate::reload::reload_tls;
 use crate::tls::{AcmeSource, Certificate, read_certificate};
 
-/// The longest time between two looks at what is due: clocks may be set.
+/// The longest wait between two looks at what is due: clocks may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// What is written after an order at most, usually: a chain with its key, the account and the failed attempts.
+/// The most that is usually written after an order: a chain with its key, the account and the failed attempts.
 const ROOM_BYTES: usize = 32 << 10;
 
-/// Makes the folders of accounts, which only this user may read. Returns warnings about those that are there and cannot be
-/// written at the moment, which is no reason not to serve what they contain.
+/// Makes the folders of accounts; only this user may read them. Returns warnings about folders that exist and cannot be
+/// written at the moment: what they contain can be served all the same.
 ///
 /// # Errors
 /// One cannot be made, or we may not write in it.
@@ -170,7 +170,7 @@ impl AcmeOrders {
         }
     }
 
-    /// Orders a certificate and keeps it. What could not be kept is not ordered: servers limit how many they issue.
+    /// Orders a certificate and keeps it. Does not order what could not be kept: servers limit how many they issue.
     async fn issue(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
         let (wanted, folder) = (&state.wanted, plan.state_dir.clone());
         let probed = spawn_blocking(move || {

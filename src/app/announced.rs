@@ -1,5 +1,5 @@
-//! Puts routes in force that are announced while the process runs: the plan of the file with these routes replaces the one
-//! before, as a reload does.
+//! Puts announced routes in force while the process runs: the plan of the file with these routes replaces the plan in
+//! force, as in a reload.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -32,8 +32,8 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Begins to follow what is announced. The plan in force is that of the file, if that accepts announcements, with those
-    /// of before the start.
+    /// Begins to follow what is announced. The plan in force has the routes that were `kept` from before the start, if the
+    /// plan of the file accepts announcements.
     pub(super) fn follow(live: &Arc<Live>, file: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));

@@ -45,13 +45,13 @@ pub(super) fn spawn_tasks(
     tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
     let others_max = clients_max - streams_of(clients_max);
     for endpoint in endpoints {
-        // Half of them each: many clients of the one do not lock out those of the other.
+        // Half of them for each endpoint: many clients of one do not lock out those of the other.
         tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (others_max / 2).max(1)));
     }
     tasks
 }
 
-/// The streams of events among so many clients of the admin endpoints.
+/// The most streams of events, if the admin endpoints may have this many clients together.
 pub(super) fn streams_of(clients_max: usize) -> usize {
     clients_max * 2 / 3
 }

@@ -22,8 +22,8 @@ pub(super) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// To be called when everything is open that is open without a session; but of the listening sockets only one for each
-    /// of `addresses`, since those of the other workers come later. `limit`: of open files.
+    /// To be called when everything is open that needs no session. Of the listening sockets, only one for each of
+    /// `addresses` is open then: those of the other workers come later. `limit`: of open files.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {

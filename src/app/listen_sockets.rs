@@ -28,13 +28,13 @@ pub(super) struct ListenSockets {
     /// To each worker.
     workers: Vec<UnboundedSender<ListenSocket>>,
     metrics: Arc<Metrics>,
-    /// The sessions that listeners may have, kept across reloads.
+    /// The limits on the sessions of listeners, kept across reloads.
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
     pub(super) cancels: Arc<CancelTable>,
     /// Shared by all listeners: a validation may come to any.
     pub(super) challenges: Arc<Challenges>,
-    /// Of the service manager. They are taken by every listener with their address, now and after a reload.
+    /// Of the service manager. Every listener with the address of one takes it, now and after a reload.
     passed: PassedSockets,
     open: HashMap<Key, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
@@ -86,7 +86,7 @@ impl Key {
 /// New addresses, bound.
 #[derive(Default)]
 pub(super) struct NewlyBound {
-    /// With the name of the listener and its backlog.
+    /// Each with the name of its listener and the backlog.
     addresses: Vec<(Key, Arc<str>, Bound, u32)>,
     /// About Unix sockets whose files are gone.
     pub(super) warnings: Vec<String>,

@@ -22,7 +22,7 @@ use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan};
 /// How often the files are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Warnings about the certificates of a listener that are shown: there may be as many certificates as names on the Internet.
+/// The most warnings shown about the certificates of a listener, which may have one for each of very many names.
 const WARNINGS_MAX: usize = 20;
 
 /// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS. Where
@@ -62,7 +62,7 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
     Ok(loaded)
 }
 
-/// The same, after a check that all files of the plan can be read. Also returns the warnings about these files.
+/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files.
 ///
 /// # Errors
 /// The first file that cannot be read or used.
@@ -78,7 +78,7 @@ pub(super) fn check_and_load(
     Ok((tls, warnings))
 }
 
-/// The same at the start, with the warnings in the log.
+/// As [`check_and_load`], at the start. Logs the warnings.
 pub(super) fn load_first(plan: &Plan) -> Result<LiveTls, Failure> {
     let (tls, warnings) = check_and_load(plan, None)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -158,8 +158,8 @@ fn terminated_names(listener: &ListenerPlan) -> impl Iterator<Item = (&Arc<str>,
     terminating.flat_map(|route| route.sni.iter().map(|pattern| (&route.name, pattern)))
 }
 
-/// Whether a name that one pattern matches may match the other. A wildcard of a certificate is for one label only, which is
-/// not looked at.
+/// Whether a name that one pattern matches may match the other. That the wildcard of a certificate stands for one label
+/// only is not considered.
 fn may_meet(one: &NamePattern, other: &NamePattern) -> bool {
     let is_below = |name: &ServerName, suffix: &ServerName| {
         let before = name.as_str().strip_suffix(suffix.as_str());
@@ -197,7 +197,7 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
     if listener.routes.default().is_some() || listener.routes.routes().iter().any(takes_any) {
         return Vec::new();
     }
-    // Names are compared with all patterns only if no exact one is the same.
+    // A name is compared with all patterns only if none of the exact ones equals it.
     let (exact, other): (Vec<_>, Vec<_>) = terminated_names(listener)
         .map(|(_, pattern)| pattern)
         .partition(|pattern| matches!(pattern, NamePattern::Exact(_)));

@@ -58,7 +58,7 @@ use remote::first_plans;
 use signals::{End, EndSignals, Signals};
 use start::open_first;
 
-/// The log target of the messages that tell the addresses. They are logged at every level.
+/// The log target of the messages with the addresses of listeners. They are logged at every level.
 pub const ANNOUNCE: &str = "acequia::announce";
 
 /// Applies new settings to the diagnostic log.

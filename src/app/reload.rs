@@ -141,8 +141,8 @@ impl App {
         changes
     }
 
-    /// Sets everything that follows what is in force, and does not subscribe to it as the health monitor does: the pools
-    /// with metrics, the limits, and last the sockets, through which sessions get the new plan.
+    /// Updates everything that depends on what is in force and does not subscribe to it, as the health monitor does: the
+    /// pools with metrics, the limits, and last the sockets, through which sessions get the new plan.
     pub(super) fn follow(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
@@ -175,7 +175,7 @@ impl App {
         }
     }
 
-    /// Watches the file, which had this text when it was read; `None`: stops to watch it.
+    /// Watches the file, which had this text when it was read; `None`: stops watching it.
     pub(super) fn watch(&mut self, text: Option<String>) {
         self.watching = match (text, self.watching.take(), &self.source.file) {
             (Some(_), Some(watching), _) => Some(watching),

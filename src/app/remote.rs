@@ -113,7 +113,7 @@ pub(super) struct ReadConfiguration {
     pub(super) loaded: Loaded,
     /// The texts of the store that it is from.
     pub(super) texts: Option<Arc<RemoteTexts>>,
-    /// Why these are not those that the store has now.
+    /// Why these are not the texts that the store has now.
     pub(super) warning: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Drops what was in force, which may be very much.
+//! Drops what was in force, which may be large.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use crate::live::InForce;
 
-/// How long the old plan is kept. Workers and sessions drop their references to it before, so that none of them has to free
-/// what may be very much.
+/// How long the old plan is kept. By then workers and sessions have dropped their references to it, so that none of them
+/// has to free it.
 const RETIREMENT: Duration = Duration::from_secs(1);
 
 /// Drops what was in force, after a while.

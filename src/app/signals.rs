@@ -6,11 +6,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// All handled signals.
 pub(super) struct Signals {
-    /// End the process.
+    /// End the process: SIGTERM, SIGINT, SIGQUIT.
     pub(super) end: EndSignals,
-    /// Opens the access log again.
+    /// Opens the access log again: SIGUSR1.
     pub(super) reopen: Signal,
-    /// Reloads the configuration.
+    /// Reloads the configuration: SIGHUP.
     pub(super) reload: Signal,
 }
 
@@ -35,8 +35,8 @@ pub(super) enum End {
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        // By default this signal ends the process when a log reaches the limit of file sizes (setrlimit(2)). Handled, it
-        // lets the write fail. The handler stays when the stream is dropped.
+        // SIGXFSZ by default ends a process when a log reaches the limit of file sizes (setrlimit(2)). With a handler,
+        // the write fails instead. The handler stays when the stream is dropped.
         drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
         Ok(Self {
             end: EndSignals {

@@ -36,8 +36,8 @@ use crate::sniff::HelloMemory;
 use crate::state_dir::StateDir;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
 
-/// Opens everything for the first of these plans for which that is possible; there is at least one. The last one is that of
-/// the file alone.
+/// Opens everything for the first of these plans for which that is possible. There is at least one plan; the last one is
+/// that of the file alone.
 ///
 /// # Errors
 /// Why it is not possible for the last one.
