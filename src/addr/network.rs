@@ -13,7 +13,7 @@ pub enum NetworkError {
     /// It has bits set after its prefix; this is the network.
     #[error("`{0}` has bits set after its prefix")]
     HostBits(String, IpNet),
-    /// Addresses of clients are IPv4 addresses then; this is the network.
+    /// It is IPv4-mapped; addresses of such clients are IPv4 addresses. This is the network.
     #[error("`{0}` is an IPv4-mapped IPv6 network, which matches no client")]
     Mapped(String, Ipv4Net),
 }
@@ -33,7 +33,7 @@ impl NetworkError {
 /// Parses a network, or a single address.
 ///
 /// # Errors
-/// Why it is none that can hold a client.
+/// Why it is not a network that can hold a client.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),

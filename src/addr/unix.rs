@@ -33,7 +33,7 @@ impl UnixPath {
     /// The path.
     ///
     /// # Errors
-    /// Why it cannot be that of a socket.
+    /// Why it cannot be the path of a socket.
     pub fn new(path: &str) -> Result<Self, UnixPathError> {
         let parts = path.strip_prefix('/').ok_or(UnixPathError::Relative)?;
         if parts.split('/').any(str::is_empty) || path.contains(char::is_control) {

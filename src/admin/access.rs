@@ -28,11 +28,11 @@ use crate::text::escape;
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// What is shown only with a token, because it quotes the configuration: the error of a reload. Below `/api/v1`, which the
-/// router has taken off.
+/// The path that shows the error of a reload: only with a token, because the error quotes the configuration. Without
+/// `/api/v1`, which the router has taken off.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The streams of events. A page of another origin cannot read one, but with all of them it would keep others out.
+/// The path of the streams of events. A page of another origin cannot read them, but could use them all up.
 const EVENTS_PATH: &str = "/events";
 
 /// The most characters of a path that are logged.
@@ -63,8 +63,8 @@ impl std::fmt::Display for ApiClient {
     }
 }
 
-/// Middleware that rejects requests to `/api` from clients that may not send them. Those, and requests that were to change
-/// something and did not, leave a line with who sent them.
+/// Middleware that rejects requests to `/api` from clients that may not send them. Logs who sent a rejected request, or one
+/// that was to change something and failed.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,

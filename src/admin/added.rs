@@ -30,7 +30,7 @@ pub(super) struct AddRequest {
     name: Option<String>,
     weight: Option<u16>,
     priority: Option<u8>,
-    /// After this time it is removed; absent: when an operator does it.
+    /// After this time it is removed; absent: not before an operator removes it.
     #[serde(rename = "for")]
     time: Option<String>,
 }

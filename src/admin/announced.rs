@@ -5,7 +5,7 @@ use super::context::{Admin, rfc3339};
 use crate::account::AnnounceSample;
 use crate::plan::{AnnouncementRefusal, Plan, RefusedAnnouncement};
 
-/// The number of announcements shown that have no effect.
+/// The most announcements without effect that are shown.
 const REFUSED_SHOWN: usize = 1000;
 
 /// The source of announced routes; `None`: no listener of the plan accepts any.
@@ -29,7 +29,7 @@ pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody
     })
 }
 
-/// What metrics tell of announced routes; `None`: no listener of the plan accepts any.
+/// What metrics show of announced routes; `None`: no listener of the plan accepts any.
 pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
     plan.announcing_engine()?;
     let state = admin.live.announcing();

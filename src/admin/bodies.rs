@@ -46,7 +46,7 @@ pub struct StateBody {
     /// The store that the configuration is from; absent: it is from a file.
     #[serde(default)]
     pub remote: Option<RemoteBody>,
-    /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they are to hold.
+    /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they should hold.
     #[serde(default)]
     pub unsaved: Vec<String>,
     /// Counts of the whole process.
@@ -237,7 +237,7 @@ impl PoolBody {
     }
 }
 
-/// What a process of an earlier version, which does not say it, is taken to say.
+/// The value for a process of an earlier version, which leaves the field out.
 fn yes() -> bool {
     true
 }

@@ -45,7 +45,7 @@ pub struct CertificateBody {
     pub file: String,
     /// The `[acme.NAME]` that it is ordered by; absent: it is not ordered.
     pub acme: Option<String>,
-    /// Whether it is a self-signed one until the one that is ordered is issued.
+    /// Whether it is self-signed, and in use until the certificate that is ordered is issued.
     pub self_signed: bool,
     /// Its next order; absent: it is not ordered.
     pub renewal: Option<RenewalBody>,
@@ -64,7 +64,7 @@ pub struct RenewalBody {
     pub explanation_url: Option<String>,
     /// Whether it is under way.
     pub under_way: bool,
-    /// The failed orders since the last that succeeded.
+    /// The number of failed orders since the last one that succeeded.
     pub failures: u32,
     /// Why the latest failed.
     pub error: Option<String>,
@@ -87,7 +87,7 @@ pub struct CertificateReloadsBody {
     pub pools: Vec<PoolTlsReloadBody>,
 }
 
-/// What came of reading the files of a pool again.
+/// The result of reading the files of a pool again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoolTlsReloadBody {
     /// The name of the pool.
@@ -98,7 +98,7 @@ pub struct PoolTlsReloadBody {
     pub broken: Vec<String>,
 }
 
-/// What came of reading the files of a listener again.
+/// The result of reading the files of a listener again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateReloadBody {
     /// The name of the listener; `[admin]`: the admin port.

@@ -45,13 +45,13 @@ pub struct ChangesBody {
 /// What has changed between two states.
 #[derive(Debug)]
 pub(super) enum StateChanges {
-    /// Everything but this is the same.
+    /// Only this has changed.
     Some(Box<ChangesBody>),
     /// The TLS of the admin port, listeners or the list of pools: the whole state is to be shown again.
     Many,
 }
 
-/// Compares two states of one process, and uses the earlier one up.
+/// Compares two states of one process, and consumes the earlier one.
 pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> StateChanges {
     let mut changes = ChangesBody {
         uptime: now.uptime,
@@ -121,7 +121,7 @@ impl ChangesBody {
         }
     }
 
-    /// Adds the counts that have changed, and makes them equal.
+    /// Adds the counts that have changed, and copies them into `before`.
     fn add_listener(&mut self, before: &mut ListenerBody, now: &ListenerBody) {
         if before.sessions != now.sessions {
             self.listeners.insert(now.name.clone(), now.sessions);

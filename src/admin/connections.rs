@@ -38,7 +38,7 @@ pub(super) struct AdminConnection {
 }
 
 impl AdminConnection {
-    /// One that is served by this router.
+    /// A connection that this router serves.
     pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) -> Self {
         let mark = StreamMark::default();
         Self {
@@ -47,7 +47,7 @@ impl AdminConnection {
         }
     }
 
-    /// The same after a TLS handshake.
+    /// A connection that this router serves after a TLS handshake.
     pub(super) fn over_tls(stream: TcpStream, config: Arc<ServerConfig>, router: Router) -> Self {
         let mark = StreamMark::default();
         let serving = {

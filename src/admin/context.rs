@@ -21,7 +21,7 @@ pub(super) fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// A time in seconds as in all bodies: in milliseconds, to the microsecond.
+/// A duration in seconds, as all bodies have it: in milliseconds, to the microsecond.
 pub(super) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }

@@ -54,7 +54,7 @@ impl From<QueryRejection> for ApiError {
 }
 
 impl From<JsonRejection> for ApiError {
-    /// With its own status: a body that is too large is another error than one that is no JSON.
+    /// Keeps its own status: a body that is too large is another error than a body that is not JSON.
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }

@@ -31,8 +31,8 @@ use crate::text::escape_json;
 /// The time for a client to take an event.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// After a look for changes, this many times the CPU time that it took passes until the next one: with very many servers it
-/// takes at most a two-hundredth of a core.
+/// The pause after a look for changes, in multiples of the CPU time of that look: even with very many servers, looks take at
+/// most a two-hundredth of a core.
 const PAUSE_FACTOR: u32 = 199;
 
 pub(super) async fn events(

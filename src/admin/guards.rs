@@ -19,10 +19,10 @@ use crate::addr::parse_network;
 use crate::guard::{DenyEdit, EDITS_MAX, Guard, GuardReason, Source};
 use crate::units::parse_duration;
 
-/// Sources shown of each kind.
+/// The most sources that are shown of each kind.
 const SOURCES_SHOWN: usize = 10;
 
-/// The longest time for which a network is denied: that of all durations in the configuration.
+/// The longest time for which a network is denied. The same limit holds for durations in the configuration.
 const DENY_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The body of a request to deny a network.

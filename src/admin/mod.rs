@@ -64,7 +64,7 @@ pub use events::publish;
 pub use socket::{AdminListener, bind, default_paths};
 pub use streams::Events;
 
-/// What the paths of the API begin with.
+/// The prefix of all paths of the API.
 const API: &str = "/api/v1";
 
 /// The longest body of a request, in bytes.
@@ -81,7 +81,7 @@ const SOCKET_OPTIONS: SocketOptions = SocketOptions {
 
 /// A listening socket of the admin server.
 pub enum AdminEndpoint {
-    /// The admin port. It speaks TLS if that is in force.
+    /// The admin port. It speaks TLS if `[admin]` has a certificate.
     Tcp(TcpListener),
     /// The Unix socket, which the commands use.
     Unix(AdminListener),
@@ -184,7 +184,7 @@ fn router(admin: Arc<Admin>) -> Router {
 /// The query of `/ready`.
 #[derive(Debug, Deserialize)]
 struct ReadyQuery {
-    /// Names of pools, separated by commas, each of which needs a usable server, its own or that of its fallback, or sleeps.
+    /// Names of pools, separated by commas. Each must have a usable server, its own or its fallback's, or be asleep.
     pools: Option<String>,
 }
 

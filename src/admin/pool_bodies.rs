@@ -94,12 +94,12 @@ pub struct CloneBody {
     pub since: String,
     /// Its address; absent: it has none yet.
     pub address: Option<String>,
-    /// Its process; absent: there is none at present, or it is not ours.
+    /// Its process ID; absent: there is no process at present, or it is not ours.
     pub pid: Option<u32>,
-    /// The name of its container; absent: there is none at present, or it is none.
+    /// The name of its container; absent: there is none at present, or the clone is not a container.
     pub container: Option<String>,
     /// How often it was started again.
     pub restarts: u32,
-    /// Why, the last time.
+    /// Why it was last started again.
     pub reason: Option<String>,
 }

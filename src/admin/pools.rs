@@ -53,7 +53,7 @@ pub(super) async fn trust(
         };
         return Err(ApiError::new(StatusCode::CONFLICT, why));
     }
-    // What is said of a server is so in each pool that it is in, as in a pool of readers.
+    // The server is the primary in every pool that it is in, such as a pool of readers.
     for other in in_force.pools.iter().filter(|other| other.name() != pool.name()) {
         let servers = other.servers();
         let same = servers

@@ -1,25 +1,25 @@
-//! The JSON of the configuration from the fleet's store.
+//! The JSON about the configuration that a fleet shares in a store.
 
 use serde::{Deserialize, Serialize};
 
-/// The configuration from the fleet's store.
+/// The state of the configuration that a fleet shares in a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemoteBody {
-    /// The place of its texts: `etcd:/acequia/edge`.
+    /// Where it is read from: `etcd:/acequia/edge`.
     pub from: String,
     /// What this process is called there.
     pub instance: String,
-    /// The latest revision of the keys in force; null: nothing is, and the store is awaited.
+    /// The latest revision of the keys in force; null: none is in force yet, and acequia waits for the store.
     pub revision: Option<i64>,
     /// The number of keys in force.
     pub keys: Option<usize>,
     /// When they were put in force.
     pub since: Option<String>,
-    /// What was refused after that; null: nothing.
+    /// The later texts that were refused; null: none.
     pub refused: Option<RefusedTextsBody>,
     /// Why the store does not answer; null: it does.
     pub lost: Option<String>,
-    /// Since when.
+    /// Since when it has not answered.
     pub lost_since: Option<String>,
 }
 
@@ -28,6 +28,6 @@ pub struct RemoteBody {
 pub struct RefusedTextsBody {
     /// The latest revision of their keys.
     pub revision: Option<i64>,
-    /// When this was found first.
+    /// When they were first refused.
     pub since: String,
 }

@@ -24,7 +24,7 @@ pub(super) struct ScaleRequest {
     clones: CloneCount,
 }
 
-/// How many clones there should be.
+/// How many clones the pool should have.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "`clones` is a number, or \"auto\"")]
 enum CloneCount {

@@ -88,9 +88,9 @@ pub(super) struct ServerDetailBody {
     /// As in `state`.
     #[serde(flatten)]
     server: ServerBody,
-    /// Half of the successful connects took at most so many milliseconds; absent: there were none.
+    /// Half of the successful connects took at most this many milliseconds; absent: there were none.
     connect_p50_ms: Option<f64>,
-    /// 99 % of them.
+    /// 99 % of them took at most this many.
     connect_p99_ms: Option<f64>,
     /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
     connect_failures: BTreeMap<&'static str, u64>,

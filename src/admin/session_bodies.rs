@@ -31,7 +31,7 @@ pub struct SessionBody {
     /// The database that it asked for; absent: it is none of PostgreSQL, or its StartupMessage could not be read.
     #[serde(default)]
     pub database: Option<String>,
-    /// The user that it named, as `database`.
+    /// The user that it named; absent as `database` is.
     #[serde(default)]
     pub user: Option<String>,
     /// The route that took it.
@@ -54,7 +54,7 @@ pub struct SessionBody {
     pub rate_down: u64,
     /// The kernel's estimate of the round-trip time to the client, in microseconds.
     pub client_rtt_us: Option<u32>,
-    /// The same to the server.
+    /// The kernel's estimate of the round-trip time to the server, in microseconds.
     pub server_rtt_us: Option<u32>,
 }
 

@@ -29,7 +29,7 @@ const RESPONSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// The longest response of such a process, in bytes: enough for an escaped path of 4096 bytes.
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The uid that files of users outside of the user namespace seem to have (`kernel.overflowuid` of sysctl(8)).
+/// The uid shown for files whose owner is outside of the user namespace (`kernel.overflowuid` of sysctl(8)).
 const OVERFLOW_UID: u32 = 65534;
 
 /// A listening Unix socket. Dropping it removes the file, unless another socket has replaced it.
@@ -87,10 +87,10 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
         }
         _ => {}
     }
-    // A user who may rename a folder may replace it, with the socket.
+    // Whoever may rename a folder can replace it, and the socket in it.
     for (level, folder) in folder.canonicalize()?.ancestors().enumerate() {
         let metadata = folder.metadata()?;
-        // In a user namespace, the folders of the system belong to a user outside of it (user_namespaces(7)).
+        // In a user namespace, system folders belong to a user outside of the namespace (user_namespaces(7)).
         if level == 0 || metadata.uid() != OVERFLOW_UID {
             reject_shared(folder, &metadata)?;
         }
@@ -98,7 +98,7 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Rejects a folder in which a user other than root and that of this process could rename an entry.
+/// Rejects a folder in which anybody but root and the user of this process could rename an entry.
 fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
     let rejected = |message: String| Err(io::Error::new(ErrorKind::PermissionDenied, message));
     let own_uid = rustix::process::geteuid().as_raw();

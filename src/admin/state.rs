@@ -30,10 +30,10 @@ use crate::route::{Route, Target};
 use crate::tls::{ListenerTls, PoolTls};
 use crate::units::format_duration;
 
-/// The number of entries shown of a condition of a route.
+/// The most entries that are shown of a condition of a route.
 const ENTRIES_SHOWN: usize = 16;
 
-/// The number of routes shown of a listener.
+/// The most routes that are shown of a listener.
 const ROUTES_SHOWN: usize = 1000;
 
 pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<ProcessBody> {
@@ -184,7 +184,7 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
     }
 }
 
-/// Warnings about the TLS of a listener that are shown: there may be thousands of certificates.
+/// The most warnings shown about the TLS of a listener, which may have thousands of certificates.
 const TLS_WARNINGS_MAX: usize = 20;
 
 fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {

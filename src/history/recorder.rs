@@ -27,7 +27,7 @@ pub(super) struct Reading {
     pub(super) pools: Vec<PoolReading>,
 }
 
-/// The same of a pool.
+/// What the counters of a pool say at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolReading {
     pub(super) counts: PoolCounts,
@@ -35,7 +35,7 @@ pub(super) struct PoolReading {
     pub(super) sessions: u32,
 }
 
-/// A second.
+/// One second.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// When it ended.
@@ -46,7 +46,7 @@ pub struct Sample {
     pub pools: Vec<(Arc<str>, PoolSample)>,
 }
 
-/// A second of the whole process.
+/// One second of the whole process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TotalsSample {
     /// Open sessions at its end.
@@ -63,7 +63,7 @@ pub struct TotalsSample {
     pub endings: [u32; Ending::ALL.len()],
 }
 
-/// A second of a pool. Bytes are floating, as they take half the memory.
+/// One second of a pool. Bytes are floating-point numbers, which take half the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PoolSample {
     /// Open sessions on its servers at its end.
@@ -94,7 +94,7 @@ pub struct PastPool {
 /// The rings.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// The latest.
+    /// The latest reading.
     before: Option<Reading>,
     totals: VecDeque<TotalsSample>,
     pools: Vec<PastPool>,
@@ -223,7 +223,7 @@ impl PastPool {
         let connects = now.counts.connects.since(&before.counts.connects);
         let sample = PoolSample {
             sessions: now.sessions,
-            // Sessions that have come are those that have ended, and those that are more than before.
+            // New sessions: those that have ended, and those by which the open ones have become more.
             opened: clamp((ended + u64::from(now.sessions)).saturating_sub(before.sessions.into())),
             failed: clamp(since(PoolCounts::failed)),
             bytes_up: since(|counts| counts.bytes_up) as f32,

@@ -1,5 +1,5 @@
-//! What a reload says of guards: how many networks they have, which shows a file that was cut, and edits that are out of
-//! force.
+//! What a reload reports about guards: how many networks they have, so that a file that was cut short is noticed, and edits
+//! that are no longer in force.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct GuardNetworks {
 }
 
 impl GuardNetworks {
-    /// Those of a guard.
+    /// The numbers of a guard.
     #[must_use]
     pub fn of(guard: &GuardPlan) -> Self {
         Self {
@@ -34,13 +34,13 @@ impl GuardNetworks {
         }
     }
 
-    /// Whether there are any, or must be.
+    /// Whether the guard has networks, or a list `allow`.
     #[must_use]
     pub fn are_used(&self) -> bool {
         self.allowed.is_some() || self.denied > 0
     }
 
-    /// Those of guards that are new, or had others before: maybe they have none any more.
+    /// The numbers of guards that are new and have networks, or whose networks have changed, perhaps to none.
     pub(super) fn changed(old: &Plan, new: &Plan) -> Vec<Self> {
         let before = |guard: &GuardPlan| old.guards.iter().find(|old| old.name == guard.name);
         let is_shown = |guard: &&Arc<GuardPlan>| match before(guard) {

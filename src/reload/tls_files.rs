@@ -1,4 +1,4 @@
-//! Reads the files of TLS again: certificates, keys, and what else handshakes are made with.
+//! Reads the files of TLS again: certificates, keys, and everything else that handshakes need.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::live::LiveTls;
 use crate::text::escape;
 use crate::tls::{ListenerTls, PoolTls, TlsReload};
 
-/// What came of reading all files again.
+/// The results of reading all files again.
 pub struct TlsReloads<'a> {
     /// The admin port as `[admin]`, and the listeners.
     pub listeners: Vec<(&'a str, &'a ListenerTls, TlsReload)>,
@@ -27,7 +27,7 @@ pub fn reload_tls<'a>(tls: &'a LiveTls, metrics: &Metrics) -> TlsReloads<'a> {
     }
 }
 
-/// The same for one listener. Logs and counts what came of it, if any file has changed.
+/// Reads the files of one listener again. Logs and counts the result, if any file has changed.
 pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics) -> TlsReload {
     let reload = tls.reload();
     if has_changed(&reload) {
@@ -54,7 +54,7 @@ pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics)
     reload
 }
 
-/// The same for one pool.
+/// Reads the files of one pool again. Logs and counts the result, if any file has changed.
 pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReload {
     let reload = tls.reload();
     if has_changed(&reload) {
@@ -71,7 +71,7 @@ pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReloa
     reload
 }
 
-/// Warnings about certificates that are logged at a time: there may be thousands of certificates.
+/// The most warnings about certificates that are logged at a time: there may be thousands of certificates.
 const WARNINGS_MAX: usize = 20;
 
 const BROKEN: &str = "a TLS file is broken: what was read before stays in force";

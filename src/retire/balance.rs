@@ -2,10 +2,10 @@
 
 use crate::pool::{ServerId, ServerLoad};
 
-/// Rebalancing begins when a server has more than this multiple of its share, …
+/// Rebalancing begins when a server has more than this multiple of its share.
 const BEGIN_AT: f64 = 1.2;
 
-/// … and ends when none has more than this.
+/// Rebalancing ends when no server has more than this multiple of its share.
 const END_AT: f64 = 1.05;
 
 /// How sessions are spread over the servers of a pool.
@@ -18,7 +18,7 @@ pub(super) struct Balance {
 }
 
 impl Balance {
-    /// The balance of these servers. The share of a server is proportional to its weight, but not more than it may have.
+    /// The balance of these servers. The share of a server is proportional to its weight, but not above its limit.
     pub(super) fn of(servers: &[ServerLoad]) -> Self {
         let mut excess = Vec::new();
         let mut fullest = 0_f64;
@@ -51,7 +51,7 @@ impl Balance {
     }
 }
 
-/// The share of each server. What a server may not have is shared by the others.
+/// The share of each server. What exceeds the limit of a server is shared by the others.
 fn shares(servers: &[ServerLoad]) -> Vec<f64> {
     let mut shares = vec![0.0; servers.len()];
     let mut open: Vec<usize> = (0..servers.len()).collect();

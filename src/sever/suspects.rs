@@ -12,11 +12,11 @@ use crate::live::{Live, LivePool};
 use crate::plan::Sever;
 use crate::pool::{AdminState, CheckState, Member, Overrides, Role, Server};
 
-/// Whose sessions are to be closed if there are any.
+/// The groups whose sessions are to be closed, if they have any.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
     by_group: HashMap<Group, Suspect>,
-    /// When time alone may change any of this.
+    /// When the groups may change merely because time passes.
     change_at: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ struct Suspect {
 enum SessionsOf {
     Server(Weak<Server>),
     FallbackOf(Weak<LivePool>),
-    /// They were being closed when their server was removed: as long as that goes on.
+    /// The sessions were being closed when their server was removed. There are some as long as the closing goes on.
     Remaining,
 }
 
@@ -90,7 +90,7 @@ impl Suspects {
         self.by_group.insert(group, Suspect { cause, sessions });
     }
 
-    /// Those that have sessions. `severings`: the sessions that are being closed.
+    /// The groups that have sessions. `severings`: the sessions that are being closed.
     pub(super) fn with_sessions(&mut self, severings: &HashMap<Group, Severing>) -> HashMap<Group, Cause> {
         let mut wanted = HashMap::new();
         self.by_group.retain(|group, suspect| {
@@ -111,7 +111,7 @@ impl Suspects {
         self.by_group.is_empty()
     }
 
-    /// When they may be others without a change of anything; `None`: never.
+    /// When the groups may change merely because time passes; `None`: never.
     pub(super) fn change_at(&self) -> Option<Instant> {
         self.change_at
     }

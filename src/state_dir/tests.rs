@@ -34,7 +34,7 @@ fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
 fn a_file_of_an_earlier_or_later_version_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = StateDir::open(folder.path()).unwrap();
-    // Before a timeline could be overruled, and with something that is not known yet.
+    // As written before a timeline could be overruled, and with a key that this version does not know.
     for more in ["", r#", "later": {}"#] {
         let contents = format!(
             r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4{more}}}}}"#,

@@ -17,7 +17,7 @@ pub use credentials::peer_of;
 /// The number of random names to try for the temporary socket. Even one collision is unlikely.
 const NAMES_TRIED: usize = 16;
 
-/// Bytes of such a name at most.
+/// The longest such name, in bytes.
 const NAME_BYTES_MAX: usize = 7;
 
 /// How often to try, and how long to wait in between, while another process gives its socket a name in the same folder.
@@ -121,7 +121,7 @@ pub fn in_use_by(living: &Socket) -> io::Error {
     io::Error::new(ErrorKind::AddrInUse, message)
 }
 
-/// Another name, which is random, and no longer than the one that the file gets: the whole path has a limit.
+/// A random name, no longer than the one that the file gets: the length of the whole path is limited.
 fn temporary_name(name: &OsStr) -> String {
     let dot = if name.len() > 1 { "." } else { "" };
     let random = name.len().clamp(1, NAME_BYTES_MAX) - dot.len();
@@ -134,9 +134,9 @@ fn temporary_name(name: &OsStr) -> String {
     }
 }
 
-/// Keeps other processes that do the same from naming their sockets in the folder of this one, until it is dropped. `None`:
-/// the folder cannot be read, or is locked for long: everybody who can read it may do that, and must not keep this process
-/// from listening.
+/// Locks the folder of a socket until it is dropped: other processes that lock it do not name their sockets there meanwhile.
+/// `None`: the folder cannot be read, or is locked for long. Everybody who can read it can lock it, and must not keep this
+/// process from listening.
 fn lock_folder(path: &Path) -> Option<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
@@ -171,7 +171,7 @@ impl SocketFile {
         std::fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 
-    /// Whether it is still there, so that it can be connected to. Anybody may have removed or replaced it.
+    /// Whether the file is still there, so that clients can connect. Anybody may have removed or replaced it.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         let metadata = self.path.symlink_metadata();

@@ -7,7 +7,7 @@ fn plan() -> Arc<Plan> {
     Arc::new(crate::config::read("test.toml", text).ok().unwrap().plan)
 }
 
-/// A reading after so many sessions, of which `open` have not ended.
+/// A reading after `opened` sessions, of which `open` have not ended.
 fn reading(opened: u64, open: u32, pools: usize) -> Reading {
     let mut totals = TotalCounts::default();
     let ended = opened - u64::from(open);
