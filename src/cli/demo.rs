@@ -97,7 +97,7 @@ fn run_demo(quiet: bool) -> Result<(), Failure> {
     result.and(demo_result.map_err(failed))
 }
 
-/// Everything of the demo but the load balancer: the servers and the output.
+/// Everything in the demo but the load balancer: the servers and the output.
 struct Demo {
     servers: DemoServers,
     addresses: ServerAddresses,

@@ -1,4 +1,4 @@
-//! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
+//! `acequia route`: explains where a connection would go. Connects only to read the texts of a store.
 
 mod client;
 mod servers;
@@ -83,7 +83,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    // What cannot be read is told by `acequia check`.
+    // `acequia check` reports what cannot be read.
     let tls = load_tls(&loaded.plan, None).unwrap_or_default();
     match explain(&loaded.plan, &tls, args) {
         Ok(text) => print(&text),
@@ -131,7 +131,7 @@ pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, U
     Ok(text)
 }
 
-/// What a route is explained with.
+/// What the explanation of a route depends on.
 struct RouteContext<'a> {
     plan: &'a Plan,
     listener: &'a ListenerPlan,

@@ -36,7 +36,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         }
     };
     if loaded.plan.remote.is_none() {
-        loaded.warnings.print_to_stderr(); // else they are logged with those of the whole
+        loaded.warnings.print_to_stderr(); // with a store, they are logged with those of its texts
     }
     let (_flushes_on_drop, reconfigure_log) = start_log(&loaded.plan.log);
     let source = ConfigSource {
@@ -142,7 +142,7 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
         .with_target("notify", LevelFilter::OFF)
         // It warns of what clients send, with their bytes, at any rate. What fails is in the access log.
         .with_target("rustls", LevelFilter::ERROR)
-        // It warns of each datagram that is no answer to a query of ours. What fails is told by the source of servers.
+        // It warns of each datagram that is no answer to a query of ours. The source of servers reports what fails.
         .with_target("hickory", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(EscapingWriter {

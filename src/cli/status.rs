@@ -96,7 +96,7 @@ fn pool_table(pools: &[PoolBody]) -> String {
     )
 }
 
-/// How many wait, of how many that may.
+/// How many clients wait, and how many may.
 fn queue(queue: &QueueBody) -> String {
     match queue.max {
         Some(max) => format!("{} of {max}", queue.waiting),
@@ -117,7 +117,7 @@ fn gap_and_clones(pools: &[PoolBody]) -> String {
     format!("\n{}\n{}\n", clone_table(&scaled), notes.join("\n"))
 }
 
-/// How many clones a pool has, of how many that it may have.
+/// How many clones a pool has, and how many it may have.
 pub(super) fn scale_note(pool: &str, scale: &ScaleBody) -> String {
     let ScaleBody { min, max, .. } = scale;
     let clones = counted(scale.clones.len(), "clone");

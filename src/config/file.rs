@@ -82,7 +82,7 @@ impl Value {
     }
 }
 
-/// The parser recovers after a syntax error; most of the errors that it finds much later only follow from the first.
+/// The most syntax errors that are reported. The parser recovers after one, but many later ones only follow from the first.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
 /// Parses TOML.

@@ -3,8 +3,8 @@
 //! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
 //! the problems, which [`report`] shows. Nothing at run time uses this module.
 //!
-//! A file with `[remote]` has only what concerns the process. The rest are texts of a store, which others may write: their
-//! trees are merged with that of the file (`sections`), and what they may not do is an error ([`Loaded::with_texts`]).
+//! A file with `[remote]` has only the settings of the process. The rest comes from a store, to which others may write: each
+//! text is parsed and merged with the file (`sections`). What a text may not do is an error ([`Loaded::with_texts`]).
 
 mod source;
 pub mod report;
@@ -75,14 +75,14 @@ impl Loaded {
     }
 }
 
-/// The problem of a text that was not UTF-8, so that it has a replacement character.
+/// The problem of a text that was not UTF-8: it was read with a replacement character.
 fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
     let at = begin + text.find(char::REPLACEMENT_CHARACTER)?;
     let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
     Some(Problem::error(position, "not UTF-8", "write it as UTF-8"))
 }
 
-/// What the name of a text begins with.
+/// The prefix of the name of a text.
 const ETCD: &str = "etcd:";
 
 /// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists.
@@ -105,7 +105,7 @@ fn first_existing(paths: &[&Path]) -> Result<PathBuf, Report> {
     Err(Report::unreadable("acequia.toml", message, "name a file with -c FILE"))
 }
 
-/// A report about a configuration that cannot be read. `name`: what it is called.
+/// A report about a configuration that cannot be read. `name` is its name in messages.
 #[must_use]
 pub fn unreadable(name: &str, why: &str) -> Report {
     Report::unreadable(name, format!("cannot read the configuration: {why}"), "")

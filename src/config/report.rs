@@ -25,8 +25,8 @@ fn may_contain_a_secret(line: &str) -> bool {
 /// costs the square of its length.
 const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
-/// The number of warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
-/// other output. All errors are shown.
+/// The most warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide other
+/// output. All errors are shown.
 pub const WARNINGS_SHOWN_MAX: usize = 100;
 
 /// Whether a problem makes the file invalid.
@@ -157,8 +157,8 @@ impl Report {
         self.render_those(colour, |_| true)
     }
 
-    /// The same for those who may read the texts from a store, but no file of this machine: what is wrong in a file is left
-    /// out.
+    /// As [`Self::render`], for those who may read the texts from a store, but no file of this machine: what is wrong in a file
+    /// is left out.
     #[must_use]
     pub fn render_for_store(&self) -> String {
         let is_of_store = |problem: &Problem| self.source.is_remote(&problem.position);

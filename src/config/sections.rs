@@ -1,5 +1,5 @@
-//! Which section is in which file: those of the process in the file of this machine, all others in the texts of the store if
-//! the file has `[remote]`.
+//! Which section is in which text. If the file of this machine has `[remote]`, the sections of the process are in it, and all
+//! others are in the texts of the store.
 
 use super::file::{KeyValue, Table, Value};
 use super::keys;
@@ -8,10 +8,10 @@ use super::report::{Problem, SourceText};
 /// The sections of a file with `[remote]`.
 const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
 
-/// The sections whose keys are names: several texts may have some of them each.
+/// The sections whose keys are names. Each text may have some of these names.
 const NAMED: [&str; 4] = ["acme", "guards", "listeners", "pools"];
 
-/// The sections of all files as one table, and what is in the wrong file or in two.
+/// The sections of all files as one table, and the problems of those that are in the wrong file or in two.
 pub(super) fn merged(source: &SourceText, tables: Vec<Table>) -> (Table, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut tables = tables.into_iter();
@@ -45,7 +45,7 @@ fn beside_remote(entry: &KeyValue) -> Option<Problem> {
     })
 }
 
-/// Adds a section, or those of its sections that have other names than those that are there.
+/// Adds a section. If it is there already, adds those of its subsections whose names are new, and reports the others.
 fn merge(root: &mut Table, entry: KeyValue, source: &SourceText, problems: &mut Vec<Problem>) {
     let Some(there) = root.entries.iter_mut().find(|there| there.key == entry.key) else {
         root.entries.push(entry);

@@ -1,5 +1,5 @@
-//! What a configuration is read from: a file, and the texts of a store if it refers to one. Positions are in all of it, as if
-//! one text stood behind the other.
+//! What a configuration is read from: a file, and the texts of a store if it refers to one. Positions count through all of
+//! it, as if the texts were joined.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl Position {
 /// The names and texts of what was read, to quote lines from it.
 #[derive(Debug)]
 pub(in crate::config) struct SourceText {
-    /// What [`Position::File`] is.
+    /// The name of [`Position::File`].
     name: String,
     /// At least one. The file of this machine comes first.
     files: Vec<SourceFile>,
@@ -53,7 +53,7 @@ pub(in crate::config) struct SourceText {
 #[derive(Debug)]
 struct SourceFile {
     name: String,
-    /// Where its text is.
+    /// Where its text is in that of all files.
     bytes: Range<usize>,
     is_remote: bool,
 }
@@ -77,7 +77,7 @@ impl SourceText {
         source
     }
 
-    /// The same with a text of a store behind it.
+    /// Adds a text of a store behind the others.
     pub(super) fn push(&mut self, name: String, text: &str) {
         self.text.push('\n');
         let begin = self.text.len();
@@ -91,7 +91,7 @@ impl SourceText {
         self.lines.extend(lines);
     }
 
-    /// Sets what the whole is called.
+    /// Sets the name of the whole.
     pub(super) fn rename(&mut self, name: String) {
         self.name = name;
     }
@@ -129,7 +129,7 @@ impl SourceText {
         &self.files[next.saturating_sub(1)]
     }
 
-    /// What a position is in.
+    /// The name of the file, or of the whole, that a position is in.
     pub(super) fn name_at(&self, position: &Position) -> &str {
         match position {
             Position::File => &self.name,
@@ -137,7 +137,7 @@ impl SourceText {
         }
     }
 
-    /// Whether a position is in a text of a store. The whole is, if any part is.
+    /// Whether a position is in a text of a store. The whole counts as such if any part is one.
     pub(super) fn is_remote(&self, position: &Position) -> bool {
         match position {
             Position::File => self.files.iter().any(|file| file.is_remote),

@@ -29,7 +29,7 @@ pub(super) fn normalize(word: &str) -> String {
         .collect()
 }
 
-/// The equivalent of another proxy's key name, which must be normalized; `none: `, and why none is needed.
+/// The equivalent of another proxy's key name, which must be normalized; or `none: ` and why none is needed.
 pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'static str> {
     let (_, groups) = SYNONYMS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
     let (_, equivalent) = groups.iter().find(|(names, _)| names.contains(&normalized))?;

@@ -288,7 +288,7 @@ fn full_text() -> Vec<&'static str> {
         .collect()
 }
 
-/// Where a key that names a file is new in `full.toml`, it is found here.
+/// A key that is new in `full.toml` and names a file is found here.
 #[test]
 fn a_text_of_a_store_names_no_file_and_no_command_whatever_the_key() {
     let lines = full_text();

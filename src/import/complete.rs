@@ -50,8 +50,8 @@ pub(super) fn complete(imported: &mut Imported) {
     }
 }
 
-/// Gives addresses a listener of their own at which no TLS ends, or whose clients do not begin with a PROXY header, where it is
-/// otherwise at others.
+/// Splits listeners whose addresses differ: addresses at which no TLS ends, or at which clients begin with no PROXY header,
+/// get a listener of their own.
 fn separate_listeners(imported: &mut Imported) {
     let mut separated = Vec::with_capacity(imported.listeners.len());
     let mut others = Vec::new();
@@ -118,8 +118,8 @@ pub(super) fn valid_name(name: &str) -> String {
     if text.is_empty() { String::from("unnamed") } else { text }
 }
 
-/// The name, or with a number behind it if it is taken. `seen` has the names that are taken, each with the last number that
-/// was tried behind it: each is tried once, however often a name occurs.
+/// The name, with a number behind it if it is taken. `seen` has the names that are taken, each with the last number that
+/// was tried behind it, so that each number is tried once, however often a name occurs.
 fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
     let mut number = seen.get(name).copied().unwrap_or(0);
     let mut free = name.to_owned();

@@ -40,7 +40,7 @@ pub(super) struct ImportedListener {
     pub(super) tls: ImportedSection,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
     pub(super) proxied_by: Vec<String>,
-    /// The addresses that this is for. Empty: it is for all.
+    /// The addresses that `proxied_by` is for. Empty: it is for all.
     pub(super) proxied: Vec<String>,
     /// `allow` and `deny` of a guard of its own.
     pub(super) allow: Vec<String>,
@@ -126,7 +126,7 @@ impl Remark {
 }
 
 impl ImportedListener {
-    /// Believes the PROXY header of every peer at these addresses, of which there is one at least.
+    /// Believes the PROXY header of every peer at these addresses, of which there is at least one.
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
         self.proxied_by = vec![String::from("0.0.0.0/0"), String::from("::/0")];
         self.proxied.extend_from_slice(addresses);

@@ -1,10 +1,10 @@
-//! Sets of networks, as lists: rules of which the first that matches holds become lists of which one holds before the other.
+//! Sets of networks, as lists. Rules where the first match holds become two lists, one of which holds before the other.
 
 use ipnet::IpNet;
 
 use crate::addr::parse_network;
 
-/// The longest list that is written. More are not readable.
+/// The longest list that is written. A longer one is not readable.
 const LIST_MAX: usize = 1000;
 
 /// All clients.

@@ -12,8 +12,8 @@ const LEAST: Duration = Duration::from_millis(1);
 /// The longest duration that the configuration accepts.
 const YEAR_MS: u64 = 365 * 24 * 3_600_000;
 
-/// Parses a duration such as `30s`, `1h30m` or `500`, a number without a unit being one of `unit_ms`. Parts of a
-/// millisecond are rounded up. `None`: it has another form.
+/// Parses a duration such as `30s`, `1h30m` or `500`. A number without a unit counts units of `unit_ms` milliseconds.
+/// Parts of a millisecond are rounded up. `None`: it has another form.
 pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     let mut rest = text;
     let mut total_us: u64 = 0;

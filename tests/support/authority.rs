@@ -42,7 +42,7 @@ impl Authority {
         Self { issuer }
     }
 
-    /// An authority whose certificate this one has issued; and that certificate.
+    /// An intermediate authority that this one has issued, and its certificate.
     pub fn subordinate(&self, name: &str) -> (Self, Issued) {
         let serial = fastrand::u64(1..u64::MAX / 2);
         let mut params = Self::params(name);
@@ -83,7 +83,7 @@ impl Authority {
         })
     }
 
-    /// A certificate that is valid from and until so many days from now.
+    /// A certificate that is valid from `days.start` to `days.end`, in days from now; negative: before now.
     pub fn issue_between(&self, names: &[&str], days: Range<i64>) -> Issued {
         let at = |days: i64| {
             let distance = Duration::from_secs(days.unsigned_abs() * 86_400);
@@ -96,14 +96,14 @@ impl Authority {
         })
     }
 
-    /// The same, valid for so many seconds.
+    /// As [`Self::issue`], valid for this many seconds.
     pub fn issue_for_seconds(&self, names: &[&str], seconds: u64) -> Issued {
         self.issue_with(names, |params| {
             params.not_after = (SystemTime::now() + Duration::from_secs(seconds)).into();
         })
     }
 
-    /// The same with a key whose signatures take long, some milliseconds each.
+    /// As [`Self::issue`], with an RSA key of 4096 bits: each signature takes some milliseconds.
     pub fn issue_slow(&self, names: &[&str]) -> Issued {
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096).unwrap();
         self.issue_for(&key, names, |_| {})
@@ -132,12 +132,12 @@ impl Authority {
         }
     }
 
-    /// The list of these revoked certificates.
+    /// A certificate revocation list (CRL) with these certificates.
     pub fn revocations(&self, revoked: &[&Issued]) -> String {
         self.revocations_until(revoked, date_time_ymd(2090, 1, 1).into())
     }
 
-    /// The same, to be replaced then.
+    /// As [`Self::revocations`], to be replaced at `next_update`.
     pub fn revocations_until(&self, revoked: &[&Issued], next_update: SystemTime) -> String {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from(issued.serial),
@@ -158,20 +158,20 @@ impl Authority {
 }
 
 impl Issued {
-    /// Writes `NAME.pem` and `NAME.key` into a folder, each by a rename.
+    /// Writes `NAME.pem` and `NAME.key` into a folder, replacing each file by a rename.
     pub fn write(&self, folder: &Path, name: &str) {
         for (ending, text) in [("pem", &self.certificate), ("key", &self.key)] {
             replace(&folder.join(format!("{name}.{ending}")), text);
         }
     }
 
-    /// The same with the certificate of its authority behind it.
+    /// The certificate followed by that of its authority, as a chain.
     pub fn followed_by(mut self, authority: &Self) -> Self {
         self.certificate.push_str(&authority.certificate);
         self
     }
 
-    /// For rustls.
+    /// The chain and the key as rustls takes them.
     pub fn chain_and_key(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes());
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
@@ -179,7 +179,7 @@ impl Issued {
     }
 }
 
-/// Replaces a file, which only its owner may read, by a rename.
+/// Replaces a file by a rename. Only the owner may read the new one.
 pub fn replace(file: &Path, text: &str) {
     let next = file.with_extension("next");
     fs::write(&next, text).unwrap();

@@ -31,7 +31,7 @@ impl Browser {
         Self::open_with(&[], url, width, height)
     }
 
-    /// The same, started with these arguments.
+    /// As [`Self::open`], with these arguments for the browser.
     pub fn open_with(arguments: &[String], url: &str, width: u32, height: u32) -> Self {
         let home = tempfile::tempdir().unwrap();
         let [commands, answers] = ["commands", "answers"].map(|name| {
@@ -161,7 +161,7 @@ impl Browser {
         STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
 
-    /// What the console and the log of the page have told so far: errors of scripts, and what its policy forbade.
+    /// What the console and the log of the page have reported so far: errors of scripts, and what its policy forbade.
     pub fn complaints(&self) -> Vec<Value> {
         let answers = self.answers.lock().unwrap();
         let told = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];

@@ -27,7 +27,7 @@ impl Client {
         Self::try_connect_from(source, address).unwrap()
     }
 
-    /// The same. A reset may come before connect(2) returns.
+    /// As [`Self::connect_from`], but returns an error: a reset may come before connect(2) returns.
     pub fn try_connect_from(source: &str, address: SocketAddr) -> io::Result<Self> {
         let source = SocketAddr::new(source.parse().unwrap(), 0);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

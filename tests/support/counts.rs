@@ -30,8 +30,8 @@ pub fn wait_for_ended_sessions(proxy: &Proxy, ending: &str, sessions: usize) {
     assert_eq!(ended_sessions(proxy, ending), sessions as f64, "{ending}");
 }
 
-/// The diagnostic log lines with this message, once there are exactly this many: a line may be written later than a
-/// client sees what it tells.
+/// The diagnostic log lines with this message, once there are exactly this many: a client may see an event before the
+/// line about it is written.
 #[track_caller]
 pub fn log_lines(proxy: &Proxy, message: &str, wanted: usize) -> Vec<Value> {
     let all = || -> Vec<_> {

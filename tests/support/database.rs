@@ -94,7 +94,7 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// With these settings, `key=value`.
+    /// Starts one with these settings, `key=value`.
     pub fn start_with(settings: &[&str]) -> Self {
         Self::run(Self::initialized(), settings)
     }
@@ -192,7 +192,7 @@ impl Postgres {
         self.process.signal(Signal::CONT);
     }
 
-    /// Lets the server start no process if its user has so many already; `None`: as many as it may have at most.
+    /// Limits the processes of the server's user, beyond which the server can start none; `None`: the highest limit possible.
     pub fn limit_processes(&self, limit: Option<u64>) {
         let limit = limit.or(getrlimit(Resource::Nproc).maximum);
         let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
@@ -239,8 +239,8 @@ pub fn psql(address: SocketAddr, statement: &str) -> Command {
     command
 }
 
-/// What a statement returns to a client with a libpq that begins with TLS at once, which `psql` of Debian cannot; `None`: there
-/// is none. `scripts/test` installs it.
+/// What a statement returns to a client whose libpq begins with TLS at once, as `psql` of Debian cannot. `None`: there is no
+/// such client; `scripts/test` installs it.
 pub fn over_direct_tls(address: SocketAddr, name: &str, ca_file: &Path, statement: &str) -> Option<String> {
     const PYTHON: &str = "
 import sys

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// Answers queries (RFC 1035, section 4) for names below `live.test`: they are at 127.0.0.1. A query for another name
-/// is dropped, and one for AAAA of a name below `ipv4.live.test`. Dropping it ends it.
+/// Answers queries (RFC 1035, section 4) for names below `live.test`: they are at 127.0.0.1. Drops queries for other
+/// names, and AAAA queries for names below `ipv4.live.test`. Dropping the value ends the server.
 pub struct NameServer {
     address: SocketAddr,
     ends: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Starts one on port 53 of an address of its own. `None`, said aloud, where that takes a privilege we do not have.
+    /// Starts one on port 53 of an address of its own. `None`, with a note on standard error, without the privilege to do so.
     pub fn start() -> Option<Self> {
         let mut hosts = (1..=254).map(|host| (Ipv4Addr::new(127, 42, 53, host), 53));
         let bound = hosts.find_map(|address| match UdpSocket::bind(address) {

@@ -170,8 +170,8 @@ impl Docker {
         command
     }
 
-    /// Starts a container whose server sends its name, and reads until its client has finished. It takes no notice of
-    /// SIGTERM, as the first process of a container that does not handle it.
+    /// Starts a container whose server sends its name, and reads until its client has finished. It ignores SIGTERM, as any
+    /// first process of a container does that has no handler for it.
     pub fn start_server(&self, name: &str, options: &[&str]) {
         let program = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
         let arguments = [

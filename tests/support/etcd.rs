@@ -144,7 +144,7 @@ impl Etcd {
         self.ctl(&["del", key]);
     }
 
-    /// The keys that begin so.
+    /// The keys with this prefix.
     pub fn get(&self, prefix: &str) -> Vec<Entry> {
         let answer = self.ctl(&["get", "--prefix", prefix]);
         let kvs = answer["kvs"].as_array().cloned().unwrap_or_default();
@@ -156,7 +156,7 @@ impl Etcd {
         kvs.into_iter().map(entry).collect()
     }
 
-    /// Forgets what was before this revision.
+    /// Forgets everything before this revision.
     pub fn compact(&self, revision: i64) {
         self.ctl(&["compaction", &revision.to_string()]);
     }

@@ -18,7 +18,7 @@ use super::tls_server::ManualTlsServer;
 /// The token that it accepts.
 pub const TOKEN: &str = "correct-1";
 
-/// A fake API server. It speaks TLS, and wants [`TOKEN`] or, if it was started so, a certificate of the client.
+/// A fake API server. It speaks TLS, and wants [`TOKEN`] or, with [`Self::for_certificates`], a certificate of the client.
 pub struct ApiServer {
     server: Server,
     shared: Arc<Shared>,
@@ -59,7 +59,7 @@ impl ApiServer {
         Self::with(false)
     }
 
-    /// One that wants certificates of its authority instead of a token.
+    /// Starts one that wants certificates of its authority instead of a token.
     pub fn for_certificates() -> Self {
         Self::with(true)
     }
@@ -168,7 +168,7 @@ impl ApiServer {
         })
     }
 
-    /// Ends all watches, as after their time.
+    /// Ends all watches, as when their time is over.
     pub fn end_watches(&self) {
         self.change(|state| state.ends += 1);
     }
@@ -185,7 +185,7 @@ impl ApiServer {
         self.change(|state| state.forbidden = verb);
     }
 
-    /// Closes all connections until it is back.
+    /// Closes all connections while it is away.
     pub fn be_away(&self, is_away: bool) {
         self.change(|state| {
             state.is_away = is_away;
@@ -200,7 +200,7 @@ impl ApiServer {
         of_verb.map(|(_, query)| query.clone()).collect()
     }
 
-    /// Waits until so many requests with this verb have come.
+    /// Waits until this many requests with this verb have come.
     pub fn wait_for(&self, verb: &str, count: usize) {
         eventually("the API server is asked", || self.queries(verb).len() >= count);
     }
@@ -353,7 +353,7 @@ fn send(stream: &mut impl Write, event: &Value) -> std::io::Result<()> {
     stream.flush()
 }
 
-/// A page of the slices. Where the next one begins is told by the version and the number of its first slice.
+/// A page of the slices. `continue` of the next page has the version and the number of its first slice.
 fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -> Result<Value, Refusal> {
     let selected = state
         .slices

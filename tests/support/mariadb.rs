@@ -16,7 +16,7 @@ pub struct MariaDb {
     port: Port,
     process: Process,
     folder: TempDir,
-    /// At which it speaks to the other nodes of its Galera cluster, and gets data from them.
+    /// The ports at which it speaks to the other nodes of its Galera cluster, and gets data from them.
     cluster: [Port; 3],
 }
 
@@ -138,7 +138,7 @@ impl MariaDb {
         command
     }
 
-    /// As if the machine hung.
+    /// Stops it, as if the machine hung.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }

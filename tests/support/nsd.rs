@@ -23,8 +23,8 @@ const SOA: u16 = 6;
 /// How long nsd may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// nsd with the zone `test`. It is asked over UDP at the address of the relay, which stays while nsd is stopped; then there
-/// is no answer. Dropping it ends both.
+/// nsd with the zone `test`. It is asked over UDP at the address of the relay. The relay stays while nsd is stopped, but gives
+/// no answer then. Dropping it ends both.
 pub struct Nsd {
     folder: TempDir,
     process: Option<Process>,
@@ -52,7 +52,7 @@ struct Relay {
 }
 
 impl Nsd {
-    /// One whose zone has these records, each with its TTL: `a 1 A 127.0.0.1`. That there are none holds for 1 s.
+    /// One whose zone has these records, each with its TTL: `a 1 A 127.0.0.1`. An answer that there are none holds for 1 s.
     pub fn start(records: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let relay = Arc::<Relay>::default();
@@ -193,7 +193,7 @@ fn query(kind: u16, name: &str) -> Vec<u8> {
     query
 }
 
-/// The type that a query asks for; `None`: it is none.
+/// The type that a query asks for; `None`: it is not a query.
 fn kind_of(query: &[u8]) -> Option<u16> {
     let mut at = 12; // behind the header
     while let length @ 1.. = usize::from(*query.get(at)?) {

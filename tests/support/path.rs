@@ -11,7 +11,7 @@ use super::proxy::Proxy;
 
 const UNCHECKED: &str = "health = { check = \"off\" }";
 
-/// The ways from clients to servers, neither of which speak TLS. Where there is TLS, further proxies begin and end it.
+/// The ways from clients to servers. Neither speak TLS; where there is TLS on the way, further proxies begin and end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// The observed proxy alone.
@@ -73,7 +73,7 @@ impl Path {
         self.open_with(server, "", keys)
     }
 
-    /// The same; `before` comes first in the configuration of the observed proxy.
+    /// As [`Self::open`]; `before` comes first in the configuration of the observed proxy.
     pub fn open_with(self, server: SocketAddr, before: &str, keys: &str) -> OpenPath {
         let (authority, files) = (Authority::new("between"), tempfile::tempdir().unwrap());
         authority.issue(&["127.0.0.1"]).write(files.path(), "between");

@@ -1,4 +1,4 @@
-//! Ports for programs that are told which to use, and take some time until they do.
+//! Ports for programs that are told which to use, and need some time until they use them.
 
 use std::fs::File;
 

@@ -360,7 +360,7 @@ fn field(line: &Value, key: &str) -> String {
     }
 }
 
-/// `[fe80::1%eth0]:80` without its scope, which only the namespace it is in can make a number of.
+/// `[fe80::1%eth0]:80` without its scope. Only the namespace of the interface can make its name a number.
 fn without_interface(address: &str) -> String {
     match (address.split_once('%'), address.split_once(']')) {
         (Some((ip, _)), Some((_, port))) => format!("{ip}]{port}"),

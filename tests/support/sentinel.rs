@@ -108,7 +108,7 @@ impl RedisNode {
         redis_answer(self.address(), command).unwrap()
     }
 
-    /// As if the machine hung.
+    /// Stops it, as if the machine hung.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }

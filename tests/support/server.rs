@@ -37,7 +37,7 @@ impl Server {
         Self::run(move |stream| greet(stream, name))
     }
 
-    /// The same on this listener.
+    /// As [`Self::named`], on this listener.
     pub fn named_on(listener: TcpListener, name: &'static str) -> Self {
         Self::run_on(listener, move |stream, _| greet(stream, name))
     }
@@ -47,7 +47,7 @@ impl Server {
         Self::keeping_on("127.0.0.1:0", answer)
     }
 
-    /// The same on this address.
+    /// As [`Self::keeping`], on this address.
     pub fn keeping_on(address: &str, answer: &'static [u8]) -> Self {
         Self::run_on(TcpListener::bind(address).unwrap(), move |mut stream, received| {
             let mut bytes = Vec::new();
@@ -69,7 +69,7 @@ impl Server {
         })
     }
 
-    /// The same on this listener; `serve` may record what it has received.
+    /// As [`Self::run`], on this listener; `serve` may record what it has received.
     pub fn run_on(
         listener: TcpListener,
         serve: impl Fn(TcpStream, &Mutex<Vec<Vec<u8>>>) + Send + Sync + 'static,
@@ -189,7 +189,7 @@ impl ManualServer {
         self.try_session().unwrap()
     }
 
-    /// The same; `None`: there was none.
+    /// As [`Self::session`]; `None`: there was none.
     pub fn try_session(&self) -> Option<TcpStream> {
         self.sessions.recv_timeout(PATIENCE).ok()
     }

@@ -18,8 +18,8 @@ pub fn fill(stream: &mut TcpStream) {
 /// that the client has read.
 pub const SLOW_READER_BUFFER: usize = 32 << 10;
 
-/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for two seconds. Each call of `read` has to read as many
-/// bytes as it is told: they empty the buffer, so that the kernel reports it.
+/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for two seconds. Each call of `read` must read exactly
+/// the given number of bytes: that empties the buffer, so that the kernel reports it.
 pub fn read_slowly(mut read: impl FnMut(usize)) {
     for _ in 0..20 {
         sleep(Duration::from_millis(100));

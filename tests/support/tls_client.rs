@@ -75,7 +75,7 @@ impl TlsSetup {
         self.over(socket, name)
     }
 
-    /// The same over a socket that is connected.
+    /// As [`Self::connect`], over a socket that is already connected.
     pub fn over(&self, socket: TcpStream, name: &str) -> io::Result<TlsClient> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsPeer::over(socket, ClientConnection::new(Arc::clone(&self.config), name).unwrap())

@@ -28,7 +28,7 @@ impl ManualTlsServer {
         Self::with(own, rustls::ALL_VERSIONS, None)
     }
 
-    /// The same with these versions; `clients`: clients need a certificate of this authority.
+    /// As [`Self::new`], with these versions; `clients`: clients need a certificate of this authority.
     pub fn with(own: &Issued, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));

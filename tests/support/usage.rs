@@ -49,15 +49,15 @@ pub fn pipes(proxy: &Proxy) -> usize {
         .count()
 }
 
-/// The resident memory of a process in bytes, without that of files: pages of its program that it has not used before come in
-/// at any time, and belong to no client.
+/// The anonymous resident memory of a process in bytes. Pages of files are left out: code is paged in when it first runs,
+/// whatever clients do.
 pub fn anonymous_bytes(proxy: &Proxy) -> u64 {
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// State and unread bytes (an end of stream counts as one) of the TCP sockets that match a filter of ss(8), also of
+/// State and unread bytes (an end of stream counts as one) of the TCP sockets that match a filter of ss(8), including
 /// sockets that are not accepted yet or whose process has ended.
 pub fn tcp_sockets(filter: &str) -> Vec<(String, usize)> {
     let output = must(Command::new("ss").args(["-tanH", filter]));

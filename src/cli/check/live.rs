@@ -1,8 +1,8 @@
 //! `acequia check --live`: tries what the configuration refers to, as `run` would, and opens nothing that stays.
 //!
 //! Names are resolved and servers are checked once by the code that does so while acequia runs. Where a listener passes TLS
-//! on by server name, the certificates of the servers are compared with the names of the routes. What is known only while
-//! acequia runs is not tried, and is told: servers that a source lists, unless it is a file, and clones.
+//! on by server name, the certificates of the servers are compared with the names of the routes. Clones, and servers that a
+//! source other than a file lists, are known only while acequia runs: they are not tried, and the output says so.
 
 mod certificates;
 
@@ -27,7 +27,7 @@ use crate::live::{Live, LivePool, LivePools};
 use crate::plan::{Fallback, Plan, PoolId, PoolPlan, PoolPlans};
 use crate::pool::{Member, MemberState};
 
-/// For all names and checks together, then for all connections to servers that are not checked, then for all certificates.
+/// The wait for all names and checks, then for all connections to servers that are not checked, then for all certificates.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the results are looked at.
@@ -107,7 +107,7 @@ async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), String>
     results
 }
 
-/// What is known of a pool.
+/// The result for a pool.
 struct TriedPool {
     /// Whether a server would be used.
     is_usable: bool,
@@ -143,7 +143,7 @@ fn try_pool<'c>(
             Some(why) => writeln!(text, "  {}: {shown}; {why}", member.spec()),
             None => writeln!(text, "  {}: {shown}", member.spec()),
         };
-        // One with another role is as it should be.
+        // A healthy server without the required role is no fault.
         if passed.is_err() && !(is_checked && member.is_healthy() && member.is_unfit()) {
             let label = &member.spec().label;
             found.push(Finding::warning(format!("server {}/{label}: {shown}", pool.name())));
@@ -166,7 +166,7 @@ fn try_pool<'c>(
     }
 }
 
-/// What the servers of a pool come from that is asked only while acequia runs.
+/// The origins of servers of a pool that are known only while acequia runs: sources and clones.
 fn untried(pool: &PoolPlan) -> Vec<String> {
     let sources = pool.discover.iter().filter(|discover| listed_now(discover).is_none());
     let clones = pool.scale.iter().map(|_| String::from("clones"));

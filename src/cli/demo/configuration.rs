@@ -112,8 +112,7 @@ pool = "app"
     )
 }
 
-/// The sections of the listeners whose clients do not reach a server with what they send: their TLS ends, or they are
-/// redirected.
+/// The sections of the listeners that do not pass on the bytes of their clients: they end TLS, or redirect.
 fn edge_listeners(listeners: &ListenerAddresses, certificate: &Value) -> String {
     let ListenerAddresses { edge, http, .. } = listeners;
     format!(

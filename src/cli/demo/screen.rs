@@ -15,7 +15,7 @@ use crate::config::report::counted;
 use crate::pool::Member;
 use crate::scale::{CloneState, PoolScale};
 
-/// The time between two rows.
+/// The interval between two rows.
 const ROW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Prints the table. On a terminal, a row equal to the previous one overwrites it.

@@ -31,13 +31,13 @@ const NAMES: [&str; 8] = [
     "closed.demo.test",
 ];
 
-/// The time between two TLS clients.
+/// The interval between two TLS clients.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(300);
 
 /// TCP sessions at a time.
 const SESSIONS: u64 = 7;
 
-/// The time between two messages of a TCP session.
+/// The interval between two messages of a TCP session.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The longest message, in bytes.
@@ -46,16 +46,16 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// Visitors of the pool that grows, one after the other.
 const VISITORS: u64 = 10;
 
-/// The time between two visitors.
+/// The interval between two visitors.
 const VISITOR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The messages of a visitor: ten seconds of them.
 const VISITOR_MESSAGES: u32 = 50;
 
-/// The time until visitors come again when all have left.
+/// The pause before visitors come again, when all have left.
 const CALM: Duration = Duration::from_secs(15);
 
-/// The time to wait after a failure, such as a server that was disabled.
+/// The wait after a failure, such as a server that was disabled.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes traffic until a signal ends the demo. Its sessions end then, so that the load balancer waits only for those of others.

@@ -25,7 +25,7 @@ pub(in crate::cli) enum RemoteError {
     /// The client's runtime cannot start.
     #[error("cannot start a runtime")]
     Runtime(#[source] io::Error),
-    /// The process did not answer, or was silent, for so long.
+    /// The process did not answer, or was silent, for this long.
     #[error("no response within {0:?}")]
     Timeout(Duration),
     /// Arguments about the admin port without its URL.

@@ -1,4 +1,4 @@
-//! What `acequia route` tells about TLS.
+//! What `acequia route` says about TLS.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::plan::{ListenerPlan, PoolId};
 use crate::route::{RouteChoice, TlsMode};
 use crate::tls::ListenerTls;
 
-/// What happens to TLS, if any ends at the listener. `tls`: what it is ended with; `None`: the files cannot be read.
+/// What happens to TLS, if any ends at the listener. `tls`: the TLS of the listener; `None`: its files cannot be read.
 pub(super) fn write_tls(
     text: &mut String,
     listener: &ListenerPlan,

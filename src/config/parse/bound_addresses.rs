@@ -51,7 +51,7 @@ impl BoundAddresses {
         Some(address)
     }
 
-    /// The same for the admin port.
+    /// As [`Self::add`], for the admin port.
     pub(super) fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         if matches!(&node.value, Value::String(text) if text.starts_with("unix:")) {
             let hint = r#"write socket = "/run/acequia/admin.sock": the Unix socket of the API"#;

@@ -118,7 +118,7 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
     })
 }
 
-/// Whether this may be the name of an image. Which names exist is the engine's to say; these characters need no escape.
+/// Whether this may be the name of an image. Only the engine knows which names exist; these characters need no escape.
 fn is_image(name: &str) -> bool {
     let is_valid = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_valid) && !name.contains("//")

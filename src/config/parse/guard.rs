@@ -22,7 +22,7 @@ const SOURCES_DEFAULT: u32 = 100_000;
 /// 340 MB.
 const SOURCES_MAX: u32 = 10_000_000;
 
-/// Bad lines of a file that are reported.
+/// The most bad lines of a file that are reported.
 const BAD_LINES_MAX: usize = 3;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ fn sessions(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Op
     section.integer(key, process::CONNECTIONS, problems)
 }
 
-/// A rate, which allows what it allows in a second, at least one, at once, unless there is a burst.
+/// A rate. Unless there is a burst, it allows at once what it allows in a second, at least one.
 fn rate(section: &Section<'_>, key: &str, burst: Option<u32>, problems: &mut Problems<'_>) -> Option<Rate> {
     let node = section.get(key)?;
     let text = value::string(node, problems)?;
@@ -191,7 +191,7 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     if let Some(node) = section.get(file_key) {
         let path = value::path(node, problems)?;
         let path = problems.beside(&path);
-        // What a file contains is not for those who read the store: errors are written back.
+        // Those who read the store must not see the contents of a file: errors are written back.
         let quotes = !problems.is_remote(&node.position);
         match read_networks(&path, quotes) {
             Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
@@ -209,8 +209,8 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with a network or an address a line. An error names the file and the line. `quotes`: and shows what is there.
-/// A file that does not end with a line feed may be one that is just being written: a part of an address may be another one.
+/// Reads a file with a network or an address a line. An error names the file and the line, and with `quotes` shows the line.
+/// A file without a line feed at its end may be one that is just being written: part of an address may be another address.
 fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);

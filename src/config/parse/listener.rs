@@ -81,7 +81,7 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// The same table, where the ClientHello is also needed because TLS ends here, or because routes may be announced later.
+/// Marks the table as one that needs the ClientHello, if TLS ends here or routes may be announced later.
 fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&AnnouncePlan>) -> RouteTable<PoolId> {
     match (kind.terminates, announce) {
         (true, _) => table.terminating_by_default(),
@@ -204,7 +204,7 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     protocol
 }
 
-/// The same protocol; where every client needs a certificate, none may do without it by doing without TLS.
+/// Requires TLS in the protocol if every client needs a certificate: none may avoid that by doing without TLS.
 fn verifying(
     mut protocol: Protocol,
     tls: Option<&ListenerTlsPlan>,

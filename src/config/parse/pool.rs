@@ -26,7 +26,7 @@ const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=
 /// The default of `close_over`.
 const CLOSE_OVER_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Clients in the queue of a pool. Each is a connection, of which the process has only so many.
+/// Clients in the queue of a pool. Each is a connection, and the process has a limited number of these.
 const QUEUE_CLIENTS: RangeInclusive<u32> = 1..=1_000_000;
 
 /// The default of `max` of a queue.

@@ -63,7 +63,7 @@ impl<'a> Problems<'a> {
         self.source.has_several_files()
     }
 
-    /// Sets what the texts of a store may do; until then it is nothing.
+    /// Sets what the texts of a store may do. Until then they may do nothing.
     pub(super) fn trust(&mut self, trust: RemoteTrust) {
         self.trust = trust;
     }

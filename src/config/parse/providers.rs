@@ -1,4 +1,4 @@
-//! `[providers]`: what sources of servers, and the store of the configuration, are reached by.
+//! `[providers]`: how sources of servers and the store of the configuration are reached.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) struct Providers {
     pub(super) docker_socket: Arc<Path>,
     /// Where the section for Kubernetes is, if there is one.
     kubernetes_position: Option<Position>,
-    /// By default what a pod has.
+    /// By default the settings that a pod has.
     pub(super) kubernetes: Arc<KubernetesPlan>,
 }
 
@@ -51,7 +51,7 @@ impl Providers {
         self.etcd_position.is_some()
     }
 
-    /// Warns about what nothing of these pools and listeners refers to.
+    /// Warns about providers that no pool and no listener refers to.
     pub(super) fn warn_unused(
         &self,
         pools: &[Arc<PoolPlan>],

@@ -25,7 +25,7 @@ enum Allowed {
     Files(PathBuf),
 }
 
-/// Where the rest of the configuration is; `None`: here, or that is not valid.
+/// Where the rest of the configuration is; `None`: in this file, or `[remote]` is not valid.
 pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<RemotePlan> {
     let (position, node) = file.entry("remote")?;
     let section = Section::open(node, position, &keys::REMOTE, problems)?;

@@ -1,4 +1,4 @@
-//! For pools, their servers and checks.
+//! The key names of other proxies for pools, their servers and checks.
 
 use super::Synonyms;
 use super::tls::SERVER_TLS;

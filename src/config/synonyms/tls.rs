@@ -1,4 +1,4 @@
-//! For TLS, ACME and redirects.
+//! The key names of other proxies for TLS, ACME and redirects.
 
 use super::Synonyms;
 

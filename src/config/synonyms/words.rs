@@ -1,4 +1,4 @@
-//! Words that are used in several sections.
+//! The key names of other proxies that are used in several sections.
 
 pub(super) const CONNECT_TIMEOUT: &[&str] = &[
     "timeoutconnect",

@@ -65,7 +65,7 @@ impl AcceptedClients {
         }
     }
 
-    /// A rule that rejects clients by something else. Tells if those that were accepted may be among them.
+    /// A rule that rejects clients by something else. Notes if those that were accepted may be among them.
     pub(super) fn reject_any(&self) -> LineOutcome {
         if self.has_others || self.networks.is_empty() {
             return self.reject_others();

@@ -26,7 +26,7 @@ pub(super) struct Backend {
     uses_all_backups: bool,
     /// `timeout queue`
     queue_timeout: Option<Duration>,
-    /// Whether the certificates of servers are verified that do not say.
+    /// Whether certificates are verified of servers without `verify`.
     verifies: bool,
     pub(super) remarks: Vec<Remark>,
 }
@@ -201,7 +201,7 @@ impl Backend {
     }
 
     fn write_health(&mut self, options: &ServerOptions) {
-        // Checks are as sessions, unless they go elsewhere.
+        // Checks connect as sessions do, unless they go elsewhere.
         let goes_elsewhere = options.check_port.is_some() || options.check_address.is_some();
         let is_checked_by_tls = options.is_checked_by_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);

@@ -33,7 +33,7 @@ pub(super) struct Term {
 }
 
 impl Acls {
-    /// Adds `acl NAME TEST…`. Several lines of one name are alternatives. The reason why one is not understood is returned.
+    /// Adds `acl NAME TEST…`. Several lines of one name are alternatives. Returns why a line is not understood.
     pub(super) fn add(&mut self, name: &str, words: &[String]) -> Option<&'static str> {
         let test = test(words);
         let why = match &test {

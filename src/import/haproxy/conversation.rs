@@ -11,7 +11,7 @@ pub(super) struct Conversation {
     pub(super) connection: CheckConnection,
 }
 
-/// An entry of `steps`; at least one of both is there.
+/// An entry of `steps`; at least one of its fields is set.
 #[derive(Debug, Default)]
 struct ImportedStep {
     send: Option<String>,

@@ -61,7 +61,7 @@ pub(super) fn read(text: &str) -> Imported {
     imported
 }
 
-/// The timeouts of sessions that a backend has.
+/// The timeouts of a backend's sessions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Silence {
     server: Option<Duration>,
@@ -130,8 +130,8 @@ fn other_mode(inherited: &[Line], section: &ProxySection) -> Option<String> {
     (mode != "tcp").then(|| mode.clone())
 }
 
-/// Reads a proxy section: what is in front, what is behind, or both. `verifies`: whether the certificates of servers are
-/// verified that do not say.
+/// Reads a proxy section: what is in front, what is behind, or both. `verifies`: whether certificates are verified of
+/// servers without `verify`.
 fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
     let mut frontend = (section.kind != "backend").then(|| Frontend::new(&section.name));
     let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verifies));

@@ -14,7 +14,7 @@ pub(super) struct ServerOptions {
     pub(super) is_backup: bool,
     pub(super) is_disabled: bool,
     pub(super) is_checked: bool,
-    /// `check-ssl`; `None`: checks are as sessions.
+    /// `check-ssl`; `None`: checks connect as sessions do.
     pub(super) is_checked_by_tls: Option<bool>,
     /// `check-sni`
     pub(super) check_name: Option<String>,

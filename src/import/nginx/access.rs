@@ -20,8 +20,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. Here, `deny` holds before `allow`: what an earlier rule allows is taken out of a network that
-/// is denied.
+/// Converts the rules of a server. Here, `deny` holds before `allow`: a network that an earlier rule allows is taken out of
+/// one that is denied.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {

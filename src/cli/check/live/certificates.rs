@@ -22,12 +22,12 @@ use crate::tls::{certificate_names, unverified_config};
 /// The most handshakes: a configuration may have thousands of routes.
 const HANDSHAKES_MAX: usize = 256;
 
-/// What handshakes are made with, and how many more.
+/// What handshakes need, and how many more may be made.
 struct Handshakes {
     left: usize,
     deadline: Instant,
     tls: TlsConnector,
-    /// Servers that have not completed one: they are not asked again.
+    /// Servers that have not completed a handshake: they are not asked again.
     failed: HashSet<ServerId>,
 }
 
@@ -54,7 +54,7 @@ impl Handshakes {
         self.left == 0 || Instant::now() >= self.deadline
     }
 
-    /// The names in the certificate that a server shows for a name; `None`: the handshake failed, which its own check tells.
+    /// The names in the certificate that a server shows for a name; `None`: the handshake failed, as its own check reports.
     async fn certificate_of(
         &mut self,
         member: &Member,

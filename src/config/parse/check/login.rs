@@ -5,7 +5,7 @@ use super::{Problems, Section};
 use crate::check::PasswordLogin;
 use crate::config::file::Node;
 
-/// A name of a user or database, in at most so many bytes. It goes into messages whose strings end with a zero byte.
+/// A name of a user or database, of at most `bytes_max` bytes. It goes into messages whose strings end with a zero byte.
 pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems<'_>) -> Option<&'a str> {
     let text = value::string(node, problems)?;
     if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
@@ -16,7 +16,7 @@ pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems
     Some(text)
 }
 
-/// A user, whose name has at most so many bytes, and a password; `None`: no user is configured.
+/// A user, whose name has at most this many bytes, and a password; `None`: no user is configured.
 pub(super) fn password_login(
     section: &Section<'_>,
     bytes_max: usize,

@@ -105,7 +105,7 @@ fn reader(node: &Node, problems: &mut Problems<'_>) -> Option<Option<KindReader>
     value::one_of(node, &values, problems)
 }
 
-/// The kind that another proxy calls so.
+/// The kind of check that another proxy calls by this word.
 fn kind_of_peer(word: &str) -> Option<&'static str> {
     let word = word.trim_start_matches("option ");
     let (_, kind) = PEERS_KINDS.iter().find(|(words, _)| words.contains(&word))?;

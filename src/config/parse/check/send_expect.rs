@@ -42,7 +42,7 @@ fn steps(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<Conversation
     nodes.iter().flat_map(|node| step(node, problems)).collect()
 }
 
-/// An entry: what is sent first, and what is expected then.
+/// An entry of `steps`: what is sent first, and what is expected then.
 fn step(node: &Node, problems: &mut Problems<'_>) -> Vec<ConversationStep> {
     let Some(entry) = Section::open(node, &node.position, &keys::CHECK_STEP, problems) else {
         return Vec::new();
