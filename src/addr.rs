@@ -254,7 +254,7 @@ impl ListenAddr {
     }
 }
 
-/// A client, whichever of its connections it is: without the port, or the number of the process.
+/// A client without the parts that differ between its connections: the port, or the number of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientHost {
     /// The host with this address.
@@ -264,7 +264,7 @@ pub enum ClientHost {
 }
 
 impl ClientAddr {
-    /// The client, whichever of its connections this is.
+    /// The client without the parts that differ between its connections.
     #[must_use]
     pub fn host(self) -> ClientHost {
         match self.0 {

@@ -33,7 +33,7 @@ const PHASE: Duration = Duration::from_millis(500);
 /// The seconds between two choices of the pools that have samples.
 const CHOICE_INTERVAL: u64 = 60;
 
-/// What is sampled.
+/// The sources of the samples.
 pub struct HistorySources {
     /// The pools in force, with the sessions of their servers.
     pub live: Arc<Live>,

@@ -91,7 +91,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         .map_err(|number| number.map_or(DurationError::Malformed, DurationError::MissingUnit))
 }
 
-/// What to write instead of a number without a unit. For HAProxy it is in milliseconds, for other proxies in seconds.
+/// What to write instead of a number without a unit. HAProxy takes it for milliseconds, other proxies for seconds.
 #[must_use]
 pub fn suggest_duration(number: u64) -> String {
     if number >= 1_000 {

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The source of announced routes, and what it gets.
+/// The source of announced routes: whether it answers, and which announcements have no effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnnouncedBody {
-    /// What it is: `docker`.
+    /// Its kind: `docker`.
     pub source: String,
     /// Whether its latest answer was usable; absent: it has not answered yet.
     pub up: Option<bool>,

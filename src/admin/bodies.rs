@@ -133,11 +133,11 @@ pub struct ListenerTlsBody {
     /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
     #[serde(default)]
     pub self_signed: Vec<String>,
-    /// What is wrong with what is in force: certificates and authorities that have expired, lists of revoked certificates that
-    /// should have been replaced or are missing. At most 20.
+    /// Problems of what is in force: certificates and authorities that have expired, lists of revoked certificates that should
+    /// have been replaced or are missing. At most 20.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// What is wrong with files that were changed. What was read before is in force still.
+    /// Problems of files that were changed. Their earlier contents are still in force.
     pub broken: Vec<String>,
 }
 
@@ -342,7 +342,7 @@ pub struct RouteExplanationBody {
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
     pub servers: Vec<String>,
-    /// Those of them that have as many sessions as they may have.
+    /// Those of `servers` that have as many sessions as they may have.
     #[serde(default)]
     pub full: Vec<String>,
 }

@@ -21,7 +21,7 @@ use crate::tls::{Certificate, ListenerTls, PoolTls, TlsReload};
 /// `GET /api/v1/certificates`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificatesBody {
-    /// That of the admin port first, then by the name of the listener, then by that of the pool.
+    /// First that of the admin port, then those of listeners by name, then those of pools by name.
     pub certificates: Vec<CertificateBody>,
 }
 
@@ -94,7 +94,7 @@ pub struct PoolTlsReloadBody {
     pub pool: String,
     /// Whether a file has changed.
     pub changed: bool,
-    /// What is wrong with files that were changed. What was read before is in force still.
+    /// Problems of files that were changed. Their earlier contents are still in force.
     pub broken: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ pub struct CertificateReloadBody {
     pub changed: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy_changed: bool,
-    /// What is wrong with files that were changed. What was read before is in force still.
+    /// Problems of files that were changed. Their earlier contents are still in force.
     pub broken: Vec<String>,
 }
 

@@ -201,7 +201,7 @@ mod tests {
         serde_json::from_value(state).unwrap()
     }
 
-    /// What is seen after this change.
+    /// The changes that are found after this one.
     fn changes(change: impl FnOnce(&mut StateBody)) -> StateChanges {
         let mut now = state();
         change(&mut now);

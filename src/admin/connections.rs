@@ -67,12 +67,12 @@ impl AdminConnection {
     }
 }
 
-/// Completes the handshake. `None`: the client speaks HTTP without TLS, and was told so.
+/// Completes the handshake. `None`: the client speaks HTTP without TLS, and got a response that says so.
 async fn shake_hands(mut stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Option<TlsStream<TcpStream>>> {
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first[0].is_ascii_uppercase() {
-        let _ = stream.read(&mut [0; 4096]).await?; // what is unread when it is closed would reset it
+        let _ = stream.read(&mut [0; 4096]).await?; // closing with unread bytes would reset it
         stream.write_all(HTTPS_EXPECTED.as_bytes()).await?;
         stream.shutdown().await?;
         return Ok(None);

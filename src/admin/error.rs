@@ -36,7 +36,7 @@ impl ApiError {
     }
 }
 
-/// That there is no pool of this name.
+/// The message that there is no pool of this name.
 pub(super) fn no_pool(name: &str) -> String {
     format!("there is no pool `{}`", escape(name, &[]))
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The source of a pool's servers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiscoveryBody {
-    /// What it is.
+    /// Its kind, and where it is.
     pub source: String,
     /// Whether its latest answer was usable; absent: it has not answered yet.
     pub up: Option<bool>,
@@ -43,7 +43,7 @@ pub struct PoolTlsBody {
     /// When our certificate for the servers expires; absent: there is none.
     #[serde(default)]
     pub certificate_expires: Option<String>,
-    /// What is wrong with files that were changed. What was read before is in force still.
+    /// Problems of files that were changed. Their earlier contents are still in force.
     pub broken: Vec<String>,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct RemoteBody {
     /// Where it is read from: `etcd:/acequia/edge`.
     pub from: String,
-    /// What this process is called there.
+    /// The name of this process there.
     pub instance: String,
     /// The latest revision of the keys in force; null: none is in force yet, and acequia waits for the store.
     pub revision: Option<i64>,

@@ -28,7 +28,7 @@ pub struct SessionBody {
     pub sni: Option<String>,
     /// The protocols that the client offered.
     pub alpn: Option<String>,
-    /// The database that it asked for; absent: it is none of PostgreSQL, or its StartupMessage could not be read.
+    /// The database that it asked for; absent: it does not speak PostgreSQL, or its StartupMessage could not be read.
     #[serde(default)]
     pub database: Option<String>,
     /// The user that it named; absent as `database` is.

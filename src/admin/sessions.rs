@@ -61,7 +61,7 @@ pub struct SessionQuery {
     after: Option<u64>,
 }
 
-/// What comes first: the sessions with the most of this.
+/// The amount to sort by: the sessions with the most come first.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SessionOrder {
@@ -76,7 +76,7 @@ enum SessionOrder {
 }
 
 impl SessionOrder {
-    /// What is compared. Makes two system calls for round-trip times.
+    /// The amount that is compared. Makes two system calls for round-trip times.
     fn amount(self, record: &Record, seen: &SessionView) -> u64 {
         match self {
             Self::Bytes => seen.bytes_up + seen.bytes_down,

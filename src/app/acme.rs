@@ -61,7 +61,7 @@ pub(super) fn make_folders(plan: &Plan) -> Result<Vec<String>, Failure> {
     Ok(warnings)
 }
 
-/// What orders are made with.
+/// Makes the orders.
 pub(super) struct AcmeOrders {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
@@ -72,7 +72,7 @@ pub(super) struct AcmeOrders {
 }
 
 impl AcmeOrders {
-    /// Orders for what is in force there. `challenges` are those that sessions answer.
+    /// Makes orders for the plan in force. Sessions answer the `challenges`.
     pub(super) fn new(admin: &Admin, challenges: Arc<Challenges>) -> Self {
         Self {
             live: Arc::clone(&admin.live),

@@ -19,7 +19,7 @@ use crate::live::{InForce, Live};
 use crate::plan::{Announcement, Plan, RefusedAnnouncement};
 use crate::text::Reason;
 
-/// What is announced, and what it is added to.
+/// The routes that are announced, and the plan that they are added to.
 pub(super) struct Announced {
     answers: watch::Receiver<AnnouncedAnswer>,
     _following: AbortOnDropHandle<()>,
@@ -57,8 +57,8 @@ impl Announced {
         self.file = file;
     }
 
-    /// Waits until other routes are announced. Returns what is to be in force with them. May be dropped: nothing has changed
-    /// then, and the next call returns it.
+    /// Waits until other routes are announced. Returns what is to be in force with them. Cancel safe: if it is dropped, nothing
+    /// has changed, and the next call returns the same.
     pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
         loop {
             if !self.is_pending && self.answers.changed().await.is_err() {

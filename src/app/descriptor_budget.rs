@@ -1,4 +1,4 @@
-//! What the limit of open files is divided into.
+//! Divides the limit of open files.
 
 use std::cell::Cell;
 

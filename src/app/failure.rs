@@ -52,7 +52,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the configuration is wrong, and not only what it needs is missing: a file of TLS is there, but of no use.
+    /// Whether the configuration itself is wrong, and not only a file missing: a file of TLS can be read, but not used.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Tls { cause, .. } if cause.can_be_read())

@@ -1,4 +1,4 @@
-//! What a reload does not change.
+//! The settings that a reload does not change.
 
 use std::path::PathBuf;
 

@@ -165,8 +165,8 @@ impl ListenSockets {
         bound
     }
 
-    /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on. An
-    /// address that overlaps with one of them shares its port with it.
+    /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on.
+    /// Addresses of ours that overlap share their port.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
         let mut all: Vec<(Key, ListenAddr, Listening)> = Vec::new();
         let mut ours = ByPort::default();

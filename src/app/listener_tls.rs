@@ -85,8 +85,8 @@ pub(super) fn load_first(plan: &Plan) -> Result<LiveTls, Failure> {
     Ok(tls)
 }
 
-/// What is probably wrong with certificates of the plan, though they can be used; and which files are broken, where what was
-/// read before is in force.
+/// Warnings about certificates of the plan that can be used but are probably wrong, and about broken files whose earlier
+/// contents are in force.
 #[must_use]
 pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     let mut all = Vec::new();
@@ -124,7 +124,7 @@ pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     all
 }
 
-/// What is wrong with the certificates themselves, and with the modes of the files of their keys.
+/// Warnings about the certificates themselves, and about the modes of the files of their keys.
 fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
     let certificates = store.all().iter();
     let warnings = certificates.clone().flat_map(|certificate| {

@@ -35,7 +35,7 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
     Ok(loaded)
 }
 
-/// What is probably wrong with our certificates for servers, though they can be used; and which files are broken.
+/// Warnings about our certificates for servers that can be used but are probably wrong, and about broken files.
 pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
     let of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
         let identity = tls.identity();

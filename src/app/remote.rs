@@ -24,7 +24,7 @@ pub(super) struct FirstPlan {
 }
 
 impl From<Plan> for FirstPlan {
-    /// That of the file alone.
+    /// The plan of the file alone.
     fn from(plan: Plan) -> Self {
         Self {
             plan,

@@ -78,7 +78,7 @@ fn json(report: &Report, found: &[Finding], is_valid: bool) -> String {
     serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
 }
 
-/// What is found about the files that a configuration names.
+/// A problem of a file that the configuration names, or of a server.
 struct Finding {
     is_error: bool,
     message: String,

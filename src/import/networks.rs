@@ -10,7 +10,7 @@ const LIST_MAX: usize = 1000;
 /// All clients.
 pub(super) const EVERYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// The networks of one list without those of another; a network of which a part is left becomes several. `None`: they are too
+/// The networks of one list without those of another. A network that is left in part becomes several. `None`: there are too
 /// many, or one is not valid.
 pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<String>> {
     let excluded = parsed(excluded)?;

@@ -52,7 +52,7 @@ pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
 }
 
-/// An IP address that connections can come from. `None`: it is none.
+/// An IP address that connections can come from. `None`: the text is not one.
 pub(super) fn own_address(text: &str) -> Option<String> {
     let ip: IpAddr = text.parse().ok()?;
     let text = ip.to_canonical().to_string();

@@ -21,7 +21,7 @@ pub struct RenewalServer {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What it was asked for.
+/// What clients have asked it for.
 #[derive(Clone, Default)]
 pub struct Seen {
     /// The identifiers of certificates whose renewal it was asked about.

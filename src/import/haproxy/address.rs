@@ -53,7 +53,7 @@ pub(super) fn is_unspecified(text: &str) -> bool {
     matches!(host, "" | "*") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
 
-/// A network or an address; bits after the prefix are dropped, as HAProxy does. `None`: it is none.
+/// A network or an address; bits after the prefix are dropped, as HAProxy does. `None`: the text is neither.
 pub(super) fn network(text: &str) -> Option<String> {
     match parse_network(text) {
         Ok(_) => Some(text.to_owned()),
@@ -69,7 +69,7 @@ fn unix_path(text: &str) -> Option<String> {
     path.starts_with('/').then(|| format!("unix:{path}"))
 }
 
-/// An address of this machine, which may have a port. `None`: it is none.
+/// An address of this machine, which may have a port. `None`: the text is not one.
 pub(super) fn source(text: &str) -> Option<String> {
     let (text, _) = without_family(text);
     let host = text.trim_matches(['[', ']']);

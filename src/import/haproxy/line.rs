@@ -43,7 +43,7 @@ impl ProxySection {
     }
 }
 
-/// What became of a line.
+/// The outcome of reading a line.
 #[derive(Debug)]
 pub(super) enum LineOutcome {
     /// It was carried over, or what it says is always so.
