@@ -81,7 +81,7 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// Marks the table as one that needs the ClientHello, if TLS ends here or routes may be announced later.
+/// Ends TLS here by default if the listener has certificates. Then, or if routes may be announced later, reads the ClientHello.
 fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&AnnouncePlan>) -> RouteTable<PoolId> {
     match (kind.terminates, announce) {
         (true, _) => table.terminating_by_default(),

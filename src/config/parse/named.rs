@@ -33,7 +33,7 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
         (Self { entries, by_name, used }, plans)
     }
 
-    /// Refers to the section of this name: `Some(None)` if it could not be converted, `None` if there is none.
+    /// Refers to the section of this name. `Some(None)`: it could not be converted; `None`: there is none.
     pub(super) fn refer_to(&mut self, name: &str) -> Option<Option<Id>> {
         let (name, id) = self.by_name.get_key_value(name)?;
         self.used.insert(name);
