@@ -134,6 +134,13 @@ impl RedisNode {
                 .then_some(())
         });
     }
+
+    /// Has a Sentinel make its replica the master of `orders`. At first it may say that no replica is good for that.
+    pub fn fail_over(&self) {
+        eventually("Sentinel begins a failover", || {
+            self.ask("SENTINEL FAILOVER orders") == "+OK\r\n"
+        });
+    }
 }
 
 impl Drop for RedisNode {

@@ -112,10 +112,9 @@ fn sentinels_that_were_set_up_anew_take_out_no_primary_although_their_epoch_is_l
     };
     let proxy = Proxy::start(&with(&sentinel));
     eventually("the primary is up", || has_state(&proxy, "primary", &old, "up"));
-    sentinel.ask("SENTINEL FAILOVER orders");
-    eventually("writers reach the new primary", || {
-        is_written(proxy.at("primary"), "new")
-    });
+    sentinel.fail_over();
+    eventually("the new primary is up", || has_state(&proxy, "primary", &new, "up"));
+    assert!(is_written(proxy.at("primary"), "new"));
     let went_down = || {
         let labels = [
             ("pool", "primary"),

@@ -115,7 +115,7 @@ fn sentinels_that_are_set_up_anew_are_followed_although_their_epochs_are_lower()
     eventually("the new epoch is remembered", || kept().contains("\"timeline\": 0"));
     assert!(has_state(&proxy, "primary", &first, "up"));
     assert!(is_written(proxy.at("primary"), "before"));
-    assert_eq!(new.ask("SENTINEL FAILOVER orders"), "+OK\r\n");
+    new.fail_over();
     eventually("a failover of the new Sentinel counts", || {
         has_state(&proxy, "primary", &second, "up") && has_state(&proxy, "primary", &first, "down")
     });

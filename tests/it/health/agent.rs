@@ -110,8 +110,8 @@ fn hostile_agents_change_nothing() {
     let endless: fn(TcpStream) = |mut stream| while stream.write_all(&[b'u'; 4096]).is_ok() {};
     let silent: fn(TcpStream) = |stream| drop(std::io::copy(&mut &stream, &mut std::io::sink()));
     let garbage: fn(TcpStream) = |mut stream| drop(stream.write_all(b"\xff\x1b[2J\n"));
-    let huge: fn(TcpStream) = |mut stream| drop(stream.write_all(b"drain 999999999999%\n"));
-    for agent in [endless, silent, garbage, huge].map(Server::run) {
+    let unknown: fn(TcpStream) = |mut stream| drop(stream.write_all(b"idle 50.5% -1% 75\n"));
+    for agent in [endless, silent, garbage, unknown].map(Server::run) {
         let server = Server::named("a");
         let proxy = Proxy::start(&config(&[&server], &agent));
         let passed = || {
