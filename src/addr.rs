@@ -223,7 +223,7 @@ role! {
 }
 
 impl ListenAddr {
-    /// Whether the kernel rejects binding both addresses. `[::]` is IPv6 only.
+    /// Whether the kernel may reject binding both addresses without SO_REUSEPORT. Scopes are ignored; `[::]` is IPv6 only.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let (Some(one), Some(two)) = (self.socket(), other.socket()) else {
@@ -254,7 +254,7 @@ impl ListenAddr {
     }
 }
 
-/// A client without the parts that differ between its connections: the port, or the number of the process.
+/// A client without the parts that differ between its connections: the port, or the process ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientHost {
     /// The host with this address.
@@ -301,14 +301,14 @@ pub enum ServerLocation {
     Address(ServerAddr),
     /// A host name for the system's resolver, and a port. Each address of the name is a server of its own.
     Name {
-        /// The name as written.
+        /// The name as written; in its ASCII form (`xn--`) if it was not ASCII.
         host: Box<str>,
         /// The port, the same for every address.
         port: u16,
     },
     /// An address of a host name, as in `db.internal:5432@10.0.0.1`: the name is not looked up.
     Resolved {
-        /// The name and the port as written: `host:port`.
+        /// `host:port`, with the host as in [`Self::Name`].
         name: Box<str>,
         /// The address, with the port of `name`.
         address: ServerAddr,
@@ -368,7 +368,7 @@ pub enum IpFamily {
 }
 
 impl IpFamily {
-    /// Whether addresses of this family are looked up.
+    /// Whether addresses of the same family as `address` are looked up.
     #[must_use]
     pub const fn includes(self, address: IpAddr) -> bool {
         match self {

@@ -79,7 +79,7 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
         let hint = String::from(r#"write "name:port", "10.0.0.1:port" or "[::1]:port""#);
         (format!("`{host}` is neither a name nor an IP address: {error}"), hint)
     })?;
-    // The resolver would parse such a name as an IPv4 address in an old notation.
+    // A last label of digits is a mistyped IPv4 address, or one in an old notation (`10.1`), which the resolver would accept.
     let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next();
     if last.is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit())) {
         return Err((
@@ -183,7 +183,7 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
     }
 }
 
-/// A connection to an unspecified address would be one to this machine, perhaps to a listener of this process.
+/// Rejects multicast, broadcast and unspecified addresses: connecting to an unspecified one would reach this machine.
 fn check_kind(ip: IpAddr) -> Result<(), InvalidValue> {
     if is_of_one_host(ip) {
         return Ok(());

@@ -50,7 +50,7 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Std mutexes. The registry's is locked when a worker sees a path for the first time, so a scrape holds it only to copy it.
+    // Std mutexes. The registry's is locked when a worker sees a path for the first time, so a scrape holds it only to expire and copy it.
     registry: Mutex<Registry>,
     /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,
@@ -197,7 +197,7 @@ impl Metrics {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.configured_at.load(Relaxed))
     }
 
-    /// Counts that changed TLS files of a listener were read again.
+    /// Counts a reload of the TLS files of a listener after they changed.
     pub fn record_certificate_reload(&self, is_ok: bool) {
         self.certificate_reloads[usize::from(!is_ok)].increment(1);
     }
@@ -249,9 +249,9 @@ impl Metrics {
         exported + &own
     }
 
-    /// Removes expired series every minute until it is dropped, so that they do not pile up if nobody scrapes. It renders
-    /// because the exporter forgets counters only while rendering: a changed counter at the second rendering after the
-    /// change.
+    /// Removes expired series every minute, so that they do not pile up if nobody scrapes; runs until the future is dropped.
+    /// It does so by rendering, because the exporter forgets counters only then: a counter that has changed is forgotten at
+    /// the second rendering after the change.
     pub async fn run_upkeep(self: Arc<Self>) {
         loop {
             sleep(UPKEEP_INTERVAL).await;

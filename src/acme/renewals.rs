@@ -1,4 +1,4 @@
-//! The certificates that are ordered, as the API shows them, and requests to order one now.
+//! The state of the certificates from ACME, as the API shows it, and requests to order one now.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,13 @@ use tokio::sync::Notify;
 use super::schedule::Attempts;
 use crate::tls::AcmeSource;
 
-/// The state of a certificate that is ordered.
+/// The state of a certificate from ACME.
 #[derive(Clone, Debug)]
 pub struct RenewalState {
     /// The certificate.
     pub wanted: AcmeSource,
-    /// The identifier of the certificate in use at its server; `None`: the server does not know it, or it has expired.
+    /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: none was issued, or it has
+    /// expired.
     pub identifier: Option<CertificateIdentifier<'static>>,
     /// The time of the next order.
     pub next: SystemTime,
@@ -33,7 +34,7 @@ pub struct RenewalState {
 /// Why a certificate is ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewalReason {
-    /// No certificate was issued for all the names.
+    /// No certificate that covers all the names has been issued yet.
     NotIssued,
     /// Two thirds of the lifetime of the current one are over then.
     Lifetime,
@@ -56,19 +57,19 @@ impl RenewalReason {
     }
 }
 
-/// The state of all certificates that are ordered, and requests to order them now.
+/// The state of all certificates from ACME, and requests to order them now.
 #[derive(Debug, Default)]
 pub struct Renewals {
     state: ArcSwap<Vec<RenewalState>>,
-    /// First names of certificates. A std mutex: locked for a line.
+    /// The first host names of the certificates to order now. A std mutex: never held across an await.
     requested: Mutex<Vec<Box<str>>>,
     request: Notify,
-    /// Orders that succeeded, and that failed, by first name.
+    /// The numbers of successful and failed orders, by the first host name of the certificate.
     results: Mutex<BTreeMap<Box<str>, [u64; 2]>>,
 }
 
 impl Renewals {
-    /// The state of all certificates that are ordered.
+    /// The state of all certificates from ACME.
     #[must_use]
     pub fn state(&self) -> Arc<Vec<RenewalState>> {
         self.state.load_full()
@@ -106,7 +107,7 @@ impl Renewals {
         results.entry(name.into()).or_default()[usize::from(!is_issued)] += 1;
     }
 
-    /// The orders that succeeded, and that failed, by the first name of the certificate.
+    /// The numbers of successful and failed orders, by the first host name of the certificate.
     #[must_use]
     pub fn results(&self) -> BTreeMap<Box<str>, [u64; 2]> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner).clone()

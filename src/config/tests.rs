@@ -166,7 +166,7 @@ fn routes_that_can_match_cause_no_warning() {
     for routes in [
         &["sni = \"*.example\"", "sni = \"a.example\""][..], // the exact name wins
         &["sni = \"a.example\"", "sni = \"*.example\""],
-        &["sni = \"*\"", "from = \"10.0.0.0/8\""], // clients without a name
+        &["sni = \"*\"", "from = \"10.0.0.0/8\""], // the second matches clients that send no SNI
         &["sni = \"a.example\"", "sni = \"a.example\"\nalpn = \"h2\""], // more kinds of conditions win
         &["sni = \"a.example\"\nalpn = \"h2\"", "sni = \"a.example\""],
         &["alpn = \"h2\"", "alpn = [\"h2\", \"h3\"]"],
@@ -253,7 +253,7 @@ fn a_byte_order_mark_is_accepted() {
     assert!(report.contains("^") && report.contains("a.json:1:"), "{report}");
 }
 
-/// The file of a machine, and texts of a store by key.
+/// Loads the configuration file of a machine together with texts from a store, each given as key and text.
 fn remote(allow: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
     let file = format!(
         "[runtime]\nstate_dir = \"/var/lib/acequia\"\n[providers.etcd]\nendpoints = [\"http://10.0.0.2:2379\"]\n\
@@ -272,7 +272,7 @@ fn remote(allow: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
     })
 }
 
-/// The lines of `full.toml` in the sections that are in a store, with the keys that are commented out there.
+/// The lines of those sections of `full.toml` that may come from a store. Keys that `full.toml` comments out are uncommented.
 fn full_text() -> Vec<&'static str> {
     let of_process = ["[runtime]", "[admin]", "[log]", "[providers"];
     let mut is_of_store = true;
@@ -288,7 +288,7 @@ fn full_text() -> Vec<&'static str> {
         .collect()
 }
 
-/// A key that is new in `full.toml` and names a file is found here.
+/// Fails if a key is added to `full.toml` that names a file and is not refused.
 #[test]
 fn a_text_of_a_store_names_no_file_and_no_command_whatever_the_key() {
     let lines = full_text();
@@ -325,7 +325,7 @@ fn a_text_of_a_store_names_no_file_and_no_command_whatever_the_key() {
         found += 1;
     }
     assert!(found > 20, "{found}");
-    // All is allowed, but the files that a configuration itself is read from do not exist, and have no absolute path.
+    // With everything allowed, only `allow_file` and `deny_file` fail: their paths are relative.
     let report = remote("allow = [\"exec\", \"files:/\"]", &[("/edge", &lines.join("\n"))]).unwrap_err();
     assert_eq!(report.errors(), 2, "{report}");
 }

@@ -25,7 +25,7 @@ pub(super) async fn wait(
         has_waited = true;
         report(Progress::Queued { position, is_asleep });
     };
-    // A client that may half-close is served after the others once it does. Any other has left then.
+    // If the client may half-close, the end of its stream moves it behind the others in the queue. Otherwise it has left.
     let half_close = async {
         match client.may_half_close {
             true => stream_end(client.socket).await,

@@ -1,4 +1,4 @@
-//! Ports for programs that are told which to use, and need some time until they use them.
+//! Ports for programs that must be told which ports to use, and bind them only some time later.
 
 use std::fs::File;
 

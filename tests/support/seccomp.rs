@@ -1,11 +1,11 @@
-//! Processes to which the system refuses a call, as sandboxes do.
+//! Runs a process under a seccomp filter that makes one system call fail, as sandboxes do.
 
-/// A system call, or those of its uses that have these arguments.
+/// A system call: every use of it, or only those with certain arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub name: &'static str,
     number: i64,
-    /// Each by its place and the lower half of its value.
+    /// The arguments that must match: the index of each, and the low 32 bits of its value.
     arguments: [Option<(u32, u32)>; 2],
 }
 
@@ -36,7 +36,7 @@ impl Call {
         }
     }
 
-    /// A seccomp filter (struct sock_filter of linux/filter.h, in hexadecimal) that answers this call with an error.
+    /// A seccomp program (an array of struct sock_filter of linux/filter.h, in hexadecimal) that fails this call with `errno`.
     fn filter(&self, errno: i32) -> String {
         const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
         const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
@@ -62,7 +62,7 @@ impl Call {
     }
 }
 
-/// Installs a filter, lowers the soft limit of open files, and becomes a command.
+/// Lowers the soft limit of open files, installs a filter, and executes a command.
 const LAUNCHER: &str = "
 import ctypes, os, resource, struct, sys
 program = ctypes.create_string_buffer(bytes.fromhex(sys.argv[1]))

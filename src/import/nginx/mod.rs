@@ -1,4 +1,4 @@
-//! Reads the `stream` block of a configuration of nginx.
+//! Reads the `stream` block and `worker_processes` of a configuration of nginx.
 
 mod block;
 mod map;
@@ -15,7 +15,7 @@ use super::number::integer;
 use block::{Directive, parse};
 use map::NameMap;
 
-/// Converts the text of a file. A file without `stream` is taken for the inside of one, as an included file is.
+/// Converts the text of a file. A file without a `stream` block is read as the contents of one: it may be an included file.
 pub(super) fn read(text: &str) -> Imported {
     let mut imported = Imported::default();
     let all = parse(text);
@@ -37,16 +37,16 @@ pub(super) fn read(text: &str) -> Imported {
     imported
 }
 
-/// What servers refer to.
+/// What `server` blocks refer to.
 #[derive(Default)]
 struct Targets {
     maps: HashMap<String, NameMap>,
     pools: Vec<ImportedPool>,
-    /// The upstreams, and the addresses that servers name, as they are without the settings of a server.
+    /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.
     upstreams: Vec<ImportedPool>,
     /// How the server that is being read connects to others: the words of its `proxy_ssl`, `proxy_protocol` and `proxy_bind`.
     connects_by: String,
-    /// By name of an upstream, and by how servers connect to it: the name of their pool.
+    /// Pool names, by the name of the upstream and the `connects_by` of the `server` blocks that use it.
     pool_names: HashMap<(String, String), String>,
 }
 
