@@ -3,7 +3,7 @@
 //! are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a reload, a session that connects late, and a server that is up again
-//! early need no code of their own. All servers are looked at only after a change; what is polled are the [`Suspects`]: those
+//! early need no code of their own. All servers are looked at only after a change; what is polled are the `Suspects`: those
 //! that should have no sessions. Where there are none, it sleeps until something changes.
 
 mod pace;
