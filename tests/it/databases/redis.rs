@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tempfile::TempDir;
+
 use crate::support::client::Client;
 use crate::support::counts::ended_sessions;
 use crate::support::eventually;
@@ -35,6 +37,47 @@ pub(super) fn is_written(address: SocketAddr, key: &str) -> bool {
     answer.starts_with("+OK")
 }
 
+/// A primary and its replica behind acequia, which remembers the primary in a `state_dir`.
+pub(super) struct RememberingPair {
+    pub(super) old: RedisNode,
+    pub(super) new: RedisNode,
+    pub(super) state: TempDir,
+    pub(super) text: String,
+    pub(super) proxy: Proxy,
+}
+
+impl RememberingPair {
+    pub(super) fn start() -> Self {
+        let old = RedisNode::start(&[]);
+        let new = RedisNode::replica_of(&old, &[]);
+        let state = tempfile::tempdir().unwrap();
+        let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
+        let proxy = Proxy::start(&text);
+        Self {
+            old,
+            new,
+            state,
+            text,
+            proxy,
+        }
+    }
+
+    /// The primary hangs, its replica was promoted, and writers have reached that.
+    pub(super) fn failed_over() -> Self {
+        let pair = Self::start();
+        let Self { old, new, proxy, .. } = &pair;
+        eventually("both roles are known", || {
+            has_state(proxy, "primary", old, "up") && has_state(proxy, "replica", new, "up")
+        });
+        old.freeze();
+        new.ask("REPLICAOF NO ONE");
+        eventually("writers reach the new primary", || {
+            is_written(proxy.at("primary"), "new")
+        });
+        pair
+    }
+}
+
 #[test]
 fn writers_reach_the_primary_and_readers_a_replica_in_sync() {
     let primary = RedisNode::start(&[]);
@@ -60,19 +103,13 @@ fn writers_reach_the_primary_and_readers_a_replica_in_sync() {
 
 #[test]
 fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
-    let old = RedisNode::start(&[]);
-    let new = RedisNode::replica_of(&old, &[]);
-    let state = tempfile::tempdir().unwrap();
-    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
-    let proxy = Proxy::start(&text);
-    eventually("both roles are known", || {
-        has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
-    });
-    old.freeze();
-    new.ask("REPLICAOF NO ONE");
-    eventually("writers reach the new primary", || {
-        is_written(proxy.at("primary"), "new")
-    });
+    let RememberingPair {
+        old,
+        new,
+        state: _state,
+        text,
+        proxy,
+    } = RememberingPair::failed_over();
     old.thaw();
     let is_second = |proxy: &Proxy| reason(proxy, "primary", &old).contains("a second primary");
     eventually("the old primary is a second one", || is_second(&proxy));

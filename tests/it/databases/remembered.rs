@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::redis::{config, has_state, is_written, reason};
+use super::redis::{RememberingPair, config, has_state, is_written, reason};
 use crate::support::eventually;
 use crate::support::process::finished;
 use crate::support::proxy::{Proxy, acequia, config_folder};
@@ -12,19 +12,13 @@ use crate::support::sentinel::RedisNode;
 
 #[test]
 fn an_old_primary_stays_out_after_the_file_could_not_be_read_and_after_a_downgrade() {
-    let old = RedisNode::start(&[]);
-    let new = RedisNode::replica_of(&old, &[]);
-    let state = tempfile::tempdir().unwrap();
-    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
-    let proxy = Proxy::start(&text);
-    eventually("both roles are known", || {
-        has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
-    });
-    old.freeze();
-    new.ask("REPLICAOF NO ONE");
-    eventually("writers reach the new primary", || {
-        is_written(proxy.at("primary"), "new")
-    });
+    let RememberingPair {
+        old,
+        new,
+        state,
+        text,
+        proxy,
+    } = RememberingPair::failed_over();
     proxy.stop();
     new.freeze();
     old.thaw();
@@ -86,11 +80,9 @@ fn a_folder_is_of_one_process_at_a_time_and_free_after_a_kill() {
 
 #[test]
 fn a_primary_that_cannot_be_remembered_is_told_everywhere() {
-    let old = RedisNode::start(&[]);
-    let new = RedisNode::replica_of(&old, &[]);
-    let state = tempfile::tempdir().unwrap();
-    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
-    let proxy = Proxy::start(&text);
+    let RememberingPair {
+        old, new, state, proxy, ..
+    } = RememberingPair::start();
     let file = state.path().join("primaries.json");
     eventually("the primary is remembered", || file.exists());
     let unsaved = || proxy.metrics().sum("acequia_state_dir_unsaved", &[]);
