@@ -5,8 +5,8 @@
 //! little: the slots of those who wait behind it do not move.
 //!
 //! A direction that wakes late leaves a slot unused that has begun. Another one that runs at that moment would take all such
-//! slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each round, and a round takes
-//! as long as the slots of all that wait. A direction that is behind its own share catches up.
+//! slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each round of the bucket that
+//! it waits for, and a round takes as long as the slots of all that wait for that bucket. A direction that is behind its own share catches up.
 //!
 //! Slots that are given back before they begin leave a gap. A direction that waits long looks from time to time whether it
 //! could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It also looks whether
@@ -146,19 +146,19 @@ impl DirectionThrottle {
         let turn = now
             .checked_sub(Duration::from_nanos(SAVED))
             .map_or(self.turn, |saved| self.turn.max(saved));
-        let (mut begins, mut interval) = (turn, 0);
-        let reserved = self.buckets.iter().map(|bucket| {
-            let (begin, reserved, round) = bucket.reserve(bytes, now);
-            begins = begins.max(begin);
-            interval = interval.max(round);
-            reserved
-        });
+        let slots = self.buckets.iter().map(|bucket| bucket.reserve(bytes, now));
+        let (starts, mut reserved): (Vec<_>, Vec<_>) = slots.unzip();
+        // It takes part in the round of the bucket that it waits for, and of no other: those who wait for another one need not
+        // leave it a turn that it could not use.
+        let last = (0..starts.len()).max_by_key(|index| starts[*index]);
+        let round = last.map_or(0, |index| self.buckets[index].join_round(&mut reserved[index]));
+        let begins = last.map_or(turn, |index| turn.max(starts[index]));
         Slot {
             bytes,
             bytes_max,
-            reserved: reserved.collect(),
+            reserved,
             begins: if readable == 0 { now } else { begins },
-            turn: (turn, Duration::from_nanos(interval)),
+            turn: (turn, Duration::from_nanos(round)),
         }
     }
 }

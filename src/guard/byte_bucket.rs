@@ -41,7 +41,7 @@ struct SlotQueue {
     generation: u64,
     /// When the last reserved slot ends.
     reserved_until: Nanos,
-    /// The length of all slots together that are reserved and not used yet.
+    /// The length of all slots together that wait for this bucket and are not used yet.
     waiting: Nanos,
 }
 
@@ -51,6 +51,8 @@ pub(super) struct Reserved {
     /// How long it is.
     pub(super) length: Nanos,
     generation: u64,
+    /// Whether it is in a round of this bucket.
+    is_in_round: bool,
 }
 
 impl ByteBucket {
@@ -85,9 +87,8 @@ impl ByteBucket {
         self.queue().slot_bytes()
     }
 
-    /// Reserves a slot for this many bytes. Returns when it begins, what is reserved, and how long a round is: the slots of all
-    /// directions that wait now.
-    pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved, Nanos) {
+    /// Reserves a slot for this many bytes. Returns when it begins, and what is reserved.
+    pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved) {
         let mut queue = self.queue();
         // If the rate was lowered a moment ago, more may be asked for than one slot has now.
         let bytes = bytes.min(queue.slot_bytes());
@@ -101,9 +102,23 @@ impl ByteBucket {
                 self.epoch + Duration::from_nanos(begins)
             }
         };
-        queue.waiting += length;
-        let generation = queue.generation;
-        (begins, Reserved { length, generation }, queue.waiting)
+        let reserved = Reserved {
+            length,
+            generation: queue.generation,
+            is_in_round: false,
+        };
+        (begins, reserved)
+    }
+
+    /// Adds a slot to the round of this bucket, because it is the one that its direction waits for. Returns how long the round
+    /// is: the slots of all directions that wait for this bucket now.
+    pub(super) fn join_round(&self, reserved: &mut Reserved) -> Nanos {
+        let mut queue = self.queue();
+        if queue.generation == reserved.generation {
+            queue.waiting += reserved.length;
+            reserved.is_in_round = true;
+        }
+        queue.waiting
     }
 
     /// When a new slot would begin if this one were given back.
@@ -120,7 +135,9 @@ impl ByteBucket {
     pub(super) fn give_back(&self, reserved: Reserved, length: Nanos) {
         let mut queue = self.queue();
         if queue.generation == reserved.generation {
-            queue.waiting -= reserved.length;
+            if reserved.is_in_round {
+                queue.waiting -= reserved.length;
+            }
             queue.reserved_until -= length; // at most what was added to it
         }
     }

@@ -91,6 +91,25 @@ async fn the_narrowest_of_several_limits_counts() {
     assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.05, "{total}");
 }
 
+/// Those who wait for a narrow bucket do not hold up who waits for the wide one only.
+#[tokio::test(start_paused = true)]
+async fn what_others_with_a_further_limit_cannot_use_is_used() {
+    let (wide, narrow) = (100 * MIB, 5 * MIB);
+    let [wide_bucket, narrow_bucket] = [wide, narrow].map(|rate| Arc::new(ByteBucket::new(Some(rate))));
+    let end = Instant::now() + Duration::from_secs(5);
+    let both = || DirectionThrottle::new(vec![Arc::clone(&wide_bucket), Arc::clone(&narrow_bucket)]);
+    let limited: Vec<_> = (0..100).map(|_| tokio::spawn(bytes_until(both(), end))).collect();
+    let free = DirectionThrottle::new(vec![Arc::clone(&wide_bucket)]);
+    let free = bytes_until(free, end).await;
+    let mut narrowed = 0;
+    for direction in limited {
+        narrowed += direction.await.unwrap();
+    }
+    let is_about = |bytes: u64, rate: u64| (bytes as f64 / (5 * rate) as f64 - 1.0).abs() < 0.1;
+    assert!(is_about(narrowed, narrow), "{narrowed}");
+    assert!(is_about(free, wide - narrow), "{free}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_granted_and_not_read_is_given_back() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
