@@ -71,6 +71,9 @@ impl Half {
             match core.next(from) {
                 Next::Nothing => {
                     self.unsent = Unsent::Nothing;
+                    if let Some(throttle) = &mut throttle {
+                        throttle.settle(0); // its other side may have broken while it waited for bandwidth
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Next::Send => ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?,
