@@ -267,6 +267,7 @@ impl Live {
         next.guards.put_in_force(&now.guards);
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
+        self.registry.notify_change();
         drop(changing);
         self.forget_absent();
         next

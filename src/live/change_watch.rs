@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Live;
-use crate::pool::ServerRegistry;
 
 /// The shortest wait from one look to the next.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -62,24 +61,9 @@ impl Live {
         ChangeWatch::new(self.registry.subscribe())
     }
 
-    /// Locks what is in force for a change. Dropping the result reports the change.
-    pub(super) fn changing(&self) -> Changing<'_> {
-        Changing {
-            _lock: self.changing.lock().unwrap_or_else(PoisonError::into_inner),
-            registry: &self.registry,
-        }
-    }
-}
-
-/// Holds the lock of what is in force for a change. Dropping it reports the change.
-pub(super) struct Changing<'a> {
-    _lock: MutexGuard<'a, ()>,
-    registry: &'a ServerRegistry,
-}
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        self.registry.notify_change();
+    /// Locks what is in force for a change.
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,7 +78,7 @@ mod tests {
     use super::*;
     use crate::addr::{ClientAddr, ServerAddr};
     use crate::live::NameAddresses;
-    use crate::plan::Plan;
+    use crate::plan::{Lister, Plan};
     use crate::pool::{CheckOutcome, Override, Thresholds};
 
     const FOR_LONG: Duration = Duration::from_secs(3600);
@@ -146,6 +130,22 @@ mod tests {
             change();
             assert!(timeout(INTERVAL_MIN, told.next(None)).await.expect(name), "{name}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_the_same_as_before_is_no_change() {
+        let text =
+            "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\ndiscover = { file = \"/run/servers.json\" }";
+        let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
+        let list = || {
+            let entries = plan("\"10.0.0.1:1\"").pool("p").unwrap().entries.to_vec();
+            live.set_servers("p", Lister::Source, entries)
+        };
+        let mut told = live.changes();
+        assert!(list().is_some());
+        assert!(told.next(None).await);
+        assert!(list().is_none());
+        assert!(timeout(FOR_LONG, told.next(None)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

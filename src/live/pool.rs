@@ -192,8 +192,8 @@ impl LivePool {
     fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
         let members = members(&self.plan, entries, &self.lock(), registry);
         self.update_checked(before, &members); // before one of them gets a session
+        self.dynamic.note_departures(before, &members); // before the change is reported
         self.replace_servers(members);
-        self.dynamic.note_departures(before, &self.servers());
     }
 
     /// Leaves out servers that are listeners which lead here now, and takes back those that are not any more. `before`: these
