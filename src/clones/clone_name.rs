@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::scale::fill;
+
 /// A clone, by its name and that of its pool.
 #[derive(Clone)]
 pub(super) struct CloneName {
@@ -10,6 +12,29 @@ pub(super) struct CloneName {
 }
 
 impl CloneName {
+    /// What `{port}`, `{name}` and `{pool}` stand for in what is configured for it.
+    pub(super) fn values<'a>(&'a self, port: &'a str) -> [(&'static str, &'a str); 3] {
+        [("port", port), ("name", &self.clone), ("pool", &self.pool)]
+    }
+
+    /// Its environment: what acequia says, then what is configured.
+    pub(super) fn environment<'a>(
+        &'a self,
+        port: &'a str,
+        configured: &'a [(Box<str>, Box<str>)],
+    ) -> impl Iterator<Item = (String, String)> + 'a {
+        let own = [
+            ("PORT", port),
+            ("ACEQUIA_POOL", &*self.pool),
+            ("ACEQUIA_CLONE", &*self.clone),
+        ];
+        let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let values = self.values(port);
+        let configured = configured.iter();
+        own.into_iter()
+            .chain(configured.map(move |(key, value)| (key.to_string(), fill(value, &values))))
+    }
+
     /// Logs a line that it has printed, with the number of lines before it that were not logged.
     pub(super) fn log_line(&self, line: &str, suppressed: u64) {
         let Self { pool, clone } = self;

@@ -15,7 +15,7 @@ use crate::addr::ServerAddr;
 use crate::back_off::BackOff;
 use crate::docker::{ContainerSpec, DockerEngine, DockerError};
 use crate::error::chain;
-use crate::scale::{CloneContainer, fill};
+use crate::scale::CloneContainer;
 
 /// The label with the name of the clone.
 const CLONE_LABEL: &str = "acequia.clone";
@@ -78,11 +78,13 @@ impl RunningContainer {
         held: HeldContainer,
     ) -> Result<(Self, ServerAddr), DockerError> {
         let engine = DockerEngine::connect(&container.socket).await?;
+        let port = container.port.to_string();
+        let environment = name.environment(&port, &container.env);
         let began = SystemTime::now();
         let spec = ContainerSpec {
             name: &held.place.name,
             image: &container.image,
-            env: environment(container, name),
+            env: environment.map(|(key, value)| format!("{key}={value}")).collect(),
             labels: BTreeMap::from([(INSTANCE_LABEL, &*own.instance), (CLONE_LABEL, &*name.clone)]),
             network: container.network.as_deref(),
         };
@@ -152,16 +154,4 @@ impl RunningContainer {
         let _ = timeout(LOG_END_TIMEOUT, self.ended()).await; // the last of its log
         engine.remove(&place.name).await
     }
-}
-
-/// `NAME=VALUE`.
-fn environment(container: &CloneContainer, name: &CloneName) -> Vec<String> {
-    let port = container.port.to_string();
-    let CloneName { pool, clone } = name;
-    let values = [("port", &*port), ("name", clone), ("pool", pool)];
-    let own = [("PORT", &*port), ("ACEQUIA_POOL", pool), ("ACEQUIA_CLONE", clone)];
-    let own = own.iter().map(|(key, value)| format!("{key}={value}"));
-    let configured = container.env.iter();
-    own.chain(configured.map(|(key, value)| format!("{key}={}", fill(value, &values))))
-        .collect()
 }

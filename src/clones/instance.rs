@@ -94,22 +94,13 @@ impl Launch<'_> {
         let port = self.ports.take(ports);
         let port = port.ok_or_else(|| format!("no port of {}-{} is free", ports.start(), ports.end()))?;
         let number = port.number.to_string();
-        let CloneName { pool, clone } = self.name;
-        let values = [("port", &*number), ("name", clone), ("pool", pool)];
-        let filled = |text: &str| fill(text, &values);
-        let own = [
-            ("PATH", PATH),
-            ("PORT", &number),
-            ("ACEQUIA_POOL", pool),
-            ("ACEQUIA_CLONE", clone),
-        ];
-        let own = own.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-        let configured = env.iter().map(|(key, value)| (key.to_string(), filled(value)));
+        let values = self.name.values(&number);
+        let path = std::iter::once(("PATH".to_owned(), PATH.to_owned()));
         let mut process = self
             .keeper
             .start(StartClone {
-                words: words.iter().map(|word| filled(word)).collect(),
-                env: own.chain(configured).collect(),
+                words: words.iter().map(|word| fill(word, &values)).collect(),
+                env: path.chain(self.name.environment(&number, env)).collect(),
                 user: user.as_deref().map(str::to_owned),
             })
             .map_err(|error| chain(&error))?;

@@ -6,8 +6,9 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -43,11 +44,15 @@ impl InstanceFile {
     /// Adds the socket of an engine.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written. The file is as before then, so that this may be called again.
     pub(super) fn add(&mut self, socket: &Path) -> io::Result<()> {
-        self.locked
-            .write_all(&[socket.as_os_str().as_bytes(), b"\n"].concat())?;
-        self.locked.sync_all()
+        let end = self.locked.metadata()?.len();
+        let line = [socket.as_os_str().as_bytes(), b"\n"].concat();
+        let written = self
+            .locked
+            .write_all_at(&line, end)
+            .and_then(|()| self.locked.sync_all());
+        written.inspect_err(|_| drop(self.locked.set_len(end)))
     }
 
     /// Removes the file: there are no containers any more.

@@ -5,6 +5,7 @@
 //! with the same `state_dir`.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::instance_file::{EndedInstance, InstanceFile, ended_instances};
 use crate::back_off::BackOff;
-use crate::docker::{DockerEngine, DockerError, remove_labelled};
+use crate::docker::{DockerEngine, DockerError, remove_labelled_until};
 use crate::error::chain;
 use crate::scale::keeper::{HeldContainers, Keeper};
 
@@ -49,12 +50,22 @@ pub(super) struct ContainerPlace {
     pub(super) name: String,
 }
 
-/// The engines that have been asked for containers.
+/// The engines that the file of this process has.
 #[derive(Default)]
 struct Engines {
     sockets: BTreeSet<PathBuf>,
-    /// `None`: there is none yet, or it cannot be written.
+    /// `None`: there is none yet.
     file: Option<InstanceFile>,
+}
+
+impl Engines {
+    fn write(&mut self, folder: &Path, instance: &str, socket: &Path) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(InstanceFile::create(folder, instance)?),
+        };
+        file.add(socket)
+    }
 }
 
 /// A container that is held. Dropping this has it removed, unless it was removed before.
@@ -96,21 +107,17 @@ impl OwnContainers {
     /// Writes the engine into the file of this process. Blocks.
     fn write(&self, socket: PathBuf) {
         let mut engines = lock(&self.engines);
-        let (Some(folder), false) = (&self.folder, engines.sockets.contains(&socket)) else {
-            engines.sockets.insert(socket);
+        let Some(folder) = &self.folder else { return };
+        if engines.sockets.contains(&socket) {
             return;
-        };
-        let file = engines.file.take();
-        let file = file.map_or_else(|| InstanceFile::create(folder, &self.instance), Ok);
-        let written = file.and_then(|mut file| file.add(&socket).map(|()| file));
-        match written {
-            Ok(file) => engines.file = Some(file),
+        }
+        match engines.write(folder, &self.instance, &socket) {
+            Ok(()) => drop(engines.sockets.insert(socket)),
             Err(error) => {
                 let (folder, error) = (folder.display(), chain(&error));
                 tracing::warn!(%folder, error, "the next start will not find containers that a crash leaves behind");
             }
         }
-        engines.sockets.insert(socket);
     }
 
     /// Holds a container that is to be created for a clone.
@@ -190,24 +197,17 @@ impl OwnContainers {
 async fn remove_orphans_of(ended: EndedInstance, until: Instant) {
     let label = label(&ended.instance);
     for socket in &ended.sockets {
-        let mut back_off = BackOff::default();
-        let mut failure = None;
-        let removed = timeout_at(until, async {
-            loop {
-                match remove_labelled(socket, &label).await {
-                    Ok(removed) => return removed,
-                    Err(error) => failure = Some(chain(&*error)),
-                }
-                back_off.pause().await;
+        let removed = match remove_labelled_until(socket, &label, until).await {
+            Ok(removed) => removed,
+            Err(error) => {
+                let error = chain(&*error);
+                tracing::warn!(
+                    label,
+                    error,
+                    "containers that a crash has left behind cannot be removed: the next start tries it again"
+                );
+                return;
             }
-        });
-        let Ok(removed) = removed.await else {
-            tracing::warn!(
-                label,
-                error = failure,
-                "containers that a crash has left behind cannot be removed: the next start tries it again"
-            );
-            return;
         };
         if removed > 0 {
             tracing::warn!(

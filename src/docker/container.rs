@@ -10,9 +10,11 @@ use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::NetworkEndpoint;
 use super::engine::{DockerEngine, DockerError, REQUEST_TIMEOUT, rejection};
+use crate::back_off::BackOff;
 
 /// How long it may take to create or remove a container: its files may be copied.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
@@ -113,7 +115,7 @@ struct LabelledContainer {
 }
 
 /// Removes the containers with this label, `KEY=VALUE`, whether they run or not. Returns how many there were.
-pub(crate) async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerError> {
+async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerError> {
     let engine = DockerEngine::connect(socket).await?;
     let found: Vec<LabelledContainer> = engine.containers(&json!({ "label": [label] }), true).await?;
     let mut removals = JoinSet::new();
@@ -126,6 +128,23 @@ pub(crate) async fn remove_labelled(socket: &Path, label: &str) -> Result<usize,
         result??;
     }
     Ok(removed)
+}
+
+/// The same until it has succeeded, or until this time: then returns the latest error.
+pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Instant) -> Result<usize, DockerError> {
+    let mut failure = DockerError::from("no answer");
+    let removed = async {
+        let mut back_off = BackOff::default();
+        loop {
+            match remove_labelled(socket, label).await {
+                Ok(removed) => return removed,
+                Err(error) => failure = error,
+            }
+            back_off.pause().await;
+        }
+    };
+    let removed = timeout_at(until, removed).await;
+    removed.map_err(|_| failure)
 }
 
 fn accept(response: &Response<Bytes>, accepted: &[StatusCode]) -> Result<(), DockerError> {

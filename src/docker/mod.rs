@@ -10,7 +10,7 @@ mod image;
 mod log;
 mod container;
 
-pub(crate) use container::{ContainerSpec, remove_labelled};
+pub(crate) use container::{ContainerSpec, remove_labelled_until};
 pub(crate) use endpoint::{HOST_NETWORK, NetworkEndpoint};
 pub(crate) use engine::{DockerEngine, DockerError};
 pub(crate) use events::{DockerEvent, DockerEvents};
