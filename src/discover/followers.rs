@@ -129,15 +129,7 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
             .unwrap_or_else(|| Reason::new("it lists no server (see `allow_empty`)"))),
         false => Ok(list),
     });
-    let answer = answer.and_then(|list| match list.servers.iter().find(|server| server.is_unix()) {
-        Some(server) if !plan.allow_unix => {
-            let label = server.label();
-            let error =
-                format!("server `{label}` is a Unix socket: only a file that this machine's file names may list one");
-            Err(Reason::from(error))
-        }
-        _ => Ok(list),
-    });
+    let answer = answer.and_then(|list| plan.check_listed(&list.servers).map(|()| list));
     match answer {
         Ok(ServerList { servers, warning }) => {
             let count = servers.len();

@@ -251,10 +251,8 @@ impl Live {
             let Some(plan) = self.plan().pool(&name).and_then(|pool| pool.discover.clone()) else {
                 continue;
             };
-            match listed_entries(listed, plan.defaults) {
-                Ok(entries) if !plan.allow_unix && entries.iter().any(ServerEntry::is_unix) => {
-                    tracing::warn!(pool = %name, "the servers of before the start are not used: one is a Unix socket");
-                }
+            let entries = listed_entries(listed, plan.defaults);
+            match entries.and_then(|entries| plan.check_listed(&entries).map(|()| entries)) {
                 Ok(entries) => drop(self.set_servers(&name, Lister::Source, entries)),
                 Err(error) => tracing::warn!(pool = %name, %error, "the servers of before the start are not valid"),
             }

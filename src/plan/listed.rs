@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::ServerEntry;
+use super::{DiscoverPlan, ServerEntry};
 use crate::addr_text;
 use crate::pool::MemberConfig;
 use crate::text::{NAME_BYTES_MAX, Reason, is_name};
@@ -167,6 +167,24 @@ pub fn listed_entries(
 
 /// The largest weight.
 pub const WEIGHT_MAX: u16 = 256;
+
+impl DiscoverPlan {
+    /// Checks that the source may list these servers.
+    ///
+    /// # Errors
+    /// One is at a Unix socket, which this source may not list.
+    pub fn check_listed(&self, servers: &[ServerEntry]) -> Result<(), Reason> {
+        match servers.iter().find(|server| server.is_unix()) {
+            Some(server) if !self.allow_unix => {
+                let label = server.label();
+                Err(Reason::from(format!(
+                    "server `{label}` is a Unix socket: only a file that this machine's file names may list one"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
