@@ -35,8 +35,9 @@ const OVERFLOW_UID: u32 = 65534;
 /// A listening Unix socket. Dropping it removes the file, unless another socket has replaced it.
 #[derive(Debug)]
 pub struct AdminListener {
-    pub(super) listener: UnixListener,
+    // Before the listener, so that the file goes first: a process that starts in between finds the path in use or free.
     _file: SocketFile,
+    pub(super) listener: UnixListener,
 }
 
 /// The default paths, the preferred one first: below `$XDG_RUNTIME_DIR` if that is set, then the one of the system.
