@@ -8,10 +8,7 @@ use crate::addr::{ListenAddr, ServerAddr, ServerLocation};
 use crate::config;
 use crate::config::address;
 use crate::name::NamePattern;
-use crate::text::is_unsafe;
-
-/// The longest name, in bytes, with room for a number that makes it unique.
-const NAME_BYTES_MAX: usize = 120;
+use crate::text::{NAME_BYTES_MAX, is_name, is_unsafe};
 
 pub(super) fn complete(imported: &mut Imported) {
     separate_listeners(imported);
@@ -110,12 +107,21 @@ fn name_sections(imported: &mut Imported) {
 /// The name with `-` for each character that names cannot have.
 pub(super) fn valid_name(name: &str) -> String {
     let valid = |c: char| !(c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\' | '/' | '@'));
-    let mut text: String = name.chars().map(|c| if valid(c) { c } else { '-' }).collect();
-    let end = (0..=NAME_BYTES_MAX.min(text.len()))
+    let text: String = name.chars().map(|c| if valid(c) { c } else { '-' }).collect();
+    let text = truncated(&text, NAME_BYTES_MAX);
+    if is_name(text) {
+        text.to_owned()
+    } else {
+        String::from("unnamed")
+    }
+}
+
+/// The first `bytes_max` bytes of the text, or fewer: only whole characters.
+fn truncated(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len()))
         .rev()
         .find(|at| text.is_char_boundary(*at));
-    text.truncate(end.unwrap_or_default());
-    if text.is_empty() { String::from("unnamed") } else { text }
+    &text[..end.unwrap_or_default()]
 }
 
 /// The name, with a number behind it if it is taken. `seen` has the names that are taken, each with the last number that
@@ -125,7 +131,8 @@ fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
     let mut free = name.to_owned();
     while seen.contains_key(&free) {
         number = number.max(1) + 1;
-        free = format!("{name}-{number}");
+        let suffix = format!("-{number}");
+        free = format!("{}{suffix}", truncated(name, NAME_BYTES_MAX - suffix.len()));
     }
     seen.insert(name.to_owned(), number);
     seen.entry(free.clone()).or_default();

@@ -1054,3 +1054,18 @@ fn names_that_occur_often_get_numbers_in_order() {
         assert!(text.contains(&format!("\n[listeners.{name}]\n")), "{name}");
     }
 }
+
+#[test]
+fn every_name_becomes_a_valid_one() {
+    let long = "é".repeat(64);
+    let listener =
+        |(port, name): (usize, &&str)| format!("listen {name}\n mode tcp\n bind :{port}\n server {name} 10.0.0.1:1\n");
+    for names in [[".", ".."], ["a/b", "a@b"], [&long, &long], [&long, &long[..126]]] {
+        let text: String = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| listener((at + 1, name)))
+            .collect();
+        checked(Origin::Haproxy, &text).unwrap();
+    }
+}
