@@ -142,7 +142,7 @@ fn in_use(path: &Path) -> io::Result<Option<String>> {
     let owner = match connect_to_listener(path) {
         Ok(None) => return Ok(None),
         Ok(Some(socket)) => describe_owner(socket.into()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => "another process listens there".to_owned(),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => error.to_string(),
         Err(error) => return Err(error),
     };
     Ok(Some(format!(

@@ -51,7 +51,7 @@ impl DenyEdits {
             .and_then(|denied| denied.until)
             .is_some_and(|until| until <= now)
         {
-            self.publish(&mut self.edits(), now);
+            self.publish_ended(now);
             denied = self.denied.load();
         }
         denied.as_ref().is_some_and(|denied| denied.networks.contains(address))
@@ -94,6 +94,16 @@ impl DenyEdits {
             until: edits.iter().filter_map(|edit| edit.until).min(),
         });
         self.denied.store(denied.map(Arc::new));
+    }
+
+    /// Publishes what is denied after an edit has ended. Of the workers that notice it at once, one does so: the others go on
+    /// with what is published.
+    fn publish_ended(&self, now: Instant) {
+        if let Ok(mut edits) = self.edits.try_lock()
+            && edits.iter().any(|edit| has_ended(edit, now))
+        {
+            self.publish(&mut edits, now);
+        }
     }
 
     fn edits(&self) -> MutexGuard<'_, Vec<DenyEdit>> {

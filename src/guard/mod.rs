@@ -157,7 +157,10 @@ impl Guard {
             rate_per_source: None,
             bandwidth: None,
             bandwidth_per_session: None,
-            ..self.rules.clone()
+            by: self.rules.by,
+            sources_max: self.rules.sources_max,
+            report_only: self.rules.report_only,
+            refuse_with: self.rules.refuse_with,
         })
     }
 

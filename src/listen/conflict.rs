@@ -105,7 +105,7 @@ impl BindCause {
 
     fn remedy_on_unix(&self) -> &'static str {
         match self.error.kind() {
-            io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock => "stop that process, or use another path",
+            io::ErrorKind::AddrInUse => "stop that process, or use another path",
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
             io::ErrorKind::NotFound => "create its folder",
             io::ErrorKind::PermissionDenied => "let this process's user write in its folder, or use another path",

@@ -22,7 +22,7 @@ const NAME_BYTES_MAX: usize = 7;
 
 /// How often to try, and how long to wait in between, while another process gives its socket a name in the same folder.
 /// That takes microseconds.
-const LOCK_TRIES: usize = 500;
+const LOCK_TRIES: usize = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(1);
 
 /// The file of a Unix socket of this process. Dropping it removes the file, unless another one has replaced it.
@@ -53,8 +53,8 @@ pub fn unix_socket() -> io::Result<Socket> {
 /// file.
 ///
 /// # Errors
-/// The file is no socket ([`ErrorKind::AlreadyExists`]); or those of `connect`, of which [`ErrorKind::WouldBlock`] means that
-/// the queue of a living process is full.
+/// The file is no socket ([`ErrorKind::AlreadyExists`]); a process listens there whose queue is full
+/// ([`ErrorKind::AddrInUse`]); or those of `connect`.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let Ok(existing) = path.symlink_metadata() else {
         return Ok(None);
@@ -67,6 +67,7 @@ pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     match socket.connect(&SockAddr::unix(path)?) {
         Ok(()) => Ok(Some(socket)),
         Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(in_use("another process listens there".to_owned())),
         Err(error) => Err(error),
     }
 }
@@ -117,7 +118,10 @@ impl BoundUnix {
 #[must_use]
 pub fn in_use_by(living: &Socket) -> io::Error {
     let process = peer_of(living).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
-    let message = format!("another process listens there{process}");
+    in_use(format!("another process listens there{process}"))
+}
+
+fn in_use(message: String) -> io::Error {
     io::Error::new(ErrorKind::AddrInUse, message)
 }
 
@@ -227,6 +231,21 @@ mod tests {
         drop(second_file);
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(connect_to_listener(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_process_whose_queue_is_full_keeps_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let (_socket, _file) = BoundUnix::new(&path, 0o600).unwrap().listen(0).unwrap();
+        let mut queue = Vec::new();
+        let full = loop {
+            match connect_to_listener(&path) {
+                Ok(connected) => queue.push(connected.unwrap()),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::AddrInUse, "{full}");
     }
 
     /// As several processes do that start at once.
