@@ -30,7 +30,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
             return Err((message, format!("write \"{v4}:{}\"", address.port())));
         }
         if !address.ip().is_unspecified() {
-            check_kind(address.ip())?;
+            check_one_host(address.ip())?;
         }
         return Ok(ListenAddr::new(address));
     }
@@ -60,7 +60,7 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         check_scope(address)?;
-        check_kind(address.ip())?;
+        check_one_host(address.ip())?;
         return match address.port() {
             0 => Err(port_zero(text)),
             _ => Ok(ServerLocation::Address(ServerAddr::new(address))),
@@ -104,7 +104,7 @@ fn resolved(name: &str, ip: IpAddr) -> Result<ServerLocation, InvalidValue> {
     };
     let address = SocketAddr::new(ip, port);
     check_scope(address)?;
-    check_kind(ip)?;
+    check_one_host(ip)?;
     Ok(ServerLocation::Resolved {
         name: location.to_string().into(),
         address: ServerAddr::new(address),
@@ -127,7 +127,7 @@ pub(crate) fn host(text: &str) -> Result<ServerAddr, InvalidValue> {
     }
     let address: SocketAddr = bracketed.parse().map_err(|_| invalid())?;
     check_scope(address)?;
-    check_kind(address.ip())?;
+    check_one_host(address.ip())?;
     Ok(ServerAddr::new(address))
 }
 
@@ -184,7 +184,7 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
 }
 
 /// Rejects multicast, broadcast and unspecified addresses: connecting to an unspecified one would reach this machine.
-fn check_kind(ip: IpAddr) -> Result<(), InvalidValue> {
+fn check_one_host(ip: IpAddr) -> Result<(), InvalidValue> {
     if is_of_one_host(ip) {
         return Ok(());
     }

@@ -33,8 +33,8 @@ const PHASE: Duration = Duration::from_millis(500);
 /// The seconds between two choices of the pools that have samples.
 const CHOICE_INTERVAL: u64 = 60;
 
-/// The sources of the samples.
-pub struct HistorySources {
+/// The inputs of the samples.
+pub struct HistoryInputs {
     /// The pools in force, with the sessions of their servers.
     pub live: Arc<Live>,
     /// The open sessions of listeners.
@@ -74,17 +74,17 @@ impl History {
     }
 
     /// Takes a sample every second for as long as it is polled.
-    pub async fn run(self: Arc<Self>, sources: HistorySources) {
+    pub async fn run(self: Arc<Self>, inputs: HistoryInputs) {
         let mut ticks = interval_at(Instant::now() + PHASE, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         for count in 0.. {
             ticks.tick().await;
-            let in_force = sources.live.in_force();
+            let in_force = inputs.live.in_force();
             let mut recorder = self.recorder();
             if count % CHOICE_INTERVAL == 0 || recorder.is_out_of_date(&in_force.plan) {
-                recorder.choose_pools(&in_force.plan, busiest(&in_force, &sources.metrics));
+                recorder.choose_pools(&in_force.plan, busiest(&in_force, &inputs.metrics));
             }
-            let reading = sources.read(&in_force, recorder.pools());
+            let reading = inputs.read(&in_force, recorder.pools());
             let sample = recorder.record(reading);
             drop(recorder);
             if let Some(sample) = sample {
@@ -100,7 +100,7 @@ impl Default for History {
     }
 }
 
-impl HistorySources {
+impl HistoryInputs {
     fn read<'a>(&self, in_force: &InForce, pools: impl Iterator<Item = &'a Arc<str>> + Clone) -> Reading {
         let mut totals = TotalCounts::default();
         self.ledgers.iter().for_each(|ledger| totals.add(&ledger.totals()));

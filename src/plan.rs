@@ -31,7 +31,7 @@ use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, Thresholds};
 use crate::redirect::Redirect;
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
-use crate::scale::{CloneSource, ScalePlan};
+use crate::scale::{CloneKind, ScalePlan};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
@@ -301,7 +301,7 @@ impl PoolPlan {
     /// Whether its clones are containers.
     #[must_use]
     pub fn has_containers(&self) -> bool {
-        let is_container = |scale: &Arc<ScalePlan>| matches!(scale.source, CloneSource::Docker(_));
+        let is_container = |scale: &Arc<ScalePlan>| matches!(scale.kind, CloneKind::Docker(_));
         self.scale.as_ref().is_some_and(is_container)
     }
 

@@ -6,5 +6,5 @@ mod wire;
 mod decode;
 mod encode;
 
-pub use decode::{Decoded, HEADER_BYTES_MAX, InvalidHeader, ProxyHeader, ProxySource, decode};
+pub use decode::{Decoded, HEADER_BYTES_MAX, InvalidHeader, ProxyAddresses, ProxyHeader, decode};
 pub use encode::{ClientInfo, Version, header, local_header};

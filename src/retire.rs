@@ -112,11 +112,11 @@ impl Retirement {
             seen.insert(record.id(), session);
             let is_idle = now - session.since >= rule.plan.idle_for;
             let max_age = rule.plan.max_age;
-            match max_age.and_then(|max_age| overdue(record.id(), max_age, record.age())) {
-                Some(Overdue::ByATenth) => {
+            match max_age.and_then(|max_age| age_limit(record.id(), max_age, record.age())) {
+                Some(AgeLimit::ExceededByTenth) => {
                     record.cut(Ending::Aged);
                 }
-                Some(Overdue::Yet) if is_idle => record.end_at_rest(Ending::Aged),
+                Some(AgeLimit::Reached) if is_idle => record.end_at_rest(Ending::Aged),
                 _ if is_idle && rule.balance.is_some() => idle.entry((pool, server)).or_default().push(record),
                 _ => {}
             }
@@ -176,25 +176,25 @@ impl Retirement {
     }
 }
 
-/// How far a session is beyond its age.
+/// How far a session is above its age limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overdue {
-    /// It ends at rest.
-    Yet,
-    /// By a tenth: it ends whatever it does.
-    ByATenth,
+enum AgeLimit {
+    /// It ends as soon as it is at rest.
+    Reached,
+    /// It ends whatever it does.
+    ExceededByTenth,
 }
 
 /// Whether a session is too old. Its own limit is drawn by its number: `max_age`, 10 % more or less.
-fn overdue(id: u64, max_age: Duration, age: Duration) -> Option<Overdue> {
+fn age_limit(id: u64, max_age: Duration, age: Duration) -> Option<AgeLimit> {
     let drawn = (xxh3_64(&id.to_le_bytes()) % 2001) as u32; // 1000: `max_age`
     let limit = max_age * 9 / 10 + max_age / 10_000 * drawn;
     if age < limit {
         None
     } else if age < limit + max_age / 10 {
-        Some(Overdue::Yet)
+        Some(AgeLimit::Reached)
     } else {
-        Some(Overdue::ByATenth)
+        Some(AgeLimit::ExceededByTenth)
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn ages_are_drawn_evenly_within_ten_percent() {
         let minutes = |id| {
-            let is_young = |minute: &u32| overdue(id, HOUR, Duration::from_secs(60) * *minute).is_none();
+            let is_young = |minute: &u32| age_limit(id, HOUR, Duration::from_secs(60) * *minute).is_none();
             (0..).take_while(is_young).count()
         };
         let mut drawn = [0; 70];
@@ -220,8 +220,11 @@ mod tests {
     #[test]
     fn at_the_latest_a_tenth_later_a_session_is_cut() {
         for id in 0..100 {
-            let first = |wanted| (0..).find(|second| overdue(id, HOUR, Duration::from_secs(*second)) == Some(wanted));
-            let (old, cut) = (first(Overdue::Yet).unwrap(), first(Overdue::ByATenth).unwrap());
+            let first = |wanted| (0..).find(|second| age_limit(id, HOUR, Duration::from_secs(*second)) == Some(wanted));
+            let (old, cut) = (
+                first(AgeLimit::Reached).unwrap(),
+                first(AgeLimit::ExceededByTenth).unwrap(),
+            );
             assert!((cut - old).abs_diff(360) <= 1, "{old} {cut}");
         }
     }

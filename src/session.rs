@@ -12,7 +12,7 @@ mod refusal;
 mod leased_server;
 mod fallback;
 mod postgres;
-mod termination;
+mod handshake_settings;
 mod record_sniffed;
 mod steps;
 mod acme;
@@ -38,7 +38,7 @@ use crate::account::{Ending, Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
 use cancel::cancel;
-use decrypted::{connect_decrypted, find_termination};
+use decrypted::{connect_decrypted, find_handshake_settings};
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
 use startup::{reply_to_login, start};
@@ -150,8 +150,8 @@ async fn connect_postgres(
     if let Some(key) = identified.cancel_key() {
         return Err(cancel(client, key, &state, entry).await);
     }
-    let connected = match find_termination(&identified)? {
-        Some(termination) => connect_decrypted(identified, termination).await?,
+    let connected = match find_handshake_settings(&identified)? {
+        Some(handshake) => connect_decrypted(identified, handshake).await?,
         None => identified.route()?.pass_guards()?.connect().await?,
     };
     Box::pin(start(client, connected, &state, entry)).await // boxed: clients that are waited for stay small

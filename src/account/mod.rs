@@ -18,7 +18,7 @@ mod series;
 mod metrics;
 mod session_tls;
 mod queue_wait;
-mod session_guards;
+mod session_extras;
 mod session_info;
 mod record;
 mod totals;
@@ -44,7 +44,7 @@ pub use series::{
     CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, PoolCounts,
     RouteCount, ServerSeries, SessionRoute,
 };
-pub use session_guards::{RefusalLine, SessionGuards};
+pub use session_extras::{RefusalLine, SessionExtras};
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
 pub use state_samples::{
@@ -275,13 +275,13 @@ impl Entry {
     /// The session begins to wait at this position of the pool's queue. `is_asleep`: because the pool sleeps.
     pub fn queue_joined(&mut self, position: usize, is_asleep: bool) {
         let mut info = self.info();
-        QueueWait::begin(&mut info.guards.get_or_insert_default().queue, position, is_asleep);
+        QueueWait::begin(&mut info.extras.get_or_insert_default().queue, position, is_asleep);
     }
 
     /// The session no longer waits in the pool's queue, if it did.
     pub fn queue_left(&mut self) {
         let mut info = self.record.info();
-        let wait = info.guards.as_mut().and_then(|guards| guards.queue.as_mut());
+        let wait = info.extras.as_mut().and_then(|extras| extras.queue.as_mut());
         if let Some(waited) = wait.and_then(QueueWait::end) {
             let path = self.ledger.path(&info.listener, &info.pool_or_empty(), None);
             path.record_queue_wait(waited);
@@ -357,8 +357,8 @@ impl Drop for Entry {
             let record = info.access_record(self.record.id(), self.traffic(), self.ending, duration);
             self.ledger.log.write(record);
         }
-        if let Some(guards) = &mut info.guards {
-            guards.end(); // now: somebody may still hold the record
+        if let Some(extras) = &mut info.extras {
+            extras.end(); // now: somebody may still hold the record
         }
     }
 }

@@ -91,14 +91,14 @@ impl Record {
     pub fn cut_denied(&self, guard: &Arc<str>, network: IpNet) -> bool {
         let mut info = self.info();
         let client = info.client();
-        let guards = info.guards.as_mut();
-        let Some(guards) = guards.filter(|guards| guards.has_passed_from(guard, network, client)) else {
+        let extras = info.extras.as_mut();
+        let Some(extras) = extras.filter(|extras| extras.has_passed_from(guard, network, client)) else {
             return false;
         };
         // Under the lock, as the access log record is built: so the reason in the record belongs to its ending.
         let is_first = self.cut(Ending::Denied);
         if is_first {
-            guards.deny(guard);
+            extras.deny(guard);
         }
         is_first
     }

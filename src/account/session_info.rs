@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
 use super::queue_wait::QueueWait;
-use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionProtocol, SessionRoute, SessionTls};
+use super::{Ending, ListenerSeries, RefusalLine, SessionExtras, SessionProtocol, SessionRoute, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::{FallbackOrigin, Server};
-use crate::proxy_protocol::ProxySource;
+use crate::proxy_protocol::ProxyAddresses;
 use crate::relay::Traffic;
 use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
@@ -39,7 +39,7 @@ pub struct SessionInfo {
     pub fallback_from: Option<Arc<FallbackOrigin>>,
     /// The passes of guards, the header of a peer in front, and the wait in a queue; `None`: it has none of these.
     /// Boxed: most sessions have none.
-    pub guards: Option<Box<SessionGuards>>,
+    pub extras: Option<Box<SessionExtras>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
@@ -70,7 +70,7 @@ impl SessionInfo {
             route: None,
             detail: None,
             fallback_from: None,
-            guards: None,
+            extras: None,
             pool: None,
             server: None,
             endpoints: None,
@@ -85,9 +85,9 @@ impl SessionInfo {
     /// The client on whose behalf the peer connected, or the peer itself.
     #[must_use]
     pub fn client(&self) -> ClientAddr {
-        let forwarded = self.guards.as_ref().and_then(|guards| guards.forwarded.as_ref());
-        match forwarded.map(|header| &header.source) {
-            Some(ProxySource::Tcp { client, .. }) => *client,
+        let forwarded = self.extras.as_ref().and_then(|extras| extras.forwarded.as_ref());
+        match forwarded.map(|header| &header.addresses) {
+            Some(ProxyAddresses::Tcp { client, .. }) => *client,
             _ => self.peer.into(),
         }
     }
@@ -131,14 +131,14 @@ impl SessionInfo {
 
     /// Whether it is a refusal that is not logged, because there are too many.
     pub(super) fn is_suppressed(&self) -> bool {
-        self.guards
+        self.extras
             .as_ref()
-            .is_some_and(|guards| guards.line == RefusalLine::Suppressed)
+            .is_some_and(|extras| extras.line == RefusalLine::Suppressed)
     }
 
     /// Whether it has waited in the queue of a pool.
     pub(super) fn has_waited(&self) -> bool {
-        self.guards.as_ref().is_some_and(|guards| guards.queue.is_some())
+        self.extras.as_ref().is_some_and(|extras| extras.queue.is_some())
     }
 
     /// The pool's name; empty if none was chosen.
@@ -150,10 +150,10 @@ impl SessionInfo {
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info.as_deref().copied().unwrap_or_default();
-        let guards = self.guards.as_deref();
-        let forwarded = guards.and_then(|guards| guards.forwarded.as_ref());
-        let refusal = guards.and_then(|guards| guards.refusal.as_ref());
-        let queue = guards.and_then(|guards| guards.queue.as_ref());
+        let extras = self.extras.as_deref();
+        let forwarded = extras.and_then(|extras| extras.forwarded.as_ref());
+        let refusal = extras.and_then(|extras| extras.refusal.as_ref());
+        let queue = extras.and_then(|extras| extras.queue.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
             time: Some(SystemTime::now()),
@@ -185,7 +185,7 @@ impl SessionInfo {
             proxy_unique_id: forwarded.and_then(|header| header_text(header.unique_id.as_deref())),
             guard: refusal.map(|(guard, _)| guard.to_string()),
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
-            suppressed: guards.and_then(|guards| match guards.line {
+            suppressed: extras.and_then(|extras| match extras.line {
                 RefusalLine::After(suppressed) => Some(suppressed),
                 RefusalLine::Usual | RefusalLine::Suppressed => None,
             }),

@@ -9,13 +9,13 @@ use instant_acme::CertificateIdentifier;
 use tokio::sync::Notify;
 
 use super::schedule::Attempts;
-use crate::tls::AcmeSource;
+use crate::tls::AcmeCertificate;
 
 /// The state of a certificate from ACME.
 #[derive(Clone, Debug)]
 pub struct RenewalState {
     /// The certificate.
-    pub wanted: AcmeSource,
+    pub wanted: AcmeCertificate,
     /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: none was issued, or it has
     /// expired.
     pub identifier: Option<CertificateIdentifier<'static>>,

@@ -16,7 +16,7 @@ use super::context::{Admin, rfc3339};
 use super::error::ApiError;
 use super::guard_bodies::{DeniedBody, DenyEditBody, GuardBody, GuardDetailBody, SourceCountBody, UndoneBody};
 use crate::addr::parse_network;
-use crate::guard::{DenyEdit, EDITS_MAX, Guard, GuardReason, Source};
+use crate::guard::{ClientSource, DenyEdit, EDITS_MAX, Guard, GuardReason};
 use crate::units::parse_duration;
 
 /// The most sources that are shown of each kind.
@@ -62,7 +62,7 @@ pub(super) async fn show(
     let Path(name) = name?;
     let guard = find(&admin, &name)?;
     let now = Instant::now();
-    let count = |(source, count): (Source, u64)| SourceCountBody {
+    let count = |(source, count): (ClientSource, u64)| SourceCountBody {
         source: source.to_string(),
         count,
     };

@@ -27,7 +27,7 @@ use crate::live::{InForce, Live};
 use crate::plan::Plan;
 use crate::regular_file;
 use crate::reload::reload_tls;
-use crate::tls::{AcmeSource, Certificate, read_certificate};
+use crate::tls::{AcmeCertificate, Certificate, read_certificate};
 
 /// The longest wait between two looks at what is due: clocks may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
@@ -183,7 +183,7 @@ impl AcmeOrders {
     }
 
     /// Logs that an attempt has failed. Returns what is kept of it.
-    fn failed(wanted: &AcmeSource, state: &RenewalState, error: &AcmeError) -> Attempts {
+    fn failed(wanted: &AcmeCertificate, state: &RenewalState, error: &AcmeError) -> Attempts {
         let now = SystemTime::now();
         let retry_after = error.retry_after(now);
         let failures = state

@@ -11,7 +11,7 @@ use super::recoveries::log_recoveries;
 use super::{listener_tls, service_manager};
 use crate::account::access_log::AccessLog;
 use crate::admin::{self, Admin, AdminEndpoint};
-use crate::history::HistorySources;
+use crate::history::HistoryInputs;
 use crate::worker::Heartbeat;
 use crate::{discover, outage, retire, sever};
 
@@ -35,7 +35,7 @@ pub(super) fn spawn_tasks(
     tasks.spawn(discover::run(Arc::clone(&admin.live)));
     tasks.spawn(outage::run(Arc::clone(&admin.live)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    tasks.spawn(Arc::clone(&admin.history).run(HistorySources {
+    tasks.spawn(Arc::clone(&admin.history).run(HistoryInputs {
         live: Arc::clone(&admin.live),
         limits: Arc::clone(&admin.limits),
         ledgers: admin.ledgers.clone(),

@@ -30,7 +30,7 @@ use crate::addr::ServerAddr;
 use crate::dial::{ConnectFailure, ConnectOptions, connect_for_check};
 use crate::error::{chain, with_context};
 use crate::pool::{AgentSettings, ServerFacts, ServerPath};
-use crate::tls::{PoolTls, SniSource};
+use crate::tls::{PoolTls, SentSni};
 
 /// The keys in `[pools.NAME]` of a kind of check that can report the role of a server.
 pub(super) const ROLE_KEYS: [&str; 5] = ["role", "max_lag", "on_lag", "single", "role_trust"];
@@ -158,7 +158,7 @@ impl CheckTarget {
     }
 
     /// The name that the server is asked for in TLS. If its certificate is verified, it must have this name.
-    pub(super) fn server_name(&self, sni: &SniSource) -> rustls::pki_types::ServerName<'static> {
+    pub(super) fn server_name(&self, sni: &SentSni) -> rustls::pki_types::ServerName<'static> {
         sni.server_name(None, self.host.as_deref(), self.ip())
     }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::CheckTarget;
-use crate::tls::SniSource;
+use crate::tls::SentSni;
 
 /// A stream of bytes to a server and from it.
 pub(super) trait CheckStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -25,7 +25,7 @@ pub(super) async fn start_tls(
     target: &CheckTarget,
 ) -> io::Result<Box<dyn CheckStream>> {
     let sni = target.tls.as_ref().map(|tls| &tls.plan().sni);
-    let name = target.server_name(sni.unwrap_or(&SniSource::Host));
+    let name = target.server_name(sni.unwrap_or(&SentSni::Host));
     let encrypted = TlsConnector::from(config).connect(name, stream).await?;
     Ok(Box::new(encrypted))
 }

@@ -16,7 +16,7 @@ use super::stream::CheckStream;
 use super::{CertificateTimes, Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::error::with_context;
 use crate::name::ServerName;
-use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SniSource, TlsFileError};
+use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SentSni, TlsFileError};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -85,11 +85,11 @@ pub(super) fn optional_settings(tls: Option<&TlsCheck>) -> Vec<(&'static str, St
 pub(super) struct TlsProbe {
     check: Arc<TlsCheck>,
     target: CheckTarget,
-    tls: TlsSource,
+    tls: CheckTls,
 }
 
 /// Where the configuration of handshakes comes from.
-enum TlsSource {
+enum CheckTls {
     /// The TLS of sessions.
     Sessions(Arc<PoolTls>),
     Own(Arc<OwnTls>),
@@ -118,8 +118,8 @@ impl TlsProbe {
     pub(super) fn new(check: Arc<TlsCheck>, target: CheckTarget) -> Self {
         let plan = check.plan(target.tls.as_ref().map(|tls| tls.plan().clone()).unwrap_or_default());
         let tls = match &target.tls {
-            Some(of_sessions) if *of_sessions.plan() == plan => TlsSource::Sessions(Arc::clone(of_sessions)),
-            _ => TlsSource::Own(Arc::new(OwnTls {
+            Some(of_sessions) if *of_sessions.plan() == plan => CheckTls::Sessions(Arc::clone(of_sessions)),
+            _ => CheckTls::Own(Arc::new(OwnTls {
                 plan,
                 loaded: Mutex::default(),
             })),
@@ -151,8 +151,8 @@ impl TlsProbe {
     /// Those of connecting; what is wrong with the handshake or the certificate.
     pub(super) async fn connect(&self) -> io::Result<(TlsStream<TcpStream>, Option<CertificateTimes>)> {
         let (config, sni) = match &self.tls {
-            TlsSource::Sessions(tls) => (tls.config(), &tls.plan().sni),
-            TlsSource::Own(own) => (Arc::clone(own).current_config().await?, &own.plan.sni),
+            CheckTls::Sessions(tls) => (tls.config(), &tls.plan().sni),
+            CheckTls::Own(own) => (Arc::clone(own).current_config().await?, &own.plan.sni),
         };
         let name = self.target.server_name(sni);
         let socket = self.target.connect().await?;
@@ -173,7 +173,7 @@ impl TlsCheck {
     fn plan(&self, of_sessions: PoolTlsPlan) -> PoolTlsPlan {
         let protocols = self.alpn.iter().map(|name| name.as_bytes().into());
         PoolTlsPlan {
-            sni: self.sni.clone().map_or(of_sessions.sni, SniSource::Name),
+            sni: self.sni.clone().map_or(of_sessions.sni, SentSni::Name),
             alpn: if self.alpn.is_empty() {
                 of_sessions.alpn
             } else {

@@ -194,12 +194,12 @@ impl CloneTask {
             containers: &self.context.containers,
             ending: &self.context.ending,
         };
-        let prepared = self.leave.run_until_cancelled(launch.prepare(&self.plan.source)).await;
+        let prepared = self.leave.run_until_cancelled(launch.prepare(&self.plan.kind)).await;
         if let Err(reason) = prepared? {
             return Some(Err(reason));
         }
         let (limit, began) = (self.plan.start_timeout, Instant::now());
-        let mut instance = match launch.start(&self.plan.source, limit).await {
+        let mut instance = match launch.start(&self.plan.kind, limit).await {
             Ok(instance) => instance,
             Err(reason) => return Some(Err(reason)),
         };

@@ -18,7 +18,7 @@ use crate::addr::ServerAddr;
 use crate::check::exec::{PATH, output};
 use crate::error::chain;
 use crate::scale::keeper::{Keeper, KeptProcess, ProcessEvent, StartClone};
-use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneSource, fill};
+use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind, fill};
 
 /// How long the hook `stop` may take, unless this process ends: then [`KILL_AFTER`].
 const STOP_HOOK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ enum Kind {
 /// What was started, its address, and its PID.
 type Started = (Kind, ServerAddr, Option<u32>);
 
-/// What the start of a clone needs besides its source.
+/// What the start of a clone needs besides its kind.
 pub(super) struct Launch<'a> {
     pub(super) name: &'a CloneName,
     pub(super) keeper: &'a Keeper,
@@ -55,20 +55,20 @@ pub(super) struct Launch<'a> {
 
 impl Launch<'_> {
     /// Gets the image of a clone if it is missing. That may take longer than the start.
-    pub(super) async fn prepare(&self, source: &CloneSource) -> Result<(), String> {
-        match source {
-            CloneSource::Docker(container) => pull(container, self.name).await,
-            CloneSource::Command(_) | CloneSource::Hook(_) => Ok(()),
+    pub(super) async fn prepare(&self, kind: &CloneKind) -> Result<(), String> {
+        match kind {
+            CloneKind::Docker(container) => pull(container, self.name).await,
+            CloneKind::Command(_) | CloneKind::Hook(_) => Ok(()),
         }
     }
 
     /// Starts a clone within `limit`. Dropping the future stops a process or a container; what a hook has started by then
     /// stays.
-    pub(super) async fn start(&self, source: &CloneSource, limit: Duration) -> Result<Instance, String> {
-        let started = match source {
-            CloneSource::Command(command) => timeout(limit, self.start_process(command)).await,
-            CloneSource::Docker(container) => timeout(limit, self.start_container(container)).await,
-            CloneSource::Hook(hook) => Ok(self.run_start_hook(hook, limit).await),
+    pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, String> {
+        let started = match kind {
+            CloneKind::Command(command) => timeout(limit, self.start_process(command)).await,
+            CloneKind::Docker(container) => timeout(limit, self.start_container(container)).await,
+            CloneKind::Hook(hook) => Ok(self.run_start_hook(hook, limit).await),
         };
         let (kind, address, pid) = started.map_err(|_| String::from("it does not start"))??;
         Ok(Instance {

@@ -6,7 +6,7 @@
 //! A file with `[remote]` has only the settings of the process. The rest comes from a store, to which others may write: each
 //! text is parsed and merged with the file (`sections`). What a text may not do is an error ([`Loaded::with_texts`]).
 
-mod source;
+mod input;
 pub mod report;
 mod file;
 pub mod keys;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::plan::{AdminSocket, Plan, RemoteTexts};
 use file::{Table, Value};
 pub(crate) use parse::address;
-use report::{Position, Problem, Report, SourceText};
+use report::{InputText, Position, Problem, Report};
 
 /// The files that are tried, in this order, when the command line names none.
 pub const DEFAULT_PATHS: [&str; 2] = ["./acequia.toml", "/etc/acequia/acequia.toml"];
@@ -46,7 +46,7 @@ impl Loaded {
     /// The text of the file.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.warnings.source().first_text()
+        self.warnings.input().first_text()
     }
 
     /// The configuration of a file with `[remote]` and of these texts.
@@ -54,8 +54,8 @@ impl Loaded {
     /// # Errors
     /// All errors in both.
     pub fn with_texts(&self, texts: &RemoteTexts) -> Result<Self, Report> {
-        let source = self.warnings.source();
-        let mut all = SourceText::new(source.first_name(), source.first_text());
+        let input = self.warnings.input();
+        let mut all = InputText::new(input.first_name(), input.first_text());
         all.rename(texts.from.clone());
         for text in &texts.texts {
             all.push(format!("{}{}", ETCD, text.key), &text.text);
@@ -128,7 +128,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             let valid = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
             let problem = Problem::error(Position::Bytes(valid..valid + 1), "not UTF-8", "save the file as UTF-8");
-            Err(Report::new(Arc::new(SourceText::new(name, text)), vec![problem]))
+            Err(Report::new(Arc::new(InputText::new(name, text)), vec![problem]))
         }
     }
 }
@@ -176,13 +176,13 @@ fn is_json(path: &Path) -> bool {
 /// # Errors
 /// All errors in it.
 pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
-    convert(SourceText::new(name, text))
+    convert(InputText::new(name, text))
 }
 
-fn convert(source: SourceText) -> Result<Loaded, Report> {
-    let source = Arc::new(source);
+fn convert(input: InputText) -> Result<Loaded, Report> {
+    let input = Arc::new(input);
     let (mut tables, mut errors) = (Vec::new(), Vec::new());
-    for (name, text, begin) in source.files() {
+    for (name, text, begin) in input.files() {
         let parsed = if is_json(Path::new(name)) {
             file::json(text)
         } else {
@@ -200,14 +200,14 @@ fn convert(source: SourceText) -> Result<Loaded, Report> {
         }
     }
     if !errors.is_empty() {
-        return Err(Report::new(source, errors));
+        return Err(Report::new(input, errors));
     }
-    let (root, misplaced) = sections::merged(&source, tables);
-    match parse::plan(&source, &root, misplaced) {
+    let (root, misplaced) = sections::merged(&input, tables);
+    match parse::plan(&input, &root, misplaced) {
         Ok((plan, warnings)) => Ok(Loaded {
             plan,
-            warnings: Report::new(source, warnings),
+            warnings: Report::new(input, warnings),
         }),
-        Err(errors) => Err(Report::new(source, errors)),
+        Err(errors) => Err(Report::new(input, errors)),
     }
 }

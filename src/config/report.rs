@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-pub(super) use super::source::{Position, SourceText};
+pub(super) use super::input::{InputText, Position};
 use crate::text::escape;
 
 /// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are logged:
@@ -104,25 +104,25 @@ impl ColorChoice {
 /// All problems of one configuration, in the order of their positions.
 #[derive(Debug)]
 pub struct Report {
-    source: Arc<SourceText>,
+    input: Arc<InputText>,
     problems: Vec<Problem>,
 }
 
 impl Report {
-    pub(super) fn new(source: Arc<SourceText>, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(input: Arc<InputText>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(Problem::order); // stable: problems at one position keep their order
-        Self { source, problems }
+        Self { input, problems }
     }
 
     /// A report about a file that cannot be read.
     pub(super) fn unreadable(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let problem = Problem::error(Position::File, message, hint);
-        Self::new(Arc::new(SourceText::new(name, "")), vec![problem])
+        Self::new(Arc::new(InputText::new(name, "")), vec![problem])
     }
 
     /// What was read.
-    pub(super) fn source(&self) -> &SourceText {
-        &self.source
+    pub(super) fn input(&self) -> &InputText {
+        &self.input
     }
 
     /// The number of errors. A file without errors is valid.
@@ -161,7 +161,7 @@ impl Report {
     /// is left out.
     #[must_use]
     pub fn render_for_store(&self) -> String {
-        let is_of_store = |problem: &Problem| self.source.is_remote(&problem.position);
+        let is_of_store = |problem: &Problem| self.input.is_remote(&problem.position);
         let hidden = self.problems.iter().filter(|problem| !is_of_store(problem)).count();
         let mut text = self.render_those(ColorChoice::Never, is_of_store);
         if hidden > 0 {
@@ -220,14 +220,14 @@ impl Report {
             match &problem.position {
                 Position::File => {}
                 Position::Bytes(bytes) => {
-                    let (line, text, span) = self.source.first_line(bytes);
+                    let (line, text, span) = self.input.first_line(bytes);
                     object["line"] = line.into();
                     object["column"] = (text[..span.start].chars().count() + 1).into();
                 }
                 Position::Path { path, .. } => object["path"] = (**path).into(),
             }
-            if self.source.has_several_files() {
-                object["file"] = self.source.name_at(&problem.position).into();
+            if self.input.has_several_files() {
+                object["file"] = self.input.name_at(&problem.position).into();
             }
             object
         };
@@ -245,10 +245,10 @@ impl Report {
             _ => Cow::Borrowed(problem.message.as_str()),
         };
         let title = escape(&title, &[]).into_owned();
-        let name = escape(self.source.name_at(&problem.position), &[]);
+        let name = escape(self.input.name_at(&problem.position), &[]);
         let mut origin = Origin::path(name.clone());
         if let Position::Bytes(bytes) = &problem.position {
-            let (number, line, span) = self.source.first_line(bytes);
+            let (number, line, span) = self.input.first_line(bytes);
             if line.len() <= QUOTED_LINE_BYTES_MAX && !may_contain_a_secret(line) {
                 // Tabs are expanded by the renderer.
                 let [before, marked, after] =

@@ -3,7 +3,7 @@
 
 use super::file::{KeyValue, Table, Value};
 use super::keys;
-use super::report::{Problem, SourceText};
+use super::report::{InputText, Problem};
 
 /// The sections of a file with `[remote]`.
 const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
@@ -12,7 +12,7 @@ const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"]
 const NAMED: [&str; 4] = ["acme", "guards", "listeners", "pools"];
 
 /// The sections of all files as one table, and the problems of those that are in the wrong file or in two.
-pub(super) fn merged(source: &SourceText, tables: Vec<Table>) -> (Table, Vec<Problem>) {
+pub(super) fn merged(input: &InputText, tables: Vec<Table>) -> (Table, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut tables = tables.into_iter();
     let mut root = tables.next().unwrap_or_default();
@@ -24,10 +24,10 @@ pub(super) fn merged(source: &SourceText, tables: Vec<Table>) -> (Table, Vec<Pro
             problems.push(Problem::error(
                 entry.position,
                 format!("`{}` is not taken from the store", entry.key),
-                format!("write it in {}, which has [remote]", source.first_name()),
+                format!("write it in {}, which has [remote]", input.first_name()),
             ));
         } else {
-            merge(&mut root, entry, source, &mut problems);
+            merge(&mut root, entry, input, &mut problems);
         }
     }
     (root, problems)
@@ -46,13 +46,13 @@ fn beside_remote(entry: &KeyValue) -> Option<Problem> {
 }
 
 /// Adds a section. If it is there already, adds those of its subsections whose names are new, and reports the others.
-fn merge(root: &mut Table, entry: KeyValue, source: &SourceText, problems: &mut Vec<Problem>) {
+fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Vec<Problem>) {
     let Some(there) = root.entries.iter_mut().find(|there| there.key == entry.key) else {
         root.entries.push(entry);
         return;
     };
     let mut twice = |name: String, first: &KeyValue, second: &KeyValue| {
-        let first = source.describe_position(&first.position);
+        let first = input.describe_position(&first.position);
         let message = format!("`[{name}]` is in two keys");
         problems.push(Problem::error(
             second.position.clone(),

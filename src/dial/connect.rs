@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::source::{BindSource, log_no_ports};
+use super::bind_source::{BindSource, log_no_ports};
 use crate::addr::{ClientAddr, ServerAddr, UnixPath};
 use crate::proxy_protocol::{Version, local_header};
 use crate::socket::{SocketOptions, delay_ack, reset, stream_of, tcp_socket_for};

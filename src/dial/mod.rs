@@ -4,7 +4,7 @@
 //! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
 
 mod late_port;
-mod source;
+mod bind_source;
 mod connect;
 mod queued;
 mod tls;
@@ -25,11 +25,11 @@ use crate::error::os_error;
 use crate::pool::{NoLease, Pool, QueueTurn, Server, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
+pub use bind_source::{BindAddresses, BindSource, BindSourceError};
 #[cfg(test)]
 pub(crate) use connect::TEST_CONNECT;
 pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
 pub use held_lease::{HOLD_TIME_MAX, HeldLease};
-pub use source::{BindSource, SourceError, Sources};
 pub use tls::DialTls;
 use tls::{TlsFailure, begin_tls};
 
@@ -106,7 +106,7 @@ impl ConnectFailure {
     /// Classifies an error of connecting, whatever contexts were added to it.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
-        if SourceError::is(error) {
+        if BindSourceError::is(error) {
             return Self::NoSource;
         }
         match os_error(error) {

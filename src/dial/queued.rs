@@ -20,7 +20,7 @@ pub(super) async fn wait(
     report: &mut impl FnMut(Progress<'_>),
 ) -> Result<Lease, DialError> {
     let mut has_waited = false;
-    let is_asleep = pool.may_wake(Instant::now());
+    let is_asleep = pool.needs_wake(Instant::now());
     let on_join = |position| {
         has_waited = true;
         report(Progress::Queued { position, is_asleep });
@@ -37,7 +37,7 @@ pub(super) async fn wait(
         biased;
         lease = pool.wait_for_lease(client.address, tried, turn, half_close, on_join) => lease.map_err(|failure| match failure {
             QueueFailure::NoServer => DialError::no_server_after(tried),
-            QueueFailure::Off => DialError::ServersFull,
+            QueueFailure::NoQueue => DialError::ServersFull,
             QueueFailure::Full => DialError::QueueFull,
             QueueFailure::Timeout => DialError::QueueTimeout,
         }),

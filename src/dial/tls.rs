@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::pool::Server;
 use crate::tls::{
-    ClientChoice, HandshakeError, OfferedProtocols, PoolTls, SniSource, TlsConnection, shake_hands_with_server,
+    ClientChoice, HandshakeError, OfferedProtocols, PoolTls, SentSni, TlsConnection, shake_hands_with_server,
 };
 
 /// The TLS that begins when a server is connected to.
@@ -45,7 +45,7 @@ pub(super) async fn begin_tls(
         Ok(connection)
     };
     begin.await.map_err(|error| TlsFailure {
-        may_be_clients: client.name.is_some() && tls.plan().sni == SniSource::Client
+        may_be_clients: client.name.is_some() && tls.plan().sni == SentSni::Client
             || client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client,
         error,
     })

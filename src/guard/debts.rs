@@ -12,8 +12,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::client_source::HashedClientSource;
 use super::rate::{Nanos, Rate};
-use super::source::HashedSource;
 
 /// The places of a set.
 const WAYS: usize = 8;
@@ -65,7 +65,7 @@ impl DebtTable {
     }
 
     /// Takes one session from a source's rate. Returns whether the rate allows it.
-    pub(super) fn take(&self, source: HashedSource, rate: Rate, now: Nanos) -> bool {
+    pub(super) fn take(&self, source: HashedClientSource, rate: Rate, now: Nanos) -> bool {
         let source = source.hash;
         let mut set = lock(self.set(source));
         if let Some(debt) = set.0.iter_mut().find(|debt| debt.source == source) {
@@ -79,7 +79,7 @@ impl DebtTable {
     }
 
     /// Gives back what [`Self::take`] has taken, if the source is still remembered.
-    pub(super) fn give_back(&self, source: HashedSource, rate: Rate) {
+    pub(super) fn give_back(&self, source: HashedClientSource, rate: Rate) {
         let source = source.hash;
         if let Some(debt) = lock(self.set(source)).0.iter_mut().find(|debt| debt.source == source) {
             debt.paid_at = rate.give_back(debt.paid_at);
@@ -126,13 +126,13 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::source::{Source, SourceBits};
+    use super::super::client_source::{ClientSource, SourceBits};
     use super::*;
 
     const SECOND: Nanos = 1_000_000_000;
 
-    fn source(number: u32) -> HashedSource {
-        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default()).into()
+    fn source(number: u32) -> HashedClientSource {
+        ClientSource::new(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default()).into()
     }
 
     fn rate(burst: u32) -> Rate {

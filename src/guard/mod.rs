@@ -7,7 +7,7 @@
 //! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the debts of
 //! sources, and constants bound edits and the sources that are shown.
 
-mod source;
+mod client_source;
 mod networks;
 mod rate;
 mod debts;
@@ -31,6 +31,8 @@ use tokio::time::Instant;
 use crate::addr::ClientAddr;
 pub use bandwidth::{DirectionThrottle, Throttle};
 use byte_bucket::ByteBucket;
+use client_source::HashedClientSource;
+pub use client_source::{ClientSource, SourceBits};
 use debts::DebtTable;
 use edits::DenyEdits;
 pub use edits::{DenyEdit, EDITS_MAX};
@@ -42,8 +44,6 @@ pub use reason::GuardReason;
 use refused::RefusedSources;
 pub use rules::{GuardRules, RefuseWith};
 use sessions::{CountedSession, Full, SessionTable};
-use source::HashedSource;
-pub use source::{Source, SourceBits};
 
 /// The index of a guard among those of one plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,7 +197,7 @@ impl Guard {
     /// # Errors
     /// Why it may not. It is counted.
     pub fn admit(self: &Arc<Self>, client: ClientAddr, now: Instant) -> Result<GuardPass, GuardReason> {
-        let source = HashedSource::from(Source::of(client.host(), self.rules.by));
+        let source = HashedClientSource::from(ClientSource::new(client.host(), self.rules.by));
         let reason = match self.check(client, source, now) {
             Ok(session) => return Ok(self.pass(Some(session), None)),
             Err(reason) => reason,
@@ -221,7 +221,12 @@ impl Guard {
     }
 
     /// Common limits are asked last: a source that takes too much does not use them up. A client that is refused takes nothing.
-    fn check(&self, client: ClientAddr, source: HashedSource, now: Instant) -> Result<CountedSession, GuardReason> {
+    fn check(
+        &self,
+        client: ClientAddr,
+        source: HashedClientSource,
+        now: Instant,
+    ) -> Result<CountedSession, GuardReason> {
         let (rules, counts) = (&self.rules, &self.counts);
         if let Some(reason) = self.address_reason(client, now) {
             return Err(reason);
@@ -229,7 +234,7 @@ impl Guard {
         let session = counts.sessions.enter(source, rules.sessions, rules.sessions_per_source);
         let session = session.map_err(|full| match full {
             Full::All => GuardReason::Sessions,
-            Full::OfSource => GuardReason::SessionsPerSource,
+            Full::Source => GuardReason::SessionsPerSource,
         })?;
         let now = counts.now(now);
         let per_source = rules.rate_per_source.zip(self.debts.as_ref());
@@ -295,13 +300,13 @@ impl Guard {
 
     /// The sources with the most open sessions, at most `sources_max`.
     #[must_use]
-    pub fn top_sessions(&self, sources_max: usize) -> Vec<(Source, u32)> {
+    pub fn top_sessions(&self, sources_max: usize) -> Vec<(ClientSource, u32)> {
         self.counts.sessions.top(sources_max)
     }
 
     /// The sources that were refused most often, at most `sources_max`. The counts may be a little too high.
     #[must_use]
-    pub fn top_refused(&self, sources_max: usize) -> Vec<(Source, u64)> {
+    pub fn top_refused(&self, sources_max: usize) -> Vec<(ClientSource, u64)> {
         self.counts.refused.top(sources_max)
     }
 

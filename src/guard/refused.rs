@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::source::Source;
+use super::client_source::ClientSource;
 
 /// How many sources are followed.
 const FOLLOWED: usize = 64;
@@ -13,12 +13,12 @@ const FOLLOWED: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct RefusedSources {
     // A std mutex, locked for a few lines by each refusal.
-    followed: Mutex<Vec<(Source, u64)>>,
+    followed: Mutex<Vec<(ClientSource, u64)>>,
 }
 
 impl RefusedSources {
     /// Counts a refusal of a source.
-    pub(super) fn record(&self, source: Source) {
+    pub(super) fn record(&self, source: ClientSource) {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, refusals)) = followed.iter_mut().find(|(of, _)| *of == source) {
             *refusals += 1;
@@ -30,7 +30,7 @@ impl RefusedSources {
     }
 
     /// The sources with the most refusals, at most `sources_max`, sorted by that.
-    pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u64)> {
+    pub(super) fn top(&self, sources_max: usize) -> Vec<(ClientSource, u64)> {
         let mut top = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         top.sort_unstable_by_key(|(source, refusals)| (std::cmp::Reverse(*refusals), *source));
         top.truncate(sources_max);
@@ -42,13 +42,13 @@ impl RefusedSources {
 mod tests {
     use std::net::IpAddr;
 
-    use super::super::source::SourceBits;
+    use super::super::client_source::SourceBits;
     use super::*;
 
     #[test]
     fn a_source_that_is_refused_often_is_found_among_very_many() {
         let refused = RefusedSources::default();
-        let source = |number: u32| Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default());
+        let source = |number: u32| ClientSource::new(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default());
         for number in 0..20_000 {
             refused.record(source(1_000 + number));
             if number % 10 == 0 {

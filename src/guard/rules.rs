@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use super::client_source::SourceBits;
 use super::networks::NetworkSet;
 use super::rate::Rate;
 use super::reason::GuardReason;
-use super::source::SourceBits;
 
 /// What a guard allows. Limits are at least 1; `None`: no such limit.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::source::{HashedSource, Source};
+use super::client_source::{ClientSource, HashedClientSource};
 
 /// Parts of the table, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
@@ -20,13 +20,13 @@ const SPARE_MAX: usize = 8;
 pub(super) struct SessionTable {
     open: AtomicUsize,
     // Std mutexes, each locked for a few lines when a session begins and ends.
-    shards: Box<[Mutex<HashTable<OfSource>>]>,
+    shards: Box<[Mutex<HashTable<SourceSessions>>]>,
 }
 
 /// The open sessions of one source.
 #[derive(Debug)]
-struct OfSource {
-    source: HashedSource,
+struct SourceSessions {
+    source: HashedClientSource,
     sessions: u32,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Full {
     /// All sessions together are at the limit.
     All,
     /// The sessions of the source are at the limit.
-    OfSource,
+    Source,
 }
 
 impl SessionTable {
@@ -51,7 +51,7 @@ impl SessionTable {
     /// Counts a session of a source, unless it would be one too many; `None`: no such limit.
     pub(super) fn enter(
         self: &Arc<Self>,
-        source: HashedSource,
+        source: HashedClientSource,
         max: Option<u32>,
         max_of_source: Option<u32>,
     ) -> Result<CountedSession, Full> {
@@ -62,14 +62,17 @@ impl SessionTable {
             Entry::Vacant(_) => 0,
         };
         if max_of_source.is_some_and(|max| of_source >= max) {
-            return Err(Full::OfSource);
+            return Err(Full::Source);
         }
         // Nothing is counted before both limits allow it: a session that is refused takes no place of another one.
         let next = |open| max.is_none_or(|max| open < max as usize).then_some(open + 1);
         if self.open.fetch_update(Relaxed, Relaxed, next).is_err() {
             return Err(Full::All);
         }
-        entry.or_insert(OfSource { source, sessions: 0 }).into_mut().sessions += 1;
+        entry
+            .or_insert(SourceSessions { source, sessions: 0 })
+            .into_mut()
+            .sessions += 1;
         drop(shard);
         Ok(CountedSession {
             table: Arc::clone(self),
@@ -88,8 +91,8 @@ impl SessionTable {
     }
 
     /// The sources with the most sessions, at most `sources_max`, sorted by that.
-    pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u32)> {
-        let mut top: Vec<(Source, u32)> = Vec::new();
+    pub(super) fn top(&self, sources_max: usize) -> Vec<(ClientSource, u32)> {
+        let mut top: Vec<(ClientSource, u32)> = Vec::new();
         for shard in &self.shards {
             top.extend(lock(shard).iter().map(|of| (of.source.source, of.sessions)));
             top.sort_unstable_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
@@ -98,17 +101,17 @@ impl SessionTable {
         top
     }
 
-    fn shard(&self, source: &HashedSource) -> MutexGuard<'_, HashTable<OfSource>> {
+    fn shard(&self, source: &HashedClientSource) -> MutexGuard<'_, HashTable<SourceSessions>> {
         // Bits from the middle: the table within a shard uses the lowest and the highest.
         lock(&self.shards[(source.hash >> 32) as usize % SHARDS])
     }
 }
 
-fn lock(shard: &Mutex<HashTable<OfSource>>) -> MutexGuard<'_, HashTable<OfSource>> {
+fn lock(shard: &Mutex<HashTable<SourceSessions>>) -> MutexGuard<'_, HashTable<SourceSessions>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn hash(of_source: &OfSource) -> u64 {
+fn hash(of_source: &SourceSessions) -> u64 {
     of_source.source.hash
 }
 
@@ -117,14 +120,14 @@ fn hash(of_source: &OfSource) -> u64 {
 #[must_use = "dropping it ends the session"]
 pub(super) struct CountedSession {
     table: Arc<SessionTable>,
-    source: HashedSource,
+    source: HashedClientSource,
 }
 
 impl Drop for CountedSession {
     fn drop(&mut self) {
         self.table.open.fetch_sub(1, Relaxed);
         let mut shard = self.table.shard(&self.source);
-        let is_this = |other: &OfSource| other.source == self.source;
+        let is_this = |other: &SourceSessions| other.source == self.source;
         if let Ok(mut entry) = shard.find_entry(self.source.hash, is_this) {
             entry.get_mut().sessions -= 1;
             if entry.get().sessions == 0 {
@@ -143,11 +146,11 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::source::SourceBits;
+    use super::super::client_source::SourceBits;
     use super::*;
 
-    fn source(number: u32) -> HashedSource {
-        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default()).into()
+    fn source(number: u32) -> HashedClientSource {
+        ClientSource::new(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default()).into()
     }
 
     proptest! {
@@ -163,7 +166,7 @@ mod tests {
                 if begins {
                     let entered = table.enter(source(number), Some(ALL), Some(EACH));
                     let expected = match (of_source >= EACH, open.len() as u32 >= ALL) {
-                        (true, _) => Some(Full::OfSource),
+                        (true, _) => Some(Full::Source),
                         (false, true) => Some(Full::All),
                         (false, false) => None,
                     };

@@ -337,7 +337,7 @@ impl LivePool {
     pub fn waits_for(&self, needs_address: bool) -> Option<String> {
         let name = self.name();
         let servers = self.servers();
-        if servers.is_empty() && needs_address && !self.may_wake(Instant::now())
+        if servers.is_empty() && needs_address && !self.needs_wake(Instant::now())
             || self.has_names() && !self.is_resolved()
         {
             let unresolved = self.unresolved();

@@ -16,7 +16,7 @@ impl LivePool {
     /// is still starting. A pool whose clones fail to start is not asleep until they are no longer needed.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
-        self.may_wake(now) && self.scale().can_start()
+        self.needs_wake(now) && self.scale().can_start()
     }
 
     /// Whether it is too early to say that it has no usable server: a server has not been checked yet, its names have not been

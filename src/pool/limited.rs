@@ -21,7 +21,7 @@ pub enum QueueFailure {
     /// No server is left that it could wait for.
     NoServer,
     /// The pool has no queue.
-    Off,
+    NoQueue,
     /// The queue is full.
     Full,
     /// It has waited for as long as it may.
@@ -139,7 +139,7 @@ impl Pool {
         on_join: impl FnOnce(usize),
     ) -> Result<Lease, QueueFailure> {
         let began = Instant::now();
-        let limits = self.queue_limits(began).ok_or(QueueFailure::Off)?;
+        let limits = self.queue_limits(began).ok_or(QueueFailure::NoQueue)?;
         if !tried.is_empty() && self.queue.has_only(self, tried, began) {
             return Err(QueueFailure::NoServer); // it need not wait for its turn to learn that
         }
@@ -192,7 +192,7 @@ impl Pool {
 
     /// Whether it has no usable server at this time, and its clients wait for one to be started.
     #[must_use]
-    pub fn may_wake(&self, now: Instant) -> bool {
+    pub fn needs_wake(&self, now: Instant) -> bool {
         self.rules.wake.is_some() && !self.is_usable(now)
     }
 

@@ -24,7 +24,7 @@ const LINE_START: &[u8] = b"PROXY ";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
     /// Where it comes from.
-    pub source: ProxySource,
+    pub addresses: ProxyAddresses,
     /// The server name that the client asked for, as it was sent (version 2).
     pub authority: Option<Box<[u8]>>,
     /// The protocol of the client's connection (version 2).
@@ -37,7 +37,7 @@ pub struct ProxyHeader {
 
 /// Where a client's connection comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxySource {
+pub enum ProxyAddresses {
     /// From the peer itself (`LOCAL`, a health check for example), or from an address that the peer does not give
     /// (`UNKNOWN`, a protocol other than TCP).
     Peer,
@@ -136,16 +136,16 @@ fn decode_v1(bytes: &[u8]) -> Decoded {
         .strip_suffix(b"\r")
         .and_then(|line| line.strip_prefix(LINE_START))
         .and_then(|words| std::str::from_utf8(words).ok());
-    match words.and_then(source_of_words) {
-        Some(source) => Decoded::Header(Box::new(ProxyHeader::of(source)), end + 1),
+    match words.and_then(addresses_of_line) {
+        Some(addresses) => Decoded::Header(Box::new(ProxyHeader::of(addresses)), end + 1),
         None => Decoded::Invalid(InvalidHeader::Line),
     }
 }
 
-fn source_of_words(words: &str) -> Option<ProxySource> {
+fn addresses_of_line(words: &str) -> Option<ProxyAddresses> {
     // The rest of such a line is to be ignored.
     if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
-        return Some(ProxySource::Peer);
+        return Some(ProxyAddresses::Peer);
     }
     let words: Vec<_> = words.split(' ').collect();
     let [family, from, to, from_port, to_port] = words.as_slice() else {
@@ -170,9 +170,9 @@ fn port(text: &str) -> Option<u16> {
 }
 
 /// An IPv4-mapped IPv6 address is the IPv4 address that it stands for.
-fn tcp(from: (IpAddr, u16), to: (IpAddr, u16)) -> ProxySource {
+fn tcp(from: (IpAddr, u16), to: (IpAddr, u16)) -> ProxyAddresses {
     let socket = |(ip, port): (IpAddr, u16)| SocketAddr::new(ip.to_canonical(), port);
-    ProxySource::Tcp {
+    ProxyAddresses::Tcp {
         client: ClientAddr::new(socket(from)),
         local: ListenAddr::new(socket(to)),
     }
@@ -198,7 +198,7 @@ fn decode_v2(bytes: &[u8]) -> Decoded {
     };
     let header = match command {
         // All of the rest is to be ignored.
-        VERSION_2_LOCAL => Ok(ProxyHeader::of(ProxySource::Peer)),
+        VERSION_2_LOCAL => Ok(ProxyHeader::of(ProxyAddresses::Peer)),
         _ => decode_proxy(whole, family),
     };
     header.map_or_else(Decoded::Invalid, |header| Decoded::Header(Box::new(header), length))
@@ -218,10 +218,10 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
     let mut header = ProxyHeader::of(match family {
         TCP_OVER_IPV4 => tcp_of::<4>(addresses),
         TCP_OVER_IPV6 => tcp_of::<16>(addresses),
-        UNIX_STREAM => ProxySource::Unix(Box::new(addresses.try_into().map_err(|_| InvalidHeader::Length)?)),
+        UNIX_STREAM => ProxyAddresses::Unix(Box::new(addresses.try_into().map_err(|_| InvalidHeader::Length)?)),
         // Datagrams, and stream or datagram unspecified: section 2.2 has a receiver fall back to AF_UNSPEC for what it does
         // not support.
-        _ if family & 0x0f <= 2 => ProxySource::Peer,
+        _ if family & 0x0f <= 2 => ProxyAddresses::Peer,
         _ => return Err(InvalidHeader::Family),
     });
     header.read_values(whole, values)?;
@@ -230,13 +230,13 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
 
 fn unspecified(family: u8) -> Result<ProxyHeader, InvalidHeader> {
     match family & 0x0f {
-        0..=2 => Ok(ProxyHeader::of(ProxySource::Peer)),
+        0..=2 => Ok(ProxyHeader::of(ProxyAddresses::Peer)),
         _ => Err(InvalidHeader::Family),
     }
 }
 
 /// Two addresses of `N` bytes and two ports.
-fn tcp_of<const N: usize>(addresses: &[u8]) -> ProxySource
+fn tcp_of<const N: usize>(addresses: &[u8]) -> ProxyAddresses
 where
     IpAddr: From<[u8; N]>,
 {
@@ -247,9 +247,9 @@ where
 }
 
 impl ProxyHeader {
-    fn of(source: ProxySource) -> Self {
+    fn of(addresses: ProxyAddresses) -> Self {
         Self {
-            source,
+            addresses,
             authority: None,
             alpn: None,
             unique_id: None,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::decode::{ProxyHeader, ProxySource};
+use super::decode::{ProxyAddresses, ProxyHeader};
 use super::wire::{
     CRC32C, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TYPE_ALPN, TYPE_AUTHORITY, TYPE_CRC32C, TYPE_SSL, TYPE_UNIQUE_ID,
     UNIX_BYTES, UNIX_STREAM, VERSION_2_PROXY,
@@ -152,15 +152,15 @@ fn push_addresses(bytes: &mut Vec<u8>, info: &ClientInfo<'_>) {
 impl ClientInfo<'_> {
     /// Where the client connected from and to; `None`: it is on a Unix socket, ours or that of the peer in front.
     fn tcp_addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
-        match self.forwarded.map(|header| &header.source) {
-            Some(ProxySource::Unix(_)) => None,
+        match self.forwarded.map(|header| &header.addresses) {
+            Some(ProxyAddresses::Unix(_)) => None,
             _ => self.client.socket().zip(self.local.socket()),
         }
     }
 
     /// Both paths of a client that is on a Unix socket. That of its own end is empty, as nearly always.
     fn unix_paths(&self) -> [u8; UNIX_BYTES] {
-        if let Some(ProxySource::Unix(paths)) = self.forwarded.map(|header| &header.source) {
+        if let Some(ProxyAddresses::Unix(paths)) = self.forwarded.map(|header| &header.addresses) {
             return **paths;
         }
         let mut paths = [0; UNIX_BYTES];
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn what_a_header_in_front_says_is_passed_on() {
         let forwarded = ProxyHeader {
-            source: ProxySource::Unix(Box::new([b'/'; 216])),
+            addresses: ProxyAddresses::Unix(Box::new([b'/'; 216])),
             authority: Some((*b"theirs.example").into()),
             alpn: None,
             unique_id: Some((*b"id").into()),

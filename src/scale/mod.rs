@@ -1,4 +1,4 @@
-//! Pools that grow and shrink: when ([`Scaler`]), what a clone is ([`CloneSource`]), and who holds the processes of clones
+//! Pools that grow and shrink: when ([`Scaler`]), what a clone is ([`CloneKind`]), and who holds the processes of clones
 //! ([`keeper`]).
 
 mod decision;
@@ -8,6 +8,6 @@ mod printed;
 pub mod keeper;
 
 pub use decision::{ScaleLoad, ScaleRules, ScaleStep, Scaler};
-pub use plan::{CloneCommand, CloneContainer, CloneHook, CloneSource, ScalePlan, fill};
+pub use plan::{CloneCommand, CloneContainer, CloneHook, CloneKind, ScalePlan, fill};
 pub use pool_scale::{CloneState, CloneStatus, PoolScale, ScaleCounts, WantedClones};
 pub use printed::{PrintedLine, PrintedLines};

@@ -14,7 +14,7 @@ pub struct ScalePlan {
     /// When it grows and shrinks.
     pub rules: ScaleRules,
     /// What a clone is.
-    pub source: CloneSource,
+    pub kind: CloneKind,
     /// Its weight, its priority, and the most sessions that it may have.
     pub member_config: MemberConfig,
     /// How long the sessions on a leaving clone may go on, and how long its process may take to end after SIGTERM.
@@ -35,7 +35,7 @@ impl ScalePlan {
 
 /// What a clone is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloneSource {
+pub enum CloneKind {
     /// A process of this machine.
     Command(CloneCommand),
     /// A container of Docker.

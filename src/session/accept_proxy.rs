@@ -42,8 +42,8 @@ impl Opened<'_> {
         let line = self.state.untrusted_lines.line(Instant::now());
         let mut info = self.entry.info();
         info.detail = Some("untrusted_peer");
-        let session = info.guards.get_or_insert_default();
-        session.set_line(line.map_or(RefusalLine::Suppressed, RefusalLine::After));
+        let extras = info.extras.get_or_insert_default();
+        extras.set_line(line.map_or(RefusalLine::Suppressed, RefusalLine::After));
         Refusal::UntrustedPeer
     }
 }
@@ -51,7 +51,7 @@ impl Opened<'_> {
 /// Stores in the entry what was read, so that the sessions of other listeners stay small.
 fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
-    let session = info.guards.get_or_insert_default();
-    session.forwarded = header;
-    session.first = Some(Box::new(first));
+    let extras = info.extras.get_or_insert_default();
+    extras.forwarded = header;
+    extras.first = Some(Box::new(first));
 }

@@ -29,7 +29,7 @@ impl Routed<'_> {
             pool,
             guards: _,
             sniffed,
-            termination: _,
+            handshake: _,
             mut tls,
         } = self;
         async move {

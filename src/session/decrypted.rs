@@ -6,12 +6,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::cancel::cancel;
+use super::handshake_settings::HandshakeSettings;
 use super::listener_state::ListenerState;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::Refusal;
 use super::steps::{Connected, Identified, Routed};
 use super::terminate::terminate;
-use super::termination::Termination;
 use crate::account::Entry;
 use crate::refuse::Reply;
 use crate::relay::{SideStream, TlsSide};
@@ -27,7 +27,7 @@ use crate::tls::{HandshakeError, TlsConnection, error_word};
 /// # Errors
 /// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
 /// another protocol that somebody has sent here; the server would refuse it, too.
-pub(super) fn find_termination<'a>(client: &Identified<'a>) -> Result<Option<Termination<'a>>, Refusal> {
+pub(super) fn find_handshake_settings<'a>(client: &Identified<'a>) -> Result<Option<HandshakeSettings<'a>>, Refusal> {
     let Some(PostgresOpening::Tls(hello, start)) = client.sniffed.as_ref().and_then(Sniffed::postgres) else {
         return Ok(None);
     };
@@ -42,19 +42,19 @@ pub(super) fn find_termination<'a>(client: &Identified<'a>) -> Result<Option<Ter
     let Some((mode, alpn)) = state.plan.routes.tls_before_startup(&known) else {
         return Ok(None);
     };
-    let termination = Termination::new(state, mode, alpn, client.at);
-    if termination.is_some() && *start == TlsStart::Direct && hello.alpn.iter().all(|offered| offered != ALPN) {
+    let handshake = HandshakeSettings::new(state, mode, alpn, client.at);
+    if handshake.is_some() && *start == TlsStart::Direct && hello.alpn.iter().all(|offered| offered != ALPN) {
         client.entry.info().detail = Some("direct_tls_without_alpn");
         let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
         return Err(Refusal::Refused(Reply::Alert(alert)));
     }
-    Ok(termination)
+    Ok(handshake)
 }
 
 /// Completes the handshake, finds out where the client wants to go, and connects to a server there.
 pub(super) async fn connect_decrypted(
     client: Identified<'_>,
-    termination: Termination<'_>,
+    handshake: HandshakeSettings<'_>,
 ) -> Result<Connected, Refusal> {
     let Identified {
         client,
@@ -63,7 +63,7 @@ pub(super) async fn connect_decrypted(
         entry,
         sniffed,
     } = client;
-    let (tls, hello) = terminate(client, entry, termination, sniffed).await?;
+    let (tls, hello) = terminate(client, entry, handshake, sniffed).await?;
     let (mut tls, startup) = read_startup(client, tls, state, at, entry).await;
     let routed = match startup {
         Ok(startup) => route(client, startup, &hello, state, at, entry).await,

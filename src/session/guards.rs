@@ -33,7 +33,7 @@ impl Routed<'_> {
             sniffed: self.sniffed.as_ref(),
             protocol: self.state.plan.protocol,
         };
-        if self.termination.is_some() {
+        if self.handshake.is_some() {
             self.entry.info().tls_mut(); // for the log: its TLS is not passed on, even if no handshake follows
         }
         ask(self.state, self.guards, self.entry, known)?;
@@ -75,16 +75,16 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
     let now = Instant::now();
     let mut info = entry.info();
     let client = info.client();
-    let session = info.guards.get_or_insert_default();
+    let extras = info.extras.get_or_insert_default();
     for guard in ids.iter().map(|id| &state.guards[*id]) {
-        if session.has_passed(guard.name()) {
+        if extras.has_passed(guard.name()) {
             continue;
         }
         match guard.admit(client, now) {
-            Ok(pass) => session.pass(pass),
+            Ok(pass) => extras.pass(pass),
             Err(reason) => {
                 let (reply, line) = refuse(guard, reason, known, now);
-                session.refuse(guard.name(), reason, line);
+                extras.refuse(guard.name(), reason, line);
                 return Err(Refusal::Guard(reason, reply));
             }
         }

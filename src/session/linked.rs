@@ -77,7 +77,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         None => return,
     };
     let end = entry.record().end_request();
-    let throttle = entry.info().guards.as_ref().and_then(|guards| guards.throttle());
+    let throttle = entry.info().extras.as_ref().and_then(|extras| extras.throttle());
     let closed = match to_relay {
         ToRelay::Plain(first) => {
             relay(

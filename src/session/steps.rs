@@ -10,18 +10,18 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::fallback::serving_pool;
+use super::handshake_settings::HandshakeSettings;
 use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
 use super::postgres::{requires_tls, tls_answer};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
-use super::termination::Termination;
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
+use crate::proxy_protocol::{ClientInfo, ProxyAddresses, ProxyHeader, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
@@ -60,7 +60,7 @@ pub(super) struct Routed<'a> {
     pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
     /// The settings of its TLS handshake; `None`: its TLS is passed on, or the handshake is complete.
-    pub(super) termination: Option<Termination<'a>>,
+    pub(super) handshake: Option<HandshakeSettings<'a>>,
     /// The client's TLS and its ClientHello, if its TLS ends here and the handshake is complete.
     pub(super) tls: Option<(Box<TlsConnection>, Hello)>,
 }
@@ -196,7 +196,10 @@ impl<'a> Identified<'a> {
             pool,
             guards,
             sniffed,
-            termination: tls.is_none().then(|| Termination::new(state, mode, alpn, at)).flatten(),
+            handshake: tls
+                .is_none()
+                .then(|| HandshakeSettings::new(state, mode, alpn, at))
+                .flatten(),
             tls: None,
         })
     }
@@ -204,12 +207,12 @@ impl<'a> Identified<'a> {
 
 /// Takes the bytes that were read behind a PROXY header.
 pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
-    entry.info().guards.as_mut()?.first.take()
+    entry.info().extras.as_mut()?.first.take()
 }
 
 /// The PROXY header of the peer in front.
 pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
-    entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
+    entry.info().extras.as_ref()?.forwarded.as_deref().cloned()
 }
 
 /// The TLS of a client that ends here.
@@ -229,8 +232,8 @@ pub(super) fn proxy_header(
     (hello, tls): (Option<&Hello>, Option<TlsOfClient<'_>>),
     forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
-    let local = match forwarded.map(|header| &header.source) {
-        Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
+    let local = match forwarded.map(|header| &header.addresses) {
+        Some(ProxyAddresses::Tcp { local, .. }) => *local, // where the client wanted to go
         _ => local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?,
     };
     let name = tls.map(|tls| tls.hello).or(hello).and_then(Hello::server_name);

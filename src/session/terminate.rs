@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::handshake_settings::HandshakeSettings;
 use super::refusal::Refusal;
 use super::steps::Routed;
-use super::termination::Termination;
 use crate::account::{Ending, Entry, HandshakeResult};
 use crate::plan::Protocol;
 use crate::redirect::HTTPS_EXPECTED;
@@ -26,12 +26,12 @@ const TLS_1_2: u16 = 0x0303;
 impl Routed<'_> {
     /// Completes the handshake with a client whose TLS ends here; others go on as they are.
     pub(super) async fn terminate(mut self) -> Result<Self, Refusal> {
-        let Some(termination) = self.termination.take() else {
+        let Some(handshake) = self.handshake.take() else {
             return Ok(self);
         };
         let sniffed = self.sniffed.take();
         // Boxed: of the clients that we wait for, few are in this step.
-        match Box::pin(terminate(self.client, self.entry, termination, sniffed)).await {
+        match Box::pin(terminate(self.client, self.entry, handshake, sniffed)).await {
             Ok(tls) => self.tls = Some(tls),
             Err(Refusal::NotTls) if self.state.plan.protocol == Protocol::Redis => {
                 let told = PlainRefusal::TlsRequired.redis();
@@ -50,15 +50,15 @@ impl Routed<'_> {
 pub(super) async fn terminate(
     client: &TcpStream,
     entry: &mut Entry,
-    termination: Termination<'_>,
+    handshake: HandshakeSettings<'_>,
     sniffed: Option<Sniffed>,
 ) -> Result<(Box<TlsConnection>, Hello), Refusal> {
-    let Termination {
+    let HandshakeSettings {
         tls,
         alpn,
         deadline,
         memory,
-    } = termination;
+    } = handshake;
     if sniffed.as_ref().is_some_and(Sniffed::is_http_request) {
         entry.info().tls_mut().error = Some("http_request".into());
         return Err(Refusal::Responded(

@@ -14,7 +14,7 @@ use crate::addr::{ClientAddr, ListenAddr};
 use crate::capacity::{Capacity, ConnectionLimits};
 use crate::listen::{Bound, Listener, QueueOwner};
 use crate::live::Live;
-use crate::proxy_protocol::{ProxyHeader, ProxySource};
+use crate::proxy_protocol::{ProxyAddresses, ProxyHeader};
 use crate::sniff::HelloMemory;
 use crate::socket::SocketOptions;
 
@@ -172,8 +172,8 @@ async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
     let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
     let entry = setup.ledger.open(&setup.state.series, peer, at);
     let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
-    entry.info().guards.get_or_insert_default().forwarded = Some(Box::new(ProxyHeader {
-        source: ProxySource::Tcp {
+    entry.info().extras.get_or_insert_default().forwarded = Some(Box::new(ProxyHeader {
+        addresses: ProxyAddresses::Tcp {
             client,
             local: ListenAddr::new("192.0.2.2:2".parse().unwrap()),
         },

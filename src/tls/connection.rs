@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 
-use super::engine::{Engine, Step, Wanted};
+use super::rustls_connection::{RustlsConnection, Step, Wanted};
 
 /// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that ciphers of TLS 1.2 may add (RFC 5246,
 /// section 6.2.3; TLS 1.3 adds less).
@@ -23,7 +23,7 @@ const HANDSHAKE_BYTES_MAX: usize = 80 << 10;
 
 /// The TLS of one connection.
 pub struct TlsConnection {
-    engine: Engine,
+    rustls: RustlsConnection,
     /// Bytes that were received and not decrypted yet: usually nothing, or a part of a record.
     incoming: Vec<u8>,
     /// Plaintext that came before anybody could take it.
@@ -40,7 +40,7 @@ impl TlsConnection {
     /// Those of rustls; only a configuration that contradicts itself has any.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self::new(Engine::Server(Box::new(connection))))
+        Ok(Self::new(RustlsConnection::Server(Box::new(connection))))
     }
 
     /// The client's side of a connection to the server of this name. The server is offered these protocols.
@@ -53,12 +53,12 @@ impl TlsConnection {
         protocols: Vec<Vec<u8>>,
     ) -> Result<Self, rustls::Error> {
         let connection = UnbufferedClientConnection::new_with_alpn(config, name, protocols)?;
-        Ok(Self::new(Engine::Client(Box::new(connection))))
+        Ok(Self::new(RustlsConnection::Client(Box::new(connection))))
     }
 
-    fn new(engine: Engine) -> Self {
+    fn new(rustls: RustlsConnection) -> Self {
         Self {
-            engine,
+            rustls,
             incoming: Vec::new(),
             early: Vec::new(),
             has_peer_closed: false,
@@ -69,7 +69,7 @@ impl TlsConnection {
     /// What was negotiated.
     #[must_use]
     pub fn negotiated(&self) -> &CommonState {
-        self.engine.negotiated()
+        self.rustls.negotiated()
     }
 
     /// Whether the handshake is under way.
@@ -107,7 +107,7 @@ impl TlsConnection {
         let early = &mut self.early;
         let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
         let closed = &mut self.has_peer_closed;
-        let (used, result) = process(&mut self.engine, &mut incoming, &mut keep, outgoing, closed, true);
+        let (used, result) = process(&mut self.rustls, &mut incoming, &mut keep, outgoing, closed, true);
         incoming.drain(..used);
         incoming.shrink_to_fit();
         let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
@@ -176,7 +176,7 @@ impl TlsConnection {
             decrypted += payload.len();
         };
         let (used, result) = process(
-            &mut self.engine,
+            &mut self.rustls,
             received,
             &mut keep,
             outgoing,
@@ -218,7 +218,7 @@ impl TlsConnection {
             // With the bytes that were received: they may end in the middle of a message.
             let early = &mut self.early;
             let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
-            let (used, step) = self.engine.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
+            let (used, step) = self.rustls.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
             self.incoming.drain(..used);
             match step {
                 Ok(Step::Written) => return Ok(()),
@@ -229,7 +229,7 @@ impl TlsConnection {
                     // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the stream
                     // would look complete, without the bytes that were to be encrypted.
                     if error != rustls::Error::EncryptError {
-                        write_alert(&mut self.engine, outgoing);
+                        write_alert(&mut self.rustls, outgoing);
                     }
                     self.failed = Some(error.clone());
                     return Err(error);
@@ -242,7 +242,7 @@ impl TlsConnection {
 /// Processes records until more bytes are needed, or with `ends_with_handshake` until the handshake is complete. Returns how
 /// many bytes were used.
 fn process(
-    engine: &mut Engine,
+    rustls: &mut RustlsConnection,
     incoming: &mut [u8],
     plain: &mut dyn FnMut(&[u8]),
     outgoing: &mut Vec<u8>,
@@ -251,15 +251,15 @@ fn process(
 ) -> (usize, Result<(), rustls::Error>) {
     let mut used = 0;
     loop {
-        let (discarded, step) = engine.take_step(&mut incoming[used..], Wanted::Nothing, plain, outgoing);
+        let (discarded, step) = rustls.take_step(&mut incoming[used..], Wanted::Nothing, plain, outgoing);
         used += discarded;
         match step {
             Ok(Step::Wait | Step::Written) => return (used, Ok(())),
             Ok(Step::PeerClosed) => *has_peer_closed = true,
-            Ok(Step::Next) if ends_with_handshake && is_complete(engine.negotiated()) => return (used, Ok(())),
+            Ok(Step::Next) if ends_with_handshake && is_complete(rustls.negotiated()) => return (used, Ok(())),
             Ok(Step::Next) => {}
             Err(error) => {
-                write_alert(engine, outgoing);
+                write_alert(rustls, outgoing);
                 return (used, Err(error));
             }
         }
@@ -267,9 +267,9 @@ fn process(
 }
 
 /// Adds the alert that follows an error.
-fn write_alert(engine: &mut Engine, outgoing: &mut Vec<u8>) {
-    while engine.negotiated().wants_write() {
-        let _ = engine.take_step(&mut [], Wanted::Nothing, &mut |_| {}, outgoing);
+fn write_alert(rustls: &mut RustlsConnection, outgoing: &mut Vec<u8>) {
+    while rustls.negotiated().wants_write() {
+        let _ = rustls.take_step(&mut [], Wanted::Nothing, &mut |_| {}, outgoing);
     }
 }
 

@@ -15,8 +15,8 @@ use super::certificate::Certificate;
 use super::client_auth::ClientAuthPlan;
 use super::client_tickets::for_one_client;
 use super::file::{FileStamp, TlsFileError, file_version};
-use super::last_look::LastLook;
-use super::source::CertificateSource;
+use super::last_expiry_check::LastExpiryCheck;
+use super::location::CertificateLocation;
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
 use super::tickets::{TicketSecrets, Ticketer};
 use super::words::unix_now;
@@ -38,7 +38,7 @@ pub enum MinVersion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTlsPlan {
     /// At least one.
-    pub certificates: Vec<CertificateSource>,
+    pub certificates: Vec<CertificateLocation>,
     /// What is agreed where the route does not say otherwise.
     pub alpn: Protocols,
     /// The oldest version.
@@ -63,7 +63,7 @@ pub struct ListenerTls {
     broken: ArcSwap<Vec<String>>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
-    last_look: LastLook,
+    last_expiry_check: LastExpiryCheck,
 }
 
 /// The configuration of handshakes, apart from certificates.
@@ -107,12 +107,12 @@ impl ListenerTlsPlan {
         files
     }
 
-    /// The error if no source has a certificate: the directories are empty.
+    /// The error if no location has a certificate: the directories are empty.
     fn no_certificate(&self) -> TlsFileError {
-        let mut sources = self.certificates.iter();
-        let directory = sources.find_map(|source| match source {
-            CertificateSource::Directory(path) => Some(&**path),
-            CertificateSource::Files(_) | CertificateSource::Acme(_) => None,
+        let mut locations = self.certificates.iter();
+        let directory = locations.find_map(|location| match location {
+            CertificateLocation::Directory(path) => Some(&**path),
+            CertificateLocation::Files(_) | CertificateLocation::Acme(_) => None,
         });
         let directory = directory.unwrap_or(Path::new(""));
         TlsFileError::new(directory, "there is no certificate with its key in it")
@@ -203,7 +203,7 @@ impl ListenerTls {
             policy: ArcSwap::from_pointee(policy),
             broken: ArcSwap::default(),
             reload: Mutex::default(),
-            last_look: LastLook::default(),
+            last_expiry_check: LastExpiryCheck::default(),
         })
     }
 
@@ -235,7 +235,7 @@ impl ListenerTls {
                 Err(error) => broken.push(error.to_string()),
             }
         }
-        let since = self.last_look.look();
+        let since = self.last_expiry_check.advance();
         let store = self.certificates();
         let expired = store
             .all()
@@ -347,7 +347,7 @@ mod tests {
         let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).unwrap();
         std::fs::write(&file, own.cert.pem() + &own.signing_key.serialize_pem()).unwrap();
         let plan = ListenerTlsPlan {
-            certificates: vec![CertificateSource::Files(CertificateFiles {
+            certificates: vec![CertificateLocation::Files(CertificateFiles {
                 cert: file.clone(),
                 key: file,
             })],

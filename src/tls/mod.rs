@@ -6,24 +6,24 @@
 //! [`shake_hands_with_client`] and [`shake_hands_with_server`] complete its handshake on a socket.
 
 mod words;
-mod last_look;
+mod last_expiry_check;
 mod file;
 mod ocsp;
 mod certificate;
-mod acme_source;
-mod source;
+mod acme_certificate;
+mod location;
 mod store;
 mod client_auth;
 mod tickets;
 mod client_tickets;
 mod listener;
-mod engine;
+mod rustls_connection;
 mod connection;
 mod verification;
 mod pool;
 mod handshake;
 
-pub use acme_source::AcmeSource;
+pub use acme_certificate::AcmeCertificate;
 pub use certificate::{Certificate, CertificateFiles, certificate_names, read_certificate};
 pub use client_auth::ClientAuthPlan;
 #[cfg(test)]
@@ -32,11 +32,11 @@ pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::{PemText, TlsFileError};
 pub use handshake::{HandshakeError, shake_hands_with_client, shake_hands_with_server};
 pub use listener::{ListenerTls, ListenerTlsPlan, MinVersion, Protocols, TlsReload};
+pub use location::CertificateLocation;
 pub use pool::{
-    ClientChoice, OfferedProtocols, PoolTls, PoolTlsPlan, ResumableSessions, SniSource, client_config,
-    client_config_of, unverified_config,
+    ClientChoice, OfferedProtocols, PoolTls, PoolTlsPlan, ResumableSessions, SentSni, client_config, client_config_of,
+    unverified_config,
 };
-pub use source::CertificateSource;
 pub use store::CertificateStore;
 pub use words::{
     PeerCertificate, TlsSummary, error_text, error_word, has_unknown_issuer, is_about_client_certificate, version_word,

@@ -15,7 +15,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use super::certificate::{Certificate, CertificateFiles, parse_key};
 use super::connection::TlsConnection;
 use super::file::{FileStamp, PemText, TlsFileError, certificates, file_version};
-use super::last_look::LastLook;
+use super::last_expiry_check::LastExpiryCheck;
 use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
 use crate::name::ServerName;
@@ -28,7 +28,7 @@ const NAMES_WITH_SESSIONS_MAX: usize = 32;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolTlsPlan {
     /// The name that servers are asked for. Their certificates must have it.
-    pub sni: SniSource,
+    pub sni: SentSni,
     /// The protocols that servers are offered.
     pub alpn: OfferedProtocols,
     /// Whether certificates of servers are verified.
@@ -41,7 +41,7 @@ pub struct PoolTlsPlan {
 
 /// The name that servers are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SniSource {
+pub enum SentSni {
     /// The host name in the server's address. If that has none, no name is sent, and the certificate must be for the IP
     /// address.
     #[default]
@@ -61,7 +61,7 @@ pub enum OfferedProtocols {
     Client,
 }
 
-impl SniSource {
+impl SentSni {
     /// The name for a server at this address, with this host name if it has one. An IP address is not sent (RFC 6066, section
     /// 3).
     #[must_use]
@@ -106,7 +106,7 @@ pub struct PoolTls {
     broken: ArcSwapOption<TlsFileError>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
-    last_look: LastLook,
+    last_expiry_check: LastExpiryCheck,
 }
 
 /// The configuration of handshakes.
@@ -238,7 +238,7 @@ impl PoolTls {
             plan,
             broken: ArcSwapOption::empty(),
             reload: Mutex::default(),
-            last_look: LastLook::default(),
+            last_expiry_check: LastExpiryCheck::default(),
         })
     }
 
@@ -246,7 +246,7 @@ impl PoolTls {
     pub fn reload(&self) -> TlsReload {
         let mut reload = TlsReload::default();
         let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = self.last_look.look();
+        let since = self.last_expiry_check.advance();
         let expired = self.identity().filter(|own| since.contains(&own.not_after));
         reload.warnings.extend(expired.map(|own| own.expiry_warning()));
         if self.plan.versions() == self.current.load().versions {

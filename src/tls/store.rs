@@ -9,10 +9,10 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::acme_source::AcmeSource;
+use super::acme_certificate::AcmeCertificate;
 use super::certificate::{Certificate, CertificateFiles};
 use super::file::TlsFileError;
-use super::source::CertificateSource;
+use super::location::CertificateLocation;
 use crate::name::NamePattern;
 
 /// Certificates. A name is found by its hash, however many there are; a wildcard by the hash of the name without its first
@@ -52,25 +52,25 @@ impl CertificateStore {
         store
     }
 
-    /// Reads the certificates of these sources. Those whose files have not changed are taken from `before`.
-    pub(super) fn load(sources: &[CertificateSource], before: &Self) -> LoadedStore {
+    /// Reads the certificates of these locations. Those whose files have not changed are taken from `before`.
+    pub(super) fn load(locations: &[CertificateLocation], before: &Self) -> LoadedStore {
         let known = before.all.iter().map(|certificate| (&certificate.files, certificate));
         let known: HashMap<_, _> = known.collect();
-        let (mut files, mut broken) = (Vec::<(CertificateFiles, Option<&AcmeSource>)>::new(), Vec::new());
-        for source in sources {
-            let acme = match source {
-                CertificateSource::Acme(acme) => Some(acme),
-                CertificateSource::Files(_) | CertificateSource::Directory(_) => None,
+        let (mut files, mut broken) = (Vec::<(CertificateFiles, Option<&AcmeCertificate>)>::new(), Vec::new());
+        for location in locations {
+            let acme = match location {
+                CertificateLocation::Acme(acme) => Some(acme),
+                CertificateLocation::Files(_) | CertificateLocation::Directory(_) => None,
             };
-            let found = source
+            let found = location
                 .files(&|files| known.contains_key(files))
                 .unwrap_or_else(|error| {
                     broken.push(error);
-                    before.files_of(source)
+                    before.files_of(location)
                 });
             files.extend(found.into_iter().map(|files| (files, acme)));
         }
-        let kept = |files: &CertificateFiles, acme: Option<&AcmeSource>| {
+        let kept = |files: &CertificateFiles, acme: Option<&AcmeCertificate>| {
             let kept = known.get(files).filter(|kept| kept.is_current());
             let kept = kept.filter(|kept| acme.map_or(kept.acme.is_none(), |acme| acme.accepts(kept)));
             kept.map(|kept| Arc::clone(kept))
@@ -107,9 +107,9 @@ impl CertificateStore {
         }
     }
 
-    /// The files of certificates from this source.
-    fn files_of(&self, source: &CertificateSource) -> Vec<CertificateFiles> {
-        let CertificateSource::Directory(directory) = source else {
+    /// The files of certificates from this location.
+    fn files_of(&self, location: &CertificateLocation) -> Vec<CertificateFiles> {
+        let CertificateLocation::Directory(directory) = location else {
             return Vec::new();
         };
         let files = self.all.iter().map(|certificate| &certificate.files);

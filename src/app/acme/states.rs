@@ -12,7 +12,7 @@ use super::suggestions::Suggestions;
 use crate::acme::{Attempts, RenewalReason, RenewalState, identifier, renewal_time};
 use crate::live::InForce;
 use crate::name::ServerName;
-use crate::tls::{AcmeSource, Certificate, CertificateSource};
+use crate::tls::{AcmeCertificate, Certificate, CertificateLocation};
 
 /// The latest order for each certificate, by its file, as this process knows it: also where the attempts cannot be written.
 pub(super) type LatestOrders = HashMap<PathBuf, LatestOrder>;
@@ -38,7 +38,7 @@ pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Su
     for listener in &in_force.plan.listeners {
         let sources = listener.tls.iter().flat_map(|tls| &tls.certificates);
         for source in sources {
-            let CertificateSource::Acme(wanted) = source else {
+            let CertificateLocation::Acme(wanted) = source else {
                 continue;
             };
             if states.iter().any(|state| state.wanted.file == wanted.file) {
@@ -76,7 +76,7 @@ impl Default for Due {
 
 /// The state of a certificate that is `due` then. The latest order of this process counts, otherwise the attempts that were
 /// `kept`.
-fn state(wanted: &AcmeSource, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
+fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {
         Some(LatestOrder::Failed(failed)) => (Some(failed), failed.next_time(now)),
@@ -99,7 +99,7 @@ fn state(wanted: &AcmeSource, due: Due, kept: Option<&Attempts>, latest: Option<
 
 /// When a certificate is to be replaced: at once if it is not one for these names. Its chain does not count: another one would
 /// have the same.
-fn due(current: &Certificate, wanted: &AcmeSource, suggestions: &Suggestions) -> Due {
+fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.stands_in);
     if current.stands_in || current.count_names(&wanted.names) < wanted.names.len() {
         return Due {
@@ -129,9 +129,9 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn wanted(names: &[&str]) -> AcmeSource {
+    fn wanted(names: &[&str]) -> AcmeCertificate {
         let names = names.iter().map(|name| ServerName::from_config(name).unwrap());
-        AcmeSource {
+        AcmeCertificate {
             acme: "ca".into(),
             names: names.collect(),
             file: "/state/a.example.pem".into(),
@@ -146,7 +146,7 @@ mod tests {
             names: Arc::clone(&one.names),
             until: Instant::now() + DAY,
         };
-        let next = |wanted: &AcmeSource| state(wanted, Due::default(), None, Some(&issued)).next;
+        let next = |wanted: &AcmeCertificate| state(wanted, Due::default(), None, Some(&issued)).next;
         assert!(next(&one) > SystemTime::now() + DAY / 2);
         assert_eq!(next(&other), UNIX_EPOCH, "other names do not wait");
         let late = SystemTime::now() + 60 * DAY;

@@ -11,7 +11,7 @@ use crate::config::file::Node;
 use crate::config::report::Position;
 use crate::config::{keys, suggest};
 use crate::name::ServerName;
-use crate::tls::AcmeSource;
+use crate::tls::AcmeCertificate;
 
 /// The most names of one certificate that common servers issue.
 const NAMES_MAX: usize = 100;
@@ -49,7 +49,11 @@ impl<'a> AcmeAccounts<'a> {
     }
 
     /// The certificate that an entry with `acme` and `names` asks for.
-    pub(super) fn certificate(&mut self, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<AcmeSource> {
+    pub(super) fn certificate(
+        &mut self,
+        section: &Section<'_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<AcmeCertificate> {
         let names_node = section.required("names", r#"names = ["shop.example.com"]"#, problems);
         let names = entries(section, "names", problems, host_name);
         let node = section.get("acme")?;
@@ -85,7 +89,7 @@ impl<'a> AcmeAccounts<'a> {
                 hint,
             );
         }
-        Some(AcmeSource {
+        Some(AcmeCertificate {
             acme: Arc::clone(&account.name),
             names,
             file,

@@ -6,7 +6,7 @@ use super::list::entries;
 use super::{Problems, Section, address};
 use crate::addr::ServerLocation;
 use crate::config::file::Value;
-use crate::dial::{BindSource, Sources};
+use crate::dial::{BindAddresses, BindSource};
 use crate::plan::ServerEntry;
 
 /// Converts `bind_source`; `None`: the system chooses where connections come from.
@@ -22,7 +22,7 @@ pub(super) fn bind_source(
         problems.warning(position, message, "remove it");
     }
     if matches!(&node.value, Value::String(text) if text == "client") {
-        return Some(BindSource::new(Sources::Client));
+        return Some(BindSource::new(BindAddresses::Client));
     }
     let addresses = entries(pool, "bind_source", problems, source_address);
     let is_reachable = |server: &&&ServerEntry| match &server.location {
@@ -42,7 +42,7 @@ pub(super) fn bind_source(
         );
         problems.error(position, message, "add one that has");
     }
-    (!addresses.is_empty()).then(|| BindSource::new(Sources::Addresses(addresses)))
+    (!addresses.is_empty()).then(|| BindSource::new(BindAddresses::Addresses(addresses)))
 }
 
 /// An address of this machine.

@@ -20,7 +20,7 @@ mod discover_dns;
 mod remote;
 mod discover;
 mod retiring;
-mod clone_source;
+mod clone_kind;
 mod scale;
 mod bind_source;
 mod pool;
@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use super::file::{Node, Table, Value};
 use super::keys;
-use super::report::{Position, Problem, SourceText};
+use super::report::{InputText, Position, Problem};
 use crate::plan::{ListenerPlan, Plan, RuntimePlan};
 use acme::AcmeAccounts;
 use bound_addresses::BoundAddresses;
@@ -56,12 +56,8 @@ use section::Section;
 ///
 /// # Errors
 /// All errors in the file.
-pub(super) fn plan(
-    source: &SourceText,
-    root: &Table,
-    found: Vec<Problem>,
-) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let mut problems = Problems::new(source, found);
+pub(super) fn plan(input: &InputText, root: &Table, found: Vec<Problem>) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let mut problems = Problems::new(input, found);
     let plan = parse_file(root, &mut problems);
     problems.finish(plan)
 }

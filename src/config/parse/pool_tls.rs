@@ -5,7 +5,7 @@ use super::{Problems, Section, value};
 use crate::config::file::{Node, Value};
 use crate::config::keys;
 use crate::name::ServerName;
-use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SniSource};
+use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SentSni};
 
 /// The TLS with the servers of a pool; `None`: they get what clients send.
 pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Option<PoolTlsPlan> {
@@ -29,7 +29,7 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
         );
     }
     Some(PoolTlsPlan {
-        sni: section.get("sni").map_or(SniSource::Host, |node| sni(node, problems)),
+        sni: section.get("sni").map_or(SentSni::Host, |node| sni(node, problems)),
         alpn: if section.get("alpn").is_some_and(is_client) {
             OfferedProtocols::Client
         } else {
@@ -46,11 +46,11 @@ fn is_client(node: &Node) -> bool {
     matches!(&node.value, Value::String(text) if text == "client")
 }
 
-fn sni(node: &Node, problems: &mut Problems<'_>) -> SniSource {
+fn sni(node: &Node, problems: &mut Problems<'_>) -> SentSni {
     if is_client(node) {
-        return SniSource::Client;
+        return SentSni::Client;
     }
-    server_name(node, problems).map_or(SniSource::Host, SniSource::Name)
+    server_name(node, problems).map_or(SentSni::Host, SentSni::Name)
 }
 
 /// A host name.

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::report::{Position, Problem, SourceText};
+use crate::config::report::{InputText, Position, Problem};
 use crate::plan::{RemoteTrust, has_parent};
 
 /// The problems found so far.
 pub(super) struct Problems<'a> {
-    source: &'a SourceText,
+    input: &'a InputText,
     /// What the texts of a store may do.
     trust: RemoteTrust,
     errors: Vec<Problem>,
@@ -17,9 +17,9 @@ pub(super) struct Problems<'a> {
 
 impl<'a> Problems<'a> {
     /// No problems of this text except for those that are known.
-    pub(super) fn new(source: &'a SourceText, errors: Vec<Problem>) -> Self {
+    pub(super) fn new(input: &'a InputText, errors: Vec<Problem>) -> Self {
         Self {
-            source,
+            input,
             trust: RemoteTrust::default(),
             errors,
             warnings: Vec::new(),
@@ -50,17 +50,17 @@ impl<'a> Problems<'a> {
 
     /// The path of a file that this file names: a relative path begins at the folder of this file.
     pub(super) fn beside(&self, path: &Path) -> PathBuf {
-        self.source.beside(path)
+        self.input.beside(path)
     }
 
     /// Whether a position is in a text of a store, which others than the operator of this machine may write.
     pub(super) fn is_remote(&self, position: &Position) -> bool {
-        self.source.is_remote(position)
+        self.input.is_remote(position)
     }
 
     /// Whether texts of a store were read.
     pub(super) fn has_texts(&self) -> bool {
-        self.source.has_several_files()
+        self.input.has_several_files()
     }
 
     /// Sets what the texts of a store may do. Until then they may do nothing.
@@ -99,6 +99,6 @@ impl<'a> Problems<'a> {
 
     /// Another position in words: `line 3`.
     pub(super) fn describe_position(&self, position: &Position) -> String {
-        self.source.describe_position(position)
+        self.input.describe_position(position)
     }
 }

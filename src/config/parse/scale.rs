@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clone_source::clone_source;
+use super::clone_kind::clone_kind;
 use super::limits::NONZERO_DURATION;
 use super::providers::Providers;
 use super::{Problems, Section, value};
@@ -44,7 +44,7 @@ pub(super) fn scale(
         drain: duration("drain", 300, problems),
         start_timeout: duration("start_timeout", 30, problems),
         replace_after: duration("replace_after", 60, problems),
-        source: clone_source(&section, rules.max, providers, problems)?,
+        kind: clone_kind(&section, rules.max, providers, problems)?,
         rules,
     };
     if let (Some(_), Some((position, _))) = (plan.wake(), pool.entry("fallback")) {

@@ -10,7 +10,7 @@ use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, Target, TlsMode};
 use crate::sniff::postgres;
-use crate::tls::{CertificateSource, ClientAuthPlan, ListenerTlsPlan, MinVersion};
+use crate::tls::{CertificateLocation, ClientAuthPlan, ListenerTlsPlan, MinVersion};
 
 /// The TLS of a listener; `None`: none is terminated there.
 pub(super) fn listener_tls(
@@ -48,7 +48,7 @@ pub(super) fn admin_tls(admin: &Section<'_>, problems: &mut Problems<'_>) -> Opt
     let section = Section::open(node, position, &keys::ADMIN_TLS, problems)?;
     section.required("cert", r#"cert = "admin.pem""#, problems);
     Some(ListenerTlsPlan {
-        certificates: vec![CertificateSource::Files(certificate_files(&section, problems)?)],
+        certificates: vec![CertificateLocation::Files(certificate_files(&section, problems)?)],
         alpn: vec![Box::from(*b"http/1.1")],
         min_version: MinVersion::default(),
         client_auth: None,
@@ -57,7 +57,7 @@ pub(super) fn admin_tls(admin: &Section<'_>, problems: &mut Problems<'_>) -> Opt
     })
 }
 
-fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems<'_>) -> Option<CertificateSource> {
+fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems<'_>) -> Option<CertificateLocation> {
     let section = Section::open(node, &node.position, &keys::CERTIFICATE, problems)?;
     if section.entry("acme").is_some() {
         for key in ["cert", "key", "directory"] {
@@ -69,7 +69,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
                 );
             }
         }
-        return acme.certificate(&section, problems).map(CertificateSource::Acme);
+        return acme.certificate(&section, problems).map(CertificateLocation::Acme);
     }
     if let Some((position, _)) = section.entry("names") {
         problems.error(
@@ -79,7 +79,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
         );
     }
     match (section.entry("cert"), section.entry("directory")) {
-        (Some(_), None) => certificate_files(&section, problems).map(CertificateSource::Files),
+        (Some(_), None) => certificate_files(&section, problems).map(CertificateLocation::Files),
         (None, Some((_, directory))) => {
             if let Some((position, _)) = section.entry("key") {
                 problems.error(
@@ -88,7 +88,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
                     "a directory has the keys beside the certificates",
                 );
             }
-            value::path(directory, problems).map(CertificateSource::Directory)
+            value::path(directory, problems).map(CertificateLocation::Directory)
         }
         (Some(_), Some((position, _))) => {
             problems.error(

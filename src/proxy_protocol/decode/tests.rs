@@ -3,18 +3,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 
-fn source(bytes: &[u8]) -> ProxySource {
+fn addresses(bytes: &[u8]) -> ProxyAddresses {
     match decode(bytes) {
         Decoded::Header(header, length) => {
             assert_eq!(length, bytes.len());
-            header.source
+            header.addresses
         }
         other => panic!("{other:?} of {}", bytes.escape_ascii()),
     }
 }
 
-fn from_to(from: &str, to: &str) -> ProxySource {
-    ProxySource::Tcp {
+fn from_to(from: &str, to: &str) -> ProxyAddresses {
+    ProxyAddresses::Tcp {
         client: ClientAddr::new(from.parse().unwrap()),
         local: ListenAddr::new(to.parse().unwrap()),
     }
@@ -22,20 +22,20 @@ fn from_to(from: &str, to: &str) -> ProxySource {
 
 #[test]
 fn lines_of_version_1_are_read() {
-    let v4 = source(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n");
+    let v4 = addresses(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n");
     assert_eq!(v4, from_to("192.0.2.1:56324", "198.51.100.1:443"));
-    let v6 = source(b"PROXY TCP6 2001:db8::1 2001:db8::2 0 65535\r\n");
+    let v6 = addresses(b"PROXY TCP6 2001:db8::1 2001:db8::2 0 65535\r\n");
     assert_eq!(v6, from_to("[2001:db8::1]:0", "[2001:db8::2]:65535"));
-    let mapped = source(b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:c633:6401 1 2\r\n");
+    let mapped = addresses(b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:c633:6401 1 2\r\n");
     assert_eq!(mapped, from_to("192.0.2.1:1", "198.51.100.1:2"));
     for line in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff::1 what ever 1\r\n"] {
-        assert_eq!(source(line.as_bytes()), ProxySource::Peer);
+        assert_eq!(addresses(line.as_bytes()), ProxyAddresses::Peer);
     }
     let longest =
         "PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n";
     assert_eq!(
-        (longest.len(), source(longest.as_bytes())),
-        (LINE_BYTES_MAX, ProxySource::Peer)
+        (longest.len(), addresses(longest.as_bytes())),
+        (LINE_BYTES_MAX, ProxyAddresses::Peer)
     );
 }
 
@@ -87,16 +87,16 @@ const V4: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 1, 0xdc, 0x04, 0x01, 0xbb];
 #[test]
 fn headers_of_version_2_are_read() {
     assert_eq!(
-        source(&v2(0x21, 0x11, &V4)),
+        addresses(&v2(0x21, 0x11, &V4)),
         from_to("192.0.2.1:56324", "198.51.100.1:443")
     );
     let mut v6 = [0; 36];
     v6[10..16].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
     v6[31] = 1;
-    assert_eq!(source(&v2(0x21, 0x21, &v6)), from_to("192.0.2.1:0", "[::1]:0"));
+    assert_eq!(addresses(&v2(0x21, 0x21, &v6)), from_to("192.0.2.1:0", "[::1]:0"));
     assert_eq!(
-        source(&v2(0x21, 0x31, &[b'/'; 216])),
-        ProxySource::Unix(Box::new([b'/'; 216]))
+        addresses(&v2(0x21, 0x31, &[b'/'; 216])),
+        ProxyAddresses::Unix(Box::new([b'/'; 216]))
     );
     for (command, family, rest) in [
         (0x20, 0x00, &b""[..]),
@@ -105,8 +105,8 @@ fn headers_of_version_2_are_read() {
         (0x21, 0x12, &V4),
     ] {
         assert_eq!(
-            source(&v2(command, family, rest)),
-            ProxySource::Peer,
+            addresses(&v2(command, family, rest)),
+            ProxyAddresses::Peer,
             "{command:x} {family:x}"
         );
     }
@@ -132,7 +132,7 @@ fn invalid_headers_of_version_2_say_what_is_wrong() {
         assert_eq!(decode(&bytes), Decoded::Invalid(reason), "{}", bytes.escape_ascii());
     }
     let longest = v2(0x20, 0, &[0; HEADER_BYTES_MAX - 16]);
-    assert_eq!(source(&longest), ProxySource::Peer);
+    assert_eq!(addresses(&longest), ProxyAddresses::Peer);
 }
 
 #[test]
@@ -196,9 +196,9 @@ proptest! {
         };
         prop_assert_eq!(length, header.len());
         if client.is_ipv4() == local.is_ipv4() || is_v2 {
-            prop_assert_eq!(&decoded.source, &ProxySource::Tcp { client: info.client, local: info.local });
+            prop_assert_eq!(&decoded.addresses, &ProxyAddresses::Tcp { client: info.client, local: info.local });
         } else {
-            prop_assert_eq!(&decoded.source, &ProxySource::Peer);
+            prop_assert_eq!(&decoded.addresses, &ProxyAddresses::Peer);
         }
         if is_v2 {
             let mut damaged = header;

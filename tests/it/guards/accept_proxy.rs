@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
-use acequia::proxy_protocol::{Decoded, ProxySource, decode};
+use acequia::proxy_protocol::{Decoded, ProxyAddresses, decode};
 
 use crate::support::client::Client;
 use crate::support::configs;
@@ -86,7 +86,7 @@ fn what_the_header_says_is_passed_on_and_a_name_that_was_read_replaces_the_incom
     assert_eq!(&received[length..], hello);
     assert_eq!(header.authority.as_deref(), Some(&b"ours.example"[..]));
     assert_eq!(header.unique_id.as_deref(), Some(&b"id"[..]));
-    let ProxySource::Tcp { client, local } = header.source else {
+    let ProxyAddresses::Tcp { client, local } = header.addresses else {
         panic!("{header:?}")
     };
     assert_eq!(

@@ -10,7 +10,7 @@ use std::thread::{scope, spawn};
 use std::time::Duration;
 
 use acequia::addr::UnixPath;
-use acequia::proxy_protocol::{Decoded, ProxySource, decode};
+use acequia::proxy_protocol::{Decoded, ProxyAddresses, decode};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -309,7 +309,7 @@ fn the_proxy_header_of_a_unix_client_names_no_address() {
     let Decoded::Header(header, length) = decode(&received[1]) else {
         panic!("{received:?}");
     };
-    let ProxySource::Unix(paths) = header.source else {
+    let ProxyAddresses::Unix(paths) = header.addresses else {
         panic!("{header:?}");
     };
     let (theirs, ours) = paths.split_at(108);

@@ -27,17 +27,17 @@ impl Default for SourceBits {
 
 /// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
+pub enum ClientSource {
     /// All addresses with the same first bits.
     Network(IpNet),
     /// A user of this machine, over a Unix socket.
     User(u32),
 }
 
-impl Source {
+impl ClientSource {
     /// The source of a client. An IPv4-mapped IPv6 address is an IPv4 address.
     #[must_use]
-    pub fn of(client: ClientHost, bits: SourceBits) -> Self {
+    pub fn new(client: ClientHost, bits: SourceBits) -> Self {
         let address = match client {
             ClientHost::Ip(address) => address.to_canonical(),
             ClientHost::User(uid) => return Self::User(uid),
@@ -47,7 +47,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ClientSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
@@ -60,13 +60,13 @@ impl fmt::Display for Source {
 /// A source with its hash. The hash is computed once for each guard that is asked. It has a key of this process, so that nobody
 /// knows which sources share a place of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HashedSource {
+pub(super) struct HashedClientSource {
     pub(super) hash: u64,
-    pub(super) source: Source,
+    pub(super) source: ClientSource,
 }
 
-impl From<Source> for HashedSource {
-    fn from(source: Source) -> Self {
+impl From<ClientSource> for HashedClientSource {
+    fn from(source: ClientSource) -> Self {
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Self {
             source,
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn source_of(address: &str, bits: SourceBits) -> String {
-        Source::of(address.parse::<IpAddr>().unwrap().into(), bits).to_string()
+        ClientSource::new(address.parse::<IpAddr>().unwrap().into(), bits).to_string()
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_user_of_this_machine_is_one_source() {
-        let user = Source::of(ClientHost::User(1000), SourceBits { ipv4: 0, ipv6: 0 });
+        let user = ClientSource::new(ClientHost::User(1000), SourceBits { ipv4: 0, ipv6: 0 });
         assert_eq!(user.to_string(), "unix:uid=1000");
     }
 }

@@ -5,23 +5,23 @@ use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::acme_source::AcmeSource;
+use super::acme_certificate::AcmeCertificate;
 use super::certificate::{CertificateFiles, parse_key};
 use super::file::{TlsFileError, read};
 
 /// Where certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CertificateSource {
+pub enum CertificateLocation {
     /// A chain, the server's certificate first, and its key. Both may be in one file.
     Files(CertificateFiles),
     /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. Directories within
     /// it may have such pairs, too, or `fullchain.pem` with `privkey.pem`.
     Directory(PathBuf),
     /// A certificate that is ordered by ACME. Another one stands in until its file is there.
-    Acme(AcmeSource),
+    Acme(AcmeCertificate),
 }
 
-impl CertificateSource {
+impl CertificateLocation {
     /// The files of its certificates, sorted by name. A known pair stays one while only one of its files is there: it is being
     /// replaced.
     pub(super) fn files(
@@ -37,7 +37,7 @@ impl CertificateSource {
                 }
                 Ok(found)
             }
-            Self::Acme(source) => Ok(vec![source.files()]),
+            Self::Acme(certificate) => Ok(vec![certificate.files()]),
         }
     }
 }

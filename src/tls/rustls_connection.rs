@@ -9,7 +9,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, Insufficien
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// The connection of rustls. Boxed: it has 1 to 2 KiB.
-pub(super) enum Engine {
+pub(super) enum RustlsConnection {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
 }
@@ -34,7 +34,7 @@ pub(super) enum Wanted<'a> {
     Close,
 }
 
-impl Engine {
+impl RustlsConnection {
     /// Takes a step. Returns how many of the received bytes are done with.
     pub(super) fn take_step(
         &mut self,
@@ -85,7 +85,7 @@ fn take_step<D>(
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
             let encoded = write_into(outgoing, 0, |room| {
-                data.encode(room).map_err(|error| missing_of_encode(&error))
+                data.encode(room).map_err(|error| missing_for_encode(&error))
             });
             encoded.map(|()| Step::Next)
         }
@@ -100,7 +100,7 @@ fn take_step<D>(
                 let close = |room: &mut [u8]| {
                     traffic
                         .queue_close_notify(room)
-                        .map_err(|error| missing_of_encrypt(&error))
+                        .map_err(|error| missing_for_encrypt(&error))
                 };
                 write_into(outgoing, RECORD_OVERHEAD_BYTES, close).map(|()| Step::Written)
             }
@@ -112,7 +112,9 @@ fn take_step<D>(
                 let encrypted = pieces.try_for_each(|piece| {
                     let expected = piece.len() + RECORD_OVERHEAD_BYTES;
                     write_into(outgoing, expected, |room| {
-                        traffic.encrypt(piece, room).map_err(|error| missing_of_encrypt(&error))
+                        traffic
+                            .encrypt(piece, room)
+                            .map_err(|error| missing_for_encrypt(&error))
                     })
                 });
                 encrypted.map(|()| Step::Written)
@@ -150,14 +152,14 @@ fn write_into(
 }
 
 /// How much room is needed; `None`: room is not the problem.
-fn missing_of_encode(error: &EncodeError) -> Option<usize> {
+fn missing_for_encode(error: &EncodeError) -> Option<usize> {
     match error {
         EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncodeError::AlreadyEncoded => None,
     }
 }
 
-fn missing_of_encrypt(error: &EncryptError) -> Option<usize> {
+fn missing_for_encrypt(error: &EncryptError) -> Option<usize> {
     match error {
         EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncryptError::EncryptExhausted => None,

@@ -13,7 +13,7 @@ use crate::sniff::FirstBytes;
 /// What guards and a peer in front say of a session, and its wait in a queue: few sessions have any of these. The
 /// passes are held until the session ends.
 #[derive(Debug, Default)]
-pub struct SessionGuards {
+pub struct SessionExtras {
     passes: Vec<GuardPass>,
     /// The guard that refused the client, or would have, and why.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
@@ -38,7 +38,7 @@ pub enum RefusalLine {
     Suppressed,
 }
 
-impl SessionGuards {
+impl SessionExtras {
     /// Holds a pass until the session ends.
     pub fn pass(&mut self, pass: GuardPass) {
         if let (Some(reason), None) = (pass.would_refuse(), &self.refusal) {

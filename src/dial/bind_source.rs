@@ -41,7 +41,7 @@ pub struct BindSource(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    from: Sources,
+    from: BindAddresses,
     turn: AtomicUsize,
     was_logged: AtomicBool,
     was_full_logged: AtomicBool,
@@ -49,7 +49,7 @@ struct Shared {
 
 /// The addresses that connections come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sources {
+pub enum BindAddresses {
     /// Addresses of this machine, in turn.
     Addresses(Vec<IpAddr>),
     /// The address of the client; for checks, any.
@@ -58,7 +58,7 @@ pub enum Sources {
 
 /// Why a connection cannot come from the address that it should.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum BindSourceError {
     /// The server has another address family than all of the addresses.
     #[error("no address of `bind_source` has the address family of the server")]
     NoneFits,
@@ -87,7 +87,7 @@ impl Eq for BindSource {}
 impl BindSource {
     /// Connections come from these addresses.
     #[must_use]
-    pub fn new(from: Sources) -> Self {
+    pub fn new(from: BindAddresses) -> Self {
         Self(Arc::new(Shared {
             from,
             turn: AtomicUsize::new(0),
@@ -100,8 +100,8 @@ impl BindSource {
     /// their ports are in use.
     pub(super) fn count(&self, server: SocketAddr) -> usize {
         match &self.0.from {
-            Sources::Addresses(addresses) => fitting(addresses, server).count(),
-            Sources::Client => 1,
+            BindAddresses::Addresses(addresses) => fitting(addresses, server).count(),
+            BindAddresses::Client => 1,
         }
     }
 
@@ -112,19 +112,21 @@ impl BindSource {
         socket: &TcpSocket,
         server: SocketAddr,
         client: Option<ClientAddr>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), BindSourceError> {
         let address = match (&self.0.from, client.and_then(ClientAddr::ip)) {
-            (Sources::Addresses(addresses), _) => self.next(addresses, server).ok_or(SourceError::NoneFits)?,
-            (Sources::Client, None) if client.is_none() => return Ok(()),
-            (Sources::Client, Some(ip)) if ip.is_ipv4() == server.is_ipv4() => {
-                set_transparent(socket, ip).map_err(SourceError::Transparent)?;
+            (BindAddresses::Addresses(addresses), _) => {
+                self.next(addresses, server).ok_or(BindSourceError::NoneFits)?
+            }
+            (BindAddresses::Client, None) if client.is_none() => return Ok(()),
+            (BindAddresses::Client, Some(ip)) if ip.is_ipv4() == server.is_ipv4() => {
+                set_transparent(socket, ip).map_err(BindSourceError::Transparent)?;
                 ip
             }
-            (Sources::Client, _) => return Err(SourceError::OtherFamily),
+            (BindAddresses::Client, _) => return Err(BindSourceError::OtherFamily),
         };
         LATE_PORT.try_result(choose_port_late(socket));
         let bound = socket.bind(SocketAddr::new(address, 0));
-        bound.map_err(|error| SourceError::Bind(address, error))
+        bound.map_err(|error| BindSourceError::Bind(address, error))
     }
 
     fn next(&self, addresses: &[IpAddr], server: SocketAddr) -> Option<IpAddr> {
@@ -144,16 +146,16 @@ impl BindSource {
     fn log_no_ports(&self, server: &ServerAddr) {
         if !self.0.was_full_logged.swap(true, Relaxed) {
             let remedy = match &self.0.from {
-                Sources::Addresses(_) => "add an address of this machine to it",
-                Sources::Client => "the client has too many connections to this server",
+                BindAddresses::Addresses(_) => "add an address of this machine to it",
+                BindAddresses::Client => "the client has too many connections to this server",
             };
             tracing::warn!(%server, remedy, "all ports of `bind_source` are in use for connections to a server");
         }
     }
 }
 
-impl SourceError {
-    /// Whether an error of connecting is a [`SourceError`].
+impl BindSourceError {
+    /// Whether an error of connecting is a [`BindSourceError`].
     pub(super) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn the_addresses_of_the_servers_family_take_turns() {
         let addresses = ["10.0.0.1", "2001:db8::1", "10.0.0.2"].map(|address| address.parse().unwrap());
-        let source = BindSource::new(Sources::Addresses(addresses.to_vec()));
+        let source = BindSource::new(BindAddresses::Addresses(addresses.to_vec()));
         let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.9:1".parse().unwrap(), "[2001:db8::9]:1".parse().unwrap());
         let next = |server| source.next(&addresses, server).map(|address| address.to_string());
         let four: Vec<_> = (0..4).filter_map(|_| next(v4)).collect();

@@ -39,11 +39,11 @@ impl Position {
 
 /// The names and texts of what was read, to quote lines from it.
 #[derive(Debug)]
-pub(in crate::config) struct SourceText {
+pub(in crate::config) struct InputText {
     /// The name of [`Position::File`].
     name: String,
     /// At least one. The file of this machine comes first.
-    files: Vec<SourceFile>,
+    files: Vec<InputFile>,
     /// The texts of all files, each with a line break behind it.
     text: String,
     /// Byte offsets of the beginnings of lines; the first is 0.
@@ -51,30 +51,30 @@ pub(in crate::config) struct SourceText {
 }
 
 #[derive(Debug)]
-struct SourceFile {
+struct InputFile {
     name: String,
     /// Where its text is in that of all files.
     bytes: Range<usize>,
     is_remote: bool,
 }
 
-impl SourceText {
+impl InputText {
     /// A file of this machine.
     pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let (name, text) = (name.into(), text.into());
-        let file = SourceFile {
+        let file = InputFile {
             name: name.clone(),
             bytes: 0..text.len(),
             is_remote: false,
         };
-        let mut source = Self {
+        let mut input = Self {
             name,
             files: vec![file],
             text,
             lines: Vec::new(),
         };
-        source.lines = source.lines_from(0).collect();
-        source
+        input.lines = input.lines_from(0).collect();
+        input
     }
 
     /// Adds a text of a store behind the others.
@@ -82,7 +82,7 @@ impl SourceText {
         self.text.push('\n');
         let begin = self.text.len();
         self.text.push_str(text);
-        self.files.push(SourceFile {
+        self.files.push(InputFile {
             name,
             bytes: begin..self.text.len(),
             is_remote: true,
@@ -123,7 +123,7 @@ impl SourceText {
         self.files.len() > 1
     }
 
-    fn file_at(&self, position: &Position) -> &SourceFile {
+    fn file_at(&self, position: &Position) -> &InputFile {
         let order = position.order();
         let next = self.files.partition_point(|file| file.bytes.start <= order);
         &self.files[next.saturating_sub(1)]
@@ -195,10 +195,10 @@ mod tests {
 
     #[test]
     fn positions_count_from_the_beginning_of_their_file() {
-        let mut source = SourceText::new("a.toml", "a\nb");
-        source.push(String::from("etcd:/b"), "");
-        source.push(String::from("etcd:/c"), "c\nd\n");
-        let begins: Vec<_> = source
+        let mut input = InputText::new("a.toml", "a\nb");
+        input.push(String::from("etcd:/b"), "");
+        input.push(String::from("etcd:/c"), "c\nd\n");
+        let begins: Vec<_> = input
             .files()
             .map(|(name, text, begin)| (name, text.len(), begin))
             .collect();
@@ -214,9 +214,9 @@ mod tests {
             (99, "etcd:/c", 3, ""),
         ] {
             let position = Position::Bytes(at..at + 1);
-            let (number, shown, _) = source.first_line(&(at..at + 1));
-            assert_eq!((source.name_at(&position), number, shown), (file, line, text), "{at}");
-            assert_eq!(source.is_remote(&position), file != "a.toml", "{at}");
+            let (number, shown, _) = input.first_line(&(at..at + 1));
+            assert_eq!((input.name_at(&position), number, shown), (file, line, text), "{at}");
+            assert_eq!(input.is_remote(&position), file != "a.toml", "{at}");
         }
     }
 }

@@ -7,18 +7,18 @@ use super::words::unix_now;
 
 /// When the files in force were last looked at for expiry, in seconds since the Unix epoch: each expiry is reported once.
 #[derive(Debug)]
-pub(super) struct LastLook(AtomicI64);
+pub(super) struct LastExpiryCheck(AtomicI64);
 
-impl Default for LastLook {
+impl Default for LastExpiryCheck {
     /// Now: those who read the files report what has expired already.
     fn default() -> Self {
         Self(AtomicI64::new(unix_now()))
     }
 }
 
-impl LastLook {
+impl LastExpiryCheck {
     /// Looks now. Returns the period since the last look: what was valid until a moment in that period has expired since.
-    pub(super) fn look(&self) -> Range<i64> {
+    pub(super) fn advance(&self) -> Range<i64> {
         let now = unix_now();
         self.0.swap(now, Relaxed)..now
     }

@@ -8,7 +8,7 @@ use super::{Problems, Section, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::docker::HOST_NETWORK;
-use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneSource};
+use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind};
 
 /// The default of `ports`: outside of [`EPHEMERAL`].
 const PORTS_DEFAULT: RangeInclusive<u16> = 20_000..=20_099;
@@ -26,12 +26,12 @@ const IMAGE_EXAMPLE: &str = r#"image = "registry/app:1""#;
 const PORT_EXAMPLE: &str = "port = 8080";
 
 /// What a clone is. `None`: it is missing or not valid, which is reported.
-pub(super) fn clone_source(
+pub(super) fn clone_kind(
     section: &Section<'_>,
     clones_max: u32,
     providers: &Providers,
     problems: &mut Problems<'_>,
-) -> Option<CloneSource> {
+) -> Option<CloneKind> {
     let mut named = KINDS.into_iter().filter(|key| section.get(key).is_some());
     let kind = named.next();
     if let (Some(first), Some(second)) = (kind, named.next()) {
@@ -56,9 +56,9 @@ pub(super) fn clone_source(
         );
     }
     match kind {
-        Some("command") => command(section, clones_max, problems).map(CloneSource::Command),
-        Some("docker") => container(section, providers, problems).map(CloneSource::Docker),
-        Some(_) => hook(section, problems).map(CloneSource::Hook),
+        Some("command") => command(section, clones_max, problems).map(CloneKind::Command),
+        Some("docker") => container(section, providers, problems).map(CloneKind::Docker),
+        Some(_) => hook(section, problems).map(CloneKind::Hook),
         None => {
             if KINDS.iter().all(|key| section.is_missing(key)) {
                 let hint = format!(

@@ -14,7 +14,7 @@ use crate::name::ServerName;
 
 /// A certificate that is ordered by ACME.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcmeSource {
+pub struct AcmeCertificate {
     /// The `[acme.NAME]` by which it is ordered.
     pub acme: Arc<str>,
     /// The host names for which it is ordered; at least one.
@@ -26,7 +26,7 @@ pub struct AcmeSource {
 /// How long a self-signed certificate is valid: another is made at each start.
 const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 
-impl AcmeSource {
+impl AcmeCertificate {
     /// Its name: the first host name.
     #[must_use]
     pub fn name(&self) -> &str {

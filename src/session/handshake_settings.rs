@@ -10,7 +10,7 @@ use crate::sniff::HelloMemory;
 use crate::tls::ListenerTls;
 
 /// The settings of a client's TLS handshake.
-pub(super) struct Termination<'a> {
+pub(super) struct HandshakeSettings<'a> {
     pub(super) tls: &'a ListenerTls,
     /// The protocols that may be agreed.
     pub(super) alpn: &'a [Box<[u8]>],
@@ -20,7 +20,7 @@ pub(super) struct Termination<'a> {
     pub(super) memory: &'a Arc<HelloMemory>,
 }
 
-impl<'a> Termination<'a> {
+impl<'a> HandshakeSettings<'a> {
     /// `None`: the client's TLS is passed on. The protocols of the route take precedence over those of the listener. `at`: when
     /// the client was accepted.
     pub(super) fn new(
