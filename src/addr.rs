@@ -34,7 +34,7 @@ macro_rules! role {
 
             /// The end of a Unix socket in this role.
             #[must_use]
-            pub const fn on_unix(end: $unix) -> Self {
+            pub const fn from_unix(end: $unix) -> Self {
                 Self(Address::Unix(end))
             }
 

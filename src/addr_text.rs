@@ -15,7 +15,7 @@ pub(crate) type InvalidValue = (String, String);
 /// An address to listen on.
 pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
     if let Some(path) = unix_path(text)? {
-        return Ok(ListenAddr::on_unix(path));
+        return Ok(ListenAddr::from_unix(path));
     }
     if let Some((address, interface)) = split_interface(text) {
         return with_interface(interface, |interface| ListenAddr::on_interface(address, interface));
@@ -52,7 +52,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
 /// The location of a server.
 pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     if let Some(path) = unix_path(text)? {
-        return Ok(ServerLocation::Address(ServerAddr::on_unix(path)));
+        return Ok(ServerLocation::Address(ServerAddr::from_unix(path)));
     }
     if let Some((address, interface)) = split_interface(text).filter(|(address, _)| address.port() != 0) {
         return with_interface(interface, |interface| ServerAddr::on_interface(address, interface))

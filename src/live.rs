@@ -79,7 +79,7 @@ impl LiveTls {
 
     /// The TLS with the servers of pools, sorted by pool name.
     #[must_use]
-    pub fn of_pools(&self) -> Vec<(&str, &PoolTls)> {
+    pub fn by_pool(&self) -> Vec<(&str, &PoolTls)> {
         let mut pools: Vec<_> = self.pools.iter().map(|(pool, tls)| (&**pool, &**tls)).collect();
         pools.sort_by_key(|(pool, _)| *pool);
         pools
@@ -346,18 +346,18 @@ impl Live {
     /// check, and each name its first lookup. In the first 30 s, each pool must also have an address, and the announced routes
     /// must be known. Once ready, the process stays ready: a server that joins later is no reason to take it out.
     #[must_use]
-    pub fn waits_for(&self) -> Option<String> {
+    pub fn why_not_ready(&self) -> Option<String> {
         if self.was_ready.load(Relaxed) {
             return None;
         }
         let needs_address = self.started.elapsed() < ADDRESS_PATIENCE;
         let in_force = self.in_force();
         let is_announcing = || in_force.plan.announcing_engine().is_some() && self.announcing().is_up.is_none();
-        let of_pools = || match needs_address && is_announcing() {
+        let pool_not_ready = || match needs_address && is_announcing() {
             true => Some("the first list of announced routes".to_owned()),
-            false => in_force.pools.iter().find_map(|pool| pool.waits_for(needs_address)),
+            false => in_force.pools.iter().find_map(|pool| pool.why_not_ready(needs_address)),
         };
-        let waits_for = in_force.plan.awaited().or_else(of_pools);
+        let waits_for = in_force.plan.why_not_ready().or_else(pool_not_ready);
         self.was_ready.fetch_or(waits_for.is_none(), Relaxed);
         waits_for
     }

@@ -22,7 +22,7 @@ pub async fn run(live: Arc<Live>) {
     let mut changes = live.changes();
     let mut outages = Outages::default();
     loop {
-        let next = outages.look(&live.in_force(), Instant::now());
+        let next = outages.update(&live.in_force(), Instant::now());
         changes.next(next).await;
     }
 }
@@ -38,66 +38,66 @@ struct Outages {
 
 impl Outages {
     /// Logs what has changed. Returns when to look again; `None`: not before something has changed.
-    fn look(&mut self, in_force: &InForce, now: Instant) -> Option<Instant> {
-        self.look_at_servers(in_force, now);
-        self.look_at_fallbacks(in_force, now);
-        let of_pool = |pool: &Arc<LivePool>| {
+    fn update(&mut self, in_force: &InForce, now: Instant) -> Option<Instant> {
+        self.log_servers(in_force, now);
+        self.log_fallbacks(in_force, now);
+        let next_look = |pool: &Arc<LivePool>| {
             let poll = (!pool.is_usable(now)).then_some(now + POLL_INTERVAL);
             poll.into_iter().chain(pool.changes_at(now)).min()
         };
-        in_force.pools.iter().filter_map(of_pool).min()
+        in_force.pools.iter().filter_map(next_look).min()
     }
 
-    fn look_at_servers(&mut self, in_force: &InForce, now: Instant) {
-        let mut present = HashSet::new();
+    fn log_servers(&mut self, in_force: &InForce, now: Instant) {
+        let mut unusable_now = HashSet::new();
         for pool in in_force.pools.iter().filter(|pool| !pool.serves(now)) {
             if self.unusable.contains(pool.name()) || !pool.is_starting(now) {
-                present.insert(Arc::clone(pool.name()));
+                unusable_now.insert(Arc::clone(pool.name()));
             }
         }
-        for name in &present {
+        for name in &unusable_now {
             if let Some(pool) = in_force.pool(name).filter(|_| !self.unusable.contains(name)) {
                 tracing::warn!(pool = %name, servers = reasons(pool, now), "pool has no usable server");
             }
         }
-        for name in self.unusable.iter().filter(|name| !present.contains(*name)) {
+        for name in self.unusable.iter().filter(|name| !unusable_now.contains(*name)) {
             match in_force.pool(name) {
                 Some(pool) if pool.is_asleep(now) => tracing::info!(pool = %name, "pool sleeps again"),
                 Some(_) => tracing::info!(pool = %name, "pool has a usable server again"),
                 None => {}
             }
         }
-        self.unusable = present;
+        self.unusable = unusable_now;
     }
 
-    fn look_at_fallbacks(&mut self, in_force: &InForce, now: Instant) {
+    fn log_fallbacks(&mut self, in_force: &InForce, now: Instant) {
         let with_fallback = in_force.pools.with_fallback(now);
         let names = with_fallback.filter_map(|(pool, in_use)| Some((Arc::clone(pool.name()), in_use?)));
-        let present: HashMap<_, _> = names.collect();
-        for (pool, fallback) in &present {
+        let in_use_now: HashMap<_, _> = names.collect();
+        for (pool, fallback) in &in_use_now {
             if self.fallbacks.get(pool) != Some(fallback) {
                 tracing::warn!(%pool, %fallback, "pool has no usable server: its fallback is used");
             }
         }
-        for pool in self.fallbacks.keys().filter(|pool| !present.contains_key(*pool)) {
+        for pool in self.fallbacks.keys().filter(|pool| !in_use_now.contains_key(*pool)) {
             tracing::info!(%pool, "pool no longer uses its fallback");
         }
-        self.fallbacks = present;
+        self.fallbacks = in_use_now;
     }
 }
 
 /// The state of each server, with the error of its latest check, and of each clone that is not a server, with the reason of
 /// its last restart.
 fn reasons(pool: &LivePool, now: Instant) -> String {
-    let of_server = |server: &Member| {
+    let server_state = |server: &Member| {
         let state = server.state(now).as_str();
         state_of(&server.spec().label, state, server.health().reason.as_deref())
     };
-    let of_clone = |clone: &CloneStatus| state_of(&clone.name, clone.state.as_str(), clone.reason.as_deref());
-    let mut reasons: Vec<String> = pool.servers().iter().map(of_server).collect();
+    let clone_state = |clone: &CloneStatus| state_of(&clone.name, clone.state.as_str(), clone.reason.as_deref());
+    let mut reasons: Vec<String> = pool.servers().iter().map(server_state).collect();
     let clones = pool.scale().clones();
     let without_server = clones.iter().filter(|clone| clone.state != CloneState::Running);
-    reasons.extend(without_server.map(of_clone));
+    reasons.extend(without_server.map(clone_state));
     if reasons.is_empty() {
         return String::from("it has none");
     }
@@ -132,7 +132,7 @@ mod tests {
     async fn pools_that_serve_are_not_looked_at_before_something_changes() {
         let (mut outages, now) = (Outages::default(), Instant::now());
         let live = live(100, "{ check = \"off\" }");
-        assert_eq!(outages.look(&live.in_force(), now), None);
+        assert_eq!(outages.update(&live.in_force(), now), None);
         let server = live.in_force().pool("p7").unwrap().servers()[0].clone();
         let path = ("p7".into(), Arc::clone(&server.spec().label));
         live.apply_override(
@@ -141,7 +141,7 @@ mod tests {
             "me".into(),
             SystemTime::now(),
         );
-        assert_eq!(outages.look(&live.in_force(), now), Some(now + POLL_INTERVAL));
+        assert_eq!(outages.update(&live.in_force(), now), Some(now + POLL_INTERVAL));
         assert_eq!(outages.unusable, HashSet::from(["p7".into()]));
     }
 }

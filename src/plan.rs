@@ -233,7 +233,7 @@ impl Plan {
 
     /// What acequia waits for before it can serve anything; `None`: nothing.
     #[must_use]
-    pub fn awaited(&self) -> Option<String> {
+    pub fn why_not_ready(&self) -> Option<String> {
         let remote = self.remote.as_ref().filter(|_| self.listeners.is_empty())?;
         Some(format!("the configuration: {}", remote.from()))
     }

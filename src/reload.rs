@@ -97,7 +97,7 @@ impl Changes {
             ("pool", &self.pools),
             ("server", &self.servers),
         ];
-        let of_kind = |(what, difference): &(&str, &Difference)| {
+        let list_kind = |(what, difference): &(&str, &Difference)| {
             let changed = &difference.changed;
             let first = changed.iter().take(NAMES_LOGGED_MAX);
             let mut entries: Vec<_> = first
@@ -109,7 +109,7 @@ impl Changes {
             format!("{} changed: {}", counted(changed.len(), what), entries.join(", "))
         };
         let kinds = kinds.iter().filter(|(_, difference)| !difference.changed.is_empty());
-        let mut lines: Vec<_> = kinds.map(of_kind).collect();
+        let mut lines: Vec<_> = kinds.map(list_kind).collect();
         if !self.settings.is_empty() {
             let settings = counted(self.settings.len(), "setting");
             lines.push(format!("{settings} changed: {}", self.settings.join(", ")));
@@ -173,7 +173,7 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
         let there = other.pool(pool.name());
         there.is_some_and(|there| Arc::ptr_eq(there, pool))
     };
-    let of_pool = |pool: &Pool| -> Vec<((String, ServerAddr), ())> {
+    let servers_of_pool = |pool: &Pool| -> Vec<((String, ServerAddr), ())> {
         let named = |server: &Member| {
             let spec = server.spec();
             ((format!("{}/{}", pool.name(), spec.label), spec.address), ())
@@ -182,13 +182,13 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
     };
     let others = |of: &InForce, than: &InForce| -> BTreeMap<_, _> {
         let pools = of.pools.iter().filter(|pool| !is_same(pool, than));
-        pools.flat_map(|pool| of_pool(pool)).collect()
+        pools.flat_map(|pool| servers_of_pool(pool)).collect()
     };
     let (before, after) = (others(old, new), others(new, old));
     let mut difference = Difference::between(&before, &after, |(name, _)| name.clone(), |_, (), ()| None);
     for pool in new.pools.iter() {
         if is_same(pool, old) {
-            let servers = of_pool(pool).into_iter();
+            let servers = servers_of_pool(pool).into_iter();
             difference.kept.extend(servers.map(|((name, _), ())| name));
         } else if let Some(before) = old.pool(pool.name()) {
             let servers = before.plan().changed_servers(pool.plan()).into_iter();
@@ -255,7 +255,7 @@ pub struct Request {
 
 /// How the latest reload went.
 #[derive(Debug)]
-pub struct Latest {
+pub struct LatestReload {
     /// When it ended.
     pub at: SystemTime,
     /// Who requested it.
@@ -270,7 +270,7 @@ pub struct Latest {
 #[derive(Clone, Debug)]
 pub struct Reloader {
     requests: mpsc::Sender<Request>,
-    latest: Arc<ArcSwapOption<Latest>>,
+    latest: Arc<ArcSwapOption<LatestReload>>,
 }
 
 impl Reloader {
@@ -308,7 +308,7 @@ impl Reloader {
     /// Records the result of a reload, with the error if it failed. To be called after every reload, also after one that was
     /// requested by a signal.
     pub fn record(&self, by: &str, error: Option<String>) {
-        self.latest.store(Some(Arc::new(Latest {
+        self.latest.store(Some(Arc::new(LatestReload {
             at: SystemTime::now(),
             by: by.into(),
             is_done: error.is_none(),
@@ -318,7 +318,7 @@ impl Reloader {
 
     /// The result of the latest reload; `None`: there was none yet.
     #[must_use]
-    pub fn latest(&self) -> Option<Arc<Latest>> {
+    pub fn latest(&self) -> Option<Arc<LatestReload>> {
         self.latest.load_full()
     }
 }

@@ -63,7 +63,7 @@ fn rules(in_force: &InForce, now: Instant) -> HashMap<Arc<str>, PoolRetirement> 
     let pools = in_force.pools.iter().filter(|pool| pool.plan().retiring.is_on());
     let rule = |pool: &Arc<LivePool>| {
         let plan = pool.plan().retiring;
-        let balance = plan.rebalance.map(|over| (over, Balance::of(&pool.loads(now))));
+        let balance = plan.rebalance.map(|over| (over, Balance::new(&pool.loads(now))));
         (Arc::clone(pool.name()), PoolRetirement { plan, balance })
     };
     pools.map(rule).collect()

@@ -262,12 +262,12 @@ impl<T> RouteTable<T> {
             let exact = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
             let exact = exact.and_then(first);
             // The nearest suffix has the most labels.
-            let of_suffixes = || {
+            let suffix_matches = || {
                 name.parents()
                     .filter_map(|suffix| self.suffixes.get(suffix))
                     .find_map(first)
             };
-            exact.or_else(of_suffixes).or_else(|| first(&self.any))
+            exact.or_else(suffix_matches).or_else(|| first(&self.any))
         };
         input.name.and_then(by_name).or_else(|| first(&self.unconditional))
     }
@@ -314,7 +314,7 @@ impl<T> Route<T> {
             .iter()
             .filter_map(|pattern| Some((pattern.rank(name?)?, pattern)));
         // The first of equals, as among routes.
-        Match::of(
+        Match::new(
             &self.sni,
             held.reduce(|best, next| if next.0 > best.0 { next } else { best }),
         )
@@ -323,7 +323,7 @@ impl<T> Route<T> {
     /// The first entry of `alpn` that the client offers.
     fn alpn_entry(&self, offered: &Offered<'_>) -> Match<&[u8]> {
         let mut entries = self.alpn.iter().map(AsRef::as_ref);
-        Match::of(&self.alpn, entries.find(|wanted| offered.has(wanted)))
+        Match::new(&self.alpn, entries.find(|wanted| offered.has(wanted)))
     }
 
     /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address is the IPv4 address that it stands
@@ -331,7 +331,7 @@ impl<T> Route<T> {
     fn client_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
         let ip = client.and_then(ClientAddr::ip).map(|ip| ip.to_canonical());
         let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
-        Match::of(&self.from, entry)
+        Match::new(&self.from, entry)
     }
 }
 

@@ -3,11 +3,11 @@
 //! are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a reload, a session that connects late, and a server that is up again
-//! early need no code of their own. All servers are looked at only after a change; what is polled are the `Suspects`: those
+//! early need no code of their own. All servers are looked at only after a change; what is polled are the `GroupsToClose`: those
 //! that should have no sessions. Where there are none, it sleeps until something changes.
 
 mod pace;
-mod suspects;
+mod groups;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{INTERVAL_MIN, Live, LivePool};
 use crate::pool::{Server, ServerId};
+use groups::{GroupsToClose, cause};
 pub use pace::Pace;
-use suspects::{Suspects, cause};
 
 /// Why sessions of a server are closed, and over what time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     let mut severer = Severer::default();
     let mut has_changed = true;
     loop {
-        let next = severer.look(&live, &ledgers, has_changed, Instant::now());
+        let next = severer.close_due(&live, &ledgers, has_changed, Instant::now());
         has_changed = changes.next(next).await;
     }
 }
@@ -71,24 +71,24 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 /// What is remembered from look to look.
 #[derive(Default)]
 struct Severer {
-    suspects: Suspects,
+    groups: GroupsToClose,
     severings: HashMap<Group, Severing>,
 }
 
 impl Severer {
     /// Closes the sessions that are due. Returns when to look again; `None`: not before something has changed.
-    fn look(&mut self, live: &Live, ledgers: &[Arc<Ledger>], has_changed: bool, now: Instant) -> Option<Instant> {
-        if has_changed || self.suspects.change_at().is_some_and(|at| at <= now) {
-            self.suspects = Suspects::find(live, &self.severings, now);
+    fn close_due(&mut self, live: &Live, ledgers: &[Arc<Ledger>], has_changed: bool, now: Instant) -> Option<Instant> {
+        if has_changed || self.groups.change_at().is_some_and(|at| at <= now) {
+            self.groups = GroupsToClose::find(live, &self.severings, now);
         }
-        let wanted = self.suspects.with_sessions(&self.severings);
+        let wanted = self.groups.with_sessions(&self.severings);
         if wanted.is_empty() {
             self.severings.clear();
         } else {
             sever(&wanted, &mut self.severings, ledgers, now);
         }
-        let poll = (!self.suspects.is_empty()).then_some(now + INTERVAL_MIN);
-        poll.into_iter().chain(self.suspects.change_at()).min()
+        let poll = (!self.groups.is_empty()).then_some(now + INTERVAL_MIN);
+        poll.into_iter().chain(self.groups.change_at()).min()
     }
 }
 
@@ -180,8 +180,8 @@ mod tests {
         let (live, mut severer) = (live(&servers, close), Severer::default());
         let _session = pick(&live, &[]);
         let now = Instant::now();
-        assert_eq!(severer.look(&live, &[], true, now), None);
-        assert!(severer.suspects.is_empty());
+        assert_eq!(severer.close_due(&live, &[], true, now), None);
+        assert!(severer.groups.is_empty());
     }
 
     #[tokio::test]
@@ -189,11 +189,11 @@ mod tests {
         let server = |number: u32| format!("{{ address = \"10.0.0.{number}:1\", priority = {number} }}");
         let (live, mut severer) = (live(&[0, 1].map(server), "on_recover = \"close\""), Severer::default());
         let now = Instant::now();
-        assert_eq!(severer.look(&live, &[], true, now), Some(now + INTERVAL_MIN));
-        assert!(severer.suspects.with_sessions(&severer.severings).is_empty());
+        assert_eq!(severer.close_due(&live, &[], true, now), Some(now + INTERVAL_MIN));
+        assert!(severer.groups.with_sessions(&severer.severings).is_empty());
         let preferred = pick(&live, &[]);
         let retry = pick(&live, &[preferred.server().id()]);
-        let wanted = severer.suspects.with_sessions(&severer.severings);
+        let wanted = severer.groups.with_sessions(&severer.severings);
         let group = Group::Server(retry.server().id());
         assert_eq!(wanted.keys().collect::<Vec<_>>(), [&group]);
         assert_eq!(wanted[&group].ending, Ending::FailedBack);
@@ -211,8 +211,8 @@ mod tests {
             .collect();
         let next = plan(&rest, "on_leave = \"close\"");
         drop(live.apply(live.prepare(next, HashMap::new())));
-        assert_eq!(severer.look(&live, &[], true, now), Some(now + INTERVAL_MIN));
+        assert_eq!(severer.close_due(&live, &[], true, now), Some(now + INTERVAL_MIN));
         drop(session);
-        assert_eq!(severer.look(&live, &[], false, now), None);
+        assert_eq!(severer.close_due(&live, &[], false, now), None);
     }
 }

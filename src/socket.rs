@@ -170,7 +170,7 @@ pub enum Fault {
 impl Fault {
     /// Classifies an error of reading or writing.
     #[must_use]
-    pub fn of(error: &io::Error) -> Self {
+    pub fn classify(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
             io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset, // which was reported before
@@ -207,10 +207,10 @@ pub async fn read_closed(socket: &TcpStream) {
 pub async fn socket_fault(socket: &TcpStream) -> Fault {
     loop {
         if let Err(error) = socket.ready(Interest::ERROR).await {
-            return Fault::of(&error);
+            return Fault::classify(&error);
         }
         match socket.take_error() {
-            Ok(Some(error)) | Err(error) => return Fault::of(&error),
+            Ok(Some(error)) | Err(error) => return Fault::classify(&error),
             // It was reported and taken before: clear the readiness and wait for the next.
             Ok(None) => {
                 let _ = socket.try_io::<()>(Interest::ERROR, || Err(io::ErrorKind::WouldBlock.into()));

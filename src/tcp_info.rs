@@ -21,7 +21,7 @@ pub struct TcpInfo {
 impl TcpInfo {
     /// Reads it from the kernel; `None` on an error.
     #[must_use]
-    pub fn of(socket: BorrowedFd<'_>) -> Option<Self> {
+    pub fn read(socket: BorrowedFd<'_>) -> Option<Self> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
         // SAFETY: `info` and `length` live through the call, `length` is the size of `info`, and the kernel writes at

@@ -318,8 +318,8 @@ impl Entry {
 
     /// The relay has ended. Reads TCP_INFO of both sockets, which are still open, if the access log is on.
     pub fn relay_finished(&mut self, endpoints: &Endpoints) {
-        let of_sockets = || [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()));
-        let tcp_info = self.ledger.log.is_on().then(|| Box::new(of_sockets()));
+        let sockets_info = || [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::read(socket.as_fd()));
+        let tcp_info = self.ledger.log.is_on().then(|| Box::new(sockets_info()));
         let mut info = self.info();
         (info.endpoints, info.has_no_relay) = (None, true);
         info.tcp_info = tcp_info;

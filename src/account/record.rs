@@ -176,7 +176,7 @@ impl Record {
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
         // If the session ends meanwhile, its sockets are closed when `ends` is dropped.
         let ends = self.info().endpoints.as_ref()?.upgrade()?;
-        Some([&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd())))
+        Some([&ends.client, &ends.server].map(|end| TcpInfo::read(end.as_fd())))
     }
 
     /// Records the bytes that were relayed since the last call, which was `elapsed` ago.

@@ -67,7 +67,7 @@ impl SessionExtras {
     /// The limits on the session's bandwidth.
     #[must_use]
     pub fn throttle(&self) -> Option<Box<Throttle>> {
-        Throttle::of(&self.passes)
+        Throttle::new(&self.passes)
     }
 
     /// Whether the session has passed this guard, and its client is in the network.

@@ -251,24 +251,30 @@ mod tests {
 
     #[test]
     fn requests_of_other_origins_are_rejected() {
-        let of = |extra: &[(&'static str, &'static str)]| {
+        let is_allowed = |extra: &[(&'static str, &'static str)]| {
             let mut all = vec![("host", "127.0.0.1:9090")];
             all.extend(extra);
             check_origin(&headers(&all)).is_ok()
         };
-        assert!(of(&[]), "no browser");
-        assert!(of(&[
+        assert!(is_allowed(&[]), "no browser");
+        assert!(is_allowed(&[
             ("sec-fetch-site", "same-origin"),
             ("origin", "http://127.0.0.1:9090")
         ]));
-        assert!(of(&[("sec-fetch-site", "none")]));
-        assert!(!of(&[("sec-fetch-site", "cross-site")]));
-        assert!(!of(&[("sec-fetch-site", "same-site")]));
-        assert!(!of(&[("origin", "http://evil.example")]));
-        assert!(!of(&[("origin", "null")]));
-        assert!(of(&[("sec-fetch-site", "none"), ("sec-fetch-site", "same-origin")]));
-        assert!(!of(&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")]));
-        assert!(!of(&[
+        assert!(is_allowed(&[("sec-fetch-site", "none")]));
+        assert!(!is_allowed(&[("sec-fetch-site", "cross-site")]));
+        assert!(!is_allowed(&[("sec-fetch-site", "same-site")]));
+        assert!(!is_allowed(&[("origin", "http://evil.example")]));
+        assert!(!is_allowed(&[("origin", "null")]));
+        assert!(is_allowed(&[
+            ("sec-fetch-site", "none"),
+            ("sec-fetch-site", "same-origin")
+        ]));
+        assert!(!is_allowed(&[
+            ("sec-fetch-site", "none"),
+            ("sec-fetch-site", "cross-site")
+        ]));
+        assert!(!is_allowed(&[
             ("origin", "http://127.0.0.1:9090"),
             ("origin", "http://evil.example")
         ]));

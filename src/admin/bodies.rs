@@ -185,7 +185,7 @@ pub struct PoolBody {
     /// Whether so few servers are up that all are used.
     pub panic: bool,
     /// Whether a server of it gets new sessions, or is started for them.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub usable: bool,
     /// Its configured fallback; absent: none.
     #[serde(default)]
@@ -238,7 +238,7 @@ impl PoolBody {
 }
 
 /// The value for a process of an earlier version, which leaves the field out.
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

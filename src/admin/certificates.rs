@@ -113,7 +113,7 @@ pub struct CertificateReloadBody {
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBody> {
     let renewals = admin.renewals.state();
-    let of_listener = |(name, tls): (&str, &Arc<ListenerTls>)| -> Vec<CertificateBody> {
+    let listener_certificates = |(name, tls): (&str, &Arc<ListenerTls>)| -> Vec<CertificateBody> {
         let store = tls.certificates();
         store
             .all()
@@ -124,15 +124,15 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBo
             })
             .collect()
     };
-    let of_pool = |(name, tls): (&str, &PoolTls)| {
+    let pool_certificate = |(name, tls): (&str, &PoolTls)| {
         Some(CertificateBody {
             pool: Some(name.to_owned()),
             ..body(&*tls.identity()?, &renewals)
         })
     };
     let in_force = admin.live.in_force();
-    let mut certificates: Vec<_> = in_force.tls.all().flat_map(of_listener).collect();
-    certificates.extend(in_force.tls.of_pools().into_iter().filter_map(of_pool));
+    let mut certificates: Vec<_> = in_force.tls.all().flat_map(listener_certificates).collect();
+    certificates.extend(in_force.tls.by_pool().into_iter().filter_map(pool_certificate));
     Json(CertificatesBody { certificates })
 }
 
@@ -194,20 +194,20 @@ pub(super) async fn reload(
     let read = spawn_blocking(move || {
         let in_force = admin.live.in_force();
         let TlsReloads { listeners, pools } = reload_tls(&in_force.tls, &admin.metrics);
-        let of_listener = |(listener, tls, reload): (&str, &ListenerTls, TlsReload)| CertificateReloadBody {
+        let listener_reload = |(listener, tls, reload): (&str, &ListenerTls, TlsReload)| CertificateReloadBody {
             changed: reload.certificates,
             policy_changed: reload.policy,
             broken: tls.broken(),
             listener: listener.to_owned(),
         };
-        let of_pool = |(pool, tls, reload): (&str, &PoolTls, TlsReload)| PoolTlsReloadBody {
+        let pool_reload = |(pool, tls, reload): (&str, &PoolTls, TlsReload)| PoolTlsReloadBody {
             pool: pool.to_owned(),
             changed: reload.policy,
             broken: tls.broken().iter().map(ToString::to_string).collect(),
         };
         let body = CertificateReloadsBody {
-            listeners: listeners.into_iter().map(of_listener).collect(),
-            pools: pools.into_iter().map(of_pool).collect(),
+            listeners: listeners.into_iter().map(listener_reload).collect(),
+            pools: pools.into_iter().map(pool_reload).collect(),
         };
         let of_listeners = body.listeners.iter().map(|listener| &listener.broken);
         let broken = of_listeners.chain(body.pools.iter().map(|pool| &pool.broken));

@@ -48,7 +48,7 @@ pub(super) async fn events(
     // From here on, so that it does not give way to others while its state is made.
     let ends = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
-    let first = whole_state(&admin).await?;
+    let first = full_state_event(&admin).await?;
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         let _held = (permit, ends);
@@ -61,7 +61,7 @@ pub(super) async fn events(
     Ok((headers, Body::new(body)))
 }
 
-async fn whole_state(admin: &Arc<Admin>) -> Result<Bytes, ApiError> {
+async fn full_state_event(admin: &Arc<Admin>) -> Result<Bytes, ApiError> {
     let admin = Arc::clone(admin);
     let made = spawn_blocking(move || event("state", &state_body(&admin))).await;
     made.map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot show the state"))

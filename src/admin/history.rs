@@ -111,16 +111,16 @@ pub(super) async fn endings() -> Json<Vec<EndingBody>> {
 }
 
 pub(super) async fn history(State(admin): State<Arc<Admin>>) -> Json<HistoryBody> {
-    Json(HistoryBody::of(&admin.history.recorder()))
+    Json(HistoryBody::new(&admin.history.recorder()))
 }
 
 impl HistoryBody {
-    fn of(past: &Recorder) -> Self {
+    fn new(past: &Recorder) -> Self {
         let totals = past.totals();
         fn each<S, T>(samples: &VecDeque<S>, value: impl Fn(&S) -> T) -> Vec<T> {
             samples.iter().map(value).collect()
         }
-        let of_ending = |ending: &Ending| EndingSeriesBody {
+        let ending_series = |ending: &Ending| EndingSeriesBody {
             ending: ending.as_str(),
             counts: each(totals, |sample| sample.endings[*ending as usize]),
         };
@@ -144,7 +144,7 @@ impl HistoryBody {
                 bytes_up: each(totals, |sample| sample.bytes_up),
                 bytes_down: each(totals, |sample| sample.bytes_down),
                 connect_p99_ms: each(totals, |sample| to_ms(sample.connect_p99)),
-                endings: endings.map(of_ending).collect(),
+                endings: endings.map(ending_series).collect(),
             },
             pools: pools.collect(),
             endings: ending_counts(past),

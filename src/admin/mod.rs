@@ -193,7 +193,7 @@ async fn ready(State(admin): State<Arc<Admin>>, Query(query): Query<ReadyQuery>)
     if admin.is_draining.load(Relaxed) {
         return unready(String::from("draining\n"));
     }
-    if let Some(missing) = admin.live.waits_for() {
+    if let Some(missing) = admin.live.why_not_ready() {
         return unready(format!("waiting for {missing}\n"));
     }
     let in_force = admin.live.in_force();
@@ -246,7 +246,7 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
                 + &write_unsaved(admin.unsaved.as_ref().map(|unsaved| unsaved.list().len()));
         let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
         let text = text
-            + &certificate_expiries(in_force.tls.all(), in_force.tls.of_pools())
+            + &certificate_expiries(in_force.tls.all(), in_force.tls.by_pool())
             + &acme_renewals(&admin.renewals.results());
         if is_openmetrics { openmetrics(&text) } else { text }
     });

@@ -148,7 +148,7 @@ fn listener_body(
             .take(ROUTES_SHOWN)
             .map(|route| RouteBody {
                 sessions: counts.get(&route.name).map_or(0, |count| count.open()),
-                sessions_so_far: counts.get(&route.name).map_or(0, |count| count.so_far()),
+                sessions_so_far: counts.get(&route.name).map_or(0, |count| count.total()),
                 ..route_body(plan, route)
             })
             .collect(),

@@ -42,7 +42,7 @@ pub fn suspect(plan: &Plan) -> Vec<String> {
             return Some(format!("{key}: {} is empty", path.display()));
         }
         let mode = metadata.permissions();
-        let (what, remedy) = exposure(&mode, !PUBLIC_FILES.iter().any(|public| key.ends_with(public)))?;
+        let (what, remedy) = excess_access(&mode, !PUBLIC_FILES.iter().any(|public| key.ends_with(public)))?;
         let mode = mode.mode() & 0o7777;
         Some(format!(
             "{key}: others may {what} {} (mode {mode:04o}): `chmod {remedy}` it",
@@ -55,7 +55,7 @@ pub fn suspect(plan: &Plan) -> Vec<String> {
 /// The warning about the mode of the file of a private key.
 pub(super) fn exposed_key(path: &Path) -> Option<String> {
     let mode = path.metadata().ok()?.permissions();
-    let (what, remedy) = exposure(&mode, true)?;
+    let (what, remedy) = excess_access(&mode, true)?;
     let (path, mode) = (path.display(), mode.mode() & 0o7777);
     Some(format!(
         "others may {what} the key in {path} (mode {mode:04o}): `chmod {remedy}` it"
@@ -63,7 +63,7 @@ pub(super) fn exposed_key(path: &Path) -> Option<String> {
 }
 
 /// What others may do with a file but should not, and the chmod(1) mode that prevents it.
-fn exposure(permissions: &Permissions, is_secret: bool) -> Option<(&'static str, &'static str)> {
+fn excess_access(permissions: &Permissions, is_secret: bool) -> Option<(&'static str, &'static str)> {
     let mode = permissions.mode();
     let (mask, remedy) = if is_secret {
         (SECRET_MASK, "600")
@@ -85,12 +85,12 @@ mod tests {
 
     #[test]
     fn a_secret_must_not_be_readable_by_others_and_no_file_writable() {
-        let of = |mode, is_secret| exposure(&Permissions::from_mode(mode), is_secret).map(|(what, _)| what);
-        assert_eq!([0o600, 0o640, 0o400, 0o700].map(|mode| of(mode, true)), [None; 4]);
-        assert_eq!(of(0o644, true), Some("read"));
-        assert_eq!(of(0o660, true), Some("write"));
-        assert_eq!(of(0o666, true), Some("read and write"));
-        assert_eq!([0o644, 0o444].map(|mode| of(mode, false)), [None; 2]);
-        assert_eq!(of(0o664, false), Some("write"));
+        let access = |mode, is_secret| excess_access(&Permissions::from_mode(mode), is_secret).map(|(what, _)| what);
+        assert_eq!([0o600, 0o640, 0o400, 0o700].map(|mode| access(mode, true)), [None; 4]);
+        assert_eq!(access(0o644, true), Some("read"));
+        assert_eq!(access(0o660, true), Some("write"));
+        assert_eq!(access(0o666, true), Some("read and write"));
+        assert_eq!([0o644, 0o444].map(|mode| access(mode, false)), [None; 2]);
+        assert_eq!(access(0o664, false), Some("write"));
     }
 }

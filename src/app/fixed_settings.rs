@@ -12,7 +12,7 @@ pub(super) struct FixedSettings {
 }
 
 impl FixedSettings {
-    pub(super) fn of(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
         Self {
             workers: plan.runtime.workers,
             state_dir: plan.state_dir.clone(),

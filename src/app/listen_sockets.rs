@@ -140,7 +140,7 @@ impl ListenSockets {
                 let address = key.0;
                 let result = match (self.passed.at(address), address.unix()) {
                     (Some(passed), _) => Bound::passed(address, passed, &listener.socket),
-                    (None, Some(path)) => Bound::on_unix(*path, listener.unix_mode),
+                    (None, Some(path)) => Bound::bind_unix(*path, listener.unix_mode),
                     (None, None) if ours.overlap(address) => Bound::with_reuse_port(address, &listener.socket),
                     (None, None) => Bound::new(address, &listener.socket),
                 };

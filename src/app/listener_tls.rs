@@ -90,14 +90,14 @@ pub(super) fn load_first(plan: &Plan) -> Result<LiveTls, Failure> {
 #[must_use]
 pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     let mut all = Vec::new();
-    let of_admin = |tls: &Arc<ListenerTls>| {
+    let warnings_of_admin = |tls: &Arc<ListenerTls>| {
         [
             pool_tls::broken(tls.broken()),
             certificate_warnings(&tls.certificates()),
         ]
         .concat()
     };
-    let admin = tls.admin.iter().flat_map(of_admin);
+    let admin = tls.admin.iter().flat_map(warnings_of_admin);
     all.extend(admin.map(|what| format!("admin.tls: {what}")));
     for listener in &plan.listeners {
         let Some(tls) = tls.listeners.get(&listener.name) else {
@@ -160,7 +160,7 @@ fn terminated_names(listener: &ListenerPlan) -> impl Iterator<Item = (&Arc<str>,
 
 /// Whether a name that one pattern matches may match the other. That the wildcard of a certificate stands for one label
 /// only is not considered.
-fn may_meet(one: &NamePattern, other: &NamePattern) -> bool {
+fn may_overlap(one: &NamePattern, other: &NamePattern) -> bool {
     let is_below = |name: &ServerName, suffix: &ServerName| {
         let before = name.as_str().strip_suffix(suffix.as_str());
         before.is_some_and(|before| before.ends_with('.'))
@@ -181,7 +181,7 @@ fn names_without_certificate(listener: &ListenerPlan, store: &CertificateStore) 
         NamePattern::Exact(name) => !store.for_name(name.as_str()).is_empty(),
         pattern => {
             let mut names = store.all().iter().flat_map(|certificate| &certificate.names);
-            names.any(|name| may_meet(name, pattern))
+            names.any(|name| may_overlap(name, pattern))
         }
     };
     let missing = terminated_names(listener).filter(|(_, pattern)| !has_certificate(pattern));
@@ -204,8 +204,8 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
     let exact: HashSet<_> = exact.into_iter().collect();
     let is_used = |name: &NamePattern| {
         exact.contains(name)
-            || other.iter().any(|pattern| may_meet(name, pattern))
-            || matches!(name, NamePattern::Suffix(_)) && exact.iter().any(|pattern| may_meet(name, pattern))
+            || other.iter().any(|pattern| may_overlap(name, pattern))
+            || matches!(name, NamePattern::Suffix(_)) && exact.iter().any(|pattern| may_overlap(name, pattern))
     };
     let unused = |certificate: &&Arc<Certificate>| !certificate.names.iter().any(is_used);
     // The first certificate is the one for clients whose name has none.
@@ -243,8 +243,8 @@ mod tests {
         let meet = |one, other| {
             let pattern = |text| NamePattern::from_config(text).unwrap();
             let (one, other) = (pattern(one), pattern(other));
-            assert_eq!(may_meet(&one, &other), may_meet(&other, &one));
-            may_meet(&one, &other)
+            assert_eq!(may_overlap(&one, &other), may_overlap(&other, &one));
+            may_overlap(&one, &other)
         };
         assert!(meet("a.example", "a.example") && meet("*.example", "a.example") && meet("*", "a.example"));
         assert!(meet("*.example", "*.b.example") && meet("*.example", "*.example"));

@@ -170,7 +170,7 @@ impl App {
     /// What `systemctl status` shows.
     fn status(&self) -> String {
         let plan = self.running.live.plan();
-        if let Some(awaited) = plan.awaited() {
+        if let Some(awaited) = plan.why_not_ready() {
             return format!("waiting for {awaited}");
         }
         let (listeners, pools) = (plan.listeners.len(), plan.pools.len());

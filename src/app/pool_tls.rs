@@ -37,7 +37,7 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
 
 /// Warnings about our certificates for servers that can be used but are probably wrong, and about broken files.
 pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
-    let of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
+    let warnings_of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
         let identity = tls.identity();
         let mut found = broken(tls.broken());
         found.extend(
@@ -53,7 +53,7 @@ pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
         }));
         found.iter().map(|what| format!("pools.{pool}.tls: {what}")).collect()
     };
-    let mut warnings: Vec<_> = tls.iter().flat_map(of_pool).collect();
+    let mut warnings: Vec<_> = tls.iter().flat_map(warnings_of_pool).collect();
     warnings.sort();
     warnings
 }

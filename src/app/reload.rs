@@ -131,7 +131,7 @@ impl App {
         self.follow(&now, listening, drain);
         self.remote.put_in_force(texts);
         self.follow_store(now.plan.remote.as_ref());
-        if old.plan.awaited().is_some() {
+        if old.plan.why_not_ready().is_some() {
             announce(&now);
         }
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
@@ -206,12 +206,12 @@ impl App {
 
 /// Logs what a reload changed.
 fn log_changes(by: &str, changes: &Changes) {
-    let of = |difference: &Difference| format!("+{} -{}", difference.added.len(), difference.removed.len());
+    let counts = |difference: &Difference| format!("+{} -{}", difference.added.len(), difference.removed.len());
     tracing::info!(
         by,
-        guards = of(&changes.guards),
-        listeners = of(&changes.listeners),
-        servers = of(&changes.servers),
+        guards = counts(&changes.guards),
+        listeners = counts(&changes.listeners),
+        servers = counts(&changes.servers),
         changed = changes.changed().join("; "),
         needs_restart = ?changes.needs_restart,
         "reloaded"

@@ -49,7 +49,7 @@ pub(super) fn open_first(
     let mut plans = plans.into_iter().peekable();
     loop {
         let FirstPlan { plan, texts, is_kept } = plans.next().expect("there is a plan");
-        let awaited = plan.awaited();
+        let awaited = plan.why_not_ready();
         match open(plan, Rc::clone(source), Arc::clone(remote)) {
             Ok(opened) => {
                 log_origin(texts.as_deref(), is_kept, awaited);
@@ -104,7 +104,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let (drain, ledger) = (Drain::default(), || Ledger::new(Arc::clone(&metrics), log.clone()));
     let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
-    let (fixed, addresses) = (FixedSettings::of(&plan), sockets.addresses(&plan, &listening));
+    let (fixed, addresses) = (FixedSettings::new(&plan), sockets.addresses(&plan, &listening));
     let (live, announced) = put_in_force(plan, addresses, tls, state.as_ref())?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {

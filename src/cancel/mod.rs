@@ -43,7 +43,7 @@ pub struct CancelTarget {
 }
 
 /// A client at a listener.
-type ClientAt = (Arc<str>, ClientHost);
+type ListenerClient = (Arc<str>, ClientHost);
 
 /// The open PostgreSQL sessions of the process. It holds one entry for each, so that the limit of sessions bounds it.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ struct Sessions {
     by_key: HashMap<CancelKey, (u64, CancelTarget)>,
     last_number: u64,
     /// The servers on which a client has sessions whose keys are not known, and how many.
-    by_client: HashMap<ClientAt, HashMap<ServerId, (CancelTarget, usize)>>,
+    by_client: HashMap<ListenerClient, HashMap<ServerId, (CancelTarget, usize)>>,
     /// The requests without a known key that were sent on in the last second, by listener.
     sent: HashMap<Arc<str>, VecDeque<(Instant, ClientHost)>>,
 }
@@ -76,7 +76,7 @@ pub struct CancelEntry {
 #[derive(Debug)]
 enum Place {
     Key(CancelKey, u64),
-    Client(ClientAt, ServerId),
+    Client(ListenerClient, ServerId),
 }
 
 impl Default for CancelTable {

@@ -37,16 +37,16 @@ fn client(number: u8) -> ClientHost {
 #[test]
 fn a_key_leads_to_its_server_as_long_as_the_session_is_open() {
     let table = Arc::<CancelTable>::default();
-    let of = |number| {
+    let port_for = |number| {
         table
             .server_of(&key(number))
             .and_then(|target| target.server.spec().address.port())
     };
     let (first, second) = (table.enter_key(key(1), target(1)), table.enter_key(key(2), target(2)));
-    assert_eq!((of(1), of(2), of(3)), (Some(1), Some(2), None));
+    assert_eq!((port_for(1), port_for(2), port_for(3)), (Some(1), Some(2), None));
     let again = table.enter_key(key(1), target(3));
     drop(first);
-    assert_eq!(of(1), Some(3), "the entry of the later session stays");
+    assert_eq!(port_for(1), Some(3), "the entry of the later session stays");
     drop((second, again));
     assert!(table.lock().by_key.is_empty());
 }

@@ -71,12 +71,12 @@ struct AgentProbe {
     tls: Option<TlsProbe>,
     server: CheckTarget,
     // A std mutex: locked for a few lines.
-    heard: Mutex<Heard>,
+    heard: Mutex<AgentState>,
 }
 
 /// What an agent has said so far: a reply changes only what it mentions.
 #[derive(Debug, Default)]
-struct Heard {
+struct AgentState {
     settings: AgentSettings,
     /// Why the server is down, in the agent's words; `None`: it is not down.
     down: Option<String>,
@@ -137,7 +137,7 @@ impl AgentProbe {
     }
 }
 
-impl Heard {
+impl AgentState {
     /// Records a reply, or that there is none, unless a shortage of this host is the reason. Returns what follows for the
     /// server, which has accepted a connection.
     fn record(&mut self, reply: io::Result<AgentReply>) -> Result<CheckPass, CheckFailure> {
@@ -146,7 +146,7 @@ impl Heard {
                 self.misses = 0;
                 reply.apply(&mut self.settings, &mut self.down);
             }
-            Err(error) if ConnectFailure::of(&error).is_local_shortage() => return Err(error.into()),
+            Err(error) if ConnectFailure::classify(&error).is_local_shortage() => return Err(error.into()),
             Err(error) => {
                 tracing::debug!(%error, "no reply of an agent");
                 self.misses = self.misses.saturating_add(1);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_an_agent_set_holds_until_it_says_otherwise_or_is_gone() {
-        let mut heard = Heard::default();
+        let mut heard = AgentState::default();
         let mut settings = |reply| heard.record(reply).map(|pass| pass.agent);
         let gone = || Err(io::ErrorKind::ConnectionRefused.into());
         let set = |admin_state, weight_percent| AgentSettings {

@@ -245,7 +245,7 @@ impl CheckFailure {
 impl From<io::Error> for CheckFailure {
     /// Describes a stream that ended too early always in the same words: each library has its own.
     fn from(error: io::Error) -> Self {
-        if ConnectFailure::of(&error).is_local_shortage() {
+        if ConnectFailure::classify(&error).is_local_shortage() {
             return Self::Shortage(error);
         }
         Self::Io(match error.kind() {

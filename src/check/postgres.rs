@@ -186,7 +186,7 @@ impl PostgresProbe {
             (role, position, system)
         };
         let ((role, position, system), ()) = tokio::join!(ask, connection);
-        let role = read_role(Row::of(&role.map_err(server_error)?).text(0))?;
+        let role = read_role(Row::first(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
             ..ServerFacts::default()
@@ -195,7 +195,7 @@ impl PostgresProbe {
             read_position(&answer, role, &mut facts);
         }
         if let Some(answer) = system.map_err(server_error)? {
-            facts.system_identifier = Row::of(&answer).number(0);
+            facts.system_identifier = Row::first(&answer).number(0);
         }
         Ok(facts)
     }
@@ -290,7 +290,7 @@ fn server_error(error: tokio_postgres::Error) -> CheckFailure {
 struct Row<'a>(Option<&'a SimpleQueryRow>);
 
 impl<'a> Row<'a> {
-    fn of(answer: &'a [SimpleQueryMessage]) -> Self {
+    fn first(answer: &'a [SimpleQueryMessage]) -> Self {
         Self(answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -320,7 +320,7 @@ fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
 /// Reads the answer to [`POSITION`]. For a replica that has received nothing since it started, the position that it has applied
 /// counts.
 fn read_position(answer: &[SimpleQueryMessage], role: Role, facts: &mut ServerFacts) {
-    let row = Row::of(answer);
+    let row = Row::first(answer);
     facts.timeline = row.text(0).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     facts.wal = match role {
         Role::Primary => row.number(1).map(|written| WalPosition {

@@ -133,16 +133,21 @@ fn days_left(expires: &str) -> String {
 }
 
 fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
-    let of_listener = |listener: &CertificateReloadBody| -> Vec<String> {
+    let listener_errors = |listener: &CertificateReloadBody| -> Vec<String> {
         let broken = listener.broken.iter();
         broken.map(|what| format!("{}: {what}", listener.listener)).collect()
     };
-    let of_pool = |pool: &PoolTlsReloadBody| -> Vec<String> {
+    let errors_of_pool = |pool: &PoolTlsReloadBody| -> Vec<String> {
         let broken = pool.broken.iter();
         broken.map(|what| format!("pool {}: {what}", pool.pool)).collect()
     };
-    let of_pools = body.pools.iter().flat_map(of_pool);
-    let broken: Vec<_> = body.listeners.iter().flat_map(of_listener).chain(of_pools).collect();
+    let pool_errors = body.pools.iter().flat_map(errors_of_pool);
+    let broken: Vec<_> = body
+        .listeners
+        .iter()
+        .flat_map(listener_errors)
+        .chain(pool_errors)
+        .collect();
     if !broken.is_empty() {
         let what = format!("what was read before stays in force: {}", broken.join("; "));
         return Err(RemoteError::Rejected(what));

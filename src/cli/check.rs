@@ -159,7 +159,7 @@ fn summary(path: &Path, plan: &Plan) -> String {
         counted(plan.pools.len(), "pool"),
         counted(servers, "server"),
     );
-    let networks = plan.guards.iter().map(|guard| GuardNetworks::of(guard));
+    let networks = plan.guards.iter().map(|guard| GuardNetworks::new(guard));
     for networks in networks.filter(GuardNetworks::are_used) {
         summary += &format!("{networks}\n");
     }

@@ -155,7 +155,7 @@ impl Demo {
     }
 
     async fn serve_and_print(self, running: Running) -> io::Result<()> {
-        let listeners = ListenerAddresses::of(&running);
+        let listeners = ListenerAddresses::new(&running);
         let path = self.folder.path().join("demo.toml");
         fs::write(path, self.configuration(&listeners))?;
         let instructions = instructions::text(&listeners, &self.addresses, self.folder.path());

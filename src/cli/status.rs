@@ -216,7 +216,7 @@ fn pool_notes<'a>(
     pools: impl IntoIterator<Item = &'a PoolBody>,
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
 ) -> String {
-    let of_pool = |pool: &PoolBody| -> Vec<String> {
+    let notes_of_pool = |pool: &PoolBody| -> Vec<String> {
         let served_by = pool.served_by.as_ref().map(|by| match &pool.primary {
             Some(primary) if primary == by => format!("its primary {primary}"),
             _ => format!("pool {by}"),
@@ -238,8 +238,8 @@ fn pool_notes<'a>(
         let notes = roles.chain(fallback).chain(unusable).chain(source);
         notes.chain(added).chain(unresolved).collect()
     };
-    let of_pools = pools.into_iter().flat_map(of_pool);
-    notes_after_gap(of_pools.chain(absent.into_iter().map(absent_server_note)))
+    let notes = pools.into_iter().flat_map(notes_of_pool);
+    notes_after_gap(notes.chain(absent.into_iter().map(absent_server_note)))
 }
 
 /// These lines after an empty line; nothing if there are none.

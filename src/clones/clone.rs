@@ -128,7 +128,7 @@ enum CloneEnd {
     /// It has ended by itself, in these words.
     Exited(String),
     /// It has been down for too long.
-    Ill,
+    DownTooLong,
 }
 
 impl CloneTask {
@@ -260,12 +260,12 @@ impl CloneTask {
             biased;
             () = self.leave.cancelled() => CloneEnd::Leaves,
             how = instance.ended() => CloneEnd::Exited(how),
-            () = self.ill() => CloneEnd::Ill,
+            () = self.down_too_long() => CloneEnd::DownTooLong,
         }
     }
 
     /// Waits until it has been down for too long.
-    async fn ill(&self) {
+    async fn down_too_long(&self) {
         let mut down_since = None;
         loop {
             sleep(POLL_INTERVAL).await;
@@ -307,7 +307,7 @@ impl CloneTask {
                 instance.stop(KILL_AFTER, &self.context.ending).await;
                 Some((pause, how))
             }
-            CloneEnd::Ill => {
+            CloneEnd::DownTooLong => {
                 tracing::warn!(%pool, %clone, after = ?self.plan.replace_after, "a clone is down for too long: it is replaced");
                 self.status.set(CloneState::Stopping, |_| ());
                 instance.stop(KILL_AFTER, &self.context.ending).await;

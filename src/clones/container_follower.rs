@@ -75,13 +75,13 @@ impl ContainerFollower {
         let status = loop {
             tokio::select! {
                 // Cancel safe: no part of the log is lost.
-                Some(bytes) = next(&mut log), if log.is_some() => self.tell(&bytes),
+                Some(bytes) = next(&mut log), if log.is_some() => self.log_output(&bytes),
                 status = &mut ended => break status?,
             }
         };
         let rest = async {
             while let Some(bytes) = next(&mut log).await {
-                self.tell(&bytes);
+                self.log_output(&bytes);
             }
         };
         let _ = timeout(LOG_END_TIMEOUT, rest).await;
@@ -93,7 +93,7 @@ impl ContainerFollower {
         })
     }
 
-    fn tell(&mut self, bytes: &[u8]) {
+    fn log_output(&mut self, bytes: &[u8]) {
         self.read_until = SystemTime::now();
         let lines = self.printed.push(bytes, Instant::now());
         self.log(lines);

@@ -182,14 +182,14 @@ impl PoolClones {
             let live = &self.context.live;
             live.set_servers(self.pool.name(), Lister::Clones, servers.clone());
             self.published = servers;
-            self.tell_servers();
+            self.assign_servers();
         }
         let starts_one = self.clones.values().any(Clone::starts);
         self.pool.set_start_wait(starts_one.then_some(plan.start_timeout));
     }
 
     /// Tells the clones which server each of them is.
-    fn tell_servers(&self) {
+    fn assign_servers(&self) {
         let Some(pool) = self.context.live.in_force().pool(self.pool.name()).map(Arc::clone) else {
             return;
         };

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Default)]
 pub(super) struct Ports {
     // A std mutex: locked for a few lines.
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<UsedPorts>>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct UsedPorts {
     ports: HashSet<u16>,
     /// The port that was taken last. The search begins after it, so that a port that has just become free is taken as late as
     /// possible.
@@ -46,7 +46,7 @@ impl Ports {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, UsedPorts> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

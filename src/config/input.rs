@@ -146,7 +146,7 @@ impl InputText {
     }
 
     /// The path of a file that this file names: a relative path begins at the folder of this file.
-    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+    pub(super) fn resolve_path(&self, path: &Path) -> PathBuf {
         let folder = Path::new(self.first_name()).parent();
         folder.map_or_else(|| path.to_owned(), |folder| folder.join(path))
     }

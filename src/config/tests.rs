@@ -29,17 +29,20 @@ fn warnings(routes: &[&str]) -> usize {
 #[test]
 fn the_admin_socket_is_found_even_in_an_invalid_file() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |name: &str, text: &str| {
+    let socket_of = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         admin_socket(&path)
     };
     let here = Some(AdminSocket::At("/x.sock".into()));
-    assert_eq!(of("a.toml", "[admin]\nsocket = \"/x.sock\"\nzzz = 1\n[listeners"), here);
-    assert_eq!(of("a.toml", "[admin]\nsocket = \"off\""), Some(AdminSocket::Off));
-    assert_eq!(of("a.toml", ""), Some(AdminSocket::Usual));
-    assert_eq!(of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
-    assert_eq!(of("a.json", r#"{ "admin": { "#), None);
+    assert_eq!(
+        socket_of("a.toml", "[admin]\nsocket = \"/x.sock\"\nzzz = 1\n[listeners"),
+        here
+    );
+    assert_eq!(socket_of("a.toml", "[admin]\nsocket = \"off\""), Some(AdminSocket::Off));
+    assert_eq!(socket_of("a.toml", ""), Some(AdminSocket::Usual));
+    assert_eq!(socket_of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
+    assert_eq!(socket_of("a.json", r#"{ "admin": { "#), None);
     assert_eq!(admin_socket(&folder.path().join("none")), None);
 }
 

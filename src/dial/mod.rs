@@ -105,7 +105,7 @@ impl ConnectFailure {
 
     /// Classifies an error of connecting, whatever contexts were added to it.
     #[must_use]
-    pub fn of(error: &io::Error) -> Self {
+    pub fn classify(error: &io::Error) -> Self {
         if BindSourceError::is(error) {
             return Self::NoSource;
         }
@@ -306,7 +306,7 @@ enum AttemptError {
 impl AttemptError {
     fn failure(&self) -> ConnectFailure {
         match self {
-            Self::Connect(error) => ConnectFailure::of(error),
+            Self::Connect(error) => ConnectFailure::classify(error),
             Self::Tls(..) => ConnectFailure::Tls,
             Self::TlsTimeout(_) => ConnectFailure::Timeout,
         }

@@ -342,7 +342,7 @@ fn a_local_shortage_is_no_fault_of_the_server() {
         (libc::EHOSTUNREACH, ConnectFailure::Unreachable, true),
         (libc::ENETUNREACH, ConnectFailure::Unreachable, true),
     ] {
-        let found = ConnectFailure::of(&io::Error::from_raw_os_error(number));
+        let found = ConnectFailure::classify(&io::Error::from_raw_os_error(number));
         assert_eq!(
             (found, found.is_server_fault()),
             (failure, is_server_fault),

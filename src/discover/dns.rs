@@ -15,8 +15,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::dns_lookup::{Found, SILENT, ask_addresses, ask_srv, open};
-use super::dns_records::{HostAddresses, SrvRecord, Troubles, servers, warning};
-use super::source::{Following, Reports, ServerList, ServerSource};
+use super::dns_records::{HostAddresses, HostProblems, SrvRecord, servers, warning};
+use super::source::{FollowFuture, Reports, ServerList, ServerSource};
 use crate::addr::IpFamily;
 use crate::error::chain;
 use crate::plan::{DnsQuery, DnsSourcePlan};
@@ -54,7 +54,7 @@ pub(super) struct DnsSource {
     /// No round begins before this time: of many questions with short TTLs, some are always due.
     next_round: Instant,
     /// The hosts that could not be resolved in the last round. They have been logged.
-    troubles: Troubles,
+    troubles: HostProblems,
 }
 
 impl DnsSource {
@@ -74,7 +74,7 @@ impl DnsSource {
             records,
             addresses: HashMap::new(),
             next_round: Instant::now(),
-            troubles: Troubles::new(),
+            troubles: HostProblems::new(),
         }
     }
 
@@ -236,7 +236,7 @@ impl DnsSource {
     }
 
     /// Logs hosts that cannot be resolved any more, and that all hosts can be resolved again.
-    fn note(&mut self, troubles: Troubles) {
+    fn note(&mut self, troubles: HostProblems) {
         let source = &self.plan;
         let mut new = troubles.iter().filter(|(host, _)| !self.troubles.contains_key(*host));
         if let Some((host, error)) = new.next() {
@@ -250,7 +250,7 @@ impl DnsSource {
 }
 
 impl ServerSource for DnsSource {
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(self.run(reports))
     }
 }

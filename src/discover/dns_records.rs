@@ -28,7 +28,7 @@ pub(super) struct HostAddresses {
 }
 
 /// Hosts whose servers are left out, or have the addresses of an earlier answer, each with the reason.
-pub(super) type Troubles = BTreeMap<Box<str>, Reason>;
+pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 
 /// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the record.
 ///
@@ -42,9 +42,9 @@ pub(super) fn servers(
     records: &[SrvRecord],
     hosts: &HashMap<Box<str>, HostAddresses>,
     defaults: MemberConfig,
-) -> Result<(Vec<ServerEntry>, Troubles), Reason> {
+) -> Result<(Vec<ServerEntry>, HostProblems), Reason> {
     let tiers = tiers(records);
-    let (mut servers, mut troubles) = (Vec::new(), Troubles::new());
+    let (mut servers, mut troubles) = (Vec::new(), HostProblems::new());
     let mut seen = HashSet::new();
     for record in records {
         let SrvRecord { target, port, .. } = record;
@@ -77,7 +77,7 @@ pub(super) fn servers(
 }
 
 /// All troubles of hosts, as one warning.
-pub(super) fn warning(troubles: &Troubles) -> Option<Reason> {
+pub(super) fn warning(troubles: &HostProblems) -> Option<Reason> {
     let (host, reason) = troubles.first_key_value()?;
     Some(Reason::from(match troubles.len() {
         1 => format!("`{host}`: {reason}"),

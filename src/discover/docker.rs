@@ -8,7 +8,7 @@ pub(super) use watch::ContainerWatch;
 
 use std::collections::BTreeMap;
 
-use super::source::{Following, Reports, ServerList, ServerSource};
+use super::source::{FollowFuture, Reports, ServerList, ServerSource};
 use crate::docker::DockerError;
 use crate::error::chain;
 use crate::plan::{DockerSourcePlan, ServerEntry};
@@ -70,7 +70,7 @@ impl DockerSource {
 }
 
 impl ServerSource for DockerSource {
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(async { Reason::from(chain(&*self.run(reports).await)) })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::source::{Findings, Following, ListAnswer, Reports, ServerList, ServerSource, SharedFindings};
+use super::source::{Findings, FollowFuture, ListAnswer, Reports, ServerList, ServerSource, SharedFindings};
 use crate::error::chain;
 use crate::etcd::{EtcdError, EtcdKeyValue, EtcdPlan, FollowedKeys, KeyChange, KeyFollower, KeyRange, Members};
 use crate::plan::{LISTED_MAX, ListedServer, ServerEntry};
@@ -39,7 +39,7 @@ impl EtcdSource {
 }
 
 impl ServerSource for EtcdSource {
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(async {
             let keys = &self.keys;
             let mut reported = ReportedKeys { keys, reports };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
-use super::source::{Following, ListAnswer, Reports, ServerSource};
+use super::source::{FollowFuture, ListAnswer, Reports, ServerSource};
 use crate::error::chain;
 use crate::file_watch::FileWatch;
 use crate::plan::{ListedServer, listed_entries};
@@ -29,7 +29,7 @@ impl FileSource {
 }
 
 impl ServerSource for FileSource {
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(async {
             let mut watch = FileWatch::new(self.path.clone());
             while let Some(mut watching) = watch.watch().await {

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::file::json;
-use super::source::{Following, Reports, ServerList, ServerSource};
+use super::source::{FollowFuture, Reports, ServerList, ServerSource};
 use crate::error::chain;
 use crate::http_client::{connect, exchange, take_url, uses_tls};
 use crate::plan::{HttpSourcePlan, listed_entries};
@@ -86,7 +86,7 @@ impl HttpSource {
 }
 
 impl ServerSource for HttpSource {
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(async { Reason::from(chain(&*self.run(reports).await)) })
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::source::{Following, Reports, ServerSource, SharedFindings};
+use super::source::{FollowFuture, Reports, ServerSource, SharedFindings};
 use crate::error::chain;
 use crate::plan::ServiceSourcePlan;
 use crate::pool::MemberConfig;
@@ -135,7 +135,7 @@ impl KubernetesSource {
 }
 
 impl ServerSource for KubernetesSource {
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(async { Reason::from(chain(&*self.run(reports).await)) })
     }
 }

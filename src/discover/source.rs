@@ -31,11 +31,11 @@ impl From<Vec<ServerEntry>> for ServerList {
 pub(super) trait ServerSource: Send {
     /// Reports every list that it finds, and every failure after which it can go on. Returns the reason when it cannot go on.
     /// It is called again after a while.
-    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a>;
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a>;
 }
 
 /// [`ServerSource::follow`] under way.
-pub(super) type Following<'a> = Pin<Box<dyn Future<Output = Reason> + Send + 'a>>;
+pub(super) type FollowFuture<'a> = Pin<Box<dyn Future<Output = Reason> + Send + 'a>>;
 
 /// What a source knows. A list is made of it only when one is wanted: changes may follow each other faster than long lists can
 /// be made.

@@ -28,7 +28,7 @@ impl KeyRange {
     pub fn with_prefix(prefix: &str) -> Self {
         Self {
             begin: prefix.into(),
-            end: Some(behind(prefix)),
+            end: Some(prefix_range_end(prefix)),
         }
     }
 
@@ -37,7 +37,7 @@ impl KeyRange {
     pub fn between(first: &str, prefix: &str) -> Self {
         Self {
             begin: first.into(),
-            end: Some(behind(prefix)),
+            end: Some(prefix_range_end(prefix)),
         }
     }
 
@@ -49,8 +49,8 @@ impl KeyRange {
             end: Some(without.into()),
         };
         let after = Self {
-            begin: behind(without),
-            end: Some(behind(prefix)),
+            begin: prefix_range_end(without),
+            end: Some(prefix_range_end(prefix)),
         };
         [before, after]
     }
@@ -65,7 +65,7 @@ impl KeyRange {
 }
 
 /// The first key behind those that begin with a prefix: the prefix with its last byte increased. UTF-8 has no byte 255.
-fn behind(prefix: &str) -> Vec<u8> {
+fn prefix_range_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;

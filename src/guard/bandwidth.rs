@@ -86,8 +86,8 @@ impl DirectionThrottle {
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
-            let is_void = |slot: &Slot| self.is_void(slot) || self.can_move_up(slot, now);
-            if self.slot.as_ref().is_some_and(is_void) {
+            let is_stale = |slot: &Slot| self.is_stale(slot) || self.can_move_up(slot, now);
+            if self.slot.as_ref().is_some_and(is_stale) {
                 self.settle(0);
             }
             let slot = match self.slot.take() {
@@ -110,9 +110,9 @@ impl DirectionThrottle {
     }
 
     /// Whether a rate has changed since the slot was reserved.
-    fn is_void(&self, slot: &Slot) -> bool {
+    fn is_stale(&self, slot: &Slot) -> bool {
         let mut reserved = self.buckets.iter().zip(&slot.reserved);
-        reserved.any(|(bucket, reserved)| bucket.is_void(*reserved))
+        reserved.any(|(bucket, reserved)| bucket.is_stale(*reserved))
     }
 
     /// Whether there is a slot that begins much earlier, because directions that were ahead have left.
@@ -120,7 +120,7 @@ impl DirectionThrottle {
         if slot.begins <= now + RECHECK_INTERVAL {
             return false; // most slots
         }
-        let next = |(bucket, reserved): (&Arc<ByteBucket>, &Reserved)| bucket.next_begins_without(*reserved);
+        let next = |(bucket, reserved): (&Arc<ByteBucket>, &Reserved)| bucket.next_begin_without(*reserved);
         let begins = self.buckets.iter().zip(&slot.reserved).map(next).max();
         begins.is_some_and(|begins| begins.max(self.turn) + RECHECK_INTERVAL < slot.begins)
     }

@@ -122,12 +122,12 @@ impl ByteBucket {
     }
 
     /// When a new slot would begin if this one were given back.
-    pub(super) fn next_begins_without(&self, reserved: Reserved) -> Instant {
+    pub(super) fn next_begin_without(&self, reserved: Reserved) -> Instant {
         self.epoch + Duration::from_nanos(self.queue().reserved_until.saturating_sub(reserved.length))
     }
 
     /// Whether the rate has changed since this was reserved.
-    pub(super) fn is_void(&self, reserved: Reserved) -> bool {
+    pub(super) fn is_stale(&self, reserved: Reserved) -> bool {
         self.queue().generation != reserved.generation
     }
 

@@ -352,7 +352,7 @@ impl GuardPass {
 impl Throttle {
     /// The limits that all these guards set for a session; `None`: none of them limits its bandwidth.
     #[must_use]
-    pub fn of(passes: &[GuardPass]) -> Option<Box<Self>> {
+    pub fn new(passes: &[GuardPass]) -> Option<Box<Self>> {
         let (mut up, mut down) = (Vec::new(), Vec::new());
         for guard in passes.iter().map(GuardPass::guard) {
             let (rules, counts) = (&guard.rules, &guard.counts);

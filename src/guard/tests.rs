@@ -153,7 +153,7 @@ fn a_guard_that_only_reports_lets_all_pass_and_counts() {
     assert_eq!(guard.reports()[2], (GuardReason::Sessions, 1));
     assert_eq!((guard.sessions(), guard.sources()), (1, 1));
     assert!(guard.refusals().iter().all(|(_, count)| *count == 0));
-    assert!(Throttle::of(&passes).is_none());
+    assert!(Throttle::new(&passes).is_none());
 }
 
 #[test]
@@ -166,6 +166,6 @@ fn a_session_without_a_limit_on_its_bandwidth_has_no_throttle() {
         }),
     );
     let pass = |guard: &Arc<Guard>| guard.admit(client("192.0.2.1"), Instant::now()).unwrap();
-    assert!(Throttle::of(&[pass(&free)]).is_none());
-    assert!(Throttle::of(&[pass(&free), pass(&limited)]).is_some());
+    assert!(Throttle::new(&[pass(&free)]).is_none());
+    assert!(Throttle::new(&[pass(&free), pass(&limited)]).is_some());
 }

@@ -136,7 +136,7 @@ pub struct SingleChecks(pub(super) Arc<CheckContext>);
 impl SingleChecks {
     /// Whether a check of a possible server of this pool passes. `tls`: that of the pool's sessions.
     pub async fn passes(&self, plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> bool {
-        let Some(setup) = CheckSetup::of(plan, spec, tls) else {
+        let Some(setup) = CheckSetup::for_server(plan, spec, tls) else {
             return false; // the pool has no check
         };
         let probe = setup.probe();

@@ -48,7 +48,7 @@ impl PoolChecks {
             let kept = if is_same { before.remove(&server.id()) } else { None };
             let used = kept.or_else(|| {
                 let tls = checks.context.live.in_force().tls.pools.get(pool.name()).cloned();
-                let setup = CheckSetup::of(pool.plan(), server.spec(), tls)?;
+                let setup = CheckSetup::for_server(pool.plan(), server.spec(), tls)?;
                 let check = ServerCheck::new(pool, Arc::clone(server), series, Arc::clone(&capacity));
                 Some(checks.begin(setup, check))
             });

@@ -50,14 +50,14 @@ impl ServerCheck {
 
     /// Whether the server is to be checked and was not so far. If it must have a role, a panic then does not use it before a
     /// check has found that it has.
-    pub(super) fn begins(&self) -> bool {
+    pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
-        let begins = is_active && !self.was_active.load(Relaxed);
+        let starts = is_active && !self.was_active.load(Relaxed);
         self.was_active.store(is_active, Relaxed);
-        if begins && self.needs_role {
+        if starts && self.needs_role {
             self.server.assume_unfit();
         }
-        begins
+        starts
     }
 
     /// Records how long a check took.

@@ -26,7 +26,7 @@ pub(super) struct CheckSetup {
 
 impl CheckSetup {
     /// The setup for a server in a pool of this plan; `None`: it is not checked. `tls`: that of the pool's sessions.
-    pub(super) fn of(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Self> {
+    pub(super) fn for_server(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Self> {
         let health = &plan.health;
         let check = Arc::clone(health.check.as_ref()?);
         let address = health.address.unwrap_or(spec.address);
@@ -171,7 +171,7 @@ impl SharedProbe {
             let users = self.users();
             // Created before the states are read, so that a change in between is not missed.
             let state_changed = any(users.iter().map(|user| user.server.admin_state_changed()));
-            let new_ones = users.iter().filter(|user| user.begins()).count(); // asks each of them
+            let new_ones = users.iter().filter(|user| user.start_if_enabled()).count(); // asks each of them
             if new_ones > 0 {
                 return;
             }

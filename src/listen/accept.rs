@@ -189,7 +189,7 @@ impl Listener {
     /// The length of the queue; `None` where the system does not report it.
     fn queue_length(&self) -> Option<u32> {
         // For a listening socket this field is the length of its queue.
-        TcpInfo::of(self.socket.get_ref().as_fd()).map(|info| info.unacknowledged)
+        TcpInfo::read(self.socket.get_ref().as_fd()).map(|info| info.unacknowledged)
     }
 
     /// Yields after each batch of clients, so that sessions accepted earlier get to run.
@@ -257,7 +257,7 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
 /// Who is at the other end of an accepted socket. On a Unix socket the address of nearly every client is empty.
 fn peer_of_accepted(socket: &OwnedFd, address: SocketAddrAny) -> Option<PeerAddr> {
     if address.address_family() == AddressFamily::UNIX {
-        return peer_of(socket).map(PeerAddr::on_unix);
+        return peer_of(socket).map(PeerAddr::from_unix);
     }
     SocketAddr::try_from(address).ok().map(PeerAddr::new)
 }

@@ -99,8 +99,8 @@ impl Bound {
     ///
     /// # Errors
     /// The path and why it cannot be bound: a process listens there, or the file is not a socket.
-    pub fn on_unix(path: UnixPath, mode: u32) -> Result<Self, BindError> {
-        let address = ListenAddr::on_unix(path);
+    pub fn bind_unix(path: UnixPath, mode: u32) -> Result<Self, BindError> {
+        let address = ListenAddr::from_unix(path);
         let bound = || {
             if let Some(living) = connect_to_listener(path.as_path())? {
                 return Err(in_use_by(&living));

@@ -93,7 +93,7 @@ fn usable_address(socket: &Socket) -> Result<ListenAddr, Unusable> {
     }
     let path = address.as_pathname().and_then(|path| path.to_str());
     let path = path.and_then(|path| UnixPath::new(path).ok());
-    path.map(ListenAddr::on_unix).ok_or(Unusable::Address)
+    path.map(ListenAddr::from_unix).ok_or(Unusable::Address)
 }
 
 #[cfg(test)]
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(added(tcp), Ok(ListenAddr::new(address)));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
-        let expected = ListenAddr::on_unix(UnixPath::new(path.to_str().unwrap()).unwrap());
+        let expected = ListenAddr::from_unix(UnixPath::new(path.to_str().unwrap()).unwrap());
         assert_eq!(added(UnixListener::bind(path).unwrap()), Ok(expected));
     }
 

@@ -105,8 +105,8 @@ impl Live {
     /// Removes a server that was added to the pool of this name; the plan of the pool says whether its sessions go on. Returns
     /// the server; `None`: no such server was added.
     pub fn remove_added_server(&self, pool: &str, name: &str) -> Option<AddedServer> {
-        let of_this_name = |added: &AddedServer| **added.entry.label() == *name;
-        self.take_added_servers(pool, of_this_name).pop()
+        let has_this_name = |added: &AddedServer| **added.entry.label() == *name;
+        self.take_added_servers(pool, has_this_name).pop()
     }
 
     /// Removes the added servers whose time is over. Returns them, each with its pool.

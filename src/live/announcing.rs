@@ -46,7 +46,7 @@ impl Live {
     #[must_use]
     pub fn announced(&self) -> Vec<KeptAnnouncement> {
         let latest = Arc::clone(&self.lock_announcing().latest);
-        latest.iter().filter_map(KeptAnnouncement::of).collect()
+        latest.iter().filter_map(KeptAnnouncement::new).collect()
     }
 
     /// Waits until [`Self::announced`] may have changed. For one waiter.

@@ -124,11 +124,11 @@ mod tests {
             }),
             ("a role", &|| pool().servers()[0].set_stand_in(true)),
         ];
-        let mut told = live.changes();
+        let mut watch = live.changes();
         for (name, change) in changes {
-            assert!(timeout(FOR_LONG, told.next(None)).await.is_err(), "before {name}");
+            assert!(timeout(FOR_LONG, watch.next(None)).await.is_err(), "before {name}");
             change();
-            assert!(timeout(INTERVAL_MIN, told.next(None)).await.expect(name), "{name}");
+            assert!(timeout(INTERVAL_MIN, watch.next(None)).await.expect(name), "{name}");
         }
     }
 
@@ -141,26 +141,26 @@ mod tests {
             let entries = plan("\"10.0.0.1:1\"").pool("p").unwrap().entries.to_vec();
             live.set_servers("p", Lister::Source, entries)
         };
-        let mut told = live.changes();
+        let mut watch = live.changes();
         assert!(list().is_some());
-        assert!(told.next(None).await);
+        assert!(watch.next(None).await);
         assert!(list().is_none());
-        assert!(timeout(FOR_LONG, told.next(None)).await.is_err());
+        assert!(timeout(FOR_LONG, watch.next(None)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_changes_often_is_told_at_intervals() {
         let live = Live::new(plan("\"10.0.0.1:1\""), Vec::new());
-        let (mut told, began) = (live.changes(), Instant::now());
+        let (mut watch, began) = (live.changes(), Instant::now());
         for count in 1..=10 {
             live.registry.notify_change();
-            let dropped = timeout(SETTLE / 2, told.next(None)).await;
-            assert!(dropped.is_err(), "it is told later");
+            let dropped = timeout(SETTLE / 2, watch.next(None)).await;
+            assert!(dropped.is_err(), "it is reported later");
             live.registry.notify_change();
-            assert!(told.next(None).await);
+            assert!(watch.next(None).await);
             assert_eq!(began.elapsed(), count * INTERVAL_MIN);
         }
-        assert!(!told.next(Some(Instant::now())).await, "only the time has come");
+        assert!(!watch.next(Some(Instant::now())).await, "only the time has come");
         assert_eq!(began.elapsed(), 11 * INTERVAL_MIN);
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn members(
     addresses: &NameAddresses,
     registry: &ServerRegistry,
 ) -> Vec<Member> {
-    let own = registry.own_listeners().of(&plan.name);
+    let own = registry.own_listeners().for_pool(&plan.name);
     let mut seen = HashSet::new();
     let mut members = Vec::new();
     for entry in entries {
@@ -29,7 +29,9 @@ pub(super) fn members(
         };
         for spec in specs {
             if let Some(listener) = own.at(spec.address) {
-                registry.own_listeners().tell(&plan.name, spec.address, listener);
+                registry
+                    .own_listeners()
+                    .log_left_out(&plan.name, spec.address, listener);
                 continue;
             }
             // If two names of a pool have the same address, that is one server: it has one load and one health.

@@ -199,7 +199,7 @@ impl LivePool {
     /// Leaves out servers that are listeners which lead here now, and takes back those that are not any more. `before`: these
     /// listeners until now.
     pub(super) fn follow_own_listeners(&self, before: Option<&Vec<OwnListener>>, registry: &ServerRegistry) {
-        let own = registry.own_listeners().of(self.name());
+        let own = registry.own_listeners().for_pool(self.name());
         let servers = self.servers();
         let has_own = || servers.iter().any(|server| own.at(server.spec().address).is_some());
         if before.is_some_and(|before| !own.are(before)) || has_own() {
@@ -215,7 +215,7 @@ impl LivePool {
         servers: &'e [ServerEntry],
         registry: &ServerRegistry,
     ) -> Option<(&'e ServerEntry, Arc<str>)> {
-        let own = registry.own_listeners().of(self.name());
+        let own = registry.own_listeners().for_pool(self.name());
         servers.iter().find_map(|entry| {
             let listener = own.at(entry.fixed_address()?)?;
             Some((entry, Arc::clone(listener)))
@@ -256,7 +256,7 @@ impl LivePool {
         let before = before.filter(|before| role.is_none() || before.plan.health.required.role == role);
         let known = before.map_or_else(Vec::new, |before| before.servers().to_vec());
         self.update_checked(&known, &self.servers());
-        self.lead_queue(shared);
+        self.take_over_queue(shared);
     }
 
     /// Leads sessions to the pool that is in force at their end.
@@ -334,7 +334,7 @@ impl LivePool {
     /// What the pool waits for before it is ready; `None`: it is ready. `needs_address`: whether it must have a server to be
     /// ready.
     #[must_use]
-    pub fn waits_for(&self, needs_address: bool) -> Option<String> {
+    pub fn why_not_ready(&self, needs_address: bool) -> Option<String> {
         let name = self.name();
         let servers = self.servers();
         if servers.is_empty() && needs_address && !self.needs_wake(Instant::now())

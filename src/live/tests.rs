@@ -130,26 +130,26 @@ async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() 
     let live = live(r#""a.test:1", "b.test:1""#);
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
     let waits = Some("an address of pool `p`: `a.test:1` is not resolved yet".to_owned());
-    assert_eq!(live.waits_for(), waits);
+    assert_eq!(live.why_not_ready(), waits);
     pool.mark_resolved();
     tokio::time::advance(ADDRESS_PATIENCE - Duration::from_millis(1)).await;
-    assert_eq!(live.waits_for(), waits, "it does not resolve");
+    assert_eq!(live.why_not_ready(), waits, "it does not resolve");
     tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(live.waits_for(), None);
+    assert_eq!(live.why_not_ready(), None);
 }
 
 #[test]
 fn ready_once_each_pool_has_an_address_and_each_server_its_first_check() {
     let live = live(r#""a.test:1", "b.test:1""#);
     resolve(&live, "b.test:1", &["10.0.0.9:1"]);
-    assert!(live.waits_for().is_some(), "of the other something may be said yet");
+    assert!(live.why_not_ready().is_some(), "of the other something may be said yet");
     live.in_force().pool("p").unwrap().mark_resolved();
     let waits = Some("the first checks: `b.test:1@10.0.0.9` of pool `p`".to_owned());
-    assert_eq!(live.waits_for(), waits);
+    assert_eq!(live.why_not_ready(), waits);
     servers(&live)[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
-    assert_eq!(live.waits_for(), None);
+    assert_eq!(live.why_not_ready(), None);
     reload(&live, r#""c.test:1""#);
-    assert_eq!(live.waits_for(), None, "it has been ready");
+    assert_eq!(live.why_not_ready(), None, "it has been ready");
 }
 
 #[test]
@@ -215,8 +215,11 @@ fn a_pool_that_is_renamed_or_new_begins_with_the_primary_that_its_server_was_in_
     assert_eq!(known.as_ref().and_then(|known| known.timeline), Some(4));
     let next = [("q", "10.0.0.1:1"), ("r", "10.0.0.1:1"), ("s", "10.0.0.3:1")];
     let next = live.apply(live.prepare(plan_of_primaries(&next), HashMap::new()));
-    let of = |pool: &str| next.pool(pool).unwrap().roles().known_primary();
-    assert_eq!([of("q"), of("r"), of("s")], [known.clone(), known.clone(), None]);
+    let primary_of = |pool: &str| next.pool(pool).unwrap().roles().known_primary();
+    assert_eq!(
+        [primary_of("q"), primary_of("r"), primary_of("s")],
+        [known.clone(), known.clone(), None]
+    );
     // The primary is remembered under the new name, too, and after a restart with yet another name.
     let remembered = live.known_primaries();
     assert_eq!(
@@ -317,13 +320,13 @@ fn a_pool_is_ready_once_all_servers_were_checked_although_the_primary_is_not_dec
         ..ServerFacts::default()
     };
     pool.record_check(&primary, Ok(facts));
-    assert!(pool.waits_for(true).is_some());
+    assert!(pool.why_not_ready(true).is_some());
     let refused = CheckOutcome::Refused {
         reason: "WRONGPASS".into(),
         accepts_sessions: false,
     };
     pool.record_check(&refusing, Err(refused.into()));
-    assert_eq!(pool.waits_for(true), None);
+    assert_eq!(pool.why_not_ready(true), None);
     let reason = primary.health().reason;
     let expected = "not decided: the role of 10.0.0.1:1 is not known; `acequia pool trust` decides";
     assert_eq!(

@@ -92,7 +92,7 @@ impl AnnouncementRefusal {
 impl KeptAnnouncement {
     /// What is kept of an announcement; `None`: it has no usable server.
     #[must_use]
-    pub fn of(announcement: &Announcement) -> Option<Self> {
+    pub fn new(announcement: &Announcement) -> Option<Self> {
         let Announcement {
             from,
             created,

@@ -14,7 +14,7 @@ use super::{AdminPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerE
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::pool::{EjectLimits, PoolRules};
 use crate::socket::SocketOptions;
-use checks::{differing_of_checks, of_health};
+use checks::{differing_of_checks, health_settings};
 
 /// A key, and its value as text for comparison.
 type Setting = (&'static str, String);
@@ -159,16 +159,16 @@ impl PoolPlan {
             setting("fallback", fallback),
             setting("scale", scale),
         ];
-        settings.extend(of_rules(rules));
-        settings.extend(of_socket(socket));
-        settings.extend(of_severing(severing));
-        settings.extend(of_retiring(retiring));
-        settings.extend(of_health(health));
+        settings.extend(rule_settings(rules));
+        settings.extend(socket_settings(socket));
+        settings.extend(severing_settings(severing));
+        settings.extend(retire_settings(retiring));
+        settings.extend(health_settings(health));
         settings
     }
 }
 
-fn of_rules(rules: &PoolRules) -> Vec<Setting> {
+fn rule_settings(rules: &PoolRules) -> Vec<Setting> {
     let PoolRules {
         policy,
         eject,
@@ -184,11 +184,11 @@ fn of_rules(rules: &PoolRules) -> Vec<Setting> {
         setting("queue", queue),
         setting("health.panic_threshold", panic_threshold),
     ];
-    settings.extend(of_ejection(eject));
+    settings.extend(ejection_settings(eject));
     settings
 }
 
-fn of_severing(severing: &SeveringPlan) -> [Setting; 5] {
+fn severing_settings(severing: &SeveringPlan) -> [Setting; 5] {
     let SeveringPlan {
         on_down,
         on_lag,
@@ -205,7 +205,7 @@ fn of_severing(severing: &SeveringPlan) -> [Setting; 5] {
     ]
 }
 
-fn of_retiring(retiring: &RetirePlan) -> [Setting; 3] {
+fn retire_settings(retiring: &RetirePlan) -> [Setting; 3] {
     let RetirePlan {
         max_age,
         rebalance,
@@ -218,7 +218,7 @@ fn of_retiring(retiring: &RetirePlan) -> [Setting; 3] {
     ]
 }
 
-fn of_socket(socket: &SocketOptions) -> [Setting; 2] {
+fn socket_settings(socket: &SocketOptions) -> [Setting; 2] {
     let SocketOptions {
         keepalive,
         user_timeout,
@@ -226,7 +226,7 @@ fn of_socket(socket: &SocketOptions) -> [Setting; 2] {
     [setting("keepalive", keepalive), setting("user_timeout", user_timeout)]
 }
 
-fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
+fn ejection_settings(eject: &EjectLimits) -> [Setting; 5] {
     let EjectLimits {
         after,
         first,

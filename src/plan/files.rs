@@ -25,14 +25,14 @@ impl Plan {
                 .filter_map(|pool| Some(&pool.discover.as_ref()?.source))
         };
         // All pools have the same provider of each kind.
-        let of_sources = || {
+        let etcd_of_sources = || {
             sources().find_map(|source| match source {
                 DiscoverSource::Etcd { etcd, .. } => Some(&**etcd),
                 _ => None,
             })
         };
-        let of_remote = self.remote.as_ref().map(|remote| &*remote.etcd);
-        let etcd = of_remote.or_else(of_sources);
+        let etcd_of_remote = self.remote.as_ref().map(|remote| &*remote.etcd);
+        let etcd = etcd_of_remote.or_else(etcd_of_sources);
         let read = etcd.into_iter().flat_map(EtcdPlan::files);
         files.extend(read.map(|(key, path)| (format!("providers.etcd.{key}"), path)));
         let kubeconfig = sources().find_map(|source| match source {

@@ -34,7 +34,7 @@ impl RouteQuestion<'_> {
     #[must_use]
     pub fn explain<'a>(&self, listener: &'a ListenerPlan) -> Explanation<'a, PoolId> {
         let name = self.sni.and_then(|sni| Sni::from_config(sni).ok());
-        let alpn = ProtocolList::of(self.alpn);
+        let alpn = ProtocolList::new(self.alpn);
         let hello = RouteInput {
             name: name.as_ref(),
             alpn: &alpn,

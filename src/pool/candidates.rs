@@ -119,7 +119,7 @@ impl CandidateSet {
         }
         let are_stand_ins = candidates.is_empty();
         if are_stand_ins {
-            let stand_ins = members.iter().enumerate().filter(|(_, member)| member.stands_in());
+            let stand_ins = members.iter().enumerate().filter(|(_, member)| member.may_stand_in());
             let left = stand_ins.filter(|(_, member)| !excluded(member.id()));
             candidates.extend(left.map(|(index, member)| Candidate::new(index, member, false)));
         }
@@ -183,9 +183,9 @@ fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRul
         let usable_in_panic = members.iter().filter(|member| member.is_usable_in_panic());
         usable_in_panic.map(Member::priority).min()
     })?;
-    let of_tier = || all().filter(|(member, _)| member.priority() == tier && member.is_in_service());
-    let healthy = of_tier().filter(|(_, availability)| availability.is_healthy());
-    (healthy.count() * 100 < threshold * of_tier().count()).then_some(tier)
+    let in_service = || all().filter(|(member, _)| member.priority() == tier && member.is_in_service());
+    let healthy = in_service().filter(|(_, availability)| availability.is_healthy());
+    (healthy.count() * 100 < threshold * in_service().count()).then_some(tier)
 }
 
 #[cfg(test)]

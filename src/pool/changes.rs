@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::awaited::Awaited;
+use super::server_observer::ServerObserver;
 
 /// Counts changes of the state that a snapshot is built from. Each pick reads it, hence its own cache line.
 #[derive(Debug)]
@@ -18,12 +18,12 @@ use super::awaited::Awaited;
 pub(super) struct ChangeCounter {
     count: AtomicU64,
     /// Those who wait for a server, and have to look again after each change.
-    queue: Arc<dyn Awaited>,
+    queue: Arc<dyn ServerObserver>,
 }
 
 impl ChangeCounter {
     /// A counter that starts at 1, so that the default snapshot (version 0) is out of date.
-    pub(super) fn new(queue: Arc<dyn Awaited>) -> Arc<Self> {
+    pub(super) fn new(queue: Arc<dyn ServerObserver>) -> Arc<Self> {
         Arc::new(Self {
             count: AtomicU64::new(1),
             queue,

@@ -59,7 +59,7 @@ impl DivergenceWatch {
     }
 
     /// Takes note of what a check of a replica has found. Returns why it does not follow the primary, if that is certain.
-    pub(super) fn of_replica(&mut self, label: &Arc<str>, facts: &ServerFacts) -> Option<String> {
+    pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts) -> Option<String> {
         let WalPosition { applied, .. } = facts.wal?;
         // One that has gone back was set up anew.
         let known = self.replicas.get(label).filter(|known| known.applied <= applied);
@@ -120,7 +120,7 @@ mod tests {
             let (label, facts) = (Arc::from(*label), at(*timeline, *position));
             match timeline {
                 Some(_) => watch.record_primary(&label, &facts),
-                None => found.push(watch.of_replica(&label, &facts).is_some()),
+                None => found.push(watch.observe_replica(&label, &facts).is_some()),
             }
         }
         found

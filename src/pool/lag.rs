@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::facts::{ServerFacts, WalPosition};
 
-/// The parts of `max_lag` that are told apart.
+/// The parts of `max_lag` that are reported apart.
 const RESOLUTION: u32 = 64;
 
 /// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8 KiB,
@@ -71,7 +71,7 @@ struct PrimaryHistory {
     timeline: Option<u32>,
     /// Where it has been.
     written: PositionHistory,
-    /// When it last told where it is.
+    /// When it last reported where it is.
     told_at: Instant,
 }
 
@@ -120,7 +120,7 @@ impl LagWatch {
     }
 
     /// How long a replica has been behind, at least; `None`: it does not tell enough.
-    pub(super) fn of_replica(
+    pub(super) fn replica_lag(
         &mut self,
         label: &Arc<str>,
         facts: &ServerFacts,
@@ -142,10 +142,10 @@ impl LagWatch {
                 replica.followed_at = now;
             }
             let is_recent = |primary: &PrimaryHistory| now.saturating_duration_since(primary.told_at) <= max_lag;
-            let of_primary = |primary: &PrimaryHistory| lag_since(primary.written.behind_since(wal.applied));
+            let lag_behind = |primary: &PrimaryHistory| lag_since(primary.written.behind_since(wal.applied));
             if let Some(primary) = self.primary.as_ref().filter(|primary| is_recent(primary)) {
                 replica.received = PositionHistory::default();
-                return Some(of_primary(primary));
+                return Some(lag_behind(primary));
             }
             // The primary may have gone on.
             replica.received.record(now, wal.written, max_lag);
@@ -153,13 +153,13 @@ impl LagWatch {
             // One that has followed no server since the primary was last seen may be as far as that was; without a primary,
             // that cannot be known.
             let unknown = || lag_since(Some(replica.followed_at));
-            return Some(behind.max(self.primary.as_ref().map_or_else(unknown, of_primary)));
+            return Some(behind.max(self.primary.as_ref().map_or_else(unknown, lag_behind)));
         }
-        let told = facts.lag?;
-        if told < Duration::from_secs(1).min(max_lag) {
+        let reported = facts.lag?;
+        if reported < Duration::from_secs(1).min(max_lag) {
             replica.caught_up_at = now;
         }
-        Some(told.min(lag_since(Some(replica.caught_up_at))))
+        Some(reported.min(lag_since(Some(replica.caught_up_at))))
     }
 }
 

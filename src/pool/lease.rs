@@ -37,7 +37,7 @@ impl Lease {
     }
 
     /// The lease of a place that was taken ([`Candidate::take_place`]).
-    pub(super) fn of_place(candidate: Candidate, kind: LeaseKind) -> Self {
+    pub(super) fn for_place(candidate: Candidate, kind: LeaseKind) -> Self {
         Self {
             is_limited: candidate.sessions_max.is_some(),
             server: candidate.server,

@@ -13,7 +13,7 @@ struct Load {
 }
 
 impl Load {
-    fn of(candidate: &Candidate) -> Self {
+    fn new(candidate: &Candidate) -> Self {
         Self {
             sessions: u64::from(candidate.live()) + 1,
             weight: u64::from(candidate.weight),
@@ -44,14 +44,14 @@ const BLOCK_MIN: usize = 16;
 /// choice, so that retries, which often have none, do not use up turns.
 pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
     let mut lowest = candidates.first()?;
-    let mut load = Load::of(lowest);
+    let mut load = Load::new(lowest);
     // `equals`: candidates so far whose load equals the lowest; the first of them is in `first_block`. `equals_until`: their
     // number at the end of each block.
     let (mut equals, mut first_block, mut equals_until) = (0, 0, [0; BLOCKS]);
     let blocks = || candidates.chunks(candidates.len().div_ceil(BLOCKS).max(BLOCK_MIN));
     for (block, in_block) in blocks().enumerate() {
         for candidate in in_block {
-            let other = Load::of(candidate);
+            let other = Load::new(candidate);
             if load.is_below(other) {
                 continue;
             }
@@ -70,7 +70,7 @@ pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize
     let mut before = 0;
     for (in_block, until) in blocks().zip(equals_until).skip(first_block) {
         if turn < until {
-            let mut equal = in_block.iter().filter(|candidate| Load::of(candidate).equals(load));
+            let mut equal = in_block.iter().filter(|candidate| Load::new(candidate).equals(load));
             // Loads may have changed since the scan: if too few equals are left, take the first that was found.
             return equal.nth(turn - before).or(Some(lowest));
         }
@@ -81,7 +81,7 @@ pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize
 
 /// Whether `a` is less loaded than `b`.
 pub(super) fn is_less_loaded(a: &Candidate, b: &Candidate) -> bool {
-    Load::of(a).is_below(Load::of(b))
+    Load::new(a).is_below(Load::new(b))
 }
 
 #[cfg(test)]

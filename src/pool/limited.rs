@@ -65,10 +65,10 @@ impl Pool {
                 Policy::RoundRobin if excluded.is_empty() => snapshot.next_turn(),
                 _ => self.choose(&set.candidates, client),
             };
-            let first = first.ok_or_else(|| self.none_for(tried))?;
+            let first = first.ok_or_else(|| self.no_lease_for(tried))?;
             let taken = self.take_place(set, first, client, full).ok_or(NoLease::Full)?;
             match set.admit(&taken, &self.rules, now) {
-                Some(kind) => return Ok(Lease::of_place(taken, kind)),
+                Some(kind) => return Ok(Lease::for_place(taken, kind)),
                 None => {
                     // Another session has the trial. Nobody else could have used this place meanwhile.
                     taken.server.remove_session();
@@ -158,7 +158,7 @@ impl Pool {
                     answer = &mut place.answer => break answer,
                     () = &mut stream_end, if !turn.has_ended => {
                         turn.has_ended = true;
-                        place.fall_behind();
+                        place.move_behind_open();
                     }
                     () = changed => {}
                     () = sleep_until(expires.map_or(deadline, |expires| expires.min(deadline))) => {
@@ -182,7 +182,7 @@ impl Pool {
 
     /// What there is for a client that has tried these servers when no other can be picked. It waits for a pool that sleeps,
     /// and for a server that is being started.
-    pub(super) fn none_for(&self, tried: &[ServerId]) -> NoLease {
+    pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
         if self.start_wait().is_some() && tried.is_empty() {
             NoLease::Full
         } else {

@@ -71,8 +71,8 @@ impl Member {
     }
 
     /// Whether it may be picked while no other server is left: it is in service, and the stand-in of its pool.
-    pub(super) fn stands_in(&self) -> bool {
-        self.is_in_service() && self.server.stands_in()
+    pub(super) fn may_stand_in(&self) -> bool {
+        self.is_in_service() && self.server.may_stand_in()
     }
 
     /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, and it does not refuse

@@ -5,7 +5,7 @@
 //! no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 
 mod turn_counter;
-mod awaited;
+mod server_observer;
 mod changes;
 mod spec;
 mod health;
@@ -50,7 +50,6 @@ use tokio::time::Instant;
 
 use crate::addr::{ClientAddr, ClientHost};
 pub use agent::AgentSettings;
-use awaited::Awaited;
 use candidates::{Candidate, CandidateSet};
 pub use ejection::EjectLimits;
 use ejection::Ejection;
@@ -72,6 +71,7 @@ use round_robin::RoundRobin;
 pub use rules::{Policy, PoolRules, QueueLimits};
 pub use server::Server;
 pub use server_load::ServerLoad;
+use server_observer::ServerObserver;
 pub use session_outcome::{FinishedSession, SERVED_AFTER, ServerEnd, SessionOutcome};
 use snapshot::{Snapshot, SnapshotCell};
 pub use spec::{MemberConfig, ServerId, ServerSpec};
@@ -108,7 +108,7 @@ impl Pool {
             name,
             rules,
             members: ArcSwap::default(),
-            snapshot: SnapshotCell::new(Arc::clone(&queue) as Arc<dyn Awaited>),
+            snapshot: SnapshotCell::new(Arc::clone(&queue) as Arc<dyn ServerObserver>),
             was_resolved: AtomicBool::new(false),
             queue,
             ties: TurnCounter::default(),
@@ -152,7 +152,7 @@ impl Pool {
     }
 
     /// Makes those who wait in the queue wait for its servers from now on.
-    pub fn lead_queue(&self, shared: Weak<dyn AsRef<Self> + Send + Sync>) {
+    pub fn take_over_queue(&self, shared: Weak<dyn AsRef<Self> + Send + Sync>) {
         self.queue.put_in_force(shared);
     }
 
@@ -198,7 +198,7 @@ impl Pool {
         let set = &self.snapshot(now).set;
         let is_panicking = set.panic_tier.is_some();
         let candidates = set.candidates.iter().filter(|_| !is_panicking);
-        candidates.map(ServerLoad::of).collect()
+        candidates.map(ServerLoad::new).collect()
     }
 
     /// Whether all servers of the best tier are used because too few are healthy.
@@ -235,7 +235,7 @@ impl Pool {
             Policy::RoundRobin => snapshot.next_turn(),
             _ => self.choose(&snapshot.set.candidates, client.host()),
         };
-        let chosen = chosen.ok_or_else(|| self.none_for(tried))?;
+        let chosen = chosen.ok_or_else(|| self.no_lease_for(tried))?;
         match snapshot.set.admit(chosen, &self.rules, now) {
             Some(kind) => Ok(Lease::take(&chosen.server, kind)),
             None => self.pick_again(client.host(), vec![chosen.server.id()], now),

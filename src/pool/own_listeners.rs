@@ -19,7 +19,7 @@ pub struct OwnListeners(Mutex<OwnState>);
 struct OwnState {
     by_pool: HashMap<Arc<str>, Vec<OwnListener>>,
     /// What was left out since the listeners were last set, by pool.
-    told: HashSet<(Arc<str>, ServerAddr)>,
+    logged: HashSet<(Arc<str>, ServerAddr)>,
 }
 
 impl OwnListeners {
@@ -27,21 +27,21 @@ impl OwnListeners {
     pub fn replace(&self, by_pool: HashMap<Arc<str>, Vec<OwnListener>>) -> HashMap<Arc<str>, Vec<OwnListener>> {
         let next = OwnState {
             by_pool,
-            told: HashSet::new(),
+            logged: HashSet::new(),
         };
         std::mem::replace(&mut *self.lock(), next).by_pool
     }
 
     /// Those that lead to a pool.
     #[must_use]
-    pub fn of(&self, pool: &str) -> PoolListeners {
+    pub fn for_pool(&self, pool: &str) -> PoolListeners {
         let listeners = self.lock().by_pool.get(pool).cloned().unwrap_or_default();
         PoolListeners::new(listeners)
     }
 
     /// Logs once that a server of a pool is a listener, and so is left out.
-    pub fn tell(&self, pool: &Arc<str>, server: ServerAddr, listener: &str) {
-        if self.lock().told.insert((Arc::clone(pool), server)) {
+    pub fn log_left_out(&self, pool: &Arc<str>, server: ServerAddr, listener: &str) {
+        if self.lock().logged.insert((Arc::clone(pool), server)) {
             tracing::warn!(
                 %pool,
                 %server,

@@ -21,7 +21,7 @@ use super::known_primary::{KnownPrimary, Standing};
 
 /// What the latest check has seen of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub(super) enum Observation {
     /// It calls itself primary.
     Primary {
         /// The identity of its data.
@@ -170,21 +170,21 @@ impl PrimaryWatch {
     }
 
     /// Takes note of the result of a check, and decides anew.
-    pub(super) fn observe(&mut self, server: &str, sighting: Sighting) {
+    pub(super) fn observe(&mut self, server: &str, observation: Observation) {
         let Some(knowledge) = self.servers.get_mut(server) else {
             return;
         };
-        let before = match (*knowledge, sighting) {
+        let before = match (*knowledge, observation) {
             (Knowledge::Seen(seen), _) => seen,
             (Knowledge::Disabled, _) => return,
-            (_, Sighting::Refused | Sighting::Failed { is_down: false }) => {
+            (_, Observation::Refused | Observation::Failed { is_down: false }) => {
                 *knowledge = Knowledge::Silent;
                 return;
             }
             _ => Seen::default(),
         };
-        let (told, claim) = match sighting {
-            Sighting::Primary {
+        let (told, claim) = match observation {
+            Observation::Primary {
                 system_identifier,
                 claim,
             } => {
@@ -193,19 +193,19 @@ impl PrimaryWatch {
                 let timeline = claim.timeline.or_else(|| known?.timeline);
                 (system_identifier, Some(Claim { timeline, ..claim }))
             }
-            Sighting::Replica { system_identifier } => (system_identifier, None),
-            Sighting::Refused | Sighting::Failed { .. } => (None, before.claim),
+            Observation::Replica { system_identifier } => (system_identifier, None),
+            Observation::Refused | Observation::Failed { .. } => (None, before.claim),
         };
         *knowledge = Knowledge::Seen(Seen {
             system_identifier: told.or(before.system_identifier),
             claim,
             // One that is down stays so until it tells its role.
-            is_down: match sighting {
-                Sighting::Failed { is_down } => is_down || before.is_down,
-                Sighting::Refused => before.is_down,
-                Sighting::Primary { .. } | Sighting::Replica { .. } => false,
+            is_down: match observation {
+                Observation::Failed { is_down } => is_down || before.is_down,
+                Observation::Refused => before.is_down,
+                Observation::Primary { .. } | Observation::Replica { .. } => false,
             },
-            has_failed: matches!(sighting, Sighting::Refused | Sighting::Failed { .. }),
+            has_failed: matches!(observation, Observation::Refused | Observation::Failed { .. }),
         });
         match claim {
             Some(_) => self.claiming.insert(server.into()),
@@ -215,16 +215,16 @@ impl PrimaryWatch {
             .claim
             .zip(claim)
             .is_some_and(|(before, now)| now.timeline > before.timeline);
-        match (sighting, self.others.get(server)) {
-            (Sighting::Replica { .. }, _) => self.set_standing(server, Standing::Replica),
-            (Sighting::Primary { .. }, Some(Standing::Replica)) => self.set_standing(server, Standing::Promoted),
+        match (observation, self.others.get(server)) {
+            (Observation::Replica { .. }, _) => self.set_standing(server, Standing::Replica),
+            (Observation::Primary { .. }, Some(Standing::Replica)) => self.set_standing(server, Standing::Promoted),
             (_, Some(Standing::Rejected)) if is_promoted_again => self.forget_standing(server),
             _ => {}
         }
-        if matches!(sighting, Sighting::Primary { .. }) {
+        if matches!(observation, Observation::Primary { .. }) {
             self.renew_epochs(server);
         }
-        let is_answer = !matches!(sighting, Sighting::Failed { .. });
+        let is_answer = !matches!(observation, Observation::Failed { .. });
         self.decide(is_answer.then_some(server));
     }
 

@@ -20,8 +20,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::awaited::Awaited;
 use super::full_servers::FullServers;
+use super::server_observer::ServerObserver;
 use super::snapshot::Snapshot;
 use super::{Lease, NoLease, Pool, ServerId};
 use crate::addr::ClientHost;
@@ -115,7 +115,7 @@ impl PoolQueue {
     }
 }
 
-impl Awaited for PoolQueue {
+impl ServerObserver for PoolQueue {
     fn notify_change(&self) {
         fence(SeqCst); // the change is stored before the count is read
         if !self.is_empty() {
@@ -312,8 +312,8 @@ impl Waiters {
 
 impl LinePlace<'_> {
     /// Moves behind those who have not ended their stream.
-    pub(super) fn fall_behind(&self) {
-        self.queue.lock().line.fall_behind(self.ticket);
+    pub(super) fn move_behind_open(&self) {
+        self.queue.lock().line.move_behind_open(self.ticket);
     }
 
     /// Leaves the line. Returns whether it was still in it: else an answer has come, or is about to.

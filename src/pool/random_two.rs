@@ -29,7 +29,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// The chosen index for each pair of draws.
-    fn of_every_draw(servers: &[Candidate]) -> BTreeMap<(usize, usize), usize> {
+    fn choices_by_draw(servers: &[Candidate]) -> BTreeMap<(usize, usize), usize> {
         let mut chosen = BTreeMap::new();
         for first in 0..servers.len() {
             for second in 0..servers.len() - 1 {
@@ -46,7 +46,7 @@ mod tests {
         // Loads 0, 1, 2, 3: the lower index of the pair always wins, so it tells which pair was drawn.
         let servers = candidates(&[(1, 0), (1, 1), (1, 2), (1, 3)]);
         let mut wins = [0; 4];
-        for winner in of_every_draw(&servers).into_values() {
+        for winner in choices_by_draw(&servers).into_values() {
             wins[winner] += 1;
         }
         assert_eq!(wins, [6, 4, 2, 0], "of 12 ordered pairs; never the most loaded one");
@@ -56,13 +56,13 @@ mod tests {
     fn the_first_drawn_wins_ties_and_weights_count() {
         let servers = candidates(&[(1, 0), (1, 0), (1, 0)]);
         assert!(
-            of_every_draw(&servers)
+            choices_by_draw(&servers)
                 .into_iter()
                 .all(|((first, _), winner)| winner == first)
         );
         let weighted = candidates(&[(4, 6), (1, 1)]);
         assert!(
-            of_every_draw(&weighted).into_values().all(|winner| winner == 0),
+            choices_by_draw(&weighted).into_values().all(|winner| winner == 0),
             "7/4 against 2/1"
         );
     }

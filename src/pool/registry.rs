@@ -177,8 +177,8 @@ impl ServerRegistry {
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         let entries = self.lock();
-        let of_path = |path| entries.servers.get(path).into_iter().flatten();
-        let servers = entries.overrides.keys().flat_map(of_path);
+        let servers_at = |path| entries.servers.get(path).into_iter().flatten();
+        let servers = entries.overrides.keys().flat_map(servers_at);
         servers.filter_map(|(_, server)| server.upgrade()).collect()
     }
 

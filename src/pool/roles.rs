@@ -10,7 +10,7 @@ use super::diverged::DivergenceWatch;
 use super::facts::{FailedCheck, Role, ServerFacts};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
-use super::primary::{Claim, PrimaryVerdict, PrimaryWatch, Sighting};
+use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
 use super::{KnownPrimary, Member, RoleRequirement, Server};
 
 /// What is known of the roles of a pool's servers.
@@ -114,7 +114,7 @@ impl PoolRoles {
         } = *facts;
         let label = &server.spec().label;
         let mut state = self.lock();
-        let mut judgement = state.observe(label, sighting(facts), members, required);
+        let mut judgement = state.observe(label, observation(facts), members, required);
         if state.primaries.in_force() == Some(label) {
             state.divergence.record_primary(label, facts);
             if let Some(max_lag) = required.max_lag {
@@ -123,7 +123,7 @@ impl PoolRoles {
         }
         let is_primary = role == Some(Role::Primary);
         let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
-        let lag = max_lag.and_then(|max_lag| state.lags.of_replica(label, facts, max_lag, now));
+        let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
         let other_history = state.other_history(label, facts, members, required);
         let has_lag = !is_primary && other_history.is_none(); // that of another history tells nothing
         server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
@@ -151,14 +151,16 @@ impl PoolRoles {
         fall: u32,
     ) -> RoleJudgement {
         server.set_lag(None);
-        let sighting = match failed.outcome {
-            CheckOutcome::Refused { .. } => Sighting::Refused,
-            CheckOutcome::Unfit(_) => sighting(&failed.facts), // it has answered
-            _ => Sighting::Failed {
+        let observation = match failed.outcome {
+            CheckOutcome::Refused { .. } => Observation::Refused,
+            CheckOutcome::Unfit(_) => observation(&failed.facts), // it has answered
+            _ => Observation::Failed {
                 is_down: server.has_failed(fall),
             },
         };
-        let judgement = self.lock().observe(&server.spec().label, sighting, members, required);
+        let judgement = self
+            .lock()
+            .observe(&server.spec().label, observation, members, required);
         self.notify(&judgement);
         judgement
     }
@@ -189,7 +191,7 @@ impl PoolRoles {
 }
 
 /// What a server that has answered is seen as.
-fn sighting(facts: &ServerFacts) -> Sighting {
+fn observation(facts: &ServerFacts) -> Observation {
     let ServerFacts {
         role,
         is_multi_primary,
@@ -199,13 +201,13 @@ fn sighting(facts: &ServerFacts) -> Sighting {
         ..
     } = *facts;
     match role {
-        _ if is_multi_primary => Sighting::Replica { system_identifier },
-        Some(Role::Primary) => Sighting::Primary {
+        _ if is_multi_primary => Observation::Replica { system_identifier },
+        Some(Role::Primary) => Observation::Primary {
             system_identifier,
             claim: Claim { timeline, numbering },
         },
-        Some(Role::Replica) => Sighting::Replica { system_identifier },
-        None => Sighting::Refused,
+        Some(Role::Replica) => Observation::Replica { system_identifier },
+        None => Observation::Refused,
     }
 }
 
@@ -246,7 +248,7 @@ impl RolesState {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.labels.contains(label) {
             return None;
         }
-        let diverged = self.divergence.of_replica(label, facts);
+        let diverged = self.divergence.observe_replica(label, facts);
         let known = self.primaries.known()?;
         let primary = &known.server;
         if let Some(rival) = self.followed_rival(facts, members) {
@@ -279,7 +281,7 @@ impl RolesState {
     fn observe(
         &mut self,
         label: &Arc<str>,
-        sighting: Sighting,
+        observation: Observation,
         members: &Arc<Vec<Member>>,
         required: RoleRequirement,
     ) -> RoleJudgement {
@@ -292,15 +294,15 @@ impl RolesState {
         }
         let before = self.primaries.known().cloned();
         let had_rivals = self.primaries.claimants().count() > 1;
-        self.primaries.observe(label, sighting);
+        self.primaries.observe(label, observation);
         let mut claimant = None;
-        match sighting {
-            Sighting::Primary { .. } => {
+        match observation {
+            Observation::Primary { .. } => {
                 self.verdicts.insert(Arc::clone(label), PrimaryVerdict::Undecided);
                 claimant = Some(label);
             }
-            Sighting::Replica { .. } => drop(self.verdicts.remove(label)),
-            Sighting::Refused | Sighting::Failed { .. } => {} // what it said before still counts
+            Observation::Replica { .. } => drop(self.verdicts.remove(label)),
+            Observation::Refused | Observation::Failed { .. } => {} // what it said before still counts
         }
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();

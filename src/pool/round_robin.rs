@@ -131,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
     use std::thread;
 
-    fn of(weights: &[u16]) -> Vec<Candidate> {
+    fn weighted(weights: &[u16]) -> Vec<Candidate> {
         candidates(&weights.iter().map(|weight| (*weight, 0)).collect::<Vec<_>>())
     }
 
@@ -156,21 +156,21 @@ mod tests {
 
     #[test]
     fn servers_of_equal_weight_take_turns_in_the_order_listed() {
-        let round_robin = RoundRobin::new(&of(&[7, 7, 7]), 0);
+        let round_robin = RoundRobin::new(&weighted(&[7, 7, 7]), 0);
         assert_eq!(take(&round_robin, 7), [0, 1, 2, 0, 1, 2, 0]);
         assert_eq!(RoundRobin::default().next(), None);
     }
 
     #[test]
     fn the_turns_of_a_heavy_server_are_spread_over_the_cycle() {
-        let round_robin = RoundRobin::new(&of(&[5, 1, 1]), 0);
+        let round_robin = RoundRobin::new(&weighted(&[5, 1, 1]), 0);
         let cycle = [0, 1, 0, 0, 0, 2, 0];
         assert_eq!(take(&round_robin, 14), [cycle, cycle].concat());
     }
 
     #[test]
     fn adding_or_removing_a_server_does_not_change_the_next_turn() {
-        let servers = of(&[1, 1, 1, 1]);
+        let servers = weighted(&[1, 1, 1, 1]);
         let first = RoundRobin::new(&servers, 0);
         assert_eq!(take(&first, 2), [0, 1]);
         for gone in [0, 1, 3] {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_rebuild_alone_does_not_change_the_order() {
-        let servers = of(&[3, 1, 2, 2]);
+        let servers = weighted(&[3, 1, 2, 2]);
         let expected = take(&RoundRobin::new(&servers, 0), 40);
         let mut round_robin = RoundRobin::new(&servers, 0);
         let rebuilt = expected.iter().map(|_| {
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn no_turn_is_lost_or_taken_twice_by_concurrent_threads() {
-        let round_robin = RoundRobin::new(&of(&[5, 2, 1]), 0);
+        let round_robin = RoundRobin::new(&weighted(&[5, 2, 1]), 0);
         let taken = thread::scope(|scope| {
             let threads = [(); 4].map(|()| scope.spawn(|| take(&round_robin, 8_000)));
             threads.map(|thread| thread.join().unwrap()).concat()
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_cycle_that_is_too_long_is_shortened_and_shares_change_by_half_a_turn_at_most() {
         let weights: Vec<u16> = (0..1000u32).map(|n| 1 + (n * 7919 % 256) as u16).collect();
-        let round_robin = RoundRobin::new(&of(&weights), 0);
+        let round_robin = RoundRobin::new(&weighted(&weights), 0);
         let cycle = round_robin.turns.len();
         assert!(cycle <= TURNS_MAX as usize + weights.len(), "{cycle}");
         let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
@@ -226,7 +226,7 @@ mod tests {
     proptest! {
         #[test]
         fn shares_are_exact_over_a_cycle_and_nearly_exact_at_each_turn(weights in prop::collection::vec(1u16..=256, 1..20)) {
-            let servers = of(&weights);
+            let servers = weighted(&weights);
             let sum: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
             let taken = take(&RoundRobin::new(&servers, 0), sum);
             prop_assert_eq!(counts(&taken, weights.len()), weights.iter().map(|w| usize::from(*w)).collect::<Vec<_>>());

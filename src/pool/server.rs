@@ -14,12 +14,12 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::agent::{AgentRecord, AgentSettings};
-use super::awaited::Awaited;
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
 use super::health::{CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
 use super::live_count::LiveCount;
 use super::overrides::Overrides;
+use super::server_observer::ServerObserver;
 use super::slow_start::SlowStart;
 use super::{ServerId, ServerSpec};
 use crate::tls::ResumableSessions;
@@ -30,7 +30,7 @@ use crate::tls::ResumableSessions;
 pub struct Server {
     live: LiveCount,
     /// The queue of its pools; `None`: nobody ever waits for it.
-    queue: Option<Arc<dyn Awaited>>,
+    queue: Option<Arc<dyn ServerObserver>>,
     id: ServerId,
     spec: ServerSpec,
     identity_hash: u64,
@@ -99,7 +99,7 @@ impl Server {
 
     /// The same as a server of the pools with this queue: the end of each of its sessions serves it.
     #[must_use]
-    pub(super) fn with_queue(self, queue: Arc<dyn Awaited>) -> Self {
+    pub(super) fn with_queue(self, queue: Arc<dyn ServerObserver>) -> Self {
         Self {
             queue: Some(queue),
             ..self

@@ -19,7 +19,7 @@ pub struct ServerLoad {
 }
 
 impl ServerLoad {
-    pub(super) fn of(candidate: &Candidate) -> Self {
+    pub(super) fn new(candidate: &Candidate) -> Self {
         Self {
             id: candidate.server.id(),
             weight: candidate.weight,

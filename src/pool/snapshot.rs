@@ -6,10 +6,10 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 
 use super::Server;
-use super::awaited::Awaited;
 use super::candidates::{Candidate, CandidateSet};
 use super::changes::ChangeCounter;
 use super::round_robin::RoundRobin;
+use super::server_observer::ServerObserver;
 
 /// What a pick reads.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(super) struct SnapshotCell {
 
 impl SnapshotCell {
     /// A cell whose first snapshot is built at the first [`Self::get`]. Changes are told to the queue, too.
-    pub(super) fn new(queue: Arc<dyn Awaited>) -> Self {
+    pub(super) fn new(queue: Arc<dyn ServerObserver>) -> Self {
         Self {
             current: ArcSwap::default(),
             changes: ChangeCounter::new(queue),

@@ -22,10 +22,10 @@ pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) ->
 
 /// Candidates with these weights and open sessions, in this order, each with its own identity.
 pub(super) fn candidates(servers: &[(u16, u32)]) -> Vec<Candidate> {
-    let of = |(index, (weight, live)): (usize, &(u16, u32))| {
+    let new_candidate = |(index, (weight, live)): (usize, &(u16, u32))| {
         candidate(index, &format!("10.0.0.{index}:443"), *weight, *live)
     };
-    servers.iter().enumerate().map(of).collect()
+    servers.iter().enumerate().map(new_candidate).collect()
 }
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };
@@ -45,7 +45,7 @@ const EJECT: EjectLimits = EjectLimits {
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {
-    of_tier(
+    in_tier(
         n,
         MemberConfig {
             weight,
@@ -55,7 +55,7 @@ fn server(n: usize, weight: u16, is_checked: bool) -> Member {
     )
 }
 
-fn of_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
+fn in_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
     let label: Arc<str> = format!("s{n}").into();
     let address = ServerAddr::new(([10, 0, 0, n as u8], 80).into());
     let spec = ServerSpec {

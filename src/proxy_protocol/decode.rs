@@ -137,7 +137,7 @@ fn decode_v1(bytes: &[u8]) -> Decoded {
         .and_then(|line| line.strip_prefix(LINE_START))
         .and_then(|words| std::str::from_utf8(words).ok());
     match words.and_then(addresses_of_line) {
-        Some(addresses) => Decoded::Header(Box::new(ProxyHeader::of(addresses)), end + 1),
+        Some(addresses) => Decoded::Header(Box::new(ProxyHeader::new(addresses)), end + 1),
         None => Decoded::Invalid(InvalidHeader::Line),
     }
 }
@@ -198,7 +198,7 @@ fn decode_v2(bytes: &[u8]) -> Decoded {
     };
     let header = match command {
         // All of the rest is to be ignored.
-        VERSION_2_LOCAL => Ok(ProxyHeader::of(ProxyAddresses::Peer)),
+        VERSION_2_LOCAL => Ok(ProxyHeader::new(ProxyAddresses::Peer)),
         _ => decode_proxy(whole, family),
     };
     header.map_or_else(Decoded::Invalid, |header| Decoded::Header(Box::new(header), length))
@@ -215,7 +215,7 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
     };
     let rest = &whole[FIXED_BYTES..];
     let (addresses, values) = rest.split_at_checked(address_bytes).ok_or(InvalidHeader::Length)?;
-    let mut header = ProxyHeader::of(match family {
+    let mut header = ProxyHeader::new(match family {
         TCP_OVER_IPV4 => tcp_of::<4>(addresses),
         TCP_OVER_IPV6 => tcp_of::<16>(addresses),
         UNIX_STREAM => ProxyAddresses::Unix(Box::new(addresses.try_into().map_err(|_| InvalidHeader::Length)?)),
@@ -230,7 +230,7 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
 
 fn unspecified(family: u8) -> Result<ProxyHeader, InvalidHeader> {
     match family & 0x0f {
-        0..=2 => Ok(ProxyHeader::of(ProxyAddresses::Peer)),
+        0..=2 => Ok(ProxyHeader::new(ProxyAddresses::Peer)),
         _ => Err(InvalidHeader::Family),
     }
 }
@@ -247,7 +247,7 @@ where
 }
 
 impl ProxyHeader {
-    fn of(addresses: ProxyAddresses) -> Self {
+    fn new(addresses: ProxyAddresses) -> Self {
         Self {
             addresses,
             authority: None,

@@ -26,7 +26,7 @@ pub struct GuardNetworks {
 impl GuardNetworks {
     /// The numbers of a guard.
     #[must_use]
-    pub fn of(guard: &GuardPlan) -> Self {
+    pub fn new(guard: &GuardPlan) -> Self {
         Self {
             guard: guard.name.to_string(),
             allowed: guard.rules.allow.as_ref().map(NetworkSet::networks),
@@ -45,10 +45,10 @@ impl GuardNetworks {
         let before = |guard: &GuardPlan| old.guards.iter().find(|old| old.name == guard.name);
         let is_shown = |guard: &&Arc<GuardPlan>| match before(guard) {
             Some(old) => !old.has_same_networks(guard),
-            None => Self::of(guard).are_used(),
+            None => Self::new(guard).are_used(),
         };
         let shown = new.guards.iter().filter(is_shown);
-        shown.map(|guard| Self::of(guard)).collect()
+        shown.map(|guard| Self::new(guard)).collect()
     }
 }
 

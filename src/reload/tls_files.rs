@@ -17,13 +17,13 @@ pub struct TlsReloads<'a> {
 
 /// Reads all files again, and puts in force what has changed and is not broken. Takes time where there are many files.
 pub fn reload_tls<'a>(tls: &'a LiveTls, metrics: &Metrics) -> TlsReloads<'a> {
-    let of_listener = |(listener, tls): (&'a str, &'a Arc<ListenerTls>)| {
+    let reload_listener = |(listener, tls): (&'a str, &'a Arc<ListenerTls>)| {
         (listener, &**tls, reload_listener_tls(listener, tls, metrics))
     };
-    let of_pool = |(pool, tls): (&'a str, &'a PoolTls)| (pool, tls, reload_pool_tls(pool, tls, metrics));
+    let reload_pool = |(pool, tls): (&'a str, &'a PoolTls)| (pool, tls, reload_pool_tls(pool, tls, metrics));
     TlsReloads {
-        listeners: tls.all().map(of_listener).collect(),
-        pools: tls.of_pools().into_iter().map(of_pool).collect(),
+        listeners: tls.all().map(reload_listener).collect(),
+        pools: tls.by_pool().into_iter().map(reload_pool).collect(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Balance {
 
 impl Balance {
     /// The balance of these servers. The share of a server is proportional to its weight, but not above its limit.
-    pub(super) fn of(servers: &[ServerLoad]) -> Self {
+    pub(super) fn new(servers: &[ServerLoad]) -> Self {
         let mut excess = Vec::new();
         let mut fullest = 0_f64;
         for (server, share) in servers.iter().zip(shares(servers)) {
@@ -95,19 +95,19 @@ mod tests {
     /// The excess of each server, in their order.
     fn excess(servers: &[(u16, u32, u32)]) -> Vec<usize> {
         let loads = loads(servers);
-        let balance = Balance::of(&loads);
-        let of = |id| {
+        let balance = Balance::new(&loads);
+        let excess = |id| {
             balance
                 .excess
                 .iter()
                 .find(|(other, _)| *other == id)
                 .map_or(0, |(_, n)| *n)
         };
-        loads.iter().map(|load| of(load.id)).collect()
+        loads.iter().map(|load| excess(load.id)).collect()
     }
 
     fn is_uneven(servers: &[(u16, u32, u32)]) -> bool {
-        Balance::of(&loads(servers)).is_uneven()
+        Balance::new(&loads(servers)).is_uneven()
     }
 
     #[test]
@@ -121,8 +121,8 @@ mod tests {
     fn it_begins_above_the_one_bound_and_ends_at_the_other() {
         assert!(!is_uneven(&[(1, 120, 0), (1, 80, 0)]));
         assert!(is_uneven(&[(1, 121, 0), (1, 79, 0)]));
-        assert!(!Balance::of(&loads(&[(1, 106, 0), (1, 94, 0)])).is_even());
-        assert!(Balance::of(&loads(&[(1, 105, 0), (1, 95, 0)])).is_even());
+        assert!(!Balance::new(&loads(&[(1, 106, 0), (1, 94, 0)])).is_even());
+        assert!(Balance::new(&loads(&[(1, 105, 0), (1, 95, 0)])).is_even());
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
         fn moving_the_excess_makes_the_pool_even(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
             let loads = loads(&servers);
             let (sum, limits) = (|of: &[ServerLoad]| of.iter().map(|load| load.sessions).sum::<u32>(), shares(&loads));
-            let balance = Balance::of(&loads);
+            let balance = Balance::new(&loads);
             for (load, share) in loads.iter().zip(&limits) {
                 let over = balance.excess.iter().find(|(id, _)| *id == load.id).map_or(0, |(_, n)| *n);
                 let left = f64::from(load.sessions) - over as f64;

@@ -14,7 +14,7 @@ pub(super) enum Match<E> {
 }
 
 impl<E> Match<E> {
-    pub(super) fn of<T>(entries: &[T], held: Option<E>) -> Self {
+    pub(super) fn new<T>(entries: &[T], held: Option<E>) -> Self {
         match held {
             _ if entries.is_empty() => Self::Unconditional,
             Some(entry) => Self::By(entry),
@@ -37,5 +37,5 @@ impl<E> Match<E> {
 /// The first of these patterns that matches.
 pub(super) fn text_entry<'a>(patterns: &'a [Glob], text: Option<&[u8]>) -> Match<&'a Glob> {
     let entry = text.and_then(|text| patterns.iter().find(|pattern| pattern.matches(text)));
-    Match::of(patterns, entry)
+    Match::new(patterns, entry)
 }

@@ -36,7 +36,7 @@ pub(super) fn postgres_route(name: &str, database: &str, user: &str) -> Route<&'
 }
 
 fn protocols(text: &str) -> ProtocolList {
-    ProtocolList::of(text.split_whitespace())
+    ProtocolList::new(text.split_whitespace())
 }
 
 /// The name of the route that takes such a client, or what happens to the client instead.
@@ -72,26 +72,30 @@ fn the_rank_of_the_name_comes_first() {
         ],
         Some("default"),
     );
-    let of = |name| found(&table, name, "h2", "10.0.0.1");
-    assert_eq!(of("a.b.example.com"), "exact");
-    assert_eq!(of("A.B.Example.COM."), "exact");
-    assert_eq!(of("c.b.example.com"), "narrow");
-    assert_eq!(of("d.c.b.example.com"), "narrow");
-    assert_eq!(of("b.example.com"), "wide");
-    assert_eq!(of("example.com"), "any", "`*.example.com` is never example.com itself");
-    assert_eq!(of("xexample.com"), "any");
-    assert_eq!(of(""), "none");
-    assert_eq!(of("10.0.0.7"), "none", "an IP literal is no name");
-    assert_eq!(of("[2001:db8::7]"), "none", "nor is this one");
+    let pool_for = |name| found(&table, name, "h2", "10.0.0.1");
+    assert_eq!(pool_for("a.b.example.com"), "exact");
+    assert_eq!(pool_for("A.B.Example.COM."), "exact");
+    assert_eq!(pool_for("c.b.example.com"), "narrow");
+    assert_eq!(pool_for("d.c.b.example.com"), "narrow");
+    assert_eq!(pool_for("b.example.com"), "wide");
     assert_eq!(
-        of("x!z.B.example.com."),
+        pool_for("example.com"),
+        "any",
+        "`*.example.com` is never example.com itself"
+    );
+    assert_eq!(pool_for("xexample.com"), "any");
+    assert_eq!(pool_for(""), "none");
+    assert_eq!(pool_for("10.0.0.7"), "none", "an IP literal is no name");
+    assert_eq!(pool_for("[2001:db8::7]"), "none", "nor is this one");
+    assert_eq!(
+        pool_for("x!z.B.example.com."),
         "narrow",
         "a name that is not valid is matched on its bytes"
     );
-    assert_eq!(of("x!z.a.b.example.com"), "narrow", "but never by an exact route");
+    assert_eq!(pool_for("x!z.a.b.example.com"), "narrow", "but never by an exact route");
     let long = format!("{}.example.com", "a".repeat(64));
     assert_eq!(found(&table, &long, "h2", "10.0.0.1"), "wide");
-    assert_eq!(of("x!z"), "any");
+    assert_eq!(pool_for("x!z"), "any");
     assert_eq!(found(&table, "example.com", "", "10.0.0.1"), "default");
 }
 
@@ -211,7 +215,7 @@ fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> O
             Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false),
             None => (None, false),
         };
-        let of = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
+        let rank = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
             ("*", _) => Some((1, 0)),
             (pattern, name) => match pattern.strip_prefix('*') {
                 Some(tail) => name.ends_with(tail).then(|| (2, tail.matches('.').count())),
@@ -221,7 +225,7 @@ fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> O
         if route.sni.is_empty() {
             Some((0, 0))
         } else {
-            route.sni.iter().filter_map(of).max()
+            route.sni.iter().filter_map(rank).max()
         }
     };
     let fits = |route: &Route<&str>| {
@@ -322,7 +326,7 @@ fn a_postgresql_session_is_routed_by_database_and_user() {
         ],
         Some("default"),
     );
-    let of = |database: &'static str, user: &'static str| {
+    let pool_for = |database: &'static str, user: &'static str| {
         let known = RouteInput {
             name: None,
             alpn: &ProtocolList::default(),
@@ -335,11 +339,11 @@ fn a_postgresql_session_is_routed_by_database_and_user() {
             _ => "default".into(),
         }
     };
-    assert_eq!(of("orders", "app"), "orders");
-    assert_eq!(of("orders_2", "admin"), "orders", "the first of equals");
-    assert_eq!(of("orders", "report_1"), "reports", "more kinds of condition");
-    assert_eq!(of("other", "admin"), "admin");
-    assert_eq!(of("Orders", "app"), "default");
+    assert_eq!(pool_for("orders", "app"), "orders");
+    assert_eq!(pool_for("orders_2", "admin"), "orders", "the first of equals");
+    assert_eq!(pool_for("orders", "report_1"), "reports", "more kinds of condition");
+    assert_eq!(pool_for("other", "admin"), "admin");
+    assert_eq!(pool_for("Orders", "app"), "default");
     assert_eq!(
         found(&table, "", "", ""),
         "default",
@@ -353,7 +357,7 @@ fn a_list_of_30_000_protocols_is_scanned_once() {
     let routes = |index: usize| route(&format!("#{index}"), "a.b", &format!("p{index}"), "");
     let table = RouteTable::new((0..2_000).map(routes).collect(), None);
     let name = Sni::from_wire(b"a.b").unwrap();
-    let alpn = ProtocolList::of(vec![b"x".as_slice(); 30_000].into_iter().chain([b"p1999".as_slice()]));
+    let alpn = ProtocolList::new(vec![b"x".as_slice(); 30_000].into_iter().chain([b"p1999".as_slice()]));
     let known = RouteInput {
         name: Some(&name),
         alpn: &alpn,

@@ -43,16 +43,16 @@ impl PrintedLines {
     /// The lines that end with these bytes.
     pub fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<PrintedLine> {
         let ended = self.lines.push(bytes);
-        ended.into_iter().filter_map(|line| self.told(&line, now)).collect()
+        ended.into_iter().filter_map(|line| self.admit(&line, now)).collect()
     }
 
     /// The last line, if it has no end. To be called when there is nothing more.
     pub fn finish(&mut self, now: Instant) -> Option<PrintedLine> {
         let line = self.lines.finish()?;
-        self.told(&line, now)
+        self.admit(&line, now)
     }
 
-    fn told(&mut self, line: &[u8], now: Instant) -> Option<PrintedLine> {
+    fn admit(&mut self, line: &[u8], now: Instant) -> Option<PrintedLine> {
         if !self.allowance.take(now) {
             self.suppressed += 1;
             return None;
@@ -138,12 +138,12 @@ mod tests {
     fn a_flood_is_reduced_to_twenty_lines_a_second() {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
-        let mut told = |second: u64| {
+        let mut admitted = |second: u64| {
             let taken = (0..1000).filter(|milli| allowance.take(start + Duration::from_millis(second * 1000 + milli)));
             taken.count()
         };
-        assert_eq!((told(0), told(1), told(2)), (119, 20, 20));
-        assert_eq!(told(3600), 119, "a burst is saved up");
+        assert_eq!((admitted(0), admitted(1), admitted(2)), (119, 20, 20));
+        assert_eq!(admitted(3600), 119, "a burst is saved up");
     }
 
     #[test]

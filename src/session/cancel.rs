@@ -146,7 +146,7 @@ async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: I
     let address = &target.server.spec().address;
     let connected = timeout_at(until, connect(address, &target.connect, Some(client), LastAck::AtOnce)).await;
     let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let (took, failure) = (began.elapsed(), connected.as_ref().err().map(ConnectFailure::of));
+    let (took, failure) = (began.elapsed(), connected.as_ref().err().map(ConnectFailure::classify));
     if let Ok(mut server) = connected {
         let delivery = async {
             server.write_all(&first).await?;

@@ -6,7 +6,7 @@ use super::fallback::note_stand_in;
 use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
 use super::refusal::{Refusal, reply, within_tls};
-use super::steps::{Connected, Routed, TlsOfClient, forwarded, proxy_header, take_first};
+use super::steps::{ClientTls, Connected, Routed, forwarded, proxy_header, take_first};
 use crate::account::Entry;
 use crate::dial::{Attempt, DialClient, DialError, DialTls, Progress, dial};
 use crate::error::chain;
@@ -41,7 +41,7 @@ impl Routed<'_> {
             let mut first = header_for(pool, &state.plan, client, entry, sniffed.as_ref(), tls.as_ref())?;
             let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
             let refused = |alert, error| reply(sniffed.as_ref(), protocol, |_| alert, error);
-            let told = |alert| refused(alert, PostgresError::NoServer);
+            let reply = |alert| refused(alert, PostgresError::NoServer);
             let dial_tls = state.tls_with(pool).map(|pool_tls| DialTls {
                 tls: pool_tls,
                 client: client_choice(tls.as_ref()),
@@ -58,13 +58,13 @@ impl Routed<'_> {
             note_stand_in(entry, pool, dialled.lease.server());
             let server = LeasedServer::new(dialled.lease, pool);
             if let Some(connection) = &dialled.tls {
-                entry.info().tls_mut().server = Some(TlsSummary::of(connection.negotiated()));
+                entry.info().tls_mut().server = Some(TlsSummary::new(connection.negotiated()));
                 first.clear(); // the header was sent
             }
             let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
                 let (socket, within) = (&mut dialled.socket, limits.connect.timeout);
-                Box::pin(request_tls(socket, &first, &server, within, client, entry, told)).await?;
+                Box::pin(request_tls(socket, &first, &server, within, client, entry, reply)).await?;
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
@@ -147,7 +147,7 @@ fn header_for(
     let info = entry.info();
     let tls = tls
         .zip(info.client_tls())
-        .map(|((connection, hello), summary)| TlsOfClient {
+        .map(|((connection, hello), summary)| ClientTls {
             connection,
             hello,
             summary,

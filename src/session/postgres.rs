@@ -40,7 +40,7 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
 }
 
 /// Asks a server for TLS, because we have agreed to TLS in its stead: sends it `header` and an SSLRequest, and waits for its
-/// `S`, at most `within`. After that, the server waits for the ClientHello. `told`: the reply to the client, with this alert.
+/// `S`, at most `within`. After that, the server waits for the ClientHello. `reply`: the reply to the client, with this alert.
 ///
 /// # Errors
 /// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
@@ -52,7 +52,7 @@ pub(super) async fn request_tls(
     within: Duration,
     client: &TcpStream,
     entry: &Entry,
-    told: impl Fn(Alert) -> Reply,
+    reply: impl Fn(Alert) -> Reply,
 ) -> Result<(), Refusal> {
     let request = [header, &SSL_REQUEST].concat();
     let asked = tokio::select! {
@@ -60,18 +60,18 @@ pub(super) async fn request_tls(
         asked = ask_for_tls(socket, &request, within, entry) => asked,
         fault = socket_fault(client) => return Err(Refusal::DialError(DialError::ClientFault(fault), Reply::Close)),
     };
-    match asked.and_then(|(answer, bytes)| (bytes > 0).then_some((answer, bytes)).ok_or(NoAnswer::Closed)) {
+    match asked.and_then(|(answer, bytes)| (bytes > 0).then_some((answer, bytes)).ok_or(TlsRequestError::Closed)) {
         Ok(([b'S', _], 1)) => Ok(()),
         Ok(answer) => {
             tracing::debug!(server = %server.label(), ?answer, "the server does not agree to TLS");
-            Err(Refusal::ServerRefusedTls(told(Alert::HandshakeFailure)))
+            Err(Refusal::ServerRefusedTls(reply(Alert::HandshakeFailure)))
         }
-        Err(why) => Err(unanswered(&why, server, client, entry, told(Alert::InternalError))),
+        Err(why) => Err(unanswered(&why, server, client, entry, reply(Alert::InternalError))),
     }
 }
 
 /// Why a server has not answered a request for TLS.
-pub(super) enum NoAnswer {
+pub(super) enum TlsRequestError {
     /// It has closed the connection.
     Closed,
     /// The connection broke.
@@ -87,7 +87,7 @@ pub(super) async fn ask_for_tls(
     request: &[u8],
     within: Duration,
     entry: &Entry,
-) -> Result<([u8; 2], usize), NoAnswer> {
+) -> Result<([u8; 2], usize), TlsRequestError> {
     let mut answer = [0; 2];
     let ask = async {
         socket.write_all(request).await?;
@@ -95,8 +95,8 @@ pub(super) async fn ask_for_tls(
     };
     let bytes = match timeout(within, ask).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(NoAnswer::Broke(error)),
-        Err(_) => return Err(NoAnswer::Late),
+        Ok(Err(error)) => return Err(TlsRequestError::Broke(error)),
+        Err(_) => return Err(TlsRequestError::Late),
     };
     entry.traffic().down.add(bytes);
     Ok((answer, bytes))
@@ -104,7 +104,7 @@ pub(super) async fn ask_for_tls(
 
 /// The refusal of a session whose server has not answered a request for TLS. Reports it to the server's pool.
 pub(super) fn unanswered(
-    why: &NoAnswer,
+    why: &TlsRequestError,
     server: &LeasedServer,
     client: &TcpStream,
     entry: &Entry,
@@ -112,9 +112,13 @@ pub(super) fn unanswered(
 ) -> Refusal {
     entry.info().detail = Some("tls_request");
     let (reason, error, fault) = match why {
-        NoAnswer::Closed => ("closed", None, None),
-        NoAnswer::Broke(error) => ("broke", Some(tracing::field::display(error)), Some(Fault::of(error))),
-        NoAnswer::Late => ("timeout", None, Some(Fault::Lost)),
+        TlsRequestError::Closed => ("closed", None, None),
+        TlsRequestError::Broke(error) => (
+            "broke",
+            Some(tracing::field::display(error)),
+            Some(Fault::classify(error)),
+        ),
+        TlsRequestError::Late => ("timeout", None, Some(Fault::Lost)),
     };
     tracing::debug!(server = %server.label(), reason, error, "the server does not answer a request for TLS");
     let (closed, ending) = match fault {
@@ -122,7 +126,7 @@ pub(super) fn unanswered(
         Some(fault) => (Closed::Broke(Side::Server, fault), ending_of_fault(Side::Server, fault)),
     };
     // A server that hangs is not reported: the connection lasted so long that it would count as a served session.
-    if !matches!(why, NoAnswer::Late) {
+    if !matches!(why, TlsRequestError::Late) {
         server.report(client, closed, entry);
     }
     Refusal::Unanswered(ending, reply)

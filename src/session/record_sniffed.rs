@@ -59,10 +59,10 @@ mod tests {
 
     #[test]
     fn the_text_of_the_protocols_is_bounded() {
-        let names = |names: &[&str]| ProtocolList::of(names);
+        let names = |names: &[&str]| ProtocolList::new(names);
         assert_eq!(alpn_text(&ProtocolList::default()), None);
         assert_eq!(alpn_text(&names(&["h2", "http/1.1"])).as_deref(), Some("h2,http/1.1"));
-        let many = ProtocolList::of(vec![[0; 255]; 255]);
+        let many = ProtocolList::new(vec![[0; 255]; 255]);
         assert_eq!(alpn_text(&many).as_deref(), Some("…"));
         let mixed = alpn_text(&names(&["h2", &"x".repeat(255), "h3"]));
         assert_eq!(mixed.as_deref(), Some("h2,…"));

@@ -75,7 +75,7 @@ impl Refusal {
             Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
             Self::NotTls => Ending::TlsFailed,
             Self::Handshake(HandshakeError::LeftEarly) => Ending::ClientLeftEarly,
-            Self::Handshake(HandshakeError::Io(error)) => ending_of_fault(Side::Client, Fault::of(error)),
+            Self::Handshake(HandshakeError::Io(error)) => ending_of_fault(Side::Client, Fault::classify(error)),
             Self::Handshake(HandshakeError::Tls(error)) if is_about_client_certificate(error) => {
                 Ending::TlsClientRefused
             }
@@ -137,7 +137,7 @@ fn ending_of_sniff(failure: &SniffFailure) -> Ending {
         SniffFailure::TooSlow => Ending::HelloTimeout,
         SniffFailure::TooLong => Ending::HelloTooLong,
         SniffFailure::LeftEarly => Ending::ClientLeftEarly,
-        SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
+        SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::classify(error)),
         SniffFailure::ProxyHeader(_) => Ending::ProxyInvalid,
         SniffFailure::Request(_) => Ending::RequestInvalid,
         SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,

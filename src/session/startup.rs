@@ -125,7 +125,7 @@ async fn relay_tls_answer(
         return Err(Refusal::ServerRefusedTls(Reply::Message(answer[..bytes].to_vec())));
     }
     let sent = client.write_all(&answer[..bytes]).await;
-    sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::of(&error)), Reply::Close))?;
+    sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::classify(&error)), Reply::Close))?;
     if answer[..bytes] != *b"N" {
         return Ok(()); // an end of the stream, or an error, is relayed as it is
     }
@@ -145,13 +145,13 @@ async fn relay_tls_answer(
     }
     if requires_tls(&state.plan) {
         entry.info().detail = Some("tls_required");
-        let told = reply(
+        let reply = reply(
             Some(&sniffed),
             state.plan.protocol,
             |_| Alert::HandshakeFailure,
             PostgresError::TlsRequired,
         );
-        return Err(Refusal::Refused(told));
+        return Err(Refusal::Refused(reply));
     }
     connected.first = sniffed.first.into_vec();
     Ok(())
@@ -206,7 +206,7 @@ async fn relay_until_ready(
             read = client.read(&mut of_client) => (Side::Client, read),
             () = sleep_until(until) => break,
         };
-        let count = read.map_err(|error| Refusal::Broke(side, Fault::of(&error)))?;
+        let count = read.map_err(|error| Refusal::Broke(side, Fault::classify(&error)))?;
         match side {
             _ if count == 0 => break, // the relay reads the end again
             Side::Server => {
@@ -233,7 +233,7 @@ async fn send(to: &mut SideStream<'_>, bytes: &[u8], side: Side) -> Result<(), R
     };
     match timeout(SEND_TIME_MAX, sending).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Refusal::Broke(side, Fault::of(&error))),
+        Ok(Err(error)) => Err(Refusal::Broke(side, Fault::classify(&error))),
         Err(_) => Err(Refusal::Broke(side, Fault::Lost)),
     }
 }

@@ -217,7 +217,7 @@ pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
 
 /// The TLS of a client that ends here.
 #[derive(Clone, Copy)]
-pub(super) struct TlsOfClient<'a> {
+pub(super) struct ClientTls<'a> {
     pub(super) connection: &'a TlsConnection,
     pub(super) hello: &'a Hello,
     pub(super) summary: &'a TlsSummary,
@@ -229,12 +229,12 @@ pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
     local: io::Result<ListenAddr>,
-    (hello, tls): (Option<&Hello>, Option<TlsOfClient<'_>>),
+    (hello, tls): (Option<&Hello>, Option<ClientTls<'_>>),
     forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
     let local = match forwarded.map(|header| &header.addresses) {
         Some(ProxyAddresses::Tcp { local, .. }) => *local, // where the client wanted to go
-        _ => local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?,
+        _ => local.map_err(|error| Refusal::NoLocalAddress(Fault::classify(&error)))?,
     };
     let name = tls.map(|tls| tls.hello).or(hello).and_then(Hello::server_name);
     let info = ClientInfo {

@@ -34,8 +34,8 @@ impl Routed<'_> {
         match Box::pin(terminate(self.client, self.entry, handshake, sniffed)).await {
             Ok(tls) => self.tls = Some(tls),
             Err(Refusal::NotTls) if self.state.plan.protocol == Protocol::Redis => {
-                let told = PlainRefusal::TlsRequired.redis();
-                return Err(Refusal::Responded(Ending::TlsFailed, Reply::Message(told)));
+                let reply = PlainRefusal::TlsRequired.redis();
+                return Err(Refusal::Responded(Ending::TlsFailed, Reply::Message(reply)));
             }
             Err(refusal) => return Err(refusal),
         }
@@ -90,7 +90,7 @@ pub(super) async fn terminate(
     drop(held);
     record(entry, &connection, started, result.as_ref().err());
     result.map_err(Refusal::Handshake)?;
-    let summary = TlsSummary::of(connection.negotiated());
+    let summary = TlsSummary::new(connection.negotiated());
     if summary.resumed {
         entry.session_resumed();
     }

@@ -250,10 +250,10 @@ mod tests {
 
     #[test]
     fn lengths_and_keys_are_accepted_up_to_their_bounds() {
-        let of_length = |bytes: u32| first_packet(&[&bytes.to_be_bytes()[..], &[0, 3, 0, 0]].concat());
-        assert_eq!(of_length(7), PacketVerdict::Invalid(InvalidPacket::Length));
-        assert_eq!(of_length(10_001), PacketVerdict::Invalid(InvalidPacket::Length));
-        assert_eq!(of_length(10_000), PacketVerdict::NeedMore);
+        let packet_of_length = |bytes: u32| first_packet(&[&bytes.to_be_bytes()[..], &[0, 3, 0, 0]].concat());
+        assert_eq!(packet_of_length(7), PacketVerdict::Invalid(InvalidPacket::Length));
+        assert_eq!(packet_of_length(10_001), PacketVerdict::Invalid(InvalidPacket::Length));
+        assert_eq!(packet_of_length(10_000), PacketVerdict::NeedMore);
         for (key, is_valid) in [(4, false), (5, true), (8, true), (260, true), (261, false)] {
             let verdict = first_packet(&wire(CODE_CANCEL, &vec![7; key]));
             assert_eq!(matches!(verdict, PacketVerdict::Packet { .. }), is_valid, "{key} bytes");

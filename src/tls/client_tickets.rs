@@ -141,27 +141,27 @@ mod tests {
     #[test]
     fn a_ticket_is_of_use_until_the_certificate_expires_also_one_that_was_issued_for_another_ticket() {
         let shared: Arc<dyn ProducesTickets> = aws_lc_rs::Ticketer::new().unwrap();
-        let of_connection = |expires| ClientTicketer {
+        let new_ticketer = |expires| ClientTicketer {
             ticketer: Arc::clone(&shared),
             expires: Arc::new(AtomicI64::new(expires)),
         };
-        let first = of_connection(1_000).encrypt(b"state").unwrap();
-        let resumed = of_connection(i64::MAX);
+        let first = new_ticketer(1_000).encrypt(b"state").unwrap();
+        let resumed = new_ticketer(i64::MAX);
         assert_eq!(resumed.decrypt_at(&first, 1_000).as_deref(), Some(&b"state"[..]));
         assert_eq!(resumed.lifetime(), 0);
         let second = resumed.encrypt(b"more").unwrap();
         assert_eq!(
-            of_connection(i64::MAX).decrypt_at(&second, 1_000).as_deref(),
+            new_ticketer(i64::MAX).decrypt_at(&second, 1_000).as_deref(),
             Some(&b"more"[..])
         );
         for ticket in [&first, &second] {
-            assert_eq!(of_connection(i64::MAX).decrypt_at(ticket, 1_001), None);
+            assert_eq!(new_ticketer(i64::MAX).decrypt_at(ticket, 1_001), None);
         }
-        let without = of_connection(i64::MAX);
+        let without = new_ticketer(i64::MAX);
         assert_eq!(without.lifetime(), shared.lifetime());
         let ticket = without.encrypt(b"state").unwrap();
         assert!(
-            of_connection(0).decrypt_at(&ticket, i64::MAX).is_some(),
+            new_ticketer(0).decrypt_at(&ticket, i64::MAX).is_some(),
             "a client without one"
         );
     }

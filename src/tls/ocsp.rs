@@ -21,7 +21,7 @@ pub(super) struct Staple {
 }
 
 /// What a response says about a certificate.
-struct Statement {
+struct SingleResponse {
     is_revoked: bool,
     next_update: Option<i64>,
 }
@@ -41,17 +41,17 @@ impl Staple {
             Err(error) => return not_sent(&error.to_string()),
         };
         let path = path.display();
-        let Some(mut statements) = statements(&response) else {
+        let Some(mut responses) = single_responses(&response) else {
             return not_sent(&format!("{path}: not a successful OCSP response, in DER"));
         };
         let serial = certificate.raw_serial();
-        let Some((_, statement)) = statements.find(|(about, _)| *about == serial) else {
+        let Some((_, found)) = responses.find(|(about, _)| *about == serial) else {
             return not_sent(&format!("{path}: the OCSP response is for another certificate"));
         };
-        let Statement {
+        let SingleResponse {
             is_revoked,
             next_update,
-        } = statement;
+        } = found;
         if next_update.is_some_and(|next| next <= unix_now()) {
             return not_sent(&format!("{path}: the OCSP response has expired"));
         }
@@ -63,8 +63,8 @@ impl Staple {
     }
 }
 
-/// The statements of a successful response, each with the serial number of its certificate (RFC 6960, section 4.2.1).
-fn statements(response: &[u8]) -> Option<impl Iterator<Item = (&[u8], Statement)>> {
+/// The single responses in a successful response, each with the serial number of its certificate (RFC 6960, section 4.2.1).
+fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (&[u8], SingleResponse)>> {
     let mut response = element(&mut &*response)?;
     let status = element(&mut response)?;
     let mut bytes = element(&mut element(&mut response)?)?;
@@ -76,11 +76,11 @@ fn statements(response: &[u8]) -> Option<impl Iterator<Item = (&[u8], Statement)
     }
     let (_responder, _produced) = (element(&mut data)?, element(&mut data)?);
     let mut responses = element(&mut data)?;
-    let all = std::iter::from_fn(move || statement(element(&mut responses)?));
+    let all = std::iter::from_fn(move || single_response(element(&mut responses)?));
     (status == [0]).then_some(all)
 }
 
-fn statement(mut single: &[u8]) -> Option<(&[u8], Statement)> {
+fn single_response(mut single: &[u8]) -> Option<(&[u8], SingleResponse)> {
     let mut about = element(&mut single)?;
     let (_hash, _name, _key) = (element(&mut about)?, element(&mut about)?, element(&mut about)?);
     let serial = element(&mut about)?;
@@ -92,11 +92,11 @@ fn statement(mut single: &[u8]) -> Option<(&[u8], Statement)> {
         _ => None,
     };
     let next_update = next_update.map(|next| next.utc_datetime()).transpose().ok()?;
-    let statement = Statement {
+    let parsed = SingleResponse {
         is_revoked: status.tag().0 == 1,
         next_update: next_update.map(|next| next.unix_timestamp()),
     };
-    Some((serial, statement))
+    Some((serial, parsed))
 }
 
 /// The content of the next element.

@@ -85,7 +85,7 @@ fn take_step<D>(
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
             let encoded = write_into(outgoing, 0, |room| {
-                data.encode(room).map_err(|error| missing_for_encode(&error))
+                data.encode(room).map_err(|error| encode_room(&error))
             });
             encoded.map(|()| Step::Next)
         }
@@ -97,11 +97,7 @@ fn take_step<D>(
         Ok(ConnectionState::WriteTraffic(mut traffic)) => match wanted {
             Wanted::Nothing => Ok(Step::Wait),
             Wanted::Close => {
-                let close = |room: &mut [u8]| {
-                    traffic
-                        .queue_close_notify(room)
-                        .map_err(|error| missing_for_encrypt(&error))
-                };
+                let close = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(|error| encrypt_room(&error));
                 write_into(outgoing, RECORD_OVERHEAD_BYTES, close).map(|()| Step::Written)
             }
             Wanted::Encrypt {
@@ -112,9 +108,7 @@ fn take_step<D>(
                 let encrypted = pieces.try_for_each(|piece| {
                     let expected = piece.len() + RECORD_OVERHEAD_BYTES;
                     write_into(outgoing, expected, |room| {
-                        traffic
-                            .encrypt(piece, room)
-                            .map_err(|error| missing_for_encrypt(&error))
+                        traffic.encrypt(piece, room).map_err(|error| encrypt_room(&error))
                     })
                 });
                 encrypted.map(|()| Step::Written)
@@ -152,14 +146,14 @@ fn write_into(
 }
 
 /// How much room is needed; `None`: room is not the problem.
-fn missing_for_encode(error: &EncodeError) -> Option<usize> {
+fn encode_room(error: &EncodeError) -> Option<usize> {
     match error {
         EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncodeError::AlreadyEncoded => None,
     }
 }
 
-fn missing_for_encrypt(error: &EncryptError) -> Option<usize> {
+fn encrypt_room(error: &EncryptError) -> Option<usize> {
     match error {
         EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncryptError::EncryptExhausted => None,

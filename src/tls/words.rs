@@ -43,7 +43,7 @@ pub struct PeerCertificate {
 impl TlsSummary {
     /// The summary of a connection whose handshake is complete.
     #[must_use]
-    pub fn of(negotiated: &CommonState) -> Self {
+    pub fn new(negotiated: &CommonState) -> Self {
         let suite = negotiated.negotiated_cipher_suite();
         // rustls calls suites of TLS 1.3 TLS13_…, IANA TLS_….
         let cipher = suite.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
@@ -55,13 +55,13 @@ impl TlsSummary {
             resumed: negotiated.handshake_kind() == Some(HandshakeKind::Resumed),
             peer: negotiated
                 .peer_certificates()
-                .and_then(|chain| PeerCertificate::of(chain.first()?)),
+                .and_then(|chain| PeerCertificate::parse(chain.first()?)),
         }
     }
 }
 
 impl PeerCertificate {
-    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    fn parse(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = parse_x509_certificate(certificate).ok()?;
         let common_name = parsed.subject().iter_common_name().next();
         let common_name = common_name.and_then(|name| name.as_str().ok());
@@ -231,8 +231,8 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_certificates_are_told_in_words() {
-        let told = |error: CertificateError| error_text(&Error::InvalidCertificate(error)).into_owned();
+    fn an_error_names_why_a_certificate_was_refused() {
+        let shown = |error: CertificateError| error_text(&Error::InvalidCertificate(error)).into_owned();
         for (error, text) in [
             (CertificateError::UnknownIssuer, "no trusted authority has issued it"),
             (CertificateError::Revoked, "it is revoked"),
@@ -245,10 +245,13 @@ mod tests {
                 "it is for none of the `names`",
             ),
         ] {
-            let told = told(error);
-            assert!(told.starts_with(&format!("invalid peer certificate: {text}")), "{told}");
+            let shown = shown(error);
+            assert!(
+                shown.starts_with(&format!("invalid peer certificate: {text}")),
+                "{shown}"
+            );
         }
-        assert_eq!(told(CertificateError::Expired), "invalid peer certificate: Expired");
+        assert_eq!(shown(CertificateError::Expired), "invalid peer certificate: Expired");
     }
 
     #[test]

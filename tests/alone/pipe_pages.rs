@@ -33,7 +33,7 @@ fn bulk_data_is_copied_while_the_pipe_quota_is_used_up_and_spliced_afterwards() 
     let as_user = ["setpriv", &*uid, &*gid, "--clear-groups"];
     let mut hog = Command::new(as_user[0]);
     let hog = Process::start(hog.args(&as_user[1..]).args(["/usr/bin/python3", "-c", HOG]));
-    eventually("the quota is used up", || hog.stdout.so_far() == ["full"]);
+    eventually("the quota is used up", || hog.stdout.lines() == ["full"]);
     let server = Server::echo();
     let config = one_pool(&[server.address], "");
     let proxy = Proxy::setup(&config).under(&as_user).start();

@@ -115,7 +115,7 @@ fn without_a_necessary_call_it_does_not_start_and_names_the_call() {
             .arg(folder.path().join("acequia.toml"));
         let mut process = Process::start(command.env("XDG_RUNTIME_DIR", folder.path()));
         let status = process.wait();
-        let log = process.stderr.so_far().join("\n");
+        let log = process.stderr.lines().join("\n");
         assert!(status.code() == Some(3) && log.contains(call.name), "{status}: {log}");
     });
 }

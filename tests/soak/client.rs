@@ -51,7 +51,7 @@ impl Client {
         let mut wire = None;
         let end = tokio::select! {
             result = timeout(PATIENCE, self.act(&clients, &tally, &mut wire)) => match result {
-                Ok(result) => End::of(result),
+                Ok(result) => End::from_result(result),
                 Err(_) => End::Stalled,
             },
             () = self.until_it_leaves() => End::Left,
@@ -142,8 +142,8 @@ impl Client {
     }
 
     async fn talk(&self, wire: &mut dyn Wire, talk: &Talk) -> io::Result<()> {
-        let up = Pattern::of(self.number, Direction::Up);
-        let down = Pattern::of(self.number, Direction::Down);
+        let up = Pattern::new(self.number, Direction::Up);
+        let down = Pattern::new(self.number, Direction::Down);
         let pace = talk.paces[0];
         if self.greeted {
             let mut greeting = [0; GREETING.len()];

@@ -17,7 +17,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    pub fn of(proxy: &Proxy) -> Self {
+    pub fn measure(proxy: &Proxy) -> Self {
         let status = read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it runs");
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -29,8 +29,8 @@ impl Cost {
             .filter_map(|entry| read_link(entry.ok()?.path()).ok()) // it may be closed by now
             .map(|target| target.to_string_lossy().into_owned())
             .collect();
-        let of_kind = |kind: &str| descriptors.iter().filter(|target| target.starts_with(kind)).count();
-        let (sockets, pipes) = (of_kind("socket:"), of_kind("pipe:"));
+        let count_of_kind = |kind: &str| descriptors.iter().filter(|target| target.starts_with(kind)).count();
+        let (sockets, pipes) = (count_of_kind("socket:"), count_of_kind("pipe:"));
         let tasks = read_dir(format!("/proc/{}/task", proxy.pid())).expect("it runs");
         let names: Vec<String> = tasks
             .filter_map(|task| read_to_string(task.ok()?.path().join("comm")).ok()) // it may have ended by now

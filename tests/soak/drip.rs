@@ -57,7 +57,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
     let clients = stage.load.clients();
     let alone = measure(stage, &clients, 0, time);
     println!("alone:       {alone}");
-    let before = Cost::of(proxy);
+    let before = Cost::measure(proxy);
     let crowd = Arc::<Crowd>::default();
     let dripping = {
         let (crowd, to) = (Arc::clone(&crowd), proxy.at("names"));
@@ -70,7 +70,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
     });
     let beside = measure(stage, &clients, alone.count, time);
     println!("beside them: {beside}");
-    let bytes_each = (Cost::of(proxy).rss_kib.saturating_sub(before.rss_kib) * 1024) as usize / drippers;
+    let bytes_each = (Cost::measure(proxy).rss_kib.saturating_sub(before.rss_kib) * 1024) as usize / drippers;
     crowd.is_over.store(true, Relaxed);
     dripping.join().unwrap();
     let again = measure(stage, &clients, alone.count + beside.count, time);

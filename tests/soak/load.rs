@@ -44,8 +44,8 @@ impl Load {
         Self {
             records: Arc::default(),
             identities: [
-                ("shop", Identity::of(&["shop.example.com", "*.shop.example.com"])),
-                ("web", Identity::of(&["web.example.com", "*.example.org"])),
+                ("shop", Identity::new(&["shop.example.com", "*.shop.example.com"])),
+                ("web", Identity::new(&["web.example.com", "*.example.org"])),
             ],
         }
     }
@@ -135,19 +135,19 @@ fn client(number: u32, addresses: &Addresses, rng: &mut Rng) -> Client {
 /// Lets servers die and return until `end`; returns the number of deaths.
 async fn kill_servers(servers: Vec<Arc<Server>>, mut rng: Rng, end: Instant) -> u64 {
     let (mut dying, mut deaths) = (JoinSet::new(), 0);
-    let mut mortal: Vec<_> = servers.into_iter().filter(|server| server.is_mortal).collect();
+    let mut killable: Vec<_> = servers.into_iter().filter(|server| server.is_killable).collect();
     loop {
         sleep(Duration::from_millis(rng.u64(200..1_500))).await;
         while let Some(back) = dying.try_join_next() {
-            mortal.push(back.expect("the task does not panic"));
+            killable.push(back.expect("the task does not panic"));
         }
         if Instant::now() > end {
             break;
         }
-        if mortal.is_empty() {
+        if killable.is_empty() {
             continue;
         }
-        let server = mortal.swap_remove(rng.usize(..mortal.len()));
+        let server = killable.swap_remove(rng.usize(..killable.len()));
         let time = Duration::from_millis(rng.u64(100..3_000));
         deaths += 1;
         dying.spawn(async move {

@@ -158,7 +158,7 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
 fn idle_cost(proxy: &Proxy) -> Cost {
     let samples = (0..20).map(|_| {
         sleep(Duration::from_millis(25));
-        Cost::of(proxy)
+        Cost::measure(proxy)
     });
     samples.min_by_key(|cost| cost.sockets).unwrap()
 }
@@ -167,7 +167,7 @@ fn idle_cost(proxy: &Proxy) -> Cost {
 fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
     let end = Instant::now() + REST;
     loop {
-        let now = Cost::of(proxy);
+        let now = Cost::measure(proxy);
         let is_over = active_sessions(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
         // A place on a limited server comes back up to a second after its session.
         let metrics = proxy.metrics();

@@ -72,14 +72,14 @@ impl<'a> Operator<'a> {
             }
             if sampled.elapsed() > SAMPLE_INTERVAL {
                 sampled = Instant::now();
-                self.done.costs.push(Cost::of(self.proxy));
+                self.done.costs.push(Cost::measure(self.proxy));
             }
             sleep(Duration::from_millis(self.rng.u64(20..300)));
         };
         if self.turn == Turn::Second {
             self.reload();
         }
-        for host in self.mortal() {
+        for host in self.killable() {
             self.post(host, &json!({ "use": "enabled", "weight": null }));
         }
         (self.done, outcome)
@@ -95,13 +95,13 @@ impl<'a> Operator<'a> {
         }
     }
 
-    fn mortal(&self) -> Vec<&'a Host> {
-        self.site.hosts.iter().filter(|host| host.is_mortal).collect()
+    fn killable(&self) -> Vec<&'a Host> {
+        self.site.hosts.iter().filter(|host| host.is_killable).collect()
     }
 
-    fn any_mortal(&mut self) -> &'a Host {
-        let mortal = self.mortal();
-        mortal[self.rng.usize(..mortal.len())]
+    fn any_killable(&mut self) -> &'a Host {
+        let killable = self.killable();
+        killable[self.rng.usize(..killable.len())]
     }
 
     fn reload(&mut self) {
@@ -156,13 +156,13 @@ impl<'a> Operator<'a> {
             json!({ "weight": self.rng.u32(..4) }),
         ];
         let body = &bodies[self.rng.usize(..bodies.len())];
-        let host = self.any_mortal();
+        let host = self.any_killable();
         self.count("server override");
         self.post(host, body);
     }
 
     fn enable(&mut self) {
-        let host = self.any_mortal();
+        let host = self.any_killable();
         self.count("enabling");
         self.post(host, &json!({ "use": "enabled", "weight": null }));
     }

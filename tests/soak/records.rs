@@ -30,7 +30,7 @@ pub enum End {
 }
 
 impl End {
-    pub fn of(result: io::Result<()>) -> Self {
+    pub fn from_result(result: io::Result<()>) -> Self {
         let Err(error) = result else { return Self::Well };
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match (error.kind(), tls) {

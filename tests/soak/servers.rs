@@ -1,4 +1,4 @@
-//! Servers that obey orders, die, and return.
+//! Servers that follow orders, die, and return.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A running server, until it is dropped.
 pub struct Server {
     pub pool: &'static str,
-    pub is_mortal: bool,
+    pub is_killable: bool,
     address: SocketAddr,
     shared: Arc<Shared>,
     is_alive: watch::Sender<bool>,
@@ -46,7 +46,7 @@ impl Server {
     pub fn start(host: &Host, acceptor: Option<TlsAcceptor>, records: &Arc<Records>) -> Self {
         let server = Self {
             pool: host.pool,
-            is_mortal: host.is_mortal,
+            is_killable: host.is_killable,
             address: host.port.address,
             shared: Arc::new(Shared {
                 nature: host.nature,
@@ -116,7 +116,7 @@ impl Shared {
         let from_header = if let Nature::Proxied { is_named } = self.nature {
             match read_proxy_header(&mut socket).await {
                 Ok(client) => Some((is_named, client)),
-                Err(error) => return End::of(Err(error)),
+                Err(error) => return End::from_result(Err(error)),
             }
         } else {
             None
@@ -126,7 +126,7 @@ impl Shared {
             None => Box::new(counted),
             Some(acceptor) => match acceptor.accept(counted).await {
                 Ok(stream) => Box::new(TlsStream::from(stream)),
-                Err(error) => return End::of(Err(error)),
+                Err(error) => return End::from_result(Err(error)),
             },
         };
         let mut order = [0; Order::BYTES];
@@ -138,7 +138,7 @@ impl Shared {
         };
         if let Err(error) = read_order.await {
             reset_when_closed(wire.socket().stream(), false); // a connection without an order, such as a health check
-            return End::of(Err(error));
+            return End::from_result(Err(error));
         }
         let Some(order) = Order::decode(&order) else {
             return End::Wrong;
@@ -155,21 +155,24 @@ impl Shared {
             }
         }
         let stalled = |_| Err(std::io::ErrorKind::TimedOut.into());
-        match timeout(PATIENCE, obey(&mut *wire, order)).await.unwrap_or_else(stalled) {
+        match timeout(PATIENCE, follow_order(&mut *wire, order))
+            .await
+            .unwrap_or_else(stalled)
+        {
             Ok(()) if order.manner == Manner::ServerResets => End::Left,
             Ok(()) => {
                 reset_when_closed(wire.socket().stream(), false);
                 End::Well
             }
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => End::Stalled,
-            result => End::of(result),
+            result => End::from_result(result),
         }
     }
 }
 
-async fn obey(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> {
-    let down = Pattern::of(order.session, Direction::Down);
-    let up = Pattern::of(order.session, Direction::Up);
+async fn follow_order(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> {
+    let down = Pattern::new(order.session, Direction::Down);
+    let up = Pattern::new(order.session, Direction::Up);
     match order.manner {
         Manner::Both => {
             exchange(wire, (down, order.down), (up, order.up), order.pace).await?;

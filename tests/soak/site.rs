@@ -71,7 +71,7 @@ pub struct Host {
     pub pool: &'static str,
     pub name: String,
     pub nature: Nature,
-    pub is_mortal: bool,
+    pub is_killable: bool,
     pub port: Port,
 }
 
@@ -86,13 +86,13 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Self {
-        let hosts = |(pool, count, nature, is_mortal, _): &(&'static str, usize, Nature, bool, &str)| {
-            let (pool, nature, is_mortal) = (*pool, *nature, *is_mortal);
+        let hosts = |(pool, count, nature, is_killable, _): &(&'static str, usize, Nature, bool, &str)| {
+            let (pool, nature, is_killable) = (*pool, *nature, *is_killable);
             (1..=*count).map(move |number| Host {
                 pool,
                 name: format!("{pool}-{number}"),
                 nature,
-                is_mortal,
+                is_killable,
                 port: Port::keep(),
             })
         };

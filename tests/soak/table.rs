@@ -19,8 +19,8 @@ pub fn print(evidence: &Evidence) {
     table.load_style(presets::NOTHING);
     table.set_header(["sessions", "clients", "endings in the log"]);
     for kind in KINDS {
-        let of_kind = |record: &&crate::records::Record| record.client.is_some_and(|(name, _)| name == kind.name);
-        let clients = evidence.records.values().filter(of_kind).count();
+        let is_of_kind = |record: &&crate::records::Record| record.client.is_some_and(|(name, _)| name == kind.name);
+        let clients = evidence.records.values().filter(is_of_kind).count();
         table.add_row([kind.name.to_owned(), clients.to_string(), words(endings.get(kind.name))]);
     }
     println!("{table}");

@@ -14,7 +14,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn of(names: &[&str]) -> Self {
+    pub fn new(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).expect("the names are valid");
         let certificate = CertificateDer::from(made.cert);

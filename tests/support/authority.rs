@@ -28,16 +28,16 @@ pub struct Issued {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
-        Self::of(Self::params(name))
+        Self::self_signed(Self::params(name))
     }
 
     pub fn expired(name: &str) -> Self {
         let mut params = Self::params(name);
         params.not_after = date_time_ymd(2020, 1, 1);
-        Self::of(params)
+        Self::self_signed(params)
     }
 
-    fn of(params: CertificateParams) -> Self {
+    fn self_signed(params: CertificateParams) -> Self {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer }
     }

@@ -19,7 +19,7 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        TcpStream::connect_timeout(&address, PATIENCE).map(Self::of)
+        TcpStream::connect_timeout(&address, PATIENCE).map(Self::new)
     }
 
     /// Connects from a local address such as 127.0.0.7.
@@ -33,10 +33,10 @@ impl Client {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.bind(&source.into())?;
         socket.connect(&address.into())?;
-        Ok(Self::of(socket.into()))
+        Ok(Self::new(socket.into()))
     }
 
-    fn of(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

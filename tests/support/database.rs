@@ -177,7 +177,7 @@ impl Postgres {
 
     /// Its log lines so far.
     pub fn log(&self) -> Vec<String> {
-        self.process.stderr.so_far()
+        self.process.stderr.lines()
     }
 
     /// Stops all its processes, as if the machine hung.

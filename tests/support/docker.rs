@@ -84,11 +84,7 @@ impl Docker {
         let mut process = Process::start(&mut command);
         eventually("the Docker engine answers", || {
             let is_running = process.is_running();
-            assert!(
-                is_running,
-                "the Docker engine has ended: {:#?}",
-                process.stderr.so_far()
-            );
+            assert!(is_running, "the Docker engine has ended: {:#?}", process.stderr.lines());
             self.try_run(&["version"]).code == Some(0)
         });
         self.process = Some(process);

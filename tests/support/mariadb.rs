@@ -149,7 +149,7 @@ impl MariaDb {
 
     /// Its log lines so far.
     pub fn log(&self) -> Vec<String> {
-        self.process.stderr.so_far()
+        self.process.stderr.lines()
     }
 
     pub fn folder(&self) -> &Path {

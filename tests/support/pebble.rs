@@ -147,7 +147,7 @@ impl Pebble {
 
     /// How many certificates it has issued since it was started.
     pub fn issued(&self) -> usize {
-        let lines = self.process.as_ref().unwrap().stdout.so_far();
+        let lines = self.process.as_ref().unwrap().stdout.lines();
         lines.iter().filter(|line| line.contains("Issued certificate")).count()
     }
 

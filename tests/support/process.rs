@@ -26,14 +26,14 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        let mut process = Self::of(spawned.unwrap_or_else(|error| panic!("{command:?}: {error}")));
-        process.stdout = Lines::of(process.child.stdout.take());
+        let mut process = Self::adopt(spawned.unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        process.stdout = Lines::read(process.child.stdout.take());
         process
     }
 
     /// Takes over a running child; its standard output is not read.
-    pub fn of(mut child: Child) -> Self {
-        let stderr = Lines::of(child.stderr.take());
+    pub fn adopt(mut child: Child) -> Self {
+        let stderr = Lines::read(child.stderr.take());
         Self {
             child,
             stdout: Lines::default(),
@@ -87,7 +87,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn of<R: Read + Send + 'static>(pipe: Option<R>) -> Self {
+    pub fn read<R: Read + Send + 'static>(pipe: Option<R>) -> Self {
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let kept = Arc::clone(&lines);
         let reader = pipe.map(|pipe| {
@@ -100,7 +100,7 @@ impl Lines {
         Self { lines, reader }
     }
 
-    pub fn so_far(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
@@ -130,7 +130,7 @@ pub struct Finished {
 pub fn finished(command: &mut Command) -> Finished {
     let mut process = Process::start(command);
     let status = process.wait();
-    let text = |lines: &Lines| lines.so_far().iter().map(|line| format!("{line}\n")).collect();
+    let text = |lines: &Lines| lines.lines().iter().map(|line| format!("{line}\n")).collect();
     Finished {
         code: status.code(),
         stdout: text(&process.stdout),

@@ -52,11 +52,11 @@ impl Setup {
             .spawn()
             .unwrap();
         let stdout = child.stdout.take();
-        let mut process = Process::of(child);
+        let mut process = Process::adopt(child);
         let unread = if self.unread {
             stdout
         } else {
-            process.stdout = Lines::of(stdout);
+            process.stdout = Lines::read(stdout);
             None
         };
         let mut proxy = Proxy {
@@ -160,7 +160,7 @@ impl Proxy {
             assert!(
                 is_logged || !has_ended,
                 "expected acequia to start, but it has ended: {:#?}",
-                self.process.stderr.so_far()
+                self.process.stderr.lines()
             );
             is_logged
         });
@@ -207,7 +207,7 @@ impl Proxy {
 
     /// Starts to read its standard output.
     pub fn read_stdout(&mut self) {
-        self.process.stdout = Lines::of(self.unread.take());
+        self.process.stdout = Lines::read(self.unread.take());
     }
 
     /// Closes the reading end of its standard output.
@@ -274,8 +274,8 @@ impl Proxy {
     /// The numbers of accepted and of rejected reloads.
     pub fn reloads(&self) -> (f64, f64) {
         let metrics = self.metrics();
-        let of = |result| metrics.sum("acequia_config_reloads_total", &[("result", result)]);
-        (of("ok"), of("error"))
+        let reloads = |result| metrics.sum("acequia_config_reloads_total", &[("result", result)]);
+        (reloads("ok"), reloads("error"))
     }
 
     /// Runs an `acequia` command against this process, to its end.
@@ -297,11 +297,11 @@ impl Proxy {
     /// A server's state as `acequia servers` shows it.
     pub fn server(&self, pool: &str, name: &str) -> Value {
         let state = self.answer(&["servers"]);
-        let of = |list: &Value, name: &str| {
+        let find = |list: &Value, name: &str| {
             let found = list.as_array().unwrap().iter().find(|entry| entry["name"] == name);
             found.unwrap_or_else(|| panic!("no {name} in {list}")).clone()
         };
-        of(&of(&state["pools"], pool)["servers"], name)
+        find(&find(&state["pools"], pool)["servers"], name)
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -335,7 +335,7 @@ impl Proxy {
 
 fn parsed(lines: &Lines) -> Vec<Value> {
     let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.clone()));
-    lines.so_far().iter().map(parse).collect()
+    lines.lines().iter().map(parse).collect()
 }
 
 /// Whether a line of the diagnostic log, in either format, has this message.

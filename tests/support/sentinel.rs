@@ -119,7 +119,7 @@ impl RedisNode {
 
     /// Its log lines so far.
     pub fn log(&self) -> Vec<String> {
-        self.process.stdout.so_far()
+        self.process.stdout.lines()
     }
 
     pub fn folder(&self) -> &Path {

@@ -89,8 +89,8 @@ impl Folder {
         let absolute: Vec<&str> = std::iter::once("crate").chain(self.path.split('/').skip(1)).collect();
         let mut names = names_behind(&code, &above);
         names.extend(names_behind(&code, &absolute));
-        let of = |name: String| self.re_exports.get(&name).cloned().unwrap_or(name);
-        let used = names.into_iter().map(|(name, _)| of(name));
+        let original = |name: String| self.re_exports.get(&name).cloned().unwrap_or(name);
+        let used = names.into_iter().map(|(name, _)| original(name));
         used.filter(|name| self.modules.contains(name)).collect()
     }
 }

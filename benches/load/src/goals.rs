@@ -152,13 +152,13 @@ fn beside_slow(report: &Report) -> Option<f64> {
 }
 
 fn memory(idle: &[Idle]) -> Option<f64> {
-    let of = |name: &str| {
+    let figure = |name: &str| {
         idle.iter()
             .find(|idle| idle.name == name)
             .map(|idle| idle.user_bytes as f64)
     };
-    let others = OTHER.iter().filter_map(|name| of(name));
-    Some(of(OWN)? / others.min_by(f64::total_cmp)?)
+    let others = OTHER.iter().filter_map(|name| figure(name));
+    Some(figure(OWN)? / others.min_by(f64::total_cmp)?)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ struct Network {
 }
 
 impl Network {
-    fn of(across: Option<&[String]>) -> Self {
+    fn new(across: Option<&[String]>) -> Self {
         let ip = |text: &String| text.parse().expect("an IP address");
         match across {
             Some([clients, proxies, servers, proxies_ip, servers_ip]) => Self {
@@ -113,7 +113,7 @@ const DIRECT: &str = "no proxy";
 
 fn main() {
     let arguments = Arguments::parse();
-    let network = Network::of(arguments.across.as_deref());
+    let network = Network::new(arguments.across.as_deref());
     let servers = Servers::start(network.servers.clone(), network.servers_ip);
     network.clients.enter();
     let site = Site {
@@ -219,7 +219,7 @@ fn measured(
     if let Some(proxy) = &peer.proxy {
         proxy.settle();
     }
-    Figures::of(&measured)
+    Figures::new(&measured)
 }
 
 /// Memory per idle session, with each proxy started anew. The kernel's share covers only the proxy's two sockets: the

@@ -198,7 +198,7 @@ impl Proxy {
 
     /// User and system time of all its threads.
     pub(crate) fn cpu(&self) -> Duration {
-        let of = |pid: &u32| {
+        let cpu_of = |pid: &u32| {
             let tasks = fs::read_dir(format!("/proc/{pid}/task"))
                 .into_iter()
                 .flatten()
@@ -209,7 +209,7 @@ impl Proxy {
             };
             tasks.filter_map(time).sum::<u64>()
         };
-        Duration::from_nanos(self.pids().iter().map(of).sum())
+        Duration::from_nanos(self.pids().iter().map(cpu_of).sum())
     }
 
     /// Waits until it is idle, for at most 5 s, so that a round does not pay for work left over from the previous one.
@@ -229,11 +229,11 @@ impl Proxy {
 
     /// Resident memory of all its processes, without shared pages.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let of = |pid: &u32| {
+        let private_of = |pid: &u32| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             kilobytes(&text, "Private_Clean:") + kilobytes(&text, "Private_Dirty:")
         };
-        self.pids().iter().map(of).sum::<u64>() * 1024
+        self.pids().iter().map(private_of).sum::<u64>() * 1024
     }
 }
 

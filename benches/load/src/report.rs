@@ -28,7 +28,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn of(measured: &Measured) -> Self {
+    pub(crate) fn new(measured: &Measured) -> Self {
         let at = |quantile| {
             if measured.latencies.is_empty() {
                 return 0.0;

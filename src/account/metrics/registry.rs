@@ -248,7 +248,7 @@ impl Registry {
         for (listener, routes) in with_routes {
             for route in &*routes {
                 let labels = format_labels(&[("listener", listener), ("route", &route.name)]);
-                write_sample(text, names::ROUTE_SESSIONS, &labels, route.so_far());
+                write_sample(text, names::ROUTE_SESSIONS, &labels, route.total());
             }
         }
     }

@@ -55,7 +55,7 @@ impl CancelPlacement {
 #[derive(Debug)]
 pub struct RouteCount {
     pub(in crate::account) name: Arc<str>,
-    so_far: AtomicU64,
+    total: AtomicU64,
     open: AtomicUsize,
 }
 
@@ -68,8 +68,8 @@ impl RouteCount {
 
     /// The sessions so far.
     #[must_use]
-    pub fn so_far(&self) -> u64 {
-        self.so_far.load(Relaxed)
+    pub fn total(&self) -> u64 {
+        self.total.load(Relaxed)
     }
 
     /// The open sessions.
@@ -87,7 +87,7 @@ impl SessionRoute {
     /// Counts a session.
     #[must_use]
     pub fn open(route: &Arc<RouteCount>) -> Self {
-        route.so_far.fetch_add(1, Relaxed);
+        route.total.fetch_add(1, Relaxed);
         route.open.fetch_add(1, Relaxed);
         Self(Arc::clone(route))
     }
@@ -162,7 +162,7 @@ impl ListenerSeries {
         let before: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();
         let new = |name: &Arc<str>| RouteCount {
             name: Arc::clone(name),
-            so_far: AtomicU64::new(0),
+            total: AtomicU64::new(0),
             open: AtomicUsize::new(0),
         };
         let count = |name| match before.get(name) {

@@ -57,12 +57,12 @@ pub(in crate::account) struct TlsSeries {
 impl TlsSeries {
     /// `labels` are those of the listener.
     pub(super) fn new(recorder: &SharedRecorder, labels: &[Label]) -> Self {
-        let of_version = |version| {
+        let series_for = |version| {
             let labels = [labels, &[Label::from_static_parts("version", version)]].concat();
             LabelledCounters::new(recorder, names::TLS_HANDSHAKES, &labels, "result")
         };
         Self {
-            handshakes: VERSIONS.map(of_version),
+            handshakes: VERSIONS.map(series_for),
             resumptions: counter(recorder, names::TLS_RESUMPTIONS, labels.to_vec()),
             handshake_duration: Histogram::new(HANDSHAKE_BOUNDS),
         }

@@ -166,15 +166,15 @@ mod tests {
             error: String::new(),
         };
         let (kept, failed) = (attempts(1, 1_000), LatestOrder::Failed(attempts(2, 2_000)));
-        let of = |latest| {
+        let attempts_after = |latest| {
             let state = state(&one, Due::default(), Some(&kept), latest);
             (
                 state.failed.map(|failed| failed.failures),
                 state.next.duration_since(UNIX_EPOCH).unwrap().as_secs(),
             )
         };
-        assert_eq!(of(None), (Some(1), 1_000));
-        assert_eq!(of(Some(&failed)), (Some(2), 2_000));
+        assert_eq!(attempts_after(None), (Some(1), 1_000));
+        assert_eq!(attempts_after(Some(&failed)), (Some(2), 2_000));
     }
 
     #[test]

@@ -127,10 +127,10 @@ mod tests {
         let mut polled = None;
         let mut hear = |answer| {
             let heard = Polled::after(polled.take(), answer, "a.example", "ca");
-            let told = (heard.suggested.clone(), heard.failures);
+            let before = (heard.suggested.clone(), heard.failures);
             assert!(heard.next >= Instant::now() + Duration::from_secs(59), "never at once");
             polled = Some(heard);
-            told
+            before
         };
         assert_eq!(hear(failure()), (None, 1));
         assert_eq!(hear(answer(suggested.clone())), (suggested.clone(), 0));

@@ -93,16 +93,21 @@ pub(super) struct SentinelAnswers {
 }
 
 impl SentinelAnswers {
-    /// What counts now, and whether the Sentinels agree on it, so that it counts even if a higher epoch is remembered. `told`:
+    /// What counts now, and whether the Sentinels agree on it, so that it counts even if a higher epoch is remembered. `reported`:
     /// the answers of those that answer, `asked`: how many Sentinels there are.
     ///
     /// What more than half of them say counts, whatever epoch another one knows, which may be of another group. Its epoch may
     /// be lower than that of what counted before only if all say so, or if they stay with it: they may have been set up anew.
     /// Else the highest epoch counts, also that of before: a Sentinel that was cut off from the others must not bring back an
     /// old primary.
-    pub(super) fn take(&mut self, told: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<(NamedPrimary, bool)> {
-        let alike = |named: &NamedPrimary| told.iter().filter(|other| other.is_same_server(named)).count();
-        let of_most = told.iter().filter(|named| 2 * alike(named) > asked);
+    pub(super) fn take(
+        &mut self,
+        reported: Vec<NamedPrimary>,
+        asked: usize,
+        now: Instant,
+    ) -> Option<(NamedPrimary, bool)> {
+        let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
+        let of_most = reported.iter().filter(|named| 2 * alike(named) > asked);
         let of_most = of_most.max_by_key(|named| named.epoch);
         let is_of_all = of_most.is_some_and(|named| alike(named) == asked);
         self.of_most = of_most.map(|named| {
@@ -118,7 +123,7 @@ impl SentinelAnswers {
             }
         }
         // Of the same epoch, the later one.
-        let all = self.last.take().into_iter().chain(told);
+        let all = self.last.take().into_iter().chain(reported);
         self.last = all.max_by_key(|named| named.epoch);
         self.last.clone().map(|named| (named, false))
     }

@@ -216,7 +216,7 @@ async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
 }
 
 /// What three Sentinels say together, at these seconds and with these ports and epochs of those that answer.
-fn told<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
+fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
     let named = |(port, epoch): &(u16, u32)| NamedPrimary {
         host: "10.0.0.1".to_owned(),
         port: *port,
@@ -224,9 +224,9 @@ fn told<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32,
         epoch: *epoch,
     };
     let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
-    checks.map(|(second, told)| {
-        let told = told.iter().map(named).collect();
-        let taken = answers.take(told, 3, began + Duration::from_secs(second));
+    checks.map(|(second, reported)| {
+        let reported = reported.iter().map(named).collect();
+        let taken = answers.take(reported, 3, began + Duration::from_secs(second));
         taken.map(|(named, is_agreed)| (named.port, named.epoch, is_agreed))
     })
 }
@@ -252,7 +252,7 @@ fn a_sentinel_that_was_cut_off_brings_no_old_primary_back() {
         promoted,
         promoted,
     ];
-    assert_eq!(told(checks), expected);
+    assert_eq!(reported(checks), expected);
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn what_most_sentinels_say_counts_at_once_whatever_another_one_says() {
         Some((2, 5, true)), // since second 2
         Some((2, 5, true)),
     ];
-    assert_eq!(told(checks), expected);
+    assert_eq!(reported(checks), expected);
 }
 
 #[test]
@@ -308,5 +308,5 @@ fn a_lower_epoch_counts_if_all_sentinels_say_so_or_if_most_stay_with_it() {
         before,
         Some((3, 1, true)),
     ];
-    assert_eq!(told(checks), expected);
+    assert_eq!(reported(checks), expected);
 }

@@ -57,7 +57,12 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     monitor.set_limits(AT_ONCE, AT_ONCE);
     let checked = async {
         let mut ticks = interval(TICK);
-        while live.in_force().pools.iter().any(|pool| pool.waits_for(false).is_some()) {
+        while live
+            .in_force()
+            .pools
+            .iter()
+            .any(|pool| pool.why_not_ready(false).is_some())
+        {
             ticks.tick().await;
         }
     };

@@ -33,7 +33,7 @@ impl ListenerAddresses {
     };
 
     /// The addresses that are bound.
-    pub(super) fn of(running: &Running) -> Self {
+    pub(super) fn new(running: &Running) -> Self {
         let in_force = running.live.in_force();
         let first = |name: &str| {
             let listener = in_force.listeners().find(|(listener, _)| *listener.name == *name);

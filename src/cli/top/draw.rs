@@ -45,7 +45,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
     frame.render_widget(process_line(state, palette), totals);
     frame.render_widget(rates_line(view, state), rates);
     if let Some((severity, text)) = worst_notice(state) {
-        frame.render_widget(Line::styled(safe(&text), palette.of(severity).patch(BOLD)), notice);
+        frame.render_widget(Line::styled(safe(&text), palette.style(severity).patch(BOLD)), notice);
     }
     let selected = match view.tab {
         Tab::Servers => draw_servers(frame, table, view, palette),
@@ -88,7 +88,7 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Pa
     let mut rows = view.server_rows();
     let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
     let style = |row: &ServerRow<'_>, title: &str| match title {
-        "STATE" => palette.of(row.state().2),
+        "STATE" => palette.style(row.state().2),
         _ => Style::new(),
     };
     let (shown, selected) = draw_list(frame, area, &server_columns(), &mut list, &mut rows, id, style);
@@ -120,7 +120,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         }
     };
     if let Some(Err(_)) = view.sessions_read {
-        frame.render_widget(Line::styled(safe(&detail), palette.of(Urgency::Bad)), area);
+        frame.render_widget(Line::styled(safe(&detail), palette.style(Urgency::Bad)), area);
     }
     (view.sessions, view.columns_shown) = (list, shown);
     detail
@@ -163,10 +163,10 @@ fn session_detail(session: &SessionBody) -> String {
 /// The answer to the last act, or the keys.
 fn last_line(view: &View, palette: &Palette) -> Line<'static> {
     match &view.answer {
-        Some(Ok(done)) => return Line::styled(format!("done: {}", safe(done)), palette.of(Urgency::Good)),
+        Some(Ok(done)) => return Line::styled(format!("done: {}", safe(done)), palette.style(Urgency::Good)),
         Some(Err(error)) => {
             let text = format!("not done: {}", safe(error).replace('\n', " "));
-            return Line::styled(text, palette.of(Urgency::Bad));
+            return Line::styled(text, palette.style(Urgency::Bad));
         }
         None => {}
     }

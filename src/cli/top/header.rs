@@ -17,7 +17,7 @@ pub(super) fn process_line(state: &StateBody, palette: &Palette) -> Line<'static
         format!(" {}, up {up_for}", escape(&state.version, &[])).into(),
     ];
     if state.draining {
-        spans.push(Span::styled("  draining", palette.of(Urgency::Warning).patch(BOLD)));
+        spans.push(Span::styled("  draining", palette.style(Urgency::Warning).patch(BOLD)));
     }
     Line::from(spans)
 }

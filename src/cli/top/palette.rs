@@ -19,7 +19,7 @@ impl Palette {
         if has_colors { Self::COLORED } else { Self::PLAIN }
     }
 
-    pub(super) fn of(&self, severity: Urgency) -> Style {
+    pub(super) fn style(&self, severity: Urgency) -> Style {
         let color = match severity {
             Urgency::Good => Color::Green,
             Urgency::Warning => Color::Yellow,

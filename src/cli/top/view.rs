@@ -154,7 +154,7 @@ impl View {
             pool: &pool.name,
             server,
             origin: pool.origin_of(server),
-            rate: self.server_rates.of(&pool.name, &server.name),
+            rate: self.server_rates.get(&pool.name, &server.name),
         }
     }
 
@@ -349,7 +349,7 @@ impl ServerRates {
         self.counted_at = Some(now);
     }
 
-    fn of(&self, pool: &str, server: &str) -> f64 {
+    fn get(&self, pool: &str, server: &str) -> f64 {
         let key = (pool.to_owned(), server.to_owned());
         self.counts.get(&key).map_or(0.0, |(_, rate)| *rate)
     }

@@ -41,6 +41,6 @@ pub(super) fn announce(
         } else {
             TlsMode::Pass
         },
-        pool: names.pools.of_defaults(names.providers, problems)?,
+        pool: names.pools.default_plan(names.providers, problems)?,
     })
 }

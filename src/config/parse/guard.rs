@@ -190,7 +190,7 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     let mut networks: Vec<IpNet> = entries(section, key, problems, address::network);
     if let Some(node) = section.get(file_key) {
         let path = value::path(node, problems)?;
-        let path = problems.beside(&path);
+        let path = problems.resolve_path(&path);
         // Those who read the store must not see the contents of a file: errors are written back.
         let quotes = !problems.is_remote(&node.position);
         match read_networks(&path, quotes) {

@@ -68,8 +68,8 @@ pub(super) fn pool(
     let section = Section::open(&entry.node, &entry.position, &keys::POOL, problems)?;
     let limits = inherited.overridden_by(&section, problems);
     let policy = section.get("balance").and_then(|node| balance(node, problems));
-    let of_pool = server::of_pool(&section, problems);
-    let entries = server::servers(&section, of_pool, problems);
+    let defaults = server::member_defaults(&section, problems);
+    let entries = server::servers(&section, defaults, problems);
     let HealthConfig {
         plan: health,
         eject,
@@ -80,7 +80,7 @@ pub(super) fn pool(
     let fallback = fallback(&section, has_pool_primary, health.required, problems);
     let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
     let proxy_protocol = proxy_protocol(&section, &health, problems);
-    let scale = scale(&section, &health, of_pool, providers, problems);
+    let scale = scale(&section, &health, defaults, providers, problems);
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,
@@ -89,7 +89,7 @@ pub(super) fn pool(
             .duration_or_off("slow_start", NONZERO_DURATION, problems)
             .flatten(),
         panic_threshold,
-        queue: queue(&section, &entries, of_pool, problems),
+        queue: queue(&section, &entries, defaults, problems),
         wake: scale.as_ref().and_then(|scale| scale.wake()),
     };
     Some(PoolPlan {
@@ -102,8 +102,8 @@ pub(super) fn pool(
         fallback,
         failback: failback(&section, is_checked, problems),
         entries: entries.into(),
-        defaults: of_pool,
-        discover: discover(&section, of_pool, limits.resolve, providers, problems),
+        defaults,
+        discover: discover(&section, defaults, limits.resolve, providers, problems),
         scale,
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, problems)
@@ -117,7 +117,7 @@ pub(super) fn pool(
 }
 
 /// A pool without servers and without settings of its own.
-pub(super) fn of_defaults(
+pub(super) fn default_plan(
     inherited: PoolSettings,
     providers: &Providers,
     problems: &mut Problems<'_>,
@@ -163,7 +163,7 @@ fn dial_limits(
 fn queue(
     pool: &Section<'_>,
     entries: &[ServerEntry],
-    of_pool: MemberConfig,
+    defaults: MemberConfig,
     problems: &mut Problems<'_>,
 ) -> Option<QueueLimits> {
     let (position, node) = pool.entry("queue")?;
@@ -171,7 +171,7 @@ fn queue(
         return None;
     }
     let section = Section::open(node, position, &keys::QUEUE, problems)?;
-    let mut configs = entries.iter().map(|entry| entry.member_config).chain([of_pool]);
+    let mut configs = entries.iter().map(|entry| entry.member_config).chain([defaults]);
     if configs.all(|config| config.sessions_max.is_none()) {
         let hint = "set `max_sessions` of the pool or of a server: others are never full";
         problems.warning(position, "`queue` is never used", hint);

@@ -115,8 +115,8 @@ impl<'a> Pools<'a> {
     }
 
     /// A pool without servers and without settings of its own.
-    pub(super) fn of_defaults(&self, providers: &Providers, problems: &mut Problems<'_>) -> Option<Arc<PoolPlan>> {
-        let plan = pool::of_defaults(self.limits, providers, problems)?;
+    pub(super) fn default_plan(&self, providers: &Providers, problems: &mut Problems<'_>) -> Option<Arc<PoolPlan>> {
+        let plan = pool::default_plan(self.limits, providers, problems)?;
         Some(Arc::new(plan))
     }
 

@@ -49,8 +49,8 @@ impl<'a> Problems<'a> {
     }
 
     /// The path of a file that this file names: a relative path begins at the folder of this file.
-    pub(super) fn beside(&self, path: &Path) -> PathBuf {
-        self.input.beside(path)
+    pub(super) fn resolve_path(&self, path: &Path) -> PathBuf {
+        self.input.resolve_path(path)
     }
 
     /// Whether a position is in a text of a store, which others than the operator of this machine may write.

@@ -21,7 +21,7 @@ const PRIORITY: RangeInclusive<u32> = 0..=255;
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
 
 /// What servers of a pool have unless they say otherwise.
-pub(super) fn of_pool(pool: &Section<'_>, problems: &mut Problems<'_>) -> MemberConfig {
+pub(super) fn member_defaults(pool: &Section<'_>, problems: &mut Problems<'_>) -> MemberConfig {
     MemberConfig {
         sessions_max: sessions_max(pool, problems),
         ..MemberConfig::default()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::imported::{ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list};
 use super::super::number::{duration, duration_value};
-use super::Silence;
+use super::IdleTimeouts;
 use super::address;
 use super::check::Checks;
 use super::line::{Line, LineOutcome, set_duration, set_integer};
@@ -22,7 +22,7 @@ pub(super) struct Backend {
     default_server: ServerOptions,
     servers: Vec<(usize, ImportedServer, ServerOptions)>,
     balance: Option<&'static str>,
-    silence: Silence,
+    silence: IdleTimeouts,
     uses_all_backups: bool,
     /// `timeout queue`
     queue_timeout: Option<Duration>,
@@ -43,7 +43,7 @@ impl Backend {
     }
 
     /// The timeouts of its sessions.
-    pub(super) fn silence(&self) -> Silence {
+    pub(super) fn silence(&self) -> IdleTimeouts {
         self.silence
     }
 

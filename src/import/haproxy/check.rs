@@ -53,12 +53,12 @@ impl Checks {
             }
             ("option", "smtpchk") => {
                 self.set("send-expect");
-                self.conversation = Conversation::of_smtp(word(2), word(3));
+                self.conversation = Conversation::smtp(word(2), word(3));
                 LineOutcome::Carried
             }
             ("option", "ldap-check") => {
                 self.set("send-expect");
-                self.conversation = Conversation::of_ldap();
+                self.conversation = Conversation::ldap();
                 LineOutcome::Carried
             }
             ("option", "external-check") | ("external-check", _) => {

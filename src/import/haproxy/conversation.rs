@@ -20,7 +20,7 @@ struct ImportedStep {
 
 impl Conversation {
     /// `option smtpchk`
-    pub(super) fn of_smtp(command: &str, domain: &str) -> Self {
+    pub(super) fn smtp(command: &str, domain: &str) -> Self {
         let command = if command == "EHLO" { command } else { "HELO" };
         let domain = if domain.is_empty() { "localhost" } else { domain };
         let mut conversation = Self::default();
@@ -32,7 +32,7 @@ impl Conversation {
     }
 
     /// `option ldap-check`: an anonymous bind, which must succeed (RFC 4511, section 4.2).
-    pub(super) fn of_ldap() -> Self {
+    pub(super) fn ldap() -> Self {
         let mut conversation = Self::default();
         conversation.send(String::from("hex:300c020101600702010304008000"));
         conversation.expect(r"\x0a\x01\x00");

@@ -26,7 +26,7 @@ use line::{Line, LineOutcome, ProxySection, ZERO, is_zero, sections};
 pub(super) fn read(text: &str) -> Imported {
     let mut imported = Imported::default();
     let mut defaults = Defaults::default();
-    let mut silences: HashMap<String, Silence> = HashMap::new();
+    let mut silences: HashMap<String, IdleTimeouts> = HashMap::new();
     let mut frontends = Vec::new();
     let mut verifies = true;
     for section in sections(text) {
@@ -34,7 +34,7 @@ pub(super) fn read(text: &str) -> Imported {
             "global" => global(&section, &mut verifies, &mut imported),
             "defaults" => defaults.add(section, &mut imported.remarks),
             "frontend" | "backend" | "listen" => {
-                let inherited = defaults.of(&section);
+                let inherited = defaults.inherited_by(&section);
                 if let Some(mode) = other_mode(inherited, &section) {
                     let why = format!("mode {mode}");
                     imported
@@ -63,14 +63,14 @@ pub(super) fn read(text: &str) -> Imported {
 
 /// The timeouts of a backend's sessions.
 #[derive(Clone, Copy, Debug, Default)]
-struct Silence {
+struct IdleTimeouts {
     server: Option<Duration>,
     tunnel: Option<Duration>,
 }
 
 /// The listener of a frontend, with a limit of silence. `timeout tunnel` replaces the others. Otherwise the longer of
 /// `timeout client` and `timeout server` holds, because silence here means that neither side sends.
-fn with_silence(frontend: Frontend, silences: &HashMap<String, Silence>) -> ImportedListener {
+fn with_silence(frontend: Frontend, silences: &HashMap<String, IdleTimeouts>) -> ImportedListener {
     let client = frontend.client_timeout;
     let mut listener = frontend.into_listener();
     let routed = listener.routes.iter().filter_map(|route| route.pool.as_ref());
@@ -111,7 +111,7 @@ impl Defaults {
     }
 
     /// The lines that a section inherits: of the section after `from`, else of the last one.
-    fn of(&self, section: &ProxySection) -> &[Line] {
+    fn inherited_by(&self, section: &ProxySection) -> &[Line] {
         section
             .from
             .as_ref()

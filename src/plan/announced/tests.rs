@@ -150,7 +150,7 @@ fn what_is_kept_is_announced_again() {
         group: Some("shop".into()),
         ..announced("a", 1, "a.apps.test")
     };
-    let kept = KeptAnnouncement::of(&server).unwrap();
+    let kept = KeptAnnouncement::new(&server).unwrap();
     let text = serde_json::to_string(&kept).unwrap();
     let kept: KeptAnnouncement = serde_json::from_str(&text).unwrap();
     assert_eq!(Announcement::from(kept), server);
@@ -158,18 +158,18 @@ fn what_is_kept_is_announced_again() {
         server: Err("it exposes no port".into()),
         ..server
     };
-    assert!(KeptAnnouncement::of(&none).is_none());
+    assert!(KeptAnnouncement::new(&none).is_none());
 }
 
 #[test]
 fn of_two_announcements_that_do_not_belong_together_the_older_wins() {
-    let of = |group: &str, announcement: Announcement| Announcement {
+    let in_group = |group: &str, announcement: Announcement| Announcement {
         group: Some(group.into()),
         ..announcement
     };
-    let old = of("shop", announced("old", 1, "a.apps.test"));
-    let young = of("blog", announced("young", 2, "a.apps.test"));
-    let third = of("shop", announced("third", 3, "a.apps.test"));
+    let old = in_group("shop", announced("old", 1, "a.apps.test"));
+    let young = in_group("blog", announced("young", 2, "a.apps.test"));
+    let third = in_group("shop", announced("third", 3, "a.apps.test"));
     for order in [[&old, &young, &third], [&third, &young, &old]] {
         let plan = plan().with_announced(&order.map(Clone::clone));
         assert_eq!(reached(&plan, "a.apps.test").1, ["old", "third"]);

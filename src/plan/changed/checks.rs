@@ -5,7 +5,7 @@ use crate::plan::HealthPlan;
 use crate::pool::{RoleRequirement, Thresholds};
 
 /// The settings of all kinds of checks.
-pub(super) fn of_health(health: &HealthPlan) -> Vec<Setting> {
+pub(super) fn health_settings(health: &HealthPlan) -> Vec<Setting> {
     let HealthPlan {
         check,
         interval,

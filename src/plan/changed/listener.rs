@@ -1,6 +1,6 @@
 //! The keys of a listener.
 
-use super::{Setting, differing, of_socket, setting};
+use super::{Setting, differing, setting, socket_settings};
 use crate::guard::GuardId;
 use crate::plan::{AnnouncePlan, ListenerPlan, Plan, PoolId, Protocol, UnplacedCancel};
 use crate::relay::RelayLimits;
@@ -85,14 +85,14 @@ impl ListenerPlan {
             setting("idle_timeout", idle_timeout),
             setting("half_close_timeout", half_close_timeout),
         ];
-        settings.extend(of_announce(announce.as_ref()));
-        settings.extend(of_socket(socket));
-        settings.extend(of_tls(tls.as_ref()));
+        settings.extend(announce_settings(announce.as_ref()));
+        settings.extend(socket_settings(socket));
+        settings.extend(tls_settings(tls.as_ref()));
         settings
     }
 }
 
-fn of_announce(announce: Option<&AnnouncePlan>) -> [Setting; 1] {
+fn announce_settings(announce: Option<&AnnouncePlan>) -> [Setting; 1] {
     let announce = announce.map(|announce| {
         let AnnouncePlan {
             socket,
@@ -105,7 +105,7 @@ fn of_announce(announce: Option<&AnnouncePlan>) -> [Setting; 1] {
     [setting("announce", &announce)]
 }
 
-fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
+fn tls_settings(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
     let (certificates, alpn, min_version, client_auth, tickets) = match tls {
         None => Default::default(),
         Some(ListenerTlsPlan {

@@ -53,7 +53,7 @@ fn lags_of(
     (written, applied): (u64, u64),
 ) -> u64 {
     lags.record_primary(primary, &at(written), MAX_LAG, now);
-    lags.of_replica(label, &at(applied), MAX_LAG, now).unwrap().as_secs()
+    lags.replica_lag(label, &at(applied), MAX_LAG, now).unwrap().as_secs()
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,13 +84,16 @@ async fn positions_of_another_timeline_do_not_compare() {
     let now = Instant::now();
     lags.record_primary(&primary, &at(5001), MAX_LAG, now);
     let later = now + 2 * MAX_LAG;
-    assert_eq!(lags.of_replica(&label, &at(4001), MAX_LAG, later), Some(2 * MAX_LAG));
+    assert_eq!(lags.replica_lag(&label, &at(4001), MAX_LAG, later), Some(2 * MAX_LAG));
     let promoted = ServerFacts {
         timeline: Some(2),
         ..at(4001)
     };
     lags.record_primary(&"promoted".into(), &promoted, MAX_LAG, later);
-    assert_eq!(lags.of_replica(&label, &at(4001), MAX_LAG, later), Some(Duration::ZERO));
+    assert_eq!(
+        lags.replica_lag(&label, &at(4001), MAX_LAG, later),
+        Some(Duration::ZERO)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +103,7 @@ async fn without_a_known_primary_a_replica_is_behind_what_it_received_or_as_long
     let start = Instant::now();
     let mut lag = |seconds, facts| {
         let now = start + Duration::from_secs(seconds);
-        lags.of_replica(&label, &facts, MAX_LAG, now).unwrap().as_secs()
+        lags.replica_lag(&label, &facts, MAX_LAG, now).unwrap().as_secs()
     };
     assert_eq!(lag(0, replica(1001, 1001, true)), 0);
     assert_eq!(lag(60, replica(1001, 1001, true)), 0);
@@ -115,13 +118,13 @@ async fn a_lag_that_a_server_tells_counts_only_as_long_as_it_has_lasted() {
     let (_, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
-    let mut lag = |seconds, told| {
+    let mut lag = |seconds, reported| {
         let facts = ServerFacts {
-            lag: Some(Duration::from_secs(told)),
+            lag: Some(Duration::from_secs(reported)),
             ..ServerFacts::default()
         };
         let now = start + Duration::from_secs(seconds);
-        lags.of_replica(&label, &facts, MAX_LAG, now).unwrap().as_secs()
+        lags.replica_lag(&label, &facts, MAX_LAG, now).unwrap().as_secs()
     };
     assert_eq!(lag(0, 0), 0);
     assert_eq!(lag(2, 170), 2, "one statement of 170 s");
@@ -129,7 +132,7 @@ async fn a_lag_that_a_server_tells_counts_only_as_long_as_it_has_lasted() {
     assert_eq!(lag(20, 3), 3);
     assert_eq!(lag(21, 0), 0);
     let unknown = ServerFacts::default();
-    assert_eq!(lags.of_replica(&label, &unknown, MAX_LAG, start), None);
+    assert_eq!(lags.replica_lag(&label, &unknown, MAX_LAG, start), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +143,7 @@ async fn the_position_of_a_primary_that_is_not_seen_any_more_says_nothing_of_wha
     lags.record_primary(&primary, &at(1001), MAX_LAG, start);
     let mut lag = |seconds, facts| {
         let now = start + Duration::from_secs(seconds);
-        lags.of_replica(&label, &facts, MAX_LAG, now).unwrap().as_secs()
+        lags.replica_lag(&label, &facts, MAX_LAG, now).unwrap().as_secs()
     };
     assert_eq!(lag(5, replica(2001, 1001, true)), 0);
     assert_eq!(lag(6, replica(3001, 1001, true)), 0);
@@ -158,7 +161,7 @@ async fn the_position_of_a_primary_that_is_not_seen_any_more_says_nothing_of_wha
     // It is not listed any more.
     lags.retain(|label| label == "replica");
     assert_eq!(
-        lags.of_replica(
+        lags.replica_lag(
             &label,
             &replica(3001, 3001, false),
             MAX_LAG,
@@ -199,7 +202,7 @@ proptest! {
             let real = missing.map_or(0, |(at, ..)| now - at);
             let instant = start + millis(now);
             lags.record_primary(&primary, &at(written), MAX_LAG, instant);
-            let found = lags.of_replica(&label, &at(applied), MAX_LAG, instant).unwrap();
+            let found = lags.replica_lag(&label, &at(applied), MAX_LAG, instant).unwrap();
             prop_assert!(found <= millis(real), "{found:?} at {now}, really {real} ms");
             let least = millis(real).min(2 * MAX_LAG).saturating_sub(millis(2 * interval) + MAX_LAG / 32);
             prop_assert!(found >= least, "{found:?} at {now}, really {real} ms");

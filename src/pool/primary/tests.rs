@@ -14,12 +14,12 @@ fn watch(known: Option<KnownPrimary>, servers: &[&str]) -> PrimaryWatch {
     watch
 }
 
-fn primary(timeline: impl Into<Option<u32>>) -> Sighting {
-    of_system(SYSTEM, timeline)
+fn primary(timeline: impl Into<Option<u32>>) -> Observation {
+    with_system(SYSTEM, timeline)
 }
 
-fn of_system(system: u64, timeline: impl Into<Option<u32>>) -> Sighting {
-    Sighting::Primary {
+fn with_system(system: u64, timeline: impl Into<Option<u32>>) -> Observation {
+    Observation::Primary {
         system_identifier: Some(system),
         claim: Claim {
             timeline: timeline.into(),
@@ -28,16 +28,16 @@ fn of_system(system: u64, timeline: impl Into<Option<u32>>) -> Sighting {
     }
 }
 
-const REPLICA: Sighting = Sighting::Replica {
+const REPLICA: Observation = Observation::Replica {
     system_identifier: Some(SYSTEM),
 };
-const FAILED: Sighting = Sighting::Failed { is_down: false };
-const DOWN: Sighting = Sighting::Failed { is_down: true };
+const FAILED: Observation = Observation::Failed { is_down: false };
+const DOWN: Observation = Observation::Failed { is_down: true };
 
 /// The server in force after each of these sightings; "" for none.
-fn in_force(watch: &mut PrimaryWatch, sightings: &[(&str, Sighting)]) -> Vec<String> {
-    let observe = |(server, sighting): &(&str, Sighting)| {
-        watch.observe(server, *sighting);
+fn in_force(watch: &mut PrimaryWatch, sightings: &[(&str, Observation)]) -> Vec<String> {
+    let observe = |(server, observation): &(&str, Observation)| {
+        watch.observe(server, *observation);
         watch.in_force().unwrap_or_default().to_owned()
     };
     sightings.iter().map(observe).collect()
@@ -225,20 +225,20 @@ fn another_database_is_used_once_all_servers_have_it() {
         ..KnownPrimary::default()
     };
     let mut pool = watch(Some(known), &["a", "b"]);
-    let steps = [("a", of_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
+    let steps = [("a", with_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
     assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
     let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
     assert_eq!(reason(&pool, "a"), expected);
-    let replica = Sighting::Replica {
+    let replica = Observation::Replica {
         system_identifier: Some(5),
     };
     assert_eq!(
-        in_force(&mut pool, &[("b", replica), ("a", of_system(5, 1))]),
+        in_force(&mut pool, &[("b", replica), ("a", with_system(5, 1))]),
         ["a", "a"]
     );
     assert_eq!(pool.known().unwrap().timeline, Some(1));
     // A stray server of a third database, on a high timeline, changes nothing.
-    assert_eq!(in_force(&mut pool, &[("b", of_system(6, 30))]), ["a"]);
+    assert_eq!(in_force(&mut pool, &[("b", with_system(6, 30))]), ["a"]);
 }
 
 /// An operator disables these servers of the pool, and no others.
@@ -254,7 +254,7 @@ fn a_server_of_another_database_does_not_take_over_when_the_right_one_is_disable
         let steps = [
             ("a", primary(3)),
             ("x", DOWN),
-            ("x", of_system(5, 9)),
+            ("x", with_system(5, 9)),
             ("a", primary(3)),
         ];
         assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a"]);
@@ -263,17 +263,17 @@ fn a_server_of_another_database_does_not_take_over_when_the_right_one_is_disable
     let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
     let mut pool = start();
     disable(&mut pool, &["a"]);
-    assert_eq!(in_force(&mut pool, &[("x", of_system(5, 9))]), [""]);
+    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
     disable(&mut pool, &[]);
     assert_eq!(
-        in_force(&mut pool, &[("x", of_system(5, 9)), ("a", primary(3))]),
+        in_force(&mut pool, &[("x", with_system(5, 9)), ("a", primary(3))]),
         ["", "a"]
     );
     let left: Arc<str> = "x".into();
     let mut pool = start();
     pool.set_servers([(&left, false)].into_iter());
-    assert_eq!(in_force(&mut pool, &[("x", of_system(5, 9))]), [""]);
+    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
     assert!(pool.trust("x"), "an operator may say so");
 }
@@ -281,7 +281,7 @@ fn a_server_of_another_database_does_not_take_over_when_the_right_one_is_disable
 #[test]
 fn a_disabled_server_holds_up_no_decision_and_is_not_forgotten() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", Sighting::Refused), ("a", primary(None))]);
+    in_force(&mut pool, &[("b", Observation::Refused), ("a", primary(None))]);
     assert_eq!(pool.in_force(), None);
     disable(&mut pool, &["b"]);
     assert_eq!(in_force(&mut pool, &[("a", primary(None))]), ["a"]);
@@ -306,7 +306,7 @@ fn a_disabled_server_holds_up_no_decision_and_is_not_forgotten() {
 #[test]
 fn while_a_server_has_not_been_checked_nothing_is_said_and_then_the_silent_ones_are_named() {
     let mut pool = watch(None, &["a", "b", "c"]);
-    in_force(&mut pool, &[("a", primary(1)), ("b", Sighting::Refused)]);
+    in_force(&mut pool, &[("a", primary(1)), ("b", Observation::Refused)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
     in_force(&mut pool, &[("c", FAILED)]);
     let expected = "not decided: the role of b, c is not known; `acequia pool trust` decides";
@@ -367,7 +367,11 @@ fn a_server_that_is_configured_under_another_name_takes_over() {
 #[test]
 fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refused() {
     let mut pool = watch(None, &["a", "b"]);
-    let refused = [("a", Sighting::Refused), ("b", primary(3)), ("a", Sighting::Refused)];
+    let refused = [
+        ("a", Observation::Refused),
+        ("b", primary(3)),
+        ("a", Observation::Refused),
+    ];
     assert_eq!(in_force(&mut pool, &refused), ["", "", ""]);
     let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "b"), expected);
@@ -387,7 +391,7 @@ fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refus
 fn a_refused_check_is_an_answer_beside_which_another_primary_is_a_rival() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
-    let steps = [("a", Sighting::Refused), ("a", DOWN), ("b", primary(None))];
+    let steps = [("a", Observation::Refused), ("a", DOWN), ("b", primary(None))];
     assert_eq!(in_force(&mut pool, &steps), ["a", "", ""]);
 }
 
@@ -437,7 +441,7 @@ impl Cluster {
         }
     }
 
-    fn sighting(&self, server: usize) -> Sighting {
+    fn observation(&self, server: usize) -> Observation {
         match self.timelines[server] {
             _ if self.hung[server] => DOWN,
             None => REPLICA,
@@ -469,7 +473,7 @@ proptest! {
         for event in events {
             cluster.apply(event);
             match event {
-                Event::Check(server) => pool.observe(SERVERS[server], cluster.sighting(server)),
+                Event::Check(server) => pool.observe(SERVERS[server], cluster.observation(server)),
                 Event::Restart => pool = watch(pool.memory(), &SERVERS),
                 _ => {}
             }
@@ -489,7 +493,7 @@ proptest! {
         cluster.apply(Event::Resume(2));
         cluster.apply(last);
         for (index, server) in SERVERS.iter().enumerate() {
-            pool.observe(server, cluster.sighting(index));
+            pool.observe(server, cluster.observation(index));
         }
         prop_assert_eq!(pool.in_force(), Some("c"));
     }
@@ -499,11 +503,11 @@ proptest! {
         timelines in prop::collection::vec(prop::option::of(1u32..4), 3),
         order in Just(vec![0, 1, 2]).prop_shuffle(),
     ) {
-        let sighting = |index: usize| timelines[index].map_or(REPLICA, primary);
+        let observation = |index: usize| timelines[index].map_or(REPLICA, primary);
         let mut pool = watch(None, &SERVERS);
         for index in order {
             prop_assert_eq!(pool.in_force(), None);
-            pool.observe(SERVERS[index], sighting(index));
+            pool.observe(SERVERS[index], observation(index));
         }
         let top = timelines.iter().max().copied().flatten();
         let tops: Vec<_> = (0..3).filter(|index| top.is_some() && timelines[*index] == top).collect();

@@ -58,7 +58,7 @@ impl<T> WaitingLine<T> {
     }
 
     /// Moves somebody, if it is in the line, behind those who have not ended their stream: it has now.
-    pub(in crate::pool) fn fall_behind(&mut self, ticket: Ticket) {
+    pub(in crate::pool) fn move_behind_open(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.open.remove(&ticket) {
             self.ended.insert(ticket, waiting);
         }
@@ -189,7 +189,7 @@ mod tests {
                     }
                     Event::Ends(position) if position < model.tickets.len() => {
                         model.tickets[position].3 = true;
-                        model.line.fall_behind(model.tickets[position].1);
+                        model.line.move_behind_open(model.tickets[position].1);
                     }
                     Event::Leaves(position) if position < model.tickets.len() => {
                         let (_, ticket, ..) = model.tickets.remove(position);

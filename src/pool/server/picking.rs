@@ -41,7 +41,7 @@ impl Server {
     }
 
     /// Whether it may be picked as the stand-in for servers of another role. It is never ejected as such: it is the last one.
-    pub(in crate::pool) fn stands_in(&self) -> bool {
+    pub(in crate::pool) fn may_stand_in(&self) -> bool {
         self.is_stand_in() && !self.is_suspended()
     }
 

@@ -204,11 +204,11 @@ proptest! {
         client: IpAddr,
     ) {
         let names: Vec<_> = (0..written.len()).map(|n| format!("10.0.0.{n}:80")).collect();
-        let of = |list: &[(usize, u16)]| {
+        let order = |list: &[(usize, u16)]| {
             let servers = servers(list.iter().map(|(n, weight)| (names[*n].as_str(), *weight)));
             let order = in_order(&servers, client.into()).into_iter();
             order.map(|index| identity(&servers[index]).to_owned()).collect::<Vec<_>>()
         };
-        prop_assert_eq!(of(&written), of(&shuffled));
+        prop_assert_eq!(order(&written), order(&shuffled));
     }
 }

@@ -4,7 +4,7 @@ use std::future::pending;
 
 use tokio::task::yield_now;
 
-use super::queued::{QUEUE, limited, lines_up, lives, pick, waits};
+use super::queued::{QUEUE, join_queue, limited, live_counts, pick, start_waiting};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -26,7 +26,7 @@ async fn who_could_not_connect_keeps_its_place_and_its_time() {
         (again.await, tried[0])
     });
     yield_now().await;
-    let (b, c) = (waits(&pool, 3).await, waits(&pool, 4).await);
+    let (b, c) = (start_waiting(&pool, 3).await, start_waiting(&pool, 4).await);
     drop(first);
     let _b = b.await.unwrap().unwrap();
     assert!(!c.is_finished(), "the first one is before it");
@@ -46,7 +46,7 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
     let lease = lease.unwrap();
     let mut newcomers = Vec::new();
     for n in 3..6 {
-        newcomers.push(waits(&pool, n).await); // as many as may wait
+        newcomers.push(start_waiting(&pool, n).await); // as many as may wait
     }
     let tried = [lease.server().id()];
     let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
@@ -54,7 +54,10 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
     });
     let (again, ()) = tokio::join!(again, async {
         assert_eq!(pool.queue_len(), 4);
-        assert_eq!(waits(&pool, 6).await.await.unwrap().unwrap_err(), QueueFailure::Full);
+        assert_eq!(
+            start_waiting(&pool, 6).await.await.unwrap().unwrap_err(),
+            QueueFailure::Full
+        );
         drop(second);
     });
     assert_ne!(again.unwrap().server().id(), tried[0]);
@@ -65,8 +68,8 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
 async fn who_has_ended_its_stream_is_served_after_the_others() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let mut lease = pick(&pool, 0).unwrap();
-    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
-    let third = lines_up(&pool, 3, false).await;
+    let (first, second) = (join_queue(&pool, 1, true).await, join_queue(&pool, 2, true).await);
+    let third = join_queue(&pool, 3, false).await;
     for waiting in [third, first, second] {
         drop(lease);
         lease = waiting.await.unwrap().unwrap();
@@ -78,12 +81,12 @@ async fn who_has_ended_its_stream_is_served_after_the_others() {
 async fn in_a_full_line_who_has_ended_its_stream_makes_room_for_newcomers() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let mut lease = pick(&pool, 0).unwrap();
-    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
-    let (third, fourth) = (lines_up(&pool, 3, false).await, lines_up(&pool, 4, false).await);
+    let (first, second) = (join_queue(&pool, 1, true).await, join_queue(&pool, 2, true).await);
+    let (third, fourth) = (join_queue(&pool, 3, false).await, join_queue(&pool, 4, false).await);
     assert_eq!(second.await.unwrap().unwrap_err(), QueueFailure::Full, "the last one");
-    let fifth = lines_up(&pool, 5, false).await;
+    let fifth = join_queue(&pool, 5, false).await;
     assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
-    let sixth = lines_up(&pool, 6, false).await;
+    let sixth = join_queue(&pool, 6, false).await;
     assert_eq!(
         sixth.await.unwrap().unwrap_err(),
         QueueFailure::Full,
@@ -101,8 +104,8 @@ async fn a_client_that_has_tried_all_servers_does_not_wait() {
     for policy in POLICIES {
         let pool = limited(policy, &[1, 1], Some(QUEUE));
         let taken: Vec<_> = (0..100).filter_map(|n| pick(&pool, n).ok()).collect();
-        assert_eq!(lives(&pool), [1, 1]);
-        let _waiting = waits(&pool, 1).await;
+        assert_eq!(live_counts(&pool), [1, 1]);
+        let _waiting = start_waiting(&pool, 1).await;
         let tried: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
         let mut turn = QueueTurn::default();
         let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |_| {});

@@ -42,20 +42,20 @@ pub(super) fn pick(pool: &Pool, n: u16) -> Result<Lease, NoLease> {
     pool.pick(client(n), &[], Instant::now())
 }
 
-pub(super) fn lives(pool: &Pool) -> Vec<u32> {
+pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
     pool.servers().iter().map(|server| server.live()).collect()
 }
 
 /// A client that waits, in line by the time this returns.
-pub(super) async fn waits(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
+pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
-    let waiting = lines_up(pool, n, false).await;
+    let waiting = join_queue(pool, n, false).await;
     assert!(pool.queue_len() == before + 1 || waiting.is_finished());
     waiting
 }
 
 /// The same for one that may have ended its stream, or may find the line full.
-pub(super) async fn lines_up(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
+pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
     let shared = Arc::clone(pool);
     let waiting = tokio::spawn(async move {
         let turn = &mut QueueTurn::default();
@@ -75,10 +75,10 @@ fn no_server_gets_one_too_many_and_full_ones_are_passed_over() {
     for policy in POLICIES {
         let pool = limited(policy, &[2, 3, 1], None);
         let leases: Vec<_> = (0..6).map(|n| pick(&pool, n).unwrap()).collect();
-        assert_eq!(lives(&pool), [2, 3, 1], "{policy:?}");
+        assert_eq!(live_counts(&pool), [2, 3, 1], "{policy:?}");
         assert_eq!(pick(&pool, 7).unwrap_err(), NoLease::Full, "{policy:?}");
         drop(leases);
-        assert_eq!(lives(&pool), [0; 3]);
+        assert_eq!(live_counts(&pool), [0; 3]);
     }
 }
 
@@ -115,7 +115,11 @@ fn by_source_hash_a_client_waits_for_its_own_server_and_passes_it_over_without_a
 async fn who_waits_is_served_in_the_order_of_arrival() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
-    let (a, b, c) = (waits(&pool, 2).await, waits(&pool, 3).await, waits(&pool, 4).await);
+    let (a, b, c) = (
+        start_waiting(&pool, 2).await,
+        start_waiting(&pool, 3).await,
+        start_waiting(&pool, 4).await,
+    );
     assert_eq!(
         pool.wait_for_lease(client(5), &[], &mut QueueTurn::default(), pending(), |_| {})
             .await
@@ -130,7 +134,7 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
     assert!(!c.is_finished());
     drop(first);
     let _lease = c.await.unwrap().unwrap();
-    assert_eq!((lives(&pool), pool.queue_len()), (vec![1, 1], 0));
+    assert_eq!((live_counts(&pool), pool.queue_len()), (vec![1, 1], 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +142,7 @@ async fn nobody_waits_longer_than_it_may() {
     let pool = limited(Policy::RoundRobin, &[1], Some(QUEUE));
     let _lease = pick(&pool, 0).unwrap();
     let began = Instant::now();
-    let waiting = waits(&pool, 1).await;
+    let waiting = start_waiting(&pool, 1).await;
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::Timeout);
     assert_eq!((began.elapsed().as_secs(), pool.queue_len()), (5, 0));
 }
@@ -146,27 +150,27 @@ async fn nobody_waits_longer_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_comes_too_late_goes_to_the_next() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
-    pool.lead_queue(Arc::downgrade(&pool) as _); // so that the place is handed over when the lease is dropped
+    pool.take_over_queue(Arc::downgrade(&pool) as _); // so that the place is handed over when the lease is dropped
     let lease = pick(&pool, 0).unwrap();
-    let (a, b) = (waits(&pool, 1).await, waits(&pool, 2).await);
+    let (a, b) = (start_waiting(&pool, 1).await, start_waiting(&pool, 2).await);
     drop(lease); // `a` has it, and leaves before it runs again
     a.abort();
     let _lease = b.await.unwrap().unwrap();
-    assert_eq!(lives(&pool), [1]);
+    assert_eq!(live_counts(&pool), [1]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_servers_wakes_those_who_wait() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
     let own = pick(&pool, 0).unwrap();
-    let waiting = waits(&pool, 0).await;
+    let waiting = start_waiting(&pool, 0).await;
     // Its own server is gone: now the other one is its own, and there is room.
     let mut others = pool.servers().to_vec();
     others.retain(|server| server.id() != own.server().id());
     pool.replace_servers(others);
     let lease = waiting.await.unwrap().unwrap();
     assert_ne!(lease.server().id(), own.server().id());
-    let waiting = waits(&pool, 1).await;
+    let waiting = start_waiting(&pool, 1).await;
     let only = Arc::clone(lease.server());
     only.set_checked(true, false);
     fails(&only, 1); // it is down
@@ -179,11 +183,11 @@ async fn a_client_whose_own_server_is_another_one_after_a_change_no_longer_waits
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
     let all = pool.servers().to_vec();
     let own = |n| pick(&pool, n).unwrap().server().id();
-    let of = |index: usize| (0..100).find(|n| own(*n) == all[index].id()).unwrap();
-    let (stays, moves) = (of(0), of(1));
+    let client_of = |index: usize| (0..100).find(|n| own(*n) == all[index].id()).unwrap();
+    let (stays, moves) = (client_of(0), client_of(1));
     pool.replace_servers(vec![all[0].clone()]);
     let lease = pick(&pool, stays).unwrap();
-    let (first, second) = (waits(&pool, stays).await, waits(&pool, moves).await);
+    let (first, second) = (start_waiting(&pool, stays).await, start_waiting(&pool, moves).await);
     pool.replace_servers(all.clone());
     let moved = second.await.unwrap().unwrap();
     assert_eq!(moved.server().id(), all[1].id());
@@ -196,7 +200,7 @@ async fn a_client_whose_own_server_is_another_one_after_a_change_no_longer_waits
 async fn a_pool_that_takes_over_serves_those_who_wait_by_its_own_limits() {
     let before = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let lease = pick(&before, 0).unwrap();
-    let (a, b) = (waits(&before, 1).await, waits(&before, 2).await);
+    let (a, b) = (start_waiting(&before, 1).await, start_waiting(&before, 2).await);
     let member_config = MemberConfig {
         sessions_max: NonZeroU32::new(2),
         ..MemberConfig::default()
@@ -204,9 +208,9 @@ async fn a_pool_that_takes_over_serves_those_who_wait_by_its_own_limits() {
     let members = vec![Member::new(Arc::clone(lease.server()), member_config)];
     let after = Pool::with_queue("pool".into(), *before.rules(), members, Arc::clone(&before.queue));
     let after = Arc::new(after);
-    after.lead_queue(Arc::downgrade(&after) as _);
+    after.take_over_queue(Arc::downgrade(&after) as _);
     let next = a.await.unwrap().unwrap();
-    assert_eq!((lives(&after), before.queue_len()), (vec![2], 1));
+    assert_eq!((live_counts(&after), before.queue_len()), (vec![2], 1));
     // It is removed. Those who wait for the one before go on, with its limit.
     drop(after);
     drop(lease);
@@ -225,7 +229,7 @@ async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
     let ejected = Arc::clone(&pool.servers()[1]);
     let back_off = fail_connects(&pool, &ejected, 3, Instant::now()).expect("the other one is up");
     let began = Instant::now();
-    let lease = waits(&pool, 1).await.await.unwrap().unwrap();
+    let lease = start_waiting(&pool, 1).await.await.unwrap().unwrap();
     assert_eq!(lease.server().id(), ejected.id());
     assert!(began.elapsed() >= back_off && began.elapsed() < back_off * 2);
 }
@@ -242,7 +246,7 @@ fn many_threads_never_overfill_a_server_nor_lose_a_wake_up() {
     };
     for policy in [Policy::LeastConn, Policy::SourceHash] {
         let pool = limited(policy, &[1, 2], Some(queue));
-        pool.lead_queue(Arc::downgrade(&pool) as _);
+        pool.take_over_queue(Arc::downgrade(&pool) as _);
         let busy: [AtomicU32; 2] = Default::default();
         let (waited, given_up) = (AtomicUsize::new(0), AtomicU64::new(0));
         let begin = Barrier::new(THREADS as usize);
@@ -285,7 +289,7 @@ fn many_threads_never_overfill_a_server_nor_lose_a_wake_up() {
                 });
             }
         });
-        assert_eq!((lives(&pool), pool.queue_len()), (vec![0, 0], 0));
+        assert_eq!((live_counts(&pool), pool.queue_len()), (vec![0, 0], 0));
         assert!(
             waited.load(Relaxed) > 0 && given_up.load(Relaxed) > 0,
             "the threads met"
@@ -305,7 +309,7 @@ async fn clients_wait_for_a_server_that_is_being_started_and_no_longer() {
     assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::NoServer);
     pool.set_start_wait(Some(Duration::from_secs(30)));
     assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::Full);
-    let first = waits(&pool, 1).await;
+    let first = start_waiting(&pool, 1).await;
     pool.set_start_wait(None);
     assert_eq!(
         first.await.unwrap().unwrap_err(),
@@ -313,12 +317,12 @@ async fn clients_wait_for_a_server_that_is_being_started_and_no_longer() {
         "it has failed to start"
     );
     pool.set_start_wait(Some(Duration::from_secs(30)));
-    let second = waits(&pool, 2).await;
+    let second = start_waiting(&pool, 2).await;
     let started = limited_server(0, 1, &pool.queue);
     passes(&started, 1);
     pool.replace_servers(vec![started]);
     assert!(second.await.unwrap().is_ok());
     pool.replace_servers(Vec::new());
-    let last = waits(&pool, 3).await;
+    let last = start_waiting(&pool, 3).await;
     assert_eq!(last.await.unwrap().unwrap_err(), QueueFailure::Timeout);
 }

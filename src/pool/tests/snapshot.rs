@@ -97,10 +97,10 @@ impl Model<'_> {
                 Some(equals[turn % equals.len()].0)
             }
             Policy::SourceHash => {
-                let of = |(index, weight): &(usize, u16)| {
+                let new_candidate = |(index, weight): &(usize, u16)| {
                     candidate(*index, &self.servers[*index].spec().identity, *weight, 0)
                 };
-                let all: Vec<_> = candidates.iter().map(of).collect();
+                let all: Vec<_> = candidates.iter().map(new_candidate).collect();
                 source_hash::in_order(&all, client).first().copied()
             }
             Policy::RandomTwo if candidates.len() > 1 => {
@@ -132,7 +132,7 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
                 priority: amount % 2,
                 ..MemberConfig::default()
             };
-            next.push(of_tier(n, member_config, amount.is_multiple_of(3)));
+            next.push(in_tier(n, member_config, amount.is_multiple_of(3)));
         }
         return pool.replace_servers(next);
     }

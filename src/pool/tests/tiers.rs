@@ -10,15 +10,15 @@ use super::*;
 fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     let mut of_pool = *unchecked(Policy::LeastConn, &[1]).rules();
     rules(&mut of_pool);
-    let of = |(n, priority): (usize, &u8)| {
+    let new_member = |(n, priority): (usize, &u8)| {
         let member_config = MemberConfig {
             weight: 1,
             priority: *priority,
             ..MemberConfig::default()
         };
-        of_tier(n, member_config, true)
+        in_tier(n, member_config, true)
     };
-    let servers: Vec<_> = priorities.iter().enumerate().map(of).collect();
+    let servers: Vec<_> = priorities.iter().enumerate().map(new_member).collect();
     servers.iter().for_each(|server| passes(server, 1));
     Pool::new("pool".into(), of_pool, servers)
 }

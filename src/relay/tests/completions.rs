@@ -142,7 +142,7 @@ fn broke(core: &mut Core<'_>, side: Side, error: Errno) -> bool {
     if error == Errno::AGAIN || core.closed().is_some() {
         return false;
     }
-    core.broke(side, Fault::of(&error.into()), Instant::now());
+    core.broke(side, Fault::classify(&error.into()), Instant::now());
     true
 }
 

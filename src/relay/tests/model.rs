@@ -647,7 +647,7 @@ impl Future for Watch<'_> {
         let end = world.end_mut(self.0.side);
         if end.ready.is_error() {
             if let Some(error) = end.take_error() {
-                return Poll::Ready(Fault::of(&error.into()));
+                return Poll::Ready(Fault::classify(&error.into()));
             }
             end.ready = end.ready - Ready::ERROR;
         }

@@ -25,7 +25,7 @@ impl ProtocolList {
     }
 
     /// A list of these names. A name that is empty or longer than 255 bytes is left out, because no client can offer it.
-    pub fn of<N: AsRef<[u8]>>(names: impl IntoIterator<Item = N>) -> Self {
+    pub fn new<N: AsRef<[u8]>>(names: impl IntoIterator<Item = N>) -> Self {
         let mut list = Vec::new();
         for name in names {
             let name = name.as_ref();

@@ -86,7 +86,7 @@ fn rustls_is_understood_whole_and_in_records() {
         let wire = captured::rustls("Shop.Example.COM", fragment);
         let hello = read(&wire);
         assert_eq!(hello.server_name().unwrap().as_str(), "shop.example.com");
-        assert_eq!(hello.alpn, ProtocolList::of(["h2", "http/1.1"]));
+        assert_eq!(hello.alpn, ProtocolList::new(["h2", "http/1.1"]));
         assert!(hello.tls13_offered);
     }
 }

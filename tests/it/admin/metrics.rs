@@ -202,10 +202,10 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
         );
     }
     for listener in ["good", "resets", "dead", "down", "hanging", "narrow", "tls"] {
-        let of = |name| metrics.sum(name, &[("listener", listener)]);
+        let sum = |name| metrics.sum(name, &[("listener", listener)]);
         assert_eq!(
-            of("acequia_connections_total"),
-            of("acequia_sessions_total"),
+            sum("acequia_connections_total"),
+            sum("acequia_sessions_total"),
             "{listener}"
         );
     }
@@ -240,8 +240,8 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
     ] {
         assert_eq!(sessions_of(labels), count, "{labels:?}");
     }
-    let of_route = |route| metrics.sum("acequia_route_sessions_total", &[("listener", "tls"), ("route", route)]);
-    assert_eq!((of_route("tls#1"), of_route("tls#2")), (8.0, 8.0));
+    let route_sessions = |route| metrics.sum("acequia_route_sessions_total", &[("listener", "tls"), ("route", route)]);
+    assert_eq!((route_sessions("tls#1"), route_sessions("tls#2")), (8.0, 8.0));
     let state = proxy.answer(&["status"]);
     let mut listeners = state["listeners"].as_array().unwrap().iter();
     let tls = listeners.find(|listener| listener["name"] == "tls").unwrap();
@@ -471,7 +471,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     };
     let [kept, removed] = [part("kept", &servers[0]), part("removed", &servers[1])];
     let proxy = Proxy::start(&format!("{kept}{removed}"));
-    let of = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
+    let samples = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
         let families = metrics.families.values().filter(|family| family.kind == kind);
         let samples = families.flat_map(|family| family.samples.iter().cloned());
         samples
@@ -485,7 +485,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     proxy.rewrite(&kept);
     assert_eq!(proxy.command(&["reload"]).code, Some(0));
     let first = proxy.metrics();
-    assert_eq!(of(&first, "gauge").len(), 0, "{:?}", of(&first, "gauge"));
+    assert_eq!(samples(&first, "gauge").len(), 0, "{:?}", samples(&first, "gauge"));
     let (server, closed) = (("server", "removed"), ("ending", "client_closed"));
     assert_eq!(first.sum("acequia_sessions_total", &[server, closed]), 1.0);
     assert_eq!(first.sum("acequia_bytes_total", &[server, ("direction", "up")]), 4.0);
@@ -499,7 +499,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     );
     assert_eq!(first.sum("acequia_connections_total", &[("listener", "removed")]), 1.0);
     for kind in ["counter", "histogram"] {
-        let counted = |metrics: &Metrics| of(metrics, kind).iter().map(identity).collect::<BTreeSet<_>>();
+        let counted = |metrics: &Metrics| samples(metrics, kind).iter().map(identity).collect::<BTreeSet<_>>();
         assert_eq!(
             counted(&proxy.metrics()),
             counted(&first),

@@ -51,8 +51,8 @@ fn every_act_asks_once_says_what_it_does_and_shows_the_answer() {
     let (_folder, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
-    let of_api = |path: &str| -> Value { serde_json::from_str(&tcp(&proxy, "GET", path, &[], "").1).unwrap() };
-    let server = |key: &str| of_api("/api/v1/servers/shop/big")[key].clone();
+    let get = |path: &str| -> Value { serde_json::from_str(&tcp(&proxy, "GET", path, &[], "").1).unwrap() };
+    let server = |key: &str| get("/api/v1/servers/shop/big")[key].clone();
     let mut browser = open(&proxy);
     enter(&mut browser, TOKEN);
     for (label, words, usage) in [
@@ -91,7 +91,7 @@ fn every_act_asks_once_says_what_it_does_and_shows_the_answer() {
     browser.eventually("document.querySelector('#session-table button.danger') !== null");
     browser.evaluate("document.querySelector('#session-table button.danger').click()");
     browser.eventually("document.querySelector('#question').innerText.includes('is reset on both sides')");
-    assert_eq!(of_api("/api/v1/sessions")["total"], 1);
+    assert_eq!(get("/api/v1/sessions")["total"], 1);
     assert!(confirm(&mut browser).contains("Done."));
     client.must_be_reset();
     acts_on_the_process(&mut browser, &proxy);

@@ -48,7 +48,7 @@ impl Prometheus {
                 .arg("--web.listen-address=127.0.0.1:0"),
         );
         let address = wait_for("Prometheus listens", || {
-            let lines = process.stderr.so_far();
+            let lines = process.stderr.lines();
             let line = lines.iter().find(|line| line.contains("msg=\"Listening on\""))?;
             line.rsplit_once("address=")?.1.parse().ok()
         });
@@ -122,18 +122,20 @@ fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
     ));
     let prometheus = Prometheus::scraping(&proxy);
     let label = server.address().to_string();
-    let of_server = || prometheus.firing("server", &label);
-    let of_pool = || prometheus.firing("pool", "p");
+    let server_alerts = || prometheus.firing("server", &label);
+    let pool_alerts = || prometheus.firing("pool", "p");
     eventually("the server is scraped", || {
         prometheus.finds("acequia_server_healthy == 1")
     });
-    assert_eq!((of_server(), of_pool()), (vec![], vec![]));
+    assert_eq!((server_alerts(), pool_alerts()), (vec![], vec![]));
     server.kill();
     eventually("the alerts fire", || {
-        of_server() == ["AcequiaServerDown"] && of_pool().contains(&String::from("AcequiaPoolUnusable"))
+        server_alerts() == ["AcequiaServerDown"] && pool_alerts().contains(&String::from("AcequiaPoolUnusable"))
     });
     server.restart();
-    eventually("the alerts are over", || of_server().is_empty() && of_pool().is_empty());
+    eventually("the alerts are over", || {
+        server_alerts().is_empty() && pool_alerts().is_empty()
+    });
 }
 
 #[test]
@@ -145,20 +147,20 @@ fn a_server_that_awaits_failback_is_told_until_an_operator_enables_it() {
     ));
     let prometheus = Prometheus::scraping(&proxy);
     let label = server.address().to_string();
-    let of_server = || prometheus.firing("server", &label);
+    let server_alerts = || prometheus.firing("server", &label);
     eventually("the server is scraped", || {
         prometheus.finds("acequia_server_healthy == 1")
     });
     server.kill();
-    eventually("it is told as dead", || of_server() == ["AcequiaServerDown"]);
+    eventually("it is told as dead", || server_alerts() == ["AcequiaServerDown"]);
     server.restart();
     eventually("it is told as waiting", || {
-        of_server() == ["AcequiaServerAwaitsFailback"]
+        server_alerts() == ["AcequiaServerAwaitsFailback"]
             && prometheus.finds("acequia_pool_servers{state=\"awaiting_failback\"} == 1")
     });
     proxy.answer(&["server", "enable", &format!("p/{label}")]);
     eventually("the alerts are over", || {
-        of_server().is_empty() && prometheus.finds("acequia_server_usable == 1")
+        server_alerts().is_empty() && prometheus.finds("acequia_server_usable == 1")
     });
 }
 

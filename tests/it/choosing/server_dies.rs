@@ -27,7 +27,7 @@ fn ping(address: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-fn of_server<'a>(server: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+fn server_labels<'a>(server: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     [&[("server", server)][..], more].concat()
 }
 
@@ -58,30 +58,38 @@ fn no_session_started_after_a_kill_fails_and_the_restarted_server_is_used_again(
             })
             .collect();
         eventually("the server has sessions", || {
-            proxy.metrics().sum("acequia_sessions_total", &of_server(&label, &[])) > 20.0
+            proxy
+                .metrics()
+                .sum("acequia_sessions_total", &server_labels(&label, &[]))
+                > 20.0
         });
         dies.kill();
         is_dead.store(true, SeqCst);
         clients.into_iter().for_each(|client| client.join().unwrap());
     });
     eventually("the killed server is down", || {
-        proxy.metrics().sum("acequia_server_up", &of_server(&label, &[])) == 0.0
+        proxy.metrics().sum("acequia_server_up", &server_labels(&label, &[])) == 0.0
     });
     let passed = || {
-        proxy
-            .metrics()
-            .sum("acequia_health_checks_total", &of_server(&label, &[("result", "pass")]))
+        proxy.metrics().sum(
+            "acequia_health_checks_total",
+            &server_labels(&label, &[("result", "pass")]),
+        )
     };
     let passed_before = passed();
     dies.restart();
     eventually("the restarted server is up", || {
-        proxy.metrics().sum("acequia_server_up", &of_server(&label, &[])) == 1.0
+        proxy.metrics().sum("acequia_server_up", &server_labels(&label, &[])) == 1.0
     });
     assert!(
         passed() >= passed_before + 3.0,
         "expected `rise` passed checks before it is up"
     );
-    let sessions = || proxy.metrics().sum("acequia_sessions_total", &of_server(&label, &[]));
+    let sessions = || {
+        proxy
+            .metrics()
+            .sum("acequia_sessions_total", &server_labels(&label, &[]))
+    };
     let before = sessions();
     (0..10).for_each(|_| ping(proxy.at("l")).unwrap());
     eventually("the server has 3 of 10 sessions", || sessions() >= before + 3.0);

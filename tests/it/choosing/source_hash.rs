@@ -19,8 +19,8 @@ fn a_dead_server_moves_only_its_own_clients_and_gets_them_back() {
     ));
     let up = || proxy.metrics().sum("acequia_server_up", &[]);
     let assignments = || -> Vec<String> {
-        let of = |last| Client::connect_from(&format!("127.0.0.{last}"), proxy.at("l")).read_some();
-        (1..=60).map(of).collect()
+        let server_for = |last| Client::connect_from(&format!("127.0.0.{last}"), proxy.at("l")).read_some();
+        (1..=60).map(server_for).collect()
     };
     let before = assignments();
     drop(two);

@@ -57,14 +57,14 @@ fn full_toml_has_every_key_of_every_section() {
     let file: toml::Table = full_with_all_keys().parse().unwrap();
     let listeners = || file["listeners"].as_table().unwrap().values();
     let pools = || file["pools"].as_table().unwrap().values();
-    let of = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
-    let of_all = |values: &toml::Value| -> BTreeSet<String> {
+    let keys = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
+    let all_keys = |values: &toml::Value| -> BTreeSet<String> {
         values
             .as_array()
             .unwrap()
             .iter()
             .filter(|v| v.is_table())
-            .flat_map(of)
+            .flat_map(keys)
             .collect()
     };
     let acme = || file["acme"].as_table().unwrap().values();
@@ -78,57 +78,60 @@ fn full_toml_has_every_key_of_every_section() {
         .unwrap();
     let shown: [BTreeSet<String>; 34] = [
         file.keys().chain(bootstrap.keys()).cloned().collect(),
-        of(&file["runtime"]),
-        of(&file["admin"]),
-        of(&file["admin"]["tls"]),
-        of(&file["log"]),
-        acme().flat_map(of).collect(),
-        acme().filter_map(|acme| acme.get("eab")).flat_map(of).collect(),
-        of(&file["defaults"]),
+        keys(&file["runtime"]),
+        keys(&file["admin"]),
+        keys(&file["admin"]["tls"]),
+        keys(&file["log"]),
+        acme().flat_map(keys).collect(),
+        acme().filter_map(|acme| acme.get("eab")).flat_map(keys).collect(),
+        keys(&file["defaults"]),
         listeners()
             .filter_map(|listener| listener.get("accept_proxy"))
-            .flat_map(of)
+            .flat_map(keys)
             .collect(),
-        guards().flat_map(of).collect(),
-        guards().filter_map(|guard| guard.get("by")).flat_map(of).collect(),
-        listeners().flat_map(of).collect(),
+        guards().flat_map(keys).collect(),
+        guards().filter_map(|guard| guard.get("by")).flat_map(keys).collect(),
+        listeners().flat_map(keys).collect(),
         listeners()
             .filter_map(|listener| listener.get("redirect"))
-            .flat_map(of)
+            .flat_map(keys)
             .collect(),
         listeners()
             .filter_map(|listener| listener.get("announce"))
-            .flat_map(of)
+            .flat_map(keys)
             .collect(),
         listeners()
             .filter_map(|listener| listener.get("routes"))
-            .flat_map(of_all)
+            .flat_map(all_keys)
             .collect(),
-        tls().flat_map(of).collect(),
-        tls().flat_map(|tls| of_all(&tls["certificates"])).collect(),
-        tls().filter_map(|tls| tls.get("client_auth")).flat_map(of).collect(),
-        pools().flat_map(of).collect(),
-        pools().filter_map(|pool| pool.get("tls")).flat_map(of).collect(),
+        tls().flat_map(keys).collect(),
+        tls().flat_map(|tls| all_keys(&tls["certificates"])).collect(),
+        tls().filter_map(|tls| tls.get("client_auth")).flat_map(keys).collect(),
+        pools().flat_map(keys).collect(),
+        pools().filter_map(|pool| pool.get("tls")).flat_map(keys).collect(),
         pools()
             .filter_map(|pool| pool.get("servers"))
-            .flat_map(of_all)
+            .flat_map(all_keys)
             .collect(),
-        pools().filter_map(|pool| pool.get("discover")).flat_map(of).collect(),
-        queues.filter(|queue| queue.is_table()).flat_map(of).collect(),
-        scales().flat_map(of).collect(),
-        scales().filter_map(|scale| scale.get("docker")).flat_map(of).collect(),
-        scales().filter_map(|scale| scale.get("hook")).flat_map(of).collect(),
-        pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),
+        pools().filter_map(|pool| pool.get("discover")).flat_map(keys).collect(),
+        queues.filter(|queue| queue.is_table()).flat_map(keys).collect(),
+        scales().flat_map(keys).collect(),
+        scales()
+            .filter_map(|scale| scale.get("docker"))
+            .flat_map(keys)
+            .collect(),
+        scales().filter_map(|scale| scale.get("hook")).flat_map(keys).collect(),
+        pools().filter_map(|pool| pool.get("health")).flat_map(keys).collect(),
         pools()
             .filter_map(|pool| pool.get("health")?.get("steps"))
-            .flat_map(of_all)
+            .flat_map(all_keys)
             .collect(),
-        of(&file["defaults"]["keepalive"]),
-        of(&file["providers"]),
-        of(&file["providers"]["etcd"]),
-        of(&file["providers"]["docker"]),
-        of(&file["providers"]["kubernetes"]),
-        of(&bootstrap["remote"]),
+        keys(&file["defaults"]["keepalive"]),
+        keys(&file["providers"]),
+        keys(&file["providers"]["etcd"]),
+        keys(&file["providers"]["docker"]),
+        keys(&file["providers"]["kubernetes"]),
+        keys(&bootstrap["remote"]),
     ];
     for (section, shown) in keys::ALL.iter().zip(shown) {
         let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();

@@ -371,9 +371,9 @@ fn descriptions() -> HashMap<(String, String), String> {
 
 /// The description of a key. What listeners and pools inherit is described in `[defaults]`.
 fn description(descriptions: &HashMap<(String, String), String>, place: &str, key: &str) -> Option<String> {
-    let of = |place: &str| descriptions.get(&(place.to_owned(), key.to_owned()));
-    let own = of(place).filter(|text| !text.starts_with("This and the next"));
-    own.or_else(|| of("defaults").filter(|_| place.ends_with(".NAME")))
+    let description = |place: &str| descriptions.get(&(place.to_owned(), key.to_owned()));
+    let own = description(place).filter(|text| !text.starts_with("This and the next"));
+    own.or_else(|| description("defaults").filter(|_| place.ends_with(".NAME")))
         .cloned()
 }
 

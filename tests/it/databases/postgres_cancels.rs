@@ -38,7 +38,7 @@ fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, m
         let mut session = sessions.pop().unwrap();
         session.signal(Signal::INT);
         session.wait();
-        let told = session.stderr.so_far().join("\n");
+        let told = session.stderr.lines().join("\n");
         assert!(told.contains("canceling statement due to user request"), "{told}");
         let running = || servers.iter().map(Postgres::sleepers).sum::<usize>();
         eventually("the other queries go on", || running() == left);

@@ -129,7 +129,7 @@ fn clients_that_came_while_the_old_primary_hung_are_cut_before_it_goes_on() {
     for client in &mut coming {
         client.wait();
     }
-    let told = coming.iter().map(|client| client.stderr.so_far().join("\n"));
+    let told = coming.iter().map(|client| client.stderr.lines().join("\n"));
     let is_told = |text: &String| text.contains("FATAL:  no server is available");
     assert!(told.filter(is_told).count() >= COMING, "those whose login can be read");
     eventually("one of those that were served is left for later", || sessions() == 1);

@@ -70,20 +70,20 @@ fn sentinels_that_hang_or_send_single_bytes_take_out_no_primary_that_another_one
     let primary = RedisNode::start(&[]);
     let sentinel = RedisNode::sentinel_of(&primary);
     let (silent, dripping) = (Server::silent(), dripping(b"+PONG\r\n*2\r\n$60000\r\n"));
-    let of = |sentinels: &[SocketAddr]| {
+    let config = |sentinels: &[SocketAddr]| {
         let sentinels: Vec<_> = sentinels.iter().map(SocketAddr::to_string).collect();
         let health = format!("timeout = \"500ms\"\nsentinels = {sentinels:?}\nmaster = \"orders\"");
         config(&[&primary], &health)
     };
     let hanging = [silent.address, dripping.address];
-    let proxy = Proxy::start(&of(&hanging));
+    let proxy = Proxy::start(&config(&hanging));
     let address = primary.address();
     let why = "no Sentinel has said which server is the primary";
     assert!(reason(&proxy, "primary", &primary).contains(why));
     eventually("the checks end before their timeout", || {
         results(&proxy, address, "wrong_role") >= 3.0
     });
-    assert!(proxy.reload(&of(&[hanging[0], hanging[1], sentinel.address()])));
+    assert!(proxy.reload(&config(&[hanging[0], hanging[1], sentinel.address()])));
     eventually("one Sentinel is enough", || {
         has_state(&proxy, "primary", &primary, "up")
     });

@@ -48,7 +48,7 @@ fn names(proxy: &Proxy) -> Vec<String> {
 }
 
 /// Two servers of one port, at these addresses.
-fn of_one_port(addresses: [&str; 2], names: [&'static str; 2]) -> [Server; 2] {
+fn on_one_port(addresses: [&str; 2], names: [&'static str; 2]) -> [Server; 2] {
     loop {
         let first = TcpListener::bind((addresses[0], 0)).unwrap();
         let port = first.local_addr().unwrap().port();
@@ -62,7 +62,7 @@ fn of_one_port(addresses: [&str; 2], names: [&'static str; 2]) -> [Server; 2] {
 #[test]
 fn servers_follow_srv_and_address_records_and_no_session_is_lost() {
     let first = Server::named("first");
-    let [second, third] = of_one_port(["127.0.0.1", "127.0.0.2"], ["second", "third"]);
+    let [second, third] = on_one_port(["127.0.0.1", "127.0.0.2"], ["second", "third"]);
     let mut nsd = Nsd::start(&(srv(1, 0, 1, &first, "one") + "one 1 A 127.0.0.1"));
     let proxy = Proxy::start(&by_srv(&nsd, ""));
     let mut old = Client::connect(proxy.at("l"));
@@ -150,7 +150,7 @@ fn weights_are_those_of_the_records_and_priorities_are_tiers() {
 
 #[test]
 fn each_address_of_a_host_is_a_server_in_the_wanted_families() {
-    let [first, second] = of_one_port(["127.0.0.1", "::1"], ["four", "six"]);
+    let [first, second] = on_one_port(["127.0.0.1", "::1"], ["four", "six"]);
     let port = first.address.port();
     let nsd = Nsd::start("orders 1 A 127.0.0.1\norders 1 AAAA ::1");
     let discover = format!("dns = \"orders.test:{port}\", resolver = \"{}\"", nsd.address);

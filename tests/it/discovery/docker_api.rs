@@ -57,7 +57,7 @@ impl Engine {
     fn list(&self, status: &str, body: &str) {
         let mut state = self.state.lock().unwrap();
         state.containers = (status.to_owned(), body.to_owned());
-        state.tell(r#"{"Type":"container","Action":"start","Actor":{"ID":"1","Attributes":{"image":"i"}}}"#);
+        state.send_event(r#"{"Type":"container","Action":"start","Actor":{"ID":"1","Attributes":{"image":"i"}}}"#);
     }
 
     fn list_server(&self, server: &Server) {
@@ -116,7 +116,7 @@ impl State {
         }
     }
 
-    fn tell(&mut self, event: &str) {
+    fn send_event(&mut self, event: &str) {
         self.followers.retain_mut(|follower| {
             let length = event.len() + 1;
             write!(follower, "{length:x}\r\n{event}\n\r\n").is_ok()

@@ -99,8 +99,8 @@ fn a_fleet_changes_together_and_refuses_a_broken_text_together() {
         assert_eq!(server_reached(proxy.at("l")), "second");
         assert_eq!(proxy.reloads(), (1.0, 1.0));
         let metrics = proxy.metrics();
-        let of = |metric: &str| metrics.sum(metric, &[]);
-        assert_eq!((of("acequia_remote_up"), of("acequia_remote_refused")), (1.0, 1.0));
+        let sum = |metric: &str| metrics.sum(metric, &[]);
+        assert_eq!((sum("acequia_remote_up"), sum("acequia_remote_refused")), (1.0, 1.0));
         let (_, answer) = api::unix(proxy, "GET", "/api/v1/reload", "");
         assert!(answer["error"].as_str().unwrap().contains("bnid"), "{answer}");
         let shown = proxy.command(&["status"]).stdout;

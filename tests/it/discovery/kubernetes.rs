@@ -332,7 +332,7 @@ fn kubectl_reads_what_acequia_reads() {
     cluster.api.wait_for("watch", 1);
     cluster.api.delete("orders-2");
     eventually("kubectl sees the event", || {
-        let lines = watching.stdout.so_far();
+        let lines = watching.stdout.lines();
         lines.iter().any(|line| line.contains("\"DELETED\""))
     });
     watching.kill();

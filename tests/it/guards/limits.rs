@@ -46,8 +46,11 @@ fn a_guard_of_two_listeners_limits_both_together() {
     assert!(served_from("127.0.0.3", &proxy, "m").is_none());
     assert_eq!(refusals(&proxy, "sessions"), 1.0);
     let metrics = proxy.metrics();
-    let of = |name| metrics.sum(name, &[("guard", "g")]);
-    assert_eq!((of("acequia_guard_sessions"), of("acequia_guard_sources")), (3.0, 2.0));
+    let sum = |name| metrics.sum(name, &[("guard", "g")]);
+    assert_eq!(
+        (sum("acequia_guard_sessions"), sum("acequia_guard_sources")),
+        (3.0, 2.0)
+    );
     wait_for_ended_sessions(&proxy, "limited", 2);
     drop((first, second, third));
     wait_for_active_sessions(&proxy, 0);

@@ -193,6 +193,6 @@ fn a_shortage_of_processes_takes_no_server_down() {
         .start();
     let mut hog = Command::new(as_user[0]);
     let hog = Process::start(hog.args(&as_user[1..]).args(["/usr/bin/python3", "-c", HOG]));
-    eventually("no further process may be started", || hog.stdout.so_far() == ["full"]);
+    eventually("no further process may be started", || hog.stdout.lines() == ["full"]);
     expect_shortage(&proxy, || drop(hog));
 }

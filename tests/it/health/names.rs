@@ -163,9 +163,9 @@ fn an_address_that_returns_to_its_name_is_the_same_server_again() {
     });
     let label = site.label("127.0.0.2");
     let metrics = proxy.metrics();
-    let of_it = |name| metrics.series(name, &[("server", &label)]);
+    let series_of_server = |name| metrics.series(name, &[("server", &label)]);
     assert_eq!(
-        of_it("acequia_connect_duration_seconds_count").len(),
+        series_of_server("acequia_connect_duration_seconds_count").len(),
         1,
         "expected one series, not two"
     );

@@ -184,9 +184,12 @@ fn a_flapping_server_affects_only_its_own_sessions() {
         stop.store(true, SeqCst);
     });
     let stopped = proxy.stop();
-    let of = |ending: &str| stopped.access.iter().filter(|line| line["ending"] == ending).count();
+    let count = |ending: &str| stopped.access.iter().filter(|line| line["ending"] == ending).count();
     println!("{} sessions, {} lines of log", done.load(SeqCst), stopped.log.len());
-    assert_eq!((of("no_server"), of("connect_failed"), of("internal")), (0, 0, 0));
+    assert_eq!(
+        (count("no_server"), count("connect_failed"), count("internal")),
+        (0, 0, 0)
+    );
     let cut = stopped
         .access
         .iter()

@@ -40,7 +40,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn of(size: usize, to: SocketAddr) -> Self {
+    fn connect(size: usize, to: SocketAddr) -> Self {
         let hello = Hello::named("good.example").padded(2_000).bytes();
         let mut crowd = Self {
             to,
@@ -99,7 +99,7 @@ fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
     let good = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &good) == good);
     let (baseline, used, held) = (descriptors(&proxy), cpu_time(&proxy), anonymous_bytes(&proxy));
-    let (mut crowd, mut ended, mut held_most) = (Crowd::of(CROWD, proxy.at("tls")), 0, 0);
+    let (mut crowd, mut ended, mut held_most) = (Crowd::connect(CROWD, proxy.at("tls")), 0, 0);
     for _ in 0..ROUNDS {
         let began = Instant::now();
         ended += crowd.drip();

@@ -119,7 +119,7 @@ fn named(server: &str, pool: &str, route: &str, weights: [u32; 2]) -> String {
 }
 
 #[test]
-fn of_names_and_weights() {
+fn names_and_weights() {
     let a = |count: usize| "a".repeat(count);
     let label = a(63);
     let sni = |last: usize| format!("sni = \"{label}.{label}.{label}.{}\"", a(last));

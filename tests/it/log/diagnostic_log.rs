@@ -87,5 +87,5 @@ fn writing_a_log_line_never_waits_for_the_reader() {
         .spawn()
         .unwrap();
     let _unread = child.stderr.take();
-    assert_eq!(Process::of(child).wait().code(), Some(DONE));
+    assert_eq!(Process::adopt(child).wait().code(), Some(DONE));
 }

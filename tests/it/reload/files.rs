@@ -25,7 +25,7 @@ fn config(listener: &str, pool: &str) -> String {
     format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n[pools.p]\n{pool}")
 }
 
-fn of(servers: &[&Server]) -> String {
+fn config_of(servers: &[&Server]) -> String {
     config("", &format!("servers = [{}]", list(servers)))
 }
 
@@ -33,8 +33,8 @@ fn of(servers: &[&Server]) -> String {
 fn wait_for_reload_error(proxy: &Proxy, expected: &str) {
     eventually("the rejected reload is logged with its reason", || {
         let lines = proxy.log();
-        let of_reload = |line: &&serde_json::Value| line["message"].to_string().contains("not reloaded");
-        let last = lines.iter().rfind(of_reload);
+        let is_reload_error = |line: &&serde_json::Value| line["message"].to_string().contains("not reloaded");
+        let last = lines.iter().rfind(is_reload_error);
         last.is_some_and(|line| line["error"].to_string().contains(expected))
     });
 }
@@ -42,10 +42,10 @@ fn wait_for_reload_error(proxy: &Proxy, expected: &str) {
 #[test]
 fn open_sessions_continue_and_new_ones_follow_the_new_configuration() {
     let (old, new) = (Server::echo(), Server::named("new"));
-    let proxy = Proxy::start(&of(&[&old]));
+    let proxy = Proxy::start(&config_of(&[&old]));
     let mut session = Client::connect(proxy.at("l"));
     session.send(b"before").read(6);
-    assert!(proxy.reload(&of(&[&new])));
+    assert!(proxy.reload(&config_of(&[&new])));
     assert_eq!(
         server_reached(proxy.at("l")),
         "new",
@@ -66,7 +66,7 @@ fn open_sessions_continue_and_new_ones_follow_the_new_configuration() {
 #[test]
 fn an_invalid_configuration_changes_nothing_and_is_reported() {
     let server = Server::named("good");
-    let proxy = Proxy::start(&of(&[&server]));
+    let proxy = Proxy::start(&config_of(&[&server]));
     let taken = Server::silent();
     let occupied = config(
         "",
@@ -76,7 +76,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
             taken.address
         ),
     );
-    let truncated = &of(&[&server])[..40];
+    let truncated = &config_of(&[&server])[..40];
     for (text, expected) in [
         ("", "no listener is configured"),
         (truncated, "TOML"),
@@ -100,7 +100,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
     std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
     assert_eq!(proxy.command(&["reload"]).code, Some(1));
     assert_eq!(server_reached(proxy.at("l")), "good");
-    assert!(proxy.reload(&of(&[&server])));
+    assert!(proxy.reload(&config_of(&[&server])));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_new_listener_is_open_after_the_reload_and_an_address_moves_between_listener
             list(&[server])
         )
     };
-    let proxy = Proxy::start(&of(&[&a]));
+    let proxy = Proxy::start(&config_of(&[&a]));
     assert!(proxy.reload(&text("fixed", &a)));
     assert_eq!(server_reached(port.address), "a");
     // Another name, another pool, the same address: it must accept connections all the time.
@@ -224,7 +224,11 @@ fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
         let proxy = Proxy::setup(&both).launch();
         serve();
         drop(proxy);
-        for before in [of(&[&servers[0]]), format!("{every}{pools}"), format!("{one}{pools}")] {
+        for before in [
+            config_of(&[&servers[0]]),
+            format!("{every}{pools}"),
+            format!("{one}{pools}"),
+        ] {
             let proxy = Proxy::setup(&before).launch();
             assert!(proxy.reload(&both), "{:#?}", proxy.log());
             serve();
@@ -235,8 +239,8 @@ fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
 #[test]
 fn a_reload_reports_its_changes_and_what_needs_a_restart() {
     let (a, b) = (Server::named("a"), Server::named("b"));
-    let proxy = Proxy::start(&of(&[&a]));
-    let text = of(&[&b]) + "\n[listeners.more]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[runtime]\nworkers = 1\n";
+    let proxy = Proxy::start(&config_of(&[&a]));
+    let text = config_of(&[&b]) + "\n[listeners.more]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[runtime]\nworkers = 1\n";
     proxy.rewrite(&text);
     let changes = proxy.answer(&["reload"]);
     assert_eq!(changes["listeners"]["added"], serde_json::json!(["more"]));
@@ -265,7 +269,7 @@ fn a_reload_reports_its_changes_and_what_needs_a_restart() {
 #[test]
 fn a_blocked_read_of_the_configuration_does_not_keep_the_process_from_ending() {
     let server = Server::named("x");
-    let proxy = Proxy::start(&of(&[&server]));
+    let proxy = Proxy::start(&config_of(&[&server]));
     let file = proxy.folder().join("acequia.toml");
     std::fs::remove_file(&file).unwrap();
     must(Command::new("mkfifo").arg(&file));
@@ -284,7 +288,7 @@ fn a_blocked_read_of_the_configuration_does_not_keep_the_process_from_ending() {
 #[test]
 fn a_reload_changes_max_connections_and_the_access_log() {
     let server = Server::named("x");
-    let proxy = Proxy::start(&of(&[&server]));
+    let proxy = Proxy::start(&config_of(&[&server]));
     let mut held: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
     held.iter_mut().for_each(|client| assert_eq!(client.read_some(), "x"));
     let narrow = config("max_connections = 3", &format!("servers = [{}]", list(&[&server])));
@@ -296,7 +300,7 @@ fn a_reload_changes_max_connections_and_the_access_log() {
             .sum("acequia_accept_pauses_total", &[("listener", "l"), ("reason", "limit")])
             > 0.0
     });
-    assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{}", of(&[&server]))));
+    assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{}", config_of(&[&server]))));
     assert_eq!(
         fourth.read_some(),
         "x",

@@ -144,9 +144,9 @@ fn a_certificate_is_renewed_before_it_expires() {
     eventually("it was renewed twice", || {
         let certificate = listed(&proxy);
         // RFC 3339, in UTC: ordered as text.
-        let of = |value: &Value| value.as_str().unwrap().to_owned();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
         assert!(
-            of(&certificate["renewal"]["at"]) < of(&certificate["expires"]),
+            text(&certificate["renewal"]["at"]) < text(&certificate["expires"]),
             "{certificate}"
         );
         orders(&proxy, "ok") >= 3.0 && certificate["expires"] != first

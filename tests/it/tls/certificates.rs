@@ -25,18 +25,18 @@ fn checked(config: &str) -> (Option<i32>, String) {
 fn the_certificate_is_that_of_the_name_and_otherwise_the_first() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let of = |name: &str| {
+    let shown_for = |name: &str| {
         let shown = site.client().connect(proxy.at("tls"), name);
         shown
             .map(|client| client.certificate())
             .map_err(|error| error.to_string())
     };
-    let (shop, other) = (of("shop.example").unwrap(), of("other.example").unwrap());
+    let (shop, other) = (shown_for("shop.example").unwrap(), shown_for("other.example").unwrap());
     assert_ne!(shop, other);
-    assert_eq!(of("a.shop.example").unwrap(), shop);
-    assert_eq!(of("SHOP.example").unwrap(), shop);
+    assert_eq!(shown_for("a.shop.example").unwrap(), shop);
+    assert_eq!(shown_for("SHOP.example").unwrap(), shop);
     for unknown in ["a.b.shop.example", "unknown.example"] {
-        let error = of(unknown).unwrap_err();
+        let error = shown_for(unknown).unwrap_err();
         assert!(
             error.contains("not valid for name"),
             "expected the first certificate: {error}"

@@ -82,8 +82,8 @@ fn only_valid_certificates_of_the_authority_are_accepted() {
     assert!(!guarded.serves(Some(&guarded.clients.issue_expired(&["joe.clients.example"]))));
     assert!(!guarded.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
     let lines = guarded.proxy.access_lines(8);
-    let of = |ending: &str| lines.iter().filter(|line| line["ending"] == ending).count();
-    assert_eq!(of("tls_client_refused"), 6, "{lines:#?}");
+    let count = |ending: &str| lines.iter().filter(|line| line["ending"] == ending).count();
+    assert_eq!(count("tls_client_refused"), 6, "{lines:#?}");
     let errors: Vec<_> = lines.iter().filter_map(|line| line["tls_error"].as_str()).collect();
     for error in ["certificate_required", "certificate_expired", "unknown_ca"] {
         assert_eq!(errors.iter().filter(|word| **word == error).count(), 2, "{errors:?}");
@@ -138,8 +138,8 @@ fn a_certificate_that_is_revoked_is_refused_also_where_a_ticket_was_issued_for_i
         guarded.clients.issue(&["a.example"]),
         guarded.clients.issue(&["b.example"]),
     );
-    let of = |own| TlsSetup::new(&guarded.site.authority, &[&TLS13], Some(own));
-    let (stays_setup, goes_setup) = (of(&stays), of(&goes));
+    let setup = |own| TlsSetup::new(&guarded.site.authority, &[&TLS13], Some(own));
+    let (stays_setup, goes_setup) = (setup(&stays), setup(&goes));
     for setup in [&stays_setup, &goes_setup] {
         assert!(Guarded::is_served(setup, &guarded.proxy));
     }

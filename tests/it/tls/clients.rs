@@ -202,7 +202,7 @@ fn messages_of_a_websocket_pass_both_ways_and_either_side_closes_it() {
     let site = Site::new();
     let server = Process::start(Command::new(python).args(["-c", WEBSOCKET_SERVER]));
     let port = wait_for("the server listens", || {
-        let lines = server.stdout.so_far();
+        let lines = server.stdout.lines();
         lines.first()?.strip_prefix("port ")?.parse::<u16>().ok()
     });
     let proxy = Proxy::start(&site.config(([127, 0, 0, 1], port).into(), "alpn = [\"http/1.1\"]", ""));
@@ -214,7 +214,7 @@ fn messages_of_a_websocket_pass_both_ways_and_either_side_closes_it() {
         .arg(&ca);
     assert_eq!(must(&mut client), "http/1.1\n1000000\nTrue\nTrue\n4001 as you wish\n");
     eventually("the server has seen both close", || {
-        server.stdout.so_far()[1..] == ["closed 1000", "closed 4001"]
+        server.stdout.lines()[1..] == ["closed 1000", "closed 4001"]
     });
     let lines = proxy.access_lines(2);
     let has_ended = |line: &serde_json::Value| {

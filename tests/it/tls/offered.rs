@@ -41,23 +41,27 @@ fn asked(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Opt
 #[test]
 fn the_name_is_that_of_the_servers_host_or_the_one_that_is_configured() {
     let site = Site::new();
-    let of = |name: &str, host: &str, tls: &str| asked(&site, name, host, tls).0;
-    assert_eq!(of("localhost", "localhost", "").as_deref(), Some("localhost"));
-    assert_eq!(of("127.0.0.1", "127.0.0.1", ""), None);
+    let sni_asked = |name: &str, host: &str, tls: &str| asked(&site, name, host, tls).0;
+    assert_eq!(sni_asked("localhost", "localhost", "").as_deref(), Some("localhost"));
+    assert_eq!(sni_asked("127.0.0.1", "127.0.0.1", ""), None);
     let own = "sni = \"own.example\"";
     for host in ["localhost", "127.0.0.1"] {
-        assert_eq!(of("own.example", host, own).as_deref(), Some("own.example"), "{host}");
+        assert_eq!(
+            sni_asked("own.example", host, own).as_deref(),
+            Some("own.example"),
+            "{host}"
+        );
     }
 }
 
 #[test]
 fn a_server_selects_one_of_the_protocols_that_are_configured() {
     let site = Site::new();
-    let of = |tls: &str| asked(&site, "127.0.0.1", "127.0.0.1", tls).1;
-    assert_eq!(of(""), None);
-    assert_eq!(of("alpn = [\"a\"]").as_deref(), Some("a"));
+    let alpn_asked = |tls: &str| asked(&site, "127.0.0.1", "127.0.0.1", tls).1;
+    assert_eq!(alpn_asked(""), None);
+    assert_eq!(alpn_asked("alpn = [\"a\"]").as_deref(), Some("a"));
     assert_eq!(
-        of("alpn = [\"a\", \"b\"]").as_deref(),
+        alpn_asked("alpn = [\"a\", \"b\"]").as_deref(),
         Some("b"),
         "the server prefers it"
     );

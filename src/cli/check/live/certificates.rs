@@ -103,7 +103,7 @@ async fn compare<'p>(
                 if !is_covered(&asked) {
                     let message = format!("route {}: the certificate of {server} is not for {name}", route.name);
                     found.push(Finding::warning(message));
-                } else if let Some(other) = routes.iter().find(|other| is_taken_along(other, route, is_covered)) {
+                } else if let Some(other) = routes.iter().find(|other| may_be_coalesced(other, route, is_covered)) {
                     let message = format!(
                         "route {}: the certificate of {server} is also for a name of route {}: browsers may send requests \
                          for it on connections of HTTP/2 that this route has taken",
@@ -119,7 +119,7 @@ async fn compare<'p>(
 }
 
 /// Whether the certificate of a route is also for a name of another route, which has other servers.
-fn is_taken_along(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
+fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
     let mut names = other.sni.iter().filter_map(|pattern| match pattern {
         NamePattern::Exact(name) => sni_of(name.as_str()),
         _ => None,

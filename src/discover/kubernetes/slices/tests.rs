@@ -34,11 +34,11 @@ fn pg() -> Value {
     json!([{ "name": "pg", "protocol": "TCP", "port": 5432 }])
 }
 
-fn of_port(port: ServicePort, slices: impl IntoIterator<Item = EndpointSlice>) -> Slices {
-    of(port, None, slices)
+fn slices_for_port(port: ServicePort, slices: impl IntoIterator<Item = EndpointSlice>) -> Slices {
+    slices_in_zone(port, None, slices)
 }
 
-fn of(port: ServicePort, zone: Option<&str>, given: impl IntoIterator<Item = EndpointSlice>) -> Slices {
+fn slices_in_zone(port: ServicePort, zone: Option<&str>, given: impl IntoIterator<Item = EndpointSlice>) -> Slices {
     let mut slices = Slices::new(port, zone.map(Into::into), MemberConfig::default());
     for slice in given {
         slices.put(slice).unwrap();
@@ -73,7 +73,7 @@ fn the_conditions_decide_which_endpoints_get_sessions() {
         json!({ "addresses": ["10.0.0.6"], "conditions": {} }),
         json!({ "addresses": ["10.0.0.7"], "conditions": { "ready": true, "terminating": true } }),
     ];
-    let slices = of_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
+    let slices = slices_for_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
     let expected = [
         "10.0.0.6:5432=10.0.0.6:5432",
         "10.0.0.7:5432=10.0.0.7:5432 drains",
@@ -92,13 +92,13 @@ fn endpoints_that_serve_until_they_end_get_sessions_if_none_is_ready() {
         endpoint("10.0.0.3", "serving", SERVING),
         endpoint("10.0.0.4", "ending", ENDING),
     ];
-    let slices = of_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
+    let slices = slices_for_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
     assert_eq!(shown(&slices), ["serving=10.0.0.3:5432"]);
 }
 
 #[test]
 fn a_pod_of_both_families_or_of_two_slices_is_one_server() {
-    let mut slices = of_port(
+    let mut slices = slices_for_port(
         ServicePort::Name("pg".into()),
         [
             slice(
@@ -168,7 +168,7 @@ fn a_port_is_found_by_its_name_or_number_or_as_the_only_one() {
         ),
     ] {
         let endpoints = [endpoint("10.0.0.1", "a", READY)];
-        let slices = of_port(port, [slice("orders-x", "IPv4", ports, &endpoints)]);
+        let slices = slices_for_port(port, [slice("orders-x", "IPv4", ports, &endpoints)]);
         match found {
             Ok(number) => assert_eq!(shown(&slices), [format!("a=10.0.0.1:{number}")]),
             Err(problem) => {
@@ -193,7 +193,11 @@ fn a_hint_at_our_zone_is_a_tier_before_the_others() {
     let missing = endpoint("10.0.0.4", "missing", READY);
     let shown_in = |zone, endpoints: &[&Value]| {
         let endpoints: Vec<_> = endpoints.iter().copied().cloned().collect();
-        shown(&of(ServicePort::Only, zone, [slice("a", "IPv4", &pg(), &endpoints)]))
+        shown(&slices_in_zone(
+            ServicePort::Only,
+            zone,
+            [slice("a", "IPv4", &pg(), &endpoints)],
+        ))
     };
     assert_eq!(
         shown_in(Some("zone-a"), &[&ours, &other, &ending]),
@@ -216,7 +220,7 @@ fn a_hint_at_our_zone_is_a_tier_before_the_others() {
 
 #[test]
 fn what_cannot_be_used_is_left_out_and_told() {
-    let mut slices = of_port(ServicePort::Only, []);
+    let mut slices = slices_for_port(ServicePort::Only, []);
     assert!(warning(&slices).starts_with("it has no EndpointSlice"));
     slices.put(slice("a", "IPv4", &pg(), &[])).unwrap();
     assert!(warning(&slices).starts_with("it has no endpoint"));
@@ -250,7 +254,7 @@ fn a_pod_whose_name_no_server_can_have_goes_by_its_address() {
         endpoint("10.0.0.1", &"a".repeat(200), READY),
         json!({ "addresses": ["10.0.0.2"], "targetRef": { "kind": "Node", "name": "node-1" } }),
     ];
-    let slices = of_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
+    let slices = slices_for_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
     assert_eq!(
         shown(&slices),
         ["10.0.0.1:5432=10.0.0.1:5432", "10.0.0.2:5432=10.0.0.2:5432"]
@@ -272,7 +276,7 @@ fn full(kind: &str, number: usize) -> EndpointSlice {
 #[test]
 fn a_service_may_have_ten_thousand_pods_of_both_families() {
     let both = (0..10).flat_map(|number| [full("IPv4", number), full("IPv6", number)]);
-    let mut slices = of_port(ServicePort::Only, both);
+    let mut slices = slices_for_port(ServicePort::Only, both);
     assert_eq!(slices.list().unwrap().servers.len(), LISTED_MAX);
     slices.remove(full("IPv6", 0));
     slices.put(full("IPv4", 10)).unwrap();

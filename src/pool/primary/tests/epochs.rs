@@ -3,17 +3,17 @@
 use super::*;
 
 /// Named in this epoch by a majority of the Sentinels.
-fn agreed(epoch: u32) -> Sighting {
+fn agreed(epoch: u32) -> Observation {
     named(epoch, true)
 }
 
 /// Named in this epoch by some Sentinels, and no other server by a majority of them.
-fn told(epoch: u32) -> Sighting {
+fn reported(epoch: u32) -> Observation {
     named(epoch, false)
 }
 
-fn named(epoch: u32, is_agreed: bool) -> Sighting {
-    Sighting::Primary {
+fn named(epoch: u32, is_agreed: bool) -> Observation {
+    Observation::Primary {
         system_identifier: None,
         claim: Claim {
             timeline: Some(epoch),
@@ -22,7 +22,7 @@ fn named(epoch: u32, is_agreed: bool) -> Sighting {
     }
 }
 
-const REPLICA: Sighting = Sighting::Replica {
+const REPLICA: Observation = Observation::Replica {
     system_identifier: None,
 };
 
@@ -41,7 +41,7 @@ fn a_server_is_not_an_old_primary_beside_itself_when_the_sentinels_are_set_up_an
         assert_eq!(pool.known().unwrap().timeline, Some(0));
         // The next failover counts, although its epoch is lower than one of the former Sentinels.
         assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(1))]), ["", "b"]);
-        assert_eq!(in_force(&mut pool, &[("a", told(0))]), ["b"]);
+        assert_eq!(in_force(&mut pool, &[("a", reported(0))]), ["b"]);
         assert_eq!(reason(&pool, "a"), "an old primary: epoch 0, and b is in 1");
     }
 }
@@ -49,9 +49,12 @@ fn a_server_is_not_an_old_primary_beside_itself_when_the_sentinels_are_set_up_an
 #[test]
 fn a_lower_epoch_of_few_sentinels_changes_nothing_that_is_remembered() {
     let mut pool = in_epoch_5();
-    assert_eq!(in_force(&mut pool, &[("a", told(3)), ("a", told(3))]), ["a", "a"]);
+    assert_eq!(
+        in_force(&mut pool, &[("a", reported(3)), ("a", reported(3))]),
+        ["a", "a"]
+    );
     assert_eq!(pool.known().unwrap().timeline, Some(5));
-    let steps = [("a", DOWN), ("b", told(4)), ("b", told(4))];
+    let steps = [("a", DOWN), ("b", reported(4)), ("b", reported(4))];
     assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
     assert_eq!(reason(&pool, "b"), "an old primary: epoch 4, and a was in 5");
 }
@@ -62,11 +65,11 @@ fn another_server_on_which_the_sentinels_agree_in_a_lower_epoch_is_the_primary()
         let mut pool = in_epoch_5();
         assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(epoch))]), ["", ""]);
         assert_eq!(in_force(&mut pool, &[("b", agreed(epoch))]), ["b"]);
-        assert_eq!(in_force(&mut pool, &[("a", told(0))]), ["b"]);
+        assert_eq!(in_force(&mut pool, &[("a", reported(0))]), ["b"]);
     }
     // Also after an operator has trusted a server, and so overruled an epoch.
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("a", told(3)), ("b", told(7))]);
+    in_force(&mut pool, &[("a", reported(3)), ("b", reported(7))]);
     assert!(pool.trust("a"));
     assert_eq!(in_force(&mut pool, &[("b", agreed(4)), ("b", agreed(4))]), ["a", "b"]);
 }
@@ -75,12 +78,12 @@ fn another_server_on_which_the_sentinels_agree_in_a_lower_epoch_is_the_primary()
 fn what_others_have_claimed_beside_former_sentinels_does_not_compare() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
-        ("b", told(3)),
-        ("a", told(4)),
+        ("b", reported(3)),
+        ("a", reported(4)),
         ("b", agreed(0)),
         ("b", agreed(0)),
-        ("b", told(0)),
-        ("a", told(4)),
+        ("b", reported(0)),
+        ("a", reported(4)),
     ];
     assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "b", "b", "a"]);
 }
@@ -133,7 +136,7 @@ proptest! {
                 SentinelEvent::Check(server) if server == primary => pool.observe(SERVERS[server], agreed(epoch)),
                 SentinelEvent::Check(server) => pool.observe(SERVERS[server], REPLICA),
                 SentinelEvent::CutOff(server, epoch) => {
-                    pool.observe(SERVERS[server], told(epoch));
+                    pool.observe(SERVERS[server], reported(epoch));
                     if let Some(now) = pool.in_force() && before.as_deref() != Some(now) && Some(epoch) < remembered {
                         prop_assert_eq!(now, &*pool.known().unwrap().server);
                         prop_assert_eq!(pool.known().unwrap().timeline, remembered, "a lower epoch was taken over");

@@ -2,14 +2,14 @@
 
 use super::*;
 
-const PRIMARY: Sighting = Sighting::Primary {
+const PRIMARY: Observation = Observation::Primary {
     system_identifier: None,
     claim: Claim {
         timeline: None,
         numbering: Numbering::Timeline,
     },
 };
-const REPLICA: Sighting = Sighting::Replica {
+const REPLICA: Observation = Observation::Replica {
     system_identifier: None,
 };
 
@@ -110,7 +110,7 @@ fn a_server_that_tells_nothing_holds_up_a_failover_only_if_it_may_be_the_one_tha
     let servers = ["a", "b", "c"];
     let mut pool = watch(None, &servers);
     in_force(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);
-    let failover = [("c", Sighting::Refused), ("a", DOWN), ("b", PRIMARY)];
+    let failover = [("c", Observation::Refused), ("a", DOWN), ("b", PRIMARY)];
     let mut restarted = watch(pool.memory(), &servers);
     assert_eq!(
         in_force(&mut restarted, &failover),
@@ -181,17 +181,17 @@ impl Node {
         }
     }
 
-    fn check(&mut self) -> Sighting {
+    fn check(&mut self) -> Observation {
         self.failures = if self.is_hung { self.failures + 1 } else { 0 };
         match self {
             Self {
                 is_hung: true,
                 failures,
                 ..
-            } => Sighting::Failed {
+            } => Observation::Failed {
                 is_down: *failures >= FALL,
             },
-            Self { refuses: true, .. } => Sighting::Refused,
+            Self { refuses: true, .. } => Observation::Refused,
             Self { is_primary: true, .. } => PRIMARY,
             _ => REPLICA,
         }
@@ -211,23 +211,23 @@ struct Told {
 
 impl Told {
     /// `used`: the primary in force before this check.
-    fn note(&mut self, server: usize, sighting: Sighting, used: Option<usize>) {
-        match sighting {
-            Sighting::Primary { .. } => self.claims[server] = true,
-            Sighting::Replica { .. } => (self.claims[server], self.is_old[server]) = (false, false),
-            Sighting::Refused | Sighting::Failed { .. } => {}
+    fn note(&mut self, server: usize, observation: Observation, used: Option<usize>) {
+        match observation {
+            Observation::Primary { .. } => self.claims[server] = true,
+            Observation::Replica { .. } => (self.claims[server], self.is_old[server]) = (false, false),
+            Observation::Refused | Observation::Failed { .. } => {}
         }
-        let is_answer = matches!(sighting, Sighting::Primary { .. } | Sighting::Refused);
+        let is_answer = matches!(observation, Observation::Primary { .. } | Observation::Refused);
         if used == Some(server) && is_answer {
             for other in (0..SERVERS.len()).filter(|other| *other != server) {
                 self.is_old[other] |= self.claims[other];
             }
         }
         if self.last == Some(server) {
-            self.last_is_gone = match sighting {
-                Sighting::Primary { .. } => false,
-                Sighting::Replica { .. } | Sighting::Failed { is_down: true } => true,
-                Sighting::Refused | Sighting::Failed { .. } => self.last_is_gone,
+            self.last_is_gone = match observation {
+                Observation::Primary { .. } => false,
+                Observation::Replica { .. } | Observation::Failed { is_down: true } => true,
+                Observation::Refused | Observation::Failed { .. } => self.last_is_gone,
             };
         }
     }
@@ -255,9 +255,9 @@ proptest! {
             match event {
                 NodeEvent::Check if nodes[server].is_disabled => {}
                 NodeEvent::Check => {
-                    let sighting = nodes[server].check();
-                    told.note(server, sighting, used(&pool));
-                    pool.observe(SERVERS[server], sighting);
+                    let observation = nodes[server].check();
+                    told.note(server, observation, used(&pool));
+                    pool.observe(SERVERS[server], observation);
                 }
                 NodeEvent::Restart => {
                     nodes.iter_mut().for_each(|node| node.failures = 0);

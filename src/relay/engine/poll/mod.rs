@@ -151,8 +151,8 @@ impl<W: Wire> Relay<'_, W> {
 /// Converts an error of the half that reads from `from` to the side whose connection broke, and its fault.
 fn side_of_error(polled: Poll<Result<(), TransferError>>, from: Side) -> Result<(), (Side, Fault)> {
     match polled {
-        Poll::Ready(Err(TransferError::Read(error))) => Err((from, Fault::of(&error))),
-        Poll::Ready(Err(TransferError::Write(error))) => Err((from.other(), Fault::of(&error))),
+        Poll::Ready(Err(TransferError::Read(error))) => Err((from, Fault::classify(&error))),
+        Poll::Ready(Err(TransferError::Write(error))) => Err((from.other(), Fault::classify(&error))),
         Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
     }
 }

@@ -104,7 +104,7 @@ impl Socket for TcpStream {
     }
 
     fn queue(&self) -> Option<SendQueue> {
-        match TcpInfo::of(self.as_fd()) {
+        match TcpInfo::read(self.as_fd()) {
             Some(info) => Some(SendQueue {
                 unacknowledged: info.unacknowledged,
                 not_sent_bytes: info.not_sent_bytes,

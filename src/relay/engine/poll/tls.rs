@@ -103,7 +103,7 @@ impl TlsState {
     }
 
     /// As [`Self::poll_flush`] where the caller cannot take an error of the socket: the next read reports it.
-    fn poll_flush_untold(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_flush_deferring_errors(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(socket, cx).map(|flushed| {
             if let Err(error) = flushed {
                 self.fault.get_or_insert(error.kind());
@@ -151,7 +151,7 @@ impl TlsState {
             }
         }
         let decrypted = self.connection.decrypt(&mut received[..all], plain, &mut self.unsent);
-        let _ = self.poll_flush_untold(socket, cx); // an answer to the peer; what the kernel does not take is sent later
+        let _ = self.poll_flush_deferring_errors(socket, cx); // an answer to the peer; what the kernel does not take is sent later
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
             Ok(0) => Poll::Ready(Ok(None)),
@@ -227,7 +227,7 @@ impl TlsWire<'_> {
     pub(super) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
         // An answer to the peer may be left from the last time.
-        let _ = state.poll_flush_untold(self.socket, cx);
+        let _ = state.poll_flush_deferring_errors(self.socket, cx);
         let early = state.connection.take_early(buffer);
         if early > 0 {
             return Poll::Ready(Ok(early));
@@ -264,7 +264,7 @@ impl TlsWire<'_> {
             outgoing.clear();
             if let Err(error) = state.encrypt(bytes, outgoing) {
                 state.unsent = take(outgoing);
-                let _ = state.poll_flush_untold(self.socket, cx); // the alert, as far as there is room for it
+                let _ = state.poll_flush_deferring_errors(self.socket, cx); // the alert, as far as there is room for it
                 return Poll::Ready(Err(error));
             }
             let mut sent = 0;
@@ -290,7 +290,7 @@ impl TlsWire<'_> {
             let TlsState { connection, unsent, .. } = &mut *state;
             connection.close(unsent);
         }
-        ready!(state.poll_flush_untold(self.socket, cx));
+        ready!(state.poll_flush_deferring_errors(self.socket, cx));
         Socket::shut_down(self.socket);
         Poll::Ready(())
     }

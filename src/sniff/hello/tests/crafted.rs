@@ -108,16 +108,20 @@ fn what_is_no_name_is_kept_for_the_log() {
 #[test]
 fn one_name_of_each_type() {
     let server_names = |names: &[&[u8]]| extension(0, &vector16(&names.concat()));
-    let of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
-    let found = hello(&[server_names(&[&of_type(7), &host_name(b"A.example."), &of_type(8)])]);
+    let extension_of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
+    let found = hello(&[server_names(&[
+        &extension_of_type(7),
+        &host_name(b"A.example."),
+        &extension_of_type(8),
+    ])]);
     assert_eq!(found.server_name().unwrap().as_str(), "a.example");
     assert_eq!(found.raw_name, None);
-    let none = hello(&[server_names(&[&of_type(7)])]);
+    let none = hello(&[server_names(&[&extension_of_type(7)])]);
     assert_eq!((none.name, none.raw_name), (None, None));
     for twice in [
         server_names(&[&host_name(b"a.example"), &host_name(b"b.example")]),
         server_names(&[&host_name(b""), &host_name(b"b.example")]),
-        server_names(&[&of_type(7), &host_name(b"a.example"), &of_type(7)]),
+        server_names(&[&extension_of_type(7), &host_name(b"a.example"), &extension_of_type(7)]),
     ] {
         assert_eq!(
             malformed_by(&crafted(&[twice]), Alert::IllegalParameter),
@@ -209,16 +213,16 @@ fn a_client_may_offer_as_many_protocols_as_the_extension_holds() {
     assert_eq!(found.wire_bytes(), 65_528);
     assert!(found.iter().eq(many.iter().copied()));
     let found = hello(&[alpn(&[b"\x0a\x0a", &[b'y'; 255]])]).alpn;
-    assert_eq!(found, ProtocolList::of([b"\x0a\x0a".as_slice(), &[b'y'; 255]]));
+    assert_eq!(found, ProtocolList::new([b"\x0a\x0a".as_slice(), &[b'y'; 255]]));
     assert_eq!(found.iter().last().unwrap().len(), 255);
 }
 
 #[test]
 fn a_list_of_names_has_only_what_can_be_offered() {
-    let list = ProtocolList::of(["", "h2", &"x".repeat(256)]);
+    let list = ProtocolList::new(["", "h2", &"x".repeat(256)]);
     assert_eq!(list.iter().collect::<Vec<_>>(), [b"h2"]);
-    assert!(ProtocolList::of(["", ""]).is_empty());
-    assert_eq!(format!("{:?}", ProtocolList::of([&b"a\n"[..]])), r#"["a\\n"]"#);
+    assert!(ProtocolList::new(["", ""]).is_empty());
+    assert_eq!(format!("{:?}", ProtocolList::new([&b"a\n"[..]])), r#"["a\\n"]"#);
 }
 
 #[test]

@@ -14,52 +14,52 @@ use crate::pool::{AdminState, CheckState, Member, Overrides, Role, Server};
 
 /// The groups whose sessions are to be closed, if they have any.
 #[derive(Debug, Default)]
-pub(super) struct Suspects {
-    by_group: HashMap<Group, Suspect>,
+pub(super) struct GroupsToClose {
+    by_group: HashMap<Group, GroupToClose>,
     /// When the groups may change merely because time passes.
     change_at: Option<Instant>,
 }
 
 /// A group that should have no sessions.
 #[derive(Debug)]
-struct Suspect {
+struct GroupToClose {
     cause: Cause,
-    sessions: SessionsOf,
+    sessions: SessionOwner,
 }
 
 /// How to tell whether a group has sessions. Keeps nothing alive: a server that returns while something holds it keeps its
 /// state.
 #[derive(Debug)]
-enum SessionsOf {
+enum SessionOwner {
     Server(Weak<Server>),
     FallbackOf(Weak<LivePool>),
     /// The sessions were being closed when their server was removed. There are some as long as the closing goes on.
     Remaining,
 }
 
-impl Suspects {
+impl GroupsToClose {
     /// Looks at all servers of pools that close sessions. A server that a reload has removed keeps its cause, unless an
     /// operator drains it or ends its drain. An operator's drain has precedence over the other causes.
     pub(super) fn find(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> Self {
-        let mut suspects = Self::default();
+        let mut groups = Self::default();
         for (group, severing) in severings {
             if severing.cause.ending != Ending::ServerDrained {
-                suspects.add(group.clone(), severing.cause, SessionsOf::Remaining);
+                groups.add(group.clone(), severing.cause, SessionOwner::Remaining);
             }
         }
-        let has_remaining = !suspects.is_empty();
+        let has_remaining = !groups.is_empty();
         for pool in live.in_force().pools.iter() {
             // Most pools close none.
             if pool.plan().severing.is_on() || has_remaining {
-                suspects.add_pool(pool, now);
+                groups.add_pool(pool, now);
             }
         }
         for server in live.overridden() {
             if let Some(cause) = drain(&server.overrides()) {
-                suspects.add_server(&server, cause);
+                groups.add_server(&server, cause);
             }
         }
-        suspects
+        groups
     }
 
     fn add_pool(&mut self, pool: &Arc<LivePool>, now: Instant) {
@@ -70,7 +70,7 @@ impl Suspects {
         let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
         self.by_group.remove(&on_fallback);
         if let Some(cause) = recovery(pool, now) {
-            self.add(on_fallback, cause, SessionsOf::FallbackOf(Arc::downgrade(pool)));
+            self.add(on_fallback, cause, SessionOwner::FallbackOf(Arc::downgrade(pool)));
         }
         for server in pool.servers().iter() {
             self.by_group.remove(&Group::Server(server.id()));
@@ -82,12 +82,12 @@ impl Suspects {
     }
 
     fn add_server(&mut self, server: &Arc<Server>, cause: Cause) {
-        let sessions = SessionsOf::Server(Arc::downgrade(server));
+        let sessions = SessionOwner::Server(Arc::downgrade(server));
         self.add(Group::Server(server.id()), cause, sessions);
     }
 
-    fn add(&mut self, group: Group, cause: Cause, sessions: SessionsOf) {
-        self.by_group.insert(group, Suspect { cause, sessions });
+    fn add(&mut self, group: Group, cause: Cause, sessions: SessionOwner) {
+        self.by_group.insert(group, GroupToClose { cause, sessions });
     }
 
     /// The groups that have sessions. `severings`: the sessions that are being closed.
@@ -95,9 +95,9 @@ impl Suspects {
         let mut wanted = HashMap::new();
         self.by_group.retain(|group, suspect| {
             let has_sessions = match &suspect.sessions {
-                SessionsOf::Server(server) => server.upgrade().map(|server| server.live() > 0),
-                SessionsOf::FallbackOf(pool) => pool.upgrade().map(|pool| pool.has_fallback_sessions()),
-                SessionsOf::Remaining => severings.contains_key(group).then_some(true),
+                SessionOwner::Server(server) => server.upgrade().map(|server| server.live() > 0),
+                SessionOwner::FallbackOf(pool) => pool.upgrade().map(|pool| pool.has_fallback_sessions()),
+                SessionOwner::Remaining => severings.contains_key(group).then_some(true),
             };
             if has_sessions == Some(true) {
                 wanted.insert(group.clone(), suspect.cause);

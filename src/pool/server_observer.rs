@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 /// Those who wait for a server: the queue of its pool.
-pub(super) trait Awaited: Debug + Send + Sync {
+pub(super) trait ServerObserver: Debug + Send + Sync {
     /// Something has changed that may make room. Never blocks, so that it may be called with a server's state locked.
     fn notify_change(&self);
 
