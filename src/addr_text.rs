@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_for_invalid_addresses_say_what_to_write() {
+    fn invalid_addresses_get_a_hint_with_a_remedy() {
         for (text, hint) in [
             (":80", r#"write ["0.0.0.0:80", "[::]:80"]"#),
             ("80", r#"write ["0.0.0.0:80", "[::]:80"]"#),

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn shrinking_revokes_no_permit_and_gives_none_until_enough_are_returned() {
+    async fn shrinking_revokes_no_permit_and_grants_none_until_enough_are_returned() {
         let capacity = Capacity::new(None);
         let mut held: Vec<_> = (0..3).map(|_| capacity.try_acquire().unwrap()).collect();
         capacity.resize(Some(2));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listeners_permit_is_returned_when_the_process_has_none() {
+    fn a_listener_permit_is_returned_if_the_process_limit_is_reached() {
         let limits = ConnectionLimits::new(Some(2), Capacity::new(Some(1)));
         let held = limits.try_acquire().unwrap();
         assert!(limits.try_acquire().is_none());
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_comes_back_counts_the_sessions_it_still_has() {
+    fn a_listener_that_returns_still_counts_its_open_sessions() {
         let (limits, name) = (ListenerLimits::new(), Arc::from("l"));
         let before = limits.listener(&name, Some(2));
         let session = before.try_acquire().unwrap();

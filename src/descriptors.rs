@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_are_fixed_leave_fewer_sessions() {
+    fn fixed_shares_leave_fewer_descriptors_for_sessions() {
         let start = DescriptorShares::new(1000, 20, demand(None, 0));
         let fixed = FixedShares {
             pipes: start.pipes,

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_an_error_is_found_below_its_contexts() {
+    fn the_os_error_number_is_found_below_contexts() {
         let cause = || io::Error::from_raw_os_error(24);
         assert_eq!(os_error(&cause()), Some(24));
         assert_eq!(

@@ -90,12 +90,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_matches_what_the_definition_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+        fn globs_match_like_the_definition(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
             prop_assert_eq!(Glob::new(&pattern).matches(text.as_bytes()), matches_by_definition(pattern.as_bytes(), text.as_bytes()));
         }
 
         #[test]
-        fn what_is_covered_is_matched(wide in "[ab*]{0,4}", narrow in "[ab*]{0,4}", text in "[ab]{0,6}") {
+        fn a_pattern_matches_whatever_its_covered_patterns_match(wide in "[ab*]{0,4}", narrow in "[ab*]{0,4}", text in "[ab]{0,6}") {
             let (wide, narrow) = (Glob::new(&wide), Glob::new(&narrow));
             if wide.covers(&narrow) && narrow.matches(text.as_bytes()) {
                 prop_assert!(wide.matches(text.as_bytes()));

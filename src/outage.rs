@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pools_that_serve_are_not_looked_at_before_something_changes() {
+    async fn working_pools_are_examined_only_after_a_change() {
         let (mut outages, now) = (Outages::default(), Instant::now());
         let live = live(100, "{ check = \"off\" }");
         assert_eq!(outages.update(&live.in_force(), now), None);

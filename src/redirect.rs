@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_path_stay_and_the_port_is_that_of_the_listener() {
+    fn a_redirect_keeps_host_and_path_and_uses_the_port_of_the_listener() {
         let location = |port, head: &RequestHead| {
             let response = redirect(port, &[]).response(head).unwrap();
             assert!(response.starts_with("HTTP/1.1 308 Permanent Redirect\r\n") && response.ends_with("\r\n\r\n"));

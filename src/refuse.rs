@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_of_a_refused_client_are_dropped_within_a_time_and_a_size() {
+    async fn discarding_bytes_of_a_refused_client_is_bounded_in_time_and_size() {
         for (bytes, waited) in [
             (REFUSAL_BYTES_MAX - 1, REFUSAL_TIME_MAX),
             (REFUSAL_BYTES_MAX, Duration::ZERO),

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_latest_a_tenth_later_a_session_is_cut() {
+    fn a_session_is_cut_after_another_tenth_of_its_age() {
         for id in 0..100 {
             let first = |wanted| (0..).find(|second| age_limit(id, HOUR, Duration::from_secs(*second)) == Some(wanted));
             let (old, cut) = (

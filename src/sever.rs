@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ten_thousand_idle_servers_are_not_looked_at_before_something_changes() {
+    async fn ten_thousand_idle_servers_are_examined_only_after_a_change() {
         let server = |number: u32| format!("\"10.0.{}.{}:1\"", number / 250, number % 250);
         let servers: Vec<_> = (0..10_000).map(server).collect();
         let close = "on_down = \"close\"\non_recover = \"close\"\non_leave = \"close\"";
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_comes_late_is_seen_without_a_change() {
+    async fn a_late_session_is_found_without_a_change() {
         let server = |number: u32| format!("{{ address = \"10.0.0.{number}:1\", priority = {number} }}");
         let (live, mut severer) = (live(&[0, 1].map(server), "on_recover = \"close\""), Severer::default());
         let now = Instant::now();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_should_have_no_sessions_and_is_gone_is_no_longer_polled() {
+    async fn a_dropped_server_is_no_longer_polled() {
         let servers = ["\"10.0.0.1:1\"".to_owned(), "\"10.0.0.2:1\"".to_owned()];
         let (live, mut severer) = (live(&servers, "on_leave = \"close\""), Severer::default());
         let (session, now) = (pick(&live, &[]), Instant::now());

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_and_bandwidths_are_for_a_time() {
+    fn rates_and_bandwidths_have_a_time_unit() {
         for (text, count, seconds) in [("20/s", 20, 1), ("300/m", 300, 60), ("1/h", 1, 3_600)] {
             assert_eq!(parse_rate(text), Ok((count, Duration::from_secs(seconds))), "{text}");
         }

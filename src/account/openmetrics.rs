@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_sent_to_those_who_want_it() {
+    fn openmetrics_is_sent_if_the_scraper_accepts_it() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         for (accept, expected) in [
             (prometheus, true),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn families_of_counters_have_no_suffix() {
+    fn openmetrics_counter_families_have_no_total_suffix() {
         let text =
             "# HELP a_total How many_total.\n# TYPE a_total counter\na_total{b=\"# TYPE\"} 1\n\n# TYPE g gauge\ng 2\n";
         let expected =

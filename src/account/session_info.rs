@@ -246,7 +246,7 @@ impl From<Microseconds> for Duration {
 
 #[cfg(test)]
 #[test]
-fn a_duration_is_kept_in_microseconds_within_its_bounds() {
+fn microseconds_saturate_at_one_microsecond_and_71_minutes() {
     let kept = |duration: Duration| Duration::from(Microseconds::from(duration));
     assert_eq!(kept(Duration::ZERO), Duration::from_micros(1));
     assert_eq!(kept(Duration::from_nanos(1_999)), Duration::from_micros(1));

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_localhost_and_configured_names_are_accepted_as_host() {
+    fn the_host_header_must_be_an_address_localhost_or_a_configured_name() {
         let plan = AdminPlan {
             hosts: vec!["lb.example".into()],
             ..AdminPlan::default()

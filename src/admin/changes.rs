@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_the_same_is_listed() {
+    fn unchanged_entries_are_not_listed() {
         let same = some(|_| ());
         assert!(same.pools.is_empty() && same.servers.is_empty() && same.sessions.is_empty());
         assert!(same.listeners.is_empty() && same.guards.is_none() && same.absent.is_none());
     }
 
     #[test]
-    fn a_server_of_which_only_sessions_changed_is_listed_by_their_numbers() {
+    fn a_server_with_only_new_session_counts_is_listed_by_its_counts() {
         let changed = some(|state| {
             state.pools[0].servers[1].sessions = 7;
             state.listeners[0].sessions = 7;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_with_other_sessions_is_listed_by_their_numbers() {
+    fn a_route_with_new_session_counts_is_listed_by_its_counts() {
         let changed = some(|state| {
             (
                 state.listeners[0].routes[1].sessions_so_far,
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_changed_is_listed_and_so_is_a_pool_with_other_servers() {
+    fn changed_servers_and_pools_with_other_servers_are_listed() {
         let changed = some(|state| {
             state.pools[0].servers[1].health = "down".into();
             state.pools[1].servers.clear();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn other_listeners_or_pools_are_the_whole_state() {
+    fn new_listeners_or_pools_send_the_whole_state() {
         assert!(matches!(changes(|state| state.pools.truncate(1)), StateChanges::Many));
         assert!(matches!(
             changes(|state| state.listeners[0].pool = None),

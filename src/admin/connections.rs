@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_no_complete_head_is_cut() {
+    async fn a_client_that_never_completes_its_request_head_is_cut_off() {
         for sent in ["", "GET / HTTP/1.1\r\n"] {
             let (mut client, ours) = duplex(1024);
             client.write_all(sent.as_bytes()).await.unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn streams_neither_count_nor_give_way() {
+    async fn event_streams_do_not_count_and_are_not_replaced() {
         let mut connections = Connections::default();
         let (stream, other) = (StreamMark::default(), StreamMark::default());
         let _ends = stream.begin();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_that_become_streams_meanwhile_do_not_give_way() {
+    async fn a_connection_that_becomes_a_stream_is_not_replaced() {
         let mut connections = Connections::default();
         let marks: [StreamMark; 3] = Default::default();
         for mark in &marks {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_outlives_the_limit_and_ends_with_its_last_event() {
+    async fn an_event_stream_outlives_the_limit_and_ends_after_its_last_event() {
         use http_body_util::channel::Channel;
 
         let (sender, body) = Channel::<axum::body::Bytes>::new(1);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_finish_its_body_is_cut() {
+    async fn a_client_that_never_completes_its_body_is_cut_off() {
         let router = Router::new().route("/", post(|body: String| async { body }));
         let (mut client, ours) = duplex(1024);
         client

@@ -58,13 +58,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_takes_at_most_150_kb() {
+    fn the_page_is_at_most_150_kb() {
         let bytes: usize = FILES.iter().map(|(_, _, content)| content.len()).sum();
         assert!(bytes <= 150_000, "{bytes}");
     }
 
     #[test]
-    fn scripts_make_no_html_of_text() {
+    fn scripts_never_insert_text_as_html() {
         for (path, kind, content) in FILES {
             for call in [
                 "innerHTML",

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_in_which_others_may_write_is_rejected() {
+    async fn a_folder_that_others_may_write_to_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("made");
         let bind = || AdminListener::bind(&inner.join("a.sock"));

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_must_not_be_readable_by_others_and_no_file_writable() {
+    fn secrets_must_not_be_readable_and_files_not_writable_by_others() {
         let access = |mode, is_secret| excess_access(&Permissions::from_mode(mode), is_secret).map(|(what, _)| what);
         assert_eq!([0o600, 0o640, 0o400, 0o700].map(|mode| access(mode, true)), [None; 4]);
         assert_eq!(access(0o644, true), Some("read"));

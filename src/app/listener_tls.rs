@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_meet_if_a_name_can_match_both() {
+    fn patterns_overlap_if_a_name_can_match_both() {
         let meet = |one, other| {
             let pattern = |text| NamePattern::from_config(text).unwrap();
             let (one, other) = (pattern(one), pattern(other));

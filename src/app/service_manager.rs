@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_counts_no_beat_between_two_checks_is_stuck_unless_it_has_ended() {
+    fn a_worker_without_a_heartbeat_between_two_checks_is_stuck_unless_it_has_ended() {
         let [first, second] = [Arc::<Heartbeat>::default(), Arc::default()];
         let heartbeats = [&first, &second].map(Arc::downgrade);
         let before = counts(&heartbeats);

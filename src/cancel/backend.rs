@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_reading_ends_too() {
+    fn reading_ends_without_a_key() {
         assert_eq!(key_of(&message(b'Z', b"I")), (true, None));
         assert_eq!(key_of(&message(b'E', b"SFATAL\0\0")), (true, None));
         assert_eq!(key_of(b"HTTP/1.1"), (false, None), "a message of 1.4 GB begins");

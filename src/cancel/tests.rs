@@ -35,7 +35,7 @@ fn client(number: u8) -> ClientHost {
 }
 
 #[test]
-fn a_key_leads_to_its_server_as_long_as_the_session_is_open() {
+fn a_key_finds_its_server_while_the_session_is_open() {
     let table = Arc::<CancelTable>::default();
     let port_for = |number| {
         table
@@ -52,7 +52,7 @@ fn a_key_leads_to_its_server_as_long_as_the_session_is_open() {
 }
 
 #[test]
-fn a_client_without_a_key_leads_to_the_servers_of_its_sessions_and_to_eight_at_most() {
+fn a_client_without_a_key_finds_at_most_eight_servers_of_its_sessions() {
     let (table, listener, other) = (Arc::<CancelTable>::default(), Arc::from("l"), Arc::from("m"));
     let targets: Vec<_> = (1..=9).map(target).collect();
     let enter = |index: usize| table.enter_client(&listener, client(1), targets[index].clone());
@@ -67,7 +67,7 @@ fn a_client_without_a_key_leads_to_the_servers_of_its_sessions_and_to_eight_at_m
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_many_requests_a_second_are_admitted() {
+async fn cancel_requests_are_limited_per_second() {
     let (table, listener) = (CancelTable::default(), Arc::from("l"));
     let admit = |number| table.admit(&listener, client(number), Instant::now());
     assert!(admit(1) && admit(1) && !admit(1), "two of a client");

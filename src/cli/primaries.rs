@@ -88,7 +88,7 @@ mod tests {
     const ENABLED: [&str; 2] = ["enabled"; 2];
 
     #[test]
-    fn one_primary_in_force_needs_no_note() {
+    fn a_single_primary_needs_no_note() {
         let pool = pool(Some("b"), &["b"], ENABLED);
         assert_eq!(primary(&pool).as_deref(), Some("b"));
         assert_eq!(notes(&pool), Vec::<String>::new());
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn rivals_are_told_with_the_one_that_is_used() {
+    fn rival_primaries_are_shown_with_the_one_in_use() {
         let used = pool(Some("b"), &["a", "b"], ENABLED);
         assert_eq!(notes(&used), ["w: 2 servers call themselves primary (a, b): b is used"]);
         assert_eq!(role(&used, &used.servers[0]).as_deref(), Some("rival primary"));
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_that_is_not_trusted_is_told_with_the_remedy() {
+    fn an_untrusted_primary_is_shown_with_the_remedy() {
         let pool = pool(None, &["a"], ENABLED);
         assert!(notes(&pool)[0].ends_with("`acequia pool trust w/a` changes that"));
         assert_eq!(role(&pool, &pool.servers[0]).as_deref(), Some("untrusted primary"));
     }
 
     #[test]
-    fn a_primary_that_awaits_failback_is_told_with_the_remedy() {
+    fn a_primary_that_awaits_failback_is_shown_with_the_remedy() {
         let pool = pool(Some("a"), &["a"], ["awaiting failback", "enabled"]);
         let note = "w/a: the primary, awaits failback; `acequia server enable w/a` uses it again";
         assert_eq!(notes(&pool), [note]);

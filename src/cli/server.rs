@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_behind_the_last_slash_or_the_path_of_a_socket() {
+    fn the_server_follows_the_last_slash_or_is_a_socket_path() {
         for (text, pool, server) in [
             ("p/10.0.0.1:1", "p", "10.0.0.1:1"),
             ("a/b/s", "a/b", "s"),

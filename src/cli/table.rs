@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn optional_columns_are_left_out_in_order_and_others_never() {
+    fn only_optional_columns_are_left_out_and_in_order() {
         let widths = || vec![(0, 10), (1, 20), (2, 30), (3, 20)];
         let fit = |width| fit(widths(), width, |column| [None, Some(1), None, Some(0)][column]);
         assert_eq!(fit(78), (vec![0, 1, 2, 3], vec![]), "the outer padding is not printed");

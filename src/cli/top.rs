@@ -247,13 +247,13 @@ mod tests {
 
     /// Runs itself in a terminal, and panics there.
     #[test]
-    fn a_panic_leaves_the_terminal_as_it_was() {
+    fn a_panic_restores_the_terminal() {
         if std::env::var_os(IN_TERMINAL).is_some() {
             let _screen = RawTerminal::open().unwrap();
             panic!("on purpose");
         }
         let program = std::env::current_exe().unwrap();
-        let test = "cli::top::tests::a_panic_leaves_the_terminal_as_it_was --exact --nocapture";
+        let test = "cli::top::tests::a_panic_restores_the_terminal --exact --nocapture";
         let mut terminal = Command::new("script");
         terminal
             .arg("-qec")

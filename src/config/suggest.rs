@@ -87,7 +87,7 @@ mod tests {
 
     /// Those of HAProxy, nginx and Traefik for guards, limits and who the client is.
     #[test]
-    fn the_words_of_peers_for_limits_get_ours() {
+    fn limit_names_of_other_proxies_get_a_hint() {
         for (section, key, ours) in [
             (&GUARD, "limit_conn", "`sessions_per_source`"),
             (&GUARD, "inFlightConn", "`sessions_per_source`"),

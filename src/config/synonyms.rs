@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn synonyms_are_normalized_unique_and_no_keys_of_their_section() {
+    fn synonyms_are_unique_and_never_keys_of_their_section() {
         for (section, groups) in &SYNONYMS {
             let mut seen = std::collections::HashSet::new();
             for name in groups.iter().flat_map(|(names, _)| *names) {

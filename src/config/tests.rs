@@ -165,7 +165,7 @@ fn json_has_the_same_keys() {
 }
 
 #[test]
-fn routes_that_can_match_cause_no_warning() {
+fn reachable_routes_cause_no_warning() {
     for routes in [
         &["sni = \"*.example\"", "sni = \"a.example\""][..], // the exact name wins
         &["sni = \"a.example\"", "sni = \"*.example\""],
@@ -183,7 +183,7 @@ fn routes_that_can_match_cause_no_warning() {
 }
 
 #[test]
-fn routes_that_never_match_cause_a_warning() {
+fn unreachable_routes_cause_a_warning() {
     for routes in [
         &["sni = \"a.example\"", "sni = \"A.example.\""][..],
         &["sni = [\"a.example\", \"b.example\"]", "sni = \"b.example\""],
@@ -293,7 +293,7 @@ fn full_text() -> Vec<&'static str> {
 
 /// Fails if a key is added to `full.toml` that names a file and is not refused.
 #[test]
-fn a_text_of_a_store_names_no_file_and_no_command_whatever_the_key() {
+fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
     let lines = full_text();
     let report = remote("", &[("/edge", &lines.join("\n"))]).unwrap_err();
     let problems = report.to_json();
@@ -334,7 +334,7 @@ fn a_text_of_a_store_names_no_file_and_no_command_whatever_the_key() {
 }
 
 #[test]
-fn an_account_of_acme_keeps_its_folder_below_that_of_the_machine() {
+fn an_acme_folder_stays_below_the_folder_in_the_local_file() {
     for name in ["../../etc", "/etc", ".."] {
         let text = format!("[acme.\"{name}\"]\ndirectory = \"https://acme.example/directory\"");
         let report = remote("", &[("/edge", &text)]).unwrap_err().to_string();
@@ -343,7 +343,7 @@ fn an_account_of_acme_keeps_its_folder_below_that_of_the_machine() {
 }
 
 #[test]
-fn problems_of_texts_name_the_key_and_the_line_in_it() {
+fn problems_of_stored_texts_name_the_key_and_the_line() {
     let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n";
     let report = remote(
         "",
@@ -373,7 +373,7 @@ fn problems_of_texts_name_the_key_and_the_line_in_it() {
 }
 
 #[test]
-fn what_is_wrong_in_the_file_is_not_for_the_store() {
+fn problems_of_the_local_file_are_not_written_to_the_store() {
     let report = read("a.toml", "hunter2 = 1").unwrap_err();
     assert_eq!(
         report.render_for_store(),

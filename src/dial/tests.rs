@@ -223,7 +223,7 @@ async fn failures_in_a_row_eject_a_server_and_are_reported() {
 }
 
 #[tokio::test]
-async fn a_clients_reset_ends_the_dialling() {
+async fn a_client_reset_ends_dialling() {
     let (silent, _held) = dropping();
     let (pool, (client, accepted)) = (pool(&[&silent]), client().await);
     client.try_write(b"request").unwrap();
@@ -235,7 +235,7 @@ async fn a_clients_reset_ends_the_dialling() {
 }
 
 #[tokio::test]
-async fn a_clients_end_of_stream_is_left_to_be_read_later() {
+async fn the_end_of_the_client_stream_stays_readable_after_dialling() {
     let ((silent, _held), open) = (dropping(), listening());
     let (pool, (mut client, mut accepted)) = (pool(&[&silent, &open]), client().await);
     client.write_all(b"request").await.unwrap();
@@ -264,7 +264,7 @@ async fn dropping_the_future_drops_the_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_place_on_a_limited_server_that_was_connected_to_comes_back_with_its_end_or_after_a_second() {
+async fn a_place_on_a_limited_server_is_freed_by_the_server_close_or_after_a_second() {
     const HALF: Duration = Duration::from_millis(500);
     let socket = refusing();
     for (is_limited, is_connected, end, expected) in [
@@ -299,7 +299,7 @@ async fn the_place_on_a_limited_server_that_was_connected_to_comes_back_with_its
 }
 
 #[tokio::test]
-async fn the_sockets_of_sessions_and_checks_have_the_pools_options_and_do_not_delay() {
+async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
     let keepalive = Keepalive {
         idle: Duration::from_secs(7),
         interval: Duration::from_secs(5),
@@ -328,7 +328,7 @@ async fn the_sockets_of_sessions_and_checks_have_the_pools_options_and_do_not_de
 }
 
 #[test]
-fn a_local_shortage_is_no_fault_of_the_server() {
+fn local_shortages_are_not_blamed_on_the_server() {
     for (number, failure, is_server_fault) in [
         (libc::EADDRNOTAVAIL, ConnectFailure::NoPorts, false),
         (libc::EMFILE, ConnectFailure::NoDescriptors, false),

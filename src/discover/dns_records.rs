@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_without_an_address_is_left_out_and_told() {
+    fn a_target_without_an_address_is_left_out_and_reported() {
         let trouble = |reason: &str, addresses: &[&str]| HostAddresses {
             trouble: Some(reason.into()),
             ..host(addresses)

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_up_to_the_maximum_are_remembered_but_for_a_few() {
+    fn almost_all_sources_up_to_the_maximum_are_remembered() {
         const SOURCES: u32 = 100_000;
         let table = DebtTable::new(SOURCES as usize);
         assert!((0..SOURCES).all(|number| table.take(source(number), rate(1), SECOND)));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_with_a_debt_at_a_lower_rate_is_served_soon_at_a_higher_one() {
+    fn a_debt_at_a_low_rate_is_soon_paid_at_a_higher_rate() {
         let (table, low) = (DebtTable::new(10), Rate::new(100, Duration::from_secs(3_600), 100));
         (0..100).for_each(|_| assert!(table.take(source(1), low, SECOND)));
         assert!(!table.take(source(1), low, SECOND), "an hour is owed");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_keeps_the_debts() {
+    fn resizing_keeps_the_debts() {
         let table = DebtTable::new(100);
         for number in 0..WAYS as u32 {
             // As many as one set holds, so that none is forgotten.
@@ -210,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_given_back_can_be_taken_again(burst in 1u32..20) {
+        fn a_returned_token_can_be_taken_again(burst in 1u32..20) {
             let (table, rate) = (DebtTable::new(10), rate(burst));
             for _ in 0..burst {
                 prop_assert!(table.take(source(1), rate, SECOND));

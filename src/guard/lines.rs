@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_lines_a_second_and_the_next_counts_the_others() {
+    fn ten_lines_a_second_are_logged_and_the_next_line_counts_the_rest() {
         let (budget, start) = (LineBudget::new(), Instant::now());
         let lines: Vec<_> = (0..1_000).filter_map(|_| budget.line(start)).collect();
         assert_eq!(lines, [0; 10]);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_touch_are_one_range() {
+    fn adjacent_networks_are_merged() {
         let all = set(&[
             "10.0.0.0/9",
             "10.128.0.0/9",
@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_contains_what_one_of_its_networks_contains(
+        fn a_set_contains_the_addresses_of_its_networks(
             networks in proptest::collection::vec(network(), 0..20),
             addresses in proptest::collection::vec(address(), 1..50),
         ) {

@@ -82,7 +82,7 @@ mod tests {
     const SECOND: Nanos = 1_000_000_000;
 
     #[test]
-    fn a_burst_passes_at_once_and_then_one_an_interval() {
+    fn a_burst_passes_at_once_and_then_one_session_per_interval() {
         let rate = Rate::new(20, Duration::from_secs(1), 50);
         let bucket = SharedBucket::default();
         let passed = (0..1_000).filter(|_| bucket.take(rate, SECOND)).count();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_rate_takes_effect_at_once_and_a_debt_at_the_old_one_is_not_paid() {
+    fn a_higher_rate_applies_at_once_and_cancels_old_debts() {
         let (bucket, hour) = (SharedBucket::default(), Duration::from_secs(3_600));
         assert!(bucket.take(Rate::new(10, hour, 1), SECOND));
         assert!(!bucket.take(Rate::new(10, hour, 1), 2 * SECOND), "six minutes are owed");
@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         /// However much is owed at another rate, one unit passes after the interval of the new rate.
         #[test]
-        fn whatever_the_rate_was_before_one_passes_after_an_interval(
+        fn after_any_rate_change_a_session_passes_within_one_interval(
             before in (1u32..1_000, 1u64..100_000, 1u32..100),
             after in (1u32..1_000, 1u64..100_000, 1u32..100),
             taken in 1usize..200,

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_that_is_refused_often_is_found_among_very_many() {
+    fn the_most_refused_source_is_found_among_many() {
         let refused = RefusedSources::default();
         let source = |number: u32| ClientSource::new(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default());
         for number in 0..20_000 {

@@ -64,7 +64,7 @@ fn deny_comes_before_allow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_takes_too_much_does_not_use_up_what_is_common() {
+async fn a_greedy_source_does_not_use_up_the_common_rate() {
     let guard = guard(GuardRules {
         rate: per_second(10),
         rate_per_source: per_second(3),
@@ -103,7 +103,7 @@ fn sessions_are_counted_until_their_pass_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_successor_goes_on_with_the_counts() {
+async fn a_reloaded_guard_keeps_the_counts() {
     let limits = GuardRules {
         sessions_per_source: Some(2),
         rate_per_source: Some(Rate::new(1, Duration::from_secs(3_600), 3)),
@@ -133,7 +133,7 @@ async fn a_successor_goes_on_with_the_counts() {
 }
 
 #[test]
-fn a_guard_that_only_reports_lets_all_pass_and_counts() {
+fn a_report_only_guard_counts_and_admits_all_clients() {
     let guard = guard(GuardRules {
         deny: networks(&["10.0.0.0/8"]),
         sessions: Some(1),
@@ -157,7 +157,7 @@ fn a_guard_that_only_reports_lets_all_pass_and_counts() {
 }
 
 #[test]
-fn a_session_without_a_limit_on_its_bandwidth_has_no_throttle() {
+fn sessions_without_a_bandwidth_limit_have_no_throttle() {
     let (free, limited) = (
         guard(rules()),
         guard(GuardRules {

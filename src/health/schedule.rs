@@ -59,7 +59,7 @@ mod tests {
 
     /// A minute in which a thousand servers are checked each second.
     #[test]
-    fn checks_are_spread_and_stay_spread() {
+    fn checks_start_spread_out_and_stay_so() {
         let second = Duration::from_secs(1);
         let mut tenths = vec![0; 600];
         for number in 1..=1000 {

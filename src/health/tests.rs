@@ -59,7 +59,7 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_check_does_not_end_later_ones() {
+async fn a_panicking_check_does_not_end_later_checks() {
     let (shared, pool) = shared_checks(r#"servers = ["127.0.0.1:1"]"#);
     shared.context.capacity.close(); // taking a permit panics from now on
     let mut checks = PoolChecks::default();
@@ -69,7 +69,7 @@ async fn a_panic_of_a_check_does_not_end_later_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_changes_how_many_checks_run_at_once() {
+async fn a_reload_changes_the_limit_of_concurrent_checks() {
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), live(r#"servers = ["127.0.0.1:1"]"#));
     for concurrency in [2, 4, 1] {
         monitor.set_limits(concurrency, 1);
@@ -82,7 +82,7 @@ async fn a_reload_changes_how_many_checks_run_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_panic_uses_a_server_of_unknown_role() {
+async fn the_panic_threshold_never_uses_a_server_of_unknown_role() {
     let (_, pool) = shared_checks(
         "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\n[pools.p.health]\n\
          check = \"postgres\"\nuser = \"u\"\nfall = 1\npanic_threshold = 100",
@@ -117,7 +117,7 @@ async fn no_panic_uses_a_server_of_unknown_role() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_tell_its_role_any_more_lives_and_is_trusted_for_a_while() {
+async fn a_server_that_stops_reporting_its_role_is_trusted_for_a_while() {
     let (_, pool) = shared_checks(
         "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\nrole_trust = \"1m\"\n[pools.p.health]\ncheck = \"redis\"\nfall = 1",
     );

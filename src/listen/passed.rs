@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listening_socket_is_known_by_its_address() {
+    fn a_passed_socket_is_identified_by_its_address() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         assert_eq!(added(tcp), Ok(ListenAddr::new(address)));

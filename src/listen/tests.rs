@@ -28,7 +28,7 @@ fn limits(listener: Option<usize>, process: usize) -> ConnectionLimits {
 }
 
 #[test]
-fn an_address_that_is_listened_on_is_not_bound_again() {
+fn an_address_with_a_listener_is_not_bound_again() {
     let first = Bound::new(loopback(), &OPTIONS).unwrap();
     let address = first.address();
     let sockets = first.listen(2, 16).unwrap().sockets;
@@ -42,7 +42,7 @@ fn an_address_that_is_listened_on_is_not_bound_again() {
 }
 
 #[test]
-fn of_two_processes_that_bound_an_address_only_one_listens() {
+fn only_one_of_two_processes_with_a_bound_address_listens() {
     let first = Bound::new(loopback(), &OPTIONS).unwrap();
     let second = Bound::new(first.address(), &OPTIONS).unwrap(); // nobody listens yet
     let _sockets = first.listen(2, 16).unwrap();
@@ -153,7 +153,7 @@ async fn clients_beyond_the_limit_wait_until_a_session_ends() {
 }
 
 #[tokio::test]
-async fn a_closed_queue_accepts_those_already_queued_and_few_later_ones() {
+async fn a_closed_accept_queue_accepts_queued_clients_and_few_later_ones() {
     let bound = Bound::new(loopback(), &OPTIONS).unwrap();
     let address = bound.address().socket().unwrap();
     let socket = bound.listen(1, 16).unwrap().sockets.remove(0);

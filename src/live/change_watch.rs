@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_change_is_told_within_the_interval() {
+    async fn every_change_is_reported_within_the_interval() {
         let live = Live::new(plan("\"10.0.0.1:1\", \"10.0.0.2:1\", \"a.test:1\""), Vec::new());
         let pool = || Arc::clone(live.in_force().pool("p").unwrap());
         let thresholds = Thresholds { rise: 1, fall: 1 };
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_that_is_the_same_as_before_is_no_change() {
+    async fn an_identical_server_list_is_no_change() {
         let text =
             "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\ndiscover = { file = \"/run/servers.json\" }";
         let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_changes_often_is_told_at_intervals() {
+    async fn frequent_changes_are_reported_at_intervals() {
         let live = Live::new(plan("\"10.0.0.1:1\""), Vec::new());
         let (mut watch, began) = (live.changes(), Instant::now());
         for count in 1..=10 {

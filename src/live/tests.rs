@@ -32,7 +32,7 @@ fn reload(live: &Live, servers: &str) -> Vec<Member> {
 }
 
 #[test]
-fn reload_keeps_a_server_of_the_same_pool_name_and_address() {
+fn reload_keeps_a_server_with_unchanged_pool_name_and_address() {
     let live = live(r#""10.0.0.1:1", { address = "10.0.0.2:1", name = "b" }"#);
     let before = servers(&live);
     before[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
@@ -47,7 +47,7 @@ fn reload_keeps_a_server_of_the_same_pool_name_and_address() {
 }
 
 #[test]
-fn a_removed_server_that_is_still_in_use_returns_with_its_identity() {
+fn a_removed_server_with_sessions_returns_with_its_identity() {
     let live = live(r#""10.0.0.1:1", "10.0.0.2:1""#);
     let held = servers(&live).remove(1);
     reload(&live, r#""10.0.0.1:1""#);
@@ -56,7 +56,7 @@ fn a_removed_server_that_is_still_in_use_returns_with_its_identity() {
 
 /// A session may have chosen its pool long before it ends.
 #[test]
-fn a_pool_that_a_reload_replaced_leads_to_the_one_in_force() {
+fn a_replaced_pool_finds_its_successor() {
     let live = live(r#""10.0.0.1:1""#);
     let chosen = Arc::clone(live.in_force().pool("p").unwrap().in_force());
     for servers in [r#""10.0.0.1:1", "10.0.0.2:1""#, r#""10.0.0.2:1""#] {
@@ -172,7 +172,7 @@ fn addresses_of_a_lookup_that_began_before_a_reload_go_to_the_new_pool() {
 }
 
 #[test]
-fn a_pool_that_is_configured_as_before_stays_though_its_index_changes() {
+fn an_unchanged_pool_is_kept_when_its_index_changes() {
     let text = |pools: &str| format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n{pools}");
     let plan = |pools: &str| crate::config::read("a.toml", &text(pools)).ok().unwrap().plan;
     let (p, q) = (
@@ -200,7 +200,7 @@ fn plan_of_primaries(pools: &[(&str, &str)]) -> Plan {
 }
 
 #[test]
-fn a_pool_that_is_renamed_or_new_begins_with_the_primary_that_its_server_was_in_another_pool() {
+fn a_renamed_or_new_pool_starts_with_the_known_primary_of_its_servers() {
     let live = Live::new(plan_of_primaries(&[("p", "10.0.0.1:1")]), Vec::new());
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
     for (server, role) in pool.servers().iter().zip([Role::Primary, Role::Replica]) {
@@ -239,7 +239,7 @@ fn plan_with_role(servers: &str, role: &str) -> Plan {
 }
 
 #[test]
-fn a_server_that_returns_to_a_pool_gets_no_session_before_a_check_has_found_its_role() {
+fn a_returning_server_gets_no_session_before_its_role_is_checked() {
     let with = |servers| plan_with_role(servers, "role = \"replica\"");
     let live = Live::new(with(r#""10.0.0.1:1", "a.test:1""#), Vec::new());
     let replica = || ServerFacts {
@@ -275,7 +275,7 @@ fn a_server_that_returns_to_a_pool_gets_no_session_before_a_check_has_found_its_
 }
 
 #[test]
-fn a_primary_that_follows_another_one_gives_way_before_it_is_in_sync() {
+fn a_demoted_primary_gives_way_before_it_is_in_sync() {
     let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n\
                 role = \"primary\"\nhealth = { check = \"redis\" }";
     let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
@@ -309,7 +309,7 @@ fn a_primary_that_follows_another_one_gives_way_before_it_is_in_sync() {
 }
 
 #[test]
-fn a_pool_is_ready_once_all_servers_were_checked_although_the_primary_is_not_decided() {
+fn a_pool_is_ready_after_the_first_checks_even_without_a_decided_primary() {
     let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n\
                 role = \"primary\"\nhealth = { check = \"redis\" }";
     let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
@@ -338,7 +338,7 @@ fn a_pool_is_ready_once_all_servers_were_checked_although_the_primary_is_not_dec
 }
 
 #[test]
-fn only_a_failure_lets_a_server_await_failback() {
+fn only_a_failed_server_awaits_failback() {
     let reason = || "why".into();
     for (outcome, expected) in [
         (CheckOutcome::Fail(reason()), true),
@@ -355,7 +355,7 @@ fn only_a_failure_lets_a_server_await_failback() {
 }
 
 #[test]
-fn a_server_that_must_have_another_role_after_a_reload_is_not_used_for_the_one_it_had() {
+fn a_reload_to_another_role_does_not_reuse_the_old_role() {
     let with = |role| plan_with_role("\"10.0.0.1:1\"", role);
     let [replica, primary] = ["role = \"replica\"", "role = \"primary\""];
     let near = "role = \"replica\"\nmax_lag = \"1s\"";

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn case_and_one_trailing_dot_are_normalized() {
+fn names_are_normalized_in_case_and_one_trailing_dot() {
     let name = ServerName::from_wire(b"Shop.Example.COM.").unwrap();
     assert_eq!(name.as_str(), "shop.example.com");
     assert_eq!(ServerName::from_wire(b"a..").unwrap_err(), NameError::LabelLength);
@@ -65,7 +65,7 @@ fn parents_are_ordered_from_the_longest() {
 }
 
 #[test]
-fn only_an_empty_name_and_an_ip_literal_count_as_no_name() {
+fn empty_names_and_ip_literals_count_as_no_name() {
     for sent in [
         "",
         ".",

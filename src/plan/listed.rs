@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_tables_are_servers() {
+    fn a_list_entry_is_an_address_or_a_table() {
         let text =
             r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 3, "priority": 1, "draining": true}]"#;
         let entries = read(text).unwrap();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_lists_are_read_back_unchanged() {
         let entries =
             read(r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 0, "draining": true}]"#).unwrap();
         let listed: Vec<ListedServer> = entries.iter().map(Into::into).collect();

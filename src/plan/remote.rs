@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_are_the_key_and_those_below_it_except_for_statuses() {
+    fn the_texts_are_the_key_and_the_keys_below_it_but_not_the_statuses() {
         let plan = plan("/a");
         assert_eq!(plan.status_key(), "/a/status/one");
         for (key, is_text) in [
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_allowed_below_a_folder_wherever_links_lead() {
+    fn an_allowed_folder_covers_files_below_it_behind_links() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for name in ["certs", "certs-of-others", "secrets", "certs/below"] {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_another_one_after_each_change() {
+    fn every_change_makes_a_new_version() {
         let texts = |revisions: &[i64]| RemoteTexts {
             from: String::from("etcd:/a"),
             texts: revisions

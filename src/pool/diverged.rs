@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_was_checked_before_the_primary_and_is_ahead_of_it_follows_another_history() {
+    fn a_replica_checked_earlier_but_ahead_of_the_primary_has_diverged() {
         let old = [
             ("b", Some(2), 100),
             ("c", None, 900),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_follows_a_busy_primary_is_never_suspected() {
+    fn a_replica_of_a_busy_primary_never_counts_as_diverged() {
         let mut checks = Vec::new();
         for round in 1..100 {
             checks.push(("a", Some(1), round * 1000));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_shown_as_postgresql_does() {
+    fn positions_are_formatted_like_in_postgresql() {
         assert_eq!(Lsn(0x1_05e8_a868).to_string(), "1/5E8A868");
     }
 }

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_starts_at_0_and_nobody_else_has_it() {
+    fn a_count_starts_at_0_and_has_one_owner() {
         // Other tests of this process take and return counts at the same time.
         for _ in 0..2000 {
             let (one, other) = (LiveCount::new(), LiveCount::new());

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_found_at_its_addresses_and_no_others() {
+    fn a_listener_is_found_only_at_its_addresses() {
         let listen = |address: &str| ListenAddr::new(address.parse().unwrap());
         let listeners = PoolListeners::new(vec![
             ("one".into(), [listen("127.0.0.1:80")].into()),

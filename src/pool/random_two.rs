@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn without_two_candidates_nothing_is_drawn() {
+    fn nothing_is_drawn_with_fewer_than_two_candidates() {
         let no_draw = |_| panic!("nothing to draw from");
         assert!(choose(&[], no_draw).is_none());
         assert_eq!(choose(&candidates(&[(1, 5)]), no_draw).unwrap().index, 0);

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rebuild_alone_does_not_change_the_order() {
+    fn a_rebuild_without_changes_keeps_the_order() {
         let servers = weighted(&[3, 1, 2, 2]);
         let expected = take(&RoundRobin::new(&servers, 0), 40);
         let mut round_robin = RoundRobin::new(&servers, 0);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_that_is_too_long_is_shortened_and_shares_change_by_half_a_turn_at_most() {
+    fn a_long_cycle_is_shortened_and_shares_change_by_at_most_half_a_turn() {
         let weights: Vec<u16> = (0..1000u32).map(|n| 1 + (n * 7919 % 256) as u16).collect();
         let round_robin = RoundRobin::new(&weighted(&weights), 0);
         let cycle = round_robin.turns.len();

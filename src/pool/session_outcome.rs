@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn unserved_sessions_count_once_they_came_from_three_addresses() {
+    fn unserved_sessions_count_after_three_client_addresses() {
         let mut unserved = UnservedSessions::default();
         let now = Instant::now();
         for (client, counted) in [(1, 0), (1, 0), (2, 0), (1, 0), (3, 5), (4, 6), (1, 7)] {

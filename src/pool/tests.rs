@@ -246,7 +246,7 @@ async fn the_last_usable_server_is_never_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connect_that_works_resets_the_count_of_failures_and_ends_an_ejection() {
+async fn a_successful_connect_resets_the_failure_count_and_ends_an_ejection() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let server = &pool.servers()[0];
     let now = Instant::now();
@@ -263,7 +263,7 @@ async fn a_connect_that_works_resets_the_count_of_failures_and_ends_an_ejection(
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_back_off_one_session_tries_and_others_follow_if_it_connects() {
+async fn after_the_back_off_one_trial_session_opens_the_way_for_others() {
     for policy in POLICIES {
         let pool = up(policy, &[1, 1]);
         let servers = pool.servers();
@@ -305,7 +305,7 @@ async fn a_trial_that_is_never_reported_is_granted_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_sessions_that_see_a_trial_due_only_one_gets_it() {
+async fn only_one_of_several_sessions_gets_a_due_trial() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let servers = pool.servers();
     let now = Instant::now();
@@ -343,7 +343,7 @@ async fn passed_checks_end_an_ejection_and_a_failing_check_delays_the_trial() {
 }
 
 #[test]
-fn the_reported_order_of_source_hash_is_the_order_of_its_picks() {
+fn source_hash_picks_in_the_reported_order() {
     let pool = up(Policy::SourceHash, &[1, 2, 3, 0, 5]);
     let now = Instant::now();
     for n in 0..100 {

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_tells_the_tls_that_ends_here() {
+    fn version_2_describes_terminated_tls() {
         let mut tls = TlsSummary {
             version: "1.3",
             cipher: Some("TLS_AES_128_GCM_SHA256".into()),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_in_front_says_is_passed_on() {
+    fn an_incoming_header_is_passed_on() {
         let forwarded = ProxyHeader {
             addresses: ProxyAddresses::Unix(Box::new([b'/'; 216])),
             authority: Some((*b"theirs.example").into()),

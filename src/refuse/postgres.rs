@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_the_client_sent_cannot_forge_a_field() {
+    fn client_names_cannot_forge_a_field() {
         let startup = StartupMessage {
             user: (*b"u\xff\n").into(),
             database: (*b"d").into(),

@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_alert_is_recognized_at_the_end_only() {
+    fn an_encrypted_alert_is_recognized_only_at_the_end() {
         let query = record(0x17, 40);
         for alert in [
             record(0x17, 19),

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_leaves_in_force_what_was() {
+    fn a_refused_text_keeps_the_texts_in_force() {
         let config = RemoteConfig::default();
         config.begin(&texts(1));
         config.put_in_force(Some(texts(1)));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_begins_once_and_ends_once() {
+    fn the_loss_of_the_store_is_reported_once() {
         let config = RemoteConfig::default();
         assert!(!config.found());
         assert!(config.lost(Reason::new("a")));

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_above_the_one_bound_and_ends_at_the_other() {
+    fn rebalancing_begins_above_one_bound_and_ends_at_the_other() {
         assert!(!is_uneven(&[(1, 120, 0), (1, 80, 0)]));
         assert!(is_uneven(&[(1, 121, 0), (1, 79, 0)]));
         assert!(!Balance::new(&loads(&[(1, 106, 0), (1, 94, 0)])).is_even());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn where_moving_one_would_change_nothing_it_does_not_begin() {
+    fn rebalancing_does_not_begin_if_a_move_would_not_help() {
         for even in [
             &[(1, 1, 0), (1, 0, 0)][..],
             &[(1, 2, 0), (1, 1, 0)],
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_may_not_have_stays_on_the_others() {
+    fn sessions_above_the_limit_of_a_server_stay_on_the_others() {
         assert_eq!(excess(&[(1, 90, 0), (1, 10, 10)]), [0, 0]);
         assert_eq!(excess(&[(1, 100, 0), (1, 0, 10)]), [10, 0]);
         assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "its session could go nowhere");

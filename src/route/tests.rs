@@ -100,7 +100,7 @@ fn the_rank_of_the_name_comes_first() {
 }
 
 #[test]
-fn equal_names_are_ranked_by_kinds_of_condition_and_then_by_order() {
+fn routes_with_equal_names_are_ranked_by_condition_kinds_and_then_by_order() {
     let table = RouteTable::new(
         vec![
             route("plain", "a.com", "", ""),
@@ -291,7 +291,7 @@ fn routes() -> impl Strategy<Value = Vec<Route<&'static str>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn a_lookup_agrees_with_a_literal_implementation_of_the_rule(
+    fn a_lookup_agrees_with_a_naive_implementation(
         routes in routes(),
         name in prop::option::of(asked_names()),
         alpn in prop::sample::subsequence(vec!["h2", "h3", "y"], 0..=3),

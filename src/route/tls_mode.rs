@@ -68,7 +68,7 @@ mod tests {
     use crate::sniff::hello::ProtocolList;
 
     #[test]
-    fn tls_is_passed_on_or_ends_here_before_database_and_user_are_known() {
+    fn tls_is_passed_through_or_terminated_before_database_and_user_are_known() {
         let with = |tls, to, route| Route { tls, to, ..route };
         let passed = with(TlsMode::Pass, Target::Pool("p"), route("", "passed.example", "", ""));
         let refused = with(TlsMode::Terminate, Target::Refuse, route("", "refused.example", "", ""));

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_target_for_long_enough_starts_one_clone_a_cooldown() {
+    fn a_lasting_load_above_the_target_starts_one_clone_per_cooldown() {
         let mut pool = Simulation::new(rules(1, 8));
         pool.seconds(100, 50, 0);
         assert_eq!(pool.steps, []);
@@ -203,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_while_clients_wait() {
+    fn a_pool_doubles_while_clients_wait() {
         let mut pool = Simulation::new(rules(1, 7));
         pool.seconds(60, 50, 3);
         assert_eq!(pool.steps, [(5, 2), (20, 4), (35, 7)]);
     }
 
     #[test]
-    fn one_clone_leaves_at_a_time_after_a_long_lull() {
+    fn one_clone_is_removed_at_a_time_after_a_long_lull() {
         let mut pool = Simulation::new(rules(1, 8));
         pool.seconds(60, 399, 0);
         let grown = pool.clones;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_sets_is_taken_within_the_bounds() {
+    fn a_count_set_by_an_operator_is_clamped_to_the_bounds() {
         let decide = |wanted, clones| {
             let load = ScaleLoad {
                 sessions: 0,
@@ -255,7 +255,7 @@ mod tests {
 
     /// A day with a peak at noon, and noise of 10 %.
     #[test]
-    fn a_day_has_one_rise_and_one_fall() {
+    fn a_daily_load_causes_one_rise_and_one_fall() {
         let mut pool = Simulation::new(rules(1, 8));
         let mut noise: u32 = 1;
         for second in 0..86_400_u32 {
@@ -300,7 +300,7 @@ mod tests {
         }
 
         #[test]
-        fn a_steady_load_comes_to_rest(
+        fn a_steady_load_reaches_a_stable_count(
             sessions in 0_u64..600,
             before in prop::collection::vec((0_u64..600, 0_u64..5, 1_u64..300), 0..10),
         ) {

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_not_told_are_counted() {
+    fn suppressed_lines_are_counted() {
         let now = Instant::now();
         let mut printed = PrintedLines::new(now);
         assert_eq!(printed.push(&b"again\n".repeat(103), now).len(), 100);

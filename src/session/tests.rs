@@ -81,7 +81,7 @@ async fn is_reset(socket: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn a_session_that_panics_returns_its_permits_is_accounted_for_and_disturbs_no_other() {
+async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let mut setup = Setup::new(AccessTarget::File(path.clone())).await;
@@ -192,7 +192,7 @@ async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
 const REUSED_BYTES_MAX: usize = 1032;
 
 #[tokio::test]
-async fn what_a_session_needs_until_it_is_linked_leaves_no_holes_in_the_heap() {
+async fn memory_of_the_first_steps_leaves_no_holes_in_the_heap() {
     let mut setup = Setup::new(AccessTarget::Off).await;
     let _client = TcpStream::connect(setup.address).await.unwrap();
     let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;

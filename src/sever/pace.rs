@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_a_time_of_zero_all_sessions_are_closed_at_once() {
+    async fn a_period_of_zero_closes_all_sessions_at_once() {
         let many = pace(1000, Duration::ZERO);
         assert_eq!(many.due(many.began, 1000), 1000);
     }

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_told_and_what_is_dropped_is_given_back() {
+    fn a_reservation_beyond_the_budget_fails_and_dropped_bytes_are_returned() {
         let memory = HelloMemory::new(100);
         let (mut one, mut other) = (HeldBytes::new(&memory), HeldBytes::new(&memory));
         assert!(one.set(60) && other.set(40));

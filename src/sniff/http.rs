@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_single_valid_host_or_no_path_is_invalid() {
+    fn a_request_without_a_single_valid_host_or_a_path_is_invalid() {
         use InvalidRequest::{Host, NotHttp, Target, TooManyFields};
         for (request, reason) in [
             ("GET / HTTP/1.1\r\nA: b\r\n\r\n", Host),
@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_kept_is_safe_in_a_header_field(host in ".{0,40}", target in ".{0,60}") {
+        fn kept_hosts_and_paths_are_safe_in_a_header_field(host in ".{0,40}", target in ".{0,60}") {
             let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
             if let HttpVerdict::Head(head) = read(&request) {
                 let kept = format!("{}{}", head.host, head.path);
@@ -303,7 +303,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0_usize..200) {
+        fn random_bytes_cause_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0_usize..200) {
             let mut reader = HttpReader::default();
             let _ = reader.advance(&bytes[..cut.min(bytes.len())]);
             let _ = reader.advance(&bytes);

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_bytes_are_charged_until_they_are_dropped_or_have_a_server() {
+    fn hello_bytes_are_charged_until_dropped_or_connected() {
         let memory = HelloMemory::new(1 << 20);
         let mut first = FirstBytes::new(&memory, Instant::now());
         assert_eq!(memory.held(), 0);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_budget_the_clients_that_waited_longest_are_evicted() {
+    fn clients_beyond_the_budget_are_evicted_longest_wait_first() {
         let (memory, begin) = (HelloMemory::new(1_000), Instant::now());
         let third = waits(&memory, begin, 3, 400);
         let first = waits(&memory, begin, 1, 300);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn no_client_is_evicted_while_an_evicted_one_ends_in_another_thread() {
+    fn no_client_is_evicted_while_an_evicted_one_is_ending() {
         let (memory, begin) = (HelloMemory::new(1_000), Instant::now());
         for _ in 0..20_000 {
             let first = waits(&memory, begin, 1, 500);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_wait_for_a_server_are_charged_and_not_evicted() {
+    fn clients_waiting_for_a_server_are_charged_but_not_evicted() {
         let (memory, begin) = (HelloMemory::new(1_000), Instant::now());
         let mut dials = waits(&memory, begin, 0, 1_001);
         dials.dequeue();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_episode_is_reported_once_when_it_is_over() {
+    async fn an_eviction_episode_is_reported_once_when_it_is_over() {
         let memory = HelloMemory::new(10);
         let begin = Instant::now();
         let clients: Vec<_> = (0..3).map(|after| waits(&memory, begin, after, 11)).collect();

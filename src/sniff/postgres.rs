@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_startup_message_that_the_server_could_read_otherwise_is_invalid() {
+    fn ambiguous_startup_messages_are_invalid() {
         let wrong: [&[u8]; 7] = [
             b"",
             b"\0",
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_request_is_written_as_it_was_read_and_its_key_is_not_shown() {
+    fn a_cancel_request_round_trips_and_its_key_is_not_shown() {
         let sent = wire(CODE_CANCEL, &[0, 0, 4, 210, 1, 2, 3, 4]);
         let PacketVerdict::Packet {
             packet: FirstPacket::Cancel(key),
@@ -297,7 +297,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_packet_is_undecided_at_every_cut_and_what_follows_it_changes_nothing(
+        fn a_packet_is_undecided_until_its_last_byte_and_ignores_later_bytes(
             packet in packets(),
             behind in proptest::collection::vec(any::<u8>(), 0..20),
         ) {
@@ -310,7 +310,7 @@ mod tests {
         }
 
         #[test]
-        fn once_invalid_no_further_byte_makes_it_valid(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn an_invalid_prefix_stays_invalid(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let whole = first_packet(&bytes);
             let decided = (0..=bytes.len()).map(|cut| first_packet(&bytes[..cut]));
             let first = decided.into_iter().find(|verdict| *verdict != PacketVerdict::NeedMore);

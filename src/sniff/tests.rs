@@ -71,7 +71,7 @@ async fn a_hello_of_exactly_hello_max_bytes_is_read_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
-async fn no_more_than_hello_max_bytes_are_held() {
+async fn at_most_hello_max_bytes_are_held() {
     let sent = [captured("openssl"), vec![0; 100_000]].concat();
     let sniffed = sniffed_of(&sent, 400).await.unwrap();
     assert_eq!(*sniffed.first.as_slice(), sent[..400]);
@@ -105,7 +105,7 @@ async fn the_error_of_a_malformed_hello_says_why() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_early_is_told_apart_from_one_that_fails() {
+async fn an_early_close_is_distinguished_from_a_failure() {
     for sent in [b"".as_slice(), b"\x16\x03\x01"] {
         let (mut client, mut server) = duplex(64);
         client.write_all(sent).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_hello_in_the_last_millisecond_is_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_failure_has_its_alert() {
+async fn every_sniff_failure_has_its_alert() {
     let in_time = Some(Alert::UserCanceled);
     for (sent, alert) in [
         (b"".as_slice(), None),
@@ -259,7 +259,7 @@ async fn readers_in_turn_share_the_bytes_and_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_head_of_a_request_is_read_within_5_seconds_of_accept_however_often_bytes_come() {
+async fn a_request_head_must_arrive_within_5_seconds_of_accept() {
     let accepted_at = Instant::now();
     let (mut client, mut server) = duplex(64);
     let drip = async {

@@ -14,7 +14,7 @@ fn primaries() -> BTreeMap<Box<str>, KnownPrimary> {
 }
 
 #[test]
-fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
+fn saved_state_is_loaded_again_and_only_the_owner_may_read_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = StateDir::open(&folder.path().join("new")).unwrap();
     assert!(file.remembered().unwrap().primaries.is_empty());
@@ -46,7 +46,7 @@ fn a_file_of_an_earlier_or_later_version_is_read() {
 }
 
 #[test]
-fn contents_that_are_not_valid_are_kept_aside() {
+fn invalid_state_files_are_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let file = StateDir::open(folder.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
@@ -59,7 +59,7 @@ fn contents_that_are_not_valid_are_kept_aside() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_written_is_listed_until_it_is_written() {
+async fn an_unwritable_file_is_listed_until_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let file = StateDir::open(&folder.path().join("state")).unwrap();
     fs::remove_dir_all(folder.path().join("state")).unwrap();
@@ -75,7 +75,7 @@ async fn a_file_that_cannot_be_written_is_listed_until_it_is_written() {
 }
 
 #[test]
-fn primaries_that_are_not_valid_are_an_error_and_stay() {
+fn invalid_primaries_are_an_error_and_the_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let file = StateDir::open(folder.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
@@ -90,7 +90,7 @@ fn primaries_that_are_not_valid_are_an_error_and_stay() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_an_error_that_names_it_and_stays() {
+fn an_unreadable_file_is_an_error_with_its_name_and_stays() {
     for (make, name) in [
         ("mkfifo", PRIMARIES),
         ("mkdir", SERVERS),
@@ -108,14 +108,14 @@ fn a_file_that_cannot_be_read_is_an_error_that_names_it_and_stays() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_is_an_error_that_names_it() {
+fn an_unusable_folder_is_an_error_with_its_name() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = StateDir::open(file.path()).unwrap_err().to_string();
     assert!(error.contains(&file.path().display().to_string()), "{error}");
 }
 
 #[test]
-fn a_folder_that_is_in_use_is_an_error_that_names_it() {
+fn a_folder_in_use_is_an_error_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let open = StateDir::open(folder.path()).unwrap();
     let error = chain(&StateDir::open(folder.path()).unwrap_err());

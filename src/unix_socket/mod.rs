@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_process_is_told_from_a_file_that_was_left() {
+    fn a_living_process_is_distinguished_from_a_stale_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         assert!(connect_to_listener(&path).unwrap().is_none());
@@ -250,7 +250,7 @@ mod tests {
 
     /// As several processes do that start at once.
     #[test]
-    fn of_several_that_listen_at_once_one_succeeds() {
+    fn only_one_of_several_concurrent_listeners_succeeds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         for _ in 0..50 {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_locked_folder_keeps_nobody_from_listening() {
+    fn a_locked_folder_does_not_prevent_listening() {
         let folder = tempfile::tempdir().unwrap();
         let lock = File::open(folder.path()).unwrap();
         lock.lock().unwrap();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_names_are_no_longer_than_names() {
+    fn temporary_names_are_not_longer_than_the_final_ones() {
         assert!((0..1_000).all(|_| temporary_name(OsStr::new("s")) != "s"));
         for (name, length) in [("s", 1), ("ab", 2), ("a.sock", 6), ("acequia.sock", NAME_BYTES_MAX)] {
             let temporary = temporary_name(OsStr::new(name));

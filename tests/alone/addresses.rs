@@ -14,7 +14,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 #[test]
-fn nobody_is_connected_to_himself() {
+fn a_socket_never_connects_to_itself() {
     const CLIENTS: usize = 100;
     let Some(star) = Namespaces::enter(1) else { return };
     // Even, as the ports that connect(2) takes first when the range begins with an even one.

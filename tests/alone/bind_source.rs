@@ -91,7 +91,7 @@ fn failures(proxy: &Proxy) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn connections_come_from_the_client_where_answers_are_routed_back() {
+fn connections_come_from_the_client_address_if_answers_are_routed_back() {
     let Some(network) = Namespaces::enter(2) else { return };
     let server = showing_peers(&network);
     assert_eq!(network.run(2, "ip route add 10.98.1.0/24 via 10.98.2.1").code, Some(0));
@@ -142,7 +142,7 @@ fn a_client_of_another_address_family_is_not_connected() {
 }
 
 #[test]
-fn an_address_that_is_not_of_this_machine_is_passed_over() {
+fn an_address_of_another_machine_is_passed_over() {
     let server = showing_peers_on(TcpListener::bind("127.0.0.1:0").unwrap());
     let address = server.address.to_string();
     let proxy = Proxy::start(&config(&address, "[\"198.51.100.7\", \"127.0.0.2\", \"203.0.113.7\"]"));

@@ -103,7 +103,7 @@ fn without_an_optional_call_traffic_goes_on_and_the_loss_is_logged_once_at_most(
 }
 
 #[test]
-fn without_a_necessary_call_it_does_not_start_and_names_the_call() {
+fn without_a_required_call_the_start_fails_and_names_the_call() {
     let config = "[listeners.l]\nbind = \"[::]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:1\"]";
     with_each(&NECESSARY, |call, error| {
         let folder = config_folder("acequia.toml", config);

@@ -31,7 +31,7 @@ const UNSAFE_FILES: [&str; 7] = [
 ];
 
 #[test]
-fn modules_import_only_what_stands_above_them() {
+fn modules_import_only_modules_above_them() {
     let order = modules(&read("src/lib.rs"));
     assert!(order.len() > 15, "{order:?}");
     for path in files("src") {
@@ -100,14 +100,14 @@ fn functions_stay_short() {
 }
 
 #[test]
-fn unsafe_code_is_where_it_is_known_to_be() {
+fn unsafe_code_is_only_in_listed_files() {
     let is_unsafe = |path: &String| tokens(&read(path)).iter().any(|token| token.text == "unsafe");
     let found: Vec<String> = files("src").into_iter().filter(is_unsafe).collect();
     assert_eq!(found, UNSAFE_FILES);
 }
 
 #[test]
-fn nothing_is_left_half_done() {
+fn no_todo_or_debug_code_is_left() {
     for folder in ["src", "tests", "benches"] {
         for path in files(folder) {
             if let Some((what, line)) = half_done(&tokens(&read(&path))) {
@@ -127,7 +127,7 @@ fn nothing_is_left_half_done() {
 }
 
 #[test]
-fn every_file_begins_by_saying_what_it_is() {
+fn every_file_starts_with_a_doc_comment() {
     for path in files("src") {
         assert!(read(&path).starts_with("//! "), "{path}");
     }
@@ -135,7 +135,7 @@ fn every_file_begins_by_saying_what_it_is() {
 
 /// Every rule above is broken once, so that a scanner that sees nothing is seen.
 #[test]
-fn the_scanner_sees_what_it_looks_for() {
+fn the_scanner_finds_its_patterns() {
     let code = tokens(
         r#"
         //! crate::doc is no import

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_controls_a_terminal_or_reorders_text_is_escaped_in_both_formats() {
+    fn control_and_bidirectional_characters_are_escaped_in_both_formats() {
         let record = AccessRecord {
             database: Some("\u{1b}\u{9b}31m\u{202e}x".to_owned()),
             ..record()

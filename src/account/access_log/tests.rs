@@ -52,7 +52,7 @@ fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
 }
 
 #[test]
-fn after_a_switch_queued_records_go_to_the_old_output_and_later_ones_to_the_new() {
+fn records_queued_before_a_switch_go_to_the_old_output() {
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
     let (log, writer) = start(&AccessTarget::File(first.clone()), LogFormat::Json, Counter::noop()).unwrap();
@@ -73,7 +73,7 @@ fn after_a_switch_queued_records_go_to_the_old_output_and_later_ones_to_the_new(
 }
 
 #[test]
-fn of_two_switches_while_the_queue_is_full_the_later_one_wins() {
+fn the_later_of_two_switches_wins_while_the_queue_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let [fifo, replaced, last] = ["fifo", "replaced", "last"].map(|name| folder.path().join(name));
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());

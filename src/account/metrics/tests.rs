@@ -144,7 +144,7 @@ async fn a_server_that_comes_back_continues_its_counters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_server_with_sessions_has_the_gauge_of_sessions_and_not_that_of_up() {
+async fn a_removed_server_with_sessions_keeps_its_session_gauge_and_loses_its_up_gauge() {
     let (metrics, listener) = metrics();
     let server = server("s");
     record_events(&metrics, &listener, &server);
@@ -168,7 +168,7 @@ async fn a_removed_server_with_sessions_has_the_gauge_of_sessions_and_not_that_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn series_of_a_pool_exist_as_long_as_it_is_configured() {
+async fn a_pool_has_series_while_it_is_configured() {
     let (metrics, listener) = metrics();
     let value = |series: &str| {
         let text = metrics.render([], [], [], [], &[]);

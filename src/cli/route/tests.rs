@@ -238,7 +238,7 @@ fn explanation(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&s
 }
 
 #[test]
-fn the_route_that_takes_the_client_and_the_order_of_source_hash_are_shown() {
+fn the_matching_route_and_the_source_hash_order_are_shown() {
     assert_eq!(
         explanation(
             "https",
@@ -265,7 +265,7 @@ and, anywhere in this order, the servers of these names:
 }
 
 #[test]
-fn without_from_no_from_condition_holds() {
+fn without_a_client_address_no_from_condition_holds() {
     assert_eq!(
         explanation("https", Some("shop.example.com"), &["h2"], None),
         "\
@@ -325,7 +325,7 @@ note: with --from, the servers are shown in the order in which they are tried
 }
 
 #[test]
-fn refusing_routes_and_listeners_without_a_default_pool_refuse() {
+fn refusing_routes_and_listeners_without_a_default_pool_refuse_the_client() {
     assert!(
         explanation("https", Some("a.internal.example.com"), &[], None)
             .ends_with("taken: sni matches *.internal.example.com\n\nroute https#3: refused\n")

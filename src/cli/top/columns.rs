@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_low_rank_are_left_out_and_others_share_the_room() {
+    fn columns_of_low_rank_are_dropped_and_the_others_share_the_width() {
         let columns = [column(10, 1, 9), column(5, 0, 1), column(8, 3, 5)];
         assert_eq!(fit(&columns, 27), [(0, 10), (1, 5), (2, 8)]);
         assert_eq!(fit(&columns, 31), [(0, 11), (1, 5), (2, 11)]);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_sorted_as_what_they_are() {
+    fn numbers_durations_and_sizes_are_sorted_by_value() {
         assert_eq!(CellValue::Count(9).order(&CellValue::Count(10)), Ordering::Less);
         assert_eq!(
             CellValue::Share(9, Some(1)).order(&CellValue::Share(10, None)),

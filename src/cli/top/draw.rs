@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colors_all_is_said_in_text() {
+    fn every_state_is_also_shown_as_text() {
         let mut view = view_of(&[("a", 2), ("b", 1)]);
         let (screen, has_colors) = drawn(&mut view, &Palette::PLAIN, 80, 24);
         assert!(!has_colors);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_of_the_terminal_is_drawn() {
+    fn every_terminal_size_is_drawn_without_a_panic() {
         let mut view = view_of(&[("a", 2), ("b", 1)]);
         view.shows_help = true;
         for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (500, 200)] {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_cannot_be_seen_as_a_whole_is_not_asked() {
+    fn a_question_that_does_not_fit_the_terminal_is_not_asked() {
         for (width, height) in [(80, 8), (80, 3), (80, 1), (4, 24), (12, 12), (80, 9), (30, 24)] {
             let mut view = view_of(&[("a", 2)]);
             drawn(&mut view, &Palette::PLAIN, 80, 24);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_cannot_control_the_terminal() {
+    fn foreign_text_cannot_control_the_terminal() {
         let mut view = view_of(&[("a\u{1b}[31m\u{202e}b", 2)]);
         view.take_answer(Err("no\u{1b}]0;x\u{7}".to_owned()));
         let (screen, _) = drawn(&mut view, &Palette::PLAIN, 120, 24);

@@ -107,7 +107,7 @@ mod tests {
     use crate::cli::top::view::tests::view_of;
 
     #[test]
-    fn the_worst_is_shown_first() {
+    fn the_most_severe_notice_is_shown_first() {
         let mut view = view_of(&[("a", 2)]);
         let state = view.state.as_mut().unwrap();
         assert!(worst_notice(state).is_none());

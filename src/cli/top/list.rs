@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_row_is_selected_until_the_user_moves_and_then_the_same_one() {
+    fn the_selection_stays_on_the_first_row_until_the_user_moves_it() {
         let mut list = List::sorted_by(0);
         assert_eq!(shown(&mut list, &[1, 3, 2]), (vec![3, 2, 1], 0));
         assert_eq!(shown(&mut list, &[1, 3, 2, 4]), (vec![4, 3, 2], 0));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_takes_only_so_many_characters_and_none_that_control_the_terminal() {
+    fn a_filter_is_bounded_and_takes_no_control_characters() {
         let mut list = List::<u32>::sorted_by(0);
         for c in ['a', '\u{1b}', 'b'] {
             list.type_char(c);

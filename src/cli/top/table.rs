@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_text_keeps_its_ends() {
+    fn long_text_keeps_its_beginning_and_its_end() {
         assert_eq!(shorten("abcdef".to_owned(), 6), "abcdef");
         assert_eq!(shorten("abcdefg".to_owned(), 6), "abc…fg");
         assert_eq!(shorten("abc".to_owned(), 1), "…");

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_have_a_burst_of_a_second() {
+    fn the_default_burst_of_a_rate_is_one_second() {
         let second = std::time::Duration::from_secs(1);
         let rules = rules("rate = \"2000/s\"\nrate_per_source = \"90/m\"").unwrap();
         assert_eq!(rules.rate, Some(Rate::new(2000, second, 2000)));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_to_write() {
+    fn guard_errors_name_the_valid_forms() {
         for (guard, expected) in [
             ("rate = \"20\"", "as in \"20/s\""),
             ("rate = \"0/s\"", "as in \"20/s\""),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_a_network_a_line() {
+    fn network_files_have_one_network_per_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("networks");
         fs::write(&path, "# blocked\n10.0.0.0/8\n\n192.0.2.1 # one\n2001:db8::/32\n").unwrap();

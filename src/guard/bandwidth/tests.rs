@@ -56,7 +56,7 @@ async fn directions_that_share_a_bucket_get_equal_shares() {
 
 /// A prompt direction does not take the slots of those that wake late.
 #[tokio::test(start_paused = true)]
-async fn a_prompt_direction_gets_no_more_than_late_ones() {
+async fn a_prompt_direction_gets_no_larger_share_than_late_ones() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
     let end = start + Duration::from_secs(5);
     let direction = |late: Duration| {
@@ -93,7 +93,7 @@ async fn the_narrowest_of_several_limits_counts() {
 
 /// Those who wait for a narrow bucket do not hold up who waits for the wide one only.
 #[tokio::test(start_paused = true)]
-async fn what_others_with_a_further_limit_cannot_use_is_used() {
+async fn bandwidth_left_by_directions_with_a_second_limit_is_used() {
     let (wide, narrow) = (100 * MIB, 5 * MIB);
     let [wide_bucket, narrow_bucket] = [wide, narrow].map(|rate| Arc::new(ByteBucket::new(Some(rate))));
     let end = Instant::now() + Duration::from_secs(5);
@@ -111,7 +111,7 @@ async fn what_others_with_a_further_limit_cannot_use_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_granted_and_not_read_is_given_back() {
+async fn granted_bytes_that_are_not_read_are_returned() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
     let mut idle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
     for _ in 0..1_000 {
@@ -127,7 +127,7 @@ async fn what_is_granted_and_not_read_is_given_back() {
 
 /// A crowd that asks for bandwidth and leaves does not leave a queue of unused slots behind.
 #[tokio::test(start_paused = true)]
-async fn slots_of_those_who_leave_are_used_by_others() {
+async fn slots_of_ended_sessions_are_used_by_others() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
     let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
     let mut crowd: Vec<_> = (0..2_000).map(|_| direction()).collect();
@@ -167,7 +167,7 @@ async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
 
 /// Directions that send a byte now and then take no more than these bytes from those that need the bandwidth.
 #[tokio::test(start_paused = true)]
-async fn those_who_say_little_take_little() {
+async fn quiet_directions_use_little_bandwidth() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(2 * MIB))), Instant::now());
     let end = start + Duration::from_secs(10);
     let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
@@ -204,7 +204,7 @@ async fn those_who_say_little_take_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_rate_applies_to_sessions_under_way() {
+async fn a_new_rate_applies_to_open_sessions() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
     let end = start + Duration::from_secs(10);
     let reading = tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));
@@ -217,7 +217,7 @@ async fn another_rate_applies_to_sessions_under_way() {
 /// A crowd that waits for its slots at a low rate does not wait for them after the rate was raised or switched off, and
 /// newcomers do not wait behind the crowd.
 #[tokio::test(start_paused = true)]
-async fn another_rate_leaves_no_queue_of_the_one_before() {
+async fn a_new_rate_drops_the_queue_of_the_old_one() {
     for rate in [Some(100 * MIB), None] {
         let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
         let direction = || {
@@ -242,7 +242,7 @@ async fn another_rate_leaves_no_queue_of_the_one_before() {
 
 /// Those who wait for a slot at a high rate do not read at that rate after it was lowered.
 #[tokio::test(start_paused = true)]
-async fn a_lower_rate_applies_to_those_who_wait() {
+async fn a_lower_rate_applies_to_waiting_directions() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(100 * MIB))), Instant::now());
     let end = start + Duration::from_secs(10);
     let reading = || tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));

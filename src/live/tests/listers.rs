@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_another_lister_has_listed_is_not_used_after_a_reload() {
+fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
     let discovered = "discover = { file = \"/run/servers.json\" }";
     let scaled = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
     let live = Live::new(plan_of(discovered), Vec::new());
@@ -53,7 +53,7 @@ fn what_another_lister_has_listed_is_not_used_after_a_reload() {
 }
 
 #[test]
-fn a_server_that_is_a_listener_of_the_pool_is_left_out() {
+fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
     let listening = |address: &str| vec![vec![ListenAddr::new(address.parse().unwrap())]];
     let keys = "discover = { file = \"/run/servers.json\" }";
     let live = Live::new(plan_of(keys), listening("0.0.0.0:8100"));

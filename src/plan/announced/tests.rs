@@ -93,7 +93,7 @@ fn containers_that_announce_one_name_are_one_pool() {
 }
 
 #[test]
-fn what_is_not_allowed_is_refused_with_the_reason() {
+fn disallowed_announcements_are_refused_with_the_reason() {
     let to = |listener: &str, sni: &str| Announcement {
         listener: listener.into(),
         ..announced("a", 1, sni)
@@ -145,7 +145,7 @@ fn what_is_not_allowed_is_refused_with_the_reason() {
 }
 
 #[test]
-fn what_is_kept_is_announced_again() {
+fn a_kept_announcement_is_announced_again() {
     let server = Announcement {
         group: Some("shop".into()),
         ..announced("a", 1, "a.apps.test")
@@ -162,7 +162,7 @@ fn what_is_kept_is_announced_again() {
 }
 
 #[test]
-fn of_two_announcements_that_do_not_belong_together_the_older_wins() {
+fn the_older_of_two_conflicting_announcements_wins() {
     let in_group = |group: &str, announcement: Announcement| Announcement {
         group: Some(group.into()),
         ..announcement

@@ -36,7 +36,7 @@ async fn the_back_off_doubles_up_to_its_limit_and_a_connect_resets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_failures_ejects_once() {
+async fn a_burst_of_failures_causes_one_ejection() {
     let now = Instant::now();
     let mut ejection = ejected(now);
     assert!((0..100).all(|_| ejection.record_failure(now, LIMITS, true, LeaseKind::Regular).is_none()));
@@ -44,7 +44,7 @@ async fn a_burst_of_failures_ejects_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_passed_since_the_ejection_end_it_and_only_a_connect_clears_the_record() {
+async fn passed_checks_end_an_ejection_and_only_a_connect_clears_the_record() {
     let now = Instant::now();
     let mut ejection = ejected(now);
     let mut check = |pass| ejection.record_check(pass, 2);
@@ -60,7 +60,7 @@ async fn checks_passed_since_the_ejection_end_it_and_only_a_connect_clears_the_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_length_of_a_back_off_panics() {
+async fn any_back_off_length_is_accepted_without_a_panic() {
     let limits = EjectLimits {
         first: Duration::MAX,
         longest: Duration::MAX,
@@ -77,7 +77,7 @@ async fn no_length_of_a_back_off_panics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_permission_a_server_stays_in_use_and_its_failures_still_count() {
+async fn failures_count_even_if_the_server_may_not_be_ejected() {
     let mut ejection = Ejection::default();
     let now = Instant::now();
     assert!((0..9).all(|_| {

@@ -24,7 +24,7 @@ fn run(machine: &mut RiseFall, results: &str) -> Vec<Option<CheckState>> {
 }
 
 #[test]
-fn one_unfit_result_takes_a_server_out_and_one_pass_brings_it_back() {
+fn one_unfit_result_removes_a_server_and_one_pass_restores_it() {
     use CheckState::{Down, Up};
     assert_eq!(
         run(&mut RiseFall::unchecked(), "+?+?"),
@@ -43,7 +43,7 @@ fn one_unfit_result_takes_a_server_out_and_one_pass_brings_it_back() {
 }
 
 #[test]
-fn a_server_that_says_it_is_down_is_out_at_once_and_not_healthy() {
+fn a_server_that_reports_itself_down_is_out_at_once() {
     use CheckState::{Down, Up};
     let mut machine = RiseFall::unchecked();
     assert_eq!(run(&mut machine, "+x"), [Some(Up), Some(Down)]);
@@ -58,7 +58,7 @@ fn a_server_that_says_it_is_down_is_out_at_once_and_not_healthy() {
 }
 
 #[test]
-fn a_server_that_is_behind_obeys_rise_and_fall_and_stays_so_until_it_fails_by_itself() {
+fn a_lagging_server_follows_rise_and_fall_and_stays_lagging_until_it_fails() {
     use CheckState::{Down, Up};
     let mut machine = RiseFall::unchecked();
     assert_eq!(run(&mut machine, "+<<"), [Some(Up), None, None]);
@@ -78,7 +78,7 @@ fn a_server_that_is_behind_obeys_rise_and_fall_and_stays_so_until_it_fails_by_it
 }
 
 #[test]
-fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accepted() {
+fn a_refused_check_keeps_a_server_up_and_restores_one_that_accepts_sessions() {
     use CheckState::{Down, Up};
     assert_eq!(run(&mut RiseFall::unchecked(), "!"), [Some(Up)]);
     assert_eq!(run(&mut RiseFall::unchecked(), "|"), [Some(Down)]);
@@ -94,7 +94,7 @@ fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accep
 }
 
 #[test]
-fn a_refused_check_counts_as_a_pass_for_rise_if_sessions_are_accepted() {
+fn a_refused_check_counts_towards_rise_if_sessions_are_accepted() {
     let last = |results| run(&mut RiseFall::unchecked(), results).pop().unwrap();
     for (results, expected) in [
         ("-+!", Some(CheckState::Up)),

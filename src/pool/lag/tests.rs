@@ -24,7 +24,7 @@ fn labels() -> (Arc<str>, Arc<str>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_has_been_behind_since_the_primary_passed_it() {
+async fn lag_counts_from_when_the_primary_passed_the_replica() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
@@ -57,7 +57,7 @@ fn lags_of(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_incomplete_record_at_the_end_of_a_page_is_not_waited_for() {
+async fn an_incomplete_record_at_a_page_end_is_no_lag() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
@@ -78,7 +78,7 @@ async fn an_incomplete_record_at_the_end_of_a_page_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn positions_of_another_timeline_do_not_compare() {
+async fn positions_of_different_timelines_are_not_compared() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();
     let now = Instant::now();
@@ -97,7 +97,7 @@ async fn positions_of_another_timeline_do_not_compare() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_known_primary_a_replica_is_behind_what_it_received_or_as_long_as_it_follows_none() {
+async fn without_a_known_primary_lag_counts_from_received_writes_or_the_lost_connection() {
     let (_, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
@@ -114,7 +114,7 @@ async fn without_a_known_primary_a_replica_is_behind_what_it_received_or_as_long
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lag_that_a_server_tells_counts_only_as_long_as_it_has_lasted() {
+async fn a_reported_lag_counts_only_for_the_time_that_it_has_lasted() {
     let (_, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
@@ -136,7 +136,7 @@ async fn a_lag_that_a_server_tells_counts_only_as_long_as_it_has_lasted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_position_of_a_primary_that_is_not_seen_any_more_says_nothing_of_what_it_wrote_since() {
+async fn the_position_of_a_lost_primary_proves_no_absence_of_later_writes() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
@@ -176,7 +176,7 @@ proptest! {
     /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is never
     /// more than the real one, and less by an interval, the resolution and the time between two checks at most.
     #[test]
-    fn the_lag_is_the_time_since_the_oldest_write_that_is_missing(
+    fn lag_is_the_age_of_the_oldest_missing_write(
         writes in prop::collection::vec((1u64..3000, 1u64..100_000), 1..200),
         delays in prop::collection::vec(0u64..12_000, 200),
         interval in 50u64..2000,

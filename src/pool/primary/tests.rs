@@ -51,7 +51,7 @@ fn reason(watch: &PrimaryWatch, server: &str) -> String {
 }
 
 #[test]
-fn an_old_primary_that_comes_back_is_not_used_and_the_reason_names_both_timelines() {
+fn a_returning_old_primary_is_rejected_with_both_timelines() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("a", primary(3)), // b has not been checked
@@ -70,7 +70,7 @@ fn an_old_primary_that_comes_back_is_not_used_and_the_reason_names_both_timeline
 }
 
 #[test]
-fn a_server_that_is_down_is_rejected_when_another_one_is_promoted() {
+fn a_server_that_is_down_is_rejected_when_another_is_promoted() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("a", DOWN)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
@@ -92,7 +92,7 @@ fn an_old_primary_gives_way_before_its_next_check() {
 }
 
 #[test]
-fn of_two_primaries_on_one_timeline_the_remembered_one_stays() {
+fn the_remembered_one_of_two_primaries_on_a_timeline_stays() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("a", primary(1)),
@@ -106,7 +106,7 @@ fn of_two_primaries_on_one_timeline_the_remembered_one_stays() {
 }
 
 #[test]
-fn without_memory_neither_of_two_is_used_until_one_is_trusted() {
+fn two_unknown_primaries_are_rejected_until_one_is_trusted() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("a", primary(2)),
@@ -124,7 +124,7 @@ fn without_memory_neither_of_two_is_used_until_one_is_trusted() {
 }
 
 #[test]
-fn trust_in_an_old_primary_overrules_the_timelines_so_far_but_no_later_one() {
+fn trust_in_an_old_primary_overrules_known_timelines_but_no_later_one() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("a", primary(3)), ("b", primary(4)), ("b", DOWN)]);
     assert!(pool.trust("a"));
@@ -140,7 +140,7 @@ fn trust_in_an_old_primary_overrules_the_timelines_so_far_but_no_later_one() {
 }
 
 #[test]
-fn a_promotion_after_the_trust_in_an_old_primary_counts_and_an_overruled_one_stays_out() {
+fn a_promotion_after_a_trust_counts_and_an_overruled_primary_stays_out() {
     let mut pool = watch(None, &["a", "b", "c", "d"]);
     let steps = [("a", primary(3)), ("b", primary(7)), ("c", REPLICA), ("d", DOWN)];
     in_force(&mut pool, &steps);
@@ -166,7 +166,7 @@ fn a_promotion_after_the_trust_in_an_old_primary_counts_and_an_overruled_one_sta
 }
 
 #[test]
-fn a_primary_whose_timeline_cannot_be_read_is_not_taken_for_the_one_on_a_known_timeline() {
+fn a_primary_with_an_unreadable_timeline_is_not_mistaken_for_the_known_one() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("b", REPLICA),
@@ -194,7 +194,7 @@ fn a_primary_whose_timeline_cannot_be_read_is_not_taken_for_the_one_on_a_known_t
 }
 
 #[test]
-fn without_memory_no_primary_is_used_beside_one_whose_timeline_cannot_be_read() {
+fn an_unknown_primary_is_rejected_beside_one_with_an_unreadable_timeline() {
     let mut pool = watch(None, &["a", "b"]);
     assert_eq!(
         in_force(&mut pool, &[("a", primary(None)), ("b", primary(4))]),
@@ -203,7 +203,7 @@ fn without_memory_no_primary_is_used_beside_one_whose_timeline_cannot_be_read() 
 }
 
 #[test]
-fn of_two_primaries_on_one_higher_timeline_neither_is_used() {
+fn two_primaries_on_one_higher_timeline_are_both_rejected() {
     let mut pool = watch(None, &["a", "b", "c"]);
     in_force(&mut pool, &[("b", REPLICA), ("c", REPLICA), ("a", primary(None))]);
     let steps = [
@@ -248,7 +248,7 @@ fn disable(pool: &mut PrimaryWatch, disabled: &[&str]) {
 }
 
 #[test]
-fn a_server_of_another_database_does_not_take_over_when_the_right_one_is_disabled_or_leaves() {
+fn a_server_of_another_database_never_takes_over() {
     let start = || {
         let mut pool = watch(None, &["a", "x"]);
         let steps = [
@@ -279,7 +279,7 @@ fn a_server_of_another_database_does_not_take_over_when_the_right_one_is_disable
 }
 
 #[test]
-fn a_disabled_server_holds_up_no_decision_and_is_not_forgotten() {
+fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", Observation::Refused), ("a", primary(None))]);
     assert_eq!(pool.in_force(), None);
@@ -304,7 +304,7 @@ fn a_disabled_server_holds_up_no_decision_and_is_not_forgotten() {
 }
 
 #[test]
-fn while_a_server_has_not_been_checked_nothing_is_said_and_then_the_silent_ones_are_named() {
+fn the_reason_names_silent_servers_after_all_were_checked() {
     let mut pool = watch(None, &["a", "b", "c"]);
     in_force(&mut pool, &[("a", primary(1)), ("b", Observation::Refused)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
@@ -316,7 +316,7 @@ fn while_a_server_has_not_been_checked_nothing_is_said_and_then_the_silent_ones_
 }
 
 #[test]
-fn without_timelines_the_one_in_force_stays_until_it_is_gone() {
+fn without_timelines_the_primary_stays_until_it_is_gone() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("b", REPLICA),
@@ -338,7 +338,7 @@ fn without_timelines_the_one_in_force_stays_until_it_is_gone() {
 }
 
 #[test]
-fn without_timelines_one_that_was_promoted_beside_a_living_primary_does_not_follow_it() {
+fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
     let promoted = [("b", REPLICA), ("a", primary(None)), ("b", primary(None))];
     let lives = [("a", primary(None)), ("a", FAILED), ("a", DOWN), ("b", primary(None))];
     let mut pool = watch(None, &["a", "b"]);
@@ -355,7 +355,7 @@ fn without_timelines_one_that_was_promoted_beside_a_living_primary_does_not_foll
 }
 
 #[test]
-fn a_server_that_is_configured_under_another_name_takes_over() {
+fn a_renamed_server_takes_over_as_the_primary() {
     let mut pool = watch(None, &["a"]);
     in_force(&mut pool, &[("a", primary(3))]);
     let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
@@ -365,7 +365,7 @@ fn a_server_that_is_configured_under_another_name_takes_over() {
 }
 
 #[test]
-fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refused() {
+fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check() {
     let mut pool = watch(None, &["a", "b"]);
     let refused = [
         ("a", Observation::Refused),
@@ -388,7 +388,7 @@ fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refus
 }
 
 #[test]
-fn a_refused_check_is_an_answer_beside_which_another_primary_is_a_rival() {
+fn a_server_that_refuses_checks_makes_another_primary_a_rival() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
     let steps = [("a", Observation::Refused), ("a", DOWN), ("b", primary(None))];
@@ -466,7 +466,7 @@ impl Cluster {
 
 proptest! {
     #[test]
-    fn no_server_is_used_that_is_known_to_be_an_old_primary(events in events()) {
+    fn a_known_old_primary_is_never_used(events in events()) {
         let mut cluster = Cluster::new();
         let mut pool = watch(None, &SERVERS);
         let mut highest_accepted = 0;

@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_waits_where_there_is_room_and_nobody_overtakes(events in prop::collection::vec(event(), 1..200)) {
+        fn no_client_waits_with_room_left_and_none_overtakes(events in prop::collection::vec(event(), 1..200)) {
             let mut model = Model::default();
             for (number, event) in (0..).zip(events) {
                 match event {
@@ -216,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn who_comes_again_has_its_old_place(others in 1usize..20, position in 0usize..20) {
+        fn a_returning_client_keeps_its_place_in_the_queue(others in 1usize..20, position in 0usize..20) {
             let mut line = WaitingLine::default();
             let tickets: Vec<_> = (0..=others).map(|number| {
                 let ticket = line.draw();

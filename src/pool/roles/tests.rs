@@ -65,7 +65,7 @@ fn follower(followed: usize) -> ServerFacts {
 }
 
 #[test]
-fn a_replica_that_follows_a_server_that_was_rejected_as_the_primary_is_not_used() {
+fn a_replica_of_a_rejected_primary_is_not_used() {
     let registry = ServerRegistry::default();
     let roles = registry.roles(&pool_name());
     let list = members(&registry, 0..3);
@@ -109,7 +109,7 @@ fn a_replica_that_follows_a_server_that_was_rejected_as_the_primary_is_not_used(
 }
 
 #[test]
-fn checks_go_through_the_list_of_servers_only_once_after_it_has_changed() {
+fn a_change_of_the_list_is_processed_by_one_check_only() {
     const SERVERS: usize = 50;
     let registry = ServerRegistry::default();
     let roles = registry.roles(&pool_name());
@@ -139,7 +139,7 @@ fn checks_go_through_the_list_of_servers_only_once_after_it_has_changed() {
 }
 
 #[test]
-fn a_server_that_is_disabled_holds_up_no_decision_from_the_next_check_on() {
+fn a_disabled_server_delays_no_decision_after_the_next_check() {
     let registry = ServerRegistry::default();
     let roles = registry.roles(&pool_name());
     let list = members(&registry, 0..2);
@@ -257,7 +257,7 @@ impl Checked {
 
 proptest! {
     #[test]
-    fn what_follows_from_a_check_is_the_same_as_if_it_went_through_all_servers(events in events()) {
+    fn incremental_judgements_equal_a_full_evaluation(events in events()) {
         let (mut pool, mut scanning) = (Checked::new(false), Checked::new(true));
         let now = Instant::now();
         for event in events {

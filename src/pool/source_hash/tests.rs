@@ -136,7 +136,7 @@ fn equal_scores_go_to_the_smaller_identity() {
 }
 
 #[test]
-fn mapped_addresses_are_ipv4_and_only_the_first_8_bytes_of_ipv6_count() {
+fn the_hash_uses_mapped_addresses_as_ipv4_and_8_bytes_of_ipv6() {
     let key = |text: &str| client_key(text.parse::<IpAddr>().unwrap().into());
     assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
     assert_ne!(key("::192.0.2.1"), key("192.0.2.1"));
@@ -162,7 +162,7 @@ fn a_million_clients_spread_by_weight() {
 }
 
 #[test]
-fn more_weight_moves_only_its_due_share_of_clients_and_only_to_that_server() {
+fn more_weight_moves_only_a_due_share_of_clients_to_that_server() {
     let before = servers([("a:1", 2), ("b:1", 2), ("c:1", 4)]);
     let after = servers([("a:1", 2), ("b:1", 4), ("c:1", 4)]);
     let mut moved = 0;
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn the_configured_order_has_no_effect(
+    fn the_configured_order_does_not_change_the_choice(
         (written, shuffled) in prop::collection::vec(1u16..=256, 1..12).prop_flat_map(|weights| {
             let of: Vec<_> = weights.into_iter().enumerate().collect();
             (Just(of.clone()), Just(of).prop_shuffle())

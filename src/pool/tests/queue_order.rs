@@ -8,7 +8,7 @@ use super::queued::{QUEUE, join_queue, limited, live_counts, pick, start_waiting
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn who_could_not_connect_keeps_its_place_and_its_time() {
+async fn a_client_that_failed_to_connect_keeps_its_place_and_its_deadline() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let shared = Arc::clone(&pool);
@@ -37,7 +37,7 @@ async fn who_could_not_connect_keeps_its_place_and_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhile() {
+async fn a_client_that_failed_to_connect_keeps_its_place_in_a_full_queue() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let mut turn = QueueTurn::default();
@@ -65,7 +65,7 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_ended_its_stream_is_served_after_the_others() {
+async fn half_closed_clients_are_served_after_the_others() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let mut lease = pick(&pool, 0).unwrap();
     let (first, second) = (join_queue(&pool, 1, true).await, join_queue(&pool, 2, true).await);
@@ -78,7 +78,7 @@ async fn who_has_ended_its_stream_is_served_after_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_full_line_who_has_ended_its_stream_makes_room_for_newcomers() {
+async fn half_closed_clients_make_room_in_a_full_queue() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let mut lease = pick(&pool, 0).unwrap();
     let (first, second) = (join_queue(&pool, 1, true).await, join_queue(&pool, 2, true).await);

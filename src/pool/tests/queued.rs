@@ -71,7 +71,7 @@ pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16, has_ended: bool) -> Joi
 }
 
 #[test]
-fn no_server_gets_one_too_many_and_full_ones_are_passed_over() {
+fn no_server_exceeds_its_limit_and_full_servers_are_passed_over() {
     for policy in POLICIES {
         let pool = limited(policy, &[2, 3, 1], None);
         let leases: Vec<_> = (0..6).map(|n| pick(&pool, n).unwrap()).collect();
@@ -83,7 +83,7 @@ fn no_server_gets_one_too_many_and_full_ones_are_passed_over() {
 }
 
 #[test]
-fn a_worse_tier_is_no_substitute_for_a_full_one() {
+fn a_worse_tier_is_not_used_while_a_better_one_is_full() {
     let pool = limited(Policy::LeastConn, &[1, 1], None);
     let mut servers = pool.servers().to_vec();
     let worse = MemberConfig {
@@ -97,7 +97,7 @@ fn a_worse_tier_is_no_substitute_for_a_full_one() {
 }
 
 #[test]
-fn by_source_hash_a_client_waits_for_its_own_server_and_passes_it_over_without_a_queue() {
+fn with_source_hash_a_client_waits_for_its_own_server_unless_there_is_no_queue() {
     let without = limited(Policy::SourceHash, &[1, 1], None);
     let own = pick(&without, 0).unwrap();
     let other = pick(&without, 0).unwrap();
@@ -112,7 +112,7 @@ fn by_source_hash_a_client_waits_for_its_own_server_and_passes_it_over_without_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_served_in_the_order_of_arrival() {
+async fn queued_clients_are_served_in_the_order_of_arrival() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let (a, b, c) = (
@@ -138,7 +138,7 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_it_may() {
+async fn no_client_waits_beyond_its_deadline() {
     let pool = limited(Policy::RoundRobin, &[1], Some(QUEUE));
     let _lease = pick(&pool, 0).unwrap();
     let began = Instant::now();
@@ -148,7 +148,7 @@ async fn nobody_waits_longer_than_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_comes_too_late_goes_to_the_next() {
+async fn a_lease_for_a_timed_out_client_goes_to_the_next_one() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     pool.take_over_queue(Arc::downgrade(&pool) as _); // so that the place is handed over when the lease is dropped
     let lease = pick(&pool, 0).unwrap();
@@ -160,7 +160,7 @@ async fn a_lease_that_comes_too_late_goes_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_of_the_servers_wakes_those_who_wait() {
+async fn a_change_of_the_servers_wakes_queued_clients() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
     let own = pick(&pool, 0).unwrap();
     let waiting = start_waiting(&pool, 0).await;
@@ -179,7 +179,7 @@ async fn a_change_of_the_servers_wakes_those_who_wait() {
 
 /// Two wait for the only server. When another joins, it is the second one's own, and the first one waits on.
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_own_server_is_another_one_after_a_change_no_longer_waits_for_the_one_before() {
+async fn a_queued_client_follows_a_change_of_its_own_server() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
     let all = pool.servers().to_vec();
     let own = |n| pick(&pool, n).unwrap().server().id();
@@ -197,7 +197,7 @@ async fn a_client_whose_own_server_is_another_one_after_a_change_no_longer_waits
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_takes_over_serves_those_who_wait_by_its_own_limits() {
+async fn a_successor_pool_serves_queued_clients_by_its_own_limits() {
     let before = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let lease = pick(&before, 0).unwrap();
     let (a, b) = (start_waiting(&before, 1).await, start_waiting(&before, 2).await);
@@ -237,7 +237,7 @@ async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
 /// Many threads take and return places, wait and give up. No server ever has one too many, nobody who came later and waits
 /// for the same is served before, and at the end nobody is left waiting: a lost wake-up would be a timeout.
 #[test]
-fn many_threads_never_overfill_a_server_nor_lose_a_wake_up() {
+fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
     const THREADS: u64 = 8;
     const ROUNDS: u64 = 2_000;
     let queue = QueueLimits {
@@ -304,7 +304,7 @@ async fn yields(times: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_wait_for_a_server_that_is_being_started_and_no_longer() {
+async fn clients_wait_only_while_a_server_is_being_started() {
     let pool = limited(Policy::RoundRobin, &[], None);
     assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::NoServer);
     pool.set_start_wait(Some(Duration::from_secs(30)));

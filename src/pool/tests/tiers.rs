@@ -247,7 +247,7 @@ async fn check_results_are_kept_until_checks_are_turned_on_or_off() {
 }
 
 #[test]
-fn a_server_that_must_have_a_role_gets_no_session_before_its_first_check_and_after_it_is_enabled() {
+fn a_server_with_a_required_role_gets_no_session_before_a_check() {
     let server = server(0, 1, true);
     let is_used = || server.availability(Instant::now()) != Availability::Unavailable;
     assert!(is_used());
@@ -277,7 +277,7 @@ fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
 }
 
 #[test]
-fn what_an_agent_has_set_is_the_state_of_its_server_where_an_operator_has_set_none() {
+fn the_state_from_an_agent_applies_unless_an_operator_has_set_one() {
     let (now, member) = (Instant::now(), server(0, 1, true));
     passes(&member, 1);
     for (admin_state, weight_percent, expected) in [

@@ -40,7 +40,7 @@ fn lines_of_version_1_are_read() {
 }
 
 #[test]
-fn invalid_lines_are_told_apart_from_none() {
+fn invalid_lines_are_distinguished_from_a_missing_header() {
     for line in [
         "PROXY TCP4 192.0.2.1 198.51.100.1 1 2\n",
         "PROXY TCP4 192.0.2.1 198.51.100.1 1 2 \r\n",
@@ -158,7 +158,7 @@ fn any_socket() -> impl Strategy<Value = SocketAddr> {
 
 proptest! {
     #[test]
-    fn nothing_panics_and_no_length_is_beyond_what_was_sent(
+    fn random_bytes_cause_no_panic_and_no_length_beyond_the_input(
         start in proptest::sample::select(vec![&b""[..], b"PROXY ", b"PROXY TCP4 ", &SIGNATURE]),
         rest in proptest::collection::vec(any::<u8>(), 0..300),
     ) {

@@ -48,7 +48,7 @@ fn silence_with_unsent_bytes_ends_abruptly_without_send_queue_figures_too() {
 }
 
 #[test]
-fn a_client_that_is_cut_off_counts_as_finished_once_the_server_has_finished() {
+fn a_truncated_client_counts_as_finished_after_the_server_has_finished() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     for (server_has_ended, expected) in [
         (true, Closed::Finished(Side::Server)),
@@ -65,7 +65,7 @@ fn a_client_that_is_cut_off_counts_as_finished_once_the_server_has_finished() {
 }
 
 #[test]
-fn a_server_that_is_cut_off_never_counts_as_finished() {
+fn a_truncated_server_never_counts_as_finished() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     for client_has_ended in [true, false] {
         let mut core = Core::new(0, IDLE, &traffic, false, start);
@@ -83,7 +83,7 @@ fn a_server_that_is_cut_off_never_counts_as_finished() {
 }
 
 #[test]
-fn a_session_is_at_rest_when_the_server_was_the_last_to_say_something() {
+fn a_session_is_at_rest_if_the_server_sent_last() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(0, IDLE, &traffic, false, start);
     let is_at_rest = |core: &Core<'_>| core.is_at_rest();
@@ -136,7 +136,7 @@ fn a_session_is_at_rest_when_the_server_was_the_last_to_say_something() {
 
 /// The session waits for bandwidth for ten minutes. Its limit on silence counts from the end of that wait.
 #[test]
-fn bytes_that_wait_for_bandwidth_are_no_silence() {
+fn bytes_waiting_for_bandwidth_do_not_count_as_silence() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     for side in [Side::Client, Side::Server] {
         let mut core = Core::new(0, IDLE, &traffic, false, start);
@@ -177,7 +177,7 @@ fn delivery_after_a_reset_waits_for_bandwidth() {
 }
 
 #[test]
-fn a_session_whose_bytes_wait_for_bandwidth_is_not_at_rest() {
+fn a_session_with_bytes_waiting_for_bandwidth_is_not_at_rest() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(0, IDLE, &traffic, false, start);
     core.received(Side::Server, 7);

@@ -8,7 +8,7 @@ use super::*;
 use crate::tls::connected_for;
 
 #[tokio::test]
-async fn a_session_whose_keys_are_used_up_ends_by_a_reset_with_its_reason() {
+async fn exhausted_tls_keys_end_a_session_by_a_reset_with_the_reason() {
     let (_peer, tls) = connected_for(20);
     let (_client, inner_client) = connected(None, None).await;
     let (mut server, inner_server) = connected(None, None).await;

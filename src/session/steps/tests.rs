@@ -4,7 +4,7 @@ use super::*;
 use crate::account::Ending;
 
 #[test]
-fn without_a_local_address_there_is_no_session_where_a_proxy_header_is_expected() {
+fn a_session_with_a_proxy_header_fails_without_a_local_address() {
     let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
     for version in [Version::V1, Version::V2] {
         let gone = Err(io::ErrorKind::NotConnected.into());

@@ -26,7 +26,7 @@ fn read(wire: &[u8]) -> Hello {
 }
 
 #[test]
-fn captured_hellos_say_what_the_client_was_told_to_say() {
+fn captured_hellos_have_the_name_and_alpn_of_their_client() {
     for hello in captured::all() {
         let Captured { file, wire, .. } = &hello;
         let found = read(wire);
@@ -65,7 +65,7 @@ fn a_hello_is_undecided_until_its_last_byte() {
 }
 
 #[test]
-fn what_follows_a_hello_changes_nothing() {
+fn bytes_after_a_hello_change_nothing() {
     for Captured { file, mut wire, .. } in captured::all() {
         let mut reader = HelloReader::new(BYTES_MAX);
         let whole = reader.advance(&wire);
@@ -81,7 +81,7 @@ fn what_follows_a_hello_changes_nothing() {
 }
 
 #[test]
-fn rustls_is_understood_whole_and_in_records() {
+fn hellos_of_rustls_are_parsed_whole_and_in_records() {
     for fragment in [None, Some(32), Some(100)] {
         let wire = captured::rustls("Shop.Example.COM", fragment);
         let hello = read(&wire);
@@ -92,7 +92,7 @@ fn rustls_is_understood_whole_and_in_records() {
 }
 
 #[test]
-fn what_is_not_tls_is_known_by_its_first_bytes() {
+fn other_protocols_are_recognized_by_their_first_bytes() {
     for opening in [
         b"GET / HTTP/1.1".as_slice(),
         b"\x80\x2e\x01\x03\x01",             // SSLv2-compatible ClientHello
@@ -134,7 +134,7 @@ fn broken_framing_is_refused_at_once() {
 }
 
 #[test]
-fn a_hello_that_cannot_fit_is_refused_by_its_header() {
+fn an_oversized_hello_is_refused_by_its_header() {
     let message = message(&crafted::body(Some(&extension(21, &[0; 1000]))));
     for sizes in [&[usize::MAX][..], &[100], &[1]] {
         let wire = in_records(&message, sizes);
@@ -181,7 +181,7 @@ fn work_is_linear_however_the_bytes_come() {
 }
 
 #[test]
-fn no_mutation_panics_or_reads_on() {
+fn mutated_hellos_cause_no_panic_and_no_endless_reading() {
     let mut random = fastrand::Rng::with_seed(20_260_101);
     for Captured { wire, .. } in captured::all() {
         for _ in 0..400 {
@@ -220,7 +220,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn cuts_make_no_difference(
+    fn a_split_hello_parses_like_a_whole_one(
         which in any::<prop::sample::Index>(),
         records in prop::collection::vec(1_usize..400, 1..20),
         reads in prop::collection::vec(1_usize..400, 1..20),

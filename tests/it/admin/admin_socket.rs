@@ -87,7 +87,7 @@ fn usual(server: &Server) -> String {
 }
 
 #[test]
-fn a_second_process_on_the_default_path_is_refused() {
+fn a_second_process_on_the_default_socket_is_refused() {
     let server = Server::echo();
     let first = Proxy::start(&usual(&server));
     let other = config_folder("acequia.toml", &usual(&server));
@@ -101,7 +101,7 @@ fn a_second_process_on_the_default_path_is_refused() {
 }
 
 #[test]
-fn a_command_does_not_reach_a_process_that_runs_another_file() {
+fn a_command_does_not_reach_a_process_with_another_configuration() {
     let server = Server::echo();
     let proxy = Proxy::start(&usual(&server));
     let name = format!("p/{}", server.address);
@@ -175,7 +175,7 @@ fn run(text: &str) -> Finished {
 }
 
 #[test]
-fn a_folder_in_which_others_may_replace_the_socket_is_rejected() {
+fn a_folder_where_others_may_replace_the_socket_is_rejected() {
     let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
     let inner = folder.path().join("inner");
     std::fs::create_dir(&inner).unwrap();

@@ -50,7 +50,7 @@ fn state_shows_the_latest_reload_without_its_errors() {
 }
 
 #[test]
-fn a_request_that_is_rejected_leaves_a_line_without_the_token() {
+fn a_rejected_request_is_logged_without_the_token() {
     let server = Server::echo();
     let (_folder, line) = token();
     let proxy = start(&[&server], &line);
@@ -82,7 +82,7 @@ fn a_request_that_is_rejected_leaves_a_line_without_the_token() {
 }
 
 #[test]
-fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
+fn over_tcp_writes_need_the_token_and_the_own_origin() {
     let server = Server::echo();
     let (_folder, line) = token();
     let proxy = start(&[&server], &format!("{line}\nhosts = [\"lb.example\"]"));
@@ -164,7 +164,7 @@ fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
 }
 
 #[test]
-fn without_a_token_writes_are_rejected_and_reads_too_where_the_port_is_not_on_loopback() {
+fn without_a_token_writes_are_rejected_and_also_reads_off_loopback() {
     let server = Server::echo();
     let local = start(&[&server], "");
     let (status, answer) = tcp(&local, "POST", "/api/v1/reload", &[], "");
@@ -185,7 +185,7 @@ fn without_a_token_writes_are_rejected_and_reads_too_where_the_port_is_not_on_lo
 }
 
 #[test]
-fn errors_are_json_and_name_the_mistake() {
+fn api_errors_are_json_and_name_the_mistake() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let path = "/api/v1/servers/shop/big";
@@ -269,7 +269,7 @@ fn errors_are_json_and_name_the_mistake() {
 }
 
 #[test]
-fn each_filter_matches_exactly_its_sessions() {
+fn each_session_filter_matches_exactly_its_sessions() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();

@@ -138,7 +138,7 @@ fn the_history_counts_sessions_bytes_and_endings() {
 }
 
 #[test]
-fn however_much_changes_a_second_brings_one_sample_and_at_most_one_event_of_changes() {
+fn a_second_brings_one_sample_and_at_most_one_change_event() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut events = Events::open(&proxy);
@@ -171,7 +171,7 @@ fn however_much_changes_a_second_brings_one_sample_and_at_most_one_event_of_chan
 }
 
 #[test]
-fn streams_are_limited_and_do_not_keep_others_out() {
+fn event_streams_are_limited_and_do_not_block_other_requests() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     // All at once, as by pages and `top`s after a restart.

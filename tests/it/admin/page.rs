@@ -115,7 +115,7 @@ fn the_sessions_of_postgresql_have_a_database_and_a_user() {
 }
 
 #[test]
-fn where_it_would_go_is_explained_as_by_the_command() {
+fn the_page_explains_a_route_like_the_command() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut browser = open(&proxy);
@@ -150,7 +150,7 @@ fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
 }
 
 #[test]
-fn with_the_token_the_page_asks_drains_and_shows_the_answer() {
+fn with_the_token_the_page_confirms_drains_and_shows_the_answer() {
     let (_folder, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
@@ -187,7 +187,7 @@ fn with_the_token_the_page_asks_drains_and_shows_the_answer() {
 }
 
 #[test]
-fn the_error_of_a_reload_is_shown_with_the_token_only() {
+fn a_reload_error_is_shown_only_with_the_token() {
     let (_folder, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);

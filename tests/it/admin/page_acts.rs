@@ -47,7 +47,7 @@ fn open_server(browser: &mut Browser, key: &str) {
 }
 
 #[test]
-fn every_act_asks_once_says_what_it_does_and_shows_the_answer() {
+fn every_action_asks_once_explains_itself_and_shows_the_answer() {
     let (_folder, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
@@ -165,7 +165,7 @@ fn sessions_are_sorted_and_paged() {
 
 /// The best of three servers counts: what else the machine does may delay the browser, but not always.
 #[test]
-fn a_server_that_is_killed_is_red_within_two_seconds() {
+fn a_killed_server_is_red_within_two_seconds() {
     // Nobody else gets the port of one that is killed.
     let ports = [(); 4].map(|()| Port::keep());
     let servers = ports
@@ -202,7 +202,7 @@ fn a_server_that_is_killed_is_red_within_two_seconds() {
 }
 
 #[test]
-fn the_page_and_its_files_forbid_what_they_do_not_need() {
+fn the_page_and_its_files_have_a_strict_security_policy() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     for (path, kind) in [

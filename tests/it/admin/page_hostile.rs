@@ -25,7 +25,7 @@ const MARKUP: &str = "<img/src=x/onerror=globalThis.hacked=1>";
 const NAME: &str = "<marquee>";
 
 #[test]
-fn text_of_others_does_not_become_html() {
+fn foreign_text_is_never_inserted_as_html() {
     let (_folder, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let config = config(&[&a, &b], &format!("bind = \"127.0.0.1:0\"\n{line}"));
@@ -73,7 +73,7 @@ fn stream(proxy: &Proxy) -> TcpStream {
 }
 
 #[test]
-fn the_page_polls_while_all_streams_are_taken_and_then_follows_one_again() {
+fn the_page_polls_while_no_stream_is_free_and_then_streams_again() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let streams: Vec<_> = (0..24).map(|_| stream(&proxy)).collect();
@@ -90,7 +90,7 @@ fn the_page_polls_while_all_streams_are_taken_and_then_follows_one_again() {
 }
 
 #[test]
-fn the_details_tell_failures_by_reason_and_the_queue() {
+fn the_details_show_failures_by_reason_and_the_queue() {
     let a = Server::echo();
     let closed = crate::support::process::Port::keep();
     let proxy = Proxy::start(&format!(
@@ -115,7 +115,7 @@ fn the_details_tell_failures_by_reason_and_the_queue() {
 }
 
 #[test]
-fn without_a_mouse_a_server_is_opened_and_left() {
+fn a_server_is_opened_and_closed_by_keyboard() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut browser = open(&proxy);
@@ -135,7 +135,7 @@ fn without_a_mouse_a_server_is_opened_and_left() {
 
 /// `scripts/test` installs axe-core with npm. It is not part of this repository.
 #[test]
-fn the_page_has_no_barrier_that_axe_finds() {
+fn axe_finds_no_accessibility_problem_on_the_page() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/axe/node_modules/axe-core/axe.min.js");
     let axe = std::fs::read_to_string(&path).unwrap_or_else(|error| {
         panic!(

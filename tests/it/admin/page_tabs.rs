@@ -11,7 +11,7 @@ use crate::support::server::Server;
 const TABS: usize = 8;
 
 #[test]
-fn more_tabs_than_connections_are_live_and_get_answers_where_reading_needs_the_token() {
+fn many_tabs_stay_live_if_reading_needs_the_token() {
     let (_folder, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");

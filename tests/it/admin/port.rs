@@ -49,7 +49,7 @@ fn a_hundred_requests_at_once_are_all_answered() {
 }
 
 #[test]
-fn bound_to_every_ipv6_address_it_is_no_ipv4_address() {
+fn an_admin_port_on_all_ipv6_addresses_takes_no_ipv4_address() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[admin]\nbind = \"[::]:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\

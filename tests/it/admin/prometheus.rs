@@ -139,7 +139,7 @@ fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
 }
 
 #[test]
-fn a_server_that_awaits_failback_is_told_until_an_operator_enables_it() {
+fn a_server_that_awaits_failback_fires_an_alert_until_it_is_enabled() {
     let mut server = Redis::start();
     let proxy = Proxy::start(&one_pool(
         &[server.address()],

@@ -110,7 +110,7 @@ fn a_disabled_server_is_not_checked() {
 }
 
 #[test]
-fn sessions_of_a_drained_server_are_cut_spread_over_close_over() {
+fn sessions_of_a_drained_server_are_closed_evenly_over_close_over() {
     let (sender, events) = channel();
     let a = Server::run(move |mut stream| {
         let ended = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);

@@ -32,7 +32,7 @@ fn server_labels<'a>(server: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a s
 }
 
 #[test]
-fn no_session_started_after_a_kill_fails_and_the_restarted_server_is_used_again() {
+fn sessions_survive_a_server_kill_and_use_the_server_after_its_restart() {
     let (stays, mut dies) = (Redis::start(), Redis::start());
     let proxy = Proxy::start(&one_pool(
         &[stays.address(), dies.address()],
@@ -170,7 +170,7 @@ fn attempts_and_ending(servers: &[Port], more: &str) -> (Value, Value) {
 }
 
 #[test]
-fn without_a_live_server_attempts_and_ending_show_what_was_tried() {
+fn without_a_live_server_the_record_shows_the_attempts() {
     let ports = || [(); 5].map(|()| refusing());
     let unchecked = "health = { check = \"off\", eject_after = 100 }";
     assert_eq!(

@@ -43,7 +43,7 @@ fn is_served(proxy: &Proxy, client: usize) -> bool {
 const UNSERVED_MAX: usize = 6;
 
 #[test]
-fn a_server_that_resets_at_once_is_met_by_a_few_clients_only() {
+fn a_server_that_resets_at_once_affects_few_clients() {
     for balance in ["random-two", "source-hash", "least-conn", "round-robin"] {
         let (bad, good) = (resetting(), Server::named("good"));
         // Without checks: these end an ejection for failed connects, which is what it is where the reset is there before a
@@ -57,7 +57,7 @@ fn a_server_that_resets_at_once_is_met_by_a_few_clients_only() {
 }
 
 #[test]
-fn a_server_that_closes_at_once_is_met_by_a_few_clients_only() {
+fn a_server_that_closes_at_once_affects_few_clients() {
     let (bad, good) = (Server::run(drop), Server::named("good"));
     let proxy = Proxy::start(&config(&[&bad, &good], "random-two", ""));
     let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
@@ -65,7 +65,7 @@ fn a_server_that_closes_at_once_is_met_by_a_few_clients_only() {
 }
 
 #[test]
-fn one_client_address_takes_no_server_out() {
+fn one_client_address_cannot_eject_a_server() {
     let (bad, good) = (Server::run(drop), Server::named("good"));
     let proxy = Proxy::start(&config(&[&bad, &good], "round-robin", ""));
     for _ in 0..100 {
@@ -90,7 +90,7 @@ fn provoke(proxy: &Proxy, client: u8) {
 }
 
 #[test]
-fn clients_cannot_take_servers_out_by_provoking_resets() {
+fn clients_cannot_eject_servers_by_provoking_resets() {
     let servers = [provoked(), provoked()];
     let proxy = Proxy::start(&config(&[&servers[0], &servers[1]], "round-robin", ""));
     (1..=60).for_each(|client| provoke(&proxy, client));
@@ -99,7 +99,7 @@ fn clients_cannot_take_servers_out_by_provoking_resets() {
 }
 
 #[test]
-fn nor_by_leaving_at_once() {
+fn clients_cannot_eject_servers_by_leaving_at_once() {
     // They answer the end of a client by a reset as well.
     let servers = [provoked(), provoked()];
     let proxy = Proxy::start(&config(
@@ -115,7 +115,7 @@ fn nor_by_leaving_at_once() {
 }
 
 #[test]
-fn where_resets_are_to_count_provoked_ones_do() {
+fn provoked_resets_count_if_the_pool_counts_resets() {
     let servers = [provoked(), provoked()];
     let proxy = Proxy::start(&config(
         &[&servers[0], &servers[1]],
@@ -127,7 +127,7 @@ fn where_resets_are_to_count_provoked_ones_do() {
 }
 
 #[test]
-fn where_resets_are_to_count_those_during_a_login_to_postgresql_do() {
+fn resets_during_a_postgresql_login_count_if_the_pool_counts_resets() {
     let ssl_request = &[0, 0, 0, 8, 4, 210, 22, 47][..];
     let startup = &b"\0\0\0\x11\0\x03\0\0user\0me\0\0"[..];
     for first in [ssl_request, startup] {

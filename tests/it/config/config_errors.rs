@@ -80,7 +80,7 @@ fn reports_contain_escape_sequences_only_with_colour() {
 }
 
 #[test]
-fn unreadable_non_utf8_and_too_long_files_are_errors() {
+fn unreadable_non_utf8_and_oversized_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let missing = config::load(&dir.path().join("none.toml")).unwrap_err();
     assert!(missing.to_string().contains("none.toml"), "{missing}");

@@ -28,7 +28,7 @@ fn full_with_all_keys() -> String {
 
 /// Users copy it without the files around it.
 #[test]
-fn full_toml_can_be_loaded_where_nothing_is_beside_it() {
+fn full_toml_loads_from_any_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("full.toml");
     std::fs::copy(shipped("full.toml"), &path).unwrap();

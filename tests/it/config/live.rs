@@ -75,7 +75,7 @@ fn servers_are_checked_once_and_a_pool_without_one_is_an_error() {
 }
 
 #[test]
-fn a_name_without_an_address_is_told() {
+fn a_name_without_an_address_is_reported() {
     let done = check_live(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"nowhere.invalid:1\"]",
         &[],
@@ -121,7 +121,7 @@ fn certificates_are_compared_with_the_names_of_routes() {
 }
 
 #[test]
-fn servers_that_are_known_only_while_it_runs_are_not_tried() {
+fn servers_known_only_at_run_time_are_not_tried() {
     let good = Server::echo();
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("servers.json");
@@ -146,7 +146,7 @@ fn servers_that_are_known_only_while_it_runs_are_not_tried() {
 }
 
 #[test]
-fn a_pool_without_a_server_is_no_error_while_its_fallback_serves() {
+fn a_pool_without_a_usable_server_is_no_error_if_its_fallback_serves() {
     let (good, gone) = (Server::echo(), Port::keep());
     let gone = SocketAddr::from(([127, 0, 0, 1], gone.number()));
     let pools = |last: SocketAddr| {
@@ -189,7 +189,7 @@ fn a_server_of_weight_0_is_judged_by_its_check_and_does_not_serve() {
 }
 
 #[test]
-fn certificates_of_postgres_are_asked_for_with_its_own_request() {
+fn certificates_of_postgresql_are_fetched_by_its_ssl_request() {
     let server = ManualTlsServer::new(&Authority::new("live").issue(&["shop.example.com"]));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -414,7 +414,7 @@ fn the_schema_is_current() {
 }
 
 #[test]
-fn every_section_and_most_keys_are_in_it() {
+fn the_schema_has_every_section_and_most_keys() {
     let all: Vec<_> = sections().iter().map(|(section, ..)| section.title).collect();
     assert_eq!(all.len(), keys::ALL.len());
     assert!(keys::ALL.iter().all(|section| all.contains(&section.title)));
@@ -434,7 +434,7 @@ fn every_section_and_most_keys_are_in_it() {
 
 /// The words of a value are those that the parser suggests instead of a wrong one.
 #[test]
-fn words_are_those_of_the_parser() {
+fn the_schema_accepts_the_words_of_the_parser() {
     let full: toml::Table = fs::read_to_string(path("conf/full.toml")).unwrap().parse().unwrap();
     let mut compared = 0;
     for (section, _, place) in sections().into_iter().filter(|(_, _, place)| !place.is_empty()) {
@@ -483,7 +483,7 @@ fn told_bounds(read: impl Fn(i64) -> String) -> Option<[u64; 2]> {
 
 /// An editor accepts the numbers that the parser takes, and no others.
 #[test]
-fn bounds_are_those_of_the_parser() {
+fn the_schema_has_the_bounds_of_the_parser() {
     let full: toml::Table = fs::read_to_string(path("conf/full.toml")).unwrap().parse().unwrap();
     let full = serde_json::to_value(&full).unwrap();
     let (mut compared, mut differences) = (0, Vec::new());
@@ -568,7 +568,7 @@ fn the_configurations_of_the_repository_are_valid() {
 }
 
 #[test]
-fn mistakes_are_found() {
+fn the_schema_rejects_mistakes() {
     let wrong = [
         "runtme = {}",
         "[listeners.a]\nbind = \"127.0.0.1:1\"\npol = \"b\"",

@@ -47,7 +47,7 @@ fn answer(address: SocketAddr, statement: &str) -> Option<String> {
 }
 
 #[test]
-fn after_a_switch_writers_reach_the_new_primary_also_if_the_old_one_hung() {
+fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
     let first = MariaDb::start(1, &[]);
     let second = MariaDb::replica_of(&first, 2);
     let (_folder, password) = password();
@@ -148,7 +148,7 @@ fn a_full_server_lives_and_keeps_its_sessions() {
 }
 
 #[test]
-fn all_nodes_of_a_galera_cluster_take_writes_and_none_is_a_rival() {
+fn all_galera_nodes_take_writes_and_none_is_a_rival() {
     let first = MariaDb::galera_node(1, None);
     let second = MariaDb::galera_node(2, Some(&first));
     let (_folder, password) = password();
@@ -216,7 +216,7 @@ fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
 }
 
 #[test]
-fn without_a_user_one_denied_login_a_minute_is_enough() {
+fn without_a_user_one_login_a_minute_is_denied() {
     let server = MariaDb::start(1, &[]);
     let other = crate::support::server::Server::named("220 smtp");
     let keys = "health.check = \"mysql\"\nhealth.interval = \"100ms\"\nhealth.fall = 1";

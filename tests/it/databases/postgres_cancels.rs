@@ -51,18 +51,18 @@ fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, m
 }
 
 #[test]
-fn a_cancel_reaches_the_session_in_the_clear_whose_key_it_has() {
+fn a_cancel_reaches_a_cleartext_session_by_its_key() {
     cancels_reach_their_own_sessions(6, "disable", "by_key", "");
 }
 
 #[test]
-fn a_cancel_of_a_session_in_tls_reaches_the_servers_of_its_client() {
+fn a_cancel_of_a_passed_through_session_reaches_the_servers_of_its_client() {
     // Two a second of one client are sent on.
     cancels_reach_their_own_sessions(2, "require", "by_client", "");
 }
 
 #[test]
-fn a_cancel_reaches_the_session_whose_tls_ends_here() {
+fn a_cancel_reaches_a_session_with_terminated_tls() {
     let folder = tempfile::tempdir().unwrap();
     Authority::new("test authority")
         .issue(&["db.example"])
@@ -113,7 +113,7 @@ fn fanout(servers: &str) -> Proxy {
 }
 
 #[test]
-fn six_silent_servers_do_not_keep_a_cancel_from_the_right_one() {
+fn six_silent_servers_do_not_delay_a_cancel() {
     let silent: Vec<_> = (0..6).map(|_| Server::silent()).collect();
     let right = recording();
     let servers: Vec<_> = silent.iter().chain([&right]).collect();
@@ -135,7 +135,7 @@ fn six_silent_servers_do_not_keep_a_cancel_from_the_right_one() {
 }
 
 #[test]
-fn a_cancel_goes_to_servers_that_are_up_before_64_that_are_down() {
+fn a_cancel_is_sent_to_up_servers_before_64_down_ones() {
     let right = recording();
     let down: String = (1..=64).map(|host| format!("\"127.0.1.{host}:1\", ")).collect();
     let proxy = fanout(&format!("{down}\"{}\"", right.address));
@@ -151,7 +151,7 @@ fn a_cancel_goes_to_servers_that_are_up_before_64_that_are_down() {
 }
 
 #[test]
-fn cancel_requests_never_take_more_descriptors_than_there_are() {
+fn cancel_requests_never_exhaust_the_descriptors() {
     const REQUESTS: usize = 10; // of as many sources: so many are sent on in a second
     const SERVERS: usize = 8;
     let slow = || {

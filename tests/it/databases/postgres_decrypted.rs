@@ -81,7 +81,7 @@ fn startup(database: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_in_tls_reaches_the_server_of_its_name_or_its_database_and_prints_why_it_is_refused() {
+fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
     let (a, b) = (Postgres::start(), Postgres::start_with_tls());
     must(&mut psql(b.address(), "CREATE DATABASE orders"));
     let site = Site::start(a.address(), b.address(), "tls_required = true");
@@ -129,7 +129,7 @@ fn a_client_in_tls_reaches_the_server_of_its_name_or_its_database_and_prints_why
 }
 
 #[test]
-fn a_cancel_within_tls_reaches_the_session_whose_key_it_has() {
+fn a_cancel_within_tls_reaches_the_session_by_its_key() {
     let server = Postgres::start();
     let site = Site::start(server.address(), server.address(), "");
     let mut session = site.client();
@@ -163,7 +163,7 @@ fn a_cancel_within_tls_reaches_the_session_whose_key_it_has() {
 }
 
 #[test]
-fn direct_tls_ends_here_if_the_client_offers_the_protocol_of_postgresql() {
+fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
     let server = Postgres::start();
     let site = Site::start(server.address(), server.address(), "");
     let setup = TlsSetup::trusting(&site.authority).offering(&["postgresql"]);
@@ -190,7 +190,7 @@ fn direct_tls_ends_here_if_the_client_offers_the_protocol_of_postgresql() {
 }
 
 #[test]
-fn what_is_no_session_within_tls_does_not_reach_a_server() {
+fn requests_other_than_a_session_within_tls_reach_no_server() {
     let server = Server::run(|mut stream| drop(stream.read(&mut [0])));
     let site = Site::start(server.address, server.address, "hello_timeout = \"1s\"");
     // Bytes behind the SSLRequest (CVE-2021-23214).
@@ -239,7 +239,7 @@ fn what_is_no_session_within_tls_does_not_reach_a_server() {
 }
 
 #[test]
-fn where_certificates_of_clients_are_required_those_without_tls_are_refused() {
+fn clients_without_tls_are_refused_if_client_certificates_are_required() {
     let (authority, folder, server) = (
         Authority::new("test authority"),
         tempfile::tempdir().unwrap(),

@@ -38,7 +38,7 @@ fn psql_to(name: &str, address: SocketAddr, mode: &str) -> Command {
 }
 
 #[test]
-fn clients_of_tls_reach_the_server_that_they_name_and_others_that_of_their_database() {
+fn tls_clients_are_routed_by_name_and_others_by_database() {
     let (a, b) = (Postgres::start_with_tls(), Postgres::start_with_tls());
     let proxy = Proxy::start(&by_name(a.address(), b.address(), ""));
     let db = proxy.at("db");
@@ -65,7 +65,7 @@ fn clients_of_tls_reach_the_server_that_they_name_and_others_that_of_their_datab
 }
 
 #[test]
-fn a_server_answers_for_itself_where_no_route_needs_a_name_and_tls_may_be_required() {
+fn the_server_answers_the_tls_request_if_no_route_needs_a_name() {
     let (with, without) = (Postgres::start_with_tls(), Postgres::start());
     let listener = |name: &str, server: &Postgres, more: &str| {
         format!(
@@ -115,7 +115,7 @@ fn a_server_answers_for_itself_where_no_route_needs_a_name_and_tls_may_be_requir
 }
 
 #[test]
-fn requests_in_single_bytes_are_answered_and_the_hello_is_replayed_unchanged() {
+fn requests_sent_byte_by_byte_are_answered_and_the_hello_is_replayed_unchanged() {
     let hello = Hello::named("a.example").bytes();
     let length = hello.len();
     let server = Server::run(move |mut stream| {
@@ -137,7 +137,7 @@ fn requests_in_single_bytes_are_answered_and_the_hello_is_replayed_unchanged() {
 }
 
 #[test]
-fn a_client_that_waits_for_a_server_longer_than_hello_timeout_gets_the_answer_to_its_request_for_tls() {
+fn a_client_queued_beyond_hello_timeout_still_gets_its_tls_answer() {
     const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
     const READY: &[u8] = b"Z\0\0\0\x05I";
     let server = Server::run(|mut stream| {
@@ -189,7 +189,7 @@ fn nothing_is_smuggled_into_a_session() {
 }
 
 #[test]
-fn nothing_is_smuggled_before_the_answer_of_a_server_that_answers_for_itself() {
+fn nothing_is_smuggled_before_the_tls_answer_of_the_server() {
     const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
     let (answer_with, answers) = channel::<u8>();
     let answers = Mutex::new(answers);
@@ -241,7 +241,7 @@ fn nothing_is_smuggled_before_the_answer_of_a_server_that_answers_for_itself() {
 }
 
 #[test]
-fn a_server_without_tls_and_a_pool_without_direct_tls_are_told_by_an_alert() {
+fn a_missing_tls_of_the_server_or_pool_is_answered_by_an_alert() {
     let without = Postgres::start();
     let proxy = Proxy::start(&by_name(without.address(), without.address(), ""));
     let refused = finished(&mut psql_to("b.example", proxy.at("db"), "require"));
@@ -258,7 +258,7 @@ fn a_server_without_tls_and_a_pool_without_direct_tls_are_told_by_an_alert() {
 }
 
 #[test]
-fn a_server_that_ends_or_hangs_at_a_request_for_tls_ends_the_session_as_that() {
+fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
     let on_request = |then: fn(TcpStream)| {
         Server::run(move |mut stream| {
             let _ = stream.read_exact(&mut [0; 8]);

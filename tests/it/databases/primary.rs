@@ -55,7 +55,7 @@ pub(super) fn reason(proxy: &Proxy, pool: &str, server: &str) -> String {
 }
 
 #[test]
-fn an_old_primary_that_comes_back_gets_no_session_also_after_a_restart_until_it_is_trusted() {
+fn a_returning_old_primary_gets_no_session_until_it_is_trusted() {
     let (a, b) = primary_and_replica();
     let state = tempfile::tempdir().unwrap();
     let text = config([&a, &b], "", Some(&state));
@@ -99,7 +99,7 @@ fn an_old_primary_that_comes_back_gets_no_session_also_after_a_restart_until_it_
 }
 
 #[test]
-fn clients_that_came_while_the_old_primary_hung_are_cut_before_it_goes_on() {
+fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     const COMING: usize = 5;
     let (a, b) = primary_and_replica();
     let writers = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"1h\"");
@@ -164,7 +164,7 @@ fn a_replica_that_still_follows_the_old_primary_serves_no_reader() {
 }
 
 #[test]
-fn two_living_primaries_are_told_within_two_checks_and_writers_stay_with_one() {
+fn two_living_primaries_are_reported_and_writers_stay_with_one() {
     let (a, b) = primary_and_replica();
     let proxy = Proxy::start(&config([&a, &b], "", None));
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
@@ -201,7 +201,7 @@ fn two_living_primaries_are_told_within_two_checks_and_writers_stay_with_one() {
 }
 
 #[test]
-fn a_database_that_is_listed_by_mistake_does_not_take_over_when_the_right_one_is_disabled() {
+fn a_foreign_database_in_the_list_never_takes_over() {
     let (a, other) = (Postgres::start(), Postgres::start());
     for server in [&a, &other] {
         must(&mut psql(server.address(), "CREATE ROLE watcher LOGIN"));
@@ -228,7 +228,7 @@ fn a_database_that_is_listed_by_mistake_does_not_take_over_when_the_right_one_is
 }
 
 #[test]
-fn a_bulk_load_after_a_quiet_time_makes_no_replica_leave_and_a_cut_off_replica_leaves_after_max_lag() {
+fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
     let (a, b) = primary_and_replica();
     let proxy = Proxy::start(&config([&a, &b], "max_lag = \"2s\"", None));
     eventually("the replica is up", || is_up(&proxy, "readers", "b"));

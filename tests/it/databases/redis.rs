@@ -162,7 +162,7 @@ fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
 }
 
 #[test]
-fn a_primary_whose_check_may_not_ask_for_its_role_any_more_keeps_its_sessions() {
+fn a_primary_keeps_its_sessions_when_the_check_loses_its_permission() {
     let server = RedisNode::start(&[]);
     let proxy = Proxy::start(&config(&[&server], ""));
     eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
@@ -180,7 +180,7 @@ fn a_primary_whose_check_may_not_ask_for_its_role_any_more_keeps_its_sessions() 
 }
 
 #[test]
-fn a_server_that_refuses_its_first_checks_is_named_and_does_not_keep_the_process_from_being_ready() {
+fn a_server_that_refuses_its_first_checks_is_named_and_does_not_delay_readiness() {
     let refusing = RedisNode::start(&["requirepass secret"]);
     let primary = RedisNode::start(&[]);
     let proxy = Proxy::start(&config(&[&refusing, &primary], ""));
@@ -196,7 +196,7 @@ fn a_server_that_refuses_its_first_checks_is_named_and_does_not_keep_the_process
 }
 
 #[test]
-fn a_failover_of_sentinel_moves_the_writers_and_the_old_primary_gets_none() {
+fn a_sentinel_failover_moves_the_writers_away_from_the_old_primary() {
     let old = RedisNode::start(&[]);
     let new = RedisNode::replica_of(&old, &[]);
     let sentinel = RedisNode::sentinel_of(&old);
@@ -257,7 +257,7 @@ fn a_server_that_refuses_the_check_lives_and_no_output_shows_the_password() {
 }
 
 #[test]
-fn the_check_speaks_tls_if_it_is_told_to() {
+fn the_check_uses_tls_if_configured() {
     let keys = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
     let (certificate, key) = (keys.path().join("certificate"), keys.path().join("key"));
@@ -273,7 +273,7 @@ fn the_check_speaks_tls_if_it_is_told_to() {
 }
 
 #[test]
-fn with_single_false_all_primaries_are_used_and_none_is_a_rival() {
+fn with_single_false_all_primaries_are_used() {
     let (a, b) = (RedisNode::start(&[]), RedisNode::start(&[]));
     let replica = RedisNode::replica_of(&a, &[]);
     let text = config(&[&a, &b, &replica], "").replace("role = \"primary\"", "role = \"primary\"\nsingle = false");

@@ -66,7 +66,7 @@ fn checks_of_servers_that_hang_or_send_single_bytes_end_at_their_timeout() {
 }
 
 #[test]
-fn sentinels_that_hang_or_send_single_bytes_take_out_no_primary_that_another_one_has_named() {
+fn hanging_and_dripping_sentinels_do_not_remove_a_primary_that_another_names() {
     let primary = RedisNode::start(&[]);
     let sentinel = RedisNode::sentinel_of(&primary);
     let (silent, dripping) = (Server::silent(), dripping(b"+PONG\r\n*2\r\n$60000\r\n"));
@@ -101,7 +101,7 @@ fn sentinels_that_hang_or_send_single_bytes_take_out_no_primary_that_another_one
 }
 
 #[test]
-fn sentinels_that_were_set_up_anew_take_out_no_primary_although_their_epoch_is_lower() {
+fn reset_sentinels_with_a_lower_epoch_do_not_remove_the_primary() {
     let old = RedisNode::start(&[]);
     let new = RedisNode::replica_of(&old, &[]);
     let sentinel = RedisNode::sentinel_of(&old);
@@ -135,7 +135,7 @@ fn sentinels_that_were_set_up_anew_take_out_no_primary_although_their_epoch_is_l
 }
 
 #[test]
-fn a_server_comes_back_by_checks_that_pass_and_that_are_refused_by_turns() {
+fn alternately_passed_and_refused_checks_restore_a_server() {
     const FAILED: usize = 3;
     let checks = AtomicUsize::new(0);
     let server = Server::run(move |mut stream| {
@@ -162,7 +162,7 @@ fn a_server_comes_back_by_checks_that_pass_and_that_are_refused_by_turns() {
 }
 
 #[test]
-fn a_replica_whose_pool_is_made_one_of_the_primary_is_not_trusted_as_one() {
+fn a_replica_is_not_trusted_as_the_primary_after_a_reload_to_that_role() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let address = replica.address();

@@ -59,7 +59,7 @@ fn psql_prints_why_it_is_refused_whatever_its_sslmode() {
 }
 
 #[test]
-fn clients_that_a_guard_of_the_listener_refuses_print_that() {
+fn clients_refused_by_a_listener_guard_print_the_refusal() {
     let guarded = |protocol: &str, guard: &str| {
         let config = config(protocol).replace("protocol =", "guards = \"g\"\nprotocol =");
         Proxy::start(&format!("[guards.g]\n{guard}\n{config}"))

@@ -107,7 +107,7 @@ fn accepted_again(proxy: &Proxy, server: &Postgres) {
 }
 
 #[test]
-fn no_session_is_cut_while_the_check_is_refused_and_new_ones_are_tried() {
+fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
     let (server, proxy) = start("");
     let open = || Session::open(proxy.at("db"));
     let mut sessions: Vec<_> = (0..SESSIONS).map(|_| open().ok().unwrap()).collect();
@@ -200,7 +200,7 @@ fn a_server_that_refuses_its_first_check_is_not_logged_as_down() {
 }
 
 #[test]
-fn a_server_that_asks_for_the_password_in_clear_text_without_tls_does_not_get_it() {
+fn a_password_is_never_sent_in_clear_text_without_tls() {
     let (server, proxy) = start("");
     let file = server.folder().join("data/pg_hba.conf");
     let rules = std::fs::read_to_string(&file).unwrap();
@@ -215,7 +215,7 @@ fn a_server_that_asks_for_the_password_in_clear_text_without_tls_does_not_get_it
 }
 
 #[test]
-fn no_session_is_cut_whatever_error_the_server_answers_the_check_with() {
+fn no_error_answer_to_a_check_cuts_a_session() {
     let (server, proxy) = start("");
     let mut session = Session::open(proxy.at("db")).ok().unwrap();
     for (refuse, accept, reason, is_served) in [
@@ -255,7 +255,7 @@ fn no_session_is_cut_whatever_error_the_server_answers_the_check_with() {
 }
 
 #[test]
-fn what_a_server_notes_at_each_login_is_not_logged() {
+fn login_notices_of_a_server_are_not_logged() {
     let (server, proxy) = start("");
     run(
         &server,

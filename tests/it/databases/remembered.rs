@@ -11,7 +11,7 @@ use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::sentinel::RedisNode;
 
 #[test]
-fn an_old_primary_stays_out_after_the_file_could_not_be_read_and_after_a_downgrade() {
+fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
     let RememberingPair {
         old,
         new,
@@ -51,7 +51,7 @@ fn an_old_primary_stays_out_after_the_file_could_not_be_read_and_after_a_downgra
 }
 
 #[test]
-fn a_folder_is_of_one_process_at_a_time_and_free_after_a_kill() {
+fn a_state_folder_belongs_to_one_process_and_is_free_after_a_kill() {
     let state = tempfile::tempdir().unwrap();
     let server = RedisNode::start(&[]);
     let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&server], "");
@@ -79,7 +79,7 @@ fn a_folder_is_of_one_process_at_a_time_and_free_after_a_kill() {
 }
 
 #[test]
-fn a_primary_that_cannot_be_remembered_is_told_everywhere() {
+fn a_primary_that_cannot_be_saved_is_reported_everywhere() {
     let RememberingPair {
         old, new, state, proxy, ..
     } = RememberingPair::start();
@@ -105,7 +105,7 @@ fn a_primary_that_cannot_be_remembered_is_told_everywhere() {
 }
 
 #[test]
-fn acequia_does_not_start_with_primaries_that_are_not_valid() {
+fn the_start_fails_with_an_invalid_file_of_primaries() {
     let state = tempfile::tempdir().unwrap();
     let file = state.path().join("primaries.json");
     let text = format!(

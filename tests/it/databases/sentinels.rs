@@ -66,7 +66,7 @@ fn with_sentinels(servers: &[&RedisNode], sentinels: &[SocketAddr]) -> String {
 }
 
 #[test]
-fn one_sentinel_of_three_that_names_another_server_in_a_high_epoch_changes_nothing() {
+fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let (one, two) = (
@@ -94,7 +94,7 @@ fn one_sentinel_of_three_that_names_another_server_in_a_high_epoch_changes_nothi
 }
 
 #[test]
-fn sentinels_that_are_set_up_anew_are_followed_although_their_epochs_are_lower() {
+fn reset_sentinels_are_followed_in_spite_of_lower_epochs() {
     let first = RedisNode::start(&[]);
     let second = RedisNode::replica_of(&first, &[]);
     let state = tempfile::tempdir().unwrap();

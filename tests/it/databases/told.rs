@@ -7,7 +7,7 @@ use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
 #[test]
-fn a_refused_check_and_a_primary_that_awaits_failback_are_told_with_the_remedy() {
+fn refused_checks_and_awaited_failbacks_are_reported_with_the_remedy() {
     let server = RedisNode::start(&[]);
     let label = server.address().to_string();
     let proxy = Proxy::start(&format!(
@@ -38,7 +38,7 @@ fn a_refused_check_and_a_primary_that_awaits_failback_are_told_with_the_remedy()
 }
 
 #[test]
-fn switchovers_leave_no_pool_empty_and_a_pool_whose_primary_is_drained_is_told() {
+fn switchovers_leave_no_pool_empty_and_a_drained_primary_is_reported() {
     let servers = [RedisNode::start(&[]), RedisNode::start(&[])];
     let labels = servers.each_ref().map(|server| server.address().to_string());
     let pool = |name: &str, role: &str| {
@@ -97,7 +97,7 @@ fn redis_with_password(server: &RedisNode, command: &str) {
 }
 
 #[test]
-fn sessions_are_found_by_their_database_and_user() {
+fn sessions_are_filtered_by_database_and_user() {
     let server = Postgres::start();
     let proxy = Proxy::start(&format!(
         "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"db\"\n[pools.db]\nservers = [\"{}\"]",

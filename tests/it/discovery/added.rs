@@ -62,7 +62,7 @@ fn output(finished: &Finished) -> String {
 }
 
 #[test]
-fn a_server_that_was_added_stays_over_a_reload_and_a_restart_until_it_is_removed() {
+fn an_added_server_survives_reload_and_restart_until_it_is_removed() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));
@@ -106,7 +106,7 @@ fn a_server_that_was_added_stays_over_a_reload_and_a_restart_until_it_is_removed
 }
 
 #[test]
-fn only_a_server_that_was_added_can_be_removed_and_no_name_is_given_twice() {
+fn only_added_servers_can_be_removed_and_names_are_unique() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));
@@ -146,7 +146,7 @@ fn only_a_server_that_was_added_can_be_removed_and_no_name_is_given_twice() {
 }
 
 #[test]
-fn a_server_of_the_configuration_takes_the_place_of_an_added_one_of_its_name() {
+fn a_configured_server_replaces_an_added_one_with_its_name() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));
@@ -171,7 +171,7 @@ fn a_server_of_the_configuration_takes_the_place_of_an_added_one_of_its_name() {
 }
 
 #[test]
-fn a_server_that_was_added_for_a_time_is_removed_when_it_is_over_and_its_session_goes_on() {
+fn a_temporary_server_is_removed_in_time_and_its_session_continues() {
     let (first, second) = (Server::echo(), Server::echo());
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));

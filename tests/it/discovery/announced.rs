@@ -88,7 +88,7 @@ fn refused(proxy: &Proxy) -> Vec<String> {
 }
 
 #[test]
-fn containers_bring_their_routes_and_take_them_away() {
+fn containers_announce_and_withdraw_their_routes() {
     let Some(docker) = Docker::start() else { return };
     docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
     let web = Server::named("web");
@@ -132,7 +132,7 @@ fn containers_bring_their_routes_and_take_them_away() {
 }
 
 #[test]
-fn a_name_that_is_not_free_is_refused_and_told() {
+fn a_taken_name_is_refused_and_reported() {
     let Some(mut docker) = Docker::start() else { return };
     docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
     let web = Server::named("web");

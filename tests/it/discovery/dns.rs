@@ -85,7 +85,7 @@ fn servers_follow_srv_and_address_records_and_no_session_is_lost() {
 }
 
 #[test]
-fn each_record_is_asked_for_when_its_own_ttl_is_over() {
+fn each_record_is_refreshed_by_its_own_ttl() {
     let server = Server::named("first");
     let nsd = Nsd::start(&(srv(3600, 0, 1, &server, "one") + "one 1 A 127.0.0.1"));
     let _proxy = Proxy::start(&by_srv(&nsd, "resolve = \"ipv4\""));
@@ -98,7 +98,7 @@ fn each_record_is_asked_for_when_its_own_ttl_is_over() {
 }
 
 #[test]
-fn records_without_a_ttl_are_asked_for_once_a_second() {
+fn records_with_a_ttl_of_0_are_refreshed_every_second() {
     let server = Server::named("first");
     let nsd = Nsd::start(&(srv(0, 0, 1, &server, "one") + "one 0 A 127.0.0.1"));
     let _proxy = Proxy::start(&by_srv(&nsd, "resolve = \"ipv4\""));
@@ -111,7 +111,7 @@ fn records_without_a_ttl_are_asked_for_once_a_second() {
 }
 
 #[test]
-fn weights_are_those_of_the_records_and_priorities_are_tiers() {
+fn srv_weights_are_weights_and_priorities_are_tiers() {
     let (big, small, last) = (Server::named("big"), Server::named("small"), Server::named("last"));
     let records = srv(1, 10, 3, &big, "big") + &srv(1, 10, 1, &small, "small") + &srv(1, 20, 0, &last, "last");
     let addresses = "big 1 A 127.0.0.1\nsmall 1 A 127.0.0.1\nlast 1 A 127.0.0.1";
@@ -149,7 +149,7 @@ fn weights_are_those_of_the_records_and_priorities_are_tiers() {
 }
 
 #[test]
-fn each_address_of_a_host_is_a_server_in_the_wanted_families() {
+fn each_address_of_the_configured_families_is_a_server() {
     let [first, second] = on_one_port(["127.0.0.1", "::1"], ["four", "six"]);
     let port = first.address.port();
     let nsd = Nsd::start("orders 1 A 127.0.0.1\norders 1 AAAA ::1");
@@ -171,7 +171,7 @@ fn each_address_of_a_host_is_a_server_in_the_wanted_families() {
 }
 
 #[test]
-fn a_name_server_that_stops_changes_nothing_and_is_followed_again() {
+fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let state = tempfile::tempdir().unwrap();
     let records = |server| srv(1, 0, 1, server, "one") + "one 1 A 127.0.0.1";
@@ -199,7 +199,7 @@ fn a_name_server_that_stops_changes_nothing_and_is_followed_again() {
 }
 
 #[test]
-fn a_name_that_ceases_to_exist_empties_the_pool_only_where_that_is_allowed() {
+fn a_deleted_name_empties_the_pool_only_with_allow_empty() {
     let first = Server::named("first");
     let records = srv(1, 0, 1, &first, "one") + "one 1 A 127.0.0.1";
     let mut nsd = Nsd::start(&records);
@@ -217,7 +217,7 @@ fn a_name_that_ceases_to_exist_empties_the_pool_only_where_that_is_allowed() {
 }
 
 #[test]
-fn a_target_without_an_address_is_left_out_and_told() {
+fn a_target_without_an_address_is_left_out_and_reported() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let records = srv(1, 0, 1, &first, "one") + &srv(1, 0, 1, &second, "two") + "one 1 A 127.0.0.1\n";
     let mut nsd = Nsd::start(&records);
@@ -237,7 +237,7 @@ fn a_target_without_an_address_is_left_out_and_told() {
 }
 
 #[test]
-fn an_answer_that_is_too_long_for_udp_is_asked_for_over_tcp() {
+fn a_truncated_answer_is_requested_over_tcp() {
     let first = Server::named("first");
     let record = |number| srv(1, number, 1, &first, &format!("server-with-a-long-name-{number}"));
     let nsd = Nsd::start(&((1..=100).map(record).collect::<String>() + "* 1 A 127.0.0.1"));
@@ -261,7 +261,7 @@ fn the_name_servers_of_the_system_are_asked_by_default() {
 }
 
 #[test]
-fn a_server_stays_the_same_when_its_name_moves_from_servers_to_discover() {
+fn a_server_is_kept_when_its_name_moves_from_servers_to_discover() {
     let first = Server::named("first");
     let address = format!("localhost:{}", first.address.port());
     let by_servers = format!(

@@ -126,7 +126,7 @@ fn a_container_that_is_starting_unhealthy_or_paused_gets_no_new_sessions() {
 }
 
 #[test]
-fn a_container_that_is_asked_to_stop_gets_no_new_sessions_and_its_open_ones_go_on() {
+fn a_stopping_container_gets_no_new_sessions_and_keeps_its_open_ones() {
     let Some(docker) = Docker::start() else { return };
     docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
     let orders = ["--label", "acequia.pool=orders", "--network", "app"];
@@ -151,7 +151,7 @@ fn a_container_that_is_asked_to_stop_gets_no_new_sessions_and_its_open_ones_go_o
 }
 
 #[test]
-fn an_engine_that_is_away_changes_nothing_and_is_followed_again() {
+fn an_unreachable_engine_changes_nothing_and_is_followed_again() {
     let Some(mut docker) = Docker::start() else { return };
     docker.start_server("one", &ORDERS);
     let proxy = Proxy::start(&config(&docker, &format!("port = {PORT}"), ""));

@@ -144,7 +144,7 @@ fn container(name: &str, server: &Server) -> Value {
 }
 
 #[test]
-fn an_engine_that_refuses_old_versions_of_its_api_is_asked_in_a_new_one() {
+fn an_engine_that_refuses_old_api_versions_is_asked_in_a_newer_one() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let engine = Engine::start(44, 52);
     engine.list_server(&first);
@@ -161,7 +161,7 @@ fn an_engine_that_refuses_old_versions_of_its_api_is_asked_in_a_new_one() {
 }
 
 #[test]
-fn an_engine_without_a_common_version_is_told() {
+fn an_engine_without_a_common_api_version_is_reported() {
     let engine = Engine::start(52, 60);
     let proxy = Proxy::setup(&engine.config()).launch(); // it is not ready without a list
     wait_for_error(
@@ -172,7 +172,7 @@ fn an_engine_without_a_common_version_is_told() {
 }
 
 #[test]
-fn what_is_no_whole_list_changes_nothing() {
+fn an_incomplete_list_changes_nothing() {
     let first = Server::named("first");
     let engine = Engine::start(24, 44);
     engine.list_server(&first);

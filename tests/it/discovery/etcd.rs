@@ -64,7 +64,7 @@ fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
 }
 
 #[test]
-fn an_etcd_that_stops_changes_nothing_and_is_followed_again_even_after_a_compaction() {
+fn a_stopped_etcd_changes_nothing_and_is_followed_again_even_after_a_compaction() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let mut etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());
@@ -79,7 +79,7 @@ fn an_etcd_that_stops_changes_nothing_and_is_followed_again_even_after_a_compact
 }
 
 #[test]
-fn a_login_is_used_and_a_wrong_password_is_told_without_showing_it() {
+fn a_wrong_password_is_reported_without_being_shown() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());

@@ -61,7 +61,7 @@ impl Site {
 }
 
 #[test]
-fn servers_follow_the_file_and_sessions_of_those_that_leave_go_on() {
+fn servers_follow_the_file_and_sessions_of_removed_servers_continue() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new(&[&first]);
     let proxy = Proxy::start(&site.config(""));
@@ -86,7 +86,7 @@ fn servers_follow_the_file_and_sessions_of_those_that_leave_go_on() {
 }
 
 #[test]
-fn the_history_counts_a_session_once_also_if_its_server_leaves() {
+fn the_history_counts_a_session_once_even_if_its_server_is_removed() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new(&[&first]);
     let proxy = Proxy::start(&site.config(""));
@@ -117,7 +117,7 @@ fn the_history_counts_a_session_once_also_if_its_server_leaves() {
 }
 
 #[test]
-fn what_is_no_whole_list_changes_nothing_and_is_told_once() {
+fn an_incomplete_list_changes_nothing_and_is_reported_once() {
     let server = Server::named("first");
     let site = Site::new(&[&server]);
     let proxy = Proxy::start(&site.config(""));
@@ -136,7 +136,7 @@ fn what_is_no_whole_list_changes_nothing_and_is_told_once() {
 }
 
 #[test]
-fn a_list_with_the_listener_itself_does_not_multiply_sessions() {
+fn a_listed_listener_does_not_multiply_sessions() {
     let server = Server::named("first");
     let site = Site::new(&[&server]);
     let proxy = Proxy::start(&site.config(""));
@@ -165,7 +165,7 @@ fn a_list_with_the_listener_itself_does_not_multiply_sessions() {
 }
 
 #[test]
-fn a_restart_without_the_source_begins_with_the_last_list() {
+fn a_restart_without_the_source_starts_with_the_last_list() {
     let server = Server::named("first");
     let site = Site::new(&[&server]);
     let proxy = Proxy::start(&site.config(""));
@@ -180,7 +180,7 @@ fn a_restart_without_the_source_begins_with_the_last_list() {
 }
 
 #[test]
-fn sessions_of_a_server_that_leaves_are_closed_if_the_pool_wants_that() {
+fn sessions_of_a_removed_server_are_closed_if_configured() {
     let (first, second) = (Server::echo(), Server::echo());
     let site = Site::new(&[&first]);
     let proxy = Proxy::start(&site.config("on_leave = \"close\"\nclose_over = \"0s\"\n"));
@@ -206,7 +206,7 @@ fn a_reload_from_fixed_servers_to_a_source_leaves_no_gap() {
 }
 
 #[test]
-fn check_warns_of_a_list_that_is_not_usable_and_route_shows_the_listed() {
+fn check_warns_about_an_unusable_list_and_route_shows_the_listed_servers() {
     let server = Server::echo();
     let site = Site::new(&[&server]);
     let config = site.folder.path().join("acequia.toml").display().to_string();

@@ -65,7 +65,7 @@ fn refusal(etcd: &Etcd, instance: &str) -> String {
 }
 
 #[test]
-fn a_fleet_changes_together_and_refuses_a_broken_text_together() {
+fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&first));
@@ -121,7 +121,7 @@ fn a_fleet_changes_together_and_refuses_a_broken_text_together() {
 
 /// The time that an instance has left of a minute goes up again only because it renews its lease.
 #[test]
-fn the_status_has_a_lease_that_a_living_instance_renews() {
+fn a_running_instance_renews_the_lease_of_its_status() {
     let server = Server::named("server");
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&server));
@@ -147,7 +147,7 @@ fn the_status_has_a_lease_that_a_living_instance_renews() {
 }
 
 #[test]
-fn a_store_that_stops_changes_nothing_and_is_followed_again_even_after_a_compaction() {
+fn a_stopped_store_changes_nothing_and_is_followed_again_even_after_a_compaction() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let mut etcd = Etcd::start();
     etcd.put(KEY, &text(&first));
@@ -246,7 +246,7 @@ fn a_start_with_a_broken_text_uses_the_last_valid_one_and_says_why() {
 }
 
 #[test]
-fn sections_of_several_keys_are_put_together_and_one_that_is_in_two_is_an_error() {
+fn sections_of_several_keys_are_merged_and_a_duplicate_is_an_error() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     let (listeners, pools) = text(&first)
@@ -384,7 +384,7 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
 }
 
 #[test]
-fn errors_that_are_written_back_do_not_quote_what_a_file_contains() {
+fn errors_written_to_the_store_do_not_quote_file_contents() {
     let server = Server::named("server");
     let etcd = Etcd::start();
     let folder = TempDir::new().unwrap();
@@ -426,7 +426,7 @@ fn errors_that_are_written_back_do_not_quote_what_a_file_contains() {
 }
 
 #[test]
-fn sighup_and_reload_read_the_file_and_the_text_again() {
+fn sighup_and_the_reload_command_read_the_file_and_the_stored_text() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&first));

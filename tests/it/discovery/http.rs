@@ -116,7 +116,7 @@ fn servers_follow_the_list_of_the_url() {
 }
 
 #[test]
-fn what_is_no_whole_list_changes_nothing() {
+fn an_incomplete_list_changes_nothing() {
     let first = Server::named("first");
     let registry = Registry::start();
     registry.list(&first);

@@ -110,7 +110,7 @@ fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
 }
 
 #[test]
-fn a_service_of_many_slices_is_listed_in_pages() {
+fn many_slices_are_listed_in_pages() {
     let cluster = Cluster::start();
     let server = Server::named("only");
     for number in 0..45 {
@@ -135,7 +135,7 @@ fn a_service_of_many_slices_is_listed_in_pages() {
 }
 
 #[test]
-fn a_watch_that_has_ended_goes_on_from_the_last_bookmark() {
+fn an_ended_watch_continues_from_the_last_bookmark() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
     cluster.ready(&first, "orders-1");
@@ -155,7 +155,7 @@ fn a_watch_that_has_ended_goes_on_from_the_last_bookmark() {
 }
 
 #[test]
-fn changes_that_are_gone_are_listed_again() {
+fn an_expired_watch_lists_all_slices_again() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
     cluster.ready(&first, "orders-1");
@@ -170,7 +170,7 @@ fn changes_that_are_gone_are_listed_again() {
 }
 
 #[test]
-fn an_api_server_that_is_away_changes_nothing() {
+fn an_unreachable_api_server_changes_nothing() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
     cluster.ready(&first, "orders-1");
@@ -194,7 +194,7 @@ fn an_api_server_that_is_away_changes_nothing() {
 }
 
 #[test]
-fn a_refusal_tells_what_is_missing_and_shows_no_token() {
+fn a_refusal_names_the_missing_permission_and_shows_no_token() {
     let first = Server::named("first");
     let cluster = Cluster::start();
     cluster.ready(&first, "orders-1");
@@ -227,7 +227,7 @@ fn a_refusal_tells_what_is_missing_and_shows_no_token() {
 }
 
 #[test]
-fn a_certificate_of_a_client_can_log_in() {
+fn a_client_certificate_can_log_in() {
     let first = Server::named("first");
     let cluster = Cluster {
         api: ApiServer::for_certificates(),
@@ -293,7 +293,7 @@ fn a_pod_uses_its_service_account_whose_token_changes() {
 
 /// The fake is as an API server is: the program that everybody uses reads the same, with the same kubeconfig.
 #[test]
-fn kubectl_reads_what_acequia_reads() {
+fn kubectl_can_read_the_fake_api_server() {
     let server = Server::named("first");
     let cluster = Cluster::start();
     for pod in ["orders-1", "orders-2", "orders-3"] {

@@ -71,7 +71,7 @@ fn headers_of_both_versions_are_read_however_they_are_cut() {
 }
 
 #[test]
-fn what_the_header_says_is_passed_on_and_a_name_that_was_read_replaces_the_incoming_one() {
+fn the_incoming_header_is_passed_on_with_the_name_that_was_read() {
     let server = Server::keeping(b"answer");
     let routes = "[[listeners.l.routes]]\nsni = \"ours.example\"\nfrom = \"192.0.2.0/24\"\npool = \"p\"";
     let proxy = Proxy::start(&config(&server, "", routes, "proxy_protocol = \"v2\""));
@@ -97,7 +97,7 @@ fn what_the_header_says_is_passed_on_and_a_name_that_was_read_replaces_the_incom
 }
 
 #[test]
-fn a_peer_that_is_not_trusted_is_a_client_whose_header_is_data() {
+fn a_header_of_an_untrusted_peer_is_data() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&server, "", "", ""));
     let mut client = Client::connect_from("127.0.0.2", proxy.at("l"));
@@ -116,7 +116,7 @@ fn a_peer_that_is_not_trusted_is_a_client_whose_header_is_data() {
 }
 
 #[test]
-fn guards_judge_the_client_that_is_named() {
+fn guards_judge_the_client_in_the_header() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&server, "", "", ""));
     let mut client = Client::connect(proxy.at("l"));
@@ -130,7 +130,7 @@ fn guards_judge_the_client_that_is_named() {
 }
 
 #[test]
-fn invalid_and_missing_headers_end_as_proxy_invalid_without_an_answer() {
+fn invalid_or_missing_headers_end_as_proxy_invalid_without_an_answer() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&server, "", "", ""));
     let mut damaged = v2();
@@ -167,7 +167,7 @@ fn without_require_a_trusted_peer_may_come_without_a_header() {
 }
 
 #[test]
-fn without_require_a_client_that_waits_for_its_server_comes_without_a_header() {
+fn without_require_a_server_first_client_needs_no_header() {
     let server = Server::named("greeting");
     let keys = "hello_timeout = \"300ms\"";
     let proxy = Proxy::start(&config(&server, ", require = false", keys, ""));
@@ -189,7 +189,7 @@ fn without_require_a_client_that_waits_for_its_server_comes_without_a_header() {
 
 /// Each byte comes in time, the whole does not: the deadline counts from accept, for the header and the ClientHello together.
 #[test]
-fn a_peer_that_sends_a_byte_now_and_then_is_closed_in_time() {
+fn a_dripping_peer_is_closed_in_time() {
     let server = Server::keeping(b"answer");
     let routes = "hello_timeout = \"1s\"\n[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"";
     let proxy = Proxy::start(&config(&server, "", routes, ""));
@@ -215,7 +215,7 @@ fn a_peer_that_sends_a_byte_now_and_then_is_closed_in_time() {
 }
 
 #[test]
-fn source_hash_uses_the_client_that_is_named() {
+fn source_hash_uses_the_client_in_the_header() {
     let servers = [Server::named("a"), Server::named("b")];
     let pool = configs::pool(
         "p",
@@ -264,7 +264,7 @@ fn route_explains_a_client_behind_a_peer() {
 }
 
 #[test]
-fn peers_who_are_everybody_or_nobody_get_a_warning() {
+fn trusting_all_or_no_peers_causes_a_warning() {
     let server = Server::echo();
     for (from, expected) in [
         ("\"0.0.0.0/0\"", "trusts everybody"),

@@ -76,7 +76,7 @@ fn clients_that_are_denied_or_not_allowed_are_reset_before_they_reach_a_server()
 }
 
 #[test]
-fn refuse_with_close_ends_the_stream_of_a_client_whose_bytes_were_not_read() {
+fn refuse_with_close_closes_cleanly_despite_unread_bytes() {
     let server = greeting_server();
     let proxy = Proxy::start(&config(&server, "deny = \"127.0.0.2\"\nrefuse_with = \"close\"", ""));
     let mut client = Client::connect_from("127.0.0.2", proxy.at("l"));
@@ -86,7 +86,7 @@ fn refuse_with_close_ends_the_stream_of_a_client_whose_bytes_were_not_read() {
 
 /// Any other reply would keep the session open until the client closes, too.
 #[test]
-fn of_a_flood_all_but_some_are_reset_whatever_the_reply_is() {
+fn in_a_flood_most_refused_clients_are_reset() {
     let server = greeting_server();
     for (guard, keys, answer) in [
         (
@@ -120,7 +120,7 @@ fn of_a_flood_all_but_some_are_reset_whatever_the_reply_is() {
 }
 
 #[test]
-fn a_guard_of_a_route_is_asked_once_the_route_has_won_and_answers_by_an_alert() {
+fn a_route_guard_is_asked_after_routing_and_answers_by_an_alert() {
     let server = Server::keeping(b"answer");
     let route = |sni: &str, guards: &str| format!("[[listeners.l.routes]]\nsni = \"{sni}\"\npool = \"p\"\n{guards}\n");
     let proxy = Proxy::start(
@@ -151,7 +151,7 @@ fn a_guard_of_a_route_is_asked_once_the_route_has_won_and_answers_by_an_alert() 
 }
 
 #[test]
-fn a_reload_reads_the_files_again_and_keeps_what_was_good() {
+fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
     let server = greeting_server();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("denied.txt");
@@ -181,7 +181,7 @@ fn a_reload_reads_the_files_again_and_keeps_what_was_good() {
 }
 
 #[test]
-fn an_allow_file_adds_to_what_is_allowed() {
+fn an_allow_file_adds_to_the_allow_list() {
     let server = greeting_server();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("allowed.txt");

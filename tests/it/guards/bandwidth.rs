@@ -101,7 +101,7 @@ fn each_session_has_its_own_limit_in_each_direction() {
 
 /// A server that asks for a password, and whose client then sends 400 KiB instead of one.
 #[test]
-fn a_login_of_postgresql_has_no_bandwidth_of_its_own() {
+fn a_postgresql_login_gets_no_extra_bandwidth() {
     const STARTUP: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0bob\0\0";
     const SENT: usize = 400 << 10;
     let (sender, took) = channel();
@@ -169,7 +169,7 @@ fn a_session_that_waits_for_bandwidth_is_not_silent() {
 
 /// At a KiB a second, the last of these sessions would wait for a minute.
 #[test]
-fn another_bandwidth_applies_to_those_who_wait_for_the_one_before() {
+fn a_new_bandwidth_applies_to_waiting_sessions() {
     let server = Server::echo();
     for guard in [
         "bandwidth = \"100MiB/s\"",
@@ -193,7 +193,7 @@ fn another_bandwidth_applies_to_those_who_wait_for_the_one_before() {
 }
 
 #[test]
-fn a_guard_that_is_removed_limits_no_session_under_way() {
+fn a_removed_guard_no_longer_limits_open_sessions() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "bandwidth = \"1KiB/s\""));
     let mut client = Client::connect(proxy.at("limited"));

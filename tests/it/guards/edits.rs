@@ -32,7 +32,7 @@ fn is_denied(proxy: &Proxy) -> bool {
 }
 
 #[test]
-fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
+fn a_denied_network_is_refused_across_reloads_until_undone() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 5000"));
     let (mut open, began) = (served_client(proxy.at("l")), SystemTime::now());
@@ -100,7 +100,7 @@ fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
 }
 
 #[test]
-fn close_resets_the_sessions_of_the_guard_and_of_the_network_only() {
+fn deny_with_close_resets_only_sessions_of_the_guard_and_network() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 5000"));
     let mut from_there = Client::connect_from("127.0.0.7", proxy.at("l"));
@@ -127,7 +127,7 @@ fn close_resets_the_sessions_of_the_guard_and_of_the_network_only() {
 }
 
 #[test]
-fn a_guard_that_only_reports_says_that_what_it_denies_still_passes() {
+fn a_report_only_guard_says_that_denied_clients_still_pass() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "report_only = true"));
     let mut open = served_client(proxy.at("l"));

@@ -82,7 +82,7 @@ fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
 }
 
 #[test]
-fn the_rate_of_all_is_one_for_both_listeners() {
+fn the_common_rate_spans_both_listeners() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate = \"7/h\""));
     let served: Vec<_> = (0..4)
@@ -100,7 +100,7 @@ fn the_rate_of_all_is_one_for_both_listeners() {
 }
 
 #[test]
-fn a_higher_rate_serves_clients_that_owe_for_hours_at_the_old_one() {
+fn a_higher_rate_cancels_hours_of_debt_at_the_old_one() {
     let server = Server::echo();
     for key in ["rate", "rate_per_source"] {
         let proxy = Proxy::start(&config(&server, &format!("{key} = \"1/h\"")));
@@ -112,7 +112,7 @@ fn a_higher_rate_serves_clients_that_owe_for_hours_at_the_old_one() {
 }
 
 #[test]
-fn report_only_lets_all_pass_and_says_what_it_would_have_refused() {
+fn report_only_admits_all_and_reports_would_be_refusals() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 1\nreport_only = true"));
     let first = served_client(proxy.at("l"));
@@ -140,7 +140,7 @@ fn report_only_lets_all_pass_and_says_what_it_would_have_refused() {
 }
 
 #[test]
-fn a_reload_keeps_counts_and_a_guard_that_is_removed_lets_all_pass() {
+fn a_reload_keeps_counts_and_a_removed_guard_admits_all() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 2\nrate_per_source = \"1/h\"\nburst = 2"));
     let held = served_from("127.0.0.1", &proxy, "l").unwrap();
@@ -209,7 +209,7 @@ fn a_source_is_an_address_of_ipv4_and_a_network_of_ipv6_unless_by_says_otherwise
 }
 
 #[test]
-fn more_sources_than_are_remembered_are_counted_as_evictions() {
+fn sources_beyond_the_maximum_are_counted_as_evictions() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
     // One set of eight places.
@@ -222,7 +222,7 @@ fn more_sources_than_are_remembered_are_counted_as_evictions() {
 }
 
 #[test]
-fn a_guard_of_both_the_listener_and_the_route_counts_a_session_once() {
+fn a_guard_on_listener_and_route_counts_a_session_once() {
     let server = Server::echo();
     let route = "guards = \"g\"\n[[listeners.l.routes]]\nfrom = \"127.0.0.0/8\"\nguards = \"g\"\npool = \"p\"";
     let config = [

@@ -54,7 +54,7 @@ fn children(proxy: &Proxy) -> Vec<char> {
 }
 
 #[test]
-fn a_command_gets_the_server_and_nothing_of_the_process() {
+fn a_command_gets_the_server_and_no_environment_of_the_process() {
     let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
     let file = |name: &str| folder.path().join(name).display().to_string();
     let script = format!(

@@ -27,7 +27,7 @@ fn flap(proxy: &Proxy, back: &mut Option<Server>) {
 }
 
 #[test]
-fn a_server_that_went_down_awaits_failback_until_it_is_enabled() {
+fn a_failed_server_awaits_failback_until_it_is_enabled() {
     let (port, other) = (Port::keep(), Server::named("other"));
     let servers = [port.address, other.address];
     let label = port.address.to_string();

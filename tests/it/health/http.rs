@@ -150,7 +150,7 @@ fn patroni(is_primary: &Arc<AtomicBool>, is_running: &Arc<AtomicBool>) -> Server
 }
 
 #[test]
-fn a_failover_of_patroni_moves_the_sessions_with_one_answer() {
+fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     let roles = [true, false].map(|is_primary| Arc::new(AtomicBool::new(is_primary)));
     let is_running = Arc::new(AtomicBool::new(true));
     let members = roles.each_ref().map(|role| patroni(role, &is_running));
@@ -199,7 +199,7 @@ fn a_failover_of_patroni_moves_the_sessions_with_one_answer() {
 }
 
 #[test]
-fn a_member_of_patroni_is_healthy_as_long_as_its_postgresql_runs() {
+fn a_patroni_member_is_healthy_while_its_postgresql_runs() {
     let [is_primary, is_running] = [false, true].map(|value| Arc::new(AtomicBool::new(value)));
     let (member, database) = (patroni(&is_primary, &is_running), Server::named("database"));
     let check = format!(

@@ -108,7 +108,7 @@ impl Site {
 }
 
 #[test]
-fn an_address_removed_from_its_name_gets_no_new_session_and_its_gauges_go() {
+fn an_address_removed_from_its_name_loses_new_sessions_and_its_gauges() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
@@ -230,7 +230,7 @@ fn a_name_that_no_longer_resolves_keeps_its_addresses_and_is_logged_once() {
 }
 
 #[test]
-fn a_name_unresolved_at_the_start_is_used_as_soon_as_it_resolves() {
+fn a_name_is_used_as_soon_as_it_resolves() {
     let site = Site::new();
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
@@ -298,7 +298,7 @@ fn a_hanging_resolver_delays_readiness_but_no_session() {
 }
 
 #[test]
-fn the_process_ends_though_the_resolver_hangs() {
+fn the_process_ends_even_if_the_resolver_hangs() {
     let server = Server::echo();
     let (proxy, _folder, _hosts) = with_hanging_resolver(&server);
     assert_eq!(proxy.stop().code, Some(0));
@@ -334,7 +334,7 @@ fn a_pool_of_unresolved_names_has_no_server() {
 }
 
 #[test]
-fn a_name_that_failed_at_the_start_is_asked_for_again_soon_and_until_then_it_is_not_ready() {
+fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     let site = Site::new();
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
@@ -374,7 +374,7 @@ fn twenty_zones_without_an_answer_delay_no_other_name() {
 }
 
 #[test]
-fn where_queries_for_ipv6_are_dropped_a_pool_may_ask_for_ipv4_alone() {
+fn a_pool_can_look_up_ipv4_only_if_ipv6_queries_are_dropped() {
     let Some(names) = NameServer::start() else { return };
     let server = Server::named("s1");
     let pool = |name: &str, keys: &str| {
@@ -391,7 +391,7 @@ fn where_queries_for_ipv6_are_dropped_a_pool_may_ask_for_ipv4_alone() {
 }
 
 #[test]
-fn a_drain_outlasts_an_answer_without_the_address() {
+fn a_drain_survives_an_answer_without_the_address() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();

@@ -145,7 +145,7 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
 }
 
 #[test]
-fn a_lagging_replica_is_down_and_an_idle_one_is_not() {
+fn a_lagging_replica_is_down_and_an_idle_one_is_up() {
     let primary = Postgres::start();
     with_checker(&primary);
     let replica = Postgres::replica_of(&primary);

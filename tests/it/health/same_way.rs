@@ -37,7 +37,7 @@ fn is_up(proxy: &Proxy, server: &Server) -> bool {
 }
 
 #[test]
-fn a_server_that_demands_the_proxy_header_passes_a_tls_check() {
+fn a_server_that_requires_a_proxy_header_passes_a_tls_check() {
     for (version, header) in [("v1", V1), ("v2", V2)] {
         let tls = Arc::new(config_for(vec!["db.example".to_owned()]).0);
         let server = demanding(header, move |mut stream| {
@@ -50,7 +50,7 @@ fn a_server_that_demands_the_proxy_header_passes_a_tls_check() {
 }
 
 #[test]
-fn a_server_that_demands_the_proxy_header_passes_a_postgres_check() {
+fn a_server_that_requires_a_proxy_header_passes_a_postgres_check() {
     for (version, header) in [("v1", V1), ("v2", V2)] {
         let server = demanding(header, |mut stream| {
             let _ = stream.read_exact(&mut [0; 8]).and_then(|()| stream.write_all(b"N"));
@@ -61,7 +61,7 @@ fn a_server_that_demands_the_proxy_header_passes_a_postgres_check() {
 }
 
 #[test]
-fn a_tcp_check_stays_unheard_where_a_proxy_header_is_sent() {
+fn a_tcp_check_sends_nothing_even_with_a_proxy_header_configured() {
     let server = Server::silent();
     let proxy = Proxy::start(&config(&server, "v2", "check = \"tcp\""));
     let passed = || {
@@ -74,7 +74,7 @@ fn a_tcp_check_stays_unheard_where_a_proxy_header_is_sent() {
 }
 
 #[test]
-fn another_proxy_header_is_another_check() {
+fn checks_with_different_proxy_headers_are_not_shared() {
     let server = demanding(V2, |mut stream| {
         let _ = stream.read_exact(&mut [0; 8]).and_then(|()| stream.write_all(b"N"));
     });

@@ -59,7 +59,7 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
 }
 
 #[test]
-fn the_log_says_how_many_sessions_of_a_server_that_goes_down_are_cut_and_within_which_time() {
+fn the_log_shows_how_many_sessions_of_a_failed_server_are_cut_and_how_fast() {
     let (server, unused) = (Server::echo(), Server::echo());
     let alive = Port::keep();
     let config = config(
@@ -93,7 +93,7 @@ fn the_log_says_how_many_sessions_of_a_server_that_goes_down_are_cut_and_within_
 }
 
 #[test]
-fn when_a_better_tier_returns_on_recover_close_cuts_sessions_of_the_worse_tier() {
+fn on_recover_close_cuts_sessions_of_the_worse_tier() {
     let (worse, better) = (Server::echo(), Port::keep());
     let address = better.address;
     let close = "on_recover = \"close\"\nclose_over = \"1s\"";
@@ -133,7 +133,7 @@ fn a_drain_with_close_over_continues_after_a_reload_removes_the_server() {
 }
 
 #[test]
-fn sessions_of_a_server_that_a_reload_has_removed_can_still_be_cut_and_kept() {
+fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
     let (goes, stays) = (Server::echo(), Server::echo());
     let only = |server: &Server| config(&[(server.address, 0)], "", "");
     let proxy = Proxy::start(&only(&goes));

@@ -43,7 +43,7 @@ fn health(proxy: &Proxy, server: &Redis, pool: &str) -> serde_json::Value {
 }
 
 #[test]
-fn pools_that_check_a_server_in_the_same_way_share_its_check_and_judge_the_result_themselves() {
+fn pools_share_identical_checks_and_judge_the_result_themselves() {
     let server = Redis::start();
     let readers = "role = \"replica\"\nmax_lag = \"5s\"\nhealth.rise = 3\nhealth.fall = 1";
     let proxy = Proxy::start(&config(server.address(), readers));

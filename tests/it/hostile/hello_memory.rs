@@ -51,7 +51,7 @@ fn good_client(proxy: &Proxy) {
 }
 
 #[test]
-fn half_hellos_leave_no_memory_behind() {
+fn incomplete_hellos_leave_no_memory_behind() {
     const CLIENTS: usize = 3_000;
     raise_descriptor_limit();
     let server = Server::echo();
@@ -79,7 +79,7 @@ fn half_hellos_leave_no_memory_behind() {
 }
 
 #[test]
-fn beyond_the_budget_those_who_wait_longest_end_and_new_ones_are_served() {
+fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     const BUDGET: usize = 8 << 20;
     const EACH: usize = 64 << 10; // what a buffer for 63 KB has reserved
     const CLIENTS: usize = 3 * BUDGET / EACH;
@@ -123,7 +123,7 @@ fn beyond_the_budget_those_who_wait_longest_end_and_new_ones_are_served() {
 }
 
 #[test]
-fn what_clients_send_during_a_handshake_counts_too() {
+fn handshake_bytes_count_towards_the_hello_budget() {
     const BUDGET: usize = 8 << 20;
     const CLIENTS: usize = 400; // each sends 64 KB
     raise_descriptor_limit();
@@ -161,7 +161,7 @@ fn what_clients_send_during_a_handshake_counts_too() {
 }
 
 #[test]
-fn a_reload_changes_the_budget() {
+fn a_reload_changes_the_hello_budget() {
     let server = Server::echo();
     let text = config(&server, "hello_memory = \"64MiB\"");
     let proxy = Proxy::start(&text);

@@ -45,7 +45,7 @@ const ILLEGAL_PARAMETER: [u8; 7] = alert(47);
 const USER_CANCELED: [u8; 7] = alert(90);
 
 #[test]
-fn a_thousand_clients_that_stop_within_their_hello_are_closed_at_hello_timeout_and_block_nobody() {
+fn a_thousand_stalled_hellos_are_closed_at_hello_timeout_and_block_nobody() {
     const CLIENTS: usize = 1_000;
     const TIMEOUT: Duration = Duration::from_secs(6);
     raise_descriptor_limit();
@@ -165,7 +165,7 @@ fn a_hello_may_have_hello_max_bytes_and_not_one_more() {
 }
 
 #[test]
-fn a_client_whose_hello_is_too_long_is_told_and_not_reset() {
+fn a_client_with_an_oversized_hello_gets_an_alert_and_no_reset() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_max = "16KiB""#));
     // All of it is on its way before the answer is read; a reset would be an error here.

@@ -91,7 +91,7 @@ impl Crowd {
 }
 
 #[test]
-fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
+fn a_crowd_of_dripping_clients_delays_nobody() {
     const ROUNDS: usize = 6; // twice hello_timeout
     raise_descriptor_limit();
     let server = Server::echo();

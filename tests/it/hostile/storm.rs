@@ -15,7 +15,7 @@ const SERVERS: usize = 4;
 const RETRIES: usize = 1;
 
 #[test]
-fn during_an_outage_sessions_are_retried_within_bounds_and_served_again_afterwards() {
+fn during_an_outage_retries_are_bounded_and_sessions_recover() {
     let ports = [(); SERVERS].map(|()| Port::keep());
     let kept = ports.each_ref().map(|port| Port::keep_again(port.address));
     let addresses = ports.each_ref().map(|port| port.address.to_string());

@@ -96,7 +96,7 @@ fn report(text: &str) -> String {
 }
 
 #[test]
-fn numbers_and_durations_are_accepted_on_the_bound_and_rejected_beyond_it() {
+fn numbers_and_durations_are_accepted_up_to_their_bounds() {
     for (place, taken, refused) in BOUNDS {
         for value in *taken {
             assert_eq!(report(&with(place, value)), "", "{place} = {value}");
@@ -119,7 +119,7 @@ fn named(server: &str, pool: &str, route: &str, weights: [u32; 2]) -> String {
 }
 
 #[test]
-fn names_and_weights() {
+fn names_and_weights_are_accepted_up_to_their_bounds() {
     let a = |count: usize| "a".repeat(count);
     let label = a(63);
     let sni = |last: usize| format!("sni = \"{label}.{label}.{label}.{}\"", a(last));

@@ -19,7 +19,7 @@ fn config(servers: &[SocketAddr], listener: &str, pool: &str) -> String {
 }
 
 #[test]
-fn when_all_servers_are_full_and_there_is_no_queue_a_session_ends_as_servers_full() {
+fn without_a_queue_sessions_end_as_servers_full() {
     let (a, b) = (Server::echo(), Server::echo());
     let servers = format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[runtime]\nworkers = 2\n[pools.p]\nmax_sessions = 2\n\
@@ -95,7 +95,7 @@ fn comes_back_at_once(mut round: impl FnMut() -> Duration) -> bool {
 }
 
 #[test]
-fn a_place_comes_back_when_the_server_has_ended_the_session() {
+fn a_place_is_freed_when_the_server_has_closed() {
     let manual = ManualServer::new();
     let pool = "max_sessions = 1\nqueue = { timeout = \"20s\" }";
     let proxy = Proxy::start(&config(&[manual.server.address], "idle_timeout = \"100ms\"", pool));

@@ -41,7 +41,7 @@ fn next_served(waiting: &mut Vec<(usize, Client)>) -> (usize, Client) {
 }
 
 #[test]
-fn clients_are_served_in_the_order_in_which_they_came_whichever_worker_has_them() {
+fn queued_clients_are_served_in_order_across_workers() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&[server.address], QUEUE));
     let mut served = served_client(proxy.at("l"));
@@ -71,7 +71,7 @@ fn clients_are_served_in_the_order_in_which_they_came_whichever_worker_has_them(
 }
 
 #[test]
-fn more_than_max_are_refused_and_who_waits_too_long_is() {
+fn clients_beyond_the_queue_limit_or_timeout_are_refused() {
     let server = Server::echo();
     let pool = "max_sessions = 1\nqueue = { max = 1, timeout = \"1s\" }\nhealth = { check = \"off\" }";
     let proxy = Proxy::start(&config(&[server.address], pool));
@@ -108,7 +108,7 @@ fn a_client_of_a_database_that_closes_leaves_the_queue() {
 }
 
 #[test]
-fn a_client_that_has_sent_all_waits_on_where_it_may_want_an_answer() {
+fn a_half_closed_client_stays_in_the_queue_if_it_may_expect_an_answer() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&[server.address], QUEUE));
     let mut first = Client::connect(proxy.at("l"));
@@ -125,7 +125,7 @@ fn a_client_that_has_sent_all_waits_on_where_it_may_want_an_answer() {
 /// Clients that have gone look like those that have sent all: the kernel cannot tell. With one worker, their ends are
 /// noticed before what comes later.
 #[test]
-fn clients_that_have_gone_do_not_hold_up_one_that_waits() {
+fn departed_clients_do_not_delay_a_waiting_one() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&[server.address], QUEUE).replace("workers = 2", "workers = 1"));
     let served = served_client(proxy.at("l"));
@@ -139,7 +139,7 @@ fn clients_that_have_gone_do_not_hold_up_one_that_waits() {
 }
 
 #[test]
-fn clients_that_have_gone_make_room_in_a_full_queue() {
+fn departed_clients_make_room_in_a_full_queue() {
     let server = Server::echo();
     let pool = QUEUE.replace("max = 100", "max = 2");
     let proxy = Proxy::start(&config(&[server.address], &pool).replace("workers = 2", "workers = 1"));
@@ -167,7 +167,7 @@ fn clients_that_have_gone_make_room_in_a_full_queue() {
 }
 
 #[test]
-fn a_reload_serves_those_who_wait_from_the_servers_and_limits_that_it_brings() {
+fn a_reload_serves_queued_clients_by_its_new_servers_and_limits() {
     let (first, second) = (Server::echo(), Server::echo());
     let proxy = Proxy::start(&config(&[first.address], QUEUE));
     let _served = served_client(proxy.at("l"));
@@ -221,7 +221,7 @@ fn with_source_hash_a_client_waits_for_its_own_server() {
 }
 
 #[test]
-fn when_no_server_is_left_nobody_waits() {
+fn when_no_server_is_left_the_queue_is_emptied() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&[server.address], QUEUE));
     let _served = served_client(proxy.at("l"));
@@ -238,7 +238,7 @@ fn when_no_server_is_left_nobody_waits() {
 }
 
 #[test]
-fn who_waits_at_a_drain_is_served_or_cut_at_its_end() {
+fn clients_queued_at_a_drain_are_served_or_cut_at_its_end() {
     let server = Server::echo();
     let text = config(&[server.address], QUEUE).replace("workers = 2", "workers = 2\ndrain_timeout = \"2s\"");
     let proxy = Proxy::start(&text);

@@ -37,7 +37,7 @@ fn wait_until_even(proxy: &Proxy, servers: &[Server], clients: &mut [Client], sh
 }
 
 #[test]
-fn a_session_that_is_too_old_ends_when_it_is_at_rest() {
+fn an_overaged_session_ends_when_it_is_at_rest() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(
         &[server.address],
@@ -53,7 +53,7 @@ fn a_session_that_is_too_old_ends_when_it_is_at_rest() {
 }
 
 #[test]
-fn a_session_that_is_too_old_and_busy_is_cut_after_another_tenth_of_the_age() {
+fn a_busy_overaged_session_is_cut_after_another_tenth_of_its_age() {
     let manual = ManualServer::new();
     let proxy = Proxy::start(&config(
         &[manual.server.address],
@@ -155,7 +155,7 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
 
 /// The relay has sent the last byte of them, and the kernel has not: their clients read slowly.
 #[test]
-fn sessions_whose_bytes_are_still_on_their_way_to_the_client_are_not_moved() {
+fn sessions_with_undelivered_bytes_are_not_moved() {
     const ANSWER: usize = 2 << 20;
     let (sends, echo) = (ManualServer::new(), Server::echo());
     let pool = "rebalance = \"1s\"\nidle_for = \"1s\"";
@@ -182,7 +182,7 @@ fn sessions_whose_bytes_are_still_on_their_way_to_the_client_are_not_moved() {
 
 /// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. They are more than are in excess.
 #[test]
-fn sessions_that_wait_for_an_answer_do_not_keep_the_others_from_moving() {
+fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     let answers_pings = |mut stream: std::net::TcpStream| {
         let mut bytes = [0; 4];
         while stream.read_exact(&mut bytes).is_ok() {

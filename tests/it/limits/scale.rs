@@ -76,7 +76,7 @@ fn steps(proxy: &Proxy, direction: &str) -> f64 {
 }
 
 #[test]
-fn a_pool_grows_under_load_over_one_database_and_shrinks_after_it() {
+fn a_pool_grows_under_load_and_shrinks_afterwards() {
     let database = Postgres::start();
     let setup = "create table orders(number int); insert into orders values (42)";
     assert!(psql(database.address(), setup).status().unwrap().success());
@@ -124,7 +124,7 @@ fn a_pool_grows_under_load_over_one_database_and_shrinks_after_it() {
 }
 
 #[test]
-fn the_first_client_wakes_a_pool_and_waits_until_it_is_awake() {
+fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
     let keys = format!(
         "min = 0\nmax = 2\nsessions_per_server = 10\ndown_after = \"1s\"\ncooldown = \"1s\"\nenv = {{ DELAY = \"0.5\" }}\n{}",
         command()
@@ -214,7 +214,7 @@ fn a_pool_whose_first_clone_cannot_start_has_an_outage() {
 }
 
 #[test]
-fn a_kill_leaves_no_process_behind() {
+fn a_kill_leaves_no_clone_behind() {
     // What leaves the process group of its clone is found, too.
     let keys = format!(
         "min = 2\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
@@ -233,7 +233,7 @@ fn a_kill_leaves_no_process_behind() {
 }
 
 #[test]
-fn clones_inherit_nothing_come_back_survive_a_reload_and_end_with_us() {
+fn clones_inherit_nothing_restart_survive_reloads_and_end_with_the_process() {
     let keys = format!(
         "min = 1\nmax = 3\nsessions_per_server = 10\nenv = {{ DATABASE = \"{{name}}\" }}\n{}",
         command()
@@ -324,7 +324,7 @@ fn hooks_start_and_stop_clones_elsewhere() {
 
 /// A clone that ignores SIGTERM, and leaves its pool, is killed when acequia ends, and not only after `drain`.
 #[test]
-fn a_clone_that_leaves_does_not_delay_the_end() {
+fn a_stopping_clone_does_not_delay_the_end() {
     let keys = format!(
         "min = 1\nmax = 2\nsessions_per_server = 10\ndrain = \"1h\"\ncommand = [\"/bin/sh\", \"-c\", \"trap '' TERM; exec \
          python3 {SCRIPT} {{port}}\"]"

@@ -155,7 +155,7 @@ fn a_pool_grows_by_containers_and_a_kill_leaves_none() {
 }
 
 #[test]
-fn what_a_crash_left_behind_is_removed_by_the_next_start_and_nothing_else_is() {
+fn the_next_start_removes_only_containers_left_by_a_crash() {
     let Some(docker) = engine() else { return };
     let (state, other_state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let keys = format!("min = 1\nmax = 1\nsessions_per_server = 2\n{}", image("app"));
@@ -186,7 +186,7 @@ fn what_a_crash_left_behind_is_removed_by_the_next_start_and_nothing_else_is() {
 }
 
 #[test]
-fn an_engine_that_is_away_changes_nothing_and_an_image_that_is_not_there_is_told() {
+fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     let Some(mut docker) = engine() else { return };
     let state = tempfile::tempdir().unwrap();
     let keys = format!("min = 1\nmax = 2\nsessions_per_server = 10\n{}", image("app"));

@@ -32,7 +32,7 @@ fn scale(ports: &PortBlock, delay: &str) -> String {
 }
 
 #[test]
-fn a_reload_to_clones_refuses_no_client_while_the_first_clone_starts() {
+fn a_reload_from_servers_to_clones_refuses_no_client() {
     let server = Server::named("first");
     let ports = PortBlock::take();
     let proxy = Proxy::start(&config(&format!("servers = [\"{}\"]", server.address)));
@@ -58,7 +58,7 @@ fn running(proxy: &Proxy) -> Option<i32> {
 }
 
 #[test]
-fn clients_wait_while_the_only_clone_starts_again() {
+fn clients_wait_while_the_only_clone_restarts() {
     let ports = PortBlock::take();
     let proxy = Proxy::start(&config(&scale(&ports, "0.5")));
     let pid = wait_for("the clone runs", || running(&proxy));

@@ -88,7 +88,7 @@ fn end(line: &Value) -> (&str, u64, u64) {
 }
 
 #[test]
-fn a_line_has_the_documented_fields_in_their_order() {
+fn a_record_has_the_documented_fields_in_order() {
     let server = Server::keeping(b"bye");
     let proxy = Proxy::start(&config(server.address));
     let (hello, _) = captured("openssl-alpn");

@@ -65,7 +65,7 @@ const CHILD: &str = "ACEQUIA_TEST_LOG_CHILD";
 const DONE: i32 = 42;
 
 #[test]
-fn writing_a_log_line_never_waits_for_the_reader() {
+fn logging_never_waits_for_the_reader() {
     if env::var_os(CHILD).is_some() {
         let plan = LogPlan {
             format: LogFormat::Json,
@@ -78,7 +78,7 @@ fn writing_a_log_line_never_waits_for_the_reader() {
         std::process::exit(DONE);
     }
     let mut child = Command::new(env::current_exe().unwrap());
-    let this_test = "log::diagnostic_log::writing_a_log_line_never_waits_for_the_reader";
+    let this_test = "log::diagnostic_log::logging_never_waits_for_the_reader";
     child.args(["--exact", this_test]);
     let mut child = child
         .env(CHILD, "")

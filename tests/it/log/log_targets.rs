@@ -134,7 +134,7 @@ fn traffic_goes_on_and_lines_are_dropped_when_the_reader_of_stdout_is_gone() {
 }
 
 #[test]
-fn without_standard_output_access_lines_go_nowhere_else() {
+fn without_standard_output_access_records_are_dropped() {
     let server = Server::echo();
     let under = ["sh", "-c", "exec \"$@\" >&-", "sh"];
     let proxy = Proxy::setup(&config(&server, "stdout")).under(&under).start();
@@ -200,7 +200,7 @@ fn every_line_of_an_unread_burst_is_written_or_counted_as_dropped() {
 }
 
 #[test]
-fn a_limit_of_file_sizes_drops_lines_and_does_not_end_the_process() {
+fn a_file_size_limit_drops_lines_and_does_not_end_the_process() {
     let server = Server::echo();
     let under = ["prlimit", "--fsize=2000"];
     let proxy = Proxy::setup(&config(&server, "access.log")).under(&under).start();

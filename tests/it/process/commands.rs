@@ -117,7 +117,7 @@ fn a_port_in_use_by_a_connection_is_reported() {
 }
 
 #[test]
-fn an_admin_port_on_the_address_of_a_listener_is_a_mistake_of_the_file() {
+fn an_admin_port_on_a_listener_address_is_a_configuration_error() {
     let free = Port::keep();
     let admin = format!("[admin]\nbind = \"{}\"\n", free.address);
     let overlapping = FINE.replace("127.0.0.1:0", &format!("0.0.0.0:{}", free.number()));
@@ -129,7 +129,7 @@ fn an_admin_port_on_the_address_of_a_listener_is_a_mistake_of_the_file() {
 }
 
 #[test]
-fn secrets_that_others_may_use_are_warned_of() {
+fn exposed_secrets_cause_warnings() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, mode| {
         let path = folder.path().join(name);
@@ -188,7 +188,7 @@ fn a_privileged_port_without_privileges_is_reported() {
 }
 
 #[test]
-fn it_runs_without_root() {
+fn acequia_runs_without_root() {
     let server = Server::echo();
     let config = FINE.replace("127.0.0.1:9", &server.address.to_string());
     let proxy = Proxy::setup(&config)
@@ -350,7 +350,7 @@ fn a_path_that_cannot_be_opened_is_escaped_in_the_error() {
 }
 
 #[test]
-fn an_import_reads_a_pipe_and_not_more_than_a_configuration_can_have() {
+fn an_import_reads_a_pipe_up_to_the_size_limit() {
     let pipe = "printf 'listen a\\nmode tcp\\nbind :1\\nserver s 10.0.0.1:2\\n' | \"$0\" import haproxy /dev/stdin";
     let imported = must(Command::new("sh").args(["-c", pipe, BINARY]));
     assert!(imported.contains("\"10.0.0.1:2\""), "{imported}");

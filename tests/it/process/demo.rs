@@ -88,7 +88,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn printed_tls_commands_are_routed_by_name() {
+fn the_printed_tls_commands_are_routed_by_name() {
     let demo = Demo::start();
     let answer = text(&demo.output(&["curl", "https://a."]).stdout);
     assert_eq!(answer, "server a answers a client that asked for a.demo.test\n");
@@ -134,7 +134,7 @@ fn printed_nc_commands_reach_the_server_with_the_fewest_sessions() {
 }
 
 #[test]
-fn the_printed_openssl_command_reaches_the_echo_servers_in_tls_that_ends_here() {
+fn the_printed_openssl_command_reaches_the_echo_servers_by_terminated_tls() {
     let demo = Demo::start();
     let mut client = demo.command(&["openssl", "edge.demo.test"]);
     let mut client = client
@@ -243,7 +243,7 @@ fn running_clones(demo: &Demo) -> usize {
 }
 
 #[test]
-fn a_pool_grows_with_the_visitors_and_shrinks_when_they_have_left() {
+fn the_demo_pool_grows_with_the_visitors_and_shrinks_after_them() {
     let mut demo = Demo::start_with(&[]);
     eventually("three servers for ten visitors", || running_clones(&demo) >= 3);
     let rows = demo.rows.as_mut().unwrap().map(Result::unwrap);
@@ -305,7 +305,7 @@ fn closing_its_output_ends_the_demo() {
 }
 
 #[test]
-fn it_ends_when_its_terminal_hangs_up_and_leaves_nothing() {
+fn the_demo_ends_with_its_terminal_and_leaves_nothing() {
     let mut demo = Demo::start_with(&[]); // with sessions of its own
     let folder = demo.folder();
     kill_process(Pid::from_child(&demo.process), Signal::HUP).unwrap();
@@ -314,7 +314,7 @@ fn it_ends_when_its_terminal_hangs_up_and_leaves_nothing() {
 }
 
 #[test]
-fn its_folder_is_its_owners_alone() {
+fn only_the_owner_can_open_the_folder_of_the_demo() {
     let demo = Demo::start();
     let folder = demo.folder();
     assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);

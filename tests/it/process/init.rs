@@ -14,7 +14,7 @@ fn answered(file: &Path, answers: &str, arguments: &str) -> Finished {
 }
 
 #[test]
-fn answers_and_flags_become_a_file_that_passes_the_check() {
+fn answers_and_flags_give_a_valid_file() {
     let folder = tempfile::tempdir().unwrap();
     for service in ["tcp", "tls", "postgres", "mysql", "redis"] {
         let [asked, told] = ["asked", "told"].map(|name| folder.path().join(format!("{service}-{name}.toml")));
@@ -44,7 +44,7 @@ fn answers_and_flags_become_a_file_that_passes_the_check() {
 }
 
 #[test]
-fn a_file_that_is_there_stays_and_a_wrong_answer_writes_none() {
+fn init_keeps_an_existing_file_and_writes_none_on_a_wrong_answer() {
     let folder = tempfile::tempdir().unwrap();
     let (kept, absent) = (folder.path().join("kept.toml"), folder.path().join("absent.toml"));
     fs::write(&kept, "mine").unwrap();

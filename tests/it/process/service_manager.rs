@@ -79,7 +79,7 @@ fn a_service_manager_is_notified_of_start_reload_and_end() {
 
 /// sd_notify(3): a name that begins with `@`.
 #[test]
-fn a_service_manager_may_have_an_abstract_name() {
+fn a_service_manager_may_use_an_abstract_socket() {
     let name = format!("acequia-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let socket = UnixDatagram::bind_addr(&address).unwrap();

@@ -65,7 +65,7 @@ fn has_logged(proxy: &Proxy, message: &str) -> bool {
 }
 
 #[test]
-fn systemd_starts_it_at_the_first_client() {
+fn systemd_starts_acequia_for_the_first_client() {
     let (server, port) = (Server::echo(), Port::keep());
     let address = port.address;
     let first = thread::spawn(move || {

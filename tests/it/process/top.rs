@@ -33,7 +33,7 @@ fn assert_restored(tmux: &Tmux, exit_code: i32) -> String {
 }
 
 #[test]
-fn it_shows_servers_and_sessions_live_and_sorts_and_filters_them() {
+fn top_shows_sorts_and_filters_live_servers_and_sessions() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
@@ -62,7 +62,7 @@ fn it_shows_servers_and_sessions_live_and_sorts_and_filters_them() {
 }
 
 #[test]
-fn it_drains_a_server_and_ends_a_session_after_a_question() {
+fn top_drains_a_server_and_kills_a_session_after_a_question() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
@@ -95,7 +95,7 @@ fn it_drains_a_server_and_ends_a_session_after_a_question() {
 }
 
 #[test]
-fn without_colors_it_prints_none() {
+fn top_prints_no_colors_if_disabled() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let is_color = |screen: &str| ["\u{1b}[38;", "\u{1b}[48;"].iter().any(|part| screen.contains(part));
@@ -108,7 +108,7 @@ fn without_colors_it_prints_none() {
 }
 
 #[test]
-fn it_leaves_the_terminal_as_it_was_on_control_c_and_on_signals() {
+fn top_restores_the_terminal_on_control_c_and_signals() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
@@ -123,7 +123,7 @@ fn it_leaves_the_terminal_as_it_was_on_control_c_and_on_signals() {
 }
 
 #[test]
-fn it_ends_with_a_message_when_the_process_is_lost() {
+fn top_ends_with_a_message_when_the_process_is_lost() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
@@ -138,7 +138,7 @@ fn it_ends_with_a_message_when_the_process_is_lost() {
 }
 
 #[test]
-fn it_ends_with_its_terminal() {
+fn top_ends_with_its_terminal() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
@@ -155,7 +155,7 @@ fn is_zombie(pid: Pid) -> bool {
 }
 
 #[test]
-fn without_servers_and_sessions_every_key_is_harmless() {
+fn every_key_is_harmless_in_an_empty_top() {
     let proxy = Proxy::start(
         "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"",
@@ -180,7 +180,7 @@ fn without_servers_and_sessions_every_key_is_harmless() {
 }
 
 #[test]
-fn it_works_through_the_admin_port_and_needs_the_token_to_act() {
+fn top_works_through_the_admin_port_and_needs_the_token_to_act() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = Proxy::start(&config(&[&a, &b], "bind = \"127.0.0.1:0\""));
     let command = format!("{} top --url http://{}", env!("CARGO_BIN_EXE_acequia"), proxy.admin());
@@ -196,7 +196,7 @@ fn it_works_through_the_admin_port_and_needs_the_token_to_act() {
 }
 
 #[test]
-fn without_a_terminal_or_a_process_it_says_what_to_do() {
+fn without_a_terminal_or_a_process_top_names_the_remedy() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let finished = proxy.command(&["top"]);

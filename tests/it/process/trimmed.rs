@@ -26,7 +26,7 @@ fn has(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn optimized_code_does_not_name_the_folder_of_its_source() {
+fn optimized_code_does_not_contain_its_source_folder() {
     let folder = tempfile::tempdir().unwrap();
     let optimized = built(folder.path(), "opt-level=3");
     assert!(has(&optimized, "/cargo/registry/main.rs"));
@@ -36,7 +36,7 @@ fn optimized_code_does_not_name_the_folder_of_its_source() {
 }
 
 #[test]
-fn cargo_builds_by_way_of_it() {
+fn cargo_builds_through_scripts_rustc() {
     let config = include_str!("../../../.cargo/config.toml");
     assert!(config.contains("rustc-wrapper = \"scripts/rustc\""), "{config}");
 }

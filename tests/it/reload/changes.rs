@@ -21,7 +21,7 @@ fn config(server: &Server, listener: &str, pool: &str) -> String {
 }
 
 #[test]
-fn what_changed_is_told_by_command_log_and_api() {
+fn command_log_and_api_report_what_changed() {
     let server = Server::named("it");
     let proxy = Proxy::start(&config(
         &server,

@@ -172,7 +172,7 @@ fn clients_queued_at_a_removed_listener_are_served_before_it_closes() {
 }
 
 #[test]
-fn a_new_listener_is_open_after_the_reload_and_an_address_moves_between_listeners_without_a_gap() {
+fn an_address_moves_between_listeners_without_a_gap() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let port = Port::keep();
     let text = |name: &str, server: &Server| {

@@ -75,7 +75,7 @@ fn other_files_in_the_folder_cause_no_reload() {
 }
 
 #[test]
-fn without_inotify_it_is_found_within_ten_seconds() {
+fn without_inotify_a_change_is_found_within_ten_seconds() {
     let [a, b, _] = servers();
     let none = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
     let under = ["unshare", "--map-root-user", "sh", "-c", none, "sh"];

@@ -21,7 +21,7 @@ const NAMES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn names_match_in_any_case_and_with_or_without_a_final_dot() {
+fn names_match_in_any_case_and_with_a_final_dot() {
     let server = Server::echo();
     let config = |exact: &str, wild: &str, closed: &str| {
         format!(
@@ -55,7 +55,7 @@ fn names_match_in_any_case_and_with_or_without_a_final_dot() {
 }
 
 #[test]
-fn a_name_that_is_not_valid_does_not_evade_a_route_that_refuses() {
+fn an_invalid_name_does_not_evade_a_refusing_route() {
     let server = Server::echo();
     let config = |sni: &str| {
         format!(

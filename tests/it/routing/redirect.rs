@@ -30,7 +30,7 @@ fn response(proxy: &Proxy, request: &str, length: usize) -> String {
 }
 
 #[test]
-fn a_request_is_redirected_however_it_is_cut() {
+fn a_request_is_redirected_however_it_is_split() {
     let proxy = redirecting("");
     let request = "GET /shop?id=7 HTTP/1.1\r\nHost: Shop.Example:80\r\nUser-Agent: test\r\n\r\n";
     let expected = "HTTP/1.1 308 Permanent Redirect\r\nLocation: https://shop.example:8443/shop?id=7\r\n\
@@ -44,7 +44,7 @@ fn a_request_is_redirected_however_it_is_cut() {
 }
 
 #[test]
-fn what_cannot_be_redirected_gets_status_400() {
+fn invalid_requests_get_status_400() {
     let proxy = redirecting(r#", code = 302, hosts = ["shop.example", "*.shop.example"]"#);
     let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     assert!(response(&proxy, &get("shop.example"), 100).starts_with("HTTP/1.1 302 Found\r\n"));
@@ -102,7 +102,7 @@ fn a_request_that_does_not_end_in_time_gets_status_408_and_a_silent_client_nothi
 }
 
 #[test]
-fn one_connection_gets_one_response() {
+fn a_redirect_connection_gets_one_response() {
     let proxy = redirecting("");
     let second = "GET /second HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     for request in [
@@ -136,7 +136,7 @@ fn curl_follows_the_redirect() {
 }
 
 #[test]
-fn commands_say_that_a_listener_redirects() {
+fn commands_show_that_a_listener_redirects() {
     let proxy = redirecting("");
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("redirect to https"), "{status}");
@@ -149,7 +149,7 @@ fn commands_say_that_a_listener_redirects() {
 }
 
 #[test]
-fn the_status_is_the_one_that_is_configured_and_the_port_that_of_the_listener() {
+fn a_redirect_has_the_configured_status_and_the_port_of_the_listener() {
     let (port, server) = (Port::keep(), Server::echo());
     for (code, status) in [(301, "301 Moved Permanently"), (307, "307 Temporary Redirect")] {
         let proxy = Proxy::start(&format!(

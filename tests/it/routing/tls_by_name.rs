@@ -107,7 +107,7 @@ fn curl_uses_http_1_and_2_with_the_server_selected_by_name() {
 }
 
 #[test]
-fn openssl_s_server_is_reached_without_its_keys() {
+fn tls_of_openssl_s_server_is_passed_through() {
     let port = Port::keep();
     let folder = tempfile::tempdir().unwrap();
     let (key, cert) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
@@ -240,7 +240,7 @@ fn chromium_is_routed_by_its_large_hello() {
 }
 
 #[test]
-fn the_server_gets_the_same_bytes_however_they_are_split() {
+fn the_server_gets_all_bytes_unchanged_however_they_are_split() {
     let (shop, other) = (Server::keeping(b"bye"), Server::keeping(b""));
     let proxy = Proxy::start(&config(shop.address, other.address, None));
     let mut hello = Hello::named("shop.example")

@@ -156,7 +156,7 @@ fn a_certificate_is_renewed_before_it_expires() {
 
 /// The configuration changes while the server does not answer.
 #[test]
-fn an_order_goes_on_over_a_reload_and_what_is_issued_is_in_use_at_once() {
+fn an_order_survives_a_reload_and_its_certificate_is_used_at_once() {
     let site = Site::new();
     let pebble = site.pebble().start();
     pebble.freeze();
@@ -173,7 +173,7 @@ fn an_order_goes_on_over_a_reload_and_what_is_issued_is_in_use_at_once() {
 }
 
 #[test]
-fn one_order_is_under_way_at_a_time() {
+fn only_one_order_runs_at_a_time() {
     let site = Site::new();
     let pebble = site.pebble().start();
     pebble.freeze();
@@ -195,7 +195,7 @@ fn one_order_is_under_way_at_a_time() {
 }
 
 #[test]
-fn a_failed_order_backs_off_although_it_cannot_be_written_down() {
+fn a_failed_order_backs_off_even_if_it_cannot_be_saved() {
     let site = Site::new();
     let pebble = site.pebble().without_names();
     fs::create_dir(site.state.path().join("attempts.json")).unwrap();
@@ -212,7 +212,7 @@ fn a_failed_order_backs_off_although_it_cannot_be_written_down() {
 }
 
 #[test]
-fn a_refused_order_backs_off_also_over_a_restart_while_a_self_signed_certificate_is_served() {
+fn a_refused_order_backs_off_across_a_restart_behind_a_self_signed_certificate() {
     let site = Site::new();
     let mut pebble = site.pebble().without_names();
     let proxy = site.start(&pebble);
@@ -268,7 +268,7 @@ fn a_refused_order_backs_off_also_over_a_restart_while_a_self_signed_certificate
 }
 
 #[test]
-fn while_the_server_is_away_the_certificate_stays_and_a_lost_account_is_opened_again() {
+fn an_unreachable_acme_server_keeps_the_certificate_and_a_lost_account_is_reopened() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -295,7 +295,7 @@ fn while_the_server_is_away_the_certificate_stays_and_a_lost_account_is_opened_a
 }
 
 #[test]
-fn a_lost_account_whose_contact_has_changed_is_opened_again() {
+fn a_lost_account_with_a_new_contact_is_reopened() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -332,7 +332,7 @@ fn an_account_is_bound_to_an_external_one() {
 }
 
 #[test]
-fn other_names_get_a_certificate_when_the_configuration_asks_for_them() {
+fn newly_configured_names_get_a_certificate() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -344,7 +344,7 @@ fn other_names_get_a_certificate_when_the_configuration_asks_for_them() {
 }
 
 #[test]
-fn a_certificate_whose_file_is_gone_stays_in_use_until_another_is_ordered() {
+fn a_certificate_with_a_deleted_file_stays_in_use_until_replaced() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -370,7 +370,7 @@ fn a_certificate_whose_file_is_gone_stays_in_use_until_another_is_ordered() {
 }
 
 #[test]
-fn a_certificate_stays_in_use_while_another_order_of_its_names_makes_it_another_file() {
+fn a_certificate_stays_in_use_when_a_new_order_changes_its_file() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -393,7 +393,7 @@ fn a_certificate_stays_in_use_while_another_order_of_its_names_makes_it_another_
 }
 
 #[test]
-fn a_member_of_a_fleet_passes_validations_on_to_the_one_that_orders() {
+fn instances_forward_validations_to_the_ordering_one() {
     let (site, member) = (Site::new(), Port::keep());
     let pebble = PebbleSetup::new(member.number(), site.http.number()).start();
     let (authority, folder) = (Authority::new("own"), tempfile::tempdir().unwrap());
@@ -424,7 +424,7 @@ fn a_member_of_a_fleet_passes_validations_on_to_the_one_that_orders() {
 }
 
 #[test]
-fn validations_of_names_without_an_order_are_routed() {
+fn validations_of_foreign_names_are_routed() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::echo());
     let config = format!(
         "[acme.absent]\ndirectory = \"https://127.0.0.1:1/dir\"\nstate_dir = {:?}\n\

@@ -51,7 +51,7 @@ fn while_the_disk_is_full_nothing_is_ordered() {
 }
 
 #[test]
-fn a_folder_that_can_only_be_read_is_served_from_after_a_restart() {
+fn a_read_only_folder_is_served_after_a_restart() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let config = site.config(&pebble, "", &["shop.example"]);
@@ -72,7 +72,7 @@ fn a_folder_that_can_only_be_read_is_served_from_after_a_restart() {
 }
 
 #[test]
-fn an_attempt_that_a_wrong_clock_has_put_off_for_years_is_due() {
+fn an_attempt_postponed_for_years_by_a_wrong_clock_is_due() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let attempts = json!({ "shop.example": { "failures": 3, "next": 4_102_444_800_u64, "error": "from the future" } });
@@ -82,7 +82,7 @@ fn an_attempt_that_a_wrong_clock_has_put_off_for_years_is_due() {
 
 /// Nobody else can mend it.
 #[test]
-fn another_certificate_is_ordered_if_the_file_is_broken_at_the_start() {
+fn a_broken_file_at_the_start_causes_a_new_order() {
     let site = Site::new();
     let pebble = site.pebble().start();
     fs::write(

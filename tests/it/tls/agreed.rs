@@ -22,7 +22,7 @@ fn greeting(connection: ClientConnection, socket: TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn the_first_protocol_of_the_listener_is_agreed_that_the_client_offers() {
+fn the_first_offered_protocol_in_listener_order_is_agreed() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = Proxy::start(&site.config(server.address, "alpn = [\"h2\", \"http/1.1\", \"x\"]", ""));
     for (offered, agreed) in [
@@ -37,7 +37,7 @@ fn the_first_protocol_of_the_listener_is_agreed_that_the_client_offers() {
 }
 
 #[test]
-fn a_key_exchange_that_withstands_quantum_computers_is_agreed() {
+fn a_post_quantum_key_exchange_is_agreed() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -61,7 +61,7 @@ fn a_handshake_is_completed_however_its_client_hello_is_cut() {
 }
 
 #[test]
-fn a_session_that_is_resumed_has_no_early_data() {
+fn a_resumed_session_has_no_early_data() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let mut config = ClientConfig::clone(&site.client().config);

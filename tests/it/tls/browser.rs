@@ -21,7 +21,7 @@ fn pin(site: &Site, name: &str) -> String {
 }
 
 #[test]
-fn a_page_loads_by_http2_and_by_http1_as_the_route_has_agreed() {
+fn a_page_loads_by_the_http_version_of_its_route() {
     let (site, two, one) = (Site::new(), Nginx::start("http2"), Nginx::start(""));
     let routes = "[[listeners.tls.routes]]\nsni = \"other.example\"\nalpn = \"http/1.1\"\npool = \"one\"\n";
     let one = format!(

@@ -22,7 +22,7 @@ fn checked(config: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_certificate_is_that_of_the_name_and_otherwise_the_first() {
+fn a_certificate_is_selected_by_name_and_defaults_to_the_first() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let shown_for = |name: &str| {
@@ -78,7 +78,7 @@ fn certificates_of_a_directory_are_found_in_every_usual_layout() {
 }
 
 #[test]
-fn a_certificate_that_changes_is_replaced_and_no_client_notices() {
+fn a_changed_certificate_is_replaced_and_no_client_notices() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -171,7 +171,7 @@ fn the_expiry_of_every_certificate_is_a_metric() {
 }
 
 #[test]
-fn check_tells_what_is_wrong_with_which_file() {
+fn check_names_the_faulty_tls_file_and_the_fault() {
     let site = Site::new();
     let config = |routes: &str| site.config("127.0.0.1:9".parse().unwrap(), "", routes);
     assert_eq!(checked(&config("")), (Some(0), String::new()));
@@ -229,7 +229,7 @@ fn check_tells_what_is_wrong_with_which_file() {
 }
 
 #[test]
-fn check_tells_how_to_convert_what_is_not_pem() {
+fn check_shows_how_to_convert_other_formats_to_pem() {
     let site = Site::new();
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
     let openssl = |arguments: &str| {
@@ -264,7 +264,7 @@ fn check_tells_how_to_convert_what_is_not_pem() {
 }
 
 #[test]
-fn check_tells_that_a_certificate_is_not_one_of_an_authority() {
+fn check_reports_a_certificate_that_is_no_authority() {
     let site = Site::new();
     site.authority.issue(&["client.example"]).write(site.folder(), "client");
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("client.pem"));
@@ -278,7 +278,7 @@ fn check_tells_that_a_certificate_is_not_one_of_an_authority() {
 }
 
 #[test]
-fn check_warns_about_certificates_that_are_not_valid_yet_or_not_much_longer() {
+fn check_warns_about_certificates_not_yet_valid_or_about_to_expire() {
     let site = Site::new();
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
     for (days, warning) in [
@@ -300,7 +300,7 @@ fn check_warns_about_certificates_that_are_not_valid_yet_or_not_much_longer() {
 }
 
 #[test]
-fn check_warns_about_a_certificate_that_no_route_is_for() {
+fn check_warns_about_a_certificate_without_a_route() {
     let site = Site::new();
     let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\npool = \"p\"\n";
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", routes);
@@ -314,7 +314,7 @@ fn check_warns_about_a_certificate_that_no_route_is_for() {
 }
 
 #[test]
-fn a_file_that_is_being_written_changes_nothing() {
+fn a_half_written_file_changes_nothing() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let shown = || {
@@ -394,7 +394,7 @@ fn a_directory_that_loses_its_last_certificate_is_broken() {
 }
 
 #[test]
-fn route_tells_whether_tls_ends_and_with_which_certificate() {
+fn route_shows_whether_tls_is_terminated_and_the_certificate() {
     let site = Site::new();
     let routes = "[[listeners.tls.routes]]\nsni = \"*.example\"\ntls = \"pass\"\npool = \"p\"\n";
     let folder = config_folder("acequia.toml", &site.config("127.0.0.1:9".parse().unwrap(), "", routes));

@@ -54,7 +54,7 @@ fn a_certificate_for_clients_alone_draws_a_warning() {
 }
 
 #[test]
-fn a_file_that_was_cut_off_is_told_as_that() {
+fn a_truncated_file_is_reported_as_truncated() {
     let site = Site::new();
     for file in ["other.pem", "other.key"] {
         let whole = fs::read_to_string(site.folder().join(file)).unwrap();

@@ -105,7 +105,7 @@ fn only_valid_certificates_of_the_authority_are_accepted() {
 }
 
 #[test]
-fn with_request_a_client_may_have_no_certificate_but_no_bad_one() {
+fn with_request_a_client_certificate_is_optional_but_must_be_valid() {
     let guarded = Guarded::new("mode = \"request\"");
     assert!(guarded.serves(None));
     assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
@@ -113,7 +113,7 @@ fn with_request_a_client_may_have_no_certificate_but_no_bad_one() {
 }
 
 #[test]
-fn a_certificate_must_be_for_one_of_the_names() {
+fn a_client_certificate_must_have_one_of_the_names() {
     let guarded = Guarded::new("names = [\"*.clients.example\"]");
     assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
     // Each client tries both versions.
@@ -132,7 +132,7 @@ fn a_certificate_must_be_for_one_of_the_names() {
 }
 
 #[test]
-fn a_certificate_that_is_revoked_is_refused_also_where_a_ticket_was_issued_for_it() {
+fn a_revoked_certificate_is_refused_even_with_a_ticket() {
     let guarded = Guarded::new("mode = \"require\"");
     let (stays, goes) = (
         guarded.clients.issue(&["a.example"]),
@@ -183,7 +183,7 @@ impl ResolvesClientCert for OwnCertificate {
 }
 
 #[test]
-fn a_ticket_does_not_hold_a_client_to_a_certificate_that_has_expired() {
+fn a_ticket_of_an_expired_certificate_does_not_prevent_a_new_handshake() {
     let guarded = Guarded::new("mode = \"require\"");
     for version in [&TLS12, &TLS13] {
         let setup = |own: &Issued| TlsSetup::new(&guarded.site.authority, &[version], Some(own));
@@ -263,7 +263,7 @@ fn check_warns_about_an_authority_that_has_expired() {
 }
 
 #[test]
-fn a_list_that_should_have_been_replaced_stays_in_force_and_check_warns() {
+fn an_outdated_revocation_list_stays_in_force_and_check_warns() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
     let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
     replace(&site.folder().join("clients.pem"), &clients.certificate());
@@ -284,7 +284,7 @@ fn a_list_that_should_have_been_replaced_stays_in_force_and_check_warns() {
 }
 
 #[test]
-fn a_list_that_becomes_outdated_and_a_certificate_that_expires_while_in_use_are_told() {
+fn expiring_lists_and_certificates_in_use_are_reported() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
     let (goes, soon) = (
         clients.issue(&["b.example"]),
@@ -323,7 +323,7 @@ fn a_list_that_becomes_outdated_and_a_certificate_that_expires_while_in_use_are_
 }
 
 #[test]
-fn a_refused_client_gets_the_alert_that_tells_why() {
+fn a_refused_client_gets_a_specific_alert() {
     let guarded = Guarded::new("names = [\"*.clients.example\"]");
     let issue = |name| guarded.clients.issue(&[name]);
     let revoked = issue("r.clients.example");
@@ -351,7 +351,7 @@ fn a_refused_client_gets_the_alert_that_tells_why() {
 }
 
 #[test]
-fn a_proxy_header_tells_the_certificate_of_the_client() {
+fn a_proxy_header_carries_the_client_certificate() {
     let (site, clients, manual) = (Site::new(), Authority::new("clients"), ManualServer::new());
     replace(&site.folder().join("clients.pem"), &clients.certificate());
     let auth = format!(

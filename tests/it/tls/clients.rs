@@ -138,7 +138,7 @@ fn redis_cli_reaches_a_server_without_tls() {
 }
 
 #[test]
-fn libpq_that_begins_with_tls_reaches_a_server_without_it() {
+fn libpq_with_direct_tls_reaches_a_server_without_tls() {
     let (site, server) = (Site::new(), Postgres::start());
     let proxy = Proxy::start(&site.config(server.address(), "alpn = [\"postgresql\"]", ""));
     let ca = site.folder().join("ca.pem");
@@ -197,7 +197,7 @@ asyncio.run(main())
 ";
 
 #[test]
-fn messages_of_a_websocket_pass_both_ways_and_either_side_closes_it() {
+fn websocket_messages_pass_both_ways_and_either_side_closes() {
     let python = "/usr/bin/python3"; // Debian's has the package
     let site = Site::new();
     let server = Process::start(Command::new(python).args(["-c", WEBSOCKET_SERVER]));

@@ -54,7 +54,7 @@ fn must_not_be_ejected(
 }
 
 #[test]
-fn a_client_cannot_eject_a_server_by_names_that_it_has_no_certificate_for() {
+fn a_client_cannot_eject_a_server_by_asking_for_unknown_names() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
     let proxy = start(&site, &server, "", "sni = \"client\"");
@@ -70,7 +70,7 @@ fn a_client_cannot_eject_a_server_by_names_that_it_has_no_certificate_for() {
 }
 
 #[test]
-fn a_client_cannot_eject_a_server_that_closes_at_names_that_it_does_not_have() {
+fn a_client_cannot_eject_a_server_that_closes_on_unknown_names() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
     let proxy = start(&site, &server, "", "sni = \"client\"");
@@ -84,7 +84,7 @@ fn a_client_cannot_eject_a_server_that_closes_at_names_that_it_does_not_have() {
 }
 
 #[test]
-fn a_client_cannot_eject_a_server_by_a_protocol_that_it_does_not_speak() {
+fn a_client_cannot_eject_a_server_by_an_unsupported_protocol() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"])).selecting(&["http/1.1"]);
     let listener = "alpn = [\"h2\", \"http/1.1\"]";

@@ -19,7 +19,7 @@ use socket2::Socket;
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 #[test]
-fn a_client_that_is_cut_off_resets_the_server() {
+fn a_truncated_client_stream_resets_the_server() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -32,7 +32,7 @@ fn a_client_that_is_cut_off_resets_the_server() {
 }
 
 #[test]
-fn a_client_that_is_cut_off_within_a_record_resets_the_server() {
+fn a_client_stream_truncated_within_a_record_resets_the_server() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -44,7 +44,7 @@ fn a_client_that_is_cut_off_within_a_record_resets_the_server() {
 }
 
 #[test]
-fn a_client_that_just_closes_after_the_servers_end_is_no_cut() {
+fn a_client_close_after_the_server_end_is_no_truncation() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -68,7 +68,7 @@ fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
 
 /// A client may end its request and wait for the answer: that this is cut off must reach it.
 #[test]
-fn a_server_that_is_cut_off_after_the_clients_end_resets_the_client() {
+fn a_server_stream_truncated_after_the_client_end_resets_the_client() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
     let proxy = encrypting_again(&site, &server);
@@ -89,7 +89,7 @@ fn a_server_that_is_cut_off_after_the_clients_end_resets_the_client() {
 }
 
 #[test]
-fn a_servers_reset_is_a_reset_after_what_it_had_sent() {
+fn a_server_reset_follows_the_bytes_sent_before_it() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -116,7 +116,7 @@ fn a_clients_reset_resets_the_server() {
 }
 
 #[test]
-fn records_that_were_changed_on_the_way_end_the_session_by_a_reset() {
+fn tampered_records_reset_the_session() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -136,7 +136,7 @@ fn records_that_were_changed_on_the_way_end_the_session_by_a_reset() {
 
 /// Nothing more can come from such a server, whose connection may stay open: no time passes until the client is told.
 #[test]
-fn a_server_whose_records_are_not_valid_resets_the_client_at_once() {
+fn invalid_server_records_reset_the_client_at_once() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
     let proxy = encrypting_again(&site, &server);
@@ -210,7 +210,7 @@ fn a_slow_reader_does_not_count_as_idle() {
 }
 
 #[test]
-fn a_session_that_is_cut_at_the_end_of_a_drain_is_reset() {
+fn a_session_cut_at_the_end_of_a_drain_is_reset() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let config = format!(
         "[runtime]\ndrain_timeout = \"100ms\"\n{}",

@@ -26,7 +26,7 @@ fn check_warns_about_keys_that_others_can_read() {
 }
 
 #[test]
-fn no_key_is_in_the_log_in_an_error_or_in_the_api() {
+fn no_private_key_appears_in_log_errors_or_api() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let secret = site.authority.issue(&["secret.example"]).key;
     let line = secret.lines().nth(1).unwrap().to_owned();

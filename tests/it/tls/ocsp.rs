@@ -75,7 +75,7 @@ fn is_stapled(proxy: &Proxy) -> bool {
 }
 
 #[test]
-fn a_response_beside_the_certificate_is_sent_along_and_followed() {
+fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::named("hello"));
     let folder = folder.path();
     make_certificates(folder);

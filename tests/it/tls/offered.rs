@@ -39,7 +39,7 @@ fn asked(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Opt
 }
 
 #[test]
-fn the_name_is_that_of_the_servers_host_or_the_one_that_is_configured() {
+fn the_sni_to_a_server_is_its_host_or_the_configured_name() {
     let site = Site::new();
     let sni_asked = |name: &str, host: &str, tls: &str| asked(&site, name, host, tls).0;
     assert_eq!(sni_asked("localhost", "localhost", "").as_deref(), Some("localhost"));
@@ -55,7 +55,7 @@ fn the_name_is_that_of_the_servers_host_or_the_one_that_is_configured() {
 }
 
 #[test]
-fn a_server_selects_one_of_the_protocols_that_are_configured() {
+fn a_server_selects_one_of_the_configured_protocols() {
     let site = Site::new();
     let alpn_asked = |tls: &str| asked(&site, "127.0.0.1", "127.0.0.1", tls).1;
     assert_eq!(alpn_asked(""), None);

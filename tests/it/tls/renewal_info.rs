@@ -48,7 +48,7 @@ fn is_between(time: &Value, start: &str, end: &str) -> bool {
 }
 
 #[test]
-fn a_certificate_is_renewed_at_once_if_its_window_is_over_and_not_before_it_has_begun() {
+fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
@@ -95,7 +95,7 @@ const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 1844674407370955
 
 /// Five years is how long Pebble issues for.
 #[test]
-fn answers_that_are_not_valid_change_nothing() {
+fn invalid_renewal_answers_change_nothing() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let plain = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
@@ -157,7 +157,7 @@ fn rebind(site: &Site, pebble: &Pebble, server: &RenewalServer) {
 }
 
 #[test]
-fn orders_and_reloads_do_not_wait_for_an_answer_that_never_comes() {
+fn orders_and_reloads_do_not_wait_for_renewal_answers() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let server = RenewalServer::new(&pebble, |_| None);
@@ -174,7 +174,7 @@ fn orders_and_reloads_do_not_wait_for_an_answer_that_never_comes() {
 }
 
 #[test]
-fn a_server_may_want_to_be_asked_again_at_the_end_of_time() {
+fn a_retry_after_at_the_end_of_time_is_accepted() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));

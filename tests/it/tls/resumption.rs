@@ -21,7 +21,7 @@ fn reload(proxy: &Proxy) {
 }
 
 #[test]
-fn secrets_of_tickets_are_replaced_by_adding_lines_while_sessions_go_on_to_be_resumed() {
+fn ticket_secrets_are_rotated_by_adding_lines_without_losing_resumption() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let [first, second] = ["first", "second"].map(|name| format!("{name:x<32}\n"));
     let secrets = |text: &str| fs::write(site.folder().join("tickets"), text).unwrap();
@@ -39,7 +39,7 @@ fn secrets_of_tickets_are_replaced_by_adding_lines_while_sessions_go_on_to_be_re
 }
 
 #[test]
-fn no_session_is_resumed_from_before_the_authorities_of_clients_changed() {
+fn a_change_of_client_authorities_prevents_resumption() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let (clients, others) = (Authority::new("clients"), Authority::new("others"));
     let file = site.folder().join("clients.pem");

@@ -42,7 +42,7 @@ fn local(site: &Site) -> ManualTlsServer {
 }
 
 #[test]
-fn a_server_gets_in_tls_what_a_client_sends_in_the_clear() {
+fn cleartext_of_a_client_reaches_the_server_in_tls() {
     let site = Site::new();
     let own = site.authority.issue(&["127.0.0.1"]);
     for (versions, version) in [([&TLS13], "1.3"), ([&TLS12], "1.2")] {
@@ -99,7 +99,7 @@ fn megabytes_pass_both_ways_at_once_and_a_half_close_follows_them() {
 }
 
 #[test]
-fn name_and_protocol_may_be_those_of_the_client() {
+fn sni_and_alpn_of_the_client_can_be_used_for_the_server() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["shop.example", "*.shop.example"]));
     let server = server.selecting(&["h2", "http/1.1"]);
@@ -168,7 +168,7 @@ fn after_a_failed_handshake_another_server_is_tried_and_the_failure_is_counted()
 }
 
 #[test]
-fn the_access_log_tells_why_the_certificate_of_the_only_server_is_refused() {
+fn the_access_log_shows_why_the_server_certificate_is_refused() {
     let site = Site::new();
     for (issued, error, refusal) in [
         (
@@ -205,7 +205,7 @@ fn the_access_log_tells_why_the_certificate_of_the_only_server_is_refused() {
 }
 
 #[test]
-fn a_server_that_asks_for_a_certificate_gets_ours() {
+fn a_server_that_requests_a_certificate_gets_the_configured_one() {
     let (site, clients) = (Site::new(), Authority::new("clients"));
     let ours = clients.issue(&["balancer.example"]);
     ours.write(site.folder(), "ours");
@@ -254,7 +254,7 @@ fn a_proxy_header_comes_before_the_handshake() {
 }
 
 #[test]
-fn a_server_that_is_cut_off_resets_the_client() {
+fn a_truncated_server_stream_resets_the_client() {
     let site = Site::new();
     let server = local(&site);
     let proxy = start(&site, &server, "");
@@ -314,7 +314,7 @@ fn sessions_are_resumed_with_each_server() {
 }
 
 #[test]
-fn a_server_that_does_not_complete_the_handshake_costs_the_connect_timeout() {
+fn a_stalled_server_handshake_ends_after_connect_timeout() {
     let (site, silent) = (Site::new(), ManualServer::new());
     let keys = format!("connect_timeout = \"300ms\"\nretries = 0\n{UNCHECKED}");
     let proxy = Proxy::start(&config(&site, &[silent.server.address], "", &keys));
@@ -333,7 +333,7 @@ fn a_server_that_does_not_complete_the_handshake_costs_the_connect_timeout() {
 }
 
 #[test]
-fn a_changed_file_is_used_and_a_broken_one_is_not() {
+fn a_changed_tls_file_is_used_unless_it_is_broken() {
     let site = Site::new();
     let server = local(&site);
     let proxy = start(&site, &server, "");
@@ -407,7 +407,7 @@ fn is_up(proxy: &Proxy, server: SocketAddr) -> bool {
 }
 
 #[test]
-fn check_reads_the_files() {
+fn check_reads_the_tls_files_of_pools() {
     let site = Site::new();
     let config = config(&site, &["127.0.0.1:1".parse().unwrap()], "", UNCHECKED);
     let checked = |config: &str| {

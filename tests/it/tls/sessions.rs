@@ -21,7 +21,7 @@ fn pattern(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_server_gets_the_plaintext_and_the_log_tells_what_was_agreed() {
+fn the_server_gets_the_plaintext_and_the_log_shows_the_agreed_tls() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     for (versions, version) in [([&TLS13], "1.3"), ([&TLS12], "1.2")] {
@@ -117,7 +117,7 @@ fn a_half_close_passes_both_ways() {
 }
 
 #[test]
-fn one_listener_ends_the_tls_of_one_name_and_passes_that_of_another() {
+fn a_listener_terminates_one_name_and_passes_another_through() {
     let (site, plain, tls) = (Site::new(), Server::named("plaintext"), tls_server("tenant.example"));
     let routes = "[[listeners.tls.routes]]\nsni = \"tenant.example\"\ntls = \"pass\"\npool = \"tenants\"\n";
     let config = site.config(plain.address, "", routes)
@@ -141,7 +141,7 @@ fn one_listener_ends_the_tls_of_one_name_and_passes_that_of_another() {
 }
 
 #[test]
-fn tls_that_would_end_here_is_not_logged_as_passed_on_where_a_guard_refuses_the_client() {
+fn a_guard_refusal_before_termination_is_not_logged_as_pass_through() {
     let (site, server) = (Site::new(), Server::named("plaintext"));
     let routes = "[[listeners.tls.routes]]\nsni = \"other.example\"\nguards = \"nobody\"\npool = \"p\"\n\
                   [[listeners.tls.routes]]\nsni = \"shop.example\"\nguards = \"nobody\"\ntls = \"pass\"\npool = \"p\"\n";
@@ -161,7 +161,7 @@ fn tls_that_would_end_here_is_not_logged_as_passed_on_where_a_guard_refuses_the_
 }
 
 #[test]
-fn a_protocol_is_agreed_by_the_route_or_by_the_listener() {
+fn the_protocol_is_agreed_by_the_route_or_the_listener() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\nalpn = \"h2\"\npool = \"p\"\n";
     let proxy = Proxy::start(&site.config(server.address, "alpn = [\"http/1.1\"]", routes));
@@ -187,7 +187,7 @@ fn a_protocol_is_agreed_by_the_route_or_by_the_listener() {
 }
 
 #[test]
-fn sessions_are_resumed_whichever_worker_has_the_client() {
+fn sessions_are_resumed_on_any_worker() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let config = format!("[runtime]\nworkers = 4\n{}", site.config(server.address, "", ""));
     let proxy = Proxy::start(&config);
@@ -205,7 +205,7 @@ fn sessions_are_resumed_whichever_worker_has_the_client() {
 }
 
 #[test]
-fn a_fleet_with_one_file_of_secrets_resumes_each_others_sessions() {
+fn instances_with_common_secrets_resume_each_others_sessions() {
     let (site, server) = (Site::new(), Server::named("hello"));
     std::fs::write(site.folder().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
     let config = site.config(server.address, &format!("tickets = {}", site.file("tickets")), "");
@@ -221,7 +221,7 @@ fn a_fleet_with_one_file_of_secrets_resumes_each_others_sessions() {
 }
 
 #[test]
-fn a_proxy_header_tells_the_tls_that_ended() {
+fn a_proxy_header_describes_the_terminated_tls() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let config = site.config(manual.server.address, "alpn = [\"h2\"]", "").replace(
         "health = { check = \"off\" }",
@@ -266,7 +266,7 @@ fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
 }
 
 #[test]
-fn a_client_that_speaks_http_without_tls_is_told_so() {
+fn a_cleartext_http_client_gets_an_http_answer() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let mut client = Client::connect(proxy.at("tls"));
@@ -286,7 +286,7 @@ fn a_client_that_speaks_http_without_tls_is_told_so() {
 }
 
 #[test]
-fn a_client_of_redis_without_tls_is_told_so() {
+fn a_cleartext_redis_client_gets_a_redis_error() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let config = site.config(server.address, "", "");
     let proxy = Proxy::start(&config.replace("hello_timeout", "protocol = \"redis\"\nhello_timeout"));
@@ -301,7 +301,7 @@ fn a_client_of_redis_without_tls_is_told_so() {
 }
 
 #[test]
-fn a_client_that_offers_no_version_that_is_agreed_is_told_so() {
+fn a_client_without_an_acceptable_version_gets_an_alert() {
     let (site, server) = (Site::new(), Server::named("hello"));
     for (keys, hello, alert) in [
         // A ClientHello without extensions (RFC 4346, section 7.4.1.2).
@@ -373,7 +373,7 @@ fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
 }
 
 #[test]
-fn a_handshake_that_takes_too_long_ends() {
+fn a_slow_handshake_ends_at_its_deadline() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
@@ -394,7 +394,7 @@ fn a_handshake_that_takes_too_long_ends() {
 }
 
 #[test]
-fn what_clients_send_is_not_logged_by_the_tls_library() {
+fn client_bytes_are_not_logged_by_the_tls_library() {
     let (site, server) = (Site::new(), Server::echo());
     let proxy = site.start(server.address);
     let mut client = Client::connect(proxy.at("tls"));

@@ -70,7 +70,7 @@ impl Crowd {
 
 /// It would never end in a storm if it waited, between its steps, for all those that came later.
 #[test]
-fn a_handshake_that_has_begun_goes_on_before_others_begin() {
+fn a_started_handshake_continues_before_new_ones_start() {
     let (site, server) = (Site::new(), Server::named("served"));
     let proxy = start(&site, &server, "");
     let (mut first, mut socket) = (connection(&site), connect(&proxy));

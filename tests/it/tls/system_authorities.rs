@@ -17,7 +17,7 @@ fn config(server: SocketAddr, tls: &str) -> String {
 }
 
 #[test]
-fn they_are_read_when_a_pool_begins_to_use_them() {
+fn system_authorities_are_read_when_a_pool_first_uses_them() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
     let file = site.folder().join("system.pem");
@@ -38,7 +38,7 @@ fn they_are_read_when_a_pool_begins_to_use_them() {
 }
 
 #[test]
-fn a_command_over_http_needs_none() {
+fn a_command_over_http_needs_no_system_authorities() {
     let proxy = Proxy::start(&config("127.0.0.1:9".parse().unwrap(), "verify = false"));
     for (scheme, code) in [("http", Some(0)), ("https", Some(3))] {
         let mut status = acequia(&["status", "--url", &format!("{scheme}://{}", proxy.admin())]);
@@ -49,7 +49,7 @@ fn a_command_over_http_needs_none() {
 }
 
 #[test]
-fn without_any_the_start_fails_and_tells_what_to_do() {
+fn without_system_authorities_the_start_fails_with_a_remedy() {
     let site = Site::new();
     let folder = config_folder("acequia.toml", &config("127.0.0.1:9".parse().unwrap(), ""));
     let (absent, empty) = (site.folder().join("absent.pem"), site.folder().join("empty.pem"));

@@ -58,7 +58,7 @@ fn answered(address: SocketAddr, bytes: &[u8]) -> Duration {
 }
 
 #[test]
-fn two_small_writes_come_at_once_where_names_are_read() {
+fn two_small_writes_arrive_at_once_if_names_are_read() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, BY_NAME, ""));
     let hello = Hello::named("a.example").bytes();
@@ -67,7 +67,7 @@ fn two_small_writes_come_at_once_where_names_are_read() {
 }
 
 #[test]
-fn two_small_writes_come_at_once_after_a_proxy_header_alone() {
+fn two_small_writes_arrive_at_once_after_only_a_proxy_header() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, "", "proxy_protocol = \"v2\""));
     let took = usual(|| answered(proxy.at("l"), b""));
@@ -75,7 +75,7 @@ fn two_small_writes_come_at_once_after_a_proxy_header_alone() {
 }
 
 #[test]
-fn two_small_writes_come_at_once_where_the_clients_bytes_are_there_before_the_server() {
+fn two_small_writes_arrive_at_once_if_sent_before_the_server_connects() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, "", ""));
     let took = usual(|| {
@@ -135,7 +135,7 @@ fn long_certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 }
 
 #[test]
-fn a_long_certificate_comes_at_once() {
+fn a_long_certificate_chain_arrives_at_once() {
     let (server_side, client_side) = long_certificate();
     let server = Server::run(move |stream| {
         let mut tls = ServerConnection::new(Arc::clone(&server_side)).unwrap();

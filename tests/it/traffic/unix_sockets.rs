@@ -90,7 +90,7 @@ fn exchange(path: &Path, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn sessions_are_relayed_between_unix_sockets_and_tcp_in_any_combination() {
+fn unix_sockets_and_tcp_are_relayed_in_any_combination() {
     let (sockets, tcp) = (Sockets::new(), Server::echo());
     serve(&sockets.path("server"), echo);
     let bytes: Vec<u8> = (0..8 << 20).map(|number: u32| (number % 251) as u8).collect();
@@ -181,7 +181,7 @@ fn a_servers_reset_ends_the_session_of_a_unix_client_at_once() {
 }
 
 #[test]
-fn a_server_that_is_not_there_yet_is_down_until_it_is() {
+fn a_missing_unix_server_is_down_until_it_listens() {
     let sockets = Sockets::new();
     let health = "health = { interval = \"50ms\", rise = 1, fall = 1 }";
     let server = sockets.address("server");
@@ -196,7 +196,7 @@ fn a_server_that_is_not_there_yet_is_down_until_it_is() {
 }
 
 #[test]
-fn the_file_lives_as_long_as_the_listener() {
+fn the_socket_file_exists_as_long_as_the_listener() {
     let (sockets, server) = (Sockets::new(), Server::echo());
     drop(UnixListener::bind(sockets.path("l")).unwrap()); // a process that was killed leaves it so
     let with = |keys: &str| config(&sockets.address("l"), keys, &server.address.to_string(), "");
@@ -228,7 +228,7 @@ fn the_file_lives_as_long_as_the_listener() {
 }
 
 #[test]
-fn a_file_that_was_removed_is_made_anew_by_a_reload() {
+fn a_reload_creates_a_removed_socket_file_again() {
     let (sockets, server) = (Sockets::new(), Server::echo());
     let proxy = Proxy::start(&config(&sockets.address("l"), "", &server.address.to_string(), ""));
     let open = connect(&sockets.path("l"));
@@ -337,7 +337,7 @@ fn a_peer_on_a_unix_socket_names_its_client_if_it_is_trusted() {
 }
 
 #[test]
-fn a_unix_client_is_in_no_network_and_its_user_is_one_source() {
+fn a_unix_client_is_in_no_network_and_counts_by_user() {
     let (sockets, server) = (Sockets::new(), Server::echo());
     let config = format!(
         "[guards.inside]\nallow = [\"0.0.0.0/0\", \"::/0\"]\n[guards.few]\nsessions_per_source = 2\n\

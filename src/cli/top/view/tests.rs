@@ -58,7 +58,7 @@ fn request(action: Option<Action>) -> String {
 }
 
 #[test]
-fn a_server_is_drained_only_after_the_question_and_the_right_answer() {
+fn a_server_is_drained_only_after_a_confirmed_question() {
     let mut view = view_of(&[("a", 2), ("b", 1)]);
     select(&mut view);
     for no in [KeyCode::Char('n'), KeyCode::Esc, KeyCode::Enter, KeyCode::Char('q')] {
@@ -81,7 +81,7 @@ fn a_server_is_drained_only_after_the_question_and_the_right_answer() {
 }
 
 #[test]
-fn a_question_is_about_the_server_that_was_selected_when_it_was_asked() {
+fn a_question_keeps_its_server_when_the_selection_moves() {
     let mut view = view_of(&[("a", 2), ("b", 1)]);
     select(&mut view);
     press(&mut view, KeyCode::Char('e'));
@@ -92,7 +92,7 @@ fn a_question_is_about_the_server_that_was_selected_when_it_was_asked() {
 }
 
 #[test]
-fn words_of_the_filter_are_looked_for_and_conditions_are_asked_of_the_process() {
+fn filter_words_are_matched_here_and_conditions_by_the_process() {
     let mut view = view_of(&[("a", 2), ("b", 1)]);
     press(&mut view, KeyCode::Char('/'));
     for c in "SHOP/b".chars() {
@@ -129,7 +129,7 @@ fn words_of_the_filter_are_looked_for_and_conditions_are_asked_of_the_process() 
 }
 
 #[test]
-fn new_sessions_of_a_server_are_counted_by_the_second() {
+fn new_sessions_of_a_server_are_shown_per_second() {
     let mut view = view_of(&[("a", 0)]);
     assert_eq!(view.server_rows()[0].rate.to_bits(), 0);
     view.server_rates.counted_at = Instant::now().checked_sub(std::time::Duration::from_secs(2));
@@ -139,7 +139,7 @@ fn new_sessions_of_a_server_are_counted_by_the_second() {
 }
 
 #[test]
-fn control_c_quits_whatever_is_shown() {
+fn control_c_quits_from_every_view() {
     let mut view = view_of(&[("a", 0)]);
     select(&mut view);
     for before in ['d', '/', '?'] {

@@ -34,7 +34,7 @@ fn in_epoch_5() -> PrimaryWatch {
 }
 
 #[test]
-fn a_server_is_not_an_old_primary_beside_itself_when_the_sentinels_are_set_up_anew() {
+fn reset_sentinels_do_not_make_the_primary_an_old_primary() {
     for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
         let steps = [("a", agreed(0)), ("b", REPLICA), ("a", agreed(0))];
         assert_eq!(in_force(&mut pool, &steps), ["a", "a", "a"]);
@@ -47,7 +47,7 @@ fn a_server_is_not_an_old_primary_beside_itself_when_the_sentinels_are_set_up_an
 }
 
 #[test]
-fn a_lower_epoch_of_few_sentinels_changes_nothing_that_is_remembered() {
+fn a_lower_epoch_of_a_minority_does_not_change_the_memory() {
     let mut pool = in_epoch_5();
     assert_eq!(
         in_force(&mut pool, &[("a", reported(3)), ("a", reported(3))]),
@@ -60,7 +60,7 @@ fn a_lower_epoch_of_few_sentinels_changes_nothing_that_is_remembered() {
 }
 
 #[test]
-fn another_server_on_which_the_sentinels_agree_in_a_lower_epoch_is_the_primary() {
+fn the_server_that_all_sentinels_name_is_the_primary_in_a_lower_epoch_too() {
     for epoch in [0, 5] {
         let mut pool = in_epoch_5();
         assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(epoch))]), ["", ""]);
@@ -75,7 +75,7 @@ fn another_server_on_which_the_sentinels_agree_in_a_lower_epoch_is_the_primary()
 }
 
 #[test]
-fn what_others_have_claimed_beside_former_sentinels_does_not_compare() {
+fn claims_of_former_sentinels_are_not_compared() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("b", reported(3)),
@@ -89,7 +89,7 @@ fn what_others_have_claimed_beside_former_sentinels_does_not_compare() {
 }
 
 #[test]
-fn a_check_that_a_failover_has_overtaken_does_not_bring_the_old_primary_back() {
+fn a_check_finished_after_a_failover_does_not_restore_the_old_primary() {
     let mut pool = in_epoch_5();
     let steps = [("b", agreed(6)), ("a", agreed(5)), ("b", agreed(6)), ("a", agreed(5))];
     assert_eq!(in_force(&mut pool, &steps), ["b", "b", "b", "b"]);
@@ -123,7 +123,7 @@ fn sentinel_events() -> impl Strategy<Value = Vec<SentinelEvent>> {
 
 proptest! {
     #[test]
-    fn the_server_on_which_the_sentinels_agree_is_the_primary_and_a_lower_epoch_of_few_is_not(events in sentinel_events()) {
+    fn the_agreed_server_is_the_primary_and_not_that_of_a_minority_in_a_lower_epoch(events in sentinel_events()) {
         let (mut primary, mut epoch) = (0, 0);
         let mut pool = watch(None, &SERVERS);
         for event in events {

@@ -33,7 +33,7 @@ fn after_a_failover() -> PrimaryWatch {
 }
 
 #[test]
-fn an_old_primary_stays_out_over_a_restart_and_in_a_pool_with_another_name() {
+fn an_old_primary_stays_out_after_a_restart_and_a_rename_of_its_pool() {
     let pool = after_a_failover();
     let mut renamed = watch(None, &["a", "b"]);
     assert!(renamed.inherit(pool.memory().unwrap()));
@@ -51,7 +51,7 @@ fn an_old_primary_stays_out_over_a_restart_and_in_a_pool_with_another_name() {
 }
 
 #[test]
-fn a_replica_that_is_promoted_while_this_process_does_not_run_follows_a_primary_that_is_down() {
+fn a_replica_promoted_while_acequia_is_stopped_succeeds_a_dead_primary() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REPLICA), ("a", PRIMARY)]);
     let mut pool = restarted(&pool);
@@ -60,7 +60,7 @@ fn a_replica_that_is_promoted_while_this_process_does_not_run_follows_a_primary_
 }
 
 #[test]
-fn one_that_was_down_from_the_beginning_may_be_an_old_primary() {
+fn a_server_that_was_always_down_may_be_an_old_primary() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [("a", DOWN), ("b", PRIMARY), ("b", DOWN), ("a", PRIMARY)];
     assert_eq!(in_force(&mut pool, &steps), ["", "b", "", ""]);
@@ -71,7 +71,7 @@ fn one_that_was_down_from_the_beginning_may_be_an_old_primary() {
 }
 
 #[test]
-fn one_failed_check_of_a_server_that_has_told_nothing_decides_nothing() {
+fn one_failed_check_of_an_unknown_server_decides_nothing() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [("b", FAILED), ("a", primary(1)), ("b", FAILED), ("b", primary(2))];
     assert_eq!(in_force(&mut pool, &steps), ["", "", "", "b"]);
@@ -80,7 +80,7 @@ fn one_failed_check_of_a_server_that_has_told_nothing_decides_nothing() {
 }
 
 #[test]
-fn an_old_primary_does_not_follow_one_that_has_left_the_pool_and_a_new_one_does() {
+fn a_removed_primary_is_succeeded_by_a_new_primary_and_not_by_an_old_one() {
     let mut pool = after_a_failover();
     let labels: [Arc<str>; 2] = ["a".into(), "c".into()];
     pool.set_servers(labels.iter().map(|label| (label, false)));
@@ -89,7 +89,7 @@ fn an_old_primary_does_not_follow_one_that_has_left_the_pool_and_a_new_one_does(
 }
 
 #[test]
-fn an_old_primary_that_leaves_and_returns_is_recognised_and_the_memory_is_bounded() {
+fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
     let mut pool = after_a_failover();
     let only: [Arc<str>; 1] = ["b".into()];
     let both: [Arc<str>; 2] = ["a".into(), "b".into()];
@@ -106,7 +106,7 @@ fn an_old_primary_that_leaves_and_returns_is_recognised_and_the_memory_is_bounde
 }
 
 #[test]
-fn a_server_that_tells_nothing_holds_up_a_failover_only_if_it_may_be_the_one_that_was_promoted() {
+fn a_silent_server_delays_a_failover_only_if_it_may_be_the_promoted_one() {
     let servers = ["a", "b", "c"];
     let mut pool = watch(None, &servers);
     in_force(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);
@@ -243,7 +243,7 @@ impl Told {
 
 proptest! {
     #[test]
-    fn no_server_is_used_that_was_an_old_primary_when_it_was_last_seen(events in node_events()) {
+    fn a_server_last_seen_as_an_old_primary_is_never_used(events in node_events()) {
         let mut nodes: [Node; 3] = Default::default();
         nodes[0].is_primary = true;
         let mut pool = watch(None, &SERVERS);

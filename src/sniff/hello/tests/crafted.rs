@@ -88,7 +88,7 @@ fn a_hello_may_have_no_extensions() {
 }
 
 #[test]
-fn what_is_no_name_is_kept_for_the_log() {
+fn an_invalid_name_is_kept_for_the_log() {
     for (sent, kept) in [
         (b"".as_slice(), ""),
         (b"10.0.0.1", "10.0.0.1"),
@@ -106,7 +106,7 @@ fn what_is_no_name_is_kept_for_the_log() {
 }
 
 #[test]
-fn one_name_of_each_type() {
+fn a_name_type_may_occur_once() {
     let server_names = |names: &[&[u8]]| extension(0, &vector16(&names.concat()));
     let extension_of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
     let found = hello(&[server_names(&[
@@ -131,7 +131,7 @@ fn one_name_of_each_type() {
 }
 
 #[test]
-fn an_odd_extension_hides_nothing_behind_it() {
+fn an_unknown_extension_does_not_hide_later_ones() {
     // tls-parser's own list would end at each of these: their data is not what it expects.
     for kind in [1, 10, 11, 13, 15, 22, 23, 42, 45, 48, 49, 0x0a0a, 13172, 0xff01, 0xffce] {
         let odd = extension(kind, b"\xff");
@@ -145,7 +145,7 @@ fn an_odd_extension_hides_nothing_behind_it() {
 }
 
 #[test]
-fn extensions_that_do_not_add_up_are_malformed() {
+fn extensions_with_inconsistent_lengths_are_malformed() {
     let name = server_name(b"a.example");
     let whole = crafted(std::slice::from_ref(&name));
     assert_eq!(
@@ -194,7 +194,7 @@ fn extensions_that_do_not_add_up_are_malformed() {
 }
 
 #[test]
-fn fields_that_do_not_add_up_are_malformed() {
+fn fields_with_inconsistent_lengths_are_malformed() {
     let whole = body(None);
     for cut in 1..whole.len() {
         malformed(&message(&whole[..cut]));
@@ -218,7 +218,7 @@ fn a_client_may_offer_as_many_protocols_as_the_extension_holds() {
 }
 
 #[test]
-fn a_list_of_names_has_only_what_can_be_offered() {
+fn a_protocol_list_leaves_out_names_that_cannot_be_offered() {
     let list = ProtocolList::new(["", "h2", &"x".repeat(256)]);
     assert_eq!(list.iter().collect::<Vec<_>>(), [b"h2"]);
     assert!(ProtocolList::new(["", ""]).is_empty());
@@ -233,7 +233,7 @@ fn the_largest_extension_block_fits_the_default_bound() {
 }
 
 #[test]
-fn the_newest_version_offered() {
+fn the_newest_offered_version_is_found() {
     for (legacy, supported, newest, tls13) in [
         (0x0301_u16, None, 0x0301, false),
         (0x0303, None, 0x0303, false),
@@ -259,7 +259,7 @@ fn the_newest_version_offered() {
 }
 
 #[test]
-fn ech_is_seen() {
+fn encrypted_client_hello_is_recognized() {
     assert!(hello(&[extension(0xfe0d, b"")]).ech);
     assert!(!hello(&[extension(0xffce, b"")]).ech); // ESNI, a draft that came to nothing
 }
