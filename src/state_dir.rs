@@ -266,7 +266,7 @@ impl StateDir {
             }
             return true;
         };
-        tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would forget what it is to hold");
+        tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would lose its contents");
         self.unsaved.lock().insert(file, error.to_string().into());
         false
     }

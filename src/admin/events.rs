@@ -42,7 +42,7 @@ pub(super) async fn events(
 ) -> Result<impl IntoResponse, ApiError> {
     let permit = admin.events.permit(matches!(client, ApiClient::Tcp { .. }));
     let permit = permit.ok_or_else(|| {
-        let message = "all places for streams of events are taken: try again later";
+        let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
     // From here on, so that it does not give way to others while its state is made.

@@ -132,7 +132,8 @@ pub(super) async fn undo(
     let network = network(&text)?;
     let guard = find(&admin, &name)?;
     if !guard.undo(network, Instant::now()) {
-        let message = format!("{network} is not denied by an edit of guard `{name}`; what its file denies stays");
+        let message =
+            format!("{network} is not denied by an edit of guard `{name}`; networks of its `deny_file` stay denied");
         return Err(ApiError::not_found(message));
     }
     tracing::info!(guard = name, %network, by = %client, "network no longer denied");

@@ -48,7 +48,7 @@ pub(super) fn make_folders(plan: &Plan) -> Result<Vec<String>, Failure> {
         let made = made.and_then(|()| match regular_file::probe(folder, ROOM_BYTES) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 warnings.push(format!(
-                    "{}: nothing can be written, so that no certificate is ordered: {error}",
+                    "{}: not writable, so no certificate is ordered: {error}",
                     folder.display()
                 ));
                 Ok(())
@@ -200,7 +200,7 @@ impl AcmeOrders {
             error,
             failures,
             next_attempt_in = pause.as_secs(),
-            "no new certificate: what was in use before stays in use"
+            "no new certificate: the one in use stays in use"
         );
         Attempts { failures, next, error }
     }

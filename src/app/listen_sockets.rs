@@ -150,12 +150,12 @@ impl ListenSockets {
                 };
                 match result {
                     Ok(socket) => {
-                        bound.warnings.extend(is_lost.then(|| lost("it is bound anew")));
+                        bound.warnings.extend(is_lost.then(|| lost("it is bound again")));
                         let name = Arc::clone(&listener.name);
                         bound.addresses.push((key, name, socket, listener.backlog));
                     }
                     Err(error) if is_lost => {
-                        let what = format!("no client reaches it, and it cannot be bound anew: {}", error.cause);
+                        let what = format!("no client reaches it, and it cannot be bound again: {}", error.cause);
                         bound.warnings.push(lost(&what));
                     }
                     Err(error) => failed.push((format!("listener `{}`", listener.name), error)),

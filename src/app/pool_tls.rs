@@ -60,6 +60,6 @@ pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
 
 /// The warnings about files that were changed and cannot be used.
 pub(super) fn broken(errors: impl IntoIterator<Item: Display>) -> Vec<String> {
-    let warning = |error| format!("{error} (broken: what was read before stays in force)");
+    let warning = |error| format!("{error} (broken: the files read before stay in force)");
     errors.into_iter().map(warning).collect()
 }

@@ -60,7 +60,7 @@ impl App {
         match &reloaded {
             Ok(changes) => log_changes(by, changes),
             Err(error) => {
-                tracing::error!(by, error = %chain(error), "not reloaded: the configuration before it stays in force")
+                tracing::error!(by, error = %chain(error), "not reloaded: the current configuration stays in force")
             }
         }
         reloaded

@@ -132,7 +132,7 @@ impl AgentProbe {
         while !bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) && stream.read_buf(&mut bytes).await? > 0 {}
         AgentReply::parse(&bytes).ok_or_else(|| {
             let said = String::from_utf8_lossy(&bytes).into_owned();
-            io::Error::other(format!("not the reply of an agent: {said}"))
+            io::Error::other(format!("not an agent reply: {said}"))
         })
     }
 }

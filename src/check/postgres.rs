@@ -216,7 +216,7 @@ impl PostgresProbe {
             Err(error) if error.code().is_some_and(|code| DENIALS.contains(code)) => {
                 denied.store(true, Relaxed);
                 let (address, error) = (self.target.address, chain(&error));
-                tracing::warn!(server = %address, %error, query, "the check has to do without a part: old primaries or lag may not be found");
+                tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -149,7 +149,7 @@ fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
         .chain(pool_errors)
         .collect();
     if !broken.is_empty() {
-        let what = format!("what was read before stays in force: {}", broken.join("; "));
+        let what = format!("the files read before stay in force: {}", broken.join("; "));
         return Err(RemoteError::Rejected(what));
     }
     let line = |listener: &CertificateReloadBody| {
@@ -166,7 +166,7 @@ fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
         format!("pool {}: {what}\n", pool.pool)
     };
     if body.listeners.is_empty() && body.pools.is_empty() {
-        return Ok(String::from("no listener or pool has files of TLS\n"));
+        return Ok(String::from("no listener or pool has TLS files\n"));
     }
     let pools = body.pools.iter().map(line_of_pool);
     Ok(body.listeners.iter().map(line).chain(pools).collect())

@@ -125,12 +125,12 @@ impl RunningContainer {
     pub(super) async fn stop(mut self, kill_after: Duration, name: &CloneName, too_late: impl Future<Output = ()>) {
         let CloneName { pool, clone } = name;
         let stopped = async {
-            let (mut back_off, mut is_told) = (BackOff::default(), false);
+            let (mut back_off, mut is_logged) = (BackOff::default(), false);
             while let Err(error) = self.try_stop(kill_after).await {
-                if !is_told {
+                if !is_logged {
                     tracing::warn!(%pool, %clone, error = chain(&*error), "the container of a clone cannot be stopped: this is tried again");
                 }
-                is_told = true;
+                is_logged = true;
                 back_off.pause().await;
             }
         };

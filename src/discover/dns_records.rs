@@ -49,7 +49,7 @@ pub(super) fn servers(
     for record in records {
         let SrvRecord { target, port, .. } = record;
         let Some(host) = hosts.get(target) else {
-            let reason = Reason::new("the service is not available, say the records");
+            let reason = Reason::new("the records say that the service is not available");
             troubles.insert(".".into(), reason);
             continue;
         };
@@ -212,7 +212,10 @@ mod tests {
     fn the_root_as_a_target_is_no_server() {
         let (servers, warning) = listed(&[record(0, 0, "")], vec![]);
         assert!(servers.is_empty());
-        assert_eq!(warning.unwrap(), "`.`: the service is not available, say the records");
+        assert_eq!(
+            warning.unwrap(),
+            "`.`: the records say that the service is not available"
+        );
     }
 
     #[test]

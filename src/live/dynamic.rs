@@ -254,7 +254,7 @@ impl Live {
             let entries = listed_entries(listed, plan.defaults);
             match entries.and_then(|entries| plan.check_listed(&entries).map(|()| entries)) {
                 Ok(entries) => drop(self.set_servers(&name, Lister::Source, entries)),
-                Err(error) => tracing::warn!(pool = %name, %error, "the servers of before the start are not valid"),
+                Err(error) => tracing::warn!(pool = %name, %error, "the servers saved before the start are not valid"),
             }
         }
     }

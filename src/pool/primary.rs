@@ -183,7 +183,7 @@ impl PrimaryWatch {
             }
             _ => Seen::default(),
         };
-        let (told, claim) = match observation {
+        let (identifier, claim) = match observation {
             Observation::Primary {
                 system_identifier,
                 claim,
@@ -197,7 +197,7 @@ impl PrimaryWatch {
             Observation::Refused | Observation::Failed { .. } => (None, before.claim),
         };
         *knowledge = Knowledge::Seen(Seen {
-            system_identifier: told.or(before.system_identifier),
+            system_identifier: identifier.or(before.system_identifier),
             claim,
             // One that is down stays so until it tells its role.
             is_down: match observation {

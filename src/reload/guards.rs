@@ -70,7 +70,7 @@ pub fn lost_edits(old: &InForce, new: &InForce) -> Vec<String> {
         let networks = counted(edits, "network");
         (edits > 0).then(|| {
             format!(
-                "guards.{name}: it is gone, and with it what `acequia guard deny` has said ({networks}), until a guard has \
+                "guards.{name} is removed: what `acequia guard deny` added to it ({networks}) is not denied until a guard has \
                  this name again"
             )
         })

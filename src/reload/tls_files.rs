@@ -74,7 +74,7 @@ pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReloa
 /// The most warnings about certificates that are logged at a time: there may be thousands of certificates.
 const WARNINGS_MAX: usize = 20;
 
-const BROKEN: &str = "a TLS file is broken: what was read before stays in force";
+const BROKEN: &str = "a TLS file is broken: the files read before stay in force";
 
 fn has_changed(reload: &TlsReload) -> bool {
     reload.certificates > 0 || reload.policy

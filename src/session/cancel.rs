@@ -74,7 +74,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     if targets.len() > 0 {
         tracing::debug!(
             left = targets.len(),
-            "the servers take too long: the rest does not get the cancel request"
+            "the servers answer too slowly: the others do not get the cancel request"
         );
     }
     Refusal::Cancelled
@@ -156,7 +156,7 @@ async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: I
         };
         // A server that does not end the connection in time has the request all the same.
         if !matches!(timeout_at(until, delivery).await, Ok(Ok(()))) {
-            tracing::debug!(server = %target.server.spec().label, "the server did not end a cancel request in order");
+            tracing::debug!(server = %target.server.spec().label, "the server did not close a cancel connection cleanly");
         }
     }
     SentCancel { target, took, failure }

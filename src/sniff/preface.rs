@@ -37,7 +37,7 @@ pub enum SniffFailure {
     #[error("the client's first bytes took too long")]
     TooSlow,
     /// Undecided after `hello_bytes_max` bytes, or sure to be.
-    #[error("the client's first bytes are too many")]
+    #[error("the client's first message is too long")]
     TooLong,
     /// It begins as TLS but is no valid ClientHello.
     #[error("the ClientHello is invalid")]

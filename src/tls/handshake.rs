@@ -33,7 +33,7 @@ pub enum HandshakeError {
     #[error("the peer closed the connection during the TLS handshake")]
     LeftEarly,
     /// It has sent so much that there is no room for it.
-    #[error("there is no room for what the peer has sent of the TLS handshake")]
+    #[error("no memory is left for the peer's TLS handshake")]
     NoRoom,
     /// It was not complete in time.
     #[error("the TLS handshake was not complete in time")]

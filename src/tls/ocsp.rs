@@ -33,7 +33,7 @@ impl Staple {
             return Self::default();
         }
         let not_sent = |what: &str| Self {
-            warning: Some(format!("{what}: no OCSP response is sent along")),
+            warning: Some(format!("{what}: no OCSP response is sent")),
             ..Self::default()
         };
         let response = match read(path) {

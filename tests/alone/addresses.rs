@@ -86,12 +86,12 @@ fn a_link_local_server_is_checked_and_reached_on_its_interface() {
                 "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{written}\"]\n\
                  health = {{ {health} }}"
             ));
-            let told = proxy.server("p", &written);
+            let shown = proxy.server("p", &written);
             assert_eq!(
-                (&told["health"], &told["reason"]),
+                (&shown["health"], &shown["reason"]),
                 (&"up".into(), &serde_json::Value::Null)
             );
-            assert_eq!(told["address"], written);
+            assert_eq!(shown["address"], written);
             assert_eq!(server_reached(proxy.at("l")), "there");
         }
     }

@@ -92,7 +92,7 @@ fn without_capabilities_a_reload_that_needs_a_low_port_is_rejected_and_high_port
     let proxy = as_nobody(&config(&server, &[high]), "");
     assert_eq!(capabilities(&proxy), 0);
     assert!(!proxy.reload(&config(&server, &[high, low])));
-    let line = log_lines(&proxy, "not reloaded: the configuration before it stays in force", 1)[0].to_string();
+    let line = log_lines(&proxy, "not reloaded: the current configuration stays in force", 1)[0].to_string();
     assert!(
         line.contains("CAP_NET_BIND_SERVICE") && line.contains(&low.to_string()),
         "{line}"

@@ -269,7 +269,7 @@ fn a_reload_without_descriptors_changes_nothing_and_the_next_one_works() {
     proxy.rewrite(&other);
     proxy.signal(Signal::HUP);
     eventually("the rejected reload is logged", || {
-        log_count(&proxy, "not reloaded: the configuration before it stays in force") == 1
+        log_count(&proxy, "not reloaded: the current configuration stays in force") == 1
     });
     lift_limit(&proxy);
     drop(served_client(proxy.at("plain")));

@@ -97,8 +97,8 @@ fn without_an_optional_call_traffic_goes_on_and_the_loss_is_logged_once_at_most(
         assert_eq!(seen, (&"client_closed".into(), &BYTES.into(), &BYTES.into()), "{line}");
         assert_eq!(proxy.metrics().sum("acequia_server_up", &[]), 1.0);
         let stopped = proxy.stop();
-        let told = stopped.log.iter().filter(|line| line["level"] != "INFO").count();
-        assert!(stopped.code == Some(0) && told <= 1, "{stopped:#?}");
+        let warnings = stopped.log.iter().filter(|line| line["level"] != "INFO").count();
+        assert!(stopped.code == Some(0) && warnings <= 1, "{stopped:#?}");
     });
 }
 

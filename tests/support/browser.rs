@@ -164,10 +164,10 @@ impl Browser {
     /// What the console and the log of the page have reported so far: errors of scripts, and what its policy forbade.
     pub fn complaints(&self) -> Vec<Value> {
         let answers = self.answers.lock().unwrap();
-        let told = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
+        let reported = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
         let complaints = answers
             .iter()
-            .filter(|answer| told.contains(&answer["method"].as_str().unwrap_or("")));
+            .filter(|answer| reported.contains(&answer["method"].as_str().unwrap_or("")));
         complaints.cloned().collect()
     }
 }

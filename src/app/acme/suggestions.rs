@@ -91,7 +91,7 @@ impl Polled {
                     acme,
                     error,
                     next_attempt_in = pause.as_secs(),
-                    "the server does not say when to renew a certificate: what was known before counts, else its lifetime"
+                    "the server does not say when to renew a certificate: its last answer counts, else the lifetime of the certificate"
                 );
                 Self {
                     suggested: known,

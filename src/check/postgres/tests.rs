@@ -178,7 +178,7 @@ async fn a_server_that_answers_with_an_error_lives_and_its_words_are_reported() 
         };
         let probe = probe(&listener);
         let (checked, ()) = tokio::join!(probe.connect_and_ask(), serve);
-        let told = match checked {
+        let reported = match checked {
             Err(CheckFailure::Refused {
                 reason,
                 accepts_sessions,
@@ -186,7 +186,7 @@ async fn a_server_that_answers_with_an_error_lives_and_its_words_are_reported() 
             Err(CheckFailure::Io(error)) => (error.to_string(), None),
             other => panic!("{code}: {other:?}"),
         };
-        assert_eq!(told, ("not you".to_owned(), accepts_sessions), "{code}");
+        assert_eq!(reported, ("not you".to_owned(), accepts_sessions), "{code}");
     }
 }
 

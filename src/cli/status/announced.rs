@@ -6,8 +6,7 @@ use crate::admin::announced_bodies::{AnnouncedBody, RefusedAnnouncementBody};
 pub(super) fn notes(announced: &AnnouncedBody) -> Vec<String> {
     let source = &announced.source;
     let failure = announced.error.iter();
-    let failure =
-        failure.map(|error| format!("announced routes: the last ones are kept, because of {source}: {error}"));
+    let failure = failure.map(|error| format!("announced routes: the last list is kept, because of {source}: {error}"));
     let refused = announced.refused.iter().map(|refused| {
         let RefusedAnnouncementBody {
             from,

@@ -6,7 +6,7 @@ use crate::config::report::counted;
 /// A line for each of them, after an empty line; nothing if there are none.
 pub(super) fn notes(state: &StateBody) -> String {
     let mut notes = String::new();
-    let is_broken = |of: &str, what: &str| format!("\n{of}: broken, what was read before stays in force: {what}");
+    let is_broken = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");
     let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
     let listeners = state.listeners.iter();
     let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));

@@ -152,7 +152,7 @@ fn etcd(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_
     }
     if !providers.has_etcd() {
         let hint = r#"add [providers.etcd] with endpoints = ["https://10.0.0.2:2379"]"#;
-        problems.error(position, "how etcd is reached is not configured", hint);
+        problems.error(position, "the endpoints of etcd are not configured", hint);
     }
     Some(DiscoverSource::Etcd {
         etcd: Arc::clone(providers.etcd.as_ref()?),

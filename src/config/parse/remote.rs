@@ -43,7 +43,7 @@ pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut P
     });
     if !providers.has_etcd() {
         let hint = r#"add [providers.etcd] with endpoints = ["https://10.0.0.2:2379"]"#;
-        problems.error(position, "how etcd is reached is not configured", hint);
+        problems.error(position, "the endpoints of etcd are not configured", hint);
     }
     let mut allowed = RemoteTrust::default();
     for entry in entries(&section, "allow", problems, allow) {

@@ -60,7 +60,7 @@ impl Token {
     pub(super) fn bearer(&self) -> Result<HeaderValue, AccessError> {
         let Self { text, name } = self;
         let mut header = HeaderValue::try_from(format!("Bearer {text}"))
-            .map_err(|_| format!("{name} has a character no token has"))?;
+            .map_err(|_| format!("{name} contains a character that no token may contain"))?;
         header.set_sensitive(true);
         Ok(header)
     }

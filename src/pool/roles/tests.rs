@@ -147,7 +147,7 @@ fn a_disabled_server_delays_no_decision_after_the_next_check() {
         roles.judge(&list[0], &facts(Role::Primary, None), &list, REQUIRED, Instant::now());
         roles.primary_in_force()
     };
-    assert_eq!(check(), None, "s1 has told nothing");
+    assert_eq!(check(), None, "s1 has not reported its role");
     set(&registry, 1, DISABLE);
     assert_eq!(check().as_deref(), Some("s0"));
 }

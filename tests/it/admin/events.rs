@@ -79,9 +79,9 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
     }
     drop(client);
     // The route's sessions are told without the whole state.
-    let mut told = String::new();
-    while told != "[0,1]" {
-        told = events.next("changes")["routes"]["https"]["insiders"].to_string();
+    let mut insiders = String::new();
+    while insiders != "[0,1]" {
+        insiders = events.next("changes")["routes"]["https"]["insiders"].to_string();
     }
     drop(b);
     let down = loop {

@@ -152,9 +152,11 @@ fn a_server_that_awaits_failback_fires_an_alert_until_it_is_enabled() {
         prometheus.finds("acequia_server_healthy == 1")
     });
     server.kill();
-    eventually("it is told as dead", || server_alerts() == ["AcequiaServerDown"]);
+    eventually("the alert for a dead server fires", || {
+        server_alerts() == ["AcequiaServerDown"]
+    });
     server.restart();
-    eventually("it is told as waiting", || {
+    eventually("the alert for an awaited failback fires", || {
         server_alerts() == ["AcequiaServerAwaitsFailback"]
             && prometheus.finds("acequia_pool_servers{state=\"awaiting_failback\"} == 1")
     });

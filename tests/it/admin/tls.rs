@@ -108,7 +108,7 @@ fn a_new_certificate_of_the_admin_port_is_used_and_listed() {
     let status = proxy.command(&["status"]).stdout;
     assert!(
         status.contains("[admin]: 1 certificate, localhost expires ")
-            && status.contains("[admin]: broken, what was read before stays in force: ")
+            && status.contains("[admin]: broken, the files read before stay in force: ")
             && status.contains("admin.key: there is no private key in it"),
         "{status}"
     );

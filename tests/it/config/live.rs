@@ -108,7 +108,7 @@ fn certificates_are_compared_with_the_names_of_routes() {
         .lines()
         .filter(|line| line.starts_with("warning: route"))
         .collect();
-    let trap = "browsers may send requests for it on connections of HTTP/2 that this route has taken";
+    let trap = "browsers may send requests for it over HTTP/2 connections of this route";
     assert_eq!(
         warnings,
         [
@@ -158,8 +158,8 @@ fn a_pool_without_a_usable_server_is_no_error_if_its_fallback_serves() {
     let done = check_live(&pools(good.address), &[]);
     assert_eq!(done.code, Some(0), "{done:?}");
     for name in ["a", "b"] {
-        let told = format!("warning: pool {name} has no usable server: pool c stands in for it");
-        assert!(done.stderr.contains(&told), "{done:?}");
+        let warning = format!("warning: pool {name} has no usable server: pool c stands in for it");
+        assert!(done.stderr.contains(&warning), "{done:?}");
     }
     let done = check_live(&pools(gone), &[]);
     assert_eq!(done.code, Some(1), "{done:?}");
@@ -213,8 +213,8 @@ fn certificates_of_postgresql_are_fetched_by_its_ssl_request() {
     );
     let done = check_live(&toml, &[]);
     assert_eq!(done.code, Some(0), "{done:?}");
-    let told = format!("warning: route shop: the certificate of p/{address} is not for other.example.org\n");
-    assert!(done.stderr.contains(&told), "{done:?}");
+    let warning = format!("warning: route shop: the certificate of p/{address} is not for other.example.org\n");
+    assert!(done.stderr.contains(&warning), "{done:?}");
     assert!(!done.stderr.contains("not for shop"), "{done:?}");
 }
 

@@ -471,7 +471,7 @@ fn bounds(schema: &Value) -> Option<[u64; 2]> {
 }
 
 /// The bounds that the parser tells of the integers of a key. `read` reads the file with a value for it.
-fn told_bounds(read: impl Fn(i64) -> String) -> Option<[u64; 2]> {
+fn parser_bounds(read: impl Fn(i64) -> String) -> Option<[u64; 2]> {
     let bound = |value: i64, words: &str| {
         let report = read(value);
         let (_, bound) = report.split_once("out of range")?.1.split_once(words)?;
@@ -500,15 +500,15 @@ fn the_schema_has_the_bounds_of_the_parser() {
                 read.err().map(|report| report.to_string()).unwrap_or_default()
             };
             let schema = kind(section, key).schema();
-            let (ours, told) = (bounds(&schema), told_bounds(read));
+            let (ours, parsed) = (bounds(&schema), parser_bounds(read));
             // Where the parser knows more than a range, the schema lists what it takes.
             if schema["enum"].is_null()
-                && ours != told
-                && (told.is_some() || matches!(kind(section, key), Kind::Integer(..)))
+                && ours != parsed
+                && (parsed.is_some() || matches!(kind(section, key), Kind::Integer(..)))
             {
-                differences.push(format!("{} {key}: {ours:?} in the schema, {told:?}", section.title));
+                differences.push(format!("{} {key}: {ours:?} in the schema, {parsed:?}", section.title));
             }
-            compared += usize::from(told.is_some());
+            compared += usize::from(parsed.is_some());
         }
     }
     assert!(differences.is_empty(), "{differences:#?}");

@@ -64,7 +64,7 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
     assert_eq!(
         log_count(
             &proxy,
-            "the check has to do without a part: old primaries or lag may not be found"
+            "the check may not run one of its queries: old primaries or lag may not be detected"
         ),
         2,
         "once for each server"

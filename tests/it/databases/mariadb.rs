@@ -79,7 +79,7 @@ fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
     eventually("a hung server is down", || has_state(&proxy, "primary", &first, "down"));
     eventually("no replica is left", || answer(read, "SELECT 1").is_none());
     first.thaw();
-    eventually("the old primary is told to be a second one", || {
+    eventually("the old primary is reported as a second one", || {
         reason(&proxy, "primary", &first).contains("a second primary")
     });
     for _ in 0..10 {

@@ -2,7 +2,7 @@
 
 mod endings;
 mod refused;
-mod told;
+mod reported;
 mod primary;
 mod less_known;
 mod redis;

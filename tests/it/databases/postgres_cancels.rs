@@ -38,8 +38,8 @@ fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, m
         let mut session = sessions.pop().unwrap();
         session.signal(Signal::INT);
         session.wait();
-        let told = session.stderr.lines().join("\n");
-        assert!(told.contains("canceling statement due to user request"), "{told}");
+        let stderr = session.stderr.lines().join("\n");
+        assert!(stderr.contains("canceling statement due to user request"), "{stderr}");
         let running = || servers.iter().map(Postgres::sleepers).sum::<usize>();
         eventually("the other queries go on", || running() == left);
     }
@@ -89,8 +89,8 @@ fn a_cancel_that_cannot_be_placed_is_dropped_or_goes_to_all_servers() {
         );
     }
     for server in &servers {
-        let is_told = |line: &String| line.contains("PID 1 in cancel request did not match any process");
-        eventually("the server got the request", || server.log().iter().any(is_told));
+        let has_pid_1 = |line: &String| line.contains("PID 1 in cancel request did not match any process");
+        eventually("the server got the request", || server.log().iter().any(has_pid_1));
     }
 }
 

@@ -106,7 +106,7 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
             .args(["-d", "host=passed.example hostaddr=127.0.0.1 sslmode=require"]),
     );
     assert_eq!(passed.trim(), b.address().port().to_string());
-    for (name, database, told) in [
+    for (name, database, answer) in [
         (
             "other.example",
             "none",
@@ -121,11 +121,11 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
         ("a.example", "gone channel_binding=require", "channel binding"),
     ] {
         let refused = finished(&mut site.psql(name, database, PORT));
-        assert!(refused.stderr.contains(told), "{name} {database}: {refused:#?}");
+        assert!(refused.stderr.contains(answer), "{name} {database}: {refused:#?}");
     }
     let refused = finished(psql(site.proxy.at("db"), PORT).env("PGSSLMODE", "disable"));
-    let told = "FATAL:  connections without TLS are refused here";
-    assert!(refused.stderr.contains(told), "{refused:#?}");
+    let answer = "FATAL:  connections without TLS are refused here";
+    assert!(refused.stderr.contains(answer), "{refused:#?}");
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key() {
     let request = [&length[..], &[4, 210, 22, 46], &key].concat();
     let cancelled = site.client().send(&request).read_to_end();
     assert_eq!(cancelled, (Vec::new(), Ok(())), "the end of the stream, and no reset");
-    let mut told = String::new();
-    while !told.contains("canceling statement due to user request") {
-        told.push(char::from(session.read(1)[0]));
+    let mut answer = String::new();
+    while !answer.contains("canceling statement due to user request") {
+        answer.push(char::from(session.read(1)[0]));
     }
     let line = site.proxy.access_line();
     assert_eq!((&line["ending"], &line["detail"]), (&"cancel".into(), &"by_key".into()));
@@ -204,17 +204,17 @@ fn requests_other_than_a_session_within_tls_reach_no_server() {
         b"\0\0\x27\x11",
         b"GET / HTTP/1.1\r\n\r\n",
     ] {
-        let (told, end) = site.client().send(sent).read_to_end();
-        assert_eq!((told.as_slice(), end), (&b""[..], Ok(())), "{}", sent.escape_ascii());
+        let (answer, end) = site.client().send(sent).read_to_end();
+        assert_eq!((answer.as_slice(), end), (&b""[..], Ok(())), "{}", sent.escape_ascii());
     }
-    for (sent, told) in [
+    for (sent, answer) in [
         (&b"\0\0\0\x08\0\x02\0\0"[..], "another version of the protocol"),
         (b"\0\0\0\x0a\0\x03\0\0\0\0", "malformed"),
     ] {
         let (message, end) = site.client().send(sent).read_to_end();
         assert!(
-            end.is_ok() && String::from_utf8_lossy(&message).contains(told),
-            "{told}"
+            end.is_ok() && String::from_utf8_lossy(&message).contains(answer),
+            "{answer}"
         );
     }
     let mut slow = site.client();

@@ -100,16 +100,16 @@ fn the_server_answers_the_tls_request_if_no_route_needs_a_name() {
             "{listener} {mode}"
         );
     }
-    let told = used_tls("without", "require").1;
+    let answer = used_tls("without", "require").1;
     assert!(
-        told.contains("server does not support SSL, but SSL was required"),
-        "{told}"
+        answer.contains("server does not support SSL, but SSL was required"),
+        "{answer}"
     );
     for (listener, mode) in [("strict", "disable"), ("impossible", "prefer")] {
-        let told = used_tls(listener, mode).1;
+        let answer = used_tls(listener, mode).1;
         assert!(
-            told.contains("FATAL:  connections without TLS are refused here"),
-            "{told}"
+            answer.contains("FATAL:  connections without TLS are refused here"),
+            "{answer}"
         );
     }
 }
@@ -210,7 +210,7 @@ fn nothing_is_smuggled_before_the_tls_answer_of_the_server() {
         server.address
     ));
     let mut ended = 0;
-    for (answer, early, told, ending) in [
+    for (answer, early, alert, ending) in [
         (b'S', true, &b""[..], "hello_invalid"),
         (b'N', true, b"", "hello_invalid"),
         (b'E', false, b"E", "server_refused_tls"),
@@ -223,7 +223,7 @@ fn nothing_is_smuggled_before_the_tls_answer_of_the_server() {
         }
         answer_with.send(answer).unwrap();
         if !early {
-            assert_eq!(client.read(1), told);
+            assert_eq!(client.read(1), alert);
             client.send(&STARTUP);
         }
         let last = client.try_read_all().unwrap_or_default(); // or a reset
@@ -304,9 +304,9 @@ fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
             assert_eq!(line["detail"] == "tls_request", is_unanswered, "{name}: {line:#}");
         }
     }
-    let told = log_lines(&proxy, "the server does not answer a request for TLS", 5);
-    let reasons: Vec<_> = told.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    let lines = log_lines(&proxy, "the server does not answer a request for TLS", 5);
+    let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["closed", "broke", "broke", "timeout", "timeout"]);
-    let error = told[1]["error"].as_str().unwrap();
+    let error = lines[1]["error"].as_str().unwrap();
     assert!(error.contains("Connection reset by peer"), "{error}");
 }

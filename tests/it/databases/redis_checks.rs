@@ -58,9 +58,9 @@ fn checks_of_servers_that_hang_or_send_single_bytes_end_at_their_timeout() {
         let address = server.address;
         eventually("its checks end", || results(&proxy, address, result) >= 3.0);
         assert_eq!(results(&proxy, address, "pass"), 0.0, "{address}");
-        let told = proxy.server("primary", &address.to_string());
-        assert_eq!(told["health"], "down", "{told:#}");
-        assert!(told["reason"].to_string().contains(why), "{told:#}");
+        let server = proxy.server("primary", &address.to_string());
+        assert_eq!(server["health"], "down", "{server:#}");
+        assert!(server["reason"].to_string().contains(why), "{server:#}");
     }
     assert!(!is_written(proxy.at("primary"), "key"));
 }

@@ -48,9 +48,9 @@ fn psql_prints_why_it_is_refused_whatever_its_sslmode() {
         (refusing, "no route takes database \"postgres\"", "alert access denied"),
     ] {
         let proxy = Proxy::start(&text);
-        for (mode, told) in [("prefer", message), ("disable", message), ("require", alert)] {
+        for (mode, expected) in [("prefer", message), ("disable", message), ("require", alert)] {
             let done = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
-            assert!(done.stderr.contains(told), "{mode}: {done:#?}");
+            assert!(done.stderr.contains(expected), "{mode}: {done:#?}");
         }
         // A client that says nothing more is not waited for.
         let mut client = Client::connect(proxy.at("db"));
@@ -65,7 +65,7 @@ fn clients_refused_by_a_listener_guard_print_the_refusal() {
         Proxy::start(&format!("[guards.g]\n{guard}\n{config}"))
     };
     let (deny, limit) = ("deny = \"127.0.0.0/8\"", "rate = \"1/h\"\nburst = 1");
-    for (guard, refused_at, told) in [
+    for (guard, refused_at, expected) in [
         (deny, 1, "this client may not connect here"),
         (limit, 2, "too many connections"),
     ] {
@@ -73,12 +73,12 @@ fn clients_refused_by_a_listener_guard_print_the_refusal() {
         let printed: Vec<_> = (0..refused_at)
             .map(|_| finished(&mut mariadb(proxy.at("db"), "SELECT 1")).stderr)
             .collect();
-        assert!(printed[refused_at - 1].contains(told), "{printed:?}");
+        assert!(printed[refused_at - 1].contains(expected), "{printed:?}");
         let proxy = guarded("redis", guard);
         for _ in 1..refused_at {
             Client::connect(proxy.at("db")).send(b"PING\r\n").read_all();
         }
         let answer = Client::connect(proxy.at("db")).send(b"PING\r\n").read_all();
-        assert_eq!(answer, format!("-ERR {told}\r\n").as_bytes());
+        assert_eq!(answer, format!("-ERR {expected}\r\n").as_bytes());
     }
 }

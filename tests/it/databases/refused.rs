@@ -88,7 +88,7 @@ fn refused(proxy: &Proxy, server: &Postgres, reason: &str) {
     // A server that fills up tells another reason before: that the last connections are reserved.
     wait_for(reason, || {
         let state = health(proxy, server);
-        let is_reason = |told: &str| told.contains(reason);
+        let is_reason = |text: &str| text.contains(reason);
         (state["health"] == "check refused" && state["reason"].as_str().is_some_and(is_reason)).then_some(())
     });
     let checks = || {

@@ -97,11 +97,11 @@ fn a_primary_that_cannot_be_saved_is_reported_everywhere() {
     eventually("there is another primary", || has_state(&proxy, "primary", &new, "up"));
     eventually("the file cannot be written", || unsaved() == 1.0);
     let printed = proxy.command(&["status"]).stdout;
-    let told = format!(
+    let expected = format!(
         "not saved, and forgotten by a restart: {}: No such file or directory",
         file.display()
     );
-    assert!(printed.contains(&told), "{printed}");
+    assert!(printed.contains(&expected), "{printed}");
 }
 
 #[test]
@@ -118,8 +118,8 @@ fn the_start_fails_with_an_invalid_file_of_primaries() {
         fs::write(&file, contents).unwrap();
         let failed = finished(acequia(&["run"]).current_dir(folder.path()));
         assert_eq!(failed.code, Some(3), "{failed:#?}");
-        let told = "primaries.json are not valid: restore the file, or remove it to begin without a known primary";
-        assert!(failed.stderr.contains(told), "{failed:#?}");
+        let expected = "primaries.json are not valid: restore the file, or remove it to begin without a known primary";
+        assert!(failed.stderr.contains(expected), "{failed:#?}");
         assert_eq!(fs::read_to_string(&file).unwrap(), contents, "it is left as it is");
     }
 }

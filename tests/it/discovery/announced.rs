@@ -151,8 +151,8 @@ fn a_taken_name_is_refused_and_reported() {
     let reason = "`old`, which is older, has the name, and another `acequia.pool`";
     assert_eq!((&line["container"], &line["reason"]), (&"young".into(), &reason.into()));
     let status = proxy.command(&["status"]).stdout;
-    let told = "tls: `bank.test`, which docker container zed announces, is refused: `announce` of the listener";
-    assert!(status.contains(told), "{status}");
+    let expected = "tls: `bank.test`, which docker container zed announces, is refused: `announce` of the listener";
+    assert!(status.contains(expected), "{status}");
 
     assert_eq!(measured(&proxy), [1.0, 1.0, 2.0, 1.0]);
 

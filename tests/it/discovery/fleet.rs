@@ -236,7 +236,7 @@ fn a_start_with_a_broken_text_uses_the_last_valid_one_and_says_why() {
         assert_eq!(reached(&proxy), "server");
         let error = refusal(&etcd, "known");
         assert!(error.contains(why), "{error}");
-        eventually("what is in force is told", || {
+        eventually("the status shows the text in force", || {
             status(&etcd, "known")["in_force"]["revision"] == revision
         });
     }
@@ -264,7 +264,9 @@ fn sections_of_several_keys_are_merged_and_a_duplicate_is_an_error() {
     let state = TempDir::new().unwrap();
     let proxy = Proxy::start(&bootstrap(&etcd, "one", state.path(), ""));
     assert_eq!(reached(&proxy), "first");
-    eventually("both keys are told", || status(&etcd, "one")["in_force"]["keys"] == 2);
+    eventually("the status counts both keys", || {
+        status(&etcd, "one")["in_force"]["keys"] == 2
+    });
     etcd.put(&format!("{KEY}/more"), &pools);
     let error = refusal(&etcd, "one");
     assert!(

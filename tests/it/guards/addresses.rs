@@ -106,16 +106,20 @@ fn in_a_flood_most_refused_clients_are_reset() {
             Ok(client) => client.try_read_all(),
             Err(error) => Err(error.kind().into()),
         };
-        let told = flood.iter_mut().filter_map(|client| match read_all(client) {
+        let answers = flood.iter_mut().filter_map(|client| match read_all(client) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
                 None
             }
         });
-        let told: Vec<_> = told.collect();
-        assert!((1..200).contains(&told.len()), "{} of 200 had a reply", told.len());
-        assert!(told.iter().all(|bytes| bytes == answer), "{told:?}");
+        let answers: Vec<_> = answers.collect();
+        assert!(
+            (1..200).contains(&answers.len()),
+            "{} of 200 had a reply",
+            answers.len()
+        );
+        assert!(answers.iter().all(|bytes| bytes == answer), "{answers:?}");
     }
 }
 

@@ -56,7 +56,7 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
         reloaded.stdout.contains("guards: 0 added, 1 removed, 1 kept\n  - g\n"),
         "{reloaded:?}"
     );
-    let warning = "guards.g: it is gone, and with it what `acequia guard deny` has said (1 network)";
+    let warning = "guards.g is removed: what `acequia guard deny` added to it (1 network) is not denied until a guard has this name again";
     assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
     assert!(!is_denied(&proxy));
     assert!(proxy.reload(&without));

@@ -101,12 +101,12 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
         client.try_read_all().ok()
     };
     let mut late = clients.split_off(ended);
-    let told = clients.iter_mut().filter_map(heard).collect::<Vec<_>>();
-    assert!(told.iter().all(|told| *told == USER_CANCELED), "{told:?}");
+    let alerts = clients.iter_mut().filter_map(heard).collect::<Vec<_>>();
+    assert!(alerts.iter().all(|alert| *alert == USER_CANCELED), "{alerts:?}");
     assert!(
-        told.len() * 10 >= ended * 9,
+        alerts.len() * 10 >= ended * 9,
         "the first have ended: {} of {ended}",
-        told.len()
+        alerts.len()
     );
     let left = late.iter_mut().filter_map(heard).count();
     assert!(
@@ -115,7 +115,7 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
         late.len()
     );
     log_lines(&proxy, USED_UP, 1); // one for all of them
-    eventually("the end of the episode is told", || {
+    eventually("the end of the episode is logged", || {
         log_count(&proxy, "`hello_memory` is enough again") == 1
     });
     drop(late);

@@ -212,7 +212,7 @@ fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     assert_eq!(running(&proxy).len(), 1);
     let before = log_count(&proxy, "a clone cannot be started");
     assert_eq!(proxy.command(&["pool", "scale", "app", "2"]).code, Some(0));
-    let reason = wait_for("it is told", || {
+    let reason = wait_for("the failure is reported", || {
         let log = proxy.log();
         let mut failed = log.iter().filter(|line| line["message"] == "a clone cannot be started");
         failed

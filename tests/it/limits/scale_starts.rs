@@ -40,9 +40,9 @@ fn a_reload_from_servers_to_clones_refuses_no_client() {
     assert!(proxy.reload(&config(&scale(&ports, "1"))));
     assert_eq!(answer(&proxy), "first", "the clone starts");
     eventually("the clone has taken over", || match answer(&proxy) {
-        told if told == "first" => false,
-        told if told.starts_with("0 ") => true,
-        told => panic!("{told:?}"),
+        line if line == "first" => false,
+        line if line.starts_with("0 ") => true,
+        line => panic!("{line:?}"),
     });
     let refused = proxy
         .metrics()

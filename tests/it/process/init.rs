@@ -17,12 +17,12 @@ fn answered(file: &Path, answers: &str, arguments: &str) -> Finished {
 fn answers_and_flags_give_a_valid_file() {
     let folder = tempfile::tempdir().unwrap();
     for service in ["tcp", "tls", "postgres", "mysql", "redis"] {
-        let [asked, told] = ["asked", "told"].map(|name| folder.path().join(format!("{service}-{name}.toml")));
+        let [asked, flagged] = ["asked", "flagged"].map(|name| folder.path().join(format!("{service}-{name}.toml")));
         let answers = format!("127.0.0.1:5000\\n10.0.0.1:5432, db.internal:5432\\n{service}\\n");
         let flags = format!("--listen 127.0.0.1:5000 --servers 10.0.0.1:5432,db.internal:5432 --service {service}");
         for (file, done) in [
             (&asked, answered(&asked, &answers, "")),
-            (&told, answered(&told, "", &flags)),
+            (&flagged, answered(&flagged, "", &flags)),
         ] {
             assert_eq!(done.code, Some(0), "{done:?}");
             assert!(
@@ -33,7 +33,7 @@ fn answers_and_flags_give_a_valid_file() {
             assert_eq!(checked.code, Some(0), "{service}: {checked:?}");
         }
         let text = fs::read_to_string(&asked).unwrap();
-        assert_eq!(text, fs::read_to_string(&told).unwrap());
+        assert_eq!(text, fs::read_to_string(&flagged).unwrap());
         assert!(
             ["127.0.0.1:5000", "10.0.0.1:5432", "db.internal:5432"]
                 .iter()

@@ -33,15 +33,15 @@ fn command_log_and_api_report_what_changed() {
         "idle_timeout = \"1h\"",
         "balance = \"random-two\"\nhealth = { interval = \"1s\", interval_down = \"9s\" }",
     ));
-    let told = proxy.command(&["reload"]).stdout;
+    let output = proxy.command(&["reload"]).stdout;
     for line in [
         "pools: 0 added, 0 removed, 1 kept",
         "1 listener changed: l (idle_timeout)",
         "1 pool changed: orders (balance, health.interval)",
     ] {
-        assert!(told.lines().any(|there| there == line), "{line}: {told}");
+        assert!(output.lines().any(|there| there == line), "{line}: {output}");
     }
-    let logged = wait_for("it is told in the log", || {
+    let logged = wait_for("the changes are logged", || {
         proxy.log().into_iter().find(|line| line["message"] == "reloaded")
     });
     assert_eq!(

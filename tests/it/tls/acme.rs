@@ -204,11 +204,11 @@ fn a_failed_order_backs_off_even_if_it_cannot_be_saved() {
         Some(listed(&proxy)["renewal"].clone()).filter(|renewal| renewal["failures"] == 1)
     });
     assert_eq!(renewal["under_way"], false, "{renewal}");
-    let is_told = |line: &Value| {
+    let is_reported = |line: &Value| {
         let message = line["message"].as_str().unwrap_or_default();
         message.starts_with("cannot keep the failed attempts of ACME")
     };
-    assert!(proxy.log().iter().any(is_told));
+    assert!(proxy.log().iter().any(is_reported));
 }
 
 #[test]

@@ -61,11 +61,11 @@ fn a_read_only_folder_is_served_after_a_restart() {
     let read_only = "mount --bind $STATE $STATE && mount -o remount,bind,ro $STATE";
     let proxy = after(read_only, &site, &config).start();
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
-    let is_told = |line: &Value| {
+    let is_reported = |line: &Value| {
         let message = line["message"].as_str().unwrap_or_default();
-        line["level"] == "WARN" && message.contains("so that no certificate is ordered: Read-only file system")
+        line["level"] == "WARN" && message.contains("so no certificate is ordered: Read-only file system")
     };
-    assert!(proxy.log().iter().any(is_told), "{:#?}", proxy.log());
+    assert!(proxy.log().iter().any(is_reported), "{:#?}", proxy.log());
     proxy.answer(&["cert", "renew", "shop.example"]);
     assert!(failure(&proxy).contains("Read-only file system"));
     assert_eq!(pebble.issued(), 1);
@@ -93,9 +93,9 @@ fn a_broken_file_at_the_start_causes_a_new_order() {
     let proxy = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
     issued(&proxy);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
-    let is_told = |line: &Value| {
+    let is_reported = |line: &Value| {
         let message = line["message"].as_str().unwrap_or_default();
         message.contains("shop.example.pem: not whole: ") && message.ends_with(": another certificate is ordered")
     };
-    assert_eq!(proxy.log().iter().filter(|line| is_told(line)).count(), 1);
+    assert_eq!(proxy.log().iter().filter(|line| is_reported(line)).count(), 1);
 }

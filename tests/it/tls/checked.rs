@@ -49,8 +49,8 @@ fn a_certificate_for_clients_alone_draws_a_warning() {
          -subj /CN=other.example -addext subjectAltName=DNS:other.example -addext extendedKeyUsage=clientAuth",
     );
     let (code, said) = checked(&site);
-    let told = "other.pem: the certificate is not for servers (extendedKeyUsage): clients refuse it";
-    assert!(code == Some(0) && said.contains(told), "{said}");
+    let expected = "other.pem: the certificate is not for servers (extendedKeyUsage): clients refuse it";
+    assert!(code == Some(0) && said.contains(expected), "{said}");
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn a_truncated_file_is_reported_as_truncated() {
         let whole = fs::read_to_string(site.folder().join(file)).unwrap();
         replace(&site.folder().join(file), &whole[..whole.len() / 2]);
         let (code, said) = checked(&site);
-        let told = format!("{file}: not whole: a section has a `-----BEGIN` line, and no `-----END` line");
-        assert!(code == Some(1) && said.contains(&told), "{said}");
+        let expected = format!("{file}: not whole: a section has a `-----BEGIN` line, and no `-----END` line");
+        assert!(code == Some(1) && said.contains(&expected), "{said}");
         replace(&site.folder().join(file), &whole);
     }
 }

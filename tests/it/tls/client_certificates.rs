@@ -234,12 +234,12 @@ fn a_client_of_a_revoked_authority_is_refused() {
     assert!(!guarded.serves(Some(&client)));
     assert!(guarded.serves(Some(&guarded.clients.issue(&["b.example"]))));
     let refusals: Vec<_> = guarded.proxy.access_lines(10);
-    let told = |words: &str| {
+    let count_of = |words: &str| {
         let refusals = refusals.iter().filter_map(|line| line["tls_refusal"].as_str());
         refusals.filter(|refusal| refusal.contains(words)).count()
     };
-    assert_eq!(told("there is no list of revoked certificates"), 2, "{refusals:#?}");
-    assert_eq!(told("it is revoked"), 2, "{refusals:#?}");
+    assert_eq!(count_of("there is no list of revoked certificates"), 2, "{refusals:#?}");
+    assert_eq!(count_of("it is revoked"), 2, "{refusals:#?}");
 }
 
 #[test]
@@ -305,16 +305,16 @@ fn expiring_lists_and_certificates_in_use_are_reported() {
         "other.pem: the certificate, or one of its chain, has expired on ",
     );
     for what in [list, expired] {
-        let told = || {
+        let count_of = || {
             let log = proxy.log();
             let messages = log.iter().filter_map(|line| line["message"].as_str());
             messages.filter(|message| message.contains(what)).count()
         };
-        eventually(what, || told() == 1);
+        eventually(what, || count_of() == 1);
         let status = proxy.command(&["status"]).stdout;
         assert!(status.contains(what), "{status}");
         proxy.command(&["cert", "reload"]);
-        assert_eq!(told(), 1, "it is told once");
+        assert_eq!(count_of(), 1, "it is logged once");
     }
     let next_update = proxy
         .metrics()

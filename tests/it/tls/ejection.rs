@@ -93,6 +93,6 @@ fn a_client_cannot_eject_a_server_by_an_unsupported_protocol() {
     let (new, old) = (site.client().offering(&["h2"]), site.client().offering(&["http/1.1"]));
     must_not_be_ejected(&proxy, server, fail, [(&new, "shop.example"), (&old, "shop.example")]);
     let lines = &proxy.access_lines(3)[..3];
-    let is_told = |line: &serde_json::Value| line["tls_error"] == "no_application_protocol";
-    assert!(lines.iter().all(is_told), "{lines:#?}");
+    let has_alpn_error = |line: &serde_json::Value| line["tls_error"] == "no_application_protocol";
+    assert!(lines.iter().all(has_alpn_error), "{lines:#?}");
 }

@@ -41,19 +41,22 @@ fn no_private_key_appears_in_log_errors_or_api() {
     ];
     for (number, text) in (1..).zip(broken) {
         replace(&file, text);
-        let told = proxy.command(&["cert", "reload"]);
-        assert!(told.code == Some(1) && told.stderr.contains("shop.key"), "{told:?}");
+        let reloaded = proxy.command(&["cert", "reload"]);
+        assert!(
+            reloaded.code == Some(1) && reloaded.stderr.contains("shop.key"),
+            "{reloaded:?}"
+        );
         let folder = config_folder("acequia.toml", &config);
         let checked = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
         assert_eq!(checked.code, Some(1));
         eventually("the log tells that it is broken", || {
-            let is_told =
+            let is_warning =
                 |line: &serde_json::Value| line["error"].as_str().is_some_and(|error| error.contains("shop.key"));
-            proxy.log().iter().filter(|line| is_told(line)).count() >= number
+            proxy.log().iter().filter(|line| is_warning(line)).count() >= number
         });
         let log: Vec<_> = proxy.log().iter().map(ToString::to_string).collect();
         let shown = [
-            told.stdout + &told.stderr,
+            reloaded.stdout + &reloaded.stderr,
             checked.stdout + &checked.stderr,
             log.concat(),
             proxy.answer(&["status"]).to_string(),

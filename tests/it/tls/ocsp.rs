@@ -86,22 +86,22 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
     proxy.answer(&["cert", "reload"]);
     assert!(is_stapled(&proxy) && shown(&proxy).contains("Cert Status: good"));
 
-    for (serial, from, told) in [
+    for (serial, from, expected) in [
         (
             "11",
             "-10d",
-            "shop.ocsp: the OCSP response has expired: no OCSP response is sent along",
+            "shop.ocsp: the OCSP response has expired: no OCSP response is sent",
         ),
         (
             "12",
             "+0d",
-            "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent along",
+            "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent",
         ),
     ] {
         respond(folder, serial, from);
-        eventually(told, || !is_stapled(&proxy));
+        eventually(expected, || !is_stapled(&proxy));
         eventually("the log tells why", || {
-            proxy.log().iter().any(|line| line.to_string().contains(told))
+            proxy.log().iter().any(|line| line.to_string().contains(expected))
         });
         respond(folder, "11", "+0d");
         proxy.answer(&["cert", "reload"]);

@@ -126,9 +126,9 @@ fn invalid_renewal_answers_change_nothing() {
         let proxy = start(&site, &pebble, &server);
         eventually("the failure is logged", || {
             let message = "the server does not say when to renew a certificate";
-            let is_told = |line: &&Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
+            let is_message = |line: &&Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
             let log = proxy.log();
-            let Some(line) = log.iter().find(is_told) else {
+            let Some(line) = log.iter().find(is_message) else {
                 return false;
             };
             let error = line["error"].as_str().unwrap();

@@ -348,18 +348,18 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
     let file = site.folder().join("ca.pem");
     replace(&file, "no certificate");
     eventually("the broken file is reported", || {
-        log_count(&proxy, "a TLS file is broken: what was read before stays in force") == 1
+        log_count(&proxy, "a TLS file is broken: the files read before stay in force") == 1
     });
     assert!(is_served());
     let broken = "ca.pem: there is no certificate in it";
     let status = proxy.command(&["status"]).stdout;
     assert!(
-        status.contains("pool p: broken, what was read before stays in force") && status.contains(broken),
+        status.contains("pool p: broken, the files read before stay in force") && status.contains(broken),
         "{status}"
     );
     let reloaded = proxy.command(&["reload"]);
-    let told = reloaded.stdout.clone() + &reloaded.stderr;
-    assert!(reloaded.code == Some(0) && told.contains(broken), "{reloaded:#?}");
+    let output = reloaded.stdout.clone() + &reloaded.stderr;
+    assert!(reloaded.code == Some(0) && output.contains(broken), "{reloaded:#?}");
     let failed = proxy.command(&["cert", "reload"]);
     assert!(
         failed.code == Some(1) && failed.stderr.contains("pool p: ") && failed.stderr.contains(broken),

@@ -234,7 +234,7 @@ fn a_reload_creates_a_removed_socket_file_again() {
     let open = connect(&sockets.path("l"));
     fs::remove_file(sockets.path("l")).unwrap();
     let changes = proxy.answer(&["reload"]);
-    let warning = "was removed or replaced: it is bound anew";
+    let warning = "was removed or replaced: it is bound again";
     assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
     assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
     (&open).write_all(b"open").unwrap();
@@ -247,7 +247,7 @@ fn a_reload_creates_a_removed_socket_file_again() {
     let inode = || fs::metadata(sockets.path("l")).unwrap().ino();
     let before = (inode(), fs::metadata(sockets.path("l")).unwrap().mode());
     let changes = proxy.answer(&["reload"]);
-    let warning = "no client reaches it, and it cannot be bound anew: another process listens there";
+    let warning = "no client reaches it, and it cannot be bound again: another process listens there";
     assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
     assert_eq!((inode(), fs::metadata(sockets.path("l")).unwrap().mode()), before);
     drop(other);

@@ -106,7 +106,7 @@ async fn compare<'p>(
                 } else if let Some(other) = routes.iter().find(|other| may_be_coalesced(other, route, is_covered)) {
                     let message = format!(
                         "route {}: the certificate of {server} is also for a name of route {}: browsers may send requests \
-                         for it on connections of HTTP/2 that this route has taken",
+                         for it over HTTP/2 connections of this route",
                         route.name, other.name
                     );
                     if found.iter().all(|known| known.message != message) {

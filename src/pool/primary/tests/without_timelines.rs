@@ -200,7 +200,7 @@ impl Node {
 
 /// What the checks have told, over restarts.
 #[derive(Debug, Default)]
-struct Told {
+struct SeenNodes {
     claims: [bool; 3],
     /// It was the primary, or called itself that beside the primary, and was not seen as a replica since.
     is_old: [bool; 3],
@@ -209,7 +209,7 @@ struct Told {
     last_is_gone: bool,
 }
 
-impl Told {
+impl SeenNodes {
     /// `used`: the primary in force before this check.
     fn note(&mut self, server: usize, observation: Observation, used: Option<usize>) {
         match observation {
@@ -247,7 +247,7 @@ proptest! {
         let mut nodes: [Node; 3] = Default::default();
         nodes[0].is_primary = true;
         let mut pool = watch(None, &SERVERS);
-        let mut told = Told::default();
+        let mut seen = SeenNodes::default();
         let used = |pool: &PrimaryWatch| SERVERS.iter().position(|server| Some(*server) == pool.in_force());
         for (server, event) in events {
             nodes[server].apply(event);
@@ -256,7 +256,7 @@ proptest! {
                 NodeEvent::Check if nodes[server].is_disabled => {}
                 NodeEvent::Check => {
                     let observation = nodes[server].check();
-                    told.note(server, observation, used(&pool));
+                    seen.note(server, observation, used(&pool));
                     pool.observe(SERVERS[server], observation);
                 }
                 NodeEvent::Restart => {
@@ -265,7 +265,7 @@ proptest! {
                     disable(&mut pool, &disabled);
                 }
                 NodeEvent::Disable => {
-                    told.last_is_gone |= told.last == Some(server);
+                    seen.last_is_gone |= seen.last == Some(server);
                     disable(&mut pool, &disabled);
                 }
                 NodeEvent::Enable => disable(&mut pool, &disabled),
@@ -275,10 +275,10 @@ proptest! {
             let claiming: BTreeSet<_> = pool.servers.keys().filter(claims).map(Arc::clone).collect();
             prop_assert_eq!(&pool.claiming, &claiming);
             let Some(now) = used(&pool) else { continue };
-            if told.last != Some(now) {
-                prop_assert!(!told.is_old[now], "{now} is an old primary: {told:?}");
-                prop_assert!(told.last.is_none() || told.last_is_gone, "the last one may live: {told:?}");
-                told.use_next(now);
+            if seen.last != Some(now) {
+                prop_assert!(!seen.is_old[now], "{now} is an old primary: {seen:?}");
+                prop_assert!(seen.last.is_none() || seen.last_is_gone, "the last one may live: {seen:?}");
+                seen.use_next(now);
             }
         }
         // Whatever has been: a replica that is promoted after all others are down is used.

@@ -20,9 +20,9 @@ fn refused_checks_and_awaited_failbacks_are_reported_with_the_remedy() {
     });
     server.ask("CONFIG SET requirepass secret");
     let refused = format!("db/{label}: check refused, is used as before: NOAUTH Authentication required.\n");
-    eventually("the refused check is told", || printed("status").contains(&refused));
+    eventually("the refused check is shown", || printed("status").contains(&refused));
     redis_with_password(&server, "CONFIG SET requirepass \"\"");
-    eventually("it is told no more", || !printed("status").contains("check refused"));
+    eventually("it is no longer shown", || !printed("status").contains("check refused"));
     server.freeze();
     eventually("it is down", || {
         proxy.server("db", &label)["use"] == "awaiting failback"
