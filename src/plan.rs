@@ -277,6 +277,13 @@ impl HealthPlan {
     pub fn service(&self) -> Option<&'static Service> {
         self.check.as_ref()?.kind().service.as_ref()
     }
+
+    /// Whether a server that answers can be out of use for its role or lag.
+    #[must_use]
+    pub fn role_matters(&self) -> bool {
+        let tells = |check: &Arc<dyn Check>| check.tells_wrong_role();
+        self.required.is_set() || self.check.as_ref().is_some_and(tells)
+    }
 }
 
 impl PoolPlan {

@@ -41,7 +41,7 @@ pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool, bool)>,
     );
     let mut counts = Family::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
     let mut servers = ServerFamilies::new();
-    for (pool, serves, requires_role) in pools {
+    for (pool, serves, role_matters) in pools {
         usable.add(&format_labels(&[("pool", pool.name())]), u64::from(serves));
         let mut by_state = [0; MemberState::ALL.len()];
         let mut seen = HashSet::new();
@@ -51,7 +51,7 @@ pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool, bool)>,
                 continue;
             }
             by_state[member.state(now) as usize] += 1;
-            servers.add(pool, member, requires_role, now);
+            servers.add(pool, member, role_matters, now);
         }
         for state in MemberState::ALL {
             let labels = format_labels(&[("pool", pool.name()), ("state", state.as_str())]);
@@ -103,11 +103,11 @@ impl ServerFamilies {
         }
     }
 
-    fn add(&mut self, pool: &Pool, member: &Member, requires_role: bool, now: Instant) {
+    fn add(&mut self, pool: &Pool, member: &Member, role_matters: bool, now: Instant) {
         let (pool_name, server) = (pool.name(), &*member.spec().label);
         let labels = format_labels(&[("pool", pool_name), ("server", server)]);
         self.healthy.add(&labels, u64::from(member.is_healthy()));
-        if requires_role {
+        if role_matters {
             self.role_ok.add(&labels, u64::from(!member.is_unfit()));
         }
         let admin_state = member.shown_overrides().admin_state;

@@ -256,7 +256,7 @@ pub struct ServerBody {
     /// Whether it is up: its checks pass, or it has none, and it is not ejected.
     #[serde(default)]
     pub up: bool,
-    /// The result of its checks: `up`, `down`, `unchecked`, or `check refused`.
+    /// The result of its checks: `up`, `down`, `wrong role`, `unchecked`, or `check refused`.
     pub health: String,
     /// The error of its latest check; absent: none.
     pub reason: Option<String>,

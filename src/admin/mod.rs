@@ -231,7 +231,7 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
         let states = in_force
             .pools
             .iter()
-            .map(|pool| (&***pool, pool.serves(now), pool.plan().health.required.is_set()));
+            .map(|pool| (&***pool, pool.serves(now), pool.plan().health.role_matters()));
         let text = text
             + &write_states(states, now)
             + &write_connection_limits(admin.limits.sizes(), admin.limits.process_size());

@@ -25,7 +25,7 @@ use crate::account::{ListenerSeries, sessions_opened};
 use crate::addr::ListenAddr;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::pool::{CheckState, Member, Overrides, RefusedCheck, ServerPath};
+use crate::pool::{CheckVerdict, Member, Overrides, RefusedCheck, ServerPath};
 use crate::route::{Route, Target};
 use crate::tls::{ListenerTls, PoolTls};
 use crate::units::format_duration;
@@ -272,10 +272,11 @@ pub(super) fn server_body(server: &Member) -> ServerBody {
         priority: server.priority(),
         weight: server.weight(),
         up: server.is_up(),
-        health: match (health.refusal, health.state) {
-            (RefusedCheck::None, CheckState::Unchecked) => "unchecked",
-            (RefusedCheck::None, CheckState::Up) => "up",
-            (RefusedCheck::None, CheckState::Down) => "down",
+        health: match (health.refusal, health.verdict) {
+            (RefusedCheck::None, CheckVerdict::Unchecked) => "unchecked",
+            (RefusedCheck::None, CheckVerdict::Up) => "up",
+            (RefusedCheck::None, CheckVerdict::Down) => "down",
+            (RefusedCheck::None, CheckVerdict::WrongRole) => "wrong role",
             (RefusedCheck::Tolerated | RefusedCheck::Suspended, _) => "check refused",
         }
         .to_owned(),

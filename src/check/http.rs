@@ -121,6 +121,10 @@ impl Check for HttpCheck {
         self.tls.iter().flat_map(TlsCheck::files).collect()
     }
 
+    fn tells_wrong_role(&self) -> bool {
+        !self.wrong_role.is_empty()
+    }
+
     fn reads_certificate(&self) -> bool {
         self.tls.is_some()
     }

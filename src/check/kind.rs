@@ -80,6 +80,11 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         false
     }
 
+    /// Whether it can fail with [`CheckFailure::Unfit`] by itself, whatever role its pool requires.
+    fn tells_wrong_role(&self) -> bool {
+        false
+    }
+
     /// Whether [`CheckPass::certificate`] is ever set.
     fn reads_certificate(&self) -> bool {
         false

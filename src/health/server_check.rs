@@ -13,7 +13,7 @@ use crate::check::{CertificateTimes, CheckFailure, CheckPass};
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::HealthPlan;
-use crate::pool::{AgentSettings, CheckOutcome, CheckState, FailedCheck, RefusedCheck, Server, ServerFacts};
+use crate::pool::{AgentSettings, CheckOutcome, CheckVerdict, FailedCheck, RefusedCheck, Server, ServerFacts};
 use crate::sever::closes_over;
 use crate::text::Reason;
 use crate::units::format_duration;
@@ -192,28 +192,30 @@ fn reason_given(reason: &str) -> Reason {
     }
 }
 
-/// Counts and logs which servers have changed their state, and which sessions are cut for it.
+/// Counts and logs of which servers the checks say something else now, and which sessions are cut for it.
 pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOutcome]) {
     for RecordedOutcome {
         server,
         outcome,
-        changed,
+        new_verdict,
         ..
     } in recorded
     {
-        let Some(state) = *changed else { continue };
-        metrics
-            .server(pool.name(), server)
-            .record_transition(state == CheckState::Up);
+        let Some(verdict) = *new_verdict else { continue };
+        metrics.server(pool.name(), server).record_transition(verdict);
         let over = closes_over(pool, server, Instant::now());
         let sessions_cut = over.map(|_| server.live());
         let within = over.map(format_duration);
         let (pool, server) = (pool.name(), &server.spec().label);
-        if state == CheckState::Down {
-            let reason = outcome.reason().map(|reason| &**reason).unwrap_or_default();
-            tracing::warn!(%pool, %server, reason, sessions_cut, within, "server is down");
-        } else {
-            tracing::info!(%pool, %server, "server is up"); // also if its first check was refused
+        let reason = outcome.reason().map(|reason| &**reason).unwrap_or_default();
+        match verdict {
+            CheckVerdict::Down => tracing::warn!(%pool, %server, reason, sessions_cut, within, "server is down"),
+            CheckVerdict::WrongRole => {
+                tracing::info!(%pool, %server, reason, sessions_cut, within, "server answers, but is out of use for its role or lag");
+            }
+            // Also if its first check was refused.
+            CheckVerdict::Up => tracing::info!(%pool, %server, "server is up"),
+            CheckVerdict::Unchecked => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use tokio::time::timeout;
 use super::server_check::ServerCheck;
 use super::*;
 use crate::check::{CheckFailure, CheckPass};
-use crate::pool::{AgentSettings, CheckState, Member, MemberConfig, RefusedCheck, Role, Server, ServerFacts};
+use crate::pool::{AgentSettings, CheckVerdict, Member, MemberConfig, RefusedCheck, Role, Server, ServerFacts};
 
 /// A plan with one pool that has these lines.
 fn plan(lines: &str) -> Plan {
@@ -140,8 +140,8 @@ async fn a_server_that_stops_reporting_its_role_is_trusted_for_a_while() {
         check.record(&pool, &metrics, &denied);
         let health = pool.servers()[0].health();
         assert_eq!(
-            (health.state, health.refusal),
-            (CheckState::Up, refusal),
+            (health.verdict, health.refusal),
+            (CheckVerdict::Up, refusal),
             "no session is cut"
         );
         assert_eq!(health.reason.as_deref(), Some("NOPERM"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::{CheckOutcome, CheckState, KnownPrimary, PoolRoles, RoleJudgement, Server, Thresholds};
+use crate::pool::{CheckOutcome, CheckState, CheckVerdict, KnownPrimary, PoolRoles, RoleJudgement, Server, Thresholds};
 
 /// A result that was recorded in a server.
 #[derive(Debug)]
@@ -15,17 +15,21 @@ pub struct RecordedOutcome {
     pub before: CheckState,
     /// Its new state, if that has changed.
     pub changed: Option<CheckState>,
+    /// What its checks say now, if that has changed.
+    pub new_verdict: Option<CheckVerdict>,
 }
 
 impl RecordedOutcome {
     pub(super) fn record(server: &Arc<Server>, outcome: CheckOutcome, thresholds: Thresholds) -> Self {
-        let before = server.check_state();
+        let (before, verdict_before) = (server.check_state(), server.health().verdict);
         let changed = server.record_check(&outcome, thresholds);
+        let verdict = server.health().verdict;
         Self {
             server: Arc::clone(server),
             outcome,
             before,
             changed,
+            new_verdict: (verdict != verdict_before).then_some(verdict),
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! [`RiseFall`] is a pure state machine over check results. Only the server's health monitor writes it.
 
-use std::time::{Duration, SystemTime};
-
-use tokio::time::Instant;
+mod record;
 
 use crate::text::Reason;
+pub(super) use record::CheckRecord;
+pub use record::Health;
 
 /// Whether a server may be picked at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,19 @@ pub enum CheckState {
     Up,
     /// Out of use.
     Down,
+}
+
+/// What the checks of a server say about it: its health, and whether its role is the reason why it is out of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckVerdict {
+    /// No check has said more yet than that it is refused.
+    Unchecked,
+    /// In use.
+    Up,
+    /// It does not answer its checks, or says that it does not work.
+    Down,
+    /// It answers its checks, but it has the wrong role or is too far behind its primary.
+    WrongRole,
 }
 
 /// The result of one check.
@@ -112,6 +125,9 @@ pub(super) struct RiseFall {
     unfit: bool,
     /// The server is down only because it is behind.
     behind: bool,
+    /// The server answers its checks, whatever its role.
+    healthy: bool,
+    verdict: CheckVerdict,
 }
 
 /// The latest check result, without its reason.
@@ -151,6 +167,8 @@ impl RiseFall {
             latest: LatestResult::None,
             unfit: false,
             behind: false,
+            healthy: false,
+            verdict: CheckVerdict::Unchecked,
         }
     }
 
@@ -160,6 +178,8 @@ impl RiseFall {
         Self {
             state: CheckState::Up,
             latest: LatestResult::Disabled,
+            healthy: true,
+            verdict: CheckVerdict::Up,
             ..Self::unchecked()
         }
     }
@@ -209,16 +229,36 @@ impl RiseFall {
             }
             (same, _) => same,
         };
-        self.behind = next == CheckState::Down
-            && match latest {
-                LatestResult::Behind => true,
-                LatestResult::Down | LatestResult::Unfit => false,
-                _ => self.behind && self.failures < thresholds.fall,
-            };
+        self.conclude(next, thresholds.fall);
         (next != self.state).then(|| {
             self.state = next;
             next
         })
+    }
+
+    /// Sets what follows from the latest result for everything but the state, which is `next` now.
+    fn conclude(&mut self, next: CheckState, fall: u32) {
+        self.behind = next == CheckState::Down
+            && match self.latest {
+                LatestResult::Behind => true,
+                LatestResult::Down | LatestResult::Unfit => false,
+                _ => self.behind && self.failures < fall,
+            };
+        self.healthy = next == CheckState::Up
+            || match self.latest {
+                LatestResult::Unfit | LatestResult::Behind | LatestResult::Refused { .. } => true,
+                // A server that is out of use for its role may miss checks as one that is up.
+                LatestResult::Fail => self.healthy && self.is_unfit() && self.failures < fall,
+                LatestResult::Pass => self.healthy,
+                _ => false,
+            };
+        self.verdict = match next {
+            CheckState::Up => CheckVerdict::Up,
+            _ if !self.healthy => CheckVerdict::Down,
+            _ if matches!(self.latest, LatestResult::Unfit | LatestResult::Behind) => CheckVerdict::WrongRole,
+            // It needs more checks that pass, or refuses them.
+            _ => self.verdict,
+        };
     }
 
     /// The current state.
@@ -279,17 +319,17 @@ impl RiseFall {
         self.unfit || self.behind
     }
 
-    /// Whether the server answers its checks, whatever its role: it is up, or down although its latest check was answered.
+    /// Whether the server answers its checks, whatever its role. A server that did is not healthy any more after `fall` failed
+    /// checks in a row.
     #[must_use]
     pub(super) const fn is_healthy(&self) -> bool {
-        match self.state {
-            CheckState::Up => true,
-            CheckState::Unchecked => false,
-            CheckState::Down => matches!(
-                self.latest,
-                LatestResult::Unfit | LatestResult::Behind | LatestResult::Refused { .. }
-            ),
-        }
+        self.healthy
+    }
+
+    /// What the checks say about the server.
+    #[must_use]
+    pub(super) const fn verdict(&self) -> CheckVerdict {
+        self.verdict
     }
 
     /// Whether the server is down only because it is behind its primary.
@@ -309,54 +349,6 @@ impl RiseFall {
     pub(super) const fn assume_unfit(&mut self) {
         self.unfit = true;
     }
-}
-
-/// The state machine of a server's checks, with the reason and time of its state.
-#[derive(Debug)]
-pub(super) struct CheckRecord {
-    pub(super) rise_fall: RiseFall,
-    /// Whether it must have a role: it gets no session before a check has found that it has.
-    pub(super) requires_role: bool,
-    /// Why the latest check did not pass; `None`: it passed, or there was none.
-    pub(super) reason: Option<Reason>,
-    /// When the state last changed, or checks began or ceased to be refused.
-    pub(super) since: SystemTime,
-    /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong role since.
-    pub(super) passed_at: Option<Instant>,
-    /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
-    pub(super) lag: Option<Duration>,
-}
-
-impl CheckRecord {
-    pub(super) fn new(is_checked: bool, requires_role: bool) -> Self {
-        Self {
-            rise_fall: match is_checked {
-                true => RiseFall {
-                    unfit: requires_role,
-                    ..RiseFall::unchecked()
-                },
-                false => RiseFall::disabled(),
-            },
-            requires_role,
-            reason: None,
-            since: SystemTime::now(),
-            passed_at: None,
-            lag: None,
-        }
-    }
-}
-
-/// The health of a server as the API and the commands show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// The state according to its checks.
-    pub state: CheckState,
-    /// Whether the latest check was refused.
-    pub refusal: RefusedCheck,
-    /// Why the latest check did not pass; `None`: it passed, or there was none.
-    pub reason: Option<Reason>,
-    /// When the state last changed, or checks began or ceased to be refused.
-    pub since: SystemTime,
 }
 
 #[cfg(test)]

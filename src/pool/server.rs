@@ -151,12 +151,12 @@ impl Server {
         }
     }
 
-    /// The state according to its checks, with the reason and time.
+    /// What its checks say, with the reason and time.
     #[must_use]
     pub fn health(&self) -> Health {
         let checks = self.lock_checks();
         Health {
-            state: checks.rise_fall.state(),
+            verdict: checks.rise_fall.verdict(),
             refusal: checks.rise_fall.refusal(),
             reason: checks.reason.clone(),
             since: checks.since,
@@ -212,12 +212,12 @@ impl Server {
         if self.has(DISABLED) || !checks.rise_fall.is_enabled() {
             return None;
         }
-        let before = checks.rise_fall.state();
+        let (before, verdict_before) = (checks.rise_fall.state(), checks.rise_fall.verdict());
         let was_refused = checks.rise_fall.refusal() != RefusedCheck::None;
         let changed = checks.rise_fall.record(outcome, thresholds);
         checks.reason = outcome.reason().cloned();
         let is_refused = checks.rise_fall.refusal() != RefusedCheck::None;
-        if changed.is_some() || was_refused != is_refused {
+        if verdict_before != checks.rise_fall.verdict() || was_refused != is_refused {
             checks.since = SystemTime::now();
         }
         match outcome {

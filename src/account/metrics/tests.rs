@@ -2,7 +2,9 @@ use super::registry::RETENTION;
 use super::*;
 use crate::account::Ending;
 use crate::addr::ServerAddr;
-use crate::pool::{CheckOutcome, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
+use crate::pool::{
+    CheckOutcome, CheckVerdict, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds,
+};
 
 fn server(label: &str) -> Arc<Server> {
     server_at("10.0.0.1:1", label)
@@ -27,7 +29,7 @@ fn record_events(metrics: &Metrics, listener: &Arc<ListenerSeries>, server: &Arc
     };
     let path = metrics.path(&key, listener, Some(server));
     path.record_session(Ending::ClientClosed, Duration::ZERO);
-    path.server().unwrap().record_transition(true);
+    path.server().unwrap().record_transition(CheckVerdict::Up);
 }
 
 /// The pool `p`, with these servers.

@@ -10,7 +10,7 @@ use super::counters::{LabelledCounters, SharedRecorder};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
 use crate::dial::ConnectFailure;
-use crate::pool::{Server, ServerId};
+use crate::pool::{CheckVerdict, Server, ServerId};
 
 /// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct ServerSeries {
     /// The same counts as in `connect_failures`, because a counter of the exporter cannot be read.
     failed_connects: [AtomicU64; ConnectFailure::ALL.len()],
     checks: LabelledCounters<{ CheckResult::ALL.len() }>,
-    transitions: LabelledCounters<2>,
+    transitions: LabelledCounters<3>,
 }
 
 impl ServerSeries {
@@ -129,11 +129,15 @@ impl ServerSeries {
         *self.certificate_slot() = None;
     }
 
-    /// Counts a change to up or down by health checks.
-    pub fn record_transition(&self, is_up: bool) {
-        self.transitions
-            .get(usize::from(is_up), if is_up { "up" } else { "down" })
-            .increment(1);
+    /// Counts that checks say this of the server now, and did not before.
+    pub fn record_transition(&self, verdict: CheckVerdict) {
+        let (index, word) = match verdict {
+            CheckVerdict::Unchecked => return,
+            CheckVerdict::Down => (0, "down"),
+            CheckVerdict::Up => (1, "up"),
+            CheckVerdict::WrongRole => (2, "wrong_role"),
+        };
+        self.transitions.get(index, word).increment(1);
     }
 
     /// Adds a server with this label, if it is not known yet, and forgets those that are gone.

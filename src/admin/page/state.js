@@ -107,6 +107,7 @@ export function serverState(server) {
   if (server.use === "awaiting failback") return { word: "awaiting failback", sign: "⏸", kind: "warn" };
   if (server.ejected) return { word: "ejected", sign: "⏏", kind: "bad" };
   if (server.health === "down") return { word: "down", sign: "✕", kind: "bad" };
+  if (server.health === "wrong role") return { word: "wrong role", sign: "≠", kind: "unknown" };
   if (server.health === "check refused") return { word: "check refused", sign: "!", kind: "warn" };
   if (server.max_sessions && server.sessions >= server.max_sessions) return { word: "full", sign: "■", kind: "warn" };
   if (server.health === "unchecked") return { word: "unchecked", sign: "?", kind: "unknown" };
@@ -114,7 +115,7 @@ export function serverState(server) {
 }
 
 export const SERVER_STATES = [
-  "up", "down", "unchecked", "check refused", "ejected", "full", "draining", "awaiting failback", "disabled",
+  "up", "down", "wrong role", "unchecked", "check refused", "ejected", "full", "draining", "awaiting failback", "disabled",
 ];
 
 /** The lower, the sooner somebody should look at a server in this state; equal for the same word only. */

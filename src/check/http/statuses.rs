@@ -15,6 +15,11 @@ pub struct StatusList(Vec<RangeInclusive<u16>>);
 pub struct StatusListError;
 
 impl StatusList {
+    /// Whether it has no status.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the status is in the list.
     pub(super) fn contains(&self, status: StatusCode) -> bool {
         self.0.iter().any(|range| range.contains(&status.as_u16()))

@@ -43,6 +43,7 @@ impl ServerRow<'_> {
             ("awaiting failback", _) => ("‖", "awaiting failback", Urgency::Warning),
             _ if server.ejected => ("^", "ejected", Urgency::Bad),
             (_, "down") => ("✕", "down", Urgency::Bad),
+            (_, "wrong role") => ("≠", "wrong role", Urgency::Unknown),
             (_, "check refused") => ("!", "check refused", Urgency::Warning),
             _ if is_full => ("■", "full", Urgency::Warning),
             (_, "up") => ("✓", "up", Urgency::Good),

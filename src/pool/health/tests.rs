@@ -43,6 +43,31 @@ fn one_unfit_result_removes_a_server_and_one_pass_restores_it() {
 }
 
 #[test]
+fn the_verdict_tells_a_standby_from_a_server_that_is_down() {
+    let verdicts = |results: &str| {
+        let mut machine = RiseFall::unchecked();
+        let outcomes = results.chars().map(|sign| {
+            machine.record(&outcome(sign), TWO_THREE);
+            match machine.verdict() {
+                CheckVerdict::Unchecked => '.',
+                CheckVerdict::Up => 'U',
+                CheckVerdict::WrongRole => 'W',
+                CheckVerdict::Down => 'D',
+            }
+        });
+        outcomes.collect::<String>()
+    };
+    assert_eq!(verdicts("?--?---?"), "WWWWWWDW");
+    assert_eq!(verdicts("?--+++"), "WWWWUU", "it answers, and needs `rise` passes");
+    assert_eq!(verdicts("+<<<--<---"), "UUUWWWWWWD");
+    assert_eq!(verdicts("+---?-"), "UUUDWW");
+    assert_eq!(verdicts("--?x?+"), "DDWDWU");
+    assert_eq!(verdicts("-+|++"), "DDDDU");
+    assert_eq!(verdicts("?|-|--"), "WWWWWW", "it lives, but refuses checks");
+    assert_eq!(verdicts("|+--?---|-"), "..DDWWWDDD");
+}
+
+#[test]
 fn a_server_that_reports_itself_down_is_out_at_once() {
     use CheckState::{Down, Up};
     let mut machine = RiseFall::unchecked();

@@ -196,6 +196,34 @@ fn a_server_that_refuses_its_first_checks_is_named_and_does_not_delay_readiness(
 }
 
 #[test]
+fn the_death_of_a_standby_is_logged_counted_and_dated_as_that_of_a_primary() {
+    let primary = RedisNode::start(&[]);
+    let standby = RedisNode::replica_of(&primary, &[]);
+    let proxy = Proxy::start(&config(&[&primary, &standby], "timeout = \"300ms\""));
+    let is = |state| has_state(&proxy, "primary", &standby, state);
+    let label = standby.address().to_string();
+    let logged = |message: &str| {
+        let mut log = proxy.log().into_iter();
+        log.any(|line| line["message"] == message && line["pool"] == "primary" && line["server"] == label)
+    };
+    let out_of_use = "server answers, but is out of use for its role or lag";
+    eventually("the standby answers", || is("wrong role") && logged(out_of_use));
+    assert!(!logged("server is down"), "it works");
+    let since = || proxy.server("primary", &label)["since"].clone();
+    let before = since();
+    standby.freeze();
+    eventually("it is down", || is("down") && logged("server is down"));
+    assert_ne!(since(), before);
+    let changes = |to| {
+        let labels = [("pool", "primary"), ("server", &*label), ("to", to)];
+        proxy.metrics().sum("acequia_health_transitions_total", &labels)
+    };
+    standby.thaw();
+    eventually("it answers again", || is("wrong role"));
+    assert_eq!((changes("wrong_role"), changes("down"), changes("up")), (2.0, 1.0, 0.0));
+}
+
+#[test]
 fn a_sentinel_failover_moves_the_writers_away_from_the_old_primary() {
     let old = RedisNode::start(&[]);
     let new = RedisNode::replica_of(&old, &[]);
@@ -281,7 +309,7 @@ fn with_single_false_all_primaries_are_used() {
     eventually("both are up", || {
         has_state(&proxy, "primary", &a, "up") && has_state(&proxy, "primary", &b, "up")
     });
-    assert!(has_state(&proxy, "primary", &replica, "down"));
+    assert!(has_state(&proxy, "primary", &replica, "wrong role"));
     let state = proxy.answer(&["status"]);
     assert_eq!(state["pools"][0]["primaries"], serde_json::json!([]), "{state:#}");
     let metrics = proxy.get("/metrics").1;

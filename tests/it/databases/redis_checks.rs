@@ -115,22 +115,22 @@ fn reset_sentinels_with_a_lower_epoch_do_not_remove_the_primary() {
     sentinel.fail_over();
     eventually("the new primary is up", || has_state(&proxy, "primary", &new, "up"));
     assert!(is_written(proxy.at("primary"), "new"));
-    let went_down = || {
+    let lost_role = || {
         let labels = [
             ("pool", "primary"),
             ("server", &*new.address().to_string()),
-            ("to", "down"),
+            ("to", "wrong_role"),
         ];
         proxy.metrics().sum("acequia_health_transitions_total", &labels)
     };
-    let (down, passed) = (went_down(), results(&proxy, new.address(), "pass"));
+    let (down, passed) = (lost_role(), results(&proxy, new.address(), "pass"));
     let anew = RedisNode::sentinel_of(&new);
     assert!(anew.ask("SENTINEL MASTER orders").contains("config-epoch\r\n$1\r\n0"));
     assert!(proxy.reload(&with(&anew)));
     eventually("its checks pass", || {
         results(&proxy, new.address(), "pass") >= passed + 5.0
     });
-    assert_eq!(went_down(), down);
+    assert_eq!(lost_role(), down);
     assert!(is_written(proxy.at("primary"), "again"));
 }
 

@@ -215,6 +215,10 @@ fn a_patroni_member_is_healthy_while_its_postgresql_runs() {
         (healthy, servers("wrong_role"), servers("unhealthy"))
     };
     eventually("it works, as a replica", || shown() == ([1.0; 2], 1.0, 0.0));
+    assert!(
+        proxy.get("/metrics").1.contains("acequia_server_role_ok{pool=\"p\""),
+        "it has a role although its pool requires none"
+    );
     is_running.store(false, SeqCst);
     eventually("it does not work", || shown() == ([0.0; 2], 0.0, 1.0));
     assert_eq!(server_reached(proxy.at("p")), "");

@@ -160,8 +160,8 @@ fn a_lagging_replica_is_down_and_an_idle_one_is_up() {
     });
     must(&mut psql(replica.address(), "SELECT pg_wal_replay_pause()"));
     must(&mut psql(primary.address(), "CREATE TABLE late (n int)"));
-    let state = wait_for("the lagging replica is down", || {
-        Some(health()).filter(|state| state["health"] == "down")
+    let state = wait_for("the lagging replica is out of use", || {
+        Some(health()).filter(|state| state["health"] == "wrong role")
     });
     assert!(
         state["reason"]

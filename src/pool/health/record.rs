@@ -1,0 +1,56 @@
+//! The state machine of a server's checks, with what belongs to its state.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::{CheckVerdict, RefusedCheck, RiseFall};
+use crate::text::Reason;
+
+/// The state machine of a server's checks, with the reason and time of its state.
+#[derive(Debug)]
+pub(in crate::pool) struct CheckRecord {
+    pub(in crate::pool) rise_fall: RiseFall,
+    /// Whether it must have a role: it gets no session before a check has found that it has.
+    pub(in crate::pool) requires_role: bool,
+    /// Why the latest check did not pass; `None`: it passed, or there was none.
+    pub(in crate::pool) reason: Option<Reason>,
+    /// When the verdict last changed, or checks began or ceased to be refused.
+    pub(in crate::pool) since: SystemTime,
+    /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong role since.
+    pub(in crate::pool) passed_at: Option<Instant>,
+    /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
+    pub(in crate::pool) lag: Option<Duration>,
+}
+
+impl CheckRecord {
+    pub(in crate::pool) fn new(is_checked: bool, requires_role: bool) -> Self {
+        Self {
+            rise_fall: match is_checked {
+                true => RiseFall {
+                    unfit: requires_role,
+                    ..RiseFall::unchecked()
+                },
+                false => RiseFall::disabled(),
+            },
+            requires_role,
+            reason: None,
+            since: SystemTime::now(),
+            passed_at: None,
+            lag: None,
+        }
+    }
+}
+
+/// The health of a server as the API and the commands show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What its checks say.
+    pub verdict: CheckVerdict,
+    /// Whether the latest check was refused.
+    pub refusal: RefusedCheck,
+    /// Why the latest check did not pass; `None`: it passed, or there was none.
+    pub reason: Option<Reason>,
+    /// When the verdict last changed, or checks began or ceased to be refused.
+    pub since: SystemTime,
+}
