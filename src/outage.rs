@@ -1,7 +1,7 @@
-//! Logs when a pool has no usable server any more, with the reason for each server, and when it has one again; and when it
-//! begins to use its fallback, and stops.
+//! Logs when a pool has no usable server any more, with the reason for each server and the fallback that it uses, and when it
+//! has one again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,37 +30,28 @@ pub async fn run(live: Arc<Live>) {
 /// What was logged last.
 #[derive(Debug, Default)]
 struct Outages {
-    /// Pools without a usable server.
-    unusable: HashSet<Arc<str>>,
-    /// The fallback in use, by the pool that uses it.
-    fallbacks: HashMap<Arc<str>, Arc<str>>,
+    /// The pools without a usable server, each with the fallback that it uses.
+    unusable: HashMap<Arc<str>, Option<Arc<str>>>,
 }
 
 impl Outages {
     /// Logs what has changed. Returns when to look again; `None`: not before something has changed.
     fn update(&mut self, in_force: &InForce, now: Instant) -> Option<Instant> {
-        self.log_servers(in_force, now);
-        self.log_fallbacks(in_force, now);
-        let next_look = |pool: &Arc<LivePool>| {
-            let poll = (!pool.is_usable(now)).then_some(now + POLL_INTERVAL);
-            poll.into_iter().chain(pool.changes_at(now)).min()
-        };
-        in_force.pools.iter().filter_map(next_look).min()
-    }
-
-    fn log_servers(&mut self, in_force: &InForce, now: Instant) {
-        let mut unusable_now = HashSet::new();
-        for pool in in_force.pools.iter().filter(|pool| !pool.serves(now)) {
-            if self.unusable.contains(pool.name()) || !pool.is_starting(now) {
-                unusable_now.insert(Arc::clone(pool.name()));
+        let with_fallback = in_force.pools.with_fallback(now);
+        let names = with_fallback.filter_map(|(pool, in_use)| Some((Arc::clone(pool.name()), in_use?)));
+        let mut fallbacks: HashMap<_, _> = names.collect();
+        let mut unusable_now = HashMap::new();
+        for pool in in_force.pools.iter() {
+            let fallback = fallbacks.remove(pool.name());
+            let is_known = || self.unusable.contains_key(pool.name());
+            if fallback.is_some() || !pool.serves(now) && (is_known() || !pool.is_starting(now)) {
+                if self.unusable.get(pool.name()) != Some(&fallback) {
+                    log_outage(pool, fallback.as_deref(), now);
+                }
+                unusable_now.insert(Arc::clone(pool.name()), fallback);
             }
         }
-        for name in &unusable_now {
-            if let Some(pool) = in_force.pool(name).filter(|_| !self.unusable.contains(name)) {
-                tracing::warn!(pool = %name, servers = reasons(pool, now), "pool has no usable server");
-            }
-        }
-        for name in self.unusable.iter().filter(|name| !unusable_now.contains(*name)) {
+        for name in self.unusable.keys().filter(|name| !unusable_now.contains_key(*name)) {
             match in_force.pool(name) {
                 Some(pool) if pool.is_asleep(now) => tracing::info!(pool = %name, "pool sleeps again"),
                 Some(_) => tracing::info!(pool = %name, "pool has a usable server again"),
@@ -68,21 +59,22 @@ impl Outages {
             }
         }
         self.unusable = unusable_now;
+        let next_look = |pool: &Arc<LivePool>| {
+            let poll = (!pool.is_usable(now)).then_some(now + POLL_INTERVAL);
+            poll.into_iter().chain(pool.changes_at(now)).min()
+        };
+        in_force.pools.iter().filter_map(next_look).min()
     }
+}
 
-    fn log_fallbacks(&mut self, in_force: &InForce, now: Instant) {
-        let with_fallback = in_force.pools.with_fallback(now);
-        let names = with_fallback.filter_map(|(pool, in_use)| Some((Arc::clone(pool.name()), in_use?)));
-        let in_use_now: HashMap<_, _> = names.collect();
-        for (pool, fallback) in &in_use_now {
-            if self.fallbacks.get(pool) != Some(fallback) {
-                tracing::warn!(%pool, %fallback, "pool has no usable server: its fallback is used");
-            }
+fn log_outage(pool: &LivePool, fallback: Option<&str>, now: Instant) {
+    let servers = reasons(pool, now);
+    let pool = pool.name();
+    match fallback {
+        Some(fallback) => {
+            tracing::warn!(%pool, fallback, servers, "pool has no usable server: its fallback is used");
         }
-        for pool in self.fallbacks.keys().filter(|pool| !in_use_now.contains_key(*pool)) {
-            tracing::info!(%pool, "pool no longer uses its fallback");
-        }
-        self.fallbacks = in_use_now;
+        None => tracing::warn!(%pool, servers, "pool has no usable server"),
     }
 }
 
@@ -142,6 +134,6 @@ mod tests {
             SystemTime::now(),
         );
         assert_eq!(outages.update(&live.in_force(), now), Some(now + POLL_INTERVAL));
-        assert_eq!(outages.unusable, HashSet::from(["p7".into()]));
+        assert_eq!(outages.unusable, HashMap::from([("p7".into(), None)]));
     }
 }

@@ -51,6 +51,7 @@ fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
     eventually("it is logged", || {
         log_count(&proxy, "pool has no usable server: its fallback is used") == 2
     });
+    assert_eq!(log_count(&proxy, "pool has no usable server"), 0, "it is logged once");
     let mut stopgap = served_client(proxy.at("l"));
 
     let _back = Server::echo_on(TcpListener::bind(reader).unwrap());
@@ -58,7 +59,7 @@ fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
     assert_eq!(line(3)["ending"], "failed_back");
     assert!(!is_on_fallback());
     eventually("it is logged", || {
-        log_count(&proxy, "pool no longer uses its fallback") == 1
+        log_count(&proxy, "pool has a usable server again") == 1
     });
     assert_eq!(whole_session(4)["pool"], "readers");
     own_of_writers.send(b"still").read(5);
