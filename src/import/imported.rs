@@ -45,6 +45,8 @@ pub(super) struct ImportedListener {
     /// `allow` and `deny` of a guard of its own.
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
+    /// The limits of that guard.
+    pub(super) limits: ImportedSection,
     pub(super) routes: Vec<ImportedRoute>,
 }
 

@@ -256,7 +256,7 @@ backend queue
             "check = \"tls\"",
             "queue = { timeout = \"10s\" }",
             "bind_source = \"10.0.0.5\"",
-            "# note, line 20: bind_source of 10.0.1.3:5432 is that of the first server",
+            "# note, line 20: bind_source of 10.0.1.3:5432 is that of the first server, and not client",
             "  { address = \"10.0.1.1:5432\", name = \"a\", max_sessions = 90 },",
             "  { address = \"unix:/run/b.sock\", name = \"b\", max_sessions = 40 },",
             "  { address = \"10.0.1.3:5432\", name = \"c\" },",
@@ -522,6 +522,118 @@ stream {
         !lines.iter().any(|line| line.contains("not carried over")),
         "{lines:#?}"
     );
+}
+
+#[test]
+fn what_a_pool_has_once_is_noted_where_servers_differ() {
+    let haproxy = "
+listen l
+    bind :1
+    server a 10.0.0.1:1 check inter 2s
+    server b 10.0.0.2:1 check inter 10s fall 5 slowstart 30s on-marked-down shutdown-sessions
+    server c 10.0.0.3:1 resolve-prefer ipv6
+listen agents
+    bind :2
+    server a 10.0.0.1:1 agent-check agent-port 7
+    server b 10.0.0.2:1 agent-check agent-port 8
+listen tls
+    bind :3
+    server a 10.0.0.1:1 ssl sni str(a.example) verify none
+    server b 10.0.0.2:1 ssl sni str(b.example) verify required
+";
+    let nginx = "
+upstream u {
+    server 10.0.0.1:1;
+    server 10.0.0.2:1 max_fails=3 fail_timeout=5s;
+    server 10.0.0.3:1 max_fails=0 fail_timeout=5;
+}
+server { listen 1; proxy_pass u; }
+";
+    for (origin, text, expected) in [
+        (
+            Origin::Haproxy,
+            haproxy,
+            &[
+                "interval = \"2s\"",
+                "slow_start = \"30s\"",
+                "# note, line 5: interval of 10.0.0.2:1 is that of the first server, and not 10s",
+                "# note, line 5: fall of 10.0.0.2:1 is that of the first server, and not 5",
+                "# note, line 4: slow_start of 10.0.0.1:1 is that of another server",
+                "# note, line 6: slow_start of 10.0.0.3:1 is that of another server",
+                "# note, line 5: on_down of 10.0.0.2:1 is that of the first server, and not \"close\"",
+                "# note, line 6: resolve of 10.0.0.3:1 is that of the first server, and not ipv6",
+                "# note, line 10: port of the agent of 10.0.0.2:1 is that of the first server, and not 8",
+                "# note, line 14: sni of 10.0.0.2:1 is that of the first server, and not b.example",
+                "# note, line 14: verify of 10.0.0.2:1 is that of the first server, and not true",
+            ][..],
+        ),
+        (
+            Origin::Nginx,
+            nginx,
+            &[
+                "eject_after = 3",
+                "eject_for = \"5s\"",
+                "# note, line 3: max_fails of 10.0.0.1:1 is 3, that of another server",
+                "# note, line 5: max_fails of 10.0.0.3:1 is 3, that of another server, and not 0",
+                "# note, line 3: fail_timeout of 10.0.0.1:1 is 5s, that of another server",
+                "# note, line 5: fail_timeout of 10.0.0.3:1 is 5s, that of another server, and not 5",
+            ][..],
+        ),
+    ] {
+        assert_lines(&lines(origin, text), expected);
+    }
+}
+
+#[test]
+fn nginx_clients_are_verified_and_limited_as_they_were() {
+    let lines = lines(
+        Origin::Nginx,
+        "
+limit_conn_zone $binary_remote_addr zone=addr:10m;
+limit_conn_zone $server_port zone=all:1m;
+ssl_client_certificate /ca.pem;
+server {
+    listen 1 ssl;
+    ssl_certificate /a.pem;
+    ssl_handshake_timeout 10s;
+    ssl_verify_client on;
+    ssl_crl /crl.pem;
+    limit_conn addr 5;
+    limit_conn all 100;
+    proxy_download_rate 1m;
+    proxy_upload_rate 1024k;
+    tcp_nodelay off;
+    proxy_pass 10.0.0.1:1;
+}
+server { listen 2; ssl_verify_client on; limit_conn addr 6; proxy_upload_rate 100; proxy_pass 10.0.0.2:1; }
+server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy_pass 10.0.0.3:1; }
+",
+    );
+    assert_lines(
+        &lines,
+        &[
+            "[guards.10-0-0-1-1]",
+            "sessions_per_source = 5",
+            "bandwidth_per_session = \"1024KiB/s\"",
+            "guards = \"10-0-0-1-1\"",
+            "hello_timeout = \"10s\"",
+            "client_auth = { ca_file = \"/ca.pem\", mode = \"require\", crl_file = \"/crl.pem\" }",
+            "# not carried over, line 12: limit_conn all 100 (only limits for each client are carried over)",
+            "# not carried over, line 15: tcp_nodelay off (it is always on)",
+            "sessions_per_source = 6",
+            "bandwidth_per_session = \"1KiB/s\"",
+            "# note: bandwidth_per_session is for each direction; nginx limits them by themselves",
+            "# note, line 18: nginx counts the clients of all servers with this limit together: use one guard for them",
+            "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
+        ],
+    );
+    let open = "server { listen 1; proxy_pass 10.0.0.1:1; } \
+                server { listen 2 ssl; ssl_certificate /a.pem; ssl_verify_client on; proxy_pass 10.0.0.2:1; }";
+    let imported = checked(Origin::Nginx, open).unwrap().text;
+    let mut about_it = imported.lines().filter(|line| line.contains("10.0.0.2"));
+    let left_out = about_it.next().unwrap_or_default();
+    assert!(left_out.contains("ssl_client_certificate is missing"), "{imported}");
+    assert_eq!(about_it.next(), None, "it would be open to all");
 }
 
 #[test]
@@ -1005,6 +1117,15 @@ const NGINX: &[&str] = &[
     "ssl_certificate_key /a.key;",
     "ssl_alpn h2 h2;",
     "ssl_protocols TLSv1.3;",
+    "ssl_verify_client on;",
+    "ssl_verify_client optional;",
+    "ssl_client_certificate /ca.pem;",
+    "ssl_crl \"\";",
+    "limit_conn_zone $remote_addr zone=z:1m;",
+    "limit_conn z 5;",
+    "limit_conn_dry_run on;",
+    "proxy_download_rate 999999999999g;",
+    "proxy_upload_rate 1;",
     "proxy_next_upstream_tries 0;",
     "server unix:/run/a.sock max_conns=5;",
     "listen unix:/run/b.sock;",

@@ -98,6 +98,9 @@ impl Writer {
                 self.key(key, &quoted_list(networks));
             }
         }
+        for (key, value) in &listener.limits.keys {
+            self.key(key, value);
+        }
     }
 
     fn listener(&mut self, listener: &ImportedListener) {
@@ -166,7 +169,7 @@ impl Writer {
 }
 
 fn has_guard(listener: &ImportedListener) -> bool {
-    !listener.allow.is_empty() || !listener.deny.is_empty()
+    !(listener.allow.is_empty() && listener.deny.is_empty() && listener.limits.keys.is_empty())
 }
 
 fn entry(server: &ImportedServer) -> String {

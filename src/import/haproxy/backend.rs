@@ -7,6 +7,7 @@ use super::super::number::{duration, duration_value};
 use super::IdleTimeouts;
 use super::address;
 use super::check::Checks;
+use super::differences;
 use super::line::{Line, LineOutcome, set_duration, set_integer};
 use super::server::{self, ServerOptions};
 use crate::config::address::host;
@@ -294,7 +295,7 @@ impl Backend {
         if self.servers.iter().any(|(_, _, options)| options.closes_when_back) {
             section.set("on_recover", quoted("close"));
         }
-        if let Some(time) = first.slow_start {
+        if let Some(time) = self.servers.iter().find_map(|(_, _, options)| options.slow_start) {
             section.set("slow_start", duration_value(time));
         }
         if let Some(family) = first.family {
@@ -304,18 +305,7 @@ impl Backend {
             self.pool.tls = Some(tls(first, first.verifies.unwrap_or(self.verifies)));
         }
         self.pool.source.clone_from(&first.source);
-        for (line, server, options) in &self.servers {
-            for (key, is_other) in [
-                ("proxy_protocol", options.proxy_protocol != first.proxy_protocol),
-                ("tls", options.is_tls != first.is_tls),
-                ("bind_source", options.source != first.source),
-            ] {
-                if is_other {
-                    let text = format!("{key} of {} is that of the first server", server.address);
-                    section.remarks.push(Remark::note(*line, text));
-                }
-            }
-        }
+        section.remarks.extend(differences::notes(&self.servers));
     }
 }
 

@@ -9,6 +9,7 @@ mod frontend;
 mod server;
 mod check_connection;
 mod conversation;
+mod differences;
 mod http_check;
 mod check;
 mod backend;

@@ -4,6 +4,7 @@ mod block;
 mod map;
 mod upstream;
 mod access;
+mod access_limits;
 mod proxy_ssl;
 mod server;
 
@@ -41,6 +42,8 @@ pub(super) fn read(text: &str) -> Imported {
 #[derive(Default)]
 struct Targets {
     maps: HashMap<String, NameMap>,
+    /// The zones that count the sessions of each client, each with how many limits of servers have used it.
+    client_zones: HashMap<String, usize>,
     pools: Vec<ImportedPool>,
     /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.
     upstreams: Vec<ImportedPool>,
@@ -124,6 +127,10 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
                     .remarks
                     .push(directive.left_out("only maps of the server name are carried over")),
             },
+            ("limit_conn_zone", None) if access_limits::client_zone(directive).is_some() => {
+                let zone = access_limits::client_zone(directive).unwrap_or_default();
+                names.client_zones.insert(zone.to_owned(), 0);
+            }
             ("server", Some(_)) => {}
             ("log_format" | "access_log" | "error_log", _) => {}
             (_, None) if server::is_known(directive) => inherited.push(directive),

@@ -6,6 +6,7 @@ use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_protoco
 use super::super::number::{duration, duration_value, integer, own_address};
 use super::Targets;
 use super::access;
+use super::access_limits;
 use super::block::Directive;
 use super::proxy_ssl;
 use crate::config::address;
@@ -15,7 +16,7 @@ const SILENCE: Duration = Duration::from_secs(600);
 const CONNECT: Duration = Duration::from_secs(60);
 
 /// Directives that are read here; servers inherit them from `stream`.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 27] = [
     "allow",
     "deny",
     "preread_timeout",
@@ -39,6 +40,7 @@ const KNOWN: [&str; 26] = [
     "ssl_alpn",
     "ssl_certificate",
     "ssl_certificate_key",
+    "ssl_handshake_timeout",
     "ssl_preread",
     "ssl_protocols",
     "tcp_nodelay",
@@ -46,7 +48,7 @@ const KNOWN: [&str; 26] = [
 
 /// Whether a directive of `stream` is one that servers inherit.
 pub(super) fn is_known(directive: &Directive) -> bool {
-    KNOWN.contains(&directive.name())
+    KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
 }
 
 /// Reads the block of a server over what it inherits.
@@ -64,6 +66,7 @@ pub(super) fn read(
     for directive in block.iter().filter(|directive| directive.name() == "listen") {
         listen(directive, &mut listener)?;
     }
+    access_limits::client_auth(&all, &mut listener)?;
     let target = block.iter().find(|directive| directive.name() == "proxy_pass");
     let target = target.ok_or("it has no proxy_pass")?;
     names.connects_by = connects_by(&all);
@@ -77,6 +80,7 @@ pub(super) fn read(
     access::read(&rules, &mut listener);
     certificates(&all, &mut listener);
     proxied_peers(&all, &mut listener);
+    access_limits::read(&all, names, &mut listener);
     settings(&all, names, &mut listener);
     proxy_ssl::read(&all, names, &listener);
     Ok(listener)
@@ -239,23 +243,27 @@ fn proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
 /// Timeouts, and what belongs to the pools of the server.
 fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
     let (mut silence, mut connect, mut header) = (SILENCE, CONNECT, false);
+    let mut hello = None;
     let (mut retries, mut tries_others) = (None, true);
     for directive in all {
         let time = directive.word(1).and_then(|text| duration(text, 1_000));
         match (directive.name(), time) {
             ("proxy_timeout", Some(time)) => silence = time,
             ("proxy_connect_timeout", Some(time)) => connect = time,
-            ("preread_timeout", Some(time)) => listener.section.set("hello_timeout", duration_value(time)),
+            // Where TLS ends, `hello_timeout` is for the whole handshake.
+            ("preread_timeout" | "ssl_handshake_timeout", Some(time)) => hello = hello.max(Some(time)),
             ("proxy_protocol", _) => header = directive.word(1) == Some("on"),
-            (
-                "listen" | "proxy_pass" | "ssl_preread" | "resolver" | "tcp_nodelay" | "ssl_alpn" | "ssl_protocols",
-                _,
-            )
+            ("listen" | "proxy_pass" | "ssl_preread" | "resolver" | "ssl_alpn" | "ssl_protocols", _)
             | ("allow" | "deny" | "ssl_certificate" | "ssl_certificate_key" | "set_real_ip_from", _)
             | ("access_log" | "error_log", _) => {}
+            ("tcp_nodelay", _) if directive.word(1) == Some("off") => {
+                listener.section.remarks.push(directive.left_out("it is always on"));
+            }
+            ("tcp_nodelay", _) => {}
             ("proxy_next_upstream", _) => tries_others = directive.word(1) != Some("off"),
             ("proxy_bind", _) => source(directive, names, listener),
             (name, _) if name.starts_with("proxy_ssl") && is_known(directive) => {}
+            (name, _) if access_limits::KNOWN.contains(&name) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` limits both
             ("proxy_next_upstream_tries", _) => {
                 let tries = directive.word(1).and_then(|text| integer(text, 0, 101));
@@ -264,6 +272,9 @@ fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedList
             }
             _ => listener.section.remarks.push(directive.left_out("")),
         }
+    }
+    if let Some(time) = hello {
+        listener.section.set("hello_timeout", duration_value(time));
     }
     listener.section.set("idle_timeout", duration_value(silence));
     set_in_pools(names, listener, "connect_timeout", &duration_value(connect));

@@ -17,9 +17,10 @@ pub(super) fn read(name: String, block: &[Directive]) -> ImportedPool {
         ..ImportedPool::default()
     };
     let mut balance = "round-robin";
+    let mut servers = Vec::new();
     for directive in block {
         match (directive.name(), directive.word(1)) {
-            ("server", Some(location)) => server(directive, location, &mut pool),
+            ("server", Some(location)) => servers.extend(server(directive, location, &mut pool)),
             ("least_conn", _) => balance = "least-conn",
             ("hash", Some("$remote_addr" | "$binary_remote_addr")) => balance = "source-hash",
             ("random", _) => balance = "random-two",
@@ -28,7 +29,50 @@ pub(super) fn read(name: String, block: &[Directive]) -> ImportedPool {
         }
     }
     pool.section.set("balance", quoted(balance));
+    for option in ["max_fails", "fail_timeout", "slow_start"] {
+        settle(option, &servers, &mut pool);
+    }
     pool
+}
+
+/// A server with those of its options that belong to the pool here.
+struct UpstreamServer<'d> {
+    line: usize,
+    address: String,
+    options: Vec<(&'d str, &'d str)>,
+}
+
+impl UpstreamServer<'_> {
+    fn option(&self, name: &str) -> Option<&str> {
+        let mut of_name = self.options.iter().filter(|(key, _)| *key == name);
+        of_name.next_back().map(|(_, value)| *value)
+    }
+}
+
+/// Sets what an option says in the pool: that of the first server that has it. Others are noted.
+fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
+    let Some(value) = servers.iter().find_map(|server| server.option(option)) else {
+        return;
+    };
+    match (option, integer(value, 0, 256), duration(value, 1_000)) {
+        ("max_fails", Some(0), _) => pool.health.set("eject_max_percent", "0"),
+        ("max_fails", Some(fails), _) => pool.health.set("eject_after", fails.to_string()),
+        ("fail_timeout", _, Some(time)) => {
+            pool.health.set("eject_for", duration_value(time));
+            if time > EJECT_MAX {
+                pool.health.set("eject_max_for", duration_value(time));
+            }
+        }
+        (_, _, Some(time)) => pool.section.set("slow_start", duration_value(time)),
+        _ => {}
+    }
+    for server in servers.iter().filter(|server| server.option(option) != Some(value)) {
+        let not = server
+            .option(option)
+            .map_or(String::new(), |own| format!(", and not {own}"));
+        let text = format!("{option} of {} is {value}, that of another server{not}", server.address);
+        pool.section.remarks.push(Remark::note(server.line, text));
+    }
 }
 
 /// The address if the configuration accepts it.
@@ -36,15 +80,16 @@ pub(super) fn address(text: &str) -> Option<String> {
     address::server(text).is_ok().then(|| text.to_owned())
 }
 
-fn server(directive: &Directive, location: &str, pool: &mut ImportedPool) {
+fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool) -> Option<UpstreamServer<'d>> {
     let Some(address) = address(location) else {
         pool.section
             .remarks
             .push(directive.left_out("write \"HOST:PORT\" or \"unix:/PATH\""));
-        return;
+        return None;
     };
+    let mut of_pool = Vec::new();
     let mut server = ImportedServer {
-        address,
+        address: address.clone(),
         ..ImportedServer::default()
     };
     for option in &directive.words[2..] {
@@ -58,19 +103,15 @@ fn server(directive: &Directive, location: &str, pool: &mut ImportedPool) {
             ("backup", ..) => server.priority = 1,
             ("down", ..) => server.weight = Some(0),
             ("resolve", ..) => {} // names are always resolved again
-            ("max_fails", Some(0), _) => pool.health.set("eject_max_percent", "0"),
-            ("max_fails", Some(fails), _) => pool.health.set("eject_after", fails.to_string()),
-            ("fail_timeout", _, Some(time)) if !time.is_zero() => {
-                pool.health.set("eject_for", duration_value(time));
-                if time > EJECT_MAX {
-                    pool.health.set("eject_max_for", duration_value(time));
-                }
-            }
-            ("slow_start", _, Some(time)) => {
-                pool.section.set("slow_start", duration_value(time));
-            }
+            ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => of_pool.push((key, value)),
+            ("fail_timeout", _, Some(time)) if !time.is_zero() => of_pool.push((key, value)),
             _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),
         }
     }
     pool.servers.push(server);
+    Some(UpstreamServer {
+        line: directive.line,
+        address,
+        options: of_pool,
+    })
 }

@@ -1,0 +1,149 @@
+//! Who may connect and how much a client may take: `ssl_verify_client` (ngx_stream_ssl_module), `limit_conn`
+//! (ngx_stream_limit_conn_module), `proxy_download_rate` and `proxy_upload_rate` (ngx_stream_proxy_module).
+
+use super::super::imported::{ImportedListener, Remark, SESSIONS_MAX, quoted};
+use super::super::number::integer;
+use super::Targets;
+use super::block::Directive;
+
+/// The directives that are read here.
+pub(super) const KNOWN: [&str; 8] = [
+    "limit_conn",
+    "limit_conn_dry_run",
+    "proxy_download_rate",
+    "proxy_upload_rate",
+    "ssl_client_certificate",
+    "ssl_crl",
+    "ssl_trusted_certificate",
+    "ssl_verify_client",
+];
+
+/// The highest rate that is carried over, in KiB a second.
+const RATE_MAX_KIB: u64 = 1 << 30;
+
+/// A variable that is different for each client.
+fn is_client(variable: &str) -> bool {
+    matches!(
+        variable.replace(['{', '}'], "").as_str(),
+        "$binary_remote_addr" | "$remote_addr"
+    )
+}
+
+/// The name of the zone if a `limit_conn_zone` counts by client.
+pub(super) fn client_zone(directive: &Directive) -> Option<&str> {
+    let zone = directive.word(2)?.strip_prefix("zone=")?.split(':').next()?;
+    is_client(directive.word(1)?).then_some(zone)
+}
+
+/// Sets the limits of a server.
+pub(super) fn read(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
+    limit_sessions(all, names, listener);
+    limit_bandwidth(all, listener);
+}
+
+/// The last directive with this name.
+fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directive> {
+    let mut of_name = all.iter().filter(|directive| directive.name() == name);
+    of_name.next_back().copied()
+}
+
+fn limit_sessions(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
+    let is_dry = last(all, "limit_conn_dry_run").is_some_and(|directive| directive.word(1) == Some("on"));
+    for directive in all.iter().filter(|directive| directive.name() == "limit_conn") {
+        let limit = directive.word(2).and_then(|text| integer(text, 0, SESSIONS_MAX));
+        let limit = limit.filter(|limit| *limit > 0);
+        let users = directive.word(1).and_then(|zone| names.client_zones.get_mut(zone));
+        let (Some(users), Some(limit), false) = (users, limit, is_dry) else {
+            let why = match is_dry {
+                true => "it only reports, as `report_only = true` of a guard",
+                false => "only limits for each client are carried over",
+            };
+            listener.section.remarks.push(directive.left_out(why));
+            continue;
+        };
+        *users += 1;
+        if *users > 1 {
+            let note = "nginx counts the clients of all servers with this limit together: use one guard for them";
+            listener.section.remarks.push(Remark::note(directive.line, note));
+        }
+        listener.limits.set("sessions_per_source", limit.to_string());
+    }
+}
+
+/// A rate such as `100k` in KiB a second, at least 1; `None`: there is no limit, or it depends on the connection.
+fn rate(directive: &Directive) -> Option<u64> {
+    let text = directive.word(1)?.to_ascii_lowercase();
+    let (digits, unit) = match text.strip_suffix(['k', 'm', 'g']) {
+        Some(digits) => (digits, text.as_bytes()[digits.len()]),
+        None => (text.as_str(), b'b'),
+    };
+    let number: u64 = digits.parse().ok().filter(|number| *number > 0)?;
+    let kib = match unit {
+        b'b' => number.div_ceil(1 << 10),
+        b'k' => number,
+        b'm' => number.saturating_mul(1 << 10),
+        _ => number.saturating_mul(1 << 20),
+    };
+    Some(kib.min(RATE_MAX_KIB))
+}
+
+fn limit_bandwidth(all: &[&Directive], listener: &mut ImportedListener) {
+    let directives = ["proxy_download_rate", "proxy_upload_rate"].map(|name| last(all, name));
+    let rates = directives.map(|directive| directive.and_then(rate));
+    for (directive, rate) in directives.into_iter().zip(rates) {
+        if let Some(directive) = directive.filter(|directive| rate.is_none() && directive.word(1) != Some("0")) {
+            listener.section.remarks.push(directive.left_out("not a rate"));
+        }
+    }
+    let Some(most) = rates.into_iter().flatten().max() else {
+        return;
+    };
+    listener.limits.set("bandwidth_per_session", format!("\"{most}KiB/s\""));
+    if rates != [Some(most); 2] {
+        let text = "bandwidth_per_session is for each direction; nginx limits them by themselves";
+        listener.section.remarks.push(Remark::note(0, text));
+    }
+}
+
+/// Sets `client_auth`, for the addresses at which TLS ends.
+///
+/// # Errors
+/// It would be open to all clients, which it is not in nginx.
+pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -> Result<(), &'static str> {
+    let Some(directive) = last(all, "ssl_verify_client") else {
+        return Ok(());
+    };
+    let ends_tls = listener.bind.iter().any(|address| !listener.plain.contains(address));
+    let mode = match directive.word(1) {
+        _ if !ends_tls => return Ok(()),
+        Some("off") => return Ok(()),
+        Some("on") => "require",
+        Some("optional") => "request",
+        _ => {
+            let why = "certificates of clients are asked for to be verified only";
+            listener.section.remarks.push(directive.left_out(why));
+            return Ok(());
+        }
+    };
+    let file = |name: &str| {
+        let path = last(all, name).and_then(|directive| directive.word(1))?;
+        (!path.is_empty() && !path.ends_with('/')).then(|| quoted(path))
+    };
+    let ca_file = file("ssl_client_certificate").or_else(|| file("ssl_trusted_certificate"));
+    match ca_file {
+        Some(ca_file) => {
+            let crl = file("ssl_crl").map_or(String::new(), |crl| format!(", crl_file = {crl}"));
+            let value = format!("{{ ca_file = {ca_file}, mode = \"{mode}\"{crl} }}");
+            listener.tls.set("client_auth", value);
+            Ok(())
+        }
+        None if mode == "require" => Err("it requires certificates of clients, and ssl_client_certificate is missing"),
+        None => {
+            listener
+                .section
+                .remarks
+                .push(directive.left_out("ssl_client_certificate is missing"));
+            Ok(())
+        }
+    }
+}
