@@ -50,7 +50,7 @@
 //! requests reloads, and writes back what came of them; it and [`discover`] read [`etcd`], with a [`back_off`] after
 //! failures. `docker` asks engines of Docker, which run servers and clones. [`admin`] shows the state, also as a page,
 //! and changes it on request. [`app`] binds and starts all this, handles signals, and is the only module that may use
-//! all others; [`cli`] is the command line.
+//! all others; [`cli`] is the command line. `acequia check` of root also looks with the eyes of the service's [`user`].
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan, and its
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
@@ -76,6 +76,7 @@ pub mod glob;
 pub mod optional;
 pub mod back_off;
 pub mod regular_file;
+pub mod user;
 pub mod file_watch;
 pub mod socket;
 pub mod readiness;

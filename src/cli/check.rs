@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::configuration;
-use super::exit::EXIT_CONFIG;
+use super::exit::{self, EXIT_CONFIG};
 use super::terminal::{print, print_json, print_message};
 use crate::app::{load_tls, suspect, tls_warnings};
 use crate::config::report::{Report, counted};
@@ -19,6 +19,7 @@ use crate::plan::Plan;
 use crate::regular_file;
 use crate::reload::GuardNetworks;
 use crate::text::escape;
+use crate::user;
 
 /// How the result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,13 +30,20 @@ pub enum CheckFormat {
     Json,
 }
 
-/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with exit code 1.
+/// The user as whom the unit of the package runs a process, and the file that it runs with.
+const SERVICE_USER: &str = "acequia";
+const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
+
+/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with exit code 1, or 3 if it
+/// cannot be read.
 /// `is_live`: if there are none, the servers are tried, too.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode {
+    let mut failed = ExitCode::from(EXIT_CONFIG);
     let (report, summary, found) = match check(path) {
         Ok((path, loaded)) => {
             let mut found = check_files(&loaded.plan);
+            found.extend(check_as_service(&path, &found));
             let mut summary = summary(&path, &loaded.plan);
             if is_live && found.iter().all(|finding| !finding.is_error) {
                 let (servers, more) = live::try_out(loaded.plan);
@@ -44,7 +52,10 @@ pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode 
             }
             (loaded.warnings, Some(summary), found)
         }
-        Err(report) => (report, None, Vec::new()),
+        Err(report) => {
+            failed = exit::of_report(&report);
+            (report, None, Vec::new())
+        }
     };
     let is_valid = summary.is_some() && found.iter().all(|finding| !finding.is_error);
     let printed = match format {
@@ -59,13 +70,33 @@ pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode 
                 .map_or(ExitCode::SUCCESS, |summary| print(&summary))
         }
     };
-    if is_valid { printed } else { ExitCode::from(EXIT_CONFIG) }
+    if is_valid { printed } else { failed }
 }
 
 fn check(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
     let path = config::find(path)?;
     let loaded = configuration::load(&path)?;
     Ok((path, loaded))
+}
+
+/// What the user of the service finds in its file and root, who asks, does not: files that it may not read.
+fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
+    if path != Path::new(SERVICE_FILE) || !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    let look = || match check(Some(path)) {
+        Ok((_, loaded)) => check_files(&loaded.plan)
+            .into_iter()
+            .map(|finding| finding.message)
+            .collect(),
+        Err(report) => vec![report.first_message().to_owned()],
+    };
+    // Without such a user, somebody else runs it.
+    let messages: Vec<String> = user::run_as(SERVICE_USER, look).unwrap_or_default();
+    let is_new = |message: &String| found.iter().all(|finding| finding.message != *message);
+    let new = messages.into_iter().filter(is_new);
+    new.map(|message| Finding::warning(format!("the service runs as user {SERVICE_USER}: {message}")))
+        .collect()
 }
 
 fn json(report: &Report, found: &[Finding], is_valid: bool) -> String {

@@ -1,5 +1,9 @@
 //! Exit codes. Invalid arguments exit with 2, from clap.
 
+use std::process::ExitCode;
+
+use crate::config::report::Report;
+
 /// The configuration is invalid, or the process has rejected a request.
 pub const EXIT_CONFIG: u8 = 1;
 
@@ -9,5 +13,10 @@ pub(super) const EXIT_OUTPUT: u8 = 1;
 /// An argument does not fit the configuration.
 pub(super) const EXIT_USAGE: u8 = 2;
 
-/// The process could not start or go on, or no process answers.
+/// The process could not start or go on, no process answers, or a file is missing.
 pub const EXIT_RUN: u8 = 3;
+
+/// The exit code for a configuration with these errors.
+pub(super) fn of_report(report: &Report) -> ExitCode {
+    ExitCode::from(if report.is_unreadable() { EXIT_RUN } else { EXIT_CONFIG })
+}

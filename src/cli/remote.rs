@@ -172,11 +172,10 @@ impl Remote {
             return Ok((default_paths(), None));
         };
         // Errors in other parts of the file do not matter: commands must reach the process while the file is broken.
-        let sockets = match config::admin_socket(&file) {
-            Some(AdminSocket::At(path)) => vec![path],
-            Some(AdminSocket::Usual) => default_paths(),
-            Some(AdminSocket::Off) => return Err(RemoteError::SocketOff),
-            None => return Err(RemoteError::Configuration),
+        let sockets = match config::admin_socket(&file).map_err(RemoteError::Configuration)? {
+            AdminSocket::At(path) => vec![path],
+            AdminSocket::Usual => default_paths(),
+            AdminSocket::Off => return Err(RemoteError::SocketOff),
         };
         Ok((sockets, Some(file)))
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::configuration;
-use super::exit::{EXIT_CONFIG, EXIT_USAGE};
+use super::exit::{self, EXIT_USAGE};
 use super::terminal::{print, print_message};
 use crate::app::load_tls;
 use crate::config;
@@ -73,14 +73,14 @@ pub struct UnknownListener {
 }
 
 /// Prints the explanation for the configuration at `path`, otherwise for the one at the default path. Exit code 0; 1 if
-/// the configuration is invalid; 2 if the listener is unknown.
+/// the configuration is invalid; 3 if it cannot be read; 2 if the listener is unknown.
 #[must_use]
 pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
     let loaded = match config::find(path).and_then(|path| configuration::load(&path)) {
         Ok(loaded) => loaded,
         Err(report) => {
             report.print_to_stderr();
-            return ExitCode::from(EXIT_CONFIG);
+            return exit::of_report(&report);
         }
     };
     // `acequia check` reports what cannot be read.

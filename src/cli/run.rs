@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-use super::exit::{EXIT_CONFIG, EXIT_RUN};
+use super::exit::{self, EXIT_CONFIG, EXIT_RUN};
 use crate::account::access_log::{LogFormat, QUEUE_LINES};
 use crate::app::{self, ANNOUNCE, ConfigSource, Running};
 use crate::config;
@@ -32,7 +32,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => {
             report.print_to_stderr();
-            return ExitCode::from(EXIT_CONFIG);
+            return exit::of_report(&report);
         }
     };
     if loaded.plan.remote.is_none() {

@@ -141,17 +141,21 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The Unix socket of a process that runs with this file, even if the file has other errors. `None`: the file cannot be
-/// read or parsed.
-#[must_use]
-pub fn admin_socket(path: &Path) -> Option<AdminSocket> {
-    let text = String::from_utf8(read_bounded(path).ok()?).ok()?;
+/// The Unix socket of a process that runs with this file, even if the file has other errors.
+///
+/// # Errors
+/// Why the file cannot be read or parsed.
+pub fn admin_socket(path: &Path) -> Result<AdminSocket, String> {
+    let bytes =
+        read_bounded(path).map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
+    let unusable = || format!("{} has errors, which `acequia check` shows", path.display());
+    let text = String::from_utf8(bytes).map_err(|_| unusable())?;
     let get = |table: Table, key: &str| {
         let entry = table.entries.into_iter().find(|entry| entry.key == key)?;
         Some(entry.node.value)
     };
     let admin = if is_json(path) {
-        get(file::json(&text).ok()?, "admin")
+        get(file::json(&text).map_err(|_| unusable())?, "admin")
     } else {
         file::toml_recovered(&text, "admin")
     };
@@ -159,11 +163,11 @@ pub fn admin_socket(path: &Path) -> Option<AdminSocket> {
         Some(Value::Table(admin)) => get(admin, "socket"),
         _ => None,
     };
-    match socket {
-        Some(Value::String(text)) if text == "off" => Some(AdminSocket::Off),
-        Some(Value::String(text)) => Some(AdminSocket::At(text.into())),
-        _ => Some(AdminSocket::Usual),
-    }
+    Ok(match socket {
+        Some(Value::String(text)) if text == "off" => AdminSocket::Off,
+        Some(Value::String(text)) => AdminSocket::At(text.into()),
+        _ => AdminSocket::Usual,
+    })
 }
 
 fn is_json(path: &Path) -> bool {

@@ -106,18 +106,39 @@ impl ColorChoice {
 pub struct Report {
     input: Arc<InputText>,
     problems: Vec<Problem>,
+    is_unreadable: bool,
 }
 
 impl Report {
     pub(super) fn new(input: Arc<InputText>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(Problem::order); // stable: problems at one position keep their order
-        Self { input, problems }
+        Self {
+            input,
+            problems,
+            is_unreadable: false,
+        }
     }
 
     /// A report about a file that cannot be read.
     pub(super) fn unreadable(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let problem = Problem::error(Position::File, message, hint);
-        Self::new(Arc::new(InputText::new(name, "")), vec![problem])
+        let report = Self::new(Arc::new(InputText::new(name, "")), vec![problem]);
+        Self {
+            is_unreadable: true,
+            ..report
+        }
+    }
+
+    /// Whether it says that the configuration cannot be read, and nothing of what is in it.
+    #[must_use]
+    pub const fn is_unreadable(&self) -> bool {
+        self.is_unreadable
+    }
+
+    /// The message of its first problem; empty if it has none.
+    #[must_use]
+    pub fn first_message(&self) -> &str {
+        self.problems.first().map_or("", |problem| problem.message.as_str())
     }
 
     /// What was read.

@@ -34,16 +34,21 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
         std::fs::write(&path, text).unwrap();
         admin_socket(&path)
     };
-    let here = Some(AdminSocket::At("/x.sock".into()));
+    let here = Ok(AdminSocket::At("/x.sock".into()));
     assert_eq!(
         socket_of("a.toml", "[admin]\nsocket = \"/x.sock\"\nzzz = 1\n[listeners"),
         here
     );
-    assert_eq!(socket_of("a.toml", "[admin]\nsocket = \"off\""), Some(AdminSocket::Off));
-    assert_eq!(socket_of("a.toml", ""), Some(AdminSocket::Usual));
+    assert_eq!(socket_of("a.toml", "[admin]\nsocket = \"off\""), Ok(AdminSocket::Off));
+    assert_eq!(socket_of("a.toml", ""), Ok(AdminSocket::Usual));
     assert_eq!(socket_of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
-    assert_eq!(socket_of("a.json", r#"{ "admin": { "#), None);
-    assert_eq!(admin_socket(&folder.path().join("none")), None);
+    assert!(
+        socket_of("a.json", r#"{ "admin": { "#)
+            .unwrap_err()
+            .contains("has errors")
+    );
+    let missing = admin_socket(&folder.path().join("none")).unwrap_err();
+    assert!(missing.contains("none: No such file or directory"), "{missing}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::cli::exit::{EXIT_CONFIG, EXIT_RUN};
 use crate::cli::terminal::print_message;
 use crate::error::chain;
 use crate::tls::TlsFileError;
+use crate::units::format_duration;
 
 /// Why a request has no result to print.
 #[derive(Debug, thiserror::Error)]
@@ -19,14 +20,14 @@ pub(in crate::cli) enum RemoteError {
     /// The configuration turns the socket off.
     #[error("the process has no socket: `socket` in [admin] of its configuration is \"off\"")]
     SocketOff,
-    /// The configuration is too broken to find the socket.
-    #[error("cannot read the configuration (`acequia check` shows the errors): name the socket with --socket")]
-    Configuration,
+    /// The configuration cannot be read, or is too broken, to find the socket.
+    #[error("{0}; or name the socket with --socket")]
+    Configuration(String),
     /// The client's runtime cannot start.
     #[error("cannot start a runtime")]
     Runtime(#[source] io::Error),
     /// The process did not answer, or was silent, for this long.
-    #[error("no response within {0:?}")]
+    #[error("no response within {}", format_duration(*.0))]
     Timeout(Duration),
     /// Arguments about the admin port without its URL.
     #[error("--ca-file and --token-file are about the admin port: name it with --url")]

@@ -11,8 +11,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
 use super::message::StartClone;
-use super::user;
 use crate::check::exec::close_on_exec;
+use crate::user;
 
 /// Starts a clone in a process group of its own. Also returns the end of the pipe from which its output is read.
 ///

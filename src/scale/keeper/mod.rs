@@ -7,7 +7,6 @@
 
 mod message;
 mod output;
-mod user;
 mod child;
 mod containers;
 mod process;

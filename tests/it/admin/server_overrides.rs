@@ -245,6 +245,13 @@ fn a_failed_command_names_the_mistake_and_has_its_exit_code() {
         (&["sessions", "--filter", "zzz"], 2, "KEY=VALUE"),
         (&["sessions", "--filter", "min_age=5"], 1, "`min_age` is not a duration"),
         (&["status", "--socket", "/nowhere/admin.sock"], 3, "/nowhere/admin.sock"),
+        (
+            &["reload", "-c", "/nowhere/a.toml"],
+            3,
+            "/nowhere/a.toml: No such file or directory",
+        ),
+        (&["check", "-c", "/nowhere/a.toml"], 3, "No such file or directory"),
+        (&["run", "-c", "/nowhere/a.toml"], 3, "No such file or directory"),
     ] {
         let failed = proxy.command(words);
         assert_eq!(failed.code, Some(code), "{words:?}: {failed:#?}");

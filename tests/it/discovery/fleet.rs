@@ -319,7 +319,7 @@ fn check_reads_the_text_and_shows_its_errors_with_key_and_line() {
     etcd.stop();
     let done = with_file("check", &file);
     assert!(
-        done.code == Some(1) && done.stderr.contains("cannot read the configuration: cannot connect to"),
+        done.code == Some(3) && done.stderr.contains("cannot read the configuration: cannot connect to"),
         "{done:#?}"
     );
 }

@@ -1,0 +1,120 @@
+//! Users of this machine: who they are, and what they may do.
+
+use std::fs;
+use std::io;
+use std::panic::resume_unwind;
+use std::thread;
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// The user and the group of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserIds {
+    /// The number of the user.
+    pub user: u32,
+    /// The number of its first group.
+    pub group: u32,
+}
+
+/// Finds a user by name in `/etc/passwd`.
+///
+/// # Errors
+/// It cannot be read, or has no such user.
+pub fn find(name: &str) -> io::Result<UserIds> {
+    let users = fs::read_to_string(PASSWD)?;
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no user `{name}` in {PASSWD}"));
+    ids_in(&users, name).ok_or_else(missing)
+}
+
+/// Runs a function in a thread that may do what a user may do, whose other groups are those of `/etc/group`.
+///
+/// # Errors
+/// The user is not known, or the process may not change its user.
+pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let UserIds { user, group } = find(name)?;
+    let groups = groups_in(&fs::read_to_string(GROUP)?, name);
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
+    // These system calls change the thread that calls them, and no other one (setresuid(2), "C library/kernel differences").
+    let as_user = move || {
+        set_thread_groups(&groups)?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        Ok(run())
+    };
+    thread::scope(|scope| scope.spawn(as_user).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// The format: passwd(5).
+fn ids_in(users: &str, name: &str) -> Option<UserIds> {
+    let ids = |line: &str| {
+        let mut fields = line.split(':');
+        if fields.next() != Some(name) {
+            return None;
+        }
+        let mut id = |skipped| fields.nth(skipped)?.parse().ok();
+        Some(UserIds {
+            user: id(1)?,
+            group: id(0)?,
+        })
+    };
+    users.lines().find_map(ids)
+}
+
+/// The groups that list a user. The format: group(5).
+fn groups_in(groups: &str, name: &str) -> Vec<Gid> {
+    let of_user = |line: &str| {
+        let fields: Vec<_> = line.split(':').collect();
+        let [_, _, number, members] = fields[..] else {
+            return None;
+        };
+        let is_member = members.split(',').any(|member| member == name);
+        number.parse().ok().filter(|_| is_member).map(Gid::from_raw)
+    };
+    groups.lines().filter_map(of_user).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_their_whole_name() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nbroken\napp:x:1001:1002:,,,:/:/bin/false\n";
+        let app = UserIds {
+            user: 1001,
+            group: 1002,
+        };
+        assert_eq!(ids_in(users, "app"), Some(app));
+        assert_eq!(
+            (ids_in(users, "ap"), ids_in(users, "broken"), ids_in(users, "")),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn groups_are_those_that_list_the_whole_name() {
+        let groups = "app:x:1:\ntls:x:2:www,app\nlog:x:3:apple\nbroken\nweb:x:4:app";
+        let raw: Vec<_> = groups_in(groups, "app").into_iter().map(Gid::as_raw).collect();
+        assert_eq!(raw, [2, 4]);
+    }
+
+    #[test]
+    fn a_thread_of_another_user_reads_no_file_of_root() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        let read = |user: &str| run_as(user, || fs::read(file.path()).is_ok());
+        if rustix::process::geteuid().is_root() {
+            assert_eq!((read("root").unwrap(), read("nobody").unwrap()), (true, false));
+            assert!(fs::read(file.path()).is_ok(), "other threads are not changed");
+        } else {
+            assert!(read("nobody").is_err());
+        }
+        assert!(read("nobody-has-this-name").is_err());
+    }
+}
