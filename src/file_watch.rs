@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::units::format_duration;
 use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -126,7 +127,7 @@ impl FileWatch {
             Err(error) if !was_polling => tracing::warn!(
                 file = %self.file.display(),
                 %error,
-                interval = ?self.poll_interval,
+                interval = format_duration(self.poll_interval),
                 "cannot watch a file, reading it regularly (see fs.inotify in sysctl)"
             ),
             Ok(()) if was_polling => tracing::info!(file = %self.file.display(), "watching the file again"),

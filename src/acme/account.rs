@@ -17,6 +17,7 @@ use crate::error::{chain, with_context};
 use crate::regular_file;
 use crate::text::escape;
 use crate::tls::{TlsFileError, client_config};
+use crate::units::format_duration;
 
 /// The name of the file.
 const FILE: &str = "account.json";
@@ -54,7 +55,7 @@ pub enum AcmeError {
     #[error("the server offers no challenge {0}")]
     NoChallenge(&'static str),
     /// The order was not complete in time.
-    #[error("the order was not complete within {0:?}")]
+    #[error("the order was not complete within {}", format_duration(*.0))]
     Timeout(Duration),
     /// A certificate or a request for one cannot be made.
     #[error("cannot make a request for a certificate")]

@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use crate::http_client::{connect, exchange, take_url};
+use crate::units::format_duration;
 
 /// How long one request may take, with its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,7 +98,8 @@ impl HttpClient for AcmeHttp {
         let sent = self.clone().send(request);
         Box::pin(async move {
             let sent = timeout(REQUEST_TIMEOUT, sent).await;
-            let sent = sent.unwrap_or_else(|_| Err(format!("no response within {REQUEST_TIMEOUT:?}").into()));
+            let sent =
+                sent.unwrap_or_else(|_| Err(format!("no response within {}", format_duration(REQUEST_TIMEOUT)).into()));
             sent.map_err(Error::Other)
         })
     }

@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::guard_bodies::{DeniedBody, DenyEditBody, GuardBody, GuardDetailBody, SourceCountBody, UndoneBody};
 use crate::addr::parse_network;
 use crate::guard::{ClientSource, DenyEdit, EDITS_MAX, Guard, GuardReason};
-use crate::units::parse_duration;
+use crate::units::{format_duration, parse_duration};
 
 /// The most sources that are shown of each kind.
 const SOURCES_SHOWN: usize = 10;
@@ -115,7 +115,7 @@ pub(super) async fn deny(
         .then(|| admin.ledgers.iter().flat_map(|ledger| ledger.records()));
     let denied = records.into_iter().flatten();
     let closed = denied.filter(|record| record.cut_denied(guard.name(), network)).count();
-    tracing::info!(guard = name, %network, for_time = ?time, closed, %by, "network denied");
+    tracing::info!(guard = name, %network, for_time = time.map(format_duration), closed, %by, "network denied");
     Ok(Json(DeniedBody {
         denied: network.to_string(),
         closed,

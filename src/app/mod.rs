@@ -45,6 +45,7 @@ use crate::plan::{LogPlan, Plan, RemotePlan};
 use crate::reload::Request;
 use crate::remote::RemoteConfig;
 use crate::state_dir::StateKeeper;
+use crate::units::format_duration;
 use announced::Announced;
 use background::reopen_on_signal;
 use descriptor_budget::DescriptorBudget;
@@ -247,7 +248,8 @@ impl App {
             return Duration::ZERO;
         }
         let runtime = self.running.live.plan().runtime;
-        tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
+        let [delay, timeout] = [runtime.drain_delay, runtime.drain_timeout].map(format_duration);
+        tracing::info!(delay, timeout, "draining");
         tokio::select! {
             () = signals.cut_requested() => Duration::ZERO,
             () = sleep(runtime.drain_delay) => runtime.drain_timeout,

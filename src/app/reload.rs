@@ -213,7 +213,7 @@ fn log_changes(by: &str, changes: &Changes) {
         listeners = counts(&changes.listeners),
         servers = counts(&changes.servers),
         changed = changes.changed().join("; "),
-        needs_restart = ?changes.needs_restart,
+        needs_restart = changes.needs_restart.join(", "),
         "reloaded"
     );
     if !changes.warnings.is_empty() {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::units::format_duration;
 use crate::worker::Heartbeat;
 
 /// The shortest interval in which every worker must count a beat; they do once a second.
@@ -47,7 +48,8 @@ pub(super) async fn feed_watchdog(heartbeats: Vec<Weak<Heartbeat>>) {
         return;
     };
     if limit < 2 * CHECK_INTERVAL_MIN {
-        tracing::warn!(?limit, min = ?2 * CHECK_INTERVAL_MIN, "the watchdog may end a healthy process: raise WatchdogSec");
+        let (limit, min) = (format_duration(limit), format_duration(2 * CHECK_INTERVAL_MIN));
+        tracing::warn!(limit, min, "the watchdog may end a healthy process: raise WatchdogSec");
     }
     // Two checks within the limit: one may be late.
     let mut checks = interval((limit / 2).max(CHECK_INTERVAL_MIN));
@@ -61,7 +63,11 @@ pub(super) async fn feed_watchdog(heartbeats: Vec<Weak<Heartbeat>>) {
         let now = counts(&heartbeats);
         match stuck_worker(&before, &now) {
             None => send(&[NotifyState::Watchdog]),
-            Some(worker) => tracing::error!(worker, ?limit, "a worker is stuck: the watchdog is not fed"),
+            Some(worker) => tracing::error!(
+                worker,
+                limit = format_duration(limit),
+                "a worker is stuck: the watchdog is not fed"
+            ),
         }
         before = now;
     }

@@ -239,8 +239,8 @@ async fn request_gss(stream: &mut TcpStream) -> io::Result<()> {
         b'G' | b'N' | b'E' => Ok(()), // E: ErrorResponse of an older server, which does not know the request
         other => {
             let what = format!(
-                "not a PostgreSQL server: it answers GSSENCRequest with {:?}",
-                char::from(other)
+                "not a PostgreSQL server: it answers GSSENCRequest with '{}'",
+                char::from(other).escape_default()
             );
             Err(io::Error::other(what))
         }

@@ -16,6 +16,7 @@ use crate::addr::ServerAddr;
 use crate::live::LivePool;
 use crate::pool::{CheckState, Member, ServerSpec};
 use crate::scale::{CloneState, CloneStatus, ScalePlan};
+use crate::units::format_duration;
 
 /// The time between two checks of a clone that starts.
 const FAST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -151,7 +152,7 @@ impl CloneTask {
                 None => break,
                 Some(Err(reason)) => {
                     let pause = back_off(&mut failures);
-                    tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, ?pause, "a clone cannot be started");
+                    tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
                     (pause, reason)
                 }
                 Some(Ok(mut instance)) => {
@@ -213,7 +214,7 @@ impl CloneTask {
             biased;
             () = self.first_good_check(address) => return Some(Ok(instance)),
             how = instance.ended() => Some(format!("it has ended before its first good check: {how}")),
-            () = sleep(limit.saturating_sub(began.elapsed())) => Some(format!("no good check within {limit:?}")),
+            () = sleep(limit.saturating_sub(began.elapsed())) => Some(format!("no good check within {}", format_duration(limit))),
             () = self.leave.cancelled() => None,
         };
         self.status.set(CloneState::Stopping, |_| ());
@@ -250,7 +251,7 @@ impl CloneTask {
     fn join(&self, instance: &Instance, took: Duration) {
         let CloneName { pool, clone } = &self.name;
         let (address, pid, container) = (instance.address.to_string(), instance.pid, instance.container());
-        tracing::info!(%pool, %clone, address, pid, container, ?took, "a clone has started");
+        tracing::info!(%pool, %clone, address, pid, container, took = format_duration(took), "a clone has started");
         self.status.set(CloneState::Running, |_| ());
     }
 
@@ -303,12 +304,12 @@ impl CloneTask {
             }
             CloneEnd::Exited(how) => {
                 let pause = back_off(failures);
-                tracing::warn!(%pool, %clone, how, ?pause, "a clone has ended: it is started again");
+                tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
                 instance.stop(KILL_AFTER, &self.context.ending).await;
                 Some((pause, how))
             }
             CloneEnd::DownTooLong => {
-                tracing::warn!(%pool, %clone, after = ?self.plan.replace_after, "a clone is down for too long: it is replaced");
+                tracing::warn!(%pool, %clone, after = format_duration(self.plan.replace_after), "a clone is down for too long: it is replaced");
                 self.status.set(CloneState::Stopping, |_| ());
                 instance.stop(KILL_AFTER, &self.context.ending).await;
                 Some((Duration::ZERO, "it was down for too long".into()))

@@ -16,6 +16,7 @@ use crate::back_off::BackOff;
 use crate::docker::{ContainerSpec, DockerEngine, DockerError};
 use crate::error::chain;
 use crate::scale::CloneContainer;
+use crate::units::format_duration;
 
 /// The label with the name of the clone.
 const CLONE_LABEL: &str = "acequia.clone";
@@ -50,7 +51,7 @@ pub(super) async fn pull(container: &CloneContainer, name: &CloneName) -> Result
     let began = Instant::now();
     let failed = |error: DockerError| format!("image `{image}` is not there and cannot be pulled: {}", chain(&*error));
     engine.pull(image).await.map_err(failed)?;
-    tracing::info!(%pool, %clone, %image, took = ?began.elapsed(), "the image is there");
+    tracing::info!(%pool, %clone, %image, took = format_duration(began.elapsed()), "the image is there");
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use crate::plan::{HttpSourcePlan, listed_entries};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 use crate::tls::client_config;
+use crate::units::format_duration;
 
 /// How long one request may take, with its response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ impl HttpSource {
             match timeout(REQUEST_TIMEOUT, self.ask(tls.clone())).await {
                 Ok(Ok(list)) => reports.report(Ok(list)),
                 Ok(Err(error)) => return error,
-                Err(_) => return format!("no answer within {REQUEST_TIMEOUT:?}").into(),
+                Err(_) => return format!("no answer within {}", format_duration(REQUEST_TIMEOUT)).into(),
             }
             sleep(self.plan.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         }

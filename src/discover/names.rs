@@ -235,7 +235,8 @@ impl NameState {
         }
         self.has_too_many = found > used;
         if did_resolve != Some(true) || before != addresses {
-            tracing::info!(pool, name, ?addresses, "resolved");
+            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            tracing::info!(pool, name, addresses = texts.join(", "), "resolved");
         }
         (before != addresses).then_some(addresses)
     }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::error::with_context;
 use crate::http_client::{StreamedResponse, exchange, open};
 use crate::text::Reason;
+use crate::units::format_duration;
 
 /// How long one request with its response may take, or the head of a response that has no end.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -175,7 +176,13 @@ impl DockerEngine {
         limit: Duration,
         answer: impl Future<Output = Result<T, DockerError>>,
     ) -> Result<T, DockerError> {
-        let late = || format!("{} gives no answer within {limit:?}", self.socket.display());
+        let late = || {
+            format!(
+                "{} gives no answer within {}",
+                self.socket.display(),
+                format_duration(limit)
+            )
+        };
         timeout(limit, answer).await.unwrap_or_else(|_| Err(late().into()))
     }
 }

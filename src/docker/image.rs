@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::engine::{DockerEngine, DockerError, REQUEST_TIMEOUT, query};
 use crate::http_client::ResponseLines;
 use crate::text::Reason;
+use crate::units::format_duration;
 
 /// How long the pull of an image may take: gigabytes over a slow line.
 const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -50,7 +51,7 @@ impl DockerEngine {
             }
             Ok(())
         };
-        let late = || Err(format!("it is not there after {PULL_TIMEOUT:?}").into());
+        let late = || Err(format!("it is not there after {}", format_duration(PULL_TIMEOUT)).into());
         timeout(PULL_TIMEOUT, pulled).await.unwrap_or_else(|_| late())
     }
 }

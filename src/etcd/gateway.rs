@@ -24,6 +24,7 @@ use crate::http_client::{ResponseLines, connect, exchange, open, take_url, uses_
 use crate::regular_file;
 use crate::text::Reason;
 use crate::tls::client_config;
+use crate::units::format_duration;
 
 /// How long one request with its response may take, or the head of the response to a watch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -175,7 +176,14 @@ impl Gateway {
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, EtcdError>>) -> Result<T, EtcdError> {
         let in_time = timeout(REQUEST_TIMEOUT, answer).await;
-        in_time.unwrap_or_else(|_| Err(format!("{} gives no answer within {REQUEST_TIMEOUT:?}", self.endpoint).into()))
+        in_time.unwrap_or_else(|_| {
+            Err(format!(
+                "{} gives no answer within {}",
+                self.endpoint,
+                format_duration(REQUEST_TIMEOUT)
+            )
+            .into())
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use super::EtcdError;
 use super::gateway::Gateway;
 use super::messages::{EtcdKeyValue, KeyChange, KeyRange};
 use super::plan::EtcdPlan;
+use crate::units::format_duration;
 
 /// After this time without an event, the keys are read again: a connection may be dead without a sign of it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
@@ -90,7 +91,7 @@ impl Members {
             match asked.await {
                 Ok(Ok(read)) => return Ok(read.keys),
                 Ok(Err(error)) => last = error,
-                Err(_) => last = format!("etcd gives no answer within {time:?}").into(),
+                Err(_) => last = format!("etcd gives no answer within {}", format_duration(time)).into(),
             }
         }
         Err(last)

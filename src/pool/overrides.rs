@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::units::format_duration;
 use serde::Serialize;
 
 /// The administrative state of a server.
@@ -68,7 +69,9 @@ impl fmt::Display for Override {
             Self::Weight(None) => ("the configured weight", None),
         };
         f.write_str(word)?;
-        close_over.map_or(Ok(()), |over| write!(f, ", its sessions cut over {over:?}"))
+        close_over.map_or(Ok(()), |over| {
+            write!(f, ", its sessions cut over {}", format_duration(over))
+        })
     }
 }
 

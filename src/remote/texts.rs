@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::etcd::{EtcdError, EtcdKeyValue, KeyChange, KeyFollower, Members};
 use crate::plan::{RemotePlan, RemoteText, RemoteTexts};
+use crate::units::format_duration;
 
 /// How long one member may take to answer while somebody waits for the texts.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -26,7 +27,7 @@ pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
     let mut members = Members::new(Arc::clone(&plan.etcd));
     let (keys, within) = (plan.keys(), FETCH_TIMEOUT);
     let read = timeout(within, members.read(&keys, MEMBER_TIMEOUT)).await;
-    let keys = read.map_err(|_| format!("etcd gives no answer within {within:?}"))??;
+    let keys = read.map_err(|_| format!("etcd gives no answer within {}", format_duration(within)))??;
     let mut texts = KnownTexts::default();
     keys.into_iter().for_each(|key| texts.put(key));
     texts.all(plan)

@@ -18,6 +18,7 @@ use crate::sniff::hello::Hello;
 use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart};
 use crate::socket::local_address;
 use crate::tls::{ClientChoice, HandshakeError, TlsConnection, TlsSummary, error_text, error_word};
+use crate::units::format_duration;
 
 impl Routed<'_> {
     /// Connects to a server of the pool. Every attempt is accounted for as soon as it is over.
@@ -170,7 +171,7 @@ fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
     let error = attempt.tls_error.map(|error| chain(error));
     match (attempt.failure, attempt.ejected_for) {
         (Some(failure), Some(back_off)) => {
-            tracing::warn!(pool, %server, reason = failure.as_str(), error, ?back_off, "server is ejected");
+            tracing::warn!(pool, %server, reason = failure.as_str(), error, back_off = format_duration(back_off), "server is ejected");
         }
         (Some(failure), None) => tracing::debug!(pool, %server, reason = failure.as_str(), error, "cannot connect"),
         (None, _) if attempt.ended_ejection => tracing::info!(pool, %server, "server is back"),

@@ -13,6 +13,7 @@ use crate::live::{LivePool, PoolInForce};
 use crate::pool::{EjectionChange, FinishedSession, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::{has_ended, read_closed};
+use crate::units::format_duration;
 
 /// The server of a session that has connected.
 pub(super) struct LeasedServer {
@@ -92,7 +93,7 @@ impl LeasedServer {
         let server = &lease.server().spec().label;
         match pool.finished(lease, &session, Instant::now()) {
             Some(EjectionChange::Began(back_off)) => {
-                tracing::warn!(pool = %pool.name(), %server, reason = "unserved", ?back_off, "server is ejected");
+                tracing::warn!(pool = %pool.name(), %server, reason = "unserved", back_off = format_duration(back_off), "server is ejected");
             }
             Some(EjectionChange::Ended) => tracing::info!(pool = %pool.name(), %server, "server is back"),
             None => {}

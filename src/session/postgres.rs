@@ -63,7 +63,8 @@ pub(super) async fn request_tls(
     match asked.and_then(|(answer, bytes)| (bytes > 0).then_some((answer, bytes)).ok_or(TlsRequestError::Closed)) {
         Ok(([b'S', _], 1)) => Ok(()),
         Ok(answer) => {
-            tracing::debug!(server = %server.label(), ?answer, "the server does not agree to TLS");
+            let answer = char::from(answer.0[0]).escape_default();
+            tracing::debug!(server = %server.label(), %answer, "the server does not agree to TLS");
             Err(Refusal::ServerRefusedTls(reply(Alert::HandshakeFailure)))
         }
         Err(why) => Err(unanswered(&why, server, client, entry, reply(Alert::InternalError))),

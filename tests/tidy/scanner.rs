@@ -183,6 +183,12 @@ pub(crate) fn functions(code: &[Token]) -> Vec<(String, usize)> {
     found
 }
 
+/// The line of a field of the log in the format of Debug: `?name` or `name = ?value`.
+pub(crate) fn debug_field(code: &[Token]) -> Option<usize> {
+    let is_field = |at: &&[Token]| matches!(at[0].text.as_str(), "(" | "," | "=") && at[1].text == "?";
+    code.windows(2).find(is_field).map(|at| at[1].line)
+}
+
 pub(crate) fn half_done(code: &[Token]) -> Option<(&'static str, usize)> {
     const SIGNS: [(&str, &[&str]); 4] = [
         ("ignored test", &["#", "[", "ignore"]),

@@ -7,6 +7,7 @@ use super::limits::NONZERO_DURATION;
 use super::{Problems, Section};
 use crate::plan::RetirePlan;
 use crate::pool::Policy;
+use crate::units::format_duration;
 
 /// Sessions are looked at once a second.
 const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
@@ -41,7 +42,10 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
         if let Some((position, _)) = position {
             problems.warning(
                 position,
-                format!("`idle_for` ({:?}) is longer than `max_session_age`", plan.idle_for),
+                format!(
+                    "`idle_for` ({}) is longer than `max_session_age`",
+                    format_duration(plan.idle_for)
+                ),
                 "set a shorter `idle_for`: most sessions would be cut off at their age, because none is idle for that long",
             );
         }

@@ -16,6 +16,7 @@ use super::credentials::AccessError;
 use super::slices::EndpointSlice;
 use crate::http_client::{ResponseLines, StreamedResponse, connect, exchange, open, take_url};
 use crate::plan::ServiceSourcePlan;
+use crate::units::format_duration;
 
 /// How long one request with its response may take, or the head of the response to a watch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -189,8 +190,14 @@ impl<'a> SlicesApi<'a> {
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, AccessError>>) -> Result<T, AccessError> {
         let in_time = timeout(REQUEST_TIMEOUT, answer).await;
-        in_time
-            .unwrap_or_else(|_| Err(format!("{} gives no answer within {REQUEST_TIMEOUT:?}", self.access.url).into()))
+        in_time.unwrap_or_else(|_| {
+            Err(format!(
+                "{} gives no answer within {}",
+                self.access.url,
+                format_duration(REQUEST_TIMEOUT)
+            )
+            .into())
+        })
     }
 
     /// Why the API server has refused a request, and what to do about it.
