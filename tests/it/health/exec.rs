@@ -57,8 +57,10 @@ fn children(proxy: &Proxy) -> Vec<char> {
 fn a_command_gets_the_server_and_no_environment_of_the_process() {
     let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
     let file = |name: &str| folder.path().join(name).display().to_string();
+    // The first check alone writes, so that no file is empty when it is read.
     let script = format!(
-        "cat /proc/$$/environ | tr '\\0' '\\n' > {}; ls -l /proc/$$/fd > {}; grep CapAmb /proc/$$/status > {}; echo; exit 0",
+        "[ -e {0} ] && exit 0; cat /proc/$$/environ | tr '\\0' '\\n' > {0}; ls -l /proc/$$/fd > {1}; \
+         grep CapAmb /proc/$$/status > {2}; echo; exit 0",
         file("environment"),
         file("descriptors"),
         file("capabilities")
