@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::exit::EXIT_CONFIG;
 use super::terminal::{print, print_message};
-use crate::config;
+use crate::config::{self, address};
 
 /// The arguments of `acequia init`.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub struct InitArgs {
     /// What the servers speak: it decides how they are checked.
     #[arg(long)]
     service: Option<ServiceKind>,
-    /// The file to write; an existing file is not replaced.
+    /// The file to write, or `-` for standard output; an existing file is not replaced.
     #[arg(long, short = 'o', value_name = "FILE", default_value = "acequia.toml")]
     output: PathBuf,
 }
@@ -65,12 +65,16 @@ pub fn run(args: &InitArgs) -> ExitCode {
 
 fn write(args: &InitArgs) -> Result<String, String> {
     let file = args.output.display().to_string();
-    if args.output.exists() {
+    let is_stdout = file == "-";
+    if !is_stdout && args.output.exists() {
         return Err(format!("{file} exists: name another file with --output"));
     }
     let answers = InitAnswers::complete(args, &mut io::stdin().lock())?;
     let text = answers.configuration();
     config::read("acequia.toml", &text).map_err(|report| format!("these answers are not valid\n{report}"))?;
+    if is_stdout {
+        return Ok(text);
+    }
     let created = OpenOptions::new().write(true).create_new(true).open(&args.output);
     created
         .and_then(|mut created| created.write_all(text.as_bytes()))
@@ -91,22 +95,22 @@ impl InitAnswers {
     /// The flags, and answers to questions for those that are missing.
     fn complete(args: &InitArgs, input: &mut impl BufRead) -> Result<Self, String> {
         let listen = match &args.listen {
-            Some(listen) => listen.clone(),
-            None => ask(input, "Accept clients on (ADDRESS:PORT)")?,
+            Some(listen) => listen_address(listen).map_err(|why| format!("--listen: {why}"))?,
+            None => ask(input, "Accept clients on (ADDRESS:PORT)", listen_address)?,
         };
         let servers = match args.servers.as_slice() {
-            [] => ask(input, "Servers (HOST:PORT, separated by commas)")?
-                .split(',')
-                .map(|server| server.trim().to_owned())
-                .collect(),
-            servers => servers.iter().map(|server| server.trim().to_owned()).collect(),
+            [] => ask(input, "Servers (HOST:PORT, separated by commas)", |answer| {
+                server_addresses(answer.split(','))
+            })?,
+            servers => {
+                server_addresses(servers.iter().map(String::as_str)).map_err(|why| format!("--servers: {why}"))?
+            }
         };
         let service = match args.service {
             Some(service) => service,
-            None => {
-                let answer = ask(input, "They speak (tcp, tls, postgres, mysql, redis)")?;
-                ServiceKind::from_str(&answer, true).map_err(|_| format!("`{answer}` is none of these"))?
-            }
+            None => ask(input, "They speak (tcp, tls, postgres, mysql, redis)", |answer| {
+                ServiceKind::from_str(answer, true).map_err(|_| format!("`{answer}` is none of these"))
+            })?,
         };
         Ok(Self {
             listen,
@@ -162,15 +166,37 @@ impl InitAnswers {
     }
 }
 
-/// Asks on standard error; returns the line that is the answer.
-fn ask(input: &mut impl BufRead, question: &str) -> Result<String, String> {
+/// The text of an address to listen on.
+fn listen_address(text: &str) -> Result<String, String> {
+    address::listen(text).map(|_| text.to_owned()).map_err(in_one_line)
+}
+
+/// The texts of addresses of servers, without white space around them.
+fn server_addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
+    let checked = texts
+        .map(str::trim)
+        .map(|text| address::server(text).map(|_| text.to_owned()));
+    checked.collect::<Result<_, _>>().map_err(in_one_line)
+}
+
+fn in_one_line((message, hint): (String, String)) -> String {
+    format!("{message}: {hint}")
+}
+
+/// Asks on standard error, again after each line that is no answer.
+fn ask<T>(input: &mut impl BufRead, question: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     let mut err = io::stderr();
-    let _ = write!(err, "{question}: ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    match input.read_line(&mut answer) {
-        Ok(0) => Err(String::from("no answer: use --listen, --servers and --service")),
-        Ok(_) => Ok(answer.trim().to_owned()),
-        Err(error) => Err(format!("cannot read the answer: {error}")),
+    loop {
+        let _ = write!(err, "{question}: ").and_then(|()| err.flush());
+        let mut answer = String::new();
+        match input.read_line(&mut answer) {
+            Ok(0) => return Err(String::from("no answer: use --listen, --servers and --service")),
+            Ok(_) => match read(answer.trim()) {
+                Ok(answer) => return Ok(answer),
+                Err(why) => drop(writeln!(err, "{why}")),
+            },
+            Err(error) => return Err(format!("cannot read the answer: {error}")),
+        }
     }
 }
 

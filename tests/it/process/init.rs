@@ -56,8 +56,8 @@ fn init_keeps_an_existing_file_and_writes_none_on_a_wrong_answer() {
     );
     assert_eq!(fs::read_to_string(&kept).unwrap(), "mine");
     for (answers, error) in [
-        ("127.0.0.1\\n10.0.0.1:5432\\ntcp\\n", "these answers are not valid"),
-        ("127.0.0.1:5000\\n10.0.0.1\\ntcp\\n", "these answers are not valid"),
+        ("127.0.0.1\\n", "`127.0.0.1` has no port"),
+        ("127.0.0.1:5000\\n10.0.0.1\\n", "`10.0.0.1` has no port"),
         ("127.0.0.1:5000\\n10.0.0.1:5432\\nftp\\n", "`ftp` is none of these"),
         ("127.0.0.1:5000\\n", ""),
     ] {
@@ -68,4 +68,27 @@ fn init_keeps_an_existing_file_and_writes_none_on_a_wrong_answer() {
         );
         assert!(!absent.exists());
     }
+}
+
+#[test]
+fn a_wrong_answer_is_asked_for_again_and_a_file_named_minus_is_standard_output() {
+    let answers = "5000\\n127.0.0.1:5000\\n10.0.0.1:5432, db internal:1\\n10.0.0.1:5432\\nftp\\ntcp\\n";
+    let done = answered(Path::new("-"), answers, "");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    for why in [
+        "`5000` is only a port: write",
+        "`db internal`",
+        "`ftp` is none of these",
+    ] {
+        assert!(done.stderr.contains(why), "{why}: {done:?}");
+    }
+    assert!(
+        done.stdout.contains("bind = \"127.0.0.1:5000\"") && !Path::new("-").exists(),
+        "{done:?}"
+    );
+    let done = answered(Path::new("-"), "", "--listen 5000 --servers 10.0.0.1:1 --service tcp");
+    assert!(
+        done.code == Some(1) && done.stderr.contains("--listen: `5000` is only a port"),
+        "{done:?}"
+    );
 }
