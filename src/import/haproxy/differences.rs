@@ -89,7 +89,9 @@ pub(super) fn notes(servers: &[(usize, ImportedServer, ServerOptions)]) -> Vec<R
         }
     };
     compare(&POOL, |_| true);
-    compare(&TLS, |options| options.is_tls);
+    if servers.first().is_some_and(|(_, _, options)| options.is_tls) {
+        compare(&TLS, |options| options.is_tls);
+    }
     if servers.iter().any(|(_, _, options)| options.is_checked) {
         compare(&CHECK, |options| options.is_checked);
     } else {
