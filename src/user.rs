@@ -66,7 +66,7 @@ fn ids_in(users: &str, name: &str) -> Option<UserIds> {
 
 /// The groups that list a user. The format: group(5).
 fn groups_in(groups: &str, name: &str) -> Vec<Gid> {
-    let of_user = |line: &str| {
+    let user_group = |line: &str| {
         let fields: Vec<_> = line.split(':').collect();
         let [_, _, number, members] = fields[..] else {
             return None;
@@ -74,7 +74,7 @@ fn groups_in(groups: &str, name: &str) -> Vec<Gid> {
         let is_member = members.split(',').any(|member| member == name);
         number.parse().ok().filter(|_| is_member).map(Gid::from_raw)
     };
-    groups.lines().filter_map(of_user).collect()
+    groups.lines().filter_map(user_group).collect()
 }
 
 #[cfg(test)]

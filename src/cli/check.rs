@@ -53,7 +53,7 @@ pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode 
             (loaded.warnings, Some(summary), found)
         }
         Err(report) => {
-            failed = exit::of_report(&report);
+            failed = exit::for_report(&report);
             (report, None, Vec::new())
         }
     };
@@ -84,7 +84,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
     if path != Path::new(SERVICE_FILE) || !rustix::process::geteuid().is_root() {
         return Vec::new();
     }
-    let look = || match check(Some(path)) {
+    let findings = || match check(Some(path)) {
         Ok((_, loaded)) => check_files(&loaded.plan)
             .into_iter()
             .map(|finding| finding.message)
@@ -92,7 +92,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
         Err(report) => vec![report.first_message().to_owned()],
     };
     // Without such a user, somebody else runs it.
-    let messages: Vec<String> = user::run_as(SERVICE_USER, look).unwrap_or_default();
+    let messages: Vec<String> = user::run_as(SERVICE_USER, findings).unwrap_or_default();
     let is_new = |message: &String| found.iter().all(|finding| finding.message != *message);
     let new = messages.into_iter().filter(is_new);
     new.map(|message| Finding::warning(format!("the service runs as user {SERVICE_USER}: {message}")))

@@ -17,6 +17,6 @@ pub(super) const EXIT_USAGE: u8 = 2;
 pub const EXIT_RUN: u8 = 3;
 
 /// The exit code for a configuration with these errors.
-pub(super) fn of_report(report: &Report) -> ExitCode {
+pub(super) fn for_report(report: &Report) -> ExitCode {
     ExitCode::from(if report.is_unreadable() { EXIT_RUN } else { EXIT_CONFIG })
 }

@@ -80,7 +80,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => {
             report.print_to_stderr();
-            return exit::of_report(&report);
+            return exit::for_report(&report);
         }
     };
     // `acequia check` reports what cannot be read.

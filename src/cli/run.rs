@@ -32,7 +32,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => {
             report.print_to_stderr();
-            return exit::of_report(&report);
+            return exit::for_report(&report);
         }
     };
     if loaded.plan.remote.is_none() {

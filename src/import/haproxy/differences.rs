@@ -74,13 +74,13 @@ pub(super) fn notes(servers: &[(usize, ImportedServer, ServerOptions)]) -> Vec<R
         for (key, value) in keys {
             let values = meant.iter().map(|(_, _, options)| value(options));
             let first = values.clone().next().flatten();
-            let (of_pool, whose) = match *key {
+            let (pool_value, whose) = match *key {
                 "slow_start" if first.is_none() => (values.flatten().next(), "another server"),
                 _ => (first, "the first server"),
             };
             for (line, server, options) in &meant {
                 let own = value(options);
-                if own != of_pool {
+                if own != pool_value {
                     let not = own.map_or(String::new(), |own| format!(", and not {own}"));
                     let text = format!("{key} of {} is that of {whose}{not}", server.address);
                     notes.push(Remark::note(*line, text));

@@ -43,8 +43,8 @@ pub(super) fn read(all: &[&Directive], names: &mut Targets, listener: &mut Impor
 
 /// The last directive with this name.
 fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directive> {
-    let mut of_name = all.iter().filter(|directive| directive.name() == name);
-    of_name.next_back().copied()
+    let mut matching = all.iter().filter(|directive| directive.name() == name);
+    matching.next_back().copied()
 }
 
 fn limit_sessions(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {

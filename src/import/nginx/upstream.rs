@@ -44,8 +44,8 @@ struct UpstreamServer<'d> {
 
 impl UpstreamServer<'_> {
     fn option(&self, name: &str) -> Option<&str> {
-        let mut of_name = self.options.iter().filter(|(key, _)| *key == name);
-        of_name.next_back().map(|(_, value)| *value)
+        let mut matching = self.options.iter().filter(|(key, _)| *key == name);
+        matching.next_back().map(|(_, value)| *value)
     }
 }
 
@@ -87,7 +87,7 @@ fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool)
             .push(directive.left_out("write \"HOST:PORT\" or \"unix:/PATH\""));
         return None;
     };
-    let mut of_pool = Vec::new();
+    let mut pool_options = Vec::new();
     let mut server = ImportedServer {
         address: address.clone(),
         ..ImportedServer::default()
@@ -103,8 +103,8 @@ fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool)
             ("backup", ..) => server.priority = 1,
             ("down", ..) => server.weight = Some(0),
             ("resolve", ..) => {} // names are always resolved again
-            ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => of_pool.push((key, value)),
-            ("fail_timeout", _, Some(time)) if !time.is_zero() => of_pool.push((key, value)),
+            ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => pool_options.push((key, value)),
+            ("fail_timeout", _, Some(time)) if !time.is_zero() => pool_options.push((key, value)),
             _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),
         }
     }
@@ -112,6 +112,6 @@ fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool)
     Some(UpstreamServer {
         line: directive.line,
         address,
-        options: of_pool,
+        options: pool_options,
     })
 }
