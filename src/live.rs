@@ -252,7 +252,7 @@ impl Live {
                 continue;
             }
             match before {
-                Some(before) => pool.catch_up_with(before, &self.registry),
+                Some(before) => pool.repeat_succession(before, &self.registry),
                 None => {
                     let named = |name: &str| now.pool(name).or_else(|| next.pool(name));
                     inherit_primary(pool, named, &self.registry);

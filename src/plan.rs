@@ -117,9 +117,9 @@ pub struct AdminPlan {
 pub enum AdminSocket {
     /// At the default path, if that is possible.
     #[default]
-    Usual,
+    Default,
     /// At this path; an error if that is not possible.
-    At(PathBuf),
+    Path(PathBuf),
     /// No socket.
     Off,
 }

@@ -70,7 +70,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     client.write_all(b"S").await?;
-    match poll_fn(|cx| drop_some(Pin::new(client), cx, REFUSAL_BYTES_MAX)).await? {
+    match poll_fn(|cx| discard_some(Pin::new(client), cx, REFUSAL_BYTES_MAX)).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }
@@ -99,7 +99,7 @@ where
         socket.shutdown().await?;
         let mut left = REFUSAL_BYTES_MAX;
         while left > 0 {
-            match poll_fn(|cx| drop_some(Pin::new(&mut socket), cx, left)).await? {
+            match poll_fn(|cx| discard_some(Pin::new(&mut socket), cx, left)).await? {
                 0 => break,
                 dropped => left -= dropped,
             }
@@ -111,7 +111,7 @@ where
 }
 
 /// Reads once, into a buffer on the stack: a refused client costs no memory.
-fn drop_some<S: AsyncRead>(socket: Pin<&mut S>, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
+fn discard_some<S: AsyncRead>(socket: Pin<&mut S>, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
     let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
     let mut read = ReadBuf::uninit(&mut scratch[..bytes_max.min(READ_BYTES_MAX)]);
     ready!(socket.poll_read(cx, &mut read))?;

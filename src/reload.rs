@@ -239,7 +239,7 @@ pub enum ReloadError {
     NoFile,
     /// The process is about to end.
     #[error("the process is about to end")]
-    Ending,
+    ShuttingDown,
 }
 
 /// A request for a reload.
@@ -301,8 +301,8 @@ impl Reloader {
     async fn request(&self, by: String, texts: Option<Arc<RemoteTexts>>) -> Result<Changes, ReloadError> {
         let (answer, answered) = oneshot::channel();
         let sent = self.requests.send(Request { by, texts, answer }).await;
-        sent.map_err(|_| ReloadError::Ending)?;
-        answered.await.unwrap_or(Err(ReloadError::Ending))
+        sent.map_err(|_| ReloadError::ShuttingDown)?;
+        answered.await.unwrap_or(Err(ReloadError::ShuttingDown))
     }
 
     /// Records the result of a reload, with the error if it failed. To be called after every reload, also after one that was

@@ -255,7 +255,7 @@ impl<T> RouteTable<T> {
         let offered = Offered::new(input.alpn);
         let first = |bucket: &Bucket| {
             let mut guarded = bucket.guarded.iter().copied();
-            let admitted = guarded.find(|index| self.routes[*index].admits(input, &offered));
+            let admitted = guarded.find(|index| self.routes[*index].meets_other_conditions(input, &offered));
             admitted.or(bucket.open)
         };
         let by_name = |name: &Sni| {
@@ -300,7 +300,7 @@ impl<T> Route<T> {
     }
 
     /// Whether its conditions other than that on the name hold.
-    fn admits(&self, input: &RouteInput<'_>, offered: &Offered<'_>) -> bool {
+    fn meets_other_conditions(&self, input: &RouteInput<'_>, offered: &Offered<'_>) -> bool {
         self.alpn_entry(offered).holds()
             && self.client_entry(input.client).holds()
             && text_entry(&self.database, input.database).holds()

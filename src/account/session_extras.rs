@@ -31,7 +31,7 @@ pub struct SessionExtras {
 pub enum RefusalLine {
     /// It is logged like any session.
     #[default]
-    Usual,
+    Normal,
     /// It is logged, and this many before it were not.
     After(u64),
     /// It is not logged: there are too many.

@@ -187,7 +187,7 @@ impl SessionInfo {
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
             suppressed: extras.and_then(|extras| match extras.line {
                 RefusalLine::After(suppressed) => Some(suppressed),
-                RefusalLine::Usual | RefusalLine::Suppressed => None,
+                RefusalLine::Normal | RefusalLine::Suppressed => None,
             }),
             tls: self.tls_words(),
             client_rtt_us: client.map(|info| info.rtt_us),

@@ -147,7 +147,7 @@ impl ServerFamilies {
 #[must_use]
 pub fn write_connection_limits(
     limits: impl IntoIterator<Item = (std::sync::Arc<str>, usize)>,
-    of_process: usize,
+    process_limits: usize,
 ) -> String {
     let mut family = Family::new(
         names::MAX_CONNECTIONS,
@@ -160,7 +160,7 @@ pub fn write_connection_limits(
         names::PROCESS_MAX_CONNECTIONS,
         "The most sessions of all listeners together at once.",
     );
-    process.samples = format!("{} {of_process}\n", process.name);
+    process.samples = format!("{} {process_limits}\n", process.name);
     write_families([&family, &process])
 }
 

@@ -53,7 +53,7 @@ impl AdminConnection {
         let serving = {
             let mark = mark.clone();
             async move {
-                let handshake = timeout(HEAD_TIMEOUT, shake_hands(stream, config));
+                let handshake = timeout(HEAD_TIMEOUT, handshake(stream, config));
                 // Errors are the client's: it does not speak TLS, does not trust the certificate, or closed early.
                 if let Ok(Ok(Some(stream))) = handshake.await {
                     serve(stream, router, mark).await;
@@ -68,7 +68,7 @@ impl AdminConnection {
 }
 
 /// Completes the handshake. `None`: the client speaks HTTP without TLS, and got a response that says so.
-async fn shake_hands(mut stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Option<TlsStream<TcpStream>>> {
+async fn handshake(mut stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Option<TlsStream<TcpStream>>> {
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first[0].is_ascii_uppercase() {
@@ -124,7 +124,7 @@ impl Connections {
             }
             select! {
                 _ = self.tasks.join_next() => {}
-                () = oldest.mark.begun(), if !oldest.mark.has_ended() => {}
+                () = oldest.mark.started(), if !oldest.mark.has_ended() => {}
                 () = sleep_until(oldest.since + CROWDED_CONNECTION_TIME) => {}
             }
         }

@@ -188,7 +188,7 @@ pub(super) async fn reload(
             ReloadError::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ReloadError::NoFile => StatusCode::CONFLICT,
             ReloadError::System(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            ReloadError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            ReloadError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         };
         ApiError::new(status, chain(&error))
     })

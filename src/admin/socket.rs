@@ -43,9 +43,9 @@ pub struct AdminListener {
 /// The default paths, the preferred one first: below `$XDG_RUNTIME_DIR` if that is set, then the one of the system.
 #[must_use]
 pub fn default_paths() -> Vec<PathBuf> {
-    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-    let of_user = of_user.map(|folder| Path::new(&folder).join("acequia/admin.sock"));
-    of_user.into_iter().chain([SYSTEM_PATH.into()]).collect()
+    let in_runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let in_runtime_dir = in_runtime_dir.map(|folder| Path::new(&folder).join("acequia/admin.sock"));
+    in_runtime_dir.into_iter().chain([SYSTEM_PATH.into()]).collect()
 }
 
 /// Listens on the configured socket, if any. If the default path cannot be used, this logs a warning and returns
@@ -57,12 +57,12 @@ pub fn default_paths() -> Vec<PathBuf> {
 pub fn bind(configured: &AdminSocket) -> io::Result<Option<AdminListener>> {
     let path = match configured {
         AdminSocket::Off => return Ok(None),
-        AdminSocket::At(path) => path.clone(),
-        AdminSocket::Usual => default_paths().swap_remove(0),
+        AdminSocket::Path(path) => path.clone(),
+        AdminSocket::Default => default_paths().swap_remove(0),
     };
     match AdminListener::bind(&path) {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) if *configured == AdminSocket::Usual && error.kind() != ErrorKind::AddrInUse => {
+        Err(error) if *configured == AdminSocket::Default && error.kind() != ErrorKind::AddrInUse => {
             tracing::warn!(
                 path = %path.display(),
                 error = %chain(&error),

@@ -47,7 +47,7 @@ impl Events {
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamMark {
     /// Cancelled when the response is a stream.
-    begun: CancellationToken,
+    started: CancellationToken,
     /// Cancelled when the last event was handed over.
     ended: CancellationToken,
 }
@@ -55,13 +55,13 @@ pub(super) struct StreamMark {
 impl StreamMark {
     /// The response is a stream from now on, until the result is dropped.
     pub(super) fn begin(&self) -> DropGuard {
-        self.begun.cancel();
+        self.started.cancel();
         self.ended.clone().drop_guard()
     }
 
-    /// Whether the stream has begun and goes on.
+    /// Whether the stream has started and goes on.
     pub(super) fn is_open(&self) -> bool {
-        self.begun.is_cancelled() && !self.has_ended()
+        self.started.is_cancelled() && !self.has_ended()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -69,8 +69,8 @@ impl StreamMark {
     }
 
     /// Waits until the response is a stream.
-    pub(super) async fn begun(&self) {
-        self.begun.cancelled().await;
+    pub(super) async fn started(&self) {
+        self.started.cancelled().await;
     }
 
     /// Waits until the stream has ended.

@@ -243,7 +243,7 @@ impl App {
                 let _ = request.answer.send(changed); // fails if the client is gone
             }
         };
-        self.begin_to_end();
+        self.begin_shutdown();
         if end == End::Cut {
             return Duration::ZERO;
         }

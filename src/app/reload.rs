@@ -242,7 +242,7 @@ async fn check(
 
 impl App {
     /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
-    pub(super) fn begin_to_end(&mut self) {
+    pub(super) fn begin_shutdown(&mut self) {
         service_manager::stopping();
         self.requests.close();
         while self.requests.try_recv().is_ok() {} // dropping a request answers it: the process is about to end

@@ -104,7 +104,7 @@ pub(super) fn for_store(error: &ReloadError) -> String {
             Some(failure) => failure.for_store(),
             None => chain(&**error),
         },
-        ReloadError::NoFile | ReloadError::Ending => error.to_string(),
+        ReloadError::NoFile | ReloadError::ShuttingDown => error.to_string(),
     }
 }
 

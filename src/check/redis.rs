@@ -77,8 +77,8 @@ impl Check for RedisCheck {
     fn files(&self) -> Vec<(&'static str, &Path)> {
         let own = self.login.iter().map(|login| ("password_file", &*login.password_file));
         let login = self.sentinels.iter().flat_map(|group| &group.login);
-        let of_sentinels = login.map(|login| ("sentinel_password_file", &*login.password_file));
-        own.chain(of_sentinels).collect()
+        let from_sentinels = login.map(|login| ("sentinel_password_file", &*login.password_file));
+        own.chain(from_sentinels).collect()
     }
 
     fn learns_role(&self) -> bool {

@@ -118,7 +118,7 @@ impl TlsProbe {
     pub(super) fn new(check: Arc<TlsCheck>, target: CheckTarget) -> Self {
         let plan = check.plan(target.tls.as_ref().map(|tls| tls.plan().clone()).unwrap_or_default());
         let tls = match &target.tls {
-            Some(of_sessions) if *of_sessions.plan() == plan => CheckTls::Sessions(Arc::clone(of_sessions)),
+            Some(session_tls) if *session_tls.plan() == plan => CheckTls::Sessions(Arc::clone(session_tls)),
             _ => CheckTls::Own(Arc::new(OwnTls {
                 plan,
                 loaded: Mutex::default(),
@@ -170,18 +170,18 @@ impl TlsProbe {
 
 impl TlsCheck {
     /// The settings of its handshakes, if sessions have these.
-    fn plan(&self, of_sessions: PoolTlsPlan) -> PoolTlsPlan {
+    fn plan(&self, session_tls: PoolTlsPlan) -> PoolTlsPlan {
         let protocols = self.alpn.iter().map(|name| name.as_bytes().into());
         PoolTlsPlan {
-            sni: self.sni.clone().map_or(of_sessions.sni, SentSni::Name),
+            sni: self.sni.clone().map_or(session_tls.sni, SentSni::Name),
             alpn: if self.alpn.is_empty() {
-                of_sessions.alpn
+                session_tls.alpn
             } else {
                 OfferedProtocols::List(protocols.collect())
             },
-            verify: self.verify.unwrap_or(of_sessions.verify || self.ca_file.is_some()),
-            ca_file: self.ca_file.clone().or(of_sessions.ca_file),
-            identity: of_sessions.identity,
+            verify: self.verify.unwrap_or(session_tls.verify || self.ca_file.is_some()),
+            ca_file: self.ca_file.clone().or(session_tls.ca_file),
+            identity: session_tls.identity,
         }
     }
 }

@@ -173,8 +173,8 @@ impl Remote {
         };
         // Errors in other parts of the file do not matter: commands must reach the process while the file is broken.
         let sockets = match config::admin_socket(&file).map_err(RemoteError::Configuration)? {
-            AdminSocket::At(path) => vec![path],
-            AdminSocket::Usual => default_paths(),
+            AdminSocket::Path(path) => vec![path],
+            AdminSocket::Default => default_paths(),
             AdminSocket::Off => return Err(RemoteError::SocketOff),
         };
         Ok((sockets, Some(file)))

@@ -125,7 +125,7 @@ pub(super) struct CloneTask {
 /// Why a clone no longer runs.
 enum CloneEnd {
     /// It shall leave its pool.
-    Leaves,
+    Stopped,
     /// It has ended by itself, in these words.
     Exited(String),
     /// It has been down for too long.
@@ -259,7 +259,7 @@ impl CloneTask {
     async fn serve(&self, instance: &mut Instance) -> CloneEnd {
         tokio::select! {
             biased;
-            () = self.leave.cancelled() => CloneEnd::Leaves,
+            () = self.leave.cancelled() => CloneEnd::Stopped,
             how = instance.ended() => CloneEnd::Exited(how),
             () = self.down_too_long() => CloneEnd::DownTooLong,
         }
@@ -295,7 +295,7 @@ impl CloneTask {
         self.follow_plan();
         let CloneName { pool, clone } = self.name.clone();
         match end {
-            CloneEnd::Leaves => {
+            CloneEnd::Stopped => {
                 self.drain(&mut instance).await;
                 self.status.set(CloneState::Stopping, |_| ());
                 instance.stop(self.plan.drain, &self.context.ending).await;

@@ -26,7 +26,7 @@ pub(super) struct ContainerFollower {
     /// Up to when its log was read.
     read_until: SystemTime,
     /// Whether the engine did not answer when it was last asked.
-    is_away: bool,
+    is_unreachable: bool,
 }
 
 impl ContainerFollower {
@@ -37,7 +37,7 @@ impl ContainerFollower {
             name,
             printed: PrintedLines::new(Instant::now()),
             read_until: began,
-            is_away: false,
+            is_unreachable: false,
         }
     }
 
@@ -53,18 +53,18 @@ impl ContainerFollower {
             if asked.elapsed() >= STEADY_AFTER {
                 back_off.reset();
             }
-            if !self.is_away {
+            if !self.is_unreachable {
                 let CloneName { pool, clone } = &self.name;
                 tracing::warn!(%pool, %clone, error = chain(&*error), "Docker does not answer about a clone, which may go on");
             }
-            self.is_away = true;
+            self.is_unreachable = true;
             back_off.pause().await;
         }
     }
 
     async fn follow(&mut self) -> Result<String, DockerError> {
         let engine = DockerEngine::connect(&self.place.socket).await?;
-        if std::mem::take(&mut self.is_away) {
+        if std::mem::take(&mut self.is_unreachable) {
             let CloneName { pool, clone } = &self.name;
             tracing::info!(%pool, %clone, "Docker answers about a clone again");
         }

@@ -165,8 +165,8 @@ pub fn admin_socket(path: &Path) -> Result<AdminSocket, String> {
     };
     Ok(match socket {
         Some(Value::String(text)) if text == "off" => AdminSocket::Off,
-        Some(Value::String(text)) => AdminSocket::At(text.into()),
-        _ => AdminSocket::Usual,
+        Some(Value::String(text)) => AdminSocket::Path(text.into()),
+        _ => AdminSocket::Default,
     })
 }
 

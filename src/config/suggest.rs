@@ -35,7 +35,7 @@ fn hint(section: &SectionKeys, key: &str) -> String {
 }
 
 /// Whether an unknown key was probably meant to be `wanted`. Then `wanted` is not reported as missing too.
-pub(super) fn may_mean(section: &SectionKeys, key: &str, wanted: &str) -> bool {
+pub(super) fn probably_means(section: &SectionKeys, key: &str, wanted: &str) -> bool {
     let normalized = normalize(key);
     let is_synonym = || equivalent(section, &normalized).is_some_and(|text| text.contains(&format!("`{wanted}")));
     !section.keys.contains(&key)

@@ -34,13 +34,13 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
         std::fs::write(&path, text).unwrap();
         admin_socket(&path)
     };
-    let here = Ok(AdminSocket::At("/x.sock".into()));
+    let here = Ok(AdminSocket::Path("/x.sock".into()));
     assert_eq!(
         socket_of("a.toml", "[admin]\nsocket = \"/x.sock\"\nzzz = 1\n[listeners"),
         here
     );
     assert_eq!(socket_of("a.toml", "[admin]\nsocket = \"off\""), Ok(AdminSocket::Off));
-    assert_eq!(socket_of("a.toml", ""), Ok(AdminSocket::Usual));
+    assert_eq!(socket_of("a.toml", ""), Ok(AdminSocket::Default));
     assert_eq!(socket_of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
     assert!(
         socket_of("a.json", r#"{ "admin": { "#)

@@ -84,7 +84,7 @@ pub async fn connect(
         if matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
             log_no_ports(options.source.as_ref(), server);
         }
-        refuse_itself(connected?, address)
+        reject_self_connection(connected?, address)
     });
     connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -120,7 +120,7 @@ pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) ->
 /// If nothing listens on a local port of the ephemeral range, the kernel may choose that very port as the source. The
 /// socket's SYN then meets the socket itself: a simultaneous open (RFC 9293, section 3.5, figure 7). The connection would
 /// echo what is sent, and keep the server from binding its port. It is reset, so that no TIME_WAIT keeps the port either.
-fn refuse_itself(socket: TcpStream, server: SocketAddr) -> io::Result<TcpStream> {
+fn reject_self_connection(socket: TcpStream, server: SocketAddr) -> io::Result<TcpStream> {
     let local = socket.local_addr()?;
     // Comparing the ports first saves a system call. The peer's address is read because the server's may be 0.0.0.0.
     // That fails if the peer has reset the connection; the caller finds that out when it uses the socket.

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::pool::Server;
 use crate::tls::{
-    ClientChoice, HandshakeError, OfferedProtocols, PoolTls, SentSni, TlsConnection, shake_hands_with_server,
+    ClientChoice, HandshakeError, OfferedProtocols, PoolTls, SentSni, TlsConnection, handshake_with_server,
 };
 
 /// The TLS that begins when a server is connected to.
@@ -41,7 +41,7 @@ pub(super) async fn begin_tls(
         let ip = spec.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
         let connection = tls.connection(*client, spec.host(), ip, server.tls_sessions())?;
         let mut connection = Box::new(connection);
-        shake_hands_with_server(socket, &mut connection, header.to_vec()).await?;
+        handshake_with_server(socket, &mut connection, header.to_vec()).await?;
         Ok(connection)
     };
     begin.await.map_err(|error| TlsFailure {

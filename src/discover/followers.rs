@@ -133,7 +133,7 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
     match answer {
         Ok(ServerList { servers, warning }) => {
             let count = servers.len();
-            let own_warning = || live.warn_of_own(pool_name, &servers).map(Reason::from);
+            let own_warning = || live.own_listener_warning(pool_name, &servers).map(Reason::from);
             let warning = warning.or_else(own_warning);
             let is_back = pool.dynamic().record_success(SystemTime::now(), warning);
             if let Some(change) = live.set_servers(pool_name, Lister::Source, servers) {

@@ -170,7 +170,7 @@ impl Guard {
     }
 
     /// Ends the limit of the common bandwidth for sessions under way: the guard is no longer in force.
-    pub fn lift_bandwidth(&self) {
+    pub fn remove_bandwidth(&self) {
         self.set_bandwidth(None);
     }
 

@@ -21,14 +21,14 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub struct ChangeWatch {
     changed: watch::Receiver<()>,
     /// When [`Self::next`] was last ready.
-    looked_at: Instant,
+    examined_at: Instant,
 }
 
 impl ChangeWatch {
     fn new(changed: watch::Receiver<()>) -> Self {
         Self {
             changed,
-            looked_at: Instant::now(),
+            examined_at: Instant::now(),
         }
     }
 
@@ -37,7 +37,7 @@ impl ChangeWatch {
     ///
     /// Changes that were not reported are not lost when the future is dropped.
     pub async fn next(&mut self, due: Option<Instant>) -> bool {
-        let not_before = self.looked_at + INTERVAL_MIN;
+        let not_before = self.examined_at + INTERVAL_MIN;
         let has_changed = select! {
             biased;
             result = self.changed.changed() => {
@@ -49,7 +49,7 @@ impl ChangeWatch {
             }
             () = sleep_until(due.unwrap_or(not_before).max(not_before)), if due.is_some() => false,
         };
-        self.looked_at = Instant::now();
+        self.examined_at = Instant::now();
         has_changed
     }
 }

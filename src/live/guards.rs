@@ -42,7 +42,7 @@ impl LiveGuards {
     pub(super) fn put_in_force(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());
-        removed.for_each(|guard| guard.lift_bandwidth());
+        removed.for_each(|guard| guard.remove_bandwidth());
     }
 
     /// The guard of this name.

@@ -45,7 +45,7 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
 impl Live {
     /// The warning if one of these servers of a pool is a listener that leads to the pool: the server is left out.
     #[must_use]
-    pub fn warn_of_own(&self, pool: &str, servers: &[ServerEntry]) -> Option<String> {
+    pub fn own_listener_warning(&self, pool: &str, servers: &[ServerEntry]) -> Option<String> {
         let in_force = self.in_force();
         let (entry, listener) = in_force.pool(pool)?.own_listener_among(servers, &self.registry)?;
         let label = entry.label();

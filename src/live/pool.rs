@@ -105,7 +105,7 @@ impl LivePool {
 
     /// Repeats what [`Self::successor`] did: names may have been resolved again since, and the source may have listed other
     /// servers.
-    pub(super) fn catch_up_with(&self, before: &Self, registry: &ServerRegistry) {
+    pub(super) fn repeat_succession(&self, before: &Self, registry: &ServerRegistry) {
         if before.is_resolved() {
             self.mark_resolved();
         }
@@ -202,7 +202,7 @@ impl LivePool {
         let own = registry.own_listeners().for_pool(self.name());
         let servers = self.servers();
         let has_own = || servers.iter().any(|server| own.at(server.spec().address).is_some());
-        if before.is_some_and(|before| !own.are(before)) || has_own() {
+        if before.is_some_and(|before| !own.is_equal_to(before)) || has_own() {
             self.update_servers(&self.entries(), &servers, registry);
         }
     }

@@ -72,7 +72,7 @@ struct PrimaryHistory {
     /// Where it has been.
     written: PositionHistory,
     /// When it last reported where it is.
-    told_at: Instant,
+    reported_at: Instant,
 }
 
 /// What is remembered of a replica.
@@ -112,10 +112,10 @@ impl LagWatch {
             label: Arc::clone(label),
             timeline: facts.timeline,
             written: PositionHistory::default(),
-            told_at: now,
+            reported_at: now,
         });
         primary.written.record(now, written, max_lag);
-        primary.told_at = now;
+        primary.reported_at = now;
         self.primary = known;
     }
 
@@ -141,7 +141,7 @@ impl LagWatch {
             if wal.is_following {
                 replica.followed_at = now;
             }
-            let is_recent = |primary: &PrimaryHistory| now.saturating_duration_since(primary.told_at) <= max_lag;
+            let is_recent = |primary: &PrimaryHistory| now.saturating_duration_since(primary.reported_at) <= max_lag;
             let lag_behind = |primary: &PrimaryHistory| lag_since(primary.written.behind_since(wal.applied));
             if let Some(primary) = self.primary.as_ref().filter(|primary| is_recent(primary)) {
                 replica.received = PositionHistory::default();

@@ -89,7 +89,7 @@ pub struct Pool {
     /// Of all pools of this name.
     queue: Arc<PoolQueue>,
     /// Turns of equally loaded servers, and of retries.
-    ties: TurnCounter,
+    tie_breaker: TurnCounter,
     // A std mutex: held for a few lines after a failure.
     ejecting: Mutex<()>,
 }
@@ -111,7 +111,7 @@ impl Pool {
             snapshot: SnapshotCell::new(Arc::clone(&queue) as Arc<dyn ServerObserver>),
             was_resolved: AtomicBool::new(false),
             queue,
-            ties: TurnCounter::default(),
+            tie_breaker: TurnCounter::default(),
             ejecting: Mutex::new(()),
         };
         pool.replace_servers(servers);
@@ -279,12 +279,12 @@ impl Pool {
 
     fn choose<'a>(&self, candidates: &'a [Candidate], client: ClientHost) -> Option<&'a Candidate> {
         match self.rules.policy {
-            Policy::LeastConn => least_conn::choose(candidates, |equals| self.ties.take() % equals),
+            Policy::LeastConn => least_conn::choose(candidates, |equals| self.tie_breaker.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
             // Only retries come here. They have turns of their own: if they used those of first picks, the server after a
             // failing one would get retries only.
             Policy::RoundRobin => {
-                let position = RoundRobin::new(candidates, self.ties.take()).next()?;
+                let position = RoundRobin::new(candidates, self.tie_breaker.take()).next()?;
                 candidates.get(position)
             }
             Policy::RandomTwo => random_two::choose(candidates, |bound| fastrand::usize(..bound)),

@@ -74,7 +74,7 @@ impl PoolListeners {
 
     /// Whether they are these.
     #[must_use]
-    pub fn are(&self, listeners: &[OwnListener]) -> bool {
+    pub fn is_equal_to(&self, listeners: &[OwnListener]) -> bool {
         self.listeners == listeners
     }
 

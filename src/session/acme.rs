@@ -10,7 +10,7 @@ use crate::account::Ending;
 use crate::acme::ACME_TLS_ALPN;
 use crate::refuse::Reply;
 use crate::sniff::{HeldBytes, Sniffed};
-use crate::tls::{TlsConnection, shake_hands_with_client};
+use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
     /// If the client is an ACME server that validates a name whose order is pending (RFC 8737), completes the handshake,
@@ -19,7 +19,7 @@ impl Identified<'_> {
         match self.challenge() {
             None => Ok(self),
             // Boxed: other sessions do not pay for it.
-            Some(config) => Err(Box::pin(self.shake_hands_for_challenge(config)).await),
+            Some(config) => Err(Box::pin(self.handshake_for_challenge(config)).await),
         }
     }
 
@@ -31,7 +31,7 @@ impl Identified<'_> {
         self.state.challenges.tls_config(hello.server_name()?.as_str())
     }
 
-    async fn shake_hands_for_challenge(self, config: Arc<ServerConfig>) -> Refusal {
+    async fn handshake_for_challenge(self, config: Arc<ServerConfig>) -> Refusal {
         let first = self.sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default();
         let mut connection = match TlsConnection::server(config) {
             Ok(connection) => connection,
@@ -40,7 +40,7 @@ impl Identified<'_> {
         let deadline = self.at + self.state.plan.sniff.hello_timeout;
         let mut held = HeldBytes::new(&self.state.hello_memory);
         let handshake =
-            shake_hands_with_client(self.client, &mut connection, first, deadline, |bytes| held.set(bytes)).await;
+            handshake_with_client(self.client, &mut connection, first, deadline, |bytes| held.set(bytes)).await;
         match handshake {
             Ok(()) => {
                 let mut close_notify = Vec::new();

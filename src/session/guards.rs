@@ -60,7 +60,7 @@ impl KnownClient<'_> {
     }
 
     /// Whether it has sent a whole ClientHello, or a StartupMessage of PostgreSQL.
-    fn has_spoken(self) -> bool {
+    fn has_sent_hello(self) -> bool {
         self.sniffed
             .is_some_and(|sniffed| sniffed.hello().is_some() || sniffed.startup().is_some())
     }
@@ -96,8 +96,8 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
 /// a flood. In a flood, a client whose refusal is not logged is reset: after any other reply, the session keeps its
 /// place in `max_connections` until the client closes, too.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, RefusalLine) {
-    if known.has_spoken() {
-        return (known.reply(reason), RefusalLine::Usual);
+    if known.has_sent_hello() {
+        return (known.reply(reason), RefusalLine::Normal);
     }
     let Some(suppressed) = guard.line(now) else {
         return (Reply::Reset, RefusalLine::Suppressed);

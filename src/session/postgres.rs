@@ -67,7 +67,13 @@ pub(super) async fn request_tls(
             tracing::debug!(server = %server.label(), %answer, "the server does not agree to TLS");
             Err(Refusal::ServerRefusedTls(reply(Alert::HandshakeFailure)))
         }
-        Err(why) => Err(unanswered(&why, server, client, entry, reply(Alert::InternalError))),
+        Err(why) => Err(unanswered_tls_request(
+            &why,
+            server,
+            client,
+            entry,
+            reply(Alert::InternalError),
+        )),
     }
 }
 
@@ -104,7 +110,7 @@ pub(super) async fn ask_for_tls(
 }
 
 /// The refusal of a session whose server has not answered a request for TLS. Reports it to the server's pool.
-pub(super) fn unanswered(
+pub(super) fn unanswered_tls_request(
     why: &TlsRequestError,
     server: &LeasedServer,
     client: &TcpStream,

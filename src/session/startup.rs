@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
-use super::postgres::{ask_for_tls, requires_tls, unanswered};
+use super::postgres::{ask_for_tls, requires_tls, unanswered_tls_request};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
 use super::steps::Connected;
@@ -112,7 +112,8 @@ async fn relay_tls_answer(
     let first = std::mem::take(&mut connected.first);
     let server = &mut connected.socket;
     let asked = ask_for_tls(server, &first, state.plan.sniff.hello_timeout, entry).await;
-    let (answer, bytes) = asked.map_err(|why| unanswered(&why, &connected.server, client, entry, Reply::Close))?;
+    let (answer, bytes) =
+        asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, Reply::Close))?;
     let is_answer = matches!(answer[..bytes], [b'S' | b'N', ..]);
     if is_answer && bytes > 1 {
         return Err(Refusal::ServerRefusedTls(Reply::Close));

@@ -16,8 +16,8 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::{HeldBytes, Sniffed};
 use crate::tls::{
-    HandshakeError, TlsConnection, TlsSummary, error_text, error_word, is_about_client_certificate,
-    shake_hands_with_client, version_word,
+    HandshakeError, TlsConnection, TlsSummary, error_text, error_word, handshake_with_client,
+    is_about_client_certificate, version_word,
 };
 
 /// The number of TLS 1.2 on the wire.
@@ -83,7 +83,7 @@ pub(super) async fn terminate(
         .expect("there is one for each list of protocols of the listener");
     let mut connection = TlsConnection::server(config).map_err(|error| Refusal::Handshake(error.into()))?;
     let mut held = HeldBytes::new(memory);
-    let result = shake_hands_with_client(client, &mut connection, first.into_vec(), deadline, |bytes| {
+    let result = handshake_with_client(client, &mut connection, first.into_vec(), deadline, |bytes| {
         held.set(bytes)
     });
     let result = result.await;

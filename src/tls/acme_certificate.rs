@@ -52,7 +52,7 @@ impl AcmeCertificate {
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
         let versions = files.versions();
-        let is_known = before.iter().any(|known| known.files == files && !known.stands_in);
+        let is_known = before.iter().any(|known| known.files == files && !known.is_placeholder);
         let mut warnings = Vec::new();
         match self.file.metadata() {
             Ok(_) => match files.load() {
@@ -90,7 +90,7 @@ impl AcmeCertificate {
             acme,
             versions,
             warnings,
-            stands_in: true,
+            is_placeholder: true,
             ..stand_in
         })
     }

@@ -48,7 +48,7 @@ pub struct Certificate {
     /// The `[acme.NAME]` by which it is ordered; `None`: it is not ours to renew.
     pub acme: Option<Arc<str>>,
     /// Whether it only stands in for one that is being ordered.
-    pub stands_in: bool,
+    pub is_placeholder: bool,
     /// Whether it stands in and is self-signed.
     pub is_self_signed: bool,
     /// Whether clients accept it from a server.
@@ -142,7 +142,7 @@ impl CertificateFiles {
             is_for_servers: is_for(&parsed[0], |usage| usage.server_auth),
             is_for_clients: is_for(&parsed[0], |usage| usage.client_auth),
             acme: None,
-            stands_in: false,
+            is_placeholder: false,
             is_self_signed: false,
             issuer: issuer_of(&parsed[0]),
             not_before: parsed[0].validity().not_before.timestamp(),
@@ -254,7 +254,7 @@ fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
 
 /// How long before its expiry a certificate should have been replaced, in seconds: one of 90 days is usually renewed when 30
 /// are left, one of a few days when a third of them is left.
-fn late_seconds(validity: &Validity) -> i64 {
+fn overdue_seconds(validity: &Validity) -> i64 {
     const MAX: i64 = 14 * 86_400;
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();
     (whole / 4).min(MAX)
@@ -281,7 +281,7 @@ fn warnings(path: &Path, chain: &[X509Certificate<'_>]) -> Vec<String> {
                 "{which} is not valid before {}",
                 date(validity.not_before.timestamp())
             ));
-        } else if validity.not_after.timestamp() - now < late_seconds(validity) {
+        } else if validity.not_after.timestamp() - now < overdue_seconds(validity) {
             warn(format!(
                 "{which} expires soon, on {}",
                 date(validity.not_after.timestamp())

@@ -101,7 +101,7 @@ impl TlsConnection {
     ///
     /// # Errors
     /// Why the handshake has failed.
-    pub fn shake_hands(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+    pub fn handshake(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
         self.incoming.extend_from_slice(received);
         let mut incoming = take(&mut self.incoming);
         let early = &mut self.early;

@@ -53,7 +53,7 @@ pub enum HandshakeError {
 ///
 /// # Errors
 /// Why it has failed.
-pub async fn shake_hands_with_client(
+pub async fn handshake_with_client(
     socket: &TcpStream,
     connection: &mut TlsConnection,
     first: Vec<u8>,
@@ -81,7 +81,7 @@ async fn steps_with_client(
     let mut begins = Some(queue.begin(deadline).await?);
     loop {
         let turn = queue.turn().await;
-        let result = connection.shake_hands(&take(&mut received), &mut outgoing);
+        let result = connection.handshake(&take(&mut received), &mut outgoing);
         yield_now().await;
         drop((turn, begins.take()));
         if send_step(socket, connection, &mut outgoing, result).await? {
@@ -103,14 +103,14 @@ async fn steps_with_client(
 ///
 /// # Errors
 /// Why it has failed.
-pub async fn shake_hands_with_server(
+pub async fn handshake_with_server(
     socket: &TcpStream,
     connection: &mut TlsConnection,
     header: Vec<u8>,
 ) -> Result<(), HandshakeError> {
     let (mut received, mut outgoing) = (Vec::new(), header);
     loop {
-        let result = connection.shake_hands(&received, &mut outgoing);
+        let result = connection.handshake(&received, &mut outgoing);
         yield_now().await;
         if send_step(socket, connection, &mut outgoing, result).await? {
             return Ok(());
@@ -214,7 +214,7 @@ mod tests {
     const LAST_STEP: Duration = Duration::from_millis(2);
     const ROUND_TRIP: Duration = Duration::from_millis(50);
 
-    async fn shake_hands(queue: &HandshakeQueue, deadline: Instant) -> Result<(), HandshakeError> {
+    async fn handshake(queue: &HandshakeQueue, deadline: Instant) -> Result<(), HandshakeError> {
         let begins = queue.begin(deadline).await?;
         let turn = queue.turn().await;
         sleep(FIRST_STEP).await;
@@ -231,7 +231,7 @@ mod tests {
         let mut all = JoinSet::new();
         for _ in 0..handshakes {
             let (queue, deadline) = (Arc::clone(&queue), Instant::now() + Duration::from_secs(1));
-            all.spawn(async move { timeout_at(deadline, shake_hands(&queue, deadline)).await });
+            all.spawn(async move { timeout_at(deadline, handshake(&queue, deadline)).await });
             sleep(pause).await;
         }
         let mut completed = 0;

@@ -3,7 +3,7 @@
 //!
 //! A [`ListenerTls`] configures handshakes with clients, a [`PoolTls`] those with servers. Their files are read again while
 //! they are in force; a broken file does not replace a good one. A [`TlsConnection`] is the TLS of one connection without IO;
-//! [`shake_hands_with_client`] and [`shake_hands_with_server`] complete its handshake on a socket.
+//! [`handshake_with_client`] and [`handshake_with_server`] complete its handshake on a socket.
 
 mod words;
 mod last_expiry_check;
@@ -30,7 +30,7 @@ pub use client_auth::ClientAuthPlan;
 pub(crate) use connection::tests::connected_for;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::{PemText, TlsFileError};
-pub use handshake::{HandshakeError, shake_hands_with_client, shake_hands_with_server};
+pub use handshake::{HandshakeError, handshake_with_client, handshake_with_server};
 pub use listener::{ListenerTls, ListenerTlsPlan, MinVersion, Protocols, TlsReload};
 pub use location::CertificateLocation;
 pub use pool::{

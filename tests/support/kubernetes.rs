@@ -45,7 +45,7 @@ struct State {
     /// The verb that is forbidden.
     forbidden: Option<&'static str>,
     /// Whether all connections are closed.
-    is_away: bool,
+    is_unreachable: bool,
     has_ended: bool,
     /// Verb and query of each request for slices.
     requests: Vec<(String, String)>,
@@ -72,7 +72,7 @@ impl ApiServer {
         let shared = Arc::<Shared>::default();
         let served = Arc::clone(&shared);
         let server = Server::run(move |stream| {
-            if served.lock().is_away {
+            if served.lock().is_unreachable {
                 return;
             }
             let session = tls.lock().unwrap().over(stream);
@@ -186,9 +186,9 @@ impl ApiServer {
     }
 
     /// Closes all connections while it is away.
-    pub fn be_away(&self, is_away: bool) {
+    pub fn set_unreachable(&self, is_unreachable: bool) {
         self.change(|state| {
-            state.is_away = is_away;
+            state.is_unreachable = is_unreachable;
             state.ends += 1;
         });
     }
@@ -341,7 +341,7 @@ impl Shared {
             }
             state = self.lock();
         }
-        if !state.is_away {
+        if !state.is_unreachable {
             let _ = stream.write_all(b"0\r\n\r\n").and_then(|()| stream.flush());
         }
     }

@@ -135,8 +135,8 @@ impl Nsd {
     pub fn queries(&self, kind: u16) -> Vec<Query> {
         let all = self.relay.queries.lock().unwrap().clone();
         let mut seen = std::collections::HashSet::new();
-        let of_kind = all.into_iter().filter(|query| query.kind == kind);
-        of_kind.filter(|query| seen.insert(query.id)).collect()
+        let has_kind = all.into_iter().filter(|query| query.kind == kind);
+        has_kind.filter(|query| seen.insert(query.id)).collect()
     }
 }
 

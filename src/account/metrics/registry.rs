@@ -139,8 +139,8 @@ impl Registry {
                     let is_refused = server.health().refusal != RefusedCheck::None;
                     write_sample(&mut refused, names::HEALTH_CHECK_REFUSED, &labels, u8::from(is_refused));
                 }
-                let of_others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
-                let active_sessions = server.live() + of_others;
+                let others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
+                let active_sessions = server.live() + others;
                 write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
                 if let Some(max) = server.sessions_max() {
                     write_sample(&mut limits, names::SERVER_MAX_SESSIONS, &labels, max);

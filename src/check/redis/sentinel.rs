@@ -89,7 +89,7 @@ pub(super) struct SentinelAnswers {
     /// What counts.
     last: Option<NamedPrimary>,
     /// What more than half of them said at the latest check, and since when they have said it.
-    of_most: Option<(NamedPrimary, Instant)>,
+    by_majority: Option<(NamedPrimary, Instant)>,
 }
 
 impl SentinelAnswers {
@@ -107,15 +107,15 @@ impl SentinelAnswers {
         now: Instant,
     ) -> Option<(NamedPrimary, bool)> {
         let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
-        let of_most = reported.iter().filter(|named| 2 * alike(named) > asked);
-        let of_most = of_most.max_by_key(|named| named.epoch);
-        let is_of_all = of_most.is_some_and(|named| alike(named) == asked);
-        self.of_most = of_most.map(|named| {
-            let before = self.of_most.take().filter(|(before, _)| before == named);
+        let by_majority = reported.iter().filter(|named| 2 * alike(named) > asked);
+        let by_majority = by_majority.max_by_key(|named| named.epoch);
+        let is_unanimous = by_majority.is_some_and(|named| alike(named) == asked);
+        self.by_majority = by_majority.map(|named| {
+            let before = self.by_majority.take().filter(|(before, _)| before == named);
             (named.clone(), before.map_or(now, |(_, since)| since))
         });
-        if let Some((named, since)) = &self.of_most {
-            let is_agreed = is_of_all || now.duration_since(*since) >= AGREED_AFTER;
+        if let Some((named, since)) = &self.by_majority {
+            let is_agreed = is_unanimous || now.duration_since(*since) >= AGREED_AFTER;
             let is_in_order = self.last.as_ref().is_none_or(|last| last.epoch <= named.epoch);
             if is_agreed || is_in_order {
                 self.last = Some(named.clone());
@@ -157,8 +157,8 @@ impl Sentinels {
     /// Until when answers are waited for: those that hang must not use up the time of the check, so that the last known
     /// answer still counts in it. `began`: when the check began.
     fn deadline(&self, began: Instant) -> Instant {
-        let of_sentinels = Instant::now() + self.timeout * 2 / 5;
-        of_sentinels.min(began + self.timeout * 9 / 10)
+        let from_sentinels = Instant::now() + self.timeout * 2 / 5;
+        from_sentinels.min(began + self.timeout * 9 / 10)
     }
 
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.

@@ -161,18 +161,18 @@ fn try_pool<'c>(
             pool.name()
         )));
     }
-    let untried = untried(pool.plan());
-    for what in &untried {
+    let untried_origins = untried_origins(pool.plan());
+    for what in &untried_origins {
         let _ = writeln!(text, "  {what}: not tried");
     }
     TriedPool {
         is_usable,
-        is_partial: !untried.is_empty(),
+        is_partial: !untried_origins.is_empty(),
     }
 }
 
 /// The origins of servers of a pool that are known only while acequia runs: sources and clones.
-fn untried(pool: &PoolPlan) -> Vec<String> {
+fn untried_origins(pool: &PoolPlan) -> Vec<String> {
     let sources = pool.discover.iter().filter(|discover| listed_now(discover).is_none());
     let clones = pool.scale.iter().map(|_| String::from("clones"));
     sources

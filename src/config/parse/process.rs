@@ -118,7 +118,7 @@ fn admin_socket(node: &Node, problems: &mut Problems<'_>) -> Option<AdminSocket>
         problems.error(&node.position, "the path is too long for a socket", hint);
         return None;
     }
-    Some(AdminSocket::At(path))
+    Some(AdminSocket::Path(path))
 }
 
 /// `[log]`.

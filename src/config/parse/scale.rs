@@ -26,21 +26,21 @@ const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURA
 pub(super) fn scale(
     pool: &Section<'_>,
     health: &HealthPlan,
-    of_pool: MemberConfig,
+    defaults: MemberConfig,
     providers: &Providers,
     problems: &mut Problems<'_>,
 ) -> Option<Arc<ScalePlan>> {
     let (position, node) = pool.entry("scale")?;
     let section = Section::open(node, position, &keys::SCALE, problems)?;
     check_pool(pool, &section, health, problems);
-    let rules = rules(&section, of_pool.sessions_max, problems);
+    let rules = rules(&section, defaults.sessions_max, problems);
     let duration = |key, default, problems: &mut Problems<'_>| {
         section
             .duration(key, SECONDS, problems)
             .unwrap_or(Duration::from_secs(default))
     };
     let plan = ScalePlan {
-        member_config: of_pool,
+        member_config: defaults,
         drain: duration("drain", 300, problems),
         start_timeout: duration("start_timeout", 30, problems),
         replace_after: duration("replace_after", 60, problems),

@@ -84,7 +84,7 @@ impl<'a> Section<'a> {
 
     /// Whether a key is missing, and no unknown key, which has been reported, was probably meant to be this one.
     pub(super) fn is_missing(&self, key: &str) -> bool {
-        let is_meant = |entry: &KeyValue| entry.key == key || suggest::may_mean(self.keys, &entry.key, key);
+        let is_meant = |entry: &KeyValue| entry.key == key || suggest::probably_means(self.keys, &entry.key, key);
         !self.table.entries.iter().any(is_meant)
     }
 

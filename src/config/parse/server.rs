@@ -35,7 +35,7 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
 
 /// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. None if a
 /// source lists them.
-pub(super) fn servers(pool: &Section<'_>, of_pool: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
+pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
     let has_clones = pool.get("scale").is_some();
     let Some((key, node)) = pool.entry("servers") else {
@@ -65,7 +65,7 @@ pub(super) fn servers(pool: &Section<'_>, of_pool: MemberConfig, problems: &mut 
     let mut identities = ServerIdentities::default();
     let mut entries = Vec::with_capacity(items.len());
     for node in items {
-        if let Some(entry) = server(node, of_pool, problems) {
+        if let Some(entry) = server(node, defaults, problems) {
             identities.add(&entry, node, problems);
             entries.push(entry);
         }
@@ -83,14 +83,14 @@ pub(super) fn servers(pool: &Section<'_>, of_pool: MemberConfig, problems: &mut 
     entries
 }
 
-fn server(node: &Node, of_pool: MemberConfig, problems: &mut Problems<'_>) -> Option<ServerEntry> {
+fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> Option<ServerEntry> {
     if let Value::String(_) = node.value {
         let (written, location) = location(node, problems)?;
         return Some(ServerEntry {
             name: None,
             written: written.into(),
             location,
-            member_config: of_pool,
+            member_config: defaults,
         });
     }
     if !matches!(node.value, Value::Table(_)) {
@@ -115,7 +115,7 @@ fn server(node: &Node, of_pool: MemberConfig, problems: &mut Problems<'_>) -> Op
     }
     let weight = section.integer("weight", WEIGHT, problems).unwrap_or(1);
     let priority = section.integer("priority", PRIORITY, problems).unwrap_or(0);
-    let sessions_max = sessions_max(&section, problems).or(of_pool.sessions_max);
+    let sessions_max = sessions_max(&section, problems).or(defaults.sessions_max);
     let (written, location) = location?;
     Some(ServerEntry {
         name: name.map(Into::into),

@@ -63,7 +63,7 @@ fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
         let members = servers(&live);
         members.iter().map(|member| member.spec().label.to_string()).collect()
     };
-    let warning = live.warn_of_own("p", &entries).unwrap();
+    let warning = live.own_listener_warning("p", &entries).unwrap();
     assert!(
         warning.starts_with("server `127.0.0.1:8100` is listener `l` itself"),
         "{warning}"

@@ -121,7 +121,7 @@ impl<'a> Core<'a> {
     pub(super) fn sent(&mut self, from: Side, bytes: usize) {
         self.direction_mut(from).sent(bytes);
         self.has_moved = true;
-        self.settle_ends();
+        self.skip_last_end();
     }
 
     /// This side has finished: it sends no more.
@@ -136,13 +136,13 @@ impl<'a> Core<'a> {
             let limit = [self.limits.idle_timeout, self.limits.half_close_timeout];
             self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
         }
-        self.settle_ends();
+        self.skip_last_end();
     }
 
     /// The connection of the other side was shut down for writing, because this side has finished.
     pub(super) fn shut_down(&mut self, from: Side) {
         self.direction_mut(from).finish();
-        self.settle_ends();
+        self.skip_last_end();
     }
 
     /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is still
@@ -164,7 +164,7 @@ impl<'a> Core<'a> {
                 self.has_moved = true;
             }
         }
-        self.settle_ends();
+        self.skip_last_end();
     }
 
     /// How the relay ends because the connection of this side broke. A reset is no fault after the client has sent everything
@@ -269,7 +269,7 @@ impl<'a> Core<'a> {
 
     /// Skips forwarding the end of the direction that finishes last: both connections are about to be reset, or to be
     /// closed, which has the same effect without a system call.
-    fn settle_ends(&mut self) {
+    fn skip_last_end(&mut self) {
         if !self.ends_explicitly || self.is_delivering() {
             if self.down.is_done() {
                 self.up.settle();

@@ -96,7 +96,7 @@ impl HeldProcesses {
                     None
                 }
                 event = to_tell.recv() => event,
-                () = self.next_kill() => {
+                () = self.wait_for_next_kill() => {
                     self.kill_overdue();
                     None
                 }
@@ -153,7 +153,7 @@ impl HeldProcesses {
         None
     }
 
-    async fn next_kill(&self) {
+    async fn wait_for_next_kill(&self) {
         match self.children.values().filter_map(|child| child.kill_at).min() {
             Some(at) => sleep_until(at).await,
             None => pending().await,

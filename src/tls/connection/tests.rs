@@ -82,13 +82,13 @@ pub(crate) fn connected_for(records: u64) -> (TlsConnection, TlsConnection) {
 
 fn connect(mut client: TlsConnection, mut server: TlsConnection, piece: usize) -> (TlsConnection, TlsConnection) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-    client.shake_hands(&[], &mut to_server).unwrap();
+    client.handshake(&[], &mut to_server).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
         for piece in take(&mut to_server).chunks(piece) {
-            server.shake_hands(piece, &mut to_client).unwrap();
+            server.handshake(piece, &mut to_client).unwrap();
         }
         for piece in take(&mut to_client).chunks(piece) {
-            client.shake_hands(piece, &mut to_server).unwrap();
+            client.handshake(piece, &mut to_server).unwrap();
         }
     }
     // What remains are tickets.
@@ -159,17 +159,17 @@ fn what_comes_with_the_end_of_a_handshake_is_kept() {
     for version in VERSIONS {
         let (mut client, mut server) = unconnected(version);
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-        client.shake_hands(&[], &mut to_server).unwrap();
+        client.handshake(&[], &mut to_server).unwrap();
         loop {
             let is_last = !client.is_handshaking();
             if is_last {
                 client.encrypt(b"at once", 1 << 14, &mut to_server).unwrap();
             }
-            server.shake_hands(&take(&mut to_server), &mut to_client).unwrap();
+            server.handshake(&take(&mut to_server), &mut to_client).unwrap();
             if is_last {
                 break;
             }
-            client.shake_hands(&take(&mut to_client), &mut to_server).unwrap();
+            client.handshake(&take(&mut to_client), &mut to_server).unwrap();
         }
         assert!(!server.is_handshaking());
         // As early plaintext, or as a record that is not decrypted yet.
@@ -249,11 +249,11 @@ fn a_part_of_a_record_is_kept_until_the_rest_has_come() {
 #[test]
 fn a_handshake_in_tiny_records_is_bounded() {
     let (mut client, _) = unconnected(&TLS13);
-    client.shake_hands(&[], &mut Vec::new()).unwrap();
+    client.handshake(&[], &mut Vec::new()).unwrap();
     let server_hello = [&[2, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
     let records: Vec<_> = server_hello.iter().flat_map(|byte| [22, 3, 3, 0, 1, *byte]).collect();
     let mut failed = records.chunks(6 * 1024).enumerate().filter_map(|(number, chunk)| {
-        let failed = client.shake_hands(chunk, &mut Vec::new()).err()?;
+        let failed = client.handshake(chunk, &mut Vec::new()).err()?;
         Some((number * 6 * 1024, failed))
     });
     let (accepted, error) = failed.next().expect("a handshake without an end was accepted");

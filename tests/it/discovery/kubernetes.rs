@@ -175,11 +175,11 @@ fn an_unreachable_api_server_changes_nothing() {
     let cluster = Cluster::start();
     cluster.ready(&first, "orders-1");
     let proxy = Proxy::start(&cluster.config());
-    cluster.api.be_away(true);
+    cluster.api.set_unreachable(true);
     log_lines(&proxy, KEPT, 1);
     assert!(reaches_only(&proxy, "first"));
     cluster.ready(&second, "orders-1");
-    cluster.api.be_away(false);
+    cluster.api.set_unreachable(false);
     eventually("its endpoints are followed again", || reaches_only(&proxy, "second"));
 
     cluster.api.put(
