@@ -135,7 +135,7 @@ pub(crate) fn host(text: &str) -> Result<ServerAddr, InvalidValue> {
 fn unix_path(text: &str) -> Result<Option<UnixPath>, InvalidValue> {
     let others = ["unix@", "uds@"].iter().find_map(|prefix| text.strip_prefix(prefix));
     if let Some(path) = others.or_else(|| text.starts_with('/').then_some(text)) {
-        return Err((format!("`{text}` is no address"), format!("write \"unix:{path}\"")));
+        return Err((format!("`{text}` is not an address"), format!("write \"unix:{path}\"")));
     }
     let Some(path) = text.strip_prefix("unix:") else {
         return Ok(None);

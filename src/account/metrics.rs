@@ -1,9 +1,8 @@
 //! All metrics of the process, and their text for `/metrics`.
 //!
 //! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
-//! scraper sees their last values, even if several scrape independently. The exporter forgets only counters that nobody
-//! has touched for a given time, so each rendering first touches all counters to be kept, and that time is the shortest
-//! possible. Gauges of listeners and servers are not kept at all: each rendering writes them from the current state. The
+//! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not touched
+//! for its idle timeout. That timeout is the shortest possible, and each rendering first touches all counters to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the current state. The
 //! series of pools are not kept by the exporter either, because each pool has one for every ending from the start.
 
 mod registry;
@@ -50,7 +49,8 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Std mutexes. The registry's is locked when a worker sees a path for the first time, so a scrape holds it only to expire and copy it.
+    // Std mutexes. A worker locks that of the registry when it sees a path for the first time, so a scrape holds it only to
+    // expire series and to copy them.
     registry: Mutex<Registry>,
     /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,

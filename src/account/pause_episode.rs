@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_episode_ends_when_a_connection_is_accepted() {
+    async fn a_pause_episode_does_not_end_before_a_connection_is_accepted() {
         let mut episode = PauseEpisode::default();
         let now = Instant::now();
         assert!(episode.record_pause(now));

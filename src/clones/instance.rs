@@ -127,7 +127,7 @@ impl Launch<'_> {
         let address = printed.map_err(|error| format!("the hook `start` has failed: {}", chain(&error)));
         let address = address.and_then(|printed| {
             let address = printed.parse::<SocketAddr>();
-            address.map_err(|_| format!("the hook `start` printed `{printed}`, which is no IP address with a port"))
+            address.map_err(|_| format!("the hook `start` printed `{printed}`, which is not an IP address with a port"))
         });
         if address.is_err() {
             // It may have started something nevertheless.

@@ -242,7 +242,7 @@ fn quoted_text_contains_no_unsafe_characters() {
 }
 
 #[test]
-fn the_mark_covers_escaped_text() {
+fn the_carets_cover_escaped_text() {
     let report = read("a.toml", "\t[log]\nx\u{9b} = 1").err().unwrap().to_string();
     assert!(report.contains("x\\u{9b} = 1\n  |  ^^^^^^ "), "{report}");
 }

@@ -125,7 +125,7 @@ impl ConnectFailure {
     }
 }
 
-/// The client that a server is connected to for.
+/// The client for which a server is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct DialClient<'a> {
     /// Its socket, from which nothing is read.
@@ -227,8 +227,8 @@ pub struct Dialled {
 /// in the pool's queue if all are full. `report` is called when an attempt begins and when it has ended.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
-/// the lease. A server that was connected to counts the session even if its TLS handshake fails: the place is returned
-/// when the server has ended it ([`HeldLease`]).
+/// the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place is
+/// returned when the server has closed the connection ([`HeldLease`]).
 ///
 /// # Errors
 /// [`DialError`]: no server is left to try or has room, or 1 + [`DialLimits::retries`] attempts have failed.
@@ -284,7 +284,7 @@ pub async fn dial(
     }
 }
 
-/// Closes a connection that will not be used, and returns the lease when the server has ended it, too.
+/// Closes a connection that will not be used. Returns the lease when the server has closed it, too.
 fn close(mut socket: TcpStream, lease: HeldLease) {
     if lease.is_held() {
         lease.give_back_after(async move {
@@ -321,8 +321,8 @@ impl AttemptError {
 
     /// Whether it counts as a failure of the server.
     fn is_server_fault(&self) -> bool {
-        let is_clients = matches!(self, Self::Tls(failure, _) if failure.may_be_clients);
-        self.failure().is_server_fault() && !is_clients
+        let is_client_fault = matches!(self, Self::Tls(failure, _) if failure.may_be_client_fault);
+        self.failure().is_server_fault() && !is_client_fault
     }
 }
 
@@ -342,8 +342,8 @@ async fn attempt(
         return Ok((socket, None));
     };
     // Boxed: sessions without it stay small.
-    let begun = timeout_at(deadline, Box::pin(begin_tls(&socket, lease.server(), tls))).await;
-    match begun {
+    let handshake = timeout_at(deadline, Box::pin(begin_tls(&socket, lease.server(), tls))).await;
+    match handshake {
         Ok(Ok(connection)) => Ok((socket, Some(connection))),
         Ok(Err(failure)) => Err(AttemptError::Tls(failure, socket)),
         Err(_) => Err(AttemptError::TlsTimeout(socket)),

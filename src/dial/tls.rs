@@ -26,7 +26,7 @@ pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
     /// Whether what the client has chosen may be the reason: the name or the protocol that the server was asked for.
     /// Then the failure is not the server's: otherwise a client could eject servers by names that they do not have.
-    pub(super) may_be_clients: bool,
+    pub(super) may_be_client_fault: bool,
 }
 
 /// Sends the PROXY header, and completes a handshake. The caller bounds the time.
@@ -45,7 +45,7 @@ pub(super) async fn begin_tls(
         Ok(connection)
     };
     begin.await.map_err(|error| TlsFailure {
-        may_be_clients: client.name.is_some() && tls.plan().sni == SentSni::Client
+        may_be_client_fault: client.name.is_some() && tls.plan().sni == SentSni::Client
             || client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client,
         error,
     })

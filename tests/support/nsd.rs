@@ -23,8 +23,8 @@ const SOA: u16 = 6;
 /// How long nsd may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// nsd with the zone `test`. It is asked over UDP at the address of the relay. The relay stays while nsd is stopped, but gives
-/// no answer then. Dropping it ends both.
+/// nsd with the zone `test`. Queries go over UDP to the relay, which stays while nsd is stopped but then gives no answer.
+/// Dropping it ends both.
 pub struct Nsd {
     folder: TempDir,
     process: Option<Process>,
@@ -48,11 +48,11 @@ struct Relay {
     /// Where nsd listens, over UDP and TCP.
     nsd: Mutex<Option<SocketAddr>>,
     queries: Mutex<Vec<Query>>,
-    ends: AtomicBool,
+    should_end: AtomicBool,
 }
 
 impl Nsd {
-    /// One whose zone has these records, each with its TTL: `a 1 A 127.0.0.1`. An answer that there are none holds for 1 s.
+    /// Starts nsd with these records in its zone, each with its TTL, as in `a 1 A 127.0.0.1`. Negative answers hold for 1 s.
     pub fn start(records: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let relay = Arc::<Relay>::default();
@@ -84,14 +84,14 @@ impl Nsd {
         fs::rename(next, zone).unwrap();
     }
 
-    /// Stops it. The records may be changed meanwhile.
+    /// Stops nsd, and replaces the records.
     pub fn stop(&mut self, records: &str) {
         self.relay.nsd.lock().unwrap().take();
         self.process.take().unwrap().kill();
         self.write(records);
     }
 
-    /// Starts it again, at another port.
+    /// Starts nsd again, at another port.
     pub fn begin(&mut self) {
         let address = wait_for("nsd answers", || {
             let port = Port::keep();
@@ -106,7 +106,7 @@ impl Nsd {
                 }
             });
             self.process = Some(process);
-            is_up.then_some(port.address) // else its port was in use for UDP
+            is_up.then_some(port.address) // otherwise its UDP port was in use
         });
         *self.relay.nsd.lock().unwrap() = Some(address);
     }
@@ -135,14 +135,14 @@ impl Nsd {
     pub fn queries(&self, kind: u16) -> Vec<Query> {
         let all = self.relay.queries.lock().unwrap().clone();
         let mut seen = std::collections::HashSet::new();
-        let has_kind = all.into_iter().filter(|query| query.kind == kind);
-        has_kind.filter(|query| seen.insert(query.id)).collect()
+        let matching = all.into_iter().filter(|query| query.kind == kind);
+        matching.filter(|query| seen.insert(query.id)).collect()
     }
 }
 
 impl Drop for Nsd {
     fn drop(&mut self) {
-        self.relay.ends.store(true, SeqCst);
+        self.relay.should_end.store(true, SeqCst);
         let waker = UdpSocket::bind("127.0.0.1:0").unwrap();
         waker.send_to(b"", self.address).unwrap();
         self.thread.take().unwrap().join().unwrap();
@@ -152,7 +152,7 @@ impl Drop for Nsd {
 impl Relay {
     fn run(&self, socket: &UdpSocket) {
         let mut bytes = [0; 4096];
-        while !self.ends.load(SeqCst) {
+        while !self.should_end.load(SeqCst) {
             let Ok((length, client)) = socket.recv_from(&mut bytes) else {
                 continue;
             };

@@ -25,7 +25,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Starts it through a command that executes it in its own place (`prlimit`, `setpriv`, `ip netns exec …`).
+    /// Starts it through a command that replaces itself by acequia (`prlimit`, `setpriv`, `ip netns exec …`).
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under = command.iter().map(|word| (*word).to_owned()).collect();
         self

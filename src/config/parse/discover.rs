@@ -183,7 +183,7 @@ fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Probl
     let parts = parts.filter(|(namespace, service)| is_label(namespace) && is_label(service));
     if parts.is_none() {
         let hint = r#"write "NAMESPACE/SERVICE", as in "default/orders""#;
-        problems.error(&node.position, format!("`{text}` is no Service of Kubernetes"), hint);
+        problems.error(&node.position, format!("`{text}` is not a Service of Kubernetes"), hint);
     }
     let port = match section.get("port") {
         Some(node) => service_port(node, problems),
@@ -204,7 +204,7 @@ fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort>
         Value::String(text) if text.parse::<u16>().is_err() => {
             if !is_label(text) {
                 let hint = r#"write the name of a port, as in "pg", or its number, as in 5432"#;
-                problems.error(&node.position, format!("`{text}` is no name of a port"), hint);
+                problems.error(&node.position, format!("`{text}` is not the name of a port"), hint);
                 return None;
             }
             Some(ServicePort::Name(text.as_str().into()))

@@ -63,7 +63,7 @@ impl Access {
             Some("http") => {
                 return Err(format!("{name} has a token, which is never sent in the clear: use https").into());
             }
-            _ => return Err("`server` is no URL as in https://HOST:PORT".into()),
+            _ => return Err("`server` is not a URL such as https://HOST:PORT".into()),
         };
         let tls = || client_config_of(trusted.as_ref(), identity.as_ref());
         let authorization = token.as_ref().map(Token::bearer).transpose()?;

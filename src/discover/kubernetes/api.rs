@@ -145,7 +145,7 @@ impl<'a> SlicesApi<'a> {
             return Err(self.refused(Verb::List, response.status(), response.body()));
         }
         // The contents of a wrong answer are not shown: it may come from something else than an API server.
-        serde_json::from_slice(response.body()).map_err(|_| "the answer is no list of EndpointSlices".into())
+        serde_json::from_slice(response.body()).map_err(|_| "the answer is not a list of EndpointSlices".into())
     }
 
     /// Watches the slices from this version on. The server ends the watch after `time`.

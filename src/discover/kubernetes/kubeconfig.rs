@@ -110,11 +110,11 @@ pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
 fn parse(text: &str, folder: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
     let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| match error.location() {
         Some(place) => format!(
-            "line {}, column {}: it is no valid kubeconfig",
+            "line {}, column {}: it is not a valid kubeconfig",
             place.line(),
             place.column()
         ),
-        None => "it is no valid kubeconfig".to_owned(),
+        None => "it is not a valid kubeconfig".to_owned(),
     })?;
     let current = config.current_context.filter(|name| !name.is_empty());
     let current = current.ok_or("it has no `current-context`")?;

@@ -141,7 +141,7 @@ fn test(words: &[String]) -> AclTest {
         }
         "src" if !values.is_empty() => {
             let networks: Option<Vec<String>> = values.iter().map(|value| network(value)).collect();
-            networks.map_or(AclTest::Unknown("a value is no network"), AclTest::From)
+            networks.map_or(AclTest::Unknown("a value is not a network"), AclTest::From)
         }
         "req.ssl_hello_type" | "req_ssl_hello_type" | "req.ssl_ver" | "req_ssl_ver" => AclTest::ClientHello,
         "req.len" | "req_len" | "always_true" => AclTest::Always,
@@ -164,7 +164,7 @@ fn names(values: &[&str], matching: Matching) -> AclTest {
     let patterns: Vec<String> = patterns.collect();
     let is_pattern = |text: &String| NamePattern::from_config(text).is_ok();
     if patterns.is_empty() || !patterns.iter().all(is_pattern) {
-        return AclTest::Unknown("a value is no server name");
+        return AclTest::Unknown("a value is not a server name");
     }
     AclTest::Sni(patterns)
 }

@@ -111,7 +111,7 @@ fn tokens(text: &str) -> Vec<(usize, StreamToken)> {
                     .extend([Some('\\'), chars.next()].into_iter().flatten());
                 continue;
             }
-            // `${name}` is a variable, no block.
+            // `${name}` is a variable and not a block.
             '{' if word.as_ref().is_some_and(|word| word.ends_with('$')) => {
                 let word = word.get_or_insert_default();
                 word.push('{');

@@ -140,7 +140,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), 
 fn pass(directive: &Directive, names: &mut Targets, listener: &mut ImportedListener) -> Result<(), &'static str> {
     let target = directive.word(1).unwrap_or_default();
     if !target.contains('$') {
-        listener.pool = Some(names.pool(target).ok_or("proxy_pass is no address with a port")?);
+        listener.pool = Some(names.pool(target).ok_or("proxy_pass is not an address with a port")?);
         return Ok(());
     }
     let (variable, suffix) = match target.split_once(':') {
@@ -169,7 +169,7 @@ fn pass(directive: &Directive, names: &mut Targets, listener: &mut ImportedListe
             }
             None => {
                 let what = format!("{} {entry}", patterns.join(" "));
-                let why = "its target is no upstream and no address with a port";
+                let why = "its target is neither an upstream nor an address with a port";
                 listener.section.remarks.push(Remark::left_out(*line, &what, why));
             }
         }

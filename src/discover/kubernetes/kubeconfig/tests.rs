@@ -133,11 +133,11 @@ fn what_is_wrong_is_told_without_what_is_in_the_file() {
             "cluster `central` has `insecure-skip",
         ),
         ("token: secret-1", "token: {secret-1: 1}", "line 24, column "),
-        ("token: secret-1", "token: \"secret-1", "it is no valid kubeconfig"),
+        ("token: secret-1", "token: \"secret-1", "it is not a valid kubeconfig"),
         (
             "user:\n    token",
             "user: [secret-1]\n  token",
-            "it is no valid kubeconfig",
+            "it is not a valid kubeconfig",
         ),
     ] {
         let found = changed(from, to).err().unwrap_or_else(|| panic!("{to}"));
