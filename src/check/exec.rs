@@ -126,7 +126,7 @@ fn host(address: ServerAddr) -> String {
 /// # Errors
 /// It cannot be started, or fails: its exit status, and the first line of its output.
 async fn execute(command: Command) -> Result<(), CheckFailure> {
-    match output(command).await {
+    match output(command).await.and_then(CommandOutput::success) {
         Ok(_) => Ok(()),
         // No further process may be started (fork(2)): RLIMIT_NPROC, or `TasksMax=` of the unit.
         Err(error) if os_error(&error) == Some(libc::EAGAIN) => Err(CheckFailure::Shortage(error)),
@@ -134,12 +134,33 @@ async fn execute(command: Command) -> Result<(), CheckFailure> {
     }
 }
 
-/// Runs a command to its end, and returns the first line of its output, without white space around it. The standard output of
-/// the command must be piped. Dropping the future kills the command.
+/// How a command has ended, and what it has printed.
+pub(crate) struct CommandOutput {
+    pub(crate) status: ExitStatus,
+    /// The first line of its output, without white space around it.
+    pub(crate) line: String,
+}
+
+impl CommandOutput {
+    /// The line.
+    ///
+    /// # Errors
+    /// The command has failed: its exit status, and that line.
+    pub(crate) fn success(self) -> io::Result<String> {
+        let Self { status, line } = self;
+        if status.success() {
+            return Ok(line);
+        }
+        let gap = if line.is_empty() { "" } else { ": " };
+        Err(io::Error::other(format!("{status}{gap}{line}")))
+    }
+}
+
+/// Runs a command to its end. The standard output of the command must be piped. Dropping the future kills the command.
 ///
 /// # Errors
-/// It cannot be started, or fails: its exit status, and that line.
-pub(crate) async fn output(command: Command) -> io::Result<String> {
+/// It cannot be started.
+pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
     let program = command.get_program().to_string_lossy().into_owned();
     // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
     // dropped there, which kills the command.
@@ -149,13 +170,8 @@ pub(crate) async fn output(command: Command) -> io::Result<String> {
     let (group, output) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
     let (status, output) = wait(group, output).await?;
     let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let line = line.trim();
-    if status.success() {
-        return Ok(line.to_owned());
-    }
-    let gap = if line.is_empty() { "" } else { ": " };
-    Err(io::Error::other(format!("{status}{gap}{line}")))
+    let line = String::from_utf8_lossy(line).trim().to_owned();
+    Ok(CommandOutput { status, line })
 }
 
 /// Waits until the command ends. Also returns the part of its output that was read. Processes that the command has left behind

@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::CloneContext;
 use super::clone_name::CloneName;
-use super::instance::{Instance, KILL_AFTER, Launch};
+use super::instance::{FailedStart, Instance, Launch};
+use super::{CloneContext, KILL_AFTER};
 use crate::addr::ServerAddr;
 use crate::live::LivePool;
 use crate::pool::{CheckState, Member, ServerSpec};
@@ -150,9 +150,15 @@ impl CloneTask {
             let began = Instant::now();
             let (pause, reason) = match self.start().await {
                 None => break,
-                Some(Err(reason)) => {
+                Some(Err(FailedStart { reason, left })) => {
                     let pause = back_off(&mut failures);
                     tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
+                    if let Some(left) = left {
+                        let shown = reason.as_str().into();
+                        self.status
+                            .set(CloneState::Stopping, |status| status.reason = Some(shown));
+                        left.stop(&self.name, KILL_AFTER, &self.context.ending).await;
+                    }
                     (pause, reason)
                 }
                 Some(Ok(mut instance)) => {
@@ -187,22 +193,22 @@ impl CloneTask {
     }
 
     /// Starts it, and waits for its first good check. `None`: it shall leave.
-    async fn start(&mut self) -> Option<Result<Instance, String>> {
+    async fn start(&mut self) -> Option<Result<Instance, FailedStart>> {
         let launch = Launch {
             name: &self.name,
-            keeper: &self.context.keeper,
             ports: &self.context.ports,
+            hook_addresses: &self.context.hook_addresses,
             containers: &self.context.containers,
             ending: &self.context.ending,
         };
         let prepared = self.leave.run_until_cancelled(launch.prepare(&self.plan.kind)).await;
         if let Err(reason) = prepared? {
-            return Some(Err(reason));
+            return Some(Err(reason.into()));
         }
         let (limit, began) = (self.plan.start_timeout, Instant::now());
         let mut instance = match launch.start(&self.plan.kind, limit).await {
             Ok(instance) => instance,
-            Err(reason) => return Some(Err(reason)),
+            Err(failed) => return Some(Err(failed)),
         };
         let (address, pid) = (instance.address, instance.pid);
         let container = instance.container().map(Into::into);
@@ -213,13 +219,18 @@ impl CloneTask {
         let failed = tokio::select! {
             biased;
             () = self.first_good_check(address) => return Some(Ok(instance)),
-            how = instance.ended() => Some(format!("it has ended before its first good check: {how}")),
+            how = instance.ended() => Some(ended_early(&how)),
             () = sleep(limit.saturating_sub(began.elapsed())) => Some(format!("no good check within {}", format_duration(limit))),
             () = self.leave.cancelled() => None,
         };
+        let left = instance.into_running();
+        if let Some(reason) = failed {
+            let left = Some(left);
+            return Some(Err(FailedStart { reason, left }));
+        }
         self.status.set(CloneState::Stopping, |_| ());
-        instance.stop(KILL_AFTER, &self.context.ending).await;
-        failed.map(Err)
+        left.stop(&self.name, KILL_AFTER, &self.context.ending).await;
+        None
     }
 
     /// Checks it again and again until a check passes.
@@ -298,23 +309,28 @@ impl CloneTask {
             CloneEnd::Stopped => {
                 self.drain(&mut instance).await;
                 self.status.set(CloneState::Stopping, |_| ());
-                instance.stop(self.plan.drain, &self.context.ending).await;
+                self.stop(instance, self.plan.drain).await;
                 tracing::info!(%pool, %clone, "a clone has left");
                 None
             }
             CloneEnd::Exited(how) => {
                 let pause = back_off(failures);
                 tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
-                instance.stop(KILL_AFTER, &self.context.ending).await;
+                self.stop(instance, KILL_AFTER).await;
                 Some((pause, how))
             }
             CloneEnd::DownTooLong => {
                 tracing::warn!(%pool, %clone, after = format_duration(self.plan.replace_after), "a clone is down for too long: it is replaced");
                 self.status.set(CloneState::Stopping, |_| ());
-                instance.stop(KILL_AFTER, &self.context.ending).await;
+                self.stop(instance, KILL_AFTER).await;
                 Some((Duration::ZERO, "it was down for too long".into()))
             }
         }
+    }
+
+    async fn stop(&self, instance: Instance, kill_after: Duration) {
+        let running = instance.into_running();
+        running.stop(&self.name, kill_after, &self.context.ending).await;
     }
 
     /// Lets its sessions end.
@@ -337,6 +353,15 @@ impl CloneTask {
             () = self.context.ending.cancelled() => {}
         }
     }
+}
+
+/// Why a clone that has ended was not started.
+fn ended_early(how: &str) -> String {
+    let hint = match how {
+        "exit status 0" => " (a clone must stay in the foreground)",
+        _ => "",
+    };
+    format!("it has ended before its first good check: {how}{hint}")
 }
 
 /// The pause before the next start.

@@ -75,12 +75,16 @@ impl ContainerFollower {
         let status = loop {
             tokio::select! {
                 // Cancel safe: no part of the log is lost.
-                Some(bytes) = next(&mut log), if log.is_some() => self.log_output(&bytes),
+                read = next(&mut log), if log.is_some() => match read? {
+                    Some(bytes) => self.log_output(&bytes),
+                    // The end of the container is reported at about the same time. If it is not, the log is read again.
+                    None => break timeout(LOG_END_TIMEOUT, &mut ended).await.map_err(|_| "its log has ended before it")??,
+                },
                 status = &mut ended => break status?,
             }
         };
         let rest = async {
-            while let Some(bytes) = next(&mut log).await {
+            while let Ok(Some(bytes)) = next(&mut log).await {
                 self.log_output(&bytes);
             }
         };
@@ -106,11 +110,70 @@ impl ContainerFollower {
     }
 }
 
-/// The next piece of the log. At its end, the log is closed.
-async fn next(log: &mut Option<ContainerLog>) -> Option<Vec<u8>> {
-    let bytes = log.as_mut()?.next().await;
-    if bytes.is_none() {
-        *log = None;
+/// The next piece of the log; `None`: it has ended, or is none.
+async fn next(log: &mut Option<ContainerLog>) -> Result<Option<Vec<u8>>, DockerError> {
+    match log {
+        Some(log) => log.next().await,
+        None => Ok(None),
     }
-    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    /// Answers one request of the API of Docker. The first two logs end in the middle of a chunk; then the container has ended.
+    async fn answer(mut stream: UnixStream, logs: Arc<AtomicUsize>) {
+        let mut request = BufReader::new(&mut stream).lines();
+        let Ok(Some(first)) = request.next_line().await else {
+            return;
+        };
+        while request.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
+        let ok = |rest: &str| format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{rest}");
+        let json = |body: &str| ok(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        let response = match first
+            .split(['/', '?', ' '])
+            .find(|part| ["logs", "wait"].contains(part))
+        {
+            Some("logs") if logs.fetch_add(1, Relaxed) < 2 => ok("Transfer-Encoding: chunked\r\n\r\n400\r\nhello"),
+            Some("logs") => json(""),
+            Some(_) if logs.load(Relaxed) < 3 => pending().await,
+            Some(_) => json(r#"{"StatusCode":7}"#),
+            None => json(r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#),
+        };
+        stream.write_all(response.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_log_that_breaks_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket: Arc<Path> = folder.path().join("docker.sock").into();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let logs = Arc::<AtomicUsize>::default();
+        let asked = Arc::clone(&logs);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, Arc::clone(&asked)));
+            }
+        });
+        let place = ContainerPlace {
+            socket,
+            name: "acequia-app-1".into(),
+        };
+        let name = CloneName {
+            pool: "app".into(),
+            clone: "app-1".into(),
+        };
+        let follower = ContainerFollower::new(place, name, SystemTime::now());
+        let ended = timeout(Duration::from_secs(30), follower.run()).await;
+        assert_eq!((ended.as_deref(), logs.load(Relaxed)), (Ok("exit status 7"), 3));
+    }
 }

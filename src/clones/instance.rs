@@ -1,53 +1,62 @@
-//! A started clone: a process of the keeper, a container, or whatever a hook has started.
+//! A started clone: a process, a container, or whatever a hook has started.
 
 use std::future::pending;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::KILL_AFTER;
 use super::clone_name::CloneName;
 use super::container::{RunningContainer, pull};
+use super::hook::HookedClone;
+use super::hook_addresses::HookAddresses;
 use super::own_containers::OwnContainers;
 use super::ports::{Port, Ports};
 use crate::addr::ServerAddr;
-use crate::check::exec::{PATH, output};
+use crate::check::exec::PATH;
 use crate::error::chain;
-use crate::scale::keeper::{Keeper, KeptProcess, ProcessEvent, StartClone};
-use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind, fill};
-
-/// How long the hook `stop` may take, unless this process ends: then [`KILL_AFTER`].
-const STOP_HOOK_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The time between SIGTERM and SIGKILL for a clone that did not work, or when this process ends.
-pub(super) const KILL_AFTER: Duration = Duration::from_secs(10);
+use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
+use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 
 /// A clone that has been started.
 pub(super) struct Instance {
     pub(super) address: ServerAddr,
     pub(super) pid: Option<u32>,
-    kind: Kind,
     name: CloneName,
+    running: RunningClone,
 }
 
-enum Kind {
+/// What runs of a clone.
+pub(super) enum RunningClone {
     Process { process: KeptProcess, _port: Port },
     Container(RunningContainer),
-    Hooked(CloneHook),
+    Hooked(HookedClone),
+}
+
+/// Why a clone was not started.
+pub(super) struct FailedStart {
+    pub(super) reason: String,
+    /// What must be stopped all the same.
+    pub(super) left: Option<RunningClone>,
+}
+
+impl From<String> for FailedStart {
+    fn from(reason: String) -> Self {
+        Self { reason, left: None }
+    }
 }
 
 /// What was started, its address, and its PID.
-type Started = (Kind, ServerAddr, Option<u32>);
+type Started = (RunningClone, ServerAddr, Option<u32>);
 
 /// What the start of a clone needs besides its kind.
 pub(super) struct Launch<'a> {
     pub(super) name: &'a CloneName,
-    pub(super) keeper: &'a Keeper,
     pub(super) ports: &'a Ports,
+    pub(super) hook_addresses: &'a HookAddresses,
     pub(super) containers: &'a Arc<OwnContainers>,
     /// Cancelled when this process ends.
     pub(super) ending: &'a CancellationToken,
@@ -64,24 +73,41 @@ impl Launch<'_> {
 
     /// Starts a clone within `limit`. Dropping the future stops a process or a container; what a hook has started by then
     /// stays.
-    pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, String> {
-        let started = match kind {
-            CloneKind::Command(command) => timeout(limit, self.start_process(command)).await,
-            CloneKind::Docker(container) => timeout(limit, self.start_container(container)).await,
-            CloneKind::Hook(hook) => Ok(self.run_start_hook(hook, limit).await),
+    pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, FailedStart> {
+        let too_late = |_| Err(String::from("it does not start"));
+        let (running, address, pid) = match kind {
+            CloneKind::Command(command) => {
+                let started = timeout(limit, self.start_process(command)).await;
+                started.unwrap_or_else(too_late)?
+            }
+            CloneKind::Docker(container) => {
+                let started = timeout(limit, self.start_container(container)).await;
+                started.unwrap_or_else(too_late)?
+            }
+            CloneKind::Hook(hook) => {
+                let started = HookedClone::start(hook, self.name, self.hook_addresses, limit, self.ending).await;
+                let (clone, address) = started;
+                let running = RunningClone::Hooked(clone);
+                match address {
+                    Ok(address) => (running, address, None),
+                    Err(reason) => {
+                        let left = Some(running);
+                        return Err(FailedStart { reason, left });
+                    }
+                }
+            }
         };
-        let (kind, address, pid) = started.map_err(|_| String::from("it does not start"))??;
         Ok(Instance {
             address,
             pid,
-            kind,
+            running,
             name: self.name.clone(),
         })
     }
 
     async fn start_container(&self, container: &CloneContainer) -> Result<Started, String> {
         let (container, address) = RunningContainer::start(container, self.name, self.containers).await?;
-        Ok((Kind::Container(container), address, None))
+        Ok((RunningClone::Container(container), address, None))
     }
 
     async fn start_process(&self, command: &CloneCommand) -> Result<Started, String> {
@@ -96,14 +122,12 @@ impl Launch<'_> {
         let number = port.number.to_string();
         let values = self.name.values(&number);
         let path = std::iter::once(("PATH".to_owned(), PATH.to_owned()));
-        let mut process = self
-            .keeper
-            .start(StartClone {
-                words: words.iter().map(|word| fill(word, &values)).collect(),
-                env: path.chain(self.name.environment(&number, env)).collect(),
-                user: user.as_deref().map(str::to_owned),
-            })
-            .map_err(|error| chain(&error))?;
+        let mut process = KeptProcess::start(StartClone {
+            words: words.iter().map(|word| fill(word, &values)).collect(),
+            env: path.chain(self.name.environment(&number, env)).collect(),
+            user: user.as_deref().map(str::to_owned),
+        })
+        .map_err(|error| chain(&error))?;
         let pid = loop {
             match process.event().await {
                 ProcessEvent::Started(pid) => break pid,
@@ -113,96 +137,41 @@ impl Launch<'_> {
             }
         };
         let address = ServerAddr::new((Ipv4Addr::LOCALHOST, port.number).into());
-        Ok((Kind::Process { process, _port: port }, address, Some(pid)))
-    }
-
-    async fn run_start_hook(&self, hook: &CloneHook, limit: Duration) -> Result<Started, String> {
-        let CloneName { pool, clone } = self.name;
-        let command = hook_command(&hook.start, hook, &[("name", clone), ("pool", pool)]);
-        // Cancel safe: a command that is dropped is killed.
-        let printed = tokio::select! {
-            printed = timeout(limit, output(command)) => printed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-            () = self.ending.cancelled() => Err(io::Error::other("acequia ends")),
-        };
-        let address = printed.map_err(|error| format!("the hook `start` has failed: {}", chain(&error)));
-        let address = address.and_then(|printed| {
-            let address = printed.parse::<SocketAddr>();
-            address.map_err(|_| format!("the hook `start` printed `{printed}`, which is not an IP address with a port"))
-        });
-        if address.is_err() {
-            // It may have started something nevertheless.
-            run_stop_hook(hook, self.name, "", self.ending).await;
-        }
-        Ok((Kind::Hooked(hook.clone()), ServerAddr::new(address?), None))
-    }
-}
-
-fn hook_command(words: &[Box<str>], hook: &CloneHook, values: &[(&str, &str)]) -> Command {
-    let filled: Vec<_> = words.iter().map(|word| fill(word, values)).collect();
-    let mut command = Command::new(&filled[0]);
-    command
-        .args(&filled[1..])
-        .env_clear()
-        .env("PATH", PATH)
-        .envs(hook.env.iter().map(|(key, value)| (&**key, fill(value, values))))
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    command
-}
-
-async fn run_stop_hook(hook: &CloneHook, name: &CloneName, address: &str, ending: &CancellationToken) {
-    let CloneName { pool, clone } = name;
-    let values = [("name", &**clone), ("pool", pool), ("address", address)];
-    let command = hook_command(&hook.stop, hook, &values);
-    let too_late = async {
-        let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, ending.cancelled()).await;
-        sleep(KILL_AFTER).await;
-    };
-    let stopped = tokio::select! {
-        stopped = output(command) => stopped,
-        () = too_late => Err(io::ErrorKind::TimedOut.into()),
-    };
-    if let Err(error) = stopped {
-        let error = chain(&error);
-        tracing::warn!(
-            %pool,
-            %clone,
-            address,
-            error,
-            "the hook `stop` has failed: the clone may still run"
-        );
+        Ok((RunningClone::Process { process, _port: port }, address, Some(pid)))
     }
 }
 
 impl Instance {
     /// Waits until it has ended by itself, and logs what it prints meanwhile. Returns how it has ended. Cancel safe.
     pub(super) async fn ended(&mut self) -> String {
-        match &mut self.kind {
-            Kind::Process { process, .. } => process_ended(process, &self.name).await,
-            Kind::Container(container) => container.ended().await,
-            Kind::Hooked(_) => pending().await, // only its checks tell
+        match &mut self.running {
+            RunningClone::Process { process, .. } => process_ended(process, &self.name).await,
+            RunningClone::Container(container) => container.ended().await,
+            RunningClone::Hooked(_) => pending().await, // only its checks tell
         }
     }
 
     /// The name of its container; `None`: it is none.
     pub(super) fn container(&self) -> Option<&str> {
-        match &self.kind {
-            Kind::Container(container) => Some(container.name()),
-            Kind::Process { .. } | Kind::Hooked(_) => None,
+        match &self.running {
+            RunningClone::Container(container) => Some(container.name()),
+            RunningClone::Process { .. } | RunningClone::Hooked(_) => None,
         }
     }
 
+    /// What is to be stopped.
+    pub(super) fn into_running(self) -> RunningClone {
+        self.running
+    }
+}
+
+impl RunningClone {
     /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`, or
     /// [`KILL_AFTER`] after this process begins to end. What is left of one that has ended is removed.
-    pub(super) async fn stop(self, kill_after: Duration, ending: &CancellationToken) {
-        let Self {
-            address, kind, name, ..
-        } = self;
-        match kind {
-            Kind::Process { process, _port } => stop_process(process, &name, kill_after, ending).await,
-            Kind::Container(container) => {
+    pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, ending: &CancellationToken) {
+        match self {
+            Self::Process { process, _port } => stop_process(process, name, kill_after, ending).await,
+            Self::Container(container) => {
                 let kill_after = if ending.is_cancelled() {
                     kill_after.min(KILL_AFTER)
                 } else {
@@ -212,9 +181,9 @@ impl Instance {
                     ending.cancelled().await;
                     sleep(KILL_AFTER).await;
                 };
-                container.stop(kill_after, &name, too_late).await;
+                container.stop(kill_after, name, too_late).await;
             }
-            Kind::Hooked(hook) => run_stop_hook(&hook, &name, &address.to_string(), ending).await,
+            Self::Hooked(clone) => clone.stop(name, ending).await,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Finds the containers of an acequia that was killed: by a file in the folder `clones` of `state_dir`.
 //!
 //! Each process that starts containers has a file there. Its name is the label of these containers, its lines are the sockets
-//! of the engines, and it is locked (flock(2)) for as long as the process lives. Whoever gets the lock knows that the process
-//! has ended.
+//! of the engines. One process at a time has the folder `state_dir`: the file of any other instance is that of one that has
+//! ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,32 +11,27 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::regular_file;
 
 /// The longest file: more than the paths of sockets need.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// The file of this process. The lock ends when it is dropped.
+/// The file of this process.
 pub(super) struct InstanceFile {
     path: PathBuf,
-    locked: File,
+    file: File,
 }
 
 impl InstanceFile {
     /// Creates the file of an instance.
     ///
     /// # Errors
-    /// It cannot be created or locked.
+    /// It cannot be created.
     pub(super) fn create(folder: &Path, instance: &str) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        // It gets its name only when it is locked, so that nobody else can lock it first.
-        let file = NamedTempFile::new_in(folder)?;
-        file.as_file().try_lock()?;
         let path = folder.join(instance);
         Ok(Self {
-            locked: file.persist(&path)?,
+            file: File::create_new(&path)?,
             path,
         })
     }
@@ -46,13 +41,10 @@ impl InstanceFile {
     /// # Errors
     /// It cannot be written. The file is as before then, so that this may be called again.
     pub(super) fn add(&mut self, socket: &Path) -> io::Result<()> {
-        let end = self.locked.metadata()?.len();
+        let end = self.file.metadata()?.len();
         let line = [socket.as_os_str().as_bytes(), b"\n"].concat();
-        let written = self
-            .locked
-            .write_all_at(&line, end)
-            .and_then(|()| self.locked.sync_all());
-        written.inspect_err(|_| drop(self.locked.set_len(end)))
+        let written = self.file.write_all_at(&line, end).and_then(|()| self.file.sync_all());
+        written.inspect_err(|_| drop(self.file.set_len(end)))
     }
 
     /// Removes the file: there are no containers any more.
@@ -65,14 +57,13 @@ impl InstanceFile {
 }
 
 /// An instance that has ended, and may have left containers behind.
+#[derive(Debug)]
 pub(super) struct EndedInstance {
     /// The value of the label.
     pub(super) instance: String,
     /// The sockets of the engines.
     pub(super) sockets: Vec<PathBuf>,
     path: PathBuf,
-    /// Keeps others from removing the same containers.
-    _locked: File,
 }
 
 impl EndedInstance {
@@ -85,35 +76,34 @@ impl EndedInstance {
     }
 }
 
-/// The instances that have ended.
+/// The instances that have ended: all but our own.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(super) fn ended_instances(folder: &Path) -> io::Result<Vec<EndedInstance>> {
+pub(super) fn ended_instances(folder: &Path, own: &str) -> io::Result<Vec<EndedInstance>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter_map(|name| ended_instance(folder, name)).collect())
+    let others = names.filter(|name| name != own);
+    Ok(others.filter_map(|name| ended_instance(folder, name)).collect())
 }
 
-/// `None`: the instance is alive, somebody else has found it, or this is no such file.
+/// `None`: this is no such file, or it cannot be read.
 fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
     if !instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let path = folder.join(&instance);
     let file = regular_file::open(&path).ok()?;
-    file.try_lock().ok()?;
     let mut text = Vec::new();
-    (&file).take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Some(EndedInstance {
         instance,
         sockets: lines.map(|line| OsString::from_vec(line.to_vec()).into()).collect(),
         path,
-        _locked: file,
     })
 }
 
@@ -121,30 +111,28 @@ fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
 mod tests {
     use super::*;
 
-    fn ended(folder: &Path) -> Vec<(String, Vec<PathBuf>)> {
-        let ended = ended_instances(folder).unwrap();
+    fn ended(folder: &Path, own: &str) -> Vec<(String, Vec<PathBuf>)> {
+        let ended = ended_instances(folder, own).unwrap();
         ended.into_iter().map(|ended| (ended.instance, ended.sockets)).collect()
     }
 
     #[test]
-    fn an_instance_has_ended_when_its_lock_is_free() {
+    fn every_instance_but_our_own_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("clones");
-        assert_eq!(ended(&folder), []);
+        assert_eq!(ended(&folder, "00aa"), []);
         let mut file = InstanceFile::create(&folder, "00aa").unwrap();
         file.add(Path::new("/run/docker.sock")).unwrap();
         file.add(Path::new("/run/other.sock")).unwrap();
         fs::write(folder.join("no-instance"), "/run/docker.sock\n").unwrap();
-        assert_eq!(ended(&folder), []);
-        drop(file);
+        assert_eq!(ended(&folder, "00aa"), []);
         let sockets = ["/run/docker.sock", "/run/other.sock"].map(PathBuf::from);
-        assert_eq!(ended(&folder), [("00aa".to_owned(), sockets.to_vec())]);
-        for ended in ended_instances(&folder).unwrap() {
-            assert!(ended_instances(&folder).unwrap().is_empty(), "two have found it");
+        assert_eq!(ended(&folder, "00bb"), [("00aa".to_owned(), sockets.to_vec())]);
+        for ended in ended_instances(&folder, "00bb").unwrap() {
             ended.forget().unwrap();
         }
-        assert_eq!(ended(&folder), []);
+        assert_eq!(ended(&folder, "00bb"), []);
         InstanceFile::create(&folder, "00bb").unwrap().remove().unwrap();
-        assert_eq!(ended(&folder), []);
+        assert_eq!(ended(&folder, "00cc"), []);
     }
 }

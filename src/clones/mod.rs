@@ -5,6 +5,8 @@
 
 mod ports;
 mod clone_name;
+mod hook_addresses;
+mod hook;
 mod instance_file;
 mod own_containers;
 mod container_follower;
@@ -15,6 +17,7 @@ mod pool;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +25,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::health::SingleChecks;
 use crate::live::{InForce, Live, LivePool};
-use crate::scale::keeper::Keeper;
+use hook_addresses::HookAddresses;
 use own_containers::OwnContainers;
 use pool::PoolClones;
 use ports::Ports;
+
+/// The time between SIGTERM and SIGKILL for a clone that did not work, or when this process ends.
+const KILL_AFTER: Duration = Duration::from_secs(10);
 
 /// Keeps the clones of all pools.
 pub struct CloneSupervisor {
@@ -39,8 +45,8 @@ struct CloneContext {
     live: Arc<Live>,
     /// For the first checks of a clone.
     checks: SingleChecks,
-    keeper: Keeper,
     ports: Ports,
+    hook_addresses: HookAddresses,
     containers: Arc<OwnContainers>,
     /// Cancelled when this process ends.
     ending: CancellationToken,
@@ -53,14 +59,13 @@ impl CloneSupervisor {
     /// A supervisor that has started nothing yet.
     #[must_use]
     pub fn new(live: Arc<Live>, checks: SingleChecks) -> Self {
-        let keeper = Keeper::default();
-        let containers = OwnContainers::new(keeper.clone(), live.plan().state_dir.as_deref());
+        let containers = OwnContainers::new(live.plan().state_dir.as_deref());
         Self {
             context: Arc::new(CloneContext {
                 live,
                 checks,
-                keeper,
                 ports: Ports::default(),
+                hook_addresses: HookAddresses::default(),
                 containers: Arc::new(containers),
                 ending: CancellationToken::new(),
             }),
@@ -87,7 +92,7 @@ impl CloneSupervisor {
     }
 
     /// Stops all clones, and waits until they have ended: about 10 s, if they do not end by themselves. To be called when
-    /// there are no sessions any more. `at_once`: ends the wait; the keeper kills them when this process has ended.
+    /// there are no sessions any more. `at_once`: ends the wait; their keepers kill them when this process has ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.ending.cancel();
         self.tasks.close();

@@ -20,7 +20,7 @@ use super::instance_file::{EndedInstance, InstanceFile, ended_instances};
 use crate::back_off::BackOff;
 use crate::docker::{DockerEngine, DockerError, remove_labelled_until};
 use crate::error::chain;
-use crate::scale::keeper::{HeldContainers, Keeper};
+use crate::scale::keeper::{ContainerKeeper, HeldContainers};
 
 /// The label of all our containers. Its value tells one process of acequia from another.
 pub(super) const INSTANCE_LABEL: &str = "acequia.instance";
@@ -34,7 +34,7 @@ pub(super) struct OwnContainers {
     pub(super) instance: String,
     /// Where the files of instances are; `None`: there is no `state_dir`.
     folder: Option<PathBuf>,
-    keeper: Keeper,
+    keeper: ContainerKeeper,
     next: AtomicU64,
     // Std mutexes: locked for a few lines, this one by no thread with a runtime.
     engines: Mutex<Engines>,
@@ -76,11 +76,11 @@ pub(super) struct HeldContainer {
 }
 
 impl OwnContainers {
-    pub(super) fn new(keeper: Keeper, state_dir: Option<&Path>) -> Self {
+    pub(super) fn new(state_dir: Option<&Path>) -> Self {
         Self {
             instance: format!("{:016x}", fastrand::u64(..)),
             folder: state_dir.map(|folder| folder.join("clones")),
-            keeper,
+            keeper: ContainerKeeper::default(),
             next: AtomicU64::new(1),
             engines: Mutex::default(),
             left: Mutex::default(),
@@ -98,7 +98,7 @@ impl OwnContainers {
             socket: socket.to_owned(),
             label,
         };
-        self.keeper.hold_containers(held).map_err(|error| chain(&error))?;
+        self.keeper.hold(held).map_err(|error| chain(&error))?;
         let (own, socket) = (Arc::clone(self), socket.to_owned());
         let _ = spawn_blocking(move || own.write(socket)).await;
         Ok(())
@@ -173,7 +173,8 @@ impl OwnContainers {
     pub(super) async fn remove_orphans(&self, ending: &CancellationToken) {
         let Some(folder) = self.folder.clone() else { return };
         let shown = folder.display().to_string();
-        match spawn_blocking(move || ended_instances(&folder)).await {
+        let own = self.instance.clone();
+        match spawn_blocking(move || ended_instances(&folder, &own)).await {
             Ok(Ok(ended)) => {
                 let until = Instant::now() + ORPHANS_PATIENCE;
                 for instance in ended {

@@ -1,59 +1,46 @@
 //! The ports of clones.
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-/// The ports that clones of all pools have.
+/// Gives ports to the clones of all pools.
 #[derive(Clone, Default)]
 pub(super) struct Ports {
-    // A std mutex: locked for a few lines.
-    taken: Arc<Mutex<UsedPorts>>,
-}
-
-#[derive(Default)]
-struct UsedPorts {
-    ports: HashSet<u16>,
     /// The port that was taken last. The search begins after it, so that a port that has just become free is taken as late as
     /// possible.
-    last: u16,
+    last: Arc<AtomicU16>,
 }
 
 /// The port of a clone. Dropping it gives it back.
 pub(super) struct Port {
     pub(super) number: u16,
-    ports: Ports,
+    /// Tells all processes of acequia that the port is taken: a clone listens only a while after its start. Its name is in the
+    /// abstract namespace (unix(7)), which is that of the network, as ports are, and ends with this process.
+    _lock: UnixDatagram,
 }
 
 impl Ports {
-    /// A port of this range that no clone has, and at which nothing listens; `None`: there is none.
+    /// A port of this range that no clone has, also of another acequia, and at which nothing listens; `None`: there is none.
     pub(super) fn take(&self, range: &RangeInclusive<u16>) -> Option<Port> {
-        let mut taken = self.lock();
-        let above = |port: &u16| *port > taken.last;
-        let in_turn = range
-            .clone()
-            .filter(above)
-            .chain(range.clone().filter(|port| !above(port)));
-        let is_free =
-            |port: &u16| !taken.ports.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-        let number = in_turn.into_iter().find(is_free)?;
-        taken.ports.insert(number);
-        taken.last = number;
-        Some(Port {
-            number,
-            ports: self.clone(),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, UsedPorts> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        let last = self.last.load(Relaxed);
+        let (above, others) = range.clone().partition::<Vec<_>, _>(|port| *port > last);
+        let port = above.into_iter().chain(others).find_map(Port::take)?;
+        self.last.store(port.number, Relaxed);
+        Some(port)
     }
 }
 
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.ports.lock().ports.remove(&self.number);
+impl Port {
+    /// `None`: it is taken, or this process may open no further socket.
+    fn take(number: u16) -> Option<Self> {
+        let name = SocketAddr::from_abstract_name(format!("acequia/clone-port/{number}")).ok()?;
+        let lock = UnixDatagram::bind_addr(&name).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+        Some(Self { number, _lock: lock })
     }
 }
 
@@ -73,5 +60,14 @@ mod tests {
         let (first, last) = (held[0].number, held[held.len() - 1].number);
         held.remove(0);
         assert_eq!(ports.take(&range).map(|port| port.number), Some(first), "after {last}");
+        let of_another_acequia = Ports::default();
+        assert_eq!(
+            of_another_acequia.take(&(first..=first)).map(|port| port.number),
+            Some(first)
+        );
+        assert!(
+            of_another_acequia.take(&(last..=last)).is_none(),
+            "the clone with {last} does not listen yet"
+        );
     }
 }

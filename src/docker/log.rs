@@ -36,11 +36,14 @@ impl DockerEngine {
 }
 
 impl ContainerLog {
-    /// The next piece of the log; `None`: the log has ended, with the container or because the connection has failed. The
-    /// caller sets a deadline. Nothing is lost if this future is dropped.
-    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
-        let bytes = self.response.next().await.ok().flatten()?;
-        Some(self.frames.contents(&bytes))
+    /// The next piece of the log; `None`: the log has ended. The caller sets a deadline. Nothing is lost if this future is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, DockerError> {
+        let bytes = self.response.next().await?;
+        Ok(bytes.map(|bytes| self.frames.contents(&bytes)))
     }
 }
 

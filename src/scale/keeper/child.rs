@@ -1,4 +1,4 @@
-//! The processes of the keeper: starts one, and ends all.
+//! The processes of a keeper: starts one, and ends all.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 
 use super::message::StartClone;
 use crate::check::exec::close_on_exec;
+use crate::error::with_context;
 use crate::user;
 
 /// Starts a clone in a process group of its own. Also returns the end of the pipe from which its output is read.
@@ -31,14 +32,14 @@ pub(super) fn start(clone: &StartClone) -> io::Result<(Pid, OwnedFd)> {
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0);
-    if let Some(name) = &clone.user {
-        let ids = user::find(name)?;
-        command.gid(ids.group).uid(ids.user);
-    }
     close_on_exec();
-    let context = |error| crate::error::with_context(error, format!("cannot run {program}"));
     // It is reaped by `reap`, which knows all children.
-    let child = command.spawn().map_err(context)?;
+    let child = match &clone.user {
+        None => command.spawn(),
+        Some(name) => user::run_as(name, || command.spawn())
+            .map_err(|error| with_context(error, format!("cannot become user `{name}`")))?,
+    };
+    let child = child.map_err(|error| with_context(error, format!("cannot run {program}")))?;
     Ok((Pid::from_child(&child), reader))
 }
 
@@ -61,10 +62,8 @@ pub(super) fn describe(status: WaitStatus) -> String {
     }
 }
 
-/// Kills all children until none is left: the processes of these groups, and those that have become our children because their
-/// parents have ended.
-pub(super) fn kill_all(groups: impl Iterator<Item = Pid>) {
-    groups.for_each(|group| signal(group, Signal::KILL));
+/// Kills all children until none is left, also those that have become our children because their parents have ended.
+pub(super) fn kill_all() {
     loop {
         for child in children() {
             let _ = kill_process(child, Signal::KILL);

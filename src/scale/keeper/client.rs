@@ -1,7 +1,8 @@
-//! Our end of the socket to the keeper.
+//! Our end of the socket to a keeper.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::net;
 use std::os::unix::process::CommandExt;
@@ -16,113 +17,29 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::message::{Event, HeldContainers, KeeperRequest, StartClone, line_of};
+use super::message::{HeldContainers, KeeperRequest, ProcessEvent, StartClone, line_of};
 use crate::check::exec::close_on_exec;
 
 /// This program, also after its file was replaced.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// The pause before a keeper that has ended is started again for containers.
+/// The pause before a keeper of containers that has ended is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// The keeper. It is started with the first process that it is to hold, and again if it has ended.
-#[derive(Clone, Default)]
-pub struct Keeper {
-    // A std mutex: locked for a few lines.
-    shared: Arc<Mutex<KeeperState>>,
+/// A running keeper, and our end of the socket to it. It ends when the socket closes.
+struct KeeperProcess {
+    child: Child,
+    socket: UnixStream,
 }
 
-#[derive(Default)]
-struct KeeperState {
-    next_id: u64,
-    /// `None`: it does not run.
-    requests: Option<UnboundedSender<KeeperRequest>>,
-    processes: HashMap<u64, HeldProcess>,
-    containers: BTreeSet<HeldContainers>,
-}
-
-/// A process that the keeper holds, or is about to start.
-struct HeldProcess {
-    group: Option<Pid>,
-    events: UnboundedSender<ProcessEvent>,
-}
-
-/// What happens to a process.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ProcessEvent {
-    /// It runs, with this PID.
-    Started(u32),
-    /// It could not be started.
-    NotStarted(String),
-    /// It has printed a line; this many before it are not reported.
-    Output(String, u64),
-    /// It has ended; the text says how. Nothing follows.
-    Ended(String),
-}
-
-/// A process that the keeper holds. Dropping this kills it.
-pub struct KeptProcess {
-    id: u64,
-    keeper: Keeper,
-    events: UnboundedReceiver<ProcessEvent>,
-}
-
-impl Keeper {
-    /// Has the keeper start a process. To be called within a runtime.
-    ///
-    /// # Errors
-    /// The keeper cannot be started. If the process itself cannot be started, its first event says so.
-    pub fn start(&self, clone: StartClone) -> io::Result<KeptProcess> {
-        let mut shared = self.lock();
-        let requests = self.requests(&mut shared)?;
-        let id = shared.next_id;
-        shared.next_id += 1;
-        let (sender, events) = unbounded_channel();
-        let held = HeldProcess {
-            group: None,
-            events: sender,
-        };
-        shared.processes.insert(id, held);
-        let _ = requests.send(KeeperRequest::Start { id, clone }); // if the keeper has ended, `run` reports that
-        Ok(KeptProcess {
-            id,
-            keeper: self.clone(),
-            events,
-        })
-    }
-
-    /// Has the keeper remove containers when we have ended, whatever the reason. To be called within a runtime.
-    ///
-    /// # Errors
-    /// The keeper cannot be started.
-    pub fn hold_containers(&self, held: HeldContainers) -> io::Result<()> {
-        let mut shared = self.lock();
-        let requests = self.requests(&mut shared)?;
-        if shared.containers.insert(held.clone()) {
-            let _ = requests.send(KeeperRequest::HoldContainers(held)); // if the keeper has ended, `run` tells the next one
-        }
-        Ok(())
-    }
-
-    /// The sender of requests to the keeper. The keeper is started if it does not run.
-    fn requests(&self, shared: &mut KeeperState) -> io::Result<UnboundedSender<KeeperRequest>> {
-        if let Some(requests) = &shared.requests {
-            return Ok(requests.clone());
-        }
-        let requests = self.connect()?;
-        for held in &shared.containers {
-            let _ = requests.send(KeeperRequest::HoldContainers(held.clone()));
-        }
-        Ok(shared.requests.insert(requests).clone())
-    }
-
-    /// Starts the keeper.
-    fn connect(&self) -> io::Result<UnboundedSender<KeeperRequest>> {
+impl KeeperProcess {
+    /// Starts a keeper. To be called within a runtime.
+    fn start() -> io::Result<Self> {
         let (ours, theirs) = net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let ours = UnixStream::from_std(ours)?;
+        let socket = UnixStream::from_std(ours)?;
         close_on_exec();
-        let keeper = Command::new(PROGRAM)
+        let child = Command::new(PROGRAM)
             .arg("keeper")
             .env_clear()
             .current_dir("/")
@@ -130,115 +47,155 @@ impl Keeper {
             .stdout(Stdio::null())
             .process_group(0) // signals of a terminal are for us
             .spawn()
-            .map_err(|error| crate::error::with_context(error, "cannot start the keeper of clones"))?;
-        let (sender, requests) = unbounded_channel();
-        tokio::spawn(self.clone().run(ours, requests, keeper));
-        Ok(sender)
+            .map_err(|error| crate::error::with_context(error, "cannot start the keeper of a clone"))?;
+        Ok(Self { child, socket })
     }
 
-    /// Exchanges messages with the keeper until it ends.
-    async fn run(self, socket: UnixStream, mut requests: UnboundedReceiver<KeeperRequest>, mut keeper: Child) {
-        let error = self.exchange(socket, &mut requests).await.err();
-        let lost = self.disconnect();
-        if !lost.is_empty() {
-            let error = error.map(|error| crate::error::chain(&error));
-            tracing::error!(
-                clones = lost.len(),
-                error,
-                "the keeper of clones has ended: they are started again"
-            );
-        }
-        for HeldProcess { group, events } in lost.into_values() {
-            // Without the keeper, nobody would end them.
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-            let _ = events.send(ProcessEvent::Ended("the keeper has ended".into()));
-        }
-        let _ = spawn_blocking(move || keeper.wait()).await;
-        self.hold_again().await;
-    }
-
-    /// Starts the keeper again if there may be containers. (Whoever starts a process starts the keeper for it.)
-    async fn hold_again(&self) {
-        loop {
-            sleep(RESTART_PAUSE).await;
-            let mut shared = self.lock();
-            if shared.containers.is_empty() || self.requests(&mut shared).is_ok() {
-                return;
-            }
-        }
-    }
-
-    /// Forgets the connection. Returns the processes that are lost with it.
-    fn disconnect(&self) -> HashMap<u64, HeldProcess> {
-        let mut shared = self.lock();
-        shared.requests = None;
-        std::mem::take(&mut shared.processes)
-    }
-
-    async fn exchange(&self, socket: UnixStream, requests: &mut UnboundedReceiver<KeeperRequest>) -> io::Result<()> {
-        let (reader, mut writer) = socket.into_split();
-        let mut events = BufReader::new(reader).lines();
-        loop {
-            tokio::select! {
-                // Both are cancel safe: a line that is not complete is kept.
-                event = events.next_line() => match event? {
-                    None => return Ok(()),
-                    Some(line) => self.deliver(serde_json::from_str(&line)?),
-                },
-                Some(request) = requests.recv() => writer.write_all(&line_of(&request)).await?,
-            }
-        }
-    }
-
-    fn deliver(&self, event: Event) {
-        let mut shared = self.lock();
-        let (id, event) = match event {
-            Event::Started { id, pid } => {
-                if let Some(held) = shared.processes.get_mut(&id) {
-                    held.group = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    /// Exchanges messages with the keeper until it ends, nobody has requests any more, or `deliver` breaks. Then the keeper ends.
+    async fn exchange(
+        self,
+        mut requests: UnboundedReceiver<KeeperRequest>,
+        mut deliver: impl FnMut(ProcessEvent) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let Self { mut child, socket } = self;
+        let exchanged = async {
+            let (reader, mut writer) = socket.into_split();
+            let mut events = BufReader::new(reader).lines();
+            loop {
+                tokio::select! {
+                    // Both are cancel safe: a line that is not complete is kept.
+                    event = events.next_line() => match event? {
+                        Some(line) if deliver(serde_json::from_str(&line)?).is_continue() => {}
+                        Some(_) | None => return Ok(()),
+                    },
+                    request = requests.recv() => match request {
+                        None => return Ok(()),
+                        Some(request) => writer.write_all(&line_of(&request)).await?,
+                    },
                 }
-                (id, ProcessEvent::Started(pid))
             }
-            Event::NotStarted { id, error } => (id, ProcessEvent::NotStarted(error)),
-            Event::Output { id, line, suppressed } => (id, ProcessEvent::Output(line, suppressed)),
-            Event::Ended { id, status } => (id, ProcessEvent::Ended(status)),
         };
-        let is_last = matches!(event, ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_));
-        if let Some(held) = shared.processes.get(&id) {
-            let _ = held.events.send(event); // nobody may wait for it any more
-        }
-        if is_last {
-            shared.processes.remove(&id);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, KeeperState> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        let exchanged = exchanged.await;
+        let _ = spawn_blocking(move || child.wait()).await;
+        exchanged
     }
 }
 
+/// A process that a keeper of its own holds. Dropping this kills it, and all that it has started.
+pub struct KeptProcess {
+    requests: UnboundedSender<KeeperRequest>,
+    events: UnboundedReceiver<ProcessEvent>,
+}
+
 impl KeptProcess {
+    /// Has a keeper start a process. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The keeper cannot be started. If the process itself cannot be started, its first event says so.
+    pub fn start(clone: StartClone) -> io::Result<Self> {
+        let keeper = KeeperProcess::start()?;
+        let (requests, to_send) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
+        let _ = requests.send(KeeperRequest::Start(clone)); // the receiver is here
+        tokio::spawn(async move {
+            let mut group = None;
+            let exchanged = keeper.exchange(to_send, |event| {
+                group = match event {
+                    ProcessEvent::Started(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw),
+                    ProcessEvent::Output(..) => group,
+                    ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_) => None,
+                };
+                let is_last = matches!(event, ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_));
+                let _ = sender.send(event); // nobody may wait for it any more
+                if is_last {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            let error = exchanged.await.err();
+            // If the keeper has ended by itself, nobody else ends the clone.
+            if let Some(group) = group.filter(|_| !sender.is_closed()) {
+                let error = error.map(|error| crate::error::chain(&error));
+                tracing::error!(error, "the keeper of a clone has ended: the clone is started again");
+                let _ = kill_process_group(group, Signal::KILL); // it may have ended, too
+            }
+        });
+        Ok(Self { requests, events })
+    }
+
     /// The next event. Cancel safe.
     pub async fn event(&mut self) -> ProcessEvent {
-        let ended = || ProcessEvent::Ended("it has ended".into());
+        let ended = || ProcessEvent::Ended("its keeper has ended".into());
         self.events.recv().await.unwrap_or_else(ended)
     }
 
     /// Ends the process: its group gets SIGTERM, and SIGKILL after this time.
     pub fn stop(&self, kill_after: Duration) {
-        let shared = self.keeper.lock();
-        if let (Some(requests), true) = (&shared.requests, shared.processes.contains_key(&self.id)) {
-            let kill_after_ms = u64::try_from(kill_after.as_millis()).unwrap_or(u64::MAX);
-            let _ = requests.send(KeeperRequest::Stop {
-                id: self.id,
-                kill_after_ms,
-            });
-        }
+        let kill_after_ms = u64::try_from(kill_after.as_millis()).unwrap_or(u64::MAX);
+        let _ = self.requests.send(KeeperRequest::Stop { kill_after_ms }); // its keeper may have ended
     }
 }
 
-impl Drop for KeptProcess {
-    fn drop(&mut self) {
-        self.stop(Duration::ZERO);
+/// The keeper of our containers. It is started with the first one, and again if it has ended.
+#[derive(Clone, Default)]
+pub struct ContainerKeeper {
+    // A std mutex: locked for a few lines.
+    shared: Arc<Mutex<KeeperState>>,
+}
+
+#[derive(Default)]
+struct KeeperState {
+    /// `None`: it does not run.
+    requests: Option<UnboundedSender<KeeperRequest>>,
+    containers: BTreeSet<HeldContainers>,
+}
+
+impl ContainerKeeper {
+    /// Has the keeper remove containers when we have ended, whatever the reason. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The keeper cannot be started.
+    pub fn hold(&self, held: HeldContainers) -> io::Result<()> {
+        let mut shared = self.lock();
+        let is_new = shared.containers.insert(held.clone());
+        match shared.requests.clone() {
+            // If the keeper has ended, the next one is asked.
+            Some(requests) if is_new => drop(requests.send(KeeperRequest::HoldContainers(held))),
+            Some(_) => {}
+            None => self.start(&mut shared)?,
+        }
+        Ok(())
+    }
+
+    /// Starts the keeper, and has it hold all containers.
+    fn start(&self, shared: &mut KeeperState) -> io::Result<()> {
+        let keeper = KeeperProcess::start()?;
+        let (requests, to_send) = unbounded_channel();
+        for held in &shared.containers {
+            let _ = requests.send(KeeperRequest::HoldContainers(held.clone())); // the receiver is here
+        }
+        shared.requests = Some(requests);
+        tokio::spawn(self.clone().run(keeper, to_send));
+        Ok(())
+    }
+
+    /// Exchanges messages with the keeper until it ends. Then another one is started.
+    async fn run(self, keeper: KeeperProcess, requests: UnboundedReceiver<KeeperRequest>) {
+        let error = keeper.exchange(requests, |_| ControlFlow::Continue(())).await.err();
+        let error = error.map(|error| crate::error::chain(&error));
+        tracing::error!(error, "the keeper of containers has ended: it is started again");
+        self.lock().requests = None;
+        loop {
+            sleep(RESTART_PAUSE).await;
+            let mut shared = self.lock();
+            if shared.requests.is_some() || self.start(&mut shared).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeeperState> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The messages between us and the keeper.
+//! The messages between us and a keeper.
 
 use std::path::PathBuf;
 
@@ -24,28 +24,28 @@ pub struct HeldContainers {
     pub label: String,
 }
 
-/// What the keeper is asked for. `id` is ours, and never used twice.
+/// What a keeper is asked for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum KeeperRequest {
-    /// Start a process.
-    Start { id: u64, clone: StartClone },
-    /// End a process with its group: SIGTERM, then SIGKILL after this time.
-    Stop { id: u64, kill_after_ms: u64 },
+    /// Start a process: the only one that this keeper holds.
+    Start(StartClone),
+    /// End the process with its group: SIGTERM, then SIGKILL after this time.
+    Stop { kill_after_ms: u64 },
     /// Remove the containers with this label from the engine at this socket, when we have ended.
     HoldContainers(HeldContainers),
 }
 
-/// What the keeper reports.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Event {
-    /// The process runs.
-    Started { id: u64, pid: u32 },
-    /// It could not be started.
-    NotStarted { id: u64, error: String },
-    /// It has printed a line; `suppressed` lines before it are not reported.
-    Output { id: u64, line: String, suppressed: u64 },
-    /// It has ended, and its group was killed.
-    Ended { id: u64, status: String },
+/// What happens to the process of a clone.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcessEvent {
+    /// It runs, with this PID.
+    Started(u32),
+    /// It could not be started. Nothing follows.
+    NotStarted(String),
+    /// It has printed a line; this many before it are not reported.
+    Output(String, u64),
+    /// It has ended, and all that it has started is dead. The text says how it has ended. Nothing follows.
+    Ended(String),
 }
 
 /// A message as a line.

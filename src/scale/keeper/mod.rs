@@ -1,9 +1,10 @@
-//! The process that spawns and holds clones: `acequia keeper`, a child of ours.
+//! The processes that spawn and hold clones: `acequia keeper`, children of ours. Each holds one clone.
 //!
-//! It talks with us over a socket that is its standard input; a message is a line of JSON. When the socket closes, whatever the
-//! reason, it kills all that it has started: even if we are killed by SIGKILL, no clone is left behind. It is the subreaper
-//! (prctl(2), PR_SET_CHILD_SUBREAPER) of what its clones start, so that it also finds processes that have left their process
-//! groups. Containers belong to the engine: the keeper has it remove those with our label.
+//! A keeper talks with us over a socket that is its standard input; a message is a line of JSON. When its clone has ended, or
+//! when the socket closes, whatever the reason, it kills all that the clone has started: even if we are killed by SIGKILL,
+//! nothing is left behind. It is the subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) of what its clone starts, so that it also
+//! finds processes that have left their process group, such as daemons. Containers belong to the engine: one more keeper has it
+//! remove those with our label when we have ended.
 
 mod message;
 mod output;
@@ -12,6 +13,6 @@ mod containers;
 mod process;
 mod client;
 
-pub use client::{Keeper, KeptProcess, ProcessEvent};
-pub use message::{HeldContainers, StartClone};
+pub use client::{ContainerKeeper, KeptProcess};
+pub use message::{HeldContainers, ProcessEvent, StartClone};
 pub use process::run;

@@ -1,22 +1,23 @@
 //! The keeper itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, set_child_subreaper, setrlimit};
-use rustix::thread::clear_ambient_capability_set;
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitStatus, getrlimit, set_child_subreaper, setrlimit};
+use rustix::thread::{CapabilitySet, clear_ambient_capability_set, remove_capability_from_bounding_set};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::message::{Event, HeldContainers, KeeperRequest, line_of};
+use super::message::{HeldContainers, KeeperRequest, ProcessEvent, StartClone, line_of};
 use super::{child, containers, output};
 
 /// The soft limit of open files that programs expect: those that use select(2) fail above it.
@@ -25,23 +26,36 @@ const OPEN_FILES: u64 = 1024;
 /// The most events that wait to be sent. Whoever has more waits.
 const EVENTS_MAX: usize = 64;
 
-/// Runs the keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
+/// How long to wait for the last output of a process that has ended. All that had its pipe is dead, unless it was given to a
+/// process elsewhere.
+const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
 /// are removed.
 ///
 /// # Errors
 /// Standard input is no such socket, the system refuses what the keeper needs, or containers were not removed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
-    let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
+    drop_capabilities();
     reset_limits()?;
     let socket: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut keeper = HeldProcesses::default();
+        let mut keeper = HeldProcess::default();
         let ended = keeper.serve(socket.into()).await;
-        child::kill_all(keeper.children.keys().copied());
+        child::kill_all();
         ended.and(containers::remove_all(&keeper.containers).await)
     })
+}
+
+/// Has programs that are started get no capability, also as root (capabilities(7), P'(permitted)). Our own stay: they are
+/// needed to start a clone as another user.
+fn drop_capabilities() {
+    let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
+    for capability in CapabilitySet::all().iter() {
+        let _ = remove_capability_from_bounding_set(capability); // the kernel has fewer, or we may not: then we have none
+    }
 }
 
 /// Sets the usual limit of open files for clones: we have raised the soft limit for our sessions.
@@ -54,21 +68,24 @@ fn reset_limits() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// What the keeper holds.
+/// What a keeper holds.
 #[derive(Default)]
-struct HeldProcesses {
-    /// By the leaders of their process groups.
-    children: HashMap<Pid, Child>,
+struct HeldProcess {
+    /// `None`: it was not started, or has ended.
+    leader: Option<Leader>,
     containers: BTreeSet<HeldContainers>,
 }
 
-struct Child {
-    id: u64,
+/// The process of a clone, which leads its process group.
+struct Leader {
+    pid: Pid,
+    /// Forwards what it prints.
+    output: JoinHandle<io::Result<()>>,
     /// When it gets SIGKILL; `None`: it has not been asked to end.
     kill_at: Option<Instant>,
 }
 
-impl HeldProcesses {
+impl HeldProcess {
     async fn serve(&mut self, socket: net::UnixStream) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
@@ -83,90 +100,77 @@ impl HeldProcesses {
         ];
         let (events, mut to_tell) = channel(EVENTS_MAX);
         loop {
-            let event = tokio::select! {
+            tokio::select! {
                 // All of them are cancel safe: a line that is not complete is kept.
                 request = requests.next_line() => match request? {
                     None => return Ok(()),
                     Some(line) => self.follow(serde_json::from_str(&line)?, &events),
                 },
-                _ = child_ended.recv() => {
-                    while let Some(event) = self.reap() {
-                        writer.write_all(&line_of(&event)).await?;
-                    }
-                    None
-                }
-                event = to_tell.recv() => event,
-                () = self.wait_for_next_kill() => {
-                    self.kill_overdue();
-                    None
-                }
-            };
-            if let Some(event) = event {
-                writer.write_all(&line_of(&event)).await?;
+                _ = child_ended.recv() => self.reap(&events),
+                Some(event) = to_tell.recv() => writer.write_all(&line_of(&event)).await?,
+                () = self.wait_for_kill_time() => self.kill(),
             }
         }
     }
 
-    fn follow(&mut self, request: KeeperRequest, events: &Sender<Event>) -> Option<Event> {
+    fn follow(&mut self, request: KeeperRequest, events: &Sender<ProcessEvent>) {
         match request {
-            KeeperRequest::Start { id, clone } => Some(match child::start(&clone) {
-                Ok((pid, pipe)) => {
-                    self.children.insert(pid, Child { id, kill_at: None });
-                    tokio::spawn(output::forward(id, pipe, events.clone()));
-                    Event::Started {
-                        id,
-                        pid: pid.as_raw_pid().unsigned_abs(),
-                    }
-                }
-                Err(error) => Event::NotStarted {
-                    id,
-                    error: crate::error::chain(&error),
-                },
-            }),
-            KeeperRequest::Stop { id, kill_after_ms } => {
-                let stopped = self.children.iter_mut().find(|(_, child)| child.id == id);
-                if let Some((pid, child)) = stopped {
-                    child::signal(*pid, Signal::TERM);
-                    child.kill_at = Some(Instant::now() + Duration::from_millis(kill_after_ms));
-                }
-                None
+            KeeperRequest::Start(clone) => {
+                let event = match self.start(&clone, events) {
+                    Ok(pid) => ProcessEvent::Started(pid.as_raw_pid().unsigned_abs()),
+                    Err(error) => ProcessEvent::NotStarted(crate::error::chain(&error)),
+                };
+                let _ = events.try_send(event); // it is the first one, so there is room
             }
-            KeeperRequest::HoldContainers(held) => {
-                self.containers.insert(held);
-                None
+            KeeperRequest::Stop { kill_after_ms } => {
+                if let Some(leader) = &mut self.leader {
+                    child::signal(leader.pid, Signal::TERM);
+                    leader.kill_at = Some(Instant::now() + Duration::from_millis(kill_after_ms));
+                }
             }
+            KeeperRequest::HoldContainers(held) => drop(self.containers.insert(held)),
         }
     }
 
-    /// Reaps until a clone has ended; `None`: none has.
-    fn reap(&mut self) -> Option<Event> {
+    fn start(&mut self, clone: &StartClone, events: &Sender<ProcessEvent>) -> io::Result<Pid> {
+        let (pid, pipe) = child::start(clone)?;
+        self.leader = Some(Leader {
+            pid,
+            output: tokio::spawn(output::forward(pipe, events.clone())),
+            kill_at: None,
+        });
+        Ok(pid)
+    }
+
+    /// Reaps what has ended. Whatever a clone has started ends with it, also what has left its process group.
+    fn reap(&mut self, events: &Sender<ProcessEvent>) {
         while let Some((pid, status)) = child::reap() {
             // Others have become our children because their parents have ended.
-            if let Some(Child { id, .. }) = self.children.remove(&pid) {
+            if let Some(leader) = self.leader.take_if(|leader| leader.pid == pid) {
                 child::signal(pid, Signal::KILL); // what it has left in its group
-                return Some(Event::Ended {
-                    id,
-                    status: child::describe(status),
-                });
+                child::kill_all();
+                tokio::spawn(report_end(leader.output, status, events.clone()));
             }
         }
-        None
     }
 
-    async fn wait_for_next_kill(&self) {
-        match self.children.values().filter_map(|child| child.kill_at).min() {
+    async fn wait_for_kill_time(&self) {
+        match self.leader.as_ref().and_then(|leader| leader.kill_at) {
             Some(at) => sleep_until(at).await,
             None => pending().await,
         }
     }
 
-    fn kill_overdue(&mut self) {
-        let now = Instant::now();
-        for (pid, child) in &mut self.children {
-            if child.kill_at.is_some_and(|at| at <= now) {
-                child::signal(*pid, Signal::KILL);
-                child.kill_at = None;
-            }
+    fn kill(&mut self) {
+        if let Some(leader) = &mut self.leader {
+            child::signal(leader.pid, Signal::KILL);
+            leader.kill_at = None;
         }
     }
+}
+
+/// Reports how a process has ended, after the last that it has printed.
+async fn report_end(output: JoinHandle<io::Result<()>>, status: WaitStatus, events: Sender<ProcessEvent>) {
+    let _ = timeout(OUTPUT_END_TIMEOUT, output).await;
+    let _ = events.send(ProcessEvent::Ended(child::describe(status))).await; // we may have left
 }

@@ -8,4 +8,6 @@ mod queue;
 mod retire;
 mod scale;
 mod scale_containers;
+mod scale_daemons;
+mod scale_hooks;
 mod scale_starts;

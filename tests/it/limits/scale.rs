@@ -15,7 +15,7 @@ use crate::support::ports::PortBlock;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
+pub(super) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
 
 /// Ports that no test beside this one uses. Each test has a thread of its own.
 fn ports() -> String {
@@ -24,7 +24,7 @@ fn ports() -> String {
 }
 
 /// A listener `l` before a pool `app` of clones.
-fn config(keys: &str) -> String {
+pub(super) fn config(keys: &str) -> String {
     format!(
         "[runtime]\nworkers = 2\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\n\
          health = {{ interval = \"200ms\" }}\n[pools.app.scale]\nports = \"{}\"\n{keys}\n",
@@ -36,18 +36,18 @@ fn command() -> String {
     format!("command = [\"/usr/bin/env\", \"python3\", \"{SCRIPT}\", \"{{port}}\"]")
 }
 
-fn clones(proxy: &Proxy) -> Vec<Value> {
+pub(super) fn clones(proxy: &Proxy) -> Vec<Value> {
     let state = proxy.answer(&["status"]);
     state["pools"][0]["scale"]["clones"].as_array().unwrap().clone()
 }
 
-fn running(proxy: &Proxy) -> Vec<u32> {
+pub(super) fn running(proxy: &Proxy) -> Vec<u32> {
     let clones = clones(proxy);
     let running = clones.iter().filter(|clone| clone["state"] == "running");
     running.map(|clone| clone["pid"].as_u64().unwrap() as u32).collect()
 }
 
-fn exists(pid: u32) -> bool {
+pub(super) fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
@@ -262,6 +262,12 @@ fn clones_inherit_nothing_restart_survive_reloads_and_end_with_the_process() {
     let limits = std::fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().nth(3), Some("1024"), "{files}");
+    let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let capabilities: Vec<_> = status.lines().filter(|line| line.starts_with("Cap")).collect();
+    assert!(
+        capabilities.iter().all(|line| line.ends_with("\t0000000000000000")),
+        "also as root: {capabilities:?}"
+    );
 
     assert!(proxy.reload(&config(&keys.replace("max = 3", "max = 2"))));
     assert_eq!(running(&proxy), [first]);

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::client::Client;
+use crate::support::counts::log_lines;
 use crate::support::ports::PortBlock;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -48,6 +49,21 @@ fn a_reload_from_servers_to_clones_refuses_no_client() {
         .metrics()
         .sum("acequia_sessions_total", &[("ending", "no_server")]);
     assert_eq!(refused, 0.0);
+}
+
+#[test]
+fn a_clone_has_the_groups_of_its_user() {
+    let ports = PortBlock::take();
+    let command = "command = [\"/bin/sh\", \"-c\", \"id -un; id -nG; sleep 1000\"]";
+    let keys = format!(
+        "[pools.app.scale]\nports = \"{}\"\nmax = 1\nsessions_per_server = 9\nuser = \"postgres\"\n{command}",
+        ports.range()
+    );
+    let proxy = Proxy::setup(&config(&keys)).launch();
+    let printed = log_lines(&proxy, "printed by a clone", 2);
+    assert_eq!(printed[0]["line"], "postgres");
+    let groups: Vec<_> = printed[1]["line"].as_str().unwrap().split(' ').collect();
+    assert_eq!(groups, ["postgres", "ssl-cert"], "as Debian makes this user");
 }
 
 /// The process of the only clone, if it runs.

@@ -1,0 +1,60 @@
+//! The addresses that hooks have printed.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The addresses of all clones that hooks have started: no two clones can have the same.
+#[derive(Clone, Default)]
+pub(super) struct HookAddresses {
+    /// The names of the clones. A std mutex: locked for a line.
+    clones: Arc<Mutex<HashMap<SocketAddr, Arc<str>>>>,
+}
+
+/// The address of a clone. Dropping it gives it back.
+pub(super) struct HookAddress {
+    pub(super) address: SocketAddr,
+    all: HookAddresses,
+}
+
+impl HookAddresses {
+    /// Takes an address for a clone.
+    ///
+    /// # Errors
+    /// Another clone has it: its name.
+    pub(super) fn take(&self, address: SocketAddr, clone: &Arc<str>) -> Result<HookAddress, Arc<str>> {
+        let mut clones = self.lock();
+        if let Some(other) = clones.get(&address) {
+            return Err(Arc::clone(other));
+        }
+        clones.insert(address, Arc::clone(clone));
+        Ok(HookAddress {
+            address,
+            all: self.clone(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<str>>> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for HookAddress {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clones_never_have_one_address() {
+        let (all, address) = (HookAddresses::default(), "127.0.0.1:9001".parse().unwrap());
+        let first = all.take(address, &"vm-1".into()).ok().unwrap();
+        assert_eq!(all.take(address, &"vm-2".into()).err().as_deref(), Some("vm-1"));
+        drop(first);
+        assert!(all.take(address, &"vm-2".into()).is_ok());
+    }
+}

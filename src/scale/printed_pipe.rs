@@ -1,0 +1,52 @@
+//! A pipe that a clone prints to.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::Instant;
+
+use super::printed::{PrintedLine, PrintedLines};
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 4096;
+
+/// The end of a pipe from which the output of a clone is read.
+pub struct PrintedPipe {
+    pipe: Receiver,
+    lines: PrintedLines,
+    has_ended: bool,
+}
+
+impl PrintedPipe {
+    /// Reads from this end. To be called within a runtime.
+    ///
+    /// # Errors
+    /// It is no pipe, or there is no descriptor left.
+    pub fn new(pipe: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            pipe: Receiver::from_owned_fd(pipe)?,
+            lines: PrintedLines::new(Instant::now()),
+            has_ended: false,
+        })
+    }
+
+    /// The lines that are printed next, as far as they are to be logged; `None`: all processes have closed their ends.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn next(&mut self) -> io::Result<Option<Vec<PrintedLine>>> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        let mut buffer = [0; READ_BYTES];
+        let read = self.pipe.read(&mut buffer).await?;
+        let now = Instant::now();
+        self.has_ended = read == 0;
+        Ok(Some(match self.has_ended {
+            true => self.lines.finish(now).into_iter().collect(),
+            false => self.lines.push(&buffer[..read], now),
+        }))
+    }
+}

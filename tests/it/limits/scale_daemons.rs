@@ -1,0 +1,59 @@
+//! What clones start besides themselves.
+
+use std::collections::HashMap;
+
+use super::scale::{SCRIPT, clones, config, exists, running};
+use crate::support::counts::log_lines;
+use crate::support::proxy::Proxy;
+use crate::support::{eventually, wait_for};
+
+/// Daemons leave their process group and their session, and their parents end.
+#[test]
+fn what_a_clone_has_started_ends_with_it() {
+    let keys = format!(
+        "min = 1\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
+         \"setsid sh -c 'sleep 10000 & echo left $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
+    );
+    let proxy = Proxy::start(&config(&keys));
+    let scale = |clones| assert_eq!(proxy.command(&["pool", "scale", "app", clones]).code, Some(0));
+    scale("2");
+    wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let printed = log_lines(&proxy, "printed by a clone", 4);
+    let left: HashMap<_, u32> = printed
+        .iter()
+        .filter_map(|line| {
+            Some((
+                line["clone"].as_str()?,
+                line["line"].as_str()?.strip_prefix("left ")?.parse().ok()?,
+            ))
+        })
+        .collect();
+    assert!(exists(left["app-1"]) && exists(left["app-2"]), "{left:?}");
+    scale("1");
+    eventually("one has left", || clones(&proxy).len() == 1);
+    assert_eq!((exists(left["app-1"]), exists(left["app-2"])), (true, false));
+}
+
+#[test]
+fn a_clone_that_goes_to_the_background_is_told_so_and_leaves_no_daemon() {
+    let keys = format!(
+        "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \"setsid python3 {SCRIPT} {{port}} & echo \
+         left $!\"]"
+    );
+    let proxy = Proxy::setup(&config(&keys)).launch();
+    let failed = wait_for("two failures", || {
+        let log = proxy.log();
+        let failed = log
+            .into_iter()
+            .filter(|line| line["message"] == "a clone cannot be started");
+        Some(failed.collect::<Vec<_>>()).filter(|failed| failed.len() >= 2)
+    });
+    let reason = "it has ended before its first good check: exit status 0 (a clone must stay in the foreground)";
+    assert_eq!(failed[0]["reason"], reason);
+    let log = proxy.log();
+    let pids = log
+        .iter()
+        .filter_map(|line| line["line"].as_str()?.strip_prefix("left "));
+    let pids: Vec<u32> = pids.map(|pid| pid.parse().unwrap()).collect();
+    assert!(pids.len() >= 2 && !exists(pids[0]) && !exists(pids[1]), "{pids:?}");
+}

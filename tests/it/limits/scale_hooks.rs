@@ -1,0 +1,111 @@
+//! Clones that hooks start and stop: what fails, and what is told of it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::support::counts::log_lines;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// A folder for the scripts of hooks, and what they write.
+struct Hooks(tempfile::TempDir);
+
+impl Hooks {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A pool of so many clones, and the scripts that start and stop one.
+    fn config(&self, clones: u32, start: &str, stop: &str) -> String {
+        let script = |name: &str, text: &str| {
+            let file = self.file(name);
+            fs::write(&file, text).unwrap();
+            format!("[\"/bin/sh\", {file:?}, \"{{name}}\", \"{{address}}\"]")
+        };
+        let (start, stop) = (script("start", start), script("stop", stop));
+        format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app.scale]\nmin = {clones}\nmax = {clones}\n\
+             sessions_per_server = 10\nhook = {{ start = {start}, stop = {stop} }}\n"
+        )
+    }
+
+    /// What `stop` was called with.
+    fn stopped(&self) -> String {
+        fs::read_to_string(self.file("stopped")).unwrap_or_default()
+    }
+}
+
+fn clone(proxy: &Proxy) -> Value {
+    proxy.answer(&["status"])["pools"][0]["scale"]["clones"][0].clone()
+}
+
+#[test]
+fn a_start_that_fails_is_told_before_what_it_left_is_stopped() {
+    let hooks = Hooks::new();
+    let (stopped, go) = (hooks.file("stopped"), hooks.file("go"));
+    let stop = format!(
+        "echo \"$1 $2\" >> {}; while [ ! -e {} ]; do sleep 0.05; done",
+        stopped.display(),
+        go.display()
+    );
+    let config = hooks.config(
+        1,
+        "echo 10.0.7.3:8080; echo booting >&2; echo no disk >&2; exit 3",
+        &stop,
+    );
+    let proxy = Proxy::setup(&config).launch();
+    let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
+    let reason = "the hook `start` has failed: exit status: 3: no disk";
+    assert_eq!(failed["reason"], reason);
+    let printed = log_lines(&proxy, "printed by a clone", 2);
+    assert_eq!(
+        (&printed[0]["line"], &printed[1]["line"]),
+        (&"booting".into(), &"no disk".into())
+    );
+    eventually("it is being stopped", || clone(&proxy)["state"] == "stopping");
+    assert_eq!(clone(&proxy)["reason"], reason);
+    eventually("`stop` gets the address", || hooks.stopped() == "app-1 10.0.7.3:8080\n");
+    fs::write(go, "").unwrap();
+    assert_eq!(proxy.stop().code, Some(0));
+}
+
+#[test]
+fn the_last_error_that_a_hook_prints_is_the_reason() {
+    let hooks = Hooks::new();
+    let config = hooks.config(1, "echo connecting >&2; echo quota exceeded >&2; exit 1", "exit 0");
+    let proxy = Proxy::setup(&config).launch();
+    let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
+    let reason = "the hook `start` has failed: exit status: 1: quota exceeded";
+    assert_eq!(failed["reason"], reason);
+}
+
+#[test]
+fn two_clones_cannot_have_one_address() {
+    let server = Server::echo();
+    let hooks = Hooks::new();
+    let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());
+    let start = format!("echo {}", server.address);
+    let proxy = Proxy::setup(&hooks.config(2, &start, &stop)).launch();
+    let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
+    let (second, first) = match failed["clone"].as_str().unwrap() {
+        "app-1" => ("app-1", "app-2"),
+        second => (second, "app-1"),
+    };
+    let reason = format!(
+        "the hook `start` printed `{}`, which is the address of clone `{first}`",
+        server.address
+    );
+    assert_eq!(failed["reason"], *reason);
+    eventually("the second one is stopped, and not its address", || {
+        hooks.stopped().starts_with(&format!("{second} \n"))
+    });
+    let servers = proxy.answer(&["status"])["pools"][0]["servers"].clone();
+    assert_eq!(servers.as_array().unwrap().len(), 1, "{servers}");
+}
