@@ -10,10 +10,10 @@ mod dynamic;
 mod announcing;
 mod guards;
 mod members;
-mod own;
 mod pool;
 mod checked;
 mod pools;
+mod own;
 mod serving;
 mod inherit;
 mod change_watch;
@@ -38,7 +38,7 @@ pub use dynamic::{DynamicServers, ListChange, SourceState};
 pub use guards::LiveGuards;
 use inherit::inherit_primary;
 pub use members::NameAddresses;
-use own::listeners_by_pool;
+pub use own::own_listeners;
 pub use pool::{LivePool, PoolInForce};
 pub use pools::LivePools;
 pub use recorded_outcome::RecordedOutcome;
@@ -154,7 +154,8 @@ impl Live {
             pool.put_in_force(None);
             pool
         };
-        registry.own_listeners().replace(listeners_by_pool(&plan, &addresses));
+        let own = own_listeners(&plan, &addresses);
+        registry.own_listeners().replace(own, |_| true);
         let in_force = InForce {
             pools: LivePools::new(&plan.pools, pool),
             guards: LiveGuards::new(&plan.guards, None),
@@ -163,6 +164,7 @@ impl Live {
             tls: LiveTls::default(),
         };
         for pool in in_force.pools.iter() {
+            pool.follow_own_listeners(&registry);
             inherit_primary(pool, |name| in_force.pool(name), &registry);
         }
         Self {
@@ -243,12 +245,11 @@ impl Live {
     pub fn apply(&self, next: InForce) -> Arc<InForce> {
         let changing = self.changing();
         let now = self.in_force();
-        let own = listeners_by_pool(&next.plan, &next.addresses);
-        let own = self.registry.own_listeners().replace(own);
+        self.set_own_listeners(&next.plan, &next.addresses);
         for pool in next.pools.iter() {
             let before = now.pool(pool.name());
             if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
-                pool.follow_own_listeners(own.get(pool.name()), &self.registry);
+                pool.follow_own_listeners(&self.registry);
                 continue;
             }
             match before {
@@ -258,12 +259,13 @@ impl Live {
                     inherit_primary(pool, named, &self.registry);
                 }
             }
-            pool.follow_own_listeners(own.get(pool.name()), &self.registry);
+            pool.follow_own_listeners(&self.registry);
             pool.put_in_force(before.map(Arc::as_ref));
             if pool.plan().failback == Failback::Auto {
                 self.end_awaiting_failback(pool);
             }
         }
+        self.readmit_servers(&next);
         next.guards.put_in_force(&now.guards);
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
@@ -271,14 +273,6 @@ impl Live {
         drop(changing);
         self.forget_absent();
         next
-    }
-
-    /// Sets the addresses of names in the pool of this name in force, if there is one, and updates its servers.
-    pub fn set_addresses(&self, pool: &str, addresses: NameAddresses) {
-        let _changing = self.changing();
-        if let Some(pool) = self.in_force().pool(pool) {
-            pool.set_addresses(addresses, &self.registry);
-        }
     }
 
     /// Applies an operator's override to a server, and keeps it for the time when a server of this name exists again.

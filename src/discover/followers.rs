@@ -139,6 +139,10 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
             if let Some(change) = live.set_servers(pool_name, Lister::Source, servers) {
                 let (added, removed) = (change.added, change.removed);
                 tracing::info!(pool = %pool_name, %source, servers = count, added, removed, "servers listed");
+                if change.kept > 0 {
+                    let kept = change.kept;
+                    tracing::warn!(pool = %pool_name, %source, kept, "no listed server has an address yet, keeping those of before");
+                }
             } else if is_back {
                 tracing::info!(pool = %pool_name, %source, servers = count, "the source of servers answers");
             }

@@ -55,7 +55,9 @@ pub enum AddServerError {
     #[error("the pool has a server `{0}`: remove that one, or give this one another name")]
     Exists(Arc<str>),
     /// The server is a listener that leads to the pool.
-    #[error("server `{server}` is listener `{listener}` itself: every session would open another one")]
+    #[error(
+        "server `{server}` is listener `{listener}`, which leads back to the pool: every session would open another one"
+    )]
     OwnListener {
         /// The server.
         server: Arc<str>,
@@ -97,7 +99,7 @@ impl Live {
         }
         let added = AddedServer { entry, addition };
         pool.dynamic().change_added(|servers| servers.push(added.clone()));
-        pool.update_dynamic_servers(&self.registry);
+        self.update_dynamic_servers(&in_force, pool);
         self.added_changed.send_replace(());
         Ok(added)
     }
@@ -130,7 +132,7 @@ impl Live {
             .dynamic()
             .change_added(|servers| servers.extract_if(.., |added| is_taken(added)).collect::<Vec<_>>());
         if !taken.is_empty() {
-            pool.update_dynamic_servers(&self.registry);
+            self.update_dynamic_servers(&in_force, pool);
             self.added_changed.send_replace(());
         }
         taken

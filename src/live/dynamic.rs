@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::{AddedServer, Live};
+use super::{AddedServer, Live, NameAddresses};
+use crate::addr::ServerLocation;
 use crate::plan::{ListedServer, Lister, PoolPlan, ServerEntry, listed_entries};
 use crate::pool::{Member, MemberConfig, Server, ServerId};
 use crate::text::Reason;
@@ -19,6 +20,8 @@ pub struct DynamicServers(Mutex<State>);
 struct State {
     /// What was listed last, and by what; `None`: nothing so far.
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
+    /// What was listed before that, as long as no server of `listed` has an address; empty: nothing.
+    kept: Arc<[ServerEntry]>,
     source: SourceState,
     /// Those that operators have added, in this order.
     added: Vec<AddedServer>,
@@ -65,6 +68,8 @@ pub struct ListChange {
     pub added: usize,
     /// Servers that are no longer listed.
     pub removed: usize,
+    /// How many servers of the list before stay until one of this list has an address.
+    pub kept: usize,
 }
 
 impl DynamicServers {
@@ -75,10 +80,17 @@ impl DynamicServers {
         let listed = state.listed.as_ref().filter(|(by, _)| plan.lister() == Some(*by));
         match listed.map(|(_, listed)| listed) {
             None if state.added.is_empty() => Arc::clone(&plan.entries),
-            Some(listed) if plan.entries.is_empty() && state.added.is_empty() => Arc::clone(listed),
+            Some(listed) if plan.entries.is_empty() && state.added.is_empty() && state.kept.is_empty() => {
+                Arc::clone(listed)
+            }
             listed => {
+                let kept = listed.map_or(&[][..], |_| &*state.kept);
                 let listed = listed.map_or(&[][..], |listed| &**listed);
                 let mut entries: Vec<_> = plan.entries.iter().chain(listed).cloned().collect();
+                if !kept.is_empty() {
+                    let latest = identities(listed);
+                    entries.extend(kept.iter().filter(|entry| !latest.contains(&identity(entry))).cloned());
+                }
                 let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
                 // The configuration and the source may have got a server of the same name since.
                 let added = state.added.iter().map(|added| &added.entry);
@@ -113,34 +125,56 @@ impl DynamicServers {
         } else {
             state.listed.take_if(|(by, _)| plan.lister() != Some(*by));
         }
+        if before.lister() != plan.lister() {
+            state.kept = Arc::default();
+        }
     }
 
-    /// Replaces what was listed. `None`: the same lister has listed the same before.
-    fn list(&self, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
+    /// Replaces what was listed. `None`: the same lister has listed the same before. What was listed before stays as long as no
+    /// server of a list has an address: its names may not be resolved yet, or never.
+    fn list(
+        &self,
+        by: Lister,
+        listed: Vec<ServerEntry>,
+        has_address: impl Fn(&ServerEntry) -> bool,
+    ) -> Option<ListChange> {
         let mut state = self.lock();
         let before = state.listed.as_ref().filter(|(before, _)| *before == by);
         if before.is_some_and(|(_, before)| **before == *listed) {
             return None;
         }
-        let before = before.map_or(&[][..], |(_, before)| &**before);
-        let identities = |entries: &[ServerEntry]| -> HashSet<_> {
-            let identity = |entry: &ServerEntry| (Arc::clone(entry.label()), entry.location.clone());
-            entries.iter().map(identity).collect()
-        };
-        let (old, new) = (identities(before), identities(&listed));
+        let before: Arc<[_]> = before.map_or_else(Arc::default, |(_, before)| Arc::clone(before));
+        let (old, new) = (identities(&before), identities(&listed));
+        if listed.is_empty() || listed.iter().any(&has_address) {
+            state.kept = Arc::default();
+        } else if before.iter().any(&has_address) {
+            state.kept = before; // else what is kept already stays
+        }
         state.listed = Some((by, listed.into()));
         Some(ListChange {
             added: new.difference(&old).count(),
             removed: old.difference(&new).count(),
+            kept: state.kept.len(),
         })
     }
 
-    /// What the source has listed last; `None`: nothing so far.
+    /// Lets go of the list before, if a server of the latest one has an address by now. Returns whether it did.
+    pub(super) fn release_kept(&self, has_address: impl Fn(&ServerEntry) -> bool) -> bool {
+        let mut state = self.lock();
+        let State { listed, kept, .. } = &mut *state;
+        let is_over = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(has_address);
+        if is_over {
+            *kept = Arc::default();
+        }
+        is_over
+    }
+
+    /// What the source has listed last, or before that if no server of the latest list has an address; `None`: nothing so far.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let state = self.lock();
         let (_, listed) = state.listed.as_ref().filter(|(by, _)| *by == Lister::Source)?;
-        Some(Arc::clone(listed))
+        Some(Arc::clone(if state.kept.is_empty() { listed } else { &state.kept }))
     }
 
     /// The servers that operators have added. One of them is not in use while the configuration or the source has another
@@ -201,6 +235,15 @@ impl DynamicServers {
     }
 }
 
+/// What makes a listed server the same as one of the list before.
+fn identity(entry: &ServerEntry) -> (Arc<str>, ServerLocation) {
+    (Arc::clone(entry.label()), entry.location.clone())
+}
+
+fn identities(entries: &[ServerEntry]) -> HashSet<(Arc<str>, ServerLocation)> {
+    entries.iter().map(identity).collect()
+}
+
 /// An added server with the limit of this plan of its pool, which may differ from that of the time when it was added.
 fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
     ServerEntry {
@@ -222,10 +265,22 @@ impl Live {
         let _changing = self.changing();
         let in_force = self.in_force();
         let pool = in_force.pool(pool).filter(|pool| pool.plan().lister() == Some(by))?;
-        let change = pool.dynamic().list(by, listed)?;
-        pool.update_dynamic_servers(&self.registry);
+        let change = pool.dynamic().list(by, listed, |entry| pool.has_address(entry))?;
+        self.update_dynamic_servers(&in_force, pool);
         self.listed_changed.notify_one();
         Some(change)
+    }
+
+    /// Sets the addresses of names in the pool of this name in force, if there is one, and updates its servers.
+    pub fn set_addresses(&self, pool: &str, addresses: NameAddresses) {
+        let _changing = self.changing();
+        let in_force = self.in_force();
+        if let Some(pool) = in_force.pool(pool) {
+            if pool.set_addresses(addresses, &self.registry) {
+                self.listed_changed.notify_one();
+            }
+            self.readmit_servers(&in_force);
+        }
     }
 
     /// What the sources of pools have listed last, by pool.

@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use crate::addr::ServerAddr;
 use crate::plan::{PoolPlan, ServerEntry};
-use crate::pool::{Member, ServerRegistry};
+use crate::pool::{LeftOutServer, Member, ServerRegistry};
 
 /// The addresses of host names, by the name and port as configured (`host:port`). A name without a known address is not in it.
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
 
-/// The servers of a pool's entries, as far as their addresses are known. A server that is a listener which leads to the pool is
-/// left out.
+/// The servers of a pool's entries, as far as their addresses are known, and those that are left out: a listener that leads to
+/// the pool cannot be one of its servers.
 pub(super) fn members(
     plan: &PoolPlan,
     entries: &[ServerEntry],
     addresses: &NameAddresses,
     registry: &ServerRegistry,
-) -> Vec<Member> {
-    let own = registry.own_listeners().for_pool(&plan.name);
+) -> (Vec<Member>, Vec<LeftOutServer>) {
+    let own = registry.own_listeners().leading_to(&plan.name);
     let mut seen = HashSet::new();
-    let mut members = Vec::new();
+    let (mut members, mut left_out) = (Vec::new(), Vec::new());
     for entry in entries {
         let resolved = addresses.get(&entry.written).into_iter().flatten();
         let specs = match entry.fixed() {
@@ -29,9 +29,7 @@ pub(super) fn members(
         };
         for spec in specs {
             if let Some(listener) = own.at(spec.address) {
-                registry
-                    .own_listeners()
-                    .log_left_out(&plan.name, spec.address, listener);
+                left_out.push((spec.address, Arc::clone(listener)));
                 continue;
             }
             // If two names of a pool have the same address, that is one server: it has one load and one health.
@@ -41,5 +39,5 @@ pub(super) fn members(
             }
         }
     }
-    members
+    (members, left_out)
 }

@@ -1,25 +1,24 @@
-//! Finds the listeners that lead to each pool: none of them may be a server of that pool.
+//! Finds our listeners: none that leads to a pool may be a server of that pool.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Live;
+use super::{InForce, Live, LivePool};
 use crate::addr::ListenAddr;
 use crate::plan::{Fallback, ListenerPlan, Plan, PoolId, ServerEntry};
-use crate::pool::OwnListener;
+use crate::pool::{OwnListener, ServerRegistry};
 use crate::route::Target;
 
-/// The listeners that lead to each pool, with the addresses that they are bound to. A route with `from` may not match our own
-/// connections: it does not count, as in the check of a file.
-pub(super) fn listeners_by_pool(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> HashMap<Arc<str>, Vec<OwnListener>> {
-    let mut by_pool: HashMap<Arc<str>, Vec<OwnListener>> = HashMap::new();
-    for (listener, addresses) in plan.listeners.iter().zip(addresses) {
-        let own: OwnListener = (Arc::clone(&listener.name), addresses.as_slice().into());
-        for pool in pools_of(plan, listener) {
-            by_pool.entry(pool).or_default().push(own.clone());
-        }
-    }
-    by_pool
+/// Our listeners, with the addresses that they are bound to. A route with `from` may not match our own connections: it does not
+/// count, as in the check of a file.
+#[must_use]
+pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListener> {
+    let listeners = plan.listeners.iter().zip(addresses);
+    let own = listeners.map(|(listener, addresses)| OwnListener {
+        name: Arc::clone(&listener.name),
+        addresses: addresses.as_slice().into(),
+        pools: pools_of(plan, listener),
+    });
+    own.collect()
 }
 
 /// The names of the pools to which a listener leads, also as fallbacks, without duplicates.
@@ -42,6 +41,35 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
     targets.iter().map(|id| Arc::clone(&plan.pools[*id].name)).collect()
 }
 
+impl LivePool {
+    /// Leaves out servers that are listeners which lead here now. To be called when the listeners have changed.
+    pub(super) fn follow_own_listeners(&self, registry: &ServerRegistry) {
+        let own = registry.own_listeners().leading_to(self.name());
+        let servers = self.servers();
+        let mut addresses = servers.iter().map(|server| server.spec().address);
+        if addresses.clone().any(|address| own.at(address).is_some()) {
+            self.update_servers(&self.entries(), &servers, registry);
+        } else {
+            registry.own_listeners().set_links(self.name(), &mut addresses);
+        }
+    }
+
+    /// The first of these servers that is a listener which leads here, with the name of the listener. Host names are not looked
+    /// up.
+    #[must_use]
+    pub fn own_listener_among<'e>(
+        &self,
+        servers: &'e [ServerEntry],
+        registry: &ServerRegistry,
+    ) -> Option<(&'e ServerEntry, Arc<str>)> {
+        let own = registry.own_listeners().leading_to(self.name());
+        servers.iter().find_map(|entry| {
+            let listener = own.at(entry.fixed_address()?)?;
+            Some((entry, Arc::clone(listener)))
+        })
+    }
+}
+
 impl Live {
     /// The warning if one of these servers of a pool is a listener that leads to the pool: the server is left out.
     #[must_use]
@@ -50,7 +78,31 @@ impl Live {
         let (entry, listener) = in_force.pool(pool)?.own_listener_among(servers, &self.registry)?;
         let label = entry.label();
         Some(format!(
-            "server `{label}` is listener `{listener}` itself, and left out: every session would open another one"
+            "server `{label}` is listener `{listener}`, which leads back to the pool, and left out: every session would open another \
+             one"
         ))
+    }
+
+    /// Puts our listeners in force, before the pools of the same plan.
+    pub(super) fn set_own_listeners(&self, plan: &Plan, addresses: &[Vec<ListenAddr>]) {
+        let listeners = own_listeners(plan, addresses);
+        let own = self.registry.own_listeners();
+        own.replace(listeners, |pool| plan.pools.named(pool).is_some());
+    }
+
+    /// Takes over the servers of a pool that its source lists now, and those that operators have added.
+    pub(super) fn update_dynamic_servers(&self, in_force: &InForce, pool: &LivePool) {
+        pool.update_dynamic_servers(&self.registry);
+        self.readmit_servers(in_force);
+    }
+
+    /// Takes back servers that were left out and no longer lead back to their pools. To be called after the servers of another
+    /// pool have changed.
+    pub(super) fn readmit_servers(&self, in_force: &InForce) {
+        for name in self.registry.own_listeners().pools_with_left_out() {
+            if let Some(pool) = in_force.pool(&name) {
+                pool.update_dynamic_servers(&self.registry);
+            }
+        }
     }
 }

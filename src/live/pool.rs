@@ -11,9 +11,7 @@ use super::dynamic::DynamicServers;
 use super::members::{NameAddresses, members};
 use crate::addr::ServerAddr;
 use crate::plan::{Fallback, PoolPlan, ServerEntry, names_of};
-use crate::pool::{
-    CheckState, FallbackOrigin, Member, OwnListener, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry,
-};
+use crate::pool::{CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry};
 use crate::scale::PoolScale;
 
 /// A pool in force. It dereferences to its servers and the choice among them.
@@ -67,7 +65,8 @@ impl LivePool {
         registry: &ServerRegistry,
     ) -> Self {
         let entries = dynamic.entries(&plan);
-        let members = members(&plan, &entries, &addresses, registry);
+        let (members, left_out) = members(&plan, &entries, &addresses, registry);
+        registry.own_listeners().set_left_out(&plan.name, &left_out);
         let fallback_origin = FallbackOrigin::new(Arc::clone(&plan.name));
         Self {
             pool: Pool::with_queue(Arc::clone(&plan.name), plan.rules, members, registry.queue(&plan.name)),
@@ -159,8 +158,9 @@ impl LivePool {
         has_changed
     }
 
-    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored.
-    pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) {
+    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns whether the
+    /// servers of the list before the latest have left because of that.
+    pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.lock();
         for (name, mut found) in found {
             found.retain(|address| address.ip().is_some_and(|ip| self.plan.resolve.includes(ip)));
@@ -169,7 +169,12 @@ impl LivePool {
             }
         }
         drop(addresses);
-        self.update_servers(&self.entries(), &self.servers(), registry);
+        let has_released = self.dynamic.release_kept(|entry| self.has_address(entry));
+        match has_released {
+            true => self.update_dynamic_servers(registry),
+            false => self.update_servers(&self.entries(), &self.servers(), registry),
+        }
+        has_released
     }
 
     /// The name of the pool, or of the primary, that stands in for this pool: `serving` serves for it now.
@@ -189,37 +194,15 @@ impl LivePool {
         &self.roles
     }
 
-    fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
-        let members = members(&self.plan, entries, &self.lock(), registry);
+    /// Replaces its servers by those of these entries. `before`: its servers so far, or those of the pool that it replaces.
+    pub(super) fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
+        let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
+        registry.own_listeners().set_left_out(self.name(), &left_out);
+        let addresses = members.iter().map(|server| server.spec().address);
+        registry.own_listeners().set_links(self.name(), addresses);
         self.update_checked(before, &members); // before one of them gets a session
         self.dynamic.note_departures(before, &members); // before the change is reported
         self.replace_servers(members);
-    }
-
-    /// Leaves out servers that are listeners which lead here now, and takes back those that are not any more. `before`: these
-    /// listeners until now.
-    pub(super) fn follow_own_listeners(&self, before: Option<&Vec<OwnListener>>, registry: &ServerRegistry) {
-        let own = registry.own_listeners().for_pool(self.name());
-        let servers = self.servers();
-        let has_own = || servers.iter().any(|server| own.at(server.spec().address).is_some());
-        if before.is_some_and(|before| !own.is_equal_to(before)) || has_own() {
-            self.update_servers(&self.entries(), &servers, registry);
-        }
-    }
-
-    /// The first of these servers that is a listener which leads here, with the name of the listener. Host names are not looked
-    /// up.
-    #[must_use]
-    pub fn own_listener_among<'e>(
-        &self,
-        servers: &'e [ServerEntry],
-        registry: &ServerRegistry,
-    ) -> Option<(&'e ServerEntry, Arc<str>)> {
-        let own = registry.own_listeners().for_pool(self.name());
-        servers.iter().find_map(|entry| {
-            let listener = own.at(entry.fixed_address()?)?;
-            Some((entry, Arc::clone(listener)))
-        })
     }
 
     /// Its entries: those of its plan, of its source, and of operators.
@@ -317,6 +300,11 @@ impl LivePool {
     #[must_use]
     pub fn addresses(&self, name: &str) -> Vec<ServerAddr> {
         self.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Whether an address of this server is known.
+    pub(super) fn has_address(&self, entry: &ServerEntry) -> bool {
+        entry.fixed_address().is_some() || self.lock().contains_key(&entry.written)
     }
 
     /// The names without a known address, as configured.

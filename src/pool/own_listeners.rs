@@ -1,92 +1,178 @@
-//! Servers that are our own listeners: a session of one would open another one, and that the next, until there is no room.
+//! Servers that are our own listeners: if a session of one leads back to its pool, it would open another one, and that the next,
+//! until there is no room.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use if_addrs::IfAddr;
+use ipnet::Ipv4Net;
+
 use crate::addr::{ListenAddr, ServerAddr};
 
-/// A listener: its name, and the addresses that it is bound to.
-pub type OwnListener = (Arc<str>, Arc<[ListenAddr]>);
+/// A listener, as far as servers may be it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnListener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The addresses that it is bound to.
+    pub addresses: Arc<[ListenAddr]>,
+    /// The names of the pools to which it leads.
+    pub pools: Vec<Arc<str>>,
+}
 
-/// The listeners that lead to each pool. A pool leaves out servers that are one of these.
+/// A server that is left out, and the listener that it is.
+pub type LeftOutServer = (ServerAddr, Arc<str>);
+
+/// Our listeners. A pool leaves out servers that are one of those which lead to the pool, directly or through servers of other
+/// pools that are listeners.
 // A std mutex: locked at the start, at a reload, and when the servers of a pool change.
 #[derive(Debug, Default)]
-pub struct OwnListeners(Mutex<OwnState>);
+pub struct OwnListeners {
+    state: Mutex<OwnState>,
+    ignores_interfaces: bool,
+}
 
 #[derive(Debug, Default)]
 struct OwnState {
-    by_pool: HashMap<Arc<str>, Vec<OwnListener>>,
-    /// What was left out since the listeners were last set, by pool.
-    logged: HashSet<(Arc<str>, ServerAddr)>,
+    listeners: Vec<OwnListener>,
+    /// The names of the listeners among the servers of a pool, by pool, if there are any.
+    links: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// The servers of a pool that are left out, by pool, if there are any.
+    left_out: HashMap<Arc<str>, HashSet<ServerAddr>>,
 }
 
 impl OwnListeners {
-    /// Replaces them. Returns those of before.
-    pub fn replace(&self, by_pool: HashMap<Arc<str>, Vec<OwnListener>>) -> HashMap<Arc<str>, Vec<OwnListener>> {
-        let next = OwnState {
-            by_pool,
-            logged: HashSet::new(),
-        };
-        std::mem::replace(&mut *self.lock(), next).by_pool
-    }
-
-    /// Those that lead to a pool.
+    /// No listeners so far. Addresses of the interfaces of this machine will not be known as such: a file is checked on other
+    /// machines, too.
     #[must_use]
-    pub fn for_pool(&self, pool: &str) -> PoolListeners {
-        let listeners = self.lock().by_pool.get(pool).cloned().unwrap_or_default();
-        PoolListeners::new(listeners)
+    pub fn ignoring_interfaces() -> Self {
+        Self {
+            ignores_interfaces: true,
+            ..Self::default()
+        }
     }
 
-    /// Logs once that a server of a pool is a listener, and so is left out.
-    pub fn log_left_out(&self, pool: &Arc<str>, server: ServerAddr, listener: &str) {
-        if self.lock().logged.insert((Arc::clone(pool), server)) {
+    /// Replaces them, and forgets the pools that are none any more.
+    pub fn replace(&self, listeners: Vec<OwnListener>, is_pool: impl Fn(&str) -> bool) {
+        let mut state = self.lock();
+        state.listeners = listeners;
+        state.links.retain(|pool, _| is_pool(pool));
+        state.left_out.retain(|pool, _| is_pool(pool));
+    }
+
+    /// Those that lead to a pool, directly or through servers of other pools.
+    #[must_use]
+    pub fn leading_to(&self, pool: &str) -> ListenersAt {
+        self.at_addresses(self.lock().leading_to(pool))
+    }
+
+    /// Records the servers of a pool in force.
+    pub fn set_links(&self, pool: &Arc<str>, servers: impl Iterator<Item = ServerAddr>) {
+        let all = self.at_addresses(self.lock().listeners.clone());
+        let links: HashSet<Arc<str>> = servers.filter_map(|server| all.at(server).cloned()).collect();
+        let mut state = self.lock();
+        match links.is_empty() {
+            true => state.links.remove(pool),
+            false => state.links.insert(Arc::clone(pool), links),
+        };
+    }
+
+    /// Records which servers of a pool are left out, and logs those that are new.
+    pub fn set_left_out(&self, pool: &Arc<str>, servers: &[LeftOutServer]) {
+        let addresses: HashSet<ServerAddr> = servers.iter().map(|(server, _)| *server).collect();
+        let mut state = self.lock();
+        let before = match addresses.is_empty() {
+            true => state.left_out.remove(pool),
+            false => state.left_out.insert(Arc::clone(pool), addresses),
+        };
+        drop(state);
+        let before = before.unwrap_or_default();
+        for (server, listener) in servers.iter().filter(|(server, _)| !before.contains(server)) {
             tracing::warn!(
                 %pool,
                 %server,
-                listener,
-                "a server is left out: it is the listener itself, every session would open another one"
+                %listener,
+                "a server is left out: it is a listener that leads back to the pool, every session would open another one"
             );
         }
     }
 
+    /// The pools of which servers are left out.
+    #[must_use]
+    pub fn pools_with_left_out(&self) -> Vec<Arc<str>> {
+        self.lock().left_out.keys().map(Arc::clone).collect()
+    }
+
+    fn at_addresses(&self, listeners: Vec<OwnListener>) -> ListenersAt {
+        let listeners = ListenersAt::new(listeners);
+        if self.ignores_interfaces {
+            let _ = listeners.local.set(LocalAddresses::default()); // it is not set yet
+        }
+        listeners
+    }
+
     fn lock(&self) -> MutexGuard<'_, OwnState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The listeners that lead to a pool, to be compared with its servers. Not to be kept: the addresses of this machine change.
-#[derive(Debug)]
-pub struct PoolListeners {
-    listeners: Vec<OwnListener>,
-    /// The addresses of the interfaces of this machine. A bind does not tell: with `net.ipv4.ip_nonlocal_bind` it succeeds for all.
-    local: OnceCell<HashSet<IpAddr>>,
+impl OwnState {
+    /// Goes backwards from the pool: to the listeners that lead to it, to the pools that have one of these as a server, and so on.
+    fn leading_to(&self, pool: &str) -> Vec<OwnListener> {
+        let mut found: Vec<&OwnListener> = Vec::new();
+        let mut pools = vec![pool];
+        let mut next = 0;
+        while let Some(pool) = pools.get(next).copied() {
+            next += 1;
+            let leads_there = |listener: &&OwnListener| listener.pools.iter().any(|to| **to == *pool);
+            for listener in self.listeners.iter().filter(leads_there) {
+                if found.iter().any(|known| known.name == listener.name) {
+                    continue;
+                }
+                found.push(listener);
+                let before = self.links.iter().filter(|(_, links)| links.contains(&listener.name));
+                for (pool, _) in before {
+                    if !pools.contains(&&**pool) {
+                        pools.push(pool);
+                    }
+                }
+            }
+        }
+        found.into_iter().cloned().collect()
+    }
 }
 
-impl PoolListeners {
+/// Listeners, to be compared with servers. Not to be kept: the addresses of this machine change.
+#[derive(Debug)]
+pub struct ListenersAt {
+    listeners: Vec<OwnListener>,
+    ports: HashSet<Option<u16>>,
+    local: OnceCell<LocalAddresses>,
+}
+
+impl ListenersAt {
     fn new(listeners: Vec<OwnListener>) -> Self {
+        let addresses = listeners.iter().flat_map(|listener| listener.addresses.iter());
+        let ports = addresses.map(|address| address.socket().map(|socket| socket.port()));
         Self {
+            ports: ports.collect(),
             listeners,
             local: OnceCell::new(),
         }
     }
 
-    /// Whether they are these.
-    #[must_use]
-    pub fn is_equal_to(&self, listeners: &[OwnListener]) -> bool {
-        self.listeners == listeners
-    }
-
-    /// The listener among them that a connection to this server would come to.
+    /// The name of the listener among them that a connection to this server would come to.
     #[must_use]
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {
+        if !self.ports.contains(&server.socket().map(|socket| socket.port())) {
+            return None; // nearly always
+        }
         let accepts = |own: &ListenAddr| own.accepts_connections_to(server) || self.is_wildcard_for(*own, server);
-        let found = self
-            .listeners
-            .iter()
-            .find(|(_, addresses)| addresses.iter().any(accepts));
-        found.map(|(name, _)| name)
+        let mut found = self.listeners.iter();
+        let found = found.find(|listener| listener.addresses.iter().any(accepts))?;
+        Some(&found.name)
     }
 
     /// Whether a listener at all addresses of this machine accepts connections to this one.
@@ -96,14 +182,36 @@ impl PoolListeners {
         };
         let ip = server.ip().to_canonical();
         let is_covered = own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4() && own.port() == server.port();
-        is_covered && self.local.get_or_init(interface_addresses).contains(&ip)
+        is_covered && self.local.get_or_init(LocalAddresses::read).contains(ip)
     }
 }
 
-/// The addresses of the interfaces of this machine; none if the system does not tell.
-fn interface_addresses() -> HashSet<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces.iter().map(if_addrs::Interface::ip).collect()
+/// The addresses of this machine. A bind does not tell: with `net.ipv4.ip_nonlocal_bind` it succeeds for all.
+#[derive(Debug, Default)]
+struct LocalAddresses {
+    addresses: HashSet<IpAddr>,
+    /// The networks of the loopback interface: all their IPv4 addresses are of this machine.
+    networks: Vec<Ipv4Net>,
+}
+
+impl LocalAddresses {
+    /// Those of the interfaces; none if the system does not tell.
+    fn read() -> Self {
+        let mut local = Self::default();
+        for interface in if_addrs::get_if_addrs().unwrap_or_default() {
+            local.addresses.insert(interface.ip());
+            let name = interface.name.split(':').next(); // without the label of the address
+            if let (IfAddr::V4(address), Some("lo")) = (&interface.addr, name) {
+                local.networks.extend(Ipv4Net::new(address.ip, address.prefixlen));
+            }
+        }
+        local
+    }
+
+    fn contains(&self, ip: IpAddr) -> bool {
+        let is_of = |network: &Ipv4Net| matches!(ip, IpAddr::V4(ip) if network.contains(&ip));
+        self.addresses.contains(&ip) || self.networks.iter().any(is_of)
+    }
 }
 
 #[cfg(test)]
@@ -112,16 +220,31 @@ mod tests {
 
     use super::*;
 
+    fn listener(name: &str, addresses: &[&str], pools: &[&str]) -> OwnListener {
+        let listen = |address: &&str| ListenAddr::new(address.parse().unwrap());
+        OwnListener {
+            name: name.into(),
+            addresses: addresses.iter().map(listen).collect(),
+            pools: pools.iter().map(|pool| Arc::from(*pool)).collect(),
+        }
+    }
+
+    fn server(address: &str) -> ServerAddr {
+        ServerAddr::new(address.parse().unwrap())
+    }
+
     #[test]
-    fn a_listener_is_found_only_at_its_addresses() {
-        let listen = |address: &str| ListenAddr::new(address.parse().unwrap());
-        let listeners = PoolListeners::new(vec![
-            ("one".into(), [listen("127.0.0.1:80")].into()),
-            ("all".into(), [listen("0.0.0.0:443"), listen("[::]:443")].into()),
+    fn a_listener_is_found_at_its_addresses_and_no_others() {
+        let listeners = ListenersAt::new(vec![
+            listener("one", &["127.0.0.1:80"], &[]),
+            listener("all", &["0.0.0.0:443", "[::]:443"], &[]),
         ]);
-        let interfaces = [Ipv4Addr::new(198, 51, 100, 7).into()];
-        listeners.local.set(interfaces.into()).unwrap();
-        for (server, expected) in [
+        let local = LocalAddresses {
+            addresses: [Ipv4Addr::new(198, 51, 100, 7).into()].into(),
+            networks: vec!["10.9.0.1/24".parse().unwrap()],
+        };
+        listeners.local.set(local).unwrap();
+        for (address, expected) in [
             ("127.0.0.1:80", Some("one")),
             ("127.0.0.2:80", None),
             ("127.0.0.1:81", None),
@@ -130,10 +253,38 @@ mod tests {
             ("198.51.100.7:443", Some("all")),
             ("198.51.100.7:80", None),
             ("192.0.2.1:443", None),
+            ("10.9.0.77:443", Some("all")),
+            ("10.9.1.77:443", None),
         ] {
-            let found = listeners.at(ServerAddr::new(server.parse().unwrap()));
-            assert_eq!(found.map(|name| &**name), expected, "{server}");
+            let found = listeners.at(server(address));
+            assert_eq!(found.map(|name| &**name), expected, "{address}");
         }
-        assert!(interface_addresses().contains(&Ipv4Addr::LOCALHOST.into()));
+        let local = LocalAddresses::read();
+        assert!(local.contains(Ipv4Addr::new(127, 9, 9, 9).into()));
+    }
+
+    #[test]
+    fn listeners_lead_to_a_pool_also_through_servers_that_are_listeners() {
+        let own = OwnListeners::default();
+        let listeners = [
+            listener("a", &["127.0.0.1:1"], &["a"]),
+            listener("b", &["127.0.0.1:2"], &["b"]),
+            listener("c", &["127.0.0.1:3"], &["c", "b"]),
+        ];
+        own.replace(listeners.into(), |_| true);
+        let at = |pool: &str, address: &str| own.leading_to(pool).at(server(address)).map(|name| name.to_string());
+        assert_eq!(at("a", "127.0.0.1:1").as_deref(), Some("a"));
+        assert_eq!(at("a", "127.0.0.1:2"), None, "a chain is no circle");
+        own.set_links(&"a".into(), [server("127.0.0.1:2"), server("10.0.0.1:2")].into_iter());
+        assert_eq!(at("b", "127.0.0.1:1").as_deref(), Some("a"), "a leads to b");
+        assert_eq!(at("c", "127.0.0.1:1"), None);
+        own.set_links(&"b".into(), [server("127.0.0.1:3")].into_iter()); // a circle: everything ends
+        assert_eq!(at("c", "127.0.0.1:1").as_deref(), Some("a"));
+        own.set_links(&"a".into(), [server("10.0.0.1:2")].into_iter());
+        assert_eq!(at("b", "127.0.0.1:1"), None);
+        own.set_left_out(&"b".into(), &[(server("127.0.0.1:1"), "a".into())]);
+        assert_eq!(own.pools_with_left_out(), ["b".into()]);
+        own.replace(Vec::new(), |pool| pool != "b");
+        assert!(own.pools_with_left_out().is_empty());
     }
 }

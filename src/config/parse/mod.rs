@@ -36,6 +36,7 @@ mod accept_proxy;
 mod redirect;
 mod announce;
 mod listener;
+mod circles;
 
 use std::sync::Arc;
 
@@ -99,7 +100,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     }
     guards.warn_unused(problems);
     acme.warn(listeners.iter().any(|listener| listener.redirect.is_some()), problems);
-    Plan {
+    let plan = Plan {
         runtime,
         state_dir,
         admin,
@@ -111,7 +112,11 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         pools: pools.into_plans(),
         announced_routes: Vec::new(),
         refused_announcements: Vec::new(),
+    };
+    if !problems.has_errors() {
+        circles::reject(&file, &plan, problems);
     }
+    plan
 }
 
 fn listeners(

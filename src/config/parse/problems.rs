@@ -38,6 +38,11 @@ impl<'a> Problems<'a> {
         }
     }
 
+    /// Whether there are errors so far.
+    pub(super) fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// Adds an error. `hint` is what to write instead; may be empty.
     pub(super) fn error(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
         self.errors.push(Problem::error(position.clone(), message, hint));

@@ -23,7 +23,14 @@ fn cost_of(count: usize) -> Duration {
     };
     let began = cpu_time();
     for (port, last, added, removed) in [(1, 1, count, 0), (2, 2, count, count), (2, 3, 1, 1)] {
-        assert_eq!(list(port, last), ListChange { added, removed });
+        assert_eq!(
+            list(port, last),
+            ListChange {
+                added,
+                removed,
+                kept: 0
+            }
+        );
     }
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
     for server in pool.servers().iter() {

@@ -65,7 +65,7 @@ fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
     };
     let warning = live.own_listener_warning("p", &entries).unwrap();
     assert!(
-        warning.starts_with("server `127.0.0.1:8100` is listener `l` itself"),
+        warning.starts_with("server `127.0.0.1:8100` is listener `l`, which leads back to the pool"),
         "{warning}"
     );
     live.set_servers("p", Lister::Source, entries).unwrap();

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{reaches_only, up};
 use crate::support::api;
-use crate::support::client::{Client, served_client};
+use crate::support::client::{Client, served_client, server_reached};
 use crate::support::counts::{log_lines, wait_for_ended_sessions};
 use crate::support::eventually;
 use crate::support::process::finished;
@@ -147,21 +147,89 @@ fn a_listed_listener_does_not_multiply_sessions() {
     wait_for_ended_sessions(&proxy, "no_server", 1);
     log_lines(
         &proxy,
-        "a server is left out: it is the listener itself, every session would open another one",
+        "a server is left out: it is a listener that leads back to the pool, every session would open another one",
         1,
     );
     let status = proxy.command(&["status"]).stdout;
     assert!(
-        status.contains(&format!("server `{own}` is listener `l` itself, and left out")),
+        status.contains(&format!(
+            "server `{own}` is listener `l`, which leads back to the pool, and left out"
+        )),
         "{status}"
     );
     let added = proxy.command(&["server", "add", "p", &own]);
     assert!(
-        added.code != Some(0) && added.stderr.contains("itself: every session"),
+        added.code != Some(0) && added.stderr.contains("leads back to the pool: every session"),
         "{added:?}"
     );
     site.list(&[&server]);
     eventually("the list is right again", || reaches_only(&proxy, "first"));
+}
+
+#[test]
+fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new(&[&first]);
+    let proxy = Proxy::start(&site.config("resolve_interval = \"1s\"\n"));
+    let address = first.address;
+    site.write(&format!(r#"[{{"name": "db1", "address": "{address}"}}]"#));
+    eventually("it is named", || {
+        up(&proxy) == 1.0 && proxy.command(&["servers"]).stdout.contains("p/db1 ")
+    });
+    site.write(r#"[{"name": "db1", "address": "away.invalid:1"}, "gone.invalid:1"]"#);
+    let kept = log_lines(
+        &proxy,
+        "no listed server has an address yet, keeping those of before",
+        1,
+    );
+    assert_eq!(kept[0]["kept"], 1);
+    eventually("the names are shown", || {
+        let status = proxy.command(&["status"]).stdout;
+        status.contains("p/gone.invalid:1: not resolved yet")
+    });
+    assert!(reaches_only(&proxy, "first"));
+    assert!(site.kept().contains(&first.address.to_string()), "also after a restart");
+    assert!(proxy.reload(&site.config("resolve_interval = \"2s\"\n")));
+    assert!(reaches_only(&proxy, "first"), "also after a reload");
+
+    let port = second.address.port();
+    site.write(&format!(r#"["away.invalid:1", "localhost:{port}"]"#));
+    eventually("a name resolves", || reaches_only(&proxy, "second"));
+    eventually("that is kept", || site.kept().contains("localhost"));
+}
+
+#[test]
+fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
+    let server = Server::named("first");
+    let sites = [Site::new(&[&server]), Site::new(&[&server])];
+    let config = ["a", "b"].map(|name| {
+        let file = &sites[usize::from(name == "b")].file;
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n[pools.{name}]\n\
+             discover = {{ file = {file:?}, settle = \"0s\" }}\n"
+        )
+    });
+    let proxy = Proxy::start(&config.concat());
+    let reached = |listener: &str| server_reached(proxy.at(listener));
+    sites[0].write(&format!(r#"["{}"]"#, proxy.at("b")));
+    eventually("sessions of a go through b", || {
+        let status = proxy.answer(&["status"]);
+        status["pools"][0]["servers"][0]["address"] == proxy.at("b").to_string()
+    });
+    assert_eq!(reached("a"), "first", "a chain is allowed");
+    sites[1].write(&format!(r#"["{}"]"#, proxy.at("a")));
+    let left_out = log_lines(
+        &proxy,
+        "a server is left out: it is a listener that leads back to the pool, every session would open another one",
+        1,
+    );
+    assert_eq!(
+        (&left_out[0]["pool"], &left_out[0]["listener"]),
+        (&"b".into(), &"a".into())
+    );
+    assert_eq!(Client::connect(proxy.at("a")).read_all(), b"", "b has no server");
+    sites[0].list(&[&server]);
+    eventually("a leads to b no more, and is its server", || reached("b") == "first");
 }
 
 #[test]
