@@ -31,6 +31,15 @@ impl ScalePlan {
     pub fn wake(&self) -> Option<Duration> {
         (self.rules.min == 0).then_some(self.start_timeout)
     }
+
+    /// The ports that clones may have; `None`: they are no processes of this machine.
+    #[must_use]
+    pub fn ports(&self) -> Option<&RangeInclusive<u16>> {
+        match &self.kind {
+            CloneKind::Command(command) => Some(&command.ports),
+            CloneKind::Docker(_) | CloneKind::Hook(_) => None,
+        }
+    }
 }
 
 /// What a clone is.

@@ -9,6 +9,7 @@ use crate::config::file::Node;
 use crate::config::keys;
 use crate::docker::HOST_NETWORK;
 use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind};
+use crate::user;
 
 /// The default of `ports`: outside of [`EPHEMERAL`].
 const PORTS_DEFAULT: RangeInclusive<u16> = 20_000..=20_099;
@@ -73,10 +74,18 @@ pub(super) fn clone_kind(
 }
 
 fn command(section: &Section<'_>, clones_max: u32, problems: &mut Problems<'_>) -> Option<CloneCommand> {
+    let user = section.name("user", problems);
+    if let (Some((position, _)), Some(Err(error))) = (section.entry("user"), user.map(user::find)) {
+        problems.warning(
+            position,
+            error.to_string(),
+            "write another one: no clone starts without",
+        );
+    }
     Some(CloneCommand {
         words: value::command(section.get("command")?, COMMAND_EXAMPLE, problems),
         env: env(section, problems),
-        user: section.name("user", problems).map(Into::into),
+        user: user.map(Into::into),
         ports: ports(section, clones_max, problems)?,
     })
 }
@@ -161,6 +170,13 @@ fn env(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(Box<str>, Box
 
 fn ports(section: &Section<'_>, clones_max: u32, problems: &mut Problems<'_>) -> Option<RangeInclusive<u16>> {
     let Some(node) = section.get("ports") else {
+        if let (Some((position, _)), true) = (section.entry("max"), PORTS_DEFAULT.len() < clones_max as usize) {
+            let message = format!(
+                "the {} default ports are too few for `max = {clones_max}`",
+                PORTS_DEFAULT.len()
+            );
+            problems.error(position, message, r#"add a wider range, such as ports = "20000-20299""#);
+        }
         return Some(PORTS_DEFAULT);
     };
     let text = value::string(node, problems)?;

@@ -87,6 +87,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     };
     let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
+    pools.warn_of_ports(problems);
     if state_dir.is_none() {
         pools.warn_of_crashes(problems);
     }

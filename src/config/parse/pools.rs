@@ -125,6 +125,32 @@ impl<'a> Pools<'a> {
         self.in_order.into_iter().collect()
     }
 
+    /// Warns of ranges of ports that are too few for the clones of all pools that share them.
+    pub(super) fn warn_of_ports(&self, problems: &mut Problems<'_>) {
+        let clones = |plan: &Arc<PoolPlan>| {
+            let scale = plan.scale.as_ref()?;
+            Some((scale.ports()?.clone(), scale.rules.max))
+        };
+        let all: Vec<_> = self.in_order.iter().filter_map(clones).collect();
+        let mut told = HashSet::new();
+        for entry in self.sections.entries {
+            let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
+            let Some((range, own)) = plan.and_then(clones) else {
+                continue;
+            };
+            let sharing = all
+                .iter()
+                .filter(|(of, _)| range.contains(of.start()) && range.contains(of.end()));
+            let needed: u32 = sharing.map(|(_, max)| max).sum();
+            if needed as usize > range.len() && needed > own && told.insert(range.clone()) {
+                let (first, last) = (range.start(), range.end());
+                let message =
+                    format!("{first}-{last} are too few ports: the pools that share them may have {needed} clones");
+                problems.warning(&entry.position, message, "write a wider range, or lower `max`");
+            }
+        }
+    }
+
     /// Warns of each pool whose containers a crash may leave behind: without `state_dir`, the next start does not know them.
     pub(super) fn warn_of_crashes(&self, problems: &mut Problems<'_>) {
         for entry in self.sections.entries {
