@@ -1,7 +1,7 @@
 //! Puts announced routes in force while the process runs: the plan of the file with these routes replaces the plan in
 //! force, as in a reload.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,6 +18,9 @@ use crate::drain::Drain;
 use crate::live::{InForce, Live};
 use crate::plan::{Announcement, Plan, RefusedAnnouncement};
 use crate::text::Reason;
+
+/// The most names of one line of the log, and the most lines about refused routes at once.
+const LOGGED_MAX: usize = 20;
 
 /// The routes that are announced, and the plan that they are added to.
 pub(super) struct Announced {
@@ -134,25 +137,35 @@ fn log_routes(before: &Plan, now: &Plan) {
     let (added, removed) = (missing(now, before), missing(before, now));
     if !added.is_empty() || !removed.is_empty() {
         tracing::info!(
-            added = added.join(" "),
-            removed = removed.join(" "),
+            added = listed(&added),
+            removed = listed(&removed),
             "announced routes have changed"
         );
     }
 }
 
-/// Logs each announcement that is refused from now on.
+/// The names, as far as a line of the log has room.
+fn listed(names: &[String]) -> String {
+    let shown = &names[..names.len().min(LOGGED_MAX)];
+    match names.len() - shown.len() {
+        0 => shown.join(" "),
+        more => format!("{} and {more} more", shown.join(" ")),
+    }
+}
+
+/// Logs the announcements that are refused from now on.
 pub(super) fn log_refused(before: &Plan, next: &Plan) {
-    for refused in &next.refused_announcements {
-        if !before.refused_announcements.contains(refused) {
-            let RefusedAnnouncement {
-                from: container,
-                listener,
-                sni,
-                reason,
-                refusal: _, // for metrics
-            } = refused;
-            tracing::warn!(%container, %listener, %sni, %reason, "an announced route is refused");
-        }
+    fn key(refused: &RefusedAnnouncement) -> [&str; 4] {
+        [&refused.from, &refused.listener, &refused.sni, &refused.reason]
+    }
+    let known: HashSet<_> = before.refused_announcements.iter().map(key).collect();
+    let refused = next.refused_announcements.iter().map(key);
+    let mut refused = refused.filter(|refused| !known.contains(refused));
+    for [container, listener, sni, reason] in refused.by_ref().take(LOGGED_MAX) {
+        tracing::warn!(container, listener, sni, reason, "an announced route is refused");
+    }
+    let more = refused.count();
+    if more > 0 {
+        tracing::warn!(more, "more announced routes are refused: see the API");
     }
 }

@@ -14,6 +14,9 @@ use crate::admin::guard_bodies::GuardBody;
 use crate::admin::pool_bodies::{AddedServerBody, CloneBody, QueueBody, ScaleBody};
 use crate::config::report::counted;
 
+/// The most lines about names of one kind; a further line says how many more there are.
+const NOTES_MAX: usize = 10;
+
 /// Prints the listeners and pools.
 #[must_use]
 pub fn status(remote: &Remote) -> ExitCode {
@@ -223,8 +226,10 @@ fn pool_notes<'a>(
         });
         let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}", pool.name));
         let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
-        let unresolved = pool.unresolved.iter();
+        let unresolved = pool.unresolved.iter().take(NOTES_MAX);
         let unresolved = unresolved.map(|name| format!("{}/{name}: not resolved yet", pool.name));
+        let more = Some(pool.unresolved.len().saturating_sub(NOTES_MAX)).filter(|more| *more > 0);
+        let more = more.map(|more| format!("{}: {more} more names are not resolved yet", pool.name));
         let source = pool.discovery.as_ref().and_then(|discovery| {
             let (name, source) = (&pool.name, &discovery.source);
             match (&discovery.error, &discovery.warning) {
@@ -233,10 +238,10 @@ fn pool_notes<'a>(
                 (None, None) => None,
             }
         });
-        let added = pool.added.iter().map(added_server_note);
+        let added = pool.added.iter().map(|added| added_server_note(added, pool));
         let roles = primaries::notes(pool).into_iter();
         let notes = roles.chain(fallback).chain(unusable).chain(source);
-        notes.chain(added).chain(unresolved).collect()
+        notes.chain(added).chain(unresolved).chain(more).collect()
     };
     let notes = pools.into_iter().flat_map(notes_of_pool);
     notes_after_gap(notes.chain(absent.into_iter().map(absent_server_note)))
@@ -248,20 +253,18 @@ fn notes_after_gap(notes: impl Iterator<Item = String>) -> String {
     if notes.is_empty() { notes } else { format!("\n{notes}") }
 }
 
-/// Who has added a server, and for how long it stays.
-fn added_server_note(added: &AddedServerBody) -> String {
-    let AddedServerBody {
-        pool,
-        name,
-        added_by,
-        added_at,
-        until,
-        ..
-    } = added;
-    let until = until
-        .as_ref()
-        .map_or_else(String::new, |until| format!(", until {until}"));
-    format!("{pool}/{name}: added by {added_by}, {} ago{until}", since(added_at))
+/// Who has added a server, for how long it stays, and whether the pool uses another one of its name.
+fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
+    let AddedServerBody { name, added_by, .. } = added;
+    let until = added.until.as_ref();
+    let until = until.map_or_else(String::new, |until| format!(", until {until}"));
+    let is_other = |server: &ServerBody| server.name == *name && server.address != added.address;
+    let unused = match pool.servers.iter().any(is_other) {
+        true => "; not in use, because the pool has another server of this name",
+        false => "",
+    };
+    let ago = since(&added.added_at);
+    format!("{}/{name}: added by {added_by}, {ago} ago{until}{unused}", pool.name)
 }
 
 /// The overrides of a server that its pool does not have now.

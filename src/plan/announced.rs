@@ -1,5 +1,6 @@
 //! Routes that servers announce for themselves, and how they become part of a plan.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,12 @@ use crate::addr::ServerLocation;
 use crate::name::{NamePattern, ServerName, Sni};
 use crate::route::{Route, Target, TlsMode};
 use crate::text::{NAME_BYTES_MAX, Reason, is_name};
+
+/// The most names that one server may announce.
+const SERVER_NAMES_MAX: usize = 100;
+
+/// The most names that are announced at one listener: each has a pool, with some 90 series of metrics.
+const LISTENER_NAMES_MAX: usize = 1000;
 
 /// `announce` of a listener: who may announce routes at it.
 #[derive(Clone, Debug)]
@@ -37,6 +44,61 @@ struct AnnouncedPool {
 /// The index of a listener, and a server name.
 type RouteKey = (usize, ServerName);
 
+/// What is announced, as far as it is admitted.
+#[derive(Default)]
+struct Admitted {
+    pools: BTreeMap<RouteKey, AnnouncedPool>,
+    /// How many names each listener has, by its index.
+    of_listeners: HashMap<usize, usize>,
+    /// How many names each server has announced.
+    of_servers: HashMap<Arc<str>, usize>,
+}
+
+impl Admitted {
+    /// Adds a server that may announce this name.
+    fn add(
+        &mut self,
+        key: RouteKey,
+        announcement: &Announcement,
+        server: ServerEntry,
+    ) -> Result<(), (AnnouncementRefusal, Reason)> {
+        let Announcement { from, group, .. } = announcement;
+        let too_many = |who, max| {
+            let reason = format!("{who} has {max} names, which is the most");
+            (AnnouncementRefusal::TooMany, Reason::from(reason))
+        };
+        let of_server = self.of_servers.entry(Arc::clone(from)).or_default();
+        if *of_server == SERVER_NAMES_MAX {
+            return Err(too_many("it", SERVER_NAMES_MAX));
+        }
+        let of_listener = self.of_listeners.entry(key.0).or_default();
+        let pool = match self.pools.entry(key) {
+            Entry::Occupied(pool) => pool.into_mut(),
+            Entry::Vacant(_) if *of_listener == LISTENER_NAMES_MAX => {
+                return Err(too_many("the listener", LISTENER_NAMES_MAX));
+            }
+            Entry::Vacant(free) => {
+                *of_listener += 1;
+                free.insert(AnnouncedPool {
+                    group: group.clone(),
+                    oldest: Arc::clone(from),
+                    servers: Vec::new(),
+                })
+            }
+        };
+        if pool.group != *group {
+            let reason = format!(
+                "`{}`, which is older, has the name, and another `acequia.pool`",
+                pool.oldest
+            );
+            return Err((AnnouncementRefusal::Taken, Reason::from(reason)));
+        }
+        *of_server += 1;
+        pool.servers.push(server);
+        Ok(())
+    }
+}
+
 impl Plan {
     /// The engine whose containers may announce routes; `None`: no listener accepts any.
     #[must_use]
@@ -53,7 +115,7 @@ impl Plan {
         in_order.sort_by_key(|announcement| (announcement.created, &announcement.from));
         let by_name = |(index, listener): (usize, &Arc<ListenerPlan>)| (Arc::clone(&listener.name), index);
         let listeners: HashMap<Arc<str>, usize> = self.listeners.iter().enumerate().map(by_name).collect();
-        let mut announced = BTreeMap::new();
+        let mut announced = Admitted::default();
         let mut refused = Vec::new();
         for announcement in in_order {
             let listener = listeners.get(&*announcement.listener).copied();
@@ -69,7 +131,7 @@ impl Plan {
         }
         Self {
             refused_announcements: refused,
-            ..self.with_pools(announced)
+            ..self.with_pools(announced.pools)
         }
     }
 
@@ -78,9 +140,9 @@ impl Plan {
         &self,
         announcement: &Announcement,
         listener: Option<usize>,
-        announced: &mut BTreeMap<RouteKey, AnnouncedPool>,
+        announced: &mut Admitted,
     ) -> Result<(), (AnnouncementRefusal, Reason)> {
-        let Announcement { from, sni, group, .. } = announcement;
+        let Announcement { sni, .. } = announcement;
         let no_listener = || (AnnouncementRefusal::NoListener, "there is no such listener".into());
         let index = listener.ok_or_else(no_listener)?;
         let listener = &self.listeners[index];
@@ -102,17 +164,7 @@ impl Plan {
                 false => Ok(server),
             });
         let server = server.map_err(|reason| (AnnouncementRefusal::NoServer, reason))?;
-        let pool = announced.entry((index, name)).or_insert_with(|| AnnouncedPool {
-            group: group.clone(),
-            oldest: Arc::clone(from),
-            servers: Vec::new(),
-        });
-        if pool.group != *group {
-            let what = "which is older, has the name, and another `acequia.pool`";
-            return Err(taken(Reason::from(format!("`{}`, {what}", pool.oldest))));
-        }
-        pool.servers.push(server);
-        Ok(())
+        announced.add((index, name), announcement, server)
     }
 
     /// Checks that the configuration itself does not use the name at a listener.

@@ -62,17 +62,20 @@ pub enum AnnouncementRefusal {
     NotAllowed,
     /// The configuration uses the name, or an older server has announced it.
     Taken,
+    /// Its server or the listener has too many names.
+    TooMany,
     /// Whatever announces it is no server that can be used.
     NoServer,
 }
 
 impl AnnouncementRefusal {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NoListener,
         Self::InvalidName,
         Self::NotAllowed,
         Self::Taken,
+        Self::TooMany,
         Self::NoServer,
     ];
 
@@ -84,6 +87,7 @@ impl AnnouncementRefusal {
             Self::InvalidName => "invalid_name",
             Self::NotAllowed => "not_allowed",
             Self::Taken => "taken",
+            Self::TooMany => "too_many",
             Self::NoServer => "no_server",
         }
     }

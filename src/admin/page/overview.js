@@ -3,6 +3,9 @@
 import { byId, bytes, count, counted, duration, element, localTime, show, since } from "./dom.js";
 import { known, latest } from "./state.js";
 
+// How many names a notice lists.
+const namesShown = 10;
+
 export function showOverview() {
   const { state } = known;
   if (!state) return;
@@ -54,7 +57,9 @@ function notices(state) {
       list.push(notice("warn", `Pool ${pool.name} keeps its last servers, because of ${pool.discovery.source}:`, pool.discovery.error));
     }
     if (pool.unresolved.length > 0) {
-      list.push(notice("warn", `Pool ${pool.name}:`, `not resolved yet: ${pool.unresolved.join(", ")}.`));
+      const more = pool.unresolved.length - namesShown;
+      const names = pool.unresolved.slice(0, namesShown).join(", ") + (more > 0 ? ` and ${more} more` : "");
+      list.push(notice("warn", `Pool ${pool.name}:`, `not resolved yet: ${names}.`));
     }
   }
   if (state.announced?.error) {

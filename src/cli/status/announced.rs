@@ -1,5 +1,6 @@
 //! Routes that are announced.
 
+use super::NOTES_MAX;
 use crate::admin::announced_bodies::{AnnouncedBody, RefusedAnnouncementBody};
 
 /// A line if their source fails, and one for each announcement that is refused.
@@ -7,7 +8,7 @@ pub(super) fn notes(announced: &AnnouncedBody) -> Vec<String> {
     let source = &announced.source;
     let failure = announced.error.iter();
     let failure = failure.map(|error| format!("announced routes: the last list is kept, because of {source}: {error}"));
-    let refused = announced.refused.iter().map(|refused| {
+    let refused = announced.refused.iter().take(NOTES_MAX).map(|refused| {
         let RefusedAnnouncementBody {
             from,
             listener,
@@ -16,7 +17,8 @@ pub(super) fn notes(announced: &AnnouncedBody) -> Vec<String> {
         } = refused;
         format!("{listener}: `{sni}`, which {source} container {from} announces, is refused: {reason}")
     });
-    let more = Some(announced.more_refused).filter(|more| *more > 0);
+    let more = announced.more_refused + announced.refused.len().saturating_sub(NOTES_MAX);
+    let more = Some(more).filter(|more| *more > 0);
     let more = more.map(|more| format!("{more} more announced routes are refused"));
     failure.chain(refused).chain(more).collect()
 }

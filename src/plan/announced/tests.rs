@@ -145,6 +145,26 @@ fn disallowed_announcements_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_server_and_a_listener_have_bounded_names() {
+    let name = |number: usize| format!("n{number}.apps.test");
+    let many = (0..=SERVER_NAMES_MAX).map(|number| announced("one", 1, &name(number)));
+    let plan = plan().with_announced(&many.collect::<Vec<_>>());
+    assert_eq!(reasons(&plan), ["one: it has 100 names, which is the most"]);
+    let per_server = SERVER_NAMES_MAX;
+    let of_all = (0..LISTENER_NAMES_MAX + 2).map(|number| {
+        let from = format!("s{}", number / per_server);
+        announced(&from, (number / per_server) as i64, &name(number))
+    });
+    let plan = self::plan().with_announced(&of_all.collect::<Vec<_>>());
+    assert_eq!(
+        reasons(&plan),
+        ["s10: the listener has 1000 names, which is the most"; 2]
+    );
+    let names = plan.announced_routes.iter().map(|(_, routes)| routes).sum::<usize>();
+    assert_eq!(names, LISTENER_NAMES_MAX);
+}
+
+#[test]
 fn a_kept_announcement_is_announced_again() {
     let server = Announcement {
         group: Some("shop".into()),

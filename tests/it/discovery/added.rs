@@ -151,8 +151,12 @@ fn a_configured_server_replaces_an_added_one_with_its_name() {
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));
     let address = second.address.to_string();
+    let first_address = first.address;
     assert_eq!(proxy.command(&["server", "add", "p", &address]).code, Some(0));
-    let both = format!("servers = [\"{}\", \"{address}\"]", first.address);
+    let named = ["server", "add", "p", &address, "--name", "db"];
+    assert_eq!(proxy.command(&named).code, Some(0));
+    let both =
+        format!("servers = [\"{first_address}\", \"{address}\", {{ address = \"{first_address}\", name = \"db\" }}]");
     let next = site
         .config(&first)
         .replace(&format!("servers = [\"{}\"]", first.address), &both);
@@ -161,12 +165,18 @@ fn a_configured_server_replaces_an_added_one_with_its_name() {
         let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
         state["pools"][0]["servers"].as_array().unwrap().len()
     };
-    assert_eq!(servers(), 2);
+    assert_eq!(servers(), 3);
+    let status = proxy.command(&["status"]).stdout;
+    let note = status.lines().find(|line| line.starts_with("p/db: added by ")).unwrap();
+    assert!(
+        note.ends_with("; not in use, because the pool has another server of this name"),
+        "{status}"
+    );
     assert_eq!(
         proxy.command(&["server", "remove", &format!("p/{address}")]).code,
         Some(0)
     );
-    assert_eq!(servers(), 2, "that of the configuration stays");
+    assert_eq!(servers(), 3, "that of the configuration stays");
     wait_until_used(&proxy, "second");
 }
 
