@@ -63,14 +63,16 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
             }
         }
         let kept = kept_texts(&of_file, &from).filter(|kept| fetched.as_ref() != Some(kept));
-        if let Some(texts) = kept
-            && let Ok(plan) = read(source, &texts)
-        {
-            plans.push(FirstPlan {
+        match kept.map(|texts| (read(source, &texts), texts)) {
+            Some((Ok(plan), texts)) => plans.push(FirstPlan {
                 texts: Some(texts),
                 is_kept: true,
                 ..plan.into()
-            });
+            }),
+            Some((Err(error), _)) => {
+                tracing::warn!(from, error = %chain(&error), "the configuration that was in force last is not valid any more");
+            }
+            None => {}
         }
     }
     plans.push(of_file.into());

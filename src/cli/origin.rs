@@ -15,7 +15,10 @@ pub(super) fn line(remote: Option<&RemoteBody>) -> String {
         let revision = refused
             .revision
             .map_or_else(String::new, |revision| format!("revision {revision} "));
-        format!(", {revision}refused at {} (see the log)", refused.since)
+        format!(
+            ", {revision}refused at {} (why: see the log, or the status in the store)",
+            refused.since
+        )
     });
     let lost = remote.lost.as_ref();
     let lost = lost.map_or_else(String::new, |lost| format!(", the store does not answer: {lost}"));

@@ -229,8 +229,9 @@ impl DnsSource {
         let addresses: Vec<IpAddr> = answers().flat_map(|answer| &answer.records).copied().collect();
         let failed = answers().find(|answer| answer.has_failed());
         let absent = answers().next().filter(|_| addresses.is_empty());
+        let cut = answers().find(|answer| !answer.records.is_empty() && answer.trouble.is_some());
         HostAddresses {
-            trouble: failed.or(absent).and_then(|answer| answer.trouble.clone()),
+            trouble: failed.or(absent).or(cut).and_then(|answer| answer.trouble.clone()),
             addresses,
         }
     }
@@ -259,7 +260,7 @@ impl ServerSource for DnsSource {
 struct DnsAnswer<T> {
     /// The records of its latest answer.
     records: Vec<T>,
-    /// Why there are no records, or why they may be out of date.
+    /// Why there are no records, or not all, or why they may be out of date.
     trouble: Option<Reason>,
     /// Failures since the latest answer.
     failures: u32,
@@ -283,7 +284,7 @@ impl<T> DnsAnswer<T> {
         let gap = match answered {
             Ok(found) => {
                 self.records = found.records;
-                self.trouble = found.absence;
+                self.trouble = found.remark;
                 self.failures = 0;
                 found.ttl.clamp(*TTL.start(), *TTL.end())
             }
@@ -313,7 +314,7 @@ mod tests {
     fn found(records: &[u8], ttl: u64) -> Result<Found<u8>, Reason> {
         Ok(Found {
             records: records.to_vec(),
-            absence: records.is_empty().then(|| "none".into()),
+            remark: records.is_empty().then(|| "none".into()),
             ttl: Duration::from_secs(ttl),
         })
     }

@@ -32,8 +32,8 @@ pub(super) const SILENT: &str = "the name server does not answer";
 pub(super) struct Found<T> {
     /// Sorted, each once: name servers rotate their answers.
     pub(super) records: Vec<T>,
-    /// Why there are none.
-    pub(super) absence: Option<Reason>,
+    /// Why there are none, or not all.
+    pub(super) remark: Option<Reason>,
     /// How long it holds.
     pub(super) ttl: Duration,
 }
@@ -61,7 +61,7 @@ pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<
     let mut ttl = Duration::MAX;
     for _ in 0..ALIASES_MAX {
         let found = ask(resolver, name.clone(), RecordType::SRV, srv_record).await?;
-        if found.absence.is_some() {
+        if found.records.is_empty() {
             let mut alias = ask(resolver, name, RecordType::CNAME, alias_target).await?;
             if let Some(target) = alias.records.pop() {
                 ttl = ttl.min(alias.ttl);
@@ -82,7 +82,12 @@ pub(super) async fn ask_addresses(
     kind: RecordType,
 ) -> Result<Found<IpAddr>, Reason> {
     let mut found = ask(resolver, name, kind, ip_address).await?;
-    found.records.truncate(ADDRESSES_MAX);
+    let count = found.records.len();
+    if count > ADDRESSES_MAX {
+        found.records.truncate(ADDRESSES_MAX);
+        found.remark =
+            Some(format!("the name has {count} addresses, of which the lowest {ADDRESSES_MAX} are used").into());
+    }
     Ok(found)
 }
 
@@ -95,7 +100,7 @@ async fn ask<T: Ord>(
 ) -> Result<Found<T>, Reason> {
     let absent = |reason: String, ttl: Option<u32>| Found {
         records: Vec::new(),
-        absence: Some(reason.into()),
+        remark: Some(reason.into()),
         ttl: ttl.map_or(ABSENT_TTL_MAX, |ttl| {
             Duration::from_secs(ttl.into()).min(ABSENT_TTL_MAX)
         }),
@@ -111,7 +116,7 @@ async fn ask<T: Ord>(
             records.dedup();
             Ok(Found {
                 records,
-                absence: None,
+                remark: None,
                 ttl: Instant::from_std(lookup.valid_until()).saturating_duration_since(Instant::now()),
             })
         }

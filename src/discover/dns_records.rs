@@ -23,7 +23,7 @@ pub(super) struct SrvRecord {
 pub(super) struct HostAddresses {
     /// Without duplicates, in a fixed order: resolvers rotate their answers.
     pub(super) addresses: Vec<IpAddr>,
-    /// Why there are no addresses, or only those of an earlier answer; `None`: the addresses are up to date.
+    /// Why there are no addresses, or not all, or only those of an earlier answer; `None`: they are up to date.
     pub(super) trouble: Option<Reason>,
 }
 
