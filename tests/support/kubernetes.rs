@@ -1,5 +1,5 @@
-//! A fake API server of Kubernetes: EndpointSlices, listed in pages and watched, as the API reference describes it. `kubectl`
-//! can read it too.
+//! A fake API server of Kubernetes: EndpointSlices, listed in pages and watched. Its answers have the form of those of
+//! kube-apiserver 1.20.2 to the same requests. `kubectl` can read it too.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as TOKENS};
 use serde_json::{Value, json};
 
 use super::authority::{Authority, replace};
@@ -353,7 +353,7 @@ fn send(stream: &mut impl Write, event: &Value) -> std::io::Result<()> {
     stream.flush()
 }
 
-/// A page of the slices. `continue` of the next page has the version and the number of its first slice.
+/// A page of the slices. `continue` of the next page has the version and the name of the last slice before it.
 fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -> Result<Value, Refusal> {
     let selected = state
         .slices
@@ -364,19 +364,30 @@ fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -
         .get("limit")
         .and_then(|limit| limit.parse().ok())
         .filter(|limit| *limit > 0);
-    let (version, start) = match parameters.get("continue").and_then(|next| next.split_once('-')) {
-        Some((version, start)) => (version.parse().unwrap(), start.parse().unwrap()),
+    let token = parameters.get("continue").filter(|token| !token.is_empty());
+    let (version, start) = match token {
+        Some(token) => {
+            let token: Value = serde_json::from_slice(&TOKENS.decode(token).unwrap()).unwrap();
+            let is_before = |slice: &&Value| slice["metadata"]["name"].as_str() < token["start"].as_str();
+            (token["rv"].as_u64().unwrap(), selected.iter().filter(is_before).count())
+        }
         None => (state.version, 0),
     };
     if version < state.oldest {
-        let message = "The provided continue parameter is too old to display a consistent list result.";
+        let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                       list without the continue parameter, or use the continue token in this response to retrieve the \
+                       remainder of the results.";
         return Err(status("410 Gone", "Expired", message));
     }
     let end = (start + limit.unwrap_or(selected.len())).min(selected.len());
-    let mut metadata = json!({ "resourceVersion": version.to_string() });
+    let mut metadata = json!({ "resourceVersion": version.to_string(), "continue": "" });
     if end < selected.len() {
-        metadata["continue"] = format!("{version}-{end}").into();
-        metadata["remainingItemCount"] = (selected.len() - end).into();
+        let last = selected[end - 1]["metadata"]["name"].as_str().unwrap();
+        let token = json!({ "v": "meta.k8s.io/v1", "rv": version, "start": format!("{last}\0") });
+        metadata["continue"] = TOKENS.encode(token.to_string()).into();
+        if !parameters.contains_key("labelSelector") {
+            metadata["remainingItemCount"] = (selected.len() - end).into();
+        }
     }
     Ok(json!({
         "kind": "EndpointSliceList",

@@ -131,7 +131,7 @@ fn many_slices_are_listed_in_pages() {
     assert_eq!(state["pools"][0]["servers"].as_array().unwrap().len(), 450);
     let queries = cluster.api.queries("list");
     assert_eq!(queries.len(), 3, "{queries:?}");
-    assert!(queries[2].contains("&continue=45-40&"), "{queries:?}");
+    assert!(queries[2].contains("&continue=eyJ"), "{queries:?}");
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn kubectl_can_read_the_fake_api_server() {
         .collect();
     assert_eq!(names, ["orders-1", "orders-2", "orders-3"]);
     assert!(
-        cluster.api.queries("list")[1].contains("continue=3-2"),
+        cluster.api.queries("list")[1].contains("continue=eyJ"),
         "{:?}",
         cluster.api.queries("list")
     );
