@@ -1,5 +1,5 @@
-//! Waiting until a descriptor can be read, without reading from it: for a listening socket, because tokio's listener cannot do
-//! that and a session's permit is taken only after a client is known to wait; and for the end of a process.
+//! Waits until a descriptor is readable, without reading from it. Used for listening sockets, because the permit of a session is
+//! taken only when a client waits, and tokio's listener can only accept; and for the end of a process.
 
 #![allow(unsafe_code)] // tokio requires of the caller that the descriptor stays open
 

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_may_say_when_it_wants_to_be_asked_again_in_seconds_or_by_a_date() {
+    fn retry_after_is_parsed_in_seconds_or_as_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000); // 2030-01-01
         let after = |text| {
             let at = retry_time(&HeaderValue::from_static(text), now)?;

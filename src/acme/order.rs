@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_written_as_others_write_it() {
+    fn a_key_is_saved_in_the_usual_format() {
         let key = KeyPair::generate().unwrap();
         let text = with_key(key.serialized_der(), "chain");
         assert_eq!(*text, key.serialize_pem() + "chain");

@@ -157,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_certificate_is_renewed_in_the_window_but_while_it_is_valid_and_a_tenth_of_its_lifetime_is_left(
+        fn a_renewal_is_in_the_window_but_leaves_a_tenth_of_the_lifetime(
             lifetime in 0_i64..10_000_000, start in -100_000_000_000_i64..100_000_000_000,
             length in 1_u64..100_000_000_000, jitter in 0.0..=1.0,
         ) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_spread_over_the_window() {
+    fn renewal_times_are_spread_over_the_window() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let window = RenewalWindow::new(at(2_000_000), at(2_000_100));
         let moment = |jitter| renewal_time(1_000_000, 9_000_000, window, jitter);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_asked_as_often_as_they_want_within_bounds() {
+    fn polling_follows_retry_after_within_bounds() {
         let seconds = |wanted| poll_interval(Duration::from_secs(wanted)).as_secs();
         assert_eq!([0, 60, 21_600, u64::MAX].map(seconds), [60, 60, 21_600, 86_400]);
         let minutes = |failures| poll_back_off(failures, None, 0.0).as_secs() / 60;
@@ -196,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn after_a_certificate_was_issued_there_is_a_pause() {
+    fn an_issued_certificate_is_followed_by_a_pause() {
         let pause = |lifetime: i64| pause_after_issue(1_000, 1_000 + lifetime).as_secs();
         assert_eq!([90 * 86_400, 10_800, 6, 1, -5].map(pause), [3600, 3600, 2, 1, 1]);
     }
 
     #[test]
-    fn the_back_off_doubles_up_to_a_day_and_obeys_the_server() {
+    fn the_back_off_doubles_up_to_a_day_and_follows_retry_after() {
         let minutes = |failures| back_off(failures, None, 0.0).as_secs() / 60;
         assert_eq!([1, 2, 3, 11, 12, u32::MAX].map(minutes), [1, 2, 4, 1024, 1440, 1440]);
         assert_eq!(back_off(1, None, 1.0), Duration::from_secs(66));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_later_than_any_back_off_is_due() {
+    fn an_attempt_beyond_the_longest_back_off_is_due_now() {
         let now = 1_900_000_000;
         let next = |next| {
             let attempts = Attempts {

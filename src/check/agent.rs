@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_set_holds_until_it_says_otherwise_or_is_gone() {
+    fn an_agent_setting_holds_until_changed_or_the_agent_is_gone() {
         let mut heard = AgentState::default();
         let mut settings = |reply| heard.record(reply).map(|pass| pass.agent);
         let gone = || Err(io::ErrorKind::ConnectionRefused.into());

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn much_output_is_not_waited_for() {
+    async fn long_output_does_not_delay_the_result() {
         assert!(run("yes").await.is_err(), "it is killed by SIGPIPE");
         assert_eq!(run("head -c 60000 /dev/zero").await, Ok(()));
         assert_eq!(

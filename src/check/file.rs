@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_password_is_read_without_the_end_of_its_line() {
+    async fn a_password_is_read_without_its_line_end() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (contents, expected) in [
             ("secret", Ok("secret")),

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_matches_bytes_that_are_not_utf_8() {
+    fn patterns_match_bytes_that_are_not_utf_8() {
         let pattern = Pattern::new(r"(?i)ok\xff.").unwrap();
         assert_eq!(pattern.find_end(b"\xfeOK\xff\x80rest"), Some(5));
         assert_eq!(pattern.find_end(b"ok"), None);

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_step_looks_at_what_follows_the_last_match() {
+    async fn each_step_searches_after_the_last_match() {
         let steps = [
             expect(r"^220 .*\r\n"),
             ConversationStep::Send((*b"EHLO a\r\n").into()),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_error_says_which_step_failed_and_what_came() {
+    async fn the_error_names_the_failed_step_and_the_received_bytes() {
         let closing = |mut stream: DuplexStream| async move {
             stream.write_all(b"-NOAUTH\r\n").await.unwrap();
         };
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_has_a_limit() {
+    async fn received_bytes_are_limited() {
         let endless = |mut stream: DuplexStream| async move { while stream.write_all(&[b'x'; 999]).await.is_ok() {} };
         let failed = run(&[expect("y")], endless).await.unwrap_err();
         assert!(failed.contains("it has sent 65536 bytes"), "{}", &failed[..100]);

@@ -61,7 +61,7 @@ mod tests {
     use crate::proxy_protocol::Version;
 
     #[tokio::test]
-    async fn the_servers_program_never_sees_a_check() {
+    async fn the_server_program_never_sees_a_tcp_check() {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let target = CheckTarget {

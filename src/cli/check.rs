@@ -191,7 +191,7 @@ fn summary(path: &Path, plan: &Plan) -> String {
         counted(servers, "server"),
     );
     let networks = plan.guards.iter().map(|guard| GuardNetworks::new(guard));
-    for networks in networks.filter(GuardNetworks::are_used) {
+    for networks in networks.filter(GuardNetworks::has_lists) {
         summary += &format!("{networks}\n");
     }
     summary

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn records_hold_for_their_ttl_within_bounds() {
+    async fn records_are_valid_for_their_ttl_within_bounds() {
         let mut answer = DnsAnswer::unknown();
         for (ttl, seconds) in [(0, 1), (1, 1), (77, 77), (86_400, 3600)] {
             assert_eq!(gap(&mut answer, found(&[1], ttl)), Duration::from_secs(seconds));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_keeps_the_records_and_each_next_one_waits_longer() {
+    async fn failures_keep_the_records_and_back_off() {
         let mut answer = DnsAnswer::unknown();
         answer.take(found(&[1, 2], 5));
         for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0] {

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_the_host_of_the_server_for_tls_and_checks() {
+    fn the_srv_target_is_the_host_name_for_tls_and_checks() {
         let hosts = HashMap::from([("a.test".into(), host(&["10.0.0.1"]))]);
         let (servers, _) = servers(&[record(0, 0, "a.test")], &hosts, MemberConfig::default()).unwrap();
         let spec = servers[0].fixed().unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_two_records_has_the_better_priority() {
+    fn a_server_in_two_records_gets_the_better_priority() {
         let records = [record(1, 7, "a.test"), record(2, 9, "a.test")];
         let (servers, _) = listed(&records, vec![("a.test", host(&["10.0.0.1"]))]);
         assert_eq!(servers, ["a.test:5432@10.0.0.1 7 0"]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_as_a_target_is_no_server() {
+    fn a_root_target_is_not_a_server() {
         let (servers, warning) = listed(&[record(0, 0, "")], vec![]);
         assert!(servers.is_empty());
         assert_eq!(
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn more_servers_than_a_list_may_have_are_an_error() {
+    fn too_many_servers_are_an_error() {
         let addresses = (0..LISTED_MAX as u32 / 2 + 1).map(|number| IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
         let host = || HostAddresses {
             addresses: addresses.clone().collect(),
@@ -234,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_of_priorities_and_proportion_of_weights_stay(
+        fn priorities_keep_their_order_and_weights_their_proportion(
             mut records in proptest::collection::vec((any::<u16>(), any::<u16>()), 1..400),
         ) {
             records.sort_unstable();

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_not_valid_keeps_the_last_server_of_its_key() {
+    fn an_invalid_value_keeps_the_last_server_of_its_key() {
         for wrong in ["", "10.0.0.1", "{", "[]", r#"{"address": "10.0.0.1:1", "wieght": 2}"#] {
             let keys = keys(&[("/a", "10.0.0.1:1"), ("/a", wrong), ("/b", wrong)]);
             assert_eq!(shown(&keys), ["10.0.0.1:1=10.0.0.1:1 1"], "{wrong}");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_keys_with_one_server_the_first_counts() {
+    fn the_first_of_two_keys_with_one_server_counts() {
         let keys = keys(&[
             ("/b", "10.0.0.1:1"),
             ("/a", r#"{"address": "10.0.0.1:1", "weight": 2}"#),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_too_long_is_not_a_server() {
+    fn an_overlong_key_is_not_a_server() {
         assert!(shown(&keys(&[(&"a".repeat(KEY_BYTES_MAX + 1), "10.0.0.1:1")])).is_empty());
     }
 }

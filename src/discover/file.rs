@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn all_three_forms_say_the_same() {
+    fn all_three_list_formats_are_equivalent() {
         let expected = Ok(vec!["10.0.0.1:1=10.0.0.1:1 1".to_owned(), "b=b.test:2 3".to_owned()]);
         let json = r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 3}]"#;
         assert_eq!(read_as("list.json", json), expected);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_cut_anywhere_is_never_a_list() {
+    fn a_truncated_file_is_never_a_valid_list() {
         for (name, text) in [
             ("list.json", r#"["10.0.0.1:10", {"address": "b.test:2", "weight": 30}]"#),
             (

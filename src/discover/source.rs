@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_made_when_it_is_wanted_and_not_for_each_change() {
+    fn a_list_is_built_on_demand_and_not_for_each_change() {
         let (reports, mut latest) = Reports::channel();
         let findings = Arc::new(Mutex::new(Counted(AtomicUsize::new(0))));
         for _ in 0..10_000 {

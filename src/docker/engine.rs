@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_too_old_or_too_new_is_refused_with_its_versions() {
+    fn an_engine_with_other_api_versions_is_refused_with_them() {
         for (oldest, newest) in [("1.12", "1.40"), ("1.52", "1.60"), ("1.12", "2"), ("x", "1.44")] {
             let error = agreed(oldest, newest).unwrap_err();
             let expected = format!("it speaks versions {oldest} to {newest}");

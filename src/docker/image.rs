@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_image_of_a_name_is_pulled() {
+    fn a_name_pulls_a_single_image() {
         for (image, name, tag) in [
             ("app", "app", "latest"),
             ("app:1", "app", "1"),

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_taken_out_wherever_the_bytes_are_divided() {
+    fn frame_headers_are_removed_at_any_split() {
         let log = b"\x01\0\0\0\0\0\0\x04one\n\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\x03two";
         for cut in 0..=log.len() {
             let mut frames = Frames::default();

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_taken_out() {
+    fn a_network_is_subtracted_from_a_larger_one() {
         for (networks, excluded, left) in [
             (&["10.0.0.0/8"][..], &["192.0.2.0/24"][..], &["10.0.0.0/8"][..]),
             (&["10.0.0.0/30"], &["10.0.0.1"], &["10.0.0.2/31", "10.0.0.0"]),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_both_have() {
+    fn two_lists_are_intersected() {
         let (some, others) = (
             list(&["10.0.0.0/8", "192.0.2.1"]),
             list(&["10.1.0.0/16", "192.0.2.0/24", "::/0"]),
@@ -112,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_address_is_in_the_list_exactly_if_it_should_be(
+        fn subtraction_and_intersection_agree_with_their_definition(
             networks in prop::collection::vec((0u8..32, 0u8..=8), 0..4),
             excluded in prop::collection::vec((0u8..32, 0u8..=8), 0..4),
         ) {

@@ -40,7 +40,7 @@ fn assert_lines(lines: &[String], expected: &[&str]) {
 }
 
 #[test]
-fn haproxy_by_server_name() {
+fn haproxy_is_imported_by_server_name() {
     let text = "
 global
     maxconn 5000
@@ -132,7 +132,7 @@ port = 8443
 }
 
 #[test]
-fn haproxy_checks_guards_and_certificates() {
+fn haproxy_checks_guards_and_certificates_are_imported() {
     let text = "
 listen redis
     bind :6379 ssl crt /etc/tls/redis.pem alpn h2,http/1.1 verify required ca-file /etc/tls/ca.pem
@@ -171,7 +171,7 @@ frontend web
 }
 
 #[test]
-fn nginx_by_server_name() {
+fn nginx_is_imported_by_server_name() {
     let text = "
 events { }
 stream {
@@ -220,7 +220,7 @@ stream {
 }
 
 #[test]
-fn haproxy_tls_limits_sockets_and_sources() {
+fn haproxy_tls_limits_sockets_and_sources_are_imported() {
     let text = "
 global
     ssl-server-verify none
@@ -266,7 +266,7 @@ backend queue
 }
 
 #[test]
-fn haproxy_tls_without_names() {
+fn haproxy_tls_without_names_is_imported() {
     let text = "
 listen a
     mode tcp
@@ -319,7 +319,7 @@ listen a
 }
 
 #[test]
-fn haproxy_kinds_of_checks() {
+fn haproxy_check_kinds_are_imported() {
     let servers = "mode tcp\nbind :1\nserver a 10.0.0.1:80";
     for (rest, expected) in [
         (
@@ -398,7 +398,7 @@ fn haproxy_kinds_of_checks() {
 }
 
 #[test]
-fn a_0_by_which_haproxy_means_its_default_sets_nothing() {
+fn a_0_that_means_the_haproxy_default_sets_nothing() {
     let text = "
 global
     maxconn 0
@@ -431,7 +431,7 @@ listen a
 }
 
 #[test]
-fn servers_of_nginx_that_connect_to_an_upstream_in_different_ways_have_a_pool_each() {
+fn nginx_servers_with_different_connect_settings_get_their_own_pools() {
     let text = "
 stream {
     upstream a { server 10.0.0.1:1; }
@@ -460,7 +460,7 @@ stream {
 }
 
 #[test]
-fn nginx_that_tries_no_other_server_retries_nothing() {
+fn nginx_without_next_upstream_gets_no_retries() {
     for (settings, retries) in [
         ("proxy_next_upstream off;", Some("retries = 0")),
         (
@@ -481,7 +481,7 @@ fn nginx_that_tries_no_other_server_retries_nothing() {
 }
 
 #[test]
-fn nginx_tls_sockets_and_sources() {
+fn nginx_tls_sockets_and_sources_are_imported() {
     let text = "
 stream {
     upstream shop.internal { server 10.0.1.1:443 max_conns=100; server unix:/run/b.sock; }
@@ -637,7 +637,7 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
 }
 
 #[test]
-fn what_would_make_an_error_is_left_out() {
+fn settings_that_would_be_errors_are_left_out() {
     let text = "
 defaults
     mode tcp
@@ -670,7 +670,7 @@ backend empty
 }
 
 #[test]
-fn an_entry_that_is_there_twice_is_written_once() {
+fn duplicate_entries_are_written_once() {
     let haproxy = "
 listen a
     mode tcp
@@ -706,14 +706,14 @@ server {
 }
 
 #[test]
-fn a_file_without_tcp_is_an_error() {
+fn a_file_without_tcp_sections_is_an_error() {
     let message = |origin, text| import(origin, text).unwrap_err().to_string();
     assert!(message(Origin::Haproxy, "").ends_with("a server that can be carried over"));
     assert!(message(Origin::Nginx, "http { }").starts_with("no TCP server in a `stream` block can be carried over:\n"));
 }
 
 #[test]
-fn an_import_without_a_listener_tells_what_was_left_out() {
+fn an_import_without_a_listener_lists_what_was_left_out() {
     let text = "
 listen a
   mode tcp
@@ -753,7 +753,7 @@ fn haproxy_front(lines: &str) -> Vec<String> {
 }
 
 #[test]
-fn rules_of_haproxy_that_accept_clients_are_not_forgotten() {
+fn accepting_rules_of_haproxy_are_kept() {
     for (rules, expected, absent) in [
         (
             "tcp-request connection accept if { src 10.0.0.1 }\ntcp-request connection reject if { src 10.0.0.0/30 }",
@@ -855,7 +855,7 @@ fn rules_of_haproxy_that_accept_clients_are_not_forgotten() {
 }
 
 #[test]
-fn the_first_rule_of_nginx_that_matches_holds() {
+fn the_first_matching_rule_of_nginx_counts() {
     let server = |rules: &str| format!("server {{ listen 1; {rules} proxy_pass 10.9.0.1:1; }}");
     for (rules, expected, absent) in [
         (
@@ -907,7 +907,7 @@ fn an_unconditional_use_backend_comes_before_the_default() {
 }
 
 #[test]
-fn only_addresses_with_a_proxy_header_believe_one() {
+fn only_addresses_with_accept_proxy_trust_a_header() {
     let haproxy = "
 listen a
     mode tcp
@@ -945,7 +945,7 @@ listen a
 }
 
 #[test]
-fn what_holds_for_some_addresses_of_haproxy_only_is_noted() {
+fn settings_of_some_haproxy_addresses_are_noted() {
     let text = "
 listen a
     mode tcp
@@ -1146,24 +1146,24 @@ const NGINX: &[&str] = &[
 
 proptest! {
     #[test]
-    fn any_file_of_haproxy_becomes_one_without_errors(text in file(HAPROXY)) {
+    fn any_haproxy_file_becomes_a_valid_configuration(text in file(HAPROXY)) {
         drop(checked(Origin::Haproxy, &text));
     }
 
     #[test]
-    fn any_file_of_nginx_becomes_one_without_errors(text in file(NGINX)) {
+    fn any_nginx_file_becomes_a_valid_configuration(text in file(NGINX)) {
         drop(checked(Origin::Nginx, &text));
     }
 
     #[test]
-    fn any_text_is_read_without_a_panic(text in "(?s).{0,400}") {
+    fn any_text_is_imported_without_a_panic(text in "(?s).{0,400}") {
         drop(checked(Origin::Haproxy, &text));
         drop(checked(Origin::Nginx, &text));
     }
 }
 
 #[test]
-fn names_that_occur_often_get_numbers_in_order() {
+fn repeated_names_are_numbered_in_order() {
     let listener = |port: u32| format!("listen a\n  mode tcp\n  bind :{port}\n  server s 10.0.0.1:1\n");
     let text: String = (1..=100).map(listener).collect();
     let imported = import(

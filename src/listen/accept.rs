@@ -30,8 +30,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// How many clients that join a queue after it was closed are accepted, besides those that were in it. The kernel lets few
-/// join.
+/// How many clients are accepted that join a queue after it was closed. The kernel lets few join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
 /// How many clients of a closed queue are accepted where the system does not report its length: the default of
@@ -84,7 +83,7 @@ pub struct Listener {
     queue: QueueOwner,
     batch: u32,
     /// How many more clients may be accepted, once the queue is closed.
-    left: u32,
+    remaining: u32,
 }
 
 /// The result of one call of accept.
@@ -104,7 +103,7 @@ impl Listener {
             socket: watch(socket)?,
             queue,
             batch: 0,
-            left: 0,
+            remaining: 0,
         })
     }
 
@@ -143,11 +142,11 @@ impl Listener {
     /// queue of the service manager stays open: its clients wait for the next process.
     pub fn close_queue(&mut self) {
         if self.queue == QueueOwner::ServiceManager {
-            return; // `left` is 0
+            return; // `remaining` is 0
         }
         // If this fails, clients that join later are reset with the socket, like all that come too late.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);
-        self.left = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
+        self.remaining = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
     }
 
     /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit; `None`
@@ -160,14 +159,14 @@ impl Listener {
         mut on_pause: impl FnMut(AcceptPause),
     ) -> Option<Accepted> {
         self.yield_after_batch().await;
-        while self.left > 0 {
+        while self.remaining > 0 {
             let length = self.queue_length();
             if length == Some(0) {
                 return None;
             }
             match self.try_accept(limits, &mut on_pause).await {
                 Ok(Some(accepted)) => {
-                    self.left -= 1;
+                    self.remaining -= 1;
                     return Some(accepted);
                 }
                 Err(_would_block) if length.is_none() => return None,

@@ -34,9 +34,9 @@ impl GuardNetworks {
         }
     }
 
-    /// Whether the guard has networks, or a list `allow`.
+    /// Whether the guard allows or denies networks.
     #[must_use]
-    pub fn are_used(&self) -> bool {
+    pub fn has_lists(&self) -> bool {
         self.allowed.is_some() || self.denied > 0
     }
 
@@ -45,7 +45,7 @@ impl GuardNetworks {
         let before = |guard: &GuardPlan| old.guards.iter().find(|old| old.name == guard.name);
         let is_shown = |guard: &&Arc<GuardPlan>| match before(guard) {
             Some(old) => !old.has_same_networks(guard),
-            None => Self::new(guard).are_used(),
+            None => Self::new(guard).has_lists(),
         };
         let shown = new.guards.iter().filter(is_shown);
         shown.map(|guard| Self::new(guard)).collect()

@@ -28,7 +28,7 @@ pub(super) struct Linked {
 }
 
 impl Linked {
-    /// Links a client to the server that was connected to for it.
+    /// Links a client to its server.
     pub(super) fn new(client: TcpStream, connected: Connected, mut entry: Entry) -> Self {
         let Connected {
             socket,
@@ -116,10 +116,10 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
     }
 }
 
-/// How long the peers of a session that ends at rest have to end it, too.
+/// How long the peers of a session that ends at rest have to close their ends.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Ends both connections, resets those that the peers do not end in time, and closes the entry. A cut ends the wait.
+/// Ends both connections, resets those whose peer does not close in time, and closes the entry. A cut ends the wait.
 async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     ends.finish();
     let both = async {

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_is_of_use_until_the_certificate_expires_also_one_that_was_issued_for_another_ticket() {
+    fn a_ticket_is_valid_until_the_certificate_expires_even_if_renewed() {
         let shared: Arc<dyn ProducesTickets> = aws_lc_rs::Ticketer::new().unwrap();
         let new_ticketer = |expires| ClientTicketer {
             ticketer: Arc::clone(&shared),

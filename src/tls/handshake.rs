@@ -1,8 +1,8 @@
 //! Handshakes on a socket.
 //!
 //! A handshake is a burst of computation. A worker computes the handshakes with clients one step at a time, and between two
-//! steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes begin in the
-//! order in which they were asked for, and those that have begun go on before another begins.
+//! steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes start in
+//! the order of their requests, and a started handshake continues before another one starts.
 //!
 //! Handshakes with servers do not queue: a wait would count as the server's time.
 
@@ -78,12 +78,12 @@ async fn steps_with_client(
     if !hold(received.capacity()) {
         return Err(HandshakeError::NoRoom);
     }
-    let mut begins = Some(queue.begin(deadline).await?);
+    let mut first_step = Some(queue.begin(deadline).await?);
     loop {
         let turn = queue.turn().await;
         let result = connection.handshake(&take(&mut received), &mut outgoing);
         yield_now().await;
-        drop((turn, begins.take()));
+        drop((turn, first_step.take()));
         if send_step(socket, connection, &mut outgoing, result).await? {
             return Ok(());
         }
@@ -122,9 +122,9 @@ pub async fn handshake_with_server(
 /// The turns of the handshakes with clients on a worker. Both semaphores are fair.
 #[derive(Debug)]
 struct HandshakeQueue {
-    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`: a handshake that has begun
-    /// waits for one first step of another, not for everybody's.
-    beginning: Semaphore,
+    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`: a started handshake waits for
+    /// at most one first step of another.
+    first_steps: Semaphore,
     /// Taken for every step.
     steps: Semaphore,
 }
@@ -132,19 +132,19 @@ struct HandshakeQueue {
 impl Default for HandshakeQueue {
     fn default() -> Self {
         Self {
-            beginning: Semaphore::new(1),
+            first_steps: Semaphore::new(1),
             steps: Semaphore::new(1),
         }
     }
 }
 
 impl HandshakeQueue {
-    /// Waits until a handshake may begin, but at most half of the time until its deadline. Under a lasting load, handshakes
-    /// that have waited longer would begin too late to be complete in time, and take the turns of others.
+    /// Waits until a handshake may start, but at most half of the time until its deadline. Under a lasting load, a handshake
+    /// that has waited longer would not be complete in time, and take the turns of others.
     async fn begin(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, HandshakeError> {
         let now = Instant::now();
         let latest = now + deadline.saturating_duration_since(now) / 2;
-        let permit = timeout_at(latest, self.beginning.acquire()).await;
+        let permit = timeout_at(latest, self.first_steps.acquire()).await;
         permit
             .map(|permit| permit.expect("it is never closed"))
             .map_err(|_| HandshakeError::TooSlow)
@@ -209,16 +209,16 @@ mod tests {
 
     use super::*;
 
-    /// What a worker computes for the two steps of a handshake, and what the client needs between them.
+    /// How long a worker computes for the two steps of a handshake, and how long the client takes between them.
     const FIRST_STEP: Duration = Duration::from_millis(10);
     const LAST_STEP: Duration = Duration::from_millis(2);
     const ROUND_TRIP: Duration = Duration::from_millis(50);
 
     async fn handshake(queue: &HandshakeQueue, deadline: Instant) -> Result<(), HandshakeError> {
-        let begins = queue.begin(deadline).await?;
+        let first_step = queue.begin(deadline).await?;
         let turn = queue.turn().await;
         sleep(FIRST_STEP).await;
-        drop((turn, begins));
+        drop((turn, first_step));
         sleep(ROUND_TRIP).await;
         let _turn = queue.turn().await;
         sleep(LAST_STEP).await;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn under_a_load_that_lasts_handshakes_are_completed_nearly_as_fast_as_a_worker_can() {
+    async fn lasting_load_completes_handshakes_at_nearly_full_speed() {
         const HANDSHAKES: u32 = 3_000;
         let pause = Duration::from_millis(4); // a third of what they take
         let possible = (HANDSHAKES * pause).as_millis() / (FIRST_STEP + LAST_STEP).as_millis();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_a_crowd_that_comes_at_once_as_many_are_served_as_half_of_the_time_suffices_for() {
+    async fn a_sudden_crowd_is_served_for_half_of_its_deadline() {
         assert_eq!(completed(40, Duration::ZERO).await, 40);
         let served = completed(1_000, Duration::ZERO).await;
         assert!((40..=60).contains(&served), "{served}");

@@ -341,7 +341,7 @@ mod tests {
     /// The admin port answers on the thread that checks servers and handles signals: a file system that hangs must not stop
     /// these.
     #[test]
-    fn while_files_are_read_it_can_be_asked_what_is_broken() {
+    fn broken_files_can_be_listed_during_a_reload() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("own.pem");
         let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).unwrap();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_on_every_machine_with_the_secret_until_that_is_removed() {
+    fn a_ticket_is_valid_wherever_its_secret_is_configured() {
         let issued = ticketer(&["first"], 1).encrypt(b"state").unwrap();
         assert_eq!(ticketer(&["first"], 1).decrypt(&issued).as_deref(), Some(&b"state"[..]));
         assert_eq!(
@@ -180,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_not_good_under_another_policy() {
+    fn a_ticket_is_invalid_under_another_policy() {
         let issued = ticketer(&["first"], 1).encrypt(b"state").unwrap();
         assert_eq!(ticketer(&["first"], 2).decrypt(&issued), None);
     }
 
     #[test]
-    fn a_ticket_is_good_for_twelve_hours() {
+    fn a_ticket_is_valid_for_twelve_hours() {
         let ticketer = ticketer(&["first"], 1);
         let issued = ticketer.keys[0].encrypt(b"state", 1_000).unwrap();
         let last = 1_000 + u64::from(LIFETIME);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_was_changed_is_refused() {
+    fn a_tampered_ticket_is_refused() {
         let ticketer = ticketer(&["first"], 1);
         let issued = ticketer.encrypt(b"state").unwrap();
         for at in 0..issued.len() {

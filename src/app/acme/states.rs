@@ -140,7 +140,7 @@ mod tests {
 
     /// A server may issue what is due at once: because our clock is ahead, or without one of the names.
     #[test]
-    fn a_certificate_that_is_due_when_it_is_issued_is_ordered_again_after_a_pause_only() {
+    fn a_certificate_due_at_issuance_is_ordered_again_only_after_a_pause() {
         let (one, other) = (wanted(&["a.example"]), wanted(&["a.example", "b.example"]));
         let issued = LatestOrder::Issued {
             names: Arc::clone(&one.names),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_of_this_process_count_before_those_that_were_kept() {
+    fn attempts_of_this_process_replace_saved_ones() {
         let one = wanted(&["a.example"]);
         let attempts = |failures, next| Attempts {
             failures,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_due_by_its_own_end_whenever_its_chain_expires() {
+    fn a_certificate_is_due_by_its_own_expiry_and_not_that_of_its_chain() {
         let (leaf, key) = issued_until(2090);
         let (chain, _) = issued_until(2020);
         let text = leaf + &chain + &key;

@@ -111,7 +111,7 @@ mod tests {
     use crate::acme::RenewalWindow;
 
     #[test]
-    fn a_suggestion_stays_while_the_server_fails_and_goes_when_it_makes_none() {
+    fn a_suggestion_survives_server_failures_and_ends_when_withdrawn() {
         let window = RenewalWindow::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1)).unwrap();
         let suggested = Some(SuggestedRenewal {
             window,

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_in_any_order_and_case() {
+    fn reply_words_are_parsed_in_any_order_and_case() {
         let reply = AgentReply::parse(b"UP, ready\t75% maxconn:30\r\nignored").unwrap();
         let expected = AgentReply {
             admin_state: Some(AdminState::Enabled),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_words_change_nothing_and_the_others_hold() {
+    fn unknown_reply_words_are_ignored() {
         for text in [
             "\n",
             "#up",

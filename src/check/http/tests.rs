@@ -78,7 +78,7 @@ async fn run(check: HttpCheck, address: SocketAddr) -> Result<CheckPass, String>
 }
 
 #[tokio::test]
-async fn the_status_decides() {
+async fn the_http_status_decides_the_result() {
     for (status, passes) in [
         ("200 OK", true),
         ("304 Not Modified", true),
@@ -118,7 +118,7 @@ async fn the_status_decides() {
 }
 
 #[tokio::test]
-async fn the_request_is_as_configured() {
+async fn the_http_request_follows_the_configuration() {
     let ok = |mut socket: TcpStream| async move {
         let _ = socket
             .write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
@@ -155,7 +155,7 @@ async fn the_request_is_as_configured() {
 }
 
 #[tokio::test]
-async fn the_body_is_searched_however_it_is_framed() {
+async fn the_body_is_searched_in_any_framing() {
     for response in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nall: \xff up"[..],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nall\r\n6\r\n: \xff up\r\n0\r\n\r\n",
@@ -174,7 +174,7 @@ async fn the_body_is_searched_however_it_is_framed() {
 }
 
 #[tokio::test]
-async fn an_endless_body_is_searched_to_its_limit() {
+async fn an_endless_body_is_searched_up_to_the_limit() {
     let endless = |mut socket: TcpStream| async move {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
         while socket.write_all(&[b'x'; 1000]).await.is_ok() {}
@@ -186,7 +186,7 @@ async fn an_endless_body_is_searched_to_its_limit() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_or_too_long_fails() {
+async fn other_protocols_and_oversized_responses_fail() {
     let garbage = run(check(), answering(b"SSH-2.0-OpenSSH_9.6\r\n").await)
         .await
         .unwrap_err();
@@ -220,7 +220,7 @@ async fn a_server_that_speaks_first_does_not_speak_http() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_drips_is_waited_for_as_long_as_the_caller_wants() {
+async fn a_dripping_server_is_awaited_until_the_deadline_of_the_caller() {
     let dripping = |mut socket: TcpStream| async move {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nA: ").await;
         while socket.write_all(b"x").await.is_ok() {

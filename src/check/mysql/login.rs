@@ -260,7 +260,7 @@ mod tests {
 
     /// The proofs that PyMySQL sends for the password "secret".
     #[test]
-    fn proofs_are_those_of_the_known_clients() {
+    fn password_proofs_equal_those_of_other_clients() {
         let scramble: [u8; SCRAMBLE_BYTES] = std::array::from_fn(|index| index as u8 + 1);
         for (plugin, proof) in [(Plugin::Native, NATIVE), (Plugin::CachingSha2, CACHING_SHA2)] {
             assert_eq!(plugin.proof(b"secret", &scramble), proof);

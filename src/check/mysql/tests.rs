@@ -51,7 +51,7 @@ async fn logged_in(packets: Packets) -> Result<Packets, MysqlFailure> {
 }
 
 #[tokio::test]
-async fn a_password_that_the_server_remembers_is_proved() {
+async fn a_cached_password_is_proved_without_sending_it() {
     let (packets, mut server) = conversation();
     let serve = async {
         server.send(0, &greeting("caching_sha2_password")).await;
@@ -117,7 +117,7 @@ fn pem_of(key: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_login_fails_without_a_panic() {
+async fn malformed_logins_fail_without_a_panic() {
     let switch = |plugin: &str| [b"\xfe", plugin.as_bytes(), b"\0", &SCRAMBLE[..], b"\0"].concat();
     let twice = switch("mysql_native_password");
     for (answers, expected) in [
@@ -144,7 +144,7 @@ async fn what_is_no_login_fails_without_a_panic() {
 }
 
 #[tokio::test]
-async fn an_account_with_another_plugin_is_a_refusal_and_without_a_password_an_empty_proof() {
+async fn another_login_plugin_is_refused_and_no_password_is_an_empty_proof() {
     let switch = [&b"\xfeclient_ed25519\0"[..], SCRAMBLE, b"\0"].concat();
     let (packets, mut server) = conversation();
     let serve = async {
@@ -267,7 +267,7 @@ fn variables<'a>(set: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
 }
 
 #[tokio::test]
-async fn a_stopped_thread_is_not_a_lag_of_0() {
+async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
     let replica = |io, sql, behind| {
         let row = vec![
             ("Replica_IO_Running", io),
@@ -293,7 +293,7 @@ async fn a_stopped_thread_is_not_a_lag_of_0() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_whose_thread_stops_is_further_behind_with_every_second() {
+async fn a_stopped_replication_thread_adds_lag_every_second() {
     let mut memory = Memory::default();
     assert_eq!(memory.lag_now(None), None);
     assert_eq!(memory.lag_now(Some(STOPPED)), Some(STOPPED));

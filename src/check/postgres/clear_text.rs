@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_request_for_the_password_without_tls_and_an_error_before_it_are_refused() {
+    fn only_clear_text_password_requests_and_early_errors_are_refused() {
         let clear_text = Some(NoLogin::ClearTextPassword);
         for (bytes, expected) in [
             (&b"NR\0\0\0\x08\0\0\0\x03"[..], &clear_text),

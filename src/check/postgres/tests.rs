@@ -45,7 +45,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_the_password_in_clear_text_without_tls_lives_and_does_not_get_it() {
+async fn a_server_that_requests_a_clear_text_password_is_alive_and_does_not_get_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&password, "secret\n").unwrap();
@@ -139,7 +139,7 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
 }
 
 #[tokio::test]
-async fn what_was_denied_is_asked_again_after_a_check_that_failed() {
+async fn denied_queries_are_tried_again_after_a_failed_check() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let probe = probe(&listener);
     drop(listener);
@@ -149,7 +149,7 @@ async fn what_was_denied_is_asked_again_after_a_check_that_failed() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_with_an_error_lives_and_its_words_are_reported() {
+async fn a_server_that_answers_with_an_error_is_alive_and_quoted() {
     // `None`: it has ended the session of the check.
     for (code, accepts_sessions) in [
         ("53300", Some(true)),
@@ -191,7 +191,7 @@ async fn a_server_that_answers_with_an_error_lives_and_its_words_are_reported() 
 }
 
 #[test]
-fn only_a_clear_answer_makes_a_server_a_primary() {
+fn only_an_unambiguous_answer_makes_a_server_a_primary() {
     assert_eq!(read_role(Some("t")).unwrap(), Role::Replica);
     assert_eq!(read_role(Some("f")).unwrap(), Role::Primary);
     for other in [None, Some(""), Some("banana"), Some("F")] {

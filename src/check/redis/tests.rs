@@ -67,7 +67,7 @@ fn unfit_as(result: Result<CheckPass, CheckFailure>) -> (String, Option<Role>) {
 }
 
 #[tokio::test]
-async fn a_server_says_its_role_and_a_replica_its_lag() {
+async fn the_role_of_a_server_and_the_lag_of_a_replica_are_read() {
     let primary = checked(PRIMARY, &[]).await.unwrap().facts;
     assert_eq!((primary.role, primary.lag), (Some(Role::Primary), None));
     let follower = checked(&replica("connected"), &[]).await.unwrap().facts;
@@ -79,7 +79,7 @@ async fn a_server_says_its_role_and_a_replica_its_lag() {
 }
 
 #[tokio::test]
-async fn a_replica_without_its_primary_and_a_sentinel_are_unfit() {
+async fn a_disconnected_replica_and_a_sentinel_are_unfit() {
     let (reason, role) = unfit_as(checked(&replica("connecting"), &[]).await);
     assert_eq!(reason, "the link of the replica to its primary is down: connecting");
     assert_eq!(role, Some(Role::Replica));
@@ -89,7 +89,7 @@ async fn a_replica_without_its_primary_and_a_sentinel_are_unfit() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_loading_or_without_its_primary_still_tells_that_it_is_a_replica() {
+async fn a_loading_or_disconnected_server_is_still_known_as_a_replica() {
     for refusal in ["-LOADING Redis is loading", "-MASTERDOWN Link with MASTER is down"] {
         let answer = replica("sync").replace("+PONG", refusal);
         let (reason, role) = unfit_as(checked(&answer, &[]).await);
@@ -107,7 +107,7 @@ async fn a_server_that_is_loading_or_without_its_primary_still_tells_that_it_is_
 }
 
 #[tokio::test]
-async fn a_server_that_answers_with_an_error_lives() {
+async fn a_server_that_answers_with_an_error_is_alive() {
     for (answer, accepts) in [
         ("-NOAUTH Authentication required.\r\n", true),
         ("-ERR max number of clients reached\r\n", true),
@@ -155,7 +155,7 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
 }
 
 #[tokio::test]
-async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id() {
+async fn a_primary_with_another_address_at_the_sentinels_is_matched_by_run_id() {
     let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap().facts;
     let agreed = Numbering::Epoch { is_agreed: true };
     assert_eq!((named.timeline, named.numbering), (Some(5), agreed));
@@ -174,7 +174,7 @@ async fn during_a_failover_the_promoted_server_is_the_primary() {
 }
 
 #[tokio::test]
-async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_counts() {
+async fn the_highest_known_epoch_counts_while_a_sentinel_is_silent() {
     let hung = TcpListener::bind("127.0.0.1:0").await.unwrap(); // its kernel accepts, it never answers
     let (earlier, later) = (sentinel("1", "", 5), sentinel("2", "", 4));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -205,7 +205,7 @@ async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_count
 }
 
 #[tokio::test]
-async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
+async fn without_a_sentinel_answer_no_server_is_the_primary() {
     let reason = unfit(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
     assert!(reason.starts_with(expected), "{reason}");
@@ -232,7 +232,7 @@ fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, 
 }
 
 #[test]
-fn a_sentinel_that_was_cut_off_brings_no_old_primary_back() {
+fn a_partitioned_sentinel_does_not_restore_an_old_primary() {
     let checks: [(u64, &[(u16, u32)]); 7] = [
         (0, &[]),
         (1, &[(1, 4), (1, 4), (1, 4)]),
@@ -256,7 +256,7 @@ fn a_sentinel_that_was_cut_off_brings_no_old_primary_back() {
 }
 
 #[test]
-fn what_most_sentinels_say_counts_at_once_whatever_another_one_says() {
+fn the_majority_of_sentinels_counts_at_once() {
     let checks: [(u64, &[(u16, u32)]); 7] = [
         (0, &[(1, 4), (9, 99), (1, 4)]), // after a start
         (1, &[(1, 4), (9, 99), (1, 4)]),
@@ -280,7 +280,7 @@ fn what_most_sentinels_say_counts_at_once_whatever_another_one_says() {
 }
 
 #[test]
-fn a_lower_epoch_counts_if_all_sentinels_say_so_or_if_most_stay_with_it() {
+fn a_lower_epoch_counts_if_all_or_lastingly_most_sentinels_report_it() {
     let checks: [(u64, &[(u16, u32)]); 11] = [
         (0, &[(2, 5), (2, 5), (2, 5)]),
         (1, &[(2, 0), (2, 0), (2, 0)]), // set up anew

@@ -87,7 +87,7 @@ fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck
 }
 
 #[tokio::test]
-async fn any_certificate_passes_and_its_times_are_reported() {
+async fn any_certificate_passes_and_its_validity_is_reported() {
     let keys = keys();
     let address = server(&keys, &[]).await;
     assert_eq!(checked(TlsCheck::default(), address).await, Ok(Some(keys.times)));
@@ -138,7 +138,7 @@ async fn the_server_must_select_a_protocol_if_some_are_offered() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_fails_and_a_silent_one_is_waited_for() {
+async fn a_server_without_tls_fails_and_a_silent_one_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let silent = tokio::time::timeout(Duration::from_millis(100), checked(TlsCheck::default(), address)).await;
@@ -153,7 +153,7 @@ async fn a_server_without_tls_fails_and_a_silent_one_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_unknown_authority_fails_by_the_systems_authorities() {
+async fn an_unknown_authority_fails_with_the_system_authorities() {
     let keys = keys();
     let address = server(&keys, &[]).await;
     let check = TlsCheck {

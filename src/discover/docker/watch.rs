@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_is_asked_to_end_is_stopping_until_it_ends() {
+    fn a_container_counts_as_stopping_from_the_signal_to_its_end() {
         let died = r#"{"Type": "container", "Action": "die", "Actor": {"ID": "a", "Attributes": {"exitCode": "0"}}}"#;
         assert_eq!(noted(&[&kill("a", 15), &kill("b", 3), &kill("c", 2)]), ["a", "b", "c"]);
         assert_eq!(noted(&[&kill("a", 15), &kill("b", 3), died]), ["b"]);

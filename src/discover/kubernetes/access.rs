@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn authorities_are_read_for_tls_alone() {
+    fn authorities_are_read_only_for_tls() {
         for (server, is_read) in [("https://10.0.0.1:6443", true), ("http://127.0.0.1:8001", false)] {
             let credentials = ApiCredentials {
                 server: server.to_owned(),

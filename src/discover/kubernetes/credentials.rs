@@ -74,7 +74,7 @@ mod tests {
     use crate::error::chain;
 
     #[test]
-    fn a_token_that_cannot_be_used_is_not_shown() {
+    fn an_unusable_token_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         for (text, problem) in [(&b" \n"[..], "it is empty"), (b"secret\xff", "it is not UTF-8")] {

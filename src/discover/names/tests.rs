@@ -105,7 +105,7 @@ fn labels(pool: &LivePool) -> Vec<Arc<str>> {
 }
 
 #[tokio::test]
-async fn each_address_is_a_server_and_stays_one_while_the_name_has_it() {
+async fn each_address_is_a_server_while_the_name_has_it() {
     let mut fixture = Fixture::new(r#"servers = ["10.0.0.9:7", "a.test:7"]"#);
     fixture.zone.put("a.test", &["10.0.0.2", "10.0.0.1"]);
     let both = ["10.0.0.9:7", "a.test:7@10.0.0.1", "a.test:7@10.0.0.2"].map(Arc::from);
@@ -142,7 +142,7 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
 }
 
 #[tokio::test]
-async fn an_address_that_returns_is_the_same_server_while_it_has_sessions() {
+async fn a_returning_address_is_its_old_server_while_it_has_sessions() {
     let mut fixture = Fixture::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
     fixture.zone.put("a.test", &["10.0.0.1"]);
     fixture.resolve().await;
@@ -167,7 +167,7 @@ async fn an_address_that_returns_is_the_same_server_while_it_has_sessions() {
 }
 
 #[tokio::test]
-async fn a_name_with_too_many_addresses_has_the_same_servers_in_any_order() {
+async fn too_many_addresses_are_cut_in_a_stable_order() {
     let mut fixture = Fixture::new(ONE_NAME);
     let mut all: Vec<String> = (0..=ADDRESSES_MAX)
         .map(|number| format!("10.0.{}.{}", number / 256, number % 256))
@@ -184,7 +184,7 @@ async fn a_name_with_too_many_addresses_has_the_same_servers_in_any_order() {
 }
 
 #[test]
-fn addresses_that_are_not_of_one_host_are_left_out() {
+fn multicast_and_unspecified_addresses_are_left_out() {
     let found = |ips: &[&str]| {
         let ips = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
         sorted(Ok(ips.collect())).map_err(|reason| reason.to_string())

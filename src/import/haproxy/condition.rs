@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_of_names_become_patterns() {
+    fn name_tests_become_patterns() {
         for (text, expected) in [
             ("req.ssl_sni -i a.example b.example", sni(&["a.example", "b.example"])),
             ("req_ssl_sni,lower -m end .a.example", sni(&["*.a.example"])),

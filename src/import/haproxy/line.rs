@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_have_quotes_escapes_and_comments() {
+    fn words_may_have_quotes_escapes_and_comments() {
         assert_eq!(words("  bind  :443 # all"), ["bind", ":443"]);
         assert_eq!(
             words(r#"a "b c"d 'e "f' g\ h \#i"#),

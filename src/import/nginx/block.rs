@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_files_are_read_as_far_as_they_go() {
+    fn unfinished_files_are_parsed_up_to_their_end() {
         assert_eq!(parse("a { b; c")[0].block.as_ref().unwrap().len(), 1);
         assert!(parse("} ; \" ' { #").len() <= 1);
         parse(&"a{".repeat(10_000));

@@ -128,7 +128,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn plaintext_arrives_however_it_is_cut(
+    fn plaintext_arrives_at_any_split(
         bytes in 0_usize..60_000,
         record in 1_usize..=1 << 14,
         piece in 1_usize..30_000,
@@ -155,7 +155,7 @@ proptest! {
 }
 
 #[test]
-fn what_comes_with_the_end_of_a_handshake_is_kept() {
+fn bytes_after_the_end_of_a_handshake_are_kept() {
     for version in VERSIONS {
         let (mut client, mut server) = unconnected(version);
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
@@ -190,7 +190,7 @@ fn what_comes_with_the_end_of_a_handshake_is_kept() {
 }
 
 #[test]
-fn a_record_that_was_changed_fails_for_good_with_one_alert() {
+fn a_tampered_record_fails_for_good_with_one_alert() {
     for version in VERSIONS {
         let (mut client, mut server) = connected(version, usize::MAX);
         let mut records = Vec::new();
@@ -214,7 +214,7 @@ fn a_record_that_was_changed_fails_for_good_with_one_alert() {
 }
 
 #[test]
-fn plaintext_before_a_record_that_was_changed_is_not_lost() {
+fn plaintext_before_a_tampered_record_is_kept() {
     for version in VERSIONS {
         let (mut client, mut server) = connected(version, usize::MAX);
         let mut records = Vec::new();
@@ -231,7 +231,7 @@ fn plaintext_before_a_record_that_was_changed_is_not_lost() {
 }
 
 #[test]
-fn a_part_of_a_record_is_kept_until_the_rest_has_come() {
+fn a_partial_record_is_kept_until_it_is_complete() {
     let (mut client, mut server) = connected(&TLS13, usize::MAX);
     let mut records = Vec::new();
     client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
@@ -263,7 +263,7 @@ fn a_handshake_in_tiny_records_is_bounded() {
 
 /// No close_notify is sent: the stream would look complete without the bytes that were to be encrypted.
 #[test]
-fn keys_that_are_used_up_end_a_connection_without_a_clean_end() {
+fn exhausted_keys_end_a_connection_uncleanly() {
     let (mut client, mut server) = connected_for(4); // the first is for the handshake
     for _ in 0..3 {
         let mut records = Vec::new();
@@ -277,7 +277,7 @@ fn keys_that_are_used_up_end_a_connection_without_a_clean_end() {
 }
 
 #[test]
-fn an_error_that_is_found_while_sending_is_told_by_an_alert() {
+fn an_error_found_while_sending_causes_an_alert() {
     for version in VERSIONS {
         let (mut client, mut server) = connected(version, usize::MAX);
         let mut records = Vec::new();

@@ -26,7 +26,7 @@ fn v2() -> Vec<u8> {
     bytes
 }
 
-fn config(server: &Server, accept: &str, keys: &str, of_pool: &str) -> String {
+fn config(server: &Server, accept: &str, keys: &str, pool_keys: &str) -> String {
     [
         "[guards.g]\ndeny = \"192.0.2.66\"\n".to_owned(),
         configs::listener(
@@ -37,7 +37,7 @@ fn config(server: &Server, accept: &str, keys: &str, of_pool: &str) -> String {
         configs::pool(
             "p",
             &[server.address],
-            &format!("health = {{ check = \"off\" }}\n{of_pool}"),
+            &format!("health = {{ check = \"off\" }}\n{pool_keys}"),
         ),
     ]
     .concat()
@@ -180,7 +180,7 @@ fn without_require_a_server_first_client_needs_no_header() {
         (&line["ending"], &line["client"]),
         (&"client_closed".into(), &line["peer"])
     );
-    // Where a header is required, or has begun, that is too slow.
+    // A client like that is too slow if a header is required, or has begun.
     Client::connect(proxy.at("l")).send(b"PROXY ").read_all();
     assert!(proxy.reload(&config(&server, "", keys, "")));
     Client::connect(proxy.at("l")).read_all();
@@ -281,7 +281,7 @@ fn trusting_all_or_no_peers_causes_a_warning() {
 }
 
 #[test]
-fn health_checks_of_a_peer_are_counted_and_not_logged_and_a_slow_header_ends_in_time() {
+fn peer_health_checks_are_not_logged_and_slow_headers_end_in_time() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "", "hello_timeout = \"300ms\"", ""));
     drop(Client::connect(proxy.at("l")));

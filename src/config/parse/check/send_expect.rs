@@ -20,7 +20,7 @@ const STEPS_MAX: usize = 32;
 /// The most bytes of a `send`: more might fill the buffers of a server that reads none.
 const SEND_BYTES_MAX: usize = 4096;
 
-/// Begins bytes in hexadecimal digits.
+/// The prefix of bytes in hexadecimal digits.
 const HEX: &str = "hex:";
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {

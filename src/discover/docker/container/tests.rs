@@ -61,7 +61,7 @@ fn a_container_is_a_server_at_its_address_in_the_network() {
 }
 
 #[test]
-fn a_container_without_one_address_is_no_server() {
+fn a_container_without_a_single_address_is_not_a_server() {
     let two = listed(&json!({ "app": network("172.18.0.2", ""), "db": network("172.19.0.2", "") }));
     for (listed, network, expected) in [
         (app(), Some("db"), "it is not in network `db`"),
@@ -83,7 +83,7 @@ fn a_container_without_one_address_is_no_server() {
 }
 
 #[test]
-fn the_port_is_that_of_the_label_or_the_configured_one_or_the_only_one() {
+fn the_port_comes_from_the_label_the_configuration_or_the_only_exposed_one() {
     let with_port = |text: &str| {
         let mut listed = app();
         listed["Labels"]["acequia.port"] = text.into();
@@ -131,7 +131,7 @@ fn the_port_is_that_of_the_label_or_the_configured_one_or_the_only_one() {
 }
 
 #[test]
-fn the_weight_is_that_of_the_label() {
+fn the_weight_comes_from_the_label() {
     let with_weight = |text: &str| {
         let mut listed = app();
         listed["Labels"]["acequia.weight"] = text.into();
@@ -146,7 +146,7 @@ fn the_weight_is_that_of_the_label() {
 }
 
 #[test]
-fn the_name_is_not_that_of_an_old_link() {
+fn names_of_old_links_are_ignored() {
     let mut listed = app();
     listed["Names"] = json!(["/other/alias", "/web-1"]);
     assert_eq!(container(listed.clone()).name(), "web-1");
@@ -155,7 +155,7 @@ fn the_name_is_not_that_of_an_old_link() {
 }
 
 #[test]
-fn what_has_ended_or_starts_again_is_not_alive() {
+fn ended_and_restarting_containers_are_not_alive() {
     for (state, is_alive) in [
         ("running", true),
         ("paused", true),

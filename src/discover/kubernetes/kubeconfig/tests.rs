@@ -71,7 +71,7 @@ fn the_current_context_is_used() {
 }
 
 #[test]
-fn files_are_relative_to_that_of_the_kubeconfig() {
+fn file_paths_are_relative_to_the_kubeconfig() {
     let with_files = changed(
         "certificate-authority-data: YXV0aG9yaXR5",
         "certificate-authority: ca.pem",
@@ -88,7 +88,7 @@ fn files_are_relative_to_that_of_the_kubeconfig() {
 }
 
 #[test]
-fn what_is_wrong_is_told_without_what_is_in_the_file() {
+fn errors_do_not_quote_the_file() {
     for (from, to, error) in [
         (
             "current-context: edge",

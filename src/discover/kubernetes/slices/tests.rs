@@ -86,7 +86,7 @@ fn the_conditions_decide_which_endpoints_get_sessions() {
 }
 
 #[test]
-fn endpoints_that_serve_until_they_end_get_sessions_if_none_is_ready() {
+fn terminating_endpoints_get_sessions_if_none_is_ready() {
     let endpoints = [
         endpoint("10.0.0.2", "unready", UNREADY),
         endpoint("10.0.0.3", "serving", SERVING),
@@ -97,7 +97,7 @@ fn endpoints_that_serve_until_they_end_get_sessions_if_none_is_ready() {
 }
 
 #[test]
-fn a_pod_of_both_families_or_of_two_slices_is_one_server() {
+fn a_pod_with_two_addresses_or_in_two_slices_is_one_server() {
     let mut slices = slices_for_port(
         ServicePort::Name("pg".into()),
         [
@@ -127,7 +127,7 @@ fn a_pod_of_both_families_or_of_two_slices_is_one_server() {
 }
 
 #[test]
-fn a_port_is_found_by_its_name_or_number_or_as_the_only_one() {
+fn a_port_is_found_by_name_by_number_or_as_the_only_one() {
     let number = |number| ServicePort::Number(NonZeroU16::new(number).unwrap());
     let name = |name: &str| ServicePort::Name(name.into());
     let two = json!([
@@ -180,7 +180,7 @@ fn a_port_is_found_by_its_name_or_number_or_as_the_only_one() {
 }
 
 #[test]
-fn a_hint_at_our_zone_is_a_tier_before_the_others() {
+fn endpoints_hinted_at_this_zone_are_the_first_tier() {
     let hinted = |pod: &str, address: &str, zones: &[&str], conditions| {
         let mut endpoint = endpoint(address, pod, conditions);
         let zones: Vec<_> = zones.iter().map(|zone| json!({ "name": zone })).collect();
@@ -219,7 +219,7 @@ fn a_hint_at_our_zone_is_a_tier_before_the_others() {
 }
 
 #[test]
-fn what_cannot_be_used_is_left_out_and_told() {
+fn unusable_endpoints_are_left_out_and_reported() {
     let mut slices = slices_for_port(ServicePort::Only, []);
     assert!(warning(&slices).starts_with("it has no EndpointSlice"));
     slices.put(slice("a", "IPv4", &pg(), &[])).unwrap();
@@ -249,7 +249,7 @@ fn what_cannot_be_used_is_left_out_and_told() {
 }
 
 #[test]
-fn a_pod_whose_name_no_server_can_have_goes_by_its_address() {
+fn a_pod_with_an_unusable_name_is_named_by_its_address() {
     let endpoints = [
         endpoint("10.0.0.1", &"a".repeat(200), READY),
         json!({ "addresses": ["10.0.0.2"], "targetRef": { "kind": "Node", "name": "node-1" } }),

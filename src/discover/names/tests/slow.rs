@@ -65,7 +65,7 @@ async fn an_answer_after_the_timeout_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plan_begins_with_the_addresses_of_new_names_that_are_found_in_time() {
+async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
     let (live, _) = pool(r#"servers = ["a.test:7"]"#);
     let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();
@@ -98,7 +98,7 @@ fn pool_of_hanging(number: usize, keys: &str) -> (Live, Arc<LivePool>) {
 }
 
 #[tokio::test]
-async fn names_that_hang_delay_another_by_at_most_a_second_for_each_32_of_them() {
+async fn thirty_two_hanging_names_delay_others_by_at_most_a_second() {
     for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
         let (live, pool) = pool_of_hanging(hanging_names, "");
         let (resolver, go) = hanging();
@@ -114,7 +114,7 @@ async fn names_that_hang_delay_another_by_at_most_a_second_for_each_32_of_them()
 }
 
 #[tokio::test]
-async fn names_that_hung_before_use_at_most_half_of_the_capacity() {
+async fn hanging_names_use_at_most_half_of_the_capacity() {
     let (live, pool) = pool_of_hanging(3 * CAPACITY, "");
     let begun = Arc::new(Mutex::new(Vec::new()));
     let (go, gate) = channel::<()>();
@@ -226,7 +226,7 @@ async fn a_changed_address_family_is_looked_up_at_once() {
 }
 
 #[tokio::test]
-async fn a_plan_begins_with_addresses_of_its_family() {
+async fn a_plan_starts_with_addresses_of_its_family() {
     let (live, _) = pool(ONE_NAME);
     let both = ["10.0.0.1:7", "[2001:db8::1]:7"].map(|address| ServerAddr::new(address.parse().unwrap()));
     live.set_addresses("p", HashMap::from([("a.test:7".into(), both.to_vec())]));
