@@ -8,6 +8,7 @@ mod recorder;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -29,6 +30,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Workers publish the bytes of their sessions every second from their start on. Samples are taken half a second later, so
 /// that each contains the bytes of exactly one second.
 const PHASE: Duration = Duration::from_millis(500);
+
+/// A reading that is early by so much closes a second as well.
+const EARLY_MAX: Duration = Duration::from_millis(50);
 
 /// The seconds between two choices of the pools that have samples.
 const CHOICE_INTERVAL: u64 = 60;
@@ -77,6 +81,7 @@ impl History {
     pub async fn run(self: Arc<Self>, inputs: HistoryInputs) {
         let mut ticks = interval_at(Instant::now() + PHASE, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut seconds = SecondsClock::ending_with(since_boot() + PHASE);
         for count in 0.. {
             ticks.tick().await;
             let in_force = inputs.live.in_force();
@@ -85,12 +90,39 @@ impl History {
                 recorder.choose_pools(&in_force.plan, busiest(&in_force, &inputs.metrics));
             }
             let reading = inputs.read(&in_force, recorder.pools());
-            let sample = recorder.record(reading);
+            let sample = recorder.record(reading, seconds.advance(since_boot()));
             drop(recorder);
             if let Some(sample) = sample {
                 self.latest.send_replace(Some(Arc::new(sample)));
             }
         }
+    }
+}
+
+/// The time since the machine was started. It goes on while the machine is suspended.
+fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default() // it is never negative
+}
+
+/// Counts the seconds between readings, also those in which the process or the machine stood still.
+struct SecondsClock {
+    /// The end of the latest second.
+    end: Duration,
+}
+
+impl SecondsClock {
+    /// Its first second ends at this time.
+    fn ending_with(end: Duration) -> Self {
+        Self {
+            end: end.saturating_sub(INTERVAL),
+        }
+    }
+
+    /// The seconds that have ended since the last call, at least one: a tick that is late makes none of those after it early.
+    fn advance(&mut self, now: Duration) -> u64 {
+        let seconds = (now.saturating_sub(self.end) + EARLY_MAX).as_secs().max(1);
+        self.end += Duration::from_secs(seconds);
+        seconds
     }
 }
 
@@ -147,4 +179,17 @@ fn sessions(pool: &LivePool) -> u32 {
         .map(|server| &***server)
         .chain(departed.iter().map(|server| &**server));
     servers.map(Server::live).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_tick_is_one_second_and_a_stall_is_as_many_as_it_took() {
+        let mut clock = SecondsClock::ending_with(Duration::from_millis(1_500));
+        let at = [1_500, 2_501, 4_400, 4_501, 5_499, 13_700, 14_501, 15_501];
+        let seconds = at.map(|ms| clock.advance(Duration::from_millis(ms)));
+        assert_eq!(seconds, [1, 1, 1, 1, 1, 8, 1, 1]);
+    }
 }

@@ -4,10 +4,12 @@
 //! machine, which any web page can make send requests here. Therefore the host is checked (DNS rebinding),
 //! cross-origin writes are rejected, and writes need a token.
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -17,7 +19,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::context::Admin;
 use super::error::ApiError;
@@ -34,6 +36,9 @@ const RELOAD_ERROR_PATH: &str = "/reload";
 
 /// The path of the streams of events. A page of another origin cannot read them, but could use them all up.
 const EVENTS_PATH: &str = "/events";
+
+/// How often the token of an open stream is checked again.
+const TOKEN_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The most characters of a path that are logged.
 const PATH_CHARS_MAX: usize = 200;
@@ -68,12 +73,15 @@ impl std::fmt::Display for ApiClient {
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let (response, was_run) = match permit(&admin, client, (&method, &uri), request.headers()).await {
-        Ok(()) => (next.run(request).await, true),
+        Ok(proof) => {
+            request.extensions_mut().insert(proof);
+            (next.run(request).await, true)
+        }
         Err(error) => (error.into_response(), false),
     };
     let status = response.status();
@@ -90,13 +98,34 @@ pub(super) async fn authorize(
     response
 }
 
+/// The token that a request needed and had; `None`: it needed none.
+#[derive(Clone)]
+pub(super) struct TokenProof(Option<Arc<[u8]>>);
+
+impl TokenProof {
+    /// Waits until a request with this token would be rejected. Looks every [`TOKEN_CHECK_INTERVAL`].
+    pub(super) async fn until_invalid(&self, admin: &Admin) {
+        let Some(given) = &self.0 else { return pending().await };
+        loop {
+            sleep(TOKEN_CHECK_INTERVAL).await;
+            let plan = admin.live.plan();
+            if check_token(given, &plan.admin, &admin.access.is_token_unreadable)
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
 /// Whether the client may send the request.
 async fn permit(
     admin: &Admin,
     client: ApiClient,
     (method, uri): (&Method, &Uri),
     headers: &HeaderMap,
-) -> Result<(), ApiError> {
+) -> Result<TokenProof, ApiError> {
     if let ApiClient::Tcp { bound_to_loopback, .. } = client {
         let plan = admin.live.plan();
         let writes = !method.is_safe();
@@ -106,10 +135,12 @@ async fn permit(
         }
         let is_confidential = uri.path() == RELOAD_ERROR_PATH;
         if writes || !bound_to_loopback || is_confidential {
-            check_token(headers, &plan.admin, &admin.access.is_token_unreadable).await?;
+            let given = token_in(headers, &plan.admin)?;
+            check_token(given, &plan.admin, &admin.access.is_token_unreadable).await?;
+            return Ok(TokenProof(Some(given.into())));
         }
     }
-    Ok(())
+    Ok(TokenProof(None))
 }
 
 /// Rejects an unknown name in `Host`: with DNS rebinding, an attacker's name resolves to this address.
@@ -161,21 +192,30 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
-/// `is_unreadable` is kept between requests: clients must not be able to fill the log.
-async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
-    let Some(path) = plan.token_file.clone() else {
-        let message =
-            "a token is required, but none is configured: set `token_file` in [admin], or use the Unix socket";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
-    };
+/// What a client in need of a token states as one.
+fn token_in<'a>(headers: &'a HeaderMap, plan: &AdminPlan) -> Result<&'a [u8], ApiError> {
+    if plan.token_file.is_none() {
+        return Err(no_token());
+    }
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let only = values.next().filter(|_| values.next().is_none());
     let given = only.map(|value| value.as_bytes());
     let given = given.and_then(|value| value.split_at_checked("Bearer ".len()));
-    let Some((_, given)) = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")) else {
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+    given.map(|(_, token)| token.trim_ascii()).ok_or_else(|| {
         let message = "a token is required: send `Authorization: Bearer` with the content of `token_file` in [admin]";
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
-    };
+        ApiError::new(StatusCode::UNAUTHORIZED, message)
+    })
+}
+
+fn no_token() -> ApiError {
+    let message = "a token is required, but none is configured: set `token_file` in [admin], or use the Unix socket";
+    ApiError::new(StatusCode::FORBIDDEN, message)
+}
+
+/// `is_unreadable` is kept between requests: clients must not be able to fill the log.
+async fn check_token(given: &[u8], plan: &AdminPlan, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
+    let path = plan.token_file.clone().ok_or_else(no_token)?;
     let expected = spawn_blocking(move || read_token(&path)).await;
     let expected = expected.unwrap_or_else(|lost| Err(std::io::Error::other(lost)));
     let was_unreadable = is_unreadable.swap(expected.is_err(), Relaxed);
@@ -188,7 +228,7 @@ async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &Atom
     }
     let unreadable = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cannot read `token_file` of [admin]");
     let expected = expected.map_err(unreadable)?;
-    if expected.ct_eq(given.trim_ascii()).into() {
+    if expected.ct_eq(given).into() {
         return Ok(());
     }
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong token"))

@@ -1,7 +1,7 @@
 //! `GET /api/v1/events`: the state and its changes as server-sent events (WHATWG HTML, section 9.2).
 //!
 //! One task makes the events for all streams, and only while there are any. A client that does not read in time is cut; it
-//! gets the whole state when it connects again.
+//! gets the whole state when it connects again. So is one whose token has been replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,12 @@ use axum::response::IntoResponse;
 use http_body_util::channel::{Channel, Sender};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use tokio::select;
 use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use super::access::ApiClient;
+use super::access::{ApiClient, TokenProof};
 use super::bodies::StateBody;
 use super::changes::{StateChanges, changes_between};
 use super::context::Admin;
@@ -39,6 +40,7 @@ pub(super) async fn events(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
     Extension(mark): Extension<StreamMark>,
+    Extension(token): Extension<TokenProof>,
 ) -> Result<impl IntoResponse, ApiError> {
     let permit = admin.events.permit(matches!(client, ApiClient::Tcp { .. }));
     let permit = permit.ok_or_else(|| {
@@ -52,7 +54,10 @@ pub(super) async fn events(
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         let _held = (permit, ends);
-        send(sender, first, coming).await;
+        select! {
+            () = send(sender, first, coming) => {}
+            () = token.until_invalid(&admin) => {}
+        }
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),

@@ -65,10 +65,12 @@ struct EndingCountsBody {
     start: u64,
 }
 
-/// The event `sample` of `GET /api/v1/events`: the newest second.
+/// The event `sample` of `GET /api/v1/events`: what has changed since the one before.
 #[derive(Debug, Serialize)]
 pub(super) struct SampleBody {
     at: String,
+    /// The seconds that it is of: one, unless the process was held up.
+    seconds: u64,
     totals: TotalsSampleBody,
     pools: BTreeMap<String, PoolSampleBody>,
 }
@@ -193,6 +195,7 @@ pub(super) fn sample_body(sample: &Sample) -> SampleBody {
     };
     SampleBody {
         at: rfc3339(sample.at),
+        seconds: sample.seconds,
         totals: TotalsSampleBody {
             sessions: totals.sessions,
             opened: totals.opened,

@@ -54,6 +54,7 @@ use crate::account::{
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
+use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 use access::ApiClient;
 use connections::{AdminConnection, Connections};
@@ -87,6 +88,15 @@ pub enum AdminEndpoint {
     Unix(AdminListener),
 }
 
+/// What the kernel takes of a response before the client has taken what came before, in bytes. It bounds how long a stream of
+/// events seems to go on to a client that has ceased to read.
+const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+
+static UNSENT: OptionalCall = OptionalCall::new(
+    "setsockopt(TCP_NOTSENT_LOWAT or SO_SNDBUF)",
+    "clients of the API that do not read are found later",
+);
+
 /// Serves at most `connections_max` clients at once, for as long as it is polled.
 pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: usize) {
     let (live, router) = (Arc::clone(&admin.live), router(admin));
@@ -118,6 +128,7 @@ impl AdminEndpoint {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 SOCKET_OPTIONS.apply(&SockRef::from(&stream));
+                UNSENT.try_result(SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
                 let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
                 let client = ApiClient::Tcp {
                     peer,
@@ -131,6 +142,7 @@ impl AdminEndpoint {
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
+                UNSENT.try_result(SockRef::from(&stream).set_send_buffer_size(UNSENT_BYTES_MAX as usize));
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
                 AdminConnection::new(stream, router_for(ApiClient::Unix(uid)))
             }

@@ -35,18 +35,20 @@ pub(super) struct PoolReading {
     pub(super) sessions: u32,
 }
 
-/// One second.
+/// What has changed since the sample before.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// When it ended.
+    /// When its last second ended.
     pub at: SystemTime,
+    /// The seconds that it is of: one, unless the process was held up.
+    pub seconds: u64,
     /// Of the whole process.
     pub totals: TotalsSample,
     /// Of the busiest pools.
     pub pools: Vec<(Arc<str>, PoolSample)>,
 }
 
-/// One second of the whole process.
+/// One second of the whole process, or those of a [`Sample`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TotalsSample {
     /// Open sessions at its end.
@@ -63,7 +65,7 @@ pub struct TotalsSample {
     pub endings: [u32; Ending::ALL.len()],
 }
 
-/// One second of a pool. Bytes are floating-point numbers, which take half the memory.
+/// One second of a pool, or those of a [`Sample`]. Bytes are floating-point numbers, which take half the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PoolSample {
     /// Open sessions on its servers at its end.
@@ -186,24 +188,77 @@ impl Recorder {
         self.pools = names.into_iter().map(pool).collect();
     }
 
-    /// Adds what has changed since the last reading as a sample, and returns it. The first reading gives none.
-    pub(super) fn record(&mut self, mut now: Reading) -> Option<Sample> {
+    /// Adds what has changed since the last reading, which was this many seconds ago, and returns it. It is spread evenly over
+    /// them, and so are sessions; a quantile is that of the last. The first reading gives none.
+    pub(super) fn record(&mut self, mut now: Reading, seconds: u64) -> Option<Sample> {
         let pools = std::mem::take(&mut now.pools);
-        let sample = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now)?));
+        let sample = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));
         let pools = self.pools.iter_mut().zip(pools).filter_map(sample).collect();
         let before = self.before.replace(now);
         let (before, now) = (before?, self.before.as_ref()?);
         let totals = TotalsSample::between(&before, now);
-        push(&mut self.totals, totals, SAMPLES_MAX);
-        self.samples += 1;
-        if self.samples.is_multiple_of(SAMPLES_A_MINUTE) {
-            push(&mut self.minutes, now.totals.endings, MINUTES_MAX);
+        for second in last_of(seconds, SAMPLES_MAX) {
+            push(
+                &mut self.totals,
+                totals.second(clamp(before.sessions as u64), &second),
+                SAMPLES_MAX,
+            );
+        }
+        for second in last_of(seconds, MINUTES_MAX * SAMPLES_A_MINUTE as usize) {
+            self.samples += 1;
+            if self.samples.is_multiple_of(SAMPLES_A_MINUTE) {
+                let ended = |ending: usize| before.totals.endings[ending] + second.until(totals.endings[ending].into());
+                push(&mut self.minutes, std::array::from_fn(ended), MINUTES_MAX);
+            }
         }
         Some(Sample {
             at: now.at,
+            seconds,
             totals,
             pools,
         })
+    }
+}
+
+/// One of several seconds that are recorded at once.
+struct Second {
+    /// From 1 on.
+    number: u64,
+    of: u64,
+}
+
+/// The last of these seconds, at most `max`.
+fn last_of(seconds: u64, max: usize) -> impl Iterator<Item = Second> {
+    let before = seconds.saturating_sub(max as u64);
+    (before + 1..=seconds).map(move |number| Second { number, of: seconds })
+}
+
+impl Second {
+    /// The part of a count of all the seconds that has come by the end of this one.
+    fn until(&self, count: u64) -> u64 {
+        (u128::from(count) * u128::from(self.number) / u128::from(self.of)) as u64
+    }
+
+    /// The share of this second in a count of all of them. The shares together are the count.
+    fn share(&self, count: u64) -> u64 {
+        let before = Self {
+            number: self.number - 1,
+            ..*self
+        };
+        self.until(count) - before.until(count)
+    }
+
+    /// The sessions at its end, if there were so many before the first and after the last second.
+    fn sessions(&self, before: u32, after: u32) -> u32 {
+        if after >= before {
+            before + clamp(self.until((after - before).into()))
+        } else {
+            before - clamp(self.until((before - after).into()))
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        self.number == self.of
     }
 }
 
@@ -215,7 +270,7 @@ impl PastPool {
         latest.map_or([0; Ending::ALL.len()], |reading| reading.counts.endings)
     }
 
-    fn record(&mut self, now: PoolReading) -> Option<PoolSample> {
+    fn record(&mut self, now: PoolReading, seconds: u64) -> Option<PoolSample> {
         let before = self.before.replace(now)?;
         let now = self.before.as_ref()?;
         let since = |of: fn(&PoolCounts) -> u64| of(&now.counts).saturating_sub(of(&before.counts));
@@ -230,8 +285,26 @@ impl PastPool {
             bytes_down: since(|counts| counts.bytes_down) as f32,
             connect_p99: connects.quantile(0.99).map(|seconds| seconds as f32),
         };
-        push(&mut self.samples, sample, SAMPLES_MAX);
+        for second in last_of(seconds, SAMPLES_MAX) {
+            push(&mut self.samples, sample.second(before.sessions, &second), SAMPLES_MAX);
+        }
         Some(sample)
+    }
+}
+
+impl PoolSample {
+    /// What one of several seconds has of this.
+    fn second(&self, sessions_before: u32, second: &Second) -> Self {
+        let count = |count: u32| clamp(second.share(count.into()));
+        let bytes = |bytes: f32| bytes / second.of as f32;
+        Self {
+            sessions: second.sessions(sessions_before, self.sessions),
+            opened: count(self.opened),
+            failed: count(self.failed),
+            bytes_up: bytes(self.bytes_up),
+            bytes_down: bytes(self.bytes_down),
+            connect_p99: self.connect_p99.filter(|_| second.is_last()),
+        }
     }
 }
 
@@ -246,6 +319,21 @@ impl TotalsSample {
             bytes_down: totals.bytes_down - earlier.bytes_down,
             connect_p99: connects.quantile(0.99).map(|seconds| seconds as f32),
             endings: std::array::from_fn(|ending| clamp(totals.endings[ending] - earlier.endings[ending])),
+        }
+    }
+}
+
+impl TotalsSample {
+    /// What one of several seconds has of this.
+    fn second(&self, sessions_before: u32, second: &Second) -> Self {
+        let count = |count: u32| clamp(second.share(count.into()));
+        Self {
+            sessions: second.sessions(sessions_before, self.sessions),
+            opened: count(self.opened),
+            bytes_up: second.share(self.bytes_up),
+            bytes_down: second.share(self.bytes_down),
+            connect_p99: self.connect_p99.filter(|_| second.is_last()),
+            endings: self.endings.map(count),
         }
     }
 }

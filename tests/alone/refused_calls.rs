@@ -13,7 +13,7 @@ use crate::support::server::Server;
 
 const ERRORS: [i32; 4] = [EPERM, ENOSYS, EINVAL, EACCES];
 
-const OPTIONAL: [Call; 22] = [
+const OPTIONAL: [Call; 24] = [
     Call::new("splice", libc::SYS_splice),
     Call::new("pipe2", libc::SYS_pipe2),
     Call::command("F_SETPIPE_SZ", libc::SYS_fcntl, libc::F_SETPIPE_SZ as u32),
@@ -25,6 +25,13 @@ const OPTIONAL: [Call; 22] = [
     Call::option("TCP_KEEPINTVL", SYS_setsockopt, IPPROTO_TCP, libc::TCP_KEEPINTVL),
     Call::option("TCP_KEEPCNT", SYS_setsockopt, IPPROTO_TCP, libc::TCP_KEEPCNT),
     Call::option("TCP_USER_TIMEOUT", SYS_setsockopt, IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    Call::option(
+        "TCP_NOTSENT_LOWAT",
+        SYS_setsockopt,
+        IPPROTO_TCP,
+        libc::TCP_NOTSENT_LOWAT,
+    ),
+    Call::option("SO_SNDBUF", SYS_setsockopt, SOL_SOCKET, libc::SO_SNDBUF),
     Call::option("SO_KEEPALIVE", SYS_setsockopt, SOL_SOCKET, libc::SO_KEEPALIVE),
     Call::option("SO_LINGER", SYS_setsockopt, SOL_SOCKET, libc::SO_LINGER),
     Call::option("SO_OOBINLINE", SYS_setsockopt, SOL_SOCKET, libc::SO_OOBINLINE),

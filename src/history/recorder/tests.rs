@@ -32,8 +32,8 @@ fn reading(opened: u64, open: u32, pools: usize) -> Reading {
 fn a_sample_is_the_difference_of_two_readings() {
     let mut recorder = Recorder::default();
     recorder.choose_pools(&plan(), vec!["a".into()]);
-    assert!(recorder.record(reading(5, 5, 1)).is_none());
-    let sample = recorder.record(reading(8, 6, 1)).unwrap();
+    assert!(recorder.record(reading(5, 5, 1), 1).is_none());
+    let sample = recorder.record(reading(8, 6, 1), 1).unwrap();
     let totals = sample.totals;
     assert_eq!((totals.sessions, totals.opened), (6, 3));
     assert_eq!(
@@ -60,7 +60,7 @@ fn rings_keep_the_latest_samples() {
     recorder.choose_pools(&plan(), vec!["a".into()]);
     let count = SAMPLES_MAX as u64 + 5;
     for opened in 0..=count {
-        recorder.record(reading(opened, 0, 1));
+        recorder.record(reading(opened, 0, 1), 1);
     }
     assert_eq!(recorder.totals().len(), SAMPLES_MAX);
     assert_eq!(recorder.past_pools()[0].samples.len(), SAMPLES_MAX);
@@ -68,10 +68,65 @@ fn rings_keep_the_latest_samples() {
     assert_eq!(reset(recorder.endings_of_minute()), SAMPLES_A_MINUTE);
     assert_eq!(reset(recorder.endings_of_hour()), count, "there was no hour yet");
     for opened in count + 1..=2 * 3600 {
-        recorder.record(reading(opened, 0, 1));
+        recorder.record(reading(opened, 0, 1), 1);
     }
     assert_eq!(reset(recorder.endings()), 7200);
     assert!((3540..=3600).contains(&reset(recorder.endings_of_hour())));
+}
+
+#[test]
+fn a_stall_is_as_many_samples_as_it_took_seconds() {
+    let mut recorder = Recorder::default();
+    recorder.choose_pools(&plan(), vec!["a".into()]);
+    recorder.record(reading(2, 2, 1), 1);
+    let sample = recorder.record(reading(12, 6, 1), 4).unwrap();
+    assert_eq!(
+        (sample.seconds, sample.totals.opened, sample.totals.bytes_up),
+        (4, 10, 100)
+    );
+    let totals = recorder.totals();
+    let of = |value: fn(&TotalsSample) -> u64| totals.iter().map(value).collect::<Vec<_>>();
+    assert_eq!(of(|second| second.opened.into()), [2, 3, 2, 3]);
+    assert_eq!(of(|second| second.bytes_up), [25; 4]);
+    assert_eq!(of(|second| second.sessions.into()), [3, 4, 5, 6]);
+    assert_eq!(
+        of(|second| second.endings[Ending::ServerReset as usize].into()),
+        [1, 2, 1, 2]
+    );
+    let pool: Vec<_> = recorder.past_pools()[0].samples.iter().collect();
+    assert_eq!(
+        pool.iter().map(|second| second.opened).collect::<Vec<_>>(),
+        [2, 3, 2, 3]
+    );
+    assert!(pool.iter().all(|second| second.bytes_down == 250.0));
+
+    // A night, of which the rings keep the end. The sessions ended evenly.
+    recorder.record(reading(12 + 36_000, 6, 1), 36_000);
+    assert_eq!(recorder.totals().len(), SAMPLES_MAX);
+    assert!(recorder.totals().iter().all(|second| second.opened == 1));
+    assert_eq!(recorder.past_pools()[0].samples.len(), SAMPLES_MAX);
+    let reset = |endings: EndingCounts| endings[Ending::ServerReset as usize];
+    assert_eq!(reset(recorder.endings_of_minute()), SAMPLES_A_MINUTE);
+    assert!((3540..=3600).contains(&reset(recorder.endings_of_hour())));
+    // The sessions become fewer, too.
+    let sample = recorder.record(reading(36_013, 1, 1), 2).unwrap();
+    assert_eq!(
+        (
+            sample.totals.sessions,
+            sample.totals.endings[Ending::ServerReset as usize]
+        ),
+        (1, 6)
+    );
+    assert_eq!(
+        recorder
+            .totals()
+            .iter()
+            .rev()
+            .take(2)
+            .map(|second| second.sessions)
+            .collect::<Vec<_>>(),
+        [1, 4]
+    );
 }
 
 #[test]
@@ -80,10 +135,10 @@ fn pools_that_stay_chosen_keep_their_samples() {
     recorder.choose_pools(&plan, vec!["a".into(), "b".into()]);
     assert!(!recorder.is_out_of_date(&plan));
     assert!(recorder.is_out_of_date(&self::plan()));
-    recorder.record(reading(1, 1, 2));
-    recorder.record(reading(2, 2, 2));
+    recorder.record(reading(1, 1, 2), 1);
+    recorder.record(reading(2, 2, 2), 1);
     recorder.choose_pools(&plan, vec!["c".into(), "b".into()]);
-    let sample = recorder.record(reading(3, 3, 2)).unwrap();
+    let sample = recorder.record(reading(3, 3, 2), 1).unwrap();
     let opened: Vec<_> = sample
         .pools
         .iter()

@@ -4,9 +4,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{TryRecvError, channel};
+use std::time::Duration;
 
+use humantime::parse_rfc3339;
+use rustix::process::Signal;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
+use super::api::{TOKEN, token};
 use crate::support::PATIENCE;
 use crate::support::api::{config, request, start, tcp, unix};
 use crate::support::client::Client;
@@ -16,14 +21,18 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 /// A stream of events.
-struct Events(BufReader<TcpStream>);
+pub(super) struct Events(BufReader<TcpStream>);
 
 impl Events {
-    fn open(proxy: &Proxy) -> Self {
+    pub(super) fn open(proxy: &Proxy) -> Self {
+        Self::open_with(proxy, &[])
+    }
+
+    fn open_with(proxy: &Proxy, headers: &[&str]) -> Self {
         let mut stream = TcpStream::connect(proxy.admin()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
-            .write_all(request("GET", "/api/v1/events", &[], "").as_bytes())
+            .write_all(request("GET", "/api/v1/events", headers, "").as_bytes())
             .unwrap();
         Self(BufReader::new(stream))
     }
@@ -31,6 +40,15 @@ impl Events {
     /// The next event of this name.
     fn next(&mut self, name: &str) -> Value {
         while self.next_name() != name {}
+        self.data()
+    }
+
+    /// The next event: its name and its data.
+    pub(super) fn next_any(&mut self) -> (String, Value) {
+        (self.next_name(), self.data())
+    }
+
+    fn data(&mut self) -> Value {
         let data = self.line();
         serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()
     }
@@ -192,5 +210,90 @@ fn event_streams_are_limited_and_do_not_block_other_requests() {
     streams.pop();
     eventually("the place of a client that left is free", || {
         Events::open(&proxy).line().contains(" 200 ")
+    });
+}
+
+#[test]
+fn a_stream_ends_when_the_token_that_it_was_opened_with_is_replaced() {
+    let (folder, line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = Proxy::start(&config(&[&a, &b], &format!("bind = \"0.0.0.0:0\"\n{line}")));
+    let header = |token: &str| format!("Authorization: Bearer {token}");
+    let mut before = Events::open_with(&proxy, &[&header(TOKEN)]);
+    before.next("state");
+    std::fs::write(folder.path().join("token"), "another\n").unwrap();
+    let mut after = Events::open_with(&proxy, &[&header("another")]);
+    after.next("state");
+    before.read_to_end();
+    // It was opened before the other one was looked at, and outlives it.
+    after.next("sample");
+    after.next("sample");
+    let state = |token: &str| tcp(&proxy, "GET", "/api/v1/state", &[&header(token)], "").0;
+    assert_eq!((state(TOKEN), state("another")), (401, 200));
+}
+
+#[test]
+fn a_stall_is_as_many_seconds_of_the_history_as_it_took() {
+    const STALL: Duration = Duration::from_secs(3);
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut events = Events::open(&proxy);
+    let end = |sample: &Value| parse_rfc3339(sample["at"].as_str().unwrap()).unwrap();
+    let began = end(&events.next("sample"));
+    proxy.signal(Signal::STOP);
+    std::thread::sleep(STALL); // as long as it shall take
+    proxy.signal(Signal::CONT);
+    let (mut seconds, mut longest) = (0, 0);
+    let ended = loop {
+        let sample = events.next("sample");
+        seconds += sample["seconds"].as_u64().unwrap();
+        longest = longest.max(sample["seconds"].as_u64().unwrap());
+        if longest > 1 {
+            break end(&sample);
+        }
+    };
+    let passed = ended.duration_since(began).unwrap().as_secs_f64();
+    assert!((seconds as f64 - passed).abs() <= 1.1, "{seconds} in {passed} s");
+    let history: Value = serde_json::from_str(&tcp(&proxy, "GET", "/api/v1/history", &[], "").1).unwrap();
+    let listed = history["totals"]["sessions"].as_array().unwrap().len() as u64;
+    assert!(
+        listed > seconds,
+        "{listed} values, {seconds} of them since the first sample"
+    );
+}
+
+#[test]
+fn clients_that_do_not_read_lose_their_streams() {
+    let servers: Vec<_> = (1..200).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+    let proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p]\nhealth = {{ check = \"off\" }}\nservers = [{}]",
+        servers.join(", ")
+    ));
+    let head = request("GET", "/api/v1/events", &[], "");
+    let of_port: Vec<_> = (0..24)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&proxy.admin().into()).unwrap();
+            (&socket).write_all(head.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    let socket = proxy.folder().join("acequia/admin.sock");
+    let open = || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        (&begin == b"HTTP/1.1 200").then_some(stream)
+    };
+    let of_socket: Vec<_> = (0..8).filter_map(|_| open()).collect();
+    assert_eq!(of_socket.len(), 8);
+    assert!(open().is_none(), "all places are taken");
+    let mut others = Vec::new();
+    eventually("all places are free again", || {
+        others.extend(open());
+        others.len() == of_port.len() + of_socket.len()
     });
 }
