@@ -2,7 +2,7 @@
 
 import { byId, bytes, count, counted, duration, element, facts, localTime, openDialog, show, since } from "./dom.js";
 import { known, originOf, serverState } from "./state.js";
-import { ApiError, get, hasToken, send } from "./source.js";
+import { ApiError, get, hasToken, readHistory, send } from "./source.js";
 
 const detail = () => byId("detail");
 
@@ -15,17 +15,62 @@ export const setCanWrite = (can) => {
   canWrite = can;
 };
 
-function openDetail(title, ...content) {
-  const close = element("button", { onclick: () => detail().close(), "data-key": "close" }, "Close");
-  show(detail(), element("h2", { id: "detail-title" }, title), ...content, element("p", { class: "actions" }, close));
+/** How often the details are read again while they are shown. */
+const DETAIL_INTERVAL_MS = 2000;
+
+/** Gives the title and the content of the details that are shown. */
+let readDetail = null;
+
+let detailReadAt = 0;
+
+/** Shows what `read` gives, which is a title and content, until the dialog is closed. */
+async function openDetail(read) {
+  readDetail = read;
+  const found = await readAgain();
+  if (readDetail !== read) return; // others were opened meanwhile
+  detail().replaceChildren();
+  fillDetail(found ?? ["Details", problem("The process does not answer.")]);
   openDialog(detail());
 }
 
-export function showListener(name) {
+/** Reads open details again, if it is time. */
+export async function refreshDetail() {
+  if (!detail().open || isInUse() || Date.now() - detailReadAt < DETAIL_INTERVAL_MS) return;
+  const read = readDetail;
+  const found = await readAgain();
+  if (found && readDetail === read && detail().open) fillDetail(found);
+}
+
+/** Whether somebody types or selects text in the details: then they stay as they are. */
+function isInUse() {
+  const isTyping = detail().contains(document.activeElement) && document.activeElement.matches("input");
+  const selection = getSelection();
+  return isTyping || (!selection.isCollapsed && detail().contains(selection.anchorNode));
+}
+
+/** What is to be shown; null if the process does not answer. */
+async function readAgain() {
+  detailReadAt = Infinity; // not twice at a time
+  const found = await readDetail().catch((error) => (error instanceof ApiError ? ["Details", problem(error.message)] : null));
+  detailReadAt = Date.now();
+  return found;
+}
+
+const problem = (text) => element("p", { class: "notice bad" }, text);
+
+function fillDetail([title, ...content]) {
+  const close = element("button", { onclick: () => detail().close(), "data-key": "close" }, "Close");
+  const hadFocus = detail().contains(document.activeElement);
+  show(detail(), element("h2", { id: "detail-title" }, title), ...content, element("p", { class: "actions" }, close));
+  // What had it may be gone: a server that drains has no `Drain`.
+  if (hadFocus && !detail().contains(document.activeElement)) close.focus();
+}
+
+export const showListener = (name) => openDetail(async () => {
   const listener = known.state.listeners.find((listener) => listener.name === name);
-  if (!listener) return;
+  if (!listener) return [`Listener ${name}`, problem("There is no such listener any more.")];
   const { tls } = listener;
-  openDetail(
+  return [
     `Listener ${name}`,
     facts([
       ["Addresses", listener.addresses.join(" ")],
@@ -35,8 +80,8 @@ export function showListener(name) {
       ["Certificates", tls ? `${tls.certificates}, the first to expire: ${tls.expires_first ?? "–"} at ${localTime(tls.expires)}` : null],
     ]),
     guardsOf(listener),
-  );
-}
+  ];
+});
 
 function guardsOf(listener) {
   const asked = new Set([...listener.guards, ...listener.routes.flatMap((route) => route.guards)]);
@@ -44,7 +89,7 @@ function guardsOf(listener) {
   return guards.map((guard) => {
     const refused = Object.entries(guard.report_only ? guard.reports : guard.refusals).filter(([, number]) => number > 0);
     const list = refused.map(([reason, number]) => `${reason} ${count(number)}`).join(", ") || "none";
-    const deny = element("button", { onclick: () => denyNetwork(guard.name), disabled: !canWrite }, `Deny a network in ${guard.name}`);
+    const deny = element("button", { onclick: () => denyNetwork(guard.name), disabled: !canWrite, "data-key": `deny:${guard.name}` }, `Deny a network in ${guard.name}`);
     return [
       element("h3", {}, `Guard ${guard.name}`),
       facts([["Sessions", count(guard.sessions)], [guard.report_only ? "Reported" : "Refused", list], ["Denied by edits", count(guard.edits)]]),
@@ -53,13 +98,16 @@ function guardsOf(listener) {
   });
 }
 
-export async function showPool(name) {
+/** The endings of a pool are not in its samples: the history is read again if it is older than this. */
+const HISTORY_AGE_MAX_MS = 10_000;
+
+export const showPool = (name) => openDetail(async () => {
   const pool = known.state.pools.find((pool) => pool.name === name);
-  if (!pool) return;
-  const history = await get("history").catch(() => null); // what it tells is left out
-  const samples = history?.pools.find((past) => past.name === name);
+  if (!pool) return [`Pool ${name}`, problem("There is no such pool any more.")];
+  if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // what it tells is old then
+  const samples = known.history?.pools.find((past) => past.name === name);
   const p99 = samples?.connect_p99_ms.findLast((value) => value !== null) ?? null;
-  openDetail(
+  return [
     `Pool ${name}`,
     facts([
       ["Balanced by", pool.balance],
@@ -80,8 +128,8 @@ export async function showPool(name) {
     ]),
     pool.scale?.clones.length > 0 ? [element("h3", {}, "Clones"), facts(pool.scale.clones.map((clone) => [clone.name, cloneState(clone)]))] : null,
     pool.added.length > 0 ? [element("h3", {}, "Added servers"), facts(pool.added.map((added) => [added.name, addition(added)]))] : null,
-  );
-}
+  ];
+});
 
 function boundsOf({ clones, min, max, wanted, set_by }) {
   return `${count(clones.length)} of ${min} to ${max}${wanted === null ? "" : `, ${wanted} wanted by ${set_by}`}`;
@@ -118,21 +166,17 @@ function queueOf({ waiting, max, timeout }) {
   return `${counted(waiting, "client")}${most}${timeout ? `, each for at most ${timeout}` : ""}`;
 }
 
-export async function showServer(poolName, name) {
+export const showServer = (poolName, name) => openDetail(async () => {
   const label = `${poolName}/${name}`;
   const path = `${encodeURIComponent(poolName)}/${encodeURIComponent(name)}`;
-  const server = await get(`servers/${path}`).catch((error) => error);
-  if (server instanceof Error) {
-    openDetail(`Server ${label}`, element("p", { class: "notice bad" }, server.message));
-    return;
-  }
+  const server = await get(`servers/${path}`);
   const { word, sign } = serverState(server);
   const goOn = server.sessions > 0 ? ` Its open sessions (${count(server.sessions)}) go on until they end.` : "";
   const act = (title, what, body, properties = {}) => {
     const onclick = () => ask(title, what, () => send("POST", `servers/${path}`, body));
-    return element("button", { disabled: !canWrite, onclick, ...properties }, title);
+    return element("button", { disabled: !canWrite, onclick, "data-key": `act:${title}`, ...properties }, title);
   };
-  openDetail(
+  return [
     `Server ${label}`,
     facts([
       ["State", `${sign} ${word}, for ${since(server.since)}`],
@@ -160,19 +204,21 @@ export async function showServer(poolName, name) {
       weightForm(label, server, path),
       server.weight_is_set ? act("Use the configured weight", `The weight of ${label} is that of the configuration again.`, { weight: null }) : null),
     canWrite ? null : element("p", { class: "hint" }, writeHint()),
-  );
-}
+  ];
+});
 
 const writeHint = () => byId("access").textContent;
 
 function weightForm(label, server, path) {
   const input = element("input", { type: "number", min: 0, max: 256, required: true, value: server.weight, "aria-label": "Weight", disabled: !canWrite });
+  const before = detail().querySelector("input");
+  if (before && before.value !== before.defaultValue) input.value = before.value; // was typed
   const set = () => {
     if (!input.reportValidity()) return;
     const weight = Number(input.value);
     ask("Set weight", `${label} gets weight ${weight} instead of ${server.weight}.`, () => send("POST", `servers/${path}`, { weight }));
   };
-  return [input, element("button", { disabled: !canWrite, onclick: set }, "Set weight")];
+  return [input, element("button", { disabled: !canWrite, onclick: set, "data-key": "act:weight" }, "Set weight")];
 }
 
 export const killSession = (session) => ask(

@@ -82,7 +82,7 @@ function figure({ title, lines, format }, source) {
     "svg:svg",
     { viewBox: `0 0 ${width} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}: ${described.join(", ")}, peak ${format(highest)}` },
     element("svg:path", { class: "grid", d: `M0 25H${width}M0 50H${width}M0 75H${width}`, "vector-effect": "non-scaling-stroke" }),
-    drawn.length === 1 ? element("svg:path", { class: "area", d: area(drawn[0].values, top, width) }) : null,
+    drawn.length === 1 && !drawn[0].values.includes(null) ? element("svg:path", { class: "area", d: area(drawn[0].values, top, width) }) : null,
     drawn.map(({ values }, index) => element("svg:path", { class: `series s${index}`, d: path(values, top, width) })),
   );
   return element(
@@ -114,16 +114,9 @@ function path(values, top, width) {
   return text;
 }
 
-/** What is below the line; gaps are left out. */
+/** What is below a line without gaps. */
 function area(values, top, width) {
   const start = width - values.length;
-  let text = "";
-  values.forEach((value, at) => {
-    if (value === null) return;
-    const isFirst = (values[at - 1] ?? null) === null;
-    const isLast = (values[at + 1] ?? null) === null;
-    const x = start + at;
-    text += `${isFirst ? `M${x} ${HEIGHT}` : ""}L${x} ${height(value, top)}${isLast ? `L${x} ${HEIGHT}Z` : ""}`;
-  });
-  return text;
+  const line = values.map((value, at) => `L${start + at} ${height(value, top)}`).join("");
+  return values.length > 0 ? `M${start} ${HEIGHT}${line}L${width - 1} ${HEIGHT}Z` : "";
 }

@@ -17,6 +17,9 @@ export function element(name, properties = {}, ...children) {
 /** Children may be lists of children, and null. */
 const flat = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined);
 
+/** Text that may break after the separators of names and addresses. */
+export const breakable = (text) => text.split(/(?<=[./:@])/).flatMap((part, at) => (at > 0 ? [element("wbr"), part] : [part]));
+
 export const byId = (id) => document.getElementById(id);
 
 /** Replaces the children of an element, and keeps the focus on the control with the same `data-key`. */

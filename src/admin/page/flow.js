@@ -4,8 +4,12 @@ import { byId, count, counted, element, show } from "./dom.js";
 import { allServers, known, serverState } from "./state.js";
 import { showListener, showPool, showServer } from "./actions.js";
 
-/** The most boxes in a column; what needs attention comes first, and the rest is counted. */
-const BOXES_MAX = 16;
+/** The most boxes in a column, and where the columns are below each other; what needs attention comes first, and the rest is counted. */
+const [BOXES_MAX, NARROW_BOXES_MAX] = [16, 5];
+
+const isNarrow = matchMedia("(max-width: 52rem)");
+
+const boxesMax = () => (isNarrow.matches ? NARROW_BOXES_MAX : BOXES_MAX);
 
 /** The pool whose servers are shown alone. */
 let selected = null;
@@ -46,7 +50,7 @@ function box(id, kind, title, notes, onclick, pressed) {
 
 function listeners(state) {
   const all = state.listeners;
-  const boxes = all.slice(0, BOXES_MAX).map((listener) => {
+  const boxes = all.slice(0, boxesMax()).map((listener) => {
     const full = listener.max_connections && listener.sessions >= listener.max_connections;
     return box(
       `l:${listener.name}`,
@@ -77,7 +81,7 @@ function routes(state, links) {
     more += listener.more_routes;
   }
   const order = new Map(state.listeners.map((listener, at) => [listener, at]));
-  const chosen = all.length > BOXES_MAX ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, BOXES_MAX) : all;
+  const chosen = all.length > boxesMax() ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, boxesMax()) : all;
   // By listener; what is left to the last of its routes comes last.
   chosen.sort((a, b) => order.get(a.listener) - order.get(b.listener) || (a.key === "*") - (b.key === "*"));
   const boxes = chosen.map(({ listener, key, name, notes, sessions, pool }) => {
@@ -104,8 +108,8 @@ function conditions(route) {
 function pools(state) {
   const rank = (pool) => (pool.best_tier === null ? 0 : pool.servers.some((server) => !server.up) ? 1 : 2);
   const all = state.pools.map((pool) => ({ pool, sessions: sessionsOf(pool) }));
-  const chosen = all.length > BOXES_MAX
-    ? all.toSorted((a, b) => rank(a.pool) - rank(b.pool) || b.sessions - a.sessions).slice(0, BOXES_MAX)
+  const chosen = all.length > boxesMax()
+    ? all.toSorted((a, b) => rank(a.pool) - rank(b.pool) || b.sessions - a.sessions).slice(0, boxesMax())
     : all;
   const boxes = chosen.map(({ pool, sessions }) => {
     const up = pool.servers.filter((server) => server.up).length;
@@ -138,14 +142,16 @@ function clones({ clones: all, max }) {
 function servers(links) {
   const all = allServers().filter(({ pool }) => selected === null || pool.name === selected);
   const rank = ({ server }) => ({ bad: 0, warn: 1 })[serverState(server).kind] ?? 2;
-  const shown = all.length > BOXES_MAX
-    ? all.toSorted((a, b) => rank(a) - rank(b) || b.server.sessions - a.server.sessions).slice(0, BOXES_MAX)
+  const shown = all.length > boxesMax()
+    ? all.toSorted((a, b) => rank(a) - rank(b) || b.server.sessions - a.server.sessions).slice(0, boxesMax())
     : all;
+  // Where only some are shown, those of a pool need not be next to each other.
+  const ofPool = (pool) => (all.length > shown.length ? element("small", {}, `of ${pool.name}`) : narrow(`of ${pool.name}`));
   const boxes = shown.map(({ pool, server }) => {
     const { word, sign, kind } = serverState(server);
     const id = `s:${pool.name}/${server.name}`;
     links.push([`p:${pool.name}`, id, server.sessions]);
-    const notes = [element("small", { class: `state ${kind}` }, `${sign} ${word}`), narrow(`of ${pool.name}`), sessionCount(server.sessions, server.max_sessions)];
+    const notes = [element("small", { class: `state ${kind}` }, `${sign} ${word}`), ofPool(pool), sessionCount(server.sessions, server.max_sessions)];
     return box(id, `is-${kind}`, server.name, notes, () => showServer(pool.name, server.name));
   });
   return { title: selected ? `Servers of ${selected}` : "Servers", boxes, more: all.length - boxes.length };

@@ -1,15 +1,12 @@
 // The tables of servers, sessions and endings.
 
-import { byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
+import { breakable, byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
 import { SERVER_STATES, allServers, isSampled, known, originOf, serverState, urgency } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
 
 const badge = ({ word, sign, kind }) => element("span", { class: `badge ${kind}` }, `${sign} ${word}`);
-
-/** The column that servers are sorted by until another is chosen: those that need attention come first. */
-const STATE = 2;
 
 const origin = ({ pool, server }) => originOf(pool, server);
 
@@ -24,11 +21,11 @@ export function setUpServers() {
       cell: ({ pool, server }) => element(
         "button",
         { class: "plain", "data-key": `${pool.name}/${server.name}`, onclick: () => showServer(pool.name, server.name) },
-        `${pool.name}/${server.name}`,
+        breakable(`${pool.name}/${server.name}`),
       ),
     },
-    { title: "Address", word: true, value: ({ server }) => server.address },
     { title: "State", word: true, value: ({ server }) => urgency(serverState(server)), cell: ({ server }) => badge(serverState(server)) },
+    { title: "Address", word: true, value: ({ server }) => server.address },
     { title: "Origin", word: true, when: (row) => origin(row) !== "configured", value: origin },
     { title: "For", word: true, value: ({ server }) => Date.now() - Date.parse(server.since), cell: ({ server }) => since(server.since) },
     { title: "Sessions", number: true, value: ({ server }) => server.sessions, cell: ({ server }) => count(server.sessions) },
@@ -36,7 +33,7 @@ export function setUpServers() {
     { title: "Weight", number: true, value: ({ server }) => server.weight },
     { title: "Priority", number: true, value: ({ server }) => server.priority },
     { title: "Last check", long: true, value: ({ server }) => server.reason ?? "", cell: ({ server }) => server.reason ?? "–" },
-  ], { sort: STATE });
+  ], { sort: "State" });
   show(byId("server-state"), element("option", { value: "" }, "any"), SERVER_STATES.map((word) => element("option", { value: word }, word)));
   for (const id of ["server-filter", "server-state"]) byId(id).addEventListener("input", showServers);
 }
@@ -59,9 +56,6 @@ const FILTERS = [
   ["min_bytes", "Bytes, at least", "1000000"], ["min_rtt", "Round trip, at least", "50ms"],
 ];
 
-/** By the bytes from servers, until another column is chosen. */
-const FIRST_SORT = 9;
-
 /** What the columns with an `order` mean for sessions that are not all read. */
 const ORDERS = { bytes: "the most bytes", rate: "the highest rates", idle: "the longest silence", rtt: "the longest round trips" };
 
@@ -74,12 +68,19 @@ export function setUpSessions() {
   const rtt = (us) => (us === null ? "–" : duration(us / 1e6));
   sessions = new Table(byId("session-table"), byId("session-pages"), [
     { title: "Session", number: true, value: (session) => session.id },
+    {
+      title: "",
+      word: true,
+      when: mayWrite,
+      value: () => 0,
+      cell: (session) => element("button", { class: "danger", "data-key": `kill:${session.id}`, "aria-label": `End session ${session.id}`, onclick: () => killSession(session) }, "End"),
+    },
     { title: "Client", word: true, value: (session) => session.client },
-    { title: "Server name", value: (session) => session.sni ?? "", cell: (session) => session.sni ?? "–" },
+    { title: "Server name", name: true, value: (session) => session.sni ?? "", cell: (session) => breakable(session.sni ?? "–") },
     { title: "Database", when: (session) => session.database !== null, value: (session) => session.database ?? "", cell: (session) => session.database ?? "–" },
     { title: "User", when: (session) => session.user !== null, value: (session) => session.user ?? "", cell: (session) => session.user ?? "–" },
-    { title: "Listener", name: true, value: (session) => `${session.listener} ${session.route ?? ""}`, cell: (session) => [session.listener, session.route ? element("small", {}, ` ${session.route}`) : null] },
-    { title: "Server", name: true, value: (session) => `${session.pool ?? ""}/${session.server ?? ""}`, cell: (session) => (session.server ? `${session.pool}/${session.server}` : "–") },
+    { title: "Listener", value: (session) => `${session.listener} ${session.route ?? ""}`, cell: (session) => [session.listener, session.route ? element("small", {}, ` ${session.route}`) : null] },
+    { title: "Server", name: true, value: (session) => `${session.pool ?? ""}/${session.server ?? ""}`, cell: (session) => breakable(session.server ? `${session.pool}/${session.server}` : "–") },
     { title: "Age", number: true, value: (session) => session.age_ms, cell: (session) => duration(session.age_ms / 1000) },
     { title: "Idle", order: "idle", number: true, value: (session) => session.idle_ms, cell: (session) => duration(session.idle_ms / 1000) },
     { title: "From client", order: "bytes", number: true, value: (session) => session.bytes_up, cell: (session) => bytes(session.bytes_up) },
@@ -92,14 +93,7 @@ export function setUpSessions() {
       value: (session) => Math.max(session.client_rtt_us ?? -1, session.server_rtt_us ?? -1),
       cell: (session) => element("span", { title: "of the client, of the server" }, `${rtt(session.client_rtt_us)}, ${rtt(session.server_rtt_us)}`),
     },
-    {
-      title: "",
-      word: true,
-      when: mayWrite,
-      value: () => 0,
-      cell: (session) => element("button", { class: "danger", "data-key": `kill:${session.id}`, "aria-label": `End session ${session.id}`, onclick: () => killSession(session) }, "End"),
-    },
-  ], { sort: FIRST_SORT, descending: true, onsort: () => isPart && readSessions() });
+  ], { sort: "From server", descending: true, onsort: () => isPart && readSessions() });
   const field = ([name, title, example]) => element("label", {}, title, element("input", { name, placeholder: example, spellcheck: "false" }));
   show(byId("session-form"), FILTERS.map(field), element("button", { type: "submit" }, "Show"));
   byId("session-form").addEventListener("submit", (event) => {
@@ -143,7 +137,7 @@ export function setUpEndings() {
     column("Last hour", "hour"),
     column("Since the start", "start"),
     { title: "Meaning", long: true, value: (ending) => known.endings[ending]?.description ?? "" },
-  ], { sort: 3, descending: true });
+  ], { sort: "Since the start", descending: true });
 }
 
 export function showEndings() {

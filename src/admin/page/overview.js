@@ -1,7 +1,7 @@
 // The top line, and what somebody should look at.
 
 import { byId, bytes, count, counted, duration, element, localTime, show, since } from "./dom.js";
-import { known, latest } from "./state.js";
+import { SILENCE_MAX_MS, known, latest } from "./state.js";
 
 // How many names a notice lists.
 const namesShown = 10;
@@ -42,6 +42,8 @@ function reloadNote(reload) {
 function notices(state) {
   const notice = (kind, title, text) => element("p", { class: `notice ${kind}` }, element("strong", {}, title), ` ${text}`);
   const list = [];
+  const silence = Date.now() - known.heardAt;
+  if (silence > SILENCE_MAX_MS) list.push(notice("bad", "Connection lost.", `What is shown here is ${duration(silence / 1000)} old.`));
   if (state.draining) list.push(notice("warn", "Draining.", "No new sessions are accepted; the process ends when all are over."));
   if (state.last_reload && !state.last_reload.done) list.push(failedReload(state.last_reload));
   for (const pool of state.pools) {

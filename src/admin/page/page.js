@@ -8,7 +8,7 @@ import { showFlow } from "./flow.js";
 import { showCharts } from "./charts.js";
 import { readSessions, setUpEndings, setUpServers, setUpSessions, showEndings, showServers } from "./lists.js";
 import { setUpRoute, showRouteForm } from "./route.js";
-import { reloadConfiguration, setCanWrite } from "./actions.js";
+import { refreshDetail, reloadConfiguration, setCanWrite } from "./actions.js";
 
 /** The page is drawn at most so often. */
 const DRAW_INTERVAL_MS = 250;
@@ -31,6 +31,7 @@ function draw() {
     if (isSeen.get("charts")) showCharts();
     if (isSeen.get("servers")) showServers();
     if (isSeen.get("endings")) showEndings();
+    refreshDetail();
   }), DRAW_INTERVAL_MS);
 }
 
@@ -74,10 +75,18 @@ function report(what, reason) {
   const badge = byId("connection");
   if (badge.textContent !== word) badge.textContent = word;
   badge.className = `badge ${kind}`;
-  badge.title = reason ?? "";
+  badge.title = reason?.message ?? reason ?? "";
   needsToken = what === "token";
-  if (what === "token") byId("access").textContent = reason;
+  byId("main").hidden = needsToken; // what was shown before would grow old
+  if (needsToken) byId("access").textContent = wantedToken(reason);
+  if (what === "lost") draw(); // what is shown grows old
 }
+
+const TOKEN_FILE = "it is in the file that token_file of [admin] names.";
+
+const wantedToken = ({ status, message }) => (status === 401 && !hasToken()
+  ? `Nothing can be shown until the token is entered: ${TOKEN_FILE}`
+  : `Not accepted: ${message}.`);
 
 const refusalOf = (error) => (error instanceof ApiError && [401, 403].includes(error.status) ? error.message : null);
 
@@ -94,9 +103,12 @@ async function showAccess() {
   byId("reload").hidden = !(writable && hasToken());
   byId("token-form").hidden = !writable;
   byId("access").textContent = writable
-    ? (hasToken() ? "" : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: it is in the file that token_file of [admin] names.`)
+    ? (hasToken() ? "" : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_FILE}`)
     : "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself.";
 }
+
+/** Other errors are told by `follow`. */
+const tellRefusal = (error) => refusalOf(error) && report("token", error);
 
 /** Reads the errors of a failed reload, which need the token. */
 async function readReloadError() {
@@ -114,7 +126,7 @@ byId("token-form").addEventListener("submit", async (event) => {
   byId("token").value = "";
   resume();
   reloadError.at = null;
-  await showAccess().catch((error) => report("token", error.message));
+  await showAccess().catch(tellRefusal);
   await readReloadError();
 });
 byId("reload").addEventListener("click", reloadConfiguration);
@@ -124,7 +136,7 @@ setUpSessions();
 setUpEndings();
 setUpRoute();
 watchSections();
-showAccess().catch((error) => report("token", error.message));
+showAccess().catch(tellRefusal);
 /** The configuration that the access was found out for: another may have a token, or none. */
 let inForceSince = null;
 follow(report, () => {

@@ -9,7 +9,7 @@ export function setUpRoute() {
     event.preventDefault();
     const form = new FormData(event.target);
     const query = new URLSearchParams();
-    for (const name of ["listener", "sni", "from"]) {
+    for (const name of ["listener", "sni", "from", "peer", "database", "user"]) {
       if (form.get(name)?.trim()) query.set(name, form.get(name).trim());
     }
     for (const protocol of form.get("alpn").split(/[\s,]+/).filter(Boolean)) query.append("alpn", protocol);
@@ -32,6 +32,13 @@ export function showRouteForm() {
   if (names.includes(chosen)) select.value = chosen;
 }
 
+/** What the listener takes the balancer in front for. */
+const PEERS = {
+  trusted: "is trusted to name the client",
+  client: "counts as the client itself: the listener does not trust it to name another",
+  refused: "is refused: the listener does not trust it to name a client",
+};
+
 function answer(found) {
   const to = found.redirect
     ? `It is redirected to ${found.redirect}.`
@@ -47,8 +54,10 @@ function answer(found) {
       ["TLS", found.tls],
       ["Certificate", found.certificate],
       ["Fallback of", found.fallback_from],
+      ["Balancer in front", PEERS[found.peer]],
       ["Guards", guards],
       ["Servers", found.servers.join(", ")],
+      ["Full servers", found.full.join(", ")],
     ]),
     verdicts.length > 0 ? element("ul", { class: "verdicts" }, verdicts) : null,
   ];

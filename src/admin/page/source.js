@@ -1,7 +1,7 @@
 // Where the page's data comes from: the API, with the token if one is entered, and its stream of events. Tabs of one
 // browser share one stream. Without a stream the page polls.
 
-import { apply, byEnding, known } from "./state.js";
+import { SILENCE_MAX_MS, apply, byEnding, known } from "./state.js";
 
 /** The token, for as long as this tab is open. It is never stored. */
 let token = "";
@@ -42,9 +42,6 @@ export async function send(method, path, body) {
 
 export const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
 
-/** How long nothing may come before a connection counts as lost. */
-const SILENCE_MAX_MS = 5000;
-
 /** How long a tab without locks waits for another that passes events on. */
 const ELECTION_MS = 500;
 
@@ -57,15 +54,18 @@ const POLLS_MAX = 5;
 /** How often the history is read again: samples do not tell what the last hour has lost, nor which pools are no longer in it. */
 const HISTORY_INTERVAL_MS = 60_000;
 
-async function readHistory() {
+export async function readHistory() {
   known.history = byEnding(await get("history"));
-  known.sampledAt = Date.now();
+  known.sampledAt = known.historyReadAt = Date.now();
 }
 
 /** Follows the process for ever. `report` is told `live`, `polling`, `lost` or `token` with a reason; `changed` that there is news. */
 export async function follow(report, changed) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("acequia") : null;
-  setInterval(() => document.hidden || readHistory().catch(() => {}), HISTORY_INTERVAL_MS); // an error is told below
+  const readAgain = () => readHistory().catch((error) => {
+    isRefused = needsToken(error); // other errors are told below
+  });
+  setInterval(() => document.hidden || readAgain(), HISTORY_INTERVAL_MS);
   known.heardAt = Date.now();
   // By a timer: a request may wait for long before it fails.
   setInterval(() => {
@@ -95,8 +95,8 @@ export async function follow(report, changed) {
         changed();
       });
     } catch (error) {
-      if (error instanceof ApiError && (error.status === 401 || error.status === 403)) {
-        report("token", error.message);
+      if (needsToken(error)) {
+        report("token", error);
         await tokenEntered();
         continue;
       }
@@ -105,6 +105,11 @@ export async function follow(report, changed) {
     await pause(1000);
   }
 }
+
+const needsToken = (error) => error instanceof ApiError && (error.status === 401 || error.status === 403);
+
+/** Whether the process has refused this tab, which then may not take what another one passes on. */
+let isRefused = false;
 
 let tokenWaiter = null;
 
@@ -169,8 +174,9 @@ async function listen(channel, take, silence) {
     take(message.name, message.data);
   };
   const began = Date.now();
+  isRefused = false;
   channel.postMessage("state?");
-  while (Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : silence)) await pause(500);
+  while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : silence)) await pause(500);
   return heard;
 }
 

@@ -3,6 +3,9 @@
 /** The number of samples that are kept, as by the process. */
 const SAMPLES_MAX = 900;
 
+/** How long nothing may come before a connection counts as lost. */
+export const SILENCE_MAX_MS = 5000;
+
 export const known = {
   state: null,
   history: null,
@@ -12,6 +15,8 @@ export const known = {
   heardAt: 0,
   /** When the last sample came. */
   sampledAt: 0,
+  /** When the history was read as a whole. */
+  historyReadAt: 0,
 };
 
 /** A history with objects by ending in place of lists. */
@@ -56,34 +61,50 @@ function applyChanges(state, changes) {
   }
 }
 
+/** A sample is of one second, unless the process was held up: then what it tells is spread over them, as in the history. */
 function applySample(history, sample) {
   if (history.at && Date.parse(sample.at) <= Date.parse(history.at)) return;
   history.at = sample.at;
   known.sampledAt = Date.now();
-  const { endings, ...totals } = sample.totals;
-  const length = history.totals.sessions.length;
-  append(history.totals, totals);
-  for (const [ending, number] of Object.entries(endings)) {
-    history.totals.endings[ending] ??= new Array(length).fill(0);
-    for (const span of ["minute", "hour", "start"]) {
-      history.endings[span][ending] = (history.endings[span][ending] ?? 0) + number;
+  for (const [ending, number] of Object.entries(sample.totals.endings)) {
+    history.totals.endings[ending] ??= new Array(history.totals.sessions.length).fill(0);
+    for (const span of ["hour", "start"]) history.endings[span][ending] = (history.endings[span][ending] ?? 0) + number;
+  }
+  const before = lastSessions(history.totals);
+  const ofPools = Object.entries(sample.pools).map(([name, pool]) => {
+    const past = history.pools.find((past) => past.name === name) ?? { name, endings: {}, ...Object.fromEntries(Object.keys(pool).map((key) => [key, []])) };
+    if (!history.pools.includes(past)) history.pools.push(past);
+    return [past, pool, lastSessions(past)];
+  });
+  for (let number = Math.max(1, sample.seconds - SAMPLES_MAX + 1); number <= sample.seconds; number += 1) {
+    const second = { number, of: sample.seconds };
+    const { endings, ...totals } = sample.totals;
+    append(history.totals, totals, before, second);
+    for (const [ending, list] of Object.entries(history.totals.endings)) {
+      push(list, share(endings[ending] ?? 0, second));
+      // The minute ends a second later, too.
+      const { minute } = history.endings;
+      minute[ending] = Math.max(0, (minute[ending] ?? 0) + list.at(-1) - (list.at(-61) ?? 0));
     }
-  }
-  for (const [ending, list] of Object.entries(history.totals.endings)) {
-    push(list, endings[ending] ?? 0);
-    // The minute ends a sample later, too.
-    const gone = list.at(-61) ?? 0;
-    if (gone > 0) history.endings.minute[ending] = Math.max(0, (history.endings.minute[ending] ?? 0) - gone);
-  }
-  for (const [name, pool] of Object.entries(sample.pools)) {
-    const past = history.pools.find((past) => past.name === name);
-    if (past) append(past, pool);
-    else history.pools.push({ name, endings: {}, ...Object.fromEntries(Object.entries(pool).map(([key, value]) => [key, [value]])) });
+    for (const [past, pool, sessions] of ofPools) append(past, pool, sessions, second);
   }
 }
 
-function append(lists, sample) {
-  for (const [key, value] of Object.entries(sample)) push(lists[key], value);
+const lastSessions = (lists) => lists.sessions.at(-1) ?? 0;
+
+/** The part of a count of several seconds that has come by the end of this one. */
+const until = (count, { number, of }) => Math.trunc(count * number / of);
+
+/** The share of a second in a count of several. The shares together are the count. */
+const share = (count, { number, of }) => until(count, { number, of }) - until(count, { number: number - 1, of });
+
+/** Adds a second of a sample to lists. */
+function append(lists, sample, sessionsBefore, second) {
+  for (const [key, value] of Object.entries(sample)) {
+    if (key === "sessions") push(lists[key], sessionsBefore + until(value - sessionsBefore, second));
+    else if (key === "connect_p99_ms") push(lists[key], second.number === second.of ? value : null);
+    else push(lists[key], share(value, second));
+  }
 }
 
 function push(list, value) {

@@ -15,11 +15,12 @@ function compare(a, b) {
 /**
  * A table. `columns`: `title`, `value` (what is sorted by), `cell` (an element or text; default: the value), and `number`, `word`,
  * `long` or `name` if it is one. With `when`, it is shown only if that holds for a row.
- * `sort`: the index of the column at first, and whether the highest comes first. `onsort` is called when another is chosen.
+ * `sort`: the title of the column at first, and whether the highest comes first. `onsort` is called when another is chosen.
  */
 export class Table {
-  constructor(table, pages, columns, { sort = 0, descending = false, onsort } = {}) {
-    Object.assign(this, { table, pages, columns, sort, descending, onsort, page: 0, rows: [] });
+  constructor(table, pages, columns, { sort, descending = false, onsort } = {}) {
+    const first = columns.findIndex(({ title }) => title === sort);
+    Object.assign(this, { table, pages, columns, sort: first, descending, onsort, page: 0, rows: [] });
   }
 
   update(rows) {
@@ -46,7 +47,7 @@ export class Table {
         this.draw();
         this.onsort?.();
       };
-      const content = column.title ? element("button", { onclick: choose, "data-key": `sort:${index}` }, `${column.title}${arrow}`) : element("span", {}, "Actions");
+      const content = column.title ? element("button", { onclick: choose, "data-key": `sort:${index}` }, `${column.title}${arrow}`) : element("span", { class: "unseen" }, "Actions");
       return element("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": sorting }, content);
     });
     const body = shown.map((row) =>

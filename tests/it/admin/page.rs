@@ -131,6 +131,31 @@ fn the_page_explains_a_route_like_the_command() {
 }
 
 #[test]
+fn where_a_session_of_postgresql_would_go_is_explained_by_its_database_and_user() {
+    let proxy = Proxy::start(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.pg]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
+         accept_proxy = { from = [\"10.0.0.0/8\"], others = \"refuse\" }\n\
+         [[listeners.pg.routes]]\nname = \"orders\"\ndatabase = \"orders\"\nuser = \"clerk\"\npool = \"p\"\n\
+         [pools.p]\nservers = [\"127.0.0.1:9\"]",
+    );
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#route-listener')?.value === 'pg'");
+    for (user, peer, expected) in [
+        ("clerk", "10.0.0.1", "It goes to pool p by route orders."),
+        ("guest", "10.0.0.1", "It is refused."),
+        ("clerk", "192.0.2.1", "is refused: the listener does not trust it"),
+    ] {
+        browser.evaluate(&format!(
+            "{{ const form = document.getElementById('route-form'); form.elements.database.value = 'orders'; \
+             form.elements.user.value = {user:?}; form.elements.peer.value = {peer:?}; form.requestSubmit(); }}"
+        ));
+        browser.eventually(&format!(
+            "document.querySelector('#route-answer').innerText.includes({expected:?})"
+        ));
+    }
+}
+
+#[test]
 fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");

@@ -36,6 +36,7 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
             browser.show(tab);
             browser.eventually(&badge("live"));
             browser.eventually("document.querySelector('#tiles').innerText.includes('2 of 2')");
+            browser.eventually("document.querySelector('#server-table button.plain') !== null");
             browser.evaluate("document.querySelector('#server-table button.plain').click()");
             browser.eventually("document.getElementById('detail').open");
         }
