@@ -92,6 +92,7 @@ enum Command {
     },
     /// Show the servers and sessions of a running acequia, live, and drain, enable or end them with a key.
     #[cfg(feature = "top")]
+    #[command(after_help = format!("Keys:\n{}", top::KEYS))]
     Top {
         #[command(flatten)]
         remote: Remote,

@@ -276,9 +276,13 @@ impl Peer {
 /// The error in a response.
 fn rejection(status: StatusCode, body: &[u8]) -> RemoteError {
     let message = serde_json::from_slice(body).map(|ErrorBody { error }| error);
-    RemoteError::Rejected(message.unwrap_or_else(|_| {
+    let message = message.unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(body);
         let line = text.lines().next().filter(|line| line.len() < 100);
         line.map_or_else(|| status.to_string(), |line| format!("{status}: {}", escape(line, &[])))
-    }))
+    });
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => RemoteError::Unavailable(message),
+        _ => RemoteError::Rejected(message),
+    }
 }

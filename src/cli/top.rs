@@ -8,39 +8,43 @@ mod columns;
 mod rows;
 mod list;
 mod question;
+mod rates;
+mod feed;
 mod view;
+mod ascii;
 mod palette;
 mod header;
 mod table;
 mod draw;
+mod screen;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
-use serde::de::DeserializeOwned;
 use tokio::runtime;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::exit::{EXIT_RUN, EXIT_USAGE};
 use super::remote::{ApiRequest, EventStream, Remote, RemoteError};
 use super::terminal::print_message;
 use crate::admin::session_bodies::SessionsBody;
+use feed::Update;
 use palette::Palette;
+use screen::{RawTerminal, has_job_control};
 use view::{Action, View};
 
 /// How often the sessions are read while they are shown.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The process sends a sample every second. After so long without an event it counts as lost.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often everything is drawn again although nothing is new: times go on, and silence shows.
+const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows the process until the user quits or the process is lost. Returns the exit code: 0; 2 if there is no terminal;
 /// 3 if no process answers, or it is lost.
@@ -66,6 +70,22 @@ pub fn run(remote: &Remote) -> ExitCode {
     }
 }
 
+/// The keys, for the screen and for `--help`.
+pub(super) const KEYS: &str = "\
+Tab        servers, or sessions
+↑ ↓ PgUp PgDn Home End   select
+/          filter by words in names and addresses; sessions
+           also by pool=NAME, server=NAME, min_bytes=N, …,
+           as `acequia sessions --filter`
+Esc        no filter
+< >        sort by another column
+r          reverse the order
+Enter      sessions of the selected server
+d e x      drain, enable, disable the selected server
+k          end the selected session
+Ctrl-Z     stop until `fg`
+q Ctrl-C   quit";
+
 /// Why it ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 enum TopError {
@@ -80,28 +100,10 @@ fn show(remote: &Remote) -> Result<(), TopError> {
     let runtime = runtime.map_err(RemoteError::Runtime)?;
     runtime.block_on(async {
         // Before the terminal changes, so that an error is printed as by every command.
-        let events = remote.events().await?;
+        let stream = feed::open(remote).await?;
         let mut screen = RawTerminal::open()?;
-        Top::new(remote, events)?.run(&mut screen.terminal).await
+        Top::new(remote, stream)?.run(&mut screen).await
     })
-}
-
-/// The terminal in raw mode and on its alternate screen, until this is dropped. A panic restores it before the message.
-struct RawTerminal {
-    terminal: DefaultTerminal,
-}
-
-impl RawTerminal {
-    fn open() -> io::Result<Self> {
-        let terminal = ratatui::try_init().inspect_err(|_| drop(ratatui::try_restore()))?;
-        Ok(Self { terminal })
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = ratatui::try_restore(); // fails if the terminal is gone
-    }
 }
 
 /// A response of the process.
@@ -113,59 +115,68 @@ enum Response {
 
 struct Top {
     remote: Remote,
-    events: EventStream,
-    /// When the process counts as lost, unless an event comes.
-    silent_at: Instant,
+    news: mpsc::Receiver<Result<Update, RemoteError>>,
     keys: mpsc::Receiver<io::Result<Event>>,
     /// They end it: a hang-up, an interrupt, a request to terminate.
     signals: [Signal; 3],
+    /// It stops until a shell continues it.
+    stop: Signal,
+    /// It was stopped, and goes on.
+    resumed: Signal,
     responses: JoinSet<Response>,
     reads_sessions: bool,
     view: View,
 }
 
 impl Top {
-    fn new(remote: &Remote, events: EventStream) -> io::Result<Self> {
+    fn new(remote: &Remote, stream: Option<EventStream>) -> io::Result<Self> {
+        let (sender, news) = mpsc::channel(1);
+        tokio::spawn(feed::follow(remote.clone(), stream, sender));
         Ok(Self {
             remote: remote.clone(),
-            events,
-            silent_at: Instant::now() + SILENCE_MAX,
+            news,
             keys: read_keys()?,
             signals: [
                 signal(SignalKind::hangup())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::terminate())?,
             ],
+            stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+            resumed: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
             responses: JoinSet::new(),
             reads_sessions: false,
             view: View::default(),
         })
     }
 
-    async fn run(mut self, terminal: &mut DefaultTerminal) -> Result<(), TopError> {
+    async fn run(mut self, screen: &mut RawTerminal) -> Result<(), TopError> {
         let palette = Palette::from_environment();
         let mut sessions_due = interval(SESSIONS_INTERVAL);
         sessions_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut drawing_due = interval(DRAW_INTERVAL);
+        drawing_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            terminal.draw(|frame| draw::draw(frame, &mut self.view, &palette))?;
+            screen
+                .terminal
+                .draw(|frame| draw::draw(frame, &mut self.view, &palette))?;
             let [hang_up, interrupt, terminate] = &mut self.signals;
             select! {
-                event = self.events.next() => {
-                    let (name, data) = event?;
-                    self.silent_at = Instant::now() + SILENCE_MAX;
-                    self.take_event(&name, &data)?;
-                }
-                () = sleep_until(self.silent_at) => return Err(RemoteError::Timeout(SILENCE_MAX).into()),
+                biased; // the terminal is taken again before anything is drawn
+                _ = self.resumed.recv() => screen.resume()?,
+                _ = self.stop.recv() => screen.stop()?,
+                _ = hang_up.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
                 event = self.keys.recv() => {
                     let event = event.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?;
                     // Everything is drawn again also after other events, such as a change of the size.
                     match event.as_key_event().and_then(|key| self.view.press(key)) {
                         Some(Action::Quit) => return Ok(()),
+                        Some(Action::Stop) if has_job_control() => screen.stop()?,
                         Some(action) => self.act(action),
                         None => {}
                     }
                 }
-                _ = sessions_due.tick(), if self.view.shows_sessions() => self.act(Action::ReadSessions),
                 Some(response) = self.responses.join_next() => match response {
                     Ok(Response::Sessions(response)) => {
                         self.reads_sessions = false;
@@ -174,31 +185,21 @@ impl Top {
                     Ok(Response::Act(response)) => self.view.take_answer(response.map_err(|error| error.to_string())),
                     Err(failed) => std::panic::resume_unwind(failed.into_panic()), // nothing cancels these tasks
                 },
-                _ = hang_up.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = terminate.recv() => return Ok(()),
+                update = self.news.recv() => match update {
+                    Some(update) => self.view.take(update?),
+                    None => return Err(RemoteError::Ended.into()), // not without an error before
+                },
+                _ = sessions_due.tick(), if self.view.shows_sessions() => self.act(Action::ReadSessions),
+                _ = drawing_due.tick() => {}
             }
         }
-    }
-
-    fn take_event(&mut self, name: &str, data: &str) -> Result<(), RemoteError> {
-        fn read<T: DeserializeOwned>(data: &str) -> Result<T, RemoteError> {
-            serde_json::from_str(data).map_err(RemoteError::InvalidResponse)
-        }
-        match name {
-            "state" => self.view.take_state(read(data)?),
-            "changes" => self.view.take_changes(read(data)?),
-            "sample" => self.view.take_sample(read(data)?),
-            _ => {} // of a later version
-        }
-        Ok(())
     }
 
     /// Starts a request; the loop takes its response.
     fn act(&mut self, action: Action) {
         let remote = self.remote.clone();
         match action {
-            Action::Quit => {}
+            Action::Quit | Action::Stop => {}
             Action::ReadSessions if self.reads_sessions => {}
             Action::ReadSessions => {
                 self.reads_sessions = true;
@@ -235,37 +236,4 @@ fn read_keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
         }
     })?;
     Ok(receiver)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
-
-    use super::RawTerminal;
-
-    const IN_TERMINAL: &str = "ACEQUIA_TEST_IN_TERMINAL";
-
-    /// Runs itself in a terminal, and panics there.
-    #[test]
-    fn a_panic_restores_the_terminal() {
-        if std::env::var_os(IN_TERMINAL).is_some() {
-            let _screen = RawTerminal::open().unwrap();
-            panic!("on purpose");
-        }
-        let program = std::env::current_exe().unwrap();
-        let test = "cli::top::tests::a_panic_restores_the_terminal --exact --nocapture";
-        let mut terminal = Command::new("script");
-        terminal
-            .arg("-qec")
-            .arg(format!("'{}' {test}; stty -a", program.display()));
-        terminal.arg("/dev/null").env(IN_TERMINAL, "1").stdin(Stdio::null());
-        let output = terminal.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part:?}: {text}"));
-        let [enters, leaves] = ["\u{1b}[?1049h", "\u{1b}[?1049l"].map(at);
-        assert!(enters < leaves && leaves < at("on purpose"), "{text}");
-        for mode in ["icanon", "echo", "isig", "icrnl", "opost"] {
-            assert!(text.split_whitespace().any(|word| word == mode), "{mode}: {text}");
-        }
-    }
 }

@@ -86,12 +86,19 @@ pub(in crate::cli) enum RemoteError {
     /// The connection failed before the end of the response.
     #[error("the connection was lost")]
     Connection(#[source] Box<dyn Error + Send + Sync>),
+    /// The stream of events was lost, and cannot be opened again.
+    #[cfg(feature = "top")]
+    #[error("the connection was lost")]
+    Lost(#[source] Box<RemoteError>),
     /// The response is not the expected JSON.
     #[error("invalid response")]
     InvalidResponse(#[source] serde_json::Error),
     /// The API's error message, or an equivalent one.
     #[error("{0}")]
     Rejected(String),
+    /// The API's error message if it may have an answer later (RFC 9110, section 15.6.4).
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 /// A socket that cannot be connected to.
@@ -114,7 +121,11 @@ impl RemoteError {
         // Errors of a configuration, which a reload returns, begin with this prefix already.
         print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
         ExitCode::from(match self {
-            Self::OtherFile { .. } | Self::InvalidRequest(_) | Self::Rejected(_) | Self::NoUrl => EXIT_CONFIG,
+            Self::OtherFile { .. }
+            | Self::InvalidRequest(_)
+            | Self::Rejected(_)
+            | Self::Unavailable(_)
+            | Self::NoUrl => EXIT_CONFIG,
             _ => EXIT_RUN,
         })
     }

@@ -9,6 +9,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Clear, Padding, Paragraph, Widget, Wrap};
 
+use super::KEYS;
+use super::ascii::to_ascii;
 use super::header::{process_line, rates_line, tabs_line, worst_notice};
 use super::palette::{BOLD, DIM, Palette, REVERSED};
 use super::question::Question;
@@ -21,6 +23,9 @@ use crate::cli::status::since;
 use crate::cli::table::duration;
 use crate::text::escape;
 
+/// The height from which all lines above and below the table are shown.
+const HEIGHT_OF_ALL: u16 = 9;
+
 /// The width of questions and of the help, at most.
 const BOX_WIDTH: u16 = 64;
 
@@ -28,13 +33,22 @@ const BOX_WIDTH: u16 = 64;
 const BOX_LINES_MAX: u16 = 300;
 
 pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
+    draw_all(frame, view, palette);
+    if palette.is_ascii {
+        to_ascii(frame.buffer_mut());
+    }
+}
+
+fn draw_all(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
+    // On a small terminal these lines give way to the table.
+    let minor = u16::from(frame.area().height >= HEIGHT_OF_ALL);
     let [totals, rates, notice, tabs, table, detail, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(1),
-        Constraint::Length(1),
+        Constraint::Length(minor),
+        Constraint::Length(minor),
         Constraint::Length(1),
         Constraint::Min(0),
-        Constraint::Length(1),
+        Constraint::Length(minor),
         Constraint::Length(1),
     ])
     .areas(frame.area());
@@ -42,7 +56,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
         frame.render_widget("waiting for the process", totals);
         return;
     };
-    frame.render_widget(process_line(state, palette), totals);
+    frame.render_widget(process_line(view, state, palette), totals);
     frame.render_widget(rates_line(view, state), rates);
     if let Some((severity, text)) = worst_notice(state) {
         frame.render_widget(Line::styled(safe(&text), palette.style(severity).patch(BOLD)), notice);
@@ -53,8 +67,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
     };
     frame.render_widget(tabs_line(view), tabs);
     frame.render_widget(Line::styled(safe(&selected), DIM), detail);
-    if view.shows_help {
-        draw_box(frame, "Keys", HELP.into());
+    if view.shows_help && !draw_box(frame, "Keys", KEYS.into()) {
+        view.shows_help = false;
+        view.answer = Some(Err(
+            "the terminal is too small for the keys: see `acequia top --help`".to_owned()
+        ));
     }
     if let Some(question) = &view.question
         && !draw_box(frame, "Question", question_text(question))
@@ -92,7 +109,7 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Pa
         _ => Style::new(),
     };
     let (shown, selected) = draw_list(frame, area, &server_columns(), &mut list, &mut rows, id, style);
-    let detail = selected.map_or_else(|| "no server matches the filter".to_owned(), server_detail);
+    let detail = selected.map_or_else(|| nothing("server", view.servers.filter()), server_detail);
     (view.servers, view.columns_shown) = (list, shown);
     detail
 }
@@ -113,7 +130,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
                 .map(|_| format!("the oldest {} of {}", read.sessions.len(), read.total));
             let parts: Vec<_> = part.into_iter().chain(session).collect();
             if parts.is_empty() {
-                "no session matches the filter".to_owned()
+                nothing("session", view.sessions.filter())
             } else {
                 parts.join("; ")
             }
@@ -124,6 +141,15 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
     }
     (view.sessions, view.columns_shown) = (list, shown);
     detail
+}
+
+/// Why no row is shown.
+fn nothing(noun: &str, filter: &str) -> String {
+    if filter.is_empty() {
+        format!("no {noun}")
+    } else {
+        format!("no {noun} matches the filter")
+    }
 }
 
 /// What has no room in the row.
@@ -203,19 +229,22 @@ fn safe(text: &str) -> String {
     escape(text, &[]).into_owned()
 }
 
-/// A box in the middle of the screen, over what is there. Returns whether all of it can be seen.
+/// Draws a box in the middle of the screen, over what is there, unless it would not be seen as a whole. Returns whether it would.
 fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) -> bool {
     let screen = frame.area();
     let width = BOX_WIDTH.min(screen.width);
     let text = Paragraph::new(text).wrap(Wrap { trim: false });
     let lines = lines_of(&text, width.saturating_sub(4));
+    if !(1..BOX_LINES_MAX).contains(&lines) || lines + 2 > screen.height {
+        return false;
+    }
     let area = screen.centered(Constraint::Length(width), Constraint::Length(lines + 2));
     let block = Block::bordered()
         .title(Line::styled(format!(" {title} "), BOLD))
         .padding(Padding::horizontal(1));
     frame.render_widget(Clear, area);
     frame.render_widget(text.block(block), area);
-    (1..BOX_LINES_MAX).contains(&lines) && area.height == lines + 2
+    true
 }
 
 /// The lines that a text takes at this width: 0 if the width is 0.
@@ -225,20 +254,6 @@ fn lines_of(text: &Paragraph<'_>, width: u16) -> u16 {
     let last = buffer.content.iter().rposition(|cell| cell.symbol() != " ");
     last.map_or(0, |at| buffer.pos_of(at).1 + 1)
 }
-
-const HELP: &str = "\
-Tab        servers, or sessions
-↑ ↓ PgUp PgDn Home End   select
-/          filter by words in names and addresses; sessions
-           also by pool=NAME, server=NAME, min_bytes=N, …,
-           as `acequia sessions --filter`
-Esc        no filter
-< >        sort by another column
-r          reverse the order
-Enter      sessions of the selected server
-d e x      drain, enable, disable the selected server
-k          end the selected session
-q Ctrl-C   quit";
 
 #[cfg(test)]
 mod tests {
@@ -289,6 +304,44 @@ mod tests {
         view.shows_help = true;
         for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (500, 200)] {
             drawn(&mut view, &Palette::COLORED, width, height);
+        }
+    }
+
+    #[test]
+    fn a_small_terminal_shows_the_table_and_no_part_of_a_box() {
+        let mut view = view_of(&[("a", 2), ("b", 1)]);
+        let (screen, _) = drawn(&mut view, &Palette::PLAIN, 20, 5);
+        assert!(screen.contains("shop/a"), "{screen}");
+        press(&mut view, KeyCode::Char('?'));
+        let (screen, _) = drawn(&mut view, &Palette::PLAIN, 80, 5);
+        assert!(
+            screen.contains("too small for the keys: see `acequia top --help`"),
+            "{screen}"
+        );
+        assert!(screen.contains("shop/a") && !screen.contains('│'), "{screen}");
+        let mut none = view_of(&[]);
+        assert!(drawn(&mut none, &Palette::PLAIN, 80, 24).0.contains("no server "));
+        press(&mut none, KeyCode::Char('/'));
+        press(&mut none, KeyCode::Char('x'));
+        assert!(
+            drawn(&mut none, &Palette::PLAIN, 80, 24)
+                .0
+                .contains("no server matches the filter")
+        );
+    }
+
+    #[test]
+    fn a_terminal_without_utf_8_gets_ascii() {
+        let palette = Palette {
+            is_ascii: true,
+            ..Palette::PLAIN
+        };
+        let mut view = view_of(&[("ü日", 2)]);
+        press(&mut view, KeyCode::Char('?'));
+        let (screen, _) = drawn(&mut view, &palette, 80, 24);
+        assert!(screen.is_ascii(), "{screen}");
+        for part in ["shop/??", "+ up", "SESSIONSv", "| "] {
+            assert!(screen.contains(part), "{part}: {screen}");
         }
     }
 

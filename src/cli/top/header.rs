@@ -1,16 +1,22 @@
 //! The lines above the table.
 
+use std::time::Duration;
+
 use ratatui::text::{Line, Span};
 
 use super::palette::{BOLD, DIM, Palette, REVERSED};
+use super::rates::Rates;
 use super::rows::Urgency;
 use super::view::{Tab, View};
 use crate::admin::bodies::StateBody;
 use crate::cli::status::since;
-use crate::cli::table::size;
+use crate::cli::table::{duration, size};
 use crate::text::escape;
 
-pub(super) fn process_line(state: &StateBody, palette: &Palette) -> Line<'static> {
+/// A silence of this length is shown. There are news every second, or every 2 s by polls.
+const SILENCE_SHOWN: Duration = Duration::from_secs(4);
+
+pub(super) fn process_line(view: &View, state: &StateBody, palette: &Palette) -> Line<'static> {
     let up_for = since(&state.started);
     let mut spans = vec![
         Span::styled("acequia", BOLD),
@@ -19,16 +25,28 @@ pub(super) fn process_line(state: &StateBody, palette: &Palette) -> Line<'static
     if state.draining {
         spans.push(Span::styled("  draining", palette.style(Urgency::Warning).patch(BOLD)));
     }
+    let silence = view.heard_at.elapsed();
+    if silence > SILENCE_SHOWN {
+        let text = format!("  ! nothing heard for {}", duration(silence));
+        spans.push(Span::styled(text, palette.style(Urgency::Warning).patch(BOLD)));
+    } else if view.is_polling {
+        spans.push(Span::styled("  polling, as all streams are taken", DIM));
+    }
     Line::from(spans)
 }
 
 pub(super) fn rates_line(view: &View, state: &StateBody) -> Line<'static> {
-    let (totals, rates) = (&state.totals, &view.rates);
+    let totals = &state.totals;
+    let rate = |of: fn(&Rates) -> String| {
+        view.rates
+            .as_ref()
+            .map_or_else(|| "–".to_owned(), |rates| of(rates) + "/s")
+    };
     let parts = [
         ("sessions ", totals.sessions.to_string()),
-        ("new ", format!("{}/s", rates.opened)),
-        ("up ", format!("{}/s", size(rates.bytes_up))),
-        ("down ", format!("{}/s", size(rates.bytes_down))),
+        ("new ", rate(|rates| rates.opened.to_string())),
+        ("up ", rate(|rates| size(rates.bytes_up))),
+        ("down ", rate(|rates| size(rates.bytes_down))),
         ("servers ", format!("{} of {} up", totals.servers_up, totals.servers)),
     ];
     let spans = parts.into_iter().enumerate().flat_map(|(index, (name, value))| {

@@ -2,21 +2,34 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
+use super::ascii::shows_utf8;
 use super::rows::Urgency;
 
-/// The styles. Without colours, bold, dim and reversed text are left, and signs say what colours would.
+/// How things are drawn. Without colours, bold, dim and reversed text are left, and signs say what colours would.
 pub(super) struct Palette {
-    has_colors: bool,
+    pub(super) has_colors: bool,
+    /// Whether the terminal shows ASCII only.
+    pub(super) is_ascii: bool,
 }
 
 impl Palette {
-    pub(super) const PLAIN: Self = Self { has_colors: false };
-    pub(super) const COLORED: Self = Self { has_colors: true };
+    #[cfg(test)]
+    pub(super) const PLAIN: Self = Self {
+        has_colors: false,
+        is_ascii: false,
+    };
+    #[cfg(test)]
+    pub(super) const COLORED: Self = Self {
+        has_colors: true,
+        is_ascii: false,
+    };
 
-    /// With colours unless the environment asks for none (<https://no-color.org>).
+    /// With colours unless the environment asks for none (<https://no-color.org>), and in UTF-8 if it says so.
     pub(super) fn from_environment() -> Self {
-        let has_colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        if has_colors { Self::COLORED } else { Self::PLAIN }
+        Self {
+            has_colors: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            is_ascii: !shows_utf8(|name| std::env::var_os(name)),
+        }
     }
 
     pub(super) fn style(&self, severity: Urgency) -> Style {

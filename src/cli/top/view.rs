@@ -1,13 +1,12 @@
 //! What is shown, and what keys do. Nothing here waits or draws.
 
-use std::collections::HashMap;
-
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::feed::Update;
 use super::list::List;
 use super::question::{Question, ServerAct};
+use super::rates::{Rates, ServerRates};
 use super::rows::{ServerRow, server_columns, session_columns, session_matches};
 use crate::admin::bodies::{PoolBody, ServerBody, StateBody};
 use crate::admin::changes::ChangesBody;
@@ -42,8 +41,13 @@ const CONDITIONS: [&str; 15] = [
 /// What the process is asked to do.
 pub(super) enum Action {
     Quit,
+    /// Stop until a shell continues it.
+    Stop,
     ReadSessions,
-    Change { request: ApiRequest, done: String },
+    Change {
+        request: ApiRequest,
+        done: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,30 +56,13 @@ pub(super) enum Tab {
     Sessions,
 }
 
-/// The newest second of the process.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Rates {
-    pub(super) opened: u64,
-    pub(super) bytes_up: u64,
-    pub(super) bytes_down: u64,
-}
-
-/// The event `sample`: what is used of it.
-#[derive(Debug, Deserialize)]
-pub(super) struct SampleEvent {
-    totals: Rates,
-}
-
-/// How many sessions each server has had, by pool and server, and how many came in the last second.
-#[derive(Default)]
-struct ServerRates {
-    counts: HashMap<(String, String), (u64, f64)>,
-    counted_at: Option<Instant>,
-}
-
 pub(super) struct View {
     pub(super) state: Option<StateBody>,
-    pub(super) rates: Rates,
+    /// `None`: nothing tells them.
+    pub(super) rates: Option<Rates>,
+    pub(super) is_polling: bool,
+    /// When the process was last heard of.
+    pub(super) heard_at: Instant,
     server_rates: ServerRates,
     /// The sessions that were read last, or why they could not be read.
     pub(super) sessions_read: Option<Result<SessionsBody, String>>,
@@ -98,7 +85,9 @@ impl Default for View {
         let rate_column = session_columns().iter().position(|column| column.title == "RATE");
         Self {
             state: None,
-            rates: Rates::default(),
+            rates: None,
+            is_polling: false,
+            heard_at: Instant::now(),
             server_rates: ServerRates::default(),
             sessions_read: None,
             tab: Tab::Servers,
@@ -114,6 +103,20 @@ impl Default for View {
 }
 
 impl View {
+    pub(super) fn take(&mut self, update: Update) {
+        self.heard_at = Instant::now();
+        self.is_polling = matches!(update, Update::Polled(_));
+        match update {
+            Update::State(state) => self.take_state(*state),
+            Update::Changes(changes) => self.take_changes(*changes),
+            Update::Sample(sample) => self.rates = Some(sample.rates()),
+            Update::Polled(state) => {
+                self.take_state(*state);
+                self.rates = None;
+            }
+        }
+    }
+
     pub(super) fn take_state(&mut self, state: StateBody) {
         self.server_rates.count(&state);
         self.state = Some(state);
@@ -124,10 +127,6 @@ impl View {
             changes.apply(state);
             self.server_rates.count(state);
         }
-    }
-
-    pub(super) fn take_sample(&mut self, sample: SampleEvent) {
-        self.rates = sample.totals;
     }
 
     pub(super) fn take_sessions(&mut self, read: Result<SessionsBody, String>) {
@@ -196,6 +195,9 @@ impl View {
         }
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             return Some(Action::Quit);
+        }
+        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('z') {
+            return Some(Action::Stop);
         }
         self.answer = None;
         if let Some(question) = self.question.take() {
@@ -326,32 +328,6 @@ impl View {
         let filter = format!("pool={pool} server={server}");
         self.tab = Tab::Sessions;
         self.set_filter(filter)
-    }
-}
-
-impl ServerRates {
-    fn count(&mut self, state: &StateBody) {
-        let now = Instant::now();
-        let seconds = self.counted_at.map(|at| (now - at).as_secs_f64());
-        let servers = state
-            .pools
-            .iter()
-            .flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
-        let counts = servers.map(|(pool, server)| {
-            let key = (pool.name.clone(), server.name.clone());
-            let before = self.counts.get(&key).map(|(count, _)| *count);
-            let came = before.zip(seconds).map_or(0.0, |(before, seconds)| {
-                server.sessions_so_far.saturating_sub(before) as f64 / seconds.max(0.1)
-            });
-            (key, (server.sessions_so_far, came))
-        });
-        self.counts = counts.collect();
-        self.counted_at = Some(now);
-    }
-
-    fn get(&self, pool: &str, server: &str) -> f64 {
-        let key = (pool.to_owned(), server.to_owned());
-        self.counts.get(&key).map_or(0.0, |(_, rate)| *rate)
     }
 }
 

@@ -1,10 +1,12 @@
 //! `acequia top` in a terminal: it shows, sorts, filters and acts, and leaves the terminal as it was.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::support::api::{config, start, tcp};
+use crate::support::api::{config, request, start, tcp};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::hello::Hello;
@@ -145,13 +147,14 @@ fn top_ends_with_its_terminal() {
     let pid = Pid::from_raw(tmux.child()).unwrap();
     tmux.close();
     eventually("the program has ended", || {
-        test_kill_process(pid).is_err() || is_zombie(pid)
+        test_kill_process(pid).is_err() || state_of(pid) == Some('Z')
     });
 }
 
-fn is_zombie(pid: Pid) -> bool {
-    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
-    status.is_ok_and(|text| text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+/// The letter of proc(5) for the state of a process.
+fn state_of(pid: Pid) -> Option<char> {
+    let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    text.rsplit(") ").next()?.chars().next()
 }
 
 #[test]
@@ -169,10 +172,10 @@ fn every_key_is_harmless_in_an_empty_top() {
                 "d", "e", "x", "k", "Enter", "Up", "Down", "PPage", "NPage", "Home", "End", "<", "r",
             ]);
             tmux.press(&["/", "a", "Enter", "Escape", "?"]);
-            let help = tmux.wait_for("q Ctrl-C   quit");
-            let lines: Vec<_> = help.lines().filter(|line| line.contains('│')).collect();
-            assert_eq!(lines.len(), 12, "no line of the help is broken: {help}");
+            let help_lines = || tmux.screen().lines().filter(|line| line.contains('│')).count();
+            eventually("no line of the help is broken", || help_lines() == 13);
             tmux.press(&["?", "Tab"]);
+            eventually("the help has gone", || help_lines() == 0);
         }
         tmux.press(&["q"]);
         assert_restored(&tmux, 0);
@@ -193,6 +196,65 @@ fn top_works_through_the_admin_port_and_needs_the_token_to_act() {
             .1
             .contains("\"use\":\"enabled\"")
     );
+}
+
+#[test]
+fn while_all_streams_are_taken_top_polls() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let streams: Vec<_> = (0..32)
+        .map(|_| {
+            let mut stream = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+            stream
+                .write_all(request("GET", "/api/v1/events", &[], "").as_bytes())
+                .unwrap();
+            let mut begin = [0; 12];
+            stream.read_exact(&mut begin).unwrap();
+            assert_eq!(&begin, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let tmux = top(&proxy, 80, 24, &[]);
+    let screen = tmux.wait_for("polling");
+    assert!(
+        screen.contains("new –") && screen.contains("servers 2 of 2 up"),
+        "{screen}"
+    );
+    tmux.press(&["d", "y"]);
+    tmux.wait_for("↓ draining");
+    drop(streams);
+    let screen = tmux.wait_for("/s   down ");
+    assert!(!screen.contains("polling"), "{screen}");
+}
+
+#[test]
+fn top_leaves_the_terminal_when_stopped_and_takes_it_when_continued() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    let pid = Pid::from_raw(tmux.child()).unwrap();
+    for _ in 0..2 {
+        kill_process(pid, Signal::TSTP).unwrap();
+        eventually("it is stopped", || state_of(pid) == Some('T'));
+        eventually("the screen from before is back", || !tmux.screen().contains("SERVER "));
+        assert!(!tmux.hides_cursor());
+        kill_process(pid, Signal::CONT).unwrap();
+        tmux.wait_for("SERVER ");
+        eventually("there is no cursor", || tmux.hides_cursor());
+    }
+    tmux.press(&["d", "y"]);
+    tmux.wait_for("is draining");
+    tmux.press(&["q"]);
+    assert_restored(&tmux, 0);
+}
+
+#[test]
+fn on_a_terminal_without_utf_8_top_writes_ascii() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[("LC_ALL", "C")]);
+    let screen = tmux.wait_for("+ up");
+    assert!(screen.contains("SESSIONSv") && screen.is_ascii(), "{screen}");
 }
 
 #[test]

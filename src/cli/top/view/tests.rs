@@ -53,6 +53,7 @@ fn request(action: Option<Action>) -> String {
         Some(Action::Change { request, .. }) => format!("{request:?}"),
         Some(Action::ReadSessions) => "read the sessions".to_owned(),
         Some(Action::Quit) => "quit".to_owned(),
+        Some(Action::Stop) => "stop".to_owned(),
         None => String::new(),
     }
 }

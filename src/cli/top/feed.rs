@@ -1,0 +1,126 @@
+//! Where the state comes from: the stream of events, or polls while the process has no more streams to give.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+use tokio::time::{sleep, timeout};
+
+use super::rates::SampleEvent;
+use crate::admin::bodies::StateBody;
+use crate::admin::changes::ChangesBody;
+use crate::cli::remote::{ApiRequest, EventStream, Remote, RemoteError};
+
+/// The process sends a sample every second. After so long without an event the stream counts as lost.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The pause before a lost stream is opened again: of a process that ends, the socket is closed by then.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The time to open a lost stream again.
+const REOPEN_TIME_MAX: Duration = Duration::from_secs(5);
+
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// After so many polls the stream is tried again.
+const POLLS: u32 = 5;
+
+/// News of the process.
+pub(super) enum Update {
+    State(Box<StateBody>),
+    Changes(Box<ChangesBody>),
+    Sample(SampleEvent),
+    /// The state, without a stream that would tell rates.
+    Polled(Box<StateBody>),
+}
+
+/// The stream, or `None` if all are taken.
+pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteError> {
+    match remote.events().await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(RemoteError::Unavailable(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Passes news on until there is an error, which comes last, or nobody wants them.
+pub(super) async fn follow(remote: Remote, mut stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
+    loop {
+        let result = match stream {
+            Some(stream) => match pass_on(stream, &news).await {
+                RemoteError::InvalidResponse(error) => Err(RemoteError::InvalidResponse(error)),
+                lost => reopen(&remote, lost).await,
+            },
+            None => match poll(&remote, &news).await {
+                Ok(()) => open(&remote).await,
+                Err(error) => Err(error),
+            },
+        };
+        match result {
+            Ok(next) => stream = next,
+            Err(error) => {
+                let _ = news.send(Err(error)).await; // fails if the user has quit
+                return;
+            }
+        }
+        if news.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Passes events on; returns why there are no more.
+async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteError>>) -> RemoteError {
+    loop {
+        let event = match timeout(SILENCE_MAX, stream.next()).await {
+            Ok(Ok((name, data))) => update(&name, &data),
+            Ok(Err(error)) => return error,
+            Err(_) => return RemoteError::Timeout(SILENCE_MAX),
+        };
+        match event {
+            Ok(None) => {}
+            Ok(Some(update)) => {
+                if news.send(Ok(update)).await.is_err() {
+                    return RemoteError::Ended;
+                }
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, RemoteError> {
+    serde_json::from_slice(data).map_err(RemoteError::InvalidResponse)
+}
+
+fn update(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
+    let data = data.as_bytes();
+    Ok(Some(match name {
+        "state" => Update::State(read(data)?),
+        "changes" => Update::Changes(read(data)?),
+        "sample" => Update::Sample(read(data)?),
+        _ => return Ok(None), // of a later version
+    }))
+}
+
+/// Opens the stream again: this program may have been stopped, or the process may have replaced another one.
+async fn reopen(remote: &Remote, lost: RemoteError) -> Result<Option<EventStream>, RemoteError> {
+    sleep(REOPEN_PAUSE).await;
+    match timeout(REOPEN_TIME_MAX, open(remote)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(RemoteError::Lost(Box::new(error))),
+        Err(_) => Err(lost),
+    }
+}
+
+/// Polls a few times.
+async fn poll(remote: &Remote, news: &Sender<Result<Update, RemoteError>>) -> Result<(), RemoteError> {
+    for _ in 0..POLLS {
+        let state = read(&remote.fetch(ApiRequest::get("/api/v1/state")).await?)?;
+        if news.send(Ok(Update::Polled(state))).await.is_err() {
+            return Ok(());
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    Ok(())
+}

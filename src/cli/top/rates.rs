@@ -1,0 +1,68 @@
+//! What a second has brought: of the process, and of each server.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::admin::bodies::StateBody;
+
+/// What a second has brought.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Rates {
+    pub(super) opened: u64,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+}
+
+/// The event `sample`: what is used of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct SampleEvent {
+    /// The seconds that it is of.
+    seconds: u64,
+    totals: Rates,
+}
+
+impl SampleEvent {
+    pub(super) fn rates(&self) -> Rates {
+        let of_second = |count: u64| count / self.seconds.max(1);
+        Rates {
+            opened: of_second(self.totals.opened),
+            bytes_up: of_second(self.totals.bytes_up),
+            bytes_down: of_second(self.totals.bytes_down),
+        }
+    }
+}
+
+/// How many sessions each server has had, by pool and server, and how many came in the last second.
+#[derive(Default)]
+pub(super) struct ServerRates {
+    counts: HashMap<(String, String), (u64, f64)>,
+    pub(super) counted_at: Option<Instant>,
+}
+
+impl ServerRates {
+    pub(super) fn count(&mut self, state: &StateBody) {
+        let now = Instant::now();
+        let seconds = self.counted_at.map(|at| (now - at).as_secs_f64());
+        let servers = state
+            .pools
+            .iter()
+            .flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+        let counts = servers.map(|(pool, server)| {
+            let key = (pool.name.clone(), server.name.clone());
+            let before = self.counts.get(&key).map(|(count, _)| *count);
+            let came = before.zip(seconds).map_or(0.0, |(before, seconds)| {
+                server.sessions_so_far.saturating_sub(before) as f64 / seconds.max(0.1)
+            });
+            (key, (server.sessions_so_far, came))
+        });
+        self.counts = counts.collect();
+        self.counted_at = Some(now);
+    }
+
+    pub(super) fn get(&self, pool: &str, server: &str) -> f64 {
+        let key = (pool.to_owned(), server.to_owned());
+        self.counts.get(&key).map_or(0.0, |(_, rate)| *rate)
+    }
+}

@@ -1,0 +1,86 @@
+//! The terminal: its modes, while this program runs and while it is stopped.
+
+use std::io::{self, stdout};
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
+use ratatui::{DefaultTerminal, Terminal};
+use rustix::process::{Pid, Signal, getpgid, getpid, getppid, getsid, kill_process};
+
+/// The terminal in raw mode and on its alternate screen, until this is dropped. A panic restores it before the message.
+pub(super) struct RawTerminal {
+    pub(super) terminal: DefaultTerminal,
+}
+
+impl RawTerminal {
+    pub(super) fn open() -> io::Result<Self> {
+        let terminal = ratatui::try_init().inspect_err(|_| drop(ratatui::try_restore()))?;
+        Ok(Self { terminal })
+    }
+
+    /// Leaves the terminal as it was, stops this process until it is continued, and takes the terminal again.
+    pub(super) fn stop(&mut self) -> io::Result<()> {
+        self.terminal.show_cursor()?;
+        ratatui::try_restore()?;
+        kill_process(getpid(), Signal::STOP)?;
+        self.resume()
+    }
+
+    /// Takes the terminal again, which others have used meanwhile.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        ratatui::try_restore()?; // the modes of before are noted again
+        enable_raw_mode()?;
+        execute!(stdout(), EnterAlternateScreen)?;
+        // A new one draws everything. `Terminal::clear` would ask for the place of the cursor, while another thread reads keys.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        let _ = ratatui::try_restore(); // fails if the terminal is gone
+    }
+}
+
+/// Whether a shell with job control would continue this process. Without one it would stay stopped.
+pub(super) fn has_job_control() -> bool {
+    let shell = getppid();
+    let group = |pid: Option<Pid>| getpgid(pid).ok();
+    let session = |pid: Option<Pid>| getsid(pid).ok();
+    shell.is_some() && session(shell) == session(None) && group(shell) != group(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::RawTerminal;
+
+    const IN_TERMINAL: &str = "ACEQUIA_TEST_IN_TERMINAL";
+
+    /// Runs itself in a terminal, and panics there.
+    #[test]
+    fn a_panic_restores_the_terminal() {
+        if std::env::var_os(IN_TERMINAL).is_some() {
+            let _screen = RawTerminal::open().unwrap();
+            panic!("on purpose");
+        }
+        let program = std::env::current_exe().unwrap();
+        let test = "cli::top::screen::tests::a_panic_restores_the_terminal --exact --nocapture";
+        let mut terminal = Command::new("script");
+        terminal
+            .arg("-qec")
+            .arg(format!("'{}' {test}; stty -a", program.display()));
+        terminal.arg("/dev/null").env(IN_TERMINAL, "1").stdin(Stdio::null());
+        let output = terminal.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part:?}: {text}"));
+        let [enters, leaves] = ["\u{1b}[?1049h", "\u{1b}[?1049l"].map(at);
+        assert!(enters < leaves && leaves < at("on purpose"), "{text}");
+        for mode in ["icanon", "echo", "isig", "icrnl", "opost"] {
+            assert!(text.split_whitespace().any(|word| word == mode), "{mode}: {text}");
+        }
+    }
+}
