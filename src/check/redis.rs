@@ -21,7 +21,7 @@ use crate::pool::{Numbering, Role, ServerFacts};
 use crate::tls::unverified_config;
 use conversation::{Credentials, Pipeline, Replies};
 use resp::RespValue;
-use sentinel::{NamedPrimary, Sentinels};
+use sentinel::{NamedPrimary, Naming, Sentinels};
 
 pub use conversation::RedisLogin;
 pub use sentinel::SentinelGroup;
@@ -181,23 +181,17 @@ impl RedisProbe {
     }
 
     /// Compares what a server that calls itself primary says with what the Sentinels say.
-    fn judge(
-        &self,
-        answer: Answer,
-        named: Result<(NamedPrimary, bool), CheckFailure>,
-    ) -> Result<CheckPass, CheckFailure> {
+    fn judge(&self, answer: Answer, named: Result<Naming, CheckFailure>) -> Result<CheckPass, CheckFailure> {
         let Answer { mut pass, run_id } = answer;
-        match named {
-            Ok((named, is_agreed)) if named.is(&self.target, &run_id) => {
-                pass.facts.timeline = Some(named.epoch);
-                pass.facts.numbering = Numbering::Epoch { is_agreed };
-                Ok(pass)
-            }
-            Ok((NamedPrimary { host, port, epoch, .. }, _)) => Err(no_primary(format!(
-                "an old primary: the Sentinels name {host}:{port}, in epoch {epoch}"
-            ))),
-            Err(failure) => Err(failure),
-        }
+        let naming = named?;
+        let Some((epoch, is_agreed)) = naming.epoch_of(&self.target, &run_id) else {
+            let NamedPrimary { host, port, epoch, .. } = naming.primary;
+            let why = format!("an old primary: the Sentinels name {host}:{port}, in epoch {epoch}");
+            return Err(no_primary(why));
+        };
+        pass.facts.timeline = Some(epoch);
+        pass.facts.numbering = Numbering::Epoch { is_agreed };
+        Ok(pass)
     }
 }
 

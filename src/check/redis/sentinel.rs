@@ -73,13 +73,41 @@ impl NamedPrimary {
         (&self.host, self.port) == (&other.host, other.port)
     }
 
+    fn is_same(&self, other: &Self) -> bool {
+        self.is_same_server(other) && self.epoch == other.epoch
+    }
+
     /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
     pub(super) fn is(&self, target: &CheckTarget, run_id: &str) -> bool {
         let is_host = match self.host.parse::<IpAddr>() {
             Ok(ip) => target.address.ip() == Some(ip),
-            Err(_) => target.host.as_deref() == Some(self.host.as_str()),
+            Err(_) => target
+                .host
+                .as_deref()
+                .is_some_and(|host| host.eq_ignore_ascii_case(&self.host)),
         };
         is_host && target.address.port() == Some(self.port) || !run_id.is_empty() && self.run_id == run_id
+    }
+}
+
+/// What the Sentinels say together.
+#[derive(Clone, Debug)]
+pub(super) struct Naming {
+    /// The primary.
+    pub(super) primary: NamedPrimary,
+    /// Whether they agree on it, so that it counts even if a higher epoch is remembered.
+    pub(super) is_agreed: bool,
+    /// What most said before some of them failed, if one of them still says it.
+    pub(super) repeated: Option<NamedPrimary>,
+}
+
+impl Naming {
+    /// The epoch in which this server is named the primary, and whether they agree on that; `None`: it is not the primary.
+    pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
+        let repeated = self.repeated.iter().map(|named| (named, false));
+        let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
+        let (named, is_agreed) = all.find(|(named, _)| named.is(target, run_id))?;
+        Some((named.epoch, is_agreed))
     }
 }
 
@@ -88,24 +116,23 @@ impl NamedPrimary {
 pub(super) struct SentinelAnswers {
     /// What counts.
     last: Option<NamedPrimary>,
+    /// What more than half of them said when that last counted.
+    majority: Option<NamedPrimary>,
     /// What more than half of them said at the latest check, and since when they have said it.
     by_majority: Option<(NamedPrimary, Instant)>,
 }
 
 impl SentinelAnswers {
-    /// What counts now, and whether the Sentinels agree on it, so that it counts even if a higher epoch is remembered. `reported`:
-    /// the answers of those that answer, `asked`: how many Sentinels there are.
+    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of those that answer, `asked`: how many
+    /// Sentinels there are.
     ///
     /// What more than half of them say counts, whatever epoch another one knows, which may be of another group. Its epoch may
     /// be lower than that of what counted before only if all say so, or if they stay with it: they may have been set up anew.
     /// Else the highest epoch counts, also that of before: a Sentinel that was cut off from the others must not bring back an
-    /// old primary.
-    pub(super) fn take(
-        &mut self,
-        reported: Vec<NamedPrimary>,
-        asked: usize,
-        now: Instant,
-    ) -> Option<(NamedPrimary, bool)> {
+    /// old primary. Beside it, what most have said last stays valid as long as one of them repeats it: a Sentinel that is wrong
+    /// must not take out the primary while another one is down. If the higher epoch is the right one, the server that is named
+    /// in it calls itself primary, too, and the pool takes that one.
+    pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<Naming> {
         let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
         let by_majority = reported.iter().filter(|named| 2 * alike(named) > asked);
         let by_majority = by_majority.max_by_key(|named| named.epoch);
@@ -116,16 +143,31 @@ impl SentinelAnswers {
         });
         if let Some((named, since)) = &self.by_majority {
             let is_agreed = is_unanimous || now.duration_since(*since) >= AGREED_AFTER;
-            let is_in_order = self.last.as_ref().is_none_or(|last| last.epoch <= named.epoch);
+            // What only few have said does not keep most of them from a failover.
+            let is_next = self.majority.as_ref().is_none_or(|before| before.epoch < named.epoch);
+            let is_in_order = is_next || self.last.as_ref().is_none_or(|last| last.epoch <= named.epoch);
             if is_agreed || is_in_order {
                 self.last = Some(named.clone());
-                return Some((named.clone(), is_agreed));
+                self.majority.clone_from(&self.last);
+                return Some(Naming {
+                    primary: named.clone(),
+                    is_agreed,
+                    repeated: None,
+                });
             }
         }
+        let repeated = self
+            .majority
+            .clone()
+            .filter(|majority| reported.iter().any(|named| named.is_same(majority)));
         // Of the same epoch, the later one.
         let all = self.last.take().into_iter().chain(reported);
         self.last = all.max_by_key(|named| named.epoch);
-        self.last.clone().map(|named| (named, false))
+        self.last.clone().map(|primary| Naming {
+            primary,
+            is_agreed: false,
+            repeated,
+        })
     }
 }
 
@@ -166,11 +208,7 @@ impl Sentinels {
     /// # Errors
     /// If none ever has answered: [`CheckFailure::Shortage`] if that is the reason for one of them, else
     /// [`CheckFailure::Unfit`] with the reason for the last one.
-    pub(super) async fn ask(
-        &self,
-        tls: Option<&Arc<ClientConfig>>,
-        began: Instant,
-    ) -> Result<(NamedPrimary, bool), CheckFailure> {
+    pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<Naming, CheckFailure> {
         let deadline = self.deadline(began);
         let mut asked = JoinSet::new();
         for address in self.group.addresses.iter().copied() {

@@ -197,8 +197,8 @@ async fn the_highest_known_epoch_counts_while_a_sentinel_is_silent() {
     let sentinels = Sentinels::new(group, &target);
     let ask = async {
         for _ in 0..2 {
-            let (named, is_agreed) = sentinels.ask(None, Instant::now()).await.unwrap();
-            assert_eq!((named.port, named.epoch, is_agreed), (1, 5, false));
+            let Naming { primary, is_agreed, .. } = sentinels.ask(None, Instant::now()).await.unwrap();
+            assert_eq!((primary.port, primary.epoch, is_agreed), (1, 5, false));
         }
     };
     tokio::join!(serve, ask);
@@ -215,20 +215,47 @@ async fn without_a_sentinel_answer_no_server_is_the_primary() {
     assert_eq!(follower.role, Some(Role::Replica));
 }
 
-/// What three Sentinels say together, at these seconds and with these ports and epochs of those that answer.
-fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
-    let named = |(port, epoch): &(u16, u32)| NamedPrimary {
+/// A server that is named in an epoch.
+fn named((port, epoch): (u16, u32)) -> NamedPrimary {
+    NamedPrimary {
         host: "10.0.0.1".to_owned(),
-        port: *port,
+        port,
         run_id: String::new(),
-        epoch: *epoch,
-    };
+        epoch,
+    }
+}
+
+/// What three Sentinels say together, at these seconds and with these ports and epochs of those that answer.
+fn naming<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<Naming>; N] {
     let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
     checks.map(|(second, reported)| {
-        let reported = reported.iter().map(named).collect();
-        let taken = answers.take(reported, 3, began + Duration::from_secs(second));
-        taken.map(|(named, is_agreed)| (named.port, named.epoch, is_agreed))
+        let reported = reported.iter().copied().map(named).collect();
+        answers.take(reported, 3, began + Duration::from_secs(second))
     })
+}
+
+/// As `naming`: the port and epoch of what counts, and whether they agree on it.
+fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
+    let counts = |naming: Naming| (naming.primary.port, naming.primary.epoch, naming.is_agreed);
+    naming(checks).map(|naming| naming.map(counts))
+}
+
+#[test]
+fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_take_out_the_primary() {
+    let checks: [(u64, &[(u16, u32)]); 6] = [
+        (0, &[(1, 4), (9, 99)]), // nothing is known of the third one
+        (1, &[(1, 4), (9, 99), (1, 4)]),
+        (2, &[(1, 4), (9, 99)]),
+        (3, &[(1, 4)]),
+        (4, &[(9, 99)]),
+        (5, &[(2, 5), (2, 5)]),
+    ];
+    let expected = [None, Some(4), Some(4), Some(4), None, None];
+    let target = |port: u16| CheckTarget::for_test(format!("10.0.0.1:{port}").parse().unwrap());
+    let epoch = |port: u16| move |naming: Option<Naming>| naming.unwrap().epoch_of(&target(port), "");
+    let of_1 = naming(checks).map(epoch(1)).map(|named| named.map(|(epoch, _)| epoch));
+    assert_eq!(of_1, expected);
+    assert_eq!(naming(checks).map(epoch(2))[5], Some((5, false)), "a failover");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn with_sentinels(servers: &[&RedisNode], sentinels: &[SocketAddr]) -> String {
 }
 
 #[test]
-fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing() {
+fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing_even_while_another_one_hangs() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let (one, two) = (
@@ -80,6 +80,11 @@ fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing() {
     foreign.wait_until_asked(3);
     assert!(has_state(&proxy, "primary", &primary, "up"));
     assert!(is_written(proxy.at("primary"), "beside"));
+    two.freeze();
+    foreign.wait_until_asked(3);
+    assert!(has_state(&proxy, "primary", &primary, "up"));
+    assert!(is_written(proxy.at("primary"), "beside-one"));
+    two.thaw();
     foreign.leave();
     let checks = || {
         proxy
