@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
 use crate::error::os_error;
-use crate::pool::{NoLease, Pool, QueueTurn, Server, ServerId};
+use crate::pool::{CheckState, NoLease, Pool, QueueTurn, Server, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
 pub use bind_source::{BindAddresses, BindSource, BindSourceError};
@@ -59,13 +59,15 @@ pub enum ConnectFailure {
     NoDescriptors,
     /// The TLS handshake with the server failed.
     Tls,
+    /// The server went down, or lost its role, while it was being connected to.
+    WentDown,
     /// Another error.
     Other,
 }
 
 impl ConnectFailure {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
@@ -73,6 +75,7 @@ impl ConnectFailure {
         Self::NoSource,
         Self::NoDescriptors,
         Self::Tls,
+        Self::WentDown,
         Self::Other,
     ];
 
@@ -87,6 +90,7 @@ impl ConnectFailure {
             Self::NoSource => "no_source",
             Self::NoDescriptors => "no_descriptors",
             Self::Tls => "tls",
+            Self::WentDown => "went_down",
             Self::Other => "other",
         }
     }
@@ -249,6 +253,7 @@ pub async fn dial(
             Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, &tried, &mut turn, &mut report)).await?,
         };
         let mut lease = HeldLease::new(picked);
+        let was_usable = is_usable(lease.server());
         let began = Instant::now();
         report(Progress::Trying(lease.server()));
         // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
@@ -256,6 +261,11 @@ pub async fn dial(
             biased;
             connected = attempt(&mut lease, &limits.connect, client.address, tls) => connected,
             fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
+        };
+        // Its checks may know more by now: an old primary that hung must not get those who came before it went on.
+        let connected = match connected {
+            Ok((socket, _)) if was_usable && !is_usable(lease.server()) => Err(AttemptError::WentDown(socket)),
+            connected => connected,
         };
         let failure = connected.as_ref().err().map(AttemptError::failure);
         let ejected_for = match &connected {
@@ -274,7 +284,9 @@ pub async fn dial(
         let server = lease.server().id();
         match connected {
             Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
-            Err(AttemptError::Tls(_, socket) | AttemptError::TlsTimeout(socket)) => close(socket, lease),
+            Err(AttemptError::Tls(_, socket) | AttemptError::TlsTimeout(socket) | AttemptError::WentDown(socket)) => {
+                close(socket, lease);
+            }
             Err(AttemptError::Connect(_)) => drop(lease),
         }
         if tried.len() >= limits.retries as usize {
@@ -282,6 +294,12 @@ pub async fn dial(
         }
         tried.push(server);
     }
+}
+
+/// Whether new sessions may be sent to a server, as far as its checks decide. One that is picked although it is down, because
+/// too few servers are up, is not usable from the beginning.
+fn is_usable(server: &Server) -> bool {
+    server.check_state() != CheckState::Down || server.is_stand_in()
 }
 
 /// Closes a connection that will not be used. Returns the lease when the server has closed it, too.
@@ -301,6 +319,8 @@ enum AttemptError {
     Tls(TlsFailure, TcpStream),
     /// The TLS handshake on this connection was not complete in time.
     TlsTimeout(TcpStream),
+    /// The server went down meanwhile.
+    WentDown(TcpStream),
 }
 
 impl AttemptError {
@@ -309,12 +329,13 @@ impl AttemptError {
             Self::Connect(error) => ConnectFailure::classify(error),
             Self::Tls(..) => ConnectFailure::Tls,
             Self::TlsTimeout(_) => ConnectFailure::Timeout,
+            Self::WentDown(_) => ConnectFailure::WentDown,
         }
     }
 
     fn tls_error(&self) -> Option<&HandshakeError> {
         match self {
-            Self::Connect(_) | Self::TlsTimeout(_) => None,
+            Self::Connect(_) | Self::TlsTimeout(_) | Self::WentDown(_) => None,
             Self::Tls(failure, _) => Some(&failure.error),
         }
     }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::{EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec};
+use crate::pool::{CheckOutcome, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
 use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {
@@ -116,6 +116,16 @@ struct Reported {
 }
 
 async fn dialled(pool: &Pool, limits: &DialLimits, accepted: &TcpStream) -> Reported {
+    dialled_while(pool, limits, accepted, |_| {}).await
+}
+
+/// As `dialled`; `at_attempt` is called when an attempt to connect to a server begins.
+async fn dialled_while(
+    pool: &Pool,
+    limits: &DialLimits,
+    accepted: &TcpStream,
+    mut at_attempt: impl FnMut(&Server),
+) -> Reported {
     let (mut attempts, mut ejected) = (Vec::new(), Vec::new());
     let servers = pool.servers();
     let client = DialClient {
@@ -126,7 +136,10 @@ async fn dialled(pool: &Pool, limits: &DialLimits, accepted: &TcpStream) -> Repo
     let mut trying = None;
     let result = dial(pool, limits, None, client, |progress| {
         let attempt = match progress {
-            Progress::Trying(server) => return trying = Some(server.id()),
+            Progress::Trying(server) => {
+                at_attempt(server);
+                return trying = Some(server.id());
+            }
             Progress::Ended(attempt) => attempt,
             Progress::Queued { .. } | Progress::Dequeued => return,
         };
@@ -165,6 +178,28 @@ async fn after_a_refusal_another_server_is_tried() {
     assert_eq!(socket.peer_addr().ok(), lease.server().spec().address.socket());
     assert_eq!(live(&pool), [0, 1]);
     drop(lease);
+    assert_eq!(live(&pool), [0, 0]);
+}
+
+#[tokio::test]
+async fn a_server_that_goes_down_while_it_is_connected_to_is_not_used() {
+    let (a, b) = (listening(), listening());
+    let (pool, (_client, accepted)) = (pool(&[&a, &b]), client().await);
+    let thresholds = Thresholds { rise: 1, fall: 1 };
+    for server in pool.servers().iter() {
+        server.set_checked(true, false);
+        server.record_check(&CheckOutcome::Pass, thresholds);
+    }
+    let first = pool.servers()[0].id();
+    let done = dialled_while(&pool, &LIMITS, &accepted, |server| {
+        if server.id() == first {
+            server.record_check(&CheckOutcome::Unfit("an old primary".into()), thresholds);
+        }
+    });
+    let done = done.await;
+    assert_eq!(done.attempts, [(0, Some(ConnectFailure::WentDown)), (1, None)]);
+    assert_eq!(done.ejected, [None, None]);
+    assert_eq!(done.result.unwrap().1.server().id(), pool.servers()[1].id());
     assert_eq!(live(&pool), [0, 0]);
 }
 
