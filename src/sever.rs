@@ -26,9 +26,21 @@ pub use pace::Pace;
 struct Cause {
     ending: Ending,
     over: Duration,
-    /// Whether sessions that still wait for the first answer of the server are closed at once. Their clients came while the
-    /// server hung. It must not serve them when it runs again: it may be an old primary by then.
-    ends_waiting: bool,
+    /// When the server was last seen to serve sessions, if those that have come since, or still wait for its first answer, are
+    /// closed at once. Their clients came while it hung. It must not serve them when it runs again: it may be an old primary by
+    /// then.
+    ends_since: Option<Instant>,
+}
+
+impl Cause {
+    /// This cause, but with nothing closed later than another one says.
+    fn without_delay(self, other: Self) -> Self {
+        let cause = if other.ends_since.is_some() { other } else { self };
+        Self {
+            over: self.over.min(other.over),
+            ..cause
+        }
+    }
 }
 
 /// Sessions that are closed at one pace.
@@ -103,7 +115,8 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(cause(pool, member, now)?.over)
 }
 
-/// Closes the sessions that are due: with `ends_waiting` all that await their server, and of the others the oldest first.
+/// Closes the sessions that are due: with `ends_since` all that have come since or await their server, and of the others the
+/// oldest first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,
@@ -115,8 +128,11 @@ fn sever(
         let Some(server) = record.server().map(Group::Server) else {
             continue;
         };
-        let cause = wanted.get(&server).filter(|cause| cause.ends_waiting);
-        if let Some(cause) = cause.filter(|_| record.awaits_server()) {
+        let ends_at_once = |cause: &&Cause| {
+            let since = cause.ends_since;
+            since.is_some_and(|since| record.is_accepted_after(since) || record.awaits_server())
+        };
+        if let Some(cause) = wanted.get(&server).filter(ends_at_once) {
             record.cut(cause.ending);
             continue;
         }

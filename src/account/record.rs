@@ -67,6 +67,12 @@ impl Record {
             .map(|server| server.id())
     }
 
+    /// Whether it was accepted after this moment.
+    #[must_use]
+    pub fn is_accepted_after(&self, at: Instant) -> bool {
+        self.accepted_at > at
+    }
+
     /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are only
     /// relayed.
     #[must_use]

@@ -77,6 +77,19 @@ pub enum CheckOutcome {
 }
 
 impl CheckOutcome {
+    /// Whether the server serves sessions, whether or not it is used.
+    pub(super) const fn is_of_serving(&self) -> bool {
+        matches!(
+            self,
+            Self::Pass
+                | Self::Behind(_)
+                | Self::Refused {
+                    accepts_sessions: true,
+                    ..
+                }
+        )
+    }
+
     /// Why the check did not pass; `None`: it passed.
     #[must_use]
     pub fn reason(&self) -> Option<&Reason> {

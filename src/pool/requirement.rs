@@ -41,7 +41,8 @@ impl RoleRequirement {
     }
 
     /// Whether the pool uses one primary at most.
-    pub(super) fn is_one_primary(&self) -> bool {
+    #[must_use]
+    pub fn is_one_primary(&self) -> bool {
         self.has_primary() && self.role != Some(Role::Replica)
     }
 

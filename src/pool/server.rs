@@ -225,6 +225,9 @@ impl Server {
             CheckOutcome::Unfit(_) => checks.passed_at = None,
             CheckOutcome::Fail(_) | CheckOutcome::Down(_) | CheckOutcome::Refused { .. } | CheckOutcome::Behind(_) => {}
         }
+        if outcome.is_of_serving() {
+            checks.serves_at = Instant::now();
+        }
         self.publish_checks(&checks);
         if (before, changed) == (CheckState::Down, Some(CheckState::Up)) {
             self.begin_slow_start();

@@ -39,7 +39,7 @@ enum SessionOwner {
 
 impl GroupsToClose {
     /// Looks at all servers of pools that close sessions. A server that a reload has removed keeps its cause, unless an
-    /// operator drains it or ends its drain. An operator's drain has precedence over the other causes.
+    /// operator drains it or ends its drain. An operator's drain has precedence over the other causes, but delays nothing.
     pub(super) fn find(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> Self {
         let mut groups = Self::default();
         for (group, severing) in severings {
@@ -55,7 +55,9 @@ impl GroupsToClose {
             }
         }
         for server in live.overridden() {
-            if let Some(cause) = drain(&server.overrides()) {
+            if let Some(drain) = drain(&server.overrides()) {
+                let other = groups.by_group.get(&Group::Server(server.id()));
+                let cause = other.map_or(drain, |other| drain.without_delay(other.cause));
                 groups.add_server(&server, cause);
             }
         }
@@ -121,7 +123,7 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
     overrides.close_over.map(|over| Cause {
         ending: Ending::ServerDrained,
         over,
-        ends_waiting: false,
+        ends_since: None,
     })
 }
 
@@ -131,7 +133,7 @@ fn departure(pool: &LivePool) -> Option<Cause> {
     (severing.on_leave == Sever::Close).then_some(Cause {
         ending: Ending::ServerDrained,
         over: severing.close_over,
-        ends_waiting: false,
+        ends_since: None,
     })
 }
 
@@ -143,7 +145,7 @@ fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
     (severing.on_recover == Sever::Close && is_back()).then_some(Cause {
         ending: Ending::FailedBack,
         over: severing.close_over,
-        ends_waiting: false,
+        ends_since: None,
     })
 }
 
@@ -162,17 +164,24 @@ pub(super) fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Ca
             && !pool.uses_in_panic(server, now)
             && !server.is_stand_in()
     };
-    if on_down == Sever::Close && is_down() {
+    // A disabled server is not checked: it may be an old primary.
+    let is_replaced = || {
+        let required = pool.plan().health.required;
+        let in_force = || pool.roles().primary_in_force();
+        let is_other = || in_force().is_some_and(|primary| primary != server.spec().label);
+        server.is_disabled() && required.role == Some(Role::Primary) && required.is_one_primary() && is_other()
+    };
+    if on_down == Sever::Close && (is_down() || is_replaced()) {
         return Some(Cause {
             ending: Ending::ServerDown,
             over,
-            ends_waiting: pool.plan().health.required.role == Some(Role::Primary),
+            ends_since: (pool.plan().health.required.role == Some(Role::Primary)).then(|| server.serves_at()),
         });
     }
     let is_worse = || pool.best_tier(now).is_some_and(|best| server.priority() > best);
     (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
         ending: Ending::FailedBack,
         over,
-        ends_waiting: false,
+        ends_since: None,
     })
 }

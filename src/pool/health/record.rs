@@ -19,6 +19,8 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) since: SystemTime,
     /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong role since.
     pub(in crate::pool) passed_at: Option<Instant>,
+    /// When a check last found that it serves sessions; when its checks began, if none has.
+    pub(in crate::pool) serves_at: Instant,
     /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
     pub(in crate::pool) lag: Option<Duration>,
 }
@@ -37,6 +39,7 @@ impl CheckRecord {
             reason: None,
             since: SystemTime::now(),
             passed_at: None,
+            serves_at: Instant::now(),
             lag: None,
         }
     }

@@ -19,6 +19,12 @@ impl Server {
         self.lock_checks().passed_at.is_some_and(|at| at.elapsed() <= time)
     }
 
+    /// When a check last found that it serves sessions; when its checks began, if none has.
+    #[must_use]
+    pub fn serves_at(&self) -> Instant {
+        self.lock_checks().serves_at
+    }
+
     /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {

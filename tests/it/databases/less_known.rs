@@ -5,7 +5,7 @@ use super::primary::{config, is_up, primary_and_replica, reached, reason};
 use crate::support::counts::{ended_sessions, log_count};
 use crate::support::database::{Postgres, psql};
 use crate::support::eventually;
-use crate::support::process::{Process, must};
+use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
 
 fn run(server: &Postgres, statement: &str) {
@@ -54,9 +54,8 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
     );
     let text = config([&a, &b], "", None);
     eventually("the replica has that, too", || {
-        let asked = crate::support::process::finished(
-            psql(b.address(), "SELECT 1 FROM pg_control_system()").args(["-U", "watcher", "-d", "postgres"]),
-        );
+        let asked =
+            finished(psql(b.address(), "SELECT 1 FROM pg_control_system()").args(["-U", "watcher", "-d", "postgres"]));
         asked.stderr.contains("permission denied")
     });
     let proxy = Proxy::start(&text);
@@ -102,4 +101,27 @@ fn sessions_of_a_replica_that_is_behind_are_cut_only_with_on_lag_close() {
     assert!(proxy.reload(&config([&a, &b], &format!("{readers}\non_lag = \"close\""), None)));
     reader.wait();
     eventually("it was cut", || ended_sessions(&proxy, "server_down") == 1.0);
+}
+
+#[test]
+fn clients_that_wait_for_a_hung_primary_are_cut_although_an_operator_has_taken_it_out() {
+    for order in [&["disable"][..], &["drain", "--close-over", "1h"]] {
+        let (a, b) = primary_and_replica();
+        let proxy = Proxy::start(&config([&a, &b], "", None));
+        eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+        a.freeze();
+        let insert = || Process::start(psql(proxy.at("write"), "INSERT INTO t VALUES (1)").env("PGSSLMODE", "disable"));
+        let mut waiting: Vec<_> = (0..3).map(|_| insert()).collect();
+        let sessions = || proxy.server("writers", "a")["sessions"].as_u64();
+        eventually("they wait for a", || sessions() == Some(3));
+        proxy.answer(&[&["server", order[0], "writers/a"], &order[1..]].concat());
+        run(&b, "SELECT pg_promote()");
+        for client in &mut waiting {
+            client.wait();
+        }
+        eventually("b is the primary", || is_up(&proxy, "writers", "b"));
+        a.thaw();
+        let rows = finished(&mut psql(a.address(), "SELECT count(*) FROM t"));
+        assert_eq!(rows.stdout.trim(), "0", "{order:?}: {rows:#?}");
+    }
 }
