@@ -39,6 +39,7 @@ use crate::listen::Accepted;
 use crate::refuse::refuse;
 use cancel::cancel;
 use decrypted::{connect_decrypted, find_handshake_settings};
+use guards::answer_postgres;
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
 use startup::{reply_to_login, start};
@@ -146,7 +147,11 @@ async fn connect_postgres(
         Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
         None => opened,
     };
-    let identified = opened.pass_guards()?.sniff().await?;
+    let opened = match opened.pass_guards() {
+        Ok(opened) => opened,
+        Err(refusal) => return Err(Box::pin(answer_postgres(refusal, client, &state, entry)).await),
+    };
+    let identified = opened.sniff().await?;
     if let Some(key) = identified.cancel_key() {
         return Err(cancel(client, key, &state, entry).await);
     }

@@ -130,7 +130,8 @@ impl SessionInfo {
     }
 
     /// Whether it is a refusal that is not logged, because there are too many.
-    pub(super) fn is_suppressed(&self) -> bool {
+    #[must_use]
+    pub fn is_suppressed(&self) -> bool {
         self.extras
             .as_ref()
             .is_some_and(|extras| extras.line == RefusalLine::Suppressed)

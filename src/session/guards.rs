@@ -1,16 +1,18 @@
 //! The steps in which guards are asked.
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::listener_state::ListenerState;
+use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
-use super::steps::{Opened, Routed};
+use super::steps::{Opened, Routed, take_first};
 use crate::account::{Entry, RefusalLine};
 use crate::guard::{Guard, GuardId, GuardReason, RefuseWith};
 use crate::plan::Protocol;
-use crate::refuse::{PostgresError, Reply};
-use crate::sniff::Sniffed;
+use crate::refuse::{PostgresError, REFUSAL_TIME_MAX, Reply};
 use crate::sniff::alert::Alert;
+use crate::sniff::{SniffLimits, Sniffed, TlsAnswer, sniff_postgres};
 
 impl Opened<'_> {
     /// Asks the guards of the listener, before anything of the client is read.
@@ -39,6 +41,55 @@ impl Routed<'_> {
         ask(self.state, self.guards, self.entry, known)?;
         Ok(self)
     }
+}
+
+/// The refusal of a PostgreSQL client by a guard of its listener. Its program prints only what answers its first packet. So
+/// that is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a flood. `refusal`: how it is refused otherwise.
+pub(super) async fn answer_postgres(
+    refusal: Refusal,
+    client: &mut TcpStream,
+    state: &ListenerState,
+    entry: &Entry,
+) -> Refusal {
+    let Refusal::Guard(reason, otherwise) = refusal else {
+        return refusal;
+    };
+    if entry.info().is_suppressed() {
+        return Refusal::Guard(reason, otherwise);
+    }
+    let plan = &state.plan;
+    let limits = SniffLimits {
+        hello_timeout: plan.sniff.hello_timeout.min(REFUSAL_TIME_MAX),
+        ..plan.sniff
+    };
+    let first = take_first(entry);
+    let read = sniff_postgres(
+        client,
+        &limits,
+        Instant::now(),
+        &state.hello_memory,
+        first,
+        TlsAnswer::AskServer,
+    );
+    let sniffed = match read.await {
+        Ok(sniffed) => {
+            record_sniffed(&sniffed, state, entry);
+            Some(sniffed)
+        }
+        Err(error) => {
+            count_unsniffed(error, entry);
+            None
+        }
+    };
+    let known = KnownClient {
+        sniffed: sniffed.as_ref(),
+        protocol: plan.protocol,
+    };
+    let reply = match known.reply(reason) {
+        Reply::Close => otherwise,
+        told => told,
+    };
+    Refusal::Guard(reason, reply)
 }
 
 /// What is known of a client when a guard is asked.

@@ -19,6 +19,9 @@ use crate::sniff::alert::Alert;
 use crate::sniff::postgres::SSL_REQUEST;
 use crate::socket::{Fault, socket_fault};
 
+/// The word in the access log for a session whose server has not answered a request for TLS.
+pub(super) const TLS_REQUEST: &str = "tls_request";
+
 /// Whether a listener refuses sessions in the clear.
 pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
     matches!(listener.protocol, Protocol::Postgres { tls_required: true, .. })
@@ -88,7 +91,8 @@ pub(super) enum TlsRequestError {
 }
 
 /// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0
-/// at the end of the stream. A byte behind `S` or `N` is an error.
+/// at the end of the stream. A byte behind `S` or `N` is an error. An `S` or `N` does not count as a byte of the session: its
+/// client still waits for the server.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],
@@ -105,7 +109,9 @@ pub(super) async fn ask_for_tls(
         Ok(Err(error)) => return Err(TlsRequestError::Broke(error)),
         Err(_) => return Err(TlsRequestError::Late),
     };
-    entry.traffic().down.add(bytes);
+    if !matches!(answer[..bytes], [b'S' | b'N']) {
+        entry.traffic().down.add(bytes);
+    }
     Ok((answer, bytes))
 }
 
@@ -117,7 +123,7 @@ pub(super) fn unanswered_tls_request(
     entry: &Entry,
     reply: Reply,
 ) -> Refusal {
-    entry.info().detail = Some("tls_request");
+    entry.info().detail = Some(TLS_REQUEST);
     let (reason, error, fault) = match why {
         TlsRequestError::Closed => ("closed", None, None),
         TlsRequestError::Broke(error) => (

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
-use super::postgres::{ask_for_tls, requires_tls, unanswered_tls_request};
+use super::postgres::{TLS_REQUEST, ask_for_tls, requires_tls, unanswered_tls_request};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
 use super::steps::Connected;
@@ -83,17 +83,22 @@ fn smuggled() -> Refusal {
     })
 }
 
-/// The reply to a client whose server goes down before it has answered the login: an error, if the client can read one,
-/// so that it may try again.
+/// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if the
+/// client can read one, so that it may try again.
 pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     let info = entry.info();
     let startup = info.startup().filter(|_| info.client_tls().is_none());
     match startup {
-        Some(startup) if entry.traffic().down.bytes() == 0 => {
-            Reply::Message(PostgresError::NoServer.response(Some(startup)))
-        }
-        _ => Reply::Reset,
+        _ if entry.traffic().down.bytes() > 0 => Reply::Reset,
+        Some(startup) => Reply::Message(PostgresError::NoServer.response(Some(startup))),
+        None if info.detail == Some(TLS_REQUEST) => no_answer(),
+        None => Reply::Reset,
     }
+}
+
+/// The reply to a client whose request for TLS the server has not answered.
+fn no_answer() -> Reply {
+    Reply::AlertAfterHello(Alert::InternalError.record(None))
 }
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the
@@ -111,9 +116,11 @@ async fn relay_tls_answer(
 ) -> Result<(), Refusal> {
     let first = std::mem::take(&mut connected.first);
     let server = &mut connected.socket;
+    entry.info().detail = Some(TLS_REQUEST);
     let asked = ask_for_tls(server, &first, state.plan.sniff.hello_timeout, entry).await;
     let (answer, bytes) =
-        asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, Reply::Close))?;
+        asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, no_answer()))?;
+    entry.info().detail = None;
     let is_answer = matches!(answer[..bytes], [b'S' | b'N', ..]);
     if is_answer && bytes > 1 {
         return Err(Refusal::ServerRefusedTls(Reply::Close));

@@ -15,7 +15,10 @@ use crate::capacity::{Capacity, ConnectionLimits};
 use crate::listen::{Bound, Listener, QueueOwner};
 use crate::live::Live;
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader};
+use crate::refuse::PostgresError;
 use crate::sniff::HelloMemory;
+use crate::sniff::alert::Alert;
+use crate::sniff::postgres::SSL_REQUEST;
 use crate::socket::SocketOptions;
 
 /// A listener, a server of ours behind it, and what a worker needs to serve the listener's clients.
@@ -31,9 +34,13 @@ struct Setup {
 
 impl Setup {
     async fn new(log: AccessTarget) -> Self {
+        Self::with_protocol("tcp", log).await
+    }
+
+    async fn with_protocol(protocol: &str, log: AccessTarget) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let text = format!(
-            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\npool = \"p\"\n\
              [pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
             server.local_addr().unwrap()
         );
@@ -133,6 +140,49 @@ async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
         log.lines().count() == 2 && ends.iter().all(|end| log.contains(end)),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn a_client_whose_server_goes_down_after_it_has_denied_tls_is_told() {
+    let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
+    let (mut client, session) = setup.session().await;
+    let session = tokio::spawn(session);
+    client.write_all(&SSL_REQUEST).await.unwrap();
+    let (mut server, _) = setup.server.accept().await.unwrap();
+    server.read_exact(&mut [0; 8]).await.unwrap();
+    server.write_all(b"N").await.unwrap();
+    let mut answer = [0];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"N");
+    const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+    client.write_all(&STARTUP).await.unwrap();
+    server.read_exact(&mut [0; STARTUP.len()]).await.unwrap();
+    setup.ledger.records()[0].cut(Ending::ServerDown);
+    let mut told = Vec::new();
+    client.read_to_end(&mut told).await.unwrap();
+    assert_eq!(told, PostgresError::NoServer.response(None));
+    drop(client);
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_whose_server_goes_down_before_it_has_answered_a_request_for_tls_gets_an_alert() {
+    let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
+    let (mut client, session) = setup.session().await;
+    let session = tokio::spawn(session);
+    client.write_all(&SSL_REQUEST).await.unwrap();
+    let (mut server, _) = setup.server.accept().await.unwrap();
+    server.read_exact(&mut [0; 8]).await.unwrap();
+    setup.ledger.records()[0].cut(Ending::ServerDown);
+    let mut answer = [0];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"S");
+    client.write_all(&[22]).await.unwrap(); // its ClientHello begins
+    let mut told = Vec::new();
+    client.read_to_end(&mut told).await.unwrap();
+    assert_eq!(told, Alert::InternalError.record(None));
+    drop(client);
+    session.await.unwrap();
 }
 
 /// The block that tokio allocates for the task is 112 bytes larger, and its size is a multiple of 128. With this

@@ -5,6 +5,7 @@ use std::process::Command;
 use super::postgres_names::SSL_REQUEST;
 use crate::support::client::Client;
 use crate::support::database::psql;
+use crate::support::hello::Hello;
 use crate::support::mariadb::mariadb;
 use crate::support::process::finished;
 use crate::support::proxy::Proxy;
@@ -80,5 +81,32 @@ fn clients_refused_by_a_listener_guard_print_the_refusal() {
         }
         let answer = Client::connect(proxy.at("db")).send(b"PING\r\n").read_all();
         assert_eq!(answer, format!("-ERR {expected}\r\n").as_bytes());
+    }
+    for (guard, passes, told, alert) in [
+        (
+            deny,
+            0,
+            "connections from this address are refused here",
+            "alert access denied",
+        ),
+        (limit, 1, "too many connections", "alert internal error"),
+    ] {
+        let proxy = guarded("postgres", guard);
+        for _ in 0..passes {
+            finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", "disable"));
+        }
+        for (mode, told) in [("prefer", told), ("disable", told), ("require", alert)] {
+            let done = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
+            assert!(done.stderr.contains(told), "{mode}: {done:#?}");
+        }
+        let direct = Client::connect(proxy.at("db"))
+            .send(&Hello::named("a.example").bytes())
+            .read_all();
+        assert_eq!(direct, [21, 3, 3, 0, 2, 2, 49], "access_denied");
+        // A client that says nothing is not waited for long, and is reset.
+        let mut silent = Client::connect(proxy.at("db"));
+        assert!(silent.try_read_all().is_err());
+        let line = &proxy.access_lines(passes + 6)[passes];
+        assert_eq!(line["guard"], "g", "{line:#}");
     }
 }
