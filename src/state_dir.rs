@@ -120,7 +120,7 @@ impl StateDir {
     /// of this host, or a process that runs as another user than before. Also if the file of primaries is not valid: without
     /// its contents, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
-        self.texts()?;
+        self.read(TEXTS)?; // they were parsed before, when an error could not be reported yet
         Ok(RememberedState {
             primaries: self.load_primaries()?,
             servers: self.load(SERVERS)?,
@@ -277,7 +277,8 @@ impl StateDir {
 /// # Errors
 /// It cannot be opened or locked, or is locked already.
 fn lock(path: &Path) -> io::Result<File> {
-    let file = regular_file::open_to_lock(path)?;
+    let opened = regular_file::open_to_lock(path);
+    let file = opened.map_err(|error| with_context(error, path.display().to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
