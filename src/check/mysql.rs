@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::kind::ROLE_KEYS;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, PasswordLogin, Probe, RunningCheck, Service, tcp};
-use crate::pool::{Role, ServerFacts};
+use crate::pool::{Numbering, Role, ServerFacts, Stream};
 use crate::tls::unverified_config;
 use login::{Account, log_in};
 use packet::{MysqlFailure, Packets};
@@ -185,6 +185,8 @@ impl MysqlProbe {
             } else {
                 self.memory().lag_now(answer.lag)
             },
+            numbering: Numbering::None,
+            stream: answer.source.map(Stream::Source),
             ..ServerFacts::default()
         })
     }

@@ -105,6 +105,10 @@ const POSITION: &str = "SELECT \
 /// The identity of the data. A server and its replicas have the same one.
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
+/// The timeline of the latest point from which the server can start again, and where that is. On a replica it tells which history
+/// it follows, though only after the next checkpoint of its primary.
+const RESTARTPOINT: &str = "SELECT timeline_id, pg_wal_lsn_diff(checkpoint_lsn, '0/0') FROM pg_control_checkpoint()";
+
 /// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the session of
 /// the check. That says no more than a connection that breaks.
 const ENDED: [&str; 2] = ["57P01", "57P02"];
@@ -122,7 +126,7 @@ struct PostgresProbe {
     tls: Arc<ClientConfig>,
     /// Which questions the server has denied this user. They are not repeated, because each would leave an error in the
     /// server's log, until a check fails.
-    denied: [AtomicBool; 2],
+    denied: [AtomicBool; 3],
 }
 
 impl Probe for PostgresProbe {
@@ -144,7 +148,7 @@ impl PostgresProbe {
             check,
             target,
             tls: unverified_config(),
-            denied: [const { AtomicBool::new(false) }; 2],
+            denied: [const { AtomicBool::new(false) }; 3],
         }
     }
 
@@ -177,15 +181,16 @@ impl PostgresProbe {
         let connection = async { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
         // Sent at once: one round trip.
         let ask = async {
-            let (role, position, system) = tokio::join!(
+            let answers = tokio::join!(
                 client.simple_query(ROLE),
                 self.ask_if_allowed(&client, 0, POSITION),
-                self.ask_if_allowed(&client, 1, SYSTEM)
+                self.ask_if_allowed(&client, 1, SYSTEM),
+                self.ask_if_allowed(&client, 2, RESTARTPOINT)
             );
             drop(client); // sends Terminate, and ends `connection`
-            (role, position, system)
+            answers
         };
-        let ((role, position, system), ()) = tokio::join!(ask, connection);
+        let ((role, position, system, restartpoint), ()) = tokio::join!(ask, connection);
         let role = read_role(Row::first(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
@@ -196,6 +201,13 @@ impl PostgresProbe {
         }
         if let Some(answer) = system.map_err(server_error)? {
             facts.system_identifier = Row::first(&answer).number(0);
+        }
+        if let Some(answer) = restartpoint.map_err(server_error)?.filter(|_| role == Role::Replica) {
+            let row = Row::first(&answer);
+            facts.restartpoint = row
+                .number(0)
+                .and_then(|timeline| timeline.try_into().ok())
+                .zip(row.number(1));
         }
         Ok(facts)
     }
@@ -225,9 +237,10 @@ impl PostgresProbe {
 }
 
 /// Errors after which the next check will most likely get no answer either.
-const DENIALS: [SqlState; 3] = [
+const DENIALS: [SqlState; 4] = [
     SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_FUNCTION,
+    SqlState::UNDEFINED_COLUMN,
     SqlState::FEATURE_NOT_SUPPORTED,
 ];
 

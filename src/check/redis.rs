@@ -6,7 +6,6 @@ mod conversation;
 mod sentinel;
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 use super::kind::ROLE_KEYS;
 use super::stream::open_stream;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
-use crate::pool::{Numbering, Role, ServerFacts};
+use crate::pool::{Numbering, Role, ServerFacts, Stream};
 use crate::tls::unverified_config;
 use conversation::{Credentials, Pipeline, Replies};
 use resp::RespValue;
@@ -169,7 +168,8 @@ impl RedisProbe {
             pass: CheckPass {
                 facts: ServerFacts {
                     role,
-                    follows: read_followed(&replies[0]),
+                    numbering: Numbering::None,
+                    stream: field(replies.get(1), "master_replid").and_then(read_stream),
                     lag: lag.map(Duration::from_secs),
                     ..ServerFacts::default()
                 },
@@ -216,13 +216,9 @@ fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
     }
 }
 
-/// The server that a replica follows, in the reply to `ROLE`; `None`: it knows it by name, or is none.
-fn read_followed(reply: &RespValue) -> Option<(IpAddr, u16)> {
-    let mut words = reply.elements().iter().map(RespValue::text);
-    let ("slave", host, port) = (words.next()??, words.next()??, words.next()??) else {
-        return None;
-    };
-    Some((host.parse().ok()?, port.parse().ok()?))
+/// The replication ID of a primary and its replicas, 40 random hexadecimal digits, as far as it fits.
+fn read_stream(id: &str) -> Option<Stream> {
+    u128::from_str_radix(id.get(..32)?, 16).ok().map(Stream::Lineage)
 }
 
 /// The server is not to be used, and is certainly no primary: another one may follow it.

@@ -1,89 +1,135 @@
 //! Which replicas follow another history than that of the primary in force: a pure function of what checks have seen.
 //!
 //! A replica never applies what its primary has not written. One that has applied more than the primary had written at a
-//! later check has data of its own: it still follows an old primary, or has followed it too long.
+//! later check has data of its own: it still follows an old primary, or has followed it too long. The same holds for one that
+//! goes on along an older timeline beyond the point where the primary's has begun, and for one that receives other changes
+//! than the primary sends.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::facts::{ServerFacts, WalPosition};
+use super::facts::{ServerFacts, Stream};
+use super::histories::{Histories, TimelineHistory};
 
-/// The latest position of the primary in force.
-#[derive(Clone, Debug)]
-struct PrimaryPosition {
-    label: Arc<str>,
-    timeline: Option<u32>,
-    written: u64,
+/// What is known of the primary in force on its timeline.
+#[derive(Clone, Copy, Debug, Default)]
+struct PrimaryTrace {
+    /// A position on its timeline: where it was first seen.
+    first: Option<u64>,
+    /// The latest.
+    latest: Trace,
+    has_told: bool,
 }
 
-/// The latest position of a replica.
-#[derive(Clone, Copy, Debug)]
-struct ReplicaPosition {
-    applied: u64,
-    /// Where it was when the latest check of the primary ended, before the next one began.
-    before: Option<u64>,
-    /// Whether a later check of the primary has found that it had not written as much.
-    is_beyond: bool,
+/// What tells the history that a server follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Trace {
+    /// Up to where a replica has applied the WAL, or a primary has written it.
+    position: Option<u64>,
+    /// Its [`Stream::Lineage`].
+    lineage: Option<u128>,
 }
 
-/// The positions of the servers of a pool.
+impl Trace {
+    fn new(facts: &ServerFacts, position: Option<u64>) -> Self {
+        let lineage = match facts.stream {
+            Some(Stream::Lineage(lineage)) => Some(lineage),
+            _ => None,
+        };
+        Self { position, lineage }
+    }
+
+    /// Whether a replica cannot have got here from the primary.
+    fn is_apart(&self, primary: &Self) -> bool {
+        let is_beyond = self
+            .position
+            .zip(primary.position)
+            .is_some_and(|(own, primary)| own > primary);
+        let lineages = self.lineage.zip(primary.lineage);
+        is_beyond || lineages.is_some_and(|(own, primary)| own != primary)
+    }
+}
+
+/// What is known of a replica.
+#[derive(Clone, Copy, Debug, Default)]
+struct ReplicaTrace {
+    latest: Trace,
+    /// The latest when the latest check of the primary ended, before the next one began.
+    before: Option<Trace>,
+    /// Whether a later check of the primary has found that the replica is apart from it.
+    is_apart: bool,
+}
+
+/// The traces of the servers of a pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DivergenceWatch {
-    primary: Option<PrimaryPosition>,
-    replicas: HashMap<Arc<str>, ReplicaPosition>,
+    traces: Histories<PrimaryTrace, ReplicaTrace>,
 }
 
 impl DivergenceWatch {
     /// Forgets the servers that are not among these.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
-        self.replicas.retain(|label, _| is_known(label));
-        self.primary = self.primary.take().filter(|primary| is_known(&primary.label));
+        self.traces.retain(is_known);
     }
 
     /// Takes note of what a check of the primary in force has found.
     pub(super) fn record_primary(&mut self, label: &Arc<str>, facts: &ServerFacts) {
-        let Some(WalPosition { written, .. }) = facts.wal else {
-            return;
-        };
-        let is_same = |known: &PrimaryPosition| known.label == *label && known.timeline == facts.timeline;
-        let is_same = self.primary.as_ref().is_some_and(is_same);
-        for replica in self.replicas.values_mut() {
-            replica.is_beyond |= is_same && replica.before > Some(written);
-            replica.before = Some(replica.applied);
+        let latest = Trace::new(facts, facts.wal.map(|wal| wal.written));
+        let primary = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
+        let is_same = std::mem::replace(&mut primary.has_told, true);
+        primary.first = primary.first.or(latest.position);
+        primary.latest = latest;
+        for replica in self.traces.replicas.values_mut() {
+            // Proved anew each time: a replica that was set up anew may be ahead of what was last seen of the primary.
+            replica.is_apart = is_same && replica.before.is_some_and(|before| before.is_apart(&latest));
+            replica.before = Some(replica.latest);
         }
-        self.primary = Some(PrimaryPosition {
-            label: Arc::clone(label),
-            timeline: facts.timeline,
-            written,
-        });
     }
 
-    /// Takes note of what a check of a replica has found. Returns why it does not follow the primary, if that is certain.
-    pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts) -> Option<String> {
-        let WalPosition { applied, .. } = facts.wal?;
-        // One that has gone back was set up anew.
-        let known = self.replicas.get(label).filter(|known| known.applied <= applied);
-        let was_beyond = known.is_some_and(|known| known.is_beyond);
-        let primary = self
-            .primary
-            .as_ref()
-            .filter(|primary| was_beyond && applied > primary.written);
-        let replica = ReplicaPosition {
-            applied,
-            before: known.and_then(|known| known.before),
-            is_beyond: primary.is_some(),
+    /// Takes note of what a check of a replica has found. Returns why it does not follow this primary, if that is certain.
+    pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts, primary: &str) -> Option<String> {
+        let latest = Trace::new(facts, facts.wal.map(|wal| wal.applied));
+        let known = self.traces.replicas.get(label);
+        // One that has gone back was set up anew, and one with another lineage follows another primary.
+        let goes_on =
+            |known: &&ReplicaTrace| known.latest.position <= latest.position && known.latest.lineage == latest.lineage;
+        let known = known.copied().as_ref().filter(goes_on).copied().unwrap_or_default();
+        let found = self.traces.primary().filter(|found| *found.label == *primary);
+        let is_apart = known.is_apart && found.is_some_and(|found| latest.is_apart(&found.history.latest));
+        let why = found.and_then(|found| match is_apart {
+            true => Some(why_apart(&latest, found)),
+            false => why_outdated(facts.restartpoint?, found),
+        });
+        let replica = ReplicaTrace {
+            latest,
+            is_apart,
+            ..known
         };
-        self.replicas.insert(Arc::clone(label), replica);
-        let PrimaryPosition {
-            label: primary,
-            written,
-            ..
-        } = primary?;
-        let (applied, written) = (Lsn(applied), Lsn(*written));
-        Some(format!(
-            "not a replica of {primary}: it has applied the WAL up to {applied}, and {primary} has written it up to {written}"
-        ))
+        self.traces.replicas.insert(Arc::clone(label), replica);
+        why
     }
+}
+
+fn why_apart(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String {
+    let label = &primary.label;
+    match (replica.position, primary.history.latest.position) {
+        (Some(applied), Some(written)) => format!(
+            "not a replica of {label}: it has applied the WAL up to {}, and {label} has written it up to {}",
+            Lsn(applied),
+            Lsn(written)
+        ),
+        _ => format!("not a replica of {label}: it follows another primary"),
+    }
+}
+
+/// Why a replica that was at this position of this timeline does not follow the primary. A position beyond the first one that
+/// was seen on the primary's timeline is on no older timeline of the primary's history.
+fn why_outdated((timeline, position): (u32, u64), primary: &TimelineHistory<PrimaryTrace>) -> Option<String> {
+    let (label, on) = (&primary.label, primary.timeline.filter(|on| *on > timeline)?);
+    let first = primary.history.first.filter(|first| *first < position)?;
+    let (position, first) = (Lsn(position), Lsn(first));
+    Some(format!(
+        "not a replica of {label}: it is on timeline {timeline} at {position}, and {label} was on {on} at {first}"
+    ))
 }
 
 /// A position in the WAL as PostgreSQL shows it.
@@ -98,6 +144,7 @@ impl std::fmt::Display for Lsn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::WalPosition;
 
     fn at(timeline: Option<u32>, position: u64) -> ServerFacts {
         ServerFacts {
@@ -115,12 +162,15 @@ mod tests {
     /// checks of replicas have found that they do not follow the primary.
     fn beyond(checks: &[(&str, Option<u32>, u64)]) -> Vec<bool> {
         let mut watch = DivergenceWatch::default();
-        let mut found = Vec::new();
-        for (label, timeline, position) in checks {
-            let (label, facts) = (Arc::from(*label), at(*timeline, *position));
+        let (mut found, mut primary) = (Vec::new(), "");
+        for (name, timeline, position) in checks {
+            let (label, facts) = (Arc::from(*name), at(*timeline, *position));
             match timeline {
-                Some(_) => watch.record_primary(&label, &facts),
-                None => found.push(watch.observe_replica(&label, &facts).is_some()),
+                Some(_) => {
+                    watch.record_primary(&label, &facts);
+                    primary = name;
+                }
+                None => found.push(watch.observe_replica(&label, &facts, primary).is_some()),
             }
         }
         found
@@ -148,6 +198,18 @@ mod tests {
             ("c", None, 140),
         ];
         assert_eq!(beyond(&set_up_anew), [false; 3]);
+        let further_ahead = [
+            ("b", Some(2), 100),
+            ("c", None, 900),
+            ("b", Some(2), 110),
+            ("b", Some(2), 120),
+            ("c", None, 900), // this is found
+            ("b", Some(2), 2000),
+            ("c", None, 2010),
+            ("b", Some(2), 2020),
+            ("c", None, 2030),
+        ];
+        assert_eq!(beyond(&further_ahead), [false, true, false, false]);
     }
 
     #[test]
@@ -168,6 +230,50 @@ mod tests {
             ]),
             [false, false]
         );
+    }
+
+    #[test]
+    fn a_replica_that_receives_other_changes_than_the_primary_sends_is_found_once_the_primary_was_checked_again() {
+        let sends = |lineage| ServerFacts {
+            stream: Some(Stream::Lineage(lineage)),
+            ..ServerFacts::default()
+        };
+        let mut watch = DivergenceWatch::default();
+        let (b, c) = (Arc::from("b"), Arc::from("c"));
+        let mut check = |server: &str, lineage| match server {
+            "b" => {
+                watch.record_primary(&b, &sends(lineage));
+                None
+            }
+            _ => watch.observe_replica(&c, &sends(lineage), "b"),
+        };
+        let none = [("c", 1), ("b", 2), ("c", 1), ("b", 2)];
+        assert!(none.iter().all(|(server, lineage)| check(server, *lineage).is_none()));
+        let why = "not a replica of b: it follows another primary";
+        assert_eq!(check("c", 1).as_deref(), Some(why));
+        assert_eq!(check("c", 1).as_deref(), Some(why), "while the primary is down");
+        assert_eq!(check("c", 2), None, "it follows the primary");
+        check("b", 3); // it was started again
+        assert_eq!(check("c", 2), None, "it has not heard of that yet");
+    }
+
+    #[test]
+    fn a_replica_that_goes_on_along_an_old_timeline_is_found_although_the_primary_has_written_more() {
+        let mut watch = DivergenceWatch::default();
+        let (b, c) = (Arc::from("b"), Arc::from("c"));
+        watch.record_primary(&b, &at(Some(2), 100));
+        watch.record_primary(&b, &at(Some(2), 300));
+        let mut check = |restartpoint| {
+            let facts = ServerFacts {
+                restartpoint: Some(restartpoint),
+                ..at(None, 200)
+            };
+            watch.observe_replica(&c, &facts, "b")
+        };
+        assert_eq!(check((1, 100)), None, "it may only be behind");
+        assert_eq!(check((2, 150)), None);
+        let why = "not a replica of b: it is on timeline 1 at 0/96, and b was on 2 at 0/64";
+        assert_eq!(check((1, 150)).as_deref(), Some(why));
     }
 
     #[test]

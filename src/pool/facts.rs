@@ -2,7 +2,6 @@
 //! they mean for a pool is judged by that pool.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::health::CheckOutcome;
@@ -22,6 +21,8 @@ pub enum Numbering {
     /// Timelines. The number only grows.
     #[default]
     Timeline,
+    /// They have no numbers.
+    None,
     /// Configuration epochs of Sentinels. The number begins at 0 again when the Sentinels are set up anew.
     Epoch {
         /// Whether the Sentinels agree on this one, so that it counts even if a higher one is known.
@@ -32,7 +33,7 @@ pub enum Numbering {
 impl fmt::Display for Numbering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timeline => "timeline",
+            Self::Timeline | Self::None => "timeline",
             Self::Epoch { .. } => "epoch",
         })
     }
@@ -54,10 +55,21 @@ pub struct ServerFacts {
     pub numbering: Numbering,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
-    /// The address and port of the server that a replica says it follows.
-    pub follows: Option<(IpAddr, u16)>,
+    /// The latest position from which a replica can start again, and its timeline.
+    pub restartpoint: Option<(u32, u64)>,
+    /// What identifies the changes that a primary sends, or that a replica receives, whatever address it knows its primary by.
+    pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
+}
+
+/// What identifies the changes that a primary sends, or that a replica receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The same for a primary and for all that follow it, also through others.
+    Lineage(u128),
+    /// The number of the primary itself, or of the server that a replica is connected to, which may be a replica, too.
+    Source(u32),
 }
 
 /// A check that did not pass.

@@ -20,6 +20,9 @@ pub struct KnownPrimary {
     /// The other servers of the pool, by label. One that is missing was never seen beside the primary.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<Box<str>, Standing>,
+    /// The addresses of the servers whose labels do not tell them, by label: what is remembered of a server outlasts its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl KnownPrimary {

@@ -4,13 +4,14 @@
 //! make every replica a minute behind at once. Instead the positions that the primary had at earlier checks are remembered.
 //! A replica has been behind since the first of those that it has not reached.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::facts::{ServerFacts, WalPosition};
+use super::histories::Histories;
 
 /// The parts of `max_lag` that are reported apart.
 const RESOLUTION: u32 = 64;
@@ -67,8 +68,6 @@ impl PositionHistory {
 /// What is remembered of the primary.
 #[derive(Clone, Debug)]
 struct PrimaryHistory {
-    label: Arc<str>,
-    timeline: Option<u32>,
     /// Where it has been.
     written: PositionHistory,
     /// When it last reported where it is.
@@ -89,34 +88,27 @@ struct ReplicaHistory {
 /// The lags of the replicas of a pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LagWatch {
-    primary: Option<PrimaryHistory>,
-    replicas: HashMap<Arc<str>, ReplicaHistory>,
+    histories: Histories<PrimaryHistory, ReplicaHistory>,
 }
 
 impl LagWatch {
     /// Forgets the servers that are not among these.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
-        self.replicas.retain(|label, _| is_known(label));
-        self.primary = self.primary.take().filter(|primary| is_known(&primary.label));
+        self.histories.retain(is_known);
     }
 
-    /// Records the position of the primary in force. Positions of another primary or timeline do not compare: they are
-    /// forgotten.
+    /// Records the position of the primary in force.
     pub(super) fn record_primary(&mut self, label: &Arc<str>, facts: &ServerFacts, max_lag: Duration, now: Instant) {
         let Some(WalPosition { written, .. }) = facts.wal else {
             return;
         };
-        let is_same = |known: &PrimaryHistory| known.label == *label && known.timeline == facts.timeline;
-        let mut known = self.primary.take().filter(is_same);
-        let primary = known.get_or_insert_with(|| PrimaryHistory {
-            label: Arc::clone(label),
-            timeline: facts.timeline,
+        let anew = PrimaryHistory {
             written: PositionHistory::default(),
             reported_at: now,
-        });
+        };
+        let primary = self.histories.primary_or(label, facts.timeline, anew);
         primary.written.record(now, written, max_lag);
         primary.reported_at = now;
-        self.primary = known;
     }
 
     /// How long a replica has been behind, at least; `None`: it does not tell enough.
@@ -127,14 +119,12 @@ impl LagWatch {
         max_lag: Duration,
         now: Instant,
     ) -> Option<Duration> {
-        let replica = self
-            .replicas
-            .entry(Arc::clone(label))
-            .or_insert_with(|| ReplicaHistory {
-                received: PositionHistory::default(),
-                followed_at: now,
-                caught_up_at: now,
-            });
+        let anew = ReplicaHistory {
+            received: PositionHistory::default(),
+            followed_at: now,
+            caught_up_at: now,
+        };
+        let (replica, primary) = self.histories.replica_or(label, anew);
         let lag_since =
             |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if let Some(wal) = facts.wal {
@@ -143,7 +133,7 @@ impl LagWatch {
             }
             let is_recent = |primary: &PrimaryHistory| now.saturating_duration_since(primary.reported_at) <= max_lag;
             let lag_behind = |primary: &PrimaryHistory| lag_since(primary.written.behind_since(wal.applied));
-            if let Some(primary) = self.primary.as_ref().filter(|primary| is_recent(primary)) {
+            if let Some(primary) = primary.filter(|primary| is_recent(primary)) {
                 replica.received = PositionHistory::default();
                 return Some(lag_behind(primary));
             }
@@ -153,7 +143,7 @@ impl LagWatch {
             // One that has followed no server since the primary was last seen may be as far as that was; without a primary,
             // that cannot be known.
             let unknown = || lag_since(Some(replica.followed_at));
-            return Some(behind.max(self.primary.as_ref().map_or_else(unknown, lag_behind)));
+            return Some(behind.max(primary.map_or_else(unknown, lag_behind)));
         }
         let reported = facts.lag?;
         if reported < Duration::from_secs(1).min(max_lag) {

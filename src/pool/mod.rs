@@ -1,8 +1,7 @@
 //! Pools of servers, and the pick of one server for a session.
 //!
-//! Each policy has a file of its own and picks among candidates. The candidates are computed when something changes
-//! (health, ejection, an operator's override, slow start, the list of servers) and kept as a snapshot, so that a pick takes
-//! no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
+//! Each policy has a file of its own and picks among candidates. They are computed when something changes, and kept as a
+//! snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 
 mod turn_counter;
 mod server_observer;
@@ -13,6 +12,7 @@ mod facts;
 mod requirement;
 mod known_primary;
 mod primary;
+mod histories;
 mod lag;
 mod diverged;
 mod session_outcome;
@@ -53,7 +53,7 @@ pub use agent::AgentSettings;
 use candidates::{Candidate, CandidateSet};
 pub use ejection::EjectLimits;
 use ejection::Ejection;
-pub use facts::{FailedCheck, Numbering, Role, ServerFacts, WalPosition};
+pub use facts::{FailedCheck, Numbering, Role, ServerFacts, Stream, WalPosition};
 pub use fallback::FallbackOrigin;
 pub use health::{CheckOutcome, CheckState, CheckVerdict, Health, RefusedCheck, Thresholds};
 pub use known_primary::{KnownPrimary, Standing};

@@ -10,6 +10,7 @@
 //! This is no consensus: it decides where this process sends sessions, not who may write.
 
 mod epochs;
+mod names;
 mod rejection;
 mod succession;
 
@@ -102,6 +103,8 @@ pub(super) struct PrimaryWatch {
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// Those that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
+    /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
+    addresses: BTreeMap<Arc<str>, Box<str>>,
     /// The Sentinels have agreed once on this server in an epoch that is too low.
     renewed: Option<Arc<str>>,
 }
@@ -129,7 +132,11 @@ impl PrimaryWatch {
         let others = self.others.iter();
         let others = others.map(|(label, standing)| ((**label).into(), *standing)).collect();
         let known = self.known.clone()?;
-        Some(KnownPrimary { others, ..known })
+        Some(KnownPrimary {
+            others,
+            addresses: self.remembered_addresses(),
+            ..known
+        })
     }
 
     /// Whether what is to be remembered of the other servers has changed since this was last asked.
@@ -144,6 +151,9 @@ impl PrimaryWatch {
         }
         let others = std::mem::take(&mut known.others).into_iter();
         self.others = others.map(|(label, standing)| (label.into(), standing)).collect();
+        let addresses = std::mem::take(&mut known.addresses).into_iter();
+        self.addresses
+            .extend(addresses.map(|(label, address)| (label.into(), address)));
         self.known = Some(known);
         true
     }
@@ -189,7 +199,8 @@ impl PrimaryWatch {
                 claim,
             } => {
                 // A server cannot lose its timeline without a restart, during which a check would fail.
-                let known = before.claim.filter(|_| !before.has_failed);
+                let is_timeline = claim.numbering == Numbering::Timeline;
+                let known = before.claim.filter(|_| is_timeline && !before.has_failed);
                 let timeline = claim.timeline.or_else(|| known?.timeline);
                 (system_identifier, Some(Claim { timeline, ..claim }))
             }
@@ -222,7 +233,7 @@ impl PrimaryWatch {
             _ => {}
         }
         if matches!(observation, Observation::Primary { .. }) {
-            self.renew_epochs(server);
+            self.renew_numbers(server);
         }
         let is_answer = !matches!(observation, Observation::Failed { .. });
         self.decide(is_answer.then_some(server));

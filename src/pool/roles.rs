@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::diverged::DivergenceWatch;
-use super::facts::{FailedCheck, Role, ServerFacts};
+use super::facts::{FailedCheck, Role, ServerFacts, Stream};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
@@ -33,6 +33,8 @@ struct RolesState {
     primary: Option<Arc<str>>,
     lags: LagWatch,
     divergence: DivergenceWatch,
+    /// What identifies the changes that servers send which call themselves primary, by label.
+    streams: HashMap<Arc<str>, Stream>,
     /// Whether servers that call themselves primary were accepted, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,
 }
@@ -122,9 +124,10 @@ impl PoolRoles {
             }
         }
         let is_primary = role == Some(Role::Primary);
+        state.note_stream(label, facts);
         let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
         let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
-        let other_history = state.other_history(label, facts, members, required);
+        let other_history = state.other_history(label, facts, required);
         let has_lag = !is_primary && other_history.is_none(); // that of another history tells nothing
         server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
         // Of one that calls itself the primary, the verdict is the result, once there is one.
@@ -223,8 +226,11 @@ impl RolesState {
         let labels = &self.labels;
         self.lags.retain(|label| labels.contains(label));
         self.divergence.retain(|label| labels.contains(label));
+        self.streams.retain(|label, _| labels.contains(label));
         if required.has_primary() {
             self.verdicts.retain(|label, _| labels.contains(label));
+            let server = |member: &Member| (Arc::clone(&member.spec().label), member.spec().address.to_string());
+            self.primaries.follow_names(&members.iter().map(server).collect());
             let with_disabled = members
                 .iter()
                 .map(|member| (&member.spec().label, member.is_disabled()));
@@ -238,43 +244,42 @@ impl RolesState {
     }
 
     /// Why a replica is none of the primary, if that is certain.
-    fn other_history(
-        &mut self,
-        label: &Arc<str>,
-        facts: &ServerFacts,
-        members: &[Member],
-        required: RoleRequirement,
-    ) -> Option<String> {
+    fn other_history(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.labels.contains(label) {
             return None;
         }
-        let diverged = self.divergence.observe_replica(label, facts);
         let known = self.primaries.known()?;
         let primary = &known.server;
-        if let Some(rival) = self.followed_rival(facts, members) {
+        let diverged = self.divergence.observe_replica(label, facts, primary);
+        if let Some(rival) = self.followed_rival(facts, primary) {
             return Some(format!("not a replica of {primary}: it follows {rival}"));
         }
-        self.primaries.in_force()?;
+        let is_in_force = self.primaries.in_force().is_some();
         match (known.system_identifier, facts.system_identifier) {
-            (Some(known), Some(own)) if known != own => Some(format!(
+            (Some(known), Some(own)) if is_in_force && known != own => Some(format!(
                 "a replica of another database: its system identifier is {own}, and that of {primary} is {known}"
             )),
             _ => diverged,
         }
     }
 
-    /// The server that a replica says it follows, if that was rejected beside the primary.
-    fn followed_rival(&self, facts: &ServerFacts, members: &[Member]) -> Option<&Arc<str>> {
-        let followed = facts.follows?;
-        let is_followed = |member: &Member| {
-            let address = member.spec().address;
-            address.ip().zip(address.port()) == Some(followed)
-        };
-        let mut rivals = self.primaries.rejected_claimants();
-        rivals.find(|rival| {
-            let mut members = members.iter().filter(|member| member.spec().label == **rival);
-            members.any(is_followed)
-        })
+    /// Takes note of what identifies the changes that a server sends, while it calls itself primary.
+    fn note_stream(&mut self, label: &Arc<str>, facts: &ServerFacts) {
+        match (facts.role, facts.stream) {
+            (Some(Role::Primary), Some(stream)) if self.labels.contains(label) => {
+                self.streams.insert(Arc::clone(label), stream);
+            }
+            (Some(Role::Replica), _) => drop(self.streams.remove(label)),
+            _ => {}
+        }
+    }
+
+    /// The server that a replica follows, if that is none that may be the primary.
+    fn followed_rival(&self, facts: &ServerFacts, primary: &str) -> Option<&Arc<str>> {
+        let stream = facts.stream?;
+        let is_followed = |label: &str| self.streams.get(label) == Some(&stream);
+        let mut rejected = self.primaries.rejected();
+        rejected.find(|rival| is_followed(rival) && !is_followed(primary))
     }
 
     /// Takes note of what was seen of a server.

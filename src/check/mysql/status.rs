@@ -8,7 +8,7 @@ use crate::pool::Role;
 
 /// `innodb_read_only` identifies a reader of Amazon Aurora.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
-    ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on')";
+    ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on', 'server_id')";
 
 const GALERA_STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN \
     ('wsrep_ready', 'wsrep_cluster_status', 'wsrep_local_state')";
@@ -30,6 +30,8 @@ pub(super) struct MysqlStatus {
     pub(super) role: Role,
     /// How far it is behind, or [`STOPPED`]; `None`: it is no replica, or the user may not ask.
     pub(super) lag: Option<Duration>,
+    /// `server_id` of a primary, or of the only server that a replica is connected to as its source.
+    pub(super) source: Option<u32>,
     /// `None`: it is not a member of a Galera cluster.
     pub(super) galera: Option<GaleraMember>,
 }
@@ -63,12 +65,15 @@ impl MysqlStatus {
             return Ok(Self {
                 role: Role::Primary,
                 lag: None,
+                source: variables.variable("server_id").and_then(|id| id.parse().ok()),
                 galera,
             });
         }
+        let status = replica_status(packets).await?;
         Ok(Self {
             role: Role::Replica,
-            lag: replica_status(packets).await?.as_ref().and_then(read_lag),
+            lag: status.as_ref().and_then(read_lag),
+            source: status.as_ref().and_then(read_source),
             galera,
         })
     }
@@ -97,10 +102,22 @@ async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFail
     }
 }
 
+/// Whether a replica is connected to its source.
+const IO_RUNNING: [&str; 2] = ["Replica_IO_Running", "Slave_IO_Running"];
+
+/// `server_id` of the server that a replica is connected to, if it has one source only.
+fn read_source(status: &Rows) -> Option<u32> {
+    let ids = status.column(&["Source_Server_Id", "Master_Server_Id"]);
+    let mut sources = ids.zip(status.column(&IO_RUNNING));
+    let (source, runs) = sources.next()?;
+    let is_only = sources.next().is_none();
+    source?.parse().ok().filter(|_| is_only && runs == Some("Yes"))
+}
+
 /// How far a replica is behind; if it has several sources, behind the one for which that is most. `None` if it has no source.
 fn read_lag(status: &Rows) -> Option<Duration> {
     let runs = |names: &[&str]| status.column(names).all(|state| state == Some("Yes"));
-    if !runs(&["Replica_IO_Running", "Slave_IO_Running"]) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {
+    if !runs(&IO_RUNNING) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {
         return Some(STOPPED);
     }
     let lags = status.column(&["Seconds_Behind_Source", "Seconds_Behind_Master"]);

@@ -273,6 +273,7 @@ async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
             ("Replica_IO_Running", io),
             ("Replica_SQL_Running", sql),
             ("Seconds_Behind_Source", behind),
+            ("Source_Server_Id", "3"),
         ];
         [variables(&["read_only"]), ("SHOW REPLICA STATUS", row)]
     };
@@ -287,8 +288,12 @@ async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
         let status = status(&replica(io, sql, behind)).await;
         assert_eq!(status.role, Role::Replica);
         assert_eq!(status.lag, Some(lag), "{io} {sql} {behind}");
+        assert_eq!(status.source, (io == "Yes").then_some(3), "as long as it is connected");
     }
-    assert_eq!(status(&[variables(&[])]).await.role, Role::Primary);
+    let mut primary = variables(&[]);
+    primary.1.push(("server_id", "4"));
+    let primary = status(&[primary]).await;
+    assert_eq!((primary.role, primary.source), (Role::Primary, Some(4)));
     assert_eq!(status(&[variables(&["super_read_only"])]).await.role, Role::Replica);
 }
 

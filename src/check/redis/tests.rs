@@ -42,9 +42,12 @@ async fn serve(answer: &str) -> (std::net::SocketAddr, tokio::task::JoinHandle<(
 
 const PRIMARY: &str = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$13\r\nrole:master\r\n\r\n$10\r\nrun_id:abc\r\n";
 
+const REPLICATION_ID: u128 = 0xab << 64;
+
 fn replica(state: &str) -> String {
     let role = format!("*5\r\n+slave\r\n+10.0.0.1\r\n:6379\r\n+{state}\r\n:7\r\n");
-    format!("+PONG\r\n{role}$30\r\nmaster_last_io_seconds_ago:4\r\n\r\n$0\r\n\r\n")
+    let info = format!("master_last_io_seconds_ago:4\r\nmaster_replid:{REPLICATION_ID:040x}\r\n");
+    format!("+PONG\r\n{role}${}\r\n{info}\r\n$0\r\n\r\n", info.len())
 }
 
 /// The answer of a Sentinel that names this port of 127.0.0.1, with this run id, in this epoch.
@@ -71,7 +74,7 @@ async fn the_role_of_a_server_and_the_lag_of_a_replica_are_read() {
     let primary = checked(PRIMARY, &[]).await.unwrap().facts;
     assert_eq!((primary.role, primary.lag), (Some(Role::Primary), None));
     let follower = checked(&replica("connected"), &[]).await.unwrap().facts;
-    assert_eq!(follower.follows, Some(([10, 0, 0, 1].into(), 6379)));
+    assert_eq!(follower.stream, Some(Stream::Lineage(REPLICATION_ID >> 32)));
     assert_eq!(
         (follower.role, follower.lag),
         (Some(Role::Replica), Some(Duration::from_secs(4)))
@@ -129,7 +132,11 @@ async fn a_server_that_answers_with_an_error_is_alive() {
     // A user that may not ask for the role can still be checked.
     let denied = "+PONG\r\n-NOPERM this user has no permissions\r\n-NOPERM\r\n";
     let pass = checked(denied, &[]).await.unwrap();
-    assert_eq!(pass.facts, ServerFacts::default());
+    let without_numbers = ServerFacts {
+        numbering: Numbering::None,
+        ..ServerFacts::default()
+    };
+    assert_eq!(pass.facts, without_numbers);
     assert_eq!(pass.role_denied.as_deref(), Some("NOPERM this user has no permissions"));
 }
 

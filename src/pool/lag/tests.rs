@@ -207,7 +207,7 @@ proptest! {
             let least = millis(real).min(2 * MAX_LAG).saturating_sub(millis(2 * interval) + MAX_LAG / 32);
             prop_assert!(found >= least, "{found:?} at {now}, really {real} ms");
         }
-        let history = &lags.primary.as_ref().unwrap().written;
+        let history = &lags.histories.primary().unwrap().history.written;
         prop_assert!(history.reached.len() <= 4 * RESOLUTION as usize + 4);
     }
 }

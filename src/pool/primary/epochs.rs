@@ -4,10 +4,18 @@ use super::{Claim, Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
     /// Begins anew with the epoch in which the Sentinels agree on this server, although the remembered one is higher or is that
-    /// of another server, or although nothing else decides between several. It takes two such checks without another one in between in which a server is named in the remembered
-    /// epoch or a higher one: during a failover, one check may be overtaken by another. What others have claimed before does not compare.
-    pub(super) fn renew_epochs(&mut self, server: &str) {
+    /// of another server, or although nothing else decides between several. It takes two such checks without another one in
+    /// between in which a server is named in the remembered epoch or a higher one: during a failover, one check may be
+    /// overtaken by another. What others have claimed before does not compare.
+    ///
+    /// If it has no number, none is remembered any more: the Sentinels that gave them were taken out of the configuration.
+    pub(super) fn renew_numbers(&mut self, server: &str) {
         let claim = self.seen(server).and_then(|seen| seen.claim);
+        if claim.is_some_and(|claim| claim.numbering == Numbering::None)
+            && let Some(known) = &mut self.known
+        {
+            (known.timeline, known.overruled) = (None, None);
+        }
         let Some((timeline, is_agreed)) = claim.and_then(epoch) else {
             return;
         };
@@ -49,6 +57,6 @@ impl PrimaryWatch {
 fn epoch(claim: Claim) -> Option<(Option<u32>, bool)> {
     match claim.numbering {
         Numbering::Epoch { is_agreed } => Some((claim.timeline, is_agreed)),
-        Numbering::Timeline => None,
+        Numbering::Timeline | Numbering::None => None,
     }
 }

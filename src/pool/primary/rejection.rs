@@ -40,7 +40,7 @@ impl PrimaryWatch {
             }
             return match (claim.timeline, known.highest_timeline()) {
                 (Some(timeline), _) if known.overruled >= Some(timeline) => {
-                    format!("an operator trusts {primary} as the primary")
+                    format!("an operator has decided against {numbering} {timeline}: {primary} is the primary")
                 }
                 (Some(low), Some(high)) if low < high && **primary == *server => {
                     format!("the server has gone back: it is {on} {numbering} {low}, and was {on} {high}")
@@ -67,7 +67,7 @@ impl PrimaryWatch {
 
 fn preposition(numbering: Numbering) -> &'static str {
     match numbering {
-        Numbering::Timeline => "on",
+        Numbering::Timeline | Numbering::None => "on",
         Numbering::Epoch { .. } => "in",
     }
 }

@@ -175,9 +175,9 @@ impl PrimaryWatch {
         self.others_changed |= self.others.remove(label).is_some();
     }
 
-    /// The servers that may not follow the primary: they have called themselves primary while it lived, or when it became one.
-    pub(in crate::pool) fn rejected_claimants(&self) -> impl Iterator<Item = &Arc<str>> {
-        let is_rejected = |label: &&Arc<str>| self.others.get(*label) == Some(&Standing::Rejected);
-        self.claiming.iter().filter(is_rejected)
+    /// The servers that may not follow the primary, also those that are disabled or have left the pool.
+    pub(in crate::pool) fn rejected(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_rejected = |(_, standing): &(&Arc<str>, &Standing)| **standing == Standing::Rejected;
+        self.others.iter().filter(is_rejected).map(|(label, _)| label)
     }
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod epochs;
+mod names;
 mod without_timelines;
 
 const SYSTEM: u64 = 7_000_000_000_000_000_001;
@@ -129,7 +130,10 @@ fn trust_in_an_old_primary_overrules_known_timelines_but_no_later_one() {
     in_force(&mut pool, &[("a", primary(3)), ("b", primary(4)), ("b", DOWN)]);
     assert!(pool.trust("a"));
     assert_eq!(in_force(&mut pool, &[("a", primary(3)), ("b", primary(4))]), ["a", "a"]);
-    assert_eq!(reason(&pool, "b"), "an operator trusts a as the primary");
+    assert_eq!(
+        reason(&pool, "b"),
+        "an operator has decided against timeline 4: a is the primary"
+    );
     let mut restarted = watch(pool.memory(), &["a", "b"]);
     assert_eq!(
         in_force(&mut restarted, &[("b", primary(4)), ("a", primary(3))]),

@@ -56,11 +56,11 @@ fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
     }
 }
 
-/// Of a replica that says that it follows this server.
-fn follower(followed: usize) -> ServerFacts {
+/// Of a primary that sends, or a replica that receives, the changes of this server.
+fn streaming(role: Role, primary: usize) -> ServerFacts {
     ServerFacts {
-        follows: Some((address(followed).ip(), address(followed).port())),
-        ..facts(Role::Replica, None)
+        stream: Some(Stream::Source(primary as u32)),
+        ..facts(role, None)
     }
 }
 
@@ -78,7 +78,8 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
         let mut outcomes = judgement.outcomes.into_iter();
         outcomes.find_map(|(server, outcome)| (server.spec().label == list[n].spec().label).then_some(outcome))
     };
-    let primary = || facts(Role::Primary, None);
+    let follower = |followed| streaming(Role::Replica, followed);
+    let primary = |n| streaming(Role::Primary, n);
     let fail = |n: usize| {
         let failed = CheckOutcome::Fail("timed out".into());
         for _ in 0..THRESHOLDS.fall {
@@ -88,24 +89,27 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
     };
     judge(1, follower(0));
     judge(2, follower(0));
-    judge(0, primary());
+    judge(0, primary(0));
     // s1 was promoted, and s2 follows it before s0 is known to be down.
     assert_eq!(roles.primary_in_force().as_deref(), Some("s0"));
-    judge(1, primary());
+    judge(1, primary(1));
     assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
     fail(0);
     assert_eq!(roles.primary_in_force().as_deref(), Some("s1"));
     assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
     // s2 follows the old one, which comes back.
-    judge(0, primary());
+    judge(0, primary(0));
     let why = CheckOutcome::Unfit("not a replica of s1: it follows s0".into());
     assert_eq!(judge(2, follower(0)), Some(why.clone()));
     fail(1);
     assert_eq!(judge(2, follower(0)), Some(why), "still, while the primary is down");
     // A replica of the primary.
-    judge(1, primary());
+    judge(1, primary(1));
     judge(0, follower(1));
     assert_eq!(judge(2, follower(0)), Some(CheckOutcome::Pass));
+    // A MariaDB replica tells the `server_id` of its primary: if that is not unique, it tells nothing.
+    judge(0, primary(1));
+    assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
 }
 
 #[test]
@@ -220,8 +224,11 @@ impl Checked {
             accepts_sessions: true,
         };
         let judgement = match event {
-            Event::Primary(n, timeline) => judge(n, facts(Role::Primary, timeline)),
-            Event::Replica(n, followed) => judge(n, follower(followed)),
+            Event::Primary(n, timeline) => {
+                let facts = streaming(Role::Primary, n);
+                judge(n, ServerFacts { timeline, ..facts })
+            }
+            Event::Replica(n, followed) => judge(n, streaming(Role::Replica, followed)),
             Event::Refused(n) => fail(n, refused),
             Event::Failed(n) => fail(n, CheckOutcome::Fail("timed out".into())),
             Event::Trust(n) => {

@@ -93,7 +93,7 @@ fn a_returning_old_primary_gets_no_session_until_it_is_trusted() {
     });
     b.thaw();
     eventually("b is not used, although its timeline is higher", || {
-        reason(&proxy, "orders", "b") == "an operator trusts a as the primary"
+        reason(&proxy, "orders", "b") == "an operator has decided against timeline 2: a is the primary"
     });
     assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
 }

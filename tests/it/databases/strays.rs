@@ -18,9 +18,21 @@ fn a_replica_of_an_old_primary_of_redis_serves_no_reader_until_it_follows_the_ne
     b.ask("REPLICAOF NO ONE");
     eventually("b is the primary", || is_up("primary", &b));
     a.thaw();
+    // By name: acequia knows its address only.
+    c.ask(&format!("REPLICAOF localhost {}", a.address().port()));
     let why = format!("not a replica of {}: it follows {}", b.address(), a.address());
     eventually("c is no replica of b", || reason(&proxy, "replica", &c).contains(&why));
     assert_eq!(redis_answer(proxy.at("replica"), "ROLE").unwrap_or_default(), "");
-    c.ask(&format!("REPLICAOF 127.0.0.1 {}", b.address().port()));
+    for pool in ["primary", "replica"] {
+        proxy.answer(&["server", "disable", &format!("{pool}/{}", a.address())]);
+    }
+    let checks = || {
+        let labels = [("pool", "replica"), ("server", &*c.address().to_string())];
+        proxy.metrics().sum("acequia_health_checks_total", &labels)
+    };
+    let before = checks();
+    eventually("c is checked while a is disabled", || checks() >= before + 3.0);
+    assert!(reason(&proxy, "replica", &c).contains(&why));
+    c.ask(&format!("REPLICAOF localhost {}", b.address().port()));
     eventually("c follows b", || is_up("replica", &c));
 }

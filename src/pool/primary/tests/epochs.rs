@@ -47,6 +47,30 @@ fn reset_sentinels_do_not_make_the_primary_an_old_primary() {
 }
 
 #[test]
+fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
+    let without = Observation::Primary {
+        system_identifier: None,
+        claim: Claim {
+            timeline: None,
+            numbering: Numbering::None,
+        },
+    };
+    for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
+        in_force(&mut pool, &[("b", REPLICA), ("a", without)]);
+        assert_eq!(pool.in_force(), Some("a"));
+        assert_eq!(pool.known().unwrap().timeline, None);
+        let steps = [
+            ("b", without),
+            ("b", REPLICA),
+            ("a", DOWN),
+            ("b", without),
+            ("a", without),
+        ];
+        assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "b", "b"]);
+    }
+}
+
+#[test]
 fn a_lower_epoch_of_a_minority_does_not_change_the_memory() {
     let mut pool = in_epoch_5();
     assert_eq!(

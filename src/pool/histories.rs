@@ -1,0 +1,60 @@
+//! What is remembered of the primary in force of a pool, and of its replicas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The history of the primary in force on one timeline, and those of replicas by label.
+#[derive(Clone, Debug)]
+pub(super) struct Histories<P, R> {
+    primary: Option<TimelineHistory<P>>,
+    /// Those of replicas, by label.
+    pub(super) replicas: HashMap<Arc<str>, R>,
+}
+
+/// The history of a primary on one timeline.
+#[derive(Clone, Debug)]
+pub(super) struct TimelineHistory<P> {
+    pub(super) label: Arc<str>,
+    pub(super) timeline: Option<u32>,
+    pub(super) history: P,
+}
+
+impl<P, R> Default for Histories<P, R> {
+    fn default() -> Self {
+        Self {
+            primary: None,
+            replicas: HashMap::new(),
+        }
+    }
+}
+
+impl<P, R> Histories<P, R> {
+    /// Forgets the servers that are not among these.
+    pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.replicas.retain(|label, _| is_known(label));
+        self.primary.take_if(|primary| !is_known(&primary.label));
+    }
+
+    /// The primary.
+    pub(super) fn primary(&self) -> Option<&TimelineHistory<P>> {
+        self.primary.as_ref()
+    }
+
+    /// The history of this replica, `anew` if there is none yet; and that of the primary.
+    pub(super) fn replica_or(&mut self, label: &Arc<str>, anew: R) -> (&mut R, Option<&P>) {
+        let replica = self.replicas.entry(Arc::clone(label)).or_insert(anew);
+        (replica, self.primary.as_ref().map(|primary| &primary.history))
+    }
+
+    /// The history of this primary on this timeline; `anew` if it was another one, whose history is forgotten: positions of
+    /// another primary or timeline do not compare.
+    pub(super) fn primary_or(&mut self, label: &Arc<str>, timeline: Option<u32>, anew: P) -> &mut P {
+        let is_same = |known: &TimelineHistory<P>| known.label == *label && known.timeline == timeline;
+        let known = self.primary.take().filter(is_same).unwrap_or_else(|| TimelineHistory {
+            label: Arc::clone(label),
+            timeline,
+            history: anew,
+        });
+        &mut self.primary.insert(known).history
+    }
+}
