@@ -6,14 +6,15 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use x509_parser::{parse_x509_certificate, parse_x509_crl};
+use x509_parser::parse_x509_certificate;
 
 use super::certificate::dns_names;
-use super::file::{FileStamp, TlsFileError, authorities, certificates, file_version, read, revocations};
+use super::file::{FileStamp, TlsFileError, authorities, certificates, file_version, read};
+use super::revocation::Revocations;
 use super::words::{bounded, date, unix_now};
 use crate::name::{NamePattern, Sni};
 
@@ -59,34 +60,27 @@ impl ClientAuthPlan {
         let anchors = certificates(&self.ca_file, &text)?;
         let roots = Arc::new(authorities(&self.ca_file, &text)?);
         let mut warnings = expired(&self.ca_file, &anchors);
-        let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-        let (mut chain, mut authorities, mut next_update) = (builder(), None, None);
+        let mut revocations = None;
         if let Some(path) = &self.crl_file {
             let text = read(path)?;
             hash.update(&[1]);
             hash.update(&text);
-            let lists = revocations(path, &text)?;
-            next_update = lists.iter().filter_map(|list| list_next_update(list)).min();
-            warnings.extend(unlisted(path, &anchors, &lists));
-            // The certificate of a client has to be looked up. Those of the authorities in between are looked up if their
-            // issuer has a list: it is rare that all have one.
-            authorities = Some(builder().with_crls(lists.clone()).allow_unknown_revocation_status());
-            chain = chain.with_crls(lists).only_check_end_entity_revocation();
+            let algorithms = provider.signature_verification_algorithms;
+            let (lists, found) = Revocations::new((path, &text), (&self.ca_file, &anchors), &roots, algorithms)?;
+            warnings.extend(found);
+            revocations = Some(lists);
         }
+        let mut chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
         if !self.is_required {
             chain = chain.allow_unauthenticated();
         }
-        let about = self.crl_file.as_ref().unwrap_or(&self.ca_file);
-        let build = |builder: ClientCertVerifierBuilder| {
-            let built = builder.build();
-            built.map_err(|error| TlsFileError::new(about, error.to_string()))
-        };
-        let chain = build(chain)?;
-        let authorities = authorities.map(build).transpose()?;
+        let chain = chain.build();
+        let chain = chain.map_err(|error| TlsFileError::new(&self.ca_file, error.to_string()))?;
+        let next_update = revocations.as_ref().and_then(Revocations::next_update);
         hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());
         let verifier: Arc<dyn ClientCertVerifier> = Arc::new(Clients {
             chain,
-            authorities,
+            revocations,
             names: self.names.clone(),
         });
         let hash = hash.finish();
@@ -108,11 +102,6 @@ impl ClientAuthPlan {
     }
 }
 
-fn list_next_update(list: &[u8]) -> Option<i64> {
-    let (_, list) = parse_x509_crl(list).ok()?;
-    Some(list.next_update()?.timestamp())
-}
-
 /// The warnings about authorities that have expired. What they have issued is accepted: their own certificates are trusted as
 /// they are (RFC 5280, section 6.1.1).
 fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
@@ -128,25 +117,12 @@ fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
     warnings.collect()
 }
 
-/// The warnings about authorities that issue certificates of clients, and have no list: such clients are refused.
-fn unlisted(path: &Path, anchors: &[CertificateDer<'_>], lists: &[CertificateRevocationListDer<'_>]) -> Vec<String> {
-    let lists: Vec<_> = lists.iter().filter_map(|list| parse_x509_crl(list).ok()).collect();
-    let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
-    let subjects = anchors.map(|(_, anchor)| anchor.tbs_certificate.subject);
-    let unlisted = subjects.filter(|subject| lists.iter().all(|(_, list)| list.issuer().as_raw() != subject.as_raw()));
-    let warnings = unlisted.map(|subject| {
-        let (path, subject) = (path.display(), bounded(&subject.to_string()));
-        format!("{path}: there is no list of `{subject}`: clients whose certificates it has issued itself are refused")
-    });
-    warnings.collect()
-}
-
 /// Accepts clients whose chain is valid and whose certificate has one of these names.
 #[derive(Debug)]
 struct Clients {
     chain: Arc<dyn ClientCertVerifier>,
-    /// Refuses a chain with a revoked authority; `None`: there are no lists.
-    authorities: Option<Arc<dyn ClientCertVerifier>>,
+    /// Refuses a chain with a revoked certificate; `None`: there are no lists.
+    revocations: Option<Revocations>,
     /// Empty: any name, or none.
     names: Vec<NamePattern>,
 }
@@ -179,8 +155,8 @@ impl ClientCertVerifier for Clients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(certificate, intermediates, now)?;
-        if let Some(authorities) = &self.authorities {
-            authorities.verify_client_cert(certificate, intermediates, now)?;
+        if let Some(revocations) = &self.revocations {
+            revocations.verify(certificate, intermediates, now)?;
         }
         if self.names.is_empty() || self.has_name(certificate) {
             Ok(verified)

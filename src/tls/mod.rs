@@ -13,6 +13,8 @@ mod certificate;
 mod acme_certificate;
 mod location;
 mod store;
+mod revocation_list;
+mod revocation;
 mod client_auth;
 mod tickets;
 mod client_tickets;

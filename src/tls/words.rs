@@ -162,7 +162,7 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
             CertificateError::UnknownIssuer => "no trusted authority has issued it (UnknownIssuer)",
             CertificateError::Revoked => "it is revoked (Revoked)",
             CertificateError::UnknownRevocationStatus => {
-                "there is no list of revoked certificates of the authority that issued it (UnknownRevocationStatus)"
+                "there is no list of revoked certificates that the authority which issued it has signed (UnknownRevocationStatus)"
             }
             CertificateError::ApplicationVerificationFailure => "it is for none of the `names` of client_auth",
             _ => return error.to_string().into(),

@@ -139,6 +139,11 @@ impl Authority {
 
     /// As [`Self::revocations`], to be replaced at `next_update`.
     pub fn revocations_until(&self, revoked: &[&Issued], next_update: SystemTime) -> String {
+        self.revocations_between(revoked, date_time_ymd(2024, 1, 1).into(), next_update)
+    }
+
+    /// As [`Self::revocations_until`], issued at `this_update`.
+    pub fn revocations_between(&self, revoked: &[&Issued], this_update: SystemTime, next_update: SystemTime) -> String {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from(issued.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -146,7 +151,7 @@ impl Authority {
             invalidity_date: None,
         });
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
+            this_update: this_update.into(),
             next_update: next_update.into(),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,

@@ -18,6 +18,7 @@ mod offered;
 mod renewal_info;
 mod replaced_files;
 mod resumption;
+mod revocation;
 mod servers;
 mod sessions;
 mod storm;

@@ -1,0 +1,374 @@
+//! A list of revoked certificates (CRL; RFC 5280, section 5).
+
+use std::cmp::Ordering;
+use std::sync::OnceLock;
+
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer,
+};
+use webpki::{CertRevocationList, OwnedCertRevocationList, RawPublicKeyEntity};
+use x509_parser::asn1_rs::{Any, FromDer};
+use x509_parser::extensions::{DistributionPointName, GeneralName, IssuingDistributionPoint, ParsedExtension};
+use x509_parser::num_bigint::BigUint;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::{parse_x509_certificate, parse_x509_crl};
+
+use super::words::{bounded, date};
+
+/// A complete list of one authority.
+#[derive(Debug)]
+pub(super) struct RevocationList {
+    der: CertificateRevocationListDer<'static>,
+    list: CertRevocationList<'static>,
+    /// The authority and the time of the list, for people.
+    name: String,
+    /// When it was issued, in seconds since the Unix epoch.
+    this_update: i64,
+    /// When it should be replaced, in seconds since the Unix epoch.
+    next_update: Option<i64>,
+    /// Its number (section 5.2.3), in big-endian order without leading zeros.
+    number: Vec<u8>,
+    /// Which key it claims to be signed with (section 5.2.1).
+    key_identifier: Option<Vec<u8>>,
+    /// `None`: it covers all certificates of its authority.
+    scope: Option<Scope>,
+    /// The key that it is signed with, once it is known.
+    signer: OnceLock<SubjectPublicKeyInfoDer<'static>>,
+}
+
+/// Which certificates of its authority a list covers (section 5.2.5).
+#[derive(Debug, PartialEq, Eq)]
+struct Scope {
+    only_users: bool,
+    only_authorities: bool,
+    /// Covers certificates that refer to one of these, and those that refer to none.
+    urls: Vec<String>,
+}
+
+impl RevocationList {
+    /// Parses a list.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub(super) fn new(
+        der: CertificateRevocationListDer<'static>,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<Self, String> {
+        let (_, parsed) = parse_x509_crl(&der).map_err(|_| "a list is not valid: its encoding is broken".to_owned())?;
+        let this_update = parsed.last_update().timestamp();
+        let (issuer, time) = (bounded(&parsed.issuer().to_string()), date(this_update));
+        let name = format!("the list of `{issuer}` of {time}");
+        let list = OwnedCertRevocationList::from_der(&der);
+        let list = list.map_err(|error| format!("{name} cannot be used: {}", unsupported(&error, &parsed)))?;
+        let list = CertRevocationList::from(list);
+        if !signed_parts(&der).is_some_and(|parts| algorithms.all.iter().any(|one| parts.is_by(*one))) {
+            return Err(format!(
+                "{name} is signed with an algorithm that is not supported, as SHA-1 is: sign it with SHA-256"
+            ));
+        }
+        let mut extensions = parsed.extensions().iter();
+        let key_identifier =
+            extensions.find(|one| matches!(one.parsed_extension(), ParsedExtension::AuthorityKeyIdentifier(_)));
+        let key_identifier = key_identifier.map(|extension| extension.value.to_vec());
+        let number = parsed.crl_number().map(BigUint::to_bytes_be);
+        let next_update = parsed.next_update().map(|time| time.timestamp());
+        let scope = list_scope(&parsed).map(Scope::new);
+        if scope.is_some() != list.issuing_distribution_point().is_some() {
+            return Err(format!(
+                "{name} cannot be used: its issuingDistributionPoint is not valid"
+            ));
+        }
+        Ok(Self {
+            list,
+            name,
+            this_update,
+            next_update,
+            number: number.unwrap_or_default(),
+            key_identifier,
+            scope,
+            signer: OnceLock::new(),
+            der,
+        })
+    }
+
+    /// Its authority and its time, for people.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of its authority in DER, without its tag and length.
+    pub(super) fn issuer(&self) -> &[u8] {
+        self.list.issuer()
+    }
+
+    /// When it should be replaced, in seconds since the Unix epoch.
+    pub(super) fn next_update(&self) -> Option<i64> {
+        self.next_update
+    }
+
+    /// Whether the key that it is signed with is known.
+    pub(super) fn is_verified(&self) -> bool {
+        self.signer.get().is_some()
+    }
+
+    /// Whether it is signed with this key. The key that it is signed with is remembered: the signature of a long list takes
+    /// long to verify.
+    pub(super) fn is_signed_with(
+        &self,
+        key: &SubjectPublicKeyInfoDer<'static>,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> bool {
+        match self.signer.get() {
+            Some(signer) => signer == key,
+            None => is_signed_with(&self.der, key, algorithms) && self.signer.get_or_init(|| key.clone()) == key,
+        }
+    }
+
+    /// Whether it says of this certificate of its authority if it is revoked.
+    pub(super) fn covers(&self, certificate: &CertificateDer<'_>, is_authority: bool) -> bool {
+        let scope = self.scope.as_ref();
+        scope.is_none_or(|scope| scope.has_role(is_authority) && scope.is_referred_to_by(certificate))
+    }
+
+    /// Whether it has a certificate of its authority.
+    pub(super) fn has(&self, serial: &[u8]) -> bool {
+        !matches!(self.list.find_serial(serial), Ok(None))
+    }
+
+    /// The newest comes first.
+    pub(super) fn by_age(&self, other: &Self) -> Ordering {
+        let age = |list: &Self| (list.this_update, list.number.len(), list.number.clone());
+        age(other).cmp(&age(self))
+    }
+
+    /// Whether it is for the same certificates, signed with the same key.
+    pub(super) fn is_about_the_same(&self, other: &Self) -> bool {
+        let has_same_key = match (self.signer.get(), other.signer.get()) {
+            (None, None) => self.key_identifier.is_some() && self.key_identifier == other.key_identifier,
+            (one, another) => one == another,
+        };
+        has_same_key && self.issuer() == other.issuer() && self.scope == other.scope
+    }
+}
+
+impl Scope {
+    fn new(point: &IssuingDistributionPoint<'_>) -> Self {
+        Self {
+            only_users: point.only_contains_user_certs,
+            only_authorities: point.only_contains_ca_certs,
+            urls: point
+                .distribution_point
+                .iter()
+                .flat_map(urls)
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+
+    fn has_role(&self, is_authority: bool) -> bool {
+        if is_authority {
+            !self.only_users
+        } else {
+            !self.only_authorities
+        }
+    }
+
+    fn is_referred_to_by(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+            return false;
+        };
+        let mut extensions = parsed.extensions().iter();
+        let points = extensions.find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::CRLDistributionPoints(points) => Some(points),
+            _ => None,
+        });
+        let Some(points) = points else {
+            return true;
+        };
+        // Those of other authorities, and those for some reasons only, are other lists (section 4.2.1.13).
+        let complete = points
+            .iter()
+            .filter(|point| point.reasons.is_none() && point.crl_issuer.is_none());
+        let mut urls = complete
+            .filter_map(|point| point.distribution_point.as_ref())
+            .flat_map(urls);
+        urls.any(|url| self.urls.iter().any(|own| own == url))
+    }
+}
+
+fn urls<'a>(name: &'a DistributionPointName<'_>) -> impl Iterator<Item = &'a str> {
+    let names = match name {
+        DistributionPointName::FullName(names) => &names[..],
+        DistributionPointName::NameRelativeToCRLIssuer(_) => &[],
+    };
+    names.iter().filter_map(|name| match name {
+        GeneralName::URI(url) => Some(*url),
+        _ => None,
+    })
+}
+
+fn list_scope<'a>(list: &'a CertificateRevocationList<'_>) -> Option<&'a IssuingDistributionPoint<'a>> {
+    list.extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::IssuingDistributionPoint(point) => Some(point),
+            _ => None,
+        })
+}
+
+/// Why a list cannot be used, and what to do.
+fn unsupported(error: &webpki::Error, list: &CertificateRevocationList<'_>) -> String {
+    use webpki::Error;
+    let what = match error {
+        Error::UnsupportedDeltaCrl => "it has only what has changed (delta CRL): the complete list is needed",
+        Error::UnsupportedIndirectCrl => {
+            "it has certificates of other authorities (indirect CRL): the list of each authority is needed"
+        }
+        Error::UnsupportedRevocationReasonsPartitioning => {
+            "it is for some reasons only (onlySomeReasons): a list for all reasons is needed"
+        }
+        Error::UnsupportedCrlIssuingDistributionPoint => {
+            "its issuingDistributionPoint has no full name: give it one (openssl: `fullname = URI:…`), or leave it out"
+        }
+        Error::UnsupportedCriticalExtension => "it has a critical extension that is not supported",
+        _ if list.next_update().is_none() => {
+            "it does not say when it will be replaced (nextUpdate), which is needed (openssl ca: `-crldays`)"
+        }
+        _ if list.extensions().is_empty() => {
+            "it is of version 1, or has no number: version 2 with a number is needed (openssl ca: `crlnumber` in its \
+             configuration)"
+        }
+        _ => return error.to_string(),
+    };
+    what.to_owned()
+}
+
+/// What is signed, and how: the parts of a certificate or of a list (sections 4.1.1 and 5.1.1).
+struct SignedParts<'a> {
+    message: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+fn signed_parts(der: &[u8]) -> Option<SignedParts<'_>> {
+    let (_, outer) = Any::from_der(der).ok()?;
+    let (rest, _) = Any::from_der(outer.data).ok()?;
+    let message = &outer.data[..outer.data.len() - rest.len()];
+    let (rest, algorithm) = Any::from_der(rest).ok()?;
+    let (_, signature) = Any::from_der(rest).ok()?;
+    // A string of bits, of which none is unused.
+    let [0, signature @ ..] = signature.data else {
+        return None;
+    };
+    Some(SignedParts {
+        message,
+        algorithm: algorithm.data,
+        signature,
+    })
+}
+
+impl SignedParts<'_> {
+    fn is_by(&self, algorithm: &dyn SignatureVerificationAlgorithm) -> bool {
+        algorithm.signature_alg_id().as_ref() == self.algorithm
+    }
+}
+
+/// Whether a certificate or a list is signed with this key.
+pub(super) fn is_signed_with(
+    der: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> bool {
+    let (Some(parts), Ok(key)) = (signed_parts(der), RawPublicKeyEntity::try_from(key)) else {
+        return false;
+    };
+    let mut algorithms = algorithms.all.iter().filter(|one| parts.is_by(**one));
+    algorithms.any(|one| key.verify_signature(*one, parts.message, parts.signature).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
+        CrlIssuingDistributionPoint, CrlScope, IsCa, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+    };
+    use rustls::crypto::aws_lc_rs::default_provider;
+
+    use super::*;
+
+    type Authority = CertifiedIssuer<'static, KeyPair>;
+
+    fn authority() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn point(url: &str) -> CrlDistributionPoint {
+        CrlDistributionPoint {
+            uris: vec![url.to_owned()],
+        }
+    }
+
+    fn list(authority: &Authority, number: u64, scope: Option<(&str, CrlScope)>) -> RevocationList {
+        let point = |(url, scope)| CrlIssuingDistributionPoint {
+            distribution_point: point(url),
+            scope: Some(scope),
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: scope.map(point),
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let signed = params.signed_by(authority).unwrap();
+        RevocationList::new(signed.into(), &default_provider().signature_verification_algorithms).unwrap()
+    }
+
+    fn certificate(authority: &Authority, url: Option<&str>) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.crl_distribution_points = url.map(point).into_iter().collect();
+        let signed = params.signed_by(&KeyPair::generate().unwrap(), authority);
+        signed.unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
+        let authority = authority();
+        let [one, other] = ["http://a.example/1", "http://a.example/2"];
+        let part = list(&authority, 1, Some((one, CrlScope::UserCertsOnly)));
+        for (url, is_covered) in [(Some(one), true), (Some(other), false), (None, true)] {
+            let certificate = certificate(&authority, url);
+            assert_eq!(part.covers(&certificate, false), is_covered, "{url:?}");
+            assert!(!part.covers(&certificate, true));
+            assert!(list(&authority, 1, None).covers(&certificate, true));
+        }
+        assert!(!part.covers(&CertificateDer::from(vec![0]), false));
+    }
+
+    #[test]
+    fn lists_about_the_same_certificates_have_the_same_key_and_the_same_scope() {
+        let (authority, namesake) = (authority(), authority());
+        let (one, newer) = (list(&authority, 200, None), list(&authority, 1000, None));
+        assert!(newer.is_about_the_same(&one) && one.by_age(&newer) == Ordering::Greater);
+        let part = list(&authority, 1, Some(("http://a.example/", CrlScope::UserCertsOnly)));
+        assert!(!part.is_about_the_same(&one));
+        let of_namesake = list(&namesake, 1, None);
+        assert!(of_namesake.issuer() == one.issuer() && !of_namesake.is_about_the_same(&one));
+        let algorithms = default_provider().signature_verification_algorithms;
+        let key = |authority: &Authority| {
+            let (_, parsed) = parse_x509_certificate(authority.der()).unwrap();
+            SubjectPublicKeyInfoDer::from(parsed.public_key().raw.to_vec())
+        };
+        // Before and after its key is known.
+        for _ in 0..2 {
+            assert!(!one.is_signed_with(&key(&namesake), &algorithms));
+            assert!(one.is_signed_with(&key(&authority), &algorithms));
+        }
+        assert!(!newer.is_about_the_same(&one));
+        assert!(newer.is_signed_with(&key(&authority), &algorithms) && newer.is_about_the_same(&one));
+    }
+}

@@ -1,0 +1,224 @@
+//! Which of several lists of revoked certificates counts, and what is told about those that cannot be used.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::site::Site;
+use crate::support::authority::{Authority, Issued, replace};
+use crate::support::process::{Finished, finished, must};
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+use crate::support::tls_client::TlsSetup;
+use rustls::version::TLS13;
+use std::io::Read;
+
+/// A listener that requires certificates of clients.
+struct Guarded {
+    site: Site,
+    proxy: Proxy,
+    _server: Server,
+}
+
+impl Guarded {
+    fn new(authorities: &str, lists: &str) -> Self {
+        let (site, server) = (Site::new(), Server::named("hello"));
+        write(&site, authorities, lists);
+        let proxy = Proxy::start(&config(&site, &server));
+        Self {
+            site,
+            proxy,
+            _server: server,
+        }
+    }
+
+    /// Reads other files.
+    fn reload(&self, authorities: &str, lists: &str) -> Finished {
+        write(&self.site, authorities, lists);
+        self.proxy.command(&["cert", "reload"])
+    }
+
+    /// Why a client is refused; `None`: it is served.
+    fn refusal(&self, own: &Issued) -> Option<String> {
+        let before = self.proxy.access().len();
+        let setup = TlsSetup::new(&self.site.authority, &[&TLS13], Some(own));
+        let mut greeting = [0; 5];
+        let read = setup.connect(self.proxy.at("tls"), "shop.example");
+        let read = read.and_then(|mut client| client.0.read_exact(&mut greeting));
+        let line = self.proxy.access_lines(before + 1).swap_remove(before);
+        let error = line["tls_error"].as_str().map(str::to_owned);
+        assert_eq!(read.is_ok(), error.is_none(), "{line:#}");
+        error
+    }
+}
+
+fn write(site: &Site, authorities: &str, lists: &str) {
+    replace(&site.folder().join("clients.pem"), authorities);
+    replace(&site.folder().join("clients.crl"), lists);
+}
+
+fn config(site: &Site, server: &Server) -> String {
+    let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
+    site.config(
+        server.address,
+        &format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}"),
+        "",
+    )
+}
+
+#[test]
+fn an_authority_that_changes_its_key_has_a_list_of_each() {
+    let (old, new) = (Authority::new("clients"), Authority::new("clients"));
+    let [stays, goes] = [(); 2].map(|()| [&old, &new].map(|authority| authority.issue(&["a.example"])));
+    let authorities = old.certificate() + &new.certificate();
+    let lists = [old.revocations(&[&goes[0]]), new.revocations(&[&goes[1]])];
+    let guarded = Guarded::new(&authorities, &lists.concat());
+    for lists in [lists.concat(), lists[1].clone() + &lists[0]] {
+        assert_eq!(guarded.reload(&authorities, &lists).code, Some(0));
+        for (stays, goes) in stays.iter().zip(&goes) {
+            assert_eq!(guarded.refusal(stays), None);
+            assert_eq!(guarded.refusal(goes).as_deref(), Some("certificate_revoked"));
+        }
+    }
+    // Of the new key there is no list yet.
+    assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
+    assert_eq!(guarded.refusal(&stays[0]), None);
+    assert!(guarded.refusal(&stays[1]).is_some());
+    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    assert!(
+        checked
+            .stderr
+            .contains("there is no list of `CN=clients` (serial number "),
+        "{checked:#?}"
+    );
+}
+
+#[test]
+fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
+    let (own, other) = (Authority::new("clients"), Authority::new("clients"));
+    let (stays, goes) = (own.issue(&["a.example"]), own.issue(&["b.example"]));
+    let (list, wrong) = (own.revocations(&[&goes]), other.revocations(&[]));
+    let guarded = Guarded::new(&own.certificate(), &list);
+    let reloaded = guarded.reload(&own.certificate(), &wrong);
+    assert_eq!(reloaded.code, Some(1), "{reloaded:#?}");
+    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    assert_eq!(checked.code, Some(1), "{checked:#?}");
+    let what = "the list of `CN=clients` of 2024-01-01T00:00:00Z is not signed with the key that this authority has in";
+    let told = |finished: &Finished| format!("{}{}", finished.stdout, finished.stderr).contains(what);
+    assert!(told(&reloaded) && told(&checked), "{reloaded:#?} {checked:#?}");
+    // It is only told where there is a good one beside it.
+    for lists in [wrong.clone() + &list, list + &wrong] {
+        assert_eq!(guarded.refusal(&stays), None);
+        assert_eq!(guarded.refusal(&goes).as_deref(), Some("certificate_revoked"));
+        assert_eq!(guarded.reload(&own.certificate(), &lists).code, Some(0));
+        let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+        assert!(checked.code == Some(0) && told(&checked), "{checked:#?}");
+    }
+}
+
+#[test]
+fn an_authority_in_ca_file_that_another_one_there_has_revoked_is_refused() {
+    let root = Authority::new("root");
+    let (revoked, its_certificate) = root.subordinate("revoked");
+    let (below, _) = revoked.subordinate("below");
+    let (between, _) = root.subordinate("between");
+    let all = [&root, &revoked, &below, &between];
+    let authorities: String = all.map(Authority::certificate).concat();
+    let lists = |goes: &[&Issued]| {
+        root.revocations(goes) + &[&revoked, &below, &between].map(|one| one.revocations(&[])).concat()
+    };
+    let clients = all.map(|authority| authority.issue(&["a.example"]));
+    let guarded = Guarded::new(&authorities, &lists(&[]));
+    let refusals = || clients.each_ref().map(|client| guarded.refusal(client));
+    assert_eq!(refusals(), [None, None, None, None]);
+    assert_eq!(guarded.reload(&authorities, &lists(&[&its_certificate])).code, Some(0));
+    let gone = || Some("certificate_revoked".to_owned());
+    assert_eq!(refusals(), [None, gone(), gone(), None]);
+    let chained = revoked.issue(&["b.example"]).followed_by(&its_certificate);
+    assert_eq!(guarded.refusal(&chained), gone());
+    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    for subject in ["CN=revoked", "CN=below"] {
+        let warning = format!("`{subject}`, or the authority that has issued it, is revoked by");
+        assert!(checked.stderr.contains(&warning), "{checked:#?}");
+    }
+    assert!(!checked.stderr.contains("`CN=between`"), "{checked:#?}");
+}
+
+#[test]
+fn of_several_lists_of_an_authority_the_newest_counts() {
+    let clients = Authority::new("clients");
+    let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
+    let hours = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3600);
+    let next_update = SystemTime::now() + Duration::from_secs(86_400);
+    let older = clients.revocations_between(&[&stays], hours(9), hours(5));
+    let newer = clients.revocations_between(&[&goes], hours(6), next_update);
+    let guarded = Guarded::new(&clients.certificate(), &(older.clone() + &newer));
+    for lists in [older.clone() + &newer, newer + &older] {
+        assert_eq!(guarded.reload(&clients.certificate(), &lists).code, Some(0));
+        assert_eq!(guarded.refusal(&stays), None);
+        assert_eq!(guarded.refusal(&goes).as_deref(), Some("certificate_revoked"));
+        let metrics = guarded.proxy.metrics();
+        let told = metrics.sum("acequia_crl_next_update_timestamp_seconds", &[("listener", "tls")]);
+        assert_eq!(told as u64, next_update.duration_since(UNIX_EPOCH).unwrap().as_secs());
+    }
+}
+
+/// Makes an authority `clients`, and a list of it in which `extensions` stands, by openssl.
+fn list_of_openssl(folder: &Path, extensions: &str) {
+    let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout clients.key -out clients.pem -days 30 \
+         -subj /CN=clients",
+    );
+    fs::write(folder.join("index.txt"), "").unwrap();
+    fs::write(folder.join("number"), "01\n").unwrap();
+    let text = format!("[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ndefault_md = sha256\n{extensions}");
+    fs::write(folder.join("ca.conf"), text).unwrap();
+    openssl("ca -config ca.conf -gencrl -keyfile clients.key -cert clients.pem -crldays 30 -out clients.crl");
+}
+
+#[test]
+fn a_list_that_cannot_be_used_is_told_with_what_to_do() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    fs::write(site.folder().join("acequia.toml"), config(&site, &server)).unwrap();
+    let check = || {
+        let file = site.folder().join("acequia.toml");
+        finished(&mut acequia(&["check", "-c", file.to_str().unwrap()]))
+    };
+    let extended = "crlnumber = number\ncrl_extensions = more\n[more]\n";
+    for (extensions, told) in [
+        ("crlnumber = number\n", None),
+        (
+            "",
+            Some("version 2 with a number is needed (openssl ca: `crlnumber` in its configuration)"),
+        ),
+        (
+            &format!("{extended}2.5.29.27 = critical, DER:020101\n"),
+            Some("(delta CRL): the complete list is needed"),
+        ),
+        (
+            &format!("{extended}issuingDistributionPoint = critical, @point\n[point]\nonlyuser = TRUE\n"),
+            Some("its issuingDistributionPoint has no full name"),
+        ),
+        (
+            &format!(
+                "{extended}issuingDistributionPoint = critical, @point\n[point]\nfullname = URI:http://a.example/\n"
+            ),
+            None,
+        ),
+    ] {
+        list_of_openssl(site.folder(), extensions);
+        let checked = check();
+        assert_eq!(checked.code, Some(told.map_or(0, |_| 1)), "{extensions}: {checked:#?}");
+        assert!(
+            checked.stderr.contains(told.unwrap_or_default()),
+            "{extensions}: {checked:#?}"
+        );
+        assert_eq!(
+            checked.stderr.contains("the list of `CN=clients` of 20"),
+            told.is_some(),
+            "{checked:#?}"
+        );
+    }
+}
