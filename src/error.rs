@@ -9,16 +9,31 @@ use std::io;
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
+    append_sources(&mut text, error.source(), ToString::to_string);
+    text
+}
+
+/// The same, with each part displayed by a function.
+#[must_use]
+pub fn chain_with(error: &(dyn Error + 'static), display: impl Fn(&(dyn Error + 'static)) -> String) -> String {
+    let mut text = display(error);
+    append_sources(&mut text, error.source(), display);
+    text
+}
+
+fn append_sources(
+    text: &mut String,
+    mut source: Option<&(dyn Error + 'static)>,
+    display: impl Fn(&(dyn Error + 'static)) -> String,
+) {
     while let Some(error) = source {
-        let next = error.to_string();
+        let next = display(error);
         if !text.ends_with(&next) {
             text.push_str(": ");
             text.push_str(&next);
         }
         source = error.source();
     }
-    text
 }
 
 /// Adds what failed to an error. The result has the same kind, displays the context, and has the error as its source.

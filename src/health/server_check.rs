@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::check::{CertificateTimes, CheckFailure, CheckPass};
-use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::HealthPlan;
 use crate::pool::{AgentSettings, CheckOutcome, CheckVerdict, FailedCheck, RefusedCheck, Server, ServerFacts};
 use crate::sever::closes_over;
 use crate::text::Reason;
+use crate::tls::error_chain;
 use crate::units::format_duration;
 
 /// The checks of one server for one pool.
@@ -125,7 +125,7 @@ impl ServerCheck {
                 facts: *facts,
             }),
             Err(CheckFailure::Io(error) | CheckFailure::Shortage(error)) => {
-                Err(CheckOutcome::Fail(reason_given(&chain(error))).into())
+                Err(CheckOutcome::Fail(reason_given(&error_chain(error))).into())
             }
         }
     }

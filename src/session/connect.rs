@@ -9,7 +9,6 @@ use super::refusal::{Refusal, reply, within_tls};
 use super::steps::{ClientTls, Connected, Routed, forwarded, proxy_header, take_first};
 use crate::account::Entry;
 use crate::dial::{Attempt, DialClient, DialError, DialTls, Progress, dial};
-use crate::error::chain;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Protocol};
 use crate::refuse::{PostgresError, Reply};
@@ -17,7 +16,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart};
 use crate::socket::local_address;
-use crate::tls::{ClientChoice, HandshakeError, TlsConnection, TlsSummary, error_text, error_word};
+use crate::tls::{ClientChoice, HandshakeError, TlsConnection, TlsSummary, error_chain, error_text, error_word};
 use crate::units::format_duration;
 
 impl Routed<'_> {
@@ -168,7 +167,7 @@ fn client_choice(tls: Option<&(Box<TlsConnection>, Hello)>) -> ClientChoice<'_> 
 /// Logs an attempt that changed the health of its server. Single failures are logged at debug level only.
 fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
     let server = &attempt.server.spec().label;
-    let error = attempt.tls_error.map(|error| chain(error));
+    let error = attempt.tls_error.map(|error| error_chain(error));
     match (attempt.failure, attempt.ejected_for) {
         (Some(failure), Some(back_off)) => {
             tracing::warn!(pool, %server, reason = failure.as_str(), error, back_off = format_duration(back_off), "server is ejected");

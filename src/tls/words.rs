@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, CommonState, Error, HandshakeKind, InvalidMessage, ProtocolVersion};
 use x509_parser::parse_x509_certificate;
 
+use crate::error::chain_with;
 use crate::text::escape;
 
 /// The longest subject or issuer of a certificate in logs and in the API, in bytes.
@@ -161,6 +162,12 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
         Error::InvalidCertificate(invalid) => match invalid {
             CertificateError::UnknownIssuer => "no trusted authority has issued it (UnknownIssuer)",
             CertificateError::Revoked => "it is revoked (Revoked)",
+            CertificateError::Expired => "it has expired (Expired)",
+            CertificateError::NotValidYet => "it is not valid yet (NotValidYet)",
+            CertificateError::NotValidForName => "it is for another name (NotValidForName)",
+            CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+                "it is that of an authority, with CA:TRUE, and not of a server or client (CaUsedAsEndEntity)"
+            }
             CertificateError::UnknownRevocationStatus => {
                 "there is no list of revoked certificates that the authority which issued it has signed (UnknownRevocationStatus)"
             }
@@ -171,6 +178,17 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
         _ => return error.to_string().into(),
     };
     format!("invalid peer certificate: {text}").into()
+}
+
+/// The text of an error and its sources, as [`chain`](crate::error::chain) has it, with [`error_text`] for errors of TLS.
+#[must_use]
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    chain_with(error, |part| {
+        let wrapped = part.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let cause = wrapped.and_then(|cause| cause.downcast_ref());
+        let tls: Option<&Error> = cause.or_else(|| part.downcast_ref());
+        tls.map_or_else(|| part.to_string(), |error| error_text(error).into_owned())
+    })
 }
 
 /// `UnknownCA` as the RFC writes it: `unknown_ca`.
@@ -251,7 +269,16 @@ mod tests {
                 "{shown}"
             );
         }
-        assert_eq!(shown(CertificateError::Expired), "invalid peer certificate: Expired");
+        assert_eq!(
+            shown(CertificateError::BadSignature),
+            "invalid peer certificate: BadSignature"
+        );
+        let error = Error::InvalidCertificate(CertificateError::Expired);
+        let error = crate::error::with_context(io::Error::other(error), "no TLS with a.example");
+        assert_eq!(
+            error_chain(&error),
+            "no TLS with a.example: invalid peer certificate: it has expired (Expired)"
+        );
     }
 
     #[test]

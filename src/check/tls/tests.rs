@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::error::chain;
+use crate::tls::error_chain;
 
 const NAME: &str = "db.example";
 
@@ -72,7 +73,7 @@ fn probe(check: TlsCheck, address: SocketAddr) -> TlsProbe {
 
 async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<CertificateTimes>, String> {
     let checked = probe(check, address).handshake().await;
-    checked.map_err(|error| chain(&error))
+    checked.map_err(|error| error_chain(&error))
 }
 
 fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
@@ -162,4 +163,20 @@ async fn an_unknown_authority_fails_with_the_system_authorities() {
         ..TlsCheck::default()
     };
     assert!(checked(check, address).await.is_err());
+}
+
+/// `openssl req -x509` makes such certificates.
+#[tokio::test]
+async fn a_certificate_of_an_authority_is_refused_in_words() {
+    let (mut keys, folder) = (keys(), tempfile::tempdir().unwrap());
+    let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    keys.certificate = certificate.der().clone();
+    keys.key = key.serialize_der();
+    let address = server(&keys, &[]).await;
+    let refused = checked(verifying(&folder, &certificate.pem(), NAME), address).await;
+    let error = refused.unwrap_err();
+    assert!(error.contains("that of an authority, with CA:TRUE"), "{error}");
 }
