@@ -81,7 +81,8 @@ fn check(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
 
 /// What the user of the service finds in its file and root, who asks, does not: files that it may not read.
 fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
-    if path != Path::new(SERVICE_FILE) || !rustix::process::geteuid().is_root() {
+    let full = |path: &Path| std::fs::canonicalize(path).ok();
+    if full(path) != full(Path::new(SERVICE_FILE)) || !rustix::process::geteuid().is_root() {
         return Vec::new();
     }
     let findings = || match check(Some(path)) {
