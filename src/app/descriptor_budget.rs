@@ -9,6 +9,9 @@ use crate::plan::Plan;
 /// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
 const RUNTIME_DESCRIPTORS: usize = 4;
 
+/// A clone has the socket to its keeper and the lock of its port, or its log and the request that waits for its end.
+const CLONE_DESCRIPTORS: usize = 2;
+
 /// The file descriptors of the process.
 pub(super) struct DescriptorBudget {
     limit: usize,
@@ -46,7 +49,10 @@ impl DescriptorBudget {
             has_cancels: plan.listeners.iter().any(|listener| listener.protocol.is_postgres()),
             fixed: self.fixed.get(),
         };
-        let shares = DescriptorShares::new(self.limit, self.open + addresses * self.workers, wanted);
+        let scaled = plan.pools.iter().filter_map(|pool| pool.scale.as_ref());
+        let clones: usize = scaled.map(|scale| scale.rules.max as usize).sum();
+        let held = self.open + addresses * self.workers + clones * CLONE_DESCRIPTORS;
+        let shares = DescriptorShares::new(self.limit, held, wanted);
         self.fixed.set(Some(FixedShares {
             pipes: shares.pipes,
             admin: shares.admin,
@@ -98,5 +104,29 @@ mod tests {
             assert_eq!(shares, DescriptorShares::new(1000, 20 + 4 * addresses, wanted));
             assert_eq!((shares.pipes, shares.admin), (first.pipes, first.admin));
         }
+    }
+
+    #[test]
+    fn all_clones_that_a_plan_allows_have_their_descriptors() {
+        let config = |scale: &str| {
+            let text = format!(
+                "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n{scale}"
+            );
+            crate::config::read("test.toml", &text).ok().unwrap().plan
+        };
+        let sessions = |scale: &str| {
+            let budget = DescriptorBudget {
+                limit: 1000,
+                open: 20,
+                workers: 1,
+                fixed: Cell::new(Some(FixedShares { pipes: 8, admin: 8 })),
+                logged: Cell::new(0),
+            };
+            let plan = config(scale);
+            let shares = budget.divide(&plan, 1);
+            2 * shares.sessions + shares.checks
+        };
+        let scale = "[pools.p.scale]\nmax = 20\nsessions_per_server = 9\ncommand = \"/bin/false\"\n";
+        assert_eq!(sessions("") - sessions(scale), 2 * 20);
     }
 }
