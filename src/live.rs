@@ -6,10 +6,10 @@
 
 mod recorded_outcome;
 mod added;
+mod members;
 mod dynamic;
 mod announcing;
 mod guards;
-mod members;
 mod pool;
 mod checked;
 mod pools;
