@@ -41,6 +41,8 @@ const PAUSE_BETWEEN_BURSTS: Duration = Duration::from_secs(1);
 thread_local! {
     /// Records that were received. Borrowed only within a poll.
     static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECV_BYTES_MAX].into());
+    /// Their plaintext, where the caller has less room. Borrowed only within a poll.
+    static PLAIN: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECORD_BYTES_MAX].into());
     /// Records to be sent. Borrowed only within a poll.
     static OUTGOING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -116,15 +118,18 @@ impl TlsState {
         &mut self,
         socket: &TcpStream,
         cx: &mut Context<'_>,
+        received: &mut [u8],
         buffer: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        let mut received = vec![0; RECORD_BYTES_MAX];
-        let mut plain = vec![0; RECORD_BYTES_MAX];
-        let Some(bytes) = ready!(self.poll_decrypt(socket, cx, &mut received, &mut plain))? else {
-            return Poll::Ready(Ok(None));
-        };
-        self.connection.keep_early(&plain[..bytes]);
-        Poll::Ready(Ok(Some(self.connection.take_early(buffer))))
+        PLAIN.with_borrow_mut(|plain| {
+            let Some(bytes) = ready!(self.poll_decrypt(socket, cx, received, plain))? else {
+                return Poll::Ready(Ok(None));
+            };
+            let (now, later) = plain[..bytes].split_at(bytes.min(buffer.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            self.connection.keep_early(later);
+            Poll::Ready(Ok(Some(now.len())))
+        })
     }
 
     /// Receives once and decrypts. `Ok(None)`: no plaintext has come of it.
@@ -241,7 +246,7 @@ impl TlsWire<'_> {
         RECEIVED.with_borrow_mut(|received| {
             let room = buffer.len().min(received.len());
             let decrypted = if room < RECORD_BYTES_MAX {
-                state.poll_decrypt_early(self.socket, cx, buffer)
+                state.poll_decrypt_early(self.socket, cx, &mut received[..RECORD_BYTES_MAX], buffer)
             } else {
                 state.poll_decrypt(self.socket, cx, &mut received[..room], buffer)
             };
