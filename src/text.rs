@@ -83,36 +83,42 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The text with unsafe characters escaped, at most `chars_max` characters long. A longer text is truncated, never within an
+/// escape, and ends with "…".
+#[must_use]
+pub fn escape_bounded(text: &str, chars_max: usize) -> String {
+    let mut shown = String::new();
+    let mut chars = 0;
+    let mut fitting = 0; // length in bytes of what fits together with the ellipsis
+    for c in text.chars() {
+        let before = shown.len();
+        if is_unsafe(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+        chars += shown[before..].chars().count();
+        if chars > chars_max {
+            shown.truncate(fitting);
+            shown.push(ELLIPSIS);
+            break;
+        }
+        if chars < chars_max {
+            fitting = shown.len();
+        }
+    }
+    shown
+}
+
 /// The reason of a state, in a text that may come from a peer: escaped, and at most [`REASON_CHARS_MAX`] characters long.
-/// A longer text is truncated, never within an escape, and ends with "…".
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reason(Arc<str>);
 
 impl Reason {
-    /// Escapes and truncates the text.
+    /// Escapes and truncates the text, as [`escape_bounded`] does.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let mut shown = String::new();
-        let mut chars = 0;
-        let mut fitting = 0; // length in bytes of what fits together with the ellipsis
-        for c in text.chars() {
-            let before = shown.len();
-            if is_unsafe(c) {
-                shown.extend(c.escape_default());
-            } else {
-                shown.push(c);
-            }
-            chars += shown[before..].chars().count();
-            if chars > REASON_CHARS_MAX {
-                shown.truncate(fitting);
-                shown.push(ELLIPSIS);
-                break;
-            }
-            if chars < REASON_CHARS_MAX {
-                fitting = shown.len();
-            }
-        }
-        Self(shown.into())
+        Self(escape_bounded(text, REASON_CHARS_MAX).into())
     }
 }
 

@@ -15,7 +15,7 @@ use super::http::AcmeHttp;
 use super::plan::{AcmePlan, ExternalAccount};
 use crate::error::{chain, with_context};
 use crate::regular_file;
-use crate::text::escape;
+use crate::text::escape_bounded;
 use crate::tls::{TlsFileError, client_config};
 use crate::units::format_duration;
 
@@ -25,11 +25,11 @@ const FILE: &str = "account.json";
 /// A longer file is not a key for `eab`.
 const KEY_BYTES_MAX: u64 = 4096;
 
-/// The longest text of an error that is kept and shown, in characters. Servers choose it.
-const TEXT_CHARS_MAX: usize = 512;
+/// The longest text of a server that is kept and shown, in characters.
+pub(super) const TEXT_CHARS_MAX: usize = 512;
 
 /// The type of the error of a server that does not know the account (RFC 8555, section 6.7).
-const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+pub(super) const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ impl AcmeError {
     /// The text that is shown and kept: the error with its causes, escaped.
     #[must_use]
     pub fn text(&self) -> String {
-        escape(&chain(self), &[]).chars().take(TEXT_CHARS_MAX).collect()
+        escape_bounded(&chain(self), TEXT_CHARS_MAX)
     }
 
     /// How long from `now` the server wants not to be asked again, if it says so.

@@ -1,18 +1,15 @@
 //! What a server says about the time to renew a certificate (RFC 9773).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use instant_acme::{CertificateIdentifier, Error};
 
-use super::account::{AcmeError, known_account};
+use super::account::{AcmeError, TEXT_CHARS_MAX, known_account};
 use super::http::AcmeHttp;
 use super::plan::AcmePlan;
 use super::schedule::RenewalWindow;
-use crate::text::escape;
+use crate::text::escape_bounded;
 use crate::tls::{Certificate, client_config};
-
-/// The longest URL of an explanation that is kept and shown, in characters. Servers choose it.
-const URL_CHARS_MAX: usize = 512;
 
 /// When a server suggests to renew a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +33,7 @@ pub struct RenewalAnswer {
 /// server is not to be asked about it.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    if u64::try_from(certificate.own_not_after).unwrap_or(0) < seconds {
+    if certificate.has_expired_itself() {
         return None;
     }
     let identifier = CertificateIdentifier::try_from(certificate.der()).ok()?;
@@ -75,10 +68,8 @@ pub async fn renewal_info(
     let [start, end] = [info.suggested_window.start, info.suggested_window.end].map(SystemTime::from);
     let window = RenewalWindow::new(start, end);
     let window = window.ok_or_else(|| failed(Error::Str("the suggested window ends before it starts")))?;
-    let explanation_url = info.explanation_url.map(|url| {
-        let url = escape(&url, &[]);
-        url.chars().take(URL_CHARS_MAX).collect::<String>().into()
-    });
+    let explanation_url = info.explanation_url;
+    let explanation_url = explanation_url.map(|url| escape_bounded(&url, TEXT_CHARS_MAX).into());
     Ok(RenewalAnswer {
         suggested: Some(SuggestedRenewal {
             window,

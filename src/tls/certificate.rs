@@ -187,6 +187,12 @@ impl Certificate {
         self.not_after < unix_now()
     }
 
+    /// Whether it has expired itself, whatever its chain does.
+    #[must_use]
+    pub fn has_expired_itself(&self) -> bool {
+        self.own_not_after < unix_now()
+    }
+
     /// The warning that it, or one of its chain, has expired.
     #[must_use]
     pub fn expiry_warning(&self) -> String {
