@@ -144,6 +144,11 @@ impl<'a> OpenAccount<'a> {
         Ok(Self { account, http, plan })
     }
 
+    /// Whether the server has said, with its latest error, when it wants to be asked again.
+    pub(super) fn wants_pause(&self) -> bool {
+        self.http.retry_after().is_some()
+    }
+
     /// An error of the server.
     pub(super) fn error(&self, error: instant_acme::Error) -> AcmeError {
         server_error(self.plan, &self.http, error)

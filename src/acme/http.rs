@@ -25,6 +25,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// The longest `Retry-After` that is heeded.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
+/// A request that the server has not answered, or not as an ACME server does.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct NoAnswer(pub(super) Box<dyn StdError + Send + Sync>);
+
 /// Sends requests over https only, each over a connection of its own. Remembers when the server wants to be asked again.
 #[derive(Clone)]
 pub(super) struct AcmeHttp {
@@ -100,7 +105,7 @@ impl HttpClient for AcmeHttp {
             let sent = timeout(REQUEST_TIMEOUT, sent).await;
             let sent =
                 sent.unwrap_or_else(|_| Err(format!("no response within {}", format_duration(REQUEST_TIMEOUT)).into()));
-            sent.map_err(Error::Other)
+            sent.map_err(|error| Error::Other(Box::new(NoAnswer(error))))
         })
     }
 }

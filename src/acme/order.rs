@@ -6,14 +6,16 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use instant_acme::{
-    AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+    AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
+    RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::account::{AcmeError, OpenAccount};
+use super::account::{AcmeError, NO_ACCOUNT, OpenAccount};
 use super::challenges::{Challenges, PendingChallenge};
+use super::http::NoAnswer;
 use super::plan::{AcmePlan, ChallengeKind};
 use crate::error::chain;
 use crate::name::ServerName;
@@ -23,6 +25,10 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long the server is asked whether it has validated all names, and then whether it has issued the certificate.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
+
+/// The type of the error of a server that limits orders (RFC 8555, section 6.7), and the status that it has (RFC 6585).
+const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// Orders a certificate for these names; it `replaces` another one, if that is known. Answers `challenges` meanwhile. Returns a
 /// new key and the chain, in PEM.
@@ -54,7 +60,7 @@ async fn place(
         return Err(match (failed, status) {
             (Some(failed), _) => failed,
             (None, Err(error)) => opened.error(error),
-            (None, Ok(_)) => opened.error(instant_acme::Error::Str("the order is invalid")),
+            (None, Ok(_)) => opened.error(Error::Str("the order is invalid")),
         });
     }
     let key = Zeroizing::new(KeyPair::generate()?);
@@ -91,8 +97,8 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
     text
 }
 
-/// Creates an order. If the server takes none that names the certificate to be replaced, the order does not name it (RFC 9773,
-/// section 5).
+/// Creates an order. If the server takes none that names the certificate to be replaced, another one does not name it (RFC
+/// 9773, section 5).
 async fn new_order(
     opened: &OpenAccount<'_>,
     names: &[ServerName],
@@ -106,6 +112,7 @@ async fn new_order(
         let new = NewOrder::new(&identifiers).replaces(replaced);
         match opened.account.new_order(&new).await {
             Ok(order) => return Ok(order),
+            Err(error) if opened.wants_pause() || !may_be_about_replaced(&error) => return Err(opened.error(error)),
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "the server takes no order that replaces a certificate")
             }
@@ -113,6 +120,22 @@ async fn new_order(
     }
     let order = opened.account.new_order(&NewOrder::new(&identifiers)).await;
     order.map_err(|error| opened.error(error))
+}
+
+/// Whether an order may have failed because it names the certificate that it replaces: RFC 9773 has a type only for one that
+/// was replaced before. A server that cannot be reached, has failed, knows no such account or limits orders would refuse
+/// another order, too.
+fn may_be_about_replaced(error: &Error) -> bool {
+    match error {
+        Error::Unsupported(_) => true,
+        Error::Api(problem) => {
+            let is_ours = |status| (400..500).contains(&status) && status != TOO_MANY_REQUESTS;
+            problem.status.is_none_or(is_ours) && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
+        }
+        // The order that the server has made does not name the certificate.
+        Error::Other(error) => !error.is::<NoAnswer>(),
+        _ => false,
+    }
 }
 
 /// Begins to answer a challenge for every name that is not validated yet, and tells the server.
@@ -136,7 +159,7 @@ async fn begin_challenges(
         }
         let name = authorization.identifier().to_string();
         let name = names.iter().find(|known| *known.as_str() == *name);
-        let unknown = instant_acme::Error::Str("the server asks about a name that was not ordered");
+        let unknown = Error::Str("the server asks about a name that was not ordered");
         let name = name.ok_or_else(|| opened.error(unknown))?;
         let challenge = authorization.challenge(wanted.clone());
         let mut challenge = challenge.ok_or(AcmeError::NoChallenge(kind.as_str()))?;
@@ -170,6 +193,32 @@ async fn failed_authorization(order: &mut Order) -> Option<AcmeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_is_repeated_without_what_it_replaces_only_if_that_may_help() {
+        let refused = |kind: &str, status: u16| {
+            let problem = serde_json::json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "status": status });
+            may_be_about_replaced(&Error::Api(serde_json::from_value(problem).unwrap()))
+        };
+        for (kind, status) in [("alreadyReplaced", 409), ("malformed", 404), ("unauthorized", 403)] {
+            assert!(refused(kind, status), "{kind}");
+        }
+        for (kind, status) in [
+            ("rateLimited", 429),
+            ("rateLimited", 403),
+            ("malformed", 429),
+            ("serverInternal", 500),
+            ("accountDoesNotExist", 400),
+        ] {
+            assert!(!refused(kind, status), "{kind} with status {status}");
+        }
+        assert!(may_be_about_replaced(&Error::Unsupported(
+            "ACME renewal information (ARI)"
+        )));
+        assert!(may_be_about_replaced(&Error::Other("replaces field mismatch".into())));
+        let unanswered = NoAnswer("connection refused".into());
+        assert!(!may_be_about_replaced(&Error::Other(Box::new(unanswered))));
+    }
 
     #[test]
     fn a_key_is_saved_in_the_usual_format() {

@@ -28,6 +28,8 @@ pub struct Seen {
     pub asked: Vec<String>,
     /// The identifiers of certificates that orders replace.
     pub replaced: Vec<String>,
+    /// How many orders it got.
+    pub orders: usize,
 }
 
 /// A whole response about the renewal of the certificate with this identifier; `None`: none ever comes.
@@ -38,11 +40,21 @@ struct Front {
     client: TlsSetup,
     pebble: std::net::SocketAddr,
     answer: Box<Answer>,
+    refusal: Option<Vec<u8>>,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl RenewalServer {
     pub fn new(pebble: &Pebble, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::refusing(pebble, answer, None)
+    }
+
+    /// As [`Self::new`], but answers with the `refusal` to orders that name what they replace.
+    pub fn refusing(
+        pebble: &Pebble,
+        answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
+        refusal: Option<Vec<u8>>,
+    ) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let authority = pebble.authority();
         let front = Front {
@@ -50,6 +62,7 @@ impl RenewalServer {
             client: TlsSetup::trusting(authority),
             pebble: pebble.address(),
             answer: Box::new(answer),
+            refusal,
             seen: Arc::clone(&seen),
         };
         let server = Server::run(move |socket| {
@@ -84,14 +97,18 @@ impl Front {
             response
         } else {
             let replaced = replaced(&body);
-            self.seen.lock().unwrap().replaced.extend(replaced.clone());
-            let response = self.forward(&head, &body)?;
+            let mut seen = self.seen.lock().unwrap();
+            seen.orders += usize::from(path == "/order-plz");
+            seen.replaced.extend(replaced.clone());
+            drop(seen);
+            let refusal = self.refusal.clone().filter(|_| replaced.is_some());
+            let response = refusal.map_or_else(|| self.forward(&head, &body), Ok)?;
             match (path, replaced) {
                 ("/dir", _) => {
                     let url = format!("https://localhost:{port}/renewal-info");
                     with_member(&response, "renewalInfo", url)
                 }
-                (_, Some(replaced)) => with_member(&response, "replaces", replaced),
+                (_, Some(replaced)) if self.refusal.is_none() => with_member(&response, "replaces", replaced),
                 _ => response,
             }
         };

@@ -90,6 +90,47 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
 }
 
+/// A problem document (RFC 8555, section 6.7).
+fn refusal(status: &str, kind: &str) -> Vec<u8> {
+    let body = format!("{{\"type\": \"urn:ietf:params:acme:error:{kind}\", \"detail\": \"no\"}}");
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/problem+json\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[test]
+fn an_order_whose_replacement_is_refused_is_repeated_without_it_but_not_if_orders_are_limited() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let window = window(&from_now(48 * HOUR), &from_now(72 * HOUR), "21600");
+    let suggest = |refusal| {
+        let window = window.clone();
+        RenewalServer::refusing(&pebble, move |_| Some(window.clone()), Some(refusal))
+    };
+    let server = suggest(refusal("409 Conflict", "alreadyReplaced"));
+    let proxy = start(&site, &pebble, &server);
+    issued(&proxy);
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("it is renewed all the same", || orders(&proxy, "ok") == 2.0);
+    assert_eq!((server.seen().replaced.len(), server.seen().orders), (1, 3));
+    drop((proxy, server));
+
+    let server = suggest(refusal("429 Too Many Requests\r\nRetry-After: 7200", "rateLimited"));
+    rebind(&site, &pebble, &server);
+    let proxy = start(&site, &pebble, &server);
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("the order fails", || orders(&proxy, "error") == 1.0);
+    eventually("the next one waits as the server wants", || {
+        let renewal = listed(&proxy)["renewal"].clone();
+        renewal["failures"] == 1 && renewal["at"].as_str() > Some(&*from_now(HOUR))
+    });
+    assert_eq!(
+        (server.seen().replaced.len(), server.seen().orders),
+        (1, 1),
+        "it was not repeated"
+    );
+}
+
 const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 18446744073709551615\r\nContent-Type: text/html\r\n\
                        Content-Length: 0\r\n\r\n";
 
