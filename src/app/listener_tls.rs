@@ -62,7 +62,8 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
     Ok(loaded)
 }
 
-/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files.
+/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files; not those
+/// of [`broken_files`].
 ///
 /// # Errors
 /// The first file that cannot be read or used.
@@ -85,18 +86,27 @@ pub(super) fn load_first(plan: &Plan) -> Result<LiveTls, Failure> {
     Ok(tls)
 }
 
-/// Warnings about certificates of the plan that can be used but are probably wrong, and about broken files whose earlier
-/// contents are in force.
+/// The errors of files that are broken. What was read from them before is in force.
+pub(super) fn broken_files(tls: &LiveTls) -> Vec<String> {
+    let admin = tls.admin.iter().map(|tls| (String::from("admin.tls"), tls));
+    let listeners = tls.listeners.iter();
+    let listeners = listeners.map(|(name, tls)| (format!("listeners.{name}.tls"), tls));
+    let listener_errors = admin.chain(listeners).flat_map(|(section, tls)| {
+        let errors = tls.broken().into_iter();
+        errors.map(move |error| format!("{section}: {error}"))
+    });
+    let pool_errors = tls.of_pools().into_iter().filter_map(|(name, tls)| {
+        let error = tls.broken()?;
+        Some(format!("pools.{name}.tls: {error}"))
+    });
+    listener_errors.chain(pool_errors).collect()
+}
+
+/// Warnings about certificates of the plan that can be used but are probably wrong.
 #[must_use]
 pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     let mut all = Vec::new();
-    let warnings_of_admin = |tls: &Arc<ListenerTls>| {
-        [
-            pool_tls::broken(tls.broken()),
-            certificate_warnings(&tls.certificates()),
-        ]
-        .concat()
-    };
+    let warnings_of_admin = |tls: &Arc<ListenerTls>| certificate_warnings(&tls.certificates());
     let admin = tls.admin.iter().flat_map(warnings_of_admin);
     all.extend(admin.map(|what| format!("admin.tls: {what}")));
     for listener in &plan.listeners {
@@ -104,8 +114,7 @@ pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
             continue;
         };
         let store = tls.certificates();
-        let mut found = pool_tls::broken(tls.broken());
-        found.extend(certificate_warnings(&store));
+        let mut found = certificate_warnings(&store);
         found.extend(tls.client_auth_warnings());
         found.extend(names_without_certificate(listener, &store));
         found.extend(certificates_without_use(listener, &store));

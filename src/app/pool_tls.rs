@@ -1,6 +1,5 @@
 //! The TLS with the servers of pools: read before a plan is put in force, and read again when its files change.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use super::Failure;
@@ -35,16 +34,12 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
     Ok(loaded)
 }
 
-/// Warnings about our certificates for servers that can be used but are probably wrong, and about broken files.
+/// Warnings about our certificates for servers that can be used but are probably wrong.
 pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
     let warnings_of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
         let identity = tls.identity();
-        let mut found = broken(tls.broken());
-        found.extend(
-            identity
-                .iter()
-                .flat_map(|certificate| certificate.warnings.iter().cloned()),
-        );
+        let of_identity = identity.iter().flat_map(|own| own.warnings.iter().cloned());
+        let mut found: Vec<_> = of_identity.collect();
         found.extend(identity.iter().filter(|own| !own.is_for_clients).map(|own| {
             format!(
                 "{}: the certificate is not for clients (extendedKeyUsage): servers refuse it",
@@ -56,10 +51,4 @@ pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
     let mut warnings: Vec<_> = tls.iter().flat_map(warnings_of_pool).collect();
     warnings.sort();
     warnings
-}
-
-/// The warnings about files that were changed and cannot be used.
-pub(super) fn broken(errors: impl IntoIterator<Item: Display>) -> Vec<String> {
-    let warning = |error| format!("{error} (broken: the files read before stay in force)");
-    errors.into_iter().map(warning).collect()
 }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::announced::log_refused;
 use super::listen_sockets::NewlyListening;
-use super::listener_tls::check_and_load;
+use super::listener_tls::{broken_files, check_and_load};
 use super::remote::{ReadConfiguration, for_store};
 use super::retirement::retire;
 use super::thread::in_a_thread;
@@ -24,6 +24,7 @@ use crate::error::chain;
 use crate::live::{InForce, LiveTls};
 use crate::plan::{LogPlan, Plan, RemoteTexts};
 use crate::reload::{Changes, Difference, ReloadError, lost_edits};
+use crate::text::escape;
 
 /// The next plan, and everything it needs to be put in force.
 pub(super) struct Prepared {
@@ -103,6 +104,7 @@ impl App {
             changes: Changes {
                 warnings: warnings.join("\n"),
                 needs_restart: self.needs_restart(&next.plan),
+                broken: broken_files(&next.tls),
                 ..changes
             },
             next,
@@ -218,6 +220,10 @@ fn log_changes(by: &str, changes: &Changes) {
     );
     if !changes.warnings.is_empty() {
         tracing::warn!("{}", changes.warnings);
+    }
+    for error in &changes.broken {
+        let error = escape(error, &[]);
+        tracing::error!(by, %error, "a TLS file is broken: what was read before stays in force");
     }
 }
 

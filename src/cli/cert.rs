@@ -30,6 +30,9 @@ pub enum CertCommand {
 /// The names of a certificate that are shown.
 const NAMES_SHOWN: usize = 4;
 
+/// The most errors about broken files that are shown.
+const BROKEN_SHOWN: usize = 20;
+
 /// Runs the command.
 #[must_use]
 pub fn run(remote: &Remote, command: &CertCommand) -> ExitCode {
@@ -47,7 +50,7 @@ pub fn run(remote: &Remote, command: &CertCommand) -> ExitCode {
         }
         CertCommand::Reload => {
             let request = ApiRequest::post("/api/v1/certificates/reload", String::new());
-            remote.request(request, |body: CertificateReloadsBody| reloaded(&body))
+            remote.request_in_part(request, broken, |body| Ok(reloaded(&body)))
         }
     }
 }
@@ -132,7 +135,8 @@ fn days_left(expires: &str) -> String {
     }
 }
 
-fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
+/// The error about files that are broken.
+fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
     let listener_errors = |listener: &CertificateReloadBody| -> Vec<String> {
         let broken = listener.broken.iter();
         broken.map(|what| format!("{}: {what}", listener.listener)).collect()
@@ -142,16 +146,26 @@ fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
         broken.map(|what| format!("pool {}: {what}", pool.pool)).collect()
     };
     let pool_errors = body.pools.iter().flat_map(errors_of_pool);
-    let broken: Vec<_> = body
-        .listeners
-        .iter()
-        .flat_map(listener_errors)
-        .chain(pool_errors)
-        .collect();
-    if !broken.is_empty() {
-        let what = format!("the files read before stay in force: {}", broken.join("; "));
-        return Err(RemoteError::Rejected(what));
-    }
+    let listener_errors = body.listeners.iter().flat_map(listener_errors);
+    let broken: Vec<_> = listener_errors.chain(pool_errors).collect();
+    still_in_force(&broken)
+}
+
+/// The error about TLS files that are broken; `None`: there are none.
+pub(super) fn still_in_force(broken: &[String]) -> Option<RemoteError> {
+    let shown = broken.iter().take(BROKEN_SHOWN).cloned();
+    let more = broken.len().saturating_sub(BROKEN_SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let shown: Vec<_> = shown.chain(more).collect();
+    (!broken.is_empty()).then(|| {
+        RemoteError::Rejected(format!(
+            "TLS files are broken, and the files read before stay in force: {}",
+            shown.join("; ")
+        ))
+    })
+}
+
+fn reloaded(body: &CertificateReloadsBody) -> String {
     let line = |listener: &CertificateReloadBody| {
         let policy = if listener.policy_changed {
             ", client certificates or tickets changed"
@@ -166,10 +180,10 @@ fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
         format!("pool {}: {what}\n", pool.pool)
     };
     if body.listeners.is_empty() && body.pools.is_empty() {
-        return Ok(String::from("no listener or pool has TLS files\n"));
+        return String::from("no listener or pool has TLS files\n");
     }
     let pools = body.pools.iter().map(line_of_pool);
-    Ok(body.listeners.iter().map(line).chain(pools).collect())
+    body.listeners.iter().map(line).chain(pools).collect()
 }
 
 #[cfg(test)]

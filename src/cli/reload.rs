@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
+use super::cert::still_in_force;
 use super::remote::{ApiRequest, Remote};
 use crate::reload::{Changes, Difference};
 
-/// Requests a reload and prints what it changed.
+/// Requests a reload and prints what it changed. The exit code is 1 also if everything is in force but some broken files of TLS.
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
-    remote.request(ApiRequest::post("/api/v1/reload", String::new()), |changes: Changes| {
+    let request = ApiRequest::post("/api/v1/reload", String::new());
+    let broken = |changes: &Changes| still_in_force(&changes.broken);
+    remote.request_in_part(request, broken, |changes| {
         let mut text = String::new();
         if changes.guards != Difference::default() {
             text += &difference("guards", &changes.guards);

@@ -106,23 +106,37 @@ impl Remote {
         request: ApiRequest,
         format: impl FnOnce(B) -> Result<String, RemoteError>,
     ) -> ExitCode {
+        self.request_in_part(request, |_| None, format)
+    }
+
+    /// As [`Self::request`], for what may be done in part: `undone` is what the response says was not. It is printed after the
+    /// response, and the exit code is 1 then.
+    pub(super) fn request_in_part<B: DeserializeOwned>(
+        &self,
+        request: ApiRequest,
+        undone: impl FnOnce(&B) -> Option<RemoteError>,
+        format: impl FnOnce(B) -> Result<String, RemoteError>,
+    ) -> ExitCode {
         let output = self.send(request).and_then(|bytes| {
-            let body = serde_json::from_slice(&bytes);
-            if !self.json {
-                return format(body.map_err(RemoteError::InvalidResponse)?);
-            }
-            match body {
-                Ok(body) => drop(format(body)?),
+            let body = match serde_json::from_slice(&bytes) {
+                Ok(body) => body,
                 // The response of another version may have other keys, but it must be JSON.
-                Err(_) => drop(serde_json::from_slice::<IgnoredAny>(&bytes).map_err(RemoteError::InvalidResponse)?),
-            }
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
+                Err(_) if self.json && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() => {
+                    return Ok((bytes, None));
+                }
+                Err(error) => return Err(RemoteError::InvalidResponse(error)),
+            };
+            let undone = undone(&body);
+            let text = format(body)?;
+            Ok((if self.json { bytes } else { text.into() }, undone))
         });
-        match output {
-            Ok(json) if self.json => print_json(&json),
-            Ok(text) => print(&text),
-            Err(error) => error.print(),
-        }
+        let (output, undone) = match output {
+            Ok(output) => output,
+            Err(error) => return error.print(),
+        };
+        let output = String::from_utf8_lossy(&output);
+        let printed = if self.json { print_json(&output) } else { print(&output) };
+        undone.map_or(printed, |error| error.print())
     }
 
     fn send(&self, request: ApiRequest) -> Result<Bytes, RemoteError> {

@@ -7,6 +7,7 @@ use std::thread::scope;
 
 use super::site::Site;
 use crate::support::authority::{Authority, replace};
+use crate::support::client::server_reached;
 use crate::support::configs::pool;
 use crate::support::eventually;
 use crate::support::process::{finished, must};
@@ -136,12 +137,23 @@ fn a_broken_file_changes_nothing_and_is_reported() {
     assert_eq!(shown(), before);
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("broken") && status.contains("shop.key"), "{status}");
-    let reloaded = proxy.command(&["reload"]);
-    let output = reloaded.stdout.clone() + &reloaded.stderr;
-    assert!(
-        reloaded.code == Some(0) && output.contains("does not fit"),
-        "{reloaded:#?}"
-    );
+    let more = "[listeners.more]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n";
+    proxy.rewrite(&(more.to_owned() + &site.config(server.address, "", "")));
+    for (words, shown) in [
+        (&["reload"][..], "+ more"),
+        (&["reload", "--json"], "\"broken\":[\"listeners.tls.tls: "),
+        (&["cert", "reload"], "tls: 0 certificates changed"),
+        (&["cert", "reload", "--json"], "\"broken\":[\""),
+    ] {
+        let reloaded = proxy.command(words);
+        assert_eq!(reloaded.code, Some(1), "{reloaded:#?}");
+        assert!(
+            reloaded.stdout.contains(shown) && reloaded.stderr.contains("shop.key: the key does not fit"),
+            "{reloaded:#?}"
+        );
+    }
+    assert_eq!(server_reached(proxy.at("more")), "hello", "the rest is in force");
+    assert_eq!(shown(), before);
     assert!(
         proxy
             .metrics()
@@ -153,6 +165,7 @@ fn a_broken_file_changes_nothing_and_is_reported() {
     eventually("nothing is broken", || {
         !proxy.command(&["status"]).stdout.contains("broken")
     });
+    assert_eq!(proxy.command(&["reload"]).code, Some(0));
 }
 
 #[test]
