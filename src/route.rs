@@ -12,6 +12,7 @@ mod offered;
 mod matched;
 mod explain;
 mod tls_mode;
+mod target;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -28,16 +29,8 @@ use crate::sniff::hello::ProtocolList;
 pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
 use matched::{Match, text_entry};
 use offered::Offered;
+pub use target::Target;
 pub use tls_mode::TlsMode;
-
-/// Where a route leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target<T> {
-    /// To a pool.
-    Pool(T),
-    /// Nowhere: the client is refused.
-    Refuse,
-}
 
 /// A rule: conditions on the client, and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,10 +229,7 @@ impl<T> RouteTable<T> {
 
     /// The pools it leads to: those of the routes in the order written, then the default.
     pub fn targets(&self) -> impl Iterator<Item = &T> {
-        let pools = self.routes.iter().filter_map(|route| match &route.to {
-            Target::Pool(pool) => Some(pool),
-            Target::Refuse => None,
-        });
+        let pools = self.routes.iter().filter_map(|route| route.to.pool());
         pools.chain(&self.default)
     }
 

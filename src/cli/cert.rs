@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 
+use super::reload::still_in_force;
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::server::encode;
 use super::table::table;
@@ -29,9 +30,6 @@ pub enum CertCommand {
 
 /// The names of a certificate that are shown.
 const NAMES_SHOWN: usize = 4;
-
-/// The most errors about broken files that are shown.
-const BROKEN_SHOWN: usize = 20;
 
 /// Runs the command.
 #[must_use]
@@ -149,20 +147,6 @@ fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
     let listener_errors = body.listeners.iter().flat_map(listener_errors);
     let broken: Vec<_> = listener_errors.chain(pool_errors).collect();
     still_in_force(&broken)
-}
-
-/// The error about TLS files that are broken; `None`: there are none.
-pub(super) fn still_in_force(broken: &[String]) -> Option<RemoteError> {
-    let shown = broken.iter().take(BROKEN_SHOWN).cloned();
-    let more = broken.len().saturating_sub(BROKEN_SHOWN);
-    let more = (more > 0).then(|| format!("and {more} more"));
-    let shown: Vec<_> = shown.chain(more).collect();
-    (!broken.is_empty()).then(|| {
-        RemoteError::Rejected(format!(
-            "TLS files are broken, and the files read before stay in force: {}",
-            shown.join("; ")
-        ))
-    })
 }
 
 fn reloaded(body: &CertificateReloadsBody) -> String {

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::cert::still_in_force;
-use super::remote::{ApiRequest, Remote};
+use super::remote::{ApiRequest, Remote, RemoteError};
 use crate::reload::{Changes, Difference};
+
+/// The most errors about broken files that are shown.
+const BROKEN_SHOWN: usize = 20;
 
 /// Requests a reload and prints what it changed. The exit code is 1 also if everything is in force but some broken files of TLS.
 #[must_use]
@@ -52,4 +54,18 @@ fn difference(kind: &str, difference: &Difference) -> String {
         }
     }
     text
+}
+
+/// The error about TLS files that are broken; `None`: there are none.
+pub(super) fn still_in_force(broken: &[String]) -> Option<RemoteError> {
+    let shown = broken.iter().take(BROKEN_SHOWN).cloned();
+    let more = broken.len().saturating_sub(BROKEN_SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let shown: Vec<_> = shown.chain(more).collect();
+    (!broken.is_empty()).then(|| {
+        RemoteError::Rejected(format!(
+            "TLS files are broken, and the files read before stay in force: {}",
+            shown.join("; ")
+        ))
+    })
 }

@@ -6,7 +6,6 @@ use super::{InForce, Live, LivePool};
 use crate::addr::ListenAddr;
 use crate::plan::{Fallback, ListenerPlan, Plan, PoolId, ServerEntry};
 use crate::pool::{OwnListener, ServerRegistry};
-use crate::route::Target;
 
 /// Our listeners, with the addresses that they are bound to. A route with `from` may not match our own connections: it does not
 /// count, as in the check of a file.
@@ -24,10 +23,7 @@ pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListe
 /// The names of the pools to which a listener leads, also as fallbacks, without duplicates.
 fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
     let routes = listener.routes.routes().iter().filter(|route| route.from.is_empty());
-    let targets = routes.filter_map(|route| match &route.to {
-        Target::Pool(pool) => Some(*pool),
-        Target::Refuse => None,
-    });
+    let targets = routes.filter_map(|route| route.to.pool().copied());
     let mut targets: Vec<PoolId> = targets.chain(listener.routes.default().copied()).collect();
     let mut next = 0;
     while let Some(id) = targets.get(next) {

@@ -1,25 +1,29 @@
 //! TLS within TLS: the client's TLS, passed on by a listener to a pool that encrypts it again.
 
-use super::Problems;
 use super::pools::Pools;
+use super::{Problems, Section};
+use crate::config::file::{KeyValue, Value};
 use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
-use crate::route::{Route, RouteTable, Target, TlsMode};
+use crate::route::{Route, RouteTable, TlsMode};
 
 /// Rejects pools with TLS that a listener gives clients that use TLS already, or whose TLS begins within their protocol.
+/// `listener`: its entry in the file, and its section.
 pub(super) fn reject(
-    table: &RouteTable<PoolId>,
+    (listener, section): (&KeyValue, &Section<'_>),
     (protocol, terminates): (Protocol, bool),
+    table: &RouteTable<PoolId>,
     pools: &Pools<'_>,
-    position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    let with_tls = |id: PoolId| {
-        let pool = pools.serving(id).find(|pool| pool.tls.is_some())?;
-        Some(&pool.name)
-    };
     if let Protocol::Postgres { .. } | Protocol::Mysql = protocol {
-        if let Some(pool) = table.targets().copied().find_map(with_tls) {
+        let of_routes = table.routes().iter().enumerate().filter_map(|(index, route)| {
+            let pool = encrypting(*route.to.pool()?, pools)?;
+            Some((pool, pool_of_route(section, index)))
+        });
+        let default = table.default().and_then(|id| encrypting(*id, pools));
+        let of_default = default.map(|pool| (pool, section.get("pool").map(|node| &node.position)));
+        if let Some((pool, position)) = of_routes.chain(of_default).next() {
             let message =
                 format!("pool `{pool}` has a [tls] table, and clients of this `protocol` begin TLS on their own");
             let reason = if terminates {
@@ -27,26 +31,57 @@ pub(super) fn reject(
             } else {
                 "the client's TLS reaches the server"
             };
+            let position = position.unwrap_or(&listener.position);
             problems.error(position, message, format!("remove [pools.{pool}.tls]: {reason}"));
         }
         return;
     }
     // Clients without TLS may come to a route without names and protocols, unless the listener expects TLS.
-    let passes_tls = |route: &&Route<PoolId>| {
+    let passes_tls = |route: &Route<PoolId>| {
         route.tls == TlsMode::Pass && (terminates || !route.sni.is_empty() || !route.alpn.is_empty())
     };
-    for route in table.routes().iter().filter(passes_tls) {
-        let Target::Pool(id) = route.to else { continue };
-        let Some(pool) = with_tls(id) else { continue };
-        let message = format!(
-            "route `{}` passes TLS on to pool `{pool}`, whose [tls] table encrypts it again",
-            route.name
-        );
+    for (index, route) in table.routes().iter().enumerate() {
+        let Some(id) = route.to.pool().filter(|_| passes_tls(route)) else {
+            continue;
+        };
+        let Some(pool) = encrypting(*id, pools) else {
+            continue;
+        };
+        let (name, target) = (&route.name, &*pools.in_order[id.0].name);
+        let message = if target == pool {
+            format!("route `{name}` passes TLS on to pool `{pool}`, whose [tls] table encrypts it again")
+        } else {
+            format!(
+                "route `{name}` passes TLS on to pool `{target}`, and [tls] of its fallback `{pool}` encrypts it again"
+            )
+        };
         let hint = if terminates {
             format!("remove tls = \"pass\" of the route, or [pools.{pool}.tls]")
         } else {
-            format!("add [listeners.NAME.tls] with `certificates`, or remove [pools.{pool}.tls]")
+            format!(
+                "add [listeners.{}.tls] with `certificates`, or remove [pools.{pool}.tls]",
+                listener.key
+            )
         };
+        let position = pool_of_route(section, index).unwrap_or(&listener.position);
         problems.error(position, message, hint);
     }
+}
+
+/// The name of the pool that encrypts what comes to this one: itself, or one that it falls back to.
+fn encrypting<'a>(id: PoolId, pools: &'a Pools<'_>) -> Option<&'a str> {
+    let pool = pools.serving(id).find(|pool| pool.tls.is_some())?;
+    Some(&pool.name)
+}
+
+/// The position of the pool of a route.
+fn pool_of_route<'a>(listener: &Section<'a>, index: usize) -> Option<&'a Position> {
+    let Value::List(routes) = &listener.get("routes")?.value else {
+        return None;
+    };
+    let Value::Table(route) = &routes.get(index)?.value else {
+        return None;
+    };
+    let pool = route.entries.iter().find(|entry| entry.key == "pool")?;
+    Some(&pool.node.position)
 }

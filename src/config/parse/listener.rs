@@ -16,7 +16,7 @@ use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
-use crate::route::{Route, RouteTable, Target};
+use crate::route::{Route, RouteTable};
 use crate::tls::{ClientAuthPlan, ListenerTlsPlan};
 
 /// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
@@ -60,7 +60,7 @@ pub(super) fn listener<'a>(
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    unsuited((protocol, kind), &table, pools, &entry.position, problems);
+    unsuited((entry, &section), (protocol, kind), &table, pools, problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
@@ -93,14 +93,14 @@ fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&A
 /// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need another
 /// `protocol`.
 fn unsuited(
+    (entry, section): (&KeyValue, &Section<'_>),
     (protocol, kind): (Protocol, RouteKind),
     table: &RouteTable<PoolId>,
     pools: &Pools<'_>,
-    position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    double_tls::reject(table, (protocol, kind.terminates), pools, position, problems);
-    let pools = &pools.in_order;
+    double_tls::reject((entry, section), (protocol, kind.terminates), table, pools, problems);
+    let (pools, position) = (&pools.in_order, &entry.position);
     match protocol {
         _ if kind.terminates => {}
         Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
@@ -129,10 +129,7 @@ fn reject_own_servers(
         }
     };
     let routes = table.routes().iter().filter(|route| route.from.is_empty());
-    let targets = routes.filter_map(|route| match &route.to {
-        Target::Pool(pool) => Some(*pool),
-        Target::Refuse => None,
-    });
+    let targets = routes.filter_map(|route| route.to.pool().copied());
     let mut targets: Vec<PoolId> = targets.chain(table.default().copied()).collect();
     targets.sort_unstable_by_key(|id| id.0);
     targets.dedup();
