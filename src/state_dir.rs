@@ -93,16 +93,27 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens this folder, which is created if it does not exist.
+    /// Opens this folder, which is created if it does not exist. If its file system has become read-only, what it holds is
+    /// used, and the folder is one of the unsaved files.
     ///
     /// # Errors
     /// The folder cannot be created, or no file can be created in it; or it is open already, in this or another process.
     pub fn open(folder: &Path) -> io::Result<Self> {
+        let (file, unsaved) = (folder.join(LOCK), UnsavedFiles::default());
         let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
-        let locked = is_usable.and_then(|_| lock(&folder.join(LOCK)));
+        let opened = match is_usable {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                unsaved.lock().insert(folder.to_owned(), error.to_string().into());
+                regular_file::open(&file).map_err(|_| error) // without the file, the folder has never been used
+            }
+            is_usable => is_usable.and_then(|_| {
+                regular_file::open_to_lock(&file).map_err(|error| with_context(error, file.display().to_string()))
+            }),
+        };
+        let locked = opened.and_then(|opened| lock(opened, &file));
         Ok(Self {
             folder: folder.to_owned(),
-            unsaved: Arc::default(),
+            unsaved: Arc::new(unsaved),
             _lock: Arc::new(locked.map_err(|error| with_context(error, folder.display().to_string()))?),
         })
     }
@@ -261,7 +272,9 @@ impl StateDir {
         let saved = spawn_blocking(move || dir.save(name, &contents)).await;
         let file = self.folder.join(name);
         let Err(error) = saved.unwrap_or_else(|error| Err(io::Error::other(error))) else {
-            if self.unsaved.lock().remove(&file).is_some() {
+            let mut unsaved = self.unsaved.lock();
+            unsaved.remove(&self.folder);
+            if unsaved.remove(&file).is_some() {
                 tracing::info!(file = %file.display(), "the file is written again");
             }
             return true;
@@ -272,13 +285,11 @@ impl StateDir {
     }
 }
 
-/// Locks this file, which is created if it does not exist, until the returned one is dropped.
+/// Locks the file at this path until the returned one is dropped.
 ///
 /// # Errors
-/// It cannot be opened or locked, or is locked already.
-fn lock(path: &Path) -> io::Result<File> {
-    let opened = regular_file::open_to_lock(path);
-    let file = opened.map_err(|error| with_context(error, path.display().to_string()))?;
+/// It cannot be locked, or is locked already.
+fn lock(file: File, path: &Path) -> io::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(

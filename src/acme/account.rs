@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::http::AcmeHttp;
@@ -21,6 +22,9 @@ use crate::units::format_duration;
 
 /// The name of the file.
 const FILE: &str = "account.json";
+
+/// A longer file is not an account.
+const ACCOUNT_BYTES_MAX: u64 = 64 << 10;
 
 /// A longer file is not a key for `eab`.
 const KEY_BYTES_MAX: u64 = 4096;
@@ -104,9 +108,12 @@ pub(super) struct OpenAccount<'a> {
 impl<'a> OpenAccount<'a> {
     /// The account of this plan: the kept one, if it is with this server, otherwise a new one.
     pub(super) async fn open(plan: &'a AcmePlan) -> Result<Self, AcmeError> {
-        let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
+        let (http, known) = read_files(plan).await?;
         let contact: Vec<_> = plan.contact.iter().map(|contact| &**contact).collect();
-        let known = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory);
+        let eab = match plan.eab.clone().filter(|_| known.is_none()) {
+            Some(eab) => Some(blocking(move || Ok(external_key(&eab)?)).await?),
+            None => None,
+        };
         let builder = Account::builder_with_http(Box::new(http.clone()));
         let opened = async {
             let Some(known) = known else {
@@ -115,8 +122,6 @@ impl<'a> OpenAccount<'a> {
                     terms_of_service_agreed: true,
                     only_return_existing: false,
                 };
-                let eab = plan.eab.as_ref().map(external_key).transpose();
-                let eab = eab.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
                 let (account, credentials) = builder.create(&new, plan.directory.to_string(), eab.as_ref()).await?;
                 return Ok((account, Some(credentials)));
             };
@@ -139,7 +144,8 @@ impl<'a> OpenAccount<'a> {
                 credentials,
             };
             let text = Zeroizing::new(serde_json::to_vec_pretty(&file).map_err(io::Error::other)?);
-            regular_file::replace(&plan.state_dir.join(FILE), &text)?;
+            let path = plan.state_dir.join(FILE);
+            blocking(move || Ok(regular_file::replace(&path, &text)?)).await?;
         }
         Ok(Self { account, http, plan })
     }
@@ -161,9 +167,12 @@ fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) ->
         matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
     if is_unknown {
         let file = plan.state_dir.join(FILE);
-        if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
-            tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
-        }
+        // Nobody waits for this: the next attempt is later.
+        drop(spawn_blocking(move || {
+            if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
+                tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
+            }
+        }));
     }
     AcmeError::Server {
         error,
@@ -172,18 +181,38 @@ fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) ->
 }
 
 /// The kept account of this plan, for requests that are not worth opening one; `None`: there is none with this server.
-pub(super) async fn known_account(plan: &AcmePlan, http: &AcmeHttp) -> Result<Option<Account>, AcmeError> {
-    let Some(known) = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory) else {
-        return Ok(None);
-    };
+pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, AcmeHttp)>, AcmeError> {
+    let (http, known) = read_files(plan).await?;
+    let Some(known) = known else { return Ok(None) };
     let builder = Account::builder_with_http(Box::new(http.clone()));
-    let opened = builder.from_credentials(known.credentials).await;
-    opened.map(Some).map_err(|error| server_error(plan, http, error))
+    match builder.from_credentials(known.credentials).await {
+        Ok(account) => Ok(Some((account, http))),
+        Err(error) => Err(server_error(plan, &http, error)),
+    }
+}
+
+/// Does what reads or writes files, in a thread of its own: a file system may hang.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, AcmeError> + Send + 'static,
+) -> Result<T, AcmeError> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(io::Error::other(lost).into()))
+}
+
+/// The authorities of the server, as a client uses them, and the kept account with the server.
+async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), AcmeError> {
+    let plan = plan.clone();
+    blocking(move || {
+        let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
+        let known = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory);
+        Ok((http, known))
+    })
+    .await
 }
 
 fn load(folder: &Path) -> io::Result<Option<AccountFile>> {
     let file = folder.join(FILE);
-    let bytes = match fs::read(&file) {
+    let bytes = match regular_file::read(&file, ACCOUNT_BYTES_MAX) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(with_context(error, file.display().to_string())),

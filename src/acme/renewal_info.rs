@@ -5,11 +5,10 @@ use std::time::{Duration, SystemTime};
 use instant_acme::{CertificateIdentifier, Error};
 
 use super::account::{AcmeError, TEXT_CHARS_MAX, known_account};
-use super::http::AcmeHttp;
 use super::plan::AcmePlan;
 use super::schedule::RenewalWindow;
 use crate::text::escape_bounded;
-use crate::tls::{Certificate, client_config};
+use crate::tls::Certificate;
 
 /// When a server suggests to renew a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +51,7 @@ pub async fn renewal_info(
         suggested: None,
         retry_after: Duration::MAX,
     };
-    let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
-    let Some(account) = known_account(plan, &http).await? else {
+    let Some((account, http)) = known_account(plan).await? else {
         return Ok(nothing);
     };
     let failed = |error| AcmeError::Server {

@@ -32,21 +32,20 @@ pub struct Attempts {
     pub failures: u32,
     /// The time of the next one, in seconds since the Unix epoch.
     pub next: u64,
+    /// The wait from the latest to the next one, in seconds.
+    pub pause: u64,
     /// Why the latest failed.
     pub error: String,
 }
 
 impl Attempts {
-    /// The time of the next attempt. One that is further away than the longest back-off is due now: the clock was ahead when
-    /// the latest attempt failed.
+    /// The time of the next attempt. One that is further away than the wait for it is due now: the clock was ahead when the
+    /// latest attempt failed.
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
         let next = UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2));
-        if next > now + LONGEST_BACK_OFF {
-            UNIX_EPOCH
-        } else {
-            next
-        }
+        let pause = Duration::from_secs(self.pause.saturating_add(1)).min(LONGEST_BACK_OFF); // both are whole seconds
+        if next > now + pause { UNIX_EPOCH } else { next }
     }
 
     /// The failed attempts that are kept in a folder, by the first name of the certificate. A file that is not valid counts as
@@ -215,19 +214,29 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_beyond_the_longest_back_off_is_due_now() {
+    fn an_attempt_beyond_its_back_off_is_due_now() {
         let now = 1_900_000_000;
-        let next = |next| {
+        let next = |(next, pause)| {
             let attempts = Attempts {
                 failures: 1,
                 next,
+                pause,
                 error: String::new(),
             };
             let at = attempts.next_time(UNIX_EPOCH + Duration::from_secs(now));
             at.duration_since(UNIX_EPOCH).unwrap().as_secs()
         };
-        assert_eq!([now - 5, now + 86_400].map(next), [now - 5, now + 86_400]);
-        assert_eq!([now + 86_401, u64::MAX].map(next), [0, 0]);
+        let (minute, day) = (60, 86_400);
+        for soon in [(now - 5, minute), (now + minute, minute), (now + day, day)] {
+            assert_eq!(next(soon), soon.0);
+        }
+        for late in [
+            (now + minute + 2, minute),
+            (now + day + 1, u64::MAX),
+            (u64::MAX, minute),
+        ] {
+            assert_eq!(next(late), 0, "{late:?}");
+        }
     }
 
     #[test]
@@ -237,6 +246,7 @@ mod tests {
         let attempts = Attempts {
             failures: 2,
             next: 1_900_000_000,
+            pause: 120,
             error: "refused".into(),
         };
         let all = BTreeMap::from([("a.example".into(), attempts)]);

@@ -133,8 +133,8 @@ pub struct ListenerTlsBody {
     /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
     #[serde(default)]
     pub self_signed: Vec<String>,
-    /// Problems of what is in force: certificates and authorities that have expired, lists of revoked certificates that should
-    /// have been replaced or are missing. At most 20.
+    /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, lists of revoked
+    /// certificates that should have been replaced or are missing. At most 20.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Problems of files that were changed. Their earlier contents are still in force.

@@ -22,12 +22,14 @@ use super::pool_bodies::{DiscoveryBody, PoolTlsBody, QueueBody};
 use super::remote::remote_body;
 use super::scale::scale_body;
 use crate::account::{ListenerSeries, sessions_opened};
+use crate::acme::RenewalState;
 use crate::addr::ListenAddr;
+use crate::config::report::counted;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckVerdict, Member, Overrides, RefusedCheck, ServerPath};
-use crate::route::{Route, Target};
-use crate::tls::{ListenerTls, PoolTls};
+use crate::route::Route;
+use crate::tls::{Certificate, ListenerTls, PoolTls};
 use crate::units::format_duration;
 
 /// The most entries that are shown of a condition of a route.
@@ -59,6 +61,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
     let in_force = admin.live.in_force();
     let plan = &in_force.plan;
     let now = Instant::now();
+    let renewals = admin.renewals.state();
     let serving = |index| &in_force.pools[in_force.pools.serving(PoolId(index), now)];
     let pools = in_force.pools.iter().enumerate();
     let pools: Vec<_> = pools
@@ -72,11 +75,8 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
     let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
     let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
-        let tls = in_force
-            .tls
-            .listeners
-            .get(&listener.name)
-            .map(|tls| listener_tls_body(tls));
+        let tls = in_force.tls.listeners.get(&listener.name);
+        let tls = tls.map(|tls| listener_tls_body(tls, &renewals));
         ListenerBody {
             tls,
             ..listener_body(plan, listener, addresses, sessions, series.get(&listener.name).copied())
@@ -101,7 +101,11 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         // Sessions of listeners that a reload has removed are included.
         totals: totals(sessions.values().sum(), &pools),
         guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),
-        admin_tls: in_force.tls.admin.as_deref().map(listener_tls_body),
+        admin_tls: in_force
+            .tls
+            .admin
+            .as_deref()
+            .map(|tls| listener_tls_body(tls, &renewals)),
         listeners,
         announced: announced_body(admin, plan),
         pools,
@@ -174,10 +178,7 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
             + more(route.from.len())
             + more(route.database.len())
             + more(route.user.len()),
-        pool: match &route.to {
-            Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
-            Target::Refuse => None,
-        },
+        pool: route.to.pool().map(|pool| plan.pools[*pool].name.to_string()),
         tls: route.tls.as_str().to_owned(),
         sessions: 0,
         sessions_so_far: 0,
@@ -187,7 +188,7 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
 /// The most warnings shown about the TLS of a listener, which may have thousands of certificates.
 const TLS_WARNINGS_MAX: usize = 20;
 
-fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
+fn listener_tls_body(tls: &ListenerTls, renewals: &[RenewalState]) -> ListenerTlsBody {
     let store = tls.certificates();
     let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
     ListenerTlsBody {
@@ -203,13 +204,31 @@ fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
         warnings: {
             let expired = store.all().iter().filter(|certificate| certificate.has_expired());
             let expired = expired.map(|certificate| certificate.expiry_warning());
+            let certificates = store.all().iter();
+            let failed = certificates.filter_map(|certificate| failed_orders(certificate, renewals));
             expired
+                .chain(failed)
                 .chain(tls.client_auth_warnings())
                 .take(TLS_WARNINGS_MAX)
                 .collect()
         },
         broken: tls.broken(),
     }
+}
+
+/// The failed orders of a certificate, if the latest one has failed.
+fn failed_orders(certificate: &Certificate, renewals: &[RenewalState]) -> Option<String> {
+    certificate.acme.as_ref()?;
+    let renewal = renewals
+        .iter()
+        .find(|renewal| renewal.wanted.file == certificate.path())?;
+    let failed = renewal.failed.as_ref()?;
+    let orders = counted(usize::try_from(failed.failures).unwrap_or(usize::MAX), "failed order");
+    Some(format!(
+        "{}: {orders}, the latest: {}",
+        renewal.wanted.name(),
+        failed.error
+    ))
 }
 
 fn pool_tls_body(tls: &PoolTls) -> PoolTlsBody {

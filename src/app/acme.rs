@@ -6,7 +6,7 @@ mod states;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,8 +44,7 @@ pub(super) fn make_folders(plan: &Plan) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for account in &plan.acme {
         let folder = &account.state_dir;
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        let made = made.and_then(|()| match regular_file::probe(folder, ROOM_BYTES) {
+        let made = make_folder(folder).and_then(|()| match regular_file::probe(folder, ROOM_BYTES) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 warnings.push(format!(
                     "{}: not writable, so no certificate is ordered: {error}",
@@ -59,6 +58,10 @@ pub(super) fn make_folders(plan: &Plan) -> Result<Vec<String>, Failure> {
             .map_err(super::failure::system("cannot use `state_dir` of [acme]"))?;
     }
     Ok(warnings)
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Makes the orders.
@@ -174,7 +177,8 @@ impl AcmeOrders {
     async fn issue(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
         let (wanted, folder) = (&state.wanted, plan.state_dir.clone());
         let probed = spawn_blocking(move || {
-            regular_file::probe(&folder, ROOM_BYTES)
+            make_folder(&folder)
+                .and_then(|()| regular_file::probe(&folder, ROOM_BYTES))
                 .map_err(|error| with_context(error, format!("nothing can be written in {}", folder.display())))
         });
         probed.await.map_err(io::Error::other)??;
@@ -202,7 +206,12 @@ impl AcmeOrders {
             next_attempt_in = pause.as_secs(),
             "no new certificate: the one in use stays in use"
         );
-        Attempts { failures, next, error }
+        Attempts {
+            failures,
+            next,
+            pause: pause.as_secs(),
+            error,
+        }
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) fn broken_files(tls: &LiveTls) -> Vec<String> {
         let errors = tls.broken().into_iter();
         errors.map(move |error| format!("{section}: {error}"))
     });
-    let pool_errors = tls.of_pools().into_iter().filter_map(|(name, tls)| {
+    let pool_errors = tls.by_pool().into_iter().filter_map(|(name, tls)| {
         let error = tls.broken()?;
         Some(format!("pools.{name}.tls: {error}"))
     });

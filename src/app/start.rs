@@ -154,7 +154,11 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
 /// Opens `state_dir`, if there is one.
 fn open_state(plan: &Plan) -> Result<Option<StateDir>, Failure> {
     let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
-    state.map_err(system("cannot use `state_dir`"))
+    let state = state.map_err(system("cannot use `state_dir`"))?;
+    for unsaved in state.iter().flat_map(|state| state.unsaved().list()) {
+        tracing::warn!("`state_dir` is used as it is, and a restart would forget what changes: {unsaved}");
+    }
+    Ok(state)
 }
 
 /// Starts to write the access log.

@@ -163,6 +163,7 @@ mod tests {
         let attempts = |failures, next| Attempts {
             failures,
             next,
+            pause: 60,
             error: String::new(),
         };
         let (kept, failed) = (attempts(1, 1_000), LatestOrder::Failed(attempts(2, 2_000)));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::acme::{Site, issued, listed, orders};
 use crate::support::proxy::{Proxy, Setup};
@@ -54,7 +55,8 @@ fn while_the_disk_is_full_nothing_is_ordered() {
 fn a_read_only_folder_is_served_after_a_restart() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    let config = site.config(&pebble, "", &["shop.example"]);
+    let runtime = format!("[runtime]\nstate_dir = {:?}\n", site.state.path());
+    let config = runtime + &site.config(&pebble, "", &["shop.example"]);
     let proxy = Proxy::start(&config);
     issued(&proxy);
     drop(proxy);
@@ -66,18 +68,74 @@ fn a_read_only_folder_is_served_after_a_restart() {
         line["level"] == "WARN" && message.contains("so no certificate is ordered: Read-only file system")
     };
     assert!(proxy.log().iter().any(is_reported), "{:#?}", proxy.log());
+    let unsaved = proxy.answer(&["status"])["unsaved"].clone();
+    assert!(
+        unsaved[0].as_str().unwrap().contains("Read-only file system"),
+        "{unsaved}"
+    );
     proxy.answer(&["cert", "renew", "shop.example"]);
     assert!(failure(&proxy).contains("Read-only file system"));
     assert_eq!(pebble.issued(), 1);
 }
 
 #[test]
-fn an_attempt_postponed_for_years_by_a_wrong_clock_is_due() {
+fn a_folder_that_was_removed_is_made_again_by_the_next_order() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    let attempts = json!({ "shop.example": { "failures": 3, "next": 4_102_444_800_u64, "error": "from the future" } });
-    fs::write(site.state.path().join("attempts.json"), attempts.to_string()).unwrap();
-    issued(&Proxy::start(&site.config(&pebble, "", &["shop.example"])));
+    let folder = site.state.path().join("pebble");
+    let config = site.config(&pebble, "", &["shop.example"]);
+    let config = config.replace(&format!("{:?}", site.state.path()), &format!("{folder:?}"));
+    let proxy = Proxy::start(&config);
+    issued(&proxy);
+    fs::remove_dir_all(&folder).unwrap();
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("another is issued", || orders(&proxy, "ok") == 2.0);
+    assert!(folder.join("account.json").exists());
+}
+
+/// A file system that hangs has the same effect on whoever opens a file there.
+#[test]
+fn nothing_waits_for_a_file_of_the_account_that_cannot_be_read() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let file = site.state.path().join("account.json");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let proxy = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
+    let error = failure(&proxy);
+    assert!(error.contains("account.json: not a regular file"), "{error}");
+    assert_eq!(proxy.get("/live").0, 200);
+}
+
+/// A clock that holds the local time is hours ahead until it is set.
+#[test]
+fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let file = site.state.path().join("attempts.json");
+    let write = |pause: u64| {
+        let next = SystemTime::now() + Duration::from_secs(11 * 3600);
+        let next = next.duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let attempt = json!({ "failures": 3, "next": next, "pause": pause, "error": "from the future" });
+        fs::write(&file, json!({ "shop.example": attempt }).to_string()).unwrap();
+    };
+    let config = site.config(&pebble, "", &["shop.example"]);
+    write(12 * 3600);
+    let proxy = Proxy::start(&config);
+    eventually("the attempt is known", || listed(&proxy)["renewal"]["failures"] == 3);
+    assert_eq!(pebble.issued(), 0, "it was put off for so long");
+    let status = proxy.command(&["status"]).stdout;
+    assert!(
+        status.contains("shop.example: 3 failed orders, the latest: from the future"),
+        "{status}"
+    );
+    drop(proxy);
+    write(240);
+    let proxy = Proxy::start(&config);
+    issued(&proxy);
+    eventually("no order has failed", || {
+        !proxy.command(&["status"]).stdout.contains("failed order")
+    });
 }
 
 /// Nobody else can mend it.
