@@ -33,8 +33,8 @@ pub struct Certificate {
     pub(super) versions: FileStamps,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
-    /// Until when its OCSP response can be sent, in seconds since the Unix epoch; `None`: there is no end, or no response.
-    pub(super) staple_expires: Option<i64>,
+    /// When its OCSP response expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
+    pub(super) staple_changes: Option<i64>,
     /// Its host names.
     pub names: Vec<NamePattern>,
     /// Who issued it: the issuer's common name, or else its whole name, as in RFC 4514; escaped.
@@ -137,7 +137,7 @@ impl CertificateFiles {
             versions,
             warnings,
             key: Arc::new(certified),
-            staple_expires: staple.expires,
+            staple_changes: staple.changes,
             names,
             is_for_servers: is_for(&parsed[0], |usage| usage.server_auth),
             is_for_clients: is_for(&parsed[0], |usage| usage.client_auth),
@@ -202,8 +202,8 @@ impl Certificate {
 
     /// Whether its files are unchanged since it was read.
     pub(super) fn is_current(&self) -> bool {
-        let can_be_stapled = self.staple_expires.is_none_or(|expires| expires > unix_now());
-        can_be_stapled && self.versions == self.files.versions()
+        let is_same_staple = self.staple_changes.is_none_or(|changes| changes > unix_now());
+        is_same_staple && self.versions == self.files.versions()
     }
 }
 

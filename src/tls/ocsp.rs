@@ -3,28 +3,48 @@
 
 use std::path::Path;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use x509_parser::asn1_rs::{Any, FromDer, GeneralizedTime};
 use x509_parser::certificate::X509Certificate;
 
 use super::file::{file_version, read};
-use super::words::unix_now;
+use super::words::{date, unix_now};
 
 /// The OCSP response for a certificate, if one is to be sent along.
 #[derive(Debug, Default)]
 pub(super) struct Staple {
     /// The response, in DER; `None`: there is none that can be used.
     pub(super) response: Option<Vec<u8>>,
-    /// Until when the response can be used, in seconds since the Unix epoch; `None`: there is no end.
-    pub(super) expires: Option<i64>,
+    /// When that changes, in seconds since the Unix epoch: the response expires, or begins to be valid; `None`: never.
+    pub(super) changes: Option<i64>,
     /// What is wrong with the file.
     pub(super) warning: Option<String>,
 }
 
 /// What a response says about a certificate.
 struct SingleResponse {
-    is_revoked: bool,
+    status: CertificateStatus,
+    this_update: i64,
     next_update: Option<i64>,
 }
+
+enum CertificateStatus {
+    Good,
+    Revoked,
+    Unknown,
+}
+
+/// The certificate that a single response is about (RFC 6960, section 4.1.1).
+struct CertificateId<'a> {
+    /// The identifier of the hash algorithm, as in its DER.
+    algorithm: &'a [u8],
+    /// The hash of the name of the issuer.
+    issuer: &'a [u8],
+    serial: &'a [u8],
+}
+
+/// How far ahead of ours the clock of a responder may be, in seconds.
+const CLOCK_SKEW: i64 = 300;
 
 impl Staple {
     /// Reads the response for a certificate from a file, if there is one.
@@ -44,28 +64,62 @@ impl Staple {
         let Some(mut responses) = single_responses(&response) else {
             return not_sent(&format!("{path}: not a successful OCSP response, in DER"));
         };
-        let serial = certificate.raw_serial();
-        let Some((_, found)) = responses.find(|(about, _)| *about == serial) else {
+        let Some((_, found)) = responses.find(|(id, _)| id.is(certificate)) else {
             return not_sent(&format!("{path}: the OCSP response is for another certificate"));
         };
         let SingleResponse {
-            is_revoked,
+            status,
+            this_update,
             next_update,
         } = found;
-        if next_update.is_some_and(|next| next <= unix_now()) {
+        let now = unix_now();
+        if next_update.is_some_and(|next| next <= now) {
             return not_sent(&format!("{path}: the OCSP response has expired"));
         }
+        if this_update > now + CLOCK_SKEW {
+            return Self {
+                changes: Some(this_update - CLOCK_SKEW),
+                ..not_sent(&format!(
+                    "{path}: the OCSP response is not valid before {}",
+                    date(this_update)
+                ))
+            };
+        }
+        if let CertificateStatus::Unknown = status {
+            return not_sent(&format!("{path}: the certificate is unknown to the OCSP responder"));
+        }
+        let is_revoked = matches!(status, CertificateStatus::Revoked);
         Self {
             response: Some(response.to_vec()),
-            expires: next_update,
+            changes: next_update,
             warning: is_revoked.then(|| format!("{path}: the certificate is revoked")),
         }
     }
 }
 
-/// The single responses in a successful response, each with the serial number of its certificate (RFC 6960, section 4.2.1).
-fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (&[u8], SingleResponse)>> {
-    let mut response = element(&mut &*response)?;
+impl CertificateId<'_> {
+    /// Whether this is the certificate: its serial number, of an issuer with its issuer's name. The key of the issuer is not
+    /// known here.
+    fn is(&self, certificate: &X509Certificate<'_>) -> bool {
+        let issuer = certificate.issuer().as_raw();
+        let is_issuer = match self.algorithm {
+            // 1.3.14.3.2.26
+            [0x2b, 0x0e, 0x03, 0x02, 0x1a] => digest(&SHA1_FOR_LEGACY_USE_ONLY, issuer).as_ref() == self.issuer,
+            // 2.16.840.1.101.3.4.2.1
+            [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01] => digest(&SHA256, issuer).as_ref() == self.issuer,
+            _ => true, // no responder is known to use another
+        };
+        is_issuer && self.serial == certificate.raw_serial()
+    }
+}
+
+/// The single responses in a successful response, each with its certificate (RFC 6960, section 4.2.1).
+fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (CertificateId<'_>, SingleResponse)>> {
+    let mut rest = response;
+    let mut response = element(&mut rest)?;
+    if !rest.is_empty() {
+        return None;
+    }
     let status = element(&mut response)?;
     let mut bytes = element(&mut element(&mut response)?)?;
     let (_kind, mut basic) = (element(&mut bytes)?, element(&mut bytes)?);
@@ -80,23 +134,31 @@ fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (&[u8], Sing
     (status == [0]).then_some(all)
 }
 
-fn single_response(mut single: &[u8]) -> Option<(&[u8], SingleResponse)> {
+fn single_response(mut single: &[u8]) -> Option<(CertificateId<'_>, SingleResponse)> {
     let mut about = element(&mut single)?;
-    let (_hash, _name, _key) = (element(&mut about)?, element(&mut about)?, element(&mut about)?);
-    let serial = element(&mut about)?;
+    let (mut algorithm, issuer, _key) = (element(&mut about)?, element(&mut about)?, element(&mut about)?);
+    let id = CertificateId {
+        algorithm: element(&mut algorithm)?,
+        issuer,
+        serial: element(&mut about)?,
+    };
     let (rest, status) = Any::from_der(single).ok()?;
-    single = rest;
-    let _this_update = element(&mut single)?;
-    let next_update = match Any::from_der(single) {
+    let (rest, this_update) = GeneralizedTime::from_der(rest).ok()?;
+    let next_update = match Any::from_der(rest) {
         Ok((_, next)) if next.tag().0 == 0 => Some(GeneralizedTime::from_der(next.data).ok()?.1),
         _ => None,
     };
-    let next_update = next_update.map(|next| next.utc_datetime()).transpose().ok()?;
+    let seconds = |time: &GeneralizedTime| time.utc_datetime().map(|time| time.unix_timestamp());
     let parsed = SingleResponse {
-        is_revoked: status.tag().0 == 1,
-        next_update: next_update.map(|next| next.unix_timestamp()),
+        status: match status.tag().0 {
+            0 => CertificateStatus::Good,
+            1 => CertificateStatus::Revoked,
+            _ => CertificateStatus::Unknown,
+        },
+        this_update: seconds(&this_update).ok()?,
+        next_update: next_update.as_ref().map(seconds).transpose().ok()?,
     };
-    Some((serial, parsed))
+    Some((id, parsed))
 }
 
 /// The content of the next element.

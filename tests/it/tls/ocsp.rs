@@ -10,13 +10,15 @@ use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// Makes an authority (`ca.pem`), and a certificate of it with the serial number 17 (`shop.pem`, `shop.key`).
+/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 17 (`shop.pem`, `shop.key`).
 fn make_certificates(folder: &Path) {
     let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(&format!(
-        "req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=authority"
-    ));
+    for name in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 {key} -keyout {name}.key -out {name}.pem -days 30 -subj /CN={name}"
+        ));
+    }
     openssl(&format!(
         "req -x509 {key} -keyout shop.key -out shop.pem -days 60 -subj /CN=shop -set_serial 17 -CA ca.pem -CAkey ca.key \
          -addext subjectAltName=DNS:shop.example"
@@ -26,10 +28,16 @@ fn make_certificates(folder: &Path) {
 /// Makes a response about the certificate with this serial number, in hexadecimal digits. It is good for three days from that
 /// offset on, as libfaketime reads it.
 fn respond(folder: &Path, serial: &str, from: &str) {
-    let index = format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=shop\n");
+    respond_as(folder, "ca", (serial, serial), from);
+}
+
+/// As [`respond`], from this authority, which knows the certificate with the second serial number only.
+fn respond_as(folder: &Path, authority: &str, (serial, known): (&str, &str), from: &str) {
+    let index = format!("V\t491231235959Z\t\t{known}\tunknown\t/CN=shop\n");
     fs::write(folder.join("index.txt"), index).unwrap();
     let arguments = format!(
-        "ocsp -index index.txt -rsigner ca.pem -rkey ca.key -CA ca.pem -issuer ca.pem -serial 0x{serial} -respout next -ndays 3"
+        "ocsp -index index.txt -rsigner {authority}.pem -rkey {authority}.key -CA {authority}.pem -issuer {authority}.pem \
+         -serial 0x{serial} -respout next -ndays 3"
     );
     must(
         Command::new("openssl")
@@ -107,6 +115,34 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
         proxy.answer(&["cert", "reload"]);
         assert!(is_stapled(&proxy));
     }
+
+    let check = || finished(acequia(&["check", "-c"]).arg(proxy.folder().join("acequia.toml"))).stderr;
+    for (authority, known, from, told) in [
+        (
+            "other",
+            "11",
+            "+0d",
+            "shop.ocsp: the OCSP response is for another certificate: no",
+        ),
+        ("ca", "11", "+1d", "shop.ocsp: the OCSP response is not valid before 2"),
+        (
+            "ca",
+            "12",
+            "+0d",
+            "shop.ocsp: the certificate is unknown to the OCSP responder: no",
+        ),
+    ] {
+        respond_as(folder, authority, ("11", known), from);
+        proxy.answer(&["cert", "reload"]);
+        assert!(!is_stapled(&proxy), "{told}");
+        let said = check();
+        assert!(said.contains(told), "{said}");
+    }
+    respond(folder, "11", "+0d");
+    let mut longer = fs::read(folder.join("shop.ocsp")).unwrap();
+    longer.push(0);
+    fs::write(folder.join("shop.ocsp"), longer).unwrap();
+    assert!(check().contains("shop.ocsp: not a successful OCSP response"));
 
     fs::write(folder.join("shop.ocsp"), "no response").unwrap();
     proxy.answer(&["cert", "reload"]);
