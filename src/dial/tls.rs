@@ -42,6 +42,10 @@ pub(super) async fn begin_tls(
         let connection = tls.connection(*client, spec.host(), ip, server.tls_sessions())?;
         let mut connection = Box::new(connection);
         handshake_with_server(socket, &mut connection, header.to_vec()).await?;
+        let has_selected = connection.negotiated().alpn_protocol().is_some();
+        if !has_selected && tls.plan().alpn.must_be_selected(*client) {
+            return Err(rustls::Error::NoApplicationProtocol.into());
+        }
         Ok(connection)
     };
     begin.await.map_err(|error| TlsFailure {

@@ -61,6 +61,23 @@ pub enum OfferedProtocols {
     Client,
 }
 
+impl OfferedProtocols {
+    /// What a server is offered for a client.
+    fn offered<'a>(&'a self, client: ClientChoice<'a>) -> Vec<&'a [u8]> {
+        match self {
+            Self::List(list) => list.iter().map(|protocol| &**protocol).collect(),
+            Self::Client => client.protocol.into_iter().collect(),
+        }
+    }
+
+    /// Whether the server must select a protocol: it is offered HTTP/2 alone, which needs that (RFC 9113, section 3.2). Servers
+    /// of other protocols may not know this extension.
+    #[must_use]
+    pub fn must_be_selected(&self, client: ClientChoice<'_>) -> bool {
+        self.offered(client) == [b"h2"]
+    }
+}
+
 impl SentSni {
     /// The name for a server at this address, with this host name if it has one. An IP address is not sent (RFC 6066, section
     /// 3).
@@ -307,10 +324,7 @@ impl PoolTls {
         let mut config = ClientConfig::clone(&self.current.load().config);
         // Each server has its own sessions: another server cannot use its tickets, unless they share their secrets.
         config.resumption = Resumption::store(Arc::clone(&sessions.0));
-        let protocols = match self.plan.alpn {
-            OfferedProtocols::List(_) => config.alpn_protocols.clone(),
-            OfferedProtocols::Client => client.protocol.iter().map(|protocol| protocol.to_vec()).collect(),
-        };
+        let protocols = self.plan.alpn.offered(client).into_iter().map(<[u8]>::to_vec).collect();
         let name = self.plan.sni.server_name(client.name, host, address);
         TlsConnection::client(Arc::new(config), name, protocols)
     }

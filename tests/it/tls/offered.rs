@@ -68,6 +68,31 @@ fn a_server_selects_one_of_the_configured_protocols() {
 }
 
 #[test]
+fn a_server_that_selects_no_protocol_is_used_unless_http2_is_wanted() {
+    let site = Site::new();
+    for (offered, is_served) in [("\"http/1.1\"", true), ("[\"h2\", \"a\"]", true), ("\"h2\"", false)] {
+        let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
+        let tls = format!("ca_file = {}\nalpn = {offered}", site.file("ca.pem"));
+        let proxy = start(&site, &server, "127.0.0.1", &tls);
+        let serving = spawn(move || {
+            let mut session = server.session();
+            if is_served {
+                session.send(b"served").finish();
+            } else {
+                let _ = session.read_to_end(); // the proxy leaves
+            }
+        });
+        let mut client = Client::connect(proxy.at("l"));
+        if is_served {
+            assert_eq!(client.read_all(), b"served", "{offered}");
+        } else {
+            assert_eq!(proxy.access_line()["ending"], "connect_failed", "{offered}");
+        }
+        serving.join().unwrap();
+    }
+}
+
+#[test]
 fn without_verification_any_certificate_is_accepted() {
     let site = Site::new();
     let stranger = Authority::new("stranger").issue_expired(&["other.example"]);
