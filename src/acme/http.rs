@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -21,6 +21,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest body of a response, in bytes. A chain of certificates has a few thousand.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The wait between two questions about a renewal, if the server says nothing about it.
+const USUAL_POLL_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// The longest `Retry-After` that is heeded.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
@@ -55,6 +58,7 @@ impl AcmeHttp {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<BytesResponse, Box<dyn StdError + Send + Sync>> {
         let (head, body) = request.into_parts();
+        let is_question = head.method == Method::GET;
         let body = body.collect().await?.to_bytes();
         let mut request = Request::from_parts(head, Full::new(body));
         let url = take_url(&mut request)?;
@@ -66,9 +70,11 @@ impl AcmeHttp {
         let now = SystemTime::now();
         let at = response.headers_mut().remove(RETRY_AFTER);
         let at = at.and_then(|value| retry_time(&value, now));
-        if let Some(at) = at {
-            // `instant_acme` reads it again, and panics at a time beyond what `SystemTime` can hold.
-            let seconds = at.duration_since(now).unwrap_or_default().as_secs();
+        // `instant_acme` reads it again, and panics at a time beyond what `SystemTime` can hold. It takes no answer about a
+        // renewal without it; but the time there is only a recommendation (RFC 9773, section 4.3).
+        let shown = at.or_else(|| is_question.then(|| now + USUAL_POLL_INTERVAL));
+        if let Some(shown) = shown {
+            let seconds = shown.duration_since(now).unwrap_or_default().as_secs();
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         let status = response.status();

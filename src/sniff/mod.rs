@@ -88,7 +88,10 @@ impl Sniffed {
         let mut words = self.first.as_slice().split(|byte| *byte == b' ');
         let method = words.next().unwrap_or_default();
         let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
-        let has_target = words.next().is_some_and(|target| target.starts_with(b"/"));
+        let has_target = words.next().is_some_and(|target| {
+            // OPTIONS and CONNECT have other targets.
+            target.starts_with(b"/") || words.next().is_some_and(|version| version.starts_with(b"HTTP/"))
+        });
         matches!(self.opening, Opening::NotTls) && is_method && has_target
     }
 

@@ -18,6 +18,10 @@ use super::words::unix_now;
 
 const TIME_BYTES: usize = 8;
 
+/// The longest state of a session that is put into a ticket, in bytes. It has the whole chain of the client; a ticket has at
+/// most 64 KiB (RFC 8446, section 4.6.1), and clients get two.
+const STATE_BYTES_MAX: usize = 16 << 10;
+
 /// The verifier of the client of one connection, and the source of its tickets, which are good until its certificate expires.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
@@ -75,6 +79,9 @@ impl ProducesTickets for ClientTicketer {
     }
 
     fn encrypt(&self, state: &[u8]) -> Option<Vec<u8>> {
+        if state.len() > STATE_BYTES_MAX {
+            return None;
+        }
         let expires = self.expires.load(Relaxed).to_be_bytes();
         self.ticketer.encrypt(&[&expires, state].concat())
     }
@@ -157,6 +164,8 @@ mod tests {
         for ticket in [&first, &second] {
             assert_eq!(new_ticketer(i64::MAX).decrypt_at(ticket, 1_001), None);
         }
+        let too_long = vec![0; STATE_BYTES_MAX + 1];
+        assert_eq!(new_ticketer(1_000).encrypt(&too_long), None, "a long chain");
         let without = new_ticketer(i64::MAX);
         assert_eq!(without.lifetime(), shared.lifetime());
         let ticket = without.encrypt(b"state").unwrap();

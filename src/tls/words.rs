@@ -152,6 +152,9 @@ pub fn error_word(error: &Error) -> Cow<'static, str> {
         Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
         _ => AlertDescription::InternalError,
     };
+    if alert == AlertDescription::UnrecognisedName {
+        return "unrecognized_name".into(); // the RFC's spelling
+    }
     snake_case(&format!("{alert:?}")).into()
 }
 
@@ -227,6 +230,10 @@ mod tests {
     fn alerts_are_named_as_in_the_rfc() {
         for (error, word) in [
             (Error::AlertReceived(AlertDescription::UnknownCA), "unknown_ca"),
+            (
+                Error::AlertReceived(AlertDescription::UnrecognisedName),
+                "unrecognized_name",
+            ),
             (
                 Error::AlertReceived(AlertDescription::BadCertificate),
                 "bad_certificate",

@@ -1,5 +1,7 @@
 //! The certificates of the admin port, of listeners and of pools, and their broken files.
 
+use std::time::SystemTime;
+
 use crate::admin::bodies::StateBody;
 use crate::config::report::counted;
 
@@ -13,7 +15,7 @@ pub(super) fn notes(state: &StateBody) -> String {
     for (listener, tls) in admin.chain(listeners) {
         let count = counted(tls.certificates, "certificate");
         let first = tls.expires_first.as_deref().unwrap_or("the first");
-        notes += &format!("\n{listener}: {count}, {first} expires {}", tls.expires);
+        notes += &format!("\n{listener}: {count}, {first} {}", expiry(&tls.expires));
         for name in &tls.self_signed {
             notes += &format!(
                 "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
@@ -32,11 +34,17 @@ pub(super) fn notes(state: &StateBody) -> String {
         .filter_map(|pool| Some((&pool.name, pool.tls.as_ref()?)))
     {
         if let Some(expires) = &tls.certificate_expires {
-            notes += &format!("\npool {name}: its certificate for servers expires {expires}");
+            notes += &format!("\npool {name}: its certificate for servers {}", expiry(expires));
         }
         for broken in &tls.broken {
             notes += &is_broken(&format!("pool {name}"), broken);
         }
     }
     if notes.is_empty() { notes } else { notes + "\n" }
+}
+
+/// When a certificate expires, or that it has.
+fn expiry(at: &str) -> String {
+    let has_expired = humantime::parse_rfc3339(at).is_ok_and(|expires| expires < SystemTime::now());
+    format!("{} {at}", if has_expired { "has expired on" } else { "expires" })
 }

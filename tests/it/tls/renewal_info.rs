@@ -21,9 +21,14 @@ fn from_now(seconds: i64) -> String {
 
 /// A response that suggests the window between these times.
 fn window(start: &str, end: &str, retry_after: &str) -> Vec<u8> {
+    window_with(&format!("Retry-After: {retry_after}\r\n"), start, end)
+}
+
+/// As [`window`], with this header.
+fn window_with(header: &str, start: &str, end: &str) -> Vec<u8> {
     let window = format!("{{\"start\": \"{start}\", \"end\": \"{end}\"}}");
     let body = format!("{{\"suggestedWindow\": {window}, \"explanationURL\": \"https://ca.example/why\"}}");
-    response(&format!("Retry-After: {retry_after}\r\n"), &body)
+    response(header, &body)
 }
 
 fn response(header: &str, body: &str) -> Vec<u8> {
@@ -215,16 +220,18 @@ fn orders_and_reloads_do_not_wait_for_renewal_answers() {
 }
 
 #[test]
-fn a_retry_after_at_the_end_of_time_is_accepted() {
-    let site = Site::new();
-    let pebble = site.pebble().start();
-    let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
-    let answer = window(&start_at, &end_at, "18446744073709551615");
-    let server = RenewalServer::new(&pebble, move |_| Some(answer.clone()));
-    let proxy = start(&site, &pebble, &server);
-    eventually("the window is known", || {
-        let renewal = listed(&proxy)["renewal"].clone();
-        renewal["reason"] == "suggested" && is_between(&renewal["at"], &start_at, &end_at)
-    });
-    assert_eq!(server.seen().asked.len(), 1);
+fn a_retry_after_at_the_end_of_time_or_none_is_accepted() {
+    for header in ["Retry-After: 18446744073709551615\r\n", ""] {
+        let site = Site::new();
+        let pebble = site.pebble().start();
+        let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
+        let answer = window_with(header, &start_at, &end_at);
+        let server = RenewalServer::new(&pebble, move |_| Some(answer.clone()));
+        let proxy = start(&site, &pebble, &server);
+        eventually("the window is known", || {
+            let renewal = listed(&proxy)["renewal"].clone();
+            renewal["reason"] == "suggested" && is_between(&renewal["at"], &start_at, &end_at)
+        });
+        assert_eq!(server.seen().asked.len(), 1);
+    }
 }

@@ -269,20 +269,29 @@ fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
 fn a_cleartext_http_client_gets_an_http_answer() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let mut client = Client::connect(proxy.at("tls"));
-    client.send(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
-    let answer = String::from_utf8(client.read_all()).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.starts_with("HTTP/1.1 400 ") && head.contains(&format!("Content-Length: {}", body.len())),
-        "{head}"
-    );
-    assert_eq!(body, "This port is for https.\n");
-    let line = proxy.access_line();
-    assert!(
-        line["ending"] == "tls_failed" && line["tls_error"] == "http_request",
-        "{line}"
-    );
+    let requests = [
+        "GET /",
+        "OPTIONS *",
+        "CONNECT shop.example:443",
+        "GET http://shop.example/",
+    ];
+    for request in requests {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(format!("{request} HTTP/1.1\r\nHost: shop.example\r\n\r\n").as_bytes());
+        let answer = String::from_utf8(client.read_all()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 400 ") && head.contains(&format!("Content-Length: {}", body.len())),
+            "{head}"
+        );
+        assert_eq!(body, "This port is for https.\n", "{request}");
+    }
+    for line in proxy.access_lines(requests.len()) {
+        assert!(
+            line["ending"] == "tls_failed" && line["tls_error"] == "http_request",
+            "{line}"
+        );
+    }
 }
 
 #[test]
