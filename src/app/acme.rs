@@ -219,8 +219,12 @@ impl AcmeOrders {
 async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certificate, AcmeError> {
     let kept = spawn_blocking(move || {
         let certificate = read_certificate(&file, text.as_bytes())?;
-        regular_file::replace(&file, text.as_bytes())
-            .map_err(|error| with_context(error, file.display().to_string()))?;
+        regular_file::replace(&file, text.as_bytes()).map_err(|error| {
+            with_context(
+                error,
+                format!("one was issued, and cannot be kept in {}", file.display()),
+            )
+        })?;
         Ok(certificate)
     });
     kept.await.unwrap_or_else(|lost| Err(io::Error::other(lost).into()))
