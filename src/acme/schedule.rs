@@ -12,6 +12,9 @@ use crate::regular_file;
 /// The name of the file with the failed attempts.
 const FILE: &str = "attempts.json";
 
+/// A longer file is not one of failed attempts.
+const BYTES_MAX: u64 = 16 << 20;
+
 /// The wait after the first failed attempt. It doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(60);
 
@@ -52,7 +55,7 @@ impl Attempts {
     /// none: at worst, an attempt is repeated too early.
     #[must_use]
     pub fn load(folder: &Path) -> BTreeMap<Box<str>, Self> {
-        let bytes = std::fs::read(folder.join(FILE)).unwrap_or_default();
+        let bytes = regular_file::read(&folder.join(FILE), BYTES_MAX).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
