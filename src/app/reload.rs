@@ -223,7 +223,7 @@ fn log_changes(by: &str, changes: &Changes) {
     }
     for error in &changes.broken {
         let error = escape(error, &[]);
-        tracing::error!(by, %error, "a TLS file is broken: what was read before stays in force");
+        tracing::error!(by, %error, "a TLS file is broken: the files read before stay in force");
     }
 }
 

@@ -464,7 +464,7 @@ fn cert_list_shows_every_certificate_and_cert_reload_reads_the_files_again() {
     let failed = proxy.command(&["cert", "reload"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(
-        failed.stderr.contains("stays in force") && failed.stderr.contains("other.key: there is no private key in it"),
+        failed.stderr.contains("stay in force") && failed.stderr.contains("other.key: there is no private key in it"),
         "{failed:?}"
     );
     assert_eq!(names(1), serde_json::json!(["new.example"]));
