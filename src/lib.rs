@@ -23,18 +23,17 @@
 //! are asked first, those of a route when it has won; what they count is returned at the end. Those that limit
 //! bandwidth also decide when [`relay`] may read. Where a route depends on the ClientHello, [`sniff`] reads until the
 //! bytes prove what the client wants, within a time and a size; on other listeners it reads nothing, because a server
-//! may be the one to speak first. A client that asks for an [`acme`] server whether a name is ours is answered before
-//! it is routed, and a request to cancel a query of PostgreSQL goes to the server that [`cancel`] finds. A listener
-//! that redirects reads an HTTP request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`]
-//! ends the client with a TLS alert. Where the client's TLS ends here (termination), [`tls`] has the certificates and
-//! completes the handshake. [`pool`] picks a server among those that are up and gives a lease; [`dial`] connects within
-//! a time, and asks for another pick when that fails. The listener's state is dropped, a PROXY header
-//! ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the rest between the
-//! two [`ends`]; its decisions are a core without IO, its system calls an engine. Each direction copies, and splices
-//! while it is bulk, until both sides have finished, one has failed, or both were silent for too long. Then the sockets
-//! close, the lease is returned, and the entry is closed with one [`account::Ending`]: it counts the session and writes
-//! its record. The permit is returned last. A session that is cancelled or panics drops the same values, so that no
-//! count is ever off.
+//! may be the one to speak first. A validation of an [`acme`] server is answered before it is routed, and a request to
+//! cancel a query of PostgreSQL goes to the server that [`cancel`] finds. A listener that redirects reads an HTTP
+//! request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the client with a TLS
+//! alert. Where the client's TLS ends here (termination), [`tls`] has the certificates and completes the handshake.
+//! [`pool`] picks a server among those that are up and gives a lease; [`dial`] connects within a time, and asks for
+//! another pick when that fails. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes
+//! that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a
+//! core without IO, its system calls an engine. Each direction copies, and splices while it is bulk, until both sides
+//! have finished, one has failed, or both were silent for too long. Then the sockets close, the lease is returned, and
+//! the entry is closed with one [`account::Ending`]: it counts the session and writes its record. The permit is
+//! returned last. A session that is cancelled or panics drops the same values, so that no count is ever off.
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its
 //! clones; [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and
@@ -50,7 +49,7 @@
 //! requests reloads, and writes back what came of them; it and [`discover`] read [`etcd`], with a [`back_off`] after
 //! failures. `docker` asks engines of Docker, which run servers and clones. [`admin`] shows the state, also as a page,
 //! and changes it on request. [`app`] binds and starts all this, handles signals, and is the only module that may use
-//! all others; [`cli`] is the command line. `acequia check` of root also looks with the eyes of the service's [`user`].
+//! all others; [`cli`] is the command line. `acequia check`, run by root, also checks what the [`user`] of the service may read.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan, and its
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything

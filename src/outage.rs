@@ -27,7 +27,7 @@ pub async fn run(live: Arc<Live>) {
     }
 }
 
-/// What was logged last.
+/// The outages that were logged last.
 #[derive(Debug, Default)]
 struct Outages {
     /// The pools without a usable server, each with the fallback that it uses.

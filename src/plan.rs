@@ -1,4 +1,4 @@
-//! What is configured, as plain values. A plan is valid by construction, so nothing later checks it again. What changes
+//! The configuration as plain values. A plan is valid by construction, so nothing later checks it again. State that changes
 //! at run time is in [`crate::live`].
 
 mod accept_proxy;
@@ -52,12 +52,12 @@ pub use route_question::RouteQuestion;
 pub use server_entry::{ServerEntry, names_of};
 pub use severing::{Failback, Sever, SeveringPlan};
 
-/// All that is configured.
+/// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
-    /// `state_dir` of `[runtime]`: a folder for what outlives a restart; `None`: nothing does.
+    /// `state_dir` of `[runtime]`: a folder for state that outlives a restart; `None`: no state does.
     pub state_dir: Option<PathBuf>,
     /// The admin port and the API.
     pub admin: AdminPlan,
@@ -152,14 +152,14 @@ pub struct ListenerPlan {
     pub accept_proxy: Option<AcceptProxy>,
     /// The guards that every client has to pass before anything is read from it but a PROXY header.
     pub guards: Vec<GuardId>,
-    /// What its clients speak.
+    /// The protocol of its clients.
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
     /// Bounds on the ClientHello (it is read only when a route needs it, see [`RouteTable::needs_hello`]), on what a client of
     /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,
-    /// Where its clients go. The pools are those of the plan that the listener is in.
+    /// Its routes, to pools of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
     /// Who may announce further routes; `None`: nobody.
     pub announce: Option<AnnouncePlan>,
@@ -176,7 +176,7 @@ pub struct ListenerPlan {
 pub struct GuardPlan {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// What it allows.
+    /// Its rules.
     pub rules: GuardRules,
 }
 
@@ -187,15 +187,15 @@ pub struct PoolPlan {
     pub name: Arc<str>,
     /// How a server is chosen.
     pub rules: PoolRules,
-    /// How a server is reached.
+    /// How a server is connected to.
     pub dial: DialLimits,
     /// How servers are watched.
     pub health: HealthPlan,
     /// Which sessions are closed when the state of a server changes.
     pub severing: SeveringPlan,
-    /// Which sessions are ended although nothing is wrong with them.
+    /// The rules that end old and excess sessions.
     pub retiring: RetirePlan,
-    /// What happens to a server that went down, once its checks pass.
+    /// Whether a server that went down is used again once its checks pass.
     pub failback: Failback,
     /// What is used while this pool has no usable server.
     pub fallback: Option<Fallback>,
@@ -203,7 +203,7 @@ pub struct PoolPlan {
     pub scale: Option<Arc<ScalePlan>>,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Arc<[ServerEntry]>,
-    /// What holds for a server where its own entry says nothing.
+    /// The settings of a server that its own entry does not set.
     pub defaults: MemberConfig,
     /// Where its other servers are listed; `None`: it has only the servers of `entries`.
     pub discover: Option<DiscoverPlan>,
@@ -298,7 +298,7 @@ impl PoolPlan {
         names_of(&self.entries)
     }
 
-    /// What lists further servers at run time; `None`: nothing does.
+    /// The lister of further servers at run time; `None`: there is none.
     #[must_use]
     pub fn lister(&self) -> Option<Lister> {
         let source = self.discover.as_ref().map(|_| Lister::Source);

@@ -30,7 +30,7 @@ pub const REFUSAL_BYTES_MAX: usize = 128 << 10;
 /// The size of one read.
 const READ_BYTES_MAX: usize = 4096;
 
-/// What a refused client gets last.
+/// The last bytes for a refused client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// The end of the stream.
@@ -40,7 +40,8 @@ pub enum Reply {
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
     /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S`, and the record once
-    /// its ClientHello begins. It prints the alert or, if it does without TLS, comes again and prints the message.
+    /// its ClientHello begins. It prints the alert. If TLS is optional for it, it connects again without TLS instead, and
+    /// prints the message.
     AlertAfterHello(AlertRecord),
     /// These bytes in the protocol that it speaks, then the end of the stream.
     Message(Vec<u8>),

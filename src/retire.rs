@@ -51,7 +51,7 @@ fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
 }
 
-/// What applies to the sessions of a pool.
+/// The rules for the sessions of a pool.
 struct PoolRetirement {
     plan: RetirePlan,
     /// `None`: it is not rebalanced.
@@ -69,7 +69,7 @@ fn rules(in_force: &InForce, now: Instant) -> HashMap<Arc<str>, PoolRetirement> 
     pools.map(rule).collect()
 }
 
-/// What is remembered from tick to tick.
+/// The state between two ticks.
 #[derive(Default)]
 struct Retirement {
     /// By the number of the session.
@@ -78,7 +78,7 @@ struct Retirement {
     paces: HashMap<Arc<str>, Pace>,
 }
 
-/// What is remembered of a session.
+/// The remembered state of a session.
 #[derive(Clone, Copy)]
 struct SeenSession {
     bytes: u64,

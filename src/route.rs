@@ -6,7 +6,7 @@
 //! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are
 //! configured: it costs the same among ten names and among a million, apart from cache misses. Only routes that
 //! share a pattern are tested one by one, best first, up to the first that holds: ten thousand routes for the same
-//! name, told apart by `from`, are ten thousand tests of an address at worst.
+//! name that differ in `from` are ten thousand tests of an address at worst.
 
 mod offered;
 mod matched;

@@ -159,5 +159,5 @@ async fn connect_postgres(
         Some(handshake) => connect_decrypted(identified, handshake).await?,
         None => identified.route()?.pass_guards()?.connect().await?,
     };
-    Box::pin(start(client, connected, &state, entry)).await // boxed: clients that are waited for stay small
+    Box::pin(start(client, connected, &state, entry)).await // boxed: the futures of waiting clients stay small
 }

@@ -1,6 +1,5 @@
-//! What outlives a restart, each in a file of `state_dir`: the primaries that are remembered, the servers that the sources of
-//! pools have listed and that operators have added, the routes that were announced, and the texts of the store that the
-//! configuration is from.
+//! State that outlives a restart, in files of `state_dir`: the remembered primaries, the servers that sources have listed, those
+//! that operators have added, the announced routes, and the configuration texts from the store.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -51,7 +50,7 @@ const LISTED_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest wait for the last writes: the disk may not answer, and the process must end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is remembered of pools, by pool, and of routes.
+/// The remembered state of pools, by pool, and of routes.
 #[derive(Debug, Default)]
 pub struct RememberedState {
     /// The primaries.
@@ -64,7 +63,7 @@ pub struct RememberedState {
     pub announced: Vec<KeptAnnouncement>,
 }
 
-/// The files of `state_dir` whose latest write failed, each with the reason. A restart would forget what they should hold.
+/// The files of `state_dir` whose latest write failed, each with the reason. A restart would lose their contents.
 #[derive(Debug, Default)]
 pub struct UnsavedFiles(Mutex<BTreeMap<PathBuf, Box<str>>>); // a std mutex: locked for a few lines
 
@@ -82,8 +81,8 @@ impl UnsavedFiles {
     }
 }
 
-/// The folder of what outlives a restart. Until it is dropped, no other process can open it: two processes would overwrite
-/// each other's files.
+/// The folder of the state that outlives a restart. Until it is dropped, no other process can open it: two processes would
+/// overwrite each other's files.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     folder: PathBuf,
@@ -124,7 +123,7 @@ impl StateDir {
         Arc::clone(&self.unsaved)
     }
 
-    /// Reads what is remembered of pools and routes.
+    /// Reads the state of pools and routes.
     ///
     /// # Errors
     /// A file of the folder exists and cannot be read. Its contents must not be forgotten because of a disk fault, a shortage
@@ -218,30 +217,30 @@ impl StateDir {
         mut texts: watch::Receiver<Option<Arc<RemoteTexts>>>,
     ) {
         let primaries = async {
-            while is_next(live.primary_changed(), &end).await {
+            while has_changed(live.primary_changed(), &end).await {
                 self.save_until_done(PRIMARIES, || live.known_primaries(), &end).await;
             }
         };
         let listed = async {
-            while is_next(live.listed_changed(), &end).await {
+            while has_changed(live.listed_changed(), &end).await {
                 self.save_until_done(SERVERS, || live.listed_servers(), &end).await;
                 let _ = end.run_until_cancelled(sleep(LISTED_INTERVAL)).await;
             }
         };
         let announced = async {
-            while is_next(live.announced_changed(), &end).await {
+            while has_changed(live.announced_changed(), &end).await {
                 self.save_until_done(ANNOUNCED, || live.announced(), &end).await;
                 let _ = end.run_until_cancelled(sleep(LISTED_INTERVAL)).await;
             }
         };
         let mut changes = live.subscribe_added();
         let added = async {
-            while is_next(changes.changed(), &end).await {
+            while has_changed(changes.changed(), &end).await {
                 self.save_until_done(ADDED, || live.added_servers(), &end).await;
             }
         };
         let texts = async {
-            while is_next(texts.changed(), &end).await {
+            while has_changed(texts.changed(), &end).await {
                 let latest = texts.borrow_and_update().clone();
                 if let Some(texts) = latest {
                     self.save_until_done(TEXTS, || RemoteTexts::clone(&texts), &end).await;
@@ -300,8 +299,8 @@ fn lock(file: File, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Waits for a change, and returns true; false: there was none before `end`.
-async fn is_next<T>(changed: impl Future<Output = T>, end: &CancellationToken) -> bool {
+/// Waits for a change. Returns whether there was one before `end`.
+async fn has_changed<T>(changed: impl Future<Output = T>, end: &CancellationToken) -> bool {
     tokio::select! {
         biased;
         _ = changed => true,
@@ -317,7 +316,7 @@ pub struct StateKeeper {
 }
 
 impl StateKeeper {
-    /// Ends after the latest changes are written, or cannot be.
+    /// Waits until the latest changes are written, or cannot be, and ends.
     pub async fn finish(self) {
         self.end.cancel();
         if timeout(FINISH_TIMEOUT, self.task).await.is_err() {

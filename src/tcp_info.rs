@@ -1,4 +1,4 @@
-//! What the kernel knows of a TCP connection: `getsockopt(TCP_INFO)`.
+//! The kernel's figures of a TCP connection: `getsockopt(TCP_INFO)`.
 
 #![allow(unsafe_code)] // neither socket2 nor rustix wraps this option
 

@@ -189,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn escaped_json_means_the_same_and_has_no_unsafe_characters(text in any_text()) {
+        fn escaped_json_has_an_equal_value_and_no_unsafe_characters(text in any_text()) {
             let json = serde_json::to_string(&text).unwrap();
             let escaped = escape_json(&json);
             prop_assert!(!escaped.chars().any(|c| c.is_control() || UNSAFE_CHARS.contains(c)), "{escaped:?}");

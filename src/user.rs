@@ -30,7 +30,7 @@ pub fn find(name: &str) -> io::Result<UserIds> {
     ids_in(&users, name).ok_or_else(missing)
 }
 
-/// Runs a function in a thread that may do what a user may do, whose other groups are those of `/etc/group`.
+/// Runs a function in a thread with the permissions of a user: its own group, and its groups in `/etc/group`.
 ///
 /// # Errors
 /// The user is not known, or the process may not change its user.

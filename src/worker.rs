@@ -58,7 +58,7 @@ impl Heartbeat {
     }
 }
 
-/// What a worker is started with.
+/// The input of a worker at its start.
 pub struct WorkerSetup {
     /// Its number, for the name of its thread.
     pub number: usize,

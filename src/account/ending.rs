@@ -20,7 +20,7 @@ macro_rules! endings {
                 }
             }
 
-            /// What it means, in one or two sentences.
+            /// Its meaning, in one or two sentences.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self {
@@ -59,14 +59,14 @@ endings! {
     HelloTimeout = "hello_timeout",
     /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
     HelloTooLong = "hello_too_long",
-    /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
-    /// on a listener for those.
+    /// The first bytes look like TLS but are not a valid ClientHello; or, on a listener for PostgreSQL, not the first bytes of
+    /// a client of PostgreSQL.
     HelloInvalid = "hello_invalid",
     /// On a listener that redirects: not a valid HTTP request, or for a host that is not redirected.
     RequestInvalid = "request_invalid",
     /// The request of the client was redirected to another listener.
     Redirected = "redirected",
-    /// An ACME server asked whether a name is ours whose certificate is being ordered, and was answered.
+    /// An ACME server that validates a name for a certificate was answered.
     AcmeChallenge = "acme_challenge",
     /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete, or while it waited in
     /// the queue of a pool.
@@ -83,15 +83,15 @@ endings! {
     Refused = "refused",
     /// A guard refused the client because of its address.
     Denied = "denied",
-    /// A guard refused the client because it, or all clients together, had taken what they may.
+    /// A guard refused the client because it, or all clients together, had reached a limit.
     Limited = "limited",
     /// No server of the pool could be picked.
     NoServer = "no_server",
-    /// All servers had as many sessions as they may, and the pool has no queue.
+    /// All servers had their maximum of sessions, and the pool has no queue.
     ServersFull = "servers_full",
-    /// All servers had as many sessions as they may, and as many clients waited for them as may.
+    /// All servers had their maximum of sessions, and the queue of the pool was full.
     QueueFull = "queue_full",
-    /// The client waited in the queue as long as it may.
+    /// The client waited in the queue for the longest permitted time.
     QueueTimeout = "queue_timeout",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",

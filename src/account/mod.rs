@@ -244,7 +244,7 @@ impl Entry {
         &self.record
     }
 
-    /// What is known about the session so far. Holds a lock: not to be kept across an await.
+    /// The known facts about the session. Holds a lock: not to be kept across an await.
     pub fn info(&self) -> MutexGuard<'_, SessionInfo> {
         self.record.info()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::exposition::{FamilyType, format_labels, write_header, write_sample};
 use super::names;
 
-/// What is shown of a pool that grows and shrinks.
+/// The state of a pool that grows and shrinks, as it is shown.
 #[derive(Clone, Debug)]
 pub struct ScaleSamples {
     /// Its name.

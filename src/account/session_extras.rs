@@ -1,4 +1,4 @@
-//! What guards and a peer in front say of a session, and its wait in a queue.
+//! Facts that few sessions have: results of guards, the header of a peer in front, and a wait in a queue.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct SessionExtras {
     pub(super) queue: Option<QueueWait>,
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,
-    /// What was read behind the header, until the next step takes it.
+    /// The bytes read behind the header, until the next step takes them.
     pub first: Option<Box<FirstBytes>>,
 }
 

@@ -1,4 +1,4 @@
-//! What is known about a session, from accept to its access log record.
+//! The facts about a session, from accept to its access log record.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
 use crate::tls::TlsSummary;
 
-/// What is known about a session so far.
+/// The known facts about a session.
 #[derive(Debug)]
 pub struct SessionInfo {
     pub(super) listener: Arc<ListenerSeries>,
@@ -29,7 +29,7 @@ pub struct SessionInfo {
     pub ech: bool,
     /// Whether the client speaks TLS.
     pub has_hello: bool,
-    /// What the client's bytes have shown. Boxed: most sessions have none.
+    /// The facts from the client's bytes. Boxed: most sessions have none.
     pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
     pub route: Option<SessionRoute>,
@@ -102,12 +102,12 @@ impl SessionInfo {
         self.connect_duration.is_some() && !self.has_no_relay
     }
 
-    /// What is known about the TLS that ends here.
+    /// The facts about the TLS that ends here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls
     }
 
-    /// What was agreed with a client whose TLS ends here.
+    /// The TLS that was agreed with a client whose TLS ends here.
     #[must_use]
     pub fn client_tls(&self) -> Option<&TlsSummary> {
         self.protocol.as_ref()?.tls.client.as_ref()

@@ -1,16 +1,16 @@
-//! What a client's bytes say, for the access log: the TLS that ends here, and the session that a PostgreSQL client asks for.
+//! Facts from a client's bytes, for the access log: the TLS that ends here, and the session that a PostgreSQL client requests.
 
 use std::borrow::Cow;
 
 use crate::sniff::postgres::StartupMessage;
 use crate::tls::TlsSummary;
 
-/// What is known about the TLS that ends here.
+/// The facts about the TLS that ends here.
 #[derive(Debug, Default)]
 pub struct SessionTls {
-    /// What was agreed with the client.
+    /// The TLS that was agreed with the client.
     pub client: Option<TlsSummary>,
-    /// What was agreed with the server.
+    /// The TLS that was agreed with the server.
     pub server: Option<TlsSummary>,
     /// Why TLS has failed: the name of an alert, or another word.
     pub error: Option<Cow<'static, str>>,
@@ -18,7 +18,7 @@ pub struct SessionTls {
     pub refusal: Option<Box<str>>,
 }
 
-/// What the bytes of its client have shown about a session.
+/// The facts about a session from the bytes of its client.
 #[derive(Debug, Default)]
 pub struct SessionProtocol {
     /// The TLS that ends here.

@@ -41,7 +41,7 @@ pub enum AcmeError {
     /// The server refuses, cannot be reached, or does not answer as RFC 8555 says.
     #[error("{error}")]
     Server {
-        /// What it says.
+        /// Its message.
         #[source]
         error: instant_acme::Error,
         /// When it wants to be asked again, if it says so.
@@ -52,7 +52,7 @@ pub enum AcmeError {
     NotValidated {
         /// The name.
         name: String,
-        /// What the server says.
+        /// The message of the server.
         detail: String,
     },
     /// The server does not offer the challenge that is configured.
@@ -64,7 +64,7 @@ pub enum AcmeError {
     /// A certificate or a request for one cannot be made.
     #[error("cannot make a request for a certificate")]
     Request(#[from] rcgen::Error),
-    /// What the server issued, or an authority of `ca_file`, cannot be used.
+    /// The certificate that the server issued, or an authority of `ca_file`, cannot be used.
     #[error(transparent)]
     File(#[from] TlsFileError),
     /// A file of the account cannot be read or written.

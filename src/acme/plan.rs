@@ -18,7 +18,7 @@ pub struct AcmePlan {
     pub eab: Option<ExternalAccount>,
     /// How the server finds out that names are ours.
     pub challenge: ChallengeKind,
-    /// The folder of the account, the certificates and the failed attempts. No other `[acme.NAME]` has the same.
+    /// The folder of the account, the certificates and the failed attempts. No other `[acme.NAME]` uses this folder.
     pub state_dir: PathBuf,
 }
 
@@ -27,7 +27,7 @@ pub struct AcmePlan {
 pub struct ExternalAccount {
     /// The identifier of its key.
     pub key_id: Box<str>,
-    /// Contains the key, in base64url.
+    /// The file with the key, in base64url.
     pub key_file: PathBuf,
 }
 

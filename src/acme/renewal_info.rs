@@ -1,4 +1,4 @@
-//! What a server says about the time to renew a certificate (RFC 9773).
+//! The time at which a server suggests to renew a certificate (RFC 9773).
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ pub struct SuggestedRenewal {
 /// An answer of a server.
 #[derive(Clone, Debug)]
 pub struct RenewalAnswer {
-    /// What it suggests; `None`: it makes no suggestions, or we have no account there.
+    /// Its suggestion; `None`: it makes no suggestions, or we have no account there.
     pub suggested: Option<SuggestedRenewal>,
     /// The wait until it wants to be asked again.
     pub retry_after: Duration,

@@ -30,7 +30,7 @@ pub(super) struct AddRequest {
     name: Option<String>,
     weight: Option<u16>,
     priority: Option<u8>,
-    /// After this time it is removed; absent: not before an operator removes it.
+    /// The time after which it is removed; if absent, it stays until an operator removes it.
     #[serde(rename = "for")]
     time: Option<String>,
 }

@@ -5,7 +5,7 @@ use super::context::{Admin, rfc3339};
 use crate::account::AnnounceSample;
 use crate::plan::{AnnouncementRefusal, Plan, RefusedAnnouncement};
 
-/// The most announcements without effect that are shown.
+/// The maximum number of ineffective announcements in an answer.
 const REFUSED_SHOWN: usize = 1000;
 
 /// The source of announced routes; `None`: no listener of the plan accepts any.

@@ -74,7 +74,7 @@ pub struct StateBody {
 pub struct ReloadBody {
     /// When it ended.
     pub at: String,
-    /// What requested it.
+    /// What requested the reload.
     pub by: String,
     /// Whether the new configuration was applied; otherwise the previous one stays in force. The errors are left out,
     /// because clients without a token may read this: they are in the log and in the response to the reload.
@@ -370,6 +370,6 @@ pub struct VerdictBody {
 /// Every response with a status of 400 or more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What is wrong, and what would be right.
+    /// The mistake and the remedy.
     pub error: String,
 }

@@ -1,4 +1,4 @@
-//! What has changed between two states, for the streams of events.
+//! The changes between two states, for the streams of events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
@@ -42,7 +42,7 @@ pub struct ChangesBody {
     sessions: BTreeMap<String, BTreeMap<String, (u32, u64)>>,
 }
 
-/// What has changed between two states.
+/// The changes between two states.
 #[derive(Debug)]
 pub(super) enum StateChanges {
     /// Only this has changed.

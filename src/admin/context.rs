@@ -1,4 +1,4 @@
-//! What the handlers of the admin port share.
+//! The state that the handlers of the admin port share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }
 
-/// What access control keeps between requests.
+/// The state of access control between requests.
 #[derive(Debug)]
 pub struct ApiAccess {
     /// Bounds the lines about requests that were rejected.
@@ -47,17 +47,17 @@ impl ApiAccess {
     }
 }
 
-/// What the handlers of the admin port read and change.
+/// The state that the handlers of the admin port read and change.
 pub struct Admin {
     /// The series.
     pub metrics: Arc<Metrics>,
     /// The sessions that listeners have, and may have.
     pub limits: Arc<ListenerLimits>,
-    /// What is in force.
+    /// The plan and the pools in force.
     pub live: Arc<Live>,
     /// Set when the process begins to drain.
     pub is_draining: AtomicBool,
-    /// What access control keeps between requests.
+    /// The state of access control between requests.
     pub access: ApiAccess,
     /// One per worker.
     pub ledgers: Vec<Arc<Ledger>>,
@@ -69,9 +69,9 @@ pub struct Admin {
     pub reloader: Reloader,
     /// The certificates that are ordered by ACME.
     pub renewals: Arc<Renewals>,
-    /// What is known of the configuration from a store.
+    /// The state of the configuration from a store.
     pub remote: Arc<RemoteConfig>,
-    /// What cannot be written to `state_dir`; `None`: there is none.
+    /// The files that cannot be written to `state_dir`; `None`: there is no `state_dir`.
     pub unsaved: Option<Arc<UnsavedFiles>>,
     /// When the process started.
     pub started: SystemTime,

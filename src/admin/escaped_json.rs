@@ -1,4 +1,4 @@
-//! Escapes what is unsafe to display in JSON: names that clients have sent are in it, and curl shows it as it is.
+//! Escapes characters in JSON that are unsafe to display: it contains names that clients have sent, and curl shows it unchanged.
 
 use std::borrow::Cow;
 

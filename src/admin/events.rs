@@ -47,7 +47,7 @@ pub(super) async fn events(
         let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    // From here on, so that it does not give way to others while its state is made.
+    // From here on it is a stream, so that it is not replaced by other connections while its state is made.
     let ends = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;
@@ -118,7 +118,7 @@ pub async fn publish(admin: Arc<Admin>) {
     }
 }
 
-/// The CPU time of this thread so far. Unlike the time that has passed, it is not longer on a busy machine.
+/// The CPU time of this thread so far. Unlike elapsed time, it does not grow on a busy machine.
 fn thread_cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default() // it is never negative
 }

@@ -67,7 +67,7 @@ pub struct DeniedBody {
     pub denied: String,
     /// Sessions that are being reset.
     pub closed: usize,
-    /// Whether the guard only reports: then clients from there pass all the same.
+    /// Whether the guard only reports: then clients from there still pass.
     pub report_only: bool,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct HistoryBody {
     totals: TotalsSeriesBody,
     /// The pools with most sessions since the start, in the order of the configuration.
     pools: Vec<PoolSeriesBody>,
-    /// Those that occurred since the start.
+    /// The endings that occurred since the start.
     endings: Vec<EndingCountsBody>,
 }
 

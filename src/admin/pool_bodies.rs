@@ -13,7 +13,7 @@ pub struct DiscoveryBody {
     pub last_success: Option<String>,
     /// Why its latest answer was not usable; absent: it was.
     pub error: Option<String>,
-    /// What is wrong with parts of its latest usable answer; absent: nothing.
+    /// The problems in parts of its latest usable answer; absent: none.
     #[serde(default)]
     pub warning: Option<String>,
 }

@@ -87,7 +87,7 @@ pub(super) async fn explain(
     Ok(Json(RouteExplanationBody { peer, ..explained }))
 }
 
-/// What becomes of a peer that is not in `from` of `accept_proxy` where others are refused.
+/// The verdict on a peer that is not in `from` of `accept_proxy` if others are refused.
 const REFUSED: &str = "refused";
 
 /// What `accept_proxy` makes of the peer of the query, and the client, as far as they are known.
@@ -117,7 +117,7 @@ fn explanation_body(
     };
     let tls = listener.routes.tls_mode(&explanation.choice);
     let terminates = tls == Some(TlsMode::Terminate);
-    // As for clients, a name that is no server name counts as none.
+    // As for clients, a name that is not a server name counts as none.
     let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
     let certificate = terminates
         .then(|| certificate(in_force, listener, name.as_ref()))

@@ -73,7 +73,7 @@ pub(super) async fn scale(
         .ok_or_else(|| ApiError::not_found("no such pool"))
 }
 
-/// What is shown of a pool that grows and shrinks.
+/// The state of a pool that grows and shrinks, as it is shown.
 pub(super) fn scale_body(pool: &LivePool) -> Option<ScaleBody> {
     let rules = &pool.plan().scale.as_ref()?.rules;
     let (wanted, counts) = (pool.scale().wanted(), pool.scale().counts());

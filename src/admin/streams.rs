@@ -1,4 +1,4 @@
-//! What the streams of events share, and how a connection shows that it is one.
+//! The state that event streams share, and the mark of a connection that is one.
 
 use std::sync::Arc;
 

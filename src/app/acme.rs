@@ -36,7 +36,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 const ROOM_BYTES: usize = 32 << 10;
 
 /// Makes the folders of accounts; only this user may read them. Returns warnings about folders that exist and cannot be
-/// written at the moment: what they contain can be served all the same.
+/// written at the moment: the certificates in them can still be served.
 ///
 /// # Errors
 /// One cannot be made, or we may not write in it.

@@ -61,7 +61,7 @@ impl Announced {
     }
 
     /// Waits until other routes are announced. Returns what is to be in force with them. Cancel safe: if it is dropped, nothing
-    /// has changed, and the next call returns the same.
+    /// has changed, and the next call returns true again.
     pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
         loop {
             if !self.is_pending && self.answers.changed().await.is_err() {
@@ -122,7 +122,7 @@ fn record_failure(live: &Live, error: &Reason) {
     }
 }
 
-/// Whether both have the same pools, and so the same announced routes, and refuse the same.
+/// Whether both have the same pools, and so the same announced routes, and refuse the same announcements.
 fn is_same(before: &InForce, next: &InForce) -> bool {
     let pools = |of: &InForce| of.pools.iter().map(Arc::as_ptr).collect::<Vec<_>>();
     pools(before) == pools(next) && before.plan.refused_announcements == next.plan.refused_announcements

@@ -20,7 +20,7 @@ pub enum Failure {
     /// A system call failed.
     #[error("{what}")]
     System {
-        /// What could not be done.
+        /// The failed action.
         what: &'static str,
         /// The error of the system.
         #[source]
@@ -42,7 +42,7 @@ pub enum Failure {
     Tls {
         /// The section that names it, as in `listeners.NAME.tls`.
         section: String,
-        /// What is wrong.
+        /// The problem.
         #[source]
         cause: TlsFileError,
     },

@@ -87,7 +87,7 @@ impl ConfigSource {
 /// connections are accepted.
 ///
 /// # Errors
-/// What it could not get at the start, or lost while it ran.
+/// Why the process could not start or go on.
 pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> Result<(), Failure> {
     allocator::map_large_blocks();
     let control = runtime::Builder::new_current_thread()
@@ -113,12 +113,12 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
     ended
 }
 
-/// What is open when the process has started.
+/// The sockets and files that are open when the process has started.
 #[derive(Clone, Debug)]
 pub struct Running {
     /// The address of the admin port.
     pub admin: Option<ListenAddr>,
-    /// What is in force, with the addresses of the listeners.
+    /// The plan and the pools in force, with the addresses of the listeners.
     pub live: Arc<Live>,
 }
 
@@ -142,7 +142,7 @@ struct App {
     fixed: FixedSettings,
     /// Reloads when the file changes.
     watching: Option<AbortOnDropHandle<()>>,
-    /// What is known of the configuration from a store.
+    /// The state of the configuration from a store.
     remote: Arc<RemoteConfig>,
     /// Follows the store of this plan.
     following: Option<(RemotePlan, AbortOnDropHandle<()>)>,
@@ -168,7 +168,7 @@ impl App {
         self.follow_store(in_force.plan.remote.as_ref());
     }
 
-    /// What `systemctl status` shows.
+    /// The text that `systemctl status` shows.
     fn status(&self) -> String {
         let plan = self.running.live.plan();
         if let Some(awaited) = plan.why_not_ready() {

@@ -1,4 +1,4 @@
-//! The configuration from the fleet's store: what is tried at the start, and what a reload reads.
+//! The configuration from the fleet's store: the plans that are tried at the start, and the texts that a reload reads.
 
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ pub(super) fn for_store(error: &ReloadError) -> String {
     }
 }
 
-/// What a reload has read.
+/// The result of reading the configuration for a reload.
 pub(super) struct ReadConfiguration {
     pub(super) loaded: Loaded,
     /// The texts of the store that it is from.

@@ -148,7 +148,7 @@ impl AgentState {
             }
             Err(error) if ConnectFailure::classify(&error).is_local_shortage() => return Err(error.into()),
             Err(error) => {
-                tracing::debug!(%error, "no reply of an agent");
+                tracing::debug!(%error, "no agent reply");
                 self.misses = self.misses.saturating_add(1);
                 if self.misses >= MISSES_MAX {
                     (self.settings, self.down) = (AgentSettings::default(), None);

@@ -217,7 +217,7 @@ pub enum CheckFailure {
     Down {
         /// Why.
         reason: String,
-        /// What the agent of the server has set all the same.
+        /// What the agent of the server has set nevertheless.
         agent: AgentSettings,
     },
     /// The server works, but no pool is to use it.

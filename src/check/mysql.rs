@@ -254,8 +254,8 @@ impl DonorUse {
     }
 }
 
-/// The failure if a member of a Galera cluster is not to be used. It counts as one of several primaries, so that it is no rival
-/// of another member.
+/// The failure of a member of a Galera cluster that must not be used. It counts as one of several primaries, so that it is
+/// not a rival of another member.
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

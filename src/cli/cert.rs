@@ -14,12 +14,12 @@ use crate::admin::certificates::{
 };
 use crate::config::report::counted;
 
-/// What to do with certificates.
+/// Commands on certificates.
 #[derive(Debug, Subcommand)]
 pub enum CertCommand {
     /// List the certificates of all listeners and pools, the first to expire first
     List,
-    /// Order the certificate for this name by ACME now, also if it is not due or an order has failed
+    /// Order the certificate for this name by ACME now, even if it is not due or an order has failed
     Renew {
         /// One of its names
         name: String,

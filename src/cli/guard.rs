@@ -24,11 +24,11 @@ pub enum GuardCommand {
         /// Only for this time, such as "10m"
         #[arg(long = "for", value_name = "DURATION")]
         time: Option<String>,
-        /// Reset the open sessions from there, too
+        /// Also reset the open sessions from that network
         #[arg(long)]
         close: bool,
     },
-    /// Stop denying a network that `deny` has denied
+    /// Undo a denial that was set by `deny`
     Undo {
         /// The guard
         guard: String,

@@ -84,7 +84,7 @@ fn write(args: &InitArgs) -> Result<String, String> {
     ))
 }
 
-/// What the configuration depends on.
+/// The answers on which the configuration depends.
 struct InitAnswers {
     listen: String,
     servers: Vec<String>,
@@ -183,7 +183,7 @@ fn in_one_line((message, hint): (String, String)) -> String {
     format!("{message}: {hint}")
 }
 
-/// Asks on standard error, again after each line that is no answer.
+/// Asks on standard error, again after each line that is not an answer.
 fn ask<T>(input: &mut impl BufRead, question: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     let mut err = io::stderr();
     loop {

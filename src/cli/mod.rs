@@ -157,7 +157,7 @@ enum Command {
     },
     /// Demonstrate load balancing on this machine, with servers of its own and commands to try.
     Demo {
-        /// Make no traffic: only the clients that you start are seen
+        /// Generate no traffic: only your own clients are shown
         #[arg(long)]
         quiet: bool,
     },

@@ -1,4 +1,4 @@
-//! What `status` and `servers` say about the roles of servers, and about servers that live but are held back.
+//! The notes of `status` and `servers` about the roles of servers, and about servers that are alive but held back.
 
 use crate::admin::bodies::{PoolBody, ServerBody};
 

@@ -26,7 +26,7 @@ use client::{explain_peer, write_guards};
 use servers::write_servers;
 use termination::write_tls;
 
-/// What is known of the connection.
+/// The known facts of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct RouteArgs {
     /// The listener that accepts the connection
@@ -38,7 +38,7 @@ pub struct RouteArgs {
     /// A protocol that the client offers; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Vec<String>,
-    /// The address that connects, if that is a balancer in front; --from is the client that its PROXY header names
+    /// The address of a balancer in front that connects; --from is then the client in its PROXY header
     #[arg(long, value_name = "IP")]
     pub peer: Option<IpAddr>,
     /// The address of the client; without it no `from` condition holds
@@ -131,7 +131,7 @@ pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, U
     Ok(text)
 }
 
-/// What the explanation of a route depends on.
+/// The input of the explanation of a route.
 struct RouteContext<'a> {
     plan: &'a Plan,
     listener: &'a ListenerPlan,

@@ -142,7 +142,7 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
         .with_target("notify", LevelFilter::OFF)
         // It warns of what clients send, with their bytes, at any rate. What fails is in the access log.
         .with_target("rustls", LevelFilter::ERROR)
-        // It warns of each datagram that is no answer to a query of ours. The source of servers reports what fails.
+        // It warns of each datagram that is not an answer to a query of ours. The source of servers reports what fails.
         .with_target("hickory", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(EscapingWriter {

@@ -44,16 +44,16 @@ pub struct AddArgs {
     /// Its address, such as "10.0.0.7:5432", or a host name and a port
     #[arg(value_name = "ADDRESS")]
     address: String,
-    /// Its name; without it, its address
+    /// Its name; by default its address
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// 0 to 256; without it, 1
     #[arg(long, value_name = "WEIGHT")]
     weight: Option<u16>,
-    /// Its tier, 0 (the best) to 255; without it, 0
+    /// Its tier, 0 (the best) to 255; by default 0
     #[arg(long, value_name = "PRIORITY")]
     priority: Option<u8>,
-    /// Remove it after this time, such as "1h"; without it, it stays until it is removed
+    /// Remove it after this time, such as "1h"; by default it stays until it is removed
     #[arg(long = "for", value_name = "DURATION")]
     time: Option<String>,
 }

@@ -19,7 +19,7 @@ pub struct SessionsArgs {
     /// that have at least VALUE for min_age, min_idle, min_rtt, min_bytes or min_rate; may be repeated
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = parse_filter)]
     filters: Vec<(String, String)>,
-    /// List those with the most first: bytes, rate, idle or rtt [default: the oldest first]
+    /// Sort by bytes, rate, idle or rtt, the largest first [default: the oldest first]
     #[arg(long, value_name = "KEY", conflicts_with = "after")]
     sort: Option<String>,
     /// List at most this many sessions [default: 100]

@@ -1,4 +1,4 @@
-//! Output to the terminal. Text is escaped, so that it cannot control the terminal wherever it came from.
+//! Output to the terminal. All text is escaped, whatever its origin, so that it cannot control the terminal.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::exit::EXIT_OUTPUT;
 use crate::text::{escape, is_unsafe};
 
-/// Prints text to standard output; returns the exit code. A closed pipe is no failure. Any other error is one, so that
+/// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is one, so that
 /// a script does not mistake a part of the output for all of it.
 pub(super) fn print(text: &str) -> ExitCode {
     write(&escape_lines(text))
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_has_the_same_value() {
+    fn escaped_json_parses_to_an_equal_value() {
         let json = "{\r\n\t\"a\": \"\u{9b}\u{202e}\u{7f}é\" }";
         let escaped = escape_json(json);
         assert_eq!(escaped, "{ \n\t\"a\": \"\\u009b\\u202e\\u007fé\" }\n");

@@ -109,7 +109,7 @@ fn show(remote: &Remote) -> Result<(), TopError> {
 /// A response of the process.
 enum Response {
     Sessions(Result<SessionsBody, RemoteError>),
-    /// What was done, or why it was not.
+    /// The result of the action, or why it failed.
     Act(Result<String, RemoteError>),
 }
 

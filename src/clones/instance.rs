@@ -1,4 +1,4 @@
-//! A started clone: a process, a container, or whatever a hook has started.
+//! A started clone: a process, a container, or something that a hook has started.
 
 use std::future::pending;
 use std::net::Ipv4Addr;
@@ -29,7 +29,7 @@ pub(super) struct Instance {
     running: RunningClone,
 }
 
-/// What runs of a clone.
+/// The running part of a clone.
 pub(super) enum RunningClone {
     Process { process: KeptProcess, _port: Port },
     Container(RunningContainer),
@@ -39,7 +39,7 @@ pub(super) enum RunningClone {
 /// Why a clone was not started.
 pub(super) struct FailedStart {
     pub(super) reason: String,
-    /// What must be stopped all the same.
+    /// The part that has been started and must be stopped.
     pub(super) left: Option<RunningClone>,
 }
 
@@ -49,7 +49,7 @@ impl From<String> for FailedStart {
     }
 }
 
-/// What was started, its address, and its PID.
+/// The running part, its address, and its PID.
 type Started = (RunningClone, ServerAddr, Option<u32>);
 
 /// What the start of a clone needs besides its kind.
@@ -147,11 +147,11 @@ impl Instance {
         match &mut self.running {
             RunningClone::Process { process, .. } => process_ended(process, &self.name).await,
             RunningClone::Container(container) => container.ended().await,
-            RunningClone::Hooked(_) => pending().await, // only its checks tell
+            RunningClone::Hooked(_) => pending().await, // only its checks show that it has ended
         }
     }
 
-    /// The name of its container; `None`: it is none.
+    /// The name of its container; `None`: it is not a container.
     pub(super) fn container(&self) -> Option<&str> {
         match &self.running {
             RunningClone::Container(container) => Some(container.name()),
@@ -159,7 +159,7 @@ impl Instance {
         }
     }
 
-    /// What is to be stopped.
+    /// The part to stop.
     pub(super) fn into_running(self) -> RunningClone {
         self.running
     }

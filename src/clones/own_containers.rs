@@ -142,7 +142,7 @@ impl OwnContainers {
                 self.left_changed.notified().await;
                 let mut back_off = BackOff::default();
                 while !self.try_remove_left().await {
-                    back_off.pause().await; // why was told when the start failed
+                    back_off.pause().await; // the reason was logged when the start failed
                 }
             }
         };

@@ -30,7 +30,7 @@ pub(super) struct PoolClones {
     scaler: Scaler,
     /// By number.
     clones: BTreeMap<u32, Clone>,
-    /// Told when a clone has changed its state.
+    /// Notified when a clone has changed its state.
     changed: Arc<Notify>,
     /// The servers that the pool was given.
     published: Vec<ServerEntry>,
@@ -54,8 +54,8 @@ impl PoolClones {
         }
     }
 
-    /// Keeps as many clones as the load needs. `pools`: the pool in force, `None` when it no longer has clones. Ends when all
-    /// clones have left in that case, or when this process ends and they have ended.
+    /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it no longer has clones, and
+    /// this ends once all of them have left. When this process ends, it waits until they have ended.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,7 +150,7 @@ impl PoolClones {
         self.clones.insert(number, clone);
     }
 
-    /// Has a clone leave: one that is no server yet, else the one with the fewest sessions; among equals, the latest.
+    /// Asks one clone to leave: one that is not a server yet, else the one with the fewest sessions; among equals, the latest.
     fn stop_one(&mut self) {
         let servers = self.pool.servers();
         let sessions = |status: &CloneStatus| {
@@ -205,7 +205,7 @@ impl PoolClones {
     }
 }
 
-/// The next pool; `None` also after the sender is gone, because this process ends.
+/// The next pool. Never returns if the sender is gone, because this process ends then.
 async fn next(pools: &mut watch::Receiver<Option<Arc<LivePool>>>) -> Option<Arc<LivePool>> {
     match pools.changed().await {
         Ok(()) => pools.borrow_and_update().clone(),
@@ -214,7 +214,7 @@ async fn next(pools: &mut watch::Receiver<Option<Arc<LivePool>>>) -> Option<Arc<
 }
 
 impl Clone {
-    /// Whether it has been told to leave.
+    /// Whether it was asked to leave.
     fn is_leaving(&self) -> bool {
         self.leave.is_cancelled()
     }
@@ -224,7 +224,7 @@ impl Clone {
         !self.is_leaving() && self.status.starts()
     }
 
-    /// Its status. It drains from the moment at which it is told to leave.
+    /// Its status. It drains from the moment when it is asked to leave.
     fn shown(&self) -> CloneStatus {
         let mut status = self.status.get();
         status.is_leaving = self.is_leaving();

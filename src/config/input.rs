@@ -1,14 +1,14 @@
-//! What a configuration is read from: a file, and the texts of a store if it refers to one. Positions count through all of
-//! it, as if the texts were joined.
+//! The input of a configuration: a file, and the texts of a store if it refers to one. Positions count through all of it, as if
+//! the texts were joined.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A position in what was read.
+/// A position in the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Position {
-    /// All of it.
+    /// The whole input.
     File,
     /// A range of bytes of the text.
     Bytes(Range<usize>),
@@ -37,7 +37,7 @@ impl Position {
     }
 }
 
-/// The names and texts of what was read, to quote lines from it.
+/// The names and texts of the input, from which errors quote lines.
 #[derive(Debug)]
 pub(in crate::config) struct InputText {
     /// The name of [`Position::File`].

@@ -12,7 +12,7 @@ pub use pool::{DISCOVER, QUEUE, SCALE, SCALE_DOCKER, SCALE_HOOK, SERVER};
 /// The keys of one kind of section.
 #[derive(Debug)]
 pub struct SectionKeys {
-    /// What error messages call the section.
+    /// The name of the section in error messages.
     pub title: &'static str,
     /// The keys that are valid in it.
     pub keys: &'static [&'static str],

@@ -4,7 +4,8 @@
 //! the problems, which [`report`] shows. Nothing at run time uses this module.
 //!
 //! A file with `[remote]` has only the settings of the process. The rest comes from a store, to which others may write: each
-//! text is parsed and merged with the file (`sections`). What a text may not do is an error ([`Loaded::with_texts`]).
+//! text is parsed and merged with the file (`sections`). A setting that a text may not have is an error
+//! ([`Loaded::with_texts`]).
 
 mod input;
 pub mod report;

@@ -41,9 +41,9 @@ enum Severity {
 pub(super) struct Problem {
     severity: Severity,
     position: Position,
-    /// What is wrong.
+    /// The problem.
     message: String,
-    /// What to write instead; may be empty.
+    /// The remedy; may be empty.
     hint: String,
 }
 
@@ -141,7 +141,7 @@ impl Report {
         self.problems.first().map_or("", |problem| problem.message.as_str())
     }
 
-    /// What was read.
+    /// The text that was read.
     pub(super) fn input(&self) -> &InputText {
         &self.input
     }

@@ -1,4 +1,4 @@
-//! Key names of HAProxy, Envoy, nginx and Traefik, each with the key of acequia that does the same.
+//! Key names of HAProxy, Envoy, nginx and Traefik, each with the equivalent key of acequia.
 
 mod words;
 mod tls;

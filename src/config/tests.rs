@@ -146,7 +146,7 @@ fn a_check_without_keys_has_the_documented_defaults() {
 }
 
 #[test]
-fn json_has_the_same_keys() {
+fn json_has_the_keys_of_toml() {
     let text = r#"{
         "log": { "access": "/var/log/acequia.log" },
         "listeners": { "a": { "bind": ["[::1]:0", "[::1]:0"], "pool": "p" } },

@@ -196,7 +196,7 @@ pub enum DialError {
     ServersFull,
     /// The queue is full: as many clients wait as may.
     QueueFull,
-    /// The client has waited as long as it may.
+    /// The client has waited for the longest permitted time.
     QueueTimeout,
     /// The client ended its stream while it waited.
     ClientLeft,

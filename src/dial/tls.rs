@@ -1,4 +1,4 @@
-//! The TLS handshake with a server that was connected to.
+//! The TLS handshake with a connected server.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ pub struct DialTls<'a> {
     pub tls: &'a PoolTls,
     /// The name and the protocol that the client has chosen.
     pub client: ClientChoice<'a>,
-    /// What the server gets before the handshake: a PROXY header, or nothing.
+    /// The bytes for the server before the handshake: a PROXY header, or nothing.
     pub header: &'a [u8],
 }
 
@@ -24,8 +24,8 @@ pub struct DialTls<'a> {
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether what the client has chosen may be the reason: the name or the protocol that the server was asked for.
-    /// Then the failure is not the server's: otherwise a client could eject servers by names that they do not have.
+    /// Whether the name or the protocol that the client has chosen may be the reason. Then the failure does not count against
+    /// the server: otherwise a client could eject servers by names that they do not have.
     pub(super) may_be_client_fault: bool,
 }
 

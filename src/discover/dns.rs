@@ -213,7 +213,7 @@ impl DnsSource {
         first.trouble.clone().filter(|_| have_failed)
     }
 
-    /// What is known of the present targets.
+    /// The state of the present targets.
     fn hosts(&self) -> HashMap<Box<str>, HostAddresses> {
         let targets = self.records.records.iter().map(|record| &record.target);
         let named = targets.filter(|target| !target.is_empty());
@@ -256,7 +256,7 @@ impl ServerSource for DnsSource {
     }
 }
 
-/// What is known of the answer to a question.
+/// The state of the answer to a question.
 struct DnsAnswer<T> {
     /// The records of its latest answer.
     records: Vec<T>,

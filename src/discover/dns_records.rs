@@ -18,7 +18,7 @@ pub(super) struct SrvRecord {
     pub(super) weight: u16,
 }
 
-/// What is known of the addresses of a host name.
+/// The known addresses of a host name.
 #[derive(Debug, Default)]
 pub(super) struct HostAddresses {
     /// Without duplicates, in a fixed order: resolvers rotate their answers.

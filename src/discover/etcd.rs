@@ -91,7 +91,7 @@ impl KeyFollower for ReportedKeys<'_> {
     }
 }
 
-/// What is known of the keys.
+/// The state of the keys.
 struct Keys {
     states: BTreeMap<Vec<u8>, KeyState>,
     defaults: MemberConfig,

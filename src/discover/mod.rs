@@ -1,4 +1,5 @@
-//! Where the servers of pools are, apart from fixed addresses: host names are resolved, and sources list servers.
+//! Finds the servers of pools that are not given as fixed addresses: resolves host names, and follows sources that list
+//! servers.
 //!
 //! [`Resolver`] bounds the lookups of all pools together; [`PoolNames`] decides when each name of a pool is looked up, and
 //! hands the addresses it finds to [`crate::live::Live::set_addresses`]. [`crate::health`] polls it, so that a new server is
@@ -8,7 +9,7 @@
 //! [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing, changes
 //! nothing.
 //!
-//! [`follow_announcements`] follows what containers announce: routes, each with a pool of its own.
+//! [`follow_announcements`] follows the routes that containers announce, each with a pool of its own.
 //!
 //! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys
 //! in `config/parse/discover.rs`.

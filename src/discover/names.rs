@@ -38,7 +38,7 @@ pub struct PoolNames {
     family: IpFamily,
 }
 
-/// What is known of one name.
+/// The state of one name.
 struct NameState {
     /// The host that is looked up.
     host: Box<str>,

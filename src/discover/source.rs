@@ -1,4 +1,4 @@
-//! What a source of servers is: something that reports lists.
+//! Sources of servers: they report lists.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,7 +17,7 @@ pub type ListAnswer = Result<ServerList, Reason>;
 pub struct ServerList {
     /// The servers.
     pub servers: Vec<ServerEntry>,
-    /// What is wrong with parts of what was read, although the rest can be used; `None`: nothing.
+    /// The problems in parts of the answer, while the rest can be used; `None`: there are none.
     pub warning: Option<Reason>,
 }
 
@@ -37,8 +37,8 @@ pub(super) trait ServerSource: Send {
 /// [`ServerSource::follow`] under way.
 pub(super) type FollowFuture<'a> = Pin<Box<dyn Future<Output = Reason> + Send + 'a>>;
 
-/// What a source knows. A list is made of it only when one is wanted: changes may follow each other faster than long lists can
-/// be made.
+/// The knowledge of a source. A list is made from it only when one is needed: changes may come faster than long lists can be
+/// made.
 pub(super) trait Findings: Send {
     /// The list.
     fn list(&self) -> ListAnswer;
@@ -48,7 +48,7 @@ pub(super) trait Findings: Send {
 /// made.
 pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 
-/// What a source has reported.
+/// A report of a source.
 #[derive(Clone)]
 pub(super) enum SourceReport {
     /// An answer.

@@ -210,7 +210,7 @@ pub(super) fn timestamp(time: SystemTime) -> String {
     format!("{}.{:09}", since.as_secs(), since.subsec_nanos())
 }
 
-/// What the engine says about a request that has failed.
+/// The error of a failed request, in the words of the engine.
 pub(super) fn rejection(status: StatusCode, body: &[u8]) -> DockerError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     match body["message"].as_str() {

@@ -1,4 +1,4 @@
-//! What happens to containers and networks, as it happens.
+//! The events of containers and networks.
 
 use std::time::SystemTime;
 
@@ -53,7 +53,7 @@ pub(crate) struct EventAttributes {
 }
 
 impl DockerEngine {
-    /// What happens to containers and networks from this time on.
+    /// The events of containers and networks from this time on.
     pub(crate) async fn events(&self, since: SystemTime) -> Result<DockerEvents, DockerError> {
         let filters = json!({ "type": ["container", "network"], "event": EVENTS });
         let query = query(&[("since", &timestamp(since)), ("filters", &filters.to_string())]);

@@ -1,4 +1,4 @@
-//! What a container prints.
+//! The output of a container.
 //!
 //! ```text
 //!  0          1         4          8             8 + size
@@ -16,7 +16,7 @@ use crate::http_client::StreamedResponse;
 
 const HEADER_BYTES: usize = 8;
 
-/// What a container prints, as it comes.
+/// The output of a container, as it comes.
 pub(crate) struct ContainerLog {
     response: StreamedResponse,
     frames: Frames,

@@ -195,7 +195,7 @@ fn authenticate_request(login: &EtcdLogin) -> Result<Value, EtcdError> {
     Ok(json!({ "name": login.user, "password": password.trim_end() }))
 }
 
-/// What etcd says about a request that has failed.
+/// The error of a failed request, in the words of etcd.
 fn rejection(status: StatusCode, body: &[u8]) -> EtcdError {
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = String::from_utf8_lossy(body);

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_with_the_same_first_bits_are_one_source() {
+    fn addresses_with_equal_first_bits_are_one_source() {
         let source = |text: &str| source_of(text, SourceBits::default());
         assert_eq!(source("192.0.2.1"), "192.0.2.1");
         assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");

@@ -10,7 +10,7 @@ use super::rate::{Rate, SharedBucket, nanos};
 /// The most refusals that are logged in a second, and in a burst.
 pub const LINES_PER_SECOND: u32 = 10;
 
-/// Bounds the lines about refusals, so that a flood of clients is no flood of lines.
+/// Bounds the lines about refusals, so that a flood of clients is not a flood of lines.
 #[derive(Debug)]
 pub struct LineBudget {
     epoch: Instant,

@@ -16,7 +16,7 @@ pub(super) fn nanos(elapsed: Duration) -> Nanos {
 /// How much may be taken at once, and over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// What one unit costs.
+    /// The time that one unit costs.
     interval: Nanos,
     /// How far the bucket may be overdrawn before a unit is refused.
     tolerance: Nanos,
@@ -37,10 +37,10 @@ impl Rate {
     /// Takes one unit, unless the bucket is overdrawn. Returns when the bucket will be paid, and whether a unit was taken.
     ///
     /// A bucket owes at most what a burst costs now: after a reload with a higher rate, nobody pays a debt at the old one.
-    /// Therefore that time has to be stored also if no unit was taken.
+    /// Therefore that time has to be stored even if no unit was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
-        let most = now.saturating_add(self.tolerance).saturating_add(self.interval);
-        let paid_at = paid_at.clamp(now, most);
+        let latest = now.saturating_add(self.tolerance).saturating_add(self.interval);
+        let paid_at = paid_at.clamp(now, latest);
         match paid_at - now <= self.tolerance {
             true => (paid_at.saturating_add(self.interval), true),
             false => (paid_at, false),
@@ -130,7 +130,7 @@ mod tests {
             prop_assert!(bucket.take(after, SECOND + after.interval));
         }
 
-        /// Over any time, no more passes than the burst and what the rate allows in that time.
+        /// In any period, no more passes than the burst plus the rate times the period.
         #[test]
         fn no_more_passes_than_the_rate_and_the_burst_allow(
             count in 1u32..2_000,

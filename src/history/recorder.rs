@@ -15,7 +15,7 @@ const MINUTES_MAX: usize = 60;
 
 const SAMPLES_A_MINUTE: u64 = 60;
 
-/// What the counters say at one moment. All but the sessions count since the start.
+/// The values of the counters at one moment. All but the sessions count since the start.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     pub(super) at: SystemTime,
@@ -23,11 +23,11 @@ pub(super) struct Reading {
     pub(super) sessions: usize,
     pub(super) opened: u64,
     pub(super) totals: TotalCounts,
-    /// Of the chosen pools, in their order.
+    /// The readings of the chosen pools, in their order.
     pub(super) pools: Vec<PoolReading>,
 }
 
-/// What the counters of a pool say at one moment.
+/// The values of the counters of a pool at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolReading {
     pub(super) counts: PoolCounts,
@@ -44,7 +44,7 @@ pub struct Sample {
     pub seconds: u64,
     /// Of the whole process.
     pub totals: TotalsSample,
-    /// Of the busiest pools.
+    /// The samples of the busiest pools.
     pub pools: Vec<(Arc<str>, PoolSample)>,
 }
 
@@ -278,7 +278,7 @@ impl PastPool {
         let connects = now.counts.connects.since(&before.counts.connects);
         let sample = PoolSample {
             sessions: now.sessions,
-            // New sessions: those that have ended, and those by which the open ones have become more.
+            // New sessions: those that have ended, plus the growth of the open ones.
             opened: clamp((ended + u64::from(now.sessions)).saturating_sub(before.sessions.into())),
             failed: clamp(since(PoolCounts::failed)),
             bytes_up: since(|counts| counts.bytes_up) as f32,

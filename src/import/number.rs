@@ -46,7 +46,7 @@ pub(super) fn duration_value(duration: Duration) -> String {
     format!("\"{}\"", units::format_duration(duration.max(LEAST)))
 }
 
-/// Parses an integer and limits it to the bounds. `None`: it is no integer.
+/// Parses an integer and limits it to the bounds. `None`: it is not an integer.
 pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))

@@ -525,7 +525,7 @@ stream {
 }
 
 #[test]
-fn what_a_pool_has_once_is_noted_where_servers_differ() {
+fn servers_that_differ_in_pool_settings_get_a_note() {
     let haproxy = "
 listen l
     bind :1
@@ -959,7 +959,7 @@ listen a
         &lines(Origin::Haproxy, text),
         &[
             "# note, line 5: client_auth holds for all addresses of the listener with TLS: give others a listener of their own",
-            "# note, line 7: only the peers of expect-proxy are believed, also where accept-proxy is",
+            "# note, line 7: only the peers of expect-proxy are believed, also at addresses with accept-proxy",
             "accept_proxy = { from = \"10.0.0.9\" }",
             "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
         ],

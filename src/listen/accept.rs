@@ -261,7 +261,7 @@ fn peer_of_accepted(socket: &OwnedFd, address: SocketAddrAny) -> Option<PeerAddr
     SocketAddr::try_from(address).ok().map(PeerAddr::new)
 }
 
-/// What an error of accept means.
+/// The outcome of an error of accept.
 pub(super) fn outcome_of(error: Errno) -> io::Result<AcceptOutcome> {
     match error {
         Errno::AGAIN => Err(error.into()),

@@ -37,7 +37,7 @@ enum AddressFamily {
     Unix,
 }
 
-/// What holds an address that cannot be bound.
+/// The holder of an address that cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     /// A connection from this machine, as its local port.

@@ -52,7 +52,7 @@ enum BoundSocket {
 pub struct Listening {
     /// A socket for each worker.
     pub sockets: Vec<OwnedFd>,
-    /// The file of a Unix socket, to be dropped when nobody is to connect any more.
+    /// The file of a Unix socket. It is dropped when no client may connect any more.
     pub file: Option<SocketFile>,
     /// Who owns the queue of clients.
     pub queue: QueueOwner,

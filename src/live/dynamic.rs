@@ -130,7 +130,7 @@ impl DynamicServers {
         }
     }
 
-    /// Replaces what was listed. `None`: the same lister has listed the same before. What was listed before stays as long as no
+    /// Replaces the listed servers. `None`: the list has not changed. What was listed before stays as long as no
     /// server of a list has an address: its names may not be resolved yet, or never.
     fn list(
         &self,

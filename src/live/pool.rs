@@ -266,7 +266,7 @@ impl LivePool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is no stand-in any
+    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is not a stand-in any
     /// more gets no further sessions as one. A server that is not in `before` may have been in the pool earlier: it is not used
     /// for the role that it had then.
     fn update_checked(&self, before: &[Member], members: &[Member]) {

@@ -15,7 +15,7 @@ pub struct RecordedOutcome {
     pub before: CheckState,
     /// Its new state, if that has changed.
     pub changed: Option<CheckState>,
-    /// What its checks say now, if that has changed.
+    /// The new verdict of its checks, if it has changed.
     pub new_verdict: Option<CheckVerdict>,
 }
 

@@ -1,4 +1,4 @@
-//! What servers announce, and why it has no effect.
+//! Announcements of servers, and why they have no effect.
 
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl AnnouncementRefusal {
 }
 
 impl KeptAnnouncement {
-    /// What is kept of an announcement; `None`: it has no usable server.
+    /// The part of an announcement that is kept; `None`: it has no usable server.
     #[must_use]
     pub fn new(announcement: &Announcement) -> Option<Self> {
         let Announcement {

@@ -35,7 +35,7 @@ pub struct DiscoverPlan {
     /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names. Whoever may
     /// write to another source could reach sockets that only our user may open, such as our own admin socket.
     pub allow_unix: bool,
-    /// What holds for a listed server where its source says nothing.
+    /// The settings of a listed server that its source does not set.
     pub defaults: MemberConfig,
 }
 
@@ -88,7 +88,7 @@ pub struct DockerSourcePlan {
 /// Records of DNS that list servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSourcePlan {
-    /// What is looked up.
+    /// The records that are looked up.
     pub query: DnsQuery,
     /// The only name server that is asked; `None`: those of resolv.conf(5).
     pub resolver: Option<SocketAddr>,
@@ -96,7 +96,7 @@ pub struct DnsSourcePlan {
     pub family: IpFamily,
 }
 
-/// What is looked up in DNS.
+/// The records that are looked up in DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsQuery {
     /// The SRV records of this name (RFC 2782), and the addresses of their targets.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// What is used while a pool has no usable server.
+/// The servers that are used while a pool has no usable server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fallback {
     /// The pool of this name. Such references form no cycle.

@@ -1,4 +1,4 @@
-//! What the clients of a listener speak.
+//! The protocol that the clients of a listener speak.
 
 /// The protocol of a listener's clients, as far as it matters before they are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Protocol {
     Postgres {
         /// Whether sessions in the clear are refused.
         tls_required: bool,
-        /// What becomes of a cancel request whose server is not known.
+        /// The treatment of a cancel request whose server is not known.
         cancel_unplaced: UnplacedCancel,
     },
     /// MySQL and MariaDB, whose servers send first.
@@ -18,7 +18,7 @@ pub enum Protocol {
     Redis,
 }
 
-/// What becomes of a cancel request of PostgreSQL whose server is not known.
+/// The treatment of a cancel request of PostgreSQL whose server is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnplacedCancel {
     /// It is dropped.

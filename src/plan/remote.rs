@@ -64,7 +64,7 @@ impl RemotePlan {
     }
 }
 
-/// What the texts of a store may do.
+/// The permissions of the texts of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteTrust {
     /// Whether they may name programs and containers to run.

@@ -8,7 +8,7 @@ use crate::name::Sni;
 use crate::route::{Explanation, RouteInput};
 use crate::sniff::hello::ProtocolList;
 
-/// What is known of a connection.
+/// The known facts of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteQuestion<'a> {
     /// The server name that the client asks for. As with real clients, an invalid one counts as none.

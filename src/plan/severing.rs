@@ -1,17 +1,17 @@
-//! What becomes of sessions and servers when the state of a server changes.
+//! The treatment of sessions and servers when the state of a server changes.
 
 use std::time::Duration;
 
 /// Which sessions are closed when the state of a server changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeveringPlan {
-    /// What to do with the sessions of a server that goes down.
+    /// For the sessions of a server that goes down.
     pub on_down: Sever,
-    /// With those of a server that goes down only because it is behind its primary.
+    /// For the sessions of a server that goes down only because it is behind its primary.
     pub on_lag: Sever,
-    /// With those on a worse tier when a better one is back, and those on the fallback when the pool is back.
+    /// For the sessions on a worse tier when a better one is back, and those on the fallback when the pool is back.
     pub on_recover: Sever,
-    /// With those of a server that leaves the pool.
+    /// For the sessions of a server that leaves the pool.
     pub on_leave: Sever,
     /// The time over which they are closed.
     pub close_over: Duration,
@@ -25,7 +25,7 @@ impl SeveringPlan {
     }
 }
 
-/// What to do with sessions.
+/// The treatment of sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sever {
     /// They go on.

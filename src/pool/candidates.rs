@@ -71,7 +71,7 @@ pub(super) struct CandidateSet {
     pub(super) candidates: Vec<Candidate>,
     /// The best tier that has a server that is up.
     pub(super) best_tier: Option<u8>,
-    /// Whether a server of the pool takes only so many sessions.
+    /// Whether a server of the pool has a session limit.
     pub(super) is_limited: bool,
     /// The tier of which all servers are used because too few are healthy.
     pub(super) panic_tier: Option<u8>,

@@ -220,7 +220,7 @@ mod tests {
             checks.push(("b", None, round * 1000 + 900)); // it is checked later
         }
         assert!(beyond(&checks).iter().all(|is_beyond| !is_beyond));
-        // A new primary begins below where the replicas of the old one were, and has told nothing later yet.
+        // A new primary begins below where the replicas of the old one were, and has reported no later position yet.
         assert_eq!(
             beyond(&[
                 ("a", Some(1), 900),

@@ -47,7 +47,7 @@ pub struct ServerFacts {
     pub role: Option<Role>,
     /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
     pub is_multi_primary: bool,
-    /// The identity of the data. A server and its replicas have the same; a database that was set up anew has another.
+    /// The identity of the data. A server and its replicas share it; a database that was set up anew has another one.
     pub system_identifier: Option<u64>,
     /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.
     pub timeline: Option<u32>,
@@ -77,7 +77,7 @@ pub enum Stream {
 pub struct FailedCheck {
     /// Its result.
     pub outcome: CheckOutcome,
-    /// What it has found out all the same.
+    /// What it has found out nevertheless.
     pub facts: ServerFacts,
 }
 

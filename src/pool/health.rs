@@ -63,7 +63,7 @@ pub enum CheckOutcome {
     Refused {
         /// Why.
         reason: Reason,
-        /// Whether it gets new sessions all the same: then this counts as a pass.
+        /// Whether it still gets new sessions: then this counts as a pass.
         accepts_sessions: bool,
     },
     /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings the

@@ -1,8 +1,8 @@
 //! How long a replica has been behind its primary: a pure function of what checks have seen.
 //!
-//! The age of the last transaction that a replica has applied is no measure of that: after a quiet minute one bulk load would
-//! make every replica a minute behind at once. Instead the positions that the primary had at earlier checks are remembered.
-//! A replica has been behind since the first of those that it has not reached.
+//! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute one bulk load
+//! would make every replica a minute behind at once. Instead the positions of the primary at earlier checks are remembered.
+//! A replica has been behind since the first of them that it has not reached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

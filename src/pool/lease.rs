@@ -51,7 +51,8 @@ impl Lease {
         self.is_connected = true;
     }
 
-    /// Whether the lease should be held until the server has ended the session: it takes only so many, and counts this one.
+    /// Whether the lease should be held until the server has closed the connection: its sessions are limited, and it
+    /// counts this one.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.is_limited && self.is_connected

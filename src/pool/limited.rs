@@ -1,4 +1,4 @@
-//! Picks in pools whose servers take only so many sessions, and the wait for a server with room.
+//! Picks in pools whose servers have a session limit, and the wait for a server with room.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum QueueFailure {
     NoQueue,
     /// The queue is full.
     Full,
-    /// It has waited for as long as it may.
+    /// It has waited for the longest permitted time.
     Timeout,
 }
 
@@ -41,7 +41,7 @@ impl Pool {
     /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those that
     /// are found to be full are added to it.
     ///
-    /// The next tier is no substitute for a full one: its servers are for the time when those of a better one are down.
+    /// The next tier is not a substitute for a full one: its servers are for the time when those of a better one are down.
     pub(super) fn pick_with_room(
         &self,
         client: ClientHost,
@@ -123,7 +123,7 @@ impl Pool {
     }
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session
-    /// has the place in the order that it had before. `on_join` is told the position in the queue, from 1, if it has to wait.
+    /// has the place in the order that it had before. `on_join` gets the position in the queue, from 1, if it has to wait.
     /// From when `stream_end` is ready, it is behind those whose streams have not ended.
     ///
     /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the queue.

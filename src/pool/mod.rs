@@ -215,7 +215,7 @@ impl Pool {
 
     /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has failed).
     ///
-    /// A lease on a limited server is one of at most so many at a time, over all workers.
+    /// Leases on a limited server never exceed its limit, over all workers.
     ///
     /// Concurrent picks may see the same session counts; the error is at most the number of concurrent picks, and turns
     /// among equals spread it. A first pick takes no lock and allocates nothing unless something has changed since the last
@@ -340,7 +340,7 @@ impl Pool {
         }
     }
 
-    /// Records a failure on a server. `record` is told whether the pool permits one more ejection.
+    /// Records a failure on a server. `record` gets whether the pool permits one more ejection.
     fn record_failure(
         &self,
         lease: &Lease,

@@ -7,7 +7,7 @@
 //! follows it once it is down, if it has been a replica beside it and was promoted then. So what each of the other servers
 //! has been is remembered, too. Where some have a timeline, a server whose timeline cannot be read is not the primary.
 //!
-//! This is no consensus: it decides where this process sends sessions, not who may write.
+//! This is not consensus: it decides where this process sends sessions, not who may write.
 
 mod epochs;
 mod names;
@@ -50,18 +50,18 @@ enum Knowledge {
     /// There was no check yet.
     #[default]
     Unchecked,
-    /// Its checks were refused, or failed, though not so often that it is down. It has told nothing of its role.
+    /// Its checks were refused, or failed but not so often that it is down. Its role is not known.
     Silent,
-    /// It has told its role, or is down.
+    /// Its role is known, or it is down.
     Seen(Seen),
     /// An operator has disabled it: it is not checked, and what was seen of it does not count. Nothing waits for it.
     Disabled,
 }
 
-/// What is known of a server that has told its role, or is down.
+/// A server whose role is known, or that is down.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    /// As last told, also while the server fails.
+    /// As last reported, even while the server fails.
     system_identifier: Option<u64>,
     /// `None`: it did not call itself primary.
     claim: Option<Claim>,

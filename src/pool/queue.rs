@@ -100,7 +100,7 @@ impl Default for PoolQueue {
 }
 
 impl PoolQueue {
-    /// A queue in which nobody waits. `followers` are told of every change of the servers that it leads to.
+    /// A queue in which nobody waits. `followers` are notified of every change of its servers.
     pub(super) fn new(followers: watch::Sender<()>) -> Self {
         Self {
             occupied: AtomicUsize::new(0),

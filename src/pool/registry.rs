@@ -169,7 +169,7 @@ impl ServerRegistry {
         if let Some(roles) = self.lock_roles().get(&path.0) {
             roles.forget_list();
         }
-        self.notify_change(); // servers that are in no pool have told nobody
+        self.notify_change(); // servers outside of pools have notified no pool
         overrides
     }
 
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn overrides_apply_to_a_server_that_returns_under_the_same_name() {
+    fn overrides_apply_to_a_server_that_returns_under_its_name() {
         let registry = ServerRegistry::default();
         let pool = Arc::<str>::from("p");
         let get = |port| registry.get_or_create(&pool, spec("a", port), true);

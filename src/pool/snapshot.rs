@@ -38,7 +38,7 @@ pub(super) struct SnapshotCell {
 }
 
 impl SnapshotCell {
-    /// A cell whose first snapshot is built at the first [`Self::get`]. Changes are told to the queue, too.
+    /// A cell whose first snapshot is built at the first [`Self::get`]. Changes are also reported to the queue.
     pub(super) fn new(queue: Arc<dyn ServerObserver>) -> Self {
         Self {
             current: ArcSwap::default(),

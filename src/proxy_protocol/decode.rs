@@ -20,7 +20,7 @@ const UNIQUE_ID_BYTES_MAX: usize = 128;
 
 const LINE_START: &[u8] = b"PROXY ";
 
-/// What a header says of the client's connection.
+/// The contents of a header about the client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
     /// Where it comes from.
@@ -103,7 +103,7 @@ pub enum Decoded {
     Absent,
     /// A header and its length in bytes. What follows is the client's.
     Header(Box<ProxyHeader>, usize),
-    /// They begin as a header and are none.
+    /// They begin like a header, but are not a valid one.
     Invalid(InvalidHeader),
 }
 
@@ -219,8 +219,7 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
         TCP_OVER_IPV4 => tcp_of::<4>(addresses),
         TCP_OVER_IPV6 => tcp_of::<16>(addresses),
         UNIX_STREAM => ProxyAddresses::Unix(Box::new(addresses.try_into().map_err(|_| InvalidHeader::Length)?)),
-        // Datagrams, and stream or datagram unspecified: section 2.2 has a receiver fall back to AF_UNSPEC for what it does
-        // not support.
+        // Datagrams and unspecified types are not supported: section 2.2 tells a receiver to treat them as AF_UNSPEC.
         _ if family & 0x0f <= 2 => ProxyAddresses::Peer,
         _ => return Err(InvalidHeader::Family),
     });

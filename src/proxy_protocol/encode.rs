@@ -26,7 +26,7 @@ pub enum Version {
     V2,
 }
 
-/// What the header says about the client's connection.
+/// The contents of the header about the client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientInfo<'a> {
     /// The client's address.

@@ -43,16 +43,16 @@ const OPTIONS: SocketOptions = SocketOptions {
     user_timeout: None,
 };
 
-/// Buffers of the sockets, in bytes as given to the kernel (which doubles them); `None`: its own choice.
+/// The buffer sizes of the sockets, in bytes as given to the kernel (which doubles them). `None`: the kernel chooses.
 #[derive(Clone, Copy, Debug, Default)]
 struct Buffers {
-    /// Of the two sockets outside.
+    /// The sizes for the test's ends: the client and the server.
     outer: Option<usize>,
-    /// Of the two between them.
+    /// The sizes for the two ends that the relay holds.
     inner: Option<usize>,
 }
 
-/// What may differ between two sessions.
+/// The settings of a session under test.
 #[derive(Clone, Debug)]
 struct Setup {
     first: Vec<u8>,

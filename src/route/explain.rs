@@ -14,7 +14,7 @@ use crate::name::{NamePattern, Rank};
 pub struct Explanation<'a, T> {
     /// The routes in the order written.
     pub routes: Vec<(&'a Route<T>, RouteVerdict<'a>)>,
-    /// What [`RouteTable::find`] says.
+    /// The answer of [`RouteTable::find`].
     pub choice: RouteChoice<'a, T>,
 }
 
@@ -25,9 +25,9 @@ pub enum RouteVerdict<'a> {
     Taken(Entries<'a>),
     /// All its conditions hold, but another route fits better.
     Outranked {
-        /// That route's name.
+        /// The name of the better route.
         by: &'a Arc<str>,
-        /// What makes it better.
+        /// The reason why it is better.
         because: Advantage,
     },
     /// These conditions, at least one, do not hold.

@@ -48,7 +48,7 @@ pub enum ScaleStep {
     Down(u32),
 }
 
-/// What is remembered from one decision to the next.
+/// The state between two decisions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scaler {
     above_since: Option<Instant>,

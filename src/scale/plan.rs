@@ -1,4 +1,4 @@
-//! What is configured of a pool that grows and shrinks.
+//! The configuration of a pool that grows and shrinks.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::pool::MemberConfig;
 pub struct ScalePlan {
     /// When it grows and shrinks.
     pub rules: ScaleRules,
-    /// What a clone is.
+    /// The kind of a clone.
     pub kind: CloneKind,
     /// Its weight, its priority, and the most sessions that it may have.
     pub member_config: MemberConfig,
@@ -42,14 +42,14 @@ impl ScalePlan {
     }
 }
 
-/// What a clone is.
+/// The kind of a clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloneKind {
     /// A process of this machine.
     Command(CloneCommand),
     /// A container of Docker.
     Docker(CloneContainer),
-    /// Whatever two commands of the operator start and stop.
+    /// A server that two commands of the operator start and stop.
     Hook(CloneHook),
 }
 

@@ -110,8 +110,8 @@ impl PoolScale {
         self.lock_clones().clone()
     }
 
-    /// Whether a clone that is needed starts, as far as is known: none has failed to start since one is needed, and no operator
-    /// has set their number to 0.
+    /// Whether a needed clone can be expected to start: none has failed to start since the pool needs one, and no operator has
+    /// set their number to 0.
     #[must_use]
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);

@@ -23,7 +23,7 @@ impl PrintedPipe {
     /// Reads from this end. To be called within a runtime.
     ///
     /// # Errors
-    /// It is no pipe, or there is no descriptor left.
+    /// It is not a pipe, or there is no descriptor left.
     pub fn new(pipe: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             pipe: Receiver::from_owned_fd(pipe)?,

@@ -26,7 +26,7 @@ use crate::socket::local_address;
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes
-/// on when the client leaves: it need not wait for the end, and the servers cancel the query all the same.
+/// on when the client leaves: it need not wait for the end, and the servers still cancel the query.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that one request has at once, if there are enough descriptors: all servers of a client get it without a
@@ -154,7 +154,7 @@ async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: I
             while server.read(&mut answer).await? > 0 {}
             io::Result::Ok(())
         };
-        // A server that does not end the connection in time has the request all the same.
+        // A server that does not end the connection in time still has the request.
         if !matches!(timeout_at(until, delivery).await, Ok(Ok(()))) {
             tracing::debug!(server = %target.server.spec().label, "the server did not close a cancel connection cleanly");
         }

@@ -55,7 +55,7 @@ impl LeasedServer {
         self.cancel = Some(Box::new(cancel));
     }
 
-    /// What the session shows about the server.
+    /// The facts about the server from the session.
     fn finished(&self, client: &TcpStream, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
         let server_sent = traffic.down.bytes() > 0;

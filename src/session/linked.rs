@@ -144,7 +144,7 @@ async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     entry.close(ending);
 }
 
-/// What a relay needs beside the sockets: the first bytes for the server, and the TLS that ends or begins here.
+/// The input of a relay besides the sockets: the first bytes for the server, and the TLS that ends or begins here.
 enum ToRelay {
     Plain(Vec<u8>),
     Tls(Box<TlsToRelay>),

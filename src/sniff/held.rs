@@ -1,4 +1,4 @@
-//! Bytes of clients that are held after their first bytes were read, charged to the same budget as those.
+//! Bytes of clients that are held after sniffing, in a TLS handshake for instance. They are charged to the budget of sniffing.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub struct HeldBytes {
 }
 
 impl HeldBytes {
-    /// None yet.
+    /// No bytes yet.
     #[must_use]
     pub fn new(memory: &Arc<HelloMemory>) -> Self {
         Self {

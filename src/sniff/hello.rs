@@ -42,7 +42,7 @@ pub enum HelloVerdict {
     TooLong,
 }
 
-/// Why bytes that begin as TLS are no ClientHello.
+/// Why bytes that begin as TLS are not a ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct Malformed {
@@ -86,7 +86,7 @@ const MESSAGE_HEADER_BYTES: usize = 4;
 const HANDSHAKE: u8 = 22;
 /// HandshakeType `client_hello`: RFC 8446, section 4.
 const CLIENT_HELLO: u8 = 1;
-/// Of TLS in all its versions, and of SSL 3.
+/// The major version in records of all TLS versions, and of SSL 3.
 const RECORD_MAJOR: u8 = 3;
 /// Longest fragment of a plaintext record: RFC 8446, section 5.1.
 const FRAGMENT_BYTES_MAX: usize = 1 << 14;

@@ -208,7 +208,7 @@ impl FirstBytes {
         self.bytes.extend_from_slice(fresh);
     }
 
-    /// Joins the queue of clients that wait for more bytes, unless it has none yet. From now on it may be evicted.
+    /// Joins the queue of clients that wait for more bytes, unless no byte has come yet. From now on it may be evicted.
     pub(super) fn enqueue(&mut self) {
         if self.waiting.is_some() || self.bytes.is_empty() {
             return;

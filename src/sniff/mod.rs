@@ -34,16 +34,16 @@ pub use self::preface::{SniffFailure, SniffLimits};
 use self::proxy_header::ProxyHeaderReader;
 use crate::proxy_protocol::{HEADER_BYTES_MAX, ProxyHeader};
 
-/// What the first bytes of a client say.
+/// The result of reading the first bytes of a client.
 #[derive(Debug)]
 pub struct Sniffed {
-    /// What they are.
+    /// Their kind.
     pub opening: Opening,
     /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most `hello_bytes_max`.
     pub first: FirstBytes,
 }
 
-/// What the first bytes of a client are.
+/// The kind of the first bytes of a client.
 #[derive(Debug)]
 pub enum Opening {
     /// A ClientHello.
@@ -155,7 +155,7 @@ impl Sniffed {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot route the client after {bytes_read} bytes")]
 pub struct SniffError {
-    /// What went wrong.
+    /// The failure.
     #[source]
     pub reason: SniffFailure,
     /// Bytes read from the client. They are dropped.

@@ -46,7 +46,7 @@ pub enum PacketVerdict {
     NeedMore,
     /// A whole packet.
     Packet {
-        /// What it asks for.
+        /// Its request.
         packet: FirstPacket,
         /// Its length. More may have come behind it.
         bytes: usize,
@@ -68,7 +68,7 @@ pub enum FirstPacket {
     Startup(StartupMessage),
 }
 
-/// Why bytes are no packet.
+/// Why bytes are not a valid packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPacket {
     /// The length is below that of the header, or above [`PACKET_BYTES_MAX`].
@@ -116,7 +116,7 @@ impl fmt::Debug for CancelKey {
     }
 }
 
-/// What a StartupMessage says of the session that it begins. Names are cut as the server cuts them.
+/// The session that a StartupMessage begins. Names are cut as the server cuts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartupMessage {
     /// `user`.

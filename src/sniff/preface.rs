@@ -39,10 +39,10 @@ pub enum SniffFailure {
     /// Undecided after `hello_bytes_max` bytes, or sure to be.
     #[error("the client's first message is too long")]
     TooLong,
-    /// It begins as TLS but is no valid ClientHello.
+    /// It begins as TLS but is not a valid ClientHello.
     #[error("the ClientHello is invalid")]
     Invalid(#[source] Malformed),
-    /// It is no client of PostgreSQL, on a listener for those.
+    /// It is not a client of PostgreSQL, on a listener for those.
     #[error("the first packet is invalid")]
     Packet(#[source] InvalidPacket),
     /// The connection of a peer in front does not begin with a valid PROXY header.
@@ -59,7 +59,7 @@ pub enum SniffFailure {
     Io(#[from] io::Error),
 }
 
-/// What a reader says of the bytes so far.
+/// The verdict of a reader on the bytes so far.
 #[derive(Debug)]
 pub(super) enum Inspection<T> {
     /// The reader has found this. More bytes would change nothing.

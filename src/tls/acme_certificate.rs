@@ -57,7 +57,7 @@ impl AcmeCertificate {
         match self.file.metadata() {
             Ok(_) => match files.load() {
                 Ok(loaded) => return Ok(Certificate { acme, ..loaded }),
-                Err(error) if is_known || error.is_of_system() => return Err(error),
+                Err(error) if is_known || error.is_os_error() => return Err(error),
                 Err(error) => warnings.push(format!("{error}: another certificate is ordered")),
             },
             Err(error) if is_known => {

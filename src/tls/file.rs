@@ -1,4 +1,4 @@
-//! Reading the files of TLS: certificates, keys, authorities, revocations.
+//! Reads the files of TLS: certificates, keys, authorities, revocations.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ use super::words::bounded;
 use crate::error::with_context;
 use crate::regular_file;
 
-/// The longest file that is read: a longer one is named by mistake. A list of revoked certificates may be long.
+/// The longest file that is read: a list of revoked certificates may be long, but a longer file is named by mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What is wrong with a file.
@@ -27,7 +27,7 @@ pub struct TlsFileError {
     pub path: PathBuf,
     /// What is wrong with it.
     pub what: String,
-    /// The number of the error, if it is one of the system.
+    /// The number of the error, if the system reported it.
     os_error: Option<i32>,
 }
 
@@ -39,7 +39,7 @@ impl TlsFileError {
     }
 
     /// Whether the system could not read it.
-    pub(super) fn is_of_system(&self) -> bool {
+    pub(super) fn is_os_error(&self) -> bool {
         self.os_error.is_some()
     }
 
@@ -54,7 +54,7 @@ impl TlsFileError {
 
 impl From<TlsFileError> for io::Error {
     fn from(error: TlsFileError) -> Self {
-        // The caller knows a shortage of descriptors by its number.
+        // The caller recognizes a shortage of descriptors by the error number.
         match error.os_error {
             Some(number) => with_context(Self::from_raw_os_error(number), error.path.display().to_string()),
             None => Self::other(error),
@@ -62,7 +62,7 @@ impl From<TlsFileError> for io::Error {
     }
 }
 
-/// Tells versions of a file apart: another file, length or time of change is another version.
+/// The version of a file: its inode, length and time of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileStamp {
     inode: u64,
@@ -70,7 +70,7 @@ pub(super) struct FileStamp {
     changed: (i64, i64),
 }
 
-/// The version of a file, behind symbolic links; `None`: there is no file.
+/// The version of a file; symbolic links are followed. `None`: there is no file.
 pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
     let metadata = path.metadata().ok()?;
     Some(FileStamp {

@@ -14,7 +14,7 @@ use super::file::{PemText, TlsFileError, authorities};
 /// What errors name instead of a file.
 const SYSTEM: &str = "the authorities of the system";
 
-/// Accepts a certificate that is valid for the name of the server, by the authorities in a PEM text; `None`: by those of the
+/// Accepts a certificate for the name of the server that was issued by an authority in this PEM text; `None`: by one of the
 /// system.
 ///
 /// # Errors

@@ -53,7 +53,7 @@ pub fn unix_socket() -> io::Result<Socket> {
 /// file.
 ///
 /// # Errors
-/// The file is no socket ([`ErrorKind::AlreadyExists`]); a process listens there whose queue is full
+/// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there whose queue is full
 /// ([`ErrorKind::AddrInUse`]); or those of `connect`.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let Ok(existing) = path.symlink_metadata() else {

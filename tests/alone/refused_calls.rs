@@ -1,4 +1,4 @@
-//! Sandboxes refuse system calls. Without one that traffic can do without, everything is served all the same, and the
+//! Sandboxes refuse system calls. Without an optional call, everything is still served, and the
 //! loss is logged once at most; without one that is necessary the process does not start, and names the call.
 
 use std::thread::Builder;

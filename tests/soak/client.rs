@@ -178,7 +178,7 @@ impl Client {
     }
 }
 
-/// Sends a PROXY header in two segments. It is no content: its bytes are not counted.
+/// Sends a PROXY header in two segments. It is not content: its bytes are not counted.
 async fn send_parts(socket: &mut TcpStream, parts: [Vec<u8>; 2]) -> io::Result<()> {
     socket.set_nodelay(true)?;
     for part in parts {

@@ -109,7 +109,7 @@ struct Measured {
     count: u32,
     p50: Duration,
     p99: Duration,
-    /// The median of the p99 of every hundred clients, which ignores moments in which the machine is busy otherwise.
+    /// The median of the p99 of every hundred clients, which ignores moments when the machine is busy with other work.
     p99_typical: Duration,
     /// CPU time of acequia in seconds per second.
     cpu: f64,

@@ -17,7 +17,7 @@ pub struct Header {
 #[derive(Clone, Copy)]
 enum Version {
     Text,
-    /// With so many bytes of a TLV that means nothing.
+    /// With a meaningless TLV of this many bytes.
     Binary {
         noop_bytes: u16,
     },

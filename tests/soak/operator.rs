@@ -18,7 +18,7 @@ use crate::support::api::unix;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// Between two samples of the process's cost.
+/// The interval between two samples of the process's cost.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Operator<'a> {
@@ -29,7 +29,7 @@ pub struct Operator<'a> {
     pub done: Done,
 }
 
-/// What the operator has done.
+/// The actions of the operator, and their results.
 #[derive(Default)]
 pub struct Done {
     pub counts: BTreeMap<&'static str, u64>,

@@ -1,4 +1,4 @@
-//! The order: what a session is to do. The client sends it first, and the server obeys.
+//! The order, which says what a session does. The client sends it first, and the server follows it.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ impl Order {
         bytes
     }
 
-    /// `None` when the bytes are no order.
+    /// `None` if the bytes are not an order.
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
         let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Some(Self {

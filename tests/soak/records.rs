@@ -89,7 +89,7 @@ impl Records {
     }
 }
 
-/// The network of the clients' own addresses, and that of those which a proxy in front gives for them.
+/// The network of the own addresses of clients, and that of the addresses in PROXY headers.
 const OWN: u32 = 127 << 24;
 pub const NAMED: u32 = 10 << 24;
 

@@ -31,10 +31,10 @@ pub struct Server {
     is_alive: watch::Sender<bool>,
 }
 
-/// What a server's sessions share.
+/// The state that the sessions of a server share.
 struct Shared {
     nature: Nature,
-    /// Connections at the moment, and at most so far.
+    /// The current number of connections, and the maximum so far.
     open: AtomicUsize,
     most: AtomicUsize,
     acceptor: Option<TlsAcceptor>,
@@ -66,7 +66,7 @@ impl Server {
         self.shared.most.load(Relaxed)
     }
 
-    /// Closes its port and resets its sessions, and listens again after this time.
+    /// Closes its port, resets its sessions, and listens again after this time.
     pub async fn die(&self, time: Duration) {
         self.is_alive.send_replace(false);
         sleep(time).await;

@@ -21,7 +21,7 @@ impl Identity {
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring supports the default protocol versions")
+            .expect("the provider supports the default protocol versions")
             .with_no_client_auth()
             .with_single_cert(vec![certificate.clone()], key.into())
             .expect("key and certificate match");
@@ -42,7 +42,7 @@ pub fn connector(identities: &[&Identity]) -> TlsConnector {
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring supports the default protocol versions")
+        .expect("the provider supports the default protocol versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
     TlsConnector::from(Arc::new(config))

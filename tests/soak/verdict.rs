@@ -276,7 +276,7 @@ impl Evidence {
         });
         let logged = REFUSED_BY_GUARD.iter().map(|ending| self.ended(ending)).sum::<u64>();
         let suppressed = self.lines.iter().map(|line| line.suppressed).sum::<u64>();
-        // Those since the last line are told by no line.
+        // No line reports those since the last line.
         found.must(logged + suppressed <= refusals, || {
             format!("{refusals} refusals, but {logged} logged and {suppressed} suppressed")
         });

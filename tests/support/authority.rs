@@ -1,4 +1,4 @@
-//! Certificate authorities of the tests, and what they issue.
+//! Certificate authorities of the tests, and their certificates.
 
 use std::fs;
 use std::ops::Range;

@@ -75,7 +75,7 @@ impl Browser {
         browser
     }
 
-    /// Opens another tab, which is shown from now on.
+    /// Opens another tab and shows it.
     pub fn open_tab(&mut self, url: &str) -> String {
         self.session.clear();
         let target = self.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();

@@ -112,7 +112,7 @@ impl Postgres {
         folder
     }
 
-    /// With a certificate of its own making.
+    /// With a self-signed certificate.
     pub fn start_with_tls() -> Self {
         let folder = Self::initialized();
         let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
@@ -192,7 +192,7 @@ impl Postgres {
         self.process.signal(Signal::CONT);
     }
 
-    /// Limits the processes of the server's user, beyond which the server can start none; `None`: the highest limit possible.
+    /// Limits the processes of the server's user. At the limit the server can start none; `None`: the highest limit.
     pub fn limit_processes(&self, limit: Option<u64>) {
         let limit = limit.or(getrlimit(Resource::Nproc).maximum);
         let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
@@ -239,8 +239,8 @@ pub fn psql(address: SocketAddr, statement: &str) -> Command {
     command
 }
 
-/// What a statement returns to a client whose libpq begins with TLS at once, as `psql` of Debian cannot. `None`: there is no
-/// such client; `scripts/test` installs it.
+/// The result of a statement over direct TLS, which Debian's `psql` does not support. `None`: psycopg, which does, is not
+/// installed; `scripts/test` installs it.
 pub fn over_direct_tls(address: SocketAddr, name: &str, ca_file: &Path, statement: &str) -> Option<String> {
     const PYTHON: &str = "
 import sys

@@ -82,7 +82,7 @@ impl Etcd {
         format!("{scheme}://127.0.0.1:{}", self.client.number())
     }
 
-    /// The folder of its data, and of what a test needs.
+    /// The folder of its data and of the files of a test.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

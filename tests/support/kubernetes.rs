@@ -51,7 +51,7 @@ struct State {
     requests: Vec<(String, String)>,
 }
 
-/// A status with which a request fails.
+/// The status of a failed request.
 type Refusal = (&'static str, Value);
 
 impl ApiServer {
@@ -173,7 +173,7 @@ impl ApiServer {
         self.change(|state| state.ends += 1);
     }
 
-    /// Forgets what has happened before this.
+    /// Forgets earlier changes.
     pub fn compact(&self) {
         self.change(|state| {
             state.version += 10;

@@ -1,4 +1,4 @@
-//! nginx without TLS, which answers with the version of HTTP.
+//! nginx without TLS. It answers every request with the HTTP version of the request.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -16,7 +16,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it. `words` stand after the address in `listen`: `http2`, for example.
+    /// Starts it. `words` are the parameters after the address in `listen`, for example `http2`.
     pub fn start(words: &str) -> Self {
         let (port, folder) = (Port::keep(), tempfile::tempdir().unwrap());
         let path = |name: &str| folder.path().join(name).display().to_string();

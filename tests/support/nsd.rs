@@ -131,7 +131,7 @@ impl Nsd {
         self.relay.nsd.lock().unwrap().unwrap()
     }
 
-    /// The queries for this type so far. A query that is sent again has the same identifier, and counts once.
+    /// The queries for this type so far. A repeated query has the identifier of the first one, and counts once.
     pub fn queries(&self, kind: u16) -> Vec<Query> {
         let all = self.relay.queries.lock().unwrap().clone();
         let mut seen = std::collections::HashSet::new();

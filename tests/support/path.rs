@@ -68,7 +68,7 @@ impl Path {
         1 + usize::from(self.ends_tls()) + usize::from(self.begins_tls())
     }
 
-    /// Opens the way to this server, which is not checked; `keys` are further lines of the observed proxy's listener.
+    /// Opens the path to this server, without checks. `keys` are further lines of the observed proxy's listener.
     pub fn open(self, server: SocketAddr, keys: &str) -> OpenPath {
         self.open_with(server, "", keys)
     }

@@ -12,7 +12,7 @@ use super::eventually;
 use super::process::{Port, Process};
 use super::tls_client::TlsSetup;
 
-/// Where Pebble validates names, and what it issues.
+/// The ports at which Pebble validates names, and the lifetime of the certificates that it issues.
 pub struct PebbleSetup {
     tls_port: u16,
     http_port: u16,
@@ -20,7 +20,7 @@ pub struct PebbleSetup {
     external_keys: Vec<(&'static str, &'static str)>,
 }
 
-/// A running Pebble. Dropping it kills it. Its accounts and orders are in memory alone.
+/// A running Pebble. Dropping it kills it. It keeps its accounts and orders only in memory.
 pub struct Pebble {
     authority: Authority,
     folder: TempDir,
@@ -170,7 +170,7 @@ impl Pebble {
         )
     }
 
-    /// A client that trusts what it issues.
+    /// A client that trusts its certificates.
     pub fn client(&self) -> TlsSetup {
         let management = ([127, 0, 0, 1], self.management).into();
         let mut client = TlsSetup::trusting(&self.authority)

@@ -1,4 +1,4 @@
-//! Ports for programs that must be told which ports to use, and bind them only some time later.
+//! Ports for programs that get their ports as a setting, and bind them only some time later.
 
 use std::fs::File;
 

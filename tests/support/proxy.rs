@@ -200,7 +200,7 @@ impl Proxy {
         self.process.pid()
     }
 
-    /// The folder of its configuration, which is its working folder.
+    /// The folder of its configuration, and its working folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -225,8 +225,8 @@ impl Proxy {
         parsed(&self.process.stdout)
     }
 
-    /// The access log, once it has at least this many lines, in the order in which the sessions began. Each worker writes the
-    /// lines of its sessions: those of two workers may come in either order.
+    /// The access log, once it has at least this many lines, sorted by session number. Each worker writes the lines of its own
+    /// sessions, so that lines of two workers may come in either order.
     pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
         let mut lines = wait_for("the access log is written", || {
             Some(self.access()).filter(|lines| lines.len() >= wanted)

@@ -1,4 +1,4 @@
-//! A terminal that shows what a program draws: tmux, with a server of its own.
+//! A terminal for programs under test: tmux, with a server of its own.
 
 use std::process::Command;
 

@@ -9,7 +9,7 @@ use super::{files, read};
 struct Folder {
     /// `src/pool`
     path: String,
-    /// Its modules in the order in which they are listed, those for tests apart.
+    /// Its modules in the listed order; test modules are separate.
     modules: Vec<String>,
     /// What the listing file takes out of them, and from which.
     re_exports: BTreeMap<String, String>,

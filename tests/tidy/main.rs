@@ -1,5 +1,5 @@
 //! The house is in order: imports point one way, files and functions stay short, and nothing is left half done.
-#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in shared helpers
 
 mod folders;
 mod scanner;
@@ -13,7 +13,7 @@ use scanner::{debug_field, functions, half_done, modules, names_behind, test_lin
 /// The longest file under `src`, its tests apart. To be lowered when it can be; never above 400.
 const FILE_LINES_MAX: usize = 380;
 
-/// The longest file under `src` with its inline tests; what is longer gets a file of tests beside it.
+/// The longest file under `src` with its inline tests; a longer one gets a file of tests beside it.
 const FILE_LINES_WITH_TESTS_MAX: usize = 400;
 
 /// The longest function under `src`, its tests apart. The same; never above 75.
@@ -146,7 +146,7 @@ fn every_file_starts_with_a_doc_comment() {
 fn the_scanner_finds_its_patterns() {
     let code = tokens(
         r#"
-        //! crate::doc is no import
+        //! crate::doc is not an import
         use crate::addr::{Deep, crate_::no};
         use crate::{name, pool::{inner, other}};
         fn short() -> [u8; 1] { "fn text() { crate::text" }

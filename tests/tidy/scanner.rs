@@ -85,7 +85,7 @@ pub(crate) fn test_lines(code: &[Token]) -> usize {
 }
 
 /// The first names behind a path prefix such as `crate::` or `super::`, each with its line. A longer path that ends with
-/// the prefix is another one: `super::super::a` is no use of `super::a`.
+/// the prefix is another one: `super::super::a` is not a use of `super::a`.
 pub(crate) fn names_behind(code: &[Token], prefix: &[&str]) -> Vec<(String, usize)> {
     let prefix: Vec<&str> = prefix.iter().flat_map(|part| [*part, ":", ":"]).collect();
     let mut names = Vec::new();

@@ -73,7 +73,7 @@ function notices(state) {
   const ends = state.listeners.map(({ name, tls }) => [`Listener ${name}:`, tls]);
   for (const [what, tls] of [["The admin port:", state.admin_tls], ...ends]) {
     for (const broken of tls?.broken ?? []) {
-      list.push(notice("bad", what, `${broken}. What was read before stays in force.`));
+      list.push(notice("bad", what, `${broken}. The files read before stay in force.`));
     }
     for (const warning of tls?.warnings ?? []) {
       list.push(notice("warn", what, `${warning}.`));

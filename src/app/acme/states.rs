@@ -98,7 +98,7 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
 }
 
 /// When a certificate is to be replaced: at once if it is not one for these names. Its chain does not count: another one would
-/// have the same.
+/// have that name.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {

@@ -1,4 +1,4 @@
-//! What servers suggest about the renewal of certificates (RFC 9773).
+//! The suggestions of servers about the renewal of certificates (RFC 9773).
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
@@ -28,7 +28,7 @@ struct Polled {
 }
 
 impl Suggestions {
-    /// What is suggested for this certificate.
+    /// The suggestion for this certificate.
     pub(super) fn get(&self, identifier: &CertificateIdentifier<'_>) -> Option<&SuggestedRenewal> {
         self.0.get(&identifier.to_string())?.suggested.as_ref()
     }
@@ -60,7 +60,7 @@ impl Suggestions {
 }
 
 impl Polled {
-    /// What is known after an answer about the certificate of this name.
+    /// The state after an answer about the certificate of this name.
     fn after(before: Option<Self>, answer: Result<RenewalAnswer, AcmeError>, name: &str, acme: &str) -> Self {
         let (known, failures) = before.map_or((None, 0), |before| (before.suggested, before.failures));
         match answer {

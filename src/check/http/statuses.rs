@@ -9,7 +9,7 @@ use hyper::StatusCode;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusList(Vec<RangeInclusive<u16>>);
 
-/// The error: a text is no list of statuses.
+/// The error of a text that is not a list of statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(r#"write statuses from 100 to 599, as in "200-399" or "200, 204""#)]
 pub struct StatusListError;

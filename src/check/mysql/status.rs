@@ -28,7 +28,7 @@ pub(super) const STOPPED: Duration = Duration::MAX;
 /// What a server says of itself.
 pub(super) struct MysqlStatus {
     pub(super) role: Role,
-    /// How far it is behind, or [`STOPPED`]; `None`: it is no replica, or the user may not ask.
+    /// How far it is behind, or [`STOPPED`]; `None`: it is not a replica, or the user may not ask.
     pub(super) lag: Option<Duration>,
     /// `server_id` of a primary, or of the only server that a replica is connected to as its source.
     pub(super) source: Option<u32>,

@@ -40,7 +40,7 @@ impl RespValue {
     }
 }
 
-/// Why bytes are no reply yet.
+/// Why bytes are not a whole reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoReply {
     /// They are the beginning of a reply.

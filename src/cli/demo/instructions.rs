@@ -25,7 +25,7 @@ Commands to try in another terminal:
     )
 }
 
-/// What the listeners are for.
+/// The purposes of the listeners.
 fn table(listeners: &ListenerAddresses, servers: &ServerAddresses) -> String {
     let ListenerAddresses {
         tls,

@@ -1,4 +1,4 @@
-//! Who a client is, and which guards it is asked to pass.
+//! The client, and the guards that it must pass.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;

@@ -63,7 +63,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
     write_full(text, pool)
 }
 
-/// What happens when servers have as many sessions as they may have.
+/// The behaviour when servers are at their session limits.
 fn write_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
     let limits = || pool.entries.iter().map(|entry| entry.member_config.sessions_max);
     if limits().all(|limit| limit.is_none()) {

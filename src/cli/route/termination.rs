@@ -1,4 +1,4 @@
-//! What `acequia route` says about TLS.
+//! The part of `acequia route` about TLS.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;

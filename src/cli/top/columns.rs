@@ -51,7 +51,7 @@ impl<R> Column<R> {
 pub(super) enum CellValue<'a> {
     Text(Cow<'a, str>),
     Count(u64),
-    /// So many, of so many at most.
+    /// A count, and its maximum if there is one.
     Share(u32, Option<u32>),
     /// In events per second.
     Rate(f64),

@@ -29,7 +29,7 @@ const HEIGHT_OF_ALL: u16 = 9;
 /// The width of questions and of the help, at most.
 const BOX_WIDTH: u16 = 64;
 
-/// A text of so many lines counts as too long for any screen.
+/// The number of lines from which a text counts as too long for any screen.
 const BOX_LINES_MAX: u16 = 300;
 
 pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {

@@ -56,7 +56,7 @@ pub(super) fn rates_line(view: &View, state: &StateBody) -> Line<'static> {
     Line::from_iter(spans)
 }
 
-/// What somebody should look at first, and how many more there are.
+/// The most important notice, and how many more there are.
 pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
     let mut notices = Vec::new();
     for pool in &state.pools {

@@ -1,4 +1,4 @@
-//! What a table remembers between two drawings: its order, its filter and the selected row.
+//! The state of a table between two drawings: its order, its filter and the selected row.
 
 use super::columns::Column;
 

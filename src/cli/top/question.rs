@@ -1,4 +1,4 @@
-//! What is asked before something is changed.
+//! The questions before a change.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ const CLOSE_OVER: &str = "10s";
 /// A question, and the choices besides "no".
 pub(super) struct Question {
     pub(super) title: String,
-    /// What will happen.
+    /// The effect.
     pub(super) text: String,
     pub(super) choices: Vec<Choice>,
 }
 
-/// What is chosen by a key.
+/// A choice, and its key.
 pub(super) struct Choice {
     pub(super) key: char,
     pub(super) meaning: &'static str,
     pub(super) request: ApiRequest,
-    /// What is shown when the process has done it.
+    /// The text that is shown when the process has done it.
     pub(super) done: String,
 }
 
-/// What is done with a server.
+/// An action on a server.
 #[derive(Clone, Copy)]
 pub(super) enum ServerAct {
     Drain,

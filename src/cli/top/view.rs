@@ -1,4 +1,4 @@
-//! What is shown, and what keys do. Nothing here waits or draws.
+//! The shown state, and the effect of keys. Nothing here waits or draws.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ const CONDITIONS: [&str; 15] = [
     "min_rtt",
 ];
 
-/// What the process is asked to do.
+/// A request to the process.
 pub(super) enum Action {
     Quit,
     /// Stop until a shell continues it.

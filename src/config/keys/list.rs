@@ -1,4 +1,4 @@
-//! Lists of keys that are put together at compile time.
+//! Lists of keys that are built at compile time.
 
 use crate::check::KINDS;
 
@@ -8,7 +8,7 @@ pub(super) struct KeyList {
     count: usize,
 }
 
-/// Which section's keys of checks to add.
+/// The section whose check keys are added.
 #[derive(Clone, Copy)]
 pub(super) enum CheckKeys {
     Pool,

@@ -26,7 +26,7 @@ const STOP_EXAMPLE: &str = r#"stop = ["/usr/local/bin/stop-vm", "{name}"]"#;
 const IMAGE_EXAMPLE: &str = r#"image = "registry/app:1""#;
 const PORT_EXAMPLE: &str = "port = 8080";
 
-/// What a clone is. `None`: it is missing or not valid, which is reported.
+/// The kind of the clones. `None`: it is missing or not valid, which is reported.
 pub(super) fn clone_kind(
     section: &Section<'_>,
     clones_max: u32,

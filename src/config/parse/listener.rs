@@ -174,7 +174,7 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
     }
 }
 
-/// What the clients speak, with the keys that only one protocol has.
+/// The protocol of the clients, with the keys that only one protocol has.
 fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let tls_required = section.get("tls_required");
     let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));

@@ -57,7 +57,7 @@ const POLICY_SYNONYMS: [(&str, &str); 8] = [
 
 /// Converts a pool. `None` if it is not a table.
 ///
-/// `fallback` and `"primary"` there: see [`fallback`].
+/// `has_pool_primary`: see [`fallback`].
 pub(super) fn pool(
     entry: &KeyValue,
     inherited: PoolSettings,
@@ -140,7 +140,7 @@ pub(super) fn default_plan(
     })
 }
 
-/// How a server is reached.
+/// How a server is connected to.
 fn dial_limits(
     section: &Section<'_>,
     limits: PoolSettings,
@@ -159,7 +159,7 @@ fn dial_limits(
     }
 }
 
-/// Who may wait for a server with room.
+/// The queue of clients that wait for a server with room.
 fn queue(
     pool: &Section<'_>,
     entries: &[ServerEntry],
@@ -230,7 +230,7 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
 }
 
 /// What is used while the pool has no usable server. Whether a named pool exists is checked when all pools are known.
-/// `has_pool_primary`: there is a pool of the name "primary", which is then meant.
+/// `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool.
 fn fallback(
     section: &Section<'_>,
     has_pool_primary: bool,

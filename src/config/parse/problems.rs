@@ -8,7 +8,7 @@ use crate::plan::{RemoteTrust, has_parent};
 /// The problems found so far.
 pub(super) struct Problems<'a> {
     input: &'a InputText,
-    /// What the texts of a store may do.
+    /// The permissions of the texts of a store.
     trust: RemoteTrust,
     errors: Vec<Problem>,
     /// Reported only if there are no errors: a setting that looks unused may be used by one that is misspelt.

@@ -17,7 +17,7 @@ use crate::tls::CertificateFiles;
 /// Where the engine of this machine listens.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// What the sources of pools refer to.
+/// The settings that sources of pools refer to.
 #[derive(Debug)]
 pub(super) struct Providers {
     /// Where the section for etcd is, if there is one, valid or not.

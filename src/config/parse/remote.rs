@@ -18,7 +18,7 @@ const ALLOW_EXAMPLE: &str = r#"write "exec", or "files:/etc/acequia/certs/" with
 /// The longest key. etcd has no limit of its own.
 const KEY_BYTES_MAX: usize = 1024;
 
-/// What one entry of `allow` allows.
+/// The permission of one entry of `allow`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Allowed {
     Commands,

@@ -20,7 +20,7 @@ const PRIORITY: RangeInclusive<u32> = 0..=255;
 /// Sessions of one server at once.
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// What servers of a pool have unless they say otherwise.
+/// The settings of servers of a pool that do not set them.
 pub(super) fn member_defaults(pool: &Section<'_>, problems: &mut Problems<'_>) -> MemberConfig {
     MemberConfig {
         sessions_max: sessions_max(pool, problems),

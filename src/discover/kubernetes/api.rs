@@ -86,7 +86,7 @@ enum WatchMessageOfSlices {
     Error(ApiStatus),
 }
 
-/// What has happened to a slice.
+/// An event of a slice.
 pub(super) enum SliceEvent {
     /// It is new, or has changed.
     Put(EndpointSlice),
@@ -96,7 +96,7 @@ pub(super) enum SliceEvent {
     Bookmark(EndpointSlice),
 }
 
-/// What the API server says of a request that has failed.
+/// The error of a failed request, in the words of the API server.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ApiStatus {

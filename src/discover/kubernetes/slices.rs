@@ -158,7 +158,7 @@ impl Slices {
         slice.metadata.resource_version
     }
 
-    /// What is wrong with the first slice that has a problem.
+    /// The problem of the first slice that has one.
     fn problem(&self) -> Option<Reason> {
         let mut problems = self.by_name.iter().filter_map(|(name, slice)| {
             let problem = slice.problem.as_ref()?;

@@ -39,7 +39,8 @@ impl AcceptedClients {
         }
     }
 
-    /// Rejects all clients but those in these networks, and those that were accepted: the networks that may pass.
+    /// A rule that rejects all clients except those in these networks. Returns the networks that may pass, with those accepted
+    /// so far.
     ///
     /// # Errors
     /// Why this cannot be carried over.
@@ -54,7 +55,7 @@ impl AcceptedClients {
         Ok(both)
     }
 
-    /// A rule that rejects clients in these networks: the networks to deny.
+    /// A rule that rejects clients in these networks. Returns the networks to deny.
     pub(super) fn reject(&self, networks: &[String]) -> (Vec<String>, LineOutcome) {
         match without(networks, &self.networks) {
             Some(left) => (left, self.reject_others()),
@@ -65,7 +66,7 @@ impl AcceptedClients {
         }
     }
 
-    /// A rule that rejects clients by something else. Notes if those that were accepted may be among them.
+    /// A rule that rejects clients by another condition. Notes if accepted clients may be among them.
     pub(super) fn reject_any(&self) -> LineOutcome {
         if self.has_others || self.networks.is_empty() {
             return self.reject_others();

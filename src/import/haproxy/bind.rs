@@ -121,7 +121,8 @@ fn certificate(path: &str) -> String {
 }
 
 /// `expect-proxy` names the peers, and holds for all addresses.
-pub(super) const ONLY_EXPECTED: &str = "only the peers of expect-proxy are believed, also where accept-proxy is";
+pub(super) const ONLY_EXPECTED: &str =
+    "only the peers of expect-proxy are believed, also at addresses with accept-proxy";
 
 /// HAProxy believes every peer at such an address.
 fn accept_proxy(line: &Line, addresses: &[String], listener: &mut ImportedListener) {

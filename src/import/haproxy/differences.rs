@@ -66,7 +66,7 @@ fn number(number: Option<u32>) -> Option<String> {
     number.map(|number| number.to_string())
 }
 
-/// A note for each value of a server that is not that of the pool.
+/// A note for each value of a server that differs from the pool's.
 pub(super) fn notes(servers: &[(usize, ImportedServer, ServerOptions)]) -> Vec<Remark> {
     let mut notes = Vec::new();
     let mut compare = |keys: &[KeyOf], is_meant: fn(&ServerOptions) -> bool| {

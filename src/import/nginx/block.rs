@@ -37,7 +37,7 @@ impl Directive {
     }
 }
 
-/// Parses a file. An end of a block that is missing, or too many, is no error.
+/// Parses a file. A missing or surplus `}` is not an error.
 pub(super) fn parse(text: &str) -> Vec<Directive> {
     // The directives of each block that is open, with the directive that the block belongs to.
     let mut open: Vec<(Directive, Vec<Directive>)> = Vec::new();

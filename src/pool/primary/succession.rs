@@ -83,7 +83,7 @@ impl PrimaryWatch {
         }
     }
 
-    /// The servers that may become the primary, or be one, and have not told their role yet. Nothing is decided without them.
+    /// The servers that may become the primary, or be one, and whose role is not known yet. Nothing is decided without them.
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {

@@ -77,7 +77,7 @@ fn a_server_that_is_down_is_rejected_when_another_is_promoted() {
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
     in_force(&mut pool, &[("b", primary(2))]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
-    // Its failures are counted anew after that verdict, but it has not answered: it is no rival.
+    // Its failures are counted anew after that verdict, but it has not answered: it is not a rival.
     in_force(&mut pool, &[("a", FAILED)]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
     assert_eq!(pool.claimants().count(), 1);
@@ -380,7 +380,7 @@ fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check()
     let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "b"), expected);
     assert_eq!(in_force(&mut pool, &[("a", primary(4))]), ["a"]);
-    // It keeps what it has told, and lives.
+    // Its reported role is kept, and it is alive.
     assert_eq!(in_force(&mut pool, &refused), ["a", "a", "a"]);
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &refused);

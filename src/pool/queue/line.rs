@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What happens to a model of servers with room for so many, whose places are shared by all who wait.
+    /// An event in a model of servers with a limited number of places, which all waiting clients share.
     #[derive(Clone, Debug)]
     enum Event {
         /// Somebody comes, for this server only or for any.

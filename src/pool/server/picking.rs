@@ -112,7 +112,7 @@ impl Server {
 
 #[cfg(test)]
 impl Server {
-    /// This server with so many open sessions.
+    /// This server with this many open sessions.
     pub(in crate::pool) fn with_live(self, live: u32) -> Self {
         self.live.get().store(live, Relaxed);
         self

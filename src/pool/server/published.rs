@@ -1,4 +1,4 @@
-//! The copies of what the locked fields of a server say, to be read without a lock.
+//! Copies of a server's locked fields, which are read without a lock.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,7 +16,7 @@ impl Server {
             self.store_flag(BEHIND, checks.rise_fall.is_behind()),
             self.store_flag(SUSPENDED, checks.rise_fall.is_suspended()),
         ];
-        // Once, when all is stored: a server that is down for its lag is not seen as one that is down.
+        // Only after everything is stored: otherwise a server that is down only because it is behind could be seen as failed.
         if changes.contains(&true) {
             self.subscribers.notify();
         }

@@ -15,7 +15,7 @@ pub(super) const QUEUE: QueueLimits = QueueLimits {
     timeout: Duration::from_secs(5),
 };
 
-/// A pool of servers that take so many sessions each, and all know its queue.
+/// A pool of servers with this session limit each, all linked to its queue.
 pub(super) fn limited(policy: Policy, limits: &[u32], queue: Option<QueueLimits>) -> Arc<Pool> {
     let shared = Arc::<PoolQueue>::default();
     let servers = (0..).zip(limits).map(|(n, max)| limited_server(n, *max, &shared));

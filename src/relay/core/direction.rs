@@ -22,7 +22,7 @@ enum DirectionState {
     Done,
 }
 
-/// What an engine must or may do next in a direction.
+/// The next action of an engine in a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) enum Next {
     /// Nothing is unsent: read from the sender.

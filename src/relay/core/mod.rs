@@ -73,7 +73,7 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// What to do next in the direction from this side.
+    /// The next action in the direction from this side.
     pub(super) fn next(&self, from: Side) -> Next {
         self.direction(from).next()
     }
@@ -88,7 +88,7 @@ impl<'a> Core<'a> {
         self.closed
     }
 
-    /// Whether the server has broken and what it had sent is being delivered. Its connection is then only read from.
+    /// Whether the connection of the server broke and its last bytes are being delivered. The relay then only reads from it.
     pub(super) fn is_delivering(&self) -> bool {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
@@ -167,16 +167,16 @@ impl<'a> Core<'a> {
         self.skip_last_end();
     }
 
-    /// How the relay ends because the connection of this side broke. A reset is no fault after the client has sent everything
-    /// and, if the server has broken, the server has, too: often a side no longer reads the other one's last bytes.
+    /// How the relay ends because the connection of this side broke. A reset is not a fault once the client has sent everything
+    /// and, if the server broke, the server has sent everything, too: often a side does not read the last bytes of the other.
     fn broken(&self, side: Side, fault: Fault) -> Closed {
-        let is_said = match self.timer.as_deref() {
+        let has_said_all = match self.timer.as_deref() {
             Some(RelayTimer::Delivery(delivery)) => {
                 delivery.fault == Fault::Reset && delivery.is_after_client && self.down.is_complete()
             }
             _ => self.is_client_through(),
         };
-        if fault == Fault::Reset && is_said && self.down.unsent() == 0 {
+        if fault == Fault::Reset && has_said_all && self.down.unsent() == 0 {
             let first = self.first_ended.or(self.first_close_notify);
             Closed::ResetAfterEnd(first.unwrap_or(Side::Client))
         } else {

@@ -200,7 +200,7 @@ fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(1_000) })]
     #[test]
-    fn an_engine_based_on_completions_drives_the_same_core(case in cases(), are_cut_off in vec(any::<bool>(), 60)) {
+    fn an_engine_based_on_completions_can_drive_the_core(case in cases(), are_cut_off in vec(any::<bool>(), 60)) {
         let case = with_truncations(case, &are_cut_off);
         let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         paused.unwrap().block_on(relay_case(&case));

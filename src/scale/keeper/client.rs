@@ -51,7 +51,7 @@ impl KeeperProcess {
         Ok(Self { child, socket })
     }
 
-    /// Exchanges messages with the keeper until it ends, nobody has requests any more, or `deliver` breaks. Then the keeper ends.
+    /// Exchanges messages with the keeper until it ends, `requests` is closed, or `deliver` breaks. Then the keeper ends.
     async fn exchange(
         self,
         mut requests: UnboundedReceiver<KeeperRequest>,

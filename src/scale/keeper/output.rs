@@ -1,4 +1,4 @@
-//! What a clone prints, as events.
+//! The output of a clone, as events.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -10,7 +10,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::{anonymous_bytes, descriptors, descriptors_fall_to};
 
-/// Bad requests: what is sent first, and what is then repeated for as long as it is read.
+/// Bad requests: the first bytes, and the bytes that are then repeated as long as they are read.
 const FLOODS: [(&str, &str); 4] = [
     ("", ""),                                                           // silence
     ("", "G"),                                                          // an incomplete request line

@@ -261,7 +261,7 @@ fn responses_cannot_control_the_terminal() {
     let difference = json!({ "added": [evil], "removed": [evil], "kept": [] });
     let changes = json!({ "listeners": difference, "pools": difference, "servers": difference,
         "needs_restart": [evil], "warnings": EVIL });
-    // Of all JSON only that of ours has what is dangerous escaped already.
+    // Only the JSON of acequia has unsafe characters escaped already.
     let cases: Vec<(&[&str], i32, u16, String)> = vec![
         (&["status"], 0, 200, state.to_string()),
         (&["servers"], 0, 200, state.to_string()),
@@ -304,7 +304,7 @@ fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
     let usual = usual(&server);
     let with_default = Proxy::start(&usual);
     assert!(is_socket(&with_default.folder().join("acequia/admin.sock")));
-    // A path that cannot be created, since /dev/null is no folder.
+    // A path that cannot be created, since /dev/null is not a folder.
     let without = Proxy::setup(&usual)
         .under(&["env", "XDG_RUNTIME_DIR=/dev/null"])
         .start();

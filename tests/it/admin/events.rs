@@ -96,7 +96,7 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
         bytes += events.next("sample")["pools"]["shop"]["bytes_up"].as_u64().unwrap();
     }
     drop(client);
-    // The route's sessions are told without the whole state.
+    // The sessions of the route are sent without the whole state.
     let mut insiders = String::new();
     while insiders != "[0,1]" {
         insiders = events.next("changes")["routes"]["https"]["insiders"].to_string();
@@ -177,7 +177,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
             }
         });
         let mut names: Vec<String> = Vec::new();
-        // Changes are told less often while the machine is busy.
+        // Changes are sent less often while the machine is busy.
         while names.iter().filter(|name| *name == "sample").count() < 4 || !names.contains(&"changes".to_owned()) {
             names.push(events.next_name());
         }

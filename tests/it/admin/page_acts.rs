@@ -1,4 +1,4 @@
-//! The page acts: it asks once, says what it will do, and shows the answer. It sorts, pages, and shows a dead server soon.
+//! Actions of the page: it asks once, says what it will do, and shows the answer. It sorts, pages, and soon shows a dead server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,12 +16,12 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
 use crate::support::wait_for;
 
-/// A button of the dialog that is open.
+/// A button of the open dialog.
 fn button(label: &str) -> String {
     format!("[...document.querySelectorAll('dialog[open] button')].find((one) => one.innerText === {label:?})")
 }
 
-/// Chooses an act in the dialog that is open, and checks that it asks with these words and has done nothing so far.
+/// Chooses an action in the open dialog, and checks that it asks with these words and has done nothing yet.
 pub(super) fn choose(browser: &mut Browser, label: &str, words: &str) {
     browser.eventually(&format!("{} !== undefined", button(label)));
     browser.evaluate(&format!("{}.click()", button(label)));

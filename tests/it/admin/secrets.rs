@@ -12,7 +12,7 @@ use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
-// Neither contains a word for which a quoted line of a configuration would be hidden.
+// Neither contains a word that would make a report hide the quoted line.
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
@@ -20,7 +20,7 @@ const TOKEN: &str = "plugh-let-me-in";
 const PROOF: &[u8] = b"md55ae17172e7a5e472248e5c8625a63e3a\0";
 
 /// A server that speaks as much PostgreSQL as a check needs: it asks for a proof of the password and answers each
-/// query with `f`: it is no replica.
+/// query with `f`: it is not a replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
 }

@@ -133,7 +133,7 @@ fn an_ejected_server_is_tried_again_after_eject_for() {
 }
 
 #[test]
-fn the_next_server_gets_the_same_hello() {
+fn the_next_server_gets_the_hello_unchanged() {
     let (dead, alive) = (refusing(), Server::keeping(b"bye"));
     let routes = "[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"";
     let more = format!("balance = \"round-robin\"\nhealth = {{ check = \"off\", eject_after = 100 }}\n{routes}");

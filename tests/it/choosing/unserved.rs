@@ -11,7 +11,7 @@ use crate::support::counts::{log_count, log_lines};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
 
-/// Longer than a test, so that what is out stays out.
+/// Longer than a test, so that an ejected server stays ejected.
 const HEALTH: &str = "interval = \"20ms\", eject_for = \"5m\", eject_max_for = \"5m\"";
 
 fn config(servers: &[&Server], balance: &str, health: &str) -> String {
@@ -38,16 +38,16 @@ fn is_served(proxy: &Proxy, client: usize) -> bool {
     client.0.read(&mut [0; 16]).is_ok_and(|read| read > 0)
 }
 
-/// What is known of the first of these is known when a client meets it again, which is after it was told of the end: a
-/// few more may meet it meanwhile.
+/// An unserved session counts when its client connects again, after it has seen the end: a few more clients may meet the server
+/// meanwhile.
 const UNSERVED_MAX: usize = 6;
 
 #[test]
 fn a_server_that_resets_at_once_affects_few_clients() {
     for balance in ["random-two", "source-hash", "least-conn", "round-robin"] {
         let (bad, good) = (resetting(), Server::named("good"));
-        // Without checks: these end an ejection for failed connects, which is what it is where the reset is there before a
-        // connect is over. Then another server is tried.
+        // Without checks, because passed checks end an ejection for failed connects. If the reset comes before the connect is
+        // complete, it is a failed connect, and another server is tried.
         let proxy = Proxy::start(&config(&[&bad, &good], balance, ", check = \"off\""));
         let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
         assert!(unserved <= UNSERVED_MAX, "{balance}: {unserved}");

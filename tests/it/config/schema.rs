@@ -231,7 +231,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
     }
 }
 
-/// Whether the key, which is a list in other sections, is a text in this one.
+/// Whether the key is a text in this section, although it is a list in others.
 fn is_single_text(section: &SectionKeys, key: &str) -> bool {
     let is_in = |other: &SectionKeys| std::ptr::eq(section.keys, other.keys);
     (is_in(&keys::SCALE) || is_in(&keys::ETCD)) && key == "user"

@@ -179,7 +179,7 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
     if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, PORT) {
         assert_eq!(port, server.address().port().to_string());
     }
-    // At the same listener, others ask before.
+    // Other clients of this listener request TLS before.
     let port = must(&mut site.psql("a.example", "postgres", PORT));
     assert_eq!(port.trim(), server.address().port().to_string());
     for alpn in [&[][..], &["h2"]] {

@@ -1,4 +1,4 @@
-//! One primary: no session is sent to an old one, whatever comes back when, and two are told.
+//! One primary: no session is sent to an old one, in whatever order servers come back, and two primaries are reported.
 
 use std::net::SocketAddr;
 
@@ -233,7 +233,7 @@ fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
     let proxy = Proxy::start(&config([&a, &b], "max_lag = \"2s\"", None));
     eventually("the replica is up", || is_up(&proxy, "readers", "b"));
     // The last transaction is older than `max_lag`, and then a large one comes.
-    std::thread::sleep(std::time::Duration::from_secs(4)); // the time itself is what is tested
+    std::thread::sleep(std::time::Duration::from_secs(4)); // the test is about this time
     let mut load = psql(a.address(), "INSERT INTO t SELECT generate_series(1, 300000)");
     must(&mut load);
     eventually("the replica has the rows", || {

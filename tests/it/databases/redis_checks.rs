@@ -1,4 +1,4 @@
-//! What follows from checks of Redis servers and Sentinels that hang, and of servers that refuse them.
+//! The effects of checks of Redis servers and Sentinels that hang, and of servers that refuse checks.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ fn one_pool(name: &str, servers: &str, health: &str) -> String {
     )
 }
 
-/// So many checks of this server have had this result.
+/// The number of checks of this server with this result.
 fn results(proxy: &Proxy, server: SocketAddr, result: &str) -> f64 {
     let labels = [
         ("pool", "primary"),

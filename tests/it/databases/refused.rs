@@ -1,4 +1,4 @@
-//! A server that refuses the check lives: none of its sessions is cut, and it is told everywhere.
+//! A server that refuses the check is alive: none of its sessions is cut, and the refusal is reported everywhere.
 
 use std::io::{Read, Write};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What is remembered of a primary in `state_dir` outlasts a file that cannot be read, and a downgrade; and no second process
-//! can overwrite it.
+//! The primary remembered in `state_dir`: it is still known after a file that cannot be read, and after a downgrade, and a
+//! second process cannot overwrite it.
 
 use std::fs;
 use std::os::unix::fs::symlink;

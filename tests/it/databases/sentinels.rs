@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::RedisNode;
 
-/// A Sentinel that answers what it is told, as one of another group of the same name.
+/// A Sentinel with fixed answers, like one of another group with this name.
 struct ForeignSentinel {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,

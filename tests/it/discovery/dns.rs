@@ -30,7 +30,7 @@ fn by_srv(nsd: &Nsd, keys: &str) -> String {
     )
 }
 
-/// An SRV record of the service for which the pool asks.
+/// An SRV record of the service of the pool.
 fn srv(ttl: u32, priority: u16, weight: u16, server: &Server, target: &str) -> String {
     let port = server.address.port();
     format!("_pg._tcp.orders {ttl} SRV {priority} {weight} {port} {target}\n")

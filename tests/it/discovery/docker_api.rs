@@ -1,5 +1,5 @@
-//! Engines that are not at hand: Docker 29 refuses versions of the API that older ones need, and answers may be wrong. Only
-//! their answers are imitated, as the documentation of the API has them.
+//! Engines that are not installed here: Docker 29 refuses versions of the API that older ones need, and answers may be wrong.
+//! Only their answers are imitated, according to the documentation of the API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -96,7 +96,7 @@ fn the_history_counts_a_session_once_even_if_its_server_is_removed() {
         let opened = history["pools"][0]["opened"].as_array().into_iter().flatten();
         opened.map(|number| number.as_u64().unwrap()).sum()
     };
-    // The second one from now has begun after what was done until now.
+    // The second sample from now covers only what follows.
     let wait_for_two_samples = || {
         for _ in 0..2 {
             let latest = history()["at"].clone();

@@ -18,7 +18,7 @@ trait ReadWrite: Read + Write {}
 
 impl<T: Read + Write> ReadWrite for T {}
 
-/// A server of HTTP: what it answers each request with, and the requests that it got.
+/// An HTTP server: its answer to each request, and the requests that it got.
 struct Registry {
     server: Server,
     answer: Arc<Mutex<Vec<u8>>>,

@@ -18,7 +18,7 @@ use crate::support::server::Server;
 
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 
-/// A slice with one endpoint, which is a pod: its port differs from those of the others.
+/// A slice with one pod as its endpoint. Each pod has its own port.
 fn slice(server: &Server, pod: &str, conditions: &Value) -> Value {
     json!({
         "addressType": "IPv4",
@@ -244,7 +244,7 @@ fn a_client_certificate_can_log_in() {
     assert!(reaches_only(&proxy, "first"));
 }
 
-/// Runs acequia as in a pod, in whose place of the service account this folder is.
+/// Runs acequia as in a pod whose service account is in this folder.
 fn launch_in_pod(api: &ApiServer, folder: &Path) -> Proxy {
     let port = format!("KUBERNETES_SERVICE_PORT={}", api.port());
     let account = "/run/secrets/kubernetes.io/serviceaccount";
@@ -291,7 +291,7 @@ fn a_pod_uses_its_service_account_whose_token_changes() {
     );
 }
 
-/// The fake is as an API server is: the program that everybody uses reads the same, with the same kubeconfig.
+/// kubectl proves that the fake API server behaves like a real one.
 #[test]
 fn kubectl_can_read_the_fake_api_server() {
     let server = Server::named("first");

@@ -12,7 +12,7 @@ use crate::support::usage::cpu_time;
 
 const LISTED: &str = "servers listed";
 
-/// So many addresses of this machine that lead to a server, of which the last one is another one.
+/// This many addresses of this machine; the last one leads to another server.
 fn list(server: &Server, count: usize, last: &Server) -> String {
     let ports = (1..count).map(|_| server.address.port()).chain([last.address.port()]);
     let addresses = ports
@@ -21,7 +21,7 @@ fn list(server: &Server, count: usize, last: &Server) -> String {
     serde_json::to_string(&addresses.collect::<Vec<_>>()).unwrap()
 }
 
-/// The CPU time in which a pool takes another list of so many servers, and then one in which one of them has changed. A session
+/// The CPU times for a new list of this many servers, and for a list in which one of them has changed. A session
 /// goes on meanwhile.
 fn cost_of(count: usize) -> Duration {
     let everywhere = || TcpListener::bind("0.0.0.0:0").unwrap();

@@ -97,7 +97,7 @@ fn in_a_flood_most_refused_clients_are_reset() {
         ("refuse_with = \"close\"", "", b""),
     ] {
         let proxy = Proxy::start(&config(&server, &format!("deny = \"127.0.0.2\"\n{guard}"), keys));
-        // None of them closes.
+        // These clients keep their end open.
         let mut flood: Vec<_> = (0..200)
             .map(|_| Client::try_connect_from("127.0.0.2", proxy.at("l")))
             .collect();
@@ -178,7 +178,7 @@ fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
     let reloaded = proxy.command(&["reload"]);
     assert!(reloaded.stdout.contains("guard g: 2 networks denied\n"), "{reloaded:?}");
     let checked = proxy.command(&["check", "-c", "acequia.toml"]);
-    std::fs::write(&file, "").unwrap(); // it is not known whether somebody is just writing it
+    std::fs::write(&file, "").unwrap(); // an empty file may be one that somebody is just writing
     let emptied = proxy.command(&["reload"]);
     assert!(emptied.stdout.contains("guard g: 0 networks denied\n"), "{emptied:?}");
     assert!(checked.stdout.contains("guard g: 2 networks denied\n"), "{checked:?}");

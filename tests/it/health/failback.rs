@@ -17,7 +17,7 @@ fn config(failback: &str, servers: &[SocketAddr]) -> String {
     )
 }
 
-/// The server at this address is up, goes down, and passes its checks again.
+/// Takes the server down, and starts it again until its checks pass.
 fn flap(proxy: &Proxy, back: &mut Option<Server>) {
     let address = back.take().expect("it runs").address;
     let state = || proxy.server("p", &address.to_string());

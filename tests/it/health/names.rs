@@ -145,7 +145,7 @@ fn an_address_removed_from_its_name_loses_new_sessions_and_its_gauges() {
 }
 
 #[test]
-fn an_address_that_returns_to_its_name_is_the_same_server_again() {
+fn an_address_that_returns_to_its_name_is_its_old_server() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
@@ -235,8 +235,8 @@ fn a_name_is_used_as_soon_as_it_resolves() {
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
     let proxy = with_hosts(&site.folder.path().join("hosts"), &config(&[entry]));
-    let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
-    eventually("it has been asked for", || proxy.log().iter().any(says));
+    let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
+    eventually("it has been asked for", || proxy.log().iter().any(is_unresolved));
     assert_eq!(ask(proxy.at("l"), b""), b"");
     site.set_addresses(&["127.0.0.3"]);
     site.wait_for_up(&proxy, &["127.0.0.3"]);
@@ -340,8 +340,8 @@ fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     let entry = format!("pool.test:{}", site.second.address.port());
     let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
     let proxy = with_hosts(&site.folder.path().join("hosts"), &text);
-    let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
-    eventually("it has been asked for", || proxy.log().iter().any(says));
+    let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
+    eventually("it has been asked for", || proxy.log().iter().any(is_unresolved));
     let waits = format!("waiting for an address of pool `p`: `{entry}` is not resolved yet\n");
     assert_eq!(proxy.get("/ready"), (503, waits));
     site.set_addresses(&["127.0.0.3"]);
@@ -349,8 +349,8 @@ fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     assert_eq!(server_reached(proxy.at("l")), "s3");
 }
 
-/// Twenty pools of names in zones that nobody answers for, and behind them the pool `good`, whose name is answered.
-fn dead_zones_and(good: &str, server: &Server) -> String {
+/// The pool `good`, after twenty pools whose names are in zones without an answer.
+fn with_dead_zones(good: &str, server: &Server) -> String {
     let dead = |number| format!("[pools.{good}-{number}]\nservers = [\"{good}{number}.dead.test:1\"]\n");
     let dead: String = (0..20).map(dead).collect();
     let port = server.address.port();
@@ -361,7 +361,7 @@ fn dead_zones_and(good: &str, server: &Server) -> String {
 fn twenty_zones_without_an_answer_delay_no_other_name() {
     let Some(names) = NameServer::start() else { return };
     let (server, other) = (Server::named("s1"), Server::named("s2"));
-    let (first, second) = (dead_zones_and("first", &server), dead_zones_and("second", &other));
+    let (first, second) = (with_dead_zones("first", &server), with_dead_zones("second", &other));
     let listener = |pool: &str| format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n");
     let proxy = names.asked_by(&format!("{}{first}", listener("first"))).launch();
     eventually("the good one is used", || server_reached(proxy.at("l")) == "s1");

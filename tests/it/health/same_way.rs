@@ -1,4 +1,4 @@
-//! Checks open connections as sessions do: what a server demands of these it gets from checks, too.
+//! Checks open connections like sessions: what a server requires of sessions, checks send, too.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

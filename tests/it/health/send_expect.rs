@@ -49,7 +49,7 @@ fn hostile_servers_fail() {
     let control: fn(TcpStream) = |mut stream| drop(stream.write_all(b"\x1b[2J\xff\xfe\0"));
     let servers = [endless, dripping, silent, control].map(Server::run);
     let addresses = servers.each_ref().map(|server| server.address);
-    // Slow for engines that backtrack.
+    // Slow for regular expression engines that backtrack.
     let proxy = Proxy::start(&config(&addresses, "steps = [{ expect = '(a*)*(a|aa)+b' }]"));
     let failed = || {
         let metrics = proxy.metrics();

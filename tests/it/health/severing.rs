@@ -149,7 +149,7 @@ fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
     clients[0].must_be_reset();
     assert_eq!(proxy.access_line()["ending"], "server_drained");
     command(&["enable", &name]);
-    std::thread::sleep(Duration::from_secs(3)); // in which it would be cut
+    std::thread::sleep(Duration::from_secs(3)); // it would be cut by then
     assert_eq!(clients[1].send(b"still").read(5), b"still");
 }
 

@@ -38,7 +38,7 @@ fn half_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
     let hello = Hello::named("good.example").padded(65_000).in_records(&[16_000; 4]);
     let one = |_| {
         let mut client = Client::connect(proxy.at("tls"));
-        // It may be told to end while it sends: then the rest is not its concern.
+        // It may be evicted while it sends: then it need not send the rest.
         let _ = std::io::Write::write_all(&mut client.0, &hello[..63_000]);
         client
     };
@@ -81,7 +81,7 @@ fn incomplete_hellos_leave_no_memory_behind() {
 #[test]
 fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     const BUDGET: usize = 8 << 20;
-    const EACH: usize = 64 << 10; // what a buffer for 63 KB has reserved
+    const EACH: usize = 64 << 10; // the capacity of a buffer for 63 KB
     const CLIENTS: usize = 3 * BUDGET / EACH;
     raise_descriptor_limit();
     let server = Server::echo();
@@ -147,7 +147,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
     let send = |_| {
         let mut client = Client::connect(proxy.at("tls"));
         client.send(&hello);
-        let _ = std::io::Write::write_all(&mut client.0, &rest); // it may be told to end meanwhile
+        let _ = std::io::Write::write_all(&mut client.0, &rest); // it may be evicted meanwhile
         client
     };
     let _clients: Vec<_> = (0..CLIENTS).map(send).collect();

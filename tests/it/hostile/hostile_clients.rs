@@ -129,7 +129,7 @@ fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
     ];
     for (bytes, alert) in hopeless {
         let mut client = Client::connect(proxy.at("tls"));
-        // The client does not half-close; it is answered all the same.
+        // The client does not half-close; it is still answered.
         client.send(bytes);
         assert_eq!(client.read_all(), alert, "{bytes:x?}");
     }

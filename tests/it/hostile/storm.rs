@@ -43,13 +43,13 @@ fn during_an_outage_retries_are_bounded_and_sessions_recover() {
         let before = failed.load(SeqCst);
         eventually("2,000 sessions fail", || failed.load(SeqCst) > before + 2_000);
         let _up = kept.map(|port| Server::named_on(port.listen(), "here"));
-        let (mut one, mut other) = (served.load(SeqCst), failed.load(SeqCst));
+        let (mut served_before, mut failed_before) = (served.load(SeqCst), failed.load(SeqCst));
         eventually("500 sessions in a row are served", || {
             let now = (served.load(SeqCst), failed.load(SeqCst));
-            if now.1 > other {
-                (one, other) = now;
+            if now.1 > failed_before {
+                (served_before, failed_before) = now;
             }
-            now.0 > one + 500
+            now.0 > served_before + 500
         });
     });
     let stopped = proxy.stop();

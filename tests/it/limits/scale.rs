@@ -61,7 +61,7 @@ fn is_usable(proxy: &Proxy) -> bool {
     is_usable
 }
 
-/// A client, and what its clone has told it.
+/// A client, and the answer of its clone.
 fn client(proxy: &Proxy) -> (Client, String) {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");
@@ -129,7 +129,7 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
         "min = 0\nmax = 2\nsessions_per_server = 10\ndown_after = \"1s\"\ncooldown = \"1s\"\nenv = {{ DELAY = \"0.5\" }}\n{}",
         command()
     );
-    let proxy = Proxy::start(&config(&keys)); // which is ready without a server
+    let proxy = Proxy::start(&config(&keys)); // ready without a server
     assert_eq!(clones(&proxy).len(), 0);
     assert!(is_usable(&proxy), "a client wakes it");
     let mut all: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
@@ -162,7 +162,7 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
             .sum("acequia_pool_cold_starts_total", &[("pool", "app")]),
         2.0
     );
-    // The better of two, since others may want the processor, too.
+    // The better of two starts, because other processes share the processor.
     let started = log_lines(&proxy, "a clone has started", 2);
     let took = started.iter().map(|line| milliseconds(line["took"].as_str().unwrap()));
     let woken = proxy.access_lines(4);
@@ -174,7 +174,7 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
     assert!(delay < 100.0, "{delay} ms longer than the start");
 }
 
-/// Of `512.5ms` and `1.5s`.
+/// Parses `512.5ms` or `1.5s`.
 fn milliseconds(text: &str) -> f64 {
     match text.strip_suffix("ms") {
         Some(number) => number.parse().unwrap(),
@@ -215,7 +215,7 @@ fn a_pool_whose_first_clone_cannot_start_has_an_outage() {
 
 #[test]
 fn a_kill_leaves_no_clone_behind() {
-    // What leaves the process group of its clone is found, too.
+    // A process that leaves the process group of its clone is found, too.
     let keys = format!(
         "min = 2\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
          \"setsid sleep 10000 & echo left $!; exec python3 {SCRIPT} {{port}}\"]"

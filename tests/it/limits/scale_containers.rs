@@ -63,7 +63,7 @@ fn wait_for_running(proxy: &Proxy, wanted: usize) -> Vec<String> {
     })
 }
 
-/// A client, and what its clone has told it.
+/// A client, and the answer of its clone.
 fn client(proxy: &Proxy) -> (Client, String) {
     let mut client = Client::connect(proxy.at("l"));
     let greeting = String::from_utf8(client.read(12)).unwrap();

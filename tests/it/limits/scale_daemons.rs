@@ -9,7 +9,7 @@ use crate::support::{eventually, wait_for};
 
 /// Daemons leave their process group and their session, and their parents end.
 #[test]
-fn what_a_clone_has_started_ends_with_it() {
+fn processes_started_by_a_clone_end_with_it() {
     let keys = format!(
         "min = 1\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
          \"setsid sh -c 'sleep 10000 & echo left $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
@@ -35,7 +35,7 @@ fn what_a_clone_has_started_ends_with_it() {
 }
 
 #[test]
-fn a_clone_that_goes_to_the_background_is_told_so_and_leaves_no_daemon() {
+fn a_clone_that_daemonizes_is_an_error_and_leaves_no_daemon() {
     let keys = format!(
         "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \"setsid python3 {SCRIPT} {{port}} & echo \
          left $!\"]"

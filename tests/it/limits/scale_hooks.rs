@@ -47,7 +47,7 @@ fn clone(proxy: &Proxy) -> Value {
 }
 
 #[test]
-fn a_start_that_fails_is_told_before_what_it_left_is_stopped() {
+fn a_failed_start_is_reported_before_its_leftovers_are_stopped() {
     let hooks = Hooks::new();
     let (stopped, go) = (hooks.file("stopped"), hooks.file("go"));
     let stop = format!(

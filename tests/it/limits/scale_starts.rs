@@ -17,7 +17,7 @@ fn config(keys: &str) -> String {
     )
 }
 
-/// What a new client is told, by the server or by a clone.
+/// The answer that a new client gets, from the server or from a clone.
 fn answer(proxy: &Proxy) -> String {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");

@@ -143,7 +143,7 @@ fn without_standard_output_access_records_are_dropped() {
 }
 
 #[test]
-fn the_process_ends_though_nobody_reads_the_access_log() {
+fn the_process_ends_even_if_the_access_log_is_not_read() {
     let server = Server::echo();
     let proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
     run_sessions(&proxy, 250); // more than a pipe holds

@@ -42,7 +42,7 @@ fn assert_cannot_bind(finished: &Finished, words: &[&str]) {
 }
 
 #[test]
-fn a_second_process_on_the_same_address_names_it_and_opens_no_listener() {
+fn a_second_process_on_an_address_names_it_and_opens_no_listener() {
     let server = Server::named("s1");
     let first = Proxy::start(&FINE.replace("127.0.0.1:9", &server.address.to_string()));
     let (taken, free) = (first.at("l").to_string(), Port::keep());

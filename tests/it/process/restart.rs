@@ -10,7 +10,7 @@ use crate::support::server::ManualServer;
 use crate::support::usage::tcp_sockets;
 
 #[test]
-fn after_a_kill_the_next_process_serves_on_the_same_port_at_once() {
+fn after_a_kill_the_next_process_serves_on_the_port_at_once() {
     let (manual, port) = (ManualServer::new(), Port::keep());
     let config = format!(
         "[listeners.l]\nbind = \"{}\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",

@@ -22,7 +22,7 @@ fn top(proxy: &Proxy, width: u32, height: u32, variables: &[(&str, &str)]) -> Tm
     tmux
 }
 
-/// The terminal after the end of the program: its exit code, and that lines are read and shown as before.
+/// Asserts that the program has ended with this code and that the terminal is in its usual mode. Returns the screen.
 fn assert_restored(tmux: &Tmux, exit_code: i32) -> String {
     let screen = tmux.wait_for("echok"); // among the last words of stty
     assert!(screen.contains(&format!("exit code {exit_code}\n")), "{screen}");

@@ -1,4 +1,4 @@
-//! A release tells nobody in which folders it was built.
+//! A release does not contain the folders in which it was built.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! A reload says what it changed, also where no name did; and it takes no longer than what there is to read.
+//! A reload reports changed settings, and its time grows linearly with the configuration.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{scope, sleep};
@@ -74,8 +74,8 @@ fn command_log_and_api_report_what_changed() {
     );
 }
 
-/// So many pools, each with a route that leads to it, and one more pool called so.
-fn many(pools: usize, one_more: &str) -> String {
+/// A configuration with this many pools, a route to each, and one more pool of this name.
+fn config_of_pools(pools: usize, one_more: &str) -> String {
     let mut text = String::from("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p0\"\n");
     for number in 0..pools {
         text += &format!("[[listeners.l.routes]]\nsni = \"h{number}.test\"\npool = \"p{number}\"\n");
@@ -89,10 +89,10 @@ fn many(pools: usize, one_more: &str) -> String {
     text
 }
 
-/// The CPU time and the time that a reload takes with so many pools, and how long `/live` took at worst meanwhile.
+/// The CPU time and the duration of a reload with this many pools, and the longest answer time of `/live` during it.
 fn reload_of(pools: usize) -> (Duration, Duration, Duration) {
-    let proxy = Proxy::start(&many(pools, "before"));
-    proxy.rewrite(&many(pools, "after"));
+    let proxy = Proxy::start(&config_of_pools(pools, "before"));
+    proxy.rewrite(&config_of_pools(pools, "after"));
     let is_over = AtomicBool::new(false);
     scope(|scope| {
         let asking = scope.spawn(|| {
@@ -118,7 +118,7 @@ fn reload_of(pools: usize) -> (Duration, Duration, Duration) {
 }
 
 #[test]
-fn a_reload_of_ten_times_the_pools_takes_ten_times_as_much_cpu_time_and_stalls_nobody() {
+fn reload_time_is_linear_in_the_pools_and_stalls_no_request() {
     let (few, _, _) = reload_of(1_000);
     let (many, took, worst) = reload_of(10_000);
     assert!(

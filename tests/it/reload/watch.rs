@@ -43,7 +43,7 @@ fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
 
 #[test]
 fn a_file_behind_swapped_symlinks_as_in_kubernetes_is_reloaded() {
-    // Kubernetes mounts a ConfigMap as a symlink into a folder that is itself a symlink, which it swaps.
+    // Kubernetes mounts a ConfigMap as a symlink into a folder that is a symlink, too, and swaps the latter.
     let [a, b, c] = servers();
     let proxy = Proxy::start(&text(&a));
     let folder = proxy.folder();

@@ -19,7 +19,7 @@ fn every_captured_hello_yields_its_listed_name_and_alpn() {
     let mut rows = 0;
     for row in index.lines().skip(1) {
         let [file, _, name, alpn, class, ..] = row.split('\t').collect::<Vec<_>>()[..] else {
-            panic!("a row of too few columns: {row}");
+            panic!("a row with too few columns: {row}");
         };
         let wire = std::fs::read(folder.join(file)).expect("the index lists files that are there");
         let verdict = HelloReader::new(BYTES_MAX).advance(&wire);

@@ -277,7 +277,7 @@ fn check_shows_how_to_convert_other_formats_to_pem() {
 }
 
 #[test]
-fn check_reports_a_certificate_that_is_no_authority() {
+fn check_reports_a_client_ca_that_is_not_an_authority() {
     let site = Site::new();
     site.authority.issue(&["client.example"]).write(site.folder(), "client");
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("client.pem"));

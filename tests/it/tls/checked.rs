@@ -14,7 +14,7 @@ fn openssl(site: &Site, arguments: &str) {
     must(command.current_dir(site.folder()).args(arguments.split(' ')));
 }
 
-/// The exit code, and what is written to standard error.
+/// The exit code and the standard error.
 fn checked(site: &Site) -> (Option<i32>, String) {
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
     let folder = config_folder("acequia.toml", &config);

@@ -52,7 +52,7 @@ fn mosquitto_subscribes_and_publishes_with_certificates_of_clients() {
     let proxy = Proxy::start(&site.config(port.address, &auth, ""));
     let client = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);
-        // `--insecure`: the address is not a name of the certificate, whose authority is verified all the same.
+        // `--insecure`: the address is not a name of the certificate, whose authority is still verified.
         command.args([
             "-h",
             "127.0.0.1",

@@ -1,4 +1,4 @@
-//! Clients cannot eject servers by what they choose.
+//! Clients cannot eject servers by the names or protocols that they choose.
 
 use std::io::{ErrorKind, Read};
 use std::thread::spawn;
@@ -12,7 +12,7 @@ use crate::support::tls_server::ManualTlsServer;
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-/// A server that the first failure would eject. `listener` and `tls` are further lines.
+/// A proxy that would eject its server at the first failure. `listener` and `tls` are further lines.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
     replace(&site.folder().join("ca.pem"), &site.authority.certificate());
     let keys = format!(
@@ -23,7 +23,7 @@ fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Pr
     Proxy::start(&config.replace("health = { check = \"off\" }", &keys))
 }
 
-/// Asserts that the sessions of this client fail, as `fail` makes them, and that another one is served afterwards.
+/// Makes the sessions of the first client fail by `fail`. Asserts that the second client is served afterwards.
 fn must_not_be_ejected(
     proxy: &Proxy,
     server: ManualTlsServer,

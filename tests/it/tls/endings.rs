@@ -59,7 +59,7 @@ fn a_client_close_after_the_server_end_is_no_truncation() {
     wait_for_ended_sessions(&proxy, "server_closed", 1);
 }
 
-/// A proxy at which the clients' TLS ends, and that encrypts again to this server.
+/// A proxy that terminates TLS, and uses TLS to this server.
 fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
     replace(&site.folder().join("ca.pem"), &site.authority.certificate());
     let to_server = format!("[pools.p.tls]\nca_file = {}\n", site.file("ca.pem"));
@@ -134,7 +134,7 @@ fn tampered_records_reset_the_session() {
     );
 }
 
-/// Nothing more can come from such a server, whose connection may stay open: no time passes until the client is told.
+/// Nothing more can come from such a server, whose connection may stay open: the client is reset at once.
 #[test]
 fn invalid_server_records_reset_the_client_at_once() {
     let site = Site::new();

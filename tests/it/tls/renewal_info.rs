@@ -11,7 +11,7 @@ use serde_json::Value;
 
 const HOUR: i64 = 3600;
 
-/// A time so many seconds from now, as RFC 3339 has it.
+/// The time this many seconds from now, in the format of RFC 3339.
 fn from_now(seconds: i64) -> String {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let now = SystemTime::now();

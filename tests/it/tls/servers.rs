@@ -1,4 +1,4 @@
-//! TLS with servers: what they get, whom it is refused, and what becomes of a failure.
+//! TLS with servers: the bytes that they get, refusals of certificates, and the results of failures.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;

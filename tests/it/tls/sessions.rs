@@ -1,4 +1,4 @@
-//! What clients and servers of sessions see whose TLS ends here.
+//! Sessions whose TLS ends here, as their clients and servers see them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -195,7 +195,7 @@ fn sessions_are_resumed_on_any_worker() {
         let setup = TlsSetup::new(&site.authority, &versions, None);
         let connect = || {
             let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
-            client.read(5); // a ticket has come before
+            client.read(5); // the ticket comes before these bytes
             client.is_resumed()
         };
         assert!(!connect());
@@ -374,7 +374,11 @@ fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
         }
     }
     wait_for_active_sessions(&proxy, 0);
-    assert_eq!(server.sessions(), 0, "the server is connected to after the handshake");
+    assert_eq!(
+        server.sessions(),
+        0,
+        "the proxy connects to the server only after the handshake"
+    );
     assert_eq!(
         site.client().connect(proxy.at("tls"), "shop.example").unwrap().read(5),
         b"hello"

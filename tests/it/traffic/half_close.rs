@@ -110,7 +110,7 @@ fn bytes_still_in_the_pipe_when_the_server_ends_arrive(path: Path) {
         let mut server = manual.session();
         let content = bytes.clone();
         let sent = spawn(move || server.write_all(&content)); // then drops the socket
-        // Only what is not encrypted can be spliced.
+        // Only cleartext can be spliced.
         if path == Path::Plain {
             eventually("a pipe is in use", || pipes(&proxy) > without);
         }

@@ -209,7 +209,7 @@ fn the_socket_file_exists_as_long_as_the_listener() {
     assert_eq!((file().ino(), file().mode() & 0o777), (inode, 0o600));
     assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
 
-    // Another process is told who is there, and changes nothing.
+    // A second process names the first one in its error, and changes nothing.
     let folder = config_folder("acequia.toml", &with(""));
     let second = finished(acequia(&["run", "-c"]).arg(folder.path().join("acequia.toml")));
     assert_eq!(second.code, Some(3), "{second:#?}");

@@ -40,7 +40,7 @@ static READERS: [KindReader; 9] = [
 /// The kind without `check`.
 const DEFAULT: KindReader = tcp::READER;
 
-/// What HAProxy, Envoy and Traefik call kinds of checks.
+/// The names of check kinds in HAProxy, Envoy and Traefik.
 const PEERS_KINDS: [(&[&str], &str); 8] = [
     (&["httpchk", "http-check", "http_health_check", "https"], "http"),
     (

@@ -33,7 +33,7 @@ fn container(listed: Value) -> Container {
     serde_json::from_value(listed).unwrap()
 }
 
-/// The name, the address and the weight of the server, or why the container is no server.
+/// The name, the address and the weight of the server, or why the container is not a server.
 fn server(listed: Value, network: Option<&str>, port: Option<u16>) -> Result<String, String> {
     let server = container(listed).server(network, port, MemberConfig::default());
     server

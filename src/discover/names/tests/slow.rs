@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Advances the paused clock meanwhile: by itself it stands still while a blocking thread is busy.
+/// Awaits `waits` and advances the paused clock, which would stand still while a blocking thread is busy.
 async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     let clock = async {
         loop {
@@ -116,10 +116,10 @@ async fn thirty_two_hanging_names_delay_others_by_at_most_a_second() {
 #[tokio::test]
 async fn hanging_names_use_at_most_half_of_the_capacity() {
     let (live, pool) = pool_of_hanging(3 * CAPACITY, "");
-    let begun = Arc::new(Mutex::new(Vec::new()));
+    let started = Arc::new(Mutex::new(Vec::new()));
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
-    let recorded = Arc::clone(&begun);
+    let recorded = Arc::clone(&started);
     let resolver = Resolver::new(CAPACITY, move |host, port, _| {
         recorded.lock().unwrap().push(host.to_owned());
         if host.ends_with("hangs.test") {
@@ -137,7 +137,7 @@ async fn hanging_names_use_at_most_half_of_the_capacity() {
         names.step(&pool, &resolver, &live).await;
     }
     assert!(began.elapsed() < LOOKUP_TIMEOUT / 10, "{:?}", began.elapsed());
-    assert!(begun.lock().unwrap().len() <= CAPACITY / 2 + 1);
+    assert!(started.lock().unwrap().len() <= CAPACITY / 2 + 1);
     drop(go);
 }
 

@@ -198,7 +198,7 @@ impl Node {
     }
 }
 
-/// What the checks have told, over restarts.
+/// What the checks have found, across restarts.
 #[derive(Debug, Default)]
 struct SeenNodes {
     claims: [bool; 3],

@@ -58,7 +58,7 @@ struct TlsState {
     connection: TlsConnection,
     /// Records that the kernel has not taken yet.
     unsent: Vec<u8>,
-    /// What was received with the handshake may contain whole records.
+    /// The bytes received with the handshake may contain whole records.
     has_unread_records: bool,
     has_shut_down: bool,
     /// Plaintext sent in this burst, and when the last of it was.

@@ -58,7 +58,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// Waits until the connection breaks, without reading from it.
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
-    /// What the peer does not have yet; `None` where the system does not report it.
+    /// The bytes that the peer does not have yet; `None` where the system does not report it.
     fn queue(&self) -> Option<SendQueue>;
 }
 

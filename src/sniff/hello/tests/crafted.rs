@@ -240,7 +240,7 @@ fn the_newest_offered_version_is_found() {
         (0x0304, None, 0x0304, false), // only supported_versions offers TLS 1.3
         (0x0303, Some(b"\x03\x04\x03\x03".as_slice()), 0x0304, true),
         (0x0303, Some(b"\x03\x03\x0a\x0a\x03\x04".as_slice()), 0x0304, true),
-        (0x0303, Some(b"\x03\x01\xfa\xfa".as_slice()), 0x0301, false), // GREASE is no version
+        (0x0303, Some(b"\x03\x01\xfa\xfa".as_slice()), 0x0301, false), // GREASE is not a version
         (0x0301, Some(b"\x03\x03".as_slice()), 0x0303, false),
         (0x0303, Some(b"\xfa\xfa".as_slice()), 0x0303, false),
         (0x0303, Some(b"\x7f\x17".as_slice()), 0x7f17, false), // a draft of TLS 1.3
