@@ -1,8 +1,10 @@
 //! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that are older than
 //! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
 //!
-//! At rest: no byte has moved for `idle_for`, as seen here, and the session itself finds that nothing is unsent, that the
-//! peers have acknowledged everything, and that the last byte came from the server. This module polls; sessions set no
+//! At rest: no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that the peers have
+//! acknowledged everything, and that the last byte came from the server. Bytes that were read are counted here. What the kernel
+//! delivers afterwards, to a peer that reads slowly, only the session sees: once it has refused to end for that, it is asked
+//! at each tick whether this goes on. This module polls; sessions set no
 //! timers. So sessions of other pools pay nothing, and a reload needs no code of its own. It sleeps while no pool ends any.
 
 mod balance;
@@ -82,10 +84,30 @@ struct Retirement {
 #[derive(Clone, Copy)]
 struct SeenSession {
     bytes: u64,
-    /// Since when `bytes` has not changed.
+    deliveries: u32,
+    /// Since when neither `bytes` nor `deliveries` has changed.
     since: Instant,
     /// Whether it was asked to end since then. It still goes on, so it was not at rest: perhaps it waits for an answer.
     was_asked: bool,
+    /// Whether it has refused to end because bytes were on their way, and has read none since.
+    is_watched: bool,
+}
+
+impl SeenSession {
+    /// What is remembered of a session now, given what was remembered before.
+    fn new(record: &Record, before: Option<&Self>, now: Instant) -> Self {
+        let (bytes, deliveries) = (record.bytes(), record.deliveries());
+        match before {
+            Some(before) if before.bytes == bytes && before.deliveries == deliveries => *before,
+            _ => Self {
+                bytes,
+                deliveries,
+                since: now,
+                was_asked: false,
+                is_watched: before.is_some_and(|before| before.bytes == bytes),
+            },
+        }
+    }
 }
 
 impl Retirement {
@@ -102,15 +124,13 @@ impl Retirement {
                 continue;
             };
             let Some(rule) = rules.get(&pool) else { continue };
-            let bytes = record.bytes();
-            let before = self.seen.get(&record.id()).filter(|before| before.bytes == bytes);
-            let session = before.copied().unwrap_or(SeenSession {
-                bytes,
-                since: now,
-                was_asked: false,
-            });
-            seen.insert(record.id(), session);
+            let before = self.seen.get(&record.id());
+            let session = SeenSession::new(&record, before, now);
             let is_idle = now - session.since >= rule.plan.idle_for;
+            if session.is_watched && !is_idle {
+                record.look_for_deliveries();
+            }
+            seen.insert(record.id(), session);
             let max_age = rule.plan.max_age;
             match max_age.and_then(|max_age| age_limit(record.id(), max_age, record.age())) {
                 Some(AgeLimit::ExceededByTenth) => {

@@ -1,7 +1,7 @@
 //! An open session as other threads see it, and the handle that ends it.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -112,6 +112,17 @@ impl Record {
     /// Asks the session to end with this ending if it is at rest now. If it is not, it goes on, and there is no answer.
     pub fn end_at_rest(&self, ending: Ending) {
         self.cancel.end_at_rest(ending);
+    }
+
+    /// Asks the session whether bytes are on their way. If so, [`Self::deliveries`] changes.
+    pub fn look_for_deliveries(&self) {
+        self.cancel.look();
+    }
+
+    /// Changes when the session was asked to end, or to look, while bytes were on their way to a peer.
+    #[must_use]
+    pub fn deliveries(&self) -> u32 {
+        self.traffic.deliveries()
     }
 
     /// The ending of a session that was cut.
@@ -250,19 +261,20 @@ pub struct SessionView {
 
 /// Any thread may cancel the session, once; the session waits for that.
 ///
-/// It is two bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
+/// It is three bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
     /// 0: not cancelled; else 1 + the index of the ending.
     ending: AtomicU8,
     /// The ending that is asked for at rest, encoded like `ending`; with [`TAKEN`] once the session has seen the request.
     at_rest: AtomicU8,
+    /// Whether the session is asked to look for bytes on their way.
+    look: AtomicBool,
     session: AtomicWaker,
 }
 
 /// The flag in [`CancelHandle::at_rest`]. The numbers of endings are far below it.
 const TAKEN: u8 = 0x80;
-
 /// The ending of this number, from 1; `None` for 0.
 fn ending_of(number: u8) -> Option<Ending> {
     let index = usize::from(number).checked_sub(1)?;
@@ -284,6 +296,11 @@ impl CancelHandle {
         self.session.wake();
     }
 
+    fn look(&self) {
+        self.look.store(true, Release);
+        self.session.wake();
+    }
+
     /// The ending that was asked for at rest; [`Ending::Internal`] if none was.
     fn ending_at_rest(&self) -> Ending {
         ending_of(self.at_rest.load(Acquire) & !TAKEN).unwrap_or(Ending::Internal)
@@ -292,6 +309,9 @@ impl CancelHandle {
     fn poll_request(&self, cx: &std::task::Context<'_>) -> Poll<EndRequest> {
         if self.poll(cx).is_ready() {
             return Poll::Ready(EndRequest::Cut);
+        }
+        if self.look.load(Relaxed) && self.look.swap(false, Acquire) {
+            return Poll::Ready(EndRequest::OnlyLook);
         }
         let at_rest = self.at_rest.load(Acquire);
         if at_rest == 0 || at_rest & TAKEN != 0 {

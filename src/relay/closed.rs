@@ -59,8 +59,10 @@ pub enum Closed {
 pub enum EndRequest {
     /// At once, whatever it does.
     Cut,
-    /// Only if it is at rest now ([`Closed::AtRest`]).
+    /// Only if it is at rest now ([`Closed::AtRest`]). If bytes are on their way, [`Traffic`](super::Traffic) notes it.
     IfAtRest,
+    /// Not now: only note whether bytes are on their way.
+    OnlyLook,
 }
 
 /// Whether bytes were still to be delivered when a relay ended by silence.

@@ -193,20 +193,26 @@ impl<'a> Core<'a> {
     pub(super) fn end(&mut self, request: EndRequest, queue: impl Fn(Side) -> Option<SendQueue>) {
         // A queue that the system does not report counts as delivered.
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
-        self.closed = match request {
-            EndRequest::Cut => Some(Closed::Cut),
-            EndRequest::IfAtRest if self.is_at_rest() && is_delivered(Side::Client) && is_delivered(Side::Server) => {
-                Some(Closed::AtRest)
-            }
-            EndRequest::IfAtRest => return,
-        };
+        if request == EndRequest::Cut {
+            self.closed = Some(Closed::Cut);
+        } else if !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server) {
+            self.traffic.note_delivery();
+        } else if request == EndRequest::IfAtRest && self.is_at_rest() {
+            self.closed = Some(Closed::AtRest);
+        }
+    }
+
+    /// Whether everything that the peers have sent so far was read and sent on.
+    fn is_sent(&self) -> bool {
+        [&self.up, &self.down]
+            .into_iter()
+            .all(|direction| direction.unsent() == 0 && !direction.is_held_back())
     }
 
     /// Whether nothing is under way, as far as we can tell: the client has its answer, and has asked for nothing since.
     fn is_at_rest(&self) -> bool {
-        let is_still =
-            |direction: &Direction| direction.unsent() == 0 && !direction.has_ended() && !direction.is_held_back();
-        self.server_was_last && is_still(&self.up) && is_still(&self.down) && !self.is_delivering()
+        let has_ended = self.up.has_ended() || self.down.has_ended() || self.is_delivering();
+        self.server_was_last && self.is_sent() && !has_ended
     }
 
     /// To be called before waiting, when nothing more can be done at the moment.

@@ -118,6 +118,13 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
         });
         assert_eq!(core.closed(), None, "the kernel still sends to {towards:?}: {queue:?}");
     }
+    assert_eq!(traffic.deliveries(), 4);
+    core.end(EndRequest::OnlyLook, delivered);
+    assert_eq!(
+        (core.closed(), traffic.deliveries()),
+        (None, 4),
+        "everything is delivered"
+    );
     core.ended(Side::Client, start);
     assert!(!is_at_rest(&core), "it ends by itself");
     let mut after_login = Core::new(0, IDLE, &traffic, false, start);

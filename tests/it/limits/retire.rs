@@ -153,12 +153,12 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     );
 }
 
-/// The relay has sent the last byte of them, and the kernel has not: their clients read slowly.
+/// The relay has sent the last byte of them, and the kernel has not: their clients read slowly. `idle_for` begins when it has.
 #[test]
 fn sessions_with_undelivered_bytes_are_not_moved() {
     const ANSWER: usize = 2 << 20;
     let (sends, echo) = (ManualServer::new(), Server::echo());
-    let pool = "rebalance = \"1s\"\nidle_for = \"1s\"";
+    let pool = "rebalance = \"1s\"\nidle_for = \"3s\"";
     let proxy = Proxy::start(&config(&[sends.server.address], pool));
     let answered = |answer: &[u8]| {
         let client = Client::connect(proxy.at("l"));
@@ -175,9 +175,18 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     for (client, _session) in &mut idle {
         assert_eq!(client.read_all(), b"hello", "idle sessions are moved");
     }
-    for (client, _session) in &mut slow {
-        client.read(ANSWER);
-    }
+    let [(first, _first), (second, _second)] = &mut slow[..] else {
+        unreachable!()
+    };
+    let reads = Instant::now();
+    first.read(ANSWER);
+    assert_eq!(first.read_all(), b"", "moved once it is idle");
+    let idle = reads.elapsed(); // deliveries are looked for every second
+    assert!(
+        idle >= Duration::from_millis(1500),
+        "moved {idle:?} after the last byte"
+    );
+    second.read(ANSWER);
 }
 
 /// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. They are more than are in excess.
