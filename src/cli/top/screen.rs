@@ -4,19 +4,24 @@ use std::io::{self, stdout};
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
+use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
 use ratatui::{DefaultTerminal, Terminal};
 use rustix::process::{Pid, Signal, getpgid, getpid, getppid, getsid, kill_process};
 
 /// The terminal in raw mode and on its alternate screen, until this is dropped. A panic restores it before the message.
 pub(super) struct RawTerminal {
     pub(super) terminal: DefaultTerminal,
+    /// Whether [`Self::stop`] has taken the terminal again, and the signal about that is still to come.
+    was_resumed: bool,
 }
 
 impl RawTerminal {
     pub(super) fn open() -> io::Result<Self> {
         let terminal = ratatui::try_init().inspect_err(|_| drop(ratatui::try_restore()))?;
-        Ok(Self { terminal })
+        Ok(Self {
+            terminal,
+            was_resumed: false,
+        })
     }
 
     /// Leaves the terminal as it was, stops this process until it is continued, and takes the terminal again.
@@ -24,12 +29,18 @@ impl RawTerminal {
         self.terminal.show_cursor()?;
         ratatui::try_restore()?;
         kill_process(getpid(), Signal::STOP)?;
-        self.resume()
+        self.was_resumed = false;
+        self.resume()?;
+        self.was_resumed = true;
+        Ok(())
     }
 
     /// Takes the terminal again, which others have used meanwhile.
     pub(super) fn resume(&mut self) -> io::Result<()> {
-        ratatui::try_restore()?; // the modes of before are noted again
+        if std::mem::take(&mut self.was_resumed) {
+            return Ok(());
+        }
+        disable_raw_mode()?; // the modes of before are noted again
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen)?;
         // A new one draws everything. `Terminal::clear` would ask for the place of the cursor, while another thread reads keys.
