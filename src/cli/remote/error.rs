@@ -89,7 +89,7 @@ pub(in crate::cli) enum RemoteError {
     /// The stream of events was lost, and cannot be opened again.
     #[cfg(feature = "top")]
     #[error("the connection was lost")]
-    Lost(#[source] Box<RemoteError>),
+    Lost(#[source] Box<Self>),
     /// The response is not the expected JSON.
     #[error("invalid response")]
     InvalidResponse(#[source] serde_json::Error),

@@ -286,7 +286,7 @@ fn clients_that_do_not_read_lose_their_streams() {
         stream.write_all(head.as_bytes()).unwrap();
         let mut begin = [0; 12];
         stream.read_exact(&mut begin).unwrap();
-        (&begin == b"HTTP/1.1 200").then_some(stream)
+        (begin == *b"HTTP/1.1 200").then_some(stream)
     };
     let of_socket: Vec<_> = (0..8).filter_map(|_| open()).collect();
     assert_eq!(of_socket.len(), 8);
