@@ -8,6 +8,7 @@
 //! timers. So sessions of other pools pay nothing, and a reload needs no code of its own. It sleeps while no pool ends any.
 
 mod balance;
+mod rebalancing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::account::{Ending, Ledger, Record};
 use crate::live::{InForce, Live, LivePool};
 use crate::plan::RetirePlan;
 use crate::pool::ServerId;
-use crate::sever::Pace;
 use balance::Balance;
+use rebalancing::Rebalancing;
 
 /// How often sessions are polled, unless their age needs it more often.
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -77,7 +78,7 @@ struct Retirement {
     /// By the number of the session.
     seen: HashMap<u64, SeenSession>,
     /// The pools that are being rebalanced.
-    paces: HashMap<Arc<str>, Pace>,
+    rebalancing: HashMap<Arc<str>, Rebalancing>,
 }
 
 /// The remembered state of a session.
@@ -119,10 +120,14 @@ impl Retirement {
     ) {
         let mut seen = HashMap::new();
         let mut idle: HashMap<(Arc<str>, ServerId), Vec<Arc<Record>>> = HashMap::new();
+        let mut kept: HashMap<(Arc<str>, ServerId), usize> = HashMap::new();
         for record in records {
             let Some((pool, server)) = record.relays_to() else {
                 continue;
             };
+            if self.seen.contains_key(&record.id()) {
+                *kept.entry((Arc::clone(&pool), server)).or_default() += 1;
+            }
             let Some(rule) = rules.get(&pool) else { continue };
             let before = self.seen.get(&record.id());
             let session = SeenSession::new(&record, before, now);
@@ -142,7 +147,32 @@ impl Retirement {
             }
         }
         self.seen = seen;
+        self.observe(rules, &kept, now);
         self.rebalance(rules, idle, now);
+    }
+
+    /// Finds out which pools are to be rebalanced, and what has come of it so far.
+    fn observe(
+        &mut self,
+        rules: &HashMap<Arc<str>, PoolRetirement>,
+        kept: &HashMap<(Arc<str>, ServerId), usize>,
+        now: Instant,
+    ) {
+        self.rebalancing.retain(|pool, _| {
+            let balance = rules.get(pool).and_then(|rule| rule.balance.as_ref());
+            balance.is_some_and(|(_, balance)| !balance.is_even())
+        });
+        for (pool, rule) in rules {
+            let Some((over, balance)) = &rule.balance else { continue };
+            if balance.is_uneven() && !self.rebalancing.contains_key(pool) {
+                let begins = Rebalancing::new(*over, balance, now);
+                self.rebalancing.insert(Arc::clone(pool), begins);
+            }
+            if let Some(rebalancing) = self.rebalancing.get_mut(pool) {
+                let kept = |server| kept.get(&(Arc::clone(pool), server)).copied().unwrap_or_default();
+                rebalancing.observe(balance, kept, |session| self.seen.contains_key(&session), now);
+            }
+        }
     }
 
     /// Ends the oldest idle sessions in excess, at the pace of each pool. Those that were asked before are asked last: sessions
@@ -153,14 +183,10 @@ impl Retirement {
         mut idle: HashMap<(Arc<str>, ServerId), Vec<Arc<Record>>>,
         now: Instant,
     ) {
-        self.paces.retain(|pool, _| rules.contains_key(pool));
-        for (pool, rule) in rules {
-            let Some((over, balance)) = &rule.balance else { continue };
-            let total = balance.total();
-            let Some(pace) = self.pace(pool, *over, balance, now) else {
-                continue;
-            };
-            let mut due = pace.due(now, total);
+        for (pool, rebalancing) in &mut self.rebalancing {
+            let rule = rules.get(pool).and_then(|rule| rule.balance.as_ref());
+            let Some((over, balance)) = rule else { continue };
+            let mut due = rebalancing.due(pool, *over, balance, now);
             for (server, excess) in &balance.excess {
                 let mut sessions = idle.remove(&(Arc::clone(pool), *server)).unwrap_or_default();
                 let was_asked = |id| self.seen.get(&id).is_some_and(|session| session.was_asked);
@@ -169,30 +195,13 @@ impl Retirement {
                 due -= ends;
                 for record in &sessions[..ends] {
                     record.end_at_rest(Ending::Rebalanced);
+                    rebalancing.add_asked(record.id());
                     self.seen
                         .entry(record.id())
                         .and_modify(|session| session.was_asked = true);
                 }
             }
         }
-    }
-
-    /// The pace of a pool that is being rebalanced, or begins to be now. A new pace begins when `over` has passed.
-    fn pace(&mut self, pool: &Arc<str>, over: Duration, balance: &Balance, now: Instant) -> Option<Pace> {
-        let pace = self.paces.get(pool).copied();
-        if pace.map_or(!balance.is_uneven(), |_| balance.is_even()) {
-            self.paces.remove(pool);
-            return None;
-        }
-        let is_current = |pace: &Pace| pace.over == over && now - pace.began < over;
-        let began_now = || Pace {
-            over,
-            began: now,
-            first: balance.total(),
-        };
-        let pace = pace.filter(is_current).unwrap_or_else(began_now);
-        self.paces.insert(Arc::clone(pool), pace);
-        Some(pace)
     }
 }
 

@@ -15,12 +15,14 @@ pub(super) struct Balance {
     fullest: f64,
     /// By server, the sessions in excess of its share, in whole sessions; the most first, and none without.
     pub(super) excess: Vec<(ServerId, usize)>,
+    /// The other servers.
+    pub(super) without_excess: Vec<ServerId>,
 }
 
 impl Balance {
     /// The balance of these servers. The share of a server is proportional to its weight, but not above its limit.
     pub(super) fn new(servers: &[ServerLoad]) -> Self {
-        let mut excess = Vec::new();
+        let (mut excess, mut without_excess) = (Vec::new(), Vec::new());
         let mut fullest = 0_f64;
         for (server, share) in servers.iter().zip(shares(servers)) {
             let sessions = f64::from(server.sessions);
@@ -29,10 +31,16 @@ impl Balance {
             if over + 1e-9 >= 1.0 {
                 excess.push((server.id, (over + 1e-9) as usize));
                 fullest = fullest.max(sessions / share);
+            } else {
+                without_excess.push(server.id);
             }
         }
         excess.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
-        Self { fullest, excess }
+        Self {
+            fullest,
+            excess,
+            without_excess,
+        }
     }
 
     /// Whether rebalancing is to begin.

@@ -1,6 +1,6 @@
 //! `max_session_age` and `rebalance` end sessions at rest, and no others.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -214,4 +214,41 @@ fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     for client in &mut waiting {
         assert_eq!(client.send(b"ping").read(4), b"ping", "it goes on");
     }
+}
+
+/// Such a server passes a check that only connects.
+#[test]
+fn a_server_that_keeps_no_session_does_not_get_those_of_others() {
+    let (echo, fails) = (
+        Server::echo(),
+        Server::run(|mut stream| {
+            let _ = stream.read(&mut [0; 4]).and_then(|_| stream.write_all(b"FATAL"));
+        }),
+    );
+    let pool = "rebalance = \"20s\"\nidle_for = \"1s\"";
+    let proxy = Proxy::start(&config(&[echo.address], pool));
+    let mut clients: Vec<_> = (0..60).map(|_| served_client(proxy.at("l"))).collect();
+    assert!(proxy.reload(&config(&[echo.address, fails.address], pool)));
+    eventually("rebalancing pauses", || {
+        for client in &mut clients {
+            client.0.set_nonblocking(true).unwrap();
+            let has_ended = match client.0.read(&mut [0; 5]) {
+                Ok(bytes) => bytes == 0,
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
+            };
+            if has_ended {
+                *client = Client::connect(proxy.at("l"));
+                client.send(b"ping");
+            }
+        }
+        let log = proxy.log();
+        let pauses = |line: &Value| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("rebalancing pauses"))
+        };
+        log.iter().any(pauses)
+    });
+    let moved = ended_sessions(&proxy, "rebalanced");
+    assert!((6.0..20.0).contains(&moved), "{moved} of 30 in excess");
 }

@@ -1,0 +1,189 @@
+//! How many sessions of a pool are to be ended now, so that it becomes even: those that are due, as long as something comes of
+//! it. Sessions that were ended have to come to servers without excess, and to stay there. A server that accepts connections
+//! only to end them would otherwise get the sessions of the others for ever.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::balance::Balance;
+use crate::pool::ServerId;
+use crate::sever::Pace;
+
+/// How long clients have to come back, at least, before their absence counts.
+const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
+
+/// The rebalancing of a pool, from its beginning until the pool is even.
+#[derive(Debug)]
+pub(super) struct Rebalancing {
+    pace: Pace,
+    /// By server without excess, the most sessions that it has kept.
+    most_kept: HashMap<ServerId, usize>,
+    /// The sessions that were asked to end, and go on.
+    asked: HashSet<u64>,
+    /// Sessions that have ended since a server without excess has kept one more.
+    ended: usize,
+    /// Since when.
+    since: Instant,
+    /// Since when it pauses, or has last tried whether that is still right.
+    paused: Option<Instant>,
+}
+
+impl Rebalancing {
+    pub(super) fn new(over: Duration, balance: &Balance, now: Instant) -> Self {
+        Self {
+            pace: new_pace(over, balance, now),
+            most_kept: HashMap::new(),
+            asked: HashSet::new(),
+            ended: 0,
+            since: now,
+            paused: None,
+        }
+    }
+
+    /// To be called at each tick: `kept` are the sessions of a server that it had at the last tick, too.
+    pub(super) fn observe(
+        &mut self,
+        balance: &Balance,
+        kept: impl Fn(ServerId) -> usize,
+        is_open: impl Fn(u64) -> bool,
+        now: Instant,
+    ) {
+        let before = self.asked.len();
+        self.asked.retain(|session| is_open(*session));
+        self.ended += before - self.asked.len();
+        let mut has_gained = false;
+        let most_kept = |server: &ServerId| {
+            let (kept, most) = (kept(*server), self.most_kept.get(server).copied());
+            has_gained |= most.is_some_and(|most| kept > most);
+            (*server, most.map_or(kept, |most| kept.max(most)))
+        };
+        self.most_kept = balance.without_excess.iter().map(most_kept).collect();
+        if has_gained {
+            (self.ended, self.since, self.paused) = (0, now, None);
+        }
+    }
+
+    /// How many sessions are to be ended now. If nothing came of those that were ended before, that is one in each `over`.
+    pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
+        let is_current = self.pace.over == over && now - self.pace.began < over;
+        if !is_current || self.paused.is_some() {
+            self.pace = new_pace(over, balance, now);
+        }
+        match self.paused {
+            Some(paused) if now - paused < over => 0,
+            Some(_) => {
+                self.paused = Some(now);
+                1
+            }
+            None if self.ended >= self.patience(balance) && now - self.since >= RETURN_TIME_MIN => {
+                self.paused = Some(now);
+                tracing::warn!(
+                    pool,
+                    ended = self.ended,
+                    "rebalancing pauses: the sessions that it has ended have not come to the servers with too few, or were \
+                     ended there at once; look at those servers, and use a check that knows their protocol"
+                );
+                0
+            }
+            None => self.pace.due(now, balance.total()),
+        }
+    }
+
+    /// A session was asked to end.
+    pub(super) fn add_asked(&mut self, session: u64) {
+        self.asked.insert(session);
+    }
+
+    /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, and three for
+    /// each server, because `balance = "round-robin"` sends only some of them there.
+    fn patience(&self, balance: &Balance) -> usize {
+        let servers = balance.excess.len() + balance.without_excess.len();
+        (self.pace.first / 10).max(3 * servers)
+    }
+}
+
+fn new_pace(over: Duration, balance: &Balance, now: Instant) -> Pace {
+    Pace {
+        over,
+        began: now,
+        first: balance.total(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::ServerLoad;
+
+    const OVER: Duration = Duration::from_secs(20);
+
+    /// A pool of one server with 80 sessions, and others without.
+    struct TestPool {
+        balance: Balance,
+        rebalancing: Rebalancing,
+        now: Instant,
+        ended: u64,
+    }
+
+    impl TestPool {
+        fn new(others: usize) -> Self {
+            let load = |sessions| ServerLoad {
+                id: ServerId::for_test(),
+                weight: 1,
+                sessions,
+                sessions_max: None,
+            };
+            let loads: Vec<_> = [load(80)].into_iter().chain((0..others).map(|_| load(0))).collect();
+            let (balance, now) = (Balance::new(&loads), Instant::now());
+            Self {
+                rebalancing: Rebalancing::new(OVER, &balance, now),
+                balance,
+                now,
+                ended: 0,
+            }
+        }
+
+        /// A second passes. At most one session ends, if `ends`. Returns how many were due.
+        fn tick(&mut self, kept: usize, ends: bool) -> usize {
+            self.now += Duration::from_secs(1);
+            let (balance, now) = (&self.balance, self.now);
+            self.rebalancing.observe(balance, |_| kept, |_| !ends, now);
+            let due = self.rebalancing.due("p", OVER, balance, now);
+            if due > 0 {
+                self.ended += 1;
+                self.rebalancing.add_asked(self.ended);
+            }
+            due
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rebalancing_pauses_if_nothing_comes_of_it() {
+        let mut pool = TestPool::new(1);
+        let before = (0..60).take_while(|_| pool.tick(0, true) > 0).count();
+        assert_eq!(before, 6, "three for each server");
+        let tries: usize = (0..100).map(|_| pool.tick(0, true)).sum();
+        assert_eq!(tries, 5, "one in each 20 s");
+        assert_eq!(
+            pool.tick(1, true),
+            3,
+            "it goes on when a session has come and stays, at its pace"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rebalancing_goes_on_while_some_sessions_come() {
+        let mut pool = TestPool::new(9);
+        for second in 0..100 {
+            assert!(pool.tick(second / 10, true) > 0, "{second}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_go_on_although_asked_to_end_do_not_count() {
+        let mut pool = TestPool::new(1);
+        assert!((0..100).all(|_| pool.tick(0, false) > 0));
+    }
+}
