@@ -18,7 +18,7 @@ use crate::config::report::{Report, counted};
 use crate::live::{InForce, LivePool};
 use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan, RemoteTexts};
 use crate::pool::{Member, Pool};
-pub use guards::{GuardNetworks, lost_edits};
+pub use guards::{GuardNetworks, edit_warnings};
 pub use tls_files::{TlsReloads, reload_listener_tls, reload_pool_tls, reload_tls};
 
 /// What a reload changed.

@@ -51,7 +51,7 @@ pub struct StateBody {
     pub unsaved: Vec<String>,
     /// Counts of the whole process.
     pub totals: TotalsBody,
-    /// In the order of the configuration.
+    /// In the order of the configuration, and then those that are absent.
     #[serde(default)]
     pub guards: Vec<GuardBody>,
     /// The TLS of the admin port; absent: it has none.

@@ -21,6 +21,9 @@ pub struct GuardBody {
     pub report_only: bool,
     /// Networks that are denied by edits.
     pub edits: usize,
+    /// Whether it is no longer configured: nothing asks it, and its edits are kept until a guard has its name again.
+    #[serde(default)]
+    pub absent: bool,
 }
 
 /// `GET /api/v1/guards/{guard}`.

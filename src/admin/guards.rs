@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::guard_bodies::{DeniedBody, DenyEditBody, GuardBody, GuardDetailBody, SourceCountBody, UndoneBody};
 use crate::addr::parse_network;
 use crate::guard::{ClientSource, DenyEdit, EDITS_MAX, Guard, GuardReason};
+use crate::live::LiveGuards;
 use crate::units::{format_duration, parse_duration};
 
 /// The most sources that are shown of each kind.
@@ -37,7 +38,14 @@ pub(super) struct DenyRequest {
     close: bool,
 }
 
-pub(super) fn guard_body(guard: &Guard) -> GuardBody {
+/// All guards: those that are configured, in their order, and those that are absent.
+pub(super) fn guard_bodies(guards: &LiveGuards) -> Vec<GuardBody> {
+    let configured = guards.iter().map(|guard| guard_body(guard, false));
+    let absent = guards.absent(Instant::now()).map(|guard| guard_body(guard, true));
+    configured.chain(absent).collect()
+}
+
+fn guard_body(guard: &Guard, is_absent: bool) -> GuardBody {
     let by_reason = |counts: [(GuardReason, u64); GuardReason::ALL.len()]| {
         counts
             .into_iter()
@@ -52,6 +60,7 @@ pub(super) fn guard_body(guard: &Guard) -> GuardBody {
         reports: by_reason(guard.reports()),
         report_only: guard.rules().report_only,
         edits: guard.edits(Instant::now()).len(),
+        absent: is_absent,
     }
 }
 
@@ -60,7 +69,7 @@ pub(super) async fn show(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<GuardDetailBody>, ApiError> {
     let Path(name) = name?;
-    let guard = find(&admin, &name)?;
+    let (guard, is_absent) = find_with_absent(&admin, &name)?;
     let now = Instant::now();
     let count = |(source, count): (ClientSource, u64)| SourceCountBody {
         source: source.to_string(),
@@ -74,7 +83,7 @@ pub(super) async fn show(
         ends_in: edit.until.map(|until| (until - now).as_secs()),
     };
     Ok(Json(GuardDetailBody {
-        guard: guard_body(&guard),
+        guard: guard_body(&guard, is_absent),
         evictions: guard.evictions(),
         top_sessions: top_sessions
             .map(|(source, sessions)| count((source, sessions.into())))
@@ -130,7 +139,7 @@ pub(super) async fn undo(
 ) -> Result<Json<UndoneBody>, ApiError> {
     let Path((name, text)) = path?;
     let network = network(&text)?;
-    let guard = find(&admin, &name)?;
+    let (guard, _) = find_with_absent(&admin, &name)?;
     if !guard.undo(network, Instant::now()) {
         let message =
             format!("{network} is not denied by an edit of guard `{name}`; networks of its `deny_file` stay denied");
@@ -144,8 +153,26 @@ pub(super) async fn undo(
 
 fn find(admin: &Admin, name: &str) -> Result<Arc<Guard>, ApiError> {
     let in_force = admin.live.in_force();
-    let guard = in_force.guards.named(name).map(Arc::clone);
-    guard.ok_or_else(|| ApiError::not_found(format!("there is no guard `{name}`")))
+    in_force
+        .guards
+        .named(name)
+        .map(Arc::clone)
+        .ok_or_else(|| no_guard(name))
+}
+
+/// The guard of this name, and whether it is absent.
+fn find_with_absent(admin: &Admin, name: &str) -> Result<(Arc<Guard>, bool), ApiError> {
+    let in_force = admin.live.in_force();
+    let configured = in_force.guards.named(name).map(|guard| (Arc::clone(guard), false));
+    let mut absent = in_force.guards.absent(Instant::now());
+    let absent = absent
+        .find(|guard| **guard.name() == *name)
+        .map(|guard| (Arc::clone(guard), true));
+    configured.or(absent).ok_or_else(|| no_guard(name))
+}
+
+fn no_guard(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no guard `{name}`"))
 }
 
 fn network(text: &str) -> Result<IpNet, ApiError> {

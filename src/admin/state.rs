@@ -17,7 +17,7 @@ use super::bodies::{
 };
 use super::certificates::time;
 use super::context::{Admin, rfc3339};
-use super::guards::guard_body;
+use super::guards::guard_bodies;
 use super::pool_bodies::{DiscoveryBody, PoolTlsBody, QueueBody};
 use super::remote::remote_body;
 use super::scale::scale_body;
@@ -100,7 +100,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         unsaved: admin.unsaved.iter().flat_map(|unsaved| unsaved.list()).collect(),
         // Sessions of listeners that a reload has removed are included.
         totals: totals(sessions.values().sum(), &pools),
-        guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),
+        guards: guard_bodies(&in_force.guards),
         admin_tls: in_force
             .tls
             .admin

@@ -23,7 +23,7 @@ use crate::drain::Drain;
 use crate::error::chain;
 use crate::live::{InForce, LiveTls};
 use crate::plan::{LogPlan, Plan, RemoteTexts};
-use crate::reload::{Changes, Difference, ReloadError, lost_edits};
+use crate::reload::{Changes, Difference, ReloadError, edit_warnings};
 use crate::text::escape;
 
 /// The next plan, and everything it needs to be put in force.
@@ -94,7 +94,7 @@ impl App {
             Ok((next, changes))
         });
         let (mut next, changes) = prepared.await?;
-        let of_guards = lost_edits(&self.running.live.in_force(), &next);
+        let of_guards = edit_warnings(&self.running.live.in_force(), &next);
         let warnings = [warnings].into_iter().chain(take(&mut bound.warnings)).chain(of_guards);
         let warnings: Vec<_> = warnings.filter(|warning| !warning.is_empty()).collect();
         let listening = self.sockets.listen(bound).map_err(system)?;

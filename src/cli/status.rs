@@ -170,7 +170,11 @@ pub(super) fn guard_table(guards: &[GuardBody]) -> String {
         };
         let refused: u64 = counts.values().sum();
         [
-            guard.name.clone(),
+            if guard.absent {
+                format!("{} (not configured)", guard.name)
+            } else {
+                guard.name.clone()
+            },
             guard.sessions.to_string(),
             guard.sources.to_string(),
             if guard.report_only {

@@ -30,8 +30,8 @@ impl LiveGuards {
         // Guards that were just removed may still get an edit until the plan is in force.
         let removed = before.into_iter().flat_map(|before| before.in_order.iter());
         let removed = removed.filter(is_absent).map(|guard| Arc::new(guard.without_rules()));
-        let absent = before.into_iter().flat_map(|before| before.absent.iter());
-        let absent = absent.filter(is_absent).filter(|guard| !guard.edits(now).is_empty());
+        let absent = before.into_iter().flat_map(|before| before.absent(now));
+        let absent = absent.filter(is_absent);
         Self {
             in_order: plans.iter().map(guard).collect(),
             absent: removed.chain(absent.cloned()).collect(),
@@ -49,6 +49,11 @@ impl LiveGuards {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
         self.iter().find(|guard| **guard.name() == *name)
+    }
+
+    /// The guards that are no longer configured, and still have networks that were denied by hand. Nothing asks them.
+    pub fn absent(&self, now: Instant) -> impl Iterator<Item = &Arc<Guard>> {
+        self.absent.iter().filter(move |guard| !guard.edits(now).is_empty())
     }
 
     /// The guard of this name, also if it is no longer configured.

@@ -1,5 +1,5 @@
 //! What a reload reports about guards: how many networks they have, so that a file that was cut short is noticed, and edits
-//! that are no longer in force.
+//! that are no longer in force, or are again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,16 +62,26 @@ impl fmt::Display for GuardNetworks {
     }
 }
 
-/// A warning for each guard that is no longer configured, and had networks denied while the process ran.
+/// A warning for each guard that has networks denied while the process ran, and is no longer configured, or is again.
 #[must_use]
-pub fn lost_edits(old: &InForce, new: &InForce) -> Vec<String> {
-    let warning = |guard: &Arc<Guard>| {
-        let (name, edits) = (guard.name(), guard.edits(Instant::now()).len());
-        let networks = counted(edits, "network");
-        (edits > 0).then(|| {
+pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
+    let edits = |guard: &Arc<Guard>| {
+        let edits = guard.edits(Instant::now()).len();
+        (edits > 0).then(|| (Arc::clone(guard.name()), counted(edits, "network")))
+    };
+    let lost = |guard: &Arc<Guard>| {
+        edits(guard).map(|(name, networks)| {
             format!(
                 "guards.{name} is removed: what `acequia guard deny` added to it ({networks}) is not denied until a guard has \
-                 this name again"
+                 this name again; `acequia guard undo` takes it back"
+            )
+        })
+    };
+    let again = |guard: &Arc<Guard>| {
+        edits(guard).map(|(name, networks)| {
+            format!(
+                "guards.{name} is there again: what `acequia guard deny` had added to it ({networks}) is denied again; see \
+                 `acequia guard {name}`"
             )
         })
     };
@@ -79,5 +89,9 @@ pub fn lost_edits(old: &InForce, new: &InForce) -> Vec<String> {
         .guards
         .iter()
         .filter(|guard| new.guards.named(guard.name()).is_none());
-    removed.filter_map(warning).collect()
+    let added = new
+        .guards
+        .iter()
+        .filter(|guard| old.guards.named(guard.name()).is_none());
+    removed.filter_map(lost).chain(added.filter_map(again)).collect()
 }

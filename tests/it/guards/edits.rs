@@ -56,11 +56,14 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
         reloaded.stdout.contains("guards: 0 added, 1 removed, 1 kept\n  - g\n"),
         "{reloaded:?}"
     );
-    let warning = "guards.g is removed: what `acequia guard deny` added to it (1 network) is not denied until a guard has this name again";
+    let warning = "guards.g is removed: what `acequia guard deny` added to it (1 network) is not denied until a guard has this name again; `acequia guard undo` takes it back";
     assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
     assert!(!is_denied(&proxy));
     assert!(proxy.reload(&without));
-    assert!(proxy.reload(&config(&server, "sessions = 4000")));
+    proxy.rewrite(&config(&server, "sessions = 4000"));
+    let reloaded = proxy.command(&["reload"]);
+    let warning = "guards.g is there again: what `acequia guard deny` had added to it (1 network) is denied again";
+    assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
     assert!(is_denied(&proxy));
     assert_eq!(proxy.answer(&["guard", "g"])["denied"][0]["network"], "127.0.0.0/8");
 
@@ -97,6 +100,42 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
         (&"g".into(), &0.into())
     );
     assert_eq!(state["listeners"][0]["guards"], json!(["g", "other"]));
+}
+
+#[test]
+fn edits_of_a_guard_that_is_gone_can_be_seen_and_undone() {
+    let server = Server::echo();
+    let with = config(&server, "sessions = 5000");
+    let without = with.replace("[guards.g]\nsessions = 5000\n", "").replace("\"g\", ", "");
+    let proxy = Proxy::start(&with);
+    for network in ["127.0.0.0/8", "192.0.2.0/24"] {
+        proxy.answer(&["guard", "deny", "g", network]);
+    }
+    assert!(proxy.reload(&without));
+    let guards = &proxy.answer(&["status"])["guards"];
+    let absent = |index: usize| {
+        (
+            &guards[index]["name"],
+            &guards[index]["absent"],
+            &guards[index]["edits"],
+        )
+    };
+    assert_eq!(absent(0), (&"other".into(), &false.into(), &0.into()));
+    assert_eq!(absent(1), (&"g".into(), &true.into(), &2.into()));
+    let shown = proxy.command(&["guard", "g"]).stdout;
+    assert!(
+        shown.contains("g (not configured)") && shown.contains("127.0.0.0/8"),
+        "{shown}"
+    );
+    let denied = proxy.command(&["guard", "deny", "g", "198.51.100.1"]);
+    assert_eq!(denied.code, Some(1), "{denied:?}");
+    assert_eq!(proxy.command(&["guard", "undo", "g", "127.0.0.0/8"]).code, Some(0));
+    assert!(proxy.reload(&with));
+    assert!(!is_denied(&proxy));
+    assert_eq!(proxy.answer(&["guard", "g"])["denied"][0]["network"], "192.0.2.0/24");
+    assert!(proxy.reload(&without));
+    assert_eq!(proxy.command(&["guard", "undo", "g", "192.0.2.0/24"]).code, Some(0));
+    assert_eq!(proxy.command(&["guard", "g"]).code, Some(1), "nothing is kept for it");
 }
 
 #[test]
