@@ -198,7 +198,14 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
                 let message = format!("{} has no network: nobody would be allowed", path.display());
                 problems.error(&node.position, message, "add a network or an address a line");
             }
-            Ok(read) => networks.extend(read),
+            Ok(read) => {
+                if read.is_empty() {
+                    let message = format!("{} has no network", path.display());
+                    let hint = "a program that writes it should write another file and rename that";
+                    problems.warning(&node.position, message, hint);
+                }
+                networks.extend(read);
+            }
             Err(errors) => errors
                 .into_iter()
                 .for_each(|(message, hint)| problems.error(&node.position, message, hint)),
@@ -255,12 +262,15 @@ mod tests {
     use crate::config::report::ColorChoice;
     use crate::guard::{GuardRules, Rate};
 
-    fn rules(guard: &str) -> Result<GuardRules, String> {
-        let text = format!(
+    fn text(guard: &str) -> String {
+        format!(
             "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\nguards = [\"g\"]\n[guards.g]\n{guard}\n\
              [pools.p]\nservers = [\"127.0.0.1:2\"]"
-        );
-        match read("a.toml", &text) {
+        )
+    }
+
+    fn rules(guard: &str) -> Result<GuardRules, String> {
+        match read("a.toml", &text(guard)) {
             Ok(loaded) => Ok(loaded.plan.guards[0].rules.clone()),
             Err(report) => Err(report.render(ColorChoice::Never)),
         }
@@ -324,6 +334,11 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, "# nothing\n").unwrap();
         assert_eq!(file("deny_file").unwrap().deny.ranges(), 0);
+        let warnings = read("a.toml", &text(&format!("deny_file = \"{}\"", path.display())))
+            .unwrap()
+            .warnings
+            .render(ColorChoice::Never);
+        assert!(warnings.contains("networks has no network"), "{warnings}");
         assert!(file("allow_file").unwrap_err().contains("nobody would be allowed"));
     }
 }
