@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, recv, sockopt};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
@@ -198,6 +198,25 @@ pub async fn read_closed(socket: &TcpStream) {
             return;
         }
         let _ = socket.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+    }
+}
+
+/// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not tell one from
+/// the other: then this never ends.
+pub async fn unix_close(socket: &TcpStream) {
+    if !sockopt::socket_domain(socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
+        return pending().await;
+    }
+    let copy = socket.as_fd().try_clone_to_owned(); // as in `stream_end`
+    let Ok(copy) = copy.and_then(stream_of) else {
+        return pending().await;
+    };
+    // The end of both directions, EPOLLHUP: we have not ended ours.
+    while let Ok(ready) = copy.ready(Interest::WRITABLE).await {
+        if ready.is_write_closed() {
+            return;
+        }
+        let _ = copy.try_io::<()>(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 }
 

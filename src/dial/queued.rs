@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{DialClient, DialError, Progress};
 use crate::pool::{Lease, Pool, QueueFailure, QueueTurn, ServerId};
-use crate::socket::{socket_fault, stream_end};
+use crate::socket::{socket_fault, stream_end, unix_close};
 
 /// Waits for a lease on a server that is not in `tried`.
 ///
@@ -43,6 +43,7 @@ pub(super) async fn wait(
         }),
         fault = socket_fault(client.socket) => Err(DialError::ClientFault(fault)),
         () = stream_end(client.socket), if !client.may_half_close => Err(DialError::ClientLeft),
+        () = unix_close(client.socket), if client.may_half_close => Err(DialError::ClientLeft),
     };
     if has_waited {
         report(Progress::Dequeued);

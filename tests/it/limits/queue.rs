@@ -1,6 +1,8 @@
 //! The queue of a pool: clients wait for a server with room in the order in which they came.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
 
 use crate::support::client::{Client, served_client};
 use crate::support::counts::{log_lines, wait_for_ended_sessions};
@@ -120,6 +122,32 @@ fn a_half_closed_client_stays_in_the_queue_if_it_may_expect_an_answer() {
     waits.0.set_nonblocking(false).unwrap();
     assert_eq!(waits.read_all(), b"answer");
     assert_eq!(server.received(), [&b""[..], b"ping"]);
+}
+
+#[test]
+fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
+    let (manual, folder) = (ManualServer::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("l");
+    let bind = format!("\"127.0.0.1:0\", \"unix:{}\"", path.display());
+    let text = configs::listener("l", "p", "").replace("\"127.0.0.1:0\"", &format!("[{bind}]"));
+    let proxy = Proxy::start(&(text + &configs::pool("p", &[manual.server.address], QUEUE)));
+    let first = Client::connect(proxy.at("l"));
+    let session = manual.session();
+    let waiting = |waiting| {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"ping").unwrap();
+        eventually("it waits", || queue(&proxy) == waiting);
+        client
+    };
+    let (half_closed, gone) = (waiting(1), waiting(2));
+    half_closed.shutdown(Shutdown::Write).unwrap();
+    drop(gone);
+    eventually("it has left", || queue(&proxy) == 1);
+    assert_eq!(proxy.access_line()["ending"], "client_left_early");
+    drop((first, session));
+    let mut read = Vec::new();
+    manual.session().read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"ping", "the other one has waited on");
 }
 
 /// Clients that have gone look like those that have sent all: the kernel cannot tell. With one worker, their ends are
