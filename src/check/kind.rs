@@ -225,7 +225,7 @@ pub enum CheckFailure {
         /// Why.
         reason: String,
         /// What is known of the server nevertheless. A server that is certainly no primary counts as a replica.
-        facts: ServerFacts,
+        facts: Box<ServerFacts>,
     },
 }
 
@@ -234,7 +234,7 @@ impl CheckFailure {
     pub(super) fn unfit(reason: impl Into<String>) -> Self {
         Self::Unfit {
             reason: reason.into(),
-            facts: ServerFacts::default(),
+            facts: Box::default(),
         }
     }
 

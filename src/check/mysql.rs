@@ -259,10 +259,10 @@ impl DonorUse {
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,
-        facts: ServerFacts {
+        facts: Box::new(ServerFacts {
             is_multi_primary: true,
             ..ServerFacts::default()
-        },
+        }),
     }
 }
 

@@ -225,10 +225,10 @@ fn read_stream(id: &str) -> Option<Stream> {
 fn no_primary(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,
-        facts: ServerFacts {
+        facts: Box::new(ServerFacts {
             role: Some(Role::Replica),
             ..ServerFacts::default()
-        },
+        }),
     }
 }
 

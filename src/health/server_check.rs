@@ -122,7 +122,7 @@ impl ServerCheck {
             }
             Err(CheckFailure::Unfit { reason, facts }) => Err(FailedCheck {
                 outcome: CheckOutcome::Unfit(reason_given(reason)),
-                facts: *facts,
+                facts: facts.clone(),
             }),
             Err(CheckFailure::Io(error) | CheckFailure::Shortage(error)) => {
                 Err(CheckOutcome::Fail(reason_given(&error_chain(error))).into())

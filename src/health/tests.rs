@@ -166,7 +166,7 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
         },
         CheckFailure::Unfit {
             reason: text,
-            facts: ServerFacts::default(),
+            facts: Box::default(),
         },
     ] {
         check.record(&pool, &metrics, &Err(failure));

@@ -287,7 +287,7 @@ fn a_demoted_primary_gives_way_before_it_is_in_sync() {
     };
     let unfit = || FailedCheck {
         outcome: CheckOutcome::Unfit("the link of the replica to its primary is down: sync".into()),
-        facts: is(Role::Replica),
+        facts: Box::new(is(Role::Replica)),
     };
     let loading = || CheckOutcome::Refused {
         reason: "LOADING".into(),

@@ -78,13 +78,13 @@ pub struct FailedCheck {
     /// Its result.
     pub outcome: CheckOutcome,
     /// What it has found out nevertheless.
-    pub facts: ServerFacts,
+    pub facts: Box<ServerFacts>,
 }
 
 impl From<CheckOutcome> for FailedCheck {
     /// Nothing.
     fn from(outcome: CheckOutcome) -> Self {
-        let facts = ServerFacts::default();
+        let facts = Box::default();
         Self { outcome, facts }
     }
 }
