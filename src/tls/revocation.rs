@@ -3,6 +3,7 @@
 //! An authority is its name and its key: one that changes its key has two lists for a while, and each counts for what its key
 //! has signed.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ impl Revocations {
     }
 
     /// Accepts a certificate with a chain to an authority that is trusted, of which nothing is revoked. Of the certificate
-    /// itself this must be known; of the authorities in between it is rare that all have a list.
+    /// itself this must be known; of an authority in between only if there are lists with the name of its issuer that may be
+    /// of the key that has signed it: it is rare that all have a list.
     ///
     /// # Errors
     /// Why there is no such chain; what else may be wrong with the certificate has to be looked for before.
@@ -112,35 +114,39 @@ impl Revocations {
             return Err(CertificateError::Revoked);
         }
         let authorities = || path.intermediate_certificates();
-        let keys = authorities().map(Cert::subject_public_key_info);
-        let keys = keys.chain([spki_for_anchor(anchor)]);
+        let issuers = authorities().map(|authority| (authority.subject_public_key_info(), may_sign_lists(&authority)));
+        let issuers = issuers.chain([(spki_for_anchor(anchor), true)]);
         let certificates = std::iter::once(&**path.end_entity()).chain(authorities());
-        for (depth, (certificate, key)) in certificates.zip(keys).enumerate() {
-            let (issuer, serial, is_authority) = (certificate.issuer(), certificate.serial(), depth > 0);
-            match self.is_revoked(&certificate.der(), is_authority, serial, issuer, &key) {
+        for (depth, (certificate, (key, may_sign_lists))) in certificates.zip(issuers).enumerate() {
+            let (der, serial, is_authority) = (certificate.der(), certificate.serial(), depth > 0);
+            let lists = || self.lists_about(&der, is_authority, certificate.issuer());
+            let of_key = lists().filter(|list| may_sign_lists && list.is_signed_with(&key, &self.algorithms));
+            match newest(of_key)
+                .iter()
+                .map(|list| list.has(serial))
+                .reduce(|one, other| one || other)
+            {
                 Some(true) => return Err(CertificateError::Revoked),
+                Some(false) => {}
                 None if !is_authority => return Err(CertificateError::UnknownRevocationStatus),
-                Some(false) | None => {}
+                // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
+                None if lists().any(|list| list.has(serial)) => return Err(CertificateError::Revoked),
+                None if lists().all(|list| list.is_of_other_key(&key)) => {}
+                None => return Err(CertificateError::UnknownRevocationStatus),
             }
         }
         Ok(())
     }
 
-    /// Whether a certificate that was issued with this key is revoked; `None`: no list of its issuer covers it.
-    fn is_revoked(
+    /// Those with the name of its issuer that cover a certificate.
+    fn lists_about(
         &self,
         certificate: &CertificateDer<'_>,
         is_authority: bool,
-        serial: &[u8],
         issuer: &[u8],
-        key: &SubjectPublicKeyInfoDer<'static>,
-    ) -> Option<bool> {
-        let lists = self.lists.iter().filter(|list| {
-            list.issuer() == issuer
-                && list.covers(certificate, is_authority)
-                && list.is_signed_with(key, &self.algorithms)
-        });
-        lists.map(|list| list.has(serial)).reduce(|one, other| one || other)
+    ) -> impl Iterator<Item = &RevocationList> {
+        let lists = self.lists.iter();
+        lists.filter(move |list| list.issuer() == issuer && list.covers(certificate, is_authority))
     }
 
     /// Finds out which of the lists are signed by these authorities. The result is what is wrong, though it does no harm.
@@ -194,13 +200,7 @@ impl Revocations {
     /// Keeps the newest of those about the same certificates: a file to which lists are appended has older ones, too.
     fn forget_outdated(&mut self) {
         self.lists.sort_by(RevocationList::by_age);
-        let mut newest: Vec<RevocationList> = Vec::with_capacity(self.lists.len());
-        for list in self.lists.drain(..) {
-            if !newest.iter().any(|newer| newer.is_about_the_same(&list)) {
-                newest.push(list);
-            }
-        }
-        self.lists = newest;
+        self.lists = newest(self.lists.drain(..));
     }
 
     /// Finds out which of these authorities are revoked by others of them, or were issued by one that is. (A path ends at an
@@ -215,7 +215,8 @@ impl Revocations {
             let (certificate, serial) = (authority.certificate, authority.parsed.raw_serial());
             let mut issuers = issuers.iter().map(|index| &trusted[*index]);
             issuers.any(|Trusted { anchor, key, .. }| {
-                self.is_revoked(certificate, true, serial, &anchor.subject, key) == Some(true)
+                let mut lists = self.lists_about(certificate, true, &anchor.subject);
+                lists.any(|list| list.is_signed_with(key, &self.algorithms) && list.has(serial))
             })
         };
         let mut revoked: Vec<_> = trusted.iter().zip(&issuers).map(is_listed).collect();
@@ -250,6 +251,28 @@ impl Revocations {
         }
         warnings
     }
+}
+
+/// Of lists of which the newest come first, those without a newer one about the same certificates.
+fn newest<L: Borrow<RevocationList>>(lists: impl Iterator<Item = L>) -> Vec<L> {
+    let mut newest: Vec<L> = Vec::new();
+    for list in lists {
+        if !newest
+            .iter()
+            .any(|newer| newer.borrow().is_about_the_same(list.borrow()))
+        {
+            newest.push(list);
+        }
+    }
+    newest
+}
+
+/// Whether the lists of this authority count (RFC 5280, section 6.3.3 (f)).
+fn may_sign_lists(authority: &Cert<'_>) -> bool {
+    parse_x509_certificate(&authority.der()).is_ok_and(|(_, parsed)| {
+        let usage = parsed.key_usage();
+        usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
+    })
 }
 
 /// The authorities, with what of them can be parsed.

@@ -11,6 +11,7 @@ use webpki::{CertRevocationList, OwnedCertRevocationList, RawPublicKeyEntity};
 use x509_parser::asn1_rs::{Any, FromDer};
 use x509_parser::extensions::{DistributionPointName, GeneralName, IssuingDistributionPoint, ParsedExtension};
 use x509_parser::num_bigint::BigUint;
+use x509_parser::oid_registry::OID_X509_EXT_CRL_DISTRIBUTION_POINTS;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
@@ -29,8 +30,6 @@ pub(super) struct RevocationList {
     next_update: Option<i64>,
     /// Its number (section 5.2.3), in big-endian order without leading zeros.
     number: Vec<u8>,
-    /// Which key it claims to be signed with (section 5.2.1).
-    key_identifier: Option<Vec<u8>>,
     /// `None`: it covers all certificates of its authority.
     scope: Option<Scope>,
     /// The key that it is signed with, once it is known.
@@ -67,10 +66,6 @@ impl RevocationList {
                 "{name} is signed with an algorithm that is not supported, as SHA-1 is: sign it with SHA-256"
             ));
         }
-        let mut extensions = parsed.extensions().iter();
-        let key_identifier =
-            extensions.find(|one| matches!(one.parsed_extension(), ParsedExtension::AuthorityKeyIdentifier(_)));
-        let key_identifier = key_identifier.map(|extension| extension.value.to_vec());
         let number = parsed.crl_number().map(BigUint::to_bytes_be);
         let next_update = parsed.next_update().map(|time| time.timestamp());
         let scope = list_scope(&parsed).map(Scope::new);
@@ -85,7 +80,6 @@ impl RevocationList {
             this_update,
             next_update,
             number: number.unwrap_or_default(),
-            key_identifier,
             scope,
             signer: OnceLock::new(),
             der,
@@ -112,8 +106,8 @@ impl RevocationList {
         self.signer.get().is_some()
     }
 
-    /// Whether it is signed with this key. The key that it is signed with is remembered: the signature of a long list takes
-    /// long to verify.
+    /// Whether it is signed with this key. The key that it is signed with is remembered, since the signature of a long list
+    /// takes long to verify. Until it is known, the signature is verified with each key that is asked for.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,
@@ -123,6 +117,11 @@ impl RevocationList {
             Some(signer) => signer == key,
             None => is_signed_with(&self.der, key, algorithms) && self.signer.get_or_init(|| key.clone()) == key,
         }
+    }
+
+    /// Whether the key that it is signed with is known and is not this one.
+    pub(super) fn is_of_other_key(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
+        self.signer.get().is_some_and(|signer| signer != key)
     }
 
     /// Whether it says of this certificate of its authority if it is revoked.
@@ -142,12 +141,9 @@ impl RevocationList {
         age(other).cmp(&age(self))
     }
 
-    /// Whether it is for the same certificates, signed with the same key.
+    /// Whether it is for the same certificates, and is known to be signed with the same key.
     pub(super) fn is_about_the_same(&self, other: &Self) -> bool {
-        let has_same_key = match (self.signer.get(), other.signer.get()) {
-            (None, None) => self.key_identifier.is_some() && self.key_identifier == other.key_identifier,
-            (one, another) => one == another,
-        };
+        let has_same_key = self.is_verified() && self.signer.get() == other.signer.get();
         has_same_key && self.issuer() == other.issuer() && self.scope == other.scope
     }
 }
@@ -178,13 +174,13 @@ impl Scope {
         let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
             return false;
         };
-        let mut extensions = parsed.extensions().iter();
-        let points = extensions.find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::CRLDistributionPoints(points) => Some(points),
-            _ => None,
-        });
-        let Some(points) = points else {
-            return true;
+        let points = match parsed.get_extension_unique(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS) {
+            Ok(None) => return true,
+            Ok(Some(extension)) => extension.parsed_extension(),
+            Err(_) => return false,
+        };
+        let ParsedExtension::CRLDistributionPoints(points) = points else {
+            return false;
         };
         // Those of other authorities, and those for some reasons only, are other lists (section 4.2.1.13).
         let complete = points
@@ -291,7 +287,8 @@ pub(super) fn is_signed_with(
 mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
-        CrlIssuingDistributionPoint, CrlScope, IsCa, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+        CrlIssuingDistributionPoint, CrlScope, CustomExtension, IsCa, KeyIdMethod, KeyPair, SerialNumber,
+        date_time_ymd,
     };
     use rustls::crypto::aws_lc_rs::default_provider;
 
@@ -329,8 +326,14 @@ mod tests {
     }
 
     fn certificate(authority: &Authority, url: Option<&str>) -> CertificateDer<'static> {
+        certificate_with(authority, |params| {
+            params.crl_distribution_points = url.map(point).into_iter().collect();
+        })
+    }
+
+    fn certificate_with(authority: &Authority, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-        params.crl_distribution_points = url.map(point).into_iter().collect();
+        change(&mut params);
         let signed = params.signed_by(&KeyPair::generate().unwrap(), authority);
         signed.unwrap().der().clone()
     }
@@ -347,13 +350,20 @@ mod tests {
             assert!(list(&authority, 1, None).covers(&certificate, true));
         }
         assert!(!part.covers(&CertificateDer::from(vec![0]), false));
+        // Its cRLDistributionPoints are no sequence.
+        let broken = certificate_with(&authority, |params| {
+            let points = CustomExtension::from_oid_content(&[2, 5, 29, 31], vec![2, 1, 0]);
+            params.custom_extensions.push(points);
+        });
+        assert!(!part.covers(&broken, false));
     }
 
     #[test]
     fn lists_about_the_same_certificates_have_the_same_key_and_the_same_scope() {
         let (authority, namesake) = (authority(), authority());
         let (one, newer) = (list(&authority, 200, None), list(&authority, 1000, None));
-        assert!(newer.is_about_the_same(&one) && one.by_age(&newer) == Ordering::Greater);
+        // Until their keys are known, one may be of a namesake.
+        assert!(!newer.is_about_the_same(&one) && one.by_age(&newer) == Ordering::Greater);
         let part = list(&authority, 1, Some(("http://a.example/", CrlScope::UserCertsOnly)));
         assert!(!part.is_about_the_same(&one));
         let of_namesake = list(&namesake, 1, None);
@@ -366,8 +376,9 @@ mod tests {
         // Before and after its key is known.
         for _ in 0..2 {
             assert!(!one.is_signed_with(&key(&namesake), &algorithms));
-            assert!(one.is_signed_with(&key(&authority), &algorithms));
+            assert!(!one.is_of_other_key(&key(&authority)) && one.is_signed_with(&key(&authority), &algorithms));
         }
+        assert!(one.is_of_other_key(&key(&namesake)) && !newer.is_of_other_key(&key(&namesake)));
         assert!(!newer.is_about_the_same(&one));
         assert!(newer.is_signed_with(&key(&authority), &algorithms) && newer.is_about_the_same(&one));
     }

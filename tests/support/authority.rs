@@ -58,6 +58,20 @@ impl Authority {
         (Self { issuer }, issued)
     }
 
+    /// Another certificate for the name and the key of a [`Self::subordinate`], which may not sign lists with it.
+    pub fn subordinate_without_lists(&self, name: &str, subordinate: &Issued) -> Issued {
+        let mut params = Self::params(name);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::from_pem(&subordinate.key).unwrap();
+        let serial = fastrand::u64(1..u64::MAX / 2);
+        params.serial_number = Some(SerialNumber::from(serial));
+        Issued {
+            certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key: subordinate.key.clone(),
+            serial,
+        }
+    }
+
     fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);

@@ -108,10 +108,12 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
     let told = |finished: &Finished| format!("{}{}", finished.stdout, finished.stderr).contains(what);
     assert!(told(&reloaded) && told(&checked), "{reloaded:#?} {checked:#?}");
     // It is only told where there is a good one beside it.
+    let refusals = || [&stays, &goes].map(|own| guarded.refusal(own));
+    let served = [None, Some("certificate_revoked".to_owned())];
+    assert_eq!(refusals(), served);
     for lists in [wrong.clone() + &list, list + &wrong] {
-        assert_eq!(guarded.refusal(&stays), None);
-        assert_eq!(guarded.refusal(&goes).as_deref(), Some("certificate_revoked"));
         assert_eq!(guarded.reload(&own.certificate(), &lists).code, Some(0));
+        assert_eq!(refusals(), served);
         let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
         assert!(checked.code == Some(0) && told(&checked), "{checked:#?}");
     }
@@ -143,6 +145,77 @@ fn an_authority_in_ca_file_that_another_one_there_has_revoked_is_refused() {
         assert!(checked.stderr.contains(&warning), "{checked:#?}");
     }
     assert!(!checked.stderr.contains("`CN=between`"), "{checked:#?}");
+}
+
+#[test]
+fn an_authority_in_between_is_refused_if_a_list_of_another_key_of_its_issuer_has_it() {
+    let root = Authority::new("root");
+    let ((old, old_certificate), (new, new_certificate)) = (root.subordinate("issuer"), root.subordinate("issuer"));
+    let (between, its_certificate) = old.subordinate("between");
+    let client = between.issue(&["a.example"]).followed_by(&its_certificate);
+    let client = client.followed_by(&old_certificate);
+    let lists = root.revocations(&[]) + &between.revocations(&[]);
+    let guarded = Guarded::new(&root.certificate(), &lists);
+    assert_eq!(guarded.refusal(&client), None);
+    for (revoked, refusal) in [(&[&its_certificate][..], "certificate_revoked"), (&[], "unknown_ca")] {
+        let lists = lists.clone() + &new.revocations(revoked);
+        assert_eq!(guarded.reload(&root.certificate(), &lists).code, Some(0));
+        assert_eq!(guarded.refusal(&client).as_deref(), Some(refusal));
+    }
+    // Once it is known that the list is not of the old key, this one has none, as most authorities in between.
+    let of_new = new.issue(&["b.example"]).followed_by(&new_certificate);
+    assert_eq!(guarded.refusal(&of_new), None);
+    assert_eq!(guarded.refusal(&client), None);
+}
+
+#[test]
+fn an_authority_in_between_is_refused_if_the_list_of_another_key_of_the_root_has_it() {
+    let (old, new) = (Authority::new("root"), Authority::new("root"));
+    let (between, its_certificate) = old.subordinate("between");
+    let client = between.issue(&["a.example"]).followed_by(&its_certificate);
+    let authorities = old.certificate() + &new.certificate();
+    let lists = |revoked: &[&Issued]| between.revocations(&[]) + &new.revocations(revoked);
+    let guarded = Guarded::new(&authorities, &lists(&[]));
+    assert_eq!(guarded.refusal(&client), None);
+    assert_eq!(guarded.reload(&authorities, &lists(&[&its_certificate])).code, Some(0));
+    assert_eq!(guarded.refusal(&client).as_deref(), Some("certificate_revoked"));
+}
+
+#[test]
+fn the_list_of_an_authority_that_may_not_sign_lists_does_not_count() {
+    let root = Authority::new("root");
+    let (issuer, its_certificate) = root.subordinate("issuer");
+    let without_lists = root.subordinate_without_lists("issuer", &its_certificate);
+    let (below, its_own) = issuer.subordinate("below");
+    let lists = [&root, &issuer, &below].map(|authority| authority.revocations(&[]));
+    let guarded = Guarded::new(&root.certificate(), &lists.concat());
+    for (certificate, refusal) in [(&without_lists, Some("unknown_ca")), (&its_certificate, None)].repeat(2) {
+        let own = issuer.issue(&["a.example"]).followed_by(certificate);
+        let of_below = below.issue(&["b.example"]).followed_by(&its_own);
+        for client in [own, of_below.followed_by(certificate)] {
+            assert_eq!(guarded.refusal(&client).as_deref(), refusal);
+        }
+    }
+}
+
+/// A list of an authority that only clients send is known to be of its key once one of them has come.
+#[test]
+fn of_the_lists_of_an_authority_in_between_the_newest_of_its_key_counts() {
+    let root = Authority::new("root");
+    let ((issuer, its_certificate), namesake) = (root.subordinate("issuer"), Authority::new("issuer"));
+    let goes = issuer.issue(&["a.example"]).followed_by(&its_certificate);
+    let stays = issuer.issue(&["b.example"]).followed_by(&its_certificate);
+    let days = |days: u64| SystemTime::now() + Duration::from_secs(days * 86_400);
+    let lists = [
+        root.revocations(&[]),
+        issuer.revocations(&[&stays]),
+        namesake.revocations_between(&[], days(0), days(1)),
+        issuer.revocations_between(&[&goes], days(0), days(1)),
+    ];
+    let guarded = Guarded::new(&root.certificate(), &lists.concat());
+    // Of those of its own key the newest counts.
+    assert_eq!(guarded.refusal(&goes).as_deref(), Some("certificate_revoked"));
+    assert_eq!(guarded.refusal(&stays), None);
 }
 
 #[test]
