@@ -1,36 +1,52 @@
-//! A server that is given another name is still the one that it was: what is remembered of it follows its address.
+//! A server that is given another name or address is still the one that it was: what is remembered of it follows its name,
+//! or else its address.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// Takes over what is remembered of labels that no server of the pool has any more, for the servers that have their
-    /// addresses now, unless something is remembered of these, too. `servers`: the label and address of each server.
+    /// Takes over what is remembered of labels that no server of the pool has any more, for the servers that are the same
+    /// ones, unless something is remembered of these, too. `servers`: the label and address of each server.
     pub(in crate::pool) fn follow_names(&mut self, servers: &BTreeMap<Arc<str>, String>) {
-        let mut by_address: HashMap<&str, Vec<&Arc<str>>> = HashMap::new();
-        for (label, address) in servers {
-            by_address.entry(address).or_default().push(label);
-        }
-        let departed: Vec<_> = self
-            .remembered()
-            .filter(|label| !servers.contains_key(&**label))
-            .collect();
-        for old in &departed {
-            let new = self.address_of(old).and_then(|address| by_address.get(address));
-            if let Some([new]) = new.map(Vec::as_slice)
-                && self.remembered().all(|label| label != **new)
-            {
-                self.rename(old, new);
+        let labels: Vec<_> = self.remembered().collect();
+        let mut remembered: HashSet<_> = labels.iter().cloned().collect();
+        for (old, new) in self.successors(&labels, servers) {
+            if remembered.insert(Arc::clone(&new)) {
+                remembered.remove(&old);
+                self.rename(&old, &new);
             }
         }
-        let remembered: Vec<_> = self.remembered().collect();
         self.addresses.retain(|label, _| remembered.contains(label));
         let present = servers
             .iter()
             .map(|(label, address)| (Arc::clone(label), address.as_str().into()));
         self.addresses.extend(present);
+    }
+
+    /// Which of these labels no server has any more, each with that of the same server now: the only one with its name. If none
+    /// has its name, it is the one at its address, except from one host name to another: there the address may have moved.
+    fn successors(&self, labels: &[Arc<str>], servers: &BTreeMap<Arc<str>, String>) -> Vec<(Arc<str>, Arc<str>)> {
+        let old_names = only(labels.iter().map(|label| (name_in(label), label)));
+        let names = only(servers.keys().map(|label| (name_in(label), label)));
+        let addresses = only(servers.iter().map(|(label, address)| (address.as_str(), label)));
+        let (mut by_name, mut by_address) = (Vec::new(), Vec::new());
+        for old in labels.iter().filter(|label| !servers.contains_key(*label)) {
+            let name = name_in(old);
+            if let Some(new) = names.get(name) {
+                let is_only = old_names.get(name) == Some(&Some(old));
+                by_name.extend(new.filter(|_| is_only).map(|new| (Arc::clone(old), Arc::clone(new))));
+            } else if let Some(&Some(new)) = addresses.get(&*self.address_of(old))
+                && (host_address(old).is_none() || host_address(new).is_none())
+            {
+                by_address.push((Arc::clone(old), Arc::clone(new)));
+            }
+        }
+        by_name.append(&mut by_address);
+        by_name
     }
 
     /// The addresses of the servers of which something is remembered, by label, unless their labels tell them.
@@ -48,9 +64,9 @@ impl PrimaryWatch {
         primary.chain(self.others.keys().cloned())
     }
 
-    fn address_of<'a>(&'a self, label: &'a str) -> Option<&'a str> {
-        let kept = self.addresses.get(label).map(|address| &**address);
-        kept.or_else(|| Some(address_in(label)))
+    fn address_of<'a>(&'a self, label: &'a str) -> Cow<'a, str> {
+        let kept = self.addresses.get(label);
+        kept.map_or_else(|| address_in(label), |address| Cow::Borrowed(address))
     }
 
     fn rename(&mut self, old: &str, new: &Arc<str>) {
@@ -64,7 +80,34 @@ impl PrimaryWatch {
     }
 }
 
-/// The address in the label of a server without a name: `address`, or `host:port@address`.
-fn address_in(label: &str) -> &str {
-    label.rsplit_once('@').map_or(label, |(_, address)| address)
+/// The label of each key; `None` if several have it.
+fn only<'a>(labels: impl Iterator<Item = (&'a str, &'a Arc<str>)>) -> HashMap<&'a str, Option<&'a Arc<str>>> {
+    let mut only = HashMap::new();
+    for (key, label) in labels {
+        only.entry(key).and_modify(|only| *only = None).or_insert(Some(label));
+    }
+    only
+}
+
+/// The parts of the label of a server whose host name was resolved: `host:port@ip`, or `name@ip`.
+fn resolved(label: &str) -> Option<(&str, IpAddr)> {
+    let (name, ip) = label.rsplit_once('@')?;
+    Some((name, ip.parse().ok()?))
+}
+
+/// A label without the address that its name was resolved to.
+fn name_in(label: &str) -> &str {
+    resolved(label).map_or(label, |(name, _)| name)
+}
+
+/// The address in `host:port@ip`; `None`: the server has a name of its own, or no host name.
+fn host_address(label: &str) -> Option<SocketAddr> {
+    let (host, ip) = resolved(label)?;
+    let (_, port) = host.rsplit_once(':')?;
+    Some(SocketAddr::new(ip, port.parse().ok()?))
+}
+
+/// The address in the label of a server without a name of its own: `address`, or `host:port@ip`.
+fn address_in(label: &str) -> Cow<'_, str> {
+    host_address(label).map_or(Cow::Borrowed(label), |address| Cow::Owned(address.to_string()))
 }
