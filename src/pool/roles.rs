@@ -352,9 +352,13 @@ impl RolesState {
                 PrimaryVerdict::Rejected(why) => CheckOutcome::Unfit((&**why).into()),
             };
             let same_label = members.iter().filter(|member| member.spec().label == *label);
-            judgement
-                .outcomes
-                .extend(same_label.map(|member| (Arc::clone(member), outcome.clone())));
+            let is_unasked = Some(label) != checked && matches!(verdict, PrimaryVerdict::Rejected(_));
+            for member in same_label {
+                // One that is dead has not answered since: this is no result of a check.
+                if !(is_unasked && member.reject_if_dead()) {
+                    judgement.outcomes.push((Arc::clone(member), outcome.clone()));
+                }
+            }
         }
         judgement
     }

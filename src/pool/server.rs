@@ -252,6 +252,19 @@ impl Server {
         }
     }
 
+    /// If it is down and does not answer its checks, treats its role as wrong until a check has found that it is right, and
+    /// leaves it down for the reason that it has. Returns whether that is so.
+    pub(super) fn reject_if_dead(&self) -> bool {
+        let mut checks = self.lock_checks();
+        let is_dead = checks.rise_fall.state() == CheckState::Down && !checks.rise_fall.is_healthy();
+        if is_dead {
+            checks.rise_fall.assume_unfit();
+            checks.passed_at = None;
+            self.publish_checks(&checks);
+        }
+        is_dead
+    }
+
     /// Forgets what its checks have found if it must have a role: it may have lost it while it was in no pool and was not
     /// checked.
     pub fn forget_role(&self) {

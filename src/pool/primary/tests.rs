@@ -77,7 +77,7 @@ fn a_server_that_is_down_is_rejected_when_another_is_promoted() {
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
     in_force(&mut pool, &[("b", primary(2))]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
-    // Its failures are counted anew after that verdict, but it has not answered: it is not a rival.
+    // It has not answered since: it is not a rival.
     in_force(&mut pool, &[("a", FAILED)]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
     assert_eq!(pool.claimants().count(), 1);

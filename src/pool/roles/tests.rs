@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::{MemberConfig, Override, ServerRegistry, ServerSpec, Thresholds};
+use crate::pool::{CheckState, CheckVerdict, MemberConfig, Override, ServerRegistry, ServerSpec, Thresholds};
 
 const REQUIRED: RoleRequirement = RoleRequirement {
     role: Some(Role::Primary),
@@ -110,6 +110,43 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
     // A MariaDB replica tells the `server_id` of its primary: if that is not unique, it tells nothing.
     judge(0, primary(1));
     assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
+}
+
+/// An old primary that is dead when another server is promoted.
+#[test]
+fn a_dead_server_stays_down_when_it_is_rejected() {
+    let mut pool = Checked::new(false);
+    let server = pool.all[0].clone();
+    let mut health_after = |event| {
+        pool.apply(event, Instant::now());
+        let health = server.health();
+        (health.verdict, health.reason.unwrap_or_else(|| "".into()))
+    };
+    health_after(Event::List(0b11));
+    health_after(Event::Replica(1, 0));
+    assert_eq!(health_after(Event::Primary(0, Some(1))).0, CheckVerdict::Up);
+    health_after(Event::Failed(0));
+    let down = (CheckVerdict::Down, "timed out".into());
+    assert_eq!(health_after(Event::Failed(0)), down);
+    let since = server.health().since;
+    let events = [
+        Event::Primary(1, Some(2)),
+        Event::Failed(0),
+        Event::Primary(1, Some(3)),
+        Event::Failed(0),
+    ];
+    for event in events {
+        assert_eq!(health_after(event), down, "{event:?}");
+    }
+    assert_eq!(server.health().since, since);
+    // It comes back, and does not tell its role at first.
+    for event in [Event::Refused(0), Event::Refused(0)] {
+        health_after(event);
+        assert_eq!((server.check_state(), server.is_unfit()), (CheckState::Down, true));
+    }
+    let why = "an old primary: timeline 1, and s1 is on 3".into();
+    assert_eq!(health_after(Event::Primary(0, Some(1))), (CheckVerdict::WrongRole, why));
+    assert_eq!(health_after(Event::Primary(0, Some(4))).0, CheckVerdict::Up);
 }
 
 #[test]
