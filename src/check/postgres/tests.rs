@@ -118,10 +118,13 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
                 assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0); // a request is one write
                 stream.write_all(&answer).await.unwrap();
             }
-            let queries: usize = [ROLE, POSITION, SYSTEM].iter().map(|query| query.len() + 6).sum();
+            let queries: usize = [ROLE, POSITION, SYSTEM, RESTARTPOINT]
+                .iter()
+                .map(|query| query.len() + 6)
+                .sum();
             stream.read_exact(&mut vec![0; queries]).await.unwrap();
             let nothing = [message(b'C', b"SELECT 0\0"), ready.clone()].concat();
-            stream.write_all(&[answer, nothing.repeat(2)].concat()).await.unwrap();
+            stream.write_all(&[answer, nothing.repeat(3)].concat()).await.unwrap();
             stream
         };
         let probe = probe(&listener);
