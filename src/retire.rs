@@ -3,9 +3,11 @@
 //!
 //! At rest: no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that the peers have
 //! acknowledged everything, and that the last byte came from the server. Bytes that were read are counted here. What the kernel
-//! delivers afterwards, to a peer that reads slowly, only the session sees: once it has refused to end for that, it is asked
-//! at each tick whether this goes on. This module polls; sessions set no
-//! timers. So sessions of other pools pay nothing, and a reload needs no code of its own. It sleeps while no pool ends any.
+//! delivers afterwards, to a peer that reads slowly, only the session sees. It is asked for that after half of `idle_for`, and
+//! if it finds bytes on their way, at each tick: then `idle_for` begins when they are delivered.
+//!
+//! This module polls; sessions set no timers. So sessions of other pools pay nothing, and a reload needs no code of its own. It
+//! sleeps while no pool ends any.
 
 mod balance;
 mod rebalancing;
@@ -85,12 +87,14 @@ struct Retirement {
 #[derive(Clone, Copy)]
 struct SeenSession {
     bytes: u64,
-    deliveries: u32,
+    deliveries: u8,
     /// Since when neither `bytes` nor `deliveries` has changed.
     since: Instant,
     /// Whether it was asked to end since then. It still goes on, so it was not at rest: perhaps it waits for an answer.
     was_asked: bool,
-    /// Whether it has refused to end because bytes were on their way, and has read none since.
+    /// Whether it was asked for deliveries since then.
+    has_looked: bool,
+    /// Whether it has found bytes on their way since `bytes` has changed last. It is then asked for them at each tick.
     is_watched: bool,
 }
 
@@ -105,6 +109,7 @@ impl SeenSession {
                 deliveries,
                 since: now,
                 was_asked: false,
+                has_looked: false,
                 is_watched: before.is_some_and(|before| before.bytes == bytes),
             },
         }
@@ -130,10 +135,12 @@ impl Retirement {
             }
             let Some(rule) = rules.get(&pool) else { continue };
             let before = self.seen.get(&record.id());
-            let session = SeenSession::new(&record, before, now);
+            let mut session = SeenSession::new(&record, before, now);
             let is_idle = now - session.since >= rule.plan.idle_for;
-            if session.is_watched && !is_idle {
+            let is_half_way = now - session.since >= rule.plan.idle_for / 2;
+            if !is_idle && (session.is_watched || is_half_way && !session.has_looked) {
                 record.look_for_deliveries();
+                session.has_looked = true;
             }
             seen.insert(record.id(), session);
             let max_age = rule.plan.max_age;

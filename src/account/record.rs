@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Ending, SessionInfo};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::pool::ServerId;
-use crate::relay::{EndRequest, Traffic};
+use crate::relay::{DeliveryNotes, EndRequest, Traffic};
 use crate::tcp_info::TcpInfo;
 
 /// An open session. Its entry in the ledger holds it, and other threads may hold it to show the session or to end it.
@@ -121,8 +121,8 @@ impl Record {
 
     /// Changes when the session was asked to end, or to look, while bytes were on their way to a peer.
     #[must_use]
-    pub fn deliveries(&self) -> u32 {
-        self.traffic.deliveries()
+    pub fn deliveries(&self) -> u8 {
+        self.cancel.deliveries.count()
     }
 
     /// The ending of a session that was cut.
@@ -152,7 +152,7 @@ impl Record {
     }
 
     /// Ready at each request to end the session. Only one task at a time may await this or [`Self::until_cut`].
-    pub fn end_request(&self) -> impl Future<Output = EndRequest> + Unpin {
+    pub fn end_request(&self) -> impl Future<Output = EndRequest<'_>> + Unpin {
         std::future::poll_fn(|cx| self.cancel.poll_request(cx))
     }
 
@@ -261,7 +261,7 @@ pub struct SessionView {
 
 /// Any thread may cancel the session, once; the session waits for that.
 ///
-/// It is three bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
+/// It is four bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
     /// 0: not cancelled; else 1 + the index of the ending.
@@ -270,11 +270,13 @@ struct CancelHandle {
     at_rest: AtomicU8,
     /// Whether the session is asked to look for bytes on their way.
     look: AtomicBool,
+    deliveries: DeliveryNotes,
     session: AtomicWaker,
 }
 
 /// The flag in [`CancelHandle::at_rest`]. The numbers of endings are far below it.
 const TAKEN: u8 = 0x80;
+
 /// The ending of this number, from 1; `None` for 0.
 fn ending_of(number: u8) -> Option<Ending> {
     let index = usize::from(number).checked_sub(1)?;
@@ -306,19 +308,19 @@ impl CancelHandle {
         ending_of(self.at_rest.load(Acquire) & !TAKEN).unwrap_or(Ending::Internal)
     }
 
-    fn poll_request(&self, cx: &std::task::Context<'_>) -> Poll<EndRequest> {
+    fn poll_request(&self, cx: &std::task::Context<'_>) -> Poll<EndRequest<'_>> {
         if self.poll(cx).is_ready() {
             return Poll::Ready(EndRequest::Cut);
         }
         if self.look.load(Relaxed) && self.look.swap(false, Acquire) {
-            return Poll::Ready(EndRequest::OnlyLook);
+            return Poll::Ready(EndRequest::OnlyLook(&self.deliveries));
         }
         let at_rest = self.at_rest.load(Acquire);
         if at_rest == 0 || at_rest & TAKEN != 0 {
             return Poll::Pending;
         }
         self.at_rest.fetch_or(TAKEN, Relaxed);
-        Poll::Ready(EndRequest::IfAtRest)
+        Poll::Ready(EndRequest::IfAtRest(&self.deliveries))
     }
 
     fn poll(&self, cx: &std::task::Context<'_>) -> Poll<Ending> {

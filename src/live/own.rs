@@ -1,5 +1,6 @@
 //! Finds our listeners: none that leads to a pool may be a server of that pool.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{InForce, Live, LivePool};
@@ -20,8 +21,8 @@ pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListe
     own.collect()
 }
 
-/// The names of the pools to which a listener leads, also as fallbacks, without duplicates.
-fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
+/// The names of the pools to which a listener leads, also as fallbacks.
+fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
     let routes = listener.routes.routes().iter().filter(|route| route.from.is_empty());
     let targets = routes.filter_map(|route| route.to.pool().copied());
     let mut targets: Vec<PoolId> = targets.chain(listener.routes.default().copied()).collect();
@@ -32,8 +33,6 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> Vec<Arc<str>> {
         }
         next += 1;
     }
-    targets.sort_unstable_by_key(|id| id.0);
-    targets.dedup();
     targets.iter().map(|id| Arc::clone(&plan.pools[*id].name)).collect()
 }
 

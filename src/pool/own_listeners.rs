@@ -19,7 +19,7 @@ pub struct OwnListener {
     /// The addresses that it is bound to.
     pub addresses: Arc<[ListenAddr]>,
     /// The names of the pools to which it leads.
-    pub pools: Vec<Arc<str>>,
+    pub pools: HashSet<Arc<str>>,
 }
 
 /// A server that is left out, and the listener that it is.
@@ -36,7 +36,7 @@ pub struct OwnListeners {
 
 #[derive(Debug, Default)]
 struct OwnState {
-    listeners: Vec<OwnListener>,
+    listeners: Vec<Arc<OwnListener>>,
     /// The names of the listeners among the servers of a pool, by pool, if there are any.
     links: HashMap<Arc<str>, HashSet<Arc<str>>>,
     /// The servers of a pool that are left out, by pool, if there are any.
@@ -57,7 +57,7 @@ impl OwnListeners {
     /// Replaces them, and forgets the pools that are none any more.
     pub fn replace(&self, listeners: Vec<OwnListener>, is_pool: impl Fn(&str) -> bool) {
         let mut state = self.lock();
-        state.listeners = listeners;
+        state.listeners = listeners.into_iter().map(Arc::new).collect();
         state.links.retain(|pool, _| is_pool(pool));
         state.left_out.retain(|pool, _| is_pool(pool));
     }
@@ -105,7 +105,7 @@ impl OwnListeners {
         self.lock().left_out.keys().map(Arc::clone).collect()
     }
 
-    fn at_addresses(&self, listeners: Vec<OwnListener>) -> ListenersAt {
+    fn at_addresses(&self, listeners: Vec<Arc<OwnListener>>) -> ListenersAt {
         let listeners = ListenersAt::new(listeners);
         if self.ignores_interfaces {
             let _ = listeners.local.set(LocalAddresses::default()); // it is not set yet
@@ -120,13 +120,13 @@ impl OwnListeners {
 
 impl OwnState {
     /// Goes backwards from the pool: to the listeners that lead to it, to the pools that have one of these as a server, and so on.
-    fn leading_to(&self, pool: &str) -> Vec<OwnListener> {
-        let mut found: Vec<&OwnListener> = Vec::new();
+    fn leading_to(&self, pool: &str) -> Vec<Arc<OwnListener>> {
+        let mut found: Vec<&Arc<OwnListener>> = Vec::new();
         let mut pools = vec![pool];
         let mut next = 0;
         while let Some(pool) = pools.get(next).copied() {
             next += 1;
-            let leads_there = |listener: &&OwnListener| listener.pools.iter().any(|to| **to == *pool);
+            let leads_there = |listener: &&Arc<OwnListener>| listener.pools.contains(pool);
             for listener in self.listeners.iter().filter(leads_there) {
                 if found.iter().any(|known| known.name == listener.name) {
                     continue;
@@ -147,13 +147,13 @@ impl OwnState {
 /// Listeners, to be compared with servers. Not to be kept: the addresses of this machine change.
 #[derive(Debug)]
 pub struct ListenersAt {
-    listeners: Vec<OwnListener>,
+    listeners: Vec<Arc<OwnListener>>,
     ports: HashSet<Option<u16>>,
     local: OnceCell<LocalAddresses>,
 }
 
 impl ListenersAt {
-    fn new(listeners: Vec<OwnListener>) -> Self {
+    fn new(listeners: Vec<Arc<OwnListener>>) -> Self {
         let addresses = listeners.iter().flat_map(|listener| listener.addresses.iter());
         let ports = addresses.map(|address| address.socket().map(|socket| socket.port()));
         Self {
@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn a_listener_is_found_at_its_addresses_and_no_others() {
         let listeners = ListenersAt::new(vec![
-            listener("one", &["127.0.0.1:80"], &[]),
-            listener("all", &["0.0.0.0:443", "[::]:443"], &[]),
+            listener("one", &["127.0.0.1:80"], &[]).into(),
+            listener("all", &["0.0.0.0:443", "[::]:443"], &[]).into(),
         ]);
         let local = LocalAddresses {
             addresses: [Ipv4Addr::new(198, 51, 100, 7).into()].into(),

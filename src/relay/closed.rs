@@ -1,5 +1,6 @@
 //! The limits of a relay, and how it can end.
 
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::socket::Fault;
@@ -55,14 +56,31 @@ pub enum Closed {
 }
 
 /// How a session is asked to end from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndRequest {
+#[derive(Clone, Copy, Debug)]
+pub enum EndRequest<'a> {
     /// At once, whatever it does.
     Cut,
-    /// Only if it is at rest now ([`Closed::AtRest`]). If bytes are on their way, [`Traffic`](super::Traffic) notes it.
-    IfAtRest,
+    /// Only if it is at rest now ([`Closed::AtRest`]). If bytes are on their way, that is noted.
+    IfAtRest(&'a DeliveryNotes),
     /// Not now: only note whether bytes are on their way.
-    OnlyLook,
+    OnlyLook(&'a DeliveryNotes),
+}
+
+/// How often a request to end has found bytes on their way: read, and not yet acknowledged by the receiver. The count wraps.
+#[derive(Debug, Default)]
+pub struct DeliveryNotes(AtomicU8);
+
+impl DeliveryNotes {
+    /// Counts a request that has found bytes on their way.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The count.
+    #[must_use]
+    pub fn count(&self) -> u8 {
+        self.0.load(Relaxed)
+    }
 }
 
 /// Whether bytes were still to be delivered when a relay ended by silence.

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 
 use crate::guard::Throttle;
 use crate::tls::TlsConnection;
-pub use closed::{Closed, EndRequest, Pending, RelayLimits, Side};
+pub use closed::{Closed, DeliveryNotes, EndRequest, Pending, RelayLimits, Side};
 pub use engine::poll::limit_pipes;
 use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
 pub use stream::SideStream;
@@ -39,14 +39,14 @@ pub use traffic::{ByteCounter, Traffic};
 /// Cancelling the future loses the bytes that were read and not sent yet.
 ///
 /// Not an `async fn`: its future would hold the arguments twice, in every session.
-pub fn relay<'a>(
+pub fn relay<'a, 'r: 'a>(
     client: &'a TcpStream,
     server: &'a TcpStream,
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &'a Traffic,
     throttle: Option<Box<Throttle>>,
-    end: impl Future<Output = EndRequest> + Unpin + 'a,
+    end: impl Future<Output = EndRequest<'r>> + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     relay_between(client, server, first, limits, traffic, throttle, end)
 }
@@ -70,14 +70,14 @@ impl<'a> TlsSide<'a> {
 
 /// As [`relay`], for a session of which at least one side uses TLS. Also returns the TLS error of a side, if that ended
 /// the session.
-pub async fn relay_tls(
+pub async fn relay_tls<'a>(
     client: TlsSide<'_>,
     server: TlsSide<'_>,
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &Traffic,
     throttle: Option<Box<Throttle>>,
-    end: impl Future<Output = EndRequest> + Unpin,
+    end: impl Future<Output = EndRequest<'a>> + Unpin,
 ) -> (Closed, Option<rustls::Error>) {
     let (client, server) = (client.wire(), server.wire());
     let closed = relay_between(&client, &server, first, limits, traffic, throttle, end).await;

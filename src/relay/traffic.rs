@@ -1,6 +1,6 @@
 //! Byte counters of a session, which can be read while it runs.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes in both directions. Only the session writes them and any thread may read them; so plain loads and stores are
 /// enough, without an atomic read-modify-write instruction.
@@ -10,22 +10,6 @@ pub struct Traffic {
     pub up: ByteCounter,
     /// From the server.
     pub down: ByteCounter,
-    /// How often a request to end has found bytes on their way: read, and not yet acknowledged by the receiver.
-    deliveries: AtomicU32,
-}
-
-impl Traffic {
-    /// Notes that bytes are on their way. Only the session that owns it may call this.
-    pub(super) fn note_delivery(&self) {
-        self.deliveries
-            .store(self.deliveries.load(Relaxed).wrapping_add(1), Relaxed);
-    }
-
-    /// Changes with each request to end that has found bytes on their way.
-    #[must_use]
-    pub fn deliveries(&self) -> u32 {
-        self.deliveries.load(Relaxed)
-    }
 }
 
 /// Bytes read in one direction.

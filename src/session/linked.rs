@@ -157,13 +157,13 @@ struct TlsToRelay {
 }
 
 /// Relays a session with TLS that ends or begins here, on at least one side. An error of that TLS is kept for the log.
-async fn relay_over_tls(
+async fn relay_over_tls<'a>(
     ends: &Endpoints,
     to_relay: Box<TlsToRelay>,
     limits: RelayLimits,
     entry: &Entry,
     throttle: Option<Box<Throttle>>,
-    end: impl Future<Output = EndRequest> + Unpin,
+    end: impl Future<Output = EndRequest<'a>> + Unpin,
 ) -> Closed {
     let TlsToRelay { client, server, first } = *to_relay;
     let side = |socket, tls: Option<Box<TlsConnection>>| TlsSide {

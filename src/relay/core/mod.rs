@@ -190,15 +190,18 @@ impl<'a> Core<'a> {
     }
 
     /// Ends the relay on request, if it may end now. `queue` returns the send queue of the socket towards a side.
-    pub(super) fn end(&mut self, request: EndRequest, queue: impl Fn(Side) -> Option<SendQueue>) {
+    pub(super) fn end(&mut self, request: EndRequest<'_>, queue: impl Fn(Side) -> Option<SendQueue>) {
         // A queue that the system does not report counts as delivered.
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
-        if request == EndRequest::Cut {
-            self.closed = Some(Closed::Cut);
-        } else if !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server) {
-            self.traffic.note_delivery();
-        } else if request == EndRequest::IfAtRest && self.is_at_rest() {
-            self.closed = Some(Closed::AtRest);
+        match request {
+            EndRequest::Cut => self.closed = Some(Closed::Cut),
+            EndRequest::IfAtRest(notes) | EndRequest::OnlyLook(notes)
+                if !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server) =>
+            {
+                notes.add();
+            }
+            EndRequest::IfAtRest(_) if self.is_at_rest() => self.closed = Some(Closed::AtRest),
+            EndRequest::IfAtRest(_) | EndRequest::OnlyLook(_) => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the simulation does not cover, such as a system that does not report send queues; and rules, one by one.
 
+use super::super::closed::DeliveryNotes;
 use super::*;
 
 const IDLE: RelayLimits = RelayLimits {
@@ -85,6 +86,7 @@ fn a_truncated_server_never_counts_as_finished() {
 #[test]
 fn a_session_is_at_rest_if_the_server_sent_last() {
     let (traffic, start) = (Traffic::default(), Instant::now());
+    let notes = DeliveryNotes::default();
     let mut core = Core::new(0, IDLE, &traffic, false, start);
     let is_at_rest = |core: &Core<'_>| core.is_at_rest();
     let delivered = |_| Some(SendQueue::EMPTY);
@@ -92,7 +94,7 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
     core.received(Side::Client, 5);
     core.sent(Side::Client, 5);
     assert!(!is_at_rest(&core), "the server works on it");
-    core.end(EndRequest::IfAtRest, delivered);
+    core.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(core.closed(), None);
     core.received(Side::Server, 7);
     assert!(!is_at_rest(&core), "the client has not got it");
@@ -113,29 +115,25 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
         .map(|side| [(side, not_sent), (side, unacknowledged)])
         .concat()
     {
-        core.end(EndRequest::IfAtRest, |side| {
+        core.end(EndRequest::IfAtRest(&notes), |side| {
             Some(if side == towards { queue } else { SendQueue::EMPTY })
         });
         assert_eq!(core.closed(), None, "the kernel still sends to {towards:?}: {queue:?}");
     }
-    assert_eq!(traffic.deliveries(), 4);
-    core.end(EndRequest::OnlyLook, delivered);
-    assert_eq!(
-        (core.closed(), traffic.deliveries()),
-        (None, 4),
-        "everything is delivered"
-    );
+    assert_eq!(notes.count(), 4);
+    core.end(EndRequest::OnlyLook(&notes), delivered);
+    assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);
     assert!(!is_at_rest(&core), "it ends by itself");
     let mut after_login = Core::new(0, IDLE, &traffic, false, start);
-    after_login.end(EndRequest::IfAtRest, delivered);
+    after_login.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(after_login.closed(), Some(Closed::AtRest));
     assert!(!Closed::AtRest.is_abrupt());
     let mut without_queues = Core::new(0, IDLE, &traffic, false, start);
-    without_queues.end(EndRequest::IfAtRest, |_| None);
+    without_queues.end(EndRequest::IfAtRest(&notes), |_| None);
     assert_eq!(without_queues.closed(), Some(Closed::AtRest));
     let mut after_login = Core::new(3, IDLE, &traffic, false, start);
-    after_login.end(EndRequest::IfAtRest, delivered);
+    after_login.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(after_login.closed(), None, "the client has asked for something");
     after_login.end(EndRequest::Cut, delivered);
     assert_eq!(after_login.closed(), Some(Closed::Cut));

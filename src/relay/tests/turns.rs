@@ -29,7 +29,7 @@ impl Watched {
         let counted = Rc::clone(&polls);
         let relay = tokio::task::spawn_local(async move {
             let traffic = Traffic::default();
-            let never = std::future::pending::<EndRequest>();
+            let never = std::future::pending::<EndRequest<'_>>();
             let mut relay = pin!(relay(
                 &inner_client,
                 &inner_server,
@@ -262,7 +262,7 @@ fn blocking(socket: TcpStream) -> std::net::TcpStream {
 async fn the_future_of_a_session_stays_small() {
     let (socket, _peer) = connected(None, None).await;
     let traffic = Traffic::default();
-    let never = std::future::pending::<EndRequest>();
+    let never = std::future::pending::<EndRequest<'_>>();
     let relay = relay(&socket, &socket, Vec::new(), PATIENT, &traffic, None, never);
     let bytes = size_of_val(&relay);
     assert!(bytes <= 216, "{bytes} bytes");

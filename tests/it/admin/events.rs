@@ -199,7 +199,7 @@ fn event_streams_are_limited_and_do_not_block_other_requests() {
         stream.next("sample");
     }
     let (status, error) = tcp(&proxy, "GET", "/api/v1/events", &[], "");
-    assert!(status == 503 && error.contains("streams of events"), "{error}");
+    assert!(status == 503 && error.contains("event streams"), "{error}");
     assert_eq!(tcp(&proxy, "GET", "/api/v1/state", &[], "").0, 200);
     let mut of_socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
     let head = request("GET", "/api/v1/events", &[], "");

@@ -65,8 +65,8 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
             &proxy,
             "the check may not run one of its queries: old primaries or lag may not be detected"
         ),
-        2,
-        "once for each server"
+        4,
+        "once for each server and query"
     );
     a.freeze();
     run(&b, "SELECT pg_promote()");

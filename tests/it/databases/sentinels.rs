@@ -122,7 +122,7 @@ fn reset_sentinels_are_followed_in_spite_of_lower_epochs() {
     assert!(is_written(proxy.at("primary"), "before"));
     new.fail_over();
     eventually("a failover of the new Sentinel counts", || {
-        has_state(&proxy, "primary", &second, "up") && has_state(&proxy, "primary", &first, "down")
+        has_state(&proxy, "primary", &second, "up") && has_state(&proxy, "primary", &first, "wrong role")
     });
     assert!(
         is_written(proxy.at("primary"), "after"),

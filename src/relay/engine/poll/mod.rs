@@ -34,14 +34,14 @@ use wire::TransferError;
 pub(in crate::relay) use wire::Wire;
 
 /// Relays between two connections until it is over. See [`relay`](crate::relay::relay).
-pub(in crate::relay) fn relay_between<'a, W: Wire>(
+pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
     client: &'a W,
     server: &'a W,
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &'a Traffic,
     throttle: Option<Box<Throttle>>,
-    mut end: impl Future<Output = EndRequest> + Unpin + 'a,
+    mut end: impl Future<Output = EndRequest<'r>> + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     let mut relay = Relay {
         core: Core::new(first.len(), limits, traffic, W::ENDS_EXPLICITLY, Instant::now()),
