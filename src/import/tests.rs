@@ -637,6 +637,40 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
 }
 
 #[test]
+fn an_nginx_server_whose_certificate_is_elsewhere_does_not_lose_that_it_verifies_clients() {
+    let server = |mode: &str| {
+        format!(
+            "server {{ listen 1; proxy_pass 10.0.0.1:1; }} \
+             server {{ listen 2 ssl; include tls.conf; ssl_verify_client {mode}; ssl_client_certificate /ca.pem; \
+             proxy_pass 10.0.0.2:1; }}"
+        )
+    };
+    let imported = checked(Origin::Nginx, &server("on")).unwrap().text;
+    let mut about_it = imported.lines().filter(|line| line.contains("10.0.0.2"));
+    let left_out = about_it.next().unwrap_or_default();
+    assert!(left_out.contains("ssl_certificate is missing"), "{imported}");
+    assert_eq!(about_it.next(), None, "it would be open to all");
+    let imported = checked(Origin::Nginx, &server("optional")).unwrap().text;
+    let remark = "ssl_verify_client optional (ssl_certificate is missing)";
+    assert!(imported.contains(remark), "{imported}");
+    assert!(imported.contains("10.0.0.2"), "{imported}");
+}
+
+#[test]
+fn a_haproxy_address_whose_certificates_are_in_a_list_does_not_lose_that_it_verifies_clients() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    bind :2 ssl crt-list /list verify required ca-file /ca.pem
+    server s 10.0.0.1:1
+";
+    let imported = checked(Origin::Haproxy, text).unwrap().text;
+    assert!(imported.contains("bind = \"0.0.0.0:1\""), "{imported}");
+    assert!(imported.contains("crt is missing"), "{imported}");
+}
+
+#[test]
 fn settings_that_would_be_errors_are_left_out() {
     let text = "
 defaults

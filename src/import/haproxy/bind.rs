@@ -13,6 +13,11 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     let options = line.words.get(2..).unwrap_or_default();
     let is_for_both = options.iter().any(|word| word == "v4v6");
     let is_tls = options.iter().any(|word| word == "ssl");
+    let verifies = options.windows(2).any(|pair| pair == ["verify", "required"]);
+    if is_tls && verifies && !options.iter().any(|word| word == "crt") {
+        // Without certificates, `client_auth` would be lost, and the address open to all.
+        return LineOutcome::LeftOut("it requires certificates of clients, and crt is missing");
+    }
     let (mut own, mut is_partial) = (Vec::new(), false);
     let had_tls = listener.bind.len() > listener.plain.len();
     for address in binds(addresses, is_for_both) {

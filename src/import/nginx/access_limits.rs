@@ -130,19 +130,26 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
         (!path.is_empty() && !path.ends_with('/')).then(|| quoted(path))
     };
     let ca_file = file("ssl_client_certificate").or_else(|| file("ssl_trusted_certificate"));
+    let has_certificate = last(all, "ssl_certificate").is_some_and(|directive| directive.word(1).is_some());
     match ca_file {
-        Some(ca_file) => {
+        Some(ca_file) if has_certificate => {
             let crl = file("ssl_crl").map_or(String::new(), |crl| format!(", crl_file = {crl}"));
             let value = format!("{{ ca_file = {ca_file}, mode = \"{mode}\"{crl} }}");
             listener.tls.set("client_auth", value);
             Ok(())
         }
+        // It may be in a file that is included: those are not read.
+        _ if mode == "require" && !has_certificate => {
+            Err("it requires certificates of clients, and ssl_certificate is missing")
+        }
         None if mode == "require" => Err("it requires certificates of clients, and ssl_client_certificate is missing"),
-        None => {
-            listener
-                .section
-                .remarks
-                .push(directive.left_out("ssl_client_certificate is missing"));
+        _ => {
+            let why = if has_certificate {
+                "ssl_client_certificate is missing"
+            } else {
+                "ssl_certificate is missing"
+            };
+            listener.section.remarks.push(directive.left_out(why));
             Ok(())
         }
     }
