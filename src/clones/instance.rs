@@ -21,6 +21,9 @@ use crate::error::chain;
 use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 
+/// How long a killed process may take to end before this process ends without it: longer than its keeper takes.
+const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A clone that has been started.
 pub(super) struct Instance {
     pub(super) address: ServerAddr,
@@ -207,6 +210,32 @@ async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Du
             () = ending.cancelled() => {}
         }
     }
-    process.stop(kill_after.min(KILL_AFTER));
-    process_ended(&mut process, name).await;
+    let kill_after = kill_after.min(KILL_AFTER);
+    process.stop(kill_after);
+    let ended = timeout(kill_after + KILLED_TIMEOUT, process_ended(&mut process, name)).await;
+    if ended.is_err() {
+        let CloneName { pool, clone } = name;
+        tracing::error!(%pool, %clone, "a clone does not end after SIGKILL: it may still run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_does_not_end_does_not_keep_us_from_ending() {
+        let (process, _keeper) = KeptProcess::without_events();
+        let name = CloneName {
+            pool: "app".into(),
+            clone: "app-1".into(),
+        };
+        let ending = CancellationToken::new();
+        ending.cancel();
+        let began = Instant::now();
+        stop_process(process, &name, Duration::from_secs(60), &ending).await;
+        assert_eq!(began.elapsed().as_secs(), (KILL_AFTER + KILLED_TIMEOUT).as_secs());
+    }
 }

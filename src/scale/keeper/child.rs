@@ -6,14 +6,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
+use tokio::time::{Instant, sleep};
 
 use super::message::StartClone;
 use crate::check::exec::close_on_exec;
 use crate::error::with_context;
 use crate::user;
+
+/// How long all children may take to end after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause before it is looked again whether killed children have ended.
+const REAP_PAUSE: Duration = Duration::from_millis(5);
+
+/// The most processes named in an error.
+const SHOWN_MAX: usize = 10;
 
 /// Starts a clone in a process group of its own. Also returns the end of the pipe from which its output is read.
 ///
@@ -63,16 +75,47 @@ pub(super) fn describe(status: WaitStatus) -> String {
 }
 
 /// Kills all children until none is left, also those that have become our children because their parents have ended.
-pub(super) fn kill_all() {
+///
+/// # Errors
+/// Some still run: they may not be killed, such as those of a setuid program, or do not end within [`KILL_TIMEOUT`], such as
+/// in an uninterruptible wait.
+pub(super) async fn kill_all() -> io::Result<()> {
+    kill_until_none(
+        children,
+        |child| kill_process(child, Signal::KILL),
+        || wait(WaitOptions::NOHANG),
+    )
+    .await
+}
+
+async fn kill_until_none<T>(
+    children: impl Fn() -> HashSet<Pid>,
+    kill: impl Fn(Pid) -> Result<(), Errno>,
+    reap: impl Fn() -> Result<Option<T>, Errno>,
+) -> io::Result<()> {
+    let deadline = Instant::now() + KILL_TIMEOUT;
     loop {
-        for child in children() {
-            let _ = kill_process(child, Signal::KILL);
-        }
-        // Bounded: every child has been killed, and a killed process starts no other.
-        if wait(WaitOptions::empty()).is_err() {
-            return; // there is no child
+        let left = children();
+        let is_refused = |child: &Pid| kill(*child).is_err_and(|error| error != Errno::SRCH);
+        let refused = left.iter().filter(|child| is_refused(child)).count();
+        match reap() {
+            Err(_) => return Ok(()), // there is no child
+            Ok(Some(_)) => {}
+            Ok(None) if (refused > 0 && refused == left.len()) || Instant::now() >= deadline => {
+                return Err(still_running(left));
+            }
+            Ok(None) => sleep(REAP_PAUSE).await,
         }
     }
+}
+
+fn still_running(children: HashSet<Pid>) -> io::Error {
+    let mut pids: Vec<i32> = children.into_iter().map(Pid::as_raw_pid).collect();
+    pids.sort_unstable();
+    pids.truncate(SHOWN_MAX);
+    io::Error::other(format!(
+        "processes of a clone cannot be killed and may still run: {pids:?}"
+    ))
 }
 
 /// The children of this process; empty with a kernel that does not list them (CONFIG_PROC_CHILDREN).
@@ -84,4 +127,56 @@ fn children() -> HashSet<Pid> {
         children.extend(pids.filter_map(Pid::from_raw));
     }
     children
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn pids(raw: &[i32]) -> HashSet<Pid> {
+        raw.iter().copied().filter_map(Pid::from_raw).collect()
+    }
+
+    /// Kills children of which those in `protected` may not be killed, and those in `stuck` do not end.
+    async fn killed(all: &[i32], protected: &[i32], stuck: &[i32]) -> (Result<(), String>, Duration) {
+        let (left, dead) = (RefCell::new(pids(all)), RefCell::new(HashSet::new()));
+        let kill = |child| {
+            if pids(protected).contains(&child) {
+                return Err(Errno::PERM);
+            }
+            if !pids(stuck).contains(&child) {
+                dead.borrow_mut().insert(child);
+            }
+            Ok(())
+        };
+        let reap = || {
+            if left.borrow().is_empty() {
+                return Err(Errno::CHILD);
+            }
+            let next = dead.borrow().iter().next().copied();
+            Ok(next.map(|child| {
+                dead.borrow_mut().remove(&child);
+                left.borrow_mut().remove(&child)
+            }))
+        };
+        let began = Instant::now();
+        let ended = kill_until_none(|| left.borrow().clone(), kill, reap).await;
+        (ended.map_err(|error| error.to_string()), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn children_that_cannot_be_killed_are_left() {
+        assert_eq!(killed(&[2, 3, 4], &[], &[]).await, (Ok(()), Duration::ZERO));
+        let left = |pids: &str| {
+            Err(format!(
+                "processes of a clone cannot be killed and may still run: {pids}"
+            ))
+        };
+        assert_eq!(killed(&[2, 3, 4], &[3], &[]).await, (left("[3]"), Duration::ZERO));
+        let (ended, after) = killed(&[2, 3, 4], &[3], &[4]).await;
+        assert_eq!(ended, left("[3, 4]"));
+        assert!(after >= KILL_TIMEOUT && after < 2 * KILL_TIMEOUT, "{after:?}");
+    }
 }

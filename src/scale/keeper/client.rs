@@ -47,7 +47,7 @@ impl KeeperProcess {
             .stdout(Stdio::null())
             .process_group(0) // signals of a terminal are for us
             .spawn()
-            .map_err(|error| crate::error::with_context(error, "cannot start the keeper of a clone"))?;
+            .map_err(|error| crate::error::with_context(error, "cannot start a keeper"))?;
         Ok(Self { child, socket })
     }
 
@@ -122,6 +122,14 @@ impl KeptProcess {
             }
         });
         Ok(Self { requests, events })
+    }
+
+    /// A process of whose keeper no events come while the sender lives.
+    #[cfg(test)]
+    pub fn without_events() -> (Self, UnboundedSender<ProcessEvent>) {
+        let (requests, _) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
+        (Self { requests, events }, sender)
     }
 
     /// The next event. Cancel safe.

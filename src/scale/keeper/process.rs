@@ -31,10 +31,11 @@ const EVENTS_MAX: usize = 64;
 const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
-/// are removed.
+/// are removed, if there is no error.
 ///
 /// # Errors
-/// Standard input is no such socket, the system refuses what the keeper needs, or containers were not removed.
+/// Standard input is no such socket, the system refuses what the keeper needs, containers were not removed, or processes still
+/// run that cannot be killed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
     drop_capabilities();
@@ -44,8 +45,9 @@ pub fn run() -> io::Result<()> {
     runtime.block_on(async {
         let mut keeper = HeldProcess::default();
         let ended = keeper.serve(socket.into()).await;
-        child::kill_all();
-        ended.and(containers::remove_all(&keeper.containers).await)
+        let killed = child::kill_all().await;
+        let removed = containers::remove_all(&keeper.containers).await;
+        ended.and(killed).and(removed)
     })
 }
 
@@ -106,7 +108,7 @@ impl HeldProcess {
                     None => return Ok(()),
                     Some(line) => self.follow(serde_json::from_str(&line)?, &events),
                 },
-                _ = child_ended.recv() => self.reap(&events),
+                _ = child_ended.recv() => self.reap(&events).await,
                 Some(event) = to_tell.recv() => writer.write_all(&line_of(&event)).await?,
                 () = self.wait_for_kill_time() => self.kill(),
             }
@@ -143,12 +145,12 @@ impl HeldProcess {
     }
 
     /// Reaps what has ended. Whatever a clone has started ends with it, also what has left its process group.
-    fn reap(&mut self, events: &Sender<ProcessEvent>) {
+    async fn reap(&mut self, events: &Sender<ProcessEvent>) {
         while let Some((pid, status)) = child::reap() {
             // Others have become our children because their parents have ended.
             if let Some(leader) = self.leader.take_if(|leader| leader.pid == pid) {
                 child::signal(pid, Signal::KILL); // what it has left in its group
-                child::kill_all();
+                let _ = child::kill_all().await; // it is tried again before we end
                 tokio::spawn(report_end(leader.output, status, events.clone()));
             }
         }
