@@ -18,7 +18,8 @@ pub(super) struct Rates {
 /// The event `sample`: what is used of it.
 #[derive(Debug, Deserialize)]
 pub(super) struct SampleEvent {
-    /// The seconds that it is of.
+    /// The seconds that it is of; 0: a process that does not say it, so 1.
+    #[serde(default)]
     seconds: u64,
     totals: Rates,
 }
@@ -64,5 +65,19 @@ impl ServerRates {
     pub(super) fn get(&self, pool: &str, server: &str) -> f64 {
         let key = (pool.to_owned(), server.to_owned());
         self.counts.get(&key).map_or(0.0, |(_, rate)| *rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_of_one_second_unless_it_says_otherwise() {
+        let opened = |seconds: &str| {
+            let text = format!(r#"{{ {seconds} "totals": {{ "opened": 12, "bytes_up": 0, "bytes_down": 0 }} }}"#);
+            serde_json::from_str::<SampleEvent>(&text).unwrap().rates().opened
+        };
+        assert_eq!((opened(r#""seconds": 3,"#), opened("")), (4, 12));
     }
 }
