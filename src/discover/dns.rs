@@ -236,15 +236,15 @@ impl DnsSource {
         }
     }
 
-    /// Logs hosts that cannot be resolved any more, and that all hosts can be resolved again.
+    /// Logs hosts that have new problems, and that no host has problems any more.
     fn note(&mut self, troubles: HostProblems) {
         let source = &self.plan;
         let mut new = troubles.iter().filter(|(host, _)| !self.troubles.contains_key(*host));
         if let Some((host, error)) = new.next() {
             let count = troubles.len();
-            tracing::warn!(%source, %host, %error, count, "cannot resolve hosts of servers");
+            tracing::warn!(%source, %host, %error, count, "problems with hosts of servers");
         } else if troubles.is_empty() && !self.troubles.is_empty() {
-            tracing::info!(%source, "all hosts of servers are resolved again");
+            tracing::info!(%source, "the hosts of servers have no problems any more");
         }
         self.troubles = troubles;
     }

@@ -81,7 +81,7 @@ pub(super) fn warning(troubles: &HostProblems) -> Option<Reason> {
     let (host, reason) = troubles.first_key_value()?;
     Some(Reason::from(match troubles.len() {
         1 => format!("`{host}`: {reason}"),
-        count => format!("{count} hosts cannot be resolved; the first is `{host}`: {reason}"),
+        count => format!("{count} hosts have problems; the first is `{host}`: {reason}"),
     }))
 }
 
@@ -201,7 +201,7 @@ mod tests {
         ];
         let (servers, warning) = listed(&records, hosts);
         assert_eq!(servers, ["b.test:5432@10.0.0.2 1 0", "c.test:5432@10.0.0.3 1 1"]);
-        let expected = "3 hosts cannot be resolved; the first is `a.test`: the name does not exist";
+        let expected = "3 hosts have problems; the first is `a.test`: the name does not exist";
         assert_eq!(warning.as_deref(), Some(expected));
         let hosts = vec![("a_b:1@10.0.0.9", host(&["10.0.0.1"]))];
         let (servers, warning) = listed(&[record(1, 1, "a_b:1@10.0.0.9")], hosts);
