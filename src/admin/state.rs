@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,7 +30,7 @@ use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckVerdict, Member, Overrides, RefusedCheck, ServerPath};
 use crate::route::Route;
-use crate::tls::{Certificate, ListenerTls, PoolTls};
+use crate::tls::{ListenerTls, PoolTls};
 use crate::units::format_duration;
 
 /// The most entries that are shown of a condition of a route.
@@ -204,10 +205,10 @@ fn listener_tls_body(tls: &ListenerTls, renewals: &[RenewalState]) -> ListenerTl
         warnings: {
             let expired = store.all().iter().filter(|certificate| certificate.has_expired());
             let expired = expired.map(|certificate| certificate.expiry_warning());
-            let certificates = store.all().iter();
-            let failed = certificates.filter_map(|certificate| failed_orders(certificate, renewals));
+            let ordered = store.all().iter().filter(|certificate| certificate.acme.is_some());
+            let files = ordered.map(|certificate| certificate.path());
             expired
-                .chain(failed)
+                .chain(failed_orders(files, renewals))
                 .chain(tls.client_auth_warnings())
                 .take(TLS_WARNINGS_MAX)
                 .collect()
@@ -216,19 +217,22 @@ fn listener_tls_body(tls: &ListenerTls, renewals: &[RenewalState]) -> ListenerTl
     }
 }
 
-/// The failed orders of a certificate, if the latest one has failed.
-fn failed_orders(certificate: &Certificate, renewals: &[RenewalState]) -> Option<String> {
-    certificate.acme.as_ref()?;
-    let renewal = renewals
-        .iter()
-        .find(|renewal| renewal.wanted.file == certificate.path())?;
-    let failed = renewal.failed.as_ref()?;
-    let orders = counted(usize::try_from(failed.failures).unwrap_or(usize::MAX), "failed order");
-    Some(format!(
-        "{}: {orders}, the latest: {}",
-        renewal.wanted.name(),
-        failed.error
-    ))
+/// The failed orders of the certificates in these files, of those whose latest order has failed.
+fn failed_orders<'a>(
+    files: impl Iterator<Item = &'a Path>,
+    renewals: &'a [RenewalState],
+) -> impl Iterator<Item = String> {
+    let failed = renewals.iter().filter_map(|renewal| {
+        let failed = renewal.failed.as_ref()?;
+        Some((renewal.wanted.file.as_path(), (renewal, failed)))
+    });
+    let failed: HashMap<_, _> = failed.collect();
+    files.filter_map(move |file| {
+        let (renewal, failed) = failed.get(file)?;
+        let orders = counted(usize::try_from(failed.failures).unwrap_or(usize::MAX), "failed order");
+        let (name, error) = (renewal.wanted.name(), &failed.error);
+        Some(format!("{name}: {orders}, the latest: {error}"))
+    })
 }
 
 fn pool_tls_body(tls: &PoolTls) -> PoolTlsBody {
@@ -322,5 +326,55 @@ pub(super) fn absent_server_body((pool, name): &ServerPath, overrides: &Override
         weight: overrides.weight,
         set_by: overrides.set_by.as_ref().map(|(by, _)| by.to_string()),
         set_at: overrides.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::acme::{Attempts, RenewalReason};
+    use crate::name::ServerName;
+    use crate::tls::AcmeCertificate;
+
+    fn renewal(name: &str, failures: Option<u32>) -> RenewalState {
+        RenewalState {
+            wanted: AcmeCertificate {
+                acme: "ca".into(),
+                names: [ServerName::from_config(name).unwrap()].into(),
+                file: name.into(),
+            },
+            identifier: None,
+            next: SystemTime::UNIX_EPOCH,
+            reason: RenewalReason::Lifetime,
+            explanation_url: None,
+            failed: failures.map(|failures| Attempts {
+                failures,
+                next: 0,
+                pause: 0,
+                error: String::from("refused"),
+            }),
+            is_under_way: false,
+        }
+    }
+
+    #[test]
+    fn failed_orders_are_those_of_the_certificates_of_a_listener() {
+        let renewals = [
+            renewal("a.example", Some(2)),
+            renewal("b.example", None),
+            renewal("c.example", Some(1)),
+            renewal("d.example", Some(1)),
+        ];
+        let files = ["d.example", "unordered", "b.example", "a.example"].map(Path::new);
+        let shown: Vec<_> = failed_orders(files.into_iter(), &renewals).collect();
+        assert_eq!(
+            shown,
+            [
+                "d.example: 1 failed order, the latest: refused",
+                "a.example: 2 failed orders, the latest: refused",
+            ]
+        );
     }
 }
