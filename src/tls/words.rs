@@ -168,6 +168,9 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
             CertificateError::Expired => "it has expired (Expired)",
             CertificateError::NotValidYet => "it is not valid yet (NotValidYet)",
             CertificateError::NotValidForName => "it is for another name (NotValidForName)",
+            CertificateError::NotValidForNameContext { expected, presented } => {
+                return wrong_name(&expected.to_str(), presented).into();
+            }
             CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
                 "it is that of an authority, with CA:TRUE, and not of a server or client (CaUsedAsEndEntity)"
             }
@@ -181,6 +184,24 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
         _ => return error.to_string().into(),
     };
     format!("invalid peer certificate: {text}").into()
+}
+
+/// What is said of a certificate for other names.
+fn wrong_name(expected: &str, presented: &[String]) -> String {
+    let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
+    let names = match names.as_slice() {
+        [] => String::from("; it has no names"),
+        names => format!(", but for {}", bounded(&names.join(", "))),
+    };
+    format!("invalid peer certificate: it is not valid for name {expected}{names} (NotValidForName)")
+}
+
+/// A name of a certificate without what rustls-webpki writes around it: `DnsName("a.example")`, `IpAddress(10.0.0.1)`.
+fn plain_name(presented: &str) -> &str {
+    match presented.strip_suffix(')').and_then(|text| text.split_once('(')) {
+        Some(("DnsName" | "IpAddress" | "UniformResourceIdentifier", name)) => name.trim_matches('"'),
+        _ => presented,
+    }
 }
 
 /// The text of an error and its sources, as [`chain`](crate::error::chain) has it, with [`error_text`] for errors of TLS.
@@ -286,6 +307,29 @@ mod tests {
             error_chain(&error),
             "no TLS with a.example: invalid peer certificate: it has expired (Expired)"
         );
+    }
+
+    #[test]
+    fn a_certificate_for_other_names_is_told_with_them() {
+        let shown = |presented: &[&str]| {
+            let error = CertificateError::NotValidForNameContext {
+                expected: "b.example".try_into().unwrap(),
+                presented: presented.iter().map(ToString::to_string).collect(),
+            };
+            error_text(&Error::InvalidCertificate(error)).into_owned()
+        };
+        let start = "invalid peer certificate: it is not valid for name b.example";
+        for (presented, rest) in [
+            (&[][..], "; it has no names (NotValidForName)"),
+            (
+                &[r#"DnsName("a.example")"#, "IpAddress(10.0.0.1)", "DirectoryName"],
+                ", but for a.example, 10.0.0.1, DirectoryName (NotValidForName)",
+            ),
+        ] {
+            assert_eq!(shown(presented), format!("{start}{rest}"));
+        }
+        let many = vec![r#"DnsName("a\n.example")"#; 1000];
+        assert!(shown(&many).len() < 2 * SUBJECT_BYTES_MAX, "{}", shown(&many));
     }
 
     #[test]
