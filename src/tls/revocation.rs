@@ -114,7 +114,7 @@ impl Revocations {
             return Err(CertificateError::Revoked);
         }
         let authorities = || path.intermediate_certificates();
-        let issuers = authorities().map(|authority| (authority.subject_public_key_info(), may_sign_lists(&authority)));
+        let issuers = authorities().map(|authority| (authority.subject_public_key_info(), may_sign_lists(authority)));
         let issuers = issuers.chain([(spki_for_anchor(anchor), true)]);
         let certificates = std::iter::once(&**path.end_entity()).chain(authorities());
         for (depth, (certificate, (key, may_sign_lists))) in certificates.zip(issuers).enumerate() {
