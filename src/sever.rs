@@ -67,6 +67,17 @@ impl Severing {
             pace: Pace { over, began, first },
         }
     }
+
+    /// Puts the cause of `anew` in force. The pace begins anew only with another ending or another time: a server that is
+    /// seen to serve sessions now and then does not let its sessions go on for ever.
+    fn update(&mut self, anew: Self) {
+        let pace_of = |cause: &Cause| (cause.ending, cause.over);
+        if pace_of(&self.cause) == pace_of(&anew.cause) {
+            self.cause = anew.cause;
+        } else {
+            *self = anew;
+        }
+    }
 }
 
 /// Closes sessions where that is necessary, for as long as it is polled.
@@ -150,9 +161,7 @@ fn sever(
     for (group, mut there) in sessions {
         let anew = Severing::new(wanted[&group], now, there.len());
         let severing = severings.entry(group).or_insert(anew);
-        if severing.cause != anew.cause {
-            *severing = anew;
-        }
+        severing.update(anew);
         there.sort_unstable_by_key(|record| record.id());
         let due = severing.pace.due(now, there.len());
         for record in there.iter().take(due) {
@@ -213,6 +222,28 @@ mod tests {
         let group = Group::Server(retry.server().id());
         assert_eq!(wanted.keys().collect::<Vec<_>>(), [&group]);
         assert_eq!(wanted[&group].ending, Ending::FailedBack);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_flaps_does_not_begin_the_pace_anew() {
+        let over = Duration::from_secs(10);
+        let cause = |ending, over, ends_since| Cause {
+            ending,
+            over,
+            ends_since: Some(ends_since),
+        };
+        let began = Instant::now();
+        let first = Severing::new(cause(Ending::ServerDown, over, began), began, 100);
+        let later = began + over / 2;
+        let update = |ending, over| {
+            let mut severing = first;
+            severing.update(Severing::new(cause(ending, over, later), later, 50));
+            assert_eq!(severing.cause, cause(ending, over, later));
+            (severing.pace.began, severing.pace.first)
+        };
+        assert_eq!(update(Ending::ServerDown, over), (began, 100));
+        assert_eq!(update(Ending::ServerDrained, over), (later, 50));
+        assert_eq!(update(Ending::ServerDown, over * 2), (later, 50));
     }
 
     #[tokio::test]

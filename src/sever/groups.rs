@@ -38,8 +38,9 @@ enum SessionOwner {
 }
 
 impl GroupsToClose {
-    /// Looks at all servers of pools that close sessions. A server that a reload has removed keeps its cause, unless an
-    /// operator drains it or ends its drain. An operator's drain has precedence over the other causes, but delays nothing.
+    /// Looks at all servers of pools that close sessions. A server that a reload has removed keeps its cause, unless that is a
+    /// drain, which may have ended. An operator's drain has precedence over the other causes, except over one that closes
+    /// some sessions at once; the shorter of the two times holds.
     pub(super) fn find(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> Self {
         let mut groups = Self::default();
         for (group, severing) in severings {
@@ -95,14 +96,14 @@ impl GroupsToClose {
     /// The groups that have sessions. `severings`: the sessions that are being closed.
     pub(super) fn with_sessions(&mut self, severings: &HashMap<Group, Severing>) -> HashMap<Group, Cause> {
         let mut wanted = HashMap::new();
-        self.by_group.retain(|group, suspect| {
-            let has_sessions = match &suspect.sessions {
+        self.by_group.retain(|group, to_close| {
+            let has_sessions = match &to_close.sessions {
                 SessionOwner::Server(server) => server.upgrade().map(|server| server.live() > 0),
                 SessionOwner::FallbackOf(pool) => pool.upgrade().map(|pool| pool.has_fallback_sessions()),
                 SessionOwner::Remaining => severings.contains_key(group).then_some(true),
             };
             if has_sessions == Some(true) {
-                wanted.insert(group.clone(), suspect.cause);
+                wanted.insert(group.clone(), to_close.cause);
             }
             has_sessions.is_some()
         });
