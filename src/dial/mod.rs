@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
 use crate::error::os_error;
-use crate::pool::{CheckState, NoLease, Pool, QueueTurn, Server, ServerId};
+use crate::pool::{CheckState, Member, NoLease, Pool, QueueTurn, Server, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
 pub use bind_source::{BindAddresses, BindSource, BindSourceError};
@@ -59,7 +59,7 @@ pub enum ConnectFailure {
     NoDescriptors,
     /// The TLS handshake with the server failed.
     Tls,
-    /// The server went down, or lost its role, while it was being connected to.
+    /// The server went down, lost its role, or was disabled while it was being connected to.
     WentDown,
     /// Another error.
     Other,
@@ -264,7 +264,7 @@ pub async fn dial(
         };
         // Its checks may know more by now: an old primary that hung must not get those who came before it went on.
         let connected = match connected {
-            Ok((socket, _)) if was_usable && !is_usable(lease.server()) => Err(AttemptError::WentDown(socket)),
+            Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => Err(AttemptError::WentDown(socket)),
             connected => connected,
         };
         let failure = connected.as_ref().err().map(AttemptError::failure);
@@ -296,10 +296,17 @@ pub async fn dial(
     }
 }
 
-/// Whether new sessions may be sent to a server, as far as its checks decide. One that is picked although it is down, because
-/// too few servers are up, is not usable from the beginning.
+/// Whether new sessions may be sent to a server, as far as its checks decide, and an operator who disables it. One that is
+/// picked although it is down, because too few servers are up, is not usable from the beginning.
 fn is_usable(server: &Server) -> bool {
-    server.check_state() != CheckState::Down || server.is_stand_in()
+    (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
+}
+
+/// Whether a server is no longer usable, and not used all the same because too few are up.
+fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
+    let servers = pool.servers();
+    let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
+    !is_usable(server) && !servers.iter().any(in_panic)
 }
 
 /// Closes a connection that will not be used. Returns the lease when the server has closed it, too.
@@ -319,7 +326,7 @@ enum AttemptError {
     Tls(TlsFailure, TcpStream),
     /// The TLS handshake on this connection was not complete in time.
     TlsTimeout(TcpStream),
-    /// The server went down meanwhile.
+    /// The server went down or was disabled meanwhile.
     WentDown(TcpStream),
 }
 

@@ -1,5 +1,7 @@
 //! Dialling over loopback: servers that accept, refuse, or drop connections.
 
+mod went_down;
+
 use std::future::pending;
 use std::num::NonZeroU32;
 use std::task::Poll;
@@ -13,7 +15,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::{CheckOutcome, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
+use crate::pool::{CheckOutcome, EjectLimits, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
 use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {
@@ -75,24 +77,30 @@ fn pool(sockets: &[&Socket]) -> Pool {
 
 /// As `pool`, with this configuration for each server.
 fn pool_of(sockets: &[&Socket], member_config: MemberConfig) -> Pool {
-    let servers = sockets.iter().map(|socket| {
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let label: Arc<str> = address.to_string().into();
-        let spec = ServerSpec {
-            label: Arc::clone(&label),
-            identity: label,
-            address: ServerAddr::new(address),
-            resolved_from: None,
-        };
-        Member::new(Arc::new(Server::new(spec, false)), member_config)
-    });
-    let servers = servers.collect();
+    let member = |socket: &&Socket| Member::new(Arc::new(Server::new(spec(socket), false)), member_config);
+    pool_with(sockets.iter().map(member).collect(), None)
+}
+
+/// The server that is this socket.
+fn spec(socket: &Socket) -> ServerSpec {
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let label: Arc<str> = address.to_string().into();
+    ServerSpec {
+        label: Arc::clone(&label),
+        identity: label,
+        address: ServerAddr::new(address),
+        resolved_from: None,
+    }
+}
+
+/// A pool with these servers.
+fn pool_with(servers: Vec<Member>, panic_threshold: Option<u8>) -> Pool {
     let rules = PoolRules {
         policy: Policy::RoundRobin,
         eject: EJECT,
         connect_timeout: TEST_CONNECT.timeout,
         slow_start: None,
-        panic_threshold: None,
+        panic_threshold,
         queue: None,
         wake: None,
     };
@@ -178,28 +186,6 @@ async fn after_a_refusal_another_server_is_tried() {
     assert_eq!(socket.peer_addr().ok(), lease.server().spec().address.socket());
     assert_eq!(live(&pool), [0, 1]);
     drop(lease);
-    assert_eq!(live(&pool), [0, 0]);
-}
-
-#[tokio::test]
-async fn a_server_that_goes_down_while_it_is_connected_to_is_not_used() {
-    let (a, b) = (listening(), listening());
-    let (pool, (_client, accepted)) = (pool(&[&a, &b]), client().await);
-    let thresholds = Thresholds { rise: 1, fall: 1 };
-    for server in pool.servers().iter() {
-        server.set_checked(true, false);
-        server.record_check(&CheckOutcome::Pass, thresholds);
-    }
-    let first = pool.servers()[0].id();
-    let done = dialled_while(&pool, &LIMITS, &accepted, |server| {
-        if server.id() == first {
-            server.record_check(&CheckOutcome::Unfit("an old primary".into()), thresholds);
-        }
-    });
-    let done = done.await;
-    assert_eq!(done.attempts, [(0, Some(ConnectFailure::WentDown)), (1, None)]);
-    assert_eq!(done.ejected, [None, None]);
-    assert_eq!(done.result.unwrap().1.server().id(), pool.servers()[1].id());
     assert_eq!(live(&pool), [0, 0]);
 }
 
