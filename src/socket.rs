@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -181,42 +182,64 @@ impl Fault {
     }
 }
 
-/// Waits until the peer has ended its stream, without reading what came before that.
-pub async fn stream_end(socket: &TcpStream) {
-    // The copy has a readiness of its own: a later reader of the socket must not miss that there is something to read.
-    let copy = socket.as_fd().try_clone_to_owned();
-    let Ok(copy) = copy.and_then(stream_of) else {
-        return pending().await; // without a descriptor, the end is not noticed
-    };
-    read_closed(&copy).await;
+/// Watches the peer of a socket without reading from it. All waits together need one descriptor, from the first wait on.
+/// Without a descriptor, nothing is noticed.
+#[derive(Debug)]
+pub struct PeerWatch<'a> {
+    socket: &'a TcpStream,
+    /// It has a readiness of its own: a later reader of the socket must not miss that there is something to read.
+    copy: OnceLock<Option<TcpStream>>,
 }
 
-/// As [`stream_end`], for a socket that nobody reads from any more.
+impl<'a> PeerWatch<'a> {
+    /// Watches the peer of this socket.
+    #[must_use]
+    pub const fn new(socket: &'a TcpStream) -> Self {
+        Self {
+            socket,
+            copy: OnceLock::new(),
+        }
+    }
+
+    /// Waits until the peer has ended its stream.
+    pub async fn stream_end(&self) {
+        match self.copy() {
+            Some(copy) => read_closed(copy).await,
+            None => pending().await,
+        }
+    }
+
+    /// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not tell one
+    /// from the other: then this never ends.
+    pub async fn unix_close(&self) {
+        if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
+            return pending().await;
+        }
+        let Some(copy) = self.copy() else {
+            return pending().await;
+        };
+        // The end of both directions, EPOLLHUP: we have not ended ours.
+        while let Ok(ready) = copy.ready(Interest::WRITABLE).await {
+            if ready.is_write_closed() {
+                return;
+            }
+            let _ = copy.try_io::<()>(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+
+    fn copy(&self) -> Option<&TcpStream> {
+        let copy = || self.socket.as_fd().try_clone_to_owned().and_then(stream_of).ok();
+        self.copy.get_or_init(copy).as_ref()
+    }
+}
+
+/// Waits until the peer has ended its stream, on a socket that nobody reads from any more.
 pub async fn read_closed(socket: &TcpStream) {
     while let Ok(ready) = socket.ready(Interest::READABLE).await {
         if ready.is_read_closed() {
             return;
         }
         let _ = socket.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
-    }
-}
-
-/// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not tell one from
-/// the other: then this never ends.
-pub async fn unix_close(socket: &TcpStream) {
-    if !sockopt::socket_domain(socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
-        return pending().await;
-    }
-    let copy = socket.as_fd().try_clone_to_owned(); // as in `stream_end`
-    let Ok(copy) = copy.and_then(stream_of) else {
-        return pending().await;
-    };
-    // The end of both directions, EPOLLHUP: we have not ended ours.
-    while let Ok(ready) = copy.ready(Interest::WRITABLE).await {
-        if ready.is_write_closed() {
-            return;
-        }
-        let _ = copy.try_io::<()>(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 }
 
@@ -235,5 +258,46 @@ pub async fn socket_fault(socket: &TcpStream) -> Fault {
                 let _ = socket.try_io::<()>(Interest::ERROR, || Err(io::ErrorKind::WouldBlock.into()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// How many descriptors of this process are for this socket.
+    fn descriptors_of(socket: &TcpStream) -> usize {
+        let target = |number: &str| fs::read_link(format!("/proc/self/fd/{number}")).ok();
+        let own = target(&socket.as_raw_fd().to_string()).unwrap();
+        let all = fs::read_dir("/proc/self/fd").unwrap();
+        all.filter(|entry| target(entry.as_ref().unwrap().file_name().to_str().unwrap()) == Some(own.clone()))
+            .count()
+    }
+
+    #[tokio::test]
+    async fn both_waits_for_the_peer_of_a_unix_socket_need_one_descriptor() {
+        let (client, accepted) = UnixStream::pair().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let accepted = stream_of(accepted.into()).unwrap();
+        let watch = PeerWatch::new(&accepted);
+        assert_eq!(descriptors_of(&accepted), 1, "none before the first wait");
+        let (mut end, mut close) = (pin!(watch.stream_end()), pin!(watch.unix_close()));
+        assert!((&mut end).now_or_never().is_none() && (&mut close).now_or_never().is_none());
+        assert_eq!(descriptors_of(&accepted), 2);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        end.await;
+        assert!(
+            (&mut close).now_or_never().is_none(),
+            "the end of the stream is no close"
+        );
+        drop(client);
+        close.await;
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{DialClient, DialError, Progress};
 use crate::pool::{Lease, Pool, QueueFailure, QueueTurn, ServerId};
-use crate::socket::{socket_fault, stream_end, unix_close};
+use crate::socket::{PeerWatch, socket_fault};
 
 /// Waits for a lease on a server that is not in `tried`.
 ///
@@ -25,10 +25,11 @@ pub(super) async fn wait(
         has_waited = true;
         report(Progress::Queued { position, is_asleep });
     };
+    let watch = PeerWatch::new(client.socket);
     // If the client may half-close, the end of its stream moves it behind the others in the queue. Otherwise it has left.
     let half_close = async {
         match client.may_half_close {
-            true => stream_end(client.socket).await,
+            true => watch.stream_end().await,
             false => pending().await,
         }
     };
@@ -42,8 +43,8 @@ pub(super) async fn wait(
             QueueFailure::Timeout => DialError::QueueTimeout,
         }),
         fault = socket_fault(client.socket) => Err(DialError::ClientFault(fault)),
-        () = stream_end(client.socket), if !client.may_half_close => Err(DialError::ClientLeft),
-        () = unix_close(client.socket), if client.may_half_close => Err(DialError::ClientLeft),
+        () = watch.stream_end(), if !client.may_half_close => Err(DialError::ClientLeft),
+        () = watch.unix_close(), if client.may_half_close => Err(DialError::ClientLeft),
     };
     if has_waited {
         report(Progress::Dequeued);
