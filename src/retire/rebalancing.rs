@@ -18,13 +18,15 @@ const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Rebalancing {
     pace: Pace,
-    /// By server without excess, the most sessions that it has kept.
+    /// By server without excess, the most sessions that it has kept since `counts_since`.
     most_kept: HashMap<ServerId, usize>,
+    /// `None`: no session has ended yet.
+    counts_since: Option<Instant>,
     /// The sessions that were asked to end, and go on.
     asked: HashSet<u64>,
     /// Sessions that have ended since a server without excess has kept one more.
     ended: usize,
-    /// Since when.
+    /// When the first of them ended.
     since: Instant,
     /// Since when it pauses, or has last tried whether that is still right.
     paused: Option<Instant>,
@@ -35,6 +37,7 @@ impl Rebalancing {
         Self {
             pace: new_pace(over, balance, now),
             most_kept: HashMap::new(),
+            counts_since: None,
             asked: HashSet::new(),
             ended: 0,
             since: now,
@@ -52,7 +55,16 @@ impl Rebalancing {
     ) {
         let before = self.asked.len();
         self.asked.retain(|session| is_open(*session));
-        self.ended += before - self.asked.len();
+        let ended = before - self.asked.len();
+        if self.ended == 0 && ended > 0 {
+            self.since = now;
+            // What a server kept long ago, and has lost, says nothing. But one that ends its sessions after some seconds must
+            // not seem to gain whenever their number goes up and down: so this is forgotten only once in each `over`.
+            if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
+                (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
+            }
+        }
+        self.ended += ended;
         let mut has_gained = false;
         let most_kept = |server: &ServerId| {
             let (kept, most) = (kept(*server), self.most_kept.get(server).copied());
@@ -61,7 +73,7 @@ impl Rebalancing {
         };
         self.most_kept = balance.without_excess.iter().map(most_kept).collect();
         if has_gained {
-            (self.ended, self.since, self.paused) = (0, now, None);
+            (self.ended, self.paused) = (0, None);
         }
     }
 
@@ -178,6 +190,48 @@ mod tests {
         let mut pool = TestPool::new(9);
         for second in 0..100 {
             assert!(pool.tick(second / 10, true) > 0, "{second}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_have_time_to_come_back_after_many_sessions_ended_late() {
+        let mut pool = TestPool::new(1);
+        for _ in 0..30 {
+            pool.tick(0, false);
+        }
+        let before = (0..60).take_while(|_| pool.tick(0, true) > 0).count();
+        assert_eq!(before, 5, "30 sessions have ended at once, 5 s ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_a_server_kept_earlier_do_not_hide_those_that_come() {
+        let mut pool = TestPool::new(1);
+        for _ in 0..3 {
+            pool.tick(30, false);
+        }
+        for second in 0..60 {
+            assert!(pool.tick(10 + second / 4, true) > 0, "{second}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_number_of_sessions_that_goes_up_and_down_is_no_gain() {
+        let mut pool = TestPool::new(1);
+        let before = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4], true) > 0);
+        assert!(before.count() < 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_a_server_lost_while_none_ended_do_not_hide_those_that_come() {
+        let mut pool = TestPool::new(1);
+        for second in 0..40 {
+            assert!(pool.tick(second / 2, true) > 0, "{second}");
+        }
+        for _ in 0..60 {
+            pool.tick(20, false); // gains
+        }
+        for second in 0..40 {
+            assert!(pool.tick(5 + second / 4, true) > 0, "{second}");
         }
     }
 
