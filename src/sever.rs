@@ -26,9 +26,9 @@ pub use pace::Pace;
 struct Cause {
     ending: Ending,
     over: Duration,
-    /// When the server was last seen to serve sessions, if those that have come since, or still wait for its first answer, are
-    /// closed at once. Their clients came while it hung. It must not serve them when it runs again: it may be an old primary by
-    /// then.
+    /// When the server was last seen to serve sessions, if those that were connected to it since, or still wait for its first
+    /// answer, are closed at once. They came to it while it hung. It must not serve them when it runs again: it may be an
+    /// old primary by then.
     ends_since: Option<Instant>,
 }
 
@@ -126,8 +126,8 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(cause(pool, member, now)?.over)
 }
 
-/// Closes the sessions that are due: with `ends_since` all that have come since or await their server, and of the others the
-/// oldest first.
+/// Closes the sessions that are due: with `ends_since` all that were connected since or await their server, and of the others
+/// the oldest first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,
@@ -141,7 +141,7 @@ fn sever(
         };
         let ends_at_once = |cause: &&Cause| {
             let since = cause.ends_since;
-            since.is_some_and(|since| record.is_accepted_after(since) || record.awaits_server())
+            since.is_some_and(|since| record.is_connected_after(since) || record.awaits_server())
         };
         if let Some(cause) = wanted.get(&server).filter(ends_at_once) {
             record.cut(cause.ending);

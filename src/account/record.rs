@@ -67,10 +67,10 @@ impl Record {
             .map(|server| server.id())
     }
 
-    /// Whether it was accepted after this moment.
+    /// Whether it was connected to its server after this moment, as far as is known ([`SessionInfo::time_to_connect`]).
     #[must_use]
-    pub fn is_accepted_after(&self, at: Instant) -> bool {
-        self.accepted_at > at
+    pub fn is_connected_after(&self, at: Instant) -> bool {
+        self.accepted_at + self.info().time_to_connect() > at
     }
 
     /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are only

@@ -102,6 +102,14 @@ impl SessionInfo {
         self.connect_duration.is_some() && !self.has_no_relay
     }
 
+    /// The time from accept to its connection to the server, at least: its hello, its wait in a queue, and the connect that
+    /// succeeded. What else took time in between is not recorded.
+    pub(super) fn time_to_connect(&self) -> Duration {
+        let recorded = [self.hello_duration, self.connect_duration].into_iter().flatten();
+        let queue = self.extras.as_ref().and_then(|extras| extras.queue.as_ref());
+        recorded.map(Duration::from).sum::<Duration>() + queue.map(QueueWait::waited).unwrap_or_default()
+    }
+
     /// The facts about the TLS that ends here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls
@@ -264,4 +272,32 @@ fn startup_name(name: &[u8]) -> String {
 fn header_text(value: Option<&[u8]>) -> Option<String> {
     const VALUE_BYTES_MAX: usize = 255;
     value.map(|value| value[..value.len().min(VALUE_BYTES_MAX)].escape_ascii().to_string())
+}
+
+#[cfg(test)]
+#[tokio::test(start_paused = true)]
+async fn a_session_is_connected_after_its_hello_its_wait_and_its_connect() {
+    use crate::account::{Metrics, Record};
+    use tokio::time::{Instant, advance};
+
+    let second = Duration::from_secs(1);
+    let series = Metrics::new().listener(&"l".into());
+    let accepted_at = Instant::now();
+    let record = Record::new(
+        1,
+        accepted_at,
+        SessionInfo::new(series, PeerAddr::new("192.0.2.1:1".parse().unwrap())),
+    );
+    let is_connected_at = |after: Duration| {
+        let is_after = |after| record.is_connected_after(accepted_at + after);
+        is_after(after - Duration::from_millis(1)) && !is_after(after)
+    };
+    record.info().hello_duration = Some(second.into());
+    assert!(is_connected_at(second));
+    QueueWait::begin(&mut record.info().extras.get_or_insert_default().queue, 1, false);
+    advance(20 * second).await;
+    record.info().extras.as_mut().unwrap().queue.as_mut().unwrap().end();
+    assert!(is_connected_at(21 * second));
+    record.info().connect_duration = Some((2 * second).into());
+    assert!(is_connected_at(23 * second));
 }
