@@ -114,6 +114,10 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
         .map(|_| start("write", "disable", "SELECT pg_sleep(600)"))
         .collect();
     eventually("some are served", || a.sleepers() == served.len());
+    let passed = [("pool", "writers"), ("server", "a"), ("result", "pass")];
+    let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
+    let before = checks();
+    eventually("a check has passed since", || checks() >= before + 2.0);
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";
     // Without `protocol`, while the server has not said whether there is TLS, and in the clear.
