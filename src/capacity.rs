@@ -1,4 +1,4 @@
-//! Counts of what may be in use at once, resizable while permits are out: sessions of the process, sessions of a
+//! Limits on what may be in use at once, which can be resized while permits are in use: sessions of the process, sessions of a
 //! listener, health checks, lookups.
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The same, with each part displayed by a function.
+/// As [`chain`], with each part displayed by a function.
 #[must_use]
 pub fn chain_with(error: &(dyn Error + 'static), display: impl Fn(&(dyn Error + 'static)) -> String) -> String {
     let mut text = display(error);
@@ -36,7 +36,7 @@ fn append_sources(
     }
 }
 
-/// Adds what failed to an error. The result has the same kind, displays the context, and has the error as its source.
+/// Adds a context to an error. The result has the same kind, displays the context, and has the error as its source.
 #[must_use]
 pub fn with_context(error: io::Error, context: impl Into<String>) -> io::Error {
     #[derive(Debug, thiserror::Error)]

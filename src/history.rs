@@ -31,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// that each contains the bytes of exactly one second.
 const PHASE: Duration = Duration::from_millis(500);
 
-/// A reading that is early by so much closes a second as well.
+/// A reading that is early by at most this much still closes the second.
 const EARLY_MAX: Duration = Duration::from_millis(50);
 
 /// The seconds between two choices of the pools that have samples.
@@ -99,12 +99,12 @@ impl History {
     }
 }
 
-/// The time since the machine was started. It goes on while the machine is suspended.
+/// The time since the machine was started, including the time in which it was suspended.
 fn since_boot() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default() // it is never negative
 }
 
-/// Counts the seconds between readings, also those in which the process or the machine stood still.
+/// Counts the seconds between readings, including those in which the process or the machine stood still.
 struct SecondsClock {
     /// The end of the latest second.
     end: Duration,
@@ -118,7 +118,8 @@ impl SecondsClock {
         }
     }
 
-    /// The seconds that have ended since the last call, at least one: a tick that is late makes none of those after it early.
+    /// The number of seconds that have ended since the last call, at least one. Whole seconds are added to `end`, so that after
+    /// a late tick the next ones do not count as early.
     fn advance(&mut self, now: Duration) -> u64 {
         let seconds = (now.saturating_sub(self.end) + EARLY_MAX).as_secs().max(1);
         self.end += Duration::from_secs(seconds);

@@ -281,7 +281,7 @@ impl Live {
         self.registry.apply_override(name, order, by, at)
     }
 
-    /// The servers that have overrides, also those that only sessions hold.
+    /// The servers that have overrides, including those that are held only by sessions.
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         self.registry.overridden()
@@ -362,7 +362,7 @@ impl Live {
         self.registry.known_primaries()
     }
 
-    /// Waits until [`Self::known_primaries`] may have changed. For one waiter.
+    /// Waits until [`Self::known_primaries`] may have changed. Only one task may wait for that.
     pub async fn primary_changed(&self) {
         self.registry.primary_changed().await;
     }

@@ -1,5 +1,5 @@
-//! Logs when a pool has no usable server any more, with the reason for each server and the fallback that it uses, and when it
-//! has one again.
+//! Logs when a pool has no usable server any more, with the reason for each server and the fallback in use, and when the pool
+//! has a usable server again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -197,7 +197,7 @@ pub struct PoolPlan {
     pub retiring: RetirePlan,
     /// Whether a server that went down is used again once its checks pass.
     pub failback: Failback,
-    /// What is used while this pool has no usable server.
+    /// The fallback, used while this pool has no usable server.
     pub fallback: Option<Fallback>,
     /// How it grows and shrinks; `None`: its servers are those of `entries`.
     pub scale: Option<Arc<ScalePlan>>,

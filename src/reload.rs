@@ -58,7 +58,7 @@ pub struct Difference {
     pub removed: Vec<String>,
     /// In both configurations; the settings may differ.
     pub kept: Vec<String>,
-    /// Those of `kept` with other settings. A change of `[defaults]` is listed where it takes effect.
+    /// The items of `kept` with other settings. A change of `[defaults]` is listed where it takes effect.
     #[serde(default)]
     pub changed: Vec<Changed>,
 }
@@ -91,8 +91,8 @@ impl Changes {
         }
     }
 
-    /// Describes what was kept with other settings, a line for each kind: `2 pools changed: orders (health.interval), web
-    /// (balance)`.
+    /// Describes the items that were kept with other settings, a line for each kind: `2 pools changed: orders
+    /// (health.interval), web (balance)`.
     #[must_use]
     pub fn changed(&self) -> Vec<String> {
         let kinds = [
@@ -154,7 +154,7 @@ fn pools(old: &Plan, new: &Plan) -> Difference {
     })
 }
 
-/// The difference of plans that have names. `changed_keys` is called for what is in both.
+/// The difference of plans that have names. `changed_keys` is called for items in both.
 fn by_name<T>(
     old: &[Arc<T>],
     new: &[Arc<T>],
@@ -206,7 +206,7 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
 }
 
 impl Difference {
-    /// `changed` is called for what is in both.
+    /// `changed` is called for items in both.
     fn between<K: Ord, V>(
         old: &BTreeMap<K, V>,
         new: &BTreeMap<K, V>,
@@ -251,7 +251,7 @@ pub enum ReloadError {
 pub struct Request {
     /// Who, for the log.
     pub by: String,
-    /// The texts of the store, if whoever requests it has just read them.
+    /// The texts of the store, if they were just read for this request.
     pub texts: Option<Arc<RemoteTexts>>,
     /// Receives the result.
     pub answer: oneshot::Sender<Result<Changes, ReloadError>>,
@@ -286,7 +286,7 @@ impl Reloader {
         (Self { requests, latest }, coming)
     }
 
-    /// Reads the configuration again and puts it in force if it is valid. `by`: who requests it.
+    /// Reads the configuration again and puts it in force if it is valid. `by`: the name of the requester.
     ///
     /// # Errors
     /// The reason why nothing was changed.

@@ -99,7 +99,7 @@ struct SeenSession {
 }
 
 impl SeenSession {
-    /// What is remembered of a session now, given what was remembered before.
+    /// The remembered state of a session now, given its state before.
     fn new(record: &Record, before: Option<&Self>, now: Instant) -> Self {
         let (bytes, deliveries) = (record.bytes(), record.deliveries());
         match before {
@@ -158,7 +158,7 @@ impl Retirement {
         self.rebalance(rules, idle, now);
     }
 
-    /// Finds out which pools are to be rebalanced, and what has come of it so far.
+    /// Finds out which pools are to be rebalanced, and how far that has succeeded.
     fn observe(
         &mut self,
         rules: &HashMap<Arc<str>, PoolRetirement>,
@@ -182,8 +182,8 @@ impl Retirement {
         }
     }
 
-    /// Ends the oldest idle sessions in excess, at the pace of each pool. Those that were asked before are asked last: sessions
-    /// that wait for an answer are often the oldest, and would stand in the way of the others for ever.
+    /// Ends the oldest idle sessions in excess, at the pace of each pool. Sessions that were asked before are asked last:
+    /// sessions that wait for an answer are often the oldest, and would otherwise block the others for ever.
     fn rebalance(
         &mut self,
         rules: &HashMap<Arc<str>, PoolRetirement>,
@@ -212,7 +212,7 @@ impl Retirement {
     }
 }
 
-/// How far a session is above its age limit.
+/// By how much a session exceeds its age limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AgeLimit {
     /// It ends as soon as it is at rest.

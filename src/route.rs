@@ -1,12 +1,12 @@
-//! Decides where a client goes, by what is known of it.
+//! Decides where a client goes, by the known facts about it.
 //!
 //! Of the routes whose conditions all hold, the one that fits best wins: by its name condition first ([`Rank`]), then by how
 //! many other kinds of condition it has, then by the order written.
 //!
-//! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are
-//! configured: it costs the same among ten names and among a million, apart from cache misses. Only routes that
-//! share a pattern are tested one by one, best first, up to the first that holds: ten thousand routes for the same
-//! name that differ in `from` are ten thousand tests of an address at worst.
+//! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are configured: it
+//! costs the same among ten names and among a million, apart from cache misses. Only routes that share a pattern are tested one
+//! by one, best first, up to the first that holds: at worst, ten thousand routes for the same name that differ only in `from`
+//! are ten thousand tests of an address.
 
 mod offered;
 mod matched;
@@ -55,11 +55,11 @@ pub struct Route<T> {
     pub to: Target<T>,
 }
 
-/// What is known of a client when its route is chosen. One that does not speak TLS has no name and offers no protocol,
-/// so that it matches only routes without `sni` and `alpn`.
+/// The known facts about a client when its route is chosen. A client that does not speak TLS has no name and offers no
+/// protocol, so that it matches only routes without `sni` and `alpn`.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteInput<'a> {
-    /// The server name it asked for. One that is not valid matches `*` and `*.suffix` only.
+    /// The server name it asked for. A name that is not valid matches only `*` and `*.suffix`.
     pub name: Option<&'a Sni>,
     /// The protocols it offered (RFC 7301).
     pub alpn: &'a ProtocolList,
@@ -303,7 +303,7 @@ impl<T> Route<T> {
             .sni
             .iter()
             .filter_map(|pattern| Some((pattern.rank(name?)?, pattern)));
-        // The first of equals, as among routes.
+        // Of equally good entries the first one is taken, as with routes.
         Match::new(
             &self.sni,
             held.reduce(|best, next| if next.0 > best.0 { next } else { best }),
@@ -316,8 +316,8 @@ impl<T> Route<T> {
         Match::new(&self.alpn, entries.find(|wanted| offered.has(wanted)))
     }
 
-    /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address is the IPv4 address that it stands
-    /// for, here as in `source-hash`.
+    /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address counts as the IPv4 address, as in
+    /// `source-hash`.
     fn client_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
         let ip = client.and_then(ClientAddr::ip).map(|ip| ip.to_canonical());
         let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
@@ -325,13 +325,13 @@ impl<T> Route<T> {
     }
 }
 
-/// The routes that share a pattern, by their indices. Usually that is one without further conditions: then it is found
-/// without loading the route, which among a million is a cache miss.
+/// The routes that share a pattern, by their indices. Usually there is only one, without further conditions: then it is found
+/// without loading the route. Among a million routes, a load would be a cache miss.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
-    /// Those with further conditions, best first.
+    /// The routes with further conditions, best first.
     guarded: Vec<usize>,
-    /// The first written of those without: it takes every client that gets here.
+    /// The first written route without further conditions: it takes every client that gets here.
     open: Option<usize>,
 }
 

@@ -3,8 +3,8 @@
 //! are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a reload, a session that connects late, and a server that is up again
-//! early need no code of their own. All servers are looked at only after a change; what is polled are the `GroupsToClose`: those
-//! that should have no sessions. Where there are none, it sleeps until something changes.
+//! early need no code of their own. All servers are looked at only after a change. Only the `GroupsToClose` are polled: the
+//! groups that should have no sessions. If there are none, this module sleeps until something changes.
 
 mod pace;
 mod groups;
@@ -33,7 +33,7 @@ struct Cause {
 }
 
 impl Cause {
-    /// This cause, but with nothing closed later than another one says.
+    /// This cause, but no session is closed later than by the other cause.
     fn without_delay(self, other: Self) -> Self {
         let cause = if other.ends_since.is_some() { other } else { self };
         Self {
@@ -46,13 +46,13 @@ impl Cause {
 /// Sessions that are closed at one pace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Group {
-    /// Those of a server.
+    /// The sessions of a server.
     Server(ServerId),
-    /// Those on the servers of a fallback that were meant for the pool of this name.
+    /// The sessions on the servers of a fallback that were meant for the pool of this name.
     OnFallback(Arc<str>),
 }
 
-/// The sessions of a group are being closed.
+/// The closing of a group's sessions.
 #[derive(Clone, Copy, Debug)]
 struct Severing {
     cause: Cause,
@@ -91,7 +91,7 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// What is remembered from look to look.
+/// The state between two looks.
 #[derive(Default)]
 struct Severer {
     groups: GroupsToClose,

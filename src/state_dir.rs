@@ -1,5 +1,5 @@
-//! State that outlives a restart, in files of `state_dir`: the remembered primaries, the servers that sources have listed, those
-//! that operators have added, the announced routes, and the configuration texts from the store.
+//! State that outlives a restart, in files of `state_dir`: the remembered primaries, the servers that sources have listed and
+//! those that operators have added, the announced routes, and the configuration texts from the store.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -92,8 +92,8 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens this folder, which is created if it does not exist. If its file system has become read-only, what it holds is
-    /// used, and the folder is one of the unsaved files.
+    /// Opens this folder, and creates it if it does not exist. If its file system has become read-only, the state in it is
+    /// used, and the folder counts as one of the unsaved files.
     ///
     /// # Errors
     /// The folder cannot be created, or no file can be created in it; or it is open already, in this or another process.
@@ -103,7 +103,7 @@ impl StateDir {
         let opened = match is_usable {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 unsaved.lock().insert(folder.to_owned(), error.to_string().into());
-                regular_file::open(&file).map_err(|_| error) // without the file, the folder has never been used
+                regular_file::open(&file).map_err(|_| error) // no file: the folder has never been used
             }
             is_usable => is_usable.and_then(|_| {
                 regular_file::open_to_lock(&file).map_err(|error| with_context(error, file.display().to_string()))

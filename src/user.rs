@@ -33,7 +33,7 @@ pub fn find(name: &str) -> io::Result<UserIds> {
 /// Runs a function in a thread with the permissions of a user: its own group, and its groups in `/etc/group`.
 ///
 /// # Errors
-/// The user is not known, or the process may not change its user.
+/// The user is not known, or this process may not change its user.
 pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result<T> {
     let UserIds { user, group } = find(name)?;
     let groups = groups_in(&fs::read_to_string(GROUP)?, name);
@@ -48,7 +48,7 @@ pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result
     thread::scope(|scope| scope.spawn(as_user).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The format: passwd(5).
+/// The IDs of a user. The format of `users`: passwd(5).
 fn ids_in(users: &str, name: &str) -> Option<UserIds> {
     let ids = |line: &str| {
         let mut fields = line.split(':');
@@ -64,7 +64,7 @@ fn ids_in(users: &str, name: &str) -> Option<UserIds> {
     users.lines().find_map(ids)
 }
 
-/// The groups that list a user. The format: group(5).
+/// The groups that list a user. The format of `groups`: group(5).
 fn groups_in(groups: &str, name: &str) -> Vec<Gid> {
     let user_group = |line: &str| {
         let fields: Vec<_> = line.split(':').collect();

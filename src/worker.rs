@@ -176,7 +176,7 @@ async fn accept_until_stopped(
                 listener.adjust(&state.plan.socket, state.plan.backlog);
             }
             accepted = listener.accept(&state.limits, on_pause(&state)) => {
-                // A client that came after a reload gets the new state, also when both are noticed in one turn.
+                // A client that came after a reload gets the new state, even if both are noticed in the same turn.
                 if states.has_changed().unwrap_or(false) {
                     state = Arc::clone(&states.borrow());
                 }
@@ -294,7 +294,7 @@ mod tests {
         let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
         let address = bound.address().socket().unwrap();
         let process = Capacity::new(Some(0));
-        process.close(); // which never happens otherwise, so that waiting for a permit panics
+        process.close(); // happens only in this test: now waiting for a permit panics
         let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().sockets.remove(0));
         let _state = started(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();

@@ -90,7 +90,7 @@ pub struct DurationCounts {
 }
 
 impl DurationCounts {
-    /// Adds those of another histogram with the same bounds.
+    /// Adds the values of another histogram with the same bounds.
     pub fn add(&mut self, other: &Self) {
         if self.buckets.is_empty() {
             self.clone_from(other);
@@ -100,7 +100,7 @@ impl DurationCounts {
         pairs.for_each(|(sum, count)| *sum += count);
     }
 
-    /// Those that were added since `before`, an earlier state of the same histogram.
+    /// The values that were added since `before`, an earlier state of the same histogram.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();

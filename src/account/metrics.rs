@@ -1,9 +1,10 @@
 //! All metrics of the process, and their text for `/metrics`.
 //!
-//! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
-//! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not touched
-//! for its idle timeout. That timeout is the shortest possible, and each rendering first touches all counters to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the current state. The
-//! series of pools are not kept by the exporter either, because each pool has one for every ending from the start.
+//! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every scraper
+//! sees their last values, even if several scrape independently. The exporter drops a counter that was not touched for its idle
+//! timeout. That timeout is the shortest possible: each rendering first touches all counters that are to be kept. Gauges of
+//! listeners and servers are not kept at all: each rendering writes them from the current state. The series of pools are not
+//! kept by the exporter either, because each pool has one for every ending from the start.
 
 mod registry;
 mod certificates;
@@ -207,9 +208,9 @@ impl Metrics {
         self.lines_dropped.clone()
     }
 
-    /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
-    /// `pools` the configured pools, `fallbacks` those that have a fallback, each with whether it is used, `primaries` those
-    /// whose servers have roles, each with the number of servers that call themselves primary, `guards` the guards in force.
+    /// Renders all metrics in the text exposition format. `sessions`: the current sessions of each listener, by its name.
+    /// `pools`: the configured pools. `fallbacks`: the pools that have a fallback, and whether it is in use. `primaries`: the
+    /// pools whose servers have roles, and how many servers call themselves primary. `guards`: the guards in force.
     #[must_use]
     pub fn render<'a>(
         &self,
@@ -256,7 +257,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([], [], [], [], &[]))).await; // the panic hook has logged a panic
+            let _ = spawn_blocking(move || drop(metrics.render([], [], [], [], &[]))).await; // the hook has logged a panic
         }
     }
 

@@ -114,12 +114,12 @@ impl Record {
         self.cancel.end_at_rest(ending);
     }
 
-    /// Asks the session whether bytes are on their way. If so, [`Self::deliveries`] changes.
+    /// Asks the session whether bytes are on their way to a peer. If so, [`Self::deliveries`] changes.
     pub fn look_for_deliveries(&self) {
         self.cancel.look();
     }
 
-    /// Changes when the session was asked to end, or to look, while bytes were on their way to a peer.
+    /// A counter that changes when the session is asked to end, or to look, while bytes are on their way to a peer.
     #[must_use]
     pub fn deliveries(&self) -> u8 {
         self.cancel.deliveries.count()

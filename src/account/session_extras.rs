@@ -53,7 +53,7 @@ impl SessionExtras {
         self.line = line;
     }
 
-    /// Sets whether a session is logged that is refused for another reason than a guard.
+    /// Sets whether the session is logged although no guard has refused it.
     pub fn set_line(&mut self, line: RefusalLine) {
         self.line = line;
     }

@@ -150,7 +150,7 @@ impl<'a> OpenAccount<'a> {
         Ok(Self { account, http, plan })
     }
 
-    /// Whether the server has said, with its latest error, when it wants to be asked again.
+    /// Whether the latest error of the server says when it wants to be asked again.
     pub(super) fn wants_pause(&self) -> bool {
         self.http.retry_after().is_some()
     }
@@ -191,7 +191,7 @@ pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, Ac
     }
 }
 
-/// Does what reads or writes files, in a thread of its own: a file system may hang.
+/// Runs what reads or writes files in a thread of its own: a file system may hang.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, AcmeError> + Send + 'static,
 ) -> Result<T, AcmeError> {

@@ -28,7 +28,7 @@ const USUAL_POLL_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// The longest `Retry-After` that is heeded.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
-/// A request that the server has not answered, or not as an ACME server does.
+/// The error of a request that the server has not answered, or not as an ACME server does.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct NoAnswer(pub(super) Box<dyn StdError + Send + Sync>);
@@ -70,8 +70,8 @@ impl AcmeHttp {
         let now = SystemTime::now();
         let at = response.headers_mut().remove(RETRY_AFTER);
         let at = at.and_then(|value| retry_time(&value, now));
-        // `instant_acme` reads it again, and panics at a time beyond what `SystemTime` can hold. It takes no answer about a
-        // renewal without it; but the time there is only a recommendation (RFC 9773, section 4.3).
+        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses an answer
+        // about a renewal without the header, although the time in it is only a recommendation (RFC 9773, section 4.3).
         let shown = at.or_else(|| is_question.then(|| now + USUAL_POLL_INTERVAL));
         if let Some(shown) = shown {
             let seconds = shown.duration_since(now).unwrap_or_default().as_secs();

@@ -42,8 +42,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The time of the next attempt. One that is further away than the wait for it is due now: the clock was ahead when the
-    /// latest attempt failed.
+    /// The time of the next attempt. If it is further away than the whole wait, the attempt is due now: the clock was ahead
+    /// when the latest attempt failed.
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
         let next = UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2));
@@ -116,8 +116,8 @@ pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) 
 }
 
 /// How long no certificate for the same names is ordered after one was issued: a third of its lifetime, at least a second and
-/// at most an hour. Without this pause, orders would follow each other if the new one were due at once, because our clock is
-/// ahead or because it lacks a name.
+/// at most an hour. Without this pause, orders would follow each other if the new certificate were due at once, because our
+/// clock is ahead or because the certificate lacks a name.
 #[must_use]
 pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
     let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);

@@ -68,8 +68,8 @@ impl std::fmt::Display for ApiClient {
     }
 }
 
-/// Middleware that rejects requests to `/api` from clients that may not send them. Logs who sent a rejected request, or one
-/// that was to change something and failed.
+/// Middleware that rejects requests to `/api` from clients that may not send them. Logs the sender of a rejected request, and
+/// of a failed request that was to change something.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
@@ -192,7 +192,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
-/// What a client in need of a token states as one.
+/// The token that a request states.
 fn token_in<'a>(headers: &'a HeaderMap, plan: &AdminPlan) -> Result<&'a [u8], ApiError> {
     if plan.token_file.is_none() {
         return Err(no_token());

@@ -29,7 +29,7 @@ pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody
     })
 }
 
-/// What metrics show of announced routes; `None`: no listener of the plan accepts any.
+/// The sample of announced routes, for metrics; `None`: no listener of the plan accepts any.
 pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
     plan.announcing_engine()?;
     let state = admin.live.announcing();

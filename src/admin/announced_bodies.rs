@@ -28,6 +28,6 @@ pub struct RefusedAnnouncementBody {
     pub listener: String,
     /// The server name that it wants.
     pub sni: String,
-    /// Why it does not get it.
+    /// Why it does not get this name.
     pub reason: String,
 }

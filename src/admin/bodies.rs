@@ -194,7 +194,7 @@ pub struct PoolBody {
     /// itself.
     #[serde(default)]
     pub served_by: Option<String>,
-    /// The server that is its primary; absent: none is, or roles do not matter.
+    /// The server that is its primary; absent: there is none, or roles do not matter.
     #[serde(default)]
     pub primary: Option<String>,
     /// The servers that call themselves primary.
@@ -275,7 +275,7 @@ pub struct ServerBody {
     pub set_by: Option<String>,
     /// When the latest override was set.
     pub set_at: Option<String>,
-    /// Open sessions; on a limited server also those that it has not ended yet.
+    /// Open sessions; on a limited server also those that the server itself has not closed yet.
     pub sessions: u32,
     /// The most sessions that it may have at once; absent: any number.
     #[serde(default)]
@@ -317,8 +317,8 @@ pub enum OverrideBody {
 /// `GET /api/v1/route`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteExplanationBody {
-    /// What `accept_proxy` makes of `peer`: `trusted` to name its client, the `client` itself, or `refused`; absent: no peer is
-    /// given.
+    /// How `accept_proxy` treats `peer`: `trusted`: it may name its client; `client`: it is the client itself; or `refused`.
+    /// Absent: no peer is given.
     #[serde(default)]
     pub peer: Option<String>,
     /// The route that takes the client; absent: none does.
@@ -342,7 +342,7 @@ pub struct RouteExplanationBody {
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
     pub servers: Vec<String>,
-    /// Those of `servers` that have as many sessions as they may have.
+    /// The servers in `servers` that have their maximum of sessions.
     #[serde(default)]
     pub full: Vec<String>,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::bodies::{AbsentServerBody, ListenerBody, PoolBody, ReloadBody, ServerBody, StateBody, TotalsBody};
 use super::guard_bodies::GuardBody;
 
-/// The event `changes` of `GET /api/v1/events`: what has changed of [`StateBody`].
+/// The event `changes` of `GET /api/v1/events`: the parts of [`StateBody`] that have changed.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ChangesBody {
     /// As in [`StateBody`].
@@ -29,16 +29,16 @@ pub struct ChangesBody {
     guards: Option<Vec<GuardBody>>,
     /// All overrides of absent servers, if one has changed.
     absent: Option<Vec<AbsentServerBody>>,
-    /// The open sessions of listeners where they have changed, by name.
+    /// The open sessions of the listeners where their number has changed, by name.
     listeners: BTreeMap<String, usize>,
-    /// The open sessions and those so far of routes where they have changed, by listener and name.
+    /// The routes whose counts of sessions have changed, by listener and name: the open sessions, and the sessions so far.
     #[serde(default)]
     routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
     /// Pools that have changed, or have other servers.
     pools: Vec<PoolBody>,
     /// Servers of other pools that have changed, by pool.
     servers: BTreeMap<String, Vec<ServerBody>>,
-    /// The open sessions and those so far of other servers where they have changed, by pool and name.
+    /// Other servers whose counts of sessions have changed, by pool and name: the open sessions, and the sessions so far.
     sessions: BTreeMap<String, BTreeMap<String, (u32, u64)>>,
 }
 
@@ -47,7 +47,7 @@ pub struct ChangesBody {
 pub(super) enum StateChanges {
     /// Only this has changed.
     Some(Box<ChangesBody>),
-    /// The TLS of the admin port, listeners or the list of pools: the whole state is to be shown again.
+    /// The TLS of the admin port, the listeners or the list of pools have changed: the whole state is to be shown again.
     Many,
 }
 
@@ -138,7 +138,7 @@ impl ChangesBody {
     }
 
     fn add_pool(&mut self, mut before: PoolBody, now: &mut PoolBody) {
-        // Without their servers both are compared by all other fields.
+        // The servers are taken out, so that the pools are compared by all other fields.
         let (servers_before, servers_now) = (take(&mut before.servers), take(&mut now.servers));
         let names_before = servers_before.iter().map(|server| &server.name);
         let is_same = before == *now && names_before.eq(servers_now.iter().map(|server| &server.name));

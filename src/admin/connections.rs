@@ -147,7 +147,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark
     }
     select! {
         _ = &mut connection => {}
-        // What the client has not read by then is dropped with the connection: it does not read.
+        // The connection is dropped, with everything that the client has not read by then: it has stopped reading.
         () = mark.ended() => {}
     }
 }

@@ -1,7 +1,7 @@
 //! `GET /api/v1/events`: the state and its changes as server-sent events (WHATWG HTML, section 9.2).
 //!
-//! One task makes the events for all streams, and only while there are any. A client that does not read in time is cut; it
-//! gets the whole state when it connects again. So is one whose token has been replaced.
+//! One task makes the events for all streams, and only while there are any. A client that does not read in time, or whose token
+//! has been replaced, is cut. When it connects again, it gets the whole state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,8 @@ pub(super) async fn events(
         let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    // From here on it is a stream, so that it is not replaced by other connections while its state is made.
+    // The connection counts as a stream from here on, so that no other connection takes its place while the state is being
+    // made.
     let ends = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;

@@ -11,7 +11,7 @@ use super::context::{Admin, milliseconds, rfc3339};
 use crate::account::Ending;
 use crate::history::{PoolSample, Recorder, Sample};
 
-/// Counts by ending. Those of 0 are left out.
+/// Counts by ending. Counts of 0 are left out.
 type ByEnding<T> = BTreeMap<&'static str, T>;
 
 /// The response: for each quantity a list with a value a second, oldest first. Lists of pools may be shorter than those of
@@ -34,7 +34,7 @@ struct TotalsSeriesBody {
     bytes_up: Vec<u64>,
     bytes_down: Vec<u64>,
     connect_p99_ms: Vec<Option<f64>>,
-    /// Of the endings that occurred.
+    /// The series of the endings that occurred.
     endings: Vec<EndingSeriesBody>,
 }
 
@@ -65,11 +65,11 @@ struct EndingCountsBody {
     start: u64,
 }
 
-/// The event `sample` of `GET /api/v1/events`: what has changed since the one before.
+/// The event `sample` of `GET /api/v1/events`: what has changed since the previous sample.
 #[derive(Debug, Serialize)]
 pub(super) struct SampleBody {
     at: String,
-    /// The seconds that it is of: one, unless the process was held up.
+    /// The number of seconds that it covers: one, unless the process was held up.
     seconds: u64,
     totals: TotalsSampleBody,
     pools: BTreeMap<String, PoolSampleBody>,

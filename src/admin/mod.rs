@@ -88,8 +88,8 @@ pub enum AdminEndpoint {
     Unix(AdminListener),
 }
 
-/// What the kernel takes of a response before the client has taken what came before, in bytes. It bounds how long a stream of
-/// events seems to go on to a client that has ceased to read.
+/// How many unsent bytes of a response the kernel may hold. It bounds how long a stream of events seems to go on to a client
+/// that has stopped reading.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
 static UNSENT: OptionalCall = OptionalCall::new(

@@ -1,5 +1,5 @@
-//! The page at `/`: HTML, style and scripts, which are part of the binary. They are public; what they show is the API's,
-//! under its rules.
+//! The page at `/`: HTML, style and scripts, which are part of the binary. They are public; the data that they show comes from
+//! the API, under its rules.
 
 use axum::Router;
 use axum::http::{HeaderName, header};

@@ -1,4 +1,4 @@
-//! `POST /api/v1/pools/{pool}/trust` says which server is the primary of a pool, and of the other pools that it is in.
+//! `POST /api/v1/pools/{pool}/trust` says which server is the primary of this pool, and of all other pools with that server.
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
     })
 }
 
-/// What metrics show of the texts from the store.
+/// The sample of the texts from the store, for metrics.
 pub(super) fn sample(admin: &Admin) -> Option<RemoteSample> {
     admin.live.in_force().plan.remote.as_ref()?;
     let state = admin.remote.state();

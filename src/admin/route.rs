@@ -18,7 +18,7 @@ use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, RouteQuesti
 use crate::pool::Member;
 use crate::route::{Route, RouteChoice, RouteVerdict, TlsMode};
 
-/// The query: what is known of the connection.
+/// The query: the known facts about the connection.
 #[derive(Debug, Default)]
 pub struct RouteQuery {
     listener: Option<String>,
@@ -90,7 +90,7 @@ pub(super) async fn explain(
 /// The verdict on a peer that is not in `from` of `accept_proxy` if others are refused.
 const REFUSED: &str = "refused";
 
-/// What `accept_proxy` makes of the peer of the query, and the client, as far as they are known.
+/// How `accept_proxy` treats the peer of the query, and the client, as far as they are known.
 fn judge_peer(listener: &ListenerPlan, query: &RouteQuery) -> (Option<&'static str>, Option<IpAddr>) {
     let Some(peer) = query.peer else {
         return (None, query.from);
@@ -147,7 +147,7 @@ fn label(server: &Member) -> String {
     server.spec().label.to_string()
 }
 
-/// Whether it has as many sessions as it may have.
+/// Whether it has its maximum of sessions.
 fn is_full(server: &Member) -> bool {
     server.sessions_max().is_some_and(|max| server.live() >= max.get())
 }

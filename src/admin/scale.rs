@@ -1,4 +1,4 @@
-//! `POST /api/v1/pools/{pool}/scale` sets how many clones a pool has; what is shown of clones.
+//! `POST /api/v1/pools/{pool}/scale` sets how many clones a pool has; and the bodies and samples that show clones.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -118,7 +118,7 @@ pub(super) fn find<'a>(
     Ok((pool, server.cloned().ok_or_else(no_server)?))
 }
 
-/// A server with what is not in the state, because it takes longer to find.
+/// A server, with facts that are not in the state because they take longer to find.
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -28,10 +28,10 @@ pub struct SessionBody {
     pub sni: Option<String>,
     /// The protocols that the client offered.
     pub alpn: Option<String>,
-    /// The database that it asked for; absent: it does not speak PostgreSQL, or its StartupMessage could not be read.
+    /// The database that the client asked for; absent: it does not speak PostgreSQL, or its StartupMessage could not be read.
     #[serde(default)]
     pub database: Option<String>,
-    /// The user that it named; absent as `database` is.
+    /// The user that the client named; absent if `database` is.
     #[serde(default)]
     pub user: Option<String>,
     /// The route that took it.

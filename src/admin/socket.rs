@@ -88,7 +88,7 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
         }
         _ => {}
     }
-    // Whoever may rename a folder can replace it, and the socket in it.
+    // A user who may rename a folder can replace it, and the socket in it.
     for (level, folder) in folder.canonicalize()?.ancestors().enumerate() {
         let metadata = folder.metadata()?;
         // In a user namespace, system folders belong to a user outside of the namespace (user_namespaces(7)).

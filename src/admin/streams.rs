@@ -13,7 +13,7 @@ pub(super) const BACKLOG_MAX: usize = 8;
 pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
     permits: Arc<Semaphore>,
-    /// Those of the admin port.
+    /// The permits for streams of the admin port.
     port_permits: Arc<Semaphore>,
 }
 
@@ -22,7 +22,7 @@ pub(super) type StreamPermit = Vec<OwnedSemaphorePermit>;
 
 impl Events {
     /// No streams, and at most `streams_max` at a time, of all admin endpoints together. A fourth of them is kept for the Unix
-    /// socket: whoever reaches the port could hold all others, for what is sent may stay in the buffers of the kernel for long.
+    /// socket: clients of the port could hold all others, because sent events may stay in the kernel's buffers for long.
     #[must_use]
     pub fn new(streams_max: usize) -> Self {
         Self {

@@ -29,7 +29,7 @@ use crate::regular_file;
 use crate::reload::reload_tls;
 use crate::tls::{AcmeCertificate, Certificate, read_certificate};
 
-/// The longest wait between two looks at what is due: clocks may be set.
+/// The longest wait between two looks for orders that are due: clocks may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The most that is usually written after an order: a chain with its key, the account and the failed attempts.
@@ -87,7 +87,7 @@ impl AcmeOrders {
         }
     }
 
-    /// Orders what is missing, due or requested, until it is dropped.
+    /// Orders the certificates that are missing, due or requested, until it is dropped.
     pub(super) async fn run(mut self) {
         let mut changes = self.live.subscribe();
         loop {
@@ -154,7 +154,7 @@ impl AcmeOrders {
         };
         self.latest.insert(wanted.file.clone(), latest);
         let (folder, name) = (plan.state_dir.clone(), Box::<str>::from(name));
-        // What is in force now: a reload may have changed it during the order.
+        // The plan may have been replaced by a reload during the order.
         let (in_force, metrics) = (self.live.in_force(), Arc::clone(&self.metrics));
         let recorded = spawn_blocking(move || {
             let mut all = Attempts::load(&folder);
@@ -173,7 +173,8 @@ impl AcmeOrders {
         }
     }
 
-    /// Orders a certificate and keeps it. Does not order what could not be kept: servers limit how many they issue.
+    /// Orders a certificate and keeps it. Orders nothing if the result could not be kept: servers limit how many certificates
+    /// they issue.
     async fn issue(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
         let (wanted, folder) = (&state.wanted, plan.state_dir.clone());
         let probed = spawn_blocking(move || {
@@ -186,7 +187,7 @@ impl AcmeOrders {
         keep(wanted.file.clone(), text).await
     }
 
-    /// Logs that an attempt has failed. Returns what is kept of it.
+    /// Logs that an attempt has failed. Returns the attempts so far, to be kept.
     fn failed(wanted: &AcmeCertificate, state: &RenewalState, error: &AcmeError) -> Attempts {
         let now = SystemTime::now();
         let retry_after = error.retry_after(now);

@@ -35,8 +35,8 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Begins to follow what is announced. The plan in force has the routes that were `kept` from before the start, if the
-    /// plan of the file accepts announcements.
+    /// Begins to follow announcements. If the plan of the file accepts them, the plan in force has the routes that were `kept`
+    /// from before the start.
     pub(super) fn follow(live: &Arc<Live>, file: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
@@ -50,7 +50,8 @@ impl Announced {
         }
     }
 
-    /// The next plan of the file with what is announced now, and the plan of the file, if it accepts announcements.
+    /// This plan of the file with the routes that are announced now; and the plan of the file itself, if it accepts
+    /// announcements.
     pub(super) fn added_to(&self, file: Plan) -> (Plan, Option<Arc<Plan>>) {
         with_announced(file, &self.announcements)
     }
@@ -60,8 +61,8 @@ impl Announced {
         self.file = file;
     }
 
-    /// Waits until other routes are announced. Returns what is to be in force with them. Cancel safe: if it is dropped, nothing
-    /// has changed, and the next call returns true again.
+    /// Waits until other routes are announced. Returns the plan and pools that are to be in force with them. Cancel safe: if it
+    /// is dropped, nothing has changed, and the next call finds the change again.
     pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
         loop {
             if !self.is_pending && self.answers.changed().await.is_err() {

@@ -45,7 +45,7 @@ pub(super) fn spawn_tasks(
     tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
     let others_max = clients_max - streams_of(clients_max);
     for endpoint in endpoints {
-        // Half of them for each endpoint: many clients of one do not lock out those of the other.
+        // Each endpoint gets half of the connections, so that the clients of one do not lock out those of the other.
         tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (others_max / 2).max(1)));
     }
     tasks

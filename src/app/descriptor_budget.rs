@@ -15,7 +15,7 @@ const CLONE_DESCRIPTORS: usize = 2;
 /// The file descriptors of the process.
 pub(super) struct DescriptorBudget {
     limit: usize,
-    /// Open without a session, except for the listening sockets.
+    /// Descriptors that are open without any session, except for the listening sockets.
     open: usize,
     workers: usize,
     /// The shares of the first division that later ones keep.
@@ -25,8 +25,8 @@ pub(super) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// To be called when everything is open that needs no session. Of the listening sockets, only one for each of
-    /// `addresses` is open then: those of the other workers come later. `limit`: of open files.
+    /// To be called when everything is open that does not belong to a session. Of the listening sockets, only one for each of
+    /// `addresses` is open at that time: those of the other workers come later. `limit`: the limit of open files.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {

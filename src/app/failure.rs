@@ -60,7 +60,7 @@ impl Failure {
 }
 
 impl Failure {
-    /// The error for everybody who may read the store of the configuration: what is wrong in a file may quote it.
+    /// The error without quotes from files, for everybody who may read the store of the configuration.
     #[must_use]
     pub fn for_store(&self) -> String {
         match self {

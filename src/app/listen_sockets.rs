@@ -34,7 +34,8 @@ pub(super) struct ListenSockets {
     pub(super) cancels: Arc<CancelTable>,
     /// Shared by all listeners: a validation may come to any.
     pub(super) challenges: Arc<Challenges>,
-    /// Of the service manager. Every listener with the address of one takes it, now and after a reload.
+    /// The sockets that the service manager has passed. A listener with the address of such a socket takes it, now and after a
+    /// reload.
     passed: PassedSockets,
     open: HashMap<Key, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
@@ -43,12 +44,13 @@ pub(super) struct ListenSockets {
 
 /// An address that is listened on.
 struct OpenAddress {
-    /// With the port that the system chose for port 0.
+    /// The address, with the port that the system chose for port 0.
     address: ListenAddr,
     state: watch::Sender<Arc<ListenerState>>,
     /// Held by each of its sockets, too.
     open: Weak<()>,
-    /// Of a Unix socket. It is removed before the socket is closed: nobody connects to a queue that is being closed.
+    /// The file of a Unix socket. It is removed before the socket is closed, so that nobody connects to a queue that is being
+    /// closed.
     file: Option<SocketFile>,
     /// Dropping it closes the sockets, after the connections that are queued have been accepted.
     _stop: DropGuard,
@@ -86,9 +88,9 @@ impl Key {
 /// New addresses, bound.
 #[derive(Default)]
 pub(super) struct NewlyBound {
-    /// Each with the name of its listener and the backlog.
+    /// Each address, with the name of its listener and the backlog.
     addresses: Vec<(Key, Arc<str>, Bound, u32)>,
-    /// About Unix sockets whose files are gone.
+    /// Warnings about Unix sockets whose files are gone.
     pub(super) warnings: Vec<String>,
 }
 
@@ -125,8 +127,8 @@ impl ListenSockets {
     }
 
     /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds those that
-    /// cannot be bound to `failed`. A Unix socket whose file was removed is bound anew; where that is not possible, all stays as
-    /// it is.
+    /// cannot be bound to `failed`. A Unix socket whose file was removed is bound anew if that is possible; otherwise it stays
+    /// as it is.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = NewlyBound::default();
         let ours = self.all_addresses();
@@ -218,7 +220,7 @@ impl ListenSockets {
         for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
             let open = self.start(address, Arc::clone(state), listening, drain);
-            let lost = self.open.insert(key, open); // the new file has its path
+            let lost = self.open.insert(key, open); // bound anew because its file was lost
             self.closing.extend(lost.map(|lost| (lost.address, lost.open)));
         }
         for address in self.passed.addresses() {

@@ -25,8 +25,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// The most warnings shown about the certificates of a listener, which may have one for each of very many names.
 const WARNINGS_MAX: usize = 20;
 
-/// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS. Where
-/// TLS is configured as in the plan before, it stays, and only what has changed is read.
+/// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS. Where TLS
+/// is configured as in the plan before, it stays, and only files that have changed are read.
 ///
 /// # Errors
 /// The first file that cannot be used.
@@ -167,8 +167,8 @@ fn terminated_names(listener: &ListenerPlan) -> impl Iterator<Item = (&Arc<str>,
     terminating.flat_map(|route| route.sni.iter().map(|pattern| (&route.name, pattern)))
 }
 
-/// Whether a name that one pattern matches may match the other. That the wildcard of a certificate stands for one label
-/// only is not considered.
+/// Whether a name that one pattern matches may match the other. Wildcards of certificates are treated as if they matched any
+/// number of labels.
 fn may_overlap(one: &NamePattern, other: &NamePattern) -> bool {
     let is_below = |name: &ServerName, suffix: &ServerName| {
         let before = name.as_str().strip_suffix(suffix.as_str());

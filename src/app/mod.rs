@@ -83,8 +83,8 @@ impl ConfigSource {
     }
 }
 
-/// Runs a plan until a signal ends it. If the plan refers to a store it runs the texts of the store. Calls `started` as soon as
-/// connections are accepted.
+/// Runs a plan until a signal ends it. If it refers to a store, the plan of the store's texts is run. Calls `started` as soon
+/// as connections are accepted.
 ///
 /// # Errors
 /// Why the process could not start or go on.

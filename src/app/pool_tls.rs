@@ -34,7 +34,7 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
     Ok(loaded)
 }
 
-/// Warnings about our certificates for servers that can be used but are probably wrong.
+/// Warnings about the certificates that we show to servers, if they can be used but are probably wrong.
 pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
     let warnings_of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
         let identity = tls.identity();

@@ -42,7 +42,7 @@ pub(super) struct Prepared {
 }
 
 impl App {
-    /// Ends a reload, which `by` has asked for: puts the next plan in force if it could be prepared.
+    /// Ends a reload that `by` has requested: puts the next plan in force if it could be prepared.
     pub(super) fn reload(
         &mut self,
         by: &str,
@@ -67,8 +67,8 @@ impl App {
         reloaded
     }
 
-    /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing that
-    /// is in force. What takes long where much is configured is done in another thread.
+    /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing that is
+    /// in force. Work that takes long with a large configuration is done in another thread.
     ///
     /// `texts`: those of the store, if they have just been read.
     pub(super) async fn prepare(&mut self, texts: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
@@ -143,8 +143,8 @@ impl App {
         changes
     }
 
-    /// Updates everything that depends on what is in force and does not subscribe to it, as the health monitor does: the
-    /// pools with metrics, the limits, and last the sockets, through which sessions get the new plan.
+    /// Updates everything that depends on the plan in force and, unlike the health monitor, does not subscribe to it: the pools
+    /// with metrics, the limits, and last the sockets, through which sessions get the new plan.
     pub(super) fn follow(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));

@@ -34,8 +34,8 @@ impl From<Plan> for FirstPlan {
     }
 }
 
-/// The plans to start with, the best first: the texts of the store, those that were in force last, and then the file alone,
-/// with which the process waits for the store.
+/// The plans to start with, the best first: that of the texts in the store, that of the texts that were last in force, and that
+/// of the file alone, with which the process waits for the store.
 pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &RemoteConfig) -> Vec<FirstPlan> {
     let mut plans = Vec::new();
     if let Some(plan) = &of_file.remote {

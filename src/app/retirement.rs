@@ -1,4 +1,4 @@
-//! Drops what was in force, which may be large.
+//! Drops an old plan with its pools, which may be large.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::live::InForce;
 /// has to free it.
 const RETIREMENT: Duration = Duration::from_secs(1);
 
-/// Drops what was in force, after a while.
+/// Drops an old plan with its pools, after a while.
 pub(super) fn retire(old: Arc<InForce>) {
     tokio::spawn(async move {
         sleep(RETIREMENT).await;

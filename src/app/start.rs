@@ -88,8 +88,8 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
     }
 }
 
-/// Opens everything. An error leaves nothing open: first the folder of what outlives a restart is locked and the addresses are
-/// bound, then the file descriptors are divided, then connections are accepted.
+/// Opens everything. An error leaves nothing open: first `state_dir` is locked and the addresses are bound, then the file
+/// descriptors are divided, then connections are accepted.
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let (workers, state) = (plan.runtime.workers.unwrap_or_else(cores), open_state(&plan)?);

@@ -1,4 +1,4 @@
-//! Runs what blocks beside the runtime.
+//! Runs blocking work outside the runtime.
 
 use tokio::task::spawn_blocking;
 

@@ -1,4 +1,4 @@
-//! Finds the key of a PostgreSQL session in what its server sends before the first query. No IO, no log, no clock.
+//! Finds the key of a PostgreSQL session in the bytes that its server sends before the first query. No IO, no log, no clock.
 //!
 //! ```text
 //! "Message Formats" in the PostgreSQL documentation
@@ -34,8 +34,8 @@ pub struct BackendReader {
 }
 
 impl BackendReader {
-    /// Reads what has come since the last call. Returns whether nothing more is to be read: the server is ready or has
-    /// failed, [`BACKEND_BYTES_MAX`] have come, or it does not speak this protocol.
+    /// Reads the bytes that have come since the last call. Returns whether nothing more is to be read: the server is ready or
+    /// has failed, [`BACKEND_BYTES_MAX`] have come, or it does not speak this protocol.
     pub fn advance(&mut self, mut fresh: &[u8]) -> bool {
         fresh = &fresh[..fresh.len().min(BACKEND_BYTES_MAX - self.taken)];
         self.taken += fresh.len();

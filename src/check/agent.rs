@@ -74,7 +74,7 @@ struct AgentProbe {
     heard: Mutex<AgentState>,
 }
 
-/// What an agent has said so far: a reply changes only what it mentions.
+/// The settings of an agent so far: a reply changes only those that it mentions.
 #[derive(Debug, Default)]
 struct AgentState {
     settings: AgentSettings,

@@ -142,10 +142,10 @@ pub(crate) struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// The line.
+    /// The first line of the output.
     ///
     /// # Errors
-    /// The command has failed: its exit status, and that line.
+    /// The command has failed. The error has its exit status and that line.
     pub(crate) fn success(self) -> io::Result<String> {
         let Self { status, line } = self;
         if status.success() {

@@ -229,7 +229,8 @@ impl HttpProbe {
         }
     }
 
-    /// What a response with the status of another role means. Some services answer with such a status also if they do not work.
+    /// The meaning of a response with the status of another role. Some services answer with such a status even if they do not
+    /// work.
     async fn explain_role(&self, response: Response<Incoming>) -> CheckFailure {
         let answer = describe(response.status());
         let works = match &self.check.wrong_role_body {

@@ -48,7 +48,7 @@ pub struct CheckKind {
     pub service: Option<Service>,
 }
 
-/// What is known of a service, for warnings about a configuration that does not suit it.
+/// The known facts about a service, for warnings about a configuration that does not suit it.
 #[derive(Debug)]
 pub struct Service {
     /// Its usual name, as in "PostgreSQL".
@@ -157,7 +157,7 @@ impl CheckTarget {
         connect_for_check(&self.address, &self.connect).await
     }
 
-    /// The IP address of the server; where it is on a Unix socket, that of this machine.
+    /// The IP address of the server; if it is on a Unix socket, the loopback address.
     pub(super) fn ip(&self) -> IpAddr {
         self.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
@@ -182,7 +182,7 @@ pub struct CertificateTimes {
 pub struct CheckPass {
     /// What the server says of itself.
     pub facts: ServerFacts,
-    /// Why the server does not tell its role, in its words; `None`: it tells it, or was not asked.
+    /// Why the server does not report its role, in its words; `None`: it does report it, or was not asked.
     pub role_denied: Option<String>,
     /// When the server's certificate is valid; `None`: not known.
     pub certificate: Option<CertificateTimes>,
@@ -248,7 +248,7 @@ impl CheckFailure {
 }
 
 impl From<io::Error> for CheckFailure {
-    /// Describes a stream that ended too early always in the same words: each library has its own.
+    /// Describes a stream that ended too early in the same words for all libraries.
     fn from(error: io::Error) -> Self {
         if ConnectFailure::classify(&error).is_local_shortage() {
             return Self::Shortage(error);

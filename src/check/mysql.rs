@@ -86,7 +86,7 @@ impl Check for MysqlCheck {
 const UNKNOWN_USER: &str = "acequia";
 
 /// How long only the server's kernel is checked after a login was denied. MariaDB logs each denied login. Leaving without a
-/// login is no way out: MariaDB logs that, too, and blocks the host after `max_connect_errors` of them.
+/// login would not help: MariaDB logs that, too, and blocks the host after `max_connect_errors` such connections.
 const DENIED_LOGIN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Errors that only deny a login: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_SECURE_TRANSPORT_REQUIRED.
@@ -225,8 +225,8 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what it says itself. While one of its threads is stopped, it is further behind
-    /// with every second. [`STOPPED`] if it has never said anything else: then the pool counts from its first check.
+    /// How far the replica is behind. `said`: what the replica says itself. While one of its threads is stopped, the lag grows
+    /// with every second. [`STOPPED`] if it has never said anything else: then the pool counts the lag from its first check.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {
@@ -254,8 +254,8 @@ impl DonorUse {
     }
 }
 
-/// The failure of a member of a Galera cluster that must not be used. It counts as one of several primaries, so that it is
-/// not a rival of another member.
+/// The failure of a member of a Galera cluster that must not be used. It counts as one of several primaries, so that the
+/// members are not rivals.
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

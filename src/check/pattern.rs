@@ -1,4 +1,4 @@
-//! Regular expressions that are matched with what servers send.
+//! Regular expressions that are matched with the bytes that servers send.
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -14,7 +14,7 @@ impl Pattern {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// What is wrong with it, or that it is too large.
+    /// It is not valid, or too large.
     pub fn new(expression: &str) -> Result<Self, String> {
         let mut builder = RegexBuilder::new(expression);
         builder.unicode(false);

@@ -105,12 +105,12 @@ const POSITION: &str = "SELECT \
 /// The identity of the data. A server and its replicas have the same one.
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
-/// The timeline of the latest point from which the server can start again, and where that is. On a replica it tells which history
-/// it follows, though only after the next checkpoint of its primary.
+/// The timeline and the position of the latest point from which the server can start again. On a replica they show which
+/// history it follows, though only after the next checkpoint of its primary.
 const RESTARTPOINT: &str = "SELECT timeline_id, pg_wal_lsn_diff(checkpoint_lsn, '0/0') FROM pg_control_checkpoint()";
 
 /// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the session of
-/// the check. That says no more than a connection that breaks.
+/// the check. That means no more than a broken connection.
 const ENDED: [&str; 2] = ["57P01", "57P02"];
 
 /// The beginnings of SQLSTATEs that say that a server can serve no session: it starts up, shuts down or recovers from a crash;
@@ -124,7 +124,7 @@ struct PostgresProbe {
     /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the password
     /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
     tls: Arc<ClientConfig>,
-    /// Which questions the server has denied this user. They are not repeated, because each would leave an error in the
+    /// The questions that the server has refused to this user. They are not repeated, because each would leave an error in the
     /// server's log, until a check fails.
     denied: [AtomicBool; 3],
 }

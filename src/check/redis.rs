@@ -50,7 +50,8 @@ pub static KIND: CheckKind = CheckKind {
 pub struct RedisCheck {
     /// How to log in; `None`: as the default user, without a password.
     pub login: Option<RedisLogin>,
-    /// Whether servers and Sentinels are spoken to in TLS: as sessions do, or else without verifying certificates.
+    /// Whether the check speaks TLS with servers and Sentinels. It uses the TLS of sessions; if they have none, it verifies no
+    /// certificates.
     pub tls: bool,
     /// The Sentinels that say which server is the primary; `None`: what a server says of itself is taken.
     pub sentinels: Option<SentinelGroup>,
@@ -118,7 +119,7 @@ impl RedisProbe {
         }
     }
 
-    /// What TLS begins with; `None`: there is none.
+    /// The TLS configuration for a connection; `None`: the check does not speak TLS.
     fn tls(&self) -> Option<Arc<ClientConfig>> {
         let of_sessions = self.target.tls.as_ref().map(|tls| tls.config());
         self.check.tls.then(|| of_sessions.unwrap_or_else(unverified_config))
@@ -127,8 +128,8 @@ impl RedisProbe {
     /// Asks the server, and the Sentinels if there are some.
     ///
     /// # Errors
-    /// Those of connecting; that the server speaks another protocol, refuses the check, is not in sync with its primary, or
-    /// calls itself the primary while the Sentinels name another server.
+    /// Connecting failed; or the server speaks another protocol, refuses the check, is not in sync with its primary, or calls
+    /// itself the primary while the Sentinels name another server.
     async fn learn_facts(&self) -> Result<CheckPass, CheckFailure> {
         let began = Instant::now();
         let answer = self.ask_server().await?;
@@ -216,7 +217,7 @@ fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
     }
 }
 
-/// The replication ID of a primary and its replicas, 40 random hexadecimal digits, as far as it fits.
+/// The replication ID of a primary and its replicas: 40 random hexadecimal digits, of which as many are kept as fit.
 fn read_stream(id: &str) -> Option<Stream> {
     u128::from_str_radix(id.get(..32)?, 16).ok().map(Stream::Lineage)
 }

@@ -26,7 +26,7 @@ pub static KIND: CheckKind = CheckKind {
     service: None,
 };
 
-/// The check `tls`. In a pool with `[pools.NAME.tls]`, what is not set here is as for its sessions.
+/// The check `tls`. In a pool with `[pools.NAME.tls]`, settings that are missing here are those of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsCheck {
     /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that is
@@ -148,7 +148,7 @@ impl TlsProbe {
     /// read.
     ///
     /// # Errors
-    /// Those of connecting; what is wrong with the handshake or the certificate.
+    /// Those of connecting; the handshake fails, or the certificate is not valid.
     pub(super) async fn connect(&self) -> io::Result<(TlsStream<TcpStream>, Option<CertificateTimes>)> {
         let (config, sni) = match &self.tls {
             CheckTls::Sessions(tls) => (tls.config(), &tls.plan().sni),

@@ -30,7 +30,7 @@ pub enum CheckFormat {
     Json,
 }
 
-/// The user as whom the unit of the package runs a process, and the file that it runs with.
+/// The user of the package's unit for systemd, and the file that it uses.
 const SERVICE_USER: &str = "acequia";
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
@@ -79,7 +79,7 @@ fn check(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
     Ok((path, loaded))
 }
 
-/// What the user of the service finds in its file and root, who asks, does not: files that it may not read.
+/// Problems that only the user of the service has, and not root, who runs this command: files that it may not read.
 fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
     let full = |path: &Path| std::fs::canonicalize(path).ok();
     if full(path) != full(Path::new(SERVICE_FILE)) || !rustix::process::geteuid().is_root() {
@@ -92,7 +92,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
             .collect(),
         Err(report) => vec![report.first_message().to_owned()],
     };
-    // Without such a user, somebody else runs it.
+    // Without such a user, the service runs as another one.
     let messages: Vec<String> = user::run_as(SERVICE_USER, findings).unwrap_or_default();
     let is_new = |message: &String| found.iter().all(|finding| finding.message != *message);
     let new = messages.into_iter().filter(is_new);

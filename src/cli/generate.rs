@@ -11,7 +11,7 @@ use super::Arguments;
 use super::exit::EXIT_OUTPUT;
 use super::terminal::{print, print_message};
 
-/// The name of the program in what is generated.
+/// The name of the program in the generated files.
 const PROGRAM: &str = "acequia";
 
 /// Prints the completions for a shell.
@@ -36,6 +36,6 @@ pub(super) fn man(directory: &Path) -> ExitCode {
 
 fn write_man(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    // Without `help`, which would get a page for each command again.
+    // Without the command `help`, for which a page for each command would be written again.
     clap_mangen::generate_to(Arguments::command().disable_help_subcommand(true), directory)
 }

@@ -166,12 +166,12 @@ impl InitAnswers {
     }
 }
 
-/// The text of an address to listen on.
+/// The address to listen on, as text.
 fn listen_address(text: &str) -> Result<String, String> {
     address::listen(text).map(|_| text.to_owned()).map_err(in_one_line)
 }
 
-/// The texts of addresses of servers, without white space around them.
+/// The addresses of servers, as text without white space around them.
 fn server_addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
     let checked = texts
         .map(str::trim)

@@ -8,7 +8,8 @@ use crate::reload::{Changes, Difference};
 /// The most errors about broken files that are shown.
 const BROKEN_SHOWN: usize = 20;
 
-/// Requests a reload and prints what it changed. The exit code is 1 also if everything is in force but some broken files of TLS.
+/// Requests a reload and prints what it changed. The exit code is also 1 if everything is in force except some broken TLS
+/// files.
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
     let request = ApiRequest::post("/api/v1/reload", String::new());
@@ -37,7 +38,7 @@ pub fn run(remote: &Remote) -> ExitCode {
     })
 }
 
-/// The counts, then the names of what was added and removed.
+/// The counts, then the added and removed names.
 fn difference(kind: &str, difference: &Difference) -> String {
     let Difference {
         added, removed, kept, ..

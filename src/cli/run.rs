@@ -101,7 +101,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Escapes what is unsafe to display, in whichever field of a line it is.
+/// Escapes characters that are unsafe to display, in every field of a line.
 #[derive(Clone)]
 struct EscapingWriter {
     to: NonBlocking,
@@ -138,11 +138,12 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
     let levels = Targets::new()
         .with_default(LevelFilter::from_level(plan.level))
         .with_target(ANNOUNCE, Level::INFO)
-        // It logs every change in the directory of the configuration: a log in this directory would log itself for ever.
+        // notify logs every change in the directory of the configuration: a log file in this directory would cause log lines
+        // for ever.
         .with_target("notify", LevelFilter::OFF)
-        // It warns of what clients send, with their bytes, at any rate. What fails is in the access log.
+        // rustls warns of invalid input from clients, with the bytes, as often as it comes. Failures are in the access log.
         .with_target("rustls", LevelFilter::ERROR)
-        // It warns of each datagram that is not an answer to a query of ours. The source of servers reports what fails.
+        // hickory warns of each datagram that is not an answer to a query of ours. The source of servers reports failures.
         .with_target("hickory", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(EscapingWriter {

@@ -1,8 +1,8 @@
 //! `acequia top`: the servers and sessions of a running process, live, in the terminal.
 //!
-//! It follows the stream of events, as the page does: a process with very many servers then makes the same events for all
-//! who look, at a bounded cost, and the rates come with them. Sessions are not part of the stream and are read while
-//! they are shown.
+//! It follows the stream of events, as the page does: so even a process with very many servers makes each event once for all
+//! viewers, at a bounded cost. The rates come with the events. Sessions are not part of the stream and are read while they are
+//! shown.
 
 mod columns;
 mod rows;
@@ -43,7 +43,7 @@ use view::{Action, View};
 /// How often the sessions are read while they are shown.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often everything is drawn again although nothing is new: times go on, and silence shows.
+/// How often everything is drawn again even without news: the times that are shown go on, and so does a silence.
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows the process until the user quits or the process is lost. Returns the exit code: 0; 2 if there is no terminal;
@@ -86,7 +86,7 @@ k          end the selected session
 Ctrl-Z     stop until `fg`
 q Ctrl-C   quit";
 
-/// Why it ended without being asked to.
+/// Why the program ended although the user did not quit.
 #[derive(Debug, thiserror::Error)]
 enum TopError {
     #[error(transparent)]
@@ -117,11 +117,11 @@ struct Top {
     remote: Remote,
     news: mpsc::Receiver<Result<Update, RemoteError>>,
     keys: mpsc::Receiver<io::Result<Event>>,
-    /// They end it: a hang-up, an interrupt, a request to terminate.
+    /// The signals that end the program: SIGHUP, SIGINT, SIGTERM.
     signals: [Signal; 3],
-    /// It stops until a shell continues it.
+    /// The signal that stops the program until a shell continues it.
     stop: Signal,
-    /// It was stopped, and goes on.
+    /// The signal that the program goes on after a stop.
     resumed: Signal,
     responses: JoinSet<Response>,
     reads_sessions: bool,
@@ -187,7 +187,7 @@ impl Top {
                 },
                 update = self.news.recv() => match update {
                     Some(update) => self.view.take(update?),
-                    None => return Err(RemoteError::Ended.into()), // not without an error before
+                    None => return Err(RemoteError::Ended.into()), // does not happen: an error is sent first
                 },
                 _ = sessions_due.tick(), if self.view.shows_sessions() => self.act(Action::ReadSessions),
                 _ = drawing_due.tick() => {}

@@ -33,19 +33,19 @@ const SHORT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The longest such pause.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-/// A clone that has run for so long has started well: the next failure is the first again.
+/// How long a clone must have run to count as well started: the next failure is then the first again.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
 /// What a clone shows.
 pub(super) struct StatusCell {
     // Std mutexes: locked for a line.
     status: Mutex<CloneStatus>,
-    /// Its server, since its pool has it.
+    /// Its server, once the pool has it.
     server: Mutex<Option<Member>>,
     has_left: AtomicBool,
     /// Whether it is in a pause that clients had better not wait for.
     is_in_long_pause: AtomicBool,
-    /// Told at each change.
+    /// Notified at each change.
     changed: Arc<Notify>,
 }
 
@@ -84,7 +84,7 @@ impl StatusCell {
         }
     }
 
-    /// To be called with its server as soon as its pool has it, and before that can be taken from it.
+    /// To be called with its server as soon as the pool has it, and with `None` before the server can leave the pool.
     pub(super) fn set_server(&self, server: Option<Member>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
@@ -118,7 +118,7 @@ pub(super) struct CloneTask {
     pub(super) status: Arc<StatusCell>,
     /// Cancelled when it shall leave its pool.
     pub(super) leave: CancellationToken,
-    /// What was last configured: its pool may be gone.
+    /// The plan that was last configured: its pool may be gone.
     pub(super) plan: Arc<ScalePlan>,
 }
 
@@ -183,7 +183,7 @@ impl CloneTask {
         }
     }
 
-    /// Takes what is configured now.
+    /// Takes the plan that is configured now.
     fn follow_plan(&mut self) -> Option<Arc<LivePool>> {
         let pool = self.context.live.in_force().pool(&self.name.pool).map(Arc::clone)?;
         if let Some(plan) = &pool.plan().scale {
@@ -339,7 +339,7 @@ impl CloneTask {
         self.status.set(CloneState::Draining, |_| ());
         let drained = async {
             loop {
-                // A pick that has begun before it left the list may still end with a session on it: so not at once.
+                // Not at once: a pick that began before the server left the list may still open a session on it.
                 sleep(POLL_INTERVAL).await;
                 if server.as_ref().is_none_or(|server| server.live() == 0) {
                     return;

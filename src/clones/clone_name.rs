@@ -12,7 +12,7 @@ pub(super) struct CloneName {
 }
 
 impl CloneName {
-    /// What `{port}`, `{name}` and `{pool}` stand for in what is configured for it.
+    /// The values of `{port}`, `{name}` and `{pool}` in the configured texts.
     pub(super) fn values<'a>(&'a self, port: &'a str) -> [(&'static str, &'a str); 3] {
         [("port", port), ("name", &self.clone), ("pool", &self.pool)]
     }

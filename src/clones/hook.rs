@@ -21,13 +21,13 @@ use crate::scale::{CloneHook, PrintedLine, PrintedPipe, fill};
 /// How long the hook `stop` may take, unless this process ends: then [`KILL_AFTER`].
 const STOP_HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait for the last that a hook that has failed has printed.
+/// How long to wait for the last line of a hook that has failed.
 const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A clone that a hook has started, or may have started although it failed.
 pub(super) struct HookedClone {
     hook: CloneHook,
-    /// What the hook `start` has printed; `None`: no address of its own.
+    /// The address that the hook `start` has printed; `None`: it has printed none, or one of another clone.
     address: Option<HookAddress>,
 }
 
@@ -54,7 +54,7 @@ impl HookedClone {
         (clone, address)
     }
 
-    /// Takes the address that `start` has printed. It is kept even if the command has failed: `stop` gets it.
+    /// Takes the address that `start` has printed. It is kept even if the command has failed, because `stop` gets it.
     fn started(
         &mut self,
         ran: io::Result<HookOutput>,
@@ -97,7 +97,7 @@ impl HookedClone {
 /// How a hook has ended, and what it has printed.
 struct HookOutput {
     output: CommandOutput,
-    /// If it has failed, the last line of its standard error; `None`: there is none.
+    /// The last line of its standard error, if it has failed; `None`: it has not failed, or there is no such line.
     last_error: Option<String>,
 }
 
@@ -105,7 +105,8 @@ impl HookOutput {
     /// The first line of its output.
     ///
     /// # Errors
-    /// It has failed: its exit status, and the last line of its standard error, else that line.
+    /// It has failed. The error has its exit status, and the last line of its standard error, or else the first line of its
+    /// output.
     fn success(self) -> io::Result<String> {
         let CommandOutput { status, line } = self.output;
         let line = self.last_error.unwrap_or(line);
@@ -122,13 +123,13 @@ async fn run(words: &[Box<str>], hook: &CloneHook, name: &CloneName, address: Op
         true => None,
         false => match timeout(LAST_LINE_TIMEOUT, errors).await {
             Ok(Ok(Ok(last))) => last,
-            _ => None, // a process that it has left behind has the pipe
+            _ => None, // a process that the hook has left behind still holds the pipe
         },
     };
     Ok(HookOutput { output, last_error })
 }
 
-/// Logs what is printed to this pipe, until all processes that have it have ended. Returns the last line.
+/// Logs the lines that are printed to this pipe, until no process holds it any more. Returns the last line.
 async fn log_errors(pipe: OwnedFd, name: CloneName) -> io::Result<Option<String>> {
     let (mut pipe, mut last) = (PrintedPipe::new(pipe)?, None);
     while let Some(lines) = pipe.next().await? {

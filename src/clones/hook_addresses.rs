@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The addresses of all clones that hooks have started: no two clones can have the same.
 #[derive(Clone, Default)]
 pub(super) struct HookAddresses {
-    /// The names of the clones. A std mutex: locked for a line.
+    /// The name of the clone at each address. A std mutex: locked for a line.
     clones: Arc<Mutex<HashMap<SocketAddr, Arc<str>>>>,
 }
 
@@ -21,7 +21,7 @@ impl HookAddresses {
     /// Takes an address for a clone.
     ///
     /// # Errors
-    /// Another clone has it: its name.
+    /// Another clone has it. The error is its name.
     pub(super) fn take(&self, address: SocketAddr, clone: &Arc<str>) -> Result<HookAddress, Arc<str>> {
         let mut clones = self.lock();
         if let Some(other) = clones.get(&address) {

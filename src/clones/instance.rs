@@ -74,8 +74,8 @@ impl Launch<'_> {
         }
     }
 
-    /// Starts a clone within `limit`. Dropping the future stops a process or a container; what a hook has started by then
-    /// stays.
+    /// Starts a clone within `limit`. Dropping the future stops a process or a container, but not anything that a hook has
+    /// started by then.
     pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, FailedStart> {
         let too_late = |_| Err(String::from("it does not start"));
         let (running, address, pid) = match kind {
@@ -170,7 +170,7 @@ impl Instance {
 
 impl RunningClone {
     /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`, or
-    /// [`KILL_AFTER`] after this process begins to end. What is left of one that has ended is removed.
+    /// [`KILL_AFTER`] after this process begins to end. A container that has ended by itself is removed.
     pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, ending: &CancellationToken) {
         match self {
             Self::Process { process, _port } => stop_process(process, name, kill_after, ending).await,

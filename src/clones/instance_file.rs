@@ -1,8 +1,8 @@
 //! Finds the containers of an acequia that was killed: by a file in the folder `clones` of `state_dir`.
 //!
 //! Each process that starts containers has a file there. Its name is the label of these containers, its lines are the sockets
-//! of the engines. One process at a time has the folder `state_dir`: the file of any other instance is that of one that has
-//! ended.
+//! of the engines. Only one process at a time uses the folder `state_dir`: so the files of all other instances are of processes
+//! that have ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -90,7 +90,7 @@ pub(super) fn ended_instances(folder: &Path, own: &str) -> io::Result<Vec<EndedI
     Ok(others.filter_map(|name| ended_instance(folder, name)).collect())
 }
 
-/// `None`: this is no such file, or it cannot be read.
+/// `None`: the file cannot be read, or does not have this format.
 fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
     if !instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

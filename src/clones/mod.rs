@@ -112,7 +112,7 @@ fn for_containers(context: &Arc<CloneContext>, tasks: &TaskTracker) {
     tasks.spawn(async move { own.containers.remove_left(&own.ending).await });
 }
 
-/// Follows what is in force now.
+/// Follows the pools that are in force now.
 fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, all: &TaskTracker) {
     let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
     tasks.retain(|name, task| {

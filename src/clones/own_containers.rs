@@ -1,8 +1,8 @@
 //! Knows which containers are ours, and removes those that nobody holds.
 //!
-//! All have a label with a random number of this process. Containers that this process no longer holds, because their start
-//! failed half way, are removed here. Those of a process that has ended are removed by its keeper, else by the next process
-//! with the same `state_dir`.
+//! All our containers have a label with a random number of this process. If the start of a container failed half way, this
+//! process no longer holds it, and it is removed here. The containers of a process that has ended are removed by its keeper, or
+//! else by the next process with the same `state_dir`.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -54,8 +54,8 @@ impl PoolClones {
         }
     }
 
-    /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it no longer has clones, and
-    /// this ends once all of them have left. When this process ends, it waits until they have ended.
+    /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it is no longer to have clones: then
+    /// this function returns once all of them have left. When this process ends, it returns once they have ended.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

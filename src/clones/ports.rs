@@ -19,12 +19,12 @@ pub(super) struct Ports {
 pub(super) struct Port {
     pub(super) number: u16,
     /// Tells all processes of acequia that the port is taken: a clone listens only a while after its start. Its name is in the
-    /// abstract namespace (unix(7)), which is that of the network, as ports are, and ends with this process.
+    /// abstract namespace (unix(7)): that belongs to the network namespace, as ports do, and the name ends with this process.
     _lock: UnixDatagram,
 }
 
 impl Ports {
-    /// A port of this range that no clone has, also of another acequia, and at which nothing listens; `None`: there is none.
+    /// A port of this range that no clone of this or another acequia has, and at which nothing listens; `None`: there is none.
     pub(super) fn take(&self, range: &RangeInclusive<u16>) -> Option<Port> {
         let last = self.last.load(Relaxed);
         let (above, others) = range.clone().partition::<Vec<_>, _>(|port| *port > last);

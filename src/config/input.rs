@@ -12,8 +12,8 @@ pub(in crate::config) enum Position {
     File,
     /// A range of bytes of the text.
     Bytes(Range<usize>),
-    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases through the file, from where its text
-    /// begins on. It stays below the end of the text: every value takes at least one byte.
+    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value, beginning where the
+    /// text of the file begins. It stays below the end of the text: every value takes at least one byte.
     Path { path: Arc<str>, order: usize },
 }
 
@@ -137,7 +137,7 @@ impl InputText {
         }
     }
 
-    /// Whether a position is in a text of a store. The whole counts as such if any part is one.
+    /// Whether a position is in a text of a store. The whole input is in one if any part of it is.
     pub(super) fn is_remote(&self, position: &Position) -> bool {
         match position {
             Position::File => self.files.iter().any(|file| file.is_remote),

@@ -129,7 +129,7 @@ impl Report {
         }
     }
 
-    /// Whether it says that the configuration cannot be read, and nothing of what is in it.
+    /// Whether it reports that the configuration cannot be read, and nothing about its contents.
     #[must_use]
     pub const fn is_unreadable(&self) -> bool {
         self.is_unreadable
@@ -178,8 +178,8 @@ impl Report {
         self.render_those(colour, |_| true)
     }
 
-    /// As [`Self::render`], for those who may read the texts from a store, but no file of this machine: what is wrong in a file
-    /// is left out.
+    /// As [`Self::render`], for readers of the store who may not read the files of this machine: problems in files are left
+    /// out.
     #[must_use]
     pub fn render_for_store(&self) -> String {
         let is_of_store = |problem: &Problem| self.input.is_remote(&problem.position);

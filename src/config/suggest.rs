@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// Those of HAProxy, nginx and Traefik for guards, limits and who the client is.
+    /// Names in HAProxy, nginx and Traefik for guards, for limits, and for the client's address.
     #[test]
     fn limit_names_of_other_proxies_get_a_hint() {
         for (section, key, ours) in [

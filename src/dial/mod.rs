@@ -129,7 +129,7 @@ impl ConnectFailure {
     }
 }
 
-/// The client for which a server is connected to.
+/// The client that gets the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct DialClient<'a> {
     /// Its socket, from which nothing is read.
@@ -192,9 +192,9 @@ pub struct Attempt<'a> {
 pub enum DialError {
     /// The pool has no server to try.
     NoServer,
-    /// All servers have as many sessions as they may, and the pool has no queue.
+    /// All servers have their maximum of sessions, and the pool has no queue.
     ServersFull,
-    /// The queue is full: as many clients wait as may.
+    /// The queue is full.
     QueueFull,
     /// The client has waited for the longest permitted time.
     QueueTimeout,
@@ -262,7 +262,7 @@ pub async fn dial(
             connected = attempt(&mut lease, &limits.connect, client.address, tls) => connected,
             fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
         };
-        // Its checks may know more by now: an old primary that hung must not get those who came before it went on.
+        // Checks may have found out more meanwhile: an old primary that hung must not get the clients that have waited for it.
         let connected = match connected {
             Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => Err(AttemptError::WentDown(socket)),
             connected => connected,

@@ -64,7 +64,7 @@ async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>)
     }
 }
 
-/// Sends what the containers announce, until the engine fails.
+/// Sends the announcements of the containers, until the engine fails.
 async fn watch_containers(
     socket: &Path,
     answers: &watch::Sender<AnnouncedAnswer>,

@@ -48,7 +48,7 @@ type AddressQuestion = (Box<str>, RecordType);
 pub(super) struct DnsSource {
     plan: DnsSourcePlan,
     defaults: MemberConfig,
-    /// The SRV records; for a host, one that stands for it.
+    /// The SRV records; for a host name, one made-up record with it as the target.
     records: DnsAnswer<SrvRecord>,
     addresses: HashMap<AddressQuestion, DnsAnswer<IpAddr>>,
     /// No round begins before this time: of many questions with short TTLs, some are always due.

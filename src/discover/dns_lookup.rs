@@ -91,7 +91,7 @@ pub(super) async fn ask_addresses(
     Ok(found)
 }
 
-/// Asks for the records of a name. That there are none is an answer, too.
+/// Asks for the records of a name. No records are an answer, too.
 async fn ask<T: Ord>(
     resolver: &TokioResolver,
     name: Name,

@@ -33,8 +33,9 @@ pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 /// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the record.
 ///
 /// A pool has fewer priorities, and only their order matters: the best priority of these records becomes 0, the next one 1.
-/// Weights are as in the records unless one of the same priority is above [`WEIGHT_MAX`]: then they are scaled, so that the
-/// largest one is [`WEIGHT_MAX`]. The least is 1, also for a record with 0: it is to be chosen seldom, not never.
+/// Weights are as in the records, unless a weight of the same priority is above [`WEIGHT_MAX`]: then all weights of this
+/// priority are scaled, so that the largest is [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0, which is to be
+/// chosen seldom, but not never.
 ///
 /// # Errors
 /// There are more than [`LISTED_MAX`].

@@ -28,7 +28,7 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// are the same whatever the order of the answer.
 const ADDRESSES_MAX: usize = 256;
 
-/// The host names of one pool: when each is looked up, and what is known of it.
+/// The host names of one pool: when each is looked up, and its state.
 #[derive(Default)]
 pub struct PoolNames {
     names: HashMap<Arc<str>, NameState>,
@@ -45,8 +45,8 @@ struct NameState {
     port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
-    /// When it is looked up next or, during a lookup, when that counts as failed. `None`: the present lookup has failed, but
-    /// has not ended. There is no other before it ends, and its answer is used whenever it comes.
+    /// When it is looked up next or, during a lookup, when that lookup counts as failed. `None`: the present lookup counts as
+    /// failed, but has not ended. No other lookup begins before it ends, and its answer is used whenever it comes.
     deadline: Option<Instant>,
     /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
@@ -201,7 +201,7 @@ impl NameState {
         self.deadline = Some(Instant::now() + gap);
     }
 
-    /// Logs what is new. Returns the addresses if they have changed.
+    /// Logs the changes. Returns the addresses if they have changed.
     fn record(&mut self, pool: &LivePool, name: &str, resolution: Resolution) -> Option<Vec<ServerAddr>> {
         let (before, pool) = (pool.addresses(name), &**pool.name());
         let did_resolve = self.resolves.replace(resolution.is_ok());

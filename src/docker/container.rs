@@ -130,7 +130,7 @@ async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerErro
     Ok(removed)
 }
 
-/// The same until it has succeeded, or until this time: then returns the latest error.
+/// Repeats [`remove_labelled`] until it succeeds, or until this time: then it returns the latest error.
 pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Instant) -> Result<usize, DockerError> {
     let mut failure = DockerError::from("no answer");
     let removed = async {

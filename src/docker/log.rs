@@ -23,7 +23,7 @@ pub(crate) struct ContainerLog {
 }
 
 impl DockerEngine {
-    /// What a container prints from this time on. An error if the engine keeps no log that it can read.
+    /// The output of a container from this time on. An error if the engine keeps no log that it can read.
     pub(crate) async fn log(&self, container: &str, since: SystemTime) -> Result<ContainerLog, DockerError> {
         let since = timestamp(since);
         let query = query(&[("follow", "1"), ("stdout", "1"), ("stderr", "1"), ("since", &since)]);

@@ -68,7 +68,7 @@ impl Members {
         loop {
             let mut watching_since = None;
             let error = self.follow_one(keys, follower, &mut watching_since).await;
-            // Only a watch counts: a member that hangs takes longer than one that refuses, but that says nothing about it.
+            // Only the time of the watch counts, not that of attempts: they take longest with a member that hangs.
             let was_stable = watching_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER);
             failures = if was_stable { 1 } else { failures + 1 };
             if failures > self.plan.endpoints.len() {

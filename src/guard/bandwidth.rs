@@ -2,11 +2,12 @@
 //!
 //! A direction that has something to read reserves a slot of each of its [buckets](ByteBucket) for what is there, a few
 //! kilobytes at most, sleeps until the slot begins, reads, and gives back what it did not need. What is given back must be
-//! little: the slots of those who wait behind it do not move.
+//! little: the slots of the directions behind it do not move.
 //!
-//! A direction that wakes late leaves a slot unused that has begun. Another one that runs at that moment would take all such
-//! slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each round of the bucket that
-//! it waits for, and a round takes as long as the slots of all that wait for that bucket. A direction that is behind its own share catches up.
+//! A direction that wakes late leaves a slot unused that has begun. Another direction that runs at that moment would take all
+//! such slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each round of the bucket
+//! that it waits for, and a round takes as long as the slots of all that wait for that bucket. A direction that is behind its
+//! share catches up.
 //!
 //! Slots that are given back before they begin leave a gap. A direction that waits long looks from time to time whether it
 //! could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It also looks whether
@@ -148,7 +149,7 @@ impl DirectionThrottle {
             .map_or(self.turn, |saved| self.turn.max(saved));
         let slots = self.buckets.iter().map(|bucket| bucket.reserve(bytes, now));
         let (starts, mut reserved): (Vec<_>, Vec<_>) = slots.unzip();
-        // It takes part in the round of the bucket that it waits for, and of no other: those who wait for another one need not
+        // It takes part only in the round of the bucket that it waits for: directions that wait for another bucket need not
         // leave it a turn that it could not use.
         let last = (0..starts.len()).max_by_key(|index| starts[*index]);
         let round = last.map_or(0, |index| self.buckets[index].join_round(&mut reserved[index]));

@@ -6,8 +6,8 @@
 //!
 //! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The hash has a
 //! key of this process, so that nobody knows which sources share a set. There are two places for each of `sources_max`. So the
-//! attacker needs about `2 × sources_max` addresses, each of which opens as many sessions as make up the debt to be forgotten,
-//! before that debt would be paid anyway.
+//! attacker needs about `2 × sources_max` addresses. Each must open as many sessions as make up the debt that is to be
+//! forgotten, and all that before the debt would be paid anyway.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -96,8 +96,8 @@ impl DenyEdits {
         self.denied.store(denied.map(Arc::new));
     }
 
-    /// Publishes what is denied after an edit has ended. Of the workers that notice it at once, one does so: the others go on
-    /// with what is published.
+    /// Publishes the denied networks after an edit has ended. If several workers notice that at the same time, only one of them
+    /// publishes; the others go on with the networks that are published.
     fn publish_ended(&self, now: Instant) {
         if let Ok(mut edits) = self.edits.try_lock()
             && edits.iter().any(|edit| has_ended(edit, now))

@@ -89,7 +89,7 @@ impl ReasonCounts {
     }
 }
 
-/// What a guard has let pass. Dropping it ends the session for the guard.
+/// A session that a guard has let pass. Dropping it ends the session for the guard.
 #[derive(Debug)]
 #[must_use = "dropping it ends the session"]
 pub struct GuardPass {
@@ -186,7 +186,7 @@ impl Guard {
         &self.name
     }
 
-    /// What it allows.
+    /// Its rules.
     #[must_use]
     pub fn rules(&self) -> &GuardRules {
         &self.rules

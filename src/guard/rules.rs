@@ -32,7 +32,7 @@ pub struct GuardRules {
     pub sources_max: usize,
     /// Whether it only counts what it would refuse, and limits no bandwidth.
     pub report_only: bool,
-    /// How a client is refused that has shown no ClientHello.
+    /// How a client without a ClientHello is refused.
     pub refuse_with: RefuseWith,
 }
 
@@ -49,7 +49,7 @@ impl GuardRules {
     }
 }
 
-/// How a client is refused that has shown no ClientHello, unless it is one of a flood.
+/// How a client without a ClientHello is refused, unless it is one of a flood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseWith {
     /// By a reset: it leaves nothing behind.

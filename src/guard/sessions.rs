@@ -11,7 +11,7 @@ use super::client_source::{ClientSource, HashedClientSource};
 /// Parts of the table, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// A table gives memory back when it could hold this many times what it holds.
+/// A table gives memory back when it has room for this many times the entries that it holds.
 const SPARE_MAX: usize = 8;
 
 /// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the process
@@ -90,7 +90,7 @@ impl SessionTable {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// The sources with the most sessions, at most `sources_max`, sorted by that.
+    /// The sources with the most sessions, at most `sources_max`, the busiest first.
     pub(super) fn top(&self, sources_max: usize) -> Vec<(ClientSource, u32)> {
         let mut top: Vec<(ClientSource, u32)> = Vec::new();
         for shard in &self.shards {

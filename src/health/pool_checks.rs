@@ -34,7 +34,7 @@ impl PoolChecks {
     /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If their
     /// configuration has changed, all servers are checked anew. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
-        // Ended last, so that checks that stay as they are go on.
+        // Dropped last, so that checks that are used again go on.
         let mut before = std::mem::take(&mut self.uses);
         let (capacity, is_same) = self.follow(pool);
         let check = pool.plan().health.check.as_ref();

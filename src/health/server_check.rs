@@ -48,8 +48,8 @@ impl ServerCheck {
         }
     }
 
-    /// Whether the server is to be checked and was not so far. If it must have a role, a panic then does not use it before a
-    /// check has found that it has.
+    /// Whether the server is to be checked now, and was not before. If it must have a role, even a panic does not use it from
+    /// now on before a check has found that role.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
         let starts = is_active && !self.was_active.load(Relaxed);
@@ -93,8 +93,8 @@ impl ServerCheck {
         }
     }
 
-    /// What a result says for this pool. A server that does not tell the role that it must have lives, as one that refuses
-    /// the check.
+    /// The meaning of a result for this pool. A server that must have a role and does not report it counts as alive, as one
+    /// that refuses the check does.
     fn found(&self, pool: &LivePool, result: &Result<CheckPass, CheckFailure>) -> Result<ServerFacts, FailedCheck> {
         let plan = &pool.plan().health;
         let refused = |reason: &str, accepts_sessions: bool| {
@@ -130,7 +130,7 @@ impl ServerCheck {
         }
     }
 
-    /// Applies what a check that passed has brought besides facts.
+    /// Applies what a passed check has found out besides the facts: the settings of the agent, and the certificate.
     fn take_settings(&self, pool: &LivePool, pass: &CheckPass) {
         self.take_agent(pool, pass.agent);
         if let Some(CertificateTimes { not_before, not_after }) = pass.certificate {
@@ -144,8 +144,8 @@ impl ServerCheck {
         }
     }
 
-    /// Has the pool judge and record a result, and counts it; a shortage of this host is none. Returns the servers that were
-    /// up, and are down now because of a failure.
+    /// Makes the pool judge and record a result, and counts it. A shortage of this host is not a result. Returns the servers
+    /// that were up, and are down now because of a failure.
     pub(super) fn record(
         &self,
         pool: &LivePool,
@@ -184,7 +184,7 @@ impl ServerCheck {
     }
 }
 
-/// The reason, which may be in the words of a server that has none.
+/// The reason; a server may have given an empty one.
 fn reason_given(reason: &str) -> Reason {
     match reason.trim() {
         "" => "the server gives no reason".into(),
@@ -192,7 +192,7 @@ fn reason_given(reason: &str) -> Reason {
     }
 }
 
-/// Counts and logs of which servers the checks say something else now, and which sessions are cut for it.
+/// Counts and logs the servers whose verdict has changed, and the sessions that are cut for that.
 pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOutcome]) {
     for RecordedOutcome {
         server,
@@ -213,7 +213,7 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
             CheckVerdict::WrongRole => {
                 tracing::info!(%pool, %server, reason, sessions_cut, within, "server answers, but is out of use for its role or lag");
             }
-            // Also if its first check was refused.
+            // Also for a server whose first check was refused.
             CheckVerdict::Up => tracing::info!(%pool, %server, "server is up"),
             CheckVerdict::Unchecked => {}
         }

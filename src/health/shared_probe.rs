@@ -1,4 +1,4 @@
-//! How a server is checked, and one check of it for all pools that check it so.
+//! How a server is checked, and one check of it for all pools that check it in the same way.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -163,8 +163,7 @@ impl SharedProbe {
         self.setup.interval(&self.active())
     }
 
-    /// Waits for `due`, and until a server is to be checked. Returns at once when a server is to be checked that was not
-    /// before.
+    /// Waits for `due`, and until a server is to be checked. Returns at once when checks of a further server begin.
     pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
         let mut due = pin!(due);
         loop {

@@ -35,12 +35,12 @@ pub(super) struct PoolReading {
     pub(super) sessions: u32,
 }
 
-/// What has changed since the sample before.
+/// What has changed since the previous sample.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// When its last second ended.
     pub at: SystemTime,
-    /// The seconds that it is of: one, unless the process was held up.
+    /// The number of seconds that it covers: one, unless the process was held up.
     pub seconds: u64,
     /// Of the whole process.
     pub totals: TotalsSample,
@@ -48,7 +48,7 @@ pub struct Sample {
     pub pools: Vec<(Arc<str>, PoolSample)>,
 }
 
-/// One second of the whole process, or those of a [`Sample`].
+/// The sample of the whole process, for one second, or for all the seconds of a [`Sample`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TotalsSample {
     /// Open sessions at its end.
@@ -65,7 +65,8 @@ pub struct TotalsSample {
     pub endings: [u32; Ending::ALL.len()],
 }
 
-/// One second of a pool, or those of a [`Sample`]. Bytes are floating-point numbers, which take half the memory.
+/// The sample of a pool, for one second, or for all the seconds of a [`Sample`]. Bytes are floating-point numbers, which take
+/// half the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PoolSample {
     /// Open sessions on its servers at its end.
@@ -170,7 +171,7 @@ impl Recorder {
         !std::ptr::eq(self.plan.as_ptr(), Arc::as_ptr(plan))
     }
 
-    /// Sets the pools that have samples. Those that had some before keep them.
+    /// Sets the pools that have samples. A pool that was chosen before keeps its samples.
     pub(super) fn choose_pools(&mut self, plan: &Arc<Plan>, names: Vec<Arc<str>>) {
         self.plan = Arc::downgrade(plan);
         let mut before: HashMap<_, _> = self
@@ -188,8 +189,8 @@ impl Recorder {
         self.pools = names.into_iter().map(pool).collect();
     }
 
-    /// Adds what has changed since the last reading, which was this many seconds ago, and returns it. It is spread evenly over
-    /// them, and so are sessions; a quantile is that of the last. The first reading gives none.
+    /// Adds and returns what has changed since the last reading, which was `seconds` ago; `None`: this is the first reading. In
+    /// the rings, counts and sessions are spread evenly over these seconds, and the quantile is recorded for the last one.
     pub(super) fn record(&mut self, mut now: Reading, seconds: u64) -> Option<Sample> {
         let pools = std::mem::take(&mut now.pools);
         let sample = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));
@@ -222,24 +223,24 @@ impl Recorder {
 
 /// One of several seconds that are recorded at once.
 struct Second {
-    /// From 1 on.
+    /// The first one is 1.
     number: u64,
     of: u64,
 }
 
-/// The last of these seconds, at most `max`.
+/// The last `max` of these seconds, or all if there are fewer.
 fn last_of(seconds: u64, max: usize) -> impl Iterator<Item = Second> {
     let before = seconds.saturating_sub(max as u64);
     (before + 1..=seconds).map(move |number| Second { number, of: seconds })
 }
 
 impl Second {
-    /// The part of a count of all the seconds that has come by the end of this one.
+    /// How much of `count`, which is for all the seconds, has come by the end of this one.
     fn until(&self, count: u64) -> u64 {
         (u128::from(count) * u128::from(self.number) / u128::from(self.of)) as u64
     }
 
-    /// The share of this second in a count of all of them. The shares together are the count.
+    /// The share of this second in `count`, which is for all the seconds. The shares add up to `count`.
     fn share(&self, count: u64) -> u64 {
         let before = Self {
             number: self.number - 1,
@@ -248,7 +249,7 @@ impl Second {
         self.until(count) - before.until(count)
     }
 
-    /// The sessions at its end, if there were so many before the first and after the last second.
+    /// The sessions at the end of this second, given their number before the first and after the last one.
     fn sessions(&self, before: u32, after: u32) -> u32 {
         if after >= before {
             before + clamp(self.until((after - before).into()))
@@ -293,7 +294,7 @@ impl PastPool {
 }
 
 impl PoolSample {
-    /// What one of several seconds has of this.
+    /// The part of this sample for one of its seconds.
     fn second(&self, sessions_before: u32, second: &Second) -> Self {
         let count = |count: u32| clamp(second.share(count.into()));
         let bytes = |bytes: f32| bytes / second.of as f32;
@@ -324,7 +325,7 @@ impl TotalsSample {
 }
 
 impl TotalsSample {
-    /// What one of several seconds has of this.
+    /// The part of this sample for one of its seconds.
     fn second(&self, sessions_before: u32, second: &Second) -> Self {
         let count = |count: u32| clamp(second.share(count.into()));
         Self {

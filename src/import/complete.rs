@@ -1,4 +1,4 @@
-//! Makes what was imported consistent: valid names, nothing twice, and no reference to what is missing.
+//! Makes the imported configuration consistent: valid names, nothing twice, and no reference to a missing section.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
@@ -47,8 +47,7 @@ pub(super) fn complete(imported: &mut Imported) {
     }
 }
 
-/// Splits listeners whose addresses differ: addresses at which no TLS ends, or at which clients begin with no PROXY header,
-/// get a listener of their own.
+/// Splits listeners whose addresses differ: addresses without TLS, or without PROXY headers, get a listener of their own.
 fn separate_listeners(imported: &mut Imported) {
     let mut separated = Vec::with_capacity(imported.listeners.len());
     let mut others = Vec::new();
@@ -308,7 +307,7 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
     }
 }
 
-/// Leaves each entry of the lists of a listener and its routes there once.
+/// Removes duplicates from the lists of a listener and its routes.
 fn remove_duplicates(listener: &mut ImportedListener) {
     for networks in [&mut listener.proxied_by, &mut listener.allow, &mut listener.deny] {
         keep_first(networks, |network| address::network(network).ok());
@@ -321,7 +320,7 @@ fn remove_duplicates(listener: &mut ImportedListener) {
     }
 }
 
-/// Removes texts that are not valid, and those that mean the same as an earlier one.
+/// Removes texts that are not valid, and texts with the same meaning as an earlier one.
 fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Option<T>) {
     let mut seen = HashSet::new();
     texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));

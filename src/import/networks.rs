@@ -59,7 +59,8 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
-/// A network without a part: for each bit of the part's prefix that the network does not have, the half without the part.
+/// The networks that remain of a network without a part of it. The network is halved until one half is the part: each other
+/// half remains.
 fn subtracted(network: IpNet, hole: &IpNet) -> Vec<IpNet> {
     if !overlap(&network, hole) {
         return vec![network];

@@ -1,4 +1,4 @@
-//! What is imported passes the check, whatever the file.
+//! Every result passes the check, whatever the imported file.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Writes what was imported.
+//! Writes the imported configuration.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -30,7 +30,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// How many clients are accepted that join a queue after it was closed. The kernel lets few join.
+/// The maximum number of clients that are accepted although they joined a queue after it was closed. The kernel lets few join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
 /// How many clients of a closed queue are accepted where the system does not report its length: the default of

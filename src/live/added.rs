@@ -12,7 +12,7 @@ use super::Live;
 use crate::plan::{ListedServer, ServerEntry};
 use crate::text::Reason;
 
-/// The most servers that operators may add to one pool. This bounds the memory that a program can use that never removes one.
+/// The most servers that operators may add to one pool. This bounds the memory that a program can use if it never removes any.
 const ADDED_MAX: usize = 1000;
 
 /// A server that an operator has added to a pool.
@@ -138,7 +138,7 @@ impl Live {
         taken
     }
 
-    /// When the time of the next added server is over.
+    /// When the next added server expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<SystemTime> {
         let in_force = self.in_force();
@@ -167,8 +167,7 @@ impl Live {
         of_pools.filter(|(_, added): &(_, Vec<_>)| !added.is_empty()).collect()
     }
 
-    /// Begins with the servers that operators had added before the process was started. Those whose time is over by now are
-    /// left out.
+    /// Adds the servers that operators had added before this process started, except those that have expired by now.
     pub fn restore_added(&self, added: BTreeMap<Box<str>, Vec<KeptServer>>, now: SystemTime) {
         for (pool, added) in added {
             let current = added

@@ -22,7 +22,7 @@ impl Live {
     }
 
     /// Records that the source of announced routes has given this list, which is in force. Returns whether the source had given
-    /// none at the last try before.
+    /// none at the previous try.
     pub fn record_announced(&self, latest: &Arc<[Announcement]>, at: SystemTime) -> bool {
         let mut announcing = self.lock_announcing();
         if announcing.latest != *latest {
@@ -32,7 +32,7 @@ impl Live {
         announcing.source.record_success(at, None)
     }
 
-    /// Records that the source of announced routes has failed. Returns whether it had not failed at the last try before.
+    /// Records that the source of announced routes has failed. Returns whether it had not failed at the previous try.
     pub fn record_announcing_failure(&self, error: Reason) -> bool {
         self.lock_announcing().source.record_failure(error)
     }
@@ -49,7 +49,7 @@ impl Live {
         latest.iter().filter_map(KeptAnnouncement::new).collect()
     }
 
-    /// Waits until [`Self::announced`] may have changed. For one waiter.
+    /// Waits until [`Self::announced`] may have changed. Only one task may wait for that.
     pub async fn announced_changed(&self) {
         self.announced_changed.notified().await;
     }

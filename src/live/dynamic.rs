@@ -1,5 +1,5 @@
-//! The servers of a pool that are not in its plan: those that its source lists, with what is known of that source, and those
-//! that operators have added.
+//! The servers of a pool that are not in its plan: those that its source lists, with the state of the source, and those that
+//! operators have added.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,18 +18,18 @@ pub struct DynamicServers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What was listed last, and by what; `None`: nothing so far.
+    /// The latest list, and who has listed it; `None`: there is none so far.
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
-    /// What was listed before that, as long as no server of `listed` has an address; empty: nothing.
+    /// The list before `listed`. It is kept as long as no server of `listed` has an address; empty: none is kept.
     kept: Arc<[ServerEntry]>,
     source: SourceState,
-    /// Those that operators have added, in this order.
+    /// The servers that operators have added, in this order.
     added: Vec<AddedServer>,
     /// Servers that have left the pool, as long as something holds them.
     departed: Vec<Weak<Server>>,
 }
 
-/// What is known of the source of a pool's servers.
+/// The state of the source of a pool's servers.
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
     /// Whether its latest answer was usable; `None`: it has not answered yet.
@@ -38,7 +38,7 @@ pub struct SourceState {
     pub last_success: Option<SystemTime>,
     /// Why its latest answer was not usable.
     pub error: Option<Reason>,
-    /// What is wrong with parts of its latest usable answer.
+    /// The problems in parts of its latest usable answer.
     pub warning: Option<Reason>,
 }
 
@@ -68,7 +68,7 @@ pub struct ListChange {
     pub added: usize,
     /// Servers that are no longer listed.
     pub removed: usize,
-    /// How many servers of the list before stay until one of this list has an address.
+    /// How many servers of the previous list stay until one of this list has an address.
     pub kept: usize,
 }
 
@@ -102,16 +102,16 @@ impl DynamicServers {
     }
 
     /// Prepares for a plan in which the pool is discovered. As long as its source has listed nothing, the pool keeps the
-    /// servers of the plan `before`, unless something has listed further ones for that.
+    /// servers of the plan `before`, unless that plan had a lister, too.
     pub(super) fn prepare(&self, next: &PoolPlan, before: &PoolPlan) {
         if next.lister() == Some(Lister::Source) && before.lister().is_none() {
             self.lock().listed = Some((Lister::Source, Arc::clone(&before.entries)));
         }
     }
 
-    /// Begins the time of this plan, which is in force now, after that of the plan `before`. What another lister has listed is
-    /// forgotten: it is out of date when it lists again. But where clones are to come, and clients do not wait for the first
-    /// one, the pool keeps its servers of before until they list it.
+    /// Replaces the plan `before` by this plan, which is in force now. The list of another lister is forgotten: it would be out
+    /// of date when that lister is back. But if clones are to come, and clients do not wait for the first one, the pool keeps
+    /// its earlier servers until the clones list themselves.
     pub(super) fn take_over(&self, plan: &PoolPlan, before: &PoolPlan) {
         let mut state = self.lock();
         let awaits_clones = plan.lister() == Some(Lister::Clones) && plan.rules.wake.is_none();
@@ -130,8 +130,8 @@ impl DynamicServers {
         }
     }
 
-    /// Replaces the listed servers. `None`: the list has not changed. What was listed before stays as long as no
-    /// server of a list has an address: its names may not be resolved yet, or never.
+    /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no server of
+    /// the new one has an address: its names may not be resolved yet, or never.
     fn list(
         &self,
         by: Lister,
@@ -148,7 +148,7 @@ impl DynamicServers {
         if listed.is_empty() || listed.iter().any(&has_address) {
             state.kept = Arc::default();
         } else if before.iter().any(&has_address) {
-            state.kept = before; // else what is kept already stays
+            state.kept = before; // otherwise the list that is kept already stays
         }
         state.listed = Some((by, listed.into()));
         Some(ListChange {
@@ -158,7 +158,7 @@ impl DynamicServers {
         })
     }
 
-    /// Lets go of the list before, if a server of the latest one has an address by now. Returns whether it did.
+    /// Drops the kept list if a server of the latest one has an address by now. Returns whether it did.
     pub(super) fn release_kept(&self, has_address: impl Fn(&ServerEntry) -> bool) -> bool {
         let mut state = self.lock();
         let State { listed, kept, .. } = &mut *state;
@@ -169,7 +169,8 @@ impl DynamicServers {
         is_over
     }
 
-    /// What the source has listed last, or before that if no server of the latest list has an address; `None`: nothing so far.
+    /// The latest list of the source, or the previous list as long as no server of the latest has an address; `None`: there is
+    /// none so far.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let state = self.lock();
@@ -189,19 +190,19 @@ impl DynamicServers {
         change(&mut self.lock().added)
     }
 
-    /// What is known of the source.
+    /// The state of the source.
     #[must_use]
     pub fn source(&self) -> SourceState {
         self.lock().source.clone()
     }
 
-    /// Records that the source has given a usable answer. `warning`: what is wrong with parts of it. Returns whether it has
-    /// not given a usable answer the last time.
+    /// Records that the source has given a usable answer. `warning`: the problems in parts of it. Returns whether its previous
+    /// answer was not usable.
     pub fn record_success(&self, at: SystemTime, warning: Option<Reason>) -> bool {
         self.lock().source.record_success(at, warning)
     }
 
-    /// Records that the source has failed, or has given an answer that is not usable. Returns whether the last one was
+    /// Records that the source has failed, or has given an answer that is not usable. Returns whether the previous answer was
     /// usable, or there was none.
     pub fn record_failure(&self, error: Reason) -> bool {
         self.lock().source.record_failure(error)
@@ -235,7 +236,7 @@ impl DynamicServers {
     }
 }
 
-/// What makes a listed server the same as one of the list before.
+/// A listed server with the same identity as one of the previous list is the same server.
 fn identity(entry: &ServerEntry) -> (Arc<str>, ServerLocation) {
     (Arc::clone(entry.label()), entry.location.clone())
 }
@@ -257,8 +258,8 @@ fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
 
 impl Live {
     /// Replaces the servers that are listed for the pool of this name; those of its plan stay. `None`: nothing has changed, or
-    /// there is no such pool, or something else lists its servers since a reload. A listed server of the same name and address as before stays, with its health, its
-    /// sessions and its back-off; one that has left gets no new sessions.
+    /// there is no such pool, or something else lists its servers since a reload. A listed server of the same name and address
+    /// as before stays, with its health, its sessions and its back-off; one that has left gets no new sessions.
     ///
     /// A pool has one lister, which is the only caller for it.
     pub fn set_servers(&self, pool: &str, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
@@ -283,7 +284,7 @@ impl Live {
         }
     }
 
-    /// What the sources of pools have listed last, by pool.
+    /// The latest lists of the sources of pools, by pool.
     #[must_use]
     pub fn listed_servers(&self) -> BTreeMap<Box<str>, Vec<ListedServer>> {
         let in_force = self.in_force();
@@ -295,7 +296,7 @@ impl Live {
         listed.collect()
     }
 
-    /// Waits until [`Self::listed_servers`] may have changed. For one waiter.
+    /// Waits until [`Self::listed_servers`] may have changed. Only one task may wait for that.
     pub async fn listed_changed(&self) {
         self.listed_changed.notified().await;
     }

@@ -38,7 +38,8 @@ impl LiveGuards {
         }
     }
 
-    /// Puts their bandwidth in force, also for sessions under way. Guards that were removed limit no bandwidth any more.
+    /// Puts the bandwidth of the guards in force, also for sessions under way. Guards that were removed no longer limit
+    /// bandwidth.
     pub(super) fn put_in_force(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());

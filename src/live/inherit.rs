@@ -9,8 +9,8 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// If roles matter in a pool and it remembers no primary, it begins with the one that another pool remembers, if that is one of
-/// its servers. `named`: the pool of a name; the memory of pools that are gone counts less.
+/// If roles matter in a pool and it remembers no primary, it begins with a primary that another pool remembers, if that is one
+/// of its servers. `named`: the pool of a name. Pools that are gone are asked last.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,
     named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,

@@ -1,4 +1,4 @@
-//! Finds our listeners: none that leads to a pool may be a server of that pool.
+//! Finds servers that are our own listeners: a listener that leads to a pool may not be a server of that pool.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use crate::addr::ListenAddr;
 use crate::plan::{Fallback, ListenerPlan, Plan, PoolId, ServerEntry};
 use crate::pool::{OwnListener, ServerRegistry};
 
-/// Our listeners, with the addresses that they are bound to. A route with `from` may not match our own connections: it does not
-/// count, as in the check of a file.
+/// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a file: they
+/// may not match our own connections.
 #[must_use]
 pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListener> {
     let listeners = plan.listeners.iter().zip(addresses);
@@ -37,7 +37,7 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 }
 
 impl LivePool {
-    /// Leaves out servers that are listeners which lead here now. To be called when the listeners have changed.
+    /// Leaves out servers that are listeners leading to this pool. To be called when the listeners have changed.
     pub(super) fn follow_own_listeners(&self, registry: &ServerRegistry) {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();
@@ -49,8 +49,8 @@ impl LivePool {
         }
     }
 
-    /// The first of these servers that is a listener which leads here, with the name of the listener. Host names are not looked
-    /// up.
+    /// The first of these servers that is a listener leading to this pool, with the name of the listener. Host names are not
+    /// looked up.
     #[must_use]
     pub fn own_listener_among<'e>(
         &self,

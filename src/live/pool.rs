@@ -158,8 +158,8 @@ impl LivePool {
         has_changed
     }
 
-    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns whether the
-    /// servers of the list before the latest have left because of that.
+    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns whether
+    /// the servers of the previous list, which were kept, have left because of that.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.lock();
         for (name, mut found) in found {
@@ -266,9 +266,9 @@ impl LivePool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is not a stand-in any
-    /// more gets no further sessions as one. A server that is not in `before` may have been in the pool earlier: it is not used
-    /// for the role that it had then.
+    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is no longer a
+    /// stand-in gets no further sessions as one. The role of a server that is not in `before` is forgotten: it may be from an
+    /// earlier time in the pool.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let is_checked = self.plan.is_checked();

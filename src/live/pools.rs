@@ -29,8 +29,8 @@ impl LivePools {
         }
     }
 
-    /// The pool whose servers sessions of this one get now: the pool itself or, while it has no usable server, the first of
-    /// its fallbacks that has one.
+    /// The pool that serves new sessions of this one now: the pool itself or, while it has no usable server, the first of its
+    /// fallbacks that has one.
     #[must_use]
     pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
         let mut serving = id;
@@ -49,7 +49,7 @@ impl LivePools {
         }
     }
 
-    /// The pools that have a fallback, each with the name of what is in use now; `None`: nothing is.
+    /// The pools that have a fallback, each with the name of the fallback that is in use now; `None`: none is in use.
     pub fn with_fallback(&self, now: Instant) -> impl Iterator<Item = (&Arc<LivePool>, Option<Arc<str>>)> {
         let pools = self.in_order.iter().enumerate();
         let with_fallback = pools.filter(|(_, pool)| pool.plan().fallback.is_some());

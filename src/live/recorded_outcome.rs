@@ -34,7 +34,7 @@ impl RecordedOutcome {
     }
 
     /// Whether the server was up, and is down now because of a failure. A server that has another role, or is behind, works: if
-    /// it were kept out for that, two switchovers or one long transaction would leave nothing of a pool.
+    /// that were a failure, two switchovers or one long transaction could take all servers of a pool out.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let went_down = self.before == CheckState::Up && self.changed == Some(CheckState::Down);

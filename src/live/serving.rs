@@ -13,7 +13,7 @@ impl LivePool {
     }
 
     /// Whether it has no usable server only because no client has asked for one, or because the one that a client has asked for
-    /// is still starting. A pool whose clones fail to start is not asleep until they are no longer needed.
+    /// is still starting. A pool whose clone fails to start is awake as long as it needs a clone.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()

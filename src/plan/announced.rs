@@ -28,7 +28,7 @@ pub struct AnnouncePlan {
     pub names: Vec<NamePattern>,
     /// What happens to the TLS of their clients.
     pub tls: TlsMode,
-    /// A pool as theirs are, apart from its name and its servers.
+    /// The template of their pools; only the name and the servers differ.
     pub pool: Arc<PoolPlan>,
 }
 
@@ -44,11 +44,11 @@ struct AnnouncedPool {
 /// The index of a listener, and a server name.
 type RouteKey = (usize, ServerName);
 
-/// What is announced, as far as it is admitted.
+/// The announcements that are admitted.
 #[derive(Default)]
 struct Admitted {
     pools: BTreeMap<RouteKey, AnnouncedPool>,
-    /// How many names each listener has, by its index.
+    /// The number of announced names of each listener, by its index.
     of_listeners: HashMap<usize, usize>,
     /// How many names each server has announced.
     of_servers: HashMap<Arc<str>, usize>,

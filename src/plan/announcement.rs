@@ -64,7 +64,7 @@ pub enum AnnouncementRefusal {
     Taken,
     /// Its server or the listener has too many names.
     TooMany,
-    /// Whatever announces it is no server that can be used.
+    /// The container that announces it is not a usable server.
     NoServer,
 }
 

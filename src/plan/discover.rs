@@ -32,8 +32,8 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
-    /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names. Whoever may
-    /// write to another source could reach sockets that only our user may open, such as our own admin socket.
+    /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names. Anybody who
+    /// may write to another source could otherwise reach sockets that only our user may open, such as our own admin socket.
     pub allow_unix: bool,
     /// The settings of a listed server that its source does not set.
     pub defaults: MemberConfig,
@@ -126,11 +126,11 @@ pub struct ServiceSourcePlan {
 /// A port of the endpoints of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServicePort {
-    /// The only one.
+    /// The only port.
     Only,
-    /// The one of this name.
+    /// The port of this name.
     Name(Box<str>),
-    /// This number. It is that of the endpoints (`targetPort`), not that of the Service.
+    /// The port with this number: that of the endpoints (`targetPort`), not that of the Service.
     Number(NonZeroU16),
 }
 

@@ -21,7 +21,7 @@ pub struct RemotePlan {
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,
-    /// What the texts may do although it is a risk if anybody but the operator of this machine may write them.
+    /// What the texts may do beyond the settings that are safe even if others than the operator of this machine write them.
     pub allowed: RemoteTrust,
 }
 
@@ -74,7 +74,7 @@ pub struct RemoteTrust {
 }
 
 impl RemoteTrust {
-    /// Why a text may not name this file; `None`: it may. A symbolic link counts as what it leads to.
+    /// Why a text may not name this file; `None`: it may. A symbolic link counts as the file that it leads to.
     #[must_use]
     pub fn refusal(&self, path: &Path) -> Option<&'static str> {
         if !path.is_absolute() || has_parent(path) {
@@ -94,7 +94,7 @@ pub fn has_parent(path: &Path) -> bool {
     path.components().any(|part| part == Component::ParentDir)
 }
 
-/// An absolute path without symbolic links. What does not exist is taken as it is written.
+/// An absolute path without symbolic links. Parts of the path that do not exist are taken as they are written.
 fn resolved(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         // A link that leads nowhere now may lead somewhere later.

@@ -30,7 +30,7 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The same server as that of an entry with the name alone, at this address.
+            // This is the same server as one of an entry with only the name, at this address.
             ServerLocation::Resolved { name, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,

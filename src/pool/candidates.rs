@@ -77,7 +77,7 @@ pub(super) struct CandidateSet {
     pub(super) panic_tier: Option<u8>,
     /// Whether the candidates belong to `panic_tier`.
     in_panic: bool,
-    /// Whether the candidates stand in for servers of another role, of which none is left.
+    /// Whether the candidates replace servers of another role because none of those is left.
     pub(super) are_stand_ins: bool,
     /// The earliest instant at which time alone changes any of this; `None`: never.
     expires: Option<Instant>,

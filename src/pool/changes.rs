@@ -17,7 +17,7 @@ use super::server_observer::ServerObserver;
 #[repr(align(64))]
 pub(super) struct ChangeCounter {
     count: AtomicU64,
-    /// Those who wait for a server, and have to look again after each change.
+    /// The clients that wait for a server: they have to look again after each change.
     queue: Arc<dyn ServerObserver>,
 }
 

@@ -1,16 +1,16 @@
 //! Which replicas follow another history than that of the primary in force: a pure function of what checks have seen.
 //!
-//! A replica never applies what its primary has not written. One that has applied more than the primary had written at a
-//! later check has data of its own: it still follows an old primary, or has followed it too long. The same holds for one that
-//! goes on along an older timeline beyond the point where the primary's has begun, and for one that receives other changes
-//! than the primary sends.
+//! A replica never applies what its primary has not written. A replica that has applied more than the primary had written at a
+//! later check has data of its own: it still follows an old primary, or has followed it for too long. The same is true of a
+//! replica that goes on along an older timeline beyond the point where the primary's timeline began, and of one that receives
+//! other changes than the primary sends.
 
 use std::sync::Arc;
 
 use super::facts::{ServerFacts, Stream};
 use super::histories::{Histories, TimelineHistory};
 
-/// What is known of the primary in force on its timeline.
+/// The known facts about the primary in force, on its timeline.
 #[derive(Clone, Copy, Debug, Default)]
 struct PrimaryTrace {
     /// A position on its timeline: where it was first seen.
@@ -20,7 +20,7 @@ struct PrimaryTrace {
     has_told: bool,
 }
 
-/// What tells the history that a server follows.
+/// How far a server has come, and on which history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Trace {
     /// Up to where a replica has applied the WAL, or a primary has written it.
@@ -49,11 +49,12 @@ impl Trace {
     }
 }
 
-/// What is known of a replica.
+/// The known facts about a replica.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReplicaTrace {
     latest: Trace,
-    /// The latest when the latest check of the primary ended, before the next one began.
+    /// The value of `latest` at the end of the latest check of the primary: the next one compares it with what the primary has
+    /// written by then.
     before: Option<Trace>,
     /// Whether a later check of the primary has found that the replica is apart from it.
     is_apart: bool,
@@ -79,7 +80,7 @@ impl DivergenceWatch {
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
-            // Proved anew each time: a replica that was set up anew may be ahead of what was last seen of the primary.
+            // Found out again each time: a replica that was set up anew may be ahead of what was last seen of the primary.
             replica.is_apart = is_same && replica.before.is_some_and(|before| before.is_apart(&latest));
             replica.before = Some(replica.latest);
         }
@@ -89,7 +90,7 @@ impl DivergenceWatch {
     pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts, primary: &str) -> Option<String> {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.applied));
         let known = self.traces.replicas.get(label);
-        // One that has gone back was set up anew, and one with another lineage follows another primary.
+        // A replica whose position is lower than before was set up anew; one with another lineage follows another primary.
         let goes_on =
             |known: &&ReplicaTrace| known.latest.position <= latest.position && known.latest.lineage == latest.lineage;
         let known = known.copied().as_ref().filter(goes_on).copied().unwrap_or_default();
@@ -121,8 +122,8 @@ fn why_apart(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String
     }
 }
 
-/// Why a replica that was at this position of this timeline does not follow the primary. A position beyond the first one that
-/// was seen on the primary's timeline is on no older timeline of the primary's history.
+/// Why a replica that was at this position of this older timeline does not follow the primary. The primary's history left older
+/// timelines before the first position that was seen on its own timeline: beyond that position it has nothing on them.
 fn why_outdated((timeline, position): (u32, u64), primary: &TimelineHistory<PrimaryTrace>) -> Option<String> {
     let (label, on) = (&primary.label, primary.timeline.filter(|on| *on > timeline)?);
     let first = primary.history.first.filter(|first| *first < position)?;

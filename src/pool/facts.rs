@@ -15,7 +15,7 @@ pub enum Role {
     Replica,
 }
 
-/// What the histories of a primary's data are numbered by.
+/// How the histories of a primary's data are numbered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Numbering {
     /// Timelines. The number only grows.
@@ -43,7 +43,8 @@ impl fmt::Display for Numbering {
 /// server does not say, or the check is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFacts {
-    /// The role that the server says it has; of one that is not to be used, that of a replica if it is certainly no primary.
+    /// The role that the server says it has. A server that must not be used counts as a replica if it is certainly not a
+    /// primary.
     pub role: Option<Role>,
     /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
     pub is_multi_primary: bool,
@@ -51,22 +52,23 @@ pub struct ServerFacts {
     pub system_identifier: Option<u64>,
     /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.
     pub timeline: Option<u32>,
-    /// What `timeline` is a number of.
+    /// The kind of number that `timeline` is.
     pub numbering: Numbering,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
     /// The latest position from which a replica can start again, and its timeline.
     pub restartpoint: Option<(u32, u64)>,
-    /// What identifies the changes that a primary sends, or that a replica receives, whatever address it knows its primary by.
+    /// Identifies the changes that a primary sends, or that a replica receives, whatever address the replica knows its primary
+    /// by.
     pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
 }
 
-/// What identifies the changes that a primary sends, or that a replica receives.
+/// Identifies the changes that a primary sends, or that a replica receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// The same for a primary and for all that follow it, also through others.
+    /// A number that a primary shares with all servers that follow it, directly or through others.
     Lineage(u128),
     /// The number of the primary itself, or of the server that a replica is connected to, which may be a replica, too.
     Source(u32),

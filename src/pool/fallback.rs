@@ -9,7 +9,7 @@ pub struct FallbackOrigin {
 }
 
 impl FallbackOrigin {
-    /// That of a pool, without sessions.
+    /// The origin of a pool's fallback sessions; it has none yet.
     #[must_use]
     pub fn new(pool: Arc<str>) -> Arc<Self> {
         Arc::new(Self { pool })

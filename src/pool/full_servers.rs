@@ -9,7 +9,7 @@ use super::candidates::Candidate;
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// The one server that the client waits for that had its turn last; `None`: it waits for any.
+    /// The only server that the client waits for, after its latest turn; `None`: it waits for any.
     pub(super) awaited: Option<ServerId>,
 }
 

@@ -39,10 +39,10 @@ pub enum CheckState {
     Down,
 }
 
-/// What the checks of a server say about it: its health, and whether its role is the reason why it is out of use.
+/// The verdict of a server's checks: whether it is in use, and if not, whether its role is the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckVerdict {
-    /// No check has said more yet than that it is refused.
+    /// There was no check yet, or every check so far was refused.
     Unchecked,
     /// In use.
     Up,
@@ -69,15 +69,15 @@ pub enum CheckOutcome {
     /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings the
     /// server back. A panic does not use it.
     Down(Reason),
-    /// The server works but has the wrong role, and which. One such result takes the server out, and one pass after it
-    /// brings the server back.
+    /// The server works, but it must not be used, for this reason: its role is wrong, for instance. One such result takes the
+    /// server out, and one pass after it brings the server back.
     Unfit(Reason),
     /// The server works but is, or may be, too far behind its primary. Counts as a failure, but its sessions go on.
     Behind(Reason),
 }
 
 impl CheckOutcome {
-    /// Whether the server serves sessions, whether or not it is used.
+    /// Whether the result means that the server serves sessions, whether or not it is used.
     pub(super) const fn is_of_serving(&self) -> bool {
         matches!(
             self,
@@ -202,7 +202,7 @@ impl RiseFall {
         let before = self.latest;
         let (latest, unfit) = match outcome {
             CheckOutcome::Pass => (LatestResult::Pass, false),
-            // Such a check does not tell the role.
+            // Such a check does not find out the role.
             CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit),
             CheckOutcome::Down(_) => (LatestResult::Down, self.unfit),
             CheckOutcome::Refused { accepts_sessions, .. } => {
@@ -249,7 +249,7 @@ impl RiseFall {
         })
     }
 
-    /// Sets what follows from the latest result for everything but the state, which is `next` now.
+    /// Sets everything that follows from the latest result, except the state: that is `next` from now on.
     fn conclude(&mut self, next: CheckState, fall: u32) {
         self.behind = next == CheckState::Down
             && match self.latest {
@@ -260,7 +260,8 @@ impl RiseFall {
         self.healthy = next == CheckState::Up
             || match self.latest {
                 LatestResult::Unfit | LatestResult::Behind | LatestResult::Refused { .. } => true,
-                // A server that is out of use for its role may miss checks as one that is up.
+                // A server that is out of use because of its role may fail fewer than `fall` checks, as a server that is up
+                // may.
                 LatestResult::Fail => self.healthy && self.is_unfit() && self.failures < fall,
                 LatestResult::Pass => self.healthy,
                 _ => false,
@@ -269,7 +270,7 @@ impl RiseFall {
             CheckState::Up => CheckVerdict::Up,
             _ if !self.healthy => CheckVerdict::Down,
             _ if matches!(self.latest, LatestResult::Unfit | LatestResult::Behind) => CheckVerdict::WrongRole,
-            // It needs more checks that pass, or refuses them.
+            // It still needs more passed checks, or it refuses them.
             _ => self.verdict,
         };
     }
@@ -332,8 +333,8 @@ impl RiseFall {
         self.unfit || self.behind
     }
 
-    /// Whether the server answers its checks, whatever its role. A server that did is not healthy any more after `fall` failed
-    /// checks in a row.
+    /// Whether the server answers its checks, whatever its role. A healthy server stays healthy until `fall` checks in a row
+    /// have failed.
     #[must_use]
     pub(super) const fn is_healthy(&self) -> bool {
         self.healthy

@@ -1,4 +1,4 @@
-//! What is remembered of the primary in force of a pool, and of its replicas.
+//! The remembered histories of a pool's primary in force, and of its replicas.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct Histories<P, R> {
     primary: Option<TimelineHistory<P>>,
-    /// Those of replicas, by label.
+    /// The histories of replicas, by label.
     pub(super) replicas: HashMap<Arc<str>, R>,
 }
 

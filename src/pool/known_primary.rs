@@ -1,26 +1,27 @@
-//! What is remembered of the primary of a pool: over reloads and, in a file, over restarts.
+//! The remembered primary of a pool: it outlives reloads and, in a file, restarts.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The primary of a pool, as it is remembered. What a later version has added is ignored, so that a downgrade forgets no more
-/// than that.
+/// The primary of a pool, as it is remembered. Fields that a later version has added are ignored, so that a downgrade forgets
+/// only those.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownPrimary {
     /// Its label.
     pub server: Box<str>,
     /// The identity of the data; `None`: not known.
     pub system_identifier: Option<u64>,
-    /// Its timeline; `None`: the kind of server has none, or does not tell it.
+    /// Its timeline; `None`: the kind of server has none, or does not report it.
     pub timeline: Option<u32>,
     /// The highest timeline that an operator has decided against, by trusting a server on a lower one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overruled: Option<u32>,
-    /// The other servers of the pool, by label. One that is missing was never seen beside the primary.
+    /// The other servers of the pool, by label. A server that is missing here was never seen beside the primary.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<Box<str>, Standing>,
-    /// The addresses of the servers whose labels do not tell them, by label: what is remembered of a server outlasts its name.
+    /// The addresses of servers whose labels do not contain them, by label: so a server is still known when it gets another
+    /// name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<Box<str>, Box<str>>,
 }
@@ -32,7 +33,7 @@ impl KnownPrimary {
     }
 }
 
-/// What a server that is not the primary has been since another one is.
+/// What has been seen of another server since the primary became the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -40,7 +41,7 @@ pub enum Standing {
     Replica,
     /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
     Promoted,
-    /// It was not seen as a replica beside the primary, or called itself primary while that one was. It may be an old
-    /// primary: it takes a new timeline, the word of an operator, or that it is seen as a replica.
+    /// It was not seen as a replica beside the primary, or called itself primary while that one was. It may be an old primary:
+    /// before it is used as one, it needs a higher timeline or an operator's decision, or must be seen as a replica.
     Rejected,
 }

@@ -1,8 +1,8 @@
 //! How long a replica has been behind its primary: a pure function of what checks have seen.
 //!
 //! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute one bulk load
-//! would make every replica a minute behind at once. Instead the positions of the primary at earlier checks are remembered.
-//! A replica has been behind since the first of them that it has not reached.
+//! would make every replica a minute behind at once. Instead the positions of the primary at earlier checks are remembered. A
+//! replica has been behind since the first position that it has not reached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const RESOLUTION: u32 = 64;
 /// unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
 
-/// More than the longest record that is not the end of a transaction: 32 pages and their description. A replica applies
-/// only whole records, so that it may stay so far before a position within one.
+/// More than the longest record that is not the end of a transaction: 32 pages and their description. A replica applies only
+/// whole records: so it may stay up to this far before a position within a record.
 const RECORD_BYTES: u64 = 512 << 10;
 
 /// Positions in the order in which they were reached.
@@ -65,7 +65,7 @@ impl PositionHistory {
     }
 }
 
-/// What is remembered of the primary.
+/// The remembered positions of the primary.
 #[derive(Clone, Debug)]
 struct PrimaryHistory {
     /// Where it has been.
@@ -74,14 +74,14 @@ struct PrimaryHistory {
     reported_at: Instant,
 }
 
-/// What is remembered of a replica.
+/// The remembered history of a replica.
 #[derive(Clone, Debug)]
 struct ReplicaHistory {
-    /// What it has received, while the present position of its primary is not known.
+    /// The positions that it has received, while the present position of its primary is not known.
     received: PositionHistory,
-    /// When it last was connected to a server that it follows; when it was first seen, if it was not since.
+    /// When it was last connected to a server that it follows; if it never was, when it was first seen.
     followed_at: Instant,
-    /// When it last said that it is not behind; when it was first seen, if it did not since.
+    /// When it last said that it is not behind; if it never did, when it was first seen.
     caught_up_at: Instant,
 }
 
@@ -111,7 +111,7 @@ impl LagWatch {
         primary.reported_at = now;
     }
 
-    /// How long a replica has been behind, at least; `None`: it does not tell enough.
+    /// How long a replica has been behind, at least; `None`: it does not report enough.
     pub(super) fn replica_lag(
         &mut self,
         label: &Arc<str>,
@@ -140,8 +140,8 @@ impl LagWatch {
             // The primary may have gone on.
             replica.received.record(now, wal.written, max_lag);
             let behind = lag_since(replica.received.behind_since(wal.applied));
-            // One that has followed no server since the primary was last seen may be as far as that was; without a primary,
-            // that cannot be known.
+            // A replica that has followed no server since the primary was last seen may be as far as the primary was then; if
+            // there was no primary, that cannot be known.
             let unknown = || lag_since(Some(replica.followed_at));
             return Some(behind.max(primary.map_or_else(unknown, lag_behind)));
         }

@@ -21,7 +21,7 @@ pub struct Lease {
 pub enum NoLease {
     /// No server is left that could be picked.
     NoServer,
-    /// Those that could be picked have as many sessions as they may, or others wait for them.
+    /// All servers that could be picked have their maximum of sessions, or other clients wait for them.
     Full,
 }
 

@@ -29,7 +29,7 @@ pub enum QueueFailure {
 }
 
 impl Pool {
-    /// [`Self::pick`] in a pool of which a server is limited. Who comes while others wait has to line up.
+    /// [`Self::pick`] in a pool with a limited server. A client that comes while others wait has to line up.
     #[cold]
     pub(super) fn pick_limited(&self, client: ClientHost, tried: &[ServerId], now: Instant) -> Result<Lease, NoLease> {
         if self.rules.queue.is_some() && !self.queue.is_empty() {
@@ -41,7 +41,7 @@ impl Pool {
     /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those that
     /// are found to be full are added to it.
     ///
-    /// The next tier is not a substitute for a full one: its servers are for the time when those of a better one are down.
+    /// The next tier is not a substitute for a full one: its servers are for the time when those of the better tier are down.
     pub(super) fn pick_with_room(
         &self,
         client: ClientHost,
@@ -122,9 +122,9 @@ impl Pool {
         set.candidates.is_empty()
     }
 
-    /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session
-    /// has the place in the order that it had before. `on_join` gets the position in the queue, from 1, if it has to wait.
-    /// From when `stream_end` is ready, it is behind those whose streams have not ended.
+    /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session keeps
+    /// its earlier place in the order. `on_join` gets the position in the queue, from 1, if it has to wait. Once `stream_end`
+    /// is ready, the session is behind those whose streams have not ended.
     ///
     /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the queue.
     ///
@@ -180,8 +180,8 @@ impl Pool {
         })
     }
 
-    /// What there is for a client that has tried these servers when no other can be picked. It waits for a pool that sleeps,
-    /// and for a server that is being started.
+    /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool sleeps, or
+    /// if a server is being started.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
         if self.start_wait().is_some() && tried.is_empty() {
             NoLease::Full
@@ -201,13 +201,14 @@ impl Pool {
         self.rules.wake.or_else(|| self.queue.start_wait())
     }
 
-    /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: none is. A pool that
-    /// may sleep needs no such word. It holds for all pools of this name.
+    /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: no server is being
+    /// started. It need not be set for a pool that may sleep. It holds for all pools of this name.
     pub fn set_start_wait(&self, wait: Option<Duration>) {
         self.queue.set_start_wait(wait);
     }
 
-    /// Who may wait in the queue from now on. While the pool sleeps, its clients may wait until it is awake.
+    /// The limits of the queue from now on; `None`: nobody may wait. While the pool sleeps, its clients may wait until it is
+    /// awake.
     fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
         let Some(timeout) = self.start_wait().filter(|_| !self.is_usable(now)) else {
             return self.rules.queue;
@@ -216,7 +217,7 @@ impl Pool {
         Some(QueueLimits { clients_max, timeout })
     }
 
-    /// Waits until a client has lined up in its queue since the last call. For one waiter.
+    /// Waits until a client has lined up in its queue since the last call. Only one task may wait for that.
     pub fn queue_joined(&self) -> impl Future<Output = ()> + use<> {
         let queue = Arc::clone(&self.queue);
         async move { queue.joined().await }

@@ -32,8 +32,8 @@ impl Member {
         self.server.weight_override().unwrap_or_else(by_agent)
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, where he has set none, those of its agent and
-    /// of the source that lists it.
+    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its agent and of
+    /// the source that lists it.
     #[must_use]
     pub fn shown_overrides(&self) -> Overrides {
         let mut shown = self.server.shown_overrides(self.member_config.weight);

@@ -66,8 +66,8 @@ impl MemberState {
 }
 
 impl Member {
-    /// Its state: the first of these that keeps it from new sessions, what an operator or its agent has set before what checks
-    /// found.
+    /// Its state. If several states keep it from new sessions, those set by an operator or its agent come before results of
+    /// checks.
     #[must_use]
     pub fn state(&self, now: Instant) -> MemberState {
         match self.shown_overrides().admin_state {

@@ -151,7 +151,7 @@ impl Pool {
         drop(self.snapshot(Instant::now()));
     }
 
-    /// Makes those who wait in the queue wait for its servers from now on.
+    /// Makes the clients in the queue wait for the servers of this pool from now on.
     pub fn take_over_queue(&self, shared: Weak<dyn AsRef<Self> + Send + Sync>) {
         self.queue.put_in_force(shared);
     }

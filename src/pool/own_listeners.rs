@@ -1,5 +1,5 @@
-//! Servers that are our own listeners: if a session of one leads back to its pool, it would open another one, and that the next,
-//! until there is no room.
+//! Servers that are our own listeners. If the listener leads back to the pool, each session would open another one, until there
+//! is no room.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use crate::addr::{ListenAddr, ServerAddr};
 
-/// A listener, as far as servers may be it.
+/// A listener, to find out whether a server is this listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnListener {
     /// Its name.
@@ -22,11 +22,11 @@ pub struct OwnListener {
     pub pools: HashSet<Arc<str>>,
 }
 
-/// A server that is left out, and the listener that it is.
+/// A server that is left out, and the name of the listener that it is.
 pub type LeftOutServer = (ServerAddr, Arc<str>);
 
-/// Our listeners. A pool leaves out servers that are one of those which lead to the pool, directly or through servers of other
-/// pools that are listeners.
+/// Our listeners. A pool leaves out the servers that are listeners leading to it, directly or through other pools that have
+/// listeners as servers.
 // A std mutex: locked at the start, at a reload, and when the servers of a pool change.
 #[derive(Debug, Default)]
 pub struct OwnListeners {
@@ -44,8 +44,8 @@ struct OwnState {
 }
 
 impl OwnListeners {
-    /// No listeners so far. Addresses of the interfaces of this machine will not be known as such: a file is checked on other
-    /// machines, too.
+    /// No listeners so far. The addresses of this machine's interfaces will not be considered: a file is also checked on other
+    /// machines.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
         Self {
@@ -54,7 +54,7 @@ impl OwnListeners {
         }
     }
 
-    /// Replaces them, and forgets the pools that are none any more.
+    /// Replaces the listeners, and forgets the pools that no longer exist.
     pub fn replace(&self, listeners: Vec<OwnListener>, is_pool: impl Fn(&str) -> bool) {
         let mut state = self.lock();
         state.listeners = listeners.into_iter().map(Arc::new).collect();
@@ -62,13 +62,13 @@ impl OwnListeners {
         state.left_out.retain(|pool, _| is_pool(pool));
     }
 
-    /// Those that lead to a pool, directly or through servers of other pools.
+    /// The listeners that lead to a pool, directly or through servers of other pools.
     #[must_use]
     pub fn leading_to(&self, pool: &str) -> ListenersAt {
         self.at_addresses(self.lock().leading_to(pool))
     }
 
-    /// Records the servers of a pool in force.
+    /// Records which listeners are among these servers of a pool in force.
     pub fn set_links(&self, pool: &Arc<str>, servers: impl Iterator<Item = ServerAddr>) {
         let all = self.at_addresses(self.lock().listeners.clone());
         let links: HashSet<Arc<str>> = servers.filter_map(|server| all.at(server).cloned()).collect();
@@ -144,7 +144,7 @@ impl OwnState {
     }
 }
 
-/// Listeners, to be compared with servers. Not to be kept: the addresses of this machine change.
+/// Listeners, to be compared with servers. Not to be kept, because the addresses of this machine change.
 #[derive(Debug)]
 pub struct ListenersAt {
     listeners: Vec<Arc<OwnListener>>,
@@ -163,7 +163,7 @@ impl ListenersAt {
         }
     }
 
-    /// The name of the listener among them that a connection to this server would come to.
+    /// The name of the listener that would accept a connection to this server.
     #[must_use]
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {
         if !self.ports.contains(&server.socket().map(|socket| socket.port())) {
@@ -175,7 +175,7 @@ impl ListenersAt {
         Some(&found.name)
     }
 
-    /// Whether a listener at all addresses of this machine accepts connections to this one.
+    /// Whether `own` is a listener at all addresses of this machine that accepts connections to this server.
     fn is_wildcard_for(&self, own: ListenAddr, server: ServerAddr) -> bool {
         let (Some(own), Some(server)) = (own.socket(), server.socket()) else {
             return false;
@@ -186,7 +186,8 @@ impl ListenersAt {
     }
 }
 
-/// The addresses of this machine. A bind does not tell: with `net.ipv4.ip_nonlocal_bind` it succeeds for all.
+/// The addresses of this machine. A test by `bind` would not do: with `net.ipv4.ip_nonlocal_bind` it succeeds for every
+/// address.
 #[derive(Debug, Default)]
 struct LocalAddresses {
     addresses: HashSet<IpAddr>,
@@ -195,12 +196,12 @@ struct LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// Those of the interfaces; none if the system does not tell.
+    /// The addresses of the interfaces; none if the system call fails.
     fn read() -> Self {
         let mut local = Self::default();
         for interface in if_addrs::get_if_addrs().unwrap_or_default() {
             local.addresses.insert(interface.ip());
-            let name = interface.name.split(':').next(); // without the label of the address
+            let name = interface.name.split(':').next(); // `eth0:1` is an address of `eth0` with a label
             if let (IfAddr::V4(address), Some("lo")) = (&interface.addr, name) {
                 local.networks.extend(Ipv4Net::new(address.ip, address.prefixlen));
             }

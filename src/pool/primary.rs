@@ -1,11 +1,12 @@
-//! Which of a pool's servers that call themselves primary is one: a pure function of what checks have seen, in any order.
+//! Decides which of a pool's servers that call themselves primary is the primary: a pure function of what checks have seen, in
+//! any order.
 //!
-//! The promotion of a replica begins a new timeline with a higher number. So of several primaries of one database the one
-//! on the highest timeline is the primary, and the others are old ones whose writes are lost. What is known of the primary
-//! is remembered: an old primary that comes back alone is not taken for one. Where timelines do not decide (two primaries
-//! on one timeline, or a kind of server that has none), the remembered primary stays. Where there are none, another server
-//! follows it once it is down, if it has been a replica beside it and was promoted then. So what each of the other servers
-//! has been is remembered, too. Where some have a timeline, a server whose timeline cannot be read is not the primary.
+//! The promotion of a replica begins a new timeline with a higher number. So of several primaries of one database the one on
+//! the highest timeline is the primary, and the others are old ones whose writes are lost. The primary is remembered: so an old
+//! primary that comes back alone is not taken for the primary. Where timelines do not decide (two primaries on one timeline, or
+//! a kind of server that has none), the remembered primary stays. Where no server has a timeline, another server succeeds the
+//! primary once that is down, if it has been a replica beside it and was promoted after that. So the roles of the other servers
+//! are remembered, too. Where some servers have a timeline, a server whose timeline cannot be read is not the primary.
 //!
 //! This is not consensus: it decides where this process sends sessions, not who may write.
 
@@ -27,7 +28,7 @@ pub(super) enum Observation {
     Primary {
         /// The identity of its data.
         system_identifier: Option<u64>,
-        /// What it says of its history.
+        /// What it reports about its history.
         claim: Claim,
     },
     /// It does not call itself primary, or takes writes beside others by design.
@@ -35,7 +36,7 @@ pub(super) enum Observation {
         /// The identity of its data.
         system_identifier: Option<u64>,
     },
-    /// It answers, but did not let the check in: this tells nothing of its role.
+    /// It answers, but refused the check: its role is not known from that.
     Refused,
     /// The check failed. `is_down`: so often that the server is down. This is not taken back by fewer failures.
     Failed {
@@ -85,7 +86,7 @@ pub(super) struct Claim {
 pub(super) enum PrimaryVerdict {
     /// It is.
     Primary,
-    /// Not before all servers of the pool have been checked once.
+    /// Undecided until all servers of the pool have been checked once.
     Undecided,
     /// It is not, and why.
     Rejected(String),
@@ -94,14 +95,14 @@ pub(super) enum PrimaryVerdict {
 /// Decides which server of a pool is the primary.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrimaryWatch {
-    /// Without the other servers: those are in `others`, also while none is known.
+    /// Its list of other servers is empty: they are in `others`, also while no primary is known.
     known: Option<KnownPrimary>,
     others: BTreeMap<Arc<str>, Standing>,
     /// Whether `others` has changed since that was last asked.
     others_changed: bool,
     /// The servers of the pool by label.
     servers: BTreeMap<Arc<str>, Knowledge>,
-    /// Those that call themselves primary, or did so before they went down. A check goes through these few only.
+    /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
@@ -109,11 +110,12 @@ pub(super) struct PrimaryWatch {
     renewed: Option<Arc<str>>,
 }
 
-/// Servers that have left the pool and may come back as what they were. When there are more of them, all are forgotten.
+/// How many servers that have left the pool are remembered with their roles, in case they come back. When there are more, all
+/// are forgotten.
 const DEPARTED_MAX: usize = 64;
 
 impl PrimaryWatch {
-    /// Begins with what is remembered.
+    /// Begins with the remembered primary.
     pub(super) fn new(known: Option<KnownPrimary>) -> Self {
         let mut watch = Self::default();
         if let Some(known) = known {
@@ -127,7 +129,7 @@ impl PrimaryWatch {
         self.known.as_ref()
     }
 
-    /// What is to be remembered.
+    /// The memory to be kept.
     pub(super) fn memory(&self) -> Option<KnownPrimary> {
         let others = self.others.iter();
         let others = others.map(|(label, standing)| ((**label).into(), *standing)).collect();
@@ -139,7 +141,7 @@ impl PrimaryWatch {
         })
     }
 
-    /// Whether what is to be remembered of the other servers has changed since this was last asked.
+    /// Whether the memory of the other servers has changed since this was last asked.
     pub(super) fn take_others_changed(&mut self) -> bool {
         std::mem::take(&mut self.others_changed)
     }
@@ -158,7 +160,8 @@ impl PrimaryWatch {
         true
     }
 
-    /// Sets the servers of the pool, each with whether it is disabled. What was seen of others is forgotten.
+    /// Sets the servers of the pool; the second value says whether a server is disabled. What was seen of other servers is
+    /// forgotten.
     pub(super) fn set_servers<'a>(&mut self, servers: impl Iterator<Item = (&'a Arc<str>, bool)>) {
         let mut before = std::mem::take(&mut self.servers);
         let servers = servers.map(|(label, is_disabled)| {
@@ -210,7 +213,7 @@ impl PrimaryWatch {
         *knowledge = Knowledge::Seen(Seen {
             system_identifier: identifier.or(before.system_identifier),
             claim,
-            // One that is down stays so until it tells its role.
+            // A server that is down stays down until it reports its role.
             is_down: match observation {
                 Observation::Failed { is_down } => is_down || before.is_down,
                 Observation::Refused => before.is_down,
@@ -244,7 +247,7 @@ impl PrimaryWatch {
         self.claims().map(|(server, ..)| server)
     }
 
-    /// The server that is the primary; `None`: none is, or none can be trusted.
+    /// The server that is the primary; `None`: there is none, or none can be trusted.
     pub(super) fn in_force(&self) -> Option<&str> {
         let known = self.known.as_ref()?;
         let (_, seen, claim) = self.claims().find(|(server, ..)| ***server == *known.server)?;
@@ -255,7 +258,7 @@ impl PrimaryWatch {
     }
 
     /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is the
-    /// primary: it may come back in a state in which it does not tell its role.
+    /// primary: it may come back in a state in which it does not report its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {
         let Some((seen, claim)) = self.seen(server).and_then(|seen| Some((seen, seen.claim?))) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
@@ -286,8 +289,8 @@ impl PrimaryWatch {
         })
     }
 
-    /// The claims to a higher timeline than what is remembered, of the same database. Up to the highest timeline that an
-    /// operator has overruled, only promotions since then count.
+    /// The servers of the same database that claim a higher timeline than the remembered one. Up to the highest timeline that
+    /// an operator has overruled, only promotions since then count.
     fn higher(&self, known: &KnownPrimary) -> Vec<Arc<str>> {
         if known.highest_timeline().is_none() {
             return Vec::new(); // there are none
@@ -343,8 +346,8 @@ impl PrimaryWatch {
         });
     }
 
-    /// All servers have a system identifier, and it is one other than the remembered one. The remembered primary must be
-    /// among them: without it, what is left may be servers of another database that are listed by mistake.
+    /// Whether all servers have the same system identifier, and it is not the remembered one. The remembered primary must be
+    /// among them: the others alone may be servers of another database that are listed by mistake.
     fn is_new_database(&self) -> bool {
         let remembered = self.known.as_ref();
         let old = remembered.and_then(|known| known.system_identifier);

@@ -1,14 +1,14 @@
 //! The queue of clients that wait for a server with room.
 //!
-//! There is one queue for all pools of one name, whatever their plans, and all workers share it. Who waits is served by
-//! whoever makes room: the end of a session gives its place to the first in line that may have it, before anybody else
-//! sees the place. After any other change (a server is up, a reload has raised a limit) those who wait are woken, and the
+//! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are served by
+//! the session that makes room: when it ends, it gives its place to the first in line that may have it, before anybody else
+//! sees the place. After any other change (a server is up, a reload has raised a limit) all waiting clients are woken, and the
 //! first of them serves the line.
 //!
-//! A client that has ended its stream may still wait for an answer, or be gone: nobody can tell. So it is served after those
-//! who have not, and makes room for them where the line is too long.
+//! A client that has ended its stream may still wait for an answer, or it may be gone: that cannot be seen. So it is served
+//! after the clients with open streams, and makes room for them if the line is too long.
 //!
-//! **No wake-up is lost.** Who joins is counted before it looks for room. Who makes room does that before it reads the
+//! **No wake-up is lost.** A client that joins is counted before it looks for room. A session makes room before it reads that
 //! count. All of this is sequentially consistent, so at least one of the two sees the other.
 
 mod line;
@@ -33,21 +33,21 @@ type SharedPool = dyn AsRef<Pool> + Send + Sync;
 /// The queue of the pools of one name.
 #[derive(Debug)]
 pub struct PoolQueue {
-    /// How many wait. Written under the lock of `line`.
+    /// How many clients wait. Written under the lock of `line`.
     occupied: AtomicUsize,
     /// Whether something has changed since everybody in the line had a turn.
     is_stale: AtomicBool,
     // A std mutex: held while the line is served.
     line: Mutex<Waiters>,
-    /// Wakes all who wait after a change.
+    /// Wakes all waiting clients after a change.
     changed: Notify,
-    /// Tells who wakes a pool that sleeps.
+    /// Notifies the task that wakes a sleeping pool.
     joined: Notify,
-    /// How long clients may wait for a server that is being started, in milliseconds; 0: none is.
+    /// How long clients may wait for a server that is being started, in milliseconds; 0: no server is.
     start_wait_ms: AtomicU64,
     /// The pool whose servers the line is served from. A std mutex: locked for a line.
     in_force: Mutex<Weak<SharedPool>>,
-    /// Tells those who follow all pools of changes.
+    /// Notifies the followers of all pools of changes.
     followers: watch::Sender<()>,
 }
 
@@ -56,23 +56,25 @@ struct Waiters {
     line: WaitingLine<Waiter>,
     /// When time alone may make room, such as for the trial of an ejected server; `None`: never.
     expires: Option<Instant>,
-    /// The servers as of when everybody had a turn last, and how often they have changed.
+    /// The servers as they were when everybody last had a turn, with the number of their changes.
     snapshot: Weak<Snapshot>,
     generation: u64,
 }
 
-/// One who waits.
+/// A waiting client.
 #[derive(Debug)]
 struct Waiter {
     client: ClientHost,
     /// Servers that it does not want, because connecting to them has failed.
     tried: Vec<ServerId>,
-    /// The one server that it waits for, as of this generation; `None`: it waits for any, or has had no turn yet.
+    /// The only server that it waits for, with the generation in which that was found; `None`: it waits for any server, or has
+    /// had no turn yet.
     own: Option<(u64, ServerId)>,
     answer: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
-/// The place of a session in the order of arrival. It keeps it when a server that it waited for cannot be connected to.
+/// The place of a session in the order of arrival. The session keeps it if it cannot connect to the server that it has waited
+/// for.
 #[derive(Debug, Default)]
 pub struct QueueTurn {
     ticket: Option<Ticket>,
@@ -87,7 +89,7 @@ pub struct QueueTurn {
 pub(super) struct LinePlace<'a> {
     queue: &'a PoolQueue,
     ticket: Ticket,
-    /// How many were in the line with it and before it.
+    /// Its position in the line when it joined, from 1.
     pub(super) position: usize,
     /// Ready when it is answered.
     pub(super) answer: oneshot::Receiver<Result<Lease, NoLease>>,
@@ -100,7 +102,7 @@ impl Default for PoolQueue {
 }
 
 impl PoolQueue {
-    /// A queue in which nobody waits. `followers` are notified of every change of its servers.
+    /// An empty queue. `followers` are notified of every change of its servers.
     pub(super) fn new(followers: watch::Sender<()>) -> Self {
         Self {
             occupied: AtomicUsize::new(0),
@@ -131,14 +133,14 @@ impl ServerObserver for PoolQueue {
         }
         match self.in_force() {
             Some(pool) => self.serve((*pool).as_ref(), Instant::now()),
-            // It was removed. Those who wait know the pool that they wait for.
+            // The pool was removed. Each waiting client knows the pool that it waits for.
             None => self.notify_change(),
         }
     }
 }
 
 impl PoolQueue {
-    /// How many wait.
+    /// How many clients wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.occupied.load(SeqCst)
@@ -156,11 +158,11 @@ impl PoolQueue {
         self.notify_change();
     }
 
-    /// Sets how long clients may wait for a server that is being started; `None`: none is.
+    /// Sets how long clients may wait for a server that is being started; `None`: no server is.
     pub(super) fn set_start_wait(&self, wait: Option<Duration>) {
         let next = wait.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         if self.start_wait_ms.swap(next, SeqCst) != next {
-            self.notify_change(); // who waits learns that nothing starts
+            self.notify_change(); // waiting clients learn that no server is starting
         }
     }
 
@@ -175,7 +177,7 @@ impl PoolQueue {
         self.changed.notified()
     }
 
-    /// Waits until somebody has lined up since the last call. For one waiter.
+    /// Waits until a client has lined up since the last call. Only one task may wait for that.
     pub(super) async fn joined(&self) {
         self.joined.notified().await;
     }
@@ -208,10 +210,11 @@ impl PoolQueue {
             answer,
         };
         self.occupied.store(waiters.line.len(), SeqCst);
-        fence(SeqCst); // it is counted before room is looked for
+        fence(SeqCst); // the client is counted before it looks for room
         let now = Instant::now();
         let mut answers = waiters.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
-        // Who comes again has its place. So the line is too long by at most those that were given a lease.
+        // A client that comes again keeps its place. So the line exceeds its limit at most by clients that had been given a
+        // lease.
         if is_new && waiters.line.len() > clients_max {
             let refused = waiters.line.make_room_for(ticket);
             answers.extend(refused.map(|waiter| (waiter, Err(NoLease::Full))));
@@ -221,7 +224,7 @@ impl PoolQueue {
         place
     }
 
-    /// Whether all servers that one who joins could wait for are among these.
+    /// Whether `tried` has all servers that a joining client could wait for.
     pub(super) fn has_only(&self, own_pool: &Pool, tried: &[ServerId], now: Instant) -> bool {
         let in_force = self.in_force();
         let pool = in_force.as_deref().map_or(own_pool, AsRef::as_ref);
@@ -247,8 +250,8 @@ impl PoolQueue {
         self.finish(waiters, answers);
     }
 
-    /// Counts who is left, and hands out the answers. Those who have left meanwhile drop their lease, which serves the line
-    /// again; so it must not be locked.
+    /// Counts the clients that are left, and hands out the answers. A client that has left meanwhile drops its lease, and that
+    /// serves the line again: so the line must not be locked.
     fn finish(&self, waiters: MutexGuard<'_, Waiters>, answers: Vec<(Waiter, Result<Lease, NoLease>)>) {
         self.occupied.store(waiters.line.len(), SeqCst);
         drop(waiters);
@@ -271,11 +274,11 @@ impl PoolQueue {
 }
 
 impl Waiters {
-    /// Gives everybody a turn, in order. A server that somebody found full is full for all behind it, even if a place on it
-    /// becomes free meanwhile: nobody overtakes.
+    /// Gives everybody a turn, in order. A server that one client found full is full for all clients behind it, even if a place
+    /// on it becomes free meanwhile: so nobody overtakes.
     ///
-    /// The line may be long, and the lock is held meanwhile: who waits for a server of its own has no turn while that is full,
-    /// and when all servers are full nobody has.
+    /// The line may be long, and the lock is held meanwhile. Therefore a client that waits for one server has no turn while
+    /// that server is full, and when all servers are full, no client has one.
     fn serve(&mut self, pool: &Pool, now: Instant) -> Vec<(Waiter, Result<Lease, NoLease>)> {
         let snapshot = pool.snapshot(now);
         let has_changed = !self.snapshot.ptr_eq(&Arc::downgrade(&snapshot));
@@ -296,7 +299,7 @@ impl Waiters {
                 Err(NoLease::Full) if pool.waits_for_any_server() && waiter.tried.is_empty() => Verdict::AllWait,
                 Err(NoLease::Full) => {
                     waiter.own = full.awaited.take().map(|own| (generation, own));
-                    // After a change, some may learn that they have no server left.
+                    // After a change, some clients may have no server left.
                     match !has_changed && full.contains_all(&snapshot.set.candidates) {
                         true => Verdict::AllWait,
                         false => Verdict::Waits,
@@ -305,18 +308,18 @@ impl Waiters {
                 answer => Verdict::Answered(answer),
             }
         });
-        self.expires = pool.snapshot(now).set.expires(); // a trial that was given has changed it
+        self.expires = pool.snapshot(now).set.expires(); // if a client was given a trial, this has changed
         answers
     }
 }
 
 impl LinePlace<'_> {
-    /// Moves behind those who have not ended their stream.
+    /// Moves the client behind those that have not ended their stream.
     pub(super) fn move_behind_open(&self) {
         self.queue.lock().line.move_behind_open(self.ticket);
     }
 
-    /// Leaves the line. Returns whether it was still in it: else an answer has come, or is about to.
+    /// Leaves the line. Returns whether the client was still in it: if not, an answer has come, or is about to come.
     pub(super) fn leave(&self) -> bool {
         let mut waiters = self.queue.lock();
         let was_waiting = waiters.line.leave(self.ticket);

@@ -1,7 +1,7 @@
-//! The registry of all servers, of the operators' overrides, and of what is known of the roles in each pool.
+//! The registry of all servers, of the operators' overrides, and of the known roles in each pool.
 //!
-//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Only the role that it
-//! had when it left does not count any more. Overrides are kept for servers that do not exist at the moment, too.
+//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Except for its role: the
+//! role that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment, too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -38,7 +38,7 @@ pub struct ServerRegistry {
 #[derive(Debug, Default)]
 struct RegistryEntries {
     servers: HashMap<ServerPath, Vec<(ServerAddr, Weak<Server>)>>,
-    /// The number of names in `servers` at which those of dropped servers are removed.
+    /// The number of names in `servers` at which the names of dropped servers are removed.
     sweep_at: usize,
     /// Overrides that change something.
     overrides: HashMap<ServerPath, StoredOverrides>,
@@ -64,13 +64,13 @@ impl ServerRegistry {
         registry
     }
 
-    /// The listeners that lead to each pool, which are none of its servers.
+    /// Our listeners: those that lead to a pool may not be servers of the pool.
     #[must_use]
     pub fn own_listeners(&self) -> &OwnListeners {
         &self.own_listeners
     }
 
-    /// What is known of the roles in a pool. It outlives the pool.
+    /// The known roles in a pool. It outlives the pool.
     #[must_use]
     pub fn roles(&self, pool: &Arc<str>) -> Arc<PoolRoles> {
         let mut roles = self.lock_roles();
@@ -108,7 +108,7 @@ impl ServerRegistry {
         known.collect()
     }
 
-    /// Waits until [`Self::known_primaries`] may have changed since this was last awaited. For one waiter.
+    /// Waits until [`Self::known_primaries`] may have changed since this was last awaited. Only one task may wait for that.
     pub async fn primary_changed(&self) {
         self.primary_changed.notified().await;
     }
@@ -173,7 +173,7 @@ impl ServerRegistry {
         overrides
     }
 
-    /// The servers that have overrides, also those that only sessions hold.
+    /// The servers that have overrides, including those that are held only by sessions.
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         let entries = self.lock();

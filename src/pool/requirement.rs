@@ -9,9 +9,9 @@ use crate::units::format_duration;
 /// What a pool requires of the role of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleRequirement {
-    /// What a server must be; `None`: either.
+    /// The role that a server must have; `None`: either one.
     pub role: Option<Role>,
-    /// How long a replica may have been behind its primary; `None`: as long as it will.
+    /// How long a replica may have been behind its primary; `None`: for any time.
     pub max_lag: Option<Duration>,
     /// Whether the servers are one primary and its replicas, so that of several primaries only one is used.
     pub single: bool,
@@ -28,7 +28,7 @@ impl Default for RoleRequirement {
 }
 
 impl RoleRequirement {
-    /// Whether there is one. A server then gets no session before a check has passed.
+    /// Whether anything is required. If so, a server gets no session before a check has passed.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.role.is_some() || self.max_lag.is_some()

@@ -1,4 +1,4 @@
-//! What is known of the roles of a pool's servers, and what follows for each of them. It outlives the pool of one plan.
+//! The known roles of a pool's servers, and the consequences for each server. It outlives the pool of one plan.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,18 +13,18 @@ use super::lag::LagWatch;
 use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
 use super::{KnownPrimary, Member, RoleRequirement, Server};
 
-/// What is known of the roles of a pool's servers.
+/// The known roles of a pool's servers.
 #[derive(Debug)]
 pub struct PoolRoles {
     // A std mutex: held for a few lines after a check, and by no session.
     state: Mutex<RolesState>,
-    /// Notified when what is to be remembered changes.
+    /// Notified when the memory of primaries changes.
     changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct RolesState {
-    /// The list whose servers the rest is about. It keeps no server; only its address is compared.
+    /// The list of the servers in the other fields. It keeps no server alive; only its address is compared.
     list: Weak<Vec<Member>>,
     /// The labels of these servers.
     labels: HashSet<Arc<str>>,
@@ -33,17 +33,17 @@ struct RolesState {
     primary: Option<Arc<str>>,
     lags: LagWatch,
     divergence: DivergenceWatch,
-    /// What identifies the changes that servers send which call themselves primary, by label.
+    /// By label, the changes that a server sends, if it calls itself primary.
     streams: HashMap<Arc<str>, Stream>,
     /// Whether servers that call themselves primary were accepted, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,
 }
 
-/// What follows from one check.
+/// The consequences of one check.
 #[derive(Debug, Default)]
 pub struct RoleJudgement {
-    /// The results to be recorded: of the server that was checked, unless the decision has to wait for other checks; and of
-    /// servers for which the decision is now another one.
+    /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks; and those of
+    /// servers whose verdict has changed.
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
     /// Set if more than one server calls itself primary, and that was not so before: all of them.
     pub rivals: Option<Vec<Arc<str>>>,
@@ -51,12 +51,12 @@ pub struct RoleJudgement {
     pub new_primary: Option<KnownPrimary>,
     /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another one.
     pub is_other_primary: bool,
-    /// Whether what is to be remembered of the primary has changed; also by what was learned of the same one.
+    /// Whether the memory of the primary has changed: another one, or new facts about the same one.
     is_memory_changed: bool,
 }
 
 impl PoolRoles {
-    /// Begins with what is remembered.
+    /// Begins with the remembered primary.
     #[must_use]
     pub(super) fn new(known: Option<KnownPrimary>, changed: Arc<Notify>) -> Self {
         let state = RolesState {
@@ -90,19 +90,19 @@ impl PoolRoles {
         self.lock().primaries.claimants().map(Arc::clone).collect()
     }
 
-    /// The server that is the primary; `None`: none is, or none can be trusted.
+    /// The server that is the primary; `None`: there is none, or none can be trusted.
     #[must_use]
     pub fn primary_in_force(&self) -> Option<Arc<str>> {
         self.lock().primaries.in_force().map(Arc::from)
     }
 
-    /// Has the list of servers gone through at the next check: an operator has disabled or enabled one of them.
+    /// Makes the next check take over the list of servers again: an operator has disabled or enabled one of them.
     pub(super) fn forget_list(&self) {
         self.lock().list = Weak::new();
     }
 
-    /// Judges what a check that passed has found out about a server. `members`: all servers of the pool; they are gone
-    /// through only if this is another list than at the latest judgement.
+    /// Judges what a check that passed has found out about a server. `members`: all servers of the pool. They are looked at
+    /// only if this is not the list of the latest judgement.
     pub fn judge(
         &self,
         server: &Arc<Server>,
@@ -128,9 +128,9 @@ impl PoolRoles {
         let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
         let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
         let other_history = state.other_history(label, facts, required);
-        let has_lag = !is_primary && other_history.is_none(); // that of another history tells nothing
+        let has_lag = !is_primary && other_history.is_none(); // the lag on another history means nothing
         server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
-        // Of one that calls itself the primary, the verdict is the result, once there is one.
+        // For a server that calls itself the primary, the result is the verdict, once there is one.
         if !(is_primary && !is_multi_primary && required.is_one_primary()) {
             let outcome = match (required.judge(role, lag), other_history) {
                 (CheckOutcome::Pass | CheckOutcome::Behind(_), Some(why)) => CheckOutcome::Unfit((&*why).into()),
@@ -193,7 +193,7 @@ impl PoolRoles {
     }
 }
 
-/// What a server that has answered is seen as.
+/// The observation of a server that has answered.
 fn observation(facts: &ServerFacts) -> Observation {
     let ServerFacts {
         role,
@@ -215,8 +215,8 @@ fn observation(facts: &ServerFacts) -> Observation {
 }
 
 impl RolesState {
-    /// Takes over the servers of the pool, unless they are in this list already. Returns whether it is another list. Those of
-    /// one list have one requirement.
+    /// Takes over the servers of the pool from this list, unless it is the present one already. Returns whether it is another
+    /// list. All servers of a list have the same requirement.
     fn set_list(&mut self, members: &Arc<Vec<Member>>, required: RoleRequirement) -> bool {
         if self.list.as_ptr() == Arc::as_ptr(members) {
             return false;
@@ -236,14 +236,14 @@ impl RolesState {
                 .map(|member| (&member.spec().label, member.is_disabled()));
             self.primaries.set_servers(with_disabled);
         } else {
-            // What was seen before a reload is not followed any more.
+            // Facts from before a reload are not followed up any more.
             self.verdicts.clear();
             self.primaries.set_servers(std::iter::empty());
         }
         true
     }
 
-    /// Why a replica is none of the primary, if that is certain.
+    /// Why a replica does not follow the primary, if that is certain.
     fn other_history(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.labels.contains(label) {
             return None;
@@ -263,7 +263,7 @@ impl RolesState {
         }
     }
 
-    /// Takes note of what identifies the changes that a server sends, while it calls itself primary.
+    /// Remembers which changes a server sends while it calls itself primary.
     fn note_stream(&mut self, label: &Arc<str>, facts: &ServerFacts) {
         match (facts.role, facts.stream) {
             (Some(Role::Primary), Some(stream)) if self.labels.contains(label) => {
@@ -274,7 +274,7 @@ impl RolesState {
         }
     }
 
-    /// The server that a replica follows, if that is none that may be the primary.
+    /// The server that a replica follows, if that server cannot be the primary.
     fn followed_rival(&self, facts: &ServerFacts, primary: &str) -> Option<&Arc<str>> {
         let stream = facts.stream?;
         let is_followed = |label: &str| self.streams.get(label) == Some(&stream);
@@ -307,7 +307,7 @@ impl RolesState {
                 claimant = Some(label);
             }
             Observation::Replica { .. } => drop(self.verdicts.remove(label)),
-            Observation::Refused | Observation::Failed { .. } => {} // what it said before still counts
+            Observation::Refused | Observation::Failed { .. } => {} // its last answer still counts
         }
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
@@ -316,8 +316,8 @@ impl RolesState {
         judgement
     }
 
-    /// Compares the verdicts of all servers that call themselves primary with those of before. `checked`: the one that has
-    /// just been checked, whose verdict is news in any case.
+    /// Compares the verdicts on all servers that call themselves primary with the earlier ones. `checked`: the server that has
+    /// just been checked; its verdict counts as new in any case.
     fn reconsider(
         &mut self,
         before: Option<&KnownPrimary>,

@@ -61,8 +61,8 @@ impl RoundRobin {
         }
     }
 
-    /// The turns of these candidates, continued from a previous set: after the latest turn of the server that had the latest
-    /// one there or, if it is no longer a candidate, after the time of that turn in the cycle.
+    /// The turns of these candidates, continued from a previous set: after the latest turn of the server that had the last turn
+    /// in that set; or, if it is no longer a candidate, after the time of that turn in the cycle.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {

@@ -97,7 +97,7 @@ impl Server {
         }
     }
 
-    /// The same as a server of the pools with this queue: the end of each of its sessions serves it.
+    /// This server, as one of pools with this queue: the end of each of its sessions serves the queue.
     #[must_use]
     pub(super) fn with_queue(self, queue: Arc<dyn ServerObserver>) -> Self {
         Self {
@@ -176,7 +176,8 @@ impl Server {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it gets no new sessions because of what it said at its latest check: it refused it, or does not work.
+    /// Whether it gets no new sessions because of its answer to the latest check: it refused the check, or said that it does
+    /// not work.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }
@@ -187,7 +188,8 @@ impl Server {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is down, and not only because of its role: at least `fall` checks in a row have failed since that was seen.
+    /// Whether it is down, and not only because of its role: if that was wrong, at least `fall` checks in a row have failed
+    /// since then.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.lock_checks().rise_fall.has_failed(fall)
     }
@@ -275,8 +277,8 @@ impl Server {
         }
     }
 
-    /// Sets whether active checks run for it, and whether it must have a role: before its first result it gets no session
-    /// then. Results so far are kept unless checks begin or end.
+    /// Sets whether active checks run for it, and whether it must have a role: if so, it gets no session before its first
+    /// result. Results so far are kept unless checks begin or end.
     pub fn set_checked(&self, is_checked: bool, requires_role: bool) {
         let mut checks = self.lock_checks();
         if checks.rise_fall.is_enabled() != is_checked {

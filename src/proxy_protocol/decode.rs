@@ -70,7 +70,7 @@ pub enum InvalidHeader {
     /// It has an address family that does not exist.
     #[error("the address family of the PROXY header is unknown")]
     Family,
-    /// Its length does not fit what is in it.
+    /// A length in it does not fit its contents.
     #[error("a length in the PROXY header is wrong")]
     Length,
     /// Its checksum does not match.

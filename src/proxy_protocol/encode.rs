@@ -35,13 +35,13 @@ pub struct ClientInfo<'a> {
     pub local: ListenAddr,
     /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,
-    /// The ALPN protocol (version 2 only): what was agreed, if the client's TLS ends here; else what the client offers first,
-    /// because it is not known yet which one the server will select.
+    /// The ALPN protocol (version 2 only): the agreed one, if the client's TLS ends here; otherwise the first that the client
+    /// offers, because the server has not selected one yet.
     pub alpn: Option<&'a [u8]>,
     /// The client's TLS, if it ends here (version 2 only).
     pub tls: Option<&'a TlsSummary>,
-    /// The header of the peer in front. What it says of the client is passed on, except where the three fields above are known
-    /// (version 2 only).
+    /// The header of the peer in front. Its facts about the client are passed on, except for those of the three fields above
+    /// that are known (version 2 only).
     pub forwarded: Option<&'a ProxyHeader>,
 }
 
@@ -115,8 +115,8 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
         }
     }
     push_value(&mut bytes, TYPE_CRC32C, &[0; 4]);
-    // At most 216 of addresses, 4,096 of a header that was read, 258 of ALPN, 256 of authority, some 350 of TLS, 7 of
-    // checksum.
+    // At most 216 bytes for addresses, 4,096 from a header that was read, 258 for ALPN, 256 for the authority, about 350 for
+    // TLS, and 7 for the checksum.
     let length = (bytes.len() - 16) as u16;
     bytes[14..16].copy_from_slice(&length.to_be_bytes());
     let checksum = CRC32C.checksum(&bytes);
@@ -158,7 +158,7 @@ impl ClientInfo<'_> {
         }
     }
 
-    /// Both paths of a client that is on a Unix socket. That of its own end is empty, as nearly always.
+    /// Both paths of a client on a Unix socket. The path of the client's end is empty, as it nearly always is.
     fn unix_paths(&self) -> [u8; UNIX_BYTES] {
         if let Some(ProxyAddresses::Unix(paths)) = self.forwarded.map(|header| &header.addresses) {
             return **paths;
@@ -173,8 +173,7 @@ impl ClientInfo<'_> {
 /// The value of TYPE_SSL (section 2.2.6).
 /// ```text
 /// client(1) | verify(4) | { type | length(2) | value }*
-/// ```
-/// `verify` is zero if the client has shown a certificate. It was verified then: no other is accepted.
+/// ``` `verify` is zero if the client has shown a certificate. Such a certificate was verified: no other is accepted.
 fn encode_tls(tls: &TlsSummary) -> Vec<u8> {
     let has_certificate = tls.peer.is_some();
     let client = match (has_certificate, tls.resumed) {

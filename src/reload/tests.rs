@@ -1,4 +1,4 @@
-//! What a reload reports.
+//! The report of a reload.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! The results of the texts, written back to the store beside them: a key for each instance, deleted after the instance is
-//! gone.
+//! What became of the configuration's texts, written to the store beside them: a key for each instance, deleted after the
+//! instance is gone.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};

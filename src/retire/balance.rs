@@ -13,9 +13,9 @@ const END_AT: f64 = 1.05;
 pub(super) struct Balance {
     /// The largest multiple of its share that a server has; only servers from which a session could move count.
     fullest: f64,
-    /// By server, the sessions in excess of its share, in whole sessions; the most first, and none without.
+    /// The whole sessions that each server has in excess of its share, most first. Servers without excess are left out.
     pub(super) excess: Vec<(ServerId, usize)>,
-    /// The other servers.
+    /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<ServerId>,
 }
 

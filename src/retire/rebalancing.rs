@@ -1,6 +1,6 @@
-//! How many sessions of a pool are to be ended now, so that it becomes even: those that are due, as long as something comes of
-//! it. Sessions that were ended have to come to servers without excess, and to stay there. A server that accepts connections
-//! only to end them would otherwise get the sessions of the others for ever.
+//! How many sessions of a pool are to be ended now, so that it becomes even: those that are due, as long as ending them has an
+//! effect. Clients whose sessions were ended have to come back to servers without excess, and stay there. Otherwise a server
+//! that accepts connections only to end them would get the sessions of the others for ever.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Rebalancing {
     ended: usize,
     /// When the first of them ended.
     since: Instant,
-    /// Since when it pauses, or has last tried whether that is still right.
+    /// When it paused, or last tried with one session whether it still has to.
     paused: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl Rebalancing {
         }
     }
 
-    /// To be called at each tick: `kept` are the sessions of a server that it had at the last tick, too.
+    /// To be called at each tick. `kept`: how many of a server's sessions it had already at the last tick.
     pub(super) fn observe(
         &mut self,
         balance: &Balance,
@@ -77,7 +77,7 @@ impl Rebalancing {
         }
     }
 
-    /// How many sessions are to be ended now. If nothing came of those that were ended before, that is one in each `over`.
+    /// How many sessions are to be ended now. If ending sessions has had no effect, that is one session in each period `over`.
     pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
         let is_current = self.pace.over == over && now - self.pace.began < over;
         if !is_current || self.paused.is_some() {
@@ -131,7 +131,7 @@ mod tests {
 
     const OVER: Duration = Duration::from_secs(20);
 
-    /// A pool of one server with 80 sessions, and others without.
+    /// A pool of one server with 80 sessions, and others with none.
     struct TestPool {
         balance: Balance,
         rebalancing: Rebalancing,

@@ -64,7 +64,7 @@ pub enum Condition {
     User,
 }
 
-/// What makes one route better than another whose conditions hold as well; the first that applies.
+/// The reason why one route is better than another one, although the conditions of both hold: the first that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advantage {
     /// Its name condition fits better.
@@ -129,7 +129,7 @@ fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
     list.join(" or ")
 }
 
-/// How well a route fits whose conditions all hold, and by which entries.
+/// How well a route fits, if all its conditions hold, and by which entries.
 struct Fit<'a> {
     rank: Rank,
     kinds: usize,

@@ -207,7 +207,8 @@ fn every_route_is_explained() {
     assert_eq!(explanation.choice, table.find(&known));
 }
 
-/// What the table must agree with: every route tested by the letter of the rule, the greatest rank, first wins ties.
+/// The choice that the table must agree with: tests every route as the rule is written. The greatest rank wins; of equals, the
+/// first one.
 fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> Option<usize> {
     let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match known.name {

@@ -5,7 +5,7 @@ use super::{RouteChoice, RouteInput, RouteTable};
 /// What happens to the TLS of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
-    /// It is passed on, never decrypted. What is not TLS is passed on, too.
+    /// It is passed on, never decrypted. Bytes that are not TLS are passed on, too.
     #[default]
     Pass,
     /// It ends here: the server gets the plaintext.

@@ -33,7 +33,7 @@ pub struct ScaleLoad {
     pub sessions: u64,
     /// Clients that wait for a server.
     pub waiting: u64,
-    /// Servers that are no clones.
+    /// Servers that are not clones.
     pub fixed: u32,
     /// Clones, including those that are starting.
     pub clones: u32,

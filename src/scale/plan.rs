@@ -15,7 +15,7 @@ pub struct ScalePlan {
     pub rules: ScaleRules,
     /// The kind of a clone.
     pub kind: CloneKind,
-    /// Its weight, its priority, and the most sessions that it may have.
+    /// The weight and priority of a clone, and the most sessions that it may have.
     pub member_config: MemberConfig,
     /// How long the sessions on a leaving clone may go on, and how long its process may take to end after SIGTERM.
     pub drain: Duration,
@@ -32,7 +32,7 @@ impl ScalePlan {
         (self.rules.min == 0).then_some(self.start_timeout)
     }
 
-    /// The ports that clones may have; `None`: they are no processes of this machine.
+    /// The ports that clones may have; `None`: they are not processes of this machine.
     #[must_use]
     pub fn ports(&self) -> Option<&RangeInclusive<u16>> {
         match &self.kind {

@@ -1,4 +1,4 @@
-//! The status of the clones of one pool, and what an operator wants of them.
+//! The status of the clones of one pool, and how many an operator wants.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ pub struct CloneStatus {
     pub address: Option<Arc<str>>,
     /// Its process; `None`: there is none at present, or it is not ours.
     pub pid: Option<u32>,
-    /// The name of its container; `None`: there is none at present, or the clone is no container.
+    /// The name of its container; `None`: there is none at present, or the clone is not a container.
     pub container: Option<Arc<str>>,
     /// How often it has been started again.
     pub restarts: u32,
@@ -110,7 +110,7 @@ impl PoolScale {
         self.lock_clones().clone()
     }
 
-    /// Whether a needed clone can be expected to start: none has failed to start since the pool needs one, and no operator has
+    /// Whether a needed clone can be expected to start: no clone has failed to start since one was needed, and no operator has
     /// set their number to 0.
     #[must_use]
     pub fn can_start(&self) -> bool {
@@ -136,7 +136,7 @@ impl PoolScale {
         self.wanted_changed.notify_one();
     }
 
-    /// Waits until [`Self::wanted`] may have changed. For one waiter.
+    /// Waits until [`Self::wanted`] may have changed. Only one task may wait for that.
     pub async fn wanted_changed(&self) {
         self.wanted_changed.notified().await;
     }

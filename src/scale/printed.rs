@@ -40,7 +40,7 @@ impl PrintedLines {
         }
     }
 
-    /// The lines that end with these bytes.
+    /// The lines that these bytes complete.
     pub fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<PrintedLine> {
         let ended = self.lines.push(bytes);
         ended.into_iter().filter_map(|line| self.admit(&line, now)).collect()

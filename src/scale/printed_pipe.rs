@@ -32,7 +32,7 @@ impl PrintedPipe {
         })
     }
 
-    /// The lines that are printed next, as far as they are to be logged; `None`: all processes have closed their ends.
+    /// The next printed lines, without those that are not to be logged; `None`: all processes have closed their ends.
     ///
     /// # Errors
     /// Those of reading.

@@ -25,8 +25,8 @@ use crate::socket::local_address;
 /// the client's connection only then: libpq waits for that.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes
-/// on when the client leaves: it need not wait for the end, and the servers still cancel the query.
+/// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes on when
+/// the client leaves: it does not have to wait for the end, and its query is cancelled all the same.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that one request has at once, if there are enough descriptors: all servers of a client get it without a
@@ -154,7 +154,7 @@ async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: I
             while server.read(&mut answer).await? > 0 {}
             io::Result::Ok(())
         };
-        // A server that does not end the connection in time still has the request.
+        // A server that does not end the connection in time has received the request nevertheless.
         if !matches!(timeout_at(until, delivery).await, Ok(Ok(()))) {
             tracing::debug!(server = %target.server.spec().label, "the server did not close a cancel connection cleanly");
         }

@@ -36,15 +36,16 @@ impl Routed<'_> {
             protocol: self.state.plan.protocol,
         };
         if self.handshake.is_some() {
-            self.entry.info().tls_mut(); // for the log: its TLS is not passed on, even if no handshake follows
+            self.entry.info().tls_mut(); // for the log: the TLS ends here, even if no handshake follows
         }
         ask(self.state, self.guards, self.entry, known)?;
         Ok(self)
     }
 }
 
-/// The refusal of a PostgreSQL client by a guard of its listener. Its program prints only what answers its first packet. So
-/// that is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a flood. `refusal`: how it is refused otherwise.
+/// The reply to a PostgreSQL client that a guard of its listener refuses. Clients print only an answer to their first packet.
+/// So that packet is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a flood. `refusal`: the refusal if no
+/// packet is read.
 pub(super) async fn answer_postgres(
     refusal: Refusal,
     client: &mut TcpStream,
@@ -92,7 +93,7 @@ pub(super) async fn answer_postgres(
     Refusal::Guard(reason, reply)
 }
 
-/// What is known of a client when a guard is asked.
+/// The known facts about a client when a guard is asked.
 #[derive(Clone, Copy)]
 struct KnownClient<'a> {
     sniffed: Option<&'a Sniffed>,

@@ -119,7 +119,8 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
 /// How long the peers of a session that ends at rest have to close their ends.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Ends both connections, resets those whose peer does not close in time, and closes the entry. A cut ends the wait.
+/// Ends both connections, resets each one whose peer does not close in time, and closes the entry. A cut ends the wait for the
+/// peers.
 async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     ends.finish();
     let both = async {

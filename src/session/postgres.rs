@@ -43,7 +43,8 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
 }
 
 /// Asks a server for TLS, because we have agreed to TLS in its stead: sends it `header` and an SSLRequest, and waits for its
-/// `S`, at most `within`. After that, the server waits for the ClientHello. `reply`: the reply to the client, with this alert.
+/// `S`, at most `within`. After its `S`, the server waits for the ClientHello. `reply` returns the reply to the client with an
+/// alert.
 ///
 /// # Errors
 /// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
@@ -90,8 +91,8 @@ pub(super) enum TlsRequestError {
     Late,
 }
 
-/// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0
-/// at the end of the stream. A byte behind `S` or `N` is an error. An `S` or `N` does not count as a byte of the session: its
+/// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0 at the
+/// end of the stream. A byte behind `S` or `N` is an error. An `S` or `N` does not count as a byte of the session, because the
 /// client still waits for the server.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,

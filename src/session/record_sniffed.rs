@@ -1,4 +1,4 @@
-//! Records for the log what the first bytes of a client say.
+//! Records the contents of a client's first bytes for the log.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::name::ServerName;
 use crate::sniff::hello::ProtocolList;
 use crate::sniff::{SniffError, Sniffed};
 
-/// Records what was sniffed, and counts its bytes.
+/// Records the sniffed facts, and counts the bytes.
 pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
     entry.traffic().up.add(sniffed.bytes_read());
     if let Some(request) = sniffed.stray_postgres_request() {

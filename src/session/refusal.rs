@@ -21,7 +21,7 @@ pub(super) enum Refusal {
     Guard(GuardReason, Reply),
     /// There is no valid PROXY header where one is expected.
     ProxyHeader(SniffFailure),
-    /// The listener accepts connections only from the peers in front, and this peer is none of them.
+    /// The listener accepts connections only from the peers in front, and this peer is not one of them.
     UntrustedPeer,
     /// The first bytes do not show where the client wants to go.
     Sniff(SniffError),

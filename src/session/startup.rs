@@ -84,7 +84,7 @@ fn smuggled() -> Refusal {
 }
 
 /// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if the
-/// client can read one, so that it may try again.
+/// client can read one. Then it may try again.
 pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     let info = entry.info();
     let startup = info.startup().filter(|_| info.client_tls().is_none());

@@ -1,7 +1,7 @@
-//! The steps of a session from accept to a connection to its server. Each consumes the one before.
+//! The steps of a session from accept to a connection to its server. Each step consumes the result of the step before.
 //!
-//! The steps that wait are no `async fn`s: their futures would hold `self` beside its parts, and a client that is slow
-//! to send its ClientHello must stay cheap.
+//! The steps that wait are not `async fn`s: their futures would hold `self` beside its parts, and a client that is slow to send
+//! its ClientHello must stay cheap.
 
 use std::io;
 use std::sync::Arc;

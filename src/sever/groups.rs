@@ -27,13 +27,13 @@ struct GroupToClose {
     sessions: SessionOwner,
 }
 
-/// How to tell whether a group has sessions. Keeps nothing alive: a server that returns while something holds it keeps its
-/// state.
+/// Finds out whether a group has sessions. It holds servers and pools weakly: a removed server that returns would keep its old
+/// state if something still held it.
 #[derive(Debug)]
 enum SessionOwner {
     Server(Weak<Server>),
     FallbackOf(Weak<LivePool>),
-    /// The sessions were being closed when their server was removed. There are some as long as the closing goes on.
+    /// The sessions were being closed when their server was removed. There are sessions as long as the closing goes on.
     Remaining,
 }
 

@@ -105,8 +105,8 @@ impl HelloReader {
         }
     }
 
-    /// What the bytes received so far prove: `wire` has all of them, from the first. Each call must bring the bytes of
-    /// the one before, with or without more behind them. Once decided, more bytes change nothing.
+    /// What the bytes received so far prove: `wire` has all of them, from the first. Each call must bring the bytes of the
+    /// previous call, with or without more behind them. Once decided, more bytes change nothing.
     pub fn advance(&mut self, wire: &[u8]) -> HelloVerdict {
         loop {
             if let Some(verdict) = self.step(wire) {
@@ -150,7 +150,7 @@ impl HelloReader {
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         match length {
-            // Section 5.1 forbids it, and section 5.4 names the alert, there for encrypted records.
+            // Section 5.1 forbids it. The alert is the one that section 5.4 names for encrypted records.
             0 => return Some(malformed(Alert::UnexpectedMessage, "an empty handshake record")),
             1..=FRAGMENT_BYTES_MAX => {}
             _ => return Some(malformed(Alert::RecordOverflow, "a record of more than 2^14 bytes")),

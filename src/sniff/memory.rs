@@ -48,7 +48,7 @@ struct Queue {
 struct Waiting {
     held: AtomicUsize,
     is_evicted: AtomicBool,
-    /// What it held when it was evicted; guarded by the queue's lock.
+    /// How many bytes it held when it was evicted; guarded by the queue's lock.
     held_at_eviction: AtomicUsize,
     task: AtomicWaker,
 }
@@ -208,7 +208,7 @@ impl FirstBytes {
         self.bytes.extend_from_slice(fresh);
     }
 
-    /// Joins the queue of clients that wait for more bytes, unless no byte has come yet. From now on it may be evicted.
+    /// Joins the queue of clients that wait for more bytes, unless no byte has come yet. From now on the client may be evicted.
     pub(super) fn enqueue(&mut self) {
         if self.waiting.is_some() || self.bytes.is_empty() {
             return;

@@ -37,7 +37,7 @@ use crate::proxy_protocol::{HEADER_BYTES_MAX, ProxyHeader};
 /// The result of reading the first bytes of a client.
 #[derive(Debug)]
 pub struct Sniffed {
-    /// Their kind.
+    /// The kind of the bytes.
     pub opening: Opening,
     /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most `hello_bytes_max`.
     pub first: FirstBytes,
@@ -50,8 +50,8 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`], and the number of bytes in its requests that were answered and are
-    /// not for the server. Boxed: what is read of other clients stays small.
+    /// A PostgreSQL client, by [`sniff_postgres`], and the number of bytes in its requests that were answered and are not for
+    /// the server. Boxed, so that the result for other clients stays small.
     Postgres(Box<(PostgresOpening, usize)>),
 }
 
@@ -293,7 +293,7 @@ where
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
-    /// What was found, with the bytes that were read; or the error, with their number.
+    /// The result, with the bytes that were read; or the error, with their number.
     fn finish<T>(self, read: Result<T, SniffFailure>, is_tls: bool) -> Result<(T, FirstBytes), SniffError> {
         match read {
             Ok(found) => Ok((found, self.into_bytes())),

@@ -78,8 +78,8 @@ pub(super) trait PrefaceReader {
     /// The result of the reader.
     type Found;
 
-    /// Looks at all bytes that have come, from the first or from the latest reply. Each call brings the bytes of the one
-    /// before.
+    /// Looks at all bytes that have come, from the first or from the latest reply. Each call brings the bytes of the previous
+    /// call, too.
     fn inspect(&mut self, bytes: &[u8]) -> Inspection<Self::Found>;
 }
 

@@ -33,7 +33,7 @@ pub struct Certificate {
     pub(super) versions: FileStamps,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
-    /// When its OCSP response expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
+    /// When the OCSP response expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
     pub(super) staple_changes: Option<i64>,
     /// Its host names.
     pub names: Vec<NamePattern>,
@@ -47,24 +47,24 @@ pub struct Certificate {
     pub own_not_after: i64,
     /// The `[acme.NAME]` by which it is ordered; `None`: it is not ours to renew.
     pub acme: Option<Arc<str>>,
-    /// Whether it only stands in for one that is being ordered.
+    /// Whether it is only a placeholder for one that is being ordered.
     pub is_placeholder: bool,
-    /// Whether it stands in and is self-signed.
+    /// Whether it is a self-signed placeholder.
     pub is_self_signed: bool,
     /// Whether clients accept it from a server.
     pub is_for_servers: bool,
     /// Whether servers accept it from a client.
     pub is_for_clients: bool,
-    /// What is wrong with it or its chain, though it can be used.
+    /// Problems of the certificate or its chain, although it can be used.
     pub warnings: Vec<String>,
 }
 
 pub(super) type FileStamps = [Option<FileStamp>; 3];
 
-/// The certificate in a PEM text, a chain with its key, that is to be written to this file.
+/// The certificate in a PEM text that has a chain with its key, and is to be written to this file.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The text has no usable certificate and key.
 pub fn read_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFileError> {
     let files = CertificateFiles {
         cert: file.to_owned(),
@@ -193,7 +193,7 @@ impl Certificate {
         self.own_not_after < unix_now()
     }
 
-    /// The warning that it, or one of its chain, has expired.
+    /// The warning that it, or another certificate of its chain, has expired.
     #[must_use]
     pub fn expiry_warning(&self) -> String {
         let (path, end) = (self.path().display(), date(self.not_after));
@@ -258,8 +258,8 @@ fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
     common_name.map_or_else(|| bounded(&issuer.to_string()), bounded)
 }
 
-/// How long before its expiry a certificate should have been replaced, in seconds: one of 90 days is usually renewed when 30
-/// are left, one of a few days when a third of them is left.
+/// How long before its expiry a certificate should have been replaced, in seconds. A certificate for 90 days is usually renewed
+/// when 30 days are left; one for a few days, when a third of them is left.
 fn overdue_seconds(validity: &Validity) -> i64 {
     const MAX: i64 = 14 * 86_400;
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();

@@ -38,7 +38,7 @@ pub(super) type PolicyHash = [u8; 32];
 pub(super) struct ClientVerification {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) hash: PolicyHash,
-    /// What is wrong with the files, though they can be used.
+    /// Problems of the files, although they can be used.
     pub(super) warnings: Vec<String>,
     /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are no lists, or they do
     /// not say.

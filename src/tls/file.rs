@@ -16,16 +16,17 @@ use super::words::bounded;
 use crate::error::with_context;
 use crate::regular_file;
 
-/// The longest file that is read: a list of revoked certificates may be long, but a longer file is named by mistake.
+/// The longest file that is read, in bytes. A list of revoked certificates may be long, but a file that is longer than this was
+/// named by mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// What is wrong with a file.
+/// The problem of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", .path.display())]
 pub struct TlsFileError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub what: String,
     /// The number of the error, if the system reported it.
     os_error: Option<i32>,

@@ -32,7 +32,7 @@ pub enum HandshakeError {
     /// The peer has closed the connection meanwhile.
     #[error("the peer closed the connection during the TLS handshake")]
     LeftEarly,
-    /// It has sent so much that there is no room for it.
+    /// It has sent more bytes than there is room for.
     #[error("no memory is left for the peer's TLS handshake")]
     NoRoom,
     /// It was not complete in time.
@@ -122,8 +122,8 @@ pub async fn handshake_with_server(
 /// The turns of the handshakes with clients on a worker. Both semaphores are fair.
 #[derive(Debug)]
 struct HandshakeQueue {
-    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`: a started handshake waits for
-    /// at most one first step of another.
+    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. So a started handshake waits
+    /// for at most one first step of another handshake.
     first_steps: Semaphore,
     /// Taken for every step.
     steps: Semaphore,
@@ -140,7 +140,7 @@ impl Default for HandshakeQueue {
 
 impl HandshakeQueue {
     /// Waits until a handshake may start, but at most half of the time until its deadline. Under a lasting load, a handshake
-    /// that has waited longer would not be complete in time, and take the turns of others.
+    /// that has waited longer would not be complete in time, and would take turns from others.
     async fn begin(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, HandshakeError> {
         let now = Instant::now();
         let latest = now + deadline.saturating_duration_since(now) / 2;
@@ -225,7 +225,7 @@ mod tests {
         Ok(())
     }
 
-    /// How many of these handshakes, one after each `pause`, are complete within a second each.
+    /// Starts this many handshakes, one after each `pause`. Returns how many were complete within a second of their start.
     async fn completed(handshakes: u32, pause: Duration) -> u32 {
         let queue = Arc::<HandshakeQueue>::default();
         let mut all = JoinSet::new();

@@ -1,4 +1,4 @@
-//! What has expired since somebody last looked.
+//! Finds certificates that have expired since the last look.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use super::words::unix_now;
 pub(super) struct LastExpiryCheck(AtomicI64);
 
 impl Default for LastExpiryCheck {
-    /// Now: those who read the files report what has expired already.
+    /// Now: certificates that have already expired are reported when the files are read.
     fn default() -> Self {
         Self(AtomicI64::new(unix_now()))
     }

@@ -39,7 +39,7 @@ pub enum MinVersion {
 pub struct ListenerTlsPlan {
     /// At least one.
     pub certificates: Vec<CertificateLocation>,
-    /// What is agreed where the route does not say otherwise.
+    /// The protocols that may be agreed, unless the route has a list of its own.
     pub alpn: Protocols,
     /// The oldest version.
     pub min_version: MinVersion,
@@ -51,15 +51,15 @@ pub struct ListenerTlsPlan {
     pub route_alpn: Vec<Protocols>,
 }
 
-/// The TLS of a listener that is in force. Its files may be read again at any time; handshakes that are under way go on
-/// with what they began with.
+/// The TLS of a listener that is in force. Its files may be read again at any time; handshakes under way go on with the
+/// settings that they began with.
 #[derive(Debug)]
 pub struct ListenerTls {
     plan: ListenerTlsPlan,
     provider: Arc<CryptoProvider>,
     resolver: Arc<CertificateResolver>,
     policy: ArcSwap<HandshakePolicy>,
-    /// What is broken, and has been reported. Readers never wait: files may be many, or on a file system that hangs.
+    /// The broken files that were reported. Readers never wait: there may be many files, or their file system may hang.
     broken: ArcSwap<Vec<String>>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
@@ -75,7 +75,7 @@ struct HandshakePolicy {
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     ticketer: Arc<dyn ProducesTickets>,
-    /// What is wrong with the files of `client_auth`, though they can be used.
+    /// Problems of the files of `client_auth`, although they can be used.
     warnings: Vec<String>,
     /// When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.
     crl_next_update: Option<i64>,
@@ -88,9 +88,10 @@ pub struct TlsReload {
     pub certificates: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy: bool,
-    /// What is wrong with new or changed certificates, though they can be used; and what has expired since the last look.
+    /// Problems of new or changed certificates that can be used nevertheless; and certificates that have expired since the last
+    /// look.
     pub warnings: Vec<String>,
-    /// What is broken now and was not before. What was in force stays.
+    /// The files that are broken now and were not before. What was in force stays.
     pub broken: Vec<String>,
 }
 
@@ -184,7 +185,7 @@ impl ListenerTls {
     /// many.
     ///
     /// # Errors
-    /// What is wrong with the first file that cannot be used.
+    /// A file cannot be used. The error is about the first one.
     pub fn load(plan: ListenerTlsPlan, before: &CertificateStore) -> Result<Self, TlsFileError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let LoadedStore { store, mut broken, .. } = CertificateStore::load(&plan.certificates, before);
@@ -294,7 +295,7 @@ impl ListenerTls {
         self.resolver.0.load_full()
     }
 
-    /// What is wrong with the files of `client_auth`, though they can be used.
+    /// Problems of the files of `client_auth`, although they can be used.
     #[must_use]
     pub fn client_auth_warnings(&self) -> Vec<String> {
         let mut warnings = self.policy.load().warnings.clone();
@@ -322,7 +323,7 @@ impl ListenerTls {
         named.or_else(|| store.all().first()).cloned()
     }
 
-    /// What is broken: files that were changed and cannot be used. What was in force before still is.
+    /// The broken files: they were changed, and cannot be used. What was in force before still is.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         self.broken.load().to_vec()

@@ -1,5 +1,5 @@
-//! OCSP responses that are sent along with a certificate (RFC 6960). Clients verify their signatures; only a response that no
-//! client would accept is kept back here.
+//! OCSP responses that are sent along with a certificate (RFC 6960). Clients verify the signatures; here, only responses that
+//! no client would accept are held back.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::words::{date, unix_now};
 pub(super) struct Staple {
     /// The response, in DER; `None`: there is none that can be used.
     pub(super) response: Option<Vec<u8>>,
-    /// When that changes, in seconds since the Unix epoch: the response expires, or begins to be valid; `None`: never.
+    /// When `response` changes, in seconds since the Unix epoch: it expires, or begins to be valid; `None`: never.
     pub(super) changes: Option<i64>,
     /// What is wrong with the file.
     pub(super) warning: Option<String>,
@@ -36,7 +36,7 @@ enum CertificateStatus {
 
 /// The certificate that a single response is about (RFC 6960, section 4.1.1).
 struct CertificateId<'a> {
-    /// The identifier of the hash algorithm, as in its DER.
+    /// The object identifier of the hash algorithm, in DER.
     algorithm: &'a [u8],
     /// The hash of the name of the issuer.
     issuer: &'a [u8],
@@ -98,16 +98,16 @@ impl Staple {
 }
 
 impl CertificateId<'_> {
-    /// Whether this is the certificate: its serial number, of an issuer with its issuer's name. The key of the issuer is not
+    /// Whether this identifies the certificate: by its serial number and the name of its issuer. The key of the issuer is not
     /// known here.
     fn is(&self, certificate: &X509Certificate<'_>) -> bool {
         let issuer = certificate.issuer().as_raw();
         let is_issuer = match self.algorithm {
-            // 1.3.14.3.2.26
+            // SHA-1: 1.3.14.3.2.26
             [0x2b, 0x0e, 0x03, 0x02, 0x1a] => digest(&SHA1_FOR_LEGACY_USE_ONLY, issuer).as_ref() == self.issuer,
-            // 2.16.840.1.101.3.4.2.1
+            // SHA-256: 2.16.840.1.101.3.4.2.1
             [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01] => digest(&SHA256, issuer).as_ref() == self.issuer,
-            _ => true, // no responder is known to use another
+            _ => true, // no responder is known to use another algorithm
         };
         is_issuer && self.serial == certificate.raw_serial()
     }

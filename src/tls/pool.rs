@@ -55,14 +55,14 @@ pub enum SentSni {
 /// The protocols that servers are offered (RFC 7301).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfferedProtocols {
-    /// These; if there are none, none is offered.
+    /// These protocols; if the list is empty, none is offered.
     List(Protocols),
-    /// The one that was agreed with the client.
+    /// The protocol that was agreed with the client.
     Client,
 }
 
 impl OfferedProtocols {
-    /// What a server is offered for a client.
+    /// The protocols that a server is offered for a client.
     fn offered<'a>(&'a self, client: ClientChoice<'a>) -> Vec<&'a [u8]> {
         match self {
             Self::List(list) => list.iter().map(|protocol| &**protocol).collect(),
@@ -70,8 +70,8 @@ impl OfferedProtocols {
         }
     }
 
-    /// Whether the server must select a protocol: it is offered HTTP/2 alone, which needs that (RFC 9113, section 3.2). Servers
-    /// of other protocols may not know this extension.
+    /// Whether the server must select a protocol: only if it is offered nothing but HTTP/2, which requires that (RFC 9113,
+    /// section 3.2). Servers of other protocols may not know this extension.
     #[must_use]
     pub fn must_be_selected(&self, client: ClientChoice<'_>) -> bool {
         self.offered(client) == [b"h2"]
@@ -113,13 +113,13 @@ pub struct ClientChoice<'a> {
     pub protocol: Option<&'a [u8]>,
 }
 
-/// The TLS with the servers of a pool that is in force. Its files may be read again at any time; handshakes that are under
-/// way go on with what they began with.
+/// The TLS with the servers of a pool that is in force. Its files may be read again at any time; handshakes under way go on
+/// with the settings that they began with.
 #[derive(Debug)]
 pub struct PoolTls {
     plan: PoolTlsPlan,
     current: ArcSwap<Current>,
-    /// What is broken, and has been reported. Readers never wait: a file may be on a file system that hangs.
+    /// The broken files that were reported. Readers never wait: a file may be on a file system that hangs.
     broken: ArcSwapOption<TlsFileError>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
@@ -248,7 +248,7 @@ impl PoolTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// What is wrong with the first file that cannot be used.
+    /// A file cannot be used. The error is about the first one.
     pub fn load(plan: PoolTlsPlan) -> Result<Self, TlsFileError> {
         Ok(Self {
             current: ArcSwap::from_pointee(plan.read()?),
@@ -292,7 +292,7 @@ impl PoolTls {
         &self.plan
     }
 
-    /// What is broken: a file that was changed and cannot be used. What was in force before still is.
+    /// The broken file: it was changed, and cannot be used. What was in force before still is.
     #[must_use]
     pub fn broken(&self) -> Option<TlsFileError> {
         self.broken.load().as_deref().cloned()

@@ -1,7 +1,7 @@
 //! Whether the certificates of a chain are revoked (RFC 5280, section 6.3).
 //!
-//! An authority is its name and its key: one that changes its key has two lists for a while, and each counts for what its key
-//! has signed.
+//! An authority is identified by its name and its key. An authority that changes its key has two lists for a while: each counts
+//! for the certificates that its key has signed.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -19,13 +19,13 @@ use super::file::{TlsFileError, revocations};
 use super::revocation_list::{RevocationList, is_signed_with};
 use super::words::bounded;
 
-/// The authorities that are trusted, and the lists of what is revoked.
+/// The trusted authorities, and the lists of revoked certificates.
 #[derive(Debug)]
 pub(super) struct Revocations {
-    /// Of those about the same certificates only the newest.
+    /// Of several lists about the same certificates, only the newest.
     lists: Vec<RevocationList>,
     roots: Arc<RootCertStore>,
-    /// Those of `roots` that are revoked.
+    /// The authorities of `roots` that are revoked.
     revoked: Vec<TrustAnchor<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -39,11 +39,11 @@ struct Trusted<'a> {
 }
 
 impl Revocations {
-    /// Parses the lists of the text in `crl_file`, for these certificates of `ca_file`, which are `roots`. The second part of
-    /// the result is what is wrong with the files, though they can be used.
+    /// Parses the lists in the text of `crl_file`. `certificates` and `roots` are both the authorities of `ca_file`. Also
+    /// returns warnings: problems of files that can be used nevertheless.
     ///
     /// # Errors
-    /// A list cannot be used, or would lock out the clients of its authority.
+    /// A list cannot be used, or it would lock out all clients of its authority.
     pub(super) fn new(
         (crl_file, text): (&Path, &[u8]),
         (ca_file, certificates): (&Path, &[CertificateDer<'_>]),
@@ -75,7 +75,7 @@ impl Revocations {
     /// of the key that has signed it: it is rare that all have a list.
     ///
     /// # Errors
-    /// Why there is no such chain; what else may be wrong with the certificate has to be looked for before.
+    /// There is no such chain. Other problems of the certificate have to be found before this is called.
     pub(super) fn verify(
         &self,
         certificate: &CertificateDer<'_>,
@@ -149,7 +149,7 @@ impl Revocations {
         lists.filter(move |list| list.issuer() == issuer && list.covers(certificate, is_authority))
     }
 
-    /// Finds out which of the lists are signed by these authorities. The result is what is wrong, though it does no harm.
+    /// Finds out which lists are signed by these authorities. Returns warnings about lists and authorities that do not match.
     fn match_keys(
         &self,
         (crl_file, ca_file): (&Path, &Path),
@@ -197,14 +197,15 @@ impl Revocations {
         Ok(warnings)
     }
 
-    /// Keeps the newest of those about the same certificates: a file to which lists are appended has older ones, too.
+    /// Keeps the newest of several lists about the same certificates: if new lists are appended to the file, it has older ones,
+    /// too.
     fn forget_outdated(&mut self) {
         self.lists.sort_by(RevocationList::by_age);
         self.lists = newest(self.lists.drain(..));
     }
 
-    /// Finds out which of these authorities are revoked by others of them, or were issued by one that is. (A path ends at an
-    /// authority that is trusted: its own certificate is not looked at there.) The result is a warning about each.
+    /// Finds out which of these authorities are revoked by another one of them, or were issued only by revoked ones. (The check
+    /// of a path does not look at the certificate of the trusted authority at its end.) Returns a warning about each.
     fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
         let issuers = |authority: &Trusted<'_>| -> Vec<usize> {
             let is_issuer = |index: &usize| authority.is_issued_by(&trusted[*index], &self.algorithms);
@@ -220,13 +221,13 @@ impl Revocations {
             })
         };
         let mut revoked: Vec<_> = trusted.iter().zip(&issuers).map(is_listed).collect();
-        // Once for each authority that may stand above another.
+        // Repeated, because each round reaches one more level of authorities; there are at most as many levels as authorities.
         for _ in trusted {
             for (index, issuers) in issuers.iter().enumerate() {
                 revoked[index] |= !issuers.is_empty() && issuers.iter().all(|issuer| revoked[*issuer]);
             }
         }
-        // One that has several certificates is revoked if all of them are.
+        // An authority with several certificates is revoked if all of them are.
         let with_status = || trusted.iter().zip(&revoked);
         let is_trusted = |one: &Trusted<'_>| {
             with_status().any(|(other, revoked)| !revoked && one.subject_and_key() == other.subject_and_key())
@@ -300,7 +301,7 @@ impl Trusted<'_> {
         (&self.anchor.subject, &self.anchor.subject_public_key_info)
     }
 
-    /// Whether a list has it that no authority of the file has signed: it may be of the one that has issued it.
+    /// Whether this authority is in a list whose signer is not in the file. That signer may have issued this authority.
     fn may_be_in(&self, list: &RevocationList) -> bool {
         let parsed = EndEntityCert::try_from(self.certificate);
         parsed.is_ok_and(|own| !list.is_verified() && list.issuer() == own.issuer() && list.has(own.serial()))

@@ -17,7 +17,7 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::words::{bounded, date};
 
-/// A complete list of one authority.
+/// A complete list of one authority: not a delta CRL, and not an indirect one.
 #[derive(Debug)]
 pub(super) struct RevocationList {
     der: CertificateRevocationListDer<'static>,
@@ -41,7 +41,7 @@ pub(super) struct RevocationList {
 struct Scope {
     only_users: bool,
     only_authorities: bool,
-    /// Covers certificates that refer to one of these, and those that refer to none.
+    /// Certificates that refer to one of these URLs are covered, and those that refer to no list.
     urls: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl RevocationList {
     /// Parses a list.
     ///
     /// # Errors
-    /// What is wrong with it, and what to do.
+    /// The list cannot be used. The error says why, and what to do.
     pub(super) fn new(
         der: CertificateRevocationListDer<'static>,
         algorithms: &WebPkiSupportedAlgorithms,
@@ -130,12 +130,12 @@ impl RevocationList {
         scope.is_none_or(|scope| scope.has_role(is_authority) && scope.is_referred_to_by(certificate))
     }
 
-    /// Whether it has a certificate of its authority.
+    /// Whether the certificate with this serial number is in the list.
     pub(super) fn has(&self, serial: &[u8]) -> bool {
         !matches!(self.list.find_serial(serial), Ok(None))
     }
 
-    /// The newest comes first.
+    /// Orders lists by age, the newest first.
     pub(super) fn by_age(&self, other: &Self) -> Ordering {
         let age = |list: &Self| (list.this_update, list.number.len(), list.number.clone());
         age(other).cmp(&age(self))
@@ -182,7 +182,7 @@ impl Scope {
         let ParsedExtension::CRLDistributionPoints(points) = points else {
             return false;
         };
-        // Those of other authorities, and those for some reasons only, are other lists (section 4.2.1.13).
+        // Points with another issuer, or for some reasons only, are for other lists (section 4.2.1.13).
         let complete = points
             .iter()
             .filter(|point| point.reasons.is_none() && point.crl_issuer.is_none());
@@ -240,7 +240,7 @@ fn unsupported(error: &webpki::Error, list: &CertificateRevocationList<'_>) -> S
     what.to_owned()
 }
 
-/// What is signed, and how: the parts of a certificate or of a list (sections 4.1.1 and 5.1.1).
+/// The signed bytes of a certificate or a list, with their signature (sections 4.1.1 and 5.1.1).
 struct SignedParts<'a> {
     message: &'a [u8],
     algorithm: &'a [u8],
@@ -253,7 +253,7 @@ fn signed_parts(der: &[u8]) -> Option<SignedParts<'_>> {
     let message = &outer.data[..outer.data.len() - rest.len()];
     let (rest, algorithm) = Any::from_der(rest).ok()?;
     let (_, signature) = Any::from_der(rest).ok()?;
-    // A string of bits, of which none is unused.
+    // A bit string without unused bits in its last byte.
     let [0, signature @ ..] = signature.data else {
         return None;
     };
@@ -373,7 +373,7 @@ mod tests {
             let (_, parsed) = parse_x509_certificate(authority.der()).unwrap();
             SubjectPublicKeyInfoDer::from(parsed.public_key().raw.to_vec())
         };
-        // Before and after its key is known.
+        // The key of `one` is known only in the second round.
         for _ in 0..2 {
             assert!(!one.is_signed_with(&key(&namesake), &algorithms));
             assert!(!one.is_of_other_key(&key(&authority)) && one.is_signed_with(&key(&authority), &algorithms));

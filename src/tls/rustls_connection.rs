@@ -22,7 +22,7 @@ pub(super) enum Step {
     Wait,
     /// The peer has ended its stream.
     PeerClosed,
-    /// What was to be written is written.
+    /// The output is written.
     Written,
 }
 

@@ -29,7 +29,7 @@ pub(super) struct LoadedStore {
     pub(super) store: CertificateStore,
     /// Certificates that are new, or were read again.
     pub(super) changed: usize,
-    /// What is wrong with those certificates, though they can be used.
+    /// Problems of those certificates that can be used nevertheless.
     pub(super) warnings: Vec<String>,
     /// Files that are broken. If they had a certificate before, the store still has it.
     pub(super) broken: Vec<TlsFileError>,

@@ -11,10 +11,10 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::file::{PemText, TlsFileError, authorities};
 
-/// What errors name instead of a file.
+/// The name that errors have instead of a file.
 const SYSTEM: &str = "the authorities of the system";
 
-/// Accepts a certificate for the name of the server that was issued by an authority in this PEM text; `None`: by one of the
+/// Accepts a certificate for the server's name that was issued by an authority in this PEM text; `None`: by an authority of the
 /// system.
 ///
 /// # Errors

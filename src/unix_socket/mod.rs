@@ -49,11 +49,10 @@ pub fn unix_socket() -> io::Result<Socket> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)
 }
 
-/// A connection to the process that listens on this path; `None`: there is none, or a process that has ended has left the
-/// file.
+/// A connection to the process that listens on this path; `None`: there is no file, or one that an ended process has left.
 ///
 /// # Errors
-/// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there whose queue is full
+/// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
 /// ([`ErrorKind::AddrInUse`]); or those of `connect`.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let Ok(existing) = path.symlink_metadata() else {
@@ -73,8 +72,8 @@ pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
 }
 
 impl BoundUnix {
-    /// Binds a socket for this path, with these permissions (`0o660`). Whoever listens there goes on until [`Self::listen`];
-    /// see [`connect_to_listener`].
+    /// Binds a socket for this path, with these permissions (`0o660`). A process that listens on the path is not disturbed
+    /// before [`Self::listen`].
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `chmod`.
@@ -139,8 +138,8 @@ fn temporary_name(name: &OsStr) -> String {
 }
 
 /// Locks the folder of a socket until it is dropped: other processes that lock it do not name their sockets there meanwhile.
-/// `None`: the folder cannot be read, or is locked for long. Everybody who can read it can lock it, and must not keep this
-/// process from listening.
+/// `None`: the folder cannot be read, or is locked for long. Then this process listens nevertheless: anybody who can read the
+/// folder can lock it.
 fn lock_folder(path: &Path) -> Option<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
@@ -248,7 +247,7 @@ mod tests {
         assert_eq!(full.kind(), ErrorKind::AddrInUse, "{full}");
     }
 
-    /// As several processes do that start at once.
+    /// Several processes that start at once do the same.
     #[test]
     fn only_one_of_several_concurrent_listeners_succeeds() {
         let folder = tempfile::tempdir().unwrap();
@@ -267,7 +266,7 @@ mod tests {
             let (socket, file) = listening.into_iter().next().unwrap().unwrap();
             assert!(file.is_in_place());
             std::mem::forget(file);
-            drop(socket); // a file is left, which the next ones replace
+            drop(socket); // its file stays, and the next listeners replace it
         }
         assert_eq!(
             folder.path().read_dir().unwrap().count(),

@@ -26,7 +26,7 @@ fn a_socket_never_connects_to_itself() {
          [pools.checked]\nservers = [\"{server}\"]\nhealth = {{ interval = \"10ms\" }}"
     ))
     .start();
-    // Of this thread's namespace. One connect in five now has the server's port for its source.
+    // This is for this thread's namespace. One connect in five now has the server's port as its source.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20009").unwrap();
     for _ in 0..CLIENTS {
         let mut client = star.client(1, proxy.at("unchecked"));

@@ -152,7 +152,7 @@ fn an_address_of_another_machine_is_passed_over() {
     assert_eq!(failures(&proxy), []);
     let error = log_lines(&proxy, FAILED, 1)[0]["error"].to_string();
     assert!(error.contains("cannot bind 198.51.100.7 of `bind_source`"), "{error}");
-    // When none is left, that is why it fails.
+    // No address is left: that is why the connection fails.
     assert!(proxy.reload(&config(&address, "[\"198.51.100.7\", \"203.0.113.7\"]")));
     assert_eq!(Client::connect(proxy.at("plain")).read_some(), "");
     assert_eq!(failures(&proxy), [("no_source".to_owned(), 1.0)]);

@@ -63,7 +63,7 @@ const NECESSARY: [Call; 7] = [
 /// Cases at once.
 const AT_ONCE: usize = 8;
 
-/// Tries each call with each error. A failure tells which by the name of its thread.
+/// Tries each call with each error. After a failure, the name of the thread says which case it was.
 fn with_each(calls: &[Call], case: impl Fn(Call, i32) + Sync) {
     let cases: Vec<_> = calls
         .iter()

@@ -64,7 +64,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
         let hello = hello(clients.tls.config(), "shop.example.com");
         thread::spawn(move || crowd.drip(drippers, to, &hello))
     };
-    // At any moment part_of_clients have just been closed and are reconnecting.
+    // At any moment some have just been closed and are reconnecting.
     eventually("95 % of the crowd have sessions", || {
         active_sessions(proxy) >= drippers as f64 * 0.95
     });
@@ -104,7 +104,7 @@ fn capacity(proxy: &Proxy) -> usize {
     usize::try_from(sessions.as_u64().unwrap()).unwrap()
 }
 
-/// Measurements of good clients over part_of_clients time.
+/// Measurements of good clients over some time.
 struct Measured {
     count: u32,
     p50: Duration,

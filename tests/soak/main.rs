@@ -154,7 +154,7 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
     verdict(&violations)
 }
 
-/// The cost before the load: the idle_cost of several samples, because checks and admin connections come and go.
+/// The cost before the load: the sample with the fewest sockets, because checks and admin connections come and go.
 fn idle_cost(proxy: &Proxy) -> Cost {
     let samples = (0..20).map(|_| {
         sleep(Duration::from_millis(25));

@@ -42,7 +42,7 @@ const CHECKED: &str = "health = { interval = \"500ms\", timeout = \"5s\", fall =
 /// With a limit that is never reached: no session is refused for it, and every place comes back.
 const LIMITED: &str = "max_sessions = 10000\nqueue = {}\n\
                        health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
-/// With too few places: clients wait, and some in vain. No check takes a place.
+/// With too few places: clients wait, and some of them time out. No check takes a place.
 const QUEUE: &str = "max_sessions = 4\nqueue = { max = 12, timeout = \"1s\" }\nhealth.check = \"off\"";
 const HASH: &str = "balance = \"source-hash\"\non_down = \"close\"\nclose_over = \"1s\"\n\
                     health = { interval = \"200ms\", timeout = \"5s\" }";

@@ -62,7 +62,7 @@ const NEVER_BEGAN: [&str; 15] = [
     "proxy_invalid",
 ];
 
-/// Endings by guards. Of those only some are logged.
+/// Endings by guards. Only some of them are logged.
 const REFUSED_BY_GUARD: [&str; 2] = ["denied", "limited"];
 
 /// The violations found.
@@ -276,7 +276,7 @@ impl Evidence {
         });
         let logged = REFUSED_BY_GUARD.iter().map(|ending| self.ended(ending)).sum::<u64>();
         let suppressed = self.lines.iter().map(|line| line.suppressed).sum::<u64>();
-        // No line reports those since the last line.
+        // Refusals that were suppressed after the last line are in no line.
         found.must(logged + suppressed <= refusals, || {
             format!("{refusals} refusals, but {logged} logged and {suppressed} suppressed")
         });

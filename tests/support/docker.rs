@@ -35,8 +35,8 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts one, and moves the calling thread, and so its children, to its network. `None`, with a note on standard error,
-    /// where the system has no namespaces, bridges or control groups for it.
+    /// Starts an engine, and moves the calling thread, and so its children, to its network. Returns `None`, with a note on
+    /// standard error, where the system lacks namespaces, bridges or control groups.
     pub fn start() -> Option<Self> {
         let network = Namespaces::enter(0)?;
         if let Some(lacking) = lacking() {

@@ -20,7 +20,7 @@ pub struct Etcd {
     process: Option<Process>,
     /// The folder of [`TlsFiles`], if it speaks TLS.
     tls: Option<PathBuf>,
-    /// Of the user `root`, once logins are needed.
+    /// The password of the user `root`, once logins are needed.
     password: RefCell<Option<String>>,
 }
 

@@ -36,7 +36,7 @@ struct State {
     /// The slices by namespace and name.
     slices: BTreeMap<(String, String), Value>,
     version: u64,
-    /// What has happened since the beginning, by version.
+    /// All changes since the start, by version.
     events: Vec<(u64, Value)>,
     /// Nothing is known of versions below this one.
     oldest: u64,

@@ -21,7 +21,7 @@ pub struct RenewalServer {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What clients have asked it for.
+/// The requests of clients.
 #[derive(Clone, Default)]
 pub struct Seen {
     /// The identifiers of certificates whose renewal it was asked about.
@@ -49,7 +49,7 @@ impl RenewalServer {
         Self::refusing(pebble, answer, None)
     }
 
-    /// As [`Self::new`], but answers with the `refusal` to orders that name what they replace.
+    /// As [`Self::new`], but answers with `refusal` to orders that name the certificate that they replace.
     pub fn refusing(
         pebble: &Pebble,
         answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
@@ -117,7 +117,8 @@ impl Front {
         client.0.flush()
     }
 
-    /// Pebble's response. It takes its own name from `Host`, which the client has signed as a part of its URLs.
+    /// Pebble's response. The header `Host` is passed on: Pebble takes its own name from it, and the client has signed URLs
+    /// with that name.
     fn forward(&self, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut pebble = self.client.connect(self.pebble, "localhost")?;
         let head = head.trim_end();
@@ -143,7 +144,7 @@ fn read_request(client: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
     Ok((head, body))
 }
 
-/// What an order replaces; `None`: this is none, or it replaces nothing.
+/// The certificate that an order replaces; `None`: this is not an order, or it replaces nothing.
 fn replaced(body: &[u8]) -> Option<String> {
     let signed = serde_json::from_slice::<Value>(body).ok()?;
     let payload = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;

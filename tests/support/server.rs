@@ -130,7 +130,7 @@ pub fn refusing() -> Port {
     Port::keep()
 }
 
-/// `"a", "b"`: the addresses as they stand in a configuration's `servers`.
+/// `"a", "b"`: the addresses as written in a configuration's `servers`.
 pub fn list(servers: &[&Server]) -> String {
     let quoted: Vec<_> = servers.iter().map(|server| format!("\"{}\"", server.address)).collect();
     quoted.join(", ")

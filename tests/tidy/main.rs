@@ -16,7 +16,7 @@ const FILE_LINES_MAX: usize = 380;
 /// The longest file under `src` with its inline tests; a longer one gets a file of tests beside it.
 const FILE_LINES_WITH_TESTS_MAX: usize = 400;
 
-/// The longest function under `src`, its tests apart. The same; never above 75.
+/// The longest function under `src`, without tests. It only goes down, and is never above 75.
 const FUNCTION_LINES_MAX: usize = 60;
 
 /// Where a system call has no safe wrapper.

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A token of Rust; a delimiter is one too. Comments are none.
+/// A token of Rust. Delimiters are tokens, too; comments are not.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) text: String,
@@ -123,7 +123,7 @@ fn first_names(path: &[Token]) -> Vec<String> {
     names
 }
 
-/// What `use` declarations of a file take from these modules of its own: each name, and the module it comes from.
+/// The names that the `use` declarations of a file take from its own `modules`, each with its module.
 pub(crate) fn names_from(code: &[Token], modules: &[String]) -> Vec<(String, String)> {
     let mut names = Vec::new();
     for at in 0..code.len() {

@@ -76,7 +76,7 @@ pub struct AccessRecord {
     pub server_retrans: Option<u32>,
 }
 
-/// The fields of TLS. Those without a value are left out.
+/// The fields of TLS. Fields without a value are left out.
 #[derive(Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "README.md documents the fields")]
 pub struct TlsWords {

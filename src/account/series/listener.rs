@@ -156,7 +156,7 @@ impl ListenerSeries {
         }
     }
 
-    /// Sets which routes are configured, in their order. Those that were there before go on counting.
+    /// Sets the configured routes, in their order. Routes that were configured before keep their counts.
     pub fn configure_routes<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Arc<[Arc<RouteCount>]> {
         let mut routes = self.lock_routes();
         let before: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();

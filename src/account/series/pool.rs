@@ -117,7 +117,7 @@ impl PoolCounts {
         self.endings.iter().sum()
     }
 
-    /// Those of them that failed: [`Ending::is_failure`].
+    /// The sessions that failed: [`Ending::is_failure`].
     #[must_use]
     pub fn failed(&self) -> u64 {
         let failures = Ending::ALL.iter().filter(|ending| ending.is_failure());

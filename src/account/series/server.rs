@@ -129,7 +129,7 @@ impl ServerSeries {
         *self.certificate_slot() = None;
     }
 
-    /// Counts that checks say this of the server now, and did not before.
+    /// Counts a change of the checks' verdict on the server to this one.
     pub fn record_transition(&self, verdict: CheckVerdict) {
         let (index, word) = match verdict {
             CheckVerdict::Unchecked => return,

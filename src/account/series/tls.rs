@@ -15,7 +15,7 @@ pub enum HandshakeResult {
     Ok,
     /// One side refused what the other one sent.
     Failed,
-    /// The client's certificate was refused, or it has none.
+    /// The client's certificate was refused, or the client has none.
     ClientRefused,
     /// It took too long.
     Timeout,

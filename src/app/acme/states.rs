@@ -14,14 +14,14 @@ use crate::live::InForce;
 use crate::name::ServerName;
 use crate::tls::{AcmeCertificate, Certificate, CertificateLocation};
 
-/// The latest order for each certificate, by its file, as this process knows it: also where the attempts cannot be written.
+/// The latest order of this process for each certificate, by its file. It is known even if the attempts cannot be written.
 pub(super) type LatestOrders = HashMap<PathBuf, LatestOrder>;
 
 /// The latest order for a certificate.
 #[derive(Clone, Debug)]
 pub(super) enum LatestOrder {
     Failed(Attempts),
-    /// For another certificate of these names there is a pause.
+    /// It was issued. There is a pause before another order for these names.
     Issued {
         names: Arc<[ServerName]>,
         until: Instant,
@@ -74,8 +74,8 @@ impl Default for Due {
     }
 }
 
-/// The state of a certificate that is `due` then. The latest order of this process counts, otherwise the attempts that were
-/// `kept`.
+/// The state of a certificate, given when it is `due`. The latest order of this process counts; if there was none, the attempts
+/// that were `kept`.
 fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {
@@ -97,8 +97,8 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
     }
 }
 
-/// When a certificate is to be replaced: at once if it is not one for these names. Its chain does not count: another one would
-/// have that name.
+/// When a certificate is to be replaced: at once if it is not one for these names. The expiry of its chain does not count:
+/// another certificate would have the same chain.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {
@@ -108,7 +108,7 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
         };
     }
     let suggested = identifier.as_ref().and_then(|identifier| suggestions.get(identifier));
-    // The same at each look, and another for each certificate.
+    // The seed is the same each time, and a different one for each certificate.
     let seed = xxhash_rust::xxh3::xxh3_64_with_seed(wanted.name().as_bytes(), current.not_before.cast_unsigned());
     let jitter = fastrand::Rng::with_seed(seed).f64();
     let window = suggested.map(|suggested| suggested.window);
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// A server may issue what is due at once: because our clock is ahead, or without one of the names.
+    /// A new certificate may be due at once: because our clock is ahead, or because the server has left out a name.
     #[test]
     fn a_certificate_due_at_issuance_is_ordered_again_only_after_a_pause() {
         let (one, other) = (wanted(&["a.example"]), wanted(&["a.example", "b.example"]));

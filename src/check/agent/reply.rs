@@ -5,7 +5,7 @@ use crate::pool::{AdminState, AgentSettings};
 /// The largest percentage: that of the largest weight.
 const PERCENT_MAX: u16 = 256;
 
-/// What a reply asks for. What it does not mention stays as it is.
+/// The settings in a reply. Settings that it does not mention stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AgentReply {
     admin_state: Option<AdminState>,

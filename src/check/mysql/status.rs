@@ -114,7 +114,7 @@ fn read_source(status: &Rows) -> Option<u32> {
     source?.parse().ok().filter(|_| is_only && runs == Some("Yes"))
 }
 
-/// How far a replica is behind; if it has several sources, behind the one for which that is most. `None` if it has no source.
+/// How far a replica is behind; if it has several sources, the largest lag counts. `None` if it has no source.
 fn read_lag(status: &Rows) -> Option<Duration> {
     let runs = |names: &[&str]| status.column(names).all(|state| state == Some("Yes"));
     if !runs(&IO_RUNNING) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {

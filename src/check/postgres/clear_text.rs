@@ -22,8 +22,8 @@ pub(super) enum NoLogin {
     NoProcess,
 }
 
-/// Passes on what comes from a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to TLS,
-/// and at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend Protocol").
+/// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to TLS, and
+/// at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend Protocol").
 pub(super) struct NoClearText<R> {
     from: R,
     next: AwaitedByte,

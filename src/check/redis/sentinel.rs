@@ -16,8 +16,8 @@ use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 
-/// How long most Sentinels must have named the same primary in the same epoch before that counts although the epoch is lower
-/// than one before: they tell each other of a failover within seconds.
+/// How long most Sentinels must have named the same primary in the same epoch before that counts even if a higher epoch was
+/// seen before. They tell each other of a failover within seconds.
 const AGREED_AFTER: Duration = Duration::from_secs(30);
 
 /// Why there is no answer of the Sentinels.
@@ -97,7 +97,7 @@ pub(super) struct Naming {
     pub(super) primary: NamedPrimary,
     /// Whether they agree on it, so that it counts even if a higher epoch is remembered.
     pub(super) is_agreed: bool,
-    /// What most said before some of them failed, if one of them still says it.
+    /// The primary that most of them named before some of them failed, if one of them still names it.
     pub(super) repeated: Option<NamedPrimary>,
 }
 
@@ -114,24 +114,25 @@ impl Naming {
 /// What the Sentinels have said.
 #[derive(Debug, Default)]
 pub(super) struct SentinelAnswers {
-    /// What counts.
+    /// The primary that counts.
     last: Option<NamedPrimary>,
-    /// What more than half of them said when that last counted.
+    /// The primary that more than half of them named when a majority last counted.
     majority: Option<NamedPrimary>,
-    /// What more than half of them said at the latest check, and since when they have said it.
+    /// The primary that more than half of them named at the latest check, and since when they have named it.
     by_majority: Option<(NamedPrimary, Instant)>,
 }
 
 impl SentinelAnswers {
-    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of those that answer, `asked`: how many
+    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check; `asked`: how many
     /// Sentinels there are.
     ///
-    /// What more than half of them say counts, whatever epoch another one knows, which may be of another group. Its epoch may
-    /// be lower than that of what counted before only if all say so, or if they stay with it: they may have been set up anew.
-    /// Else the highest epoch counts, also that of before: a Sentinel that was cut off from the others must not bring back an
-    /// old primary. Beside it, what most have said last stays valid as long as one of them repeats it: a Sentinel that is wrong
-    /// must not take out the primary while another one is down. If the higher epoch is the right one, the server that is named
-    /// in it calls itself primary, too, and the pool takes that one.
+    /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of another
+    /// group. If a higher epoch counted before, that holds only once all of them agree, or have named it for [`AGREED_AFTER`]:
+    /// they may have been set up anew. Otherwise the primary in the highest epoch counts, including the one that counted
+    /// before: a Sentinel that was cut off from the others must not bring back an old primary. In that case the primary that
+    /// most named last stays valid, too, as long as one of them still names it: a Sentinel that is wrong must not take out the
+    /// primary while another one is down. If the higher epoch is the right one, the server that is named in it calls itself
+    /// primary as well, and the pool takes that one.
     pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<Naming> {
         let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
         let by_majority = reported.iter().filter(|named| 2 * alike(named) > asked);
@@ -143,7 +144,7 @@ impl SentinelAnswers {
         });
         if let Some((named, since)) = &self.by_majority {
             let is_agreed = is_unanimous || now.duration_since(*since) >= AGREED_AFTER;
-            // What only few have said does not keep most of them from a failover.
+            // An epoch that only a minority has named must not prevent a failover by the majority.
             let is_next = self.majority.as_ref().is_none_or(|before| before.epoch < named.epoch);
             let is_in_order = is_next || self.last.as_ref().is_none_or(|last| last.epoch <= named.epoch);
             if is_agreed || is_in_order {
@@ -160,7 +161,7 @@ impl SentinelAnswers {
             .majority
             .clone()
             .filter(|majority| reported.iter().any(|named| named.is_same(majority)));
-        // Of the same epoch, the later one.
+        // Among several with the highest epoch, `max_by_key` takes the last: an answer of now, if there is one.
         let all = self.last.take().into_iter().chain(reported);
         self.last = all.max_by_key(|named| named.epoch);
         self.last.clone().map(|primary| Naming {

@@ -61,7 +61,7 @@ fn unfit(result: Result<CheckPass, CheckFailure>) -> String {
     unfit_as(result).0
 }
 
-/// Why the server must not be used, and its role.
+/// The reason why the server must not be used, and its role.
 fn unfit_as(result: Result<CheckPass, CheckFailure>) -> (String, Option<Role>) {
     match result {
         Err(CheckFailure::Unfit { reason, facts }) => (reason, facts.role),
@@ -232,7 +232,8 @@ fn named((port, epoch): (u16, u32)) -> NamedPrimary {
     }
 }
 
-/// What three Sentinels say together, at these seconds and with these ports and epochs of those that answer.
+/// What three Sentinels say together after each of these checks: the second of the check, and the port and epoch that each
+/// Sentinel names that answers.
 fn naming<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<Naming>; N] {
     let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
     checks.map(|(second, reported)| {
@@ -241,7 +242,7 @@ fn naming<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<Naming>;
     })
 }
 
-/// As `naming`: the port and epoch of what counts, and whether they agree on it.
+/// As `naming`, with the port and epoch of the primary that counts, and whether they agree on it.
 fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
     let counts = |naming: Naming| (naming.primary.port, naming.primary.epoch, naming.is_agreed);
     naming(checks).map(|naming| naming.map(counts))

@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// Checks, connections, and lookups of names, at once.
 const AT_ONCE: usize = 64;
 
-/// Tries the plan. Returns what to print about its servers, and what is wrong.
+/// Tries the plan. Returns the text to print about its servers, and the problems.
 pub(super) fn try_out(plan: Plan) -> (String, Vec<Finding>) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
@@ -49,7 +49,7 @@ pub(super) fn try_out(plan: Plan) -> (String, Vec<Finding>) {
 }
 
 async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
-    let tls = load_tls(&plan, None).unwrap_or_default(); // what is wrong with it has been found already
+    let tls = load_tls(&plan, None).unwrap_or_default(); // its problems have been found already
     plan.pools = plan.pools.iter().map(with_listed_servers).collect();
     let live = Arc::new(Live::new(plan, Vec::new()).with_tls(tls));
     live.record_announced(&Arc::default(), SystemTime::now()); // what is announced is not followed
@@ -72,7 +72,7 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
             () = monitor.run() => {}
         }
     })
-    .await; // what has no result by then is shown as unchecked
+    .await; // servers without a result by then are shown as unchecked
     let in_force = live.in_force();
     let (mut text, mut found) = (String::new(), Vec::new());
     let connects = connect_unchecked(&in_force.pools).await;
@@ -120,8 +120,8 @@ struct TriedPool {
     is_partial: bool,
 }
 
-/// Writes the state of each server. `connect`: the result for a server, by its index, that is not checked, as
-/// [`connect_unchecked`] returns it.
+/// Writes the state of each server. `connect`: what [`connect_unchecked`] returns for a server that is not checked, by its
+/// index.
 fn try_pool<'c>(
     pool: &LivePool,
     connect: impl Fn(usize) -> Option<&'c str>,
@@ -148,7 +148,7 @@ fn try_pool<'c>(
             Some(why) => writeln!(text, "  {}: {shown}; {why}", member.spec()),
             None => writeln!(text, "  {}: {shown}", member.spec()),
         };
-        // A healthy server without the required role is no fault.
+        // A healthy server without the required role is not a problem.
         if passed.is_err() && !(is_checked && member.is_healthy() && member.is_unfit()) {
             let label = &member.spec().label;
             found.push(Finding::warning(format!("server {}/{label}: {shown}", pool.name())));

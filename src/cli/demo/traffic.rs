@@ -58,7 +58,8 @@ const CALM: Duration = Duration::from_secs(15);
 /// The wait after a failure, such as a server that was disabled.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes traffic until a signal ends the demo. Its sessions end then, so that the load balancer waits only for those of others.
+/// Makes traffic until a signal ends the demo. Then its sessions end, so that the load balancer waits only for the sessions of
+/// other clients.
 pub(super) async fn run(listeners: ListenerAddresses) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -118,7 +119,7 @@ async fn make_visits(address: SocketAddr) {
     }
 }
 
-/// Sends messages, and reads what comes back.
+/// Sends messages, and reads the answers.
 async fn make_session(address: SocketAddr, random: &mut fastrand::Rng, messages: u32) -> io::Result<()> {
     let mut stream = BufReader::new(TcpStream::connect(address).await?);
     stream.read_line(&mut String::new()).await?; // the greeting; a close with unread bytes would be a reset

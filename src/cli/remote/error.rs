@@ -96,7 +96,7 @@ pub(in crate::cli) enum RemoteError {
     /// The API's error message, or an equivalent one.
     #[error("{0}")]
     Rejected(String),
-    /// The API's error message if it may have an answer later (RFC 9110, section 15.6.4).
+    /// The API's error message, if the API may be able to answer later (RFC 9110, section 15.6.4).
     #[error("{0}")]
     Unavailable(String),
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::guard::GuardId;
 use crate::plan::{ClientOf, GuardPlan, Plan};
 
-/// Says who the client of a peer is.
+/// Explains which client a peer stands for.
 pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     match client {
         ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::admin::bodies::StateBody;
 use crate::config::report::counted;
 
-/// A line for each of them, after an empty line; nothing if there are none.
+/// A line for each certificate and each broken file, after an empty line; nothing if there are none.
 pub(super) fn notes(state: &StateBody) -> String {
     let mut notes = String::new();
     let is_broken = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");

@@ -12,7 +12,7 @@ pub(super) fn shows_utf8(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// Replaces what is not ASCII by something like it.
+/// Replaces characters that are not ASCII by similar ones.
 pub(super) fn to_ascii(buffer: &mut Buffer) {
     for cell in &mut buffer.content {
         if !cell.symbol().is_ascii() {

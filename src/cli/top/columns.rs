@@ -10,9 +10,9 @@ use crate::text::escape;
 /// A column of a table with rows of type `R`.
 pub(super) struct Column<R> {
     pub(super) title: &'static str,
-    /// In cells of the terminal; the least if it grows.
+    /// The width, in cells of the terminal; the minimum, if the column grows.
     pub(super) width: u16,
-    /// The share of the room that is left which it gets.
+    /// The share that it gets of the room that is left.
     pub(super) growth: u16,
     /// Whether it is right-aligned, and sorted from the highest down at first.
     pub(super) is_number: bool,
@@ -46,7 +46,7 @@ impl<R> Column<R> {
     }
 }
 
-/// A value in a table: how it is printed, and what it is sorted by. Those of a column are of one variant.
+/// A value in a table: how it is printed, and what it is sorted by. All values of a column are of the same variant.
 #[derive(PartialEq, PartialOrd)]
 pub(super) enum CellValue<'a> {
     Text(Cow<'a, str>),

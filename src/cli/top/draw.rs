@@ -1,4 +1,4 @@
-//! Draws the view. Text of others is escaped, so that it cannot control the terminal.
+//! Draws the view. Text from elsewhere is escaped, so that it cannot control the terminal.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::cli::status::since;
 use crate::cli::table::duration;
 use crate::text::escape;
 
-/// The height from which all lines above and below the table are shown.
+/// The smallest height of a terminal at which all lines above and below the table are shown.
 const HEIGHT_OF_ALL: u16 = 9;
 
-/// The width of questions and of the help, at most.
+/// The maximum width of questions and of the help.
 const BOX_WIDTH: u16 = 64;
 
 /// The number of lines from which a text counts as too long for any screen.
@@ -152,7 +152,7 @@ fn nothing(noun: &str, filter: &str) -> String {
     }
 }
 
-/// What has no room in the row.
+/// The facts that have no room in the row.
 fn server_detail(row: &ServerRow<'_>) -> String {
     let (sign, word, _) = row.state();
     let reason = row
@@ -229,7 +229,7 @@ fn safe(text: &str) -> String {
     escape(text, &[]).into_owned()
 }
 
-/// Draws a box in the middle of the screen, over what is there, unless it would not be seen as a whole. Returns whether it would.
+/// Draws a box in the middle of the screen, over what is there, if the whole box fits. Returns whether it does.
 fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) -> bool {
     let screen = frame.area();
     let width = BOX_WIDTH.min(screen.width);

@@ -1,4 +1,4 @@
-//! Where the state comes from: the stream of events, or polls while the process has no more streams to give.
+//! The source of the state: the stream of events, or polls while all streams of the process are taken.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::admin::bodies::StateBody;
 use crate::admin::changes::ChangesBody;
 use crate::cli::remote::{ApiRequest, EventStream, Remote, RemoteError};
 
-/// The process sends a sample every second. After so long without an event the stream counts as lost.
+/// How long a stream may be silent before it counts as lost. The process sends a sample every second.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// The pause before a lost stream is opened again: of a process that ends, the socket is closed by then.
+/// The pause before a lost stream is opened again: if the process is ending, its socket is closed by then.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time to open a lost stream again.
@@ -22,7 +22,7 @@ const REOPEN_TIME_MAX: Duration = Duration::from_secs(5);
 
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// After so many polls the stream is tried again.
+/// The number of polls before the stream is tried again.
 const POLLS: u32 = 5;
 
 /// News of the process.
@@ -30,7 +30,7 @@ pub(super) enum Update {
     State(Box<StateBody>),
     Changes(Box<ChangesBody>),
     Sample(SampleEvent),
-    /// The state, without a stream that would tell rates.
+    /// The state, polled. Without a stream there are no rates.
     Polled(Box<StateBody>),
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteE
     }
 }
 
-/// Passes news on until there is an error, which comes last, or nobody wants them.
+/// Passes news on until there is an error, which is sent last, or until nobody receives them any more.
 pub(super) async fn follow(remote: Remote, mut stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
     loop {
         let result = match stream {
@@ -103,7 +103,8 @@ fn update(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
     }))
 }
 
-/// Opens the stream again: this program may have been stopped, or the process may have replaced another one.
+/// Opens the stream again. It may have been lost because this program was stopped for a while, or because the process was
+/// restarted.
 async fn reopen(remote: &Remote, lost: RemoteError) -> Result<Option<EventStream>, RemoteError> {
     sleep(REOPEN_PAUSE).await;
     match timeout(REOPEN_TIME_MAX, open(remote)).await {

@@ -80,7 +80,7 @@ impl<I: Clone + PartialEq> List<I> {
         self.is_descending = !self.is_descending;
     }
 
-    /// Sorts by another of the columns on the screen: the next one, or the one before.
+    /// Sorts by the next or the previous one of the columns on the screen.
     pub(super) fn sort_by_neighbour<R>(&mut self, columns: &[Column<R>], shown: &[usize], forward: bool) {
         let Some(at) = shown.iter().position(|index| *index >= self.sort) else {
             return;

@@ -5,7 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 use super::ascii::shows_utf8;
 use super::rows::Urgency;
 
-/// How things are drawn. Without colours, bold, dim and reversed text are left, and signs say what colours would.
+/// How things are drawn. Without colours, only bold, dim and reversed text is used, and signs replace the colours.
 pub(super) struct Palette {
     pub(super) has_colors: bool,
     /// Whether the terminal shows ASCII only.

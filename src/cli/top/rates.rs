@@ -1,4 +1,4 @@
-//! What a second has brought: of the process, and of each server.
+//! The rates of the latest second: those of the process, and of each server.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::admin::bodies::StateBody;
 
-/// What a second has brought.
+/// The rates of the latest second.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Rates {
     pub(super) opened: u64,
@@ -15,7 +15,7 @@ pub(super) struct Rates {
     pub(super) bytes_down: u64,
 }
 
-/// The event `sample`: what is used of it.
+/// The part of an event `sample` that is used.
 #[derive(Debug, Deserialize)]
 pub(super) struct SampleEvent {
     /// The seconds that it is of; 0: a process that does not say it, so 1.

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, getpgid, getpid, getppid, getsid, kill_proces
 /// The terminal in raw mode and on its alternate screen, until this is dropped. A panic restores it before the message.
 pub(super) struct RawTerminal {
     pub(super) terminal: DefaultTerminal,
-    /// Whether [`Self::stop`] has taken the terminal again, and the signal about that is still to come.
+    /// Whether [`Self::stop`] has already taken the terminal again for a SIGCONT that has not been reported yet.
     was_resumed: bool,
 }
 
@@ -35,12 +35,12 @@ impl RawTerminal {
         Ok(())
     }
 
-    /// Takes the terminal again, which others have used meanwhile.
+    /// Takes the terminal again after other programs have used it.
     pub(super) fn resume(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.was_resumed) {
             return Ok(());
         }
-        disable_raw_mode()?; // the modes of before are noted again
+        disable_raw_mode()?; // so that enabling it notes the usual modes again
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen)?;
         // A new one draws everything. `Terminal::clear` would ask for the place of the cursor, while another thread reads keys.
@@ -71,7 +71,7 @@ mod tests {
 
     const IN_TERMINAL: &str = "ACEQUIA_TEST_IN_TERMINAL";
 
-    /// Runs itself in a terminal, and panics there.
+    /// The test runs itself in a terminal, and panics there.
     #[test]
     fn a_panic_restores_the_terminal() {
         if std::env::var_os(IN_TERMINAL).is_some() {

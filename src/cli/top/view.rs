@@ -58,7 +58,7 @@ pub(super) enum Tab {
 
 pub(super) struct View {
     pub(super) state: Option<StateBody>,
-    /// `None`: nothing tells them.
+    /// `None`: they are not known.
     pub(super) rates: Option<Rates>,
     pub(super) is_polling: bool,
     /// When the process was last heard of.
@@ -174,7 +174,7 @@ impl View {
         if let Some(order) = order.filter(|_| self.sessions.is_descending) {
             query.append_pair("sort", order);
         }
-        // One that is being typed is not a condition yet.
+        // A filter that is still being typed is not a condition yet.
         if !self.is_typing {
             query.extend_pairs(split_filter(self.sessions.filter()).0);
         }

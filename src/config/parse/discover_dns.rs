@@ -26,7 +26,7 @@ pub(super) fn dns(section: &Section<'_>, family: IpFamily, problems: &mut Proble
     }))
 }
 
-/// The name of SRV records. A label of it may have any character but white space and `:`, which is that of a port.
+/// The name of SRV records. Its labels may have any character except white space and `:`; a `:` would begin a port.
 fn srv_name(node: &Node, problems: &mut Problems<'_>) -> Option<Name> {
     let text = value::string(node, problems)?;
     let name = text.parse().ok().filter(|name: &Name| !name.is_root());

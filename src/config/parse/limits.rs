@@ -51,7 +51,7 @@ const SOCKET: SocketOptions = SocketOptions {
 
 /// The settings that listeners and pools inherit: `[defaults]` over the built-in defaults.
 pub(super) fn defaults(section: &Section<'_>, problems: &mut Problems<'_>) -> (ListenerSettings, PoolSettings) {
-    let socket = socket(SOCKET, section, problems); // of both, but its errors must be reported once
+    let socket = socket(SOCKET, section, problems); // read once for both, so that its errors are reported once
     (
         ListenerSettings::DEFAULT.with(section, socket, problems),
         PoolSettings::DEFAULT.with(section, socket, problems),

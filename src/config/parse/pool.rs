@@ -229,7 +229,7 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
     value::one_of(node, &POLICIES, problems)
 }
 
-/// What is used while the pool has no usable server. Whether a named pool exists is checked when all pools are known.
+/// The fallback, used while the pool has no usable server. Whether a named pool exists is checked when all pools are known.
 /// `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool.
 fn fallback(
     section: &Section<'_>,

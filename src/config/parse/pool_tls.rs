@@ -7,7 +7,7 @@ use crate::config::keys;
 use crate::name::ServerName;
 use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SentSni};
 
-/// The TLS with the servers of a pool; `None`: they get what clients send.
+/// The TLS with the servers of a pool; `None`: the bytes of clients are passed on as they are.
 pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Option<PoolTlsPlan> {
     let (position, node) = pool.entry("tls")?;
     let section = Section::open(node, position, &keys::POOL_TLS, problems)?;
@@ -64,7 +64,7 @@ pub(super) fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Se
     name.ok()
 }
 
-/// A certificate by its files. Its key may be in the same one.
+/// The files of a certificate. Its key may be in the same file.
 pub(super) fn certificate_files(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
     let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
     let (cert, key) = (path("cert"), path("key"));

@@ -125,7 +125,7 @@ impl<'a> Pools<'a> {
         self.in_order.into_iter().collect()
     }
 
-    /// Warns of ranges of ports that are too few for the clones of all pools that share them.
+    /// Warns of ranges with fewer ports than the pools that share them may have clones.
     pub(super) fn warn_of_ports(&self, problems: &mut Problems<'_>) {
         let clones = |plan: &Arc<PoolPlan>| {
             let scale = plan.scale.as_ref()?;

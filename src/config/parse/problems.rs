@@ -38,7 +38,7 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// Whether there are errors so far.
+    /// Whether any errors were found so far.
     pub(super) fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }

@@ -20,7 +20,7 @@ const PRIORITY: RangeInclusive<u32> = 0..=255;
 /// Sessions of one server at once.
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// The settings of servers of a pool that do not set them.
+/// The settings of a pool for servers that have none of their own.
 pub(super) fn member_defaults(pool: &Section<'_>, problems: &mut Problems<'_>) -> MemberConfig {
     MemberConfig {
         sessions_max: sessions_max(pool, problems),

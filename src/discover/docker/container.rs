@@ -19,7 +19,7 @@ const NETWORK_LABEL: &str = "acequia.network";
 /// The label with the server's weight.
 const WEIGHT_LABEL: &str = "acequia.weight";
 
-/// A container of `GET /containers/json`. Podman writes null for what is empty.
+/// A container of `GET /containers/json`. Podman writes null for empty values.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::discover) struct Container {

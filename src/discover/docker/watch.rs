@@ -20,8 +20,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// For all events within this time, the containers are listed once: the start of a container has several events.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// The engine begins to watch only after it has sent the head of its response, but it keeps past events: those of this much
-/// time are asked for, so that none is missed.
+/// How far back past events are asked for, so that none is missed: the engine begins to watch only after it has sent the head
+/// of its response, but it keeps past events.
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Images choose one of them by STOPSIGNAL.
@@ -65,7 +65,7 @@ impl ContainerWatch {
         Ok(containers)
     }
 
-    /// Waits for events until `until`, and takes all of one moment. Returns whether there was one.
+    /// Waits for an event until `until`, and then takes all events of the next [`GATHERING`]. Returns whether there was one.
     async fn gather_events(&mut self, mut until: Instant) -> Result<bool, DockerError> {
         let mut has_news = false;
         while Instant::now() < until

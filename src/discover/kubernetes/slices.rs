@@ -1,4 +1,4 @@
-//! EndpointSlices (discovery.k8s.io/v1): what is read of them, and the servers that the slices of one Service make up.
+//! EndpointSlices (discovery.k8s.io/v1): the fields that are read, and the servers that the slices of one Service make up.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -102,7 +102,7 @@ struct UsableEndpoint {
     address: SocketAddr,
     /// The name of its pod, if it is one.
     pod: Option<Arc<str>>,
-    /// Whether it is about to end, and serves until it does.
+    /// Whether it is about to end, and still serves.
     is_terminating: bool,
     zone: ZoneHint,
 }
@@ -235,8 +235,8 @@ impl Slices {
 }
 
 impl Findings for Slices {
-    /// The servers: the endpoints that are ready, and, as draining servers, those that serve until they end. If none is ready,
-    /// the latter get the new sessions, as with kube-proxy.
+    /// The servers: the endpoints that are ready, and, as draining servers, those that are ending and still serve. If no
+    /// endpoint is ready, these get the new sessions, as with kube-proxy.
     fn list(&self) -> ListAnswer {
         let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
         // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while. The first
@@ -291,7 +291,7 @@ fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
 impl EndpointConditions {
     /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing `serving`
     /// as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint that is about to end
-    /// counts as that even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
+    /// is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
     fn is_terminating(&self) -> Option<bool> {
         let is_ready = self.ready.unwrap_or(true);
         match self.terminating.unwrap_or(false) {

@@ -91,7 +91,7 @@ async fn the_narrowest_of_several_limits_counts() {
     assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.05, "{total}");
 }
 
-/// Those who wait for a narrow bucket do not hold up who waits for the wide one only.
+/// Directions that wait for a narrow bucket do not hold up a direction that waits only for the wide one.
 #[tokio::test(start_paused = true)]
 async fn bandwidth_left_by_directions_with_a_second_limit_is_used() {
     let (wide, narrow) = (100 * MIB, 5 * MIB);
@@ -141,7 +141,8 @@ async fn slots_of_ended_sessions_are_used_by_others() {
     assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
 }
 
-/// When the next slot is reserved, there is as much to read as a receive buffer of the usual size still holds then.
+/// A receive buffer of the usual size still holds the bytes of a slot while they are read, and has room only for some more: so
+/// there is less to read when the next slot is reserved.
 #[tokio::test(start_paused = true)]
 async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
     const BUFFER_BYTES: usize = 65_483; // 64 KiB in whole segments of the loopback interface
@@ -240,7 +241,7 @@ async fn a_new_rate_drops_the_queue_of_the_old_one() {
     }
 }
 
-/// Those who wait for a slot at a high rate do not read at that rate after it was lowered.
+/// A direction that waits for a slot at a high rate does not read at that rate after it was lowered.
 #[tokio::test(start_paused = true)]
 async fn a_lower_rate_applies_to_waiting_directions() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(100 * MIB))), Instant::now());

@@ -100,7 +100,7 @@ fn a_stall_is_as_many_samples_as_it_took_seconds() {
     );
     assert!(pool.iter().all(|second| second.bytes_down == 250.0));
 
-    // A night, of which the rings keep the end. The sessions ended evenly.
+    // A stall of ten hours: the rings keep its last part, and spread the endings evenly.
     recorder.record(reading(12 + 36_000, 6, 1), 36_000);
     assert_eq!(recorder.totals().len(), SAMPLES_MAX);
     assert!(recorder.totals().iter().all(|second| second.opened == 1));
@@ -108,7 +108,7 @@ fn a_stall_is_as_many_samples_as_it_took_seconds() {
     let reset = |endings: EndingCounts| endings[Ending::ServerReset as usize];
     assert_eq!(reset(recorder.endings_of_minute()), SAMPLES_A_MINUTE);
     assert!((3540..=3600).contains(&reset(recorder.endings_of_hour())));
-    // The sessions become fewer, too.
+    // The number of sessions also falls.
     let sample = recorder.record(reading(36_013, 1, 1), 2).unwrap();
     assert_eq!(
         (

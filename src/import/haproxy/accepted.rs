@@ -8,9 +8,9 @@ use super::line::LineOutcome;
 /// The clients that the rules of one set have accepted so far: later rules of the set do not apply to them.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedClients {
-    /// Those in these networks.
+    /// The networks of accepted clients.
     networks: Vec<String>,
-    /// Whether there are others, by their server names for instance.
+    /// Whether other clients are accepted as well, for instance by their server names.
     has_others: bool,
     /// Whether a rule was for all clients: later ones have no effect.
     pub(super) is_settled: bool,

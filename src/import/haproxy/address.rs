@@ -76,7 +76,7 @@ pub(super) fn source(text: &str) -> Option<String> {
     own_address(host).or_else(|| own_address(text.rsplit_once(':')?.0.trim_matches(['[', ']'])))
 }
 
-/// Without a prefix such as `ipv4@`, and the family that it names, 0 for none.
+/// The text without a prefix such as `ipv4@`, and the family that the prefix names; 0: it names none.
 fn without_family(text: &str) -> (&str, u8) {
     for (prefix, family) in [("ipv4@", 4), ("ipv6@", 6), ("tcp@", 0), ("tcp4@", 4), ("tcp6@", 6)] {
         if let Some(rest) = text.strip_prefix(prefix) {

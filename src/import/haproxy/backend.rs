@@ -1,4 +1,4 @@
-//! What is behind: `backend`, and the second half of `listen`.
+//! The server side: `backend`, and the second half of `listen`.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct Backend {
     uses_all_backups: bool,
     /// `timeout queue`
     queue_timeout: Option<Duration>,
-    /// Whether certificates are verified of servers without `verify`.
+    /// Whether the certificates of servers without `verify` are verified.
     verifies: bool,
     pub(super) remarks: Vec<Remark>,
 }
@@ -138,7 +138,8 @@ impl Backend {
         LineOutcome::Carried
     }
 
-    /// The pool. Options of servers that belong to pools here are those of the first server; others are noted.
+    /// The pool. Options that a pool has here, and a server has in HAProxy, are those of the first server; other values are
+    /// noted.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section

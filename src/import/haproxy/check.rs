@@ -105,7 +105,7 @@ impl Checks {
         }
     }
 
-    /// The last kind is in force. What lines of other kinds before it set is dropped.
+    /// The last kind counts. Settings from earlier lines of other kinds are dropped.
     fn set(&mut self, kind: &'static str) -> LineOutcome {
         if self.kind != Some(kind) {
             let connection = take(&mut self.conversation.connection);
@@ -118,8 +118,8 @@ impl Checks {
         LineOutcome::Carried
     }
 
-    /// Sets the keys of the pool and of its health section. `is_tls`: whether the servers say that checks are in TLS. Returns
-    /// whether they are, and may say how certificates are verified.
+    /// Sets the keys of the pool and of its health section. `is_tls`: whether the lines of the servers ask for checks in TLS.
+    /// Returns whether checks are in TLS and may have settings for the verification of certificates.
     pub(super) fn write(&self, is_tls: bool, pool: &mut ImportedSection, health: &mut ImportedSection) -> bool {
         let is_tls = is_tls || self.http.connection.is_tls || self.conversation.connection.is_tls;
         let kind = match self.kind {

@@ -50,7 +50,7 @@ const CHECK: [KeyOf; 8] = [
     ("sni of the checks", |options| options.check_name.clone()),
 ];
 
-/// The same with `agent-check`.
+/// Keys of `[pools.NAME.health]`, for servers with `agent-check`.
 const AGENT: [KeyOf; 4] = [
     ("interval", |options| time(options.agent_interval)),
     ("port of the agent", |options| number(options.agent_port)),

@@ -1,4 +1,4 @@
-//! What is in front: `frontend`, and the first half of `listen`.
+//! The client side: `frontend`, and the first half of `listen`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Frontend {
             ("timeout", "client-fin") => set_duration(section, "half_close_timeout", word(2)),
             ("tcp-request", "inspect-delay") => set_duration(section, "hello_timeout", word(2)),
             ("tcp-request", "connection" | "content" | "session") => self.tcp_request(line),
-            // What these say is always so, or is about the log.
+            // These are always in effect here, or are about the log.
             (
                 "option",
                 "tcplog" | "httplog" | "dontlognull" | "clitcpka" | "splice-auto" | "splice-request" | "logasap",
@@ -155,7 +155,7 @@ impl Frontend {
         }
     }
 
-    /// Several rules that each reject all others would leave only what all of them accept.
+    /// A rule that accepts only these networks. Several such rules would leave only the clients that all of them accept.
     fn allow_only(&mut self, networks: Result<Vec<String>, &'static str>) -> LineOutcome {
         match networks {
             Ok(_) if !self.listener.allow.is_empty() => LineOutcome::LeftOut("another rule says already who may pass"),

@@ -46,7 +46,7 @@ impl ProxySection {
 /// The outcome of reading a line.
 #[derive(Debug)]
 pub(super) enum LineOutcome {
-    /// It was carried over, or what it says is always so.
+    /// It was carried over, or it is always in effect here.
     Carried,
     /// It was carried over, but it works differently.
     Noted(String),

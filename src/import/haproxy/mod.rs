@@ -131,8 +131,8 @@ fn other_mode(inherited: &[Line], section: &ProxySection) -> Option<String> {
     (mode != "tcp").then(|| mode.clone())
 }
 
-/// Reads a proxy section: what is in front, what is behind, or both. `verifies`: whether certificates are verified of
-/// servers without `verify`.
+/// Reads a proxy section: its client side, its server side, or both. `verifies`: whether the certificates of servers without
+/// `verify` are verified.
 fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
     let mut frontend = (section.kind != "backend").then(|| Frontend::new(&section.name));
     let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verifies));
@@ -165,7 +165,7 @@ fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<
     (frontend, backend)
 }
 
-/// `global`: only limits of the process are carried over, and whether certificates of servers are verified.
+/// Reads `global`. Only the limits of the process are carried over, and whether certificates of servers are verified.
 fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) {
     for line in &section.lines {
         let value = |most| line.words.get(1).and_then(|text| integer(text, 1, most));

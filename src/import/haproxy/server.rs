@@ -81,7 +81,7 @@ const WITH_VALUE: [&str; 23] = [
 ];
 
 impl ServerOptions {
-    /// Reads the words after the address over these options.
+    /// Reads the words after the address, which override these options.
     pub(super) fn read(&mut self, words: &[String]) {
         let mut rest = words.iter();
         while let Some(word) = rest.next() {

@@ -10,8 +10,8 @@ pub(super) fn is_rule(directive: &Directive) -> bool {
     matches!(directive.name(), "allow" | "deny")
 }
 
-/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is none, or one of IPv4-mapped
-/// addresses, which no client of nginx has.
+/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is not a network, or it is one of
+/// IPv4-mapped addresses; no client of nginx has such an address.
 pub(super) fn network(text: &str) -> Option<String> {
     match parse_network(text) {
         Ok(_) => Some(text.to_owned()),

@@ -7,7 +7,7 @@ use crate::name::NamePattern;
 /// The targets of server names.
 #[derive(Debug, Default)]
 pub(super) struct NameMap {
-    /// For each entry its line, the patterns for the name, and what `proxy_pass` then means.
+    /// For each entry: its line, the patterns for the name, and the target of `proxy_pass`.
     pub(super) entries: Vec<(usize, Vec<String>, String)>,
     pub(super) default: Option<String>,
     /// Whether the keys are protocols of ALPN, and not names.

@@ -42,7 +42,7 @@ pub(super) fn read(text: &str) -> Imported {
 #[derive(Default)]
 struct Targets {
     maps: HashMap<String, NameMap>,
-    /// The zones that count the sessions of each client, each with how many limits of servers have used it.
+    /// The zones that count the sessions of each client. The value is how many limits of servers have used the zone.
     client_zones: HashMap<String, usize>,
     pools: Vec<ImportedPool>,
     /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.

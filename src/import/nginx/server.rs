@@ -51,7 +51,7 @@ pub(super) fn is_known(directive: &Directive) -> bool {
     KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
 }
 
-/// Reads the block of a server over what it inherits.
+/// Reads the block of a server, over the directives that it inherits.
 ///
 /// # Errors
 /// Why it cannot be carried over.
@@ -240,7 +240,7 @@ fn proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
     }
 }
 
-/// Timeouts, and what belongs to the pools of the server.
+/// Sets timeouts, and the settings of the server's pools.
 fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
     let (mut silence, mut connect, mut header) = (SILENCE, CONNECT, false);
     let mut hello = None;
@@ -309,7 +309,7 @@ fn source(directive: &Directive, names: &mut Targets, listener: &mut ImportedLis
     }
 }
 
-/// Sets a key of each pool of a listener. The first server that says it holds for all.
+/// Sets a key of each pool of a listener. The first server that sets it decides for all.
 fn set_in_pools(names: &mut Targets, listener: &mut ImportedListener, key: &'static str, value: &str) {
     let mut remarks = Vec::new();
     for pool in names.used_by(listener) {

@@ -35,7 +35,7 @@ pub(super) fn read(name: String, block: &[Directive]) -> ImportedPool {
     pool
 }
 
-/// A server with those of its options that belong to the pool here.
+/// A server, with its options that acequia sets for the whole pool.
 struct UpstreamServer<'d> {
     line: usize,
     address: String,
@@ -49,7 +49,7 @@ impl UpstreamServer<'_> {
     }
 }
 
-/// Sets what an option says in the pool: that of the first server that has it. Others are noted.
+/// Sets an option for the pool, with the value of the first server that has it. Other values are noted.
 fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
     let Some(value) = servers.iter().find_map(|server| server.option(option)) else {
         return;

@@ -1,4 +1,4 @@
-//! The state machine of a server's checks, with what belongs to its state.
+//! The state machine of a server's checks, with the facts that belong to its state.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,9 +19,9 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) since: SystemTime,
     /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong role since.
     pub(in crate::pool) passed_at: Option<Instant>,
-    /// When a check last found that it serves sessions; when its checks began, if none has.
+    /// When a check last found that it serves sessions; if no check has, when its checks began.
     pub(in crate::pool) serves_at: Instant,
-    /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
+    /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.
     pub(in crate::pool) lag: Option<Duration>,
 }
 

@@ -77,7 +77,7 @@ fn a_server_that_reports_itself_down_is_out_at_once() {
     assert!(machine.is_healthy() && !machine.is_suspended());
     // A failed check in between requires `rise` passes again.
     assert_eq!(run(&mut machine, "x-++"), [Some(Down), None, None, Some(Up)]);
-    // It says nothing of its role.
+    // Such a result says nothing about its role.
     run(&mut machine, "?x");
     assert!(machine.is_unfit() && !machine.is_healthy());
 }
@@ -114,7 +114,7 @@ fn a_refused_check_keeps_a_server_up_and_restores_one_that_accepts_sessions() {
     assert_eq!(run(&mut machine, "--!--"), [None; 5]);
     assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);
     assert_eq!(run(&mut machine, "!!"), [None, Some(Up)]);
-    // But it does not tell the role.
+    // But it does not find out the role.
     assert_eq!(run(&mut machine, "?!!!"), [Some(Down), None, None, None]);
 }
 

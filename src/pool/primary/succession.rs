@@ -1,4 +1,4 @@
-//! Which server becomes the primary where no timeline decides, and which may not.
+//! Decides which server may become the primary where no timeline decides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing, is_sam
 enum Succession {
     /// None: the remembered primary may live, or timelines decide.
     Closed,
-    /// Those that have been replicas beside the remembered primary, which is down, disabled or a replica itself.
+    /// Servers that have been replicas beside the remembered primary. That one is down, disabled or a replica itself.
     Replicas,
-    /// Also those that were never seen beside the remembered primary, which has left the pool: it may be one of them, under
-    /// another name.
+    /// Also servers that were never seen beside the remembered primary. That one has left the pool: it may be one of them,
+    /// under another name.
     Newcomers,
     /// All: nothing is remembered.
     Open,
@@ -49,7 +49,7 @@ impl PrimaryWatch {
             overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
             ..KnownPrimary::default()
         });
-        // One that is down may have been promoted before this: it is not known to be a replica now.
+        // A server that is down may have been promoted before this: it is not known to be a replica now.
         let is_replica = |knowledge: &Knowledge| {
             matches!(
                 knowledge,
@@ -83,7 +83,8 @@ impl PrimaryWatch {
         }
     }
 
-    /// The servers that may become the primary, or be one, and whose role is not known yet. Nothing is decided without them.
+    /// The servers that may become or be the primary, but whose role is not known yet. As long as there are any, nothing is
+    /// decided.
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {
@@ -98,8 +99,8 @@ impl PrimaryWatch {
         self.succession().includes(self.others.get(server).copied())
     }
 
-    /// Accepts the only one of these claims, once the role of all servers that may become the primary is known. Several are
-    /// rejected from then on.
+    /// Accepts the claim of the candidate if it is the only one, once the role of all servers that may become the primary is
+    /// known. If there are several candidates, all are rejected from then on.
     pub(super) fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {
@@ -125,7 +126,7 @@ impl PrimaryWatch {
         let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
         let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;
         let top = self.claims().map(|(.., claim)| claim.timeline).max().flatten();
-        // One whose timeline is not known may be on the highest.
+        // A server whose timeline is not known may be on the highest one.
         self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 
@@ -148,8 +149,8 @@ impl PrimaryWatch {
         self.reject_others_than(server);
     }
 
-    /// This server is the primary, and lives. Of the others, those that call themselves primary beside it may not follow it,
-    /// and those of which nothing is known may not either: they may be old primaries that are down.
+    /// This server is the primary, and is alive. Other servers that call themselves primary at the same time may not succeed
+    /// it. Neither may servers of which nothing is known: they may be old primaries that are down.
     pub(super) fn reject_others_than(&mut self, server: &str) {
         self.forget_standing(server);
         let is_rejected = |(label, knowledge): (&Arc<str>, &Knowledge)| {
@@ -175,7 +176,7 @@ impl PrimaryWatch {
         self.others_changed |= self.others.remove(label).is_some();
     }
 
-    /// The servers that may not follow the primary, also those that are disabled or have left the pool.
+    /// The servers that may not succeed the primary, including those that are disabled or have left the pool.
     pub(in crate::pool) fn rejected(&self) -> impl Iterator<Item = &Arc<str>> {
         let is_rejected = |(_, standing): &(&Arc<str>, &Standing)| **standing == Standing::Rejected;
         self.others.iter().filter(is_rejected).map(|(label, _)| label)

@@ -289,7 +289,7 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
     assert_eq!(pool.in_force(), None);
     disable(&mut pool, &["b"]);
     assert_eq!(in_force(&mut pool, &[("a", primary(None))]), ["a"]);
-    // It may be an old primary, whatever it was while nobody looked.
+    // A server that was disabled may be an old primary, because nobody has checked it meanwhile.
     disable(&mut pool, &[]);
     let steps = [
         ("b", primary(None)),
@@ -299,7 +299,7 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
         ("a", primary(None)),
     ];
     assert_eq!(in_force(&mut pool, &steps), ["a", "", "", "", "a"]);
-    // A replica follows one that is disabled.
+    // A replica succeeds a primary that is disabled.
     disable(&mut pool, &["a"]);
     assert_eq!(in_force(&mut pool, &[("b", primary(None))]), ["b"]);
     disable(&mut pool, &[]);
@@ -352,7 +352,7 @@ fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
     in_force(&mut pool, &promoted);
     in_force(&mut pool, &[("a", FAILED), ("b", primary(None))]);
     assert_eq!(in_force(&mut pool, &lives), ["a", "a", "", ""], "it failed once only");
-    // It has not answered since: it had died before the other one was promoted.
+    // `a` has not answered since then: it died before the other server was promoted.
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &promoted);
     assert_eq!(in_force(&mut pool, &lives[1..]), ["a", "b", "b"]);
@@ -417,7 +417,7 @@ enum Event {
     Hang(usize),
     Resume(usize),
     Check(usize),
-    /// Restarts this process, which keeps only what is to be remembered.
+    /// Restarts this process. It keeps only the remembered primary.
     Restart,
 }
 
@@ -453,7 +453,7 @@ impl Cluster {
         }
     }
 
-    /// What happens, as far as it does not concern checks.
+    /// Applies an event that is not a check.
     fn apply(&mut self, event: Event) {
         match event {
             Event::Promote(server) if self.timelines[server].is_none() => {
@@ -486,7 +486,7 @@ proptest! {
             prop_assert_eq!(&*known.server, server);
             prop_assert!(known.timeline.unwrap() >= highest_accepted);
             highest_accepted = known.timeline.unwrap();
-            // All claims that are known are to lower timelines, or rejected.
+            // Every other known claim is for a lower timeline, or is rejected.
             for other in SERVERS.iter().filter(|other| **other != server) {
                 prop_assert_ne!(pool.verdict(other), PrimaryVerdict::Primary);
             }

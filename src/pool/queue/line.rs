@@ -1,4 +1,4 @@
-//! The order of those who wait for a server: a pure state machine, without clock and threads.
+//! The order of the clients that wait for a server: a pure state machine, without clock and threads.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::pool) struct Ticket(u64);
 
-/// What becomes of one who waits when it is its turn.
+/// The result of a client's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pool) enum Verdict<A> {
     /// It leaves the line with this answer.
@@ -17,7 +17,8 @@ pub(in crate::pool) enum Verdict<A> {
     AllWait,
 }
 
-/// Those who wait. Who has ended its stream is behind all who have not. Within both, the order is that of the tickets.
+/// The waiting clients. Those that have ended their stream are behind all others. Within both groups, the order is that of the
+/// tickets.
 #[derive(Debug)]
 pub(in crate::pool) struct WaitingLine<T> {
     open: BTreeMap<Ticket, T>,
@@ -43,7 +44,7 @@ impl<T> WaitingLine<T> {
         Ticket(self.next)
     }
 
-    /// Lets somebody in at the place of the ticket, which nobody in the line has. Returns its position, from 1.
+    /// Adds a client at the place of the ticket; nobody in the line may have this ticket. Returns its position, from 1.
     pub(in crate::pool) fn join(&mut self, ticket: Ticket, has_ended: bool, waiting: T) -> usize {
         let (ahead, own) = match has_ended {
             true => (self.open.len(), &mut self.ended),
@@ -57,14 +58,14 @@ impl<T> WaitingLine<T> {
         ahead + before + 1
     }
 
-    /// Moves somebody, if it is in the line, behind those who have not ended their stream: it has now.
+    /// Moves a client that has ended its stream behind those that have not, if it is in the line.
     pub(in crate::pool) fn move_behind_open(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.open.remove(&ticket) {
             self.ended.insert(ticket, waiting);
         }
     }
 
-    /// Removes somebody. Returns whether it was in the line.
+    /// Removes a client. Returns whether it was in the line.
     pub(in crate::pool) fn leave(&mut self, ticket: Ticket) -> bool {
         self.open
             .remove(&ticket)
@@ -72,8 +73,8 @@ impl<T> WaitingLine<T> {
             .is_some()
     }
 
-    /// Removes one for the sake of the one who has drawn the latest ticket, if that still waits: the last one who has ended
-    /// its stream or, if there is none, the newcomer itself. Returns who was removed.
+    /// Makes room for the client that has drawn the latest ticket, if it still waits: removes the last client that has ended
+    /// its stream or, if there is none, the newcomer itself. Returns the removed client.
     pub(in crate::pool) fn make_room_for(&mut self, newcomer: Ticket) -> Option<T> {
         let waits = self.open.contains_key(&newcomer) || self.ended.contains_key(&newcomer);
         let last_ended = if waits { self.ended.pop_last() } else { None };
@@ -82,7 +83,7 @@ impl<T> WaitingLine<T> {
             .or_else(|| self.open.remove(&newcomer))
     }
 
-    /// Gives everybody their turn, in order. Returns those who were answered.
+    /// Gives each client its turn, in order. Returns the clients that were answered.
     pub(in crate::pool) fn serve<A>(&mut self, mut turn: impl FnMut(&mut T) -> Verdict<A>) -> Vec<(T, A)> {
         let mut answers = Vec::new();
         for (ticket, waiting) in self.open.iter_mut().chain(&mut self.ended) {
@@ -97,7 +98,7 @@ impl<T> WaitingLine<T> {
         answers.into_iter().filter_map(leave).collect()
     }
 
-    /// How many wait.
+    /// How many clients wait.
     pub(in crate::pool) fn len(&self) -> usize {
         self.open.len() + self.ended.len()
     }
@@ -111,13 +112,13 @@ mod tests {
     /// An event in a model of servers with a limited number of places, which all waiting clients share.
     #[derive(Clone, Debug)]
     enum Event {
-        /// Somebody comes, for this server only or for any.
+        /// A client comes, for this server only or for any.
         Comes(Option<usize>),
-        /// Somebody comes although the line is too long.
+        /// A client comes although the line is too long.
         ComesToFullLine,
-        /// Of those who wait, the one at this position leaves.
+        /// The client at this position leaves.
         Leaves(usize),
-        /// The one at this position ends its stream.
+        /// The client at this position ends its stream.
         Ends(usize),
         /// A place on this server becomes free, if one is taken.
         Frees(usize),
@@ -139,7 +140,8 @@ mod tests {
     #[derive(Default)]
     struct Model {
         line: WaitingLine<(u64, Option<usize>)>,
-        /// Who waits, in the order of arrival: its number, its ticket, the server that it wants, and whether it has ended.
+        /// The waiting clients, in the order of arrival: the number, the ticket, the wanted server, and whether the stream has
+        /// ended.
         tickets: Vec<(u64, Ticket, Option<usize>, bool)>,
         taken: [usize; SERVERS],
         served: Vec<u64>,

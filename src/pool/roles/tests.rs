@@ -56,7 +56,7 @@ fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
     }
 }
 
-/// Of a primary that sends, or a replica that receives, the changes of this server.
+/// The facts of a primary that sends, or of a replica that receives, the changes of this server.
 fn streaming(role: Role, primary: usize) -> ServerFacts {
     ServerFacts {
         stream: Some(Stream::Source(primary as u32)),
@@ -107,7 +107,7 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
     judge(1, primary(1));
     judge(0, follower(1));
     assert_eq!(judge(2, follower(0)), Some(CheckOutcome::Pass));
-    // A MariaDB replica tells the `server_id` of its primary: if that is not unique, it tells nothing.
+    // A MariaDB replica reports the `server_id` of its primary: if that is not unique, it proves nothing.
     judge(0, primary(1));
     assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
 }

@@ -10,7 +10,7 @@ use crate::pool::ejection::Ejection;
 use crate::pool::health::CheckRecord;
 use crate::pool::overrides::{AdminState, Overrides};
 
-/// Who has set what an agent sets, for API and commands.
+/// The name that API and commands show for settings of an agent.
 const BY_AGENT: &str = "agent";
 
 impl Server {
@@ -82,7 +82,7 @@ impl Server {
         true
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, where he has set none, those of its agent.
+    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its agent.
     /// `configured`: its configured weight.
     pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
         let mut shown = self.overrides();
@@ -99,7 +99,7 @@ impl Server {
         shown
     }
 
-    /// Publishes whether it gets new sessions, as far as these decide.
+    /// Publishes whether it gets new sessions, as far as these settings decide it.
     fn publish_enabled(&self, by_operator: AdminState, by_agent: AgentSettings) {
         let is_enabled = [by_operator, by_agent.admin_state] == [AdminState::Enabled; 2];
         self.set_flag(NOT_ENABLED, !is_enabled);
@@ -109,8 +109,8 @@ impl Server {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The weight that its agent gives it, if this one is configured; `None`: the agent sets none. Rounded up, so that only
-    /// 0 % takes it out.
+    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that only 0 % takes
+    /// it out.
     pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
         const WEIGHT_MAX: u32 = 256;
         let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NO_WEIGHT)?;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{STAND_IN, Server};
 
 impl Server {
-    /// Whether it answers its checks, whatever its role, or has none. Whether it is ejected or in use is another question.
+    /// Whether it answers its checks, whatever its role, or has no checks. Whether it is ejected or in use is another question.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.lock_checks().rise_fall.is_healthy()
@@ -19,13 +19,13 @@ impl Server {
         self.lock_checks().passed_at.is_some_and(|at| at.elapsed() <= time)
     }
 
-    /// When a check last found that it serves sessions; when its checks began, if none has.
+    /// When a check last found that it serves sessions; if no check has, when its checks began.
     #[must_use]
     pub fn serves_at(&self) -> Instant {
         self.lock_checks().serves_at
     }
 
-    /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
+    /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
         self.lock_checks().lag
@@ -42,12 +42,12 @@ impl Server {
         self.has(STAND_IN)
     }
 
-    /// Sets whether it is.
+    /// Sets [`Self::is_stand_in`].
     pub fn set_stand_in(&self, is_stand_in: bool) {
         self.set_flag(STAND_IN, is_stand_in);
     }
 
-    /// A check has just found that it still is: for a while it is used although its checks are refused.
+    /// A check has just found that it is still a stand-in: for a while it is used even if its checks are refused.
     pub fn confirm_stand_in(&self) {
         self.lock_checks().passed_at = Some(Instant::now());
     }

@@ -1,4 +1,4 @@
-//! The order in which those who wait are served, and who gets no place in the line.
+//! The order in which waiting clients are served, and which clients get no place in the line.
 
 use std::future::pending;
 
@@ -46,7 +46,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place_in_a_full_queue() {
     let lease = lease.unwrap();
     let mut newcomers = Vec::new();
     for n in 3..6 {
-        newcomers.push(start_waiting(&pool, n).await); // as many as may wait
+        newcomers.push(start_waiting(&pool, n).await); // until the line is full
     }
     let tried = [lease.server().id()];
     let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
@@ -98,7 +98,7 @@ async fn half_closed_clients_make_room_in_a_full_queue() {
     }
 }
 
-/// Others wait before it, for the other server.
+/// Other clients wait before it, for the other server.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_tried_all_servers_does_not_wait() {
     for policy in POLICIES {

@@ -46,7 +46,7 @@ pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
     pool.servers().iter().map(|server| server.live()).collect()
 }
 
-/// A client that waits, in line by the time this returns.
+/// Starts a client that waits. It is in the line when this returns.
 pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
     let waiting = join_queue(pool, n, false).await;
@@ -54,7 +54,7 @@ pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result
     waiting
 }
 
-/// The same for one that may have ended its stream, or may find the line full.
+/// As [`start_waiting`], for a client that may have ended its stream, or may find the line full.
 pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
     let shared = Arc::clone(pool);
     let waiting = tokio::spawn(async move {
@@ -127,7 +127,7 @@ async fn queued_clients_are_served_in_the_order_of_arrival() {
         QueueFailure::Full
     );
     let freed = second.server().id();
-    b.abort(); // who leaves, leaves no hole
+    b.abort(); // a client that leaves does not leave a gap
     drop(second);
     let lease = a.await.unwrap().unwrap();
     assert_eq!((lease.server().id(), pool.queue_len()), (freed, 1));
@@ -164,7 +164,7 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
     let own = pick(&pool, 0).unwrap();
     let waiting = start_waiting(&pool, 0).await;
-    // Its own server is gone: now the other one is its own, and there is room.
+    // The client's server is gone: now the other server is the one for it, and that has room.
     let mut others = pool.servers().to_vec();
     others.retain(|server| server.id() != own.server().id());
     pool.replace_servers(others);
@@ -177,7 +177,8 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
 
-/// Two wait for the only server. When another joins, it is the second one's own, and the first one waits on.
+/// Two clients wait for the only server. When another server joins, it is the one for the second client; the first client waits
+/// on.
 #[tokio::test(start_paused = true)]
 async fn a_queued_client_follows_a_change_of_its_own_server() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
@@ -211,7 +212,7 @@ async fn a_successor_pool_serves_queued_clients_by_its_own_limits() {
     after.take_over_queue(Arc::downgrade(&after) as _);
     let next = a.await.unwrap().unwrap();
     assert_eq!((live_counts(&after), before.queue_len()), (vec![2], 1));
-    // It is removed. Those who wait for the one before go on, with its limit.
+    // The pool is removed. Clients that wait for its predecessor go on, with the limit of that one.
     drop(after);
     drop(lease);
     for _ in 0..10 {
@@ -234,8 +235,8 @@ async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
     assert!(began.elapsed() >= back_off && began.elapsed() < back_off * 2);
 }
 
-/// Many threads take and return places, wait and give up. No server ever has one too many, nobody who came later and waits
-/// for the same is served before, and at the end nobody is left waiting: a lost wake-up would be a timeout.
+/// Many threads take and return places, wait and give up. No server ever has too many sessions, no client is served before an
+/// earlier one that waits for the same server, and at the end no client is left waiting: a lost wake-up would be a timeout.
 #[test]
 fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
     const THREADS: u64 = 8;

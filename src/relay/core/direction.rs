@@ -27,7 +27,7 @@ enum DirectionState {
 pub(in crate::relay) enum Next {
     /// Nothing is unsent: read from the sender.
     Read,
-    /// Send the unsent bytes. An engine that reads on meanwhile must bound what it holds.
+    /// Send the unsent bytes. An engine that reads on meanwhile must bound the bytes that it holds.
     Send,
     /// Shut down the receiver's connection for writing: everything read has been sent.
     ShutDown,

@@ -159,7 +159,7 @@ impl<'a> Core<'a> {
             Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
             Side::Server => {
                 let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
-                self.up.abandon(); // now the other direction is the last one, whose end is not forwarded as a clean end
+                self.up.abandon(); // now the other direction is the last one: its end is not forwarded as a clean end
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
             }

@@ -23,7 +23,7 @@ use crate::relay::engine::poll::{Socket, TURN_BYTES};
 /// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 
-/// The most system calls of a poll, more than any turn in pieces of a few bytes needs: a poll with more loops without end.
+/// The most system calls of a poll, more than any turn in pieces of a few bytes needs: a poll with more never ends.
 const CALLS_A_POLL_MAX: u32 = 20_000;
 
 /// The two streams. Their periods are different primes, so that a shift or a swap is found.
@@ -206,9 +206,9 @@ impl End {
         }
     }
 
-    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, those that have arrived are not. The error is EPIPE if the
-    /// peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES could also be
-    /// a refusal of the call.
+    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error is EPIPE if the
+    /// peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES could also be a
+    /// refusal of the call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {
@@ -436,8 +436,8 @@ impl World {
         answer
     }
 
-    /// Whether the end of the stream that was just read is a truncation, once. That is a fault, but not of a client whose
-    /// server is known to have finished.
+    /// Whether the end of the stream that was just read is a truncation; returns `true` once. It is a fault, except for a
+    /// client whose server is known to have finished.
     pub(super) fn take_truncation(&mut self, side: Side) -> bool {
         let server = &self.server;
         let has_server_finished = server.end_read && (server.broke.is_none() || server.error.is_some());

@@ -81,14 +81,14 @@ impl KeeperProcess {
     }
 }
 
-/// A process that a keeper of its own holds. Dropping this kills it, and all that it has started.
+/// A process that is held by a keeper of its own. Dropping this kills the process, and everything that it has started.
 pub struct KeptProcess {
     requests: UnboundedSender<KeeperRequest>,
     events: UnboundedReceiver<ProcessEvent>,
 }
 
 impl KeptProcess {
-    /// Has a keeper start a process. To be called within a runtime.
+    /// Starts a process through a keeper. To be called within a runtime.
     ///
     /// # Errors
     /// The keeper cannot be started. If the process itself cannot be started, its first event says so.
@@ -114,7 +114,7 @@ impl KeptProcess {
                 }
             });
             let error = exchanged.await.err();
-            // If the keeper has ended by itself, nobody else ends the clone.
+            // If the keeper has ended by itself, it cannot end the clone.
             if let Some(group) = group.filter(|_| !sender.is_closed()) {
                 let error = error.map(|error| crate::error::chain(&error));
                 tracing::error!(error, "the keeper of a clone has ended: the clone is started again");
@@ -176,7 +176,7 @@ impl ContainerKeeper {
         Ok(())
     }
 
-    /// Starts the keeper, and has it hold all containers.
+    /// Starts the keeper, and sends it all containers to hold.
     fn start(&self, shared: &mut KeeperState) -> io::Result<()> {
         let keeper = KeeperProcess::start()?;
         let (requests, to_send) = unbounded_channel();

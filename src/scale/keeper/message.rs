@@ -20,11 +20,11 @@ pub struct StartClone {
 pub struct HeldContainers {
     /// The Unix socket of the engine's API.
     pub socket: PathBuf,
-    /// The label that they have, and no other containers: `KEY=VALUE`.
+    /// Their label, which no other containers have: `KEY=VALUE`.
     pub label: String,
 }
 
-/// What a keeper is asked for.
+/// A request to a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum KeeperRequest {
     /// Start a process: the only one that this keeper holds.
@@ -35,7 +35,7 @@ pub(super) enum KeeperRequest {
     HoldContainers(HeldContainers),
 }
 
-/// What happens to the process of a clone.
+/// An event of the process of a clone.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEvent {
     /// It runs, with this PID.

@@ -23,11 +23,11 @@ use super::{child, containers, output};
 /// The soft limit of open files that programs expect: those that use select(2) fail above it.
 const OPEN_FILES: u64 = 1024;
 
-/// The most events that wait to be sent. Whoever has more waits.
+/// The maximum number of events that wait to be sent. Tasks with more events wait.
 const EVENTS_MAX: usize = 64;
 
-/// How long to wait for the last output of a process that has ended. All that had its pipe is dead, unless it was given to a
-/// process elsewhere.
+/// How long to wait for the last output of a process that has ended. All processes that held its pipe are dead by then, unless
+/// it was passed to a process elsewhere.
 const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
@@ -51,12 +51,12 @@ pub fn run() -> io::Result<()> {
     })
 }
 
-/// Has programs that are started get no capability, also as root (capabilities(7), P'(permitted)). Our own stay: they are
-/// needed to start a clone as another user.
+/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). We keep our
+/// own: they are needed to start a clone as another user.
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
     for capability in CapabilitySet::all().iter() {
-        let _ = remove_capability_from_bounding_set(capability); // the kernel has fewer, or we may not: then we have none
+        let _ = remove_capability_from_bounding_set(capability); // unknown to the kernel, or we have none
     }
 }
 
@@ -147,7 +147,7 @@ impl HeldProcess {
     /// Reaps what has ended. Whatever a clone has started ends with it, also what has left its process group.
     async fn reap(&mut self, events: &Sender<ProcessEvent>) {
         while let Some((pid, status)) = child::reap() {
-            // Others have become our children because their parents have ended.
+            // Other processes have become our children because their parents have ended.
             if let Some(leader) = self.leader.take_if(|leader| leader.pid == pid) {
                 child::signal(pid, Signal::KILL); // what it has left in its group
                 let _ = child::kill_all().await; // it is tried again before we end
@@ -171,8 +171,8 @@ impl HeldProcess {
     }
 }
 
-/// Reports how a process has ended, after the last that it has printed.
+/// Reports how a process has ended, after its last output.
 async fn report_end(output: JoinHandle<io::Result<()>>, status: WaitStatus, events: Sender<ProcessEvent>) {
     let _ = timeout(OUTPUT_END_TIMEOUT, output).await;
-    let _ = events.send(ProcessEvent::Ended(child::describe(status))).await; // we may have left
+    let _ = events.send(ProcessEvent::Ended(child::describe(status))).await; // fails if acequia has closed the socket
 }

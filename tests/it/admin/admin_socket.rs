@@ -142,7 +142,7 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
         "{in_there:#?}"
     );
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
-    // By another path to the same file, and by the socket whatever file lies here.
+    // First by another path to the same file; then by the socket, whatever file is in this folder.
     let link = other.path().join("link.toml");
     std::os::unix::fs::symlink(proxy.folder().join("acequia.toml"), &link).unwrap();
     assert_eq!(proxy.command(&["status", "-c", link.to_str().unwrap()]).code, Some(0));

@@ -104,12 +104,12 @@ fn over_tcp_writes_need_the_token_and_the_own_origin() {
     );
     assert_eq!(status("POST", reload, &[&bearer, "Origin: http://evil.example"]), 403);
     assert_eq!(status("POST", reload, &[&bearer, "Sec-Fetch-Site: cross-site"]), 403);
-    // One of ours does not speak for another one.
     assert_eq!(
         status("GET", "/api/v1/events", &["Sec-Fetch-Site: cross-site"]),
         403,
         "it would keep others out"
     );
+    // A header with an origin of ours does not make up for a foreign one.
     let own = &format!("Origin: http://{}", proxy.admin());
     let host = &format!("Host: {}", proxy.admin());
     for foreign in [
@@ -319,7 +319,8 @@ fn the_sessions_with_the_most_come_first() {
     for sort in ["rate", "rtt", "idle"] {
         assert_eq!(first(sort).len(), 2, "{sort}");
     }
-    // Each worker looks once a second which of its sessions have moved: of two that fell silent together, either may come first.
+    // Each worker looks once a second which of its sessions have moved. So two that fell silent together may come in either
+    // order.
     eventually("the longest idle first", || {
         for active in [0, 2] {
             clients[active].send(b"x").read(1);

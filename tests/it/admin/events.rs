@@ -225,7 +225,7 @@ fn a_stream_ends_when_the_token_that_it_was_opened_with_is_replaced() {
     let mut after = Events::open_with(&proxy, &[&header("another")]);
     after.next("state");
     before.read_to_end();
-    // It was opened before the other one was looked at, and outlives it.
+    // `after` was opened before the token of `before` was checked again, and outlives `before`.
     after.next("sample");
     after.next("sample");
     let state = |token: &str| tcp(&proxy, "GET", "/api/v1/state", &[&header(token)], "").0;
@@ -241,7 +241,7 @@ fn a_stall_is_as_many_seconds_of_the_history_as_it_took() {
     let end = |sample: &Value| parse_rfc3339(sample["at"].as_str().unwrap()).unwrap();
     let began = end(&events.next("sample"));
     proxy.signal(Signal::STOP);
-    std::thread::sleep(STALL); // as long as it shall take
+    std::thread::sleep(STALL); // the length of the stall
     proxy.signal(Signal::CONT);
     let (mut seconds, mut longest) = (0, 0);
     let ended = loop {

@@ -200,10 +200,10 @@ fn sessions_are_sorted_and_paged() {
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
-/// Counted in seconds of the process and of the page, which are longer while the machine is busy.
+/// The test counts ticks of the process and of the page: they take longer than a second while the machine is busy.
 #[test]
 fn a_killed_server_is_red_within_two_seconds() {
-    // Nobody else gets the port of the one that is killed.
+    // The port is kept, so that no other program gets it when the server is killed.
     let (killed, other) = (Port::keep(), Server::echo());
     let server = Server::echo_on(Port::keep_again(killed.address).listen());
     let proxy = Proxy::start(&format!(
@@ -214,7 +214,7 @@ fn a_killed_server_is_red_within_two_seconds() {
     let mut browser = open(&proxy);
     browser.eventually("document.querySelectorAll('#server-table .good').length === 2");
     browser.evaluate("document.getElementById('servers').scrollIntoView()");
-    // The page looks every second whether a server that it knows to be down is not red yet.
+    // Each second, the page itself checks whether a server that it knows to be down is not red yet.
     browser.evaluate(
         "import('/state.js').then(({ known }) => { \
            globalThis.late = 0; \
@@ -238,7 +238,7 @@ fn a_killed_server_is_red_within_two_seconds() {
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
-/// Since when a server is down by the first event that tells it, and the seconds that ended in between.
+/// The time since which a server is down, from the first event that reports it, and how many seconds ended in between.
 fn seconds_until_told(events: &mut Events) -> (String, usize) {
     let mut ends = Vec::new();
     loop {
@@ -249,7 +249,7 @@ fn seconds_until_told(events: &mut Events) -> (String, usize) {
                 continue;
             }
             "state" => &data["pools"][0]["servers"],
-            // All servers of a pool that has changed, or those of one that has not.
+            // A pool that has changed is sent with all its servers; otherwise only the changed servers are sent.
             _ if data["pools"][0].is_object() => &data["pools"][0]["servers"],
             _ => &data["servers"]["p"],
         };

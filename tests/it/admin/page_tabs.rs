@@ -17,7 +17,7 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
-    // Locks exist on the first only.
+    // Browsers offer locks only to pages of the first host.
     for host in ["127.0.0.1", "lb.test"] {
         let url = format!("http://{host}:{port}/");
         let arguments = ["--host-resolver-rules=MAP lb.test 127.0.0.1".to_owned()];

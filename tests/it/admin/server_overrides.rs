@@ -49,7 +49,7 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let state = proxy.server("p", &a.address.to_string());
     assert_eq!((&state["use"], &state["set_by"]), (&"draining".into(), &us().into()));
     assert!(state["set_at"].is_string() && state["health"] == "up", "{state:#}");
-    // Up is what its checks say of it; that it gets no new session is another matter.
+    // It is up because its checks pass; whether it gets new sessions does not matter for that.
     let up = proxy.metrics().sum("acequia_server_up", &[]);
     assert_eq!((up, &state["up"]), (2.0, &true.into()));
     let totals = proxy.answer(&["status"]);
@@ -59,7 +59,7 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let row = status.lines().find(|line| line.starts_with("p ")).unwrap();
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells[2..4], ["2", "2"], "SERVERS and UP: {status}");
-    // Neither the sessions nor a reload change that.
+    // Ended sessions and a reload do not change that.
     for client in &mut stays {
         assert_eq!(client.finish().read_all(), b"");
     }

@@ -1,4 +1,4 @@
-//! A server that accepts and ends sessions at once is taken out, unless it is a client that brings that about.
+//! A server that accepts and ends sessions at once is taken out, unless clients cause that.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -31,15 +31,15 @@ fn resetting() -> Server {
     Server::run(|stream| reset(&stream))
 }
 
-/// A client of this number has an address of its own, and waits for the server's name.
+/// Connects as a client with an address of its own, chosen by its number, and waits for the server's name.
 fn is_served(proxy: &Proxy, client: usize) -> bool {
     let source = format!("127.0.{}.{}", 1 + client / 200, 1 + client % 200);
     let mut client = Client::connect_from(&source, proxy.at("l"));
     client.0.read(&mut [0; 16]).is_ok_and(|read| read > 0)
 }
 
-/// An unserved session counts when its client connects again, after it has seen the end: a few more clients may meet the server
-/// meanwhile.
+/// An unserved session counts only when its client connects again, after it has seen the end. Meanwhile the server may get a
+/// few more clients.
 const UNSERVED_MAX: usize = 6;
 
 #[test]
@@ -75,7 +75,7 @@ fn one_client_address_cannot_eject_a_server() {
     assert_eq!(log_count(&proxy, "server is ejected"), 0);
 }
 
-/// Greets nobody, and resets whoever says something, or leaves.
+/// Sends no greeting, and resets a client that sends something or leaves.
 fn provoked() -> Server {
     Server::run(|mut stream| {
         let _ = stream.read(&mut [0; 16]);
@@ -83,7 +83,7 @@ fn provoked() -> Server {
     })
 }
 
-/// A client of an address of its own that says something and waits for what comes of it.
+/// Connects as a client with an address of its own, sends something, and waits for the end.
 fn provoke(proxy: &Proxy, client: u8) {
     let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
     client.send(b"\0nonsense").must_be_reset();
@@ -100,7 +100,7 @@ fn clients_cannot_eject_servers_by_provoking_resets() {
 
 #[test]
 fn clients_cannot_eject_servers_by_leaving_at_once() {
-    // They answer the end of a client by a reset as well.
+    // These servers also reset a client that ends its stream.
     let servers = [provoked(), provoked()];
     let proxy = Proxy::start(&config(
         &[&servers[0], &servers[1]],

@@ -470,7 +470,8 @@ fn bounds(schema: &Value) -> Option<[u64; 2]> {
     parts.find_map(|part| Some([part["minimum"].as_u64()?, part["maximum"].as_u64()?]))
 }
 
-/// The bounds that the parser tells of the integers of a key. `read` reads the file with a value for it.
+/// The bounds of a key's integers, from the errors of the parser. `read` reads the file with a value for the key, and returns
+/// the errors.
 fn parser_bounds(read: impl Fn(i64) -> String) -> Option<[u64; 2]> {
     let bound = |value: i64, words: &str| {
         let report = read(value);

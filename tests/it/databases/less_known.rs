@@ -1,5 +1,5 @@
-//! The right server also where checks tell less than all: they are refused, some functions are denied, or a reload begins
-//! them anew. And what follows for the sessions of a replica that is behind.
+//! The right server, even where checks find out less than everything: they are refused, some functions are denied, or a reload
+//! begins them anew. Also the sessions of a replica that is behind.
 
 use super::primary::{config, is_up, primary_and_replica, reached, reason};
 use crate::support::counts::{ended_sessions, log_count};

@@ -71,7 +71,7 @@ fn readers_without_a_replica_use_the_primary_until_one_is_back() {
         log_count(&proxy, "pool has no usable server: its fallback is used") == 1
     });
 
-    // As the server of its own pool it is down for its role; that cuts no session.
+    // In its own pool the primary counts as down because of its role; that cuts no session.
     let mut stopgap = session(&proxy);
     replica.thaw();
     stopgap.must_be_reset();

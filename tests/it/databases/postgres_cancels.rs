@@ -123,7 +123,7 @@ fn six_silent_servers_do_not_delay_a_cancel() {
     assert_eq!(right.received(), [STRAY.to_vec()]);
     let line = proxy.access_line();
     assert_eq!((&line["ending"], &line["attempts"]), (&"cancel".into(), &7.into()));
-    // All of them were connected to at once: that they are silent then is not a failure, nor a slow connect.
+    // The servers were connected to at once; their silence after that counts neither as a failure nor as a slow connect.
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_connect_failures_total", &[("pool", "db")]), 0.0);
     assert_eq!(
@@ -152,7 +152,7 @@ fn a_cancel_is_sent_to_up_servers_before_64_down_ones() {
 
 #[test]
 fn cancel_requests_never_exhaust_the_descriptors() {
-    const REQUESTS: usize = 10; // of as many sources: the most that are forwarded in a second
+    const REQUESTS: usize = 10; // each from its own source: the maximum that is forwarded in a second
     const SERVERS: usize = 8;
     let slow = || {
         Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {

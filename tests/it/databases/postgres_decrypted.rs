@@ -1,4 +1,4 @@
-//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and what comes within it decides.
+//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and the bytes within it decide.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -97,7 +97,7 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
     let line = lines.iter().find(|line| line["sni"] == "a.example").unwrap();
     let known = ["sni", "database", "user", "tls"].map(|key| line[key].as_str().unwrap_or("none"));
     assert_eq!(known, ["a.example", "postgres", "postgres", "1.3"], "{line:#?}");
-    // What is passed is decrypted by the server, whose certificate is its own.
+    // TLS that is passed on is decrypted by the server, which has its own certificate.
     let refused = finished(&mut site.psql("passed.example", "postgres", PORT));
     assert!(refused.stderr.contains("certificate verify failed"), "{refused:#?}");
     let passed = must(
@@ -133,7 +133,7 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key() {
     let server = Postgres::start();
     let site = Site::start(server.address(), server.address(), "");
     let mut session = site.client();
-    // In single bytes: what comes within TLS may be cut anywhere.
+    // In single bytes, because the bytes within TLS may be cut anywhere.
     for byte in startup("postgres") {
         session.send(&[byte]);
     }

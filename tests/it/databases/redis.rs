@@ -139,7 +139,7 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
 #[test]
 fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
     let old = RedisNode::start(&[]);
-    // It waits so long for further replicas before it sends its data.
+    // The primary waits this long for further replicas before it sends its data.
     let new = RedisNode::replica_of(&old, &["repl-diskless-sync-delay 8"]);
     let proxy = Proxy::start(&config(&[&old, &new], ""));
     eventually("both roles are known", || {

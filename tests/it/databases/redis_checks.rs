@@ -21,7 +21,7 @@ fn dripping(first: &'static [u8]) -> Server {
     })
 }
 
-/// A listener and a pool, both with this name, of these servers, written as in a configuration.
+/// A listener and a pool, both with this name. `servers` are those of the pool, written as in a configuration.
 fn one_pool(name: &str, servers: &str, health: &str) -> String {
     format!(
         "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n[pools.{name}]\nservers = [{servers}]\n\

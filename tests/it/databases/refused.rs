@@ -85,7 +85,7 @@ impl Session {
 
 /// Waits until the check is refused for this reason, and then for some more checks.
 fn refused(proxy: &Proxy, server: &Postgres, reason: &str) {
-    // A server that fills up tells another reason before: that the last connections are reserved.
+    // A server that fills up first gives another reason: that the last connections are reserved.
     wait_for(reason, || {
         let state = health(proxy, server);
         let is_reason = |text: &str| text.contains(reason);
@@ -229,7 +229,7 @@ fn no_error_answer_to_a_check_cuts_a_session() {
             "ALTER ROLE checker SET local_preload_libraries = 'absent'",
             "ALTER ROLE checker RESET local_preload_libraries",
             "could not access file",
-            false, // it may be that the server lacks its files
+            false, // the message might mean that the server lacks files of its own
         ),
     ] {
         run(&server, refuse);

@@ -1,4 +1,4 @@
-//! What the commands tell about databases: primaries, refused checks, and the database and user of a session.
+//! The reports of the commands about databases: primaries, refused checks, and the database and user of a session.
 
 use crate::support::client::Client;
 use crate::support::database::Postgres;

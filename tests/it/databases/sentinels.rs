@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::RedisNode;
 
-/// A Sentinel with fixed answers, like one of another group with this name.
+/// A Sentinel with fixed answers, as if it belonged to another group with the same name.
 struct ForeignSentinel {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,

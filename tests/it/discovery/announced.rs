@@ -58,7 +58,7 @@ fn announce(docker: &Docker, container: &str, sni: &str, labels: &[&str]) {
     docker.start_server(container, &options);
 }
 
-/// What a client gets that asks for this name: the name of its server, or nothing but an alert.
+/// What a client that asks for this name gets: the name of its server, or only an alert.
 fn reached(proxy: &Proxy, sni: &str) -> String {
     let mut client = Client::connect(proxy.at("tls"));
     let _ = client.0.write_all(&Hello::named(sni).bytes()); // it may be refused already

@@ -47,7 +47,7 @@ fn names(proxy: &Proxy) -> Vec<String> {
     names
 }
 
-/// Two servers of one port, at these addresses.
+/// Two servers with the same port, at these addresses.
 fn on_one_port(addresses: [&str; 2], names: [&'static str; 2]) -> [Server; 2] {
     loop {
         let first = TcpListener::bind((addresses[0], 0)).unwrap();
@@ -270,7 +270,7 @@ fn a_server_is_kept_when_its_name_moves_from_servers_to_discover() {
     let proxy = Proxy::start(&by_servers);
     let mut old = Client::connect(proxy.at("l"));
     assert_eq!(old.read(5), b"first");
-    let discover = format!("discover = {{ dns = \"{address}\", resolver = \"127.0.0.1:53\" }}"); // not asked for it
+    let discover = format!("discover = {{ dns = \"{address}\", resolver = \"127.0.0.1:53\" }}"); // not asked about `localhost`
     assert!(proxy.reload(&by_servers.replace(&format!("servers = [\"{address}\"]"), &discover)));
     log_lines(&proxy, "servers listed", 1);
     assert_eq!(proxy.server("p", &format!("{address}@127.0.0.1"))["sessions"], 1);

@@ -22,7 +22,7 @@ fn config(docker: &Docker, discover: &str, keys: &str) -> String {
     )
 }
 
-/// The names of the pool's servers, those that get no new sessions with `-` before.
+/// The names of the pool's servers. A server that gets no new sessions has a `-` before its name.
 fn servers(proxy: &Proxy) -> Vec<String> {
     let pool = pool(proxy);
     let servers = pool["servers"].as_array().unwrap().iter();

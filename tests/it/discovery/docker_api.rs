@@ -1,5 +1,5 @@
-//! Engines that are not installed here: Docker 29 refuses versions of the API that older ones need, and answers may be wrong.
-//! Only their answers are imitated, according to the documentation of the API.
+//! Engines that are not installed here: Docker 29, which refuses versions of the API that older engines need, and engines with
+//! wrong answers. Only their answers are imitated, according to the documentation of the API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,7 +29,7 @@ struct State {
     /// Status and body of lists.
     containers: (String, String),
     requests: Vec<String>,
-    /// Those that follow events.
+    /// The connections that follow events.
     followers: Vec<UnixStream>,
 }
 

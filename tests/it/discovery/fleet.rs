@@ -1,4 +1,4 @@
-//! Instances that take their configuration from one key of a real etcd, and write back what came of it.
+//! Instances that take their configuration from one key of a real etcd, and write back the results.
 
 use std::fs;
 use std::path::Path;
@@ -119,7 +119,7 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     assert_eq!(old.finish().try_read_all().unwrap(), b"", "no session was touched");
 }
 
-/// The time that an instance has left of a minute goes up again only because it renews its lease.
+/// A lease lasts a minute: its remaining time goes up only when the instance renews it.
 #[test]
 fn a_running_instance_renews_the_lease_of_its_status() {
     let server = Server::named("server");

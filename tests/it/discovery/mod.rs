@@ -25,7 +25,7 @@ fn pool(proxy: &Proxy) -> Value {
     state["pools"][0].clone()
 }
 
-/// What its source of servers is at.
+/// The state of its source of servers.
 fn discovery(proxy: &Proxy) -> Value {
     pool(proxy)["discovery"].clone()
 }

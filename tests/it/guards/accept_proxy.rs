@@ -180,7 +180,7 @@ fn without_require_a_server_first_client_needs_no_header() {
         (&line["ending"], &line["client"]),
         (&"client_closed".into(), &line["peer"])
     );
-    // A client like that is too slow if a header is required, or has begun.
+    // A client that stops within a header, or sends none where it is required, is too slow.
     Client::connect(proxy.at("l")).send(b"PROXY ").read_all();
     assert!(proxy.reload(&config(&server, "", keys, "")));
     Client::connect(proxy.at("l")).read_all();

@@ -47,7 +47,7 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
     assert_eq!(open.read(4), b"ping", "an open session goes on");
     assert!(proxy.reload(&config(&server, "sessions = 4000")));
     assert!(is_denied(&proxy));
-    // A guard that is left out is warned of, and comes back as it was.
+    // If a guard is left out, there is a warning; when it is configured again, it has its edits.
     let without = config(&server, "sessions = 4000").replace("[guards.g]\nsessions = 4000\n", "");
     let without = without.replace("\"g\", ", "");
     proxy.rewrite(&without);

@@ -124,7 +124,7 @@ fn report_only_admits_all_and_reports_would_be_refusals() {
     };
     assert_eq!(reports(), 1.0);
     assert_eq!(proxy.metrics().sum("acequia_guard_refusals_total", &[]), 0.0);
-    // The second one would not be there if it had been refused: so it takes no place of a third one.
+    // Without `report_only` the second client would have been refused, so it does not count against the third.
     drop(first);
     wait_for_active_sessions(&proxy, 1);
     clients.push(served_client(proxy.at("m")));

@@ -30,7 +30,7 @@ fn config(servers: &[&Server], agent: &Server) -> String {
     one_pool(&addresses, &format!("proxy_protocol = \"v2\"\n{health}"))
 }
 
-/// Health, use, weight, and who has set these.
+/// The health, the use and the weight of a server, and who has set them.
 fn state(proxy: &Proxy, server: &Server) -> (String, String, u64, Option<String>) {
     let body = proxy.server("p", &server.address.to_string());
     let text = |key: &str| body[key].as_str().map(str::to_owned);

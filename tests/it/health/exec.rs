@@ -143,7 +143,7 @@ fn a_command_under_way_is_killed_when_the_process_stops() {
     eventually("nothing is left", || processes(&pids).is_empty());
 }
 
-/// Waits for the log line of a shortage, ends that, and expects that it was no failure of the server.
+/// Waits for the log line of a shortage, ends the shortage, and expects that it was no failure of the server.
 fn expect_shortage(proxy: &Proxy, end: impl FnOnce()) {
     let checks = |result| {
         proxy

@@ -9,7 +9,7 @@ use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A pool `readers` with this server, whose fallback is `other`; and that is `writers` for want of a server of its own.
+/// A pool `readers` with this server and the fallback `other`, which has no working server and falls back to `writers`.
 fn config(reader: SocketAddr, nobody: SocketAddr, writer: SocketAddr) -> String {
     let health = "health = { interval = \"50ms\", fall = 1, rise = 1 }";
     format!(

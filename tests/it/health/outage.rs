@@ -1,4 +1,4 @@
-//! A pool without a usable server is logged once, with the reason for each server, and `/ready?pools=` tells it.
+//! A pool without a usable server is logged once, with the reason for each server, and `/ready?pools=` reports it.
 
 use serde_json::Value;
 

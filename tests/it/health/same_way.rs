@@ -22,7 +22,7 @@ fn config(server: &Server, version: &str, health: &str) -> String {
     )
 }
 
-/// Closes unless the first bytes are exactly these; then goes on so.
+/// A server that closes unless the first bytes are exactly `header`; if they are, it goes on with `then`.
 fn demanding(header: &'static [u8], then: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
     Server::run(move |mut stream| {
         let mut bytes = vec![0; header.len()];

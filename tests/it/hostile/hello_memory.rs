@@ -1,4 +1,4 @@
-//! What clients hold before they have a server is bounded for all of them together, and goes back when they do.
+//! The memory of clients without a server yet is bounded for all of them together, and is freed when they have one.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! `max_sessions` of servers: none gets one too many, and its place comes back when it has ended the session, too.
+//! `max_sessions` of servers: no server gets more sessions, and a place is free only when the server has ended its session,
+//! too.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -88,8 +89,7 @@ fn clients_of_databases_print_that_there_are_too_many_connections() {
     }
 }
 
-/// Whether a place comes back at once when a server ends the session so, in the fastest of some rounds: one may take long
-/// because the machine is busy.
+/// Whether a place comes back at once in the fastest of some rounds: one may take long because the machine is busy.
 fn comes_back_at_once(mut round: impl FnMut() -> Duration) -> bool {
     (0..5).any(|_| round() < Duration::from_millis(700))
 }

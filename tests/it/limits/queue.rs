@@ -52,7 +52,7 @@ fn queued_clients_are_served_in_order_across_workers() {
     assert_eq!(state["pools"][0]["queue"]["waiting"], 12, "{state:#}");
     let printed = proxy.command(&["status"]).stdout;
     assert!(printed.contains("12 of 100"), "{printed}");
-    all.remove(4).1.reset(); // who leaves, leaves no hole
+    all.remove(4).1.reset(); // a client that leaves does not leave a gap
     for expected in (0..12).filter(|number| *number != 4) {
         drop(served);
         let (number, client) = next_served(&mut all);
@@ -150,8 +150,8 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
     assert_eq!(read, b"ping", "the other one has waited on");
 }
 
-/// Clients that have gone look like those that have sent all: the kernel cannot tell. With one worker, their ends are
-/// noticed before what comes later.
+/// To the kernel, clients that have gone look like clients that have sent everything. With one worker, their ends are noticed
+/// before later events.
 #[test]
 fn departed_clients_do_not_delay_a_waiting_one() {
     let server = Server::echo();
@@ -218,7 +218,7 @@ fn a_reload_serves_queued_clients_by_its_new_servers_and_limits() {
     )));
     let (number, on_first) = next_served(&mut all);
     assert_eq!((number, queue(&proxy)), (1, 3));
-    // The pool is renamed. Who waits goes on to wait for the one that was removed.
+    // The pool is renamed. A waiting client goes on waiting for the server that was removed.
     let renamed =
         configs::listener("l", "q", "") + &configs::pool("q", &[second.address], "health = { check = \"off\" }");
     assert!(proxy.reload(&format!("[runtime]\nworkers = 2\n{renamed}")));
@@ -241,7 +241,7 @@ fn with_source_hash_a_client_waits_for_its_own_server() {
     drop(served);
     let _served = next_served(&mut all);
     assert_eq!(own.sessions(), 2);
-    // Its server is drained: it is no longer its own.
+    // Its server is drained: the client no longer waits for it.
     let mut all = vec![(0, waiting(&proxy, 0))];
     assert!(proxy.command(&["server", "drain", &format!("p/{}", own.address)]).code == Some(0));
     next_served(&mut all);

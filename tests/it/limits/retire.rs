@@ -153,7 +153,8 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     );
 }
 
-/// The relay has sent the last byte of them, and the kernel has not: their clients read slowly. `idle_for` begins when it has.
+/// The relay has sent their last byte, but the kernel still delivers it, because their clients read slowly. `idle_for` begins
+/// when it is delivered.
 #[test]
 fn sessions_with_undelivered_bytes_are_not_moved() {
     const ANSWER: usize = 2 << 20;
@@ -189,7 +190,8 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     second.read(ANSWER);
 }
 
-/// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. They are more than are in excess.
+/// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. There are more of them than sessions in
+/// excess.
 #[test]
 fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     let answers_pings = |mut stream: std::net::TcpStream| {

@@ -1,4 +1,4 @@
-//! What clones start besides themselves.
+//! Processes that clones start.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Clones that hooks start and stop: what fails, and what is told of it.
+//! Clones that hooks start and stop: which failures there are, and how they are reported.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A folder for the scripts of hooks, and what they write.
+/// A folder for the scripts of hooks, and for the files that they write.
 struct Hooks(tempfile::TempDir);
 
 impl Hooks {
@@ -22,7 +22,7 @@ impl Hooks {
         self.0.path().join(name)
     }
 
-    /// A pool of so many clones, and the scripts that start and stop one.
+    /// A pool of this many clones, with the scripts that start and stop one.
     fn config(&self, clones: u32, start: &str, stop: &str) -> String {
         let script = |name: &str, text: &str| {
             let file = self.file(name);
@@ -36,7 +36,7 @@ impl Hooks {
         )
     }
 
-    /// What `stop` was called with.
+    /// The arguments that `stop` was called with.
     fn stopped(&self) -> String {
         fs::read_to_string(self.file("stopped")).unwrap_or_default()
     }

@@ -91,8 +91,7 @@ fn sessions_left_at_the_drain_timeout_are_reset_on_both_sides() {
     assert_eq!(endings, ["drained", "drained"]);
 }
 
-/// The signals are sent one after the other, to a process that has a session under way. The last one cuts it, and none
-/// before.
+/// The signals are sent one after the other, to a process that has a session under way. Only the last one cuts it.
 fn the_last_signal_cuts(runtime: &str, signals: &[Signal]) {
     let server = Server::echo();
     let proxy = start(&server, runtime);

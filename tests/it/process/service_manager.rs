@@ -159,7 +159,7 @@ fn shipped_unit() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// The default path of the socket is `/run/acequia/admin.sock`, unless `XDG_RUNTIME_DIR` is set, as it is not for root.
+/// The default path of the socket is `/run/acequia/admin.sock` if `XDG_RUNTIME_DIR` is not set. For root it is not set.
 #[test]
 fn commands_of_root_find_the_socket_of_the_unit_for_systemd() {
     let unit = shipped_unit();
@@ -187,7 +187,7 @@ fn the_unit_for_systemd_uses_arguments_that_the_program_accepts() {
         panic!("a check, and the reload")
     };
     assert!(!reload.starts_with('-'), "`systemctl reload` fails with it");
-    // Without the file they get as far as reading it.
+    // There is no configuration file: the commands fail when they read it, after their arguments were accepted.
     for command in [start, check, reload] {
         let done = run(command, "/dev/null/acequia.toml");
         let complaint = String::from_utf8_lossy(&done.stderr);
@@ -216,7 +216,7 @@ fn verify(unit: &Path) {
 fn the_unit_for_systemd_is_valid_and_exposes_little() {
     let folder = tempfile::tempdir().unwrap();
     let text = shipped_unit();
-    // It hides /proc/stat, without which there is no `process_start_time_seconds`.
+    // `ProcSubset=pid` would hide /proc/stat, and without that there is no `process_start_time_seconds`.
     assert!(!text.lines().any(|line| line == "ProcSubset=pid"));
     // The paths of the package, and its manual page, do not exist here.
     let text = text

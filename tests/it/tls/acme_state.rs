@@ -93,7 +93,7 @@ fn a_folder_that_was_removed_is_made_again_by_the_next_order() {
     assert!(folder.join("account.json").exists());
 }
 
-/// A file system that hangs has the same effect on whoever opens a file there.
+/// A file system that hangs has the same effect on a process that opens a file there.
 #[test]
 fn nothing_waits_for_a_file_of_the_account_that_cannot_be_read() {
     let site = Site::new();

@@ -1,4 +1,4 @@
-//! Which certificate a client gets, and what becomes of certificates that change.
+//! Which certificate a client gets, and what happens when certificates change.
 
 use std::fs;
 use std::process::Command;

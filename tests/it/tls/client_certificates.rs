@@ -63,7 +63,7 @@ trait Greeting {
 }
 
 impl Greeting for crate::support::tls_client::TlsClient {
-    /// What comes first; with TLS 1.3 a client learns only there that its certificate was refused.
+    /// Reads the first bytes; with TLS 1.3, only that read tells a client that its certificate was refused.
     fn read_greeting(&mut self) -> Vec<u8> {
         let mut bytes = [0; 5];
         match self.0.read_exact(&mut bytes) {
@@ -220,7 +220,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
     lists(guarded.clients.revocations(&[]) + &between.revocations(&[]));
     reload();
     assert!(guarded.serves(Some(&client)));
-    // Without a list of the authority above, nothing is known about the one in between.
+    // Without a list of the authority above, nothing is known about the certificate of the one in between.
     lists(between.revocations(&[]));
     reload();
     assert!(guarded.serves(Some(&client)));
@@ -363,7 +363,7 @@ fn a_proxy_header_carries_the_client_certificate() {
     let proxy = Proxy::start(&config.replace(check, &format!("{check}\nproxy_protocol = \"v2\"")));
     let own = clients.issue(&["joe.example"]);
     let (with, without) = (TlsSetup::new(&site.authority, &[&TLS13], Some(&own)), site.client());
-    // In the connection; in the session that is resumed; none, and nothing was verified (section 2.2.5).
+    // A certificate from the handshake; one from the resumed session; none, so nothing was verified (section 2.2.5).
     for (setup, expected) in [
         (
             &with,

@@ -66,7 +66,7 @@ fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
     Proxy::start(&(site.config(server.manual.server.address, "", "") + &to_server))
 }
 
-/// A client may end its request and wait for the answer: that this is cut off must reach it.
+/// A client may end its request and wait for the answer. If the answer is cut off, the client must notice.
 #[test]
 fn a_server_stream_truncated_after_the_client_end_resets_the_client() {
     let site = Site::new();

@@ -33,7 +33,7 @@ fn no_private_key_appears_in_log_errors_or_api() {
     let file = site.folder().join("shop.key");
     let config = site.config(server.address, "", "");
     let proxy = crate::support::proxy::Proxy::start(&config);
-    // Whole and fitting to nothing, cut off, in the place of a certificate.
+    // A whole key that fits no certificate, half a key, and a key labeled as a public one.
     let broken = [
         &*secret,
         &secret[..secret.len() / 2],

@@ -10,7 +10,8 @@ use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 17 (`shop.pem`, `shop.key`).
+/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 17 (`shop.pem`,
+/// `shop.key`).
 fn make_certificates(folder: &Path) {
     let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
@@ -25,8 +26,8 @@ fn make_certificates(folder: &Path) {
     ));
 }
 
-/// Makes a response about the certificate with this serial number, in hexadecimal digits. It is good for three days from that
-/// offset on, as libfaketime reads it.
+/// Makes a response about the certificate with this serial number, in hexadecimal digits. It is valid for three days, which
+/// begin at the offset `from`, in the format of libfaketime.
 fn respond(folder: &Path, serial: &str, from: &str) {
     respond_as(folder, "ca", (serial, serial), from);
 }

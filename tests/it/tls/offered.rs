@@ -1,4 +1,4 @@
-//! What servers that get TLS are asked for.
+//! The server names and protocols that the proxy asks its TLS servers for.
 
 use std::thread::spawn;
 

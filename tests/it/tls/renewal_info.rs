@@ -139,7 +139,7 @@ fn an_order_whose_replacement_is_refused_is_repeated_without_it_but_not_if_order
 const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 18446744073709551615\r\nContent-Type: text/html\r\n\
                        Content-Length: 0\r\n\r\n";
 
-/// Five years is how long Pebble issues for.
+/// Pebble issues certificates for five years.
 #[test]
 fn invalid_renewal_answers_change_nothing() {
     let site = Site::new();
@@ -190,7 +190,7 @@ fn invalid_renewal_answers_change_nothing() {
     }
 }
 
-/// Makes the account that is kept one with this server.
+/// Makes the kept account one of this server.
 fn rebind(site: &Site, pebble: &Pebble, server: &RenewalServer) {
     let file = site.state.path().join("account.json");
     let text = std::fs::read_to_string(&file).unwrap();

@@ -15,7 +15,7 @@ fn is_resumed(setup: &TlsSetup, proxy: &Proxy) -> bool {
     client.is_resumed()
 }
 
-/// Reads the files again, in which something has changed.
+/// Reads the files again after a change.
 fn reload(proxy: &Proxy) {
     assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
 }

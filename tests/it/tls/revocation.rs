@@ -1,4 +1,4 @@
-//! Which of several lists of revoked certificates counts, and what is told about those that cannot be used.
+//! Which of several lists of revoked certificates counts, and what is reported about those that cannot be used.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Guarded {
         }
     }
 
-    /// Reads other files.
+    /// Replaces the files, and reloads.
     fn reload(&self, authorities: &str, lists: &str) -> Finished {
         write(&self.site, authorities, lists);
         self.proxy.command(&["cert", "reload"])
@@ -81,7 +81,7 @@ fn an_authority_that_changes_its_key_has_a_list_of_each() {
             assert_eq!(guarded.refusal(goes).as_deref(), Some("certificate_revoked"));
         }
     }
-    // Of the new key there is no list yet.
+    // There is no list for the new key yet.
     assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
     assert_eq!(guarded.refusal(&stays[0]), None);
     assert!(guarded.refusal(&stays[1]).is_some());
@@ -237,7 +237,7 @@ fn of_several_lists_of_an_authority_the_newest_counts() {
     }
 }
 
-/// Makes an authority `clients`, and a list of it in which `extensions` stands, by openssl.
+/// Makes an authority `clients`, and a list of this authority with these `extensions`, by openssl.
 fn list_of_openssl(folder: &Path, extensions: &str) {
     let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
     openssl(

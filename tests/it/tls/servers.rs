@@ -305,7 +305,7 @@ fn sessions_are_resumed_with_each_server() {
             let mut client = Client::connect(proxy.at("l"));
             let mut session = servers[n % 2].session();
             let is_resumed = session.is_resumed();
-            session.send(b"served").finish(); // the tickets come before
+            session.send(b"served").finish(); // the tickets come before these bytes
             assert_eq!(client.read_all(), b"served");
             is_resumed
         });
@@ -375,7 +375,7 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
         let address = proxy.at("l");
         move || Client::connect(address).read_all()
     });
-    // Refused by the client's alert; retried with no other server.
+    // The client refuses with an alert, and no other server is tried.
     assert!(server.over(server.manual.session()).is_err());
     assert_eq!(refused.join().unwrap(), b"");
 }

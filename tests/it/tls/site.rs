@@ -29,7 +29,7 @@ impl Site {
         self.folder.path()
     }
 
-    /// The path of a file in the folder, as it stands in a configuration.
+    /// The path of a file in the folder, as written in a configuration.
     pub(super) fn file(&self, name: &str) -> String {
         format!("{:?}", self.folder.path().join(name))
     }

@@ -81,7 +81,7 @@ fn a_started_handshake_continues_before_new_ones_start() {
     crowd.must_wait();
 }
 
-/// What they wait would count as the failure of a server that is well.
+/// Their wait would count as a failure of a server that works.
 #[test]
 fn handshakes_with_servers_do_not_wait_for_those_with_clients() {
     let (site, server) = (Site::new(), Server::named("served"));

@@ -16,8 +16,8 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// Far below the 40 ms that a kernel delays an ACK by. Of many tries the one in the middle is held against it, so that a
-/// busy machine does not matter, while a delayed ACK, which comes each time, does.
+/// Far below the 40 ms that a kernel delays an ACK by. The median of many tries is compared with it: a busy machine delays a
+/// few of them, a delayed ACK all.
 const LATE: Duration = Duration::from_millis(15);
 
 const TRIES: usize = 21;
@@ -42,14 +42,14 @@ fn writing_twice() -> Server {
     })
 }
 
-/// The one in the middle of many.
+/// The median of many values.
 fn usual(mut once: impl FnMut() -> Duration) -> Duration {
     let mut took: Vec<_> = (0..TRIES).map(|_| once()).collect();
     took.sort();
     took[TRIES / 2]
 }
 
-/// From when these bytes are sent to the whole answer.
+/// The time from sending these bytes to the whole answer.
 fn answered(address: SocketAddr, bytes: &[u8]) -> Duration {
     let mut client = Client::connect(address);
     let began = Instant::now();

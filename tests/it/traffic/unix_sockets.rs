@@ -238,7 +238,7 @@ fn a_reload_creates_a_removed_socket_file_again() {
     assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
     assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
     (&open).write_all(b"open").unwrap();
-    (&open).read_exact(&mut [0; 4]).unwrap(); // it was connected to the file of before
+    (&open).read_exact(&mut [0; 4]).unwrap(); // it was connected by the old file
     assert_eq!(proxy.answer(&["reload"])["warnings"], "");
 
     // What another process has put there is left alone.

@@ -118,7 +118,7 @@ async fn compare<'p>(
     }
 }
 
-/// Whether the certificate of a route is also for a name of another route, which has other servers.
+/// Whether the certificate of a route is also for a name of another route, and that route has other servers.
 fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
     let mut names = other.sni.iter().filter_map(|pattern| match pattern {
         NamePattern::Exact(name) => sni_of(name.as_str()),

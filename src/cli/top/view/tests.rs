@@ -47,7 +47,7 @@ fn select(view: &mut View) {
     view.servers = servers;
 }
 
-/// The method, the path and the body of what is asked of the process.
+/// The method, the path and the body of the request to the process.
 fn request(action: Option<Action>) -> String {
     match action {
         Some(Action::Change { request, .. }) => format!("{request:?}"),

@@ -37,7 +37,7 @@ static READERS: [KindReader; 9] = [
     redis::READER,
 ];
 
-/// The kind without `check`.
+/// The kind if there is no `check`.
 const DEFAULT: KindReader = tcp::READER;
 
 /// The names of check kinds in HAProxy, Envoy and Traefik.
@@ -73,7 +73,7 @@ pub(super) fn check(
         None => Some(DEFAULT),
         Some(node) => match reader(node, problems) {
             Some(reader) => reader,
-            None => return (Some(default()), RoleRequirement::default()), // an error, so that it is unknown which keys belong to the check
+            None => return (Some(default()), RoleRequirement::default()), // not valid: nobody knows its keys
         },
     };
     let kind = reader.map(|reader| reader.kind);

@@ -14,7 +14,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     Arc::new(settings(section, problems))
 }
 
-/// The TLS of a kind of check that can do without; `None`: it does without.
+/// The TLS of a kind of check for which it is optional; `None`: it does not use TLS.
 pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<TlsCheck> {
     let node = section.get("tls");
     if node.and_then(|node| value::boolean(node, problems)) == Some(true) {

@@ -46,7 +46,7 @@ fn slices_in_zone(port: ServicePort, zone: Option<&str>, given: impl IntoIterato
     slices
 }
 
-/// The servers, as `NAME=ADDRESS`, with what is special about each.
+/// The servers, as `NAME=ADDRESS`, with the peculiarities of each.
 fn shown(slices: &Slices) -> Vec<String> {
     let servers = slices.list().unwrap().servers;
     let shown = servers.iter().map(|server| {

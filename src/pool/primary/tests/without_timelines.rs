@@ -1,4 +1,4 @@
-//! Servers without timelines (MySQL, MariaDB, Redis): what they have been decides, also after a restart of this process.
+//! Servers without timelines (MySQL, MariaDB, Redis): their earlier roles decide, even after a restart of this process.
 
 use super::*;
 
@@ -13,7 +13,7 @@ const REPLICA: Observation = Observation::Replica {
     system_identifier: None,
 };
 
-/// This process begins anew with what is remembered.
+/// This process starts again, with its memory.
 fn restarted(pool: &PrimaryWatch) -> PrimaryWatch {
     watch(pool.memory(), &["a", "b"])
 }
@@ -204,7 +204,7 @@ struct SeenNodes {
     claims: [bool; 3],
     /// It was the primary, or called itself that beside the primary, and was not seen as a replica since.
     is_old: [bool; 3],
-    /// The primary that was used last, and whether it was found to be down or a replica, or was disabled, since.
+    /// The primary that was used last, and whether it has been down, a replica, or disabled since then.
     last: Option<usize>,
     last_is_gone: bool,
 }
@@ -281,7 +281,7 @@ proptest! {
                 seen.use_next(now);
             }
         }
-        // Whatever has been: a replica that is promoted after all others are down is used.
+        // Whatever happened before: a replica that is promoted after all others are down is used.
         disable(&mut pool, &[]);
         for (server, node) in nodes.iter_mut().enumerate() {
             *node = Node::default();

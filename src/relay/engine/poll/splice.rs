@@ -69,7 +69,7 @@ pub(super) enum Filled {
 pub(super) enum Sent {
     /// The number of bytes that were sent.
     Bytes(usize),
-    /// The system does not support splice(2). These are the bytes that were left in the pipe.
+    /// The system does not support splice(2). The value is the bytes that were left in the pipe.
     Refused(Box<[u8]>),
 }
 
@@ -263,7 +263,7 @@ thread_local! {
 pub(in crate::relay) struct Pipes {
     /// Pipes made and not closed.
     pub(in crate::relay) made: usize,
-    /// Those of them that are not in use.
+    /// The pipes that are not in use.
     pub(in crate::relay) free: usize,
     /// Bytes spliced so far.
     pub(in crate::relay) spliced: u64,

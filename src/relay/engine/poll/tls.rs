@@ -132,7 +132,7 @@ impl TlsState {
         })
     }
 
-    /// Receives once and decrypts. `Ok(None)`: no plaintext has come of it.
+    /// Receives once and decrypts. `Ok(None)`: that gave no plaintext.
     fn poll_decrypt(
         &mut self,
         socket: &TcpStream,

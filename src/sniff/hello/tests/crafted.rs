@@ -65,7 +65,7 @@ fn hello(extensions: &[Vec<u8>]) -> Hello {
     read(&in_records(&crafted(extensions), &[usize::MAX]))
 }
 
-/// Why a message is malformed for which the alert is `DecodeError`.
+/// Why a message is malformed; its alert must be `DecodeError`.
 fn malformed(message: &[u8]) -> &'static str {
     malformed_by(message, Alert::DecodeError)
 }
