@@ -67,7 +67,7 @@ impl Record {
             .map(|server| server.id())
     }
 
-    /// Whether it was connected to its server after this moment, as far as is known ([`SessionInfo::time_to_connect`]).
+    /// Whether it was connected to its server after this moment, as far as is known.
     #[must_use]
     pub fn is_connected_after(&self, at: Instant) -> bool {
         self.accepted_at + self.info().time_to_connect() > at
