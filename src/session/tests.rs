@@ -6,6 +6,7 @@ use std::pin::pin;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
@@ -80,6 +81,16 @@ impl Setup {
         let accepted = self.listener.accept(&self.state.limits, |_| {}).await;
         (client, serve(accepted, Arc::clone(&self.state), &self.ledger))
     }
+
+    /// A client of PostgreSQL that has asked for TLS, the server that has got that, and the session.
+    async fn asked_for_tls(&mut self) -> (TcpStream, TcpStream, JoinHandle<()>) {
+        let (mut client, session) = self.session().await;
+        let session = tokio::spawn(session);
+        client.write_all(&SSL_REQUEST).await.unwrap();
+        let (mut server, _) = self.server.accept().await.unwrap();
+        server.read_exact(&mut [0; 8]).await.unwrap();
+        (client, server, session)
+    }
 }
 
 async fn is_reset(socket: &mut TcpStream) -> bool {
@@ -143,13 +154,9 @@ async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
 }
 
 #[tokio::test]
-async fn a_client_whose_server_goes_down_after_it_has_denied_tls_is_told() {
+async fn a_client_whose_server_goes_down_after_it_has_denied_tls_gets_an_error() {
     let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
-    let (mut client, session) = setup.session().await;
-    let session = tokio::spawn(session);
-    client.write_all(&SSL_REQUEST).await.unwrap();
-    let (mut server, _) = setup.server.accept().await.unwrap();
-    server.read_exact(&mut [0; 8]).await.unwrap();
+    let (mut client, mut server, session) = setup.asked_for_tls().await;
     server.write_all(b"N").await.unwrap();
     let mut answer = [0];
     client.read_exact(&mut answer).await.unwrap();
@@ -158,9 +165,9 @@ async fn a_client_whose_server_goes_down_after_it_has_denied_tls_is_told() {
     client.write_all(&STARTUP).await.unwrap();
     server.read_exact(&mut [0; STARTUP.len()]).await.unwrap();
     setup.ledger.records()[0].cut(Ending::ServerDown);
-    let mut told = Vec::new();
-    client.read_to_end(&mut told).await.unwrap();
-    assert_eq!(told, PostgresError::NoServer.response(None));
+    let mut reply = Vec::new();
+    client.read_to_end(&mut reply).await.unwrap();
+    assert_eq!(reply, PostgresError::NoServer.response(None));
     drop(client);
     session.await.unwrap();
 }
@@ -168,19 +175,15 @@ async fn a_client_whose_server_goes_down_after_it_has_denied_tls_is_told() {
 #[tokio::test]
 async fn a_client_whose_server_goes_down_before_it_has_answered_a_request_for_tls_gets_an_alert() {
     let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
-    let (mut client, session) = setup.session().await;
-    let session = tokio::spawn(session);
-    client.write_all(&SSL_REQUEST).await.unwrap();
-    let (mut server, _) = setup.server.accept().await.unwrap();
-    server.read_exact(&mut [0; 8]).await.unwrap();
+    let (mut client, _server, session) = setup.asked_for_tls().await;
     setup.ledger.records()[0].cut(Ending::ServerDown);
     let mut answer = [0];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"S");
     client.write_all(&[22]).await.unwrap(); // its ClientHello begins
-    let mut told = Vec::new();
-    client.read_to_end(&mut told).await.unwrap();
-    assert_eq!(told, Alert::InternalError.record(None));
+    let mut reply = Vec::new();
+    client.read_to_end(&mut reply).await.unwrap();
+    assert_eq!(reply, Alert::InternalError.record(None));
     drop(client);
     session.await.unwrap();
 }

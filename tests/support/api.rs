@@ -56,6 +56,16 @@ pub fn request(method: &str, path: &str, headers: &[&str], body: &str) -> String
     )
 }
 
+/// Asks for a stream of events. `None`: it is refused.
+pub fn event_stream<S: Read + Write>(mut stream: S) -> Option<S> {
+    stream
+        .write_all(request("GET", "/api/v1/events", &[], "").as_bytes())
+        .unwrap();
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).unwrap();
+    (begin == *b"HTTP/1.1 200").then_some(stream)
+}
+
 /// A request over TCP.
 pub fn tcp(proxy: &Proxy, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
     let stream = TcpStream::connect(proxy.admin()).unwrap();

@@ -1,6 +1,6 @@
 //! `GET /api/v1/events` and `GET /api/v1/history`.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{TryRecvError, channel};
@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::api::{TOKEN, token};
 use crate::support::PATIENCE;
-use crate::support::api::{config, request, start, tcp, unix};
+use crate::support::api::{config, event_stream, request, start, tcp, unix};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::hello::Hello;
@@ -201,12 +201,8 @@ fn event_streams_are_limited_and_do_not_block_other_requests() {
     let (status, error) = tcp(&proxy, "GET", "/api/v1/events", &[], "");
     assert!(status == 503 && error.contains("event streams"), "{error}");
     assert_eq!(tcp(&proxy, "GET", "/api/v1/state", &[], "").0, 200);
-    let mut of_socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
-    let head = request("GET", "/api/v1/events", &[], "");
-    of_socket.write_all(head.as_bytes()).unwrap();
-    let mut begin = [0; 12];
-    of_socket.read_exact(&mut begin).unwrap();
-    assert_eq!(&begin, b"HTTP/1.1 200", "places are kept for the Unix socket");
+    let socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+    let _on_socket = event_stream(socket).expect("places are kept for the Unix socket");
     streams.pop();
     eventually("the place of a client that left is free", || {
         Events::open(&proxy).line().contains(" 200 ")
@@ -281,13 +277,7 @@ fn clients_that_do_not_read_lose_their_streams() {
         })
         .collect();
     let socket = proxy.folder().join("acequia/admin.sock");
-    let open = || {
-        let mut stream = UnixStream::connect(&socket).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut begin = [0; 12];
-        stream.read_exact(&mut begin).unwrap();
-        (begin == *b"HTTP/1.1 200").then_some(stream)
-    };
+    let open = || event_stream(UnixStream::connect(&socket).unwrap());
     let of_socket: Vec<_> = (0..8).filter_map(|_| open()).collect();
     assert_eq!(of_socket.len(), 8);
     assert!(open().is_none(), "all places are taken");

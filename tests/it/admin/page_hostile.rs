@@ -1,6 +1,6 @@
 //! The page shows text of others as text, does without its stream, and can be used without a mouse or good eyes.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::api::{TOKEN, token};
 use super::page::{enter, open, text};
 use super::page_acts::choose;
-use crate::support::api::{config, request, start, tcp};
+use crate::support::api::{config, event_stream, start, tcp};
 use crate::support::browser::Browser;
 use crate::support::client::{Client, ask};
 use crate::support::hello::Hello;
@@ -62,14 +62,7 @@ fn foreign_text_is_never_inserted_as_html() {
 
 /// A stream of events that has begun.
 fn stream(proxy: &Proxy) -> TcpStream {
-    let mut stream = TcpStream::connect(proxy.admin()).unwrap();
-    stream
-        .write_all(request("GET", "/api/v1/events", &[], "").as_bytes())
-        .unwrap();
-    let mut begin = [0; 12];
-    stream.read_exact(&mut begin).unwrap();
-    assert_eq!(&begin, b"HTTP/1.1 200");
-    stream
+    event_stream(TcpStream::connect(proxy.admin()).unwrap()).expect("a free stream")
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! `acequia top` in a terminal: it shows, sorts, filters and acts, and leaves the terminal as it was.
 
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::support::api::{config, request, start, tcp};
+use crate::support::api::{config, event_stream, start, tcp};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::hello::Hello;
@@ -204,14 +203,8 @@ fn while_all_streams_are_taken_top_polls() {
     let proxy = start(&[&a, &b], "");
     let streams: Vec<_> = (0..32)
         .map(|_| {
-            let mut stream = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
-            stream
-                .write_all(request("GET", "/api/v1/events", &[], "").as_bytes())
-                .unwrap();
-            let mut begin = [0; 12];
-            stream.read_exact(&mut begin).unwrap();
-            assert_eq!(&begin, b"HTTP/1.1 200");
-            stream
+            let socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+            event_stream(socket).expect("a free stream")
         })
         .collect();
     let tmux = top(&proxy, 80, 24, &[]);
