@@ -130,11 +130,11 @@ impl Retirement {
             let Some((pool, server)) = record.relays_to() else {
                 continue;
             };
-            if self.seen.contains_key(&record.id()) {
-                *kept.entry((Arc::clone(&pool), server)).or_default() += 1;
-            }
             let Some(rule) = rules.get(&pool) else { continue };
             let before = self.seen.get(&record.id());
+            if before.is_some() && rule.balance.is_some() {
+                *kept.entry((Arc::clone(&pool), server)).or_default() += 1;
+            }
             let mut session = SeenSession::new(&record, before, now);
             let is_idle = now - session.since >= rule.plan.idle_for;
             let is_half_way = now - session.since >= rule.plan.idle_for / 2;

@@ -304,9 +304,9 @@ fn is_usable(server: &Server) -> bool {
 
 /// Whether a server is no longer usable, and not used all the same because too few are up.
 fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
-    let servers = pool.servers();
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
-    !is_usable(server) && !servers.iter().any(in_panic)
+    // The list of servers is shared by all workers: it is looked at in the rare case only.
+    !is_usable(server) && !pool.servers().iter().any(in_panic)
 }
 
 /// Closes a connection that will not be used. Returns the lease when the server has closed it, too.

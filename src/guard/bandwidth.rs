@@ -147,13 +147,19 @@ impl DirectionThrottle {
         let turn = now
             .checked_sub(Duration::from_nanos(SAVED))
             .map_or(self.turn, |saved| self.turn.max(saved));
-        let slots = self.buckets.iter().map(|bucket| bucket.reserve(bytes, now));
-        let (starts, mut reserved): (Vec<_>, Vec<_>) = slots.unzip();
+        let mut reserved = Vec::with_capacity(self.buckets.len());
+        let (mut begins, mut last) = (turn, None);
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            let (starts, slot) = bucket.reserve(bytes, now);
+            reserved.push(slot);
+            if last.is_none_or(|(_, latest)| starts >= latest) {
+                last = Some((index, starts));
+                begins = turn.max(starts);
+            }
+        }
         // It takes part only in the round of the bucket that it waits for: directions that wait for another bucket need not
         // leave it a turn that it could not use.
-        let last = (0..starts.len()).max_by_key(|index| starts[*index]);
-        let round = last.map_or(0, |index| self.buckets[index].join_round(&mut reserved[index]));
-        let begins = last.map_or(turn, |index| turn.max(starts[index]));
+        let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));
         Slot {
             bytes,
             bytes_max,

@@ -17,7 +17,6 @@ struct PrimaryTrace {
     first: Option<u64>,
     /// The latest.
     latest: Trace,
-    has_told: bool,
 }
 
 /// How far a server has come, and on which history.
@@ -75,8 +74,7 @@ impl DivergenceWatch {
     /// Takes note of what a check of the primary in force has found.
     pub(super) fn record_primary(&mut self, label: &Arc<str>, facts: &ServerFacts) {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.written));
-        let primary = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
-        let is_same = std::mem::replace(&mut primary.has_told, true);
+        let (primary, is_same) = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
@@ -89,11 +87,16 @@ impl DivergenceWatch {
     /// Takes note of what a check of a replica has found. Returns why it does not follow this primary, if that is certain.
     pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts, primary: &str) -> Option<String> {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.applied));
-        let known = self.traces.replicas.get(label);
         // A replica whose position is lower than before was set up anew; one with another lineage follows another primary.
         let goes_on =
-            |known: &&ReplicaTrace| known.latest.position <= latest.position && known.latest.lineage == latest.lineage;
-        let known = known.copied().as_ref().filter(goes_on).copied().unwrap_or_default();
+            |known: &ReplicaTrace| known.latest.position <= latest.position && known.latest.lineage == latest.lineage;
+        let known = self
+            .traces
+            .replicas
+            .get(label)
+            .copied()
+            .filter(goes_on)
+            .unwrap_or_default();
         let found = self.traces.primary().filter(|found| *found.label == *primary);
         let is_apart = known.is_apart && found.is_some_and(|found| latest.is_apart(&found.history.latest));
         let why = found.and_then(|found| match is_apart {

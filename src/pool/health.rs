@@ -134,7 +134,8 @@ pub(super) struct RiseFall {
     /// Checks in a row that failed.
     failures: u32,
     latest: LatestResult,
-    /// The latest check that could read the role found the wrong one; or the role is required and not known yet.
+    /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role is
+    /// required and not known yet.
     unfit: bool,
     /// The server is down only because it is behind.
     behind: bool,

@@ -106,7 +106,7 @@ impl LagWatch {
             written: PositionHistory::default(),
             reported_at: now,
         };
-        let primary = self.histories.primary_or(label, facts.timeline, anew);
+        let (primary, _) = self.histories.primary_or(label, facts.timeline, anew);
         primary.written.record(now, written, max_lag);
         primary.reported_at = now;
     }

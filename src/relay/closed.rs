@@ -55,7 +55,7 @@ pub enum Closed {
     AtRest,
 }
 
-/// How a session is asked to end from outside.
+/// What a session is asked from outside.
 #[derive(Clone, Copy, Debug)]
 pub enum EndRequest<'a> {
     /// At once, whatever it does.
@@ -66,7 +66,7 @@ pub enum EndRequest<'a> {
     OnlyLook(&'a DeliveryNotes),
 }
 
-/// How often a request to end has found bytes on their way: read, and not yet acknowledged by the receiver. The count wraps.
+/// How often such a request has found bytes on their way: read, and not yet acknowledged by the receiver. The count wraps.
 #[derive(Debug, Default)]
 pub struct DeliveryNotes(AtomicU8);
 

@@ -30,6 +30,9 @@ impl PrimaryWatch {
     /// Which of these labels no server has any more, each with that of the same server now: the only one with its name. If none
     /// has its name, it is the one at its address, except from one host name to another: there the address may have moved.
     fn successors(&self, labels: &[Arc<str>], servers: &BTreeMap<Arc<str>, String>) -> Vec<(Arc<str>, Arc<str>)> {
+        if labels.iter().all(|label| servers.contains_key(label)) {
+            return Vec::new(); // nearly always
+        }
         let old_names = only(labels.iter().map(|label| (name_in(label), label)));
         let names = only(servers.keys().map(|label| (name_in(label), label)));
         let addresses = only(servers.iter().map(|(label, address)| (address.as_str(), label)));
@@ -51,11 +54,11 @@ impl PrimaryWatch {
 
     /// The addresses of the servers of which something is remembered, by label, unless their labels tell them.
     pub(super) fn remembered_addresses(&self) -> BTreeMap<Box<str>, Box<str>> {
-        let told = self.remembered().filter_map(|label| {
+        let addresses = self.remembered().filter_map(|label| {
             let address = self.addresses.get(&label)?;
             (**address != *address_in(&label)).then(|| ((*label).into(), address.clone()))
         });
-        told.collect()
+        addresses.collect()
     }
 
     /// The labels of which something is remembered.

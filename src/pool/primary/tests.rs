@@ -35,13 +35,13 @@ const REPLICA: Observation = Observation::Replica {
 const FAILED: Observation = Observation::Failed { is_down: false };
 const DOWN: Observation = Observation::Failed { is_down: true };
 
-/// The server in force after each of these sightings; "" for none.
-fn in_force(watch: &mut PrimaryWatch, sightings: &[(&str, Observation)]) -> Vec<String> {
+/// The server in force after each of these observations; "" for none.
+fn in_force(watch: &mut PrimaryWatch, observations: &[(&str, Observation)]) -> Vec<String> {
     let observe = |(server, observation): &(&str, Observation)| {
         watch.observe(server, *observation);
         watch.in_force().unwrap_or_default().to_owned()
     };
-    sightings.iter().map(observe).collect()
+    observations.iter().map(observe).collect()
 }
 
 fn reason(watch: &PrimaryWatch, server: &str) -> String {
