@@ -233,6 +233,12 @@ impl<T> RouteTable<T> {
         pools.chain(&self.default)
     }
 
+    /// As [`Self::targets`], but without the routes that take clients of some networks only.
+    pub fn targets_for_any_source(&self) -> impl Iterator<Item = &T> {
+        let routes = self.routes.iter().filter(|route| route.from.is_empty());
+        routes.filter_map(|route| route.to.pool()).chain(&self.default)
+    }
+
     /// Where this client goes. Allocates nothing, unless the client offers hundreds of protocols and a condition asks
     /// for one.
     #[must_use]

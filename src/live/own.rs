@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{InForce, Live, LivePool};
 use crate::addr::ListenAddr;
-use crate::plan::{Fallback, ListenerPlan, Plan, PoolId, ServerEntry};
+use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
 use crate::pool::{OwnListener, ServerRegistry};
 
 /// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a file: they
@@ -23,17 +23,18 @@ pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListe
 
 /// The names of the pools to which a listener leads, also as fallbacks.
 fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
-    let routes = listener.routes.routes().iter().filter(|route| route.from.is_empty());
-    let targets = routes.filter_map(|route| route.to.pool().copied());
-    let mut targets: Vec<PoolId> = targets.chain(listener.routes.default().copied()).collect();
-    let mut next = 0;
-    while let Some(id) = targets.get(next) {
-        if let Some(Fallback::Pool(name)) = &plan.pools[*id].fallback {
-            targets.extend(plan.pools.id(name)); // fallbacks form no cycle
+    let mut pools = HashSet::new();
+    for target in listener.routes.targets_for_any_source() {
+        let mut pool = Some(&plan.pools[*target]);
+        // Ends at a known pool: its fallbacks are known, too.
+        while let Some(new) = pool.filter(|pool| pools.insert(Arc::clone(&pool.name))) {
+            pool = match &new.fallback {
+                Some(Fallback::Pool(name)) => plan.pools.named(name),
+                Some(Fallback::Primary) | None => None,
+            };
         }
-        next += 1;
     }
-    targets.iter().map(|id| Arc::clone(&plan.pools[*id].name)).collect()
+    pools
 }
 
 impl LivePool {

@@ -128,9 +128,7 @@ fn reject_own_servers(
             &**host == "localhost" && bind.iter().filter_map(|own| own.socket()).any(is_own)
         }
     };
-    let routes = table.routes().iter().filter(|route| route.from.is_empty());
-    let targets = routes.filter_map(|route| route.to.pool().copied());
-    let mut targets: Vec<PoolId> = targets.chain(table.default().copied()).collect();
+    let mut targets: Vec<PoolId> = table.targets_for_any_source().copied().collect();
     targets.sort_unstable_by_key(|id| id.0);
     targets.dedup();
     for id in targets {
