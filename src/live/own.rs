@@ -71,6 +71,7 @@ impl Live {
     #[must_use]
     pub fn own_listener_warning(&self, pool: &str, servers: &[ServerEntry]) -> Option<String> {
         let in_force = self.in_force();
+        self.registry.own_listeners().forget_interfaces();
         let (entry, listener) = in_force.pool(pool)?.own_listener_among(servers, &self.registry)?;
         let label = entry.label();
         Some(format!(

@@ -1,10 +1,10 @@
 //! Servers that are our own listeners. If the listener leads back to the pool, each session would open another one, until there
 //! is no room.
 
-use std::cell::OnceCell;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use if_addrs::IfAddr;
 use ipnet::Ipv4Net;
@@ -29,18 +29,15 @@ pub type LeftOutServer = (ServerAddr, Arc<str>);
 /// listeners as servers.
 // A std mutex: locked at the start, at a reload, and when the servers of a pool change.
 #[derive(Debug, Default)]
-pub struct OwnListeners {
-    state: Mutex<OwnState>,
-    ignores_interfaces: bool,
-}
+pub struct OwnListeners(Mutex<OwnState>);
 
 #[derive(Debug, Default)]
 struct OwnState {
-    listeners: Vec<Arc<OwnListener>>,
-    /// The names of the listeners among the servers of a pool, by pool, if there are any.
-    links: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    index: Arc<ListenerIndex>,
+    links: Links,
     /// The servers of a pool that are left out, by pool, if there are any.
     left_out: HashMap<Arc<str>, HashSet<ServerAddr>>,
+    local: Arc<OnceLock<LocalAddresses>>,
 }
 
 impl OwnListeners {
@@ -48,35 +45,38 @@ impl OwnListeners {
     /// machines.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
-        Self {
-            ignores_interfaces: true,
-            ..Self::default()
-        }
+        Self(Mutex::new(OwnState {
+            local: Arc::new(LocalAddresses::default().into()),
+            ..OwnState::default()
+        }))
     }
 
     /// Replaces the listeners, and forgets the pools that no longer exist.
     pub fn replace(&self, listeners: Vec<OwnListener>, is_pool: impl Fn(&str) -> bool) {
+        let index = Arc::new(ListenerIndex::new(listeners));
         let mut state = self.lock();
-        state.listeners = listeners.into_iter().map(Arc::new).collect();
-        state.links.retain(|pool, _| is_pool(pool));
+        state.index = index;
+        state.links.retain_pools(&is_pool);
         state.left_out.retain(|pool, _| is_pool(pool));
+    }
+
+    /// Forgets the addresses of this machine's interfaces. They are read again when they are needed. To be called before each
+    /// change of pools, however many pools it changes: reading them takes much longer than to compare a server.
+    pub fn forget_interfaces(&self) {
+        self.lock().local = Arc::default();
     }
 
     /// The listeners that lead to a pool, directly or through servers of other pools.
     #[must_use]
     pub fn leading_to(&self, pool: &str) -> ListenersAt {
-        self.at_addresses(self.lock().leading_to(pool))
+        self.lock().leading_to(pool)
     }
 
     /// Records which listeners are among these servers of a pool in force.
     pub fn set_links(&self, pool: &Arc<str>, servers: impl Iterator<Item = ServerAddr>) {
-        let all = self.at_addresses(self.lock().listeners.clone());
-        let links: HashSet<Arc<str>> = servers.filter_map(|server| all.at(server).cloned()).collect();
-        let mut state = self.lock();
-        match links.is_empty() {
-            true => state.links.remove(pool),
-            false => state.links.insert(Arc::clone(pool), links),
-        };
+        let all = self.lock().listeners(None);
+        let listeners = servers.filter_map(|server| all.at(server).cloned()).collect();
+        self.lock().links.set(pool, listeners);
     }
 
     /// Records which servers of a pool are left out, and logs those that are new.
@@ -105,73 +105,133 @@ impl OwnListeners {
         self.lock().left_out.keys().map(Arc::clone).collect()
     }
 
-    fn at_addresses(&self, listeners: Vec<Arc<OwnListener>>) -> ListenersAt {
-        let listeners = ListenersAt::new(listeners);
-        if self.ignores_interfaces {
-            let _ = listeners.local.set(LocalAddresses::default()); // it is not set yet
-        }
-        listeners
-    }
-
     fn lock(&self) -> MutexGuard<'_, OwnState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OwnState {
     /// Goes backwards from the pool: to the listeners that lead to it, to the pools that have one of these as a server, and so on.
-    fn leading_to(&self, pool: &str) -> Vec<Arc<OwnListener>> {
-        let mut found: Vec<&Arc<OwnListener>> = Vec::new();
+    fn leading_to(&self, pool: &str) -> ListenersAt {
+        let mut leading = HashSet::new();
+        let mut known = HashSet::from([pool]);
         let mut pools = vec![pool];
-        let mut next = 0;
-        while let Some(pool) = pools.get(next).copied() {
-            next += 1;
-            let leads_there = |listener: &&Arc<OwnListener>| listener.pools.contains(pool);
-            for listener in self.listeners.iter().filter(leads_there) {
-                if found.iter().any(|known| known.name == listener.name) {
-                    continue;
-                }
-                found.push(listener);
-                let before = self.links.iter().filter(|(_, links)| links.contains(&listener.name));
-                for (pool, _) in before {
-                    if !pools.contains(&&**pool) {
-                        pools.push(pool);
-                    }
+        while let Some(pool) = pools.pop() {
+            for index in self.index.by_pool.get(pool).into_iter().flatten() {
+                if leading.insert(*index) {
+                    let before = self.links.pools_of(&self.index.listeners[*index].name);
+                    pools.extend(before.filter(|pool| known.insert(pool)));
                 }
             }
         }
-        found.into_iter().cloned().collect()
+        self.listeners(Some(leading))
+    }
+
+    fn listeners(&self, only: Option<HashSet<usize>>) -> ListenersAt {
+        ListenersAt {
+            index: Arc::clone(&self.index),
+            only,
+            local: Arc::clone(&self.local),
+        }
+    }
+}
+
+/// Our listeners. A reload may have 10,000 pools and as many listeners: no pool looks at all of them.
+#[derive(Debug, Default)]
+struct ListenerIndex {
+    listeners: Vec<OwnListener>,
+    /// The indices of the listeners that lead directly to a pool, by pool.
+    by_pool: HashMap<Arc<str>, Vec<usize>>,
+    /// The indices of the listeners that have an address with a port, by port, in their order. `None`: a Unix socket.
+    by_port: HashMap<Option<u16>, Vec<usize>>,
+}
+
+impl ListenerIndex {
+    fn new(listeners: Vec<OwnListener>) -> Self {
+        let (mut by_pool, mut by_port) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for (index, listener) in listeners.iter().enumerate() {
+            for pool in &listener.pools {
+                by_pool.entry(Arc::clone(pool)).or_default().push(index);
+            }
+            let ports = listener
+                .addresses
+                .iter()
+                .map(|address| address.socket().map(|socket| socket.port()));
+            for port in ports.collect::<HashSet<_>>() {
+                by_port.entry(port).or_default().push(index);
+            }
+        }
+        Self {
+            listeners,
+            by_pool,
+            by_port,
+        }
+    }
+}
+
+/// The listeners among the servers of pools, by name. Pools and listeners without a link are not in it.
+#[derive(Debug, Default)]
+struct Links {
+    listeners: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    pools: HashMap<Arc<str>, HashSet<Arc<str>>>,
+}
+
+impl Links {
+    /// The pools that have this listener as a server.
+    fn pools_of(&self, listener: &str) -> impl Iterator<Item = &str> {
+        self.pools.get(listener).into_iter().flatten().map(|pool| &**pool)
+    }
+
+    /// Replaces the listeners among the servers of a pool.
+    fn set(&mut self, pool: &Arc<str>, listeners: HashSet<Arc<str>>) {
+        self.remove(pool);
+        for listener in &listeners {
+            let pools = self.pools.entry(Arc::clone(listener)).or_default();
+            pools.insert(Arc::clone(pool));
+        }
+        if !listeners.is_empty() {
+            self.listeners.insert(Arc::clone(pool), listeners);
+        }
+    }
+
+    fn remove(&mut self, pool: &str) {
+        for listener in self.listeners.remove(pool).into_iter().flatten() {
+            if let Entry::Occupied(mut pools) = self.pools.entry(listener) {
+                pools.get_mut().remove(pool);
+                if pools.get().is_empty() {
+                    pools.remove();
+                }
+            }
+        }
+    }
+
+    fn retain_pools(&mut self, is_pool: impl Fn(&str) -> bool) {
+        let gone = self.listeners.keys().filter(|pool| !is_pool(pool));
+        for pool in gone.cloned().collect::<Vec<_>>() {
+            self.remove(&pool);
+        }
     }
 }
 
 /// Listeners, to be compared with servers. Not to be kept, because the addresses of this machine change.
 #[derive(Debug)]
 pub struct ListenersAt {
-    listeners: Vec<Arc<OwnListener>>,
-    ports: HashSet<Option<u16>>,
-    local: OnceCell<LocalAddresses>,
+    index: Arc<ListenerIndex>,
+    /// The indices of these listeners; `None`: all.
+    only: Option<HashSet<usize>>,
+    local: Arc<OnceLock<LocalAddresses>>,
 }
 
 impl ListenersAt {
-    fn new(listeners: Vec<Arc<OwnListener>>) -> Self {
-        let addresses = listeners.iter().flat_map(|listener| listener.addresses.iter());
-        let ports = addresses.map(|address| address.socket().map(|socket| socket.port()));
-        Self {
-            ports: ports.collect(),
-            listeners,
-            local: OnceCell::new(),
-        }
-    }
-
     /// The name of the listener that would accept a connection to this server.
     #[must_use]
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {
-        if !self.ports.contains(&server.socket().map(|socket| socket.port())) {
-            return None; // nearly always
-        }
+        let port = server.socket().map(|socket| socket.port());
+        let indices = self.index.by_port.get(&port)?; // nearly always there are none
+        let is_one = |index: &&usize| self.only.as_ref().is_none_or(|only| only.contains(index));
         let accepts = |own: &ListenAddr| own.accepts_connections_to(server) || self.is_wildcard_for(*own, server);
-        let mut found = self.listeners.iter();
-        let found = found.find(|listener| listener.addresses.iter().any(accepts))?;
+        let mut listeners = indices.iter().filter(is_one).map(|index| &self.index.listeners[*index]);
+        let found = listeners.find(|listener| listener.addresses.iter().any(accepts))?;
         Some(&found.name)
     }
 
@@ -236,10 +296,13 @@ mod tests {
 
     #[test]
     fn a_listener_is_found_at_its_addresses_and_no_others() {
-        let listeners = ListenersAt::new(vec![
-            listener("one", &["127.0.0.1:80"], &[]).into(),
-            listener("all", &["0.0.0.0:443", "[::]:443"], &[]).into(),
-        ]);
+        let own = OwnListeners::default();
+        let listeners = [
+            listener("one", &["127.0.0.1:80"], &[]),
+            listener("all", &["0.0.0.0:443", "[::]:443"], &[]),
+        ];
+        own.replace(listeners.into(), |_| true);
+        let listeners = own.lock().listeners(None);
         let local = LocalAddresses {
             addresses: [Ipv4Addr::new(198, 51, 100, 7).into()].into(),
             networks: vec!["10.9.0.1/24".parse().unwrap()],
