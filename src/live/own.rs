@@ -38,15 +38,15 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 }
 
 impl LivePool {
-    /// Leaves out servers that are listeners leading to this pool. To be called when the listeners have changed.
+    /// Leaves out servers that are listeners leading to this pool. To be called for each pool in force when the listeners have
+    /// changed.
     pub(super) fn follow_own_listeners(&self, registry: &ServerRegistry) {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();
-        let mut addresses = servers.iter().map(|server| server.spec().address);
-        if addresses.clone().any(|address| own.at(address).is_some()) {
+        if servers.iter().any(|server| own.at(server.spec().address).is_some()) {
             self.update_servers(&self.entries(), &servers, registry);
         } else {
-            registry.own_listeners().set_links(self.name(), &mut addresses);
+            self.record_own_listeners(&servers, registry);
         }
     }
 

@@ -11,7 +11,9 @@ use super::dynamic::DynamicServers;
 use super::members::{NameAddresses, members};
 use crate::addr::ServerAddr;
 use crate::plan::{Fallback, PoolPlan, ServerEntry, names_of};
-use crate::pool::{CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry};
+use crate::pool::{
+    CheckState, FallbackOrigin, LeftOutServer, Member, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry,
+};
 use crate::scale::PoolScale;
 
 /// A pool in force. It dereferences to its servers and the choice among them.
@@ -22,6 +24,9 @@ pub struct LivePool {
     roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
+    /// The servers that are left out because they are listeners leading to this pool.
+    // A std mutex: locked for a line.
+    left_out: Mutex<Vec<LeftOutServer>>,
     /// The entries of its plan, those that its source lists, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
     /// Shared with the pools that it has replaced, and with those that will replace it.
@@ -66,12 +71,12 @@ impl LivePool {
     ) -> Self {
         let entries = dynamic.entries(&plan);
         let (members, left_out) = members(&plan, &entries, &addresses, registry);
-        registry.own_listeners().set_left_out(&plan.name, &left_out);
         let fallback_origin = FallbackOrigin::new(Arc::clone(&plan.name));
         Self {
             pool: Pool::with_queue(Arc::clone(&plan.name), plan.rules, members, registry.queue(&plan.name)),
             roles: registry.roles(&plan.name),
             addresses: Mutex::new(addresses),
+            left_out: Mutex::new(left_out),
             entries: watch::Sender::new(entries),
             dynamic,
             plan,
@@ -197,12 +202,23 @@ impl LivePool {
     /// Replaces its servers by those of these entries. `before`: its servers so far, or those of the pool that it replaces.
     pub(super) fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
         let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
-        registry.own_listeners().set_left_out(self.name(), &left_out);
-        let addresses = members.iter().map(|server| server.spec().address);
-        registry.own_listeners().set_links(self.name(), addresses);
+        *self.left_out() = left_out;
+        self.record_own_listeners(&members, registry);
         self.update_checked(before, &members); // before one of them gets a session
         self.dynamic.note_departures(before, &members); // before the change is reported
         self.replace_servers(members);
+    }
+
+    /// Records which of our listeners are among its servers, and which are left out. Not for a pool that is not in force: its
+    /// plan may never be applied.
+    pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
+        let own = registry.own_listeners();
+        own.set_left_out(self.name(), &self.left_out());
+        own.set_links(self.name(), servers.iter().map(|server| server.spec().address));
+    }
+
+    fn left_out(&self) -> MutexGuard<'_, Vec<LeftOutServer>> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its entries: those of its plan, of its source, and of operators.

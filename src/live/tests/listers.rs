@@ -87,3 +87,45 @@ fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
     let added = live.add_server("p", ListedServer::at("127.0.0.1:8102".to_owned()), addition);
     assert!(matches!(added, Err(AddServerError::OwnListener { .. })), "{added:?}");
 }
+
+/// Listeners `a` and `b` with pools of the same names, each of which lists the other listener: `b` leaves out `a`.
+fn live_with_circle() -> Live {
+    let live = Live::new(
+        plan_of_two(DISCOVERED),
+        ["[::1]:1", "[::1]:2"]
+            .map(|address| vec![ListenAddr::new(address.parse().unwrap())])
+            .into(),
+    );
+    list_of(&live, "a", "[::1]:2");
+    list_of(&live, "b", "[::1]:1");
+    assert!(members_of(&live, "b").is_empty(), "a circle");
+    live
+}
+
+const DISCOVERED: &str = "discover = { file = \"/run/servers.json\" }";
+
+/// A plan with pools `a` and `b`; `b` has these keys.
+fn plan_of_two(keys: &str) -> Plan {
+    let text = format!(
+        "[listeners.a]\nbind = \"[::1]:1\"\npool = \"a\"\n[listeners.b]\nbind = \"[::1]:2\"\npool = \"b\"\n\
+         [pools.a]\n{DISCOVERED}\n[pools.b]\n{keys}"
+    );
+    crate::config::read("a.toml", &text).ok().unwrap().plan
+}
+
+fn list_of(live: &Live, pool: &str, address: &str) {
+    let listed = listed_entries([ListedServer::at(address.to_owned())], MemberConfig::default());
+    live.set_servers(pool, Lister::Source, listed.unwrap()).unwrap();
+}
+
+fn members_of(live: &Live, pool: &str) -> Vec<Member> {
+    live.in_force().pool(pool).unwrap().servers().to_vec()
+}
+
+#[test]
+fn a_plan_that_is_prepared_and_not_applied_changes_nothing() {
+    let live = live_with_circle();
+    drop(live.prepare(plan_of_two("servers = [\"10.0.0.9:1\"]"), HashMap::new()));
+    list_of(&live, "a", "10.0.0.1:1");
+    assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"], "a leads to b no more");
+}
