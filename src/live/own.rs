@@ -96,7 +96,7 @@ impl Live {
     /// Takes back servers that were left out and no longer lead back to their pools. To be called after the servers of another
     /// pool have changed.
     pub(super) fn readmit_servers(&self, in_force: &InForce) {
-        for name in self.registry.own_listeners().pools_with_left_out() {
+        for name in self.registry.own_listeners().pools_to_readmit() {
             if let Some(pool) = in_force.pool(&name) {
                 pool.update_dynamic_servers(&self.registry);
             }

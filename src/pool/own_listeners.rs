@@ -99,10 +99,16 @@ impl OwnListeners {
         }
     }
 
-    /// The pools of which servers are left out.
+    /// The pools of which a server is left out that does not lead back to them any more.
     #[must_use]
-    pub fn pools_with_left_out(&self) -> Vec<Arc<str>> {
-        self.lock().left_out.keys().map(Arc::clone).collect()
+    pub fn pools_to_readmit(&self) -> Vec<Arc<str>> {
+        let state = self.lock();
+        let is_outdated = |(pool, servers): &(&Arc<str>, &HashSet<ServerAddr>)| {
+            let leading = state.leading_to(pool);
+            servers.iter().any(|server| leading.at(*server).is_none())
+        };
+        let outdated = state.left_out.iter().filter(is_outdated);
+        outdated.map(|(pool, _)| Arc::clone(pool)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, OwnState> {
@@ -347,8 +353,8 @@ mod tests {
         own.set_links(&"a".into(), [server("10.0.0.1:2")].into_iter());
         assert_eq!(at("b", "127.0.0.1:1"), None);
         own.set_left_out(&"b".into(), &[(server("127.0.0.1:1"), "a".into())]);
-        assert_eq!(own.pools_with_left_out(), ["b".into()]);
+        assert_eq!(own.pools_to_readmit(), ["b".into()]);
         own.replace(Vec::new(), |pool| pool != "b");
-        assert!(own.pools_with_left_out().is_empty());
+        assert!(own.pools_to_readmit().is_empty());
     }
 }

@@ -129,3 +129,17 @@ fn a_plan_that_is_prepared_and_not_applied_changes_nothing() {
     list_of(&live, "a", "10.0.0.1:1");
     assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"], "a leads to b no more");
 }
+
+#[test]
+fn a_pool_that_leaves_out_a_server_is_updated_only_when_the_server_leads_back_no_more() {
+    let live = live_with_circle();
+    let entries = live.in_force().pool("b").unwrap().subscribe_entries();
+    let list_both = ["10.0.0.1:1", "[::1]:2"].map(|address| ListedServer::at(address.to_owned()));
+    let list_both = listed_entries(list_both, MemberConfig::default()).unwrap();
+    live.set_servers("a", Lister::Source, list_both).unwrap();
+    assert!(!entries.has_changed().unwrap(), "a still leads to b");
+    assert!(members_of(&live, "b").is_empty());
+    list_of(&live, "a", "10.0.0.1:1");
+    assert!(entries.has_changed().unwrap());
+    assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"]);
+}
