@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::iter::successors;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::limits::PoolSettings;
@@ -131,17 +132,25 @@ impl<'a> Pools<'a> {
             let scale = plan.scale.as_ref()?;
             Some((scale.ports()?.clone(), scale.rules.max))
         };
-        let all: Vec<_> = self.in_order.iter().filter_map(clones).collect();
+        // Many pools may have the same range: only distinct ranges are compared with each other.
+        let mut max_by_range: HashMap<RangeInclusive<u16>, u32> = HashMap::new();
+        for (range, max) in self.in_order.iter().filter_map(clones) {
+            *max_by_range.entry(range).or_default() += max;
+        }
+        let needed = |range: &RangeInclusive<u16>| {
+            let sharing = max_by_range
+                .iter()
+                .filter(|(of, _)| range.contains(of.start()) && range.contains(of.end()));
+            sharing.map(|(_, max)| max).sum()
+        };
+        let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, needed(range))).collect();
         let mut told = HashSet::new();
         for entry in self.sections.entries {
             let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
             let Some((range, own)) = plan.and_then(clones) else {
                 continue;
             };
-            let sharing = all
-                .iter()
-                .filter(|(of, _)| range.contains(of.start()) && range.contains(of.end()));
-            let needed: u32 = sharing.map(|(_, max)| max).sum();
+            let needed = needed_by_range[&range];
             if needed as usize > range.len() && needed > own && told.insert(range.clone()) {
                 let (first, last) = (range.start(), range.end());
                 let message =
