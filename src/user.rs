@@ -20,14 +20,27 @@ pub struct UserIds {
     pub group: u32,
 }
 
-/// Finds a user by name in `/etc/passwd`.
-///
-/// # Errors
-/// It cannot be read, or has no such user.
-pub fn find(name: &str) -> io::Result<UserIds> {
-    let users = fs::read_to_string(PASSWD)?;
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no user `{name}` in {PASSWD}"));
-    ids_in(&users, name).ok_or_else(missing)
+/// The users of this machine at one moment.
+#[derive(Debug)]
+pub struct Users(String);
+
+impl Users {
+    /// Reads `/etc/passwd`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read() -> io::Result<Self> {
+        fs::read_to_string(PASSWD).map(Self)
+    }
+
+    /// Finds a user by name.
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub fn find(&self, name: &str) -> io::Result<UserIds> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no user `{name}` in {PASSWD}"));
+        ids_in(&self.0, name).ok_or_else(missing)
+    }
 }
 
 /// Runs a function in a thread with the permissions of a user: its own group, and its groups in `/etc/group`.
@@ -35,7 +48,7 @@ pub fn find(name: &str) -> io::Result<UserIds> {
 /// # Errors
 /// The user is not known, or this process may not change its user.
 pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let UserIds { user, group } = find(name)?;
+    let UserIds { user, group } = Users::read()?.find(name)?;
     let groups = groups_in(&fs::read_to_string(GROUP)?, name);
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
     // These system calls change the thread that calls them, and no other one (setresuid(2), "C library/kernel differences").

@@ -9,7 +9,6 @@ use crate::config::file::Node;
 use crate::config::keys;
 use crate::docker::HOST_NETWORK;
 use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind};
-use crate::user;
 
 /// The default of `ports`: outside of [`EPHEMERAL`].
 const PORTS_DEFAULT: RangeInclusive<u16> = 20_000..=20_099;
@@ -57,7 +56,7 @@ pub(super) fn clone_kind(
         );
     }
     match kind {
-        Some("command") => command(section, clones_max, problems).map(CloneKind::Command),
+        Some("command") => command(section, clones_max, providers, problems).map(CloneKind::Command),
         Some("docker") => container(section, providers, problems).map(CloneKind::Docker),
         Some(_) => hook(section, problems).map(CloneKind::Hook),
         None => {
@@ -73,14 +72,18 @@ pub(super) fn clone_kind(
     }
 }
 
-fn command(section: &Section<'_>, clones_max: u32, problems: &mut Problems<'_>) -> Option<CloneCommand> {
+fn command(
+    section: &Section<'_>,
+    clones_max: u32,
+    providers: &Providers,
+    problems: &mut Problems<'_>,
+) -> Option<CloneCommand> {
     let user = section.name("user", problems);
-    if let (Some((position, _)), Some(Err(error))) = (section.entry("user"), user.map(user::find)) {
-        problems.warning(
-            position,
-            error.to_string(),
-            "write another one: no clone starts without",
-        );
+    if let (Some((position, _)), Some(missing)) = (
+        section.entry("user"),
+        user.and_then(|name| providers.missing_user(name)),
+    ) {
+        problems.warning(position, missing, "write another one: no clone starts without");
     }
     Some(CloneCommand {
         words: value::command(section.get("command")?, COMMAND_EXAMPLE, problems),

@@ -1,5 +1,7 @@
 //! `[providers]`: how sources of servers and the store of the configuration are reached.
 
+use std::cell::OnceCell;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +15,12 @@ use crate::config::report::Position;
 use crate::etcd::{EtcdLogin, EtcdPlan};
 use crate::plan::{DiscoverSource, KubernetesPlan, ListenerPlan, PoolPlan};
 use crate::tls::CertificateFiles;
+use crate::user::Users;
 
 /// Where the engine of this machine listens.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// The settings that sources of pools refer to.
+/// The settings that sources of pools refer to, and the users that their clones may have.
 #[derive(Debug)]
 pub(super) struct Providers {
     /// Where the section for etcd is, if there is one, valid or not.
@@ -30,6 +33,8 @@ pub(super) struct Providers {
     kubernetes_position: Option<Position>,
     /// By default the settings that a pod has.
     pub(super) kubernetes: Arc<KubernetesPlan>,
+    /// Read once, when the first pool names a user.
+    users: OnceCell<io::Result<Users>>,
 }
 
 impl Providers {
@@ -43,12 +48,21 @@ impl Providers {
             docker_socket: docker_socket(&section, problems),
             kubernetes_position: position("kubernetes"),
             kubernetes: Arc::new(kubernetes(&section, problems)),
+            users: OnceCell::new(),
         }
     }
 
     /// Whether there is a section for etcd, valid or not.
     pub(super) fn has_etcd(&self) -> bool {
         self.etcd_position.is_some()
+    }
+
+    /// Why this user of this machine is not found; `None`: it is.
+    pub(super) fn missing_user(&self, name: &str) -> Option<String> {
+        match self.users.get_or_init(Users::read) {
+            Ok(users) => users.find(name).err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     /// Warns about providers that no pool and no listener refers to.
