@@ -192,7 +192,7 @@ pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, Ac
 }
 
 /// Runs what reads or writes files in a thread of its own: a file system may hang.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, AcmeError> + Send + 'static,
 ) -> Result<T, AcmeError> {
     let done = spawn_blocking(work).await;

@@ -18,7 +18,7 @@ use self::suggestions::Suggestions;
 use super::failure::Failure;
 use crate::account::Metrics;
 use crate::acme::{
-    AcmeError, AcmePlan, Attempts, Challenges, RenewalReason, RenewalState, Renewals, back_off, issue,
+    AcmeError, AcmePlan, Attempts, Challenges, RenewalReason, RenewalState, Renewals, back_off, blocking, issue,
     pause_after_issue,
 };
 use crate::admin::Admin;
@@ -177,12 +177,12 @@ impl AcmeOrders {
     /// they issue.
     async fn issue(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
         let (wanted, folder) = (&state.wanted, plan.state_dir.clone());
-        let probed = spawn_blocking(move || {
-            make_folder(&folder)
-                .and_then(|()| regular_file::probe(&folder, ROOM_BYTES))
-                .map_err(|error| with_context(error, format!("nothing can be written in {}", folder.display())))
-        });
-        probed.await.map_err(io::Error::other)??;
+        blocking(move || {
+            let probed = make_folder(&folder).and_then(|()| regular_file::probe(&folder, ROOM_BYTES));
+            probed
+                .map_err(|error| with_context(error, format!("nothing can be written in {}", folder.display())).into())
+        })
+        .await?;
         let text = issue(plan, &wanted.names, state.identifier.clone(), &self.challenges).await?;
         keep(wanted.file.clone(), text).await
     }
@@ -218,7 +218,7 @@ impl AcmeOrders {
 
 /// Writes a new chain with its key, if it is valid.
 async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certificate, AcmeError> {
-    let kept = spawn_blocking(move || {
+    blocking(move || {
         let certificate = read_certificate(&file, text.as_bytes())?;
         regular_file::replace(&file, text.as_bytes()).map_err(|error| {
             with_context(
@@ -227,6 +227,6 @@ async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certifi
             )
         })?;
         Ok(certificate)
-    });
-    kept.await.unwrap_or_else(|lost| Err(io::Error::other(lost).into()))
+    })
+    .await
 }
