@@ -83,6 +83,16 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The first `bytes_max` bytes of the text, or fewer: only whole characters. (`str::floor_char_boundary` needs Rust 1.91.)
+#[must_use]
+pub fn truncated(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// The text with unsafe characters escaped, at most `chars_max` characters long. A longer text is truncated, never within an
 /// escape, and ends with "…".
 #[must_use]
@@ -194,6 +204,14 @@ mod tests {
             let escaped = escape_json(&json);
             prop_assert!(!escaped.chars().any(|c| c.is_control() || UNSAFE_CHARS.contains(c)), "{escaped:?}");
             prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_character_is_not_truncated() {
+        let text = "aé€";
+        for (bytes_max, whole) in [(0, ""), (1, "a"), (2, "a"), (3, "aé"), (5, "aé"), (6, text), (7, text)] {
+            assert_eq!(truncated(text, bytes_max), whole, "{bytes_max}");
         }
     }
 

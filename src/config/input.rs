@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::text::truncated;
+
 /// A position in the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Position {
@@ -176,9 +178,8 @@ impl InputText {
         let end = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
         let shown = self.text[begin..end].trim_end_matches(['\n', '\r']);
         let within = |at: usize| {
-            let at = at.saturating_sub(begin).min(shown.len());
             // Parsers count bytes; an annotation must not cut a character.
-            (0..=at).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0)
+            truncated(shown, at.saturating_sub(begin)).len()
         };
         let of_file = line - self.line_of(self.file_at(&Position::Bytes(begin..end)).bytes.start);
         (

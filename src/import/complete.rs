@@ -8,7 +8,7 @@ use crate::addr::{ListenAddr, ServerAddr, ServerLocation};
 use crate::config;
 use crate::config::address;
 use crate::name::NamePattern;
-use crate::text::{NAME_BYTES_MAX, is_name, is_unsafe};
+use crate::text::{NAME_BYTES_MAX, is_name, is_unsafe, truncated};
 
 pub(super) fn complete(imported: &mut Imported) {
     separate_listeners(imported);
@@ -113,14 +113,6 @@ pub(super) fn valid_name(name: &str) -> String {
     } else {
         String::from("unnamed")
     }
-}
-
-/// The first `bytes_max` bytes of the text, or fewer: only whole characters.
-fn truncated(text: &str, bytes_max: usize) -> &str {
-    let end = (0..=bytes_max.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or_default()]
 }
 
 /// The name, with a number behind it if it is taken. `seen` has the names that are taken, each with the last number that

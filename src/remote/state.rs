@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::plan::{RemoteTexts, TextVersion};
-use crate::text::Reason;
+use crate::text::{Reason, truncated};
 
 /// The longest text of an error that is written back, in bytes. In a fleet of thousands, each instance writes one.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -127,12 +127,9 @@ impl RemoteConfig {
     /// Records why the texts that were tried last are not in force; `may_pass`: the machine has refused them. What is in force
     /// stays.
     pub fn refuse(&self, message: &str, may_pass: bool) {
-        let mut end = message.len().min(MESSAGE_BYTES_MAX);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        let ellipsis = if end < message.len() { "…" } else { "" };
-        let message: Arc<str> = format!("{}{ellipsis}", &message[..end]).into();
+        let start = truncated(message, MESSAGE_BYTES_MAX);
+        let ellipsis = if start.len() < message.len() { "…" } else { "" };
+        let message: Arc<str> = format!("{start}{ellipsis}").into();
         self.state.send_modify(|state| {
             let version = state.tried.as_ref().map(|texts| texts.version());
             let same = state

@@ -10,7 +10,7 @@ use rustls::{AlertDescription, CertificateError, CommonState, Error, HandshakeKi
 use x509_parser::parse_x509_certificate;
 
 use crate::error::chain_with;
-use crate::text::escape;
+use crate::text::{escape, truncated};
 
 /// The longest subject or issuer of a certificate in logs and in the API, in bytes.
 const SUBJECT_BYTES_MAX: usize = 255;
@@ -82,13 +82,10 @@ impl PeerCertificate {
 
 /// Text of a certificate, escaped and not too long.
 pub(super) fn bounded(text: &str) -> Box<str> {
-    let mut text = escape(text, &[]).into_owned();
-    if text.len() > SUBJECT_BYTES_MAX {
-        let end = (0..=SUBJECT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text.into()
+    let text = escape(text, &[]);
+    let start = truncated(&text, SUBJECT_BYTES_MAX);
+    let ellipsis = if start.len() < text.len() { "…" } else { "" };
+    format!("{start}{ellipsis}").into()
 }
 
 /// The word for a version.
