@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
-use rustls::{AlertDescription, CertificateError, CommonState, Error, HandshakeKind, InvalidMessage, ProtocolVersion};
+use rustls::{
+    AlertDescription, CertificateError, CommonState, Error, HandshakeKind, InvalidMessage, OtherError, ProtocolVersion,
+};
 use x509_parser::parse_x509_certificate;
 
 use crate::error::chain_with;
@@ -168,7 +170,7 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
             CertificateError::NotValidForNameContext { expected, presented } => {
                 return wrong_name(&expected.to_str(), presented).into();
             }
-            CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            CertificateError::Other(other) if is_of_authority(other) => {
                 "it is that of an authority, with CA:TRUE, and not of a server or client (CaUsedAsEndEntity)"
             }
             CertificateError::UnknownRevocationStatus => {
@@ -181,6 +183,11 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
         _ => return error.to_string().into(),
     };
     format!("invalid peer certificate: {text}").into()
+}
+
+/// Whether a certificate was refused because it is that of an authority.
+fn is_of_authority(error: &OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// What is said of a certificate for other names.
