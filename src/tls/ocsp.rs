@@ -6,6 +6,7 @@ use std::path::Path;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use x509_parser::asn1_rs::{Any, FromDer, GeneralizedTime};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry::{OID_HASH_SHA1, OID_NIST_HASH_SHA256};
 
 use super::file::{file_version, read};
 use super::words::{date, unix_now};
@@ -102,13 +103,13 @@ impl CertificateId<'_> {
     /// known here.
     fn is(&self, certificate: &X509Certificate<'_>) -> bool {
         let issuer = certificate.issuer().as_raw();
-        let is_issuer = match self.algorithm {
-            // SHA-1: 1.3.14.3.2.26
-            [0x2b, 0x0e, 0x03, 0x02, 0x1a] => digest(&SHA1_FOR_LEGACY_USE_ONLY, issuer).as_ref() == self.issuer,
-            // SHA-256: 2.16.840.1.101.3.4.2.1
-            [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01] => digest(&SHA256, issuer).as_ref() == self.issuer,
-            _ => true, // no responder is known to use another algorithm
-        };
+        let known = [
+            (OID_HASH_SHA1, &SHA1_FOR_LEGACY_USE_ONLY),
+            (OID_NIST_HASH_SHA256, &SHA256),
+        ];
+        let algorithm = known.iter().find(|(id, _)| id.as_bytes() == self.algorithm);
+        // No responder is known to use another algorithm.
+        let is_issuer = algorithm.is_none_or(|(_, hash)| digest(hash, issuer).as_ref() == self.issuer);
         is_issuer && self.serial == certificate.raw_serial()
     }
 }
