@@ -127,10 +127,10 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
                     .remarks
                     .push(directive.left_out("only maps of the server name are carried over")),
             },
-            ("limit_conn_zone", None) if access_limits::client_zone(directive).is_some() => {
-                let zone = access_limits::client_zone(directive).unwrap_or_default();
-                names.client_zones.insert(zone.to_owned(), 0);
-            }
+            ("limit_conn_zone", None) => match access_limits::client_zone(directive) {
+                Some(zone) => drop(names.client_zones.insert(zone.to_owned(), 0)),
+                None => imported.remarks.push(directive.left_out("")),
+            },
             ("server", Some(_)) => {}
             ("log_format" | "access_log" | "error_log", _) => {}
             (_, None) if server::is_known(directive) => inherited.push(directive),
