@@ -1,7 +1,8 @@
 //! A list of revoked certificates (CRL; RFC 5280, section 5).
 
 use std::cmp::Ordering;
-use std::sync::OnceLock;
+use std::collections::VecDeque;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{
@@ -16,6 +17,9 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::words::{bounded, date};
+
+/// The most keys of others that a list remembers. Who has a certificate of an authority in between may send any number.
+const OTHER_KEYS_MAX: usize = 8;
 
 /// A complete list of one authority: not a delta CRL, and not an indirect one.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(super) struct RevocationList {
     scope: Option<Scope>,
     /// The key that it is signed with, once it is known.
     signer: OnceLock<SubjectPublicKeyInfoDer<'static>>,
+    /// Until then, the last keys that it is not signed with.
+    others: Mutex<VecDeque<SubjectPublicKeyInfoDer<'static>>>,
 }
 
 /// Which certificates of its authority a list covers (section 5.2.5).
@@ -82,6 +88,7 @@ impl RevocationList {
             number: number.unwrap_or_default(),
             scope,
             signer: OnceLock::new(),
+            others: Mutex::default(),
             der,
         })
     }
@@ -106,17 +113,27 @@ impl RevocationList {
         self.signer.get().is_some()
     }
 
-    /// Whether it is signed with this key. The key that it is signed with is remembered, since the signature of a long list
-    /// takes long to verify. Until it is known, the signature is verified with each key that is asked for.
+    /// Whether it is signed with this key. The signature of a long list takes long to verify: the key that it is signed with
+    /// is remembered, and until it is known, the last [`OTHER_KEYS_MAX`] keys that it is not signed with.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> bool {
-        match self.signer.get() {
-            Some(signer) => signer == key,
-            None => is_signed_with(&self.der, key, algorithms) && self.signer.get_or_init(|| key.clone()) == key,
+        if let Some(signer) = self.signer.get() {
+            return signer == key;
         }
+        let others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others().contains(key) {
+            return false;
+        }
+        if is_signed_with(&self.der, key, algorithms) {
+            return self.signer.get_or_init(|| key.clone()) == key;
+        }
+        let mut others = others();
+        others.truncate(OTHER_KEYS_MAX - 1);
+        others.push_front(key.clone());
+        false
     }
 
     /// Whether the key that it is signed with is known and is not this one.
@@ -137,8 +154,11 @@ impl RevocationList {
 
     /// Orders lists by age, the newest first.
     pub(super) fn by_age(&self, other: &Self) -> Ordering {
-        let age = |list: &Self| (list.this_update, list.number.len(), list.number.clone());
-        age(other).cmp(&age(self))
+        other.age().cmp(&self.age())
+    }
+
+    fn age(&self) -> (i64, usize, &[u8]) {
+        (self.this_update, self.number.len(), &self.number)
     }
 
     /// Whether it is for the same certificates, and is known to be signed with the same key.
@@ -284,102 +304,4 @@ pub(super) fn is_signed_with(
 }
 
 #[cfg(test)]
-mod tests {
-    use rcgen::{
-        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
-        CrlIssuingDistributionPoint, CrlScope, CustomExtension, IsCa, KeyIdMethod, KeyPair, SerialNumber,
-        date_time_ymd,
-    };
-    use rustls::crypto::aws_lc_rs::default_provider;
-
-    use super::*;
-
-    type Authority = CertifiedIssuer<'static, KeyPair>;
-
-    fn authority() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-    }
-
-    fn point(url: &str) -> CrlDistributionPoint {
-        CrlDistributionPoint {
-            uris: vec![url.to_owned()],
-        }
-    }
-
-    fn list(authority: &Authority, number: u64, scope: Option<(&str, CrlScope)>) -> RevocationList {
-        let point = |(url, scope)| CrlIssuingDistributionPoint {
-            distribution_point: point(url),
-            scope: Some(scope),
-        };
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: scope.map(point),
-            revoked_certs: Vec::new(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let signed = params.signed_by(authority).unwrap();
-        RevocationList::new(signed.into(), &default_provider().signature_verification_algorithms).unwrap()
-    }
-
-    fn certificate(authority: &Authority, url: Option<&str>) -> CertificateDer<'static> {
-        certificate_with(authority, |params| {
-            params.crl_distribution_points = url.map(point).into_iter().collect();
-        })
-    }
-
-    fn certificate_with(authority: &Authority, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
-        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-        change(&mut params);
-        let signed = params.signed_by(&KeyPair::generate().unwrap(), authority);
-        signed.unwrap().der().clone()
-    }
-
-    #[test]
-    fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
-        let authority = authority();
-        let [one, other] = ["http://a.example/1", "http://a.example/2"];
-        let part = list(&authority, 1, Some((one, CrlScope::UserCertsOnly)));
-        for (url, is_covered) in [(Some(one), true), (Some(other), false), (None, true)] {
-            let certificate = certificate(&authority, url);
-            assert_eq!(part.covers(&certificate, false), is_covered, "{url:?}");
-            assert!(!part.covers(&certificate, true));
-            assert!(list(&authority, 1, None).covers(&certificate, true));
-        }
-        assert!(!part.covers(&CertificateDer::from(vec![0]), false));
-        // Its cRLDistributionPoints are no sequence.
-        let broken = certificate_with(&authority, |params| {
-            let points = CustomExtension::from_oid_content(&[2, 5, 29, 31], vec![2, 1, 0]);
-            params.custom_extensions.push(points);
-        });
-        assert!(!part.covers(&broken, false));
-    }
-
-    #[test]
-    fn lists_about_the_same_certificates_have_the_same_key_and_the_same_scope() {
-        let (authority, namesake) = (authority(), authority());
-        let (one, newer) = (list(&authority, 200, None), list(&authority, 1000, None));
-        // Until their keys are known, one may be of a namesake.
-        assert!(!newer.is_about_the_same(&one) && one.by_age(&newer) == Ordering::Greater);
-        let part = list(&authority, 1, Some(("http://a.example/", CrlScope::UserCertsOnly)));
-        assert!(!part.is_about_the_same(&one));
-        let of_namesake = list(&namesake, 1, None);
-        assert!(of_namesake.issuer() == one.issuer() && !of_namesake.is_about_the_same(&one));
-        let algorithms = default_provider().signature_verification_algorithms;
-        let key = |authority: &Authority| {
-            let (_, parsed) = parse_x509_certificate(authority.der()).unwrap();
-            SubjectPublicKeyInfoDer::from(parsed.public_key().raw.to_vec())
-        };
-        // The key of `one` is known only in the second round.
-        for _ in 0..2 {
-            assert!(!one.is_signed_with(&key(&namesake), &algorithms));
-            assert!(!one.is_of_other_key(&key(&authority)) && one.is_signed_with(&key(&authority), &algorithms));
-        }
-        assert!(one.is_of_other_key(&key(&namesake)) && !newer.is_of_other_key(&key(&namesake)));
-        assert!(!newer.is_about_the_same(&one));
-        assert!(newer.is_signed_with(&key(&authority), &algorithms) && newer.is_about_the_same(&one));
-    }
-}
+mod tests;
