@@ -16,5 +16,5 @@ pub use challenges::{ACME_TLS_ALPN, Challenges, PendingChallenge};
 pub use order::issue;
 pub use plan::{AcmePlan, ChallengeKind, ExternalAccount};
 pub use renewal_info::{RenewalAnswer, SuggestedRenewal, identifier, renewal_info};
-pub use renewals::{RenewalReason, RenewalState, Renewals};
+pub use renewals::{RenewalReason, RenewalState, Renewals, RenewalsByFile};
 pub use schedule::{Attempts, RenewalWindow, back_off, pause_after_issue, poll_back_off, poll_interval, renewal_time};

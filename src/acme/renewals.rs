@@ -1,6 +1,7 @@
 //! The state of the certificates from ACME, as the API shows it, and requests to order one now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -29,6 +30,21 @@ pub struct RenewalState {
     pub failed: Option<Attempts>,
     /// Whether an order is under way.
     pub is_under_way: bool,
+}
+
+/// States by the files of their certificates.
+pub type RenewalsByFile<'a> = HashMap<&'a Path, &'a RenewalState>;
+
+impl RenewalState {
+    /// The states by the files of their certificates; of several with the same file, the first.
+    #[must_use]
+    pub fn by_file(renewals: &[Self]) -> RenewalsByFile<'_> {
+        let mut by_file = HashMap::new();
+        for renewal in renewals {
+            by_file.entry(renewal.wanted.file.as_path()).or_insert(renewal);
+        }
+        by_file
+    }
 }
 
 /// Why a certificate is ordered.

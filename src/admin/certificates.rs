@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use super::access::ApiClient;
 use super::context::{Admin, rfc3339};
 use super::error::ApiError;
-use crate::acme::RenewalState;
+use crate::acme::{RenewalState, RenewalsByFile};
 use crate::reload::{TlsReloads, reload_tls};
 use crate::tls::{Certificate, ListenerTls, PoolTls, TlsReload};
 
@@ -113,6 +113,7 @@ pub struct CertificateReloadBody {
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBody> {
     let renewals = admin.renewals.state();
+    let renewals = RenewalState::by_file(&renewals);
     let listener_certificates = |(name, tls): (&str, &Arc<ListenerTls>)| -> Vec<CertificateBody> {
         let store = tls.certificates();
         store
@@ -136,13 +137,12 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBo
     Json(CertificatesBody { certificates })
 }
 
-fn body(certificate: &Certificate, renewals: &[RenewalState]) -> CertificateBody {
-    let mut renewal = renewals.iter().filter(|_| certificate.acme.is_some());
-    let renewal = renewal.find(|renewal| renewal.wanted.file == certificate.path());
+fn body(certificate: &Certificate, renewals: &RenewalsByFile<'_>) -> CertificateBody {
+    let renewal = certificate.acme.as_ref().and_then(|_| renewals.get(certificate.path()));
     CertificateBody {
         acme: certificate.acme.as_deref().map(str::to_owned),
         self_signed: certificate.is_self_signed,
-        renewal: renewal.map(renewal_body),
+        renewal: renewal.map(|renewal| renewal_body(renewal)),
         listener: None,
         pool: None,
         names: certificate.names.iter().map(ToString::to_string).collect(),

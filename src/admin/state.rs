@@ -23,7 +23,7 @@ use super::pool_bodies::{DiscoveryBody, PoolTlsBody, QueueBody};
 use super::remote::remote_body;
 use super::scale::scale_body;
 use crate::account::{ListenerSeries, sessions_opened};
-use crate::acme::RenewalState;
+use crate::acme::{RenewalState, RenewalsByFile};
 use crate::addr::ListenAddr;
 use crate::config::report::counted;
 use crate::live::LivePool;
@@ -63,6 +63,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
     let plan = &in_force.plan;
     let now = Instant::now();
     let renewals = admin.renewals.state();
+    let renewals = RenewalState::by_file(&renewals);
     let serving = |index| &in_force.pools[in_force.pools.serving(PoolId(index), now)];
     let pools = in_force.pools.iter().enumerate();
     let pools: Vec<_> = pools
@@ -84,6 +85,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         }
     };
     let listeners: Vec<_> = in_force.listeners().map(listener_body).collect();
+    let admin_tls = in_force.tls.admin.as_deref();
     StateBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -102,11 +104,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         // Sessions of listeners that a reload has removed are included.
         totals: totals(sessions.values().sum(), &pools),
         guards: guard_bodies(&in_force.guards),
-        admin_tls: in_force
-            .tls
-            .admin
-            .as_deref()
-            .map(|tls| listener_tls_body(tls, &renewals)),
+        admin_tls: admin_tls.map(|tls| listener_tls_body(tls, &renewals)),
         listeners,
         announced: announced_body(admin, plan),
         pools,
@@ -189,7 +187,7 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
 /// The most warnings shown about the TLS of a listener, which may have thousands of certificates.
 const TLS_WARNINGS_MAX: usize = 20;
 
-fn listener_tls_body(tls: &ListenerTls, renewals: &[RenewalState]) -> ListenerTlsBody {
+fn listener_tls_body(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> ListenerTlsBody {
     let store = tls.certificates();
     let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
     ListenerTlsBody {
@@ -220,15 +218,11 @@ fn listener_tls_body(tls: &ListenerTls, renewals: &[RenewalState]) -> ListenerTl
 /// The failed orders of the certificates in these files, of those whose latest order has failed.
 fn failed_orders<'a>(
     files: impl Iterator<Item = &'a Path>,
-    renewals: &'a [RenewalState],
+    renewals: &'a RenewalsByFile<'a>,
 ) -> impl Iterator<Item = String> {
-    let failed = renewals.iter().filter_map(|renewal| {
+    files.filter_map(|file| {
+        let renewal = renewals.get(file)?;
         let failed = renewal.failed.as_ref()?;
-        Some((renewal.wanted.file.as_path(), (renewal, failed)))
-    });
-    let failed: HashMap<_, _> = failed.collect();
-    files.filter_map(move |file| {
-        let (renewal, failed) = failed.get(file)?;
         let orders = counted(usize::try_from(failed.failures).unwrap_or(usize::MAX), "failed order");
         let (name, error) = (renewal.wanted.name(), &failed.error);
         Some(format!("{name}: {orders}, the latest: {error}"))
@@ -368,7 +362,7 @@ mod tests {
             renewal("d.example", Some(1)),
         ];
         let files = ["d.example", "unordered", "b.example", "a.example"].map(Path::new);
-        let shown: Vec<_> = failed_orders(files.into_iter(), &renewals).collect();
+        let shown: Vec<_> = failed_orders(files.into_iter(), &RenewalState::by_file(&renewals)).collect();
         assert_eq!(
             shown,
             [
