@@ -59,7 +59,7 @@ fn guard_body(guard: &Guard, is_absent: bool) -> GuardBody {
         refusals: by_reason(guard.refusals()),
         reports: by_reason(guard.reports()),
         report_only: guard.rules().report_only,
-        edits: guard.edits(Instant::now()).len(),
+        edits: guard.edit_count(Instant::now()),
         absent: is_absent,
     }
 }
@@ -163,12 +163,14 @@ fn find(admin: &Admin, name: &str) -> Result<Arc<Guard>, ApiError> {
 /// The guard of this name, and whether it is absent.
 fn find_with_absent(admin: &Admin, name: &str) -> Result<(Arc<Guard>, bool), ApiError> {
     let in_force = admin.live.in_force();
-    let configured = in_force.guards.named(name).map(|guard| (Arc::clone(guard), false));
-    let mut absent = in_force.guards.absent(Instant::now());
-    let absent = absent
-        .find(|guard| **guard.name() == *name)
-        .map(|guard| (Arc::clone(guard), true));
-    configured.or(absent).ok_or_else(|| no_guard(name))
+    let configured = in_force.guards.named(name).map(|guard| (guard, false));
+    let absent = || {
+        let mut absent = in_force.guards.absent(Instant::now());
+        let guard = absent.find(|guard| **guard.name() == *name)?;
+        Some((guard, true))
+    };
+    let (guard, is_absent) = configured.or_else(absent).ok_or_else(|| no_guard(name))?;
+    Ok((Arc::clone(guard), is_absent))
 }
 
 fn no_guard(name: &str) -> ApiError {

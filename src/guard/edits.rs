@@ -86,6 +86,12 @@ impl DenyEdits {
         edits.iter().filter(|edit| !has_ended(edit, now)).cloned().collect()
     }
 
+    /// How many edits hold now.
+    pub(super) fn count(&self, now: Instant) -> usize {
+        let edits = self.edits();
+        edits.iter().filter(|edit| !has_ended(edit, now)).count()
+    }
+
     /// Forgets edits that have ended, and publishes what the others deny.
     fn publish(&self, edits: &mut Vec<DenyEdit>, now: Instant) {
         edits.retain(|edit| !has_ended(edit, now));
@@ -135,8 +141,9 @@ mod tests {
         assert!(!denied("10.0.0.1", 0));
         assert!(edits.add(edit("10.0.0.0/8", None), start));
         assert!(edits.add(edit("192.0.2.0/24", Some(10)), start));
+        assert_eq!([9, 10].map(|seconds| edits.count(after(seconds))), [2, 1]);
         assert!(denied("10.0.0.1", 0) && denied("192.0.2.1", 9) && !denied("192.0.2.1", 10) && denied("10.0.0.1", 10));
-        assert_eq!(edits.list(after(10)).len(), 1);
+        assert_eq!((edits.list(after(10)).len(), edits.count(after(10))), (1, 1));
         assert!(!edits.remove("10.0.0.0/9".parse().unwrap(), after(11)));
         assert!(edits.remove("10.0.0.0/8".parse().unwrap(), after(11)));
         assert!(!denied("10.0.0.1", 12));

@@ -23,7 +23,6 @@ mod rules;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ipnet::IpNet;
 use tokio::time::Instant;
@@ -41,6 +40,7 @@ pub use networks::NetworkSet;
 pub use rate::Rate;
 use rate::{Nanos, SharedBucket, nanos};
 pub use reason::GuardReason;
+use reason::ReasonCounts;
 use refused::RefusedSources;
 pub use rules::{GuardRules, RefuseWith};
 use sessions::{CountedSession, Full, SessionTable};
@@ -73,20 +73,6 @@ struct GuardCounts {
     reports: ReasonCounts,
     refused: RefusedSources,
     lines: LineBudget,
-}
-
-/// A counter for each reason.
-#[derive(Debug, Default)]
-struct ReasonCounts([AtomicU64; GuardReason::ALL.len()]);
-
-impl ReasonCounts {
-    fn add(&self, reason: GuardReason) {
-        self.0[reason as usize].fetch_add(1, Relaxed);
-    }
-
-    fn all(&self) -> [(GuardReason, u64); GuardReason::ALL.len()] {
-        GuardReason::ALL.map(|reason| (reason, self.0[reason as usize].load(Relaxed)))
-    }
 }
 
 /// A session that a guard has let pass. Dropping it ends the session for the guard.
@@ -284,6 +270,12 @@ impl Guard {
     #[must_use]
     pub fn edits(&self, now: Instant) -> Vec<DenyEdit> {
         self.counts.edits.list(now)
+    }
+
+    /// How many edits hold now.
+    #[must_use]
+    pub fn edit_count(&self, now: Instant) -> usize {
+        self.counts.edits.count(now)
     }
 
     /// Open sessions.

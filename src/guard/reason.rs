@@ -1,4 +1,6 @@
-//! Why a guard refuses a client.
+//! Why a guard refuses a client, and how often.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Why a guard refuses a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,5 +47,19 @@ impl GuardReason {
     #[must_use]
     pub const fn is_address(self) -> bool {
         matches!(self, Self::Deny | Self::NotAllowed)
+    }
+}
+
+/// A counter for each reason.
+#[derive(Debug, Default)]
+pub(super) struct ReasonCounts([AtomicU64; GuardReason::ALL.len()]);
+
+impl ReasonCounts {
+    pub(super) fn add(&self, reason: GuardReason) {
+        self.0[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn all(&self) -> [(GuardReason, u64); GuardReason::ALL.len()] {
+        GuardReason::ALL.map(|reason| (reason, self.0[reason as usize].load(Relaxed)))
     }
 }

@@ -54,7 +54,7 @@ impl LiveGuards {
 
     /// The guards that are no longer configured, and still have networks that were denied by hand. Nothing asks them.
     pub fn absent(&self, now: Instant) -> impl Iterator<Item = &Arc<Guard>> {
-        self.absent.iter().filter(move |guard| !guard.edits(now).is_empty())
+        self.absent.iter().filter(move |guard| guard.edit_count(now) > 0)
     }
 
     /// The guard of this name, also if it is no longer configured.

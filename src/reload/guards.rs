@@ -67,7 +67,7 @@ impl fmt::Display for GuardNetworks {
 #[must_use]
 pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
     let edits = |guard: &Arc<Guard>| {
-        let edits = guard.edits(Instant::now()).len();
+        let edits = guard.edit_count(Instant::now());
         (edits > 0).then(|| (Arc::clone(guard.name()), counted(edits, "network")))
     };
     let lost = |guard: &Arc<Guard>| {
