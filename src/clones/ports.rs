@@ -4,15 +4,14 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 /// Gives ports to the clones of all pools.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Ports {
     /// The port that was taken last. The search begins after it, so that a port that has just become free is taken as late as
     /// possible.
-    last: Arc<AtomicU16>,
+    last: AtomicU16,
 }
 
 /// The port of a clone. Dropping it gives it back.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::admin::bodies::StateBody;
 
 /// The rates of the latest second.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Rates {
     pub(super) opened: u64,
     pub(super) bytes_up: u64,
