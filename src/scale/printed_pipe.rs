@@ -16,7 +16,6 @@ const READ_BYTES: usize = 4096;
 pub struct PrintedPipe {
     pipe: Receiver,
     lines: PrintedLines,
-    has_ended: bool,
 }
 
 impl PrintedPipe {
@@ -28,7 +27,6 @@ impl PrintedPipe {
         Ok(Self {
             pipe: Receiver::from_owned_fd(pipe)?,
             lines: PrintedLines::new(Instant::now()),
-            has_ended: false,
         })
     }
 
@@ -37,16 +35,12 @@ impl PrintedPipe {
     /// # Errors
     /// Those of reading.
     pub async fn next(&mut self) -> io::Result<Option<Vec<PrintedLine>>> {
-        if self.has_ended {
-            return Ok(None);
-        }
         let mut buffer = [0; READ_BYTES];
         let read = self.pipe.read(&mut buffer).await?;
         let now = Instant::now();
-        self.has_ended = read == 0;
-        Ok(Some(match self.has_ended {
-            true => self.lines.finish(now).into_iter().collect(),
-            false => self.lines.push(&buffer[..read], now),
-        }))
+        Ok(match read {
+            0 => self.lines.finish(now).map(|last| vec![last]),
+            _ => Some(self.lines.push(&buffer[..read], now)),
+        })
     }
 }
