@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
+use super::scale::clones;
 use crate::support::client::Client;
 use crate::support::counts::{log_count, log_lines};
 use crate::support::docker::{Docker, PORT};
@@ -41,11 +41,6 @@ fn image(image: &str) -> String {
     format!(
         "docker = {{ image = \"{image}\", port = {PORT}, network = \"app\", env = {{ GREETING = \"{{name}} of {{pool}}\" }} }}"
     )
-}
-
-fn clones(proxy: &Proxy) -> Vec<Value> {
-    let state = proxy.answer(&["status"]);
-    state["pools"][0]["scale"]["clones"].as_array().unwrap().clone()
 }
 
 /// The names of the containers of clones that run.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::scale::clones;
 use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
@@ -43,7 +44,7 @@ impl Hooks {
 }
 
 fn clone(proxy: &Proxy) -> Value {
-    proxy.answer(&["status"])["pools"][0]["scale"]["clones"][0].clone()
+    clones(proxy)[0].clone()
 }
 
 #[test]

@@ -39,6 +39,11 @@ impl Guarded {
         self.proxy.command(&["cert", "reload"])
     }
 
+    /// Checks the configuration with the files as they are.
+    fn check(&self) -> Finished {
+        self.proxy.command(&["check", "-c", "acequia.toml"])
+    }
+
     /// Why a client is refused; `None`: it is served.
     fn refusal(&self, own: &Issued) -> Option<String> {
         let before = self.proxy.access().len();
@@ -85,7 +90,7 @@ fn an_authority_that_changes_its_key_has_a_list_of_each() {
     assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
     assert_eq!(guarded.refusal(&stays[0]), None);
     assert!(guarded.refusal(&stays[1]).is_some());
-    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    let checked = guarded.check();
     assert!(
         checked
             .stderr
@@ -102,7 +107,7 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
     let guarded = Guarded::new(&own.certificate(), &list);
     let reloaded = guarded.reload(&own.certificate(), &wrong);
     assert_eq!(reloaded.code, Some(1), "{reloaded:#?}");
-    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    let checked = guarded.check();
     assert_eq!(checked.code, Some(1), "{checked:#?}");
     let what = "the list of `CN=clients` of 2024-01-01T00:00:00Z is not signed with the key that this authority has in";
     let told = |finished: &Finished| format!("{}{}", finished.stdout, finished.stderr).contains(what);
@@ -114,7 +119,7 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
     for lists in [wrong.clone() + &list, list + &wrong] {
         assert_eq!(guarded.reload(&own.certificate(), &lists).code, Some(0));
         assert_eq!(refusals(), served);
-        let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+        let checked = guarded.check();
         assert!(checked.code == Some(0) && told(&checked), "{checked:#?}");
     }
 }
@@ -139,7 +144,7 @@ fn an_authority_in_ca_file_that_another_one_there_has_revoked_is_refused() {
     assert_eq!(refusals(), [None, gone(), gone(), None]);
     let chained = revoked.issue(&["b.example"]).followed_by(&its_certificate);
     assert_eq!(guarded.refusal(&chained), gone());
-    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    let checked = guarded.check();
     for subject in ["CN=revoked", "CN=below"] {
         let warning = format!("`{subject}`, or the authority that has issued it, is revoked by");
         assert!(checked.stderr.contains(&warning), "{checked:#?}");
