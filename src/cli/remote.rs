@@ -150,6 +150,12 @@ impl Remote {
         response.await.map_err(|_| RemoteError::Timeout(REQUEST_TIMEOUT))?
     }
 
+    /// Sends a request; returns the response, read as JSON.
+    #[cfg(feature = "top")]
+    pub(super) async fn fetch_json<B: DeserializeOwned>(&self, request: ApiRequest) -> Result<B, RemoteError> {
+        serde_json::from_slice(&self.fetch(request).await?).map_err(RemoteError::InvalidResponse)
+    }
+
     /// Opens the stream of events.
     #[cfg(feature = "top")]
     pub(super) async fn events(&self) -> Result<EventStream, RemoteError> {

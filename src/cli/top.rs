@@ -204,13 +204,8 @@ impl Top {
             Action::ReadSessions => {
                 self.reads_sessions = true;
                 let request = ApiRequest::get(self.view.sessions_path());
-                self.responses.spawn(async move {
-                    let bytes = remote.fetch(request).await;
-                    let read = |bytes: hyper::body::Bytes| {
-                        serde_json::from_slice(&bytes).map_err(RemoteError::InvalidResponse)
-                    };
-                    Response::Sessions(bytes.and_then(read))
-                });
+                self.responses
+                    .spawn(async move { Response::Sessions(remote.fetch_json(request).await) });
             }
             Action::Change { request, done } => {
                 self.responses.spawn(async move {

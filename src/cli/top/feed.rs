@@ -89,12 +89,10 @@ async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteErr
     }
 }
 
-fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, RemoteError> {
-    serde_json::from_slice(data).map_err(RemoteError::InvalidResponse)
-}
-
 fn update(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
-    let data = data.as_bytes();
+    fn read<T: DeserializeOwned>(data: &str) -> Result<T, RemoteError> {
+        serde_json::from_str(data).map_err(RemoteError::InvalidResponse)
+    }
     Ok(Some(match name {
         "state" => Update::State(read(data)?),
         "changes" => Update::Changes(read(data)?),
@@ -117,7 +115,7 @@ async fn reopen(remote: &Remote, lost: RemoteError) -> Result<Option<EventStream
 /// Polls a few times.
 async fn poll(remote: &Remote, news: &Sender<Result<Update, RemoteError>>) -> Result<(), RemoteError> {
     for _ in 0..POLLS {
-        let state = read(&remote.fetch(ApiRequest::get("/api/v1/state")).await?)?;
+        let state = remote.fetch_json(ApiRequest::get("/api/v1/state")).await?;
         if news.send(Ok(Update::Polled(state))).await.is_err() {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! The terminal: its modes, while this program runs and while it is stopped.
 
 use std::io::{self, stdout};
+use std::mem;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
@@ -29,17 +30,20 @@ impl RawTerminal {
         self.terminal.show_cursor()?;
         ratatui::try_restore()?;
         kill_process(getpid(), Signal::STOP)?;
-        self.was_resumed = false;
-        self.resume()?;
+        self.take()?;
         self.was_resumed = true;
         Ok(())
     }
 
-    /// Takes the terminal again after other programs have used it.
+    /// Takes the terminal again after other programs have used it. To be called for each SIGCONT.
     pub(super) fn resume(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.was_resumed) {
+        if mem::take(&mut self.was_resumed) {
             return Ok(());
         }
+        self.take()
+    }
+
+    fn take(&mut self) -> io::Result<()> {
         disable_raw_mode()?; // so that enabling it notes the usual modes again
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen)?;
