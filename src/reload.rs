@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::ServerAddr;
-use crate::config::report::{Report, counted};
+use crate::config::report::{Report, counted, first_and_more};
 use crate::live::{InForce, LivePool};
 use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan, RemoteTexts};
 use crate::pool::{Member, Pool};
@@ -102,15 +102,10 @@ impl Changes {
             ("server", &self.servers),
         ];
         let list_kind = |(what, difference): &(&str, &Difference)| {
-            let changed = &difference.changed;
-            let first = changed.iter().take(NAMES_LOGGED_MAX);
-            let mut entries: Vec<_> = first
-                .map(|one| format!("{} ({})", one.name, one.keys.join(", ")))
-                .collect();
-            if changed.len() > NAMES_LOGGED_MAX {
-                entries.push(format!("and {} more", changed.len() - NAMES_LOGGED_MAX));
-            }
-            format!("{} changed: {}", counted(changed.len(), what), entries.join(", "))
+            let changed = difference.changed.iter();
+            let entries = changed.map(|one| format!("{} ({})", one.name, one.keys.join(", ")));
+            let entries = first_and_more(entries, NAMES_LOGGED_MAX).join(", ");
+            format!("{} changed: {entries}", counted(difference.changed.len(), what))
         };
         let kinds = kinds.iter().filter(|(_, difference)| !difference.changed.is_empty());
         let mut lines: Vec<_> = kinds.map(list_kind).collect();

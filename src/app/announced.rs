@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::App;
 use super::listen_sockets::NewlyListening;
 use super::retirement::retire;
+use crate::config::report::first_and_more;
 use crate::discover::{AnnouncedAnswer, follow_announcements};
 use crate::drain::Drain;
 use crate::live::{InForce, Live};
@@ -138,19 +139,10 @@ fn log_routes(before: &Plan, now: &Plan) {
     let (added, removed) = (missing(now, before), missing(before, now));
     if !added.is_empty() || !removed.is_empty() {
         tracing::info!(
-            added = listed(&added),
-            removed = listed(&removed),
+            added = first_and_more(added.iter(), LOGGED_MAX).join(" "),
+            removed = first_and_more(removed.iter(), LOGGED_MAX).join(" "),
             "announced routes have changed"
         );
-    }
-}
-
-/// The names, as far as a line of the log has room.
-fn listed(names: &[String]) -> String {
-    let shown = &names[..names.len().min(LOGGED_MAX)];
-    match names.len() - shown.len() {
-        0 => shown.join(" "),
-        more => format!("{} and {more} more", shown.join(" ")),
     }
 }
 

@@ -12,7 +12,7 @@ use super::table::table;
 use crate::admin::certificates::{
     CertificateBody, CertificateReloadBody, CertificateReloadsBody, CertificatesBody, PoolTlsReloadBody, RenewBody,
 };
-use crate::config::report::counted;
+use crate::config::report::{counted, first_and_more};
 
 /// Commands on certificates.
 #[derive(Debug, Subcommand)]
@@ -56,11 +56,8 @@ pub fn run(remote: &Remote, command: &CertCommand) -> ExitCode {
 fn certificate_table(mut certificates: Vec<CertificateBody>) -> String {
     certificates.sort_by(|a, b| a.expires.cmp(&b.expires)); // all are in UTC, and of one length
     let row = |certificate: &CertificateBody| {
-        let shown = certificate.names.iter().take(NAMES_SHOWN).cloned();
-        let more = certificate.names.len().saturating_sub(NAMES_SHOWN);
-        let more = (more > 0).then(|| format!("and {more} more"));
         [
-            shown.chain(more).collect::<Vec<_>>().join(" "),
+            first_and_more(certificate.names.iter(), NAMES_SHOWN).join(" "),
             user(certificate),
             certificate.issuer.clone(),
             days_left(&certificate.expires),

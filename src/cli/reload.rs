@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::remote::{ApiRequest, Remote, RemoteError};
+use crate::config::report::first_and_more;
 use crate::reload::{Changes, Difference};
 
 /// The most errors about broken files that are shown.
@@ -59,14 +60,10 @@ fn difference(kind: &str, difference: &Difference) -> String {
 
 /// The error about TLS files that are broken; `None`: there are none.
 pub(super) fn still_in_force(broken: &[String]) -> Option<RemoteError> {
-    let shown = broken.iter().take(BROKEN_SHOWN).cloned();
-    let more = broken.len().saturating_sub(BROKEN_SHOWN);
-    let more = (more > 0).then(|| format!("and {more} more"));
-    let shown: Vec<_> = shown.chain(more).collect();
     (!broken.is_empty()).then(|| {
         RemoteError::Rejected(format!(
             "TLS files are broken, and the files read before stay in force: {}",
-            shown.join("; ")
+            first_and_more(broken.iter(), BROKEN_SHOWN).join("; ")
         ))
     })
 }
