@@ -92,9 +92,14 @@ pub enum AdminEndpoint {
 /// that has stopped reading.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-static UNSENT: OptionalCall = OptionalCall::new(
-    "setsockopt(TCP_NOTSENT_LOWAT or SO_SNDBUF)",
-    "clients of the API that do not read are found later",
+static NOTSENT_LOWAT: OptionalCall = OptionalCall::new(
+    "setsockopt(TCP_NOTSENT_LOWAT)",
+    "clients of the admin port that do not read are found later",
+);
+
+static SNDBUF: OptionalCall = OptionalCall::new(
+    "setsockopt(SO_SNDBUF)",
+    "clients of the Unix socket that do not read are found later",
 );
 
 /// Serves at most `connections_max` clients at once, for as long as it is polled.
@@ -128,7 +133,7 @@ impl AdminEndpoint {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 SOCKET_OPTIONS.apply(&SockRef::from(&stream));
-                UNSENT.try_result(SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
+                NOTSENT_LOWAT.try_result(SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
                 let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
                 let client = ApiClient::Tcp {
                     peer,
@@ -142,7 +147,7 @@ impl AdminEndpoint {
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
-                UNSENT.try_result(SockRef::from(&stream).set_send_buffer_size(UNSENT_BYTES_MAX as usize));
+                SNDBUF.try_result(SockRef::from(&stream).set_send_buffer_size(UNSENT_BYTES_MAX as usize));
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
                 AdminConnection::new(stream, router_for(ApiClient::Unix(uid)))
             }
