@@ -27,7 +27,7 @@ const OPEN_FILES: u64 = 1024;
 const EVENTS_MAX: usize = 64;
 
 /// How long to wait for the last output of a process that has ended. All processes that held its pipe are dead by then, unless
-/// it was passed to a process elsewhere.
+/// one cannot be killed, or the pipe was passed to a process elsewhere.
 const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
