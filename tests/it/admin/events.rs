@@ -9,12 +9,11 @@ use std::time::Duration;
 use humantime::parse_rfc3339;
 use rustix::process::Signal;
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use super::api::{TOKEN, token};
 use crate::support::PATIENCE;
 use crate::support::api::{config, event_stream, request, start, tcp, unix};
-use crate::support::client::Client;
+use crate::support::client::{Client, small_buffer_client};
 use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
@@ -269,11 +268,9 @@ fn clients_that_do_not_read_lose_their_streams() {
     let head = request("GET", "/api/v1/events", &[], "");
     let of_port: Vec<_> = (0..24)
         .map(|_| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            socket.set_recv_buffer_size(4096).unwrap();
-            socket.connect(&proxy.admin().into()).unwrap();
-            (&socket).write_all(head.as_bytes()).unwrap();
-            socket
+            let mut client = small_buffer_client(proxy.admin(), 4096);
+            client.send(head.as_bytes());
+            client
         })
         .collect();
     let socket = proxy.folder().join("acequia/admin.sock");
