@@ -92,7 +92,8 @@ impl CloneSupervisor {
     }
 
     /// Stops all clones, and waits until they have ended: about 10 s, if they do not end by themselves, and 20 s, if a
-    /// process does not end after SIGKILL. To be called when there are no sessions any more. `at_once`: ends the wait; their keepers kill them when this process has ended.
+    /// process does not end after SIGKILL. To be called when there are no sessions any more. `at_once`: ends the wait;
+    /// their keepers kill them when this process has ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.ending.cancel();
         self.tasks.close();
