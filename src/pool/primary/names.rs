@@ -28,7 +28,8 @@ impl PrimaryWatch {
     }
 
     /// Which of these labels no server has any more, each with that of the same server now: the only one with its name. If none
-    /// has its name, it is the one at its address, except from one host name to another: there the address may have moved.
+    /// has its name, it is the one at its address, except from one host name to another: there the address may have moved, unless
+    /// it is the same host, as `db1` and `db1.example`.
     fn successors(&self, labels: &[Arc<str>], servers: &BTreeMap<Arc<str>, String>) -> Vec<(Arc<str>, Arc<str>)> {
         if labels.iter().all(|label| servers.contains_key(label)) {
             return Vec::new(); // nearly always
@@ -43,7 +44,7 @@ impl PrimaryWatch {
                 let is_only = old_names.get(name) == Some(&Some(old));
                 by_name.extend(new.filter(|_| is_only).map(|new| (Arc::clone(old), Arc::clone(new))));
             } else if let Some(&Some(new)) = addresses.get(&*self.address_of(old))
-                && (host_address(old).is_none() || host_address(new).is_none())
+                && (host_address(old).is_none() || host_address(new).is_none() || is_same_host(old, new))
             {
                 by_address.push((Arc::clone(old), Arc::clone(new)));
             }
@@ -108,6 +109,14 @@ fn host_address(label: &str) -> Option<SocketAddr> {
     let (host, ip) = resolved(label)?;
     let (_, port) = host.rsplit_once(':')?;
     Some(SocketAddr::new(ip, port.parse().ok()?))
+}
+
+/// Whether two labels with host names may be of one host: the first parts of the names are the same.
+fn is_same_host(one: &str, other: &str) -> bool {
+    let first = |label| name_in(label).split(['.', ':']).next();
+    let (one, other) = (first(one), first(other));
+    one.zip(other)
+        .is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 /// The address in the label of a server without a name of its own: `address`, or `host:port@ip`.

@@ -110,6 +110,17 @@ fn memory_follows_a_name_before_an_address() {
     let swapped = [("m@10.0.0.2", "10.0.0.2:3306"), ("r@10.0.0.1", "10.0.0.1:3306")];
     assert_eq!(after_restart(named, &swapped), "m@10.0.0.2, r@10.0.0.1");
     assert_eq!(after_restart(HOSTS, &named), "m@10.0.0.1, r@10.0.0.2");
+    let respelled = [
+        ("DB1.example.:3306@10.0.0.1", "10.0.0.1:3306"),
+        ("db2.example.com:3306@10.0.0.2", "10.0.0.2:3306"),
+    ];
+    let expected = "DB1.example.:3306@10.0.0.1, db2.example.com:3306@10.0.0.2";
+    assert_eq!(after_restart(HOSTS, &respelled), expected);
+    let moved = [
+        ("db1.example:3306@10.0.0.2", "10.0.0.2:3306"),
+        ("db2.example:3306@10.0.0.1", "10.0.0.1:3306"),
+    ];
+    assert_eq!(after_restart(HOSTS, &moved), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
     // Another host that has got the address of the primary.
     let taken = [HOSTS[1], ("db3:3306@10.0.0.1", "10.0.0.1:3306")];
     assert_eq!(after_restart(HOSTS, &taken), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
