@@ -197,7 +197,7 @@ pub struct PoolBody {
     /// The server that is its primary; absent: there is none, or roles do not matter.
     #[serde(default)]
     pub primary: Option<String>,
-    /// The servers that call themselves primary.
+    /// The servers that call themselves primary at the same time.
     #[serde(default)]
     pub primaries: Vec<String>,
     /// The TLS that its servers get; absent: they get what clients send.

@@ -13,6 +13,7 @@
 mod epochs;
 mod names;
 mod rejection;
+mod rivals;
 mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use super::facts::Numbering;
 use super::known_primary::{KnownPrimary, Standing};
+use rivals::ClaimNumbers;
 
 /// What the latest check has seen of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ struct Seen {
     is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
+    /// The numbers of the first and the latest check at which it has called itself primary, without another role in between.
+    claimed: (u64, u64),
 }
 
 /// A server calls itself primary.
@@ -104,6 +108,7 @@ pub(super) struct PrimaryWatch {
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
+    claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
     /// The Sentinels have agreed once on this server in an epoch that is too low.
@@ -213,6 +218,7 @@ impl PrimaryWatch {
         *knowledge = Knowledge::Seen(Seen {
             system_identifier: identifier.or(before.system_identifier),
             claim,
+            claimed: self.claim_numbers.after(before, observation),
             // A server that is down stays down until it reports its role.
             is_down: match observation {
                 Observation::Failed { is_down } => is_down || before.is_down,
@@ -240,11 +246,6 @@ impl PrimaryWatch {
         }
         let is_answer = !matches!(observation, Observation::Failed { .. });
         self.decide(is_answer.then_some(server));
-    }
-
-    /// The servers that call themselves primary, as far as is known.
-    pub(super) fn claimants(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.claims().map(|(server, ..)| server)
     }
 
     /// The server that is the primary; `None`: there is none, or none can be trusted.

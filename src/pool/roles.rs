@@ -45,7 +45,7 @@ pub struct RoleJudgement {
     /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks; and those of
     /// servers whose verdict has changed.
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
-    /// Set if more than one server calls itself primary, and that was not so before: all of them.
+    /// Set if more than one server calls itself primary at the same time, and that was not so before: all of them.
     pub rivals: Option<Vec<Arc<str>>>,
     /// Set if another server or timeline is the primary now.
     pub new_primary: Option<KnownPrimary>,
@@ -84,7 +84,7 @@ impl PoolRoles {
         inherits
     }
 
-    /// The servers that call themselves primary, as far as is known.
+    /// The servers that call themselves primary at the same time, as far as is known.
     #[must_use]
     pub fn claimants(&self) -> Vec<Arc<str>> {
         self.lock().primaries.claimants().map(Arc::clone).collect()

@@ -198,7 +198,7 @@ impl Registry {
 
     /// Writes for pools whose servers have roles how many of them call themselves primary.
     pub(super) fn write_primaries(primaries: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
-        let help = "Servers of a pool that call themselves primary; more than one needs an operator.";
+        let help = "Servers of a pool that call themselves primary at the same time; more than one needs an operator.";
         write_pool_gauge(names::POOL_PRIMARIES, help, primaries, text);
     }
 

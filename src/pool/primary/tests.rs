@@ -124,6 +124,35 @@ fn two_unknown_primaries_are_rejected_until_one_is_trusted() {
     assert_eq!((pool.in_force(), pool.claimants().count()), (Some("b"), 2));
 }
 
+/// In a switchover, the old primary stops after a check that passed, and another server is promoted before its next check.
+#[test]
+fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
+    let mut pool = watch(None, &["a", "b"]);
+    let mut claimants = |server: &str, observation| {
+        pool.observe(server, observation);
+        pool.claimants().map(|label| &**label).collect::<Vec<_>>().join(" ")
+    };
+    for (server, observation, expected) in [
+        ("b", REPLICA, ""),
+        ("a", primary(1), "a"),
+        ("a", primary(1), "a"),
+        ("b", primary(2), "b"),
+        ("a", FAILED, "b"),
+        ("b", primary(2), "b"),
+        ("a", REPLICA, "b"),
+        ("b", primary(2), "b"),
+        ("a", primary(3), "a"),
+        ("b", primary(2), "a b"), // it was not demoted
+        ("a", primary(3), "a b"),
+        ("b", FAILED, "a b"),
+        ("b", DOWN, "a"),
+        ("b", primary(2), "a b"),
+        ("b", REPLICA, "a"),
+    ] {
+        assert_eq!(claimants(server, observation), expected, "{server} {observation:?}");
+    }
+}
+
 #[test]
 fn trust_in_an_old_primary_overrules_known_timelines_but_no_later_one() {
     let mut pool = watch(None, &["a", "b"]);
