@@ -238,7 +238,9 @@ impl HttpProbe {
             None => Ok(()),
         };
         match works {
-            Ok(()) => CheckFailure::unfit(format!("the server has another role: it answers {answer}")),
+            Ok(()) => CheckFailure::unfit(format!(
+                "the server answers {answer}: it has another role, or is behind"
+            )),
             Err(error) => CheckFailure::Down {
                 reason: format!("the server answers {answer}: {}", chain(&error)),
                 agent: AgentSettings::default(),

@@ -98,7 +98,7 @@ async fn the_http_status_decides_the_result() {
         wrong_role: "503".parse().unwrap(),
         ..check()
     };
-    let unfit = "unfit: the server has another role: it answers 503 Service Unavailable";
+    let unfit = "unfit: the server answers 503 Service Unavailable: it has another role, or is behind";
     assert_eq!(run(roles.clone(), address).await.unwrap_err(), unfit);
     let running = HttpCheck {
         wrong_role_body: Some(Pattern::new("\"state\": ?\"running\"").unwrap()),

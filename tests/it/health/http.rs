@@ -194,7 +194,7 @@ fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     let reason = proxy.server("first", &databases[0].address.to_string())["reason"].clone();
     assert_eq!(
         reason,
-        "the server has another role: it answers 503 Service Unavailable"
+        "the server answers 503 Service Unavailable: it has another role, or is behind"
     );
 }
 
