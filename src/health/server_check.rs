@@ -197,11 +197,10 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
     for RecordedOutcome {
         server,
         outcome,
-        new_verdict,
-        ..
+        change,
     } in recorded
     {
-        let Some(verdict) = *new_verdict else { continue };
+        let Some(verdict) = change.verdict else { continue };
         metrics.server(pool.name(), server).record_transition(verdict);
         let over = closes_over(pool, server, Instant::now());
         let sessions_cut = over.map(|_| server.live());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::{CheckOutcome, CheckState, CheckVerdict, KnownPrimary, PoolRoles, RoleJudgement, Server, Thresholds};
+use crate::pool::{CheckChange, CheckOutcome, CheckState, KnownPrimary, PoolRoles, RoleJudgement, Server, Thresholds};
 
 /// A result that was recorded in a server.
 #[derive(Debug)]
@@ -11,25 +11,18 @@ pub struct RecordedOutcome {
     pub server: Arc<Server>,
     /// The result.
     pub outcome: CheckOutcome,
-    /// Its state before.
-    pub before: CheckState,
-    /// Its new state, if that has changed.
-    pub changed: Option<CheckState>,
-    /// The new verdict of its checks, if it has changed.
-    pub new_verdict: Option<CheckVerdict>,
+    /// What it has changed.
+    pub change: CheckChange,
 }
 
 impl RecordedOutcome {
     pub(super) fn record(server: &Arc<Server>, outcome: CheckOutcome, thresholds: Thresholds) -> Self {
-        let (before, verdict_before) = (server.check_state(), server.health().verdict);
-        let changed = server.record_check(&outcome, thresholds);
-        let verdict = server.health().verdict;
+        let change = server.record_check(&outcome, thresholds);
+        let server = Arc::clone(server);
         Self {
-            server: Arc::clone(server),
+            server,
             outcome,
-            before,
-            changed,
-            new_verdict: (verdict != verdict_before).then_some(verdict),
+            change,
         }
     }
 
@@ -37,7 +30,7 @@ impl RecordedOutcome {
     /// that were a failure, two switchovers or one long transaction could take all servers of a pool out.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        let went_down = self.before == CheckState::Up && self.changed == Some(CheckState::Down);
+        let went_down = self.change.before == CheckState::Up && self.change.state == Some(CheckState::Down);
         went_down && !matches!(self.outcome, CheckOutcome::Unfit(_) | CheckOutcome::Behind(_))
     }
 }

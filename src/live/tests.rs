@@ -349,7 +349,7 @@ fn only_a_failed_server_awaits_failback() {
         let server = servers(&live).remove(0);
         server.record_check(&CheckOutcome::Pass, THRESHOLDS);
         let recorded = RecordedOutcome::record(&server, outcome, THRESHOLDS);
-        assert_eq!(recorded.changed, Some(CheckState::Down));
+        assert_eq!(recorded.change.state, Some(CheckState::Down));
         assert_eq!(recorded.is_failure(), expected, "{recorded:?}");
     }
 }

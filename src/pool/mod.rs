@@ -55,7 +55,7 @@ pub use ejection::EjectLimits;
 use ejection::Ejection;
 pub use facts::{FailedCheck, Numbering, Role, ServerFacts, Stream, WalPosition};
 pub use fallback::FallbackOrigin;
-pub use health::{CheckOutcome, CheckState, CheckVerdict, Health, RefusedCheck, Thresholds};
+pub use health::{CheckChange, CheckOutcome, CheckState, CheckVerdict, Health, RefusedCheck, Thresholds};
 pub use known_primary::{KnownPrimary, Standing};
 pub use lease::{Lease, NoLease};
 pub use limited::QueueFailure;

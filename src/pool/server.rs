@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::agent::{AgentRecord, AgentSettings};
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
-use super::health::{CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
+use super::health::{CheckChange, CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
 use super::live_count::LiveCount;
 use super::overrides::Overrides;
 use super::server_observer::ServerObserver;
@@ -206,20 +206,31 @@ impl Server {
         self.has(BEHIND)
     }
 
-    /// Records the result of a check. Returns the new state if it changed. `rise` passed checks in a row also end an
-    /// ejection. Results for a disabled server are ignored.
-    pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
+    /// Records the result of a check. `rise` passed checks in a row also end an ejection. Results for a disabled server are
+    /// ignored.
+    pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.lock_checks();
+        let before = checks.rise_fall.state();
         // A reload may have switched checks off while this one ran. No later check would correct its result.
         if self.has(DISABLED) || !checks.rise_fall.is_enabled() {
-            return None;
+            return CheckChange {
+                before,
+                state: None,
+                verdict: None,
+            };
         }
-        let (before, verdict_before) = (checks.rise_fall.state(), checks.rise_fall.verdict());
+        let verdict_before = checks.rise_fall.verdict();
         let was_refused = checks.rise_fall.refusal() != RefusedCheck::None;
         let changed = checks.rise_fall.record(outcome, thresholds);
         checks.reason = outcome.reason().cloned();
         let is_refused = checks.rise_fall.refusal() != RefusedCheck::None;
-        if verdict_before != checks.rise_fall.verdict() || was_refused != is_refused {
+        let verdict = checks.rise_fall.verdict();
+        let change = CheckChange {
+            before,
+            state: changed,
+            verdict: (verdict != verdict_before).then_some(verdict),
+        };
+        if change.verdict.is_some() || was_refused != is_refused {
             checks.since = SystemTime::now();
         }
         match outcome {
@@ -241,7 +252,7 @@ impl Server {
             }
             self.publish_ejection(&ejection);
         }
-        changed
+        change
     }
 
     /// Treats its role as wrong until the next check that passes: it gets no session before its first check, and panic does

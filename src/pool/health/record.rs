@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{CheckVerdict, RefusedCheck, RiseFall};
+use super::{CheckState, CheckVerdict, RefusedCheck, RiseFall};
 use crate::text::Reason;
 
 /// The state machine of a server's checks, with the reason and time of its state.
@@ -56,4 +56,15 @@ pub struct Health {
     pub reason: Option<Reason>,
     /// When the verdict last changed, or checks began or ceased to be refused.
     pub since: SystemTime,
+}
+
+/// What the result of a check has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckChange {
+    /// The state before.
+    pub before: CheckState,
+    /// The new state, if it is another one.
+    pub state: Option<CheckState>,
+    /// The new verdict, if it is another one.
+    pub verdict: Option<CheckVerdict>,
 }

@@ -185,6 +185,7 @@ async fn a_draining_server_gets_no_session_and_its_checks_continue() {
     assert!(
         servers[0]
             .record_check(&CheckOutcome::Unfit("x".into()), THRESHOLDS)
+            .state
             .is_some()
     );
     servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS);
@@ -203,7 +204,7 @@ async fn a_disabled_server_loses_its_health_and_starts_anew() {
     assert!(servers[0].is_disabled() && !servers[0].is_ejected());
     assert_eq!(servers[0].check_state(), CheckState::Unchecked);
     assert_eq!(
-        servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS),
+        servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS).state,
         None,
         "a check that was under way"
     );
@@ -268,7 +269,9 @@ fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
     server.record_check(&CheckOutcome::Pass, THRESHOLDS);
     server.set_checked(false, false);
     assert_eq!(
-        server.record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS),
+        server
+            .record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS)
+            .state,
         None
     );
     server.assume_unfit();
