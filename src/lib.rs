@@ -37,7 +37,8 @@
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its clones;
 //! [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and follows the
-//! sources that list servers: files, HTTP, DNS, etcd, Docker, Kubernetes; [`health`] decides which server is checked when, by
+//! sources that list servers: files, HTTP, DNS, etcd, Docker, Kubernetes, and the [`local_addresses`], which may make a server
+//! one of our own listeners; [`health`] decides which server is checked when, by
 //! one of the kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns a
 //! file into a plan, or reports all its errors; nothing uses it at run time. [`import`] writes such a file from one of HAProxy
 //! or nginx. [`outage`] logs when a pool has no usable server or uses its fallback, and when that is over. [`sever`] cuts
@@ -78,6 +79,7 @@ pub mod regular_file;
 pub mod user;
 pub mod file_watch;
 pub mod socket;
+pub mod local_addresses;
 pub mod readiness;
 pub mod unix_socket;
 pub mod tcp_info;

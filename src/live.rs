@@ -221,7 +221,6 @@ impl Live {
     #[must_use]
     pub fn prepare(&self, plan: Plan, mut new_names: HashMap<Arc<str>, NameAddresses>) -> InForce {
         let now = self.in_force();
-        self.registry.own_listeners().forget_interfaces();
         let pool = |plan: &Arc<PoolPlan>| {
             let addresses = new_names.remove(&plan.name).unwrap_or_default();
             Arc::new(match now.pool(&plan.name) {

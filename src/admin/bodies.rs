@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::announced_bodies::AnnouncedBody;
 use super::guard_bodies::GuardBody;
-use super::pool_bodies::{AddedServerBody, DiscoveryBody, PoolTlsBody, QueueBody, ScaleBody};
+use super::pool_bodies::{AddedServerBody, DiscoveryBody, LeftOutBody, PoolTlsBody, QueueBody, ScaleBody};
 use super::remote_bodies::RemoteBody;
 
 /// `GET /api/v1/process`.
@@ -215,6 +215,9 @@ pub struct PoolBody {
     /// The servers that operators have added.
     #[serde(default)]
     pub added: Vec<AddedServerBody>,
+    /// The servers that are left out because they are our own listeners.
+    #[serde(default)]
+    pub left_out: Vec<LeftOutBody>,
     /// In the order of the configuration, then of the list; added ones are last.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.

@@ -21,6 +21,7 @@ mod scale;
 mod remote;
 mod added;
 mod announced;
+mod discovery;
 mod state;
 pub mod sessions;
 pub mod route;

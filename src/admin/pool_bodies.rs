@@ -35,6 +35,17 @@ pub struct AddedServerBody {
     pub until: Option<String>,
 }
 
+/// A server that is left out because it is a listener that leads back to its pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeftOutBody {
+    /// Its name, else its address.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// The name of the listener.
+    pub listener: String,
+}
+
 /// The TLS with the servers of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolTlsBody {

@@ -18,8 +18,9 @@ use super::bodies::{
 };
 use super::certificates::time;
 use super::context::{Admin, rfc3339};
+use super::discovery::{discovery_body, left_out_bodies};
 use super::guards::guard_bodies;
-use super::pool_bodies::{DiscoveryBody, PoolTlsBody, QueueBody};
+use super::pool_bodies::{PoolTlsBody, QueueBody};
 use super::remote::remote_body;
 use super::scale::scale_body;
 use crate::account::{ListenerSeries, sessions_opened};
@@ -252,23 +253,11 @@ fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
         queue: queue_body(pool),
         discovery: discovery_body(pool),
         added: added_server_bodies(pool),
+        left_out: left_out_bodies(pool),
         scale: scale_body(pool),
         servers: pool.servers().iter().map(server_body).collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
-}
-
-/// The source of a pool that has one.
-fn discovery_body(pool: &LivePool) -> Option<DiscoveryBody> {
-    let plan = pool.plan().discover.as_ref()?;
-    let state = pool.dynamic().source();
-    Some(DiscoveryBody {
-        source: plan.source.to_string(),
-        up: state.is_up,
-        last_success: state.last_success.map(rfc3339),
-        error: state.error.as_deref().map(str::to_owned),
-        warning: state.warning.as_deref().map(str::to_owned),
-    })
 }
 
 /// The queue of a pool that has one, or had one until a reload and still has clients in it.

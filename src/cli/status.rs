@@ -1,6 +1,7 @@
 //! `acequia status` and `acequia servers`: listeners, pools and servers of a running process.
 
 mod announced;
+mod pool_notes;
 mod tls;
 
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use super::table::{duration, or_dash, table};
 use super::{origin, primaries};
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
 use crate::admin::guard_bodies::GuardBody;
-use crate::admin::pool_bodies::{AddedServerBody, CloneBody, QueueBody, ScaleBody};
+use crate::admin::pool_bodies::{CloneBody, QueueBody, ScaleBody};
 use crate::config::report::counted;
 
 /// The most lines about names of one kind; a further line says how many more there are.
@@ -223,31 +224,7 @@ fn pool_notes<'a>(
     pools: impl IntoIterator<Item = &'a PoolBody>,
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
 ) -> String {
-    let notes_of_pool = |pool: &PoolBody| -> Vec<String> {
-        let served_by = pool.served_by.as_ref().map(|by| match &pool.primary {
-            Some(primary) if primary == by => format!("its primary {primary}"),
-            _ => format!("pool {by}"),
-        });
-        let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}", pool.name));
-        let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
-        let unresolved = pool.unresolved.iter().take(NOTES_MAX);
-        let unresolved = unresolved.map(|name| format!("{}/{name}: not resolved yet", pool.name));
-        let more = Some(pool.unresolved.len().saturating_sub(NOTES_MAX)).filter(|more| *more > 0);
-        let more = more.map(|more| format!("{}: {more} more names are not resolved yet", pool.name));
-        let source = pool.discovery.as_ref().and_then(|discovery| {
-            let (name, source) = (&pool.name, &discovery.source);
-            match (&discovery.error, &discovery.warning) {
-                (Some(error), _) => Some(format!("{name}: keeps its last servers, because of {source}: {error}")),
-                (None, Some(warning)) => Some(format!("{name}: {source}: {warning}")),
-                (None, None) => None,
-            }
-        });
-        let added = pool.added.iter().map(|added| added_server_note(added, pool));
-        let roles = primaries::notes(pool).into_iter();
-        let notes = roles.chain(fallback).chain(unusable).chain(source);
-        notes.chain(added).chain(unresolved).chain(more).collect()
-    };
-    let notes = pools.into_iter().flat_map(notes_of_pool);
+    let notes = pools.into_iter().flat_map(pool_notes::notes);
     notes_after_gap(notes.chain(absent.into_iter().map(absent_server_note)))
 }
 
@@ -255,20 +232,6 @@ fn pool_notes<'a>(
 fn notes_after_gap(notes: impl Iterator<Item = String>) -> String {
     let notes: String = notes.map(|note| note + "\n").collect();
     if notes.is_empty() { notes } else { format!("\n{notes}") }
-}
-
-/// Who has added a server, for how long it stays, and whether the pool uses another one of its name.
-fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
-    let AddedServerBody { name, added_by, .. } = added;
-    let until = added.until.as_ref();
-    let until = until.map_or_else(String::new, |until| format!(", until {until}"));
-    let is_other = |server: &ServerBody| server.name == *name && server.address != added.address;
-    let unused = match pool.servers.iter().any(is_other) {
-        true => "; not in use, because the pool has another server of this name",
-        false => "",
-    };
-    let ago = since(&added.added_at);
-    format!("{}/{name}: added by {added_by}, {ago} ago{until}{unused}", pool.name)
 }
 
 /// The overrides of a server that its pool does not have now.

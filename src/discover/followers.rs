@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::own_addresses;
 use super::source::{ListAnswer, Reports, ServerList, ServerSource, SourceReport};
 use super::sources;
 use crate::back_off::BackOff;
@@ -21,10 +22,14 @@ const EXPIRY_GAP_MAX: Duration = Duration::from_secs(60);
 /// The tasks that follow sources, by pool name, each with the plan of its source.
 type Followers = HashMap<Arc<str>, (DiscoverPlan, AbortOnDropHandle<()>)>;
 
-/// Follows the sources of the pools that are in force, and removes added servers whose time is over, for as long as it is
-/// polled.
+/// Follows the sources of the pools that are in force and the addresses of this machine, and removes added servers whose time is
+/// over, for as long as it is polled.
 pub async fn run(live: Arc<Live>) {
-    tokio::join!(follow_sources(&live), remove_expired(&live));
+    tokio::join!(
+        follow_sources(&live),
+        remove_expired(&live),
+        own_addresses::follow(&live)
+    );
 }
 
 /// Removes the servers that operators have added for a time that is over.
@@ -133,8 +138,6 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
     match answer {
         Ok(ServerList { servers, warning }) => {
             let count = servers.len();
-            let own_warning = || live.own_listener_warning(pool_name, &servers).map(Reason::from);
-            let warning = warning.or_else(own_warning);
             let is_back = pool.dynamic().record_success(SystemTime::now(), warning);
             if let Some(change) = live.set_servers(pool_name, Lister::Source, servers) {
                 let (added, removed) = (change.added, change.removed);

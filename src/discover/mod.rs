@@ -9,6 +9,8 @@
 //! [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing, changes
 //! nothing.
 //!
+//! It also follows the addresses of this machine, as far as they decide whether a server is one of our own listeners.
+//!
 //! [`follow_announcements`] follows the routes that containers announce, each with a pool of its own.
 //!
 //! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys
@@ -26,6 +28,7 @@ mod dns_records;
 mod dns_lookup;
 mod dns;
 mod sources;
+mod own_addresses;
 mod followers;
 mod announced;
 

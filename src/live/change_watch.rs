@@ -63,9 +63,7 @@ impl Live {
 
     /// Locks what is in force for a change.
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.registry.own_listeners().forget_interfaces();
-        changing
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,7 +29,11 @@ pub(super) fn members(
         };
         for spec in specs {
             if let Some(listener) = own.at(spec.address) {
-                left_out.push((spec.address, Arc::clone(listener)));
+                left_out.push(LeftOutServer {
+                    label: spec.label,
+                    address: spec.address,
+                    listener: Arc::clone(listener),
+                });
                 continue;
             }
             // If two names of a pool have the same address, that is one server: it has one load and one health.

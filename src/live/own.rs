@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::{InForce, Live, LivePool};
 use crate::addr::ListenAddr;
+use crate::local_addresses::LocalAddresses;
 use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
-use crate::pool::{OwnListener, ServerRegistry};
+use crate::pool::{Member, OwnListener, ServerRegistry};
 
 /// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a file: they
 /// may not match our own connections.
@@ -38,6 +39,14 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 }
 
 impl LivePool {
+    /// Records which of our listeners are among its servers, and which are left out. Not for a pool that is not in force: its
+    /// plan may never be applied.
+    pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
+        let own = registry.own_listeners();
+        own.set_left_out(self.name(), &self.left_out());
+        own.set_links(self.name(), servers.iter().map(|server| server.spec().address));
+    }
+
     /// Leaves out servers that are listeners leading to this pool. To be called for each pool in force when the listeners have
     /// changed.
     pub(super) fn follow_own_listeners(&self, registry: &ServerRegistry) {
@@ -67,17 +76,19 @@ impl LivePool {
 }
 
 impl Live {
-    /// The warning if one of these servers of a pool is a listener that leads to the pool: the server is left out.
-    #[must_use]
-    pub fn own_listener_warning(&self, pool: &str, servers: &[ServerEntry]) -> Option<String> {
-        let in_force = self.in_force();
-        self.registry.own_listeners().forget_interfaces();
-        let (entry, listener) = in_force.pool(pool)?.own_listener_among(servers, &self.registry)?;
-        let label = entry.label();
-        Some(format!(
-            "server `{label}` is listener `{listener}`, which leads back to the pool, and left out: every session would open another \
-             one"
-        ))
+    /// Leaves out servers that have become our own listeners because an address has come to this machine, and takes back those
+    /// that are none any more because it has gone.
+    pub fn follow_local_addresses(&self) {
+        let addresses = LocalAddresses::read();
+        let _changing = self.changing();
+        if self.registry.own_listeners().set_local_addresses(addresses) {
+            let in_force = self.in_force();
+            in_force
+                .pools
+                .iter()
+                .for_each(|pool| pool.follow_own_listeners(&self.registry));
+            self.readmit_servers(&in_force);
+        }
     }
 
     /// Puts our listeners in force, before the pools of the same plan.

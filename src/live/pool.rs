@@ -202,22 +202,20 @@ impl LivePool {
     /// Replaces its servers by those of these entries. `before`: its servers so far, or those of the pool that it replaces.
     pub(super) fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
         let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
-        *self.left_out() = left_out;
+        *self.lock_left_out() = left_out;
         self.record_own_listeners(&members, registry);
         self.update_checked(before, &members); // before one of them gets a session
         self.dynamic.note_departures(before, &members); // before the change is reported
         self.replace_servers(members);
     }
 
-    /// Records which of our listeners are among its servers, and which are left out. Not for a pool that is not in force: its
-    /// plan may never be applied.
-    pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
-        let own = registry.own_listeners();
-        own.set_left_out(self.name(), &self.left_out());
-        own.set_links(self.name(), servers.iter().map(|server| server.spec().address));
+    /// The servers that are left out because they are listeners leading to this pool.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<LeftOutServer> {
+        self.lock_left_out().clone()
     }
 
-    fn left_out(&self) -> MutexGuard<'_, Vec<LeftOutServer>> {
+    fn lock_left_out(&self) -> MutexGuard<'_, Vec<LeftOutServer>> {
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

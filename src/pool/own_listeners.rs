@@ -3,13 +3,10 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use if_addrs::IfAddr;
-use ipnet::Ipv4Net;
-
 use crate::addr::{ListenAddr, ServerAddr};
+use crate::local_addresses::LocalAddresses;
 
 /// A listener, to find out whether a server is this listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +19,16 @@ pub struct OwnListener {
     pub pools: HashSet<Arc<str>>,
 }
 
-/// A server that is left out, and the name of the listener that it is.
-pub type LeftOutServer = (ServerAddr, Arc<str>);
+/// A server that is left out because it is a listener that leads to its pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOutServer {
+    /// The name of the server.
+    pub label: Arc<str>,
+    /// Its address.
+    pub address: ServerAddr,
+    /// The name of the listener.
+    pub listener: Arc<str>,
+}
 
 /// Our listeners. A pool leaves out the servers that are listeners leading to it, directly or through other pools that have
 /// listeners as servers.
@@ -60,10 +65,15 @@ impl OwnListeners {
         state.left_out.retain(|pool, _| is_pool(pool));
     }
 
-    /// Forgets the addresses of this machine's interfaces. They are read again when they are needed. To be called before each
-    /// change of pools, however many pools it changes: reading them takes much longer than to compare a server.
-    pub fn forget_interfaces(&self) {
-        self.lock().local = Arc::default();
+    /// Replaces the addresses of this machine. Before, they are read when they are first needed. Returns whether they may have
+    /// changed.
+    pub fn set_local_addresses(&self, addresses: LocalAddresses) -> bool {
+        let mut state = self.lock();
+        let has_changed = state.local.get() != Some(&addresses);
+        if has_changed {
+            state.local = Arc::new(addresses.into());
+        }
+        has_changed
     }
 
     /// The listeners that lead to a pool, directly or through servers of other pools.
@@ -81,7 +91,7 @@ impl OwnListeners {
 
     /// Records which servers of a pool are left out, and logs those that are new.
     pub fn set_left_out(&self, pool: &Arc<str>, servers: &[LeftOutServer]) {
-        let addresses: HashSet<ServerAddr> = servers.iter().map(|(server, _)| *server).collect();
+        let addresses: HashSet<ServerAddr> = servers.iter().map(|server| server.address).collect();
         let mut state = self.lock();
         let before = match addresses.is_empty() {
             true => state.left_out.remove(pool),
@@ -89,11 +99,11 @@ impl OwnListeners {
         };
         drop(state);
         let before = before.unwrap_or_default();
-        for (server, listener) in servers.iter().filter(|(server, _)| !before.contains(server)) {
+        for left_out in servers.iter().filter(|server| !before.contains(&server.address)) {
             tracing::warn!(
                 %pool,
-                %server,
-                %listener,
+                server = %left_out.label,
+                listener = %left_out.listener,
                 "a server is left out: it is a listener that leads back to the pool, every session would open another one"
             );
         }
@@ -252,39 +262,8 @@ impl ListenersAt {
     }
 }
 
-/// The addresses of this machine. A test by `bind` would not do: with `net.ipv4.ip_nonlocal_bind` it succeeds for every
-/// address.
-#[derive(Debug, Default)]
-struct LocalAddresses {
-    addresses: HashSet<IpAddr>,
-    /// The networks of the loopback interface: all their IPv4 addresses are of this machine.
-    networks: Vec<Ipv4Net>,
-}
-
-impl LocalAddresses {
-    /// The addresses of the interfaces; none if the system call fails.
-    fn read() -> Self {
-        let mut local = Self::default();
-        for interface in if_addrs::get_if_addrs().unwrap_or_default() {
-            local.addresses.insert(interface.ip());
-            let name = interface.name.split(':').next(); // `eth0:1` is an address of `eth0` with a label
-            if let (IfAddr::V4(address), Some("lo")) = (&interface.addr, name) {
-                local.networks.extend(Ipv4Net::new(address.ip, address.prefixlen));
-            }
-        }
-        local
-    }
-
-    fn contains(&self, ip: IpAddr) -> bool {
-        let is_of = |network: &Ipv4Net| matches!(ip, IpAddr::V4(ip) if network.contains(&ip));
-        self.addresses.contains(&ip) || self.networks.iter().any(is_of)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn listener(name: &str, addresses: &[&str], pools: &[&str]) -> OwnListener {
@@ -308,12 +287,10 @@ mod tests {
             listener("all", &["0.0.0.0:443", "[::]:443"], &[]),
         ];
         own.replace(listeners.into(), |_| true);
+        let local = ["127.0.0.0/8", "::1/128", "198.51.100.7/32", "10.9.0.0/24"];
+        let local: LocalAddresses = local.into_iter().map(|network| network.parse().unwrap()).collect();
+        assert!(own.set_local_addresses(local), "none were known");
         let listeners = own.lock().listeners(None);
-        let local = LocalAddresses {
-            addresses: [Ipv4Addr::new(198, 51, 100, 7).into()].into(),
-            networks: vec!["10.9.0.1/24".parse().unwrap()],
-        };
-        listeners.local.set(local).unwrap();
         for (address, expected) in [
             ("127.0.0.1:80", Some("one")),
             ("127.0.0.2:80", None),
@@ -329,8 +306,6 @@ mod tests {
             let found = listeners.at(server(address));
             assert_eq!(found.map(|name| &**name), expected, "{address}");
         }
-        let local = LocalAddresses::read();
-        assert!(local.contains(Ipv4Addr::new(127, 9, 9, 9).into()));
     }
 
     #[test]
@@ -352,7 +327,12 @@ mod tests {
         assert_eq!(at("c", "127.0.0.1:1").as_deref(), Some("a"));
         own.set_links(&"a".into(), [server("10.0.0.1:2")].into_iter());
         assert_eq!(at("b", "127.0.0.1:1"), None);
-        own.set_left_out(&"b".into(), &[(server("127.0.0.1:1"), "a".into())]);
+        let left_out = LeftOutServer {
+            label: "a".into(),
+            address: server("127.0.0.1:1"),
+            listener: "a".into(),
+        };
+        own.set_left_out(&"b".into(), &[left_out]);
         assert_eq!(own.pools_to_readmit(), ["b".into()]);
         own.replace(Vec::new(), |pool| pool != "b");
         assert!(own.pools_to_readmit().is_empty());

@@ -7,7 +7,7 @@ use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::client::{Client, server_reached};
-use crate::support::counts::log_lines;
+use crate::support::counts::{log_lines, wait_for_active_sessions};
 use crate::support::eventually;
 use crate::support::namespaces::Namespaces;
 use crate::support::proxy::Proxy;
@@ -114,4 +114,46 @@ fn a_listener_may_be_bound_to_a_link_local_address() {
         Client::connect(address.into()).read_some()
     });
     assert_eq!(heard, "here");
+}
+
+#[test]
+fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
+    let Some(star) = Namespaces::enter(1) else { return };
+    let ip = |number, words: &str| {
+        let done = star.run(number, &format!("ip {words}"));
+        assert_eq!(done.code, Some(0), "{words}: {}", done.stderr);
+    };
+    ip(1, "address add 10.98.1.77/24 dev v0");
+    let listener = star.at(1, || TcpListener::bind("10.98.1.77:0").unwrap());
+    let server = Server::named_on(listener, "there");
+    let (address, port) = (server.address, server.address.port());
+    let proxy = Proxy::start(&format!(
+        "[listeners.l]\nbind = \"0.0.0.0:{port}\"\npool = \"p\"\n[pools.p]\nservers = [\"{address}\"]"
+    ));
+    assert_eq!(server_reached(proxy.at("l")), "there");
+    // As a secondary address, from which connections to it do not come; and by a route alone.
+    let moves = [
+        ("address add 10.98.1.77/24 dev v1", "address del 10.98.1.77/24 dev v1"),
+        (
+            "route add local 10.98.1.76/30 dev lo",
+            "route del local 10.98.1.76/30 dev lo",
+        ),
+    ];
+    for (times, (comes, goes)) in (1..).zip(moves) {
+        ip(0, comes);
+        let mut client = Client::connect(proxy.at("l"));
+        let left_out = log_lines(
+            &proxy,
+            "a server is left out: it is a listener that leads back to the pool, every session would open another one",
+            times,
+        );
+        assert_eq!(left_out[times - 1]["server"], address.to_string());
+        wait_for_active_sessions(&proxy, 0); // however many it has opened
+        assert_eq!(client.read_all(), b"", "the pool has no server");
+        let status = proxy.command(&["status"]).stdout;
+        let note = format!("p/{address}: left out, because it is listener `l`, which leads back to the pool");
+        assert!(status.contains(&note), "{status}");
+        ip(0, goes);
+        eventually("it is a server again", || server_reached(proxy.at("l")) == "there");
+    }
 }

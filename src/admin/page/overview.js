@@ -58,6 +58,9 @@ function notices(state) {
     if (pool.discovery?.error) {
       list.push(notice("warn", `Pool ${pool.name} keeps its last servers, because of ${pool.discovery.source}:`, pool.discovery.error));
     }
+    for (const { name, listener } of pool.left_out) {
+      list.push(notice("warn", `${pool.name}/${name} is left out:`, `it is listener ${listener}, which leads back to the pool.`));
+    }
     if (pool.unresolved.length > 0) {
       const more = pool.unresolved.length - namesShown;
       const names = pool.unresolved.slice(0, namesShown).join(", ") + (more > 0 ? ` and ${more} more` : "");

@@ -251,7 +251,7 @@ fn responses_cannot_control_the_terminal() {
         "listeners": [{ "name": evil, "addresses": [evil], "sessions": 0, "max_connections": null, "pool": evil,
             "routes": [], "more_routes": 0 }],
         "pools": [{ "name": evil, "balance": evil, "best_tier": 0, "panic": false, "servers": [server],
-            "unresolved": [evil] }],
+            "left_out": [{ "name": evil, "address": evil, "listener": evil }], "unresolved": [evil] }],
         "absent": [absent],
     });
     let session = json!({ "id": 1, "listener": evil, "peer": evil, "client": evil, "sni": evil, "alpn": evil,

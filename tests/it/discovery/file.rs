@@ -153,7 +153,7 @@ fn a_listed_listener_does_not_multiply_sessions() {
     let status = proxy.command(&["status"]).stdout;
     assert!(
         status.contains(&format!(
-            "server `{own}` is listener `l`, which leads back to the pool, and left out"
+            "p/{own}: left out, because it is listener `l`, which leads back to the pool"
         )),
         "{status}"
     );

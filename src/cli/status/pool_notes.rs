@@ -1,0 +1,58 @@
+//! What is to be known about the servers of a pool.
+
+use super::super::primaries;
+use super::{NOTES_MAX, since};
+use crate::admin::bodies::{PoolBody, ServerBody};
+use crate::admin::pool_bodies::{AddedServerBody, LeftOutBody};
+
+/// A line for each thing to know about the servers of a pool, and for each unresolved host name.
+pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
+    let served_by = pool.served_by.as_ref().map(|by| match &pool.primary {
+        Some(primary) if primary == by => format!("its primary {primary}"),
+        _ => format!("pool {by}"),
+    });
+    let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}", pool.name));
+    let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
+    let unresolved = pool.unresolved.iter().take(NOTES_MAX);
+    let unresolved = unresolved.map(|name| format!("{}/{name}: not resolved yet", pool.name));
+    let more = Some(pool.unresolved.len().saturating_sub(NOTES_MAX)).filter(|more| *more > 0);
+    let more = more.map(|more| format!("{}: {more} more names are not resolved yet", pool.name));
+    let source = pool.discovery.as_ref().and_then(|discovery| {
+        let (name, source) = (&pool.name, &discovery.source);
+        match (&discovery.error, &discovery.warning) {
+            (Some(error), _) => Some(format!("{name}: keeps its last servers, because of {source}: {error}")),
+            (None, Some(warning)) => Some(format!("{name}: {source}: {warning}")),
+            (None, None) => None,
+        }
+    });
+    let added = pool.added.iter().map(|added| added_server_note(added, pool));
+    let left_out = pool.left_out.iter().take(NOTES_MAX).map(|server| {
+        let LeftOutBody { name, listener, .. } = server;
+        format!(
+            "{}/{name}: left out, because it is listener `{listener}`, which leads back to the pool",
+            pool.name
+        )
+    });
+    let roles = primaries::notes(pool).into_iter();
+    let notes = roles.chain(fallback).chain(unusable).chain(source);
+    notes
+        .chain(added)
+        .chain(left_out)
+        .chain(unresolved)
+        .chain(more)
+        .collect()
+}
+
+/// Who has added a server, for how long it stays, and whether the pool uses another one of its name.
+fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
+    let AddedServerBody { name, added_by, .. } = added;
+    let until = added.until.as_ref();
+    let until = until.map_or_else(String::new, |until| format!(", until {until}"));
+    let is_other = |server: &ServerBody| server.name == *name && server.address != added.address;
+    let unused = match pool.servers.iter().any(is_other) {
+        true => "; not in use, because the pool has another server of this name",
+        false => "",
+    };
+    let ago = since(&added.added_at);
+    format!("{}/{name}: added by {added_by}, {ago} ago{until}{unused}", pool.name)
+}
