@@ -360,6 +360,10 @@ impl RolesState {
                 }
             }
         }
+        // The primary first: clients that wait in the queue are refused as soon as the pool has no usable server.
+        judgement
+            .outcomes
+            .sort_by_key(|(_, outcome)| *outcome != CheckOutcome::Pass);
         judgement
     }
 }

@@ -112,6 +112,29 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
     assert_eq!(judge(2, follower(1)), Some(CheckOutcome::Pass));
 }
 
+#[test]
+fn a_promoted_server_is_in_use_before_the_old_primary_is_out() {
+    for _ in 0..32 {
+        let registry = ServerRegistry::default(); // new hash maps, with keys in another order
+        let roles = registry.roles(&pool_name());
+        let list = members(&registry, 0..3);
+        let judge = |n: usize, role, timeline| {
+            roles
+                .judge(&list[n], &facts(role, Some(timeline)), &list, REQUIRED, Instant::now())
+                .outcomes
+        };
+        judge(1, Role::Replica, 1);
+        judge(2, Role::Replica, 1);
+        judge(0, Role::Primary, 1);
+        let outcomes = judge(1, Role::Primary, 2);
+        let outcomes: Vec<_> = outcomes
+            .iter()
+            .map(|(server, outcome)| (&*server.spec().label, outcome.reason().is_some()))
+            .collect();
+        assert_eq!(outcomes, [("s1", false), ("s0", true)]);
+    }
+}
+
 /// An old primary that is dead when another server is promoted.
 #[test]
 fn a_dead_server_stays_down_when_it_is_rejected() {
