@@ -1,7 +1,7 @@
 //! The certificates that are ordered, and when each is due.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use instant_acme::CertificateIdentifier;
 use tokio::time::Instant;
 
 use super::suggestions::Suggestions;
-use crate::acme::{Attempts, RenewalReason, RenewalState, identifier, renewal_time};
+use crate::acme::{Attempts, RenewalReason, RenewalState, identifier, pause_after_issue, renewal_time};
 use crate::live::InForce;
 use crate::name::ServerName;
 use crate::tls::{AcmeCertificate, Certificate, CertificateLocation};
@@ -112,12 +112,22 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
     let seed = xxhash_rust::xxh3::xxh3_64_with_seed(wanted.name().as_bytes(), current.not_before.cast_unsigned());
     let jitter = fastrand::Rng::with_seed(seed).f64();
     let window = suggested.map(|suggested| suggested.window);
+    let at = renewal_time(current.not_before, current.own_not_after, window, jitter);
     Due {
-        at: renewal_time(current.not_before, current.own_not_after, window, jitter),
+        at: at.max(end_of_pause(current, &wanted.file)),
         reason: suggested.map_or(RenewalReason::Lifetime, |_| RenewalReason::Suggested),
         explanation_url: suggested.and_then(|suggested| suggested.explanation_url.clone()),
         identifier,
     }
+}
+
+/// The end of the pause after a certificate that an earlier process has written to this file. A file from the future has none:
+/// the clock was ahead.
+fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
+    let written = file.metadata().and_then(|file| file.modified());
+    let written = written.ok().filter(|written| *written <= SystemTime::now());
+    let pause = pause_after_issue(current.not_before, current.own_not_after);
+    written.map_or(UNIX_EPOCH, |written| written + pause)
 }
 
 #[cfg(test)]
