@@ -1,7 +1,8 @@
 //! Whether the certificates of a chain are revoked (RFC 5280, section 6.3).
 //!
-//! An authority is identified by its name and its key. An authority that changes its key has two lists for a while: each counts
-//! for the certificates that its key has signed.
+//! An authority that changes its key has two lists for a while. That a certificate is not revoked is shown by a list that is
+//! signed with the same key as the certificate: authorities with one name may be different ones. That it is revoked is shown
+//! by the list of any known key of its issuer's name: the issuer may sign its lists with its new key.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -12,6 +13,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use rustls::{CertificateError, RootCertStore};
 use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath, spki_for_anchor};
+use x509_parser::asn1_rs::{Any, FromDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::parse_x509_certificate;
 
@@ -120,19 +122,21 @@ impl Revocations {
         for (depth, (certificate, (key, may_sign_lists))) in certificates.zip(issuers).enumerate() {
             let (der, serial, is_authority) = (certificate.der(), certificate.serial(), depth > 0);
             let lists = || self.lists_about(&der, is_authority, certificate.issuer());
-            let of_key = lists().filter(|list| may_sign_lists && list.is_signed_with(&key, &self.algorithms));
-            match newest(of_key)
-                .iter()
-                .map(|list| list.has(serial))
-                .reduce(|one, other| one || other)
-            {
-                Some(true) => return Err(CertificateError::Revoked),
-                Some(false) => {}
-                None if !is_authority => return Err(CertificateError::UnknownRevocationStatus),
-                // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
-                None if lists().any(|list| list.has(serial)) => return Err(CertificateError::Revoked),
-                None if lists().all(|list| list.is_of_other_key(&key)) => {}
-                None => return Err(CertificateError::UnknownRevocationStatus),
+            let is_of_key = |list: &&RevocationList| may_sign_lists && list.is_signed_with(&key, &self.algorithms);
+            let of_key = lists().filter(is_of_key).count(); // now their key is known
+            let known = newest(lists().filter(|list| list.is_verified()));
+            // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
+            if known.iter().any(|list| list.has(serial)) {
+                return Err(CertificateError::Revoked);
+            }
+            if of_key > 0 {
+                continue;
+            }
+            if is_authority && lists().any(|list| !list.is_verified() && list.has(serial)) {
+                return Err(CertificateError::Revoked);
+            }
+            if !is_authority || !lists().all(|list| list.is_of_other_key(&key)) {
+                return Err(CertificateError::UnknownRevocationStatus);
             }
         }
         Ok(())
@@ -212,15 +216,14 @@ impl Revocations {
             (0..trusted.len()).filter(is_issuer).collect()
         };
         let issuers: Vec<_> = trusted.iter().map(issuers).collect();
-        let is_listed = |(authority, issuers): (&Trusted<'_>, &Vec<usize>)| {
-            let (certificate, serial) = (authority.certificate, authority.parsed.raw_serial());
-            let mut issuers = issuers.iter().map(|index| &trusted[*index]);
-            issuers.any(|Trusted { anchor, key, .. }| {
-                let mut lists = self.lists_about(certificate, true, &anchor.subject);
-                lists.any(|list| list.is_signed_with(key, &self.algorithms) && list.has(serial))
-            })
+        let is_listed = |authority: &Trusted<'_>| {
+            let has = |list: &RevocationList| list.covers(authority.certificate, true) && authority.is_in(list);
+            // None revokes itself.
+            self.lists
+                .iter()
+                .any(|list| list.is_of_other_key(&authority.key) && has(list))
         };
-        let mut revoked: Vec<_> = trusted.iter().zip(&issuers).map(is_listed).collect();
+        let mut revoked: Vec<_> = trusted.iter().map(is_listed).collect();
         // Repeated, because each round reaches one more level of authorities; there are at most as many levels as authorities.
         for _ in trusted {
             for (index, issuers) in issuers.iter().enumerate() {
@@ -242,7 +245,11 @@ impl Revocations {
                     "{shown}: `{subject}`, or the authority that has issued it, is revoked by {crl_file}: clients whose \
                      certificates it has issued are refused"
                 ));
-            } else if let Some(list) = self.lists.iter().find(|list| authority.may_be_in(list)) {
+            } else if let Some(list) = self
+                .lists
+                .iter()
+                .find(|list| !list.is_verified() && authority.is_in(list))
+            {
                 let list = list.name();
                 warnings.push(format!(
                     "{shown}: `{subject}` is in {list}, whose authority is not in this file: it is accepted until it is \
@@ -301,10 +308,11 @@ impl Trusted<'_> {
         (&self.anchor.subject, &self.anchor.subject_public_key_info)
     }
 
-    /// Whether this authority is in a list whose signer is not in the file. That signer may have issued this authority.
-    fn may_be_in(&self, list: &RevocationList) -> bool {
-        let parsed = EndEntityCert::try_from(self.certificate);
-        parsed.is_ok_and(|own| !list.is_verified() && list.issuer() == own.issuer() && list.has(own.serial()))
+    /// Whether this authority is in this list, which must have the name of its issuer.
+    fn is_in(&self, list: &RevocationList) -> bool {
+        // In DER, without its tag and length.
+        let issuer = Any::from_der(self.parsed.issuer().as_raw());
+        issuer.is_ok_and(|(_, issuer)| list.issuer() == issuer.data) && list.has(self.parsed.raw_serial())
     }
 
     /// Whether it was issued by this other authority.

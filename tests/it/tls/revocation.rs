@@ -86,6 +86,13 @@ fn an_authority_that_changes_its_key_has_a_list_of_each() {
             assert_eq!(guarded.refusal(goes).as_deref(), Some("certificate_revoked"));
         }
     }
+    // The list of one key has a certificate of the other.
+    let crossed = [old.revocations(&[&goes[1]]), new.revocations(&[&goes[0]])];
+    assert_eq!(guarded.reload(&authorities, &crossed.concat()).code, Some(0));
+    for (stays, goes) in stays.iter().zip(&goes) {
+        assert_eq!(guarded.refusal(stays), None);
+        assert_eq!(guarded.refusal(goes).as_deref(), Some("certificate_revoked"));
+    }
     // There is no list for the new key yet.
     assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
     assert_eq!(guarded.refusal(&stays[0]), None);
@@ -182,8 +189,18 @@ fn an_authority_in_between_is_refused_if_the_list_of_another_key_of_the_root_has
     let lists = |revoked: &[&Issued]| between.revocations(&[]) + &new.revocations(revoked);
     let guarded = Guarded::new(&authorities, &lists(&[]));
     assert_eq!(guarded.refusal(&client), None);
-    assert_eq!(guarded.reload(&authorities, &lists(&[&its_certificate])).code, Some(0));
-    assert_eq!(guarded.refusal(&client).as_deref(), Some("certificate_revoked"));
+    let its_own = between.issue(&["b.example"]);
+    // There may be a list of the old key, which does not have it, and it may be trusted itself.
+    for authorities in [authorities.clone(), authorities + &between.certificate()] {
+        for of_old in [String::new(), old.revocations(&[])] {
+            let with = |revoked: &[&Issued]| guarded.reload(&authorities, &(lists(revoked) + &of_old));
+            assert_eq!(with(&[&its_certificate]).code, Some(0));
+            assert_eq!(guarded.refusal(&client).as_deref(), Some("certificate_revoked"));
+            assert!(guarded.refusal(&its_own).is_some());
+            assert_eq!(with(&[]).code, Some(0));
+            assert_eq!(guarded.refusal(&client), None);
+        }
+    }
 }
 
 #[test]
