@@ -1,9 +1,10 @@
 //! The TLS handshake with a client whose TLS ends here.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::handshake_settings::HandshakeSettings;
 use super::refusal::Refusal;
@@ -51,7 +52,7 @@ pub(super) async fn terminate(
     client: &TcpStream,
     entry: &mut Entry,
     handshake: HandshakeSettings<'_>,
-    sniffed: Option<Sniffed>,
+    mut sniffed: Option<Sniffed>,
 ) -> Result<(Box<TlsConnection>, Hello), Refusal> {
     let HandshakeSettings {
         tls,
@@ -59,6 +60,9 @@ pub(super) async fn terminate(
         deadline,
         memory,
     } = handshake;
+    if let Some(sniffed) = &mut sniffed {
+        let _ = timeout_at(deadline, read_http_method(client, entry, sniffed)).await;
+    }
     if sniffed.as_ref().is_some_and(Sniffed::is_http_request) {
         entry.info().tls_mut().error = Some("http_request".into());
         return Err(Refusal::Responded(
@@ -97,6 +101,24 @@ pub(super) async fn terminate(
     entry.info().tls_mut().client = Some(summary);
     entry.traffic().up.restart(); // what counts from now on is the plaintext
     Ok((Box::new(connection), hello))
+}
+
+/// Reads on while all that has come may be the method of an HTTP request, which a single byte does not show.
+async fn read_http_method(client: &TcpStream, entry: &Entry, sniffed: &mut Sniffed) -> io::Result<()> {
+    while sniffed.is_http_method() {
+        client.readable().await?;
+        let mut buffer = [0; 1024];
+        match client.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => {
+                entry.traffic().up.add(bytes);
+                sniffed.push(&buffer[..bytes]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Counts the handshake, and keeps for the log why it has failed.

@@ -81,8 +81,7 @@ impl Sniffed {
         }
     }
 
-    /// Whether the client has begun with an HTTP request instead of TLS (RFC 9112, section 3). A request whose method
-    /// comes in pieces is not recognized.
+    /// Whether the client has begun with an HTTP request instead of TLS (RFC 9112, section 3).
     #[must_use]
     pub fn is_http_request(&self) -> bool {
         let mut words = self.first.as_slice().split(|byte| *byte == b' ');
@@ -93,6 +92,21 @@ impl Sniffed {
             target.starts_with(b"/") || words.next().is_some_and(|version| version.starts_with(b"HTTP/"))
         });
         matches!(self.opening, Opening::NotTls) && is_method && has_target
+    }
+
+    /// Whether the client has begun with no more than the method of what may be an HTTP request.
+    #[must_use]
+    pub fn is_http_method(&self) -> bool {
+        let bytes = self.first.as_slice();
+        let method = bytes.strip_suffix(b" ").unwrap_or(bytes);
+        let is_method =
+            (1..=HTTP_METHOD_BYTES_MAX).contains(&method.len()) && method.iter().all(u8::is_ascii_uppercase);
+        matches!(self.opening, Opening::NotTls) && is_method
+    }
+
+    /// Appends bytes that have come later.
+    pub fn push(&mut self, fresh: &[u8]) {
+        self.first.push(fresh, self.first.as_slice().len() + fresh.len());
     }
 
     /// The ClientHello, if the client speaks TLS.
@@ -150,6 +164,9 @@ impl Sniffed {
         }
     }
 }
+
+/// The longest method of an HTTP request that is registered (`UPDATEREDIRECTREF`).
+const HTTP_METHOD_BYTES_MAX: usize = 17;
 
 /// Why a client cannot be routed, and how much was read of it.
 #[derive(Debug, thiserror::Error)]

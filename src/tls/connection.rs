@@ -111,10 +111,15 @@ impl TlsConnection {
         incoming.drain(..used);
         incoming.shrink_to_fit();
         let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
-        self.incoming = incoming;
-        if is_too_long {
-            return Err(rustls::Error::General(String::from("the handshake is too long")));
+        let result = if is_too_long {
+            Err(rustls::Error::General(String::from("the handshake is too long")))
+        } else {
+            result
+        };
+        if let Err(error) = &result {
+            write_alert(&mut self.rustls, error, &incoming, outgoing);
         }
+        self.incoming = incoming;
         result
     }
 
@@ -184,6 +189,7 @@ impl TlsConnection {
             false,
         );
         if let Err(error) = result {
+            write_alert(&mut self.rustls, &error, &received[used..], outgoing);
             self.failed = Some(error.clone());
             return if decrypted > 0 { Ok(decrypted) } else { Err(error) };
         }
@@ -229,7 +235,7 @@ impl TlsConnection {
                     // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the stream
                     // would look complete, without the bytes that were to be encrypted.
                     if error != rustls::Error::EncryptError {
-                        write_alert(&mut self.rustls, outgoing);
+                        write_alert(&mut self.rustls, &error, &self.incoming, outgoing);
                     }
                     self.failed = Some(error.clone());
                     return Err(error);
@@ -258,16 +264,23 @@ fn process(
             Ok(Step::PeerClosed) => *has_peer_closed = true,
             Ok(Step::Next) if ends_with_handshake && is_complete(rustls.negotiated()) => return (used, Ok(())),
             Ok(Step::Next) => {}
-            Err(error) => {
-                write_alert(rustls, outgoing);
-                return (used, Err(error));
-            }
+            Err(error) => return (used, Err(error)),
         }
     }
 }
 
-/// Adds the alert that follows an error.
-fn write_alert(rustls: &mut RustlsConnection, outgoing: &mut Vec<u8>) {
+/// Adds the alert that follows an error. `rest` was received and not decrypted yet.
+fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, rest: &[u8], outgoing: &mut Vec<u8>) {
+    if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
+        // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no record.
+        // The first of these may complete a record.
+        let (mut no_record, mut used) = ([rest, &[0xff; RECORD_BYTES_MAX]].concat(), 0);
+        for _ in 0..2 {
+            used += rustls
+                .take_step(&mut no_record[used..], Wanted::Nothing, &mut |_| {}, outgoing)
+                .0;
+        }
+    }
     while rustls.negotiated().wants_write() {
         let _ = rustls.take_step(&mut [], Wanted::Nothing, &mut |_| {}, outgoing);
     }

@@ -245,6 +245,24 @@ fn a_partial_record_is_kept_until_it_is_complete() {
     assert_eq!(server.take_unread(&mut unread), 0);
 }
 
+#[test]
+fn a_message_that_is_too_long_causes_an_alert() {
+    for version in VERSIONS {
+        for is_cut in [true, false] {
+            let (mut client, mut server) = unconnected(version);
+            let (mut hello, mut alert) = (Vec::new(), Vec::new());
+            client.handshake(&[], &mut hello).unwrap();
+            // A ClientHello of 64 KiB begins; the next record may have come in part.
+            let begun = [[22, 3, 1, 0, 5, 1, 1, 0, 0, 0], [22, 3, 1, 0, 9, 0, 0, 0, 0, 0]].concat();
+            let begun = &begun[..if is_cut { begun.len() } else { 10 }];
+            let failed = server.handshake(begun, &mut alert);
+            assert!(matches!(failed, Err(rustls::Error::InvalidMessage(_))), "{failed:?}");
+            let received = client.handshake(&alert, &mut Vec::new());
+            assert!(matches!(received, Err(rustls::Error::AlertReceived(_))), "{received:?}");
+        }
+    }
+}
+
 /// A message of the greatest length of rustls fits, but not if each of its bytes is a record with a header.
 #[test]
 fn a_handshake_in_tiny_records_is_bounded() {
@@ -252,13 +270,16 @@ fn a_handshake_in_tiny_records_is_bounded() {
     client.handshake(&[], &mut Vec::new()).unwrap();
     let server_hello = [&[2, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
     let records: Vec<_> = server_hello.iter().flat_map(|byte| [22, 3, 3, 0, 1, *byte]).collect();
+    let mut alert = Vec::new();
     let mut failed = records.chunks(6 * 1024).enumerate().filter_map(|(number, chunk)| {
-        let failed = client.handshake(chunk, &mut Vec::new()).err()?;
+        let failed = client.handshake(chunk, &mut alert).err()?;
         Some((number * 6 * 1024, failed))
     });
     let (accepted, error) = failed.next().expect("a handshake without an end was accepted");
     assert_eq!(error, rustls::Error::General(String::from("the handshake is too long")));
     assert!(accepted <= HANDSHAKE_BYTES_MAX, "{accepted} bytes were accepted");
+    drop(failed);
+    assert!(!alert.is_empty());
 }
 
 /// No close_notify is sent: the stream would look complete without the bytes that were to be encrypted.

@@ -7,12 +7,14 @@ use std::thread::{scope, spawn};
 use super::site::Site;
 use crate::support::client::Client;
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::read_to_end;
 use crate::support::tls::tls_server;
 use crate::support::tls_client::TlsSetup;
+use crate::support::usage::tcp_sockets;
 use rustls::version::{TLS12, TLS13};
 
 /// Bytes whose pattern does not repeat at the length of a record.
@@ -245,7 +247,7 @@ fn a_proxy_header_describes_the_terminated_tls() {
 fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let requests: [&[u8]; 3] = [b"GET ", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", &[0; 64]];
+    let requests: [&[u8]; 3] = [b"HELO x\r\n", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", &[0; 64]];
     for request in requests {
         let mut client = Client::connect(proxy.at("tls"));
         client.send(request);
@@ -286,7 +288,19 @@ fn a_cleartext_http_client_gets_an_http_answer() {
         );
         assert_eq!(body, "This port is for https.\n", "{request}");
     }
-    for line in proxy.access_lines(requests.len()) {
+    // The method comes in pieces, each of which is read before the next one is sent.
+    let mut client = Client::connect(proxy.at("tls"));
+    let (own, port) = (client.0.local_addr().unwrap().port(), proxy.at("tls").port());
+    let ours = format!("( sport = :{port} and dport = :{own} )");
+    for piece in ["G", "ET ", "/ HTTP/1.1\r\n"] {
+        eventually(
+            "all is read",
+            || matches!(&tcp_sockets(&ours)[..], [(state, 0)] if state == "ESTAB"),
+        );
+        client.send(piece.as_bytes());
+    }
+    assert!(client.read_all().starts_with(b"HTTP/1.1 400 "));
+    for line in proxy.access_lines(requests.len() + 1) {
         assert!(
             line["ending"] == "tls_failed" && line["tls_error"] == "http_request",
             "{line}"
