@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::marked::Mark;
 use super::message::{HeldContainers, KeeperRequest, ProcessEvent, StartClone, line_of};
 use crate::check::exec::close_on_exec;
 
@@ -92,34 +93,39 @@ impl KeptProcess {
     ///
     /// # Errors
     /// The keeper cannot be started. If the process itself cannot be started, its first event says so.
-    pub fn start(clone: StartClone) -> io::Result<Self> {
+    pub fn start(mut clone: StartClone) -> io::Result<Self> {
+        let mark = Mark::new();
+        clone.env.push(mark.variable());
         let keeper = KeeperProcess::start()?;
         let (requests, to_send) = unbounded_channel();
         let (sender, events) = unbounded_channel();
         let _ = requests.send(KeeperRequest::Start(clone)); // the receiver is here
         tokio::spawn(async move {
-            let mut group = None;
+            let (mut group, mut is_over) = (None, false);
             let exchanged = keeper.exchange(to_send, |event| {
-                group = match event {
-                    ProcessEvent::Started(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw),
-                    ProcessEvent::Output(..) => group,
-                    ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_) => None,
-                };
-                let is_last = matches!(event, ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_));
+                if let ProcessEvent::Started(pid) = event {
+                    group = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                }
+                is_over = matches!(event, ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_));
                 let _ = sender.send(event); // nobody may wait for it any more
-                if is_last {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+                match is_over {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
                 }
             });
             let error = exchanged.await.err();
-            // If the keeper has ended by itself, it cannot end the clone.
-            if let Some(group) = group.filter(|_| !sender.is_closed()) {
+            if is_over {
+                return;
+            }
+            // A keeper that was killed cannot end the clone.
+            if !sender.is_closed() {
                 let error = error.map(|error| crate::error::chain(&error));
                 tracing::error!(error, "the keeper of a clone has ended: the clone is started again");
-                let _ = kill_process_group(group, Signal::KILL); // it may have ended, too
+                if let Some(group) = group {
+                    let _ = kill_process_group(group, Signal::KILL); // it may have ended, too
+                }
             }
+            mark.kill_all().await;
         });
         Ok(Self { requests, events })
     }

@@ -247,6 +247,7 @@ fn clones_inherit_nothing_restart_survive_reloads_and_end_with_the_process() {
     let expected = [
         "environment",
         "ACEQUIA_CLONE",
+        "ACEQUIA_KEEPER",
         "ACEQUIA_POOL",
         "DATABASE",
         "LC_CTYPE",

@@ -1,6 +1,9 @@
 //! Processes that clones start.
 
 use std::collections::HashMap;
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::scale::{SCRIPT, clones, config, exists, running};
 use crate::support::counts::log_lines;
@@ -56,4 +59,44 @@ fn a_clone_that_daemonizes_is_an_error_and_leaves_no_daemon() {
         .filter_map(|line| line["line"].as_str()?.strip_prefix("left "));
     let pids: Vec<u32> = pids.map(|pid| pid.parse().unwrap()).collect();
     assert!(pids.len() >= 2 && !exists(pids[0]) && !exists(pids[1]), "{pids:?}");
+}
+
+/// A value of the status of a process; `None`: there is no such process.
+fn status(pid: u32, key: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(key));
+    Some(value.unwrap().trim().to_owned())
+}
+
+fn parent(pid: u32) -> u32 {
+    status(pid, "PPid:").unwrap().parse().unwrap()
+}
+
+/// Whether a process has ended; its new parent may not have reaped it yet.
+fn has_ended(pid: u32) -> bool {
+    status(pid, "State:").is_none_or(|state| state.starts_with('Z'))
+}
+
+#[test]
+fn processes_of_a_clone_whose_keeper_is_killed_are_killed() {
+    let keys = format!(
+        "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
+         \"setsid sh -c 'sleep 10000 & echo left $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
+    );
+    let proxy = Proxy::start(&config(&keys));
+    let daemon: u32 = wait_for("its daemon runs", || {
+        let log = proxy.log();
+        log.iter()
+            .find_map(|line| line["line"].as_str()?.strip_prefix("left ")?.parse().ok())
+    });
+    let clone = running(&proxy)[0];
+    let keeper = parent(clone);
+    assert!(exists(daemon) && parent(keeper) == proxy.pid());
+    kill_process(Pid::from_raw(keeper.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
+    eventually("the clone and its daemon have ended", || {
+        has_ended(clone) && has_ended(daemon)
+    });
+    eventually("it is started again", || {
+        running(&proxy).first().is_some_and(|pid| *pid != clone)
+    });
 }
