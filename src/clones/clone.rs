@@ -215,6 +215,11 @@ impl CloneTask {
         self.status.set(CloneState::Starting, |status| {
             (status.address, status.pid, status.container) = (Some(address.to_string().into()), pid, container);
         });
+        if let Some(own) = self.context.live.own_listener_at(&self.name.pool, address) {
+            let reason = format!("its address {address} is listener `{own}`, which leads back to the pool");
+            let left = Some(instance.into_running());
+            return Some(Err(FailedStart { reason, left }));
+        }
         // Cancel safe, all of them: a check that is dropped closes its connection.
         let failed = tokio::select! {
             biased;

@@ -144,7 +144,7 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
                 tracing::info!(pool = %pool_name, %source, servers = count, added, removed, "servers listed");
                 if change.kept > 0 {
                     let kept = change.kept;
-                    tracing::warn!(pool = %pool_name, %source, kept, "no listed server has an address yet, keeping those of before");
+                    tracing::warn!(pool = %pool_name, %source, kept, "no listed server can be used yet, keeping those of before");
                 }
             } else if is_back {
                 tracing::info!(pool = %pool_name, %source, servers = count, "the source of servers answers");

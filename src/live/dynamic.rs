@@ -20,7 +20,7 @@ pub struct DynamicServers(Mutex<State>);
 struct State {
     /// The latest list, and who has listed it; `None`: there is none so far.
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
-    /// The list before `listed`. It is kept as long as no server of `listed` has an address; empty: none is kept.
+    /// The list before `listed`. It is kept as long as no server of `listed` can be used; empty: none is kept.
     kept: Arc<[ServerEntry]>,
     source: SourceState,
     /// The servers that operators have added, in this order.
@@ -68,7 +68,7 @@ pub struct ListChange {
     pub added: usize,
     /// Servers that are no longer listed.
     pub removed: usize,
-    /// How many servers of the previous list stay until one of this list has an address.
+    /// How many servers of the previous list stay until one of this list can be used.
     pub kept: usize,
 }
 
@@ -131,12 +131,12 @@ impl DynamicServers {
     }
 
     /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no server of
-    /// the new one has an address: its names may not be resolved yet, or never.
+    /// the new one can be used: its names may not be resolved yet, or never, or all of them may be our own listeners.
     fn list(
         &self,
         by: Lister,
         listed: Vec<ServerEntry>,
-        has_address: impl Fn(&ServerEntry) -> bool,
+        can_be_used: impl Fn(&ServerEntry) -> bool,
     ) -> Option<ListChange> {
         let mut state = self.lock();
         let before = state.listed.as_ref().filter(|(before, _)| *before == by);
@@ -145,9 +145,9 @@ impl DynamicServers {
         }
         let before: Arc<[_]> = before.map_or_else(Arc::default, |(_, before)| Arc::clone(before));
         let (old, new) = (identities(&before), identities(&listed));
-        if listed.is_empty() || listed.iter().any(&has_address) {
+        if listed.is_empty() || listed.iter().any(&can_be_used) {
             state.kept = Arc::default();
-        } else if before.iter().any(&has_address) {
+        } else if before.iter().any(&can_be_used) {
             state.kept = before; // otherwise the list that is kept already stays
         }
         state.listed = Some((by, listed.into()));
@@ -158,18 +158,18 @@ impl DynamicServers {
         })
     }
 
-    /// Drops the kept list if a server of the latest one has an address by now. Returns whether it did.
-    pub(super) fn release_kept(&self, has_address: impl Fn(&ServerEntry) -> bool) -> bool {
+    /// Drops the kept list if a server of the latest one can be used by now. Returns whether it did.
+    pub(super) fn release_kept(&self, can_be_used: impl Fn(&ServerEntry) -> bool) -> bool {
         let mut state = self.lock();
         let State { listed, kept, .. } = &mut *state;
-        let is_over = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(has_address);
+        let is_over = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(can_be_used);
         if is_over {
             *kept = Arc::default();
         }
         is_over
     }
 
-    /// The latest list of the source, or the previous list as long as no server of the latest has an address; `None`: there is
+    /// The latest list of the source, or the previous list as long as no server of the latest can be used; `None`: there is
     /// none so far.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
@@ -266,9 +266,12 @@ impl Live {
         let _changing = self.changing();
         let in_force = self.in_force();
         let pool = in_force.pool(pool).filter(|pool| pool.plan().lister() == Some(by))?;
-        let change = pool.dynamic().list(by, listed, |entry| pool.has_address(entry))?;
+        let own = self.registry.own_listeners().leading_to(pool.name());
+        // Clones that have left are stopped, so that they cannot be kept.
+        let can_be_used = |entry: &ServerEntry| by == Lister::Clones || pool.can_use(entry, &own);
+        let change = pool.dynamic().list(by, listed, can_be_used)?;
         self.update_dynamic_servers(&in_force, pool);
-        self.listed_changed.notify_one();
+        self.notify_listed();
         Some(change)
     }
 
@@ -278,7 +281,7 @@ impl Live {
         let in_force = self.in_force();
         if let Some(pool) = in_force.pool(pool) {
             if pool.set_addresses(addresses, &self.registry) {
-                self.listed_changed.notify_one();
+                self.notify_listed();
             }
             self.readmit_servers(&in_force);
         }
@@ -294,6 +297,10 @@ impl Live {
             Some(((**pool.name()).into(), listed.iter().map(Into::into).collect()))
         });
         listed.collect()
+    }
+
+    pub(super) fn notify_listed(&self) {
+        self.listed_changed.notify_one();
     }
 
     /// Waits until [`Self::listed_servers`] may have changed. Only one task may wait for that.

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{InForce, Live, LivePool};
-use crate::addr::ListenAddr;
+use crate::addr::{ListenAddr, ServerAddr};
 use crate::local_addresses::LocalAddresses;
 use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
-use crate::pool::{Member, OwnListener, ServerRegistry};
+use crate::pool::{ListenersAt, Member, OwnListener, ServerRegistry};
 
 /// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a file: they
 /// may not match our own connections.
@@ -59,6 +59,21 @@ impl LivePool {
         }
     }
 
+    /// Whether an address of this server is known that is none of these listeners.
+    pub(super) fn can_use(&self, entry: &ServerEntry, own: &ListenersAt) -> bool {
+        let is_other = |address: &ServerAddr| own.at(*address).is_none();
+        match entry.fixed_address() {
+            Some(address) => is_other(&address),
+            None => self.addresses(&entry.written).iter().any(is_other),
+        }
+    }
+
+    /// Drops the previous list of its source if a server of the latest one can be used by now. Returns whether it did.
+    pub(super) fn release_kept(&self, registry: &ServerRegistry) -> bool {
+        let own = registry.own_listeners().leading_to(self.name());
+        self.dynamic().release_kept(|entry| self.can_use(entry, &own))
+    }
+
     /// The first of these servers that is a listener leading to this pool, with the name of the listener. Host names are not
     /// looked up.
     #[must_use]
@@ -91,6 +106,12 @@ impl Live {
         }
     }
 
+    /// The listener that a clone of this pool would be at this address, if it leads to the pool.
+    #[must_use]
+    pub fn own_listener_at(&self, pool: &str, address: ServerAddr) -> Option<Arc<str>> {
+        self.registry.own_listeners().leading_to(pool).at(address).cloned()
+    }
+
     /// Puts our listeners in force, before the pools of the same plan.
     pub(super) fn set_own_listeners(&self, plan: &Plan, addresses: &[Vec<ListenAddr>]) {
         let listeners = own_listeners(plan, addresses);
@@ -100,7 +121,9 @@ impl Live {
 
     /// Takes over the servers of a pool that its source lists now, and those that operators have added.
     pub(super) fn update_dynamic_servers(&self, in_force: &InForce, pool: &LivePool) {
-        pool.update_dynamic_servers(&self.registry);
+        if pool.update_dynamic_servers(&self.registry) {
+            self.notify_listed();
+        }
         self.readmit_servers(in_force);
     }
 
@@ -108,8 +131,10 @@ impl Live {
     /// pool have changed.
     pub(super) fn readmit_servers(&self, in_force: &InForce) {
         for name in self.registry.own_listeners().pools_to_readmit() {
-            if let Some(pool) = in_force.pool(&name) {
-                pool.update_dynamic_servers(&self.registry);
+            if let Some(pool) = in_force.pool(&name)
+                && pool.update_dynamic_servers(&self.registry)
+            {
+                self.notify_listed();
             }
         }
     }

@@ -122,9 +122,12 @@ impl LivePool {
         self.dynamic.note_departures(&before.servers(), &self.servers());
     }
 
-    /// Takes over the servers that its source lists now, and those that operators have added.
-    pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) {
+    /// Takes over the servers that its source lists now, and those that operators have added. Returns whether the servers of the
+    /// previous list, which were kept, have left.
+    pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) -> bool {
+        let has_released = self.release_kept(registry);
         self.update_entries(self.dynamic.entries(&self.plan), &self.servers(), registry);
+        has_released
     }
 
     /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: its servers so far, or those of
@@ -174,9 +177,9 @@ impl LivePool {
             }
         }
         drop(addresses);
-        let has_released = self.dynamic.release_kept(|entry| self.has_address(entry));
+        let has_released = self.release_kept(registry);
         match has_released {
-            true => self.update_dynamic_servers(registry),
+            true => self.update_entries(self.dynamic.entries(&self.plan), &self.servers(), registry),
             false => self.update_servers(&self.entries(), &self.servers(), registry),
         }
         has_released
@@ -314,11 +317,6 @@ impl LivePool {
     #[must_use]
     pub fn addresses(&self, name: &str) -> Vec<ServerAddr> {
         self.lock().get(name).cloned().unwrap_or_default()
-    }
-
-    /// Whether an address of this server is known.
-    pub(super) fn has_address(&self, entry: &ServerEntry) -> bool {
-        entry.fixed_address().is_some() || self.lock().contains_key(&entry.written)
     }
 
     /// The names without a known address, as configured.

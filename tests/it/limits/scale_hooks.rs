@@ -110,3 +110,25 @@ fn two_clones_cannot_have_one_address() {
     let servers = proxy.answer(&["status"])["pools"][0]["servers"].clone();
     assert_eq!(servers.as_array().unwrap().len(), 1, "{servers}");
 }
+
+#[test]
+fn a_clone_cannot_have_the_address_of_a_listener_of_its_pool() {
+    let hooks = Hooks::new();
+    let address = hooks.file("address");
+    let address = address.display();
+    let start = format!("while [ ! -s {address} ]; do sleep 0.05; done; cat {address}");
+    let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());
+    let proxy = Proxy::setup(&hooks.config(1, &start, &stop)).launch();
+    let own = proxy.at("l").to_string();
+    fs::write(hooks.file("address"), &own).unwrap();
+    let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
+    let reason = format!("its address {own} is listener `l`, which leads back to the pool");
+    assert_eq!(failed["reason"], *reason);
+    eventually("it is stopped", || {
+        hooks.stopped().starts_with(&format!("app-1 {own}\n"))
+    });
+    eventually("status tells it", || clone(&proxy)["reason"] == *reason);
+    let server = Server::echo();
+    fs::write(hooks.file("address"), server.address.to_string()).unwrap();
+    eventually("it runs", || clone(&proxy)["state"] == "running");
+}
