@@ -17,6 +17,9 @@ pub struct RemoteBody {
     pub since: Option<String>,
     /// The later texts that were refused; null: none.
     pub refused: Option<RefusedTextsBody>,
+    /// Whether another process writes its status with the name of this one.
+    #[serde(default)]
+    pub has_rival: bool,
     /// Why the store does not answer; null: it does.
     pub lost: Option<String>,
     /// Since when it has not answered.

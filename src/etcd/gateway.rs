@@ -47,6 +47,14 @@ pub struct Gateway {
 #[derive(Clone, Debug)]
 pub struct LeaseId(String);
 
+impl LeaseId {
+    /// Whether a key has this lease.
+    #[must_use]
+    pub fn holds(&self, key: &EtcdKeyValue) -> bool {
+        *self.0 == *key.lease
+    }
+}
+
 /// All keys of some ranges, at a revision.
 pub(super) struct KeysRead {
     pub(super) revision: i64,
@@ -131,6 +139,15 @@ impl Gateway {
             Some(_) => Err("the lease has expired".into()),
             None => Err(format!("the lease is not kept: {}", kept.error.unwrap_or_default()).into()),
         }
+    }
+
+    /// The value of a key with its lease; `None`: there is no such key.
+    ///
+    /// # Errors
+    /// It may not be read, or there is no answer in time.
+    pub async fn get(&self, key: &str) -> Result<Option<EtcdKeyValue>, EtcdError> {
+        let read = self.read(&[KeyRange::one(key)], 1).await?;
+        Ok(read.keys.into_iter().next())
     }
 
     /// Makes a request with one answer.

@@ -85,6 +85,9 @@ pub struct EtcdKeyValue {
     /// The revision of its last change.
     #[serde(default, deserialize_with = "number")]
     pub mod_revision: i64,
+    /// The number of its lease; empty: it has none.
+    #[serde(default)]
+    pub lease: Box<str>,
 }
 
 /// A change of a key.

@@ -22,6 +22,8 @@ pub struct RemoteState {
     pub refused: Option<RefusedTexts>,
     /// Since when and why the store does not answer; `None`: it answers.
     pub lost: Option<LostStore>,
+    /// Whether another process writes its status with our name.
+    pub has_rival: bool,
 }
 
 /// Texts that are in force.
@@ -143,6 +145,12 @@ impl RemoteConfig {
                 may_pass,
             });
         });
+    }
+
+    /// Records whether another process writes its status with our name. Returns whether that has changed.
+    pub fn set_rival(&self, has_rival: bool) -> bool {
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.has_rival, has_rival) != has_rival)
     }
 
     /// Records that the store answers. Returns whether it did not before.

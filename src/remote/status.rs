@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::state::{RemoteConfig, RemoteState};
 use crate::back_off::BackOff;
 use crate::error::chain;
-use crate::etcd::{EtcdError, Members};
+use crate::etcd::{EtcdError, EtcdKeyValue, LeaseId, Members};
 use crate::plan::RemotePlan;
 
 /// How long the status of an instance stays in the store after the instance has died.
@@ -34,7 +34,7 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
             (failures, is_reported) = (0, false);
             back_off.reset();
         };
-        let Err(error) = write_while_possible(plan, &mut members, &mut states, written).await;
+        let Err(error) = write_while_possible(plan, config, &mut members, &mut states, written).await;
         failures = failures.saturating_add(1);
         // If the store does not answer, its follower logs that.
         if failures == REPORTED_FAILURES && config.state().lost.is_none() {
@@ -49,6 +49,7 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
 /// Writes the status whenever it changes, until a write fails. Calls `written` after each write.
 async fn write_while_possible(
     plan: &RemotePlan,
+    config: &RemoteConfig,
     members: &mut Members,
     states: &mut watch::Receiver<RemoteState>,
     mut written: impl FnMut(),
@@ -67,9 +68,34 @@ async fn write_while_possible(
         }
         tokio::select! {
             changed = states.changed() => changed?,
-            () = sleep(LEASE / 3) => gateway.keep_alive(&lease).await?,
+            () = sleep(LEASE / 3) => {
+                gateway.keep_alive(&lease).await?;
+                // A user may be permitted to write its status, and not to read it.
+                if let Ok(written) = gateway.get(&plan.status_key()).await
+                    && is_overwritten(plan, config, &lease, written.as_ref())
+                {
+                    last = None; // write it again
+                }
+            }
         }
     }
+}
+
+/// Whether our status is no longer there. Logs when another process that runs has begun to write its own in its place, and when
+/// that is over: what has ended cannot write after us.
+fn is_overwritten(plan: &RemotePlan, config: &RemoteConfig, lease: &LeaseId, written: Option<&EtcdKeyValue>) -> bool {
+    let is_ours = |written: &EtcdKeyValue| lease.holds(written);
+    let has_rival = written.is_some_and(|written| !is_ours(written));
+    if config.set_rival(has_rival) {
+        let (key, instance) = (plan.status_key(), &plan.instance);
+        match has_rival {
+            true => {
+                tracing::warn!(key, %instance, "another process writes its status with our name: give each its own `instance` in `[remote]`")
+            }
+            false => tracing::info!(key, %instance, "no other process writes its status with our name any more"),
+        }
+    }
+    !written.is_some_and(is_ours)
 }
 
 fn status(plan: &RemotePlan, state: &RemoteState) -> Value {

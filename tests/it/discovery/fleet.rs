@@ -121,17 +121,19 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
 
 /// A lease lasts a minute: its remaining time goes up only when the instance renews it.
 #[test]
-fn a_running_instance_renews_the_lease_of_its_status() {
+fn a_running_instance_renews_the_lease_of_its_status_and_tells_of_another_with_its_name() {
     let server = Server::named("server");
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&server));
     let state = TempDir::new().unwrap();
-    let _proxy = Proxy::start(&bootstrap(&etcd, "one", state.path(), ""));
+    let proxy = Proxy::start(&bootstrap(&etcd, "one", state.path(), ""));
     let lease = wait_for("the status is written", || {
         etcd.get(&format!("{KEY}/status/"))
             .first()
             .map(|entry| entry.lease.clone())
     });
+    let other = TempDir::new().unwrap();
+    let other = Proxy::start(&bootstrap(&etcd, "one", other.path(), ""));
     let left = || etcd.ctl(&["lease", "timetolive", &lease])["ttl"].as_i64().unwrap();
     let mut least = wait_for("the time runs", || Some(left()).filter(|left| (1..57).contains(left)));
     for _ in 0..2 {
@@ -140,10 +142,21 @@ fn a_running_instance_renews_the_lease_of_its_status() {
             Some(left()).filter(|left| *left > least || *left < least - 8)
         });
         if least >= 57 {
-            return;
+            break;
         }
     }
-    eventually("the lease is renewed", || left() > least);
+    if least < 57 {
+        eventually("the lease is renewed", || left() > least);
+    }
+    eventually("the other one is told of", || {
+        proxy
+            .command(&["status"])
+            .stdout
+            .contains("another process has this name")
+    });
+    let warning = "another process writes its status with our name: give each its own `instance` in `[remote]`";
+    assert_eq!(log_lines(&proxy, warning, 1)[0]["instance"], "one");
+    drop(other);
 }
 
 #[test]
