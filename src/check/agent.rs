@@ -17,6 +17,7 @@ use super::tcp::connect_and_reset;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::dial::ConnectFailure;
+use crate::error::chain;
 use crate::pool::AgentSettings;
 use reply::AgentReply;
 
@@ -141,6 +142,7 @@ impl AgentState {
     /// Records a reply, or that there is none, unless a shortage of this host is the reason. Returns what follows for the
     /// server, which has accepted a connection.
     fn record(&mut self, reply: io::Result<AgentReply>) -> Result<CheckPass, CheckFailure> {
+        let mut lost = None;
         match reply {
             Ok(reply) => {
                 self.misses = 0;
@@ -151,6 +153,8 @@ impl AgentState {
                 tracing::debug!(%error, "no agent reply");
                 self.misses = self.misses.saturating_add(1);
                 if self.misses >= MISSES_MAX {
+                    let had_effect = self.settings != AgentSettings::default() || self.down.is_some();
+                    lost = had_effect.then(|| chain(&error));
                     (self.settings, self.down) = (AgentSettings::default(), None);
                 }
             }
@@ -162,6 +166,7 @@ impl AgentState {
             }),
             None => Ok(CheckPass {
                 agent: self.settings,
+                agent_lost: lost,
                 ..CheckPass::default()
             }),
         }
@@ -211,6 +216,9 @@ mod tests {
         assert!(settings(said("down\n")).is_err());
         assert!(settings(gone()).is_err());
         assert!(settings(gone()).is_err());
-        assert_eq!(settings(gone()).unwrap(), AgentSettings::default());
+        let pass = heard.record(gone()).unwrap();
+        assert_eq!(pass.agent, AgentSettings::default());
+        assert!(pass.agent_lost.is_some());
+        assert_eq!(heard.record(gone()).unwrap().agent_lost, None, "it is lost once");
     }
 }

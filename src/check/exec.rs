@@ -5,23 +5,23 @@
 
 mod descriptors;
 mod group;
+mod printed;
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::addr::ServerAddr;
 use crate::error::{os_error, with_context};
+use crate::units::format_duration;
 pub(crate) use descriptors::close_on_exec;
 use group::ProcessGroup;
+use printed::{Printed, PrintedStream, StreamPipe, lock};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -33,10 +33,6 @@ pub static KIND: CheckKind = CheckKind {
 
 /// The most commands that run at once, over all pools.
 const PROCESSES_MAX: usize = 64;
-
-/// The part of the output that is read, in bytes. Then the pipe is closed: a command that writes more is killed by SIGPIPE,
-/// unless it ignores that.
-const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
 /// `PATH` of the command. The rest of its environment describes the server.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -67,13 +63,19 @@ impl Check for ExecCheck {
     }
 
     fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
-        Box::new(ExecProbe { check: self, target })
+        Box::new(ExecProbe {
+            check: self,
+            target,
+            printed: Mutex::default(),
+        })
     }
 }
 
 struct ExecProbe {
     check: Arc<ExecCheck>,
     target: CheckTarget,
+    /// What the latest run has printed. A std mutex: locked for a few lines.
+    printed: Mutex<Printed>,
 }
 
 impl Probe for ExecProbe {
@@ -83,9 +85,20 @@ impl Probe for ExecProbe {
 
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            execute(self.command()).await?;
+            *lock(&self.printed) = Printed::default();
+            execute(self.command(), &self.printed).await?;
             Ok(CheckPass::default())
         })
+    }
+
+    fn timed_out(&self) -> io::Error {
+        let printed = lock(&self.printed).reason();
+        let gap = if printed.is_empty() { "" } else { ": " };
+        let timeout = format_duration(self.target.timeout);
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no exit within {timeout}{gap}{printed}"),
+        )
     }
 }
 
@@ -108,7 +121,7 @@ impl ExecProbe {
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         command
     }
 }
@@ -121,12 +134,17 @@ fn host(address: ServerAddr) -> String {
         .map_or_else(|| address.to_string(), IpAddr::to_string)
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. `printed`: where to put what it prints, also if this future is dropped.
 ///
 /// # Errors
-/// It cannot be started, or fails: its exit status, and the first line of its output.
-async fn execute(command: Command) -> Result<(), CheckFailure> {
-    match output(command).await.and_then(CommandOutput::success) {
+/// It cannot be started, or fails: its exit status, and what of its output is shown.
+async fn execute(command: Command, printed: &Mutex<Printed>) -> Result<(), CheckFailure> {
+    let ended = run_command(command, printed).await;
+    let ended = ended.and_then(|status| {
+        let line = lock(printed).reason();
+        CommandOutput { status, line }.success()
+    });
+    match ended {
         Ok(_) => Ok(()),
         // No further process may be started (fork(2)): RLIMIT_NPROC, or `TasksMax=` of the unit.
         Err(error) if os_error(&error) == Some(libc::EAGAIN) => Err(CheckFailure::Shortage(error)),
@@ -161,48 +179,39 @@ impl CommandOutput {
 /// # Errors
 /// It cannot be started.
 pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
+    let printed = Mutex::default();
+    let status = run_command(command, &printed).await?;
+    let line = lock(&printed).first_line();
+    Ok(CommandOutput { status, line })
+}
+
+async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
     let program = command.get_program().to_string_lossy().into_owned();
     // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
     // dropped there, which kills the command.
     let started = spawn_blocking(move || ProcessGroup::start(command))
         .await
         .map_err(io::Error::other)?;
-    let (group, output) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
-    let (status, output) = wait(group, output).await?;
-    let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line).trim().to_owned();
-    Ok(CommandOutput { status, line })
-}
-
-/// Waits until the command ends. Also returns the part of its output that was read. Processes that the command has left behind
-/// are killed.
-async fn wait(group: ProcessGroup, output: OwnedFd) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
+    let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;
+    let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.errors)?;
     let exits = group.watch()?;
-    let mut pipe = Some(Receiver::from_owned_fd(output)?);
-    let mut bytes = Vec::new();
+    // The exit comes first: a process that is left behind may print for ever.
     loop {
-        let read = async {
-            match pipe.as_mut() {
-                Some(pipe) => {
-                    pipe.take((OUTPUT_BYTES_MAX - bytes.len()) as u64)
-                        .read_buf(&mut bytes)
-                        .await
-                }
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            biased; // what was written before the exit is read
-            read = read => if read.is_err() || matches!(read, Ok(0)) || bytes.len() == OUTPUT_BYTES_MAX {
-                pipe = None;
-            },
+            biased;
             exited = exits.readable() => {
                 let _ready = exited?;
                 break;
             }
+            () = output.readable() => output.read(printed),
+            () = errors.readable() => errors.read(printed),
         }
     }
-    Ok((group.reap()?, bytes))
+    output.read(printed);
+    errors.read(printed);
+    // Processes that the command has left behind are killed.
+    group.reap()
 }
 
 #[cfg(test)]
@@ -219,12 +228,13 @@ mod tests {
             .args(["-c", script])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         command
     }
 
     async fn run(script: &str) -> Result<(), String> {
-        let ran = timeout(Duration::from_secs(20), execute(shell(script)))
+        let printed = Mutex::default();
+        let ran = timeout(Duration::from_secs(20), execute(shell(script), &printed))
             .await
             .expect("it ends");
         ran.map_err(|failure| match failure {
@@ -241,8 +251,17 @@ mod tests {
         let failed = run("printf 'disk full \\n more'; exit 2").await.unwrap_err();
         assert_eq!(failed, "exit status: 2: disk full");
         assert!(run("kill -9 $$").await.unwrap_err().starts_with("signal: 9"));
-        let missing = execute(Command::new("/nonexistent/check")).await;
+        let missing = execute(Command::new("/nonexistent/check"), &Mutex::default()).await;
         assert!(matches!(missing, Err(CheckFailure::Io(error)) if error.to_string().contains("/nonexistent/check")));
+    }
+
+    #[tokio::test]
+    async fn a_reason_ends_with_the_last_line_of_the_standard_error() {
+        let failed = run("echo trying >&2; echo 'cat: no such file' >&2; echo >&2; exit 3").await;
+        assert_eq!(failed.unwrap_err(), "exit status: 3: cat: no such file");
+        let failed = run("echo CRITICAL; printf 'refused' >&2; exit 2").await;
+        assert_eq!(failed.unwrap_err(), "exit status: 2: CRITICAL; standard error: refused");
+        assert_eq!(run("echo noise >&2").await, Ok(()));
     }
 
     #[tokio::test]
@@ -250,9 +269,21 @@ mod tests {
         assert!(run("yes").await.is_err(), "it is killed by SIGPIPE");
         assert_eq!(run("head -c 60000 /dev/zero").await, Ok(()));
         assert_eq!(
-            run("sleep 1000 & echo left").await,
+            run("head -c 3000000 /dev/zero >&2").await,
             Ok(()),
-            "a process that is left does not delay the result"
+            "the standard error may be long"
         );
+        let failed = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo last >&2; exit 1").await;
+        assert_eq!(
+            failed.unwrap_err().len(),
+            "exit status: 1: ".len() + printed::LINE_BYTES_MAX
+        );
+        for left in ["sleep 1000 & echo left", "yes >&2 & echo left"] {
+            assert_eq!(
+                run(left).await,
+                Ok(()),
+                "a process that is left does not delay the result"
+            );
+        }
     }
 }

@@ -108,6 +108,11 @@ pub trait Probe: Send + Sync {
 
     /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind.
     fn run(&self) -> RunningCheck<'_>;
+
+    /// The error of a run that has just been dropped because its time was over. Its kind is [`io::ErrorKind::TimedOut`].
+    fn timed_out(&self) -> io::Error {
+        io::ErrorKind::TimedOut.into()
+    }
 }
 
 /// A check under way.
@@ -188,6 +193,9 @@ pub struct CheckPass {
     pub certificate: Option<CertificateTimes>,
     /// What the agent of the server has set; with other kinds of checks: nothing.
     pub agent: AgentSettings,
+    /// Why what the agent had set, or its word that the server is down, holds no longer from this run on; `None`: nothing has
+    /// changed in that.
+    pub agent_lost: Option<String>,
 }
 
 impl From<ServerFacts> for CheckPass {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -11,6 +11,8 @@ use super::pattern::Pattern;
 use super::stream::CheckStream;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::text::escape_bounded;
+use crate::units::format_duration;
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -26,6 +28,12 @@ const BYTES_MAX: usize = 1 << 16;
 /// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not cause many
 /// searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123 reads.
 const READS_MAX: usize = 256;
+
+/// The most characters of a pattern that an error shows, so that there is room for the answer.
+const PATTERN_CHARS_SHOWN: usize = 64;
+
+/// The most bytes of an answer that an error shows.
+const ANSWER_BYTES_SHOWN: usize = 256;
 
 /// The check `send-expect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +79,7 @@ impl Check for SendExpectCheck {
             check: self,
             target,
             tls,
+            progress: Mutex::default(),
         })
     }
 }
@@ -79,34 +88,84 @@ struct SendExpectProbe {
     check: Arc<SendExpectCheck>,
     target: CheckTarget,
     tls: Option<TlsProbe>,
+    progress: Mutex<ConversationState>,
 }
 
 impl Probe for SendExpectProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
+            *lock(&self.progress) = ConversationState::default();
             let (stream, certificate) = open(&self.target, self.tls.as_ref()).await?;
-            converse(&self.check.steps, stream).await?;
+            converse(&self.check.steps, stream, &self.progress).await?;
             Ok(CheckPass {
                 certificate,
                 ..CheckPass::default()
             })
         })
     }
+
+    fn timed_out(&self) -> io::Error {
+        let ConversationState { step, answer } = &*lock(&self.progress);
+        let timeout = format_duration(self.target.timeout);
+        let what = match step.checked_sub(1).and_then(|index| self.check.steps.get(index)) {
+            None => return io::ErrorKind::TimedOut.into(), // there was no connection
+            Some(ConversationStep::Send(_)) => format!("step {step} (send): not done within {timeout}"),
+            Some(ConversationStep::Expect(pattern)) => {
+                let why = match &answer[..] {
+                    [] => format!("nothing within {timeout}"),
+                    _ => format!("no match within {timeout}"),
+                };
+                unmet(*step, pattern, &why, answer)
+            }
+        };
+        io::Error::new(io::ErrorKind::TimedOut, what)
+    }
+}
+
+/// How far a conversation has come.
+#[derive(Default)]
+struct ConversationState {
+    /// The number of the step under way, from 1 on; 0: there is no connection yet.
+    step: usize,
+    /// The beginning of what the server has sent since the last match.
+    answer: Vec<u8>,
+}
+
+/// Locks the progress, for a few lines; it is consistent also after a panic.
+fn lock(progress: &Mutex<ConversationState>) -> MutexGuard<'_, ConversationState> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that a step has not found its pattern. `answer`: what the server has sent since the last match.
+fn unmet(step: usize, pattern: &Pattern, why: &str, answer: &[u8]) -> String {
+    let pattern = escape_bounded(pattern.as_str(), PATTERN_CHARS_SHOWN);
+    let answer = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_BYTES_SHOWN)]);
+    let got = if answer.is_empty() {
+        String::new()
+    } else {
+        format!("; got `{answer}`")
+    };
+    format!("step {step} (expect `{pattern}`): {why}{got}")
 }
 
 /// Takes the steps, and closes.
 ///
 /// # Errors
 /// Those of the connection; a pattern is not found before the server closes or a limit is reached.
-async fn converse(steps: &[ConversationStep], stream: Box<dyn CheckStream>) -> io::Result<()> {
+async fn converse(
+    steps: &[ConversationStep],
+    stream: Box<dyn CheckStream>,
+    progress: &Mutex<ConversationState>,
+) -> io::Result<()> {
     let mut answers = Answers::new(stream);
     for (number, step) in (1..).zip(steps) {
+        lock(progress).step = number;
         match step {
             ConversationStep::Send(bytes) => {
                 answers.stream.write_all(bytes).await?;
                 answers.stream.flush().await?;
             }
-            ConversationStep::Expect(pattern) => answers.expect(number, pattern).await?,
+            ConversationStep::Expect(pattern) => answers.expect(number, pattern, progress).await?,
         }
     }
     let _ = answers.stream.shutdown().await; // the server has passed
@@ -133,28 +192,39 @@ impl Answers {
     }
 
     /// Reads until the pattern matches. `number`: that of the step, for errors.
-    async fn expect(&mut self, number: usize, pattern: &Pattern) -> io::Result<()> {
+    async fn expect(
+        &mut self,
+        number: usize,
+        pattern: &Pattern,
+        progress: &Mutex<ConversationState>,
+    ) -> io::Result<()> {
         loop {
+            self.publish(progress);
             if let Some(end) = pattern.find_end(&self.bytes[self.matched..]) {
                 self.matched += end;
                 return Ok(());
             }
             let why = if self.bytes.len() == BYTES_MAX {
-                format!("it has sent {BYTES_MAX} bytes")
+                format!("no match in {BYTES_MAX} bytes")
             } else if self.reads == READS_MAX {
-                format!("its answer came in more than {READS_MAX} parts")
+                format!("no match, and the answer came in more than {READS_MAX} parts")
             } else if self.read().await? > 0 {
                 continue;
             } else {
-                "it closed the connection".to_owned()
+                "the server closed the connection".to_owned()
             };
-            let sent = String::from_utf8_lossy(&self.bytes[self.matched..]);
-            let what = format!(
-                "step {number}: the server did not send `{}`: {why}; it sent: {sent}",
-                pattern.as_str()
-            );
+            let what = unmet(number, pattern, &why, &self.bytes[self.matched..]);
             return Err(io::Error::other(what));
         }
+    }
+
+    fn publish(&self, progress: &Mutex<ConversationState>) {
+        let answer = &self.bytes[self.matched..];
+        let mut progress = lock(progress);
+        progress.answer.clear();
+        progress
+            .answer
+            .extend_from_slice(&answer[..answer.len().min(ANSWER_BYTES_SHOWN)]);
     }
 
     /// Reads some bytes. Returns how many; 0: the server has closed.
@@ -182,7 +252,8 @@ mod tests {
     ) -> Result<(), String> {
         let (ours, theirs) = duplex(4096);
         tokio::spawn(server(theirs));
-        converse(steps, Box::new(ours)).await.map_err(|error| error.to_string())
+        let ended = converse(steps, Box::new(ours), &Mutex::default()).await;
+        ended.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -215,7 +286,7 @@ mod tests {
             closing,
         )
         .await;
-        let reason = "step 2: the server did not send `^\\+PONG`: it closed the connection; it sent: -NOAUTH\r\n";
+        let reason = "step 2 (expect `^\\+PONG`): the server closed the connection; got `-NOAUTH\r\n`";
         assert_eq!(failed.unwrap_err(), reason);
     }
 
@@ -223,7 +294,7 @@ mod tests {
     async fn received_bytes_are_limited() {
         let endless = |mut stream: DuplexStream| async move { while stream.write_all(&[b'x'; 999]).await.is_ok() {} };
         let failed = run(&[expect("y")], endless).await.unwrap_err();
-        assert!(failed.contains("it has sent 65536 bytes"), "{}", &failed[..100]);
+        assert!(failed.contains("no match in 65536 bytes; got `xxx"), "{failed}");
         let dripping = |mut stream: DuplexStream| async move {
             while stream.write_all(b"x").await.is_ok() {
                 tokio::task::yield_now().await;

@@ -106,7 +106,7 @@ impl CheckContext {
         let _permits = (of_kind.await, self.capacity.acquire().await);
         let began = Instant::now();
         let result = timeout(limit, probe.run()).await;
-        let result = result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        let result = result.unwrap_or_else(|_| Err(probe.timed_out().into()));
         if let Err(CheckFailure::Shortage(error)) = &result {
             self.log_shortage(error);
         }

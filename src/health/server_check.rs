@@ -132,7 +132,14 @@ impl ServerCheck {
 
     /// Applies what a passed check has found out besides the facts: the settings of the agent, and the certificate.
     fn take_settings(&self, pool: &LivePool, pass: &CheckPass) {
-        self.take_agent(pool, pass.agent);
+        match &pass.agent_lost {
+            None => self.take_agent(pool, pass.agent),
+            Some(error) => {
+                self.server.set_agent(pass.agent);
+                let (pool, server, error) = (pool.name(), &self.server.spec().label, reason_given(error));
+                tracing::warn!(%pool, %server, %error, "the server's agent does not answer: what it has said no longer holds");
+            }
+        }
         if let Some(CertificateTimes { not_before, not_after }) = pass.certificate {
             self.series.publish_certificate(not_before, not_after);
         }

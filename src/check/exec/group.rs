@@ -20,20 +20,32 @@ pub(super) struct ProcessGroup {
     child: Option<Child>,
 }
 
+/// The ends of the pipes of a command to read from.
+pub(super) struct OutputPipes {
+    /// Of its standard output.
+    pub(super) output: OwnedFd,
+    /// Of its standard error; `None`: that is not a pipe of ours.
+    pub(super) errors: Option<OwnedFd>,
+}
+
 impl ProcessGroup {
-    /// Starts a command whose standard output is a pipe. Also returns the end of the pipe to read from. May block.
+    /// Starts a command whose standard output is a pipe. May block.
     ///
     /// # Errors
     /// Those of starting it.
-    pub(super) fn start(mut command: Command) -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn start(mut command: Command) -> io::Result<(Self, OutputPipes)> {
         // Of this thread, from which the command inherits. An error: the kernel has no ambient capabilities, so none are
         // inherited.
         let _ = clear_ambient_capability_set();
         close_on_exec();
         let mut child = command.process_group(0).spawn()?;
-        let output = child.stdout.take();
+        let (output, errors) = (child.stdout.take(), child.stderr.take());
         let group = Self { child: Some(child) };
-        Ok((group, output.expect("the standard output is a pipe").into()))
+        let pipes = OutputPipes {
+            output: output.expect("the standard output is a pipe").into(),
+            errors: errors.map(OwnedFd::from),
+        };
+        Ok((group, pipes))
     }
 
     /// Becomes readable when the command itself has ended. To be called within a runtime.

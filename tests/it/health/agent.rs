@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::client::server_reached;
 use crate::support::configs::one_pool;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -95,6 +96,15 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
         let (health, usage, weight, by) = state(&proxy, &server);
         (health.as_str(), usage.as_str(), weight) == ("up", "enabled", 1) && by.as_deref() != Some("agent")
     });
+    let lost = log_lines(
+        &proxy,
+        "the server's agent does not answer: what it has said no longer holds",
+        1,
+    );
+    assert_eq!(lost[0]["error"], "Connection refused (os error 111)");
+    let is_said = |line: &&Value| line["message"] == "set by the server's agent";
+    let said_last = proxy.log().iter().rfind(is_said).unwrap()["settings"].clone();
+    assert_eq!(said_last, "draining, 50 % of its weight", "a dead agent says nothing");
     assert_eq!(
         server_reached(proxy.at("l")).trim_start_matches(|c: char| c != 'a'),
         "a"

@@ -98,6 +98,24 @@ fn a_failure_shows_the_first_line_of_the_output() {
 }
 
 #[test]
+fn a_failure_shows_the_last_line_of_the_standard_error() {
+    let server = Server::silent();
+    let script = "echo trying >&2; printf '\\033[2Jno such file\\n' >&2; exit 2";
+    let proxy = Proxy::start(&config(server.address, script, ""));
+    let reason = "exit status: 2: \\u{1b}[2Jno such file";
+    assert_eq!(health(&proxy, server.address), ("down".to_owned(), reason.to_owned()));
+    let lines = log_lines(&proxy, "server is down", 1);
+    assert_eq!(lines[0]["reason"], reason);
+    // It never ends, and neither does what it prints.
+    let endless = "echo connecting; yes 'waiting for a lock' >&2";
+    assert!(proxy.reload(&config(server.address, endless, "timeout = \"200ms\"")));
+    let reason = "no exit within 200ms: connecting; standard error: waiting for a lock";
+    eventually("it runs into the timeout", || {
+        health(&proxy, server.address).1 == reason
+    });
+}
+
+#[test]
 fn commands_that_ignore_signals_are_killed_with_their_children() {
     let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
     let pids = folder.path().join("pids");

@@ -34,7 +34,7 @@ fn redis_answers_a_conversation() {
     assert!(proxy.reload(&config(&[redis.address()], quit)));
     eventually("the second step fails", || health(&proxy, redis.address()).0 == "down");
     let (_, reason) = health(&proxy, redis.address());
-    let expected = "step 3: the server did not send `more`: it closed the connection; it sent: \\r\\n";
+    let expected = "step 3 (expect `more`): the server closed the connection; got `\\r\\n`";
     assert_eq!(reason, expected);
 }
 
@@ -71,4 +71,30 @@ fn hostile_servers_fail() {
             .sum("acequia_health_checks_total", &[("result", "pass")]),
         0.0
     );
+}
+
+#[test]
+fn a_timeout_names_the_step_and_what_came() {
+    let first_line: fn(TcpStream) = |mut stream| {
+        let _ = stream.write_all(b"220 \x1b[2Jmail\r\n250");
+        drop(stream.read_to_end(&mut Vec::new()));
+    };
+    let silent: fn(TcpStream) = |mut stream| drop(stream.read_to_end(&mut Vec::new()));
+    let (first_line, silent) = (Server::run(first_line), Server::run(silent));
+    let steps = r#"steps = [{ expect = '^220 .*\n' }, { send = "NOOP\r\n", expect = '^250 ' }]"#;
+    let addresses = [first_line.address, silent.address];
+    let proxy = Proxy::start(&config(&addresses, steps));
+    let expected = [
+        "step 3 (expect `^250 `): no match within 300ms; got `250`",
+        r"step 1 (expect `^220 .*\n`): nothing within 300ms",
+    ];
+    for (address, reason) in addresses.into_iter().zip(expected) {
+        eventually(reason, || {
+            health(&proxy, address) == ("down".to_owned(), reason.to_owned())
+        });
+    }
+    let timeouts = proxy
+        .metrics()
+        .sum("acequia_health_checks_total", &[("result", "timeout")]);
+    assert!(timeouts >= 2.0, "{timeouts}");
 }

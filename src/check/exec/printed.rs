@@ -1,0 +1,182 @@
+//! What a command prints, as far as it is shown.
+
+use std::future::pending;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::net::unix::pipe::Receiver;
+
+/// The part of the standard output that is read, in bytes. Then its pipe is closed: a command that writes more is killed by
+/// SIGPIPE, unless it ignores that.
+const OUTPUT_BYTES_MAX: usize = 1 << 16;
+
+/// The most bytes of a line that are kept: more than a reason shows.
+pub(super) const LINE_BYTES_MAX: usize = 1024;
+
+/// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread.
+const READ_BYTES_MAX: usize = 1 << 16;
+
+/// What a command has printed so far.
+#[derive(Debug, Default)]
+pub(super) struct Printed {
+    /// The first line of the standard output, without its end.
+    first: Vec<u8>,
+    /// The length of the standard output, in bytes.
+    output_bytes: usize,
+    /// Whether the first line has ended.
+    first_has_ended: bool,
+    /// The last line of the standard error that is not empty.
+    last: Vec<u8>,
+    /// Whether that line has ended.
+    last_has_ended: bool,
+}
+
+impl Printed {
+    /// The first line of the standard output, without white space around it.
+    pub(super) fn first_line(&self) -> String {
+        text(&self.first)
+    }
+
+    /// The first line of the standard output and the last line of the standard error.
+    pub(super) fn reason(&self) -> String {
+        match (self.first_line(), text(&self.last)) {
+            (first, last) if last.is_empty() => first,
+            (first, last) if first.is_empty() => last,
+            (first, last) => format!("{first}; standard error: {last}"),
+        }
+    }
+
+    /// Returns whether more is to be read.
+    fn add(&mut self, stream: PrintedStream, bytes: &[u8]) -> bool {
+        match stream {
+            PrintedStream::Output => self.add_output(bytes),
+            PrintedStream::Errors => self.add_errors(bytes),
+        }
+    }
+
+    fn add_output(&mut self, bytes: &[u8]) -> bool {
+        if !self.first_has_ended {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            self.first_has_ended = end.is_some();
+            add_bounded(&mut self.first, &bytes[..end.unwrap_or(bytes.len())]);
+        }
+        self.output_bytes += bytes.len();
+        self.output_bytes < OUTPUT_BYTES_MAX
+    }
+
+    fn add_errors(&mut self, bytes: &[u8]) -> bool {
+        for (index, part) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            self.last_has_ended |= index > 0;
+            if part.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            if self.last_has_ended {
+                self.last.clear();
+                self.last_has_ended = false;
+            }
+            add_bounded(&mut self.last, part);
+        }
+        true
+    }
+}
+
+/// Appends as many of the bytes as a line may have.
+fn add_bounded(line: &mut Vec<u8>, bytes: &[u8]) {
+    let room = LINE_BYTES_MAX - line.len();
+    line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim().to_owned()
+}
+
+/// Locks what a command has printed; it is consistent also after a panic.
+pub(super) fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
+    printed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream of a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PrintedStream {
+    /// Its standard output.
+    Output,
+    /// Its standard error.
+    Errors,
+}
+
+/// The end of a pipe that a command prints to.
+pub(super) struct StreamPipe {
+    stream: PrintedStream,
+    /// `None`: nothing more is read.
+    receiver: Option<Receiver>,
+}
+
+impl StreamPipe {
+    /// To be called within a runtime. `pipe`: `None`: there is none.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn new(stream: PrintedStream, pipe: Option<OwnedFd>) -> io::Result<Self> {
+        let receiver = pipe.map(Receiver::from_owned_fd).transpose()?;
+        Ok(Self { stream, receiver })
+    }
+
+    /// Completes when there is something to read, or the end; never if nothing more is read.
+    pub(super) async fn readable(&self) {
+        match &self.receiver {
+            Some(receiver) => drop(receiver.readable().await), // an error is that of the next read, too
+            None => pending().await,
+        }
+    }
+
+    /// Reads what is there.
+    pub(super) fn read(&mut self, printed: &Mutex<Printed>) {
+        let mut buffer = [0; 4096];
+        for _ in 0..READ_BYTES_MAX / buffer.len() {
+            let Some(receiver) = &self.receiver else { return };
+            match receiver.try_read(&mut buffer) {
+                Ok(count) if count > 0 && lock(printed).add(self.stream, &buffer[..count]) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => self.receiver = None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_in_parts_of_any_length() {
+        let (output, errors) = (b"  first \nsecond\nthird", b"one\ntwo \r\n\n \n");
+        for length in 1..=output.len() {
+            let mut printed = Printed::default();
+            for part in output.chunks(length) {
+                assert!(printed.add(PrintedStream::Output, part));
+            }
+            assert_eq!(printed.reason(), "first");
+            for part in errors.chunks(length) {
+                assert!(printed.add(PrintedStream::Errors, part));
+            }
+            assert_eq!(
+                (&*printed.first_line(), &*printed.reason()),
+                ("first", "first; standard error: two")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut printed = Printed::default();
+        for _ in 0..100 {
+            printed.add(PrintedStream::Errors, &[b'x'; 1000]);
+        }
+        assert_eq!(printed.reason().len(), LINE_BYTES_MAX);
+        let reads = (1..).find(|_| !printed.add(PrintedStream::Output, &[b'y'; 1000]));
+        assert_eq!((reads, printed.first_line().len()), (Some(66), LINE_BYTES_MAX));
+        printed.add(PrintedStream::Errors, b"\nlast");
+        assert!(printed.reason().ends_with("y; standard error: last"));
+    }
+}
