@@ -192,6 +192,7 @@ stream {
         proxy_pass $pool;
     }
     server { listen 53 udp; proxy_pass web; }
+    server { listen 54 udp; listen 54; proxy_pass web; }
 }
 ";
     let lines = lines(Origin::Nginx, text);
@@ -200,6 +201,8 @@ stream {
         &[
             "# not carried over, line 7: ~^a 10.0.9.9:1 (write a name, or `*` as its first label)",
             "# not carried over, line 20: server { listen 53 udp; proxy_pass web } (UDP is not supported)",
+            "# not carried over, line 21: listen 54 udp (UDP is not supported)",
+            "bind = \"0.0.0.0:54\"",
             "[listeners.port-443]",
             "bind = [\"0.0.0.0:443\", \"[::]:443\"]",
             "pool = \"web\"",
@@ -376,6 +379,15 @@ fn haproxy_check_kinds_are_imported() {
             &[
                 "check = \"redis\"",
                 "# note, line 6: write the password of AUTH to a file: `password_file`",
+            ],
+        ),
+        // The configuration that comes with Patroni.
+        (
+            "check\n option httpchk GET",
+            &[
+                "# note, line 5: HAProxy asks for the path `GET`; here it is `/`",
+                "check = \"http\"",
+                "method = \"OPTIONS\"",
             ],
         ),
         (

@@ -34,12 +34,22 @@ impl HttpConversation {
         };
         // RFC 9110, section 9.3.7
         self.method = Some(method.map_or("OPTIONS", String::as_str).to_owned());
-        self.path = rest.first().cloned();
+        let outcome = rest.first().map_or(LineOutcome::Carried, |path| self.set_path(path));
         let version = rest.get(1..).unwrap_or_default().join(" ");
         for field in version.split("\r\n").skip(1).filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once(':').unwrap_or((field, ""));
             self.field(name.trim(), value.trim());
         }
+        outcome
+    }
+
+    /// Sets the path. HAProxy sends any word. A single `GET`, which is meant as the method and is in use with Patroni, is one.
+    fn set_path(&mut self, path: &str) -> LineOutcome {
+        if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            self.path = Some("/".to_owned());
+            return LineOutcome::Noted(format!("HAProxy asks for the path `{path}`; here it is `/`"));
+        }
+        self.path = Some(path.to_owned());
         LineOutcome::Carried
     }
 

@@ -46,6 +46,8 @@ const KNOWN: [&str; 27] = [
     "tcp_nodelay",
 ];
 
+const NO_UDP: &str = "UDP is not supported";
+
 /// Whether a directive of `stream` is one that servers inherit.
 pub(super) fn is_known(directive: &Directive) -> bool {
     KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
@@ -63,9 +65,14 @@ pub(super) fn read(
     let mut listener = ImportedListener::default();
     let is_own = |directive: &&&Directive| !block.iter().any(|own| own.name() == directive.name());
     let all: Vec<&Directive> = inherited.iter().filter(is_own).copied().chain(block).collect();
-    for directive in block.iter().filter(|directive| directive.name() == "listen") {
-        listen(directive, &mut listener)?;
+    let listens = block.iter().filter(|directive| directive.name() == "listen");
+    let (udp, tcp): (Vec<_>, Vec<_>) = listens.partition(|directive| directive.words.iter().any(|word| word == "udp"));
+    if tcp.is_empty() && !udp.is_empty() {
+        return Err(NO_UDP);
     }
+    tcp.iter().for_each(|directive| listen(directive, &mut listener));
+    let remarks = udp.iter().map(|directive| directive.left_out(NO_UDP));
+    listener.section.remarks.extend(remarks);
     access_limits::client_auth(&all, &mut listener)?;
     let target = block.iter().find(|directive| directive.name() == "proxy_pass");
     let target = target.ok_or("it has no proxy_pass")?;
@@ -98,11 +105,8 @@ fn connects_by(all: &[&Directive]) -> String {
     words.join(";")
 }
 
-fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), &'static str> {
+fn listen(directive: &Directive, listener: &mut ImportedListener) {
     let options = directive.words.get(2..).unwrap_or_default();
-    if options.iter().any(|option| option == "udp") {
-        return Err("UDP is not supported");
-    }
     let text = directive.word(1).unwrap_or_default();
     let text = match text.strip_prefix("*:") {
         Some(port) => format!("0.0.0.0:{port}"),
@@ -112,7 +116,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), 
     if address::listen(&text).is_err() {
         let remark = directive.left_out("write an IP address and one port");
         listener.section.remarks.push(remark);
-        return Ok(());
+        return;
     }
     let also = options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]");
     let also = also.then(|| text.replacen("[::]", "0.0.0.0", 1));
@@ -133,7 +137,6 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), 
             }
         }
     }
-    Ok(())
 }
 
 /// Sets the pool, and routes where the target depends on the server name.
