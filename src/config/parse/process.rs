@@ -81,7 +81,9 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
         }
     }
     let is_remote = |address: ListenAddr| address.ip().is_some_and(|ip| !ip.is_loopback());
-    if let (Some((position, _)), true, None) = (section.entry("bind"), plan.bind.is_some_and(is_remote), &plan.tls) {
+    // Without a token the API answers no remote client.
+    let takes_tokens = plan.token_file.is_some() && plan.bind.is_some_and(is_remote);
+    if let (Some((position, _)), true, None) = (section.entry("bind"), takes_tokens, &plan.tls) {
         let hint = "add [admin.tls] with `cert` and `key`, or bind to a loopback address";
         problems.warning(
             position,
