@@ -122,8 +122,7 @@ impl ServerFamilies {
             self.uses.add(&state_labels, u64::from(state == admin_state));
         }
         self.ejected.add(&labels, u64::from(member.is_ejected()));
-        let is_usable = member.state(now) == MemberState::Usable || pool.uses_in_panic(member, now);
-        self.usable.add(&labels, u64::from(is_usable));
+        self.usable.add(&labels, u64::from(pool.uses(member, now)));
         self.weight.add(&labels, u64::from(member.weight()));
         if let Some(lag) = member.lag() {
             self.lag.add(&labels, lag.as_secs_f64());

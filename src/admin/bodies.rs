@@ -90,8 +90,11 @@ pub struct TotalsBody {
     pub sessions_so_far: u64,
     /// Servers of all pools.
     pub servers: usize,
-    /// Servers that are up.
+    /// Servers that are up, as of [`ServerBody::up`].
     pub servers_up: usize,
+    /// Servers that are usable, as of [`ServerBody::usable`].
+    #[serde(default)]
+    pub servers_usable: usize,
 }
 
 /// A listener.
@@ -180,7 +183,7 @@ pub struct PoolBody {
     pub name: String,
     /// Its balancing policy.
     pub balance: String,
-    /// The best priority of a server that is up and gets new sessions; absent: there is no such server.
+    /// The best priority of a usable server; absent: there is none.
     pub best_tier: Option<u8>,
     /// Whether so few servers are up that all are used.
     pub panic: bool,
@@ -256,9 +259,12 @@ pub struct ServerBody {
     pub priority: u8,
     /// Its weight in force.
     pub weight: u16,
-    /// Whether it is up: its checks pass, or it has none, and it is not ejected.
+    /// Whether it is up: it answers its checks, whatever its role, or has none.
     #[serde(default)]
     pub up: bool,
+    /// Whether it gets new sessions, if no better tier is usable.
+    #[serde(default)]
+    pub usable: bool,
     /// The result of its checks: `up`, `down`, `wrong role`, `unchecked`, or `check refused`.
     pub health: String,
     /// The error of its latest check; absent: none.
@@ -315,59 +321,6 @@ pub enum OverrideBody {
     Present(Box<ServerBody>),
     /// A server that the pool does not have now.
     Absent(AbsentServerBody),
-}
-
-/// `GET /api/v1/route`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RouteExplanationBody {
-    /// How `accept_proxy` treats `peer`: `trusted`: it may name its client; `client`: it is the client itself; or `refused`.
-    /// Absent: no peer is given.
-    #[serde(default)]
-    pub peer: Option<String>,
-    /// The route that takes the client; absent: none does.
-    pub route: Option<String>,
-    /// The pool; absent: the client is refused, or redirected.
-    pub pool: Option<String>,
-    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused.
-    pub tls: Option<String>,
-    /// The file of the certificate that the client gets; absent: TLS does not end here.
-    pub certificate: Option<String>,
-    /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
-    #[serde(default)]
-    pub redirect: Option<String>,
-    /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
-    #[serde(default)]
-    pub fallback_from: Option<String>,
-    /// The guards that are asked, in this order.
-    #[serde(default)]
-    pub guards: Vec<GuardVerdictBody>,
-    /// The verdict on each route.
-    pub routes: Vec<VerdictBody>,
-    /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
-    pub servers: Vec<String>,
-    /// The servers in `servers` that have their maximum of sessions.
-    #[serde(default)]
-    pub full: Vec<String>,
-}
-
-/// A guard that is asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GuardVerdictBody {
-    /// Its name.
-    pub guard: String,
-    /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. Its limits are not looked at.
-    pub refuses: Option<String>,
-}
-
-/// The verdict on a route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VerdictBody {
-    /// The route's name.
-    pub route: String,
-    /// `taken`, `outranked` or `passed over`.
-    pub verdict: String,
-    /// The reasons. For `taken`: the entries by which its conditions hold.
-    pub why: Vec<String>,
 }
 
 /// Every response with a status of 400 or more.

@@ -6,6 +6,7 @@ pub mod session_bodies;
 pub mod pool_bodies;
 pub mod announced_bodies;
 pub mod remote_bodies;
+pub mod route_bodies;
 pub mod bodies;
 mod error;
 mod socket;

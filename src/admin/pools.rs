@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::access::ApiClient;
 use super::bodies::ServerBody;
@@ -61,5 +62,5 @@ pub(super) async fn trust(
             .find(|other| other.spec().address == server.spec().address);
         let _ = same.and_then(|same| trust(other, &same.spec().label));
     }
-    Ok(Json(server_body(&server)))
+    Ok(Json(server_body(pool, &server, Instant::now())))
 }

@@ -7,9 +7,9 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use tokio::time::Instant;
 
-use super::bodies::{GuardVerdictBody, RouteExplanationBody, VerdictBody};
 use super::context::Admin;
 use super::error::ApiError;
+use super::route_bodies::{GuardVerdictBody, RouteExplanationBody, VerdictBody};
 use crate::addr::{ClientAddr, ClientHost};
 use crate::guard::GuardId;
 use crate::live::InForce;

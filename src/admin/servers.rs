@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::access::ApiClient;
 use super::bodies::{OverrideBody, ServerBody};
@@ -130,7 +131,7 @@ pub(super) async fn show(
     let failures = admin.metrics.failed_connects(pool.name(), &server.spec().label);
     let within_ms = |share| connects.as_ref()?.quantile(share).map(milliseconds);
     Ok(Json(ServerDetailBody {
-        server: server_body(&server),
+        server: server_body(pool, &server, Instant::now()),
         connect_p50_ms: within_ms(0.5),
         connect_p99_ms: within_ms(0.99),
         connect_failures: failures
@@ -161,7 +162,7 @@ pub(super) async fn set_overrides(
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
     let in_force = live.in_force();
     let server = match find(&in_force, &pool_name, &server_name) {
-        Ok((_, server)) => Some(server),
+        Ok(found) => Some(found),
         Err(_) if live.absent().iter().any(|(absent, _)| *absent == name) => None,
         Err(error) => return Err(error),
     };
@@ -173,7 +174,7 @@ pub(super) async fn set_overrides(
     }
     live.forget_absent();
     Ok(Json(match server {
-        Some(server) => OverrideBody::Present(Box::new(server_body(&server))),
+        Some((pool, server)) => OverrideBody::Present(Box::new(server_body(pool, &server, Instant::now()))),
         None => OverrideBody::Absent(absent_server_body(&name, &overrides)),
     }))
 }

@@ -29,7 +29,7 @@ use crate::addr::ListenAddr;
 use crate::config::report::counted;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::pool::{CheckVerdict, Member, Overrides, RefusedCheck, ServerPath};
+use crate::pool::{CheckVerdict, Member, Overrides, Pool, RefusedCheck, ServerPath};
 use crate::route::Route;
 use crate::tls::{ListenerTls, PoolTls};
 use crate::units::format_duration;
@@ -125,6 +125,7 @@ fn totals(sessions: usize, pools: &[PoolBody]) -> TotalsBody {
         sessions_so_far: sessions_opened(),
         servers: servers().count(),
         servers_up: servers().filter(|server| server.up).count(),
+        servers_usable: servers().filter(|server| server.usable).count(),
     }
 }
 
@@ -255,7 +256,11 @@ fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
         added: added_server_bodies(pool),
         left_out: left_out_bodies(pool),
         scale: scale_body(pool),
-        servers: pool.servers().iter().map(server_body).collect(),
+        servers: pool
+            .servers()
+            .iter()
+            .map(|server| server_body(pool, server, now))
+            .collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
 }
@@ -270,14 +275,15 @@ fn queue_body(pool: &LivePool) -> Option<QueueBody> {
     })
 }
 
-pub(super) fn server_body(server: &Member) -> ServerBody {
+pub(super) fn server_body(pool: &Pool, server: &Member, now: Instant) -> ServerBody {
     let (health, overrides) = (server.health(), server.shown_overrides());
     ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
-        up: server.is_up(),
+        up: server.is_healthy(),
+        usable: pool.uses(server, now),
         health: match (health.refusal, health.verdict) {
             (RefusedCheck::None, CheckVerdict::Unchecked) => "unchecked",
             (RefusedCheck::None, CheckVerdict::Up) => "up",

@@ -57,7 +57,7 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
 pub(super) fn refused_checks(pool: &PoolBody) -> impl Iterator<Item = String> {
     let refused = pool.servers.iter().filter(|server| server.health == "check refused");
     refused.map(|server| {
-        let new_sessions = if server.up {
+        let new_sessions = if server.usable {
             "is used as before"
         } else {
             "gets no new sessions"

@@ -76,14 +76,15 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
 
 fn pool_table(pools: &[PoolBody]) -> String {
     let row = |pool: &PoolBody| {
-        let up = pool.servers.iter().filter(|server| server.up).count();
+        let count = |is: fn(&ServerBody) -> bool| pool.servers.iter().filter(|server| is(server)).count().to_string();
         let sessions: u32 = pool.servers.iter().map(|server| server.sessions).sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
         [
             pool.name.clone(),
             pool.balance.clone(),
             pool.servers.len().to_string(),
-            up.to_string(),
+            count(|server| server.up),
+            count(|server| server.usable),
             if pool.panic { format!("{tier} (panic)") } else { tier },
             or_dash(primaries::primary(pool)),
             sessions.to_string(),
@@ -93,7 +94,7 @@ fn pool_table(pools: &[PoolBody]) -> String {
     let rows: Vec<_> = pools.iter().map(row).collect();
     table(
         [
-            "POOL", "BALANCE", "SERVERS", "UP", "TIER", "PRIMARY", "SESSIONS", "QUEUE",
+            "POOL", "BALANCE", "SERVERS", "UP", "USABLE", "TIER", "PRIMARY", "SESSIONS", "QUEUE",
         ],
         &rows,
         &["BALANCE", "QUEUE"],
@@ -323,7 +324,7 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// The cell of column HEALTH: `up` if the server is up in the API and in the metrics, and its checks are not refused.
+/// The cell of column HEALTH.
 fn health(server: &ServerBody) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }

@@ -5,7 +5,7 @@
 use tokio::time::Instant;
 
 use super::health::{Availability, CheckState};
-use super::{AdminState, Member};
+use super::{AdminState, Member, Pool};
 
 /// The state of a server in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,5 +88,13 @@ impl Member {
             CheckState::Up if self.availability(now) == Availability::Unavailable => MemberState::Ejected,
             CheckState::Up => MemberState::Usable,
         }
+    }
+}
+
+impl Pool {
+    /// Whether this server gets new sessions, if no better tier is usable.
+    #[must_use]
+    pub fn uses(&self, server: &Member, now: Instant) -> bool {
+        server.state(now) == MemberState::Usable || self.uses_in_panic(server, now)
     }
 }

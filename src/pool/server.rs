@@ -169,8 +169,8 @@ impl Server {
         self.has(EJECTED)
     }
 
-    /// Whether it is up: its checks say so, or it has none, and it is not ejected. This is what "up" means in API and
-    /// commands. Whether it gets new sessions also depends on its weight, tier and administrative state.
+    /// Whether its checks say that it may serve sessions, or it has none, and it is not ejected. Whether it gets new ones also
+    /// depends on its weight, tier and administrative state.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)

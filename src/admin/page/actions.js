@@ -1,7 +1,7 @@
 // Details of one thing, and what can be done with it. Each act says first what it will do, and shows the answer.
 
 import { byId, bytes, count, counted, duration, element, facts, localTime, openDialog, show, since } from "./dom.js";
-import { known, originOf, serverState } from "./state.js";
+import { known, originOf, serverCounts, serverState } from "./state.js";
 import { ApiError, get, hasToken, readHistory, send } from "./source.js";
 
 const detail = () => byId("detail");
@@ -111,7 +111,7 @@ export const showPool = (name) => openDetail(async () => {
     `Pool ${name}`,
     facts([
       ["Balanced by", pool.balance],
-      ["Servers", `${pool.servers.filter((server) => server.up).length} of ${pool.servers.length} up`],
+      ["Servers", serverCounts(pool)],
       ["Priority in use", pool.best_tier === null ? "none: no server is usable" : String(pool.best_tier)],
       ["Primary", pool.primary],
       ["Primaries", pool.primaries.length > 1 ? pool.primaries.join(", ") : null],

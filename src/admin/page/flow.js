@@ -1,7 +1,7 @@
 // The picture: listeners, routes, pools and servers, with lines as thick as their share of the sessions.
 
 import { byId, count, counted, element, show } from "./dom.js";
-import { allServers, known, serverState } from "./state.js";
+import { allServers, isDegraded, known, serverCounts, serverState } from "./state.js";
 import { showListener, showPool, showServer } from "./actions.js";
 
 /** The most boxes in a column, and where the columns are below each other; what needs attention comes first, and the rest is counted. */
@@ -106,16 +106,15 @@ function conditions(route) {
 }
 
 function pools(state) {
-  const rank = (pool) => (pool.best_tier === null ? 0 : pool.servers.some((server) => !server.up) ? 1 : 2);
+  const rank = (pool) => (pool.best_tier === null ? 0 : isDegraded(pool) ? 1 : 2);
   const all = state.pools.map((pool) => ({ pool, sessions: sessionsOf(pool) }));
   const chosen = all.length > boxesMax()
     ? all.toSorted((a, b) => rank(a.pool) - rank(b.pool) || b.sessions - a.sessions).slice(0, boxesMax())
     : all;
   const boxes = chosen.map(({ pool, sessions }) => {
-    const up = pool.servers.filter((server) => server.up).length;
-    const kind = up === 0 && pool.servers.length > 0 ? "is-bad" : up < pool.servers.length ? "is-warn" : up > 0 ? "is-good" : "";
+    const kind = pool.servers.length === 0 ? "" : pool.best_tier === null ? "is-bad" : isDegraded(pool) ? "is-warn" : "is-good";
     const notes = [
-      `${up} of ${counted(pool.servers.length, "server")} up`,
+      serverCounts(pool),
       sessionCount(sessions),
       pool.queue?.waiting > 0 ? `${counted(pool.queue.waiting, "client")} waiting` : null,
       pool.scale ? clones(pool.scale) : null,

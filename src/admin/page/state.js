@@ -1,5 +1,7 @@
 // What the page knows: the state of the process with its changes, and the samples of the last 15 minutes.
 
+import { counted } from "./dom.js";
+
 /** The number of samples that are kept, as by the process. */
 const SAMPLES_MAX = 900;
 
@@ -141,6 +143,16 @@ export const SERVER_STATES = [
 
 /** The lower, the sooner somebody should look at a server in this state; equal for the same word only. */
 export const urgency = ({ word, kind }) => ["bad", "warn", "unknown", "good"].indexOf(kind) * 10 + SERVER_STATES.indexOf(word);
+
+/** `2 of 3 servers up, 1 usable`. */
+export function serverCounts(pool) {
+  const up = pool.servers.filter((server) => server.up).length;
+  const usable = pool.servers.filter((server) => server.usable).length;
+  return `${up} of ${counted(pool.servers.length, "server")} up${usable === up ? "" : `, ${usable} usable`}`;
+}
+
+/** Whether a server of the pool has a fault; one with another role, or that somebody has drained, has none. */
+export const isDegraded = (pool) => pool.servers.some((server) => !server.up || server.ejected || server.use === "awaiting failback");
 
 /** Where a server comes from. */
 export function originOf(pool, server) {

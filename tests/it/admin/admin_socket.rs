@@ -247,7 +247,7 @@ fn responses_cannot_control_the_terminal() {
     let state = json!({
         "version": evil, "pid": 1, "configuration": evil, "started": evil, "uptime": 1, "draining": false,
         "last_reload": null,
-        "totals": { "sessions": 0, "sessions_so_far": 0, "servers": 0, "servers_up": 0 },
+        "totals": { "sessions": 0, "sessions_so_far": 0, "servers": 0, "servers_up": 0, "servers_usable": 0 },
         "listeners": [{ "name": evil, "addresses": [evil], "sessions": 0, "max_connections": null, "pool": evil,
             "routes": [], "more_routes": 0 }],
         "pools": [{ "name": evil, "balance": evil, "best_tier": 0, "panic": false, "servers": [server],

@@ -120,7 +120,7 @@ fn open_details_follow_what_happens_and_keep_what_is_typed() {
     choose(&mut browser, "Enable", "gets new sessions again");
     confirm(&mut browser);
     browser.evaluate("document.getElementById('p:shop').click()");
-    browser.eventually(&shows("2 of 2 up"));
+    browser.eventually(&shows("2 of 2 servers up"));
     let file = proxy.folder().join("acequia.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(

@@ -51,14 +51,15 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     assert!(state["set_at"].is_string() && state["health"] == "up", "{state:#}");
     // It is up because its checks pass; whether it gets new sessions does not matter for that.
     let up = proxy.metrics().sum("acequia_server_up", &[]);
-    assert_eq!((up, &state["up"]), (2.0, &true.into()));
+    assert_eq!((up, &state["up"], &state["usable"]), (2.0, &true.into(), &false.into()));
     let totals = proxy.answer(&["status"]);
     assert_eq!(totals["totals"]["servers_up"], 2);
+    assert_eq!(totals["totals"]["servers_usable"], 1);
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("2 of 2 servers up"), "{status}");
     let row = status.lines().find(|line| line.starts_with("p ")).unwrap();
     let cells: Vec<_> = row.split_whitespace().collect();
-    assert_eq!(cells[2..4], ["2", "2"], "SERVERS and UP: {status}");
+    assert_eq!(cells[2..5], ["2", "2", "1"], "SERVERS, UP and USABLE: {status}");
     // Ended sessions and a reload do not change that.
     for client in &mut stays {
         assert_eq!(client.finish().read_all(), b"");

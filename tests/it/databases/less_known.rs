@@ -39,7 +39,8 @@ fn a_promotion_ends_the_trust_in_a_primary_that_refuses_the_check() {
     eventually("a is checked again", || {
         proxy.server("writers", "a")["health"] == "check refused"
     });
-    assert_eq!(proxy.server("writers", "a")["up"], false);
+    let state = proxy.server("writers", "a");
+    assert_eq!((&state["up"], &state["usable"]), (&true.into(), &false.into()));
     for _ in 0..10 {
         assert_eq!(reached(proxy.at("write")), Some(b.address().port()));
     }

@@ -161,8 +161,8 @@ fn after_role_trust_a_server_that_refuses_the_check_keeps_its_sessions_and_gets_
     log_lines(&proxy, USED_AS_BEFORE, 1); // it was trusted before
     let state = health(&proxy, &server);
     assert_eq!(
-        (&state["health"], &state["up"]),
-        (&"check refused".into(), &false.into())
+        (&state["health"], &state["up"], &state["usable"]),
+        (&"check refused".into(), &true.into(), &false.into())
     );
     assert_eq!(Client::connect(proxy.at("db")).read_all(), b"");
     wait_for_ended_sessions(&proxy, "no_server", 1);

@@ -1,0 +1,56 @@
+//! The JSON bodies that explain a route. `docs/api.md` describes them.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/route`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteExplanationBody {
+    /// How `accept_proxy` treats `peer`: `trusted`: it may name its client; `client`: it is the client itself; or `refused`.
+    /// Absent: no peer is given.
+    #[serde(default)]
+    pub peer: Option<String>,
+    /// The route that takes the client; absent: none does.
+    pub route: Option<String>,
+    /// The pool; absent: the client is refused, or redirected.
+    pub pool: Option<String>,
+    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused.
+    pub tls: Option<String>,
+    /// The file of the certificate that the client gets; absent: TLS does not end here.
+    pub certificate: Option<String>,
+    /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
+    /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
+    #[serde(default)]
+    pub fallback_from: Option<String>,
+    /// The guards that are asked, in this order.
+    #[serde(default)]
+    pub guards: Vec<GuardVerdictBody>,
+    /// The verdict on each route.
+    pub routes: Vec<VerdictBody>,
+    /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
+    pub servers: Vec<String>,
+    /// The servers in `servers` that have their maximum of sessions.
+    #[serde(default)]
+    pub full: Vec<String>,
+}
+
+/// A guard that is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardVerdictBody {
+    /// Its name.
+    pub guard: String,
+    /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. Its limits are not looked at.
+    pub refuses: Option<String>,
+}
+
+/// The verdict on a route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerdictBody {
+    /// The route's name.
+    pub route: String,
+    /// `taken`, `outranked` or `passed over`.
+    pub verdict: String,
+    /// The reasons. For `taken`: the entries by which its conditions hold.
+    pub why: Vec<String>,
+}
