@@ -54,13 +54,14 @@ endings! {
     HalfCloseTimeout = "half_close_timeout",
     /// The connection of a peer in front does not begin with a valid PROXY header.
     ProxyInvalid = "proxy_invalid",
-    /// The ClientHello, the rest of the TLS handshake, or the HTTP request on a listener that redirects did not arrive in
-    /// time; or this session waited longest for one when `hello_memory` was used up.
+    /// The PROXY header, the ClientHello, the first packets of a PostgreSQL client, the rest of the TLS handshake, or the
+    /// HTTP request on a listener that redirects did not arrive in time; or this session was the one that had waited longest
+    /// when `hello_memory` ran out.
     HelloTimeout = "hello_timeout",
     /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
     HelloTooLong = "hello_too_long",
-    /// The first bytes look like TLS but are not a valid ClientHello; or, on a listener for PostgreSQL, not the first bytes of
-    /// a client of PostgreSQL.
+    /// The first bytes look like TLS but are not a valid ClientHello; or, on a listener for PostgreSQL, they are not a
+    /// PostgreSQL startup packet.
     HelloInvalid = "hello_invalid",
     /// On a listener that redirects: not a valid HTTP request, or for a host that is not redirected.
     RequestInvalid = "request_invalid",
@@ -68,12 +69,12 @@ endings! {
     Redirected = "redirected",
     /// An ACME server that validates a name for a certificate was answered.
     AcmeChallenge = "acme_challenge",
-    /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete, or while it waited in
-    /// the queue of a pool.
+    /// The client closed before its PROXY header, its ClientHello, its first packets for PostgreSQL, the TLS handshake, or
+    /// its HTTP request was complete, or while it waited in the queue of a pool.
     ClientLeftEarly = "client_left_early",
-    /// The TLS handshake with the client failed, or what it sent later was not valid.
+    /// The TLS handshake with the client failed, or the client sent invalid TLS later.
     TlsFailed = "tls_failed",
-    /// What the server sent after the TLS handshake with it was not valid, or an alert.
+    /// After the TLS handshake with it, the server sent invalid TLS or an alert.
     ServerTlsFailed = "server_tls_failed",
     /// The client's certificate was refused, or it has none.
     TlsClientRefused = "tls_client_refused",
@@ -81,7 +82,7 @@ endings! {
     NoRoute = "no_route",
     /// The matching route refuses sessions.
     Refused = "refused",
-    /// A guard refused the client because of its address.
+    /// Refused, or cut later, because of the client's address: by a guard, or because `accept_proxy` does not trust it.
     Denied = "denied",
     /// A guard refused the client because it, or all clients together, had reached a limit.
     Limited = "limited",
@@ -118,7 +119,7 @@ endings! {
 }
 
 impl Ending {
-    /// Whether the session failed because of its server, or because there was none for it; or because of an error here.
+    /// Whether its server, the lack of a server, or an internal error made the session fail.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         matches!(

@@ -50,7 +50,7 @@ fn the_page_shows_sessions_servers_and_endings_without_a_complaint() {
     browser.eventually("document.querySelector('#ending-table').innerText.includes('client_left_early')");
     let meaning = text(&mut browser, "#ending-table");
     assert!(
-        meaning.contains("The client closed before its ClientHello"),
+        meaning.contains("The client closed before its PROXY header"),
         "{meaning}"
     );
     assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
