@@ -179,7 +179,11 @@ impl Run<'_> {
                 let (began, cpu, units, up) = (Instant::now(), (self.cpu)(), counts.units.get(), arrived());
                 sleep(self.time).await;
                 counts.counting.set(false);
-                let (cpu, units, up) = ((self.cpu)() - cpu, counts.units.get() - units, arrived() - up);
+                let (cpu, units, up) = (
+                    (self.cpu)().saturating_sub(cpu),
+                    counts.units.get() - units,
+                    arrived() - up,
+                );
                 (began.elapsed().as_secs_f64(), cpu.as_secs_f64(), units, up)
             })
             .await;

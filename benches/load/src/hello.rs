@@ -15,7 +15,7 @@ impl Hellos {
     pub(crate) fn new() -> Self {
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring supports the default protocol versions")
+            .expect("the provider supports the default protocol versions")
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         let config = Arc::new(config);

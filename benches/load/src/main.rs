@@ -9,7 +9,7 @@ mod clients;
 mod goals;
 mod hello;
 mod pace;
-mod peers;
+mod proxies;
 mod namespace;
 mod report;
 mod servers;
@@ -23,7 +23,7 @@ use clap::Parser;
 use clients::{Run, Target};
 use hello::Hellos;
 use namespace::{NetworkNamespace, runtime};
-use peers::{Kind, Proxy, Site};
+use proxies::{Proxy, ProxyKind, Site};
 use report::{Figures, Idle, Report, Row};
 use servers::Servers;
 
@@ -47,7 +47,7 @@ struct Arguments {
     #[arg(long, default_value_t = 5000)]
     idle: usize,
     /// Folder of the proxies' configuration templates.
-    #[arg(long, default_value = "benches/peers")]
+    #[arg(long, default_value = "benches/proxies")]
     templates: PathBuf,
     /// Folder to search for programs before the system's folders; may be repeated.
     #[arg(long)]
@@ -95,14 +95,14 @@ impl Network {
 }
 
 /// A participant: a proxy, or a direct connection between clients and servers.
-struct Peer<'a> {
+struct Participant<'a> {
     name: &'static str,
-    kind: Option<&'a Kind>,
+    kind: Option<&'a ProxyKind>,
     proxy: Option<Proxy>,
     target: Target,
 }
 
-impl Peer<'_> {
+impl Participant<'_> {
     fn cpu(&self) -> Duration {
         self.proxy.as_ref().map(Proxy::cpu).unwrap_or_default()
     }
@@ -123,47 +123,50 @@ fn main() {
         ip: network.proxies_ip,
         servers: &servers,
     };
-    let all = peers::all(arguments.beside.as_deref());
-    let peers = started(&all, &arguments.proxy, &site);
+    let all = proxies::all(arguments.beside.as_deref());
+    let participants = started(&all, &arguments.proxy, &site);
     let mut report = Report::new(
         arguments.rounds,
         arguments.milliseconds,
         &network.clients,
-        versions(&peers, &site),
+        versions(&participants, &site),
     );
     let hellos = Hellos::new();
     let workloads = workload::all().into_iter();
     for workload in workloads.filter(|workload| workload.name.contains(&arguments.workload)) {
         let mut rounds = Vec::new();
         for round in 0..=arguments.rounds {
-            let mut figures: Vec<_> = peers.iter().map(|_| Figures::default()).collect();
-            for turn in 0..peers.len() {
-                let which = (turn + round) % peers.len();
-                figures[which] = measured(&peers[which], workload.load, &servers, &hellos, &arguments);
+            let mut figures: Vec<_> = participants.iter().map(|_| Figures::default()).collect();
+            for turn in 0..participants.len() {
+                let which = (turn + round) % participants.len();
+                figures[which] = measured(&participants[which], workload.load, &servers, &hellos, &arguments);
             }
             rounds.push(figures);
         }
         rounds.remove(0); // the warm-up of caches, pools and pipes
-        let rows = peers.iter().enumerate().map(|(which, peer)| {
+        let rows = participants.iter().enumerate().map(|(which, participant)| {
             let rounds = rounds.iter().map(|round| round[which].clone());
-            Row::new(peer.name, rounds.collect())
+            Row::new(participant.name, rounds.collect())
         });
         report.add(&workload, rows.collect());
     }
-    let kinds: Vec<_> = peers.iter().map(|peer| (peer.name, peer.kind)).collect();
-    drop(peers);
+    let kinds: Vec<_> = participants
+        .iter()
+        .map(|participant| (participant.name, participant.kind))
+        .collect();
+    drop(participants);
     if arguments.idle > 0 {
         report.idle = idle(&kinds, &site, arguments.idle);
     }
     report.finish(arguments.output.as_deref());
 }
 
-fn started<'a>(all: &'a [Kind], parts: &[String], site: &Site<'_>) -> Vec<Peer<'a>> {
+fn started<'a>(all: &'a [ProxyKind], parts: &[String], site: &Site<'_>) -> Vec<Participant<'a>> {
     let wanted = |name: &str| parts.iter().any(|part| name.contains(part.as_str()));
-    let mut peers = Vec::new();
+    let mut participants = Vec::new();
     for kind in all.iter().filter(|kind| wanted(kind.name)) {
         if let Some(proxy) = Proxy::start(kind, site) {
-            peers.push(Peer {
+            participants.push(Participant {
                 name: kind.name,
                 kind: Some(kind),
                 target: proxy.target,
@@ -172,14 +175,14 @@ fn started<'a>(all: &'a [Kind], parts: &[String], site: &Site<'_>) -> Vec<Peer<'
         }
     }
     if wanted(DIRECT) {
-        peers.push(Peer {
+        participants.push(Participant {
             name: DIRECT,
             kind: None,
             proxy: None,
             target: direct(site.servers),
         });
     }
-    peers
+    participants
 }
 
 fn direct(servers: &Servers) -> Target {
@@ -192,31 +195,31 @@ fn direct(servers: &Servers) -> Target {
 }
 
 /// The version line of each program, once.
-fn versions(peers: &[Peer<'_>], site: &Site<'_>) -> Vec<String> {
-    let mut versions: Vec<_> = peers
+fn versions(participants: &[Participant<'_>], site: &Site<'_>) -> Vec<String> {
+    let mut versions: Vec<_> = participants
         .iter()
-        .filter_map(|peer| Some(peers::version(peer.kind?, site)))
+        .filter_map(|participant| Some(proxies::version(participant.kind?, site)))
         .collect();
     versions.dedup();
     versions
 }
 
 fn measured(
-    peer: &Peer<'_>,
+    participant: &Participant<'_>,
     load: workload::Load,
     servers: &Servers,
     hellos: &Hellos,
     arguments: &Arguments,
 ) -> Figures {
     let run = Run {
-        target: peer.target,
+        target: participant.target,
         hellos,
         time: Duration::from_millis(arguments.milliseconds),
-        cpu: &|| peer.cpu(),
+        cpu: &|| participant.cpu(),
         discarded: &servers.discarded,
     };
     let measured = runtime().block_on(run.measure(load));
-    if let Some(proxy) = &peer.proxy {
+    if let Some(proxy) = &participant.proxy {
         proxy.settle();
     }
     Figures::new(&measured)
@@ -224,12 +227,12 @@ fn measured(
 
 /// Memory per idle session, with each proxy started anew. The kernel's share covers only the proxy's two sockets: the
 /// memory of the same sessions without a proxy is subtracted.
-fn idle(kinds: &[(&'static str, Option<&Kind>)], site: &Site<'_>, sessions: usize) -> Vec<Idle> {
+fn idle(kinds: &[(&'static str, Option<&ProxyKind>)], site: &Site<'_>, sessions: usize) -> Vec<Idle> {
     let kernel = |target: &Target, user: &dyn Fn() -> u64| {
-        let (kernel, before) = (peers::kernel_bytes(), user());
+        let (kernel, before) = (proxies::kernel_bytes(), user());
         let then = || {
             (
-                peers::kernel_bytes().saturating_sub(kernel),
+                proxies::kernel_bytes().saturating_sub(kernel),
                 user().saturating_sub(before),
             )
         };
@@ -242,7 +245,7 @@ fn idle(kinds: &[(&'static str, Option<&Kind>)], site: &Site<'_>, sessions: usiz
         .filter_map(|(name, kind)| Some((*name, Proxy::start((*kind)?, site)?)));
     proxies
         .map(|(name, proxy)| {
-            let (kernel, user) = kernel(&proxy.target, &|| proxy.resident_bytes());
+            let (kernel, user) = kernel(&proxy.target, &|| proxy.private_bytes());
             let each = |bytes: u64| bytes / sessions as u64;
             Idle {
                 name,

@@ -188,7 +188,7 @@ impl Report {
 
     fn markdown(&self) -> String {
         let mut text = format!(
-            "# acequia and its peers\n\n{}\n\
+            "# acequia and other proxies\n\n{}\n\
              Medians of the rounds. Ratios are to the first line, in the same round, and their median. CPU is the\n\
              proxy's own user and system time.\n\n",
             self.head()

@@ -37,7 +37,7 @@ impl Servers {
             namespace.enter();
             runtime().block_on(async move {
                 let mut all = Vec::new();
-                for kind in [Kind::Echo, Kind::Source, Kind::Sink] {
+                for kind in [ServerKind::Echo, ServerKind::Source, ServerKind::Sink] {
                     all.push([serve(kind, ip, &count).await, serve(kind, ip, &count).await]);
                 }
                 sender.send(all).expect("the starting thread waits");
@@ -55,13 +55,13 @@ impl Servers {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ServerKind {
     Echo,
     Source,
     Sink,
 }
 
-async fn serve(kind: Kind, ip: IpAddr, discarded: &Arc<AtomicU64>) -> SocketAddr {
+async fn serve(kind: ServerKind, ip: IpAddr, discarded: &Arc<AtomicU64>) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).await.expect("the address has a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     let discarded = Arc::clone(discarded);
@@ -74,9 +74,9 @@ async fn serve(kind: Kind, ip: IpAddr, discarded: &Arc<AtomicU64>) -> SocketAddr
             let discarded = Arc::clone(&discarded);
             tokio::spawn(async move {
                 match kind {
-                    Kind::Echo => echo(socket).await,
-                    Kind::Sink => sink(socket, &discarded).await,
-                    Kind::Source => {
+                    ServerKind::Echo => echo(socket).await,
+                    ServerKind::Sink => sink(socket, &discarded).await,
+                    ServerKind::Source => {
                         let (reading, writing) = socket.into_split();
                         tokio::select! {
                             () = sink(reading, &discarded) => {}

@@ -1,4 +1,4 @@
-//! The proxies: their processes, and their configurations from the templates in `benches/peers`.
+//! The proxies: their processes, and their configurations from the templates in `benches/proxies`.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -16,41 +16,43 @@ use crate::servers::Servers;
 use crate::workload::NAMES;
 
 /// A kind of proxy that can be measured.
-pub(crate) struct Kind {
+pub(crate) struct ProxyKind {
     pub(crate) name: &'static str,
     template: &'static str,
     /// Values of placeholders that only its own template has.
-    own: &'static [(&'static str, &'static str)],
+    placeholders: &'static [(&'static str, &'static str)],
     program: String,
     /// Arguments before the path of its configuration.
     arguments: &'static [&'static str],
-    after: &'static [&'static str],
-    version: &'static str,
+    /// Arguments after the path of its configuration.
+    arguments_after: &'static [&'static str],
+    /// Makes the program print its version.
+    version_flag: &'static str,
 }
 
-impl Kind {
+impl ProxyKind {
     /// A proxy whose last argument is the path of its configuration.
     fn new(
         name: &'static str,
         template: &'static str,
         program: &str,
         arguments: &'static [&'static str],
-        own: &'static [(&'static str, &'static str)],
+        placeholders: &'static [(&'static str, &'static str)],
     ) -> Self {
         Self {
             name,
             template,
-            own,
+            placeholders,
             program: program.into(),
             arguments,
-            after: &[],
-            version: "--version",
+            arguments_after: &[],
+            version_flag: "--version",
         }
     }
 }
 
 /// All kinds, in the order in which they are reported; `beside` is another build of acequia.
-pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
+pub(crate) fn all(beside: Option<&str>) -> Vec<ProxyKind> {
     const HAPROXY: &[&str] = &["-db", "-f"];
     const ENVOY: &[&str] = &[
         "--concurrency",
@@ -67,22 +69,22 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
         ("ACCESS", "/dev/null"),
         ("KEEPALIVE", "{ idle = \"60s\", interval = \"10s\", probes = 6 }"),
     ];
-    let haproxy = |name, splice| Kind {
-        version: "-v",
-        ..Kind::new(name, "haproxy.cfg", "haproxy", HAPROXY, splice)
+    let haproxy = |name, splice| ProxyKind {
+        version_flag: "-v",
+        ..ProxyKind::new(name, "haproxy.cfg", "haproxy", HAPROXY, splice)
     };
-    let acequia = |name, program, access| Kind::new(name, "acequia.toml", program, RUN, access);
+    let acequia = |name, program, access| ProxyKind::new(name, "acequia.toml", program, RUN, access);
     let mut all = vec![
         haproxy("HAProxy, splice", &[("SPLICE", "option splice-auto")]),
         haproxy("HAProxy, copy", &[("SPLICE", "no option splice-auto")]),
-        Kind {
-            version: "-v",
-            ..Kind::new("nginx", "nginx.conf", "nginx", &["-c"], &[])
+        ProxyKind {
+            version_flag: "-v",
+            ..ProxyKind::new("nginx", "nginx.conf", "nginx", &["-c"], &[])
         },
-        Kind::new("Envoy", "envoy.yaml", "envoy", ENVOY, &[]),
-        Kind {
-            after: &["start"],
-            ..Kind::new("Sozu", "sozu.toml", "sozu", &["-c"], &[])
+        ProxyKind::new("Envoy", "envoy.yaml", "envoy", ENVOY, &[]),
+        ProxyKind {
+            arguments_after: &["start"],
+            ..ProxyKind::new("Sozu", "sozu.toml", "sozu", &["-c"], &[])
         },
         acequia("acequia", "acequia", BARE),
         acequia("acequia, log, keepalive", "acequia", AS_SHIPPED),
@@ -104,8 +106,8 @@ pub(crate) struct Site<'a> {
 
 impl Site<'_> {
     fn program(&self, name: &str) -> String {
-        let own = self.programs.iter().map(|folder| folder.join(name));
-        let found = own.into_iter().find(|path| path.is_file());
+        let mut paths = self.programs.iter().map(|folder| folder.join(name));
+        let found = paths.find(|path| path.is_file());
         found.map_or_else(|| name.into(), |path| path.display().to_string())
     }
 }
@@ -118,16 +120,15 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it and waits until it serves; `None`, with a note on standard error, when it is not installed or fails.
-    pub(crate) fn start(kind: &Kind, site: &Site<'_>) -> Option<Self> {
+    /// Starts it and waits until it serves; `None`, with a note on standard error, when it cannot be started or fails.
+    pub(crate) fn start(kind: &ProxyKind, site: &Site<'_>) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
-        let ports: Vec<u16> = free_ports(site, 3 + NAMES.len());
-        let at = |number: usize| SocketAddr::new(site.ip, ports[number]);
+        let [echo, source, sink, by_name @ ..] = free_addresses::<{ 3 + NAMES.len() }>(site);
         let target = Target {
-            echo: at(0),
-            source: at(1),
-            sink: at(2),
-            by_name: [at(3), at(4), at(5)],
+            echo,
+            source,
+            sink,
+            by_name,
         };
         let template = fs::read_to_string(site.templates.join(kind.template)).expect("the template exists");
         let path = folder.path().join(kind.template);
@@ -144,30 +145,33 @@ impl Proxy {
             .command(&site.program(&kind.program))
             .args(kind.arguments)
             .arg(&path)
-            .args(kind.after)
+            .args(kind.arguments_after)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&stderr).expect("the file can be created"))
             .spawn();
-        let Ok(child) = spawned else {
-            eprintln!("{} is not installed: left out", kind.name);
-            return None;
+        let child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("{} cannot be started, and is left out: {error}", kind.name);
+                return None;
+            }
         };
         let mut proxy = Self {
             target,
             child,
             _folder: folder,
         };
-        if !proxy.serves() {
+        if !proxy.wait_until_serving() {
             let stderr = fs::read_to_string(stderr).unwrap_or_default();
-            eprintln!("{} does not start: left out\n{stderr}", kind.name);
+            eprintln!("{} does not serve, and is left out\n{stderr}", kind.name);
             return None;
         }
         Some(proxy)
     }
 
-    /// Waits until each listener accepts, and then for the first health checks.
-    fn serves(&mut self) -> bool {
+    /// Waits until each listener accepts, for at most 20 s, and then for the first health checks. Returns whether it serves.
+    fn wait_until_serving(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         let Target {
             echo,
@@ -196,20 +200,9 @@ impl Proxy {
             .collect()
     }
 
-    /// User and system time of all its threads.
+    /// User and system time of all its processes. It falls only if one of them ends.
     pub(crate) fn cpu(&self) -> Duration {
-        let cpu_of = |pid: &u32| {
-            let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-                .into_iter()
-                .flatten()
-                .flatten();
-            let time = |task: fs::DirEntry| {
-                let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-                text.split(' ').next()?.parse::<u64>().ok()
-            };
-            tasks.filter_map(time).sum::<u64>()
-        };
-        Duration::from_nanos(self.pids().iter().map(cpu_of).sum())
+        self.pids().into_iter().filter_map(cpu_of).sum()
     }
 
     /// Waits until it is idle, for at most 5 s, so that a round does not pay for work left over from the previous one.
@@ -220,15 +213,15 @@ impl Proxy {
         for _ in 0..100 {
             sleep(INTERVAL);
             let now = self.cpu();
-            if now - before < IDLE_CPU_MAX {
+            if now.saturating_sub(before) < IDLE_CPU_MAX {
                 return;
             }
             before = now;
         }
     }
 
-    /// Resident memory of all its processes, without shared pages.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    /// Private memory of all its processes: resident pages that no other process shares.
+    pub(crate) fn private_bytes(&self) -> u64 {
         let private_of = |pid: &u32| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             kilobytes(&text, "Private_Clean:") + kilobytes(&text, "Private_Dirty:")
@@ -246,6 +239,18 @@ impl Drop for Proxy {
     }
 }
 
+/// User and system time of a process, with that of its threads that have ended; `None`: there is no such process.
+#[expect(unsafe_code, reason = "rustix does not read the clocks of other processes")]
+fn cpu_of(pid: u32) -> Option<Duration> {
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both calls only write to the variable whose address they get.
+    let is_read = unsafe {
+        libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) == 0
+            && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    is_read.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
 /// The kernel's unreclaimable slab memory, which holds the sockets of all processes.
 pub(crate) fn kernel_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -259,9 +264,9 @@ fn kilobytes(text: &str, name: &str) -> u64 {
 }
 
 /// The first line of a program's version output.
-pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
+pub(crate) fn version(kind: &ProxyKind, site: &Site<'_>) -> String {
     let program = site.program(&kind.program);
-    let output = Command::new(&program).arg(kind.version).output();
+    let output = Command::new(&program).arg(kind.version_flag).output();
     let output = output
         .map(|output| [output.stdout, output.stderr].concat())
         .unwrap_or_default();
@@ -270,16 +275,16 @@ pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
     line.trim().replace(&program, &kind.program) // some print their own path
 }
 
-/// Free ports of the proxies' address. Bound all at once, so that no two are the same.
-fn free_ports(site: &Site<'_>, count: usize) -> Vec<u16> {
+/// The proxies' address with free ports. Bound all at once, so that no two are the same.
+fn free_addresses<const COUNT: usize>(site: &Site<'_>) -> [SocketAddr; COUNT] {
     let (ip, namespace) = (site.ip, site.namespace.clone());
-    let look = move || {
+    let bind_all = move || {
         namespace.enter();
-        let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind((ip, 0))).collect();
-        let port = |socket: std::io::Result<TcpListener>| Some(socket.ok()?.local_addr().ok()?.port());
-        sockets.into_iter().filter_map(port).collect()
+        let sockets = [(); COUNT].map(|()| TcpListener::bind((ip, 0)).expect("the proxies' address has a free port"));
+        sockets.map(|socket| socket.local_addr().expect("the socket is bound"))
     };
-    std::thread::spawn(look).join().expect("the address has free ports")
+    let bound = std::thread::spawn(bind_all).join();
+    bound.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn pool(number: usize) -> &'static str {
@@ -287,7 +292,7 @@ fn pool(number: usize) -> &'static str {
 }
 
 /// The placeholders of a template and their values.
-fn placeholders(kind: &Kind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(String, String)> {
+fn placeholders(kind: &ProxyKind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(String, String)> {
     let mut values = vec![
         ("FOLDER".into(), folder.display().to_string()),
         ("IP".into(), site.ip.to_string()),
@@ -313,7 +318,8 @@ fn placeholders(kind: &Kind, target: &Target, site: &Site<'_>, folder: &Path) ->
             address(format!("{name}_SERVER_{}", number + 1), *server);
         }
     }
-    values.extend(kind.own.iter().map(|(name, text)| ((*name).into(), (*text).into())));
+    let own = kind.placeholders.iter();
+    values.extend(own.map(|(name, text)| ((*name).into(), (*text).into())));
     values
 }
 
