@@ -1,5 +1,6 @@
 //! Why an address cannot be bound, and what to do about it.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,17 +25,9 @@ pub struct BindError {
 pub struct BindCause {
     /// The error of the system.
     pub error: io::Error,
-    family: AddressFamily,
+    address: ListenAddr,
     /// What holds the address, where that is the cause and can be found out.
     holder: Option<Holder>,
-}
-
-/// The kind of address, which decides the remedies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AddressFamily {
-    Ipv4,
-    Ipv6,
-    Unix,
 }
 
 /// The holder of an address that cannot be bound.
@@ -53,11 +46,7 @@ impl BindError {
         let is_taken = error.raw_os_error() == Some(libc::EADDRINUSE);
         let cause = BindCause {
             error,
-            family: match address.ip() {
-                Some(IpAddr::V4(_)) => AddressFamily::Ipv4,
-                Some(IpAddr::V6(_)) => AddressFamily::Ipv6,
-                None => AddressFamily::Unix,
-            },
+            address,
             holder: is_taken.then(|| holder(address)).flatten(),
         };
         Self {
@@ -68,11 +57,11 @@ impl BindError {
 }
 
 impl BindCause {
-    fn remedy(&self) -> &'static str {
-        if self.family == AddressFamily::Unix {
-            return self.remedy_on_unix();
-        }
-        match (self.error.raw_os_error(), self.holder) {
+    fn remedy(&self) -> Cow<'static, str> {
+        let Some(ip) = self.address.ip() else {
+            return self.remedy_on_unix().into();
+        };
+        let remedy = match (self.error.raw_os_error(), self.holder) {
             (Some(libc::EADDRINUSE), Some(Holder::Listener)) => {
                 "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
             }
@@ -85,22 +74,29 @@ impl BindCause {
                 "another socket has it, `ss -ltnp` and `ss -tanp` show those that listen or are connected: stop its \
                  process, or bind another port"
             }
-            (Some(libc::EADDRNOTAVAIL), _) if self.family == AddressFamily::Ipv4 => {
-                "no interface of this machine has that address, `ip address` shows those there are; for one that moves \
-                 between machines set net.ipv4.ip_nonlocal_bind to 1"
-            }
             (Some(libc::EADDRNOTAVAIL), _) => {
-                "no interface of this machine has that address, `ip address` shows those there are; for one that moves \
-                 between machines set net.ipv6.ip_nonlocal_bind to 1"
+                let version = if ip.is_ipv4() { 4 } else { 6 };
+                return format!(
+                    "no interface of this machine has that address, `ip address` shows those there are; for a floating IP \
+                     set net.ipv{version}.ip_nonlocal_bind to 1"
+                )
+                .into();
+            }
+            (Some(libc::EACCES | libc::EPERM), _) if self.address.port().is_some_and(|port| port < 1024) => {
+                "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
             }
             (Some(libc::EACCES | libc::EPERM), _) => {
-                "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
+                "allow that port in the security policy of this system (SELinux, AppArmor, a seccomp profile) and in \
+                 net.ipv4.ip_unprivileged_port_start, or bind another port"
             }
             (Some(libc::EAFNOSUPPORT), _) => "this system has no IPv6: leave that address out",
             (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files (`ulimit -n`)",
+            // A call that does not depend on the address was refused: `refused` in the parent module has named it in the
+            // error.
             (None, _) => "allow that call in the sandbox or seccomp profile that this process runs in",
             _ => "bind another address",
-        }
+        };
+        remedy.into()
     }
 
     fn remedy_on_unix(&self) -> &'static str {
@@ -194,5 +190,15 @@ mod tests {
         let mapped = "   1: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF00000100007F:0001 01 0";
         assert_eq!(found(mapped, "127.0.0.1:8080"), Some(Holder::Connection));
         assert_eq!(found("  sl  local_address rem_address   st", "127.0.0.1:8080"), None);
+    }
+
+    #[test]
+    fn a_refused_port_gets_the_remedy_for_low_ports_only_if_it_is_one() {
+        for (address, expected) in [("127.0.0.1:443", true), ("[::1]:1023", true), ("127.0.0.1:8443", false)] {
+            let address = ListenAddr::new(address.parse().unwrap());
+            let error = io::Error::from_raw_os_error(libc::EACCES);
+            let text = BindError::new(address, error).cause.to_string();
+            assert_eq!(text.contains("CAP_NET_BIND_SERVICE"), expected, "{text}");
+        }
     }
 }
