@@ -10,7 +10,6 @@ use super::server::encode;
 use super::status::{guard_table, since};
 use super::table::{or_dash, table};
 use crate::admin::guard_bodies::{DeniedBody, DenyEditBody, GuardDetailBody, SourceCountBody, UndoneBody};
-use crate::config::report::counted;
 
 /// A change of a guard.
 #[derive(Debug, Subcommand)]
@@ -52,10 +51,11 @@ pub fn run(remote: &Remote, command: &GuardCommand) -> ExitCode {
             remote.request(request, |body: DeniedBody| {
                 let closed = match body.closed {
                     0 => String::new(),
-                    closed => format!(", {} reset", counted(closed, "session")),
+                    1 => "; 1 open session was reset".to_owned(),
+                    closed => format!("; {closed} open sessions were reset"),
                 };
                 let denies = match body.report_only {
-                    true => "only reports (report_only): clients still pass; it would deny",
+                    true => "has report_only: it only counts clients from",
                     false => "denies",
                 };
                 Ok(format!("guard {guard} {denies} {}{closed}\n", body.denied))

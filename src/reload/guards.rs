@@ -70,18 +70,18 @@ pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
         let edits = guard.edit_count(Instant::now());
         (edits > 0).then(|| (Arc::clone(guard.name()), counted(edits, "network")))
     };
-    let lost = |guard: &Arc<Guard>| {
+    let not_configured = |guard: &Arc<Guard>| {
         edits(guard).map(|(name, networks)| {
             format!(
-                "guards.{name} is removed: what `acequia guard deny` added to it ({networks}) is not denied until a guard has \
+                "guards.{name} is not configured any more: what `acequia guard deny` added to it ({networks}) is not denied until a guard has \
                  this name again; `acequia guard undo` takes it back"
             )
         })
     };
-    let again = |guard: &Arc<Guard>| {
+    let configured_again = |guard: &Arc<Guard>| {
         edits(guard).map(|(name, networks)| {
             format!(
-                "guards.{name} is there again: what `acequia guard deny` had added to it ({networks}) is denied again; see \
+                "guards.{name} is configured again: what `acequia guard deny` had added to it ({networks}) is denied again; see \
                  `acequia guard {name}`"
             )
         })
@@ -94,5 +94,6 @@ pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
         .guards
         .iter()
         .filter(|guard| old.guards.named(guard.name()).is_none());
-    removed.filter_map(lost).chain(added.filter_map(again)).collect()
+    let warnings = removed.filter_map(not_configured);
+    warnings.chain(added.filter_map(configured_again)).collect()
 }
