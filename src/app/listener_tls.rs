@@ -160,7 +160,7 @@ fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
     warnings.chain(exposed).collect()
 }
 
-/// The names of routes at which TLS ends, each with the route.
+/// The names of routes that terminate TLS, each with the route.
 fn terminated_names(listener: &ListenerPlan) -> impl Iterator<Item = (&Arc<str>, &NamePattern)> {
     let routes = listener.routes.routes().iter();
     let terminating = routes.filter(|route| route.tls == TlsMode::Terminate && matches!(route.to, Target::Pool(_)));

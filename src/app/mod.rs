@@ -35,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::access_log::{AccessLog, AccessLogWriter};
 use crate::addr::ListenAddr;
-use crate::admin::Admin;
+use crate::admin::{Admin, AdminEndpoint};
 use crate::clones::CloneSupervisor;
 use crate::config::report::counted;
 use crate::drain::Drain;
@@ -120,6 +120,15 @@ pub struct Running {
     pub admin: Option<ListenAddr>,
     /// The plan and the pools in force, with the addresses of the listeners.
     pub live: Arc<Live>,
+}
+
+impl Running {
+    fn new(endpoints: &[AdminEndpoint], live: Arc<Live>) -> Self {
+        Self {
+            admin: endpoints.iter().find_map(AdminEndpoint::address),
+            live,
+        }
+    }
 }
 
 /// Logs each address of a listener once it accepts clients.

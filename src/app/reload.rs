@@ -24,6 +24,7 @@ use crate::error::chain;
 use crate::live::{InForce, LiveTls};
 use crate::plan::{LogPlan, Plan, RemoteTexts};
 use crate::reload::{Changes, Difference, ReloadError, edit_warnings};
+use crate::remote::RefusedBy;
 use crate::text::escape;
 
 /// The next plan, and everything it needs to be put in force.
@@ -51,8 +52,11 @@ impl App {
     ) -> Result<Changes, ReloadError> {
         let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
         if let Err(error) = &reloaded {
-            self.remote
-                .refuse(&for_store(error), matches!(error, ReloadError::System(_)));
+            let by = match error {
+                ReloadError::System(_) => RefusedBy::Machine,
+                _ => RefusedBy::Configuration,
+            };
+            self.remote.refuse(&for_store(error), by);
         }
         self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin

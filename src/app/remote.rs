@@ -10,7 +10,7 @@ use crate::config::{self, Loaded};
 use crate::error::chain;
 use crate::plan::{Plan, RemotePlan, RemoteTexts};
 use crate::reload::ReloadError;
-use crate::remote::{self, RemoteConfig, fetch};
+use crate::remote::{self, RefusedBy, RemoteConfig, fetch};
 use crate::state_dir::StateDir;
 use crate::text::Reason;
 
@@ -40,30 +40,29 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
     let mut plans = Vec::new();
     if let Some(plan) = &of_file.remote {
         let from = plan.from();
-        let fetched = match fetch(plan).await {
-            Ok(texts) => Some(Arc::new(texts)),
+        let fetched = match fetch_texts(plan).await {
+            Ok(texts) => Some(texts),
             Err(error) => {
-                let error = Reason::from(chain(&*error));
-                tracing::warn!(from, %error, "the store of the configuration does not answer");
+                tracing::warn!(from, %error, "the configuration of the store cannot be read");
                 remote.lost(error);
                 None
             }
         };
         if let Some(texts) = &fetched {
             remote.begin(texts);
-            match read(source, texts) {
+            match read_with_texts(source, texts) {
                 Ok(plan) => plans.push(FirstPlan {
                     texts: Some(Arc::clone(texts)),
                     ..plan.into()
                 }),
                 Err(error) => {
                     tracing::error!(from, error = %chain(&error), "the configuration of the store is not valid");
-                    remote.refuse(&for_store(&error), false);
+                    remote.refuse(&for_store(&error), RefusedBy::Configuration);
                 }
             }
         }
         let kept = kept_texts(&of_file, &from).filter(|kept| fetched.as_ref() != Some(kept));
-        match kept.map(|texts| (read(source, &texts), texts)) {
+        match kept.map(|texts| (read_with_texts(source, &texts), texts)) {
             Some((Ok(plan), texts)) => plans.push(FirstPlan {
                 texts: Some(texts),
                 is_kept: true,
@@ -79,7 +78,13 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
     plans
 }
 
-/// The texts from this place that were in force last.
+/// The texts that the store has now, or why they cannot be read.
+async fn fetch_texts(plan: &RemotePlan) -> Result<Arc<RemoteTexts>, Reason> {
+    let fetched = fetch(plan).await;
+    fetched.map(Arc::new).map_err(|error| chain(&*error).into())
+}
+
+/// The texts from this store that were in force last.
 fn kept_texts(of_file: &Plan, from: &str) -> Option<Arc<RemoteTexts>> {
     let state = StateDir::open(of_file.state_dir.as_deref()?);
     let texts = state.and_then(|state| state.texts()).ok()??; // the start itself reports why it cannot be read
@@ -87,7 +92,7 @@ fn kept_texts(of_file: &Plan, from: &str) -> Option<Arc<RemoteTexts>> {
 }
 
 /// The plan of the file and of these texts. Its warnings are logged.
-fn read(source: &ConfigSource, texts: &RemoteTexts) -> Result<Plan, ReloadError> {
+fn read_with_texts(source: &ConfigSource, texts: &RemoteTexts) -> Result<Plan, ReloadError> {
     let name = source.file.as_ref().map(|file| file.display().to_string());
     let loaded = config::read(&name.unwrap_or_default(), &source.text)
         .and_then(|of_file| of_file.with_texts(texts))
@@ -98,7 +103,7 @@ fn read(source: &ConfigSource, texts: &RemoteTexts) -> Result<Plan, ReloadError>
     Ok(loaded.plan)
 }
 
-/// The error for everybody who may read the store.
+/// The error as it is written to the store: without secrets, because everybody who may read the store may read it.
 pub(super) fn for_store(error: &ReloadError) -> String {
     match error {
         ReloadError::Configuration(report) => report.render_for_store(),
@@ -138,15 +143,13 @@ impl App {
         let is_from = |texts: &Arc<RemoteTexts>| texts.from == from;
         let (texts, warning) = match texts.filter(is_from) {
             Some(texts) => (texts, None),
-            None => match (fetch(&plan).await, self.remote.texts().filter(is_from)) {
-                (Ok(texts), _) => (Arc::new(texts), None),
+            None => match (fetch_texts(&plan).await, self.remote.texts().filter(is_from)) {
+                (Ok(texts), _) => (texts, None),
                 (Err(error), Some(texts)) => {
-                    let error = Reason::from(chain(&*error));
                     let warning = format!("{from} cannot be read, and its text in force stays: {error}");
                     (texts, Some(warning))
                 }
                 (Err(error), None) => {
-                    let error = Reason::from(chain(&*error));
                     return Err(ReloadError::System(format!("{from} cannot be read: {error}").into()));
                 }
             },

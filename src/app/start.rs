@@ -31,7 +31,7 @@ use crate::listen::{PassedSockets, listen_alone};
 use crate::live::{Live, LiveTls};
 use crate::plan::{Announcement, Plan, RemoteTexts};
 use crate::reload::Reloader;
-use crate::remote::RemoteConfig;
+use crate::remote::{RefusedBy, RemoteConfig};
 use crate::sniff::HelloMemory;
 use crate::state_dir::StateDir;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
@@ -61,7 +61,7 @@ pub(super) fn open_first(
             Err(failure) if plans.peek().is_some() => {
                 tracing::error!(is_kept, error = %chain(&failure), "the configuration of the store cannot be put in force");
                 if !is_kept {
-                    remote.refuse(&failure.for_store(), true);
+                    remote.refuse(&failure.for_store(), RefusedBy::Machine);
                 }
             }
             Err(failure) => return Err(failure),
@@ -92,19 +92,21 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
 /// descriptors are divided, then connections are accepted.
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
-    let (workers, state) = (plan.runtime.workers.unwrap_or_else(cores), open_state(&plan)?);
-    let (tls, metrics) = (listener_tls::load_first(&plan)?, Arc::new(Metrics::new()));
-    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
-    let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory, PassedSockets::inherited());
+    let workers = plan.runtime.workers.unwrap_or_else(cores);
+    let state = open_state(&plan)?;
+    let tls = listener_tls::load_first(&plan)?;
+    let metrics = Arc::new(Metrics::new());
+    let (sockets, of_workers) = new_sockets(&plan, workers, &metrics);
     let (bound, endpoints) = bind(&plan, &sockets)?;
     let (log, log_writer) = start_log(&plan, &metrics)?;
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
-    let (drain, ledger) = (Drain::default(), || Ledger::new(Arc::clone(&metrics), log.clone()));
+    let drain = Drain::default();
+    let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
     let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
-    let (fixed, addresses) = (FixedSettings::new(&plan), sockets.addresses(&plan, &listening));
+    let fixed = FixedSettings::new(&plan);
+    let addresses = sockets.addresses(&plan, &listening);
     let (live, announced) = put_in_force(plan, addresses, tls, state.as_ref())?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
@@ -123,18 +125,14 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
         configuration: source.path(),
         remote: Arc::clone(&remote),
     });
-    let running = Running {
-        admin: endpoints.iter().find_map(AdminEndpoint::address),
-        live: Arc::clone(&live),
-    };
     let health = HealthMonitor::new(metrics, Arc::clone(&live));
     let mut app = App {
         clones: CloneSupervisor::new(Arc::clone(&live), health.single_checks()),
         health,
         announced,
+        running: Running::new(&endpoints, Arc::clone(&live)),
         state: state.map(|state| state.keep(live, remote.subscribe_texts())),
         tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),
-        running,
         source,
         sockets,
         budget,
@@ -149,6 +147,18 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     };
     app.begin(listening, &drain);
     Ok((app, drain))
+}
+
+/// The sockets of the listeners, of which none is bound yet, and for each worker the channel over which it gets its own.
+fn new_sockets(
+    plan: &Plan,
+    workers: usize,
+    metrics: &Arc<Metrics>,
+) -> (ListenSockets, Vec<UnboundedReceiver<ListenSocket>>) {
+    let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
+    let sockets = ListenSockets::new(to_workers, Arc::clone(metrics), memory, PassedSockets::inherited());
+    (sockets, of_workers)
 }
 
 /// Opens `state_dir`, if there is one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::state::RemoteConfig;
+use super::state::{RefusedBy, RemoteConfig};
 use super::status;
 use super::texts::TextFollower;
 use crate::back_off::BackOff;
@@ -68,7 +68,8 @@ async fn reload_on_changes(
 ) {
     let by = format!("a change of {}", plan.from());
     loop {
-        let may_pass = config.state().refused.is_some_and(|refused| refused.may_pass);
+        let refused = config.state().refused;
+        let may_pass = refused.is_some_and(|refused| refused.by == RefusedBy::Machine);
         tokio::select! {
             changed = texts.changed() => match changed {
                 Ok(()) => sleep(SETTLE).await,

@@ -10,5 +10,5 @@ mod status;
 mod follow;
 
 pub use follow::run;
-pub use state::{LostStore, RefusedTexts, RemoteConfig, RemoteState, TextsInForce};
+pub use state::{LostStore, RefusedBy, RefusedTexts, RemoteConfig, RemoteState, TextsInForce};
 pub use texts::fetch;

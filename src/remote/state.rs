@@ -44,8 +44,17 @@ pub struct RefusedTexts {
     pub message: Arc<str>,
     /// When they were first refused.
     pub since: SystemTime,
-    /// Whether the machine has refused them, so that they may be put in force later.
-    pub may_pass: bool,
+    /// What refused them.
+    pub by: RefusedBy,
+}
+
+/// What refused texts of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The configuration: the texts are not valid, and are not tried again.
+    Configuration,
+    /// This machine: the texts are tried again, because it may accept them later.
+    Machine,
 }
 
 /// A store that does not answer.
@@ -126,9 +135,8 @@ impl RemoteConfig {
         });
     }
 
-    /// Records why the texts that were tried last are not in force; `may_pass`: the machine has refused them. What is in force
-    /// stays.
-    pub fn refuse(&self, message: &str, may_pass: bool) {
+    /// Records why the texts that were tried last are not in force. What is in force stays.
+    pub fn refuse(&self, message: &str, by: RefusedBy) {
         let start = truncated(message, MESSAGE_BYTES_MAX);
         let ellipsis = if start.len() < message.len() { "…" } else { "" };
         let message: Arc<str> = format!("{start}{ellipsis}").into();
@@ -142,7 +150,7 @@ impl RemoteConfig {
                 since: same.map_or_else(SystemTime::now, |before| before.since),
                 version,
                 message,
-                may_pass,
+                by,
             });
         });
     }
@@ -194,12 +202,12 @@ mod tests {
         config.put_in_force(Some(texts(1)));
         let since = config.state().in_force.unwrap().since;
         config.begin(&texts(2));
-        config.refuse("wrong", false);
+        config.refuse("wrong", RefusedBy::Configuration);
         let state = config.state();
         assert_eq!(state.in_force.unwrap().version.revision, 1);
         let refused = state.refused.unwrap();
         assert_eq!((refused.version.unwrap().revision, &*refused.message), (2, "wrong"));
-        config.refuse("wrong", false);
+        config.refuse("wrong", RefusedBy::Configuration);
         assert_eq!(config.state().refused.unwrap().since, refused.since, "the same again");
         config.put_in_force(Some(texts(1)));
         let state = config.state();
@@ -210,7 +218,7 @@ mod tests {
     #[test]
     fn a_long_message_is_truncated() {
         let config = RemoteConfig::default();
-        config.refuse(&"é".repeat(MESSAGE_BYTES_MAX), false);
+        config.refuse(&"é".repeat(MESSAGE_BYTES_MAX), RefusedBy::Configuration);
         let message = config.state().refused.unwrap().message;
         assert_eq!(message.chars().count(), MESSAGE_BYTES_MAX / 2 + 1);
         assert!(message.ends_with("é…"));
