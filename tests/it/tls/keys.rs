@@ -7,7 +7,7 @@ use super::site::Site;
 use crate::support::authority::replace;
 use crate::support::eventually;
 use crate::support::process::finished;
-use crate::support::proxy::{acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
 
 #[test]
@@ -29,10 +29,10 @@ fn check_warns_about_keys_that_others_can_read() {
 fn no_private_key_appears_in_log_errors_or_api() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let secret = site.authority.issue(&["secret.example"]).key;
-    let line = secret.lines().nth(1).unwrap().to_owned();
+    let secret_line = secret.lines().nth(1).unwrap().to_owned();
     let file = site.folder().join("shop.key");
     let config = site.config(server.address, "", "");
-    let proxy = crate::support::proxy::Proxy::start(&config);
+    let proxy = Proxy::start(&config);
     // A whole key that fits no certificate, half a key, and a key labeled as a public one.
     let broken = [
         &*secret,
@@ -64,7 +64,7 @@ fn no_private_key_appears_in_log_errors_or_api() {
             proxy.get("/metrics").1,
         ];
         for text in shown {
-            assert!(!text.contains(&line), "a key is shown: {text}");
+            assert!(!text.contains(&secret_line), "a key is shown: {text}");
         }
     }
 }

@@ -1,29 +1,34 @@
-//! Certificates of a directory whose files are replaced one after the other.
+//! The files of certificates are replaced while the process runs.
 
 use std::fs;
 
 use super::site::Site;
 use crate::support::authority::replace;
-use crate::support::configs::pool;
+use crate::support::configs::{listener, pool};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 /// A proxy with the certificates in the folder `sites`.
 fn start(site: &Site, server: &Server) -> Proxy {
-    Proxy::start(&format!(
-        "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
-         [listeners.tls.tls]\ncertificates = [{{ directory = {} }}]\n{}",
-        site.file("sites"),
-        pool("p", &[server.address], "health = { check = \"off\" }")
-    ))
+    let tls = format!(
+        "[listeners.tls.tls]\ncertificates = [{{ directory = {} }}]",
+        site.file("sites")
+    );
+    Proxy::start(
+        &[
+            listener("tls", "p", &tls),
+            pool("p", &[server.address], "health = { check = \"off\" }"),
+        ]
+        .concat(),
+    )
 }
 
 #[test]
-fn a_certificate_stays_in_use_while_one_of_its_two_files_is_missing() {
+fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let folder = site.folder().join("sites");
     fs::create_dir_all(folder.join("bot")).unwrap();
-    site.authority.issue(&["a.example"]).write(&folder, "a"); // the first, which clients of unknown names get
+    site.authority.issue(&["a.example"]).write(&folder, "a"); // the default certificate
     let layouts = [
         ("pem.example", "b.pem", "b.key"),
         ("crt.example", "c.crt", "c.key"),

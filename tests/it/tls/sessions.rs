@@ -1,7 +1,8 @@
-//! Sessions whose TLS ends here, as their clients and servers see them.
+//! Sessions whose TLS is terminated here, as their clients and servers see them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread::{scope, spawn};
 
 use super::site::Site;
@@ -13,8 +14,9 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::read_to_end;
 use crate::support::tls::tls_server;
-use crate::support::tls_client::TlsSetup;
+use crate::support::tls_client::{TlsClient, TlsSetup};
 use crate::support::usage::tcp_sockets;
+use rustls::ClientConnection;
 use rustls::version::{TLS12, TLS13};
 
 /// Bytes whose pattern does not repeat at the length of a record.
@@ -26,7 +28,7 @@ fn pattern(bytes: usize) -> Vec<u8> {
 fn the_server_gets_the_plaintext_and_the_log_shows_the_agreed_tls() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
-    for (versions, version) in [([&TLS13], "1.3"), ([&TLS12], "1.2")] {
+    for (number, (versions, version)) in (1..).zip([([&TLS13], "1.3"), ([&TLS12], "1.2")]) {
         let setup = TlsSetup::new(&site.authority, &versions, None);
         let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
         client.send(b"a request").finish();
@@ -35,7 +37,7 @@ fn the_server_gets_the_plaintext_and_the_log_shows_the_agreed_tls() {
         server.write_all(b"an answer").unwrap();
         drop(server);
         assert_eq!(client.read_to_end(), (b"an answer".to_vec(), Ok(())));
-        let lines = proxy.access_lines(if version == "1.3" { 1 } else { 2 });
+        let lines = proxy.access_lines(number);
         let line = lines.iter().find(|line| line["tls"] == version).unwrap();
         assert_eq!(line["ending"], "client_closed");
         assert_eq!((&line["bytes_up"], &line["bytes_down"]), (&9.into(), &9.into()));
@@ -54,6 +56,40 @@ fn the_server_gets_the_plaintext_and_the_log_shows_the_agreed_tls() {
     assert_eq!(metrics.sum("acequia_tls_handshake_seconds_count", &[]), 2.0);
 }
 
+/// Sends these bytes, and receives as many at the same time.
+fn exchange(client: &mut TlsClient, bytes: &[u8]) -> Vec<u8> {
+    let (connection, mut socket) = (Mutex::new(&mut client.0.conn), &client.0.sock);
+    scope(|all| {
+        all.spawn(|| {
+            for chunk in bytes.chunks(10_000) {
+                let mut records = Vec::new();
+                let mut connection = connection.lock().unwrap();
+                connection.writer().write_all(chunk).unwrap();
+                while connection.wants_write() {
+                    connection.write_tls(&mut records).unwrap();
+                }
+                drop(connection);
+                (&client.0.sock).write_all(&records).unwrap();
+            }
+        });
+        let (mut received, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+        while received.len() < bytes.len() {
+            let read = socket.read(&mut buffer).unwrap();
+            assert!(read > 0, "the stream ends after {} bytes", received.len());
+            let mut connection = connection.lock().unwrap();
+            let mut unread = &buffer[..read];
+            while !unread.is_empty() {
+                connection.read_tls(&mut unread).unwrap();
+                let plaintext = connection.process_new_packets().unwrap().plaintext_bytes_to_read();
+                let end = received.len();
+                received.resize(end + plaintext, 0);
+                connection.reader().read_exact(&mut received[end..]).unwrap();
+            }
+        }
+        received
+    })
+}
+
 #[test]
 fn megabytes_pass_both_ways_at_once_unchanged() {
     let (site, server) = (Site::new(), Server::echo());
@@ -62,15 +98,10 @@ fn megabytes_pass_both_ways_at_once_unchanged() {
     for versions in [[&TLS13], [&TLS12]] {
         let setup = TlsSetup::new(&site.authority, &versions, None);
         let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
-        let mut received = Vec::new();
-        // The echo is read while more is sent: neither fits into the buffers on the way.
-        for chunk in bytes.chunks(100_000) {
-            client.send(chunk);
-            received.extend(client.read(chunk.len()));
-        }
+        // The server sends back what it has read before it reads more, so that both directions stay full.
+        assert!(exchange(&mut client, &bytes) == bytes);
         client.finish();
         assert_eq!(client.read_to_end(), (Vec::new(), Ok(())));
-        assert!(received == bytes);
     }
 }
 
@@ -333,7 +364,7 @@ fn a_client_without_an_acceptable_version_gets_an_alert() {
         ("", old_hello(2), [21, 3, 3, 0, 2, 2, 70]),
         (
             "min_version = \"1.3\"",
-            hello_of(&site, &TLS12),
+            hello_of(&TlsSetup::new(&site.authority, &[&TLS12], None)),
             [21, 3, 3, 0, 2, 2, 70],
         ),
     ] {
@@ -357,11 +388,11 @@ fn old_hello(minor: u8) -> Vec<u8> {
     [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &rest].concat()
 }
 
-fn hello_of(site: &Site, version: &'static rustls::SupportedProtocolVersion) -> Vec<u8> {
-    let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
-    let config = TlsSetup::new(&site.authority, &[version], None).config;
+/// The ClientHello of a client for shop.example.
+fn hello_of(client: &TlsSetup) -> Vec<u8> {
+    let name = "shop.example".try_into().unwrap();
     let mut bytes = Vec::new();
-    let mut connection = rustls::ClientConnection::new(config, name).unwrap();
+    let mut connection = ClientConnection::new(Arc::clone(&client.config), name).unwrap();
     connection.write_tls(&mut bytes).unwrap();
     bytes
 }
@@ -370,13 +401,7 @@ fn hello_of(site: &Site, version: &'static rustls::SupportedProtocolVersion) -> 
 fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let hello = {
-        let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
-        let mut connection = rustls::ClientConnection::new(site.client().config, name).unwrap();
-        let mut bytes = Vec::new();
-        connection.write_tls(&mut bytes).unwrap();
-        bytes
-    };
+    let hello = hello_of(&site.client());
     for round in 0..2_000 {
         let mut socket = TcpStream::connect(proxy.at("tls")).unwrap();
         socket.write_all(&hello).unwrap();
@@ -403,10 +428,8 @@ fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
 fn a_slow_handshake_ends_at_its_deadline() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
-    let mut connection = rustls::ClientConnection::new(site.client().config, name).unwrap();
     let mut client = Client::connect(proxy.at("tls"));
-    connection.write_tls(&mut client.0).unwrap();
+    client.send(&hello_of(&site.client()));
     let answer = client.try_read_all(); // the server's part of the handshake, and then nothing
     assert!(answer.is_err() || answer.is_ok_and(|bytes| !bytes.is_empty()));
     let line = proxy.access_line();
