@@ -1,14 +1,16 @@
-//! The relay over real sockets: a client and a server outside, two sockets of ours between them.
+//! The relay over real sockets (a client and a server outside, two sockets of ours between them), and over a
+//! [model](kernel) of them.
 //!
 //! Client and server may run on the same thread as the relay: every wait is for an event, and bounded by [`within`].
 
 mod completions;
 mod endings;
 mod keys;
-mod model;
-mod referee;
+mod kernel;
+mod oracle;
 mod silence;
 mod simulation;
+mod socket;
 mod streams;
 mod turns;
 mod urgent;

@@ -1,5 +1,5 @@
 //! The core, driven by operations that complete, as of io_uring, instead of sockets that become ready: the same sessions
-//! and the same referee as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS: the core
+//! and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS: the core
 //! decides what that means, whatever drives it.
 
 use std::sync::Mutex;
@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
-use super::model::{Act, World, first};
-use super::referee::Referee;
+use super::kernel::{Act, World, first};
+use super::oracle::Oracle;
 use super::simulation::{Case, cases, last_step};
 use super::*;
 use crate::relay::core::{Core, Next};
@@ -151,7 +151,7 @@ async fn relay_case(case: &Case) -> Closed {
     let (cut, _cut_signal) = oneshot::channel();
     let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let traffic = Traffic::default();
-    let referee = Referee::new(case.first, case.limits, &world, &traffic);
+    let oracle = Oracle::new(case.first, case.limits, &world, &traffic);
     let mut engine = Completions {
         core: Core::new(case.first, case.limits, &traffic, false, Instant::now()),
         world: &world,
@@ -166,10 +166,10 @@ async fn relay_case(case: &Case) -> Closed {
         world.lock().unwrap().begins_poll();
         engine.run();
         if let Some(closed) = engine.core.closed() {
-            referee.ended(closed);
+            oracle.ended(closed);
             return closed;
         }
-        referee.between_polls();
+        oracle.between_polls();
         let next = world.lock().unwrap().next_step_in();
         let next_step = step_at + next.unwrap_or(last_step(case));
         let deadline = engine.core.deadline();

@@ -1,5 +1,5 @@
-//! Thousands of short sessions over the [model](super::model), each checked by the [referee](super::referee) whenever
-//! the relay sleeps and when it ends.
+//! Thousands of short sessions over the [model of the kernel](super::kernel), each checked by the [oracle](super::oracle)
+//! whenever the relay sleeps and when it ends.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,8 +14,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::sleep_until;
 
-use super::model::{Act, Model, Step, When, World, first};
-use super::referee::Referee;
+use super::kernel::{Act, Step, When, World, first};
+use super::oracle::Oracle;
+use super::socket::ModelSocket;
 use super::*;
 use crate::guard::Throttle;
 use crate::relay::engine::poll::{pipes, relay_between};
@@ -70,7 +71,7 @@ pub(super) fn last_step(case: &Case) -> Duration {
 async fn relay_case(case: &Case) -> Closed {
     let (cut, cut_signal) = oneshot::channel();
     let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
-    let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
+    let [client, server] = [Side::Client, Side::Server].map(|side| ModelSocket { world: &world, side });
     let traffic = Traffic::default();
     let cut_signal = Box::pin(async move {
         let _ = cut_signal.await;
@@ -86,9 +87,9 @@ async fn relay_case(case: &Case) -> Closed {
         cut_signal,
     );
     let mut relay = pin!(unconstrained(relay));
-    let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
+    let mut oracle = Oracle::new(case.first, case.limits, &world, &traffic);
     if case.bandwidth.is_some() {
-        referee.slot_wait = SLOT_WAIT_MAX;
+        oracle.slot_wait = SLOT_WAIT_MAX;
     }
     let woken = Arc::new(RelayWaker::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -99,10 +100,10 @@ async fn relay_case(case: &Case) -> Closed {
         tokio::select! {
             biased;
             () = woken.notify.notified() => {
-                referee.before_poll();
+                oracle.before_poll();
                 woken.since_poll.store(false, Relaxed);
                 if let Poll::Ready(closed) = relay.as_mut().poll(&mut Context::from_waker(&waker)) {
-                    referee.ended(closed);
+                    oracle.ended(closed);
                     return closed;
                 }
                 let by_itself = woken.since_poll.load(Relaxed) && !world.lock().unwrap().was_woken;
@@ -117,7 +118,7 @@ async fn relay_case(case: &Case) -> Closed {
             }
         }
         world.lock().unwrap().deliver_events();
-        referee.between_polls();
+        oracle.between_polls();
     }
 }
 

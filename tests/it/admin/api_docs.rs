@@ -11,8 +11,16 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use serde_json::{Value, json};
 
-/// The path whose answer does not end: events.rs tests it.
+/// The path whose answer does not end.
 const STREAM: &str = "/api/v1/events";
+
+/// The ends of paths whose answers are tested elsewhere, because they need more than the servers here.
+const TESTED_ELSEWHERE: [(&str, &str); 4] = [
+    ("/events", "admin/events.rs"),
+    ("/trust", "databases/primary.rs"),
+    ("/scale", "limits/scale.rs"),
+    ("/renew", "tls/acme.rs"),
+];
 
 /// One documented request and its answer.
 struct Chapter {
@@ -108,76 +116,69 @@ fn documented_requests_get_answers_of_the_documented_shape() {
             request,
             answer: documented,
         } = chapter;
-        if path.ends_with("/trust") || path == STREAM {
-            continue; // servers with roles: databases/primary.rs; the stream: events.rs
-        }
-        if path.ends_with("/scale") {
-            continue; // needs clones: limits/scale.rs
-        }
-        if path.ends_with("/renew") {
-            continue; // needs an ACME server: tls/acme.rs
+        if TESTED_ELSEWHERE.iter().any(|(end, _)| path.ends_with(end)) {
+            continue;
         }
         let answer = printed(&proxy, request, first);
         same_shape(&format!("{method} {path}"), &documented, &answer);
-        match (method.as_str(), path.as_str()) {
-            ("GET", "/api/v1/sessions") => {
-                assert_eq!(
-                    (&answer["total"], answer["sessions"].as_array().unwrap().len()),
-                    (&3.into(), 1)
-                );
-                assert_eq!(answer["next"].to_string(), *first);
-            }
-            ("GET", "/api/v1/route") => assert_eq!(
-                (&answer["route"], &answer["pool"]),
-                (&"insiders".into(), &"shop".into())
-            ),
-            ("GET", "/api/v1/process") => {
-                let file = proxy.folder().join("acequia.toml");
-                assert_eq!(answer["pid"], proxy.pid());
-                assert_eq!(answer["configuration"], file.to_str().unwrap());
-            }
-            ("GET", "/api/v1/state") => {
-                assert_eq!(answer["listeners"][0]["routes"][0]["sni"], json!(["shop.example.com"]));
-            }
-            ("POST", "/api/v1/guards/{guard}/deny") => assert_eq!(answer["denied"], "198.51.100.0/24"),
-            ("GET", "/api/v1/guards/{guard}") => {
-                assert_eq!(answer["guard"]["edits"], 1);
-                assert_eq!(answer["top_sessions"][0]["source"], "127.0.0.1");
-                assert_eq!(answer["denied"][0]["network"], "198.51.100.0/24");
-            }
-            ("DELETE", "/api/v1/guards/{guard}/deny/{network}") => assert_eq!(answer["undone"], "198.51.100.0/24"),
-            ("POST", "/api/v1/pools/{pool}/servers") | ("DELETE", "/api/v1/pools/{pool}/servers/{server}") => {
-                assert_eq!(answer["name"], "10.0.1.9:443");
-            }
-            ("DELETE", _) => {
-                assert_eq!(answer["killed"].to_string(), *first);
-                its_client.must_be_reset();
-            }
-            ("POST", "/api/v1/servers/{pool}/{server}") => assert_eq!(
-                (&answer["name"], &answer["use"], &answer["close_over"]),
-                (&"big".into(), &"draining".into(), &"30s".into())
-            ),
-            ("GET", "/api/v1/servers/{pool}/{server}") => {
-                assert_eq!((&answer["name"], &answer["use"]), (&"big".into(), &"enabled".into()));
-            }
-            ("GET", "/api/v1/endings") => {
-                let no_server = answer
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .find(|one| one["ending"] == "no_server");
-                assert_eq!(
-                    no_server.unwrap()["description"],
-                    "No server of the pool could be picked."
-                );
-            }
-            ("GET", "/api/v1/history") => assert!(answer["pools"].is_array()), // events.rs
-            ("GET", "/api/v1/reload") => assert_eq!(answer["error"], Value::Null),
-            ("GET", "/api/v1/certificates") => assert_eq!(answer["certificates"], json!([])), // tls/certificates.rs
-            ("POST", "/api/v1/certificates/reload") => assert_eq!(answer["listeners"], json!([])),
-            ("POST", "/api/v1/reload") => assert_eq!(answer["listeners"]["kept"], json!(["https"])),
-            other => panic!("no expectation for {other:?}: add one"),
+        assert_content((&method, &path), &answer, &proxy, first);
+        if path.starts_with("/api/v1/sessions/") {
+            its_client.must_be_reset();
         }
+    }
+}
+
+/// Asserts that an answer has some of the values that it must have. `session`: the id of the session of the requests.
+fn assert_content(request: (&str, &str), answer: &Value, proxy: &Proxy, session: &str) {
+    match request {
+        ("GET", "/api/v1/sessions") => {
+            assert_eq!(
+                (&answer["total"], answer["sessions"].as_array().unwrap().len()),
+                (&3.into(), 1)
+            );
+            assert_eq!(answer["next"].to_string(), *session);
+        }
+        ("GET", "/api/v1/route") => assert_eq!(
+            (&answer["route"], &answer["pool"]),
+            (&"insiders".into(), &"shop".into())
+        ),
+        ("GET", "/api/v1/process") => {
+            let file = proxy.folder().join("acequia.toml");
+            assert_eq!(answer["pid"], proxy.pid());
+            assert_eq!(answer["configuration"], file.to_str().unwrap());
+        }
+        ("GET", "/api/v1/state") => {
+            assert_eq!(answer["listeners"][0]["routes"][0]["sni"], json!(["shop.example.com"]));
+        }
+        ("POST", "/api/v1/guards/{guard}/deny") => assert_eq!(answer["denied"], "198.51.100.0/24"),
+        ("GET", "/api/v1/guards/{guard}") => {
+            assert_eq!(answer["guard"]["edits"], 1);
+            assert_eq!(answer["top_sessions"][0]["source"], "127.0.0.1");
+            assert_eq!(answer["denied"][0]["network"], "198.51.100.0/24");
+        }
+        ("DELETE", "/api/v1/guards/{guard}/deny/{network}") => assert_eq!(answer["undone"], "198.51.100.0/24"),
+        ("POST", "/api/v1/pools/{pool}/servers") | ("DELETE", "/api/v1/pools/{pool}/servers/{server}") => {
+            assert_eq!(answer["name"], "10.0.1.9:443");
+        }
+        ("DELETE", "/api/v1/sessions/{id}") => assert_eq!(answer["killed"].to_string(), *session),
+        ("POST", "/api/v1/servers/{pool}/{server}") => assert_eq!(
+            (&answer["name"], &answer["use"], &answer["close_over"]),
+            (&"big".into(), &"draining".into(), &"30s".into())
+        ),
+        ("GET", "/api/v1/servers/{pool}/{server}") => {
+            assert_eq!((&answer["name"], &answer["use"]), (&"big".into(), &"enabled".into()));
+        }
+        ("GET", "/api/v1/endings") => {
+            let mut endings = answer.as_array().unwrap().iter();
+            let no_server = endings.find(|one| one["ending"] == "no_server").unwrap();
+            assert_eq!(no_server["description"], "No server of the pool could be picked.");
+        }
+        ("GET", "/api/v1/history") => assert!(answer["pools"].is_array()), // events.rs
+        ("GET", "/api/v1/reload") => assert_eq!(answer["error"], Value::Null),
+        ("GET", "/api/v1/certificates") => assert_eq!(answer["certificates"], json!([])), // tls/certificates.rs
+        ("POST", "/api/v1/certificates/reload") => assert_eq!(answer["listeners"], json!([])),
+        ("POST", "/api/v1/reload") => assert_eq!(answer["listeners"]["kept"], json!(["https"])),
+        other => panic!("no expectation for {other:?}: add one"),
     }
 }
 

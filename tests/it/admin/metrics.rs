@@ -2,17 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use crate::support::client::{Client, ask};
-use crate::support::configs::{listener, one_pool, pool, tls_listener};
+use super::mixed_load::{Setting, metrics_after_sessions, mixed_load};
+use crate::support::client::Client;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
-use crate::support::hello::Hello;
-use crate::support::metrics::{Metrics, Sample};
-use crate::support::process::{Port, finished};
+use crate::support::process::finished;
 use crate::support::proxy::{Proxy, http_get};
-use crate::support::server::{Hanging, Server, hanging, list, refusing};
+use crate::support::server::{Server, hanging};
 use rustix::process::Signal;
 
 /// Name, type and labels of every documented metric.
@@ -73,120 +71,6 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_config_reloads_total", "counter", &["result"]),
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];
-
-/// Listeners that together produce every kind of ending. Each but `narrow` and `tls` has a pool of the same name.
-fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
-    let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
-    let tls_keys = "hello_timeout = \"300ms\"\nhello_max = \"1KiB\"";
-    let routes = [("good.example", "pool = \"good\""), ("closed.example", "refuse = true")];
-    [
-        "[guards.wide]\nsessions = 100000\n".to_owned(),
-        listener("good", "good", "guards = \"wide\"\nidle_timeout = \"300ms\""),
-        listener("resets", "resets", ""),
-        listener("dead", "dead", ""),
-        listener("down", "down", ""),
-        listener("hanging", "hanging", ""),
-        listener("narrow", "good", "max_connections = 1"),
-        tls_listener("tls", tls_keys, &routes),
-        pool("good", &[good], ""),
-        pool("resets", &[resets], ""),
-        pool("dead", &[dead], unchecked),
-        pool("down", &[dead], "max_sessions = 10\nqueue = {}"),
-        pool("hanging", &[hanging], unchecked),
-    ]
-    .concat()
-}
-
-/// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent and
-/// received.
-pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
-    let read_to_end = |mut client: Client| drop(client.try_read_all());
-    let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
-    for round in 0..8 {
-        for refused in [
-            Hello::named("other.example").bytes(),
-            Hello::named("closed.example").bytes(),
-            Hello::named("good.example").padded(2000).bytes(),
-            b"\x16\x03\x01\x00\x00".to_vec(),
-            b"plain".to_vec(),
-        ] {
-            let mut client = Client::connect(tls);
-            client.send(&refused);
-            read_to_end(client);
-        }
-        let mut slow = Client::connect(tls);
-        slow.send(&good[..20]);
-        if round == 0 {
-            read_to_end(slow)
-        } else {
-            slow.reset()
-        } // ends before the ClientHello is complete: by `hello_timeout`, or by the client's reset
-        read_to_end({
-            let mut early = Client::connect(tls);
-            early.finish();
-            early
-        });
-        assert_eq!(ask(tls, &good), good);
-        assert_eq!(ask(proxy.at("good"), b"ping"), b"ping");
-        assert_eq!(ask(proxy.at("narrow"), b"ping"), b"ping");
-        let mut in_the_middle = Client::connect(proxy.at("good"));
-        in_the_middle.send(b"ping").read(4);
-        in_the_middle.reset();
-        let mut answered = Client::connect(proxy.at("resets"));
-        answered.send(b"x");
-        read_to_end(answered);
-        read_to_end(Client::connect(proxy.at("dead")));
-        read_to_end(Client::connect(proxy.at("down")));
-        let connecting = Client::connect(proxy.at("hanging"));
-        if round == 0 {
-            read_to_end(connecting)
-        } else {
-            connecting.reset()
-        }
-    }
-    read_to_end(Client::connect(proxy.at("good"))); // ends by `idle_timeout`
-    let per_round = good.len() + 3 * 4;
-    (8 * 15 + 1, 8 * per_round, 8 * per_round)
-}
-
-/// A proxy in front of servers that echo, reset, refuse and hang.
-pub(super) struct Setting {
-    pub(super) proxy: Proxy,
-    _servers: [Server; 2],
-    _dead: Port,
-    _hanging: Hanging,
-}
-
-impl Setting {
-    pub(super) fn start() -> Self {
-        let servers = [Server::echo(), Server::run(reset_after_first_bytes)];
-        let (dead, hanging) = (refusing(), hanging());
-        let [good, resets] = servers.each_ref().map(|server| server.address);
-        let proxy = Proxy::start(&config(good, resets, dead.address, hanging.address));
-        Self {
-            proxy,
-            _servers: servers,
-            _dead: dead,
-            _hanging: hanging,
-        }
-    }
-}
-
-fn reset_after_first_bytes(stream: TcpStream) {
-    let mut client = Client(stream);
-    client.read_some();
-    client.reset();
-}
-
-/// Waits until `sessions` sessions have ended and none is open; returns the metrics then.
-fn metrics_after_sessions(proxy: &Proxy, sessions: usize) -> Metrics {
-    eventually("all sessions have ended", || {
-        let metrics = proxy.metrics();
-        metrics.sum("acequia_sessions_total", &[]) == sessions as f64
-            && metrics.sum("acequia_sessions_active", &[]) == 0.0
-    });
-    proxy.metrics()
-}
 
 #[test]
 fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
@@ -389,9 +273,9 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
-    // No TLS ends here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role, grows or
-    // has a source of its servers, no route is announced, nothing is kept over a restart, the configuration is not from a store,
-    // and no client cancels a query.
+    // No TLS is terminated here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role,
+    // grows or has a source of its servers, no route is announced, nothing is kept over a restart, the configuration is not
+    // from a store, and no client cancels a query.
     let may_be_missing = [
         "acequia_announce_last_success_timestamp_seconds",
         "acequia_announce_up",
@@ -425,150 +309,6 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
     let missing = documented.difference(&rendered).map(|(name, _)| name.as_str());
     let missing: Vec<_> = missing.filter(|name| !may_be_missing.contains(name)).collect();
     assert_eq!(missing, Vec::<&str>::new());
-}
-
-#[test]
-fn a_pool_has_a_series_for_every_ending_before_the_first_session() {
-    let server = Server::echo();
-    let proxy = Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
-        list(&[&server])
-    ));
-    let endings = || -> Vec<(String, f64)> {
-        let metrics = proxy.metrics();
-        let series = metrics.series("acequia_pool_sessions_total", &[("pool", "p")]);
-        series
-            .iter()
-            .map(|sample| (sample.labels["ending"].clone(), sample.value))
-            .collect()
-    };
-    let before = endings();
-    assert!(
-        before.len() > 20 && before.iter().all(|(_, value)| *value == 0.0),
-        "{before:?}"
-    );
-    assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
-    eventually("the session is counted", || {
-        endings()
-            .iter()
-            .any(|(ending, value)| ending == "client_closed" && *value == 1.0)
-    });
-    assert_eq!(endings().len(), before.len());
-    let metrics = proxy.metrics();
-    let without_pool = metrics.series("acequia_pool_sessions_total", &[("pool", "")]);
-    assert_eq!(without_pool.len(), before.len());
-}
-
-#[test]
-fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges() {
-    let servers = [Server::echo(), Server::echo()];
-    let part = |name: &str, server: &Server| {
-        let address = server.address;
-        format!(
-            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n\
-             [pools.{name}]\nservers = [{{ address = \"{address}\", name = \"{name}\" }}]\nhealth = {{ check = \"off\" }}\n"
-        )
-    };
-    let [kept, removed] = [part("kept", &servers[0]), part("removed", &servers[1])];
-    let proxy = Proxy::start(&format!("{kept}{removed}"));
-    let samples = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
-        let families = metrics.families.values().filter(|family| family.kind == kind);
-        let samples = families.flat_map(|family| family.samples.iter().cloned());
-        samples
-            .filter(|sample| sample.labels.values().any(|value| value == "removed"))
-            .collect()
-    };
-    let identity = |sample: &Sample| (sample.name.clone(), sample.labels.clone(), sample.value.to_string());
-    assert_eq!(ask(proxy.at("removed"), b"ping"), b"ping");
-    assert_eq!(proxy.access_lines(1)[0]["pool"], "removed");
-    // There was no scrape so far.
-    proxy.rewrite(&kept);
-    assert_eq!(proxy.command(&["reload"]).code, Some(0));
-    let first = proxy.metrics();
-    assert_eq!(samples(&first, "gauge").len(), 0, "{:?}", samples(&first, "gauge"));
-    let (server, closed) = (("server", "removed"), ("ending", "client_closed"));
-    assert_eq!(first.sum("acequia_sessions_total", &[server, closed]), 1.0);
-    assert_eq!(first.sum("acequia_bytes_total", &[server, ("direction", "up")]), 4.0);
-    assert_eq!(
-        first.sum("acequia_pool_sessions_total", &[("pool", "removed"), closed]),
-        1.0
-    );
-    assert_eq!(
-        first.sum("acequia_session_duration_seconds_count", &[("pool", "removed")]),
-        1.0
-    );
-    assert_eq!(first.sum("acequia_connections_total", &[("listener", "removed")]), 1.0);
-    for kind in ["counter", "histogram"] {
-        let counted = |metrics: &Metrics| samples(metrics, kind).iter().map(identity).collect::<BTreeSet<_>>();
-        assert_eq!(
-            counted(&proxy.metrics()),
-            counted(&first),
-            "expected a second scrape to show the same"
-        );
-    }
-}
-
-#[test]
-fn the_session_durations_of_a_pool_continue_when_its_servers_change() {
-    let servers = [Server::echo(), Server::echo()];
-    let config = |server: &Server| {
-        let servers = list(&[server]);
-        format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]")
-    };
-    let proxy = Proxy::start(&config(&servers[0]));
-    for (round, server) in servers.iter().enumerate() {
-        assert!(round == 0 || proxy.reload(&config(server)));
-        assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
-        eventually("the session is counted", || {
-            let counted = proxy
-                .metrics()
-                .sum("acequia_session_duration_seconds_count", &[("pool", "p")]);
-            counted == round as f64 + 1.0
-        });
-    }
-}
-
-#[test]
-fn histogram_buckets_span_the_documented_range() {
-    let setting = Setting::start();
-    let proxy = &setting.proxy;
-    ask(proxy.at("tls"), &Hello::named("good.example").bytes());
-    let metrics = metrics_after_sessions(proxy, 1);
-    let bounds = |name: &str| -> Vec<f64> {
-        let series = metrics.series(&format!("acequia_{name}_duration_seconds_bucket"), &[]);
-        let of_one: BTreeSet<_> = series.iter().map(|sample| sample.labels["le"].as_str()).collect();
-        let mut bounds: Vec<f64> = of_one.into_iter().map(|bound| bound.parse().unwrap()).collect();
-        bounds.sort_by(f64::total_cmp);
-        bounds
-    };
-    for (name, first, last) in [
-        ("hello", 0.0005, 10.0),
-        ("connect", 0.0005, 10.0),
-        ("session", 0.01, 86400.0),
-    ] {
-        let bounds = bounds(name);
-        assert!(bounds.len() > 8, "{bounds:?}");
-        assert_eq!((bounds[0], bounds[bounds.len() - 2]), (first, last), "{name}");
-    }
-}
-
-#[test]
-fn bytes_of_an_open_session_are_counted_while_it_lasts() {
-    let server = Server::echo();
-    let proxy = Proxy::start(&one_pool(&[server.address], ""));
-    let mut client = Client::connect(proxy.at("l"));
-    for sent in [1000, 2000, 3000] {
-        client.send(&[7; 1000]).read(1000);
-        eventually("its bytes are counted", || {
-            let metrics = proxy.metrics();
-            let bytes = |direction| metrics.sum("acequia_bytes_total", &[("direction", direction), ("listener", "l")]);
-            bytes("up") == f64::from(sent) && bytes("down") == f64::from(sent)
-        });
-    }
-    let metrics = proxy.metrics();
-    assert_eq!(metrics.sum("acequia_sessions_active", &[("listener", "l")]), 1.0);
-    assert_eq!(metrics.sum("acequia_server_sessions_active", &[("pool", "p")]), 1.0);
-    assert_eq!(metrics.sum("acequia_sessions_total", &[]), 0.0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::metrics::{Setting, mixed_load};
+use super::mixed_load::{Setting, mixed_load};
 use crate::support::configs::one_pool;
 use crate::support::database::Redis;
 use crate::support::process::{Process, finished};

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::thread::scope;
+use std::thread::{Scope, scope};
 
 use crate::support::client::{Client, ask, server_reached};
 use crate::support::hello::Hello;
@@ -313,23 +313,89 @@ fn a_reload_changes_max_connections_and_the_access_log() {
     assert_eq!(proxy.access().len(), 0);
 }
 
-/// The number of descriptors and threads of a process, and its resident memory in KiB.
-fn usage(pid: u32) -> (usize, usize, usize) {
-    let count = |of: &str| {
-        Path::new("/proc")
-            .join(pid.to_string())
-            .join(of)
-            .read_dir()
-            .unwrap()
-            .count()
-    };
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let memory = line.trim().trim_end_matches(" kB").parse().unwrap();
-    (count("fd"), count("task"), memory)
+/// What a process has in use.
+#[derive(Debug)]
+struct Usage {
+    descriptors: usize,
+    threads: usize,
+    /// Resident.
+    memory_kib: usize,
 }
 
-/// Two hundred reloads under load, half of them of invalid files.
+impl Usage {
+    fn of(proxy: &Proxy) -> Self {
+        let process = Path::new("/proc").join(proxy.pid().to_string());
+        let count = |folder: &str| process.join(folder).read_dir().unwrap().count();
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        Self {
+            descriptors: count("fd"),
+            threads: count("task"),
+            memory_kib: line.trim().trim_end_matches(" kB").parse().unwrap(),
+        }
+    }
+}
+
+/// Clients that connect one after the other, to the listeners `tcp` and `tls` in turn, until it is dropped.
+struct Load<'a> {
+    stop: &'a AtomicBool,
+}
+
+impl<'a> Load<'a> {
+    /// Starts four of them. `done` counts their sessions.
+    fn start<'scope>(
+        threads: &'scope Scope<'scope, 'a>,
+        proxy: &'a Proxy,
+        hello: &'a [u8],
+        (stop, done): (&'a AtomicBool, &'a AtomicUsize),
+    ) -> Self {
+        for (listener, bytes) in [("tcp", &b"hi"[..]), ("tls", hello)].repeat(2) {
+            threads.spawn(move || {
+                while !stop.load(SeqCst) {
+                    assert_eq!(ask(proxy.at(listener), bytes), bytes);
+                    done.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        Self { stop }
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst); // also if the test fails, so that its threads end
+    }
+}
+
+/// Clients whose sessions stay open, eight of each listener.
+fn long_sessions(proxy: &Proxy, hello: &[u8]) -> Vec<Client> {
+    let open = |listener: &&str| {
+        let mut client = Client::connect(proxy.at(listener));
+        client.send(hello).read(hello.len());
+        client
+    };
+    ["tcp", "tls"].repeat(8).iter().map(open).collect()
+}
+
+/// Reloads two hundred times, half of them an invalid file, and asks the long sessions now and then. Returns the usage
+/// midway and at the end.
+fn reload_under_load(proxy: &Proxy, texts: &[String; 4], long: &mut [Client]) -> [Usage; 2] {
+    let mut midway = None;
+    for n in 0..200 {
+        let is_valid = proxy.reload(&texts[[0, 2, 1, 3][n % 4]]);
+        assert_eq!(is_valid, n % 2 == 0, "reload {n}");
+        if n % 10 == 0 {
+            for client in &mut *long {
+                assert_eq!(client.send(b"still").read(5), b"still");
+            }
+        }
+        if n == 100 {
+            midway = Some(Usage::of(proxy));
+        }
+    }
+    [midway.unwrap(), Usage::of(proxy)]
+}
+
 #[test]
 fn two_hundred_reloads_under_load_disturb_no_session() {
     let servers = [(); 4].map(|()| Server::echo());
@@ -351,64 +417,31 @@ fn two_hundred_reloads_under_load_disturb_no_session() {
     let proxy = Proxy::start(&texts[0]);
     let hello = Hello::named("a.example").bytes();
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let steady = usage(proxy.pid());
+    let steady = Usage::of(&proxy);
     scope(|threads| {
-        for n in 0..4 {
-            let (proxy, stop, done, hello) = (&proxy, &stop, &done, &hello);
-            threads.spawn(move || {
-                while !stop.load(SeqCst) {
-                    let (address, bytes) = if n % 2 == 0 {
-                        ("tcp", &b"hi"[..])
-                    } else {
-                        ("tls", &hello[..])
-                    };
-                    assert_eq!(ask(proxy.at(address), bytes), bytes);
-                    done.fetch_add(1, SeqCst);
-                }
-            });
-        }
-        let mut long: Vec<_> = ["tcp", "tls"]
-            .repeat(8)
-            .iter()
-            .map(|at| {
-                let mut client = Client::connect(proxy.at(at));
-                client.send(&hello).read(hello.len());
-                client
-            })
-            .collect();
-        let mut half = (0, 0, 0);
+        let load = Load::start(threads, &proxy, &hello, (&stop, &done));
+        let mut long = long_sessions(&proxy, &hello);
         let began = Instant::now();
-        for n in 0..200 {
-            let is_right = proxy.reload(&texts[[0, 2, 1, 3][n % 4]]);
-            assert_eq!(is_right, n % 2 == 0, "reload {n}");
-            if n % 10 == 0 {
-                long.iter_mut()
-                    .for_each(|client| assert_eq!(client.send(b"still").read(5), b"still"));
-            }
-            if n == 100 {
-                half = usage(proxy.pid());
-            }
-        }
+        let [midway, end] = reload_under_load(&proxy, &texts, &mut long);
         println!(
-            "200 reloads and {} sessions in {:?}",
+            "200 reloads and {} sessions in {:?}: {steady:?}, {midway:?}, {end:?}",
             done.load(SeqCst),
             began.elapsed()
         );
-        stop.store(true, SeqCst);
-        let full = usage(proxy.pid());
-        println!("descriptors, threads, KiB: {steady:?}, {half:?}, {full:?}");
+        drop(load);
         assert!(
-            full.2 < half.2 + half.2 / 5 + 2048,
-            "expected at most a fifth and 2 MiB more memory in the second half: {half:?}, {full:?}"
+            end.memory_kib < midway.memory_kib + midway.memory_kib / 5 + 2048,
+            "expected at most a fifth and 2 MiB more memory in the second half: {midway:?}, {end:?}"
         );
-        long.iter_mut()
-            .for_each(|client| assert_eq!(client.finish().read_all(), b""));
+        for client in &mut long {
+            assert_eq!(client.finish().read_all(), b"");
+        }
     });
     assert!(proxy.reload(&texts[0]));
     eventually("descriptors and threads are back to their number at the start", || {
-        let now = usage(proxy.pid());
+        let now = Usage::of(&proxy);
         // The thread that reads files stays for a while.
-        now.0 <= steady.0 && now.1 <= steady.1 + 1
+        now.descriptors <= steady.descriptors && now.threads <= steady.threads + 1
     });
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_sessions_active", &[]), 0.0);

@@ -1,4 +1,5 @@
-//! A deterministic model of the two sockets of a session and of their peers: a case that fails once fails every time.
+//! A deterministic model of the kernel's side of the two sockets of a session, and of their peers: a case that fails once
+//! fails every time.
 //!
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
@@ -7,18 +8,16 @@
 //! way is found at once.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
-use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::sync::LazyLock;
 use std::task::Waker;
 
 use rustix::io::{Errno, Result as Answer};
-use rustix::net::RecvFlags;
-use tokio::io::{Interest, Ready};
+use tokio::io::Ready;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::relay::core::SendQueue;
-use crate::relay::engine::poll::{Socket, TURN_BYTES};
+use crate::relay::engine::poll::TURN_BYTES;
 
 /// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -81,7 +80,7 @@ pub(super) struct World {
     pub(super) server: End,
     steps: VecDeque<Step>,
     /// Whether the system splices, out of sockets and into them.
-    splices: [Answer<()>; 2],
+    pub(super) splices: [Answer<()>; 2],
     cut: Option<oneshot::Sender<()>>,
     /// The side whose end the relay read first, and when.
     pub(super) first_ended: Option<(Side, Instant)>,
@@ -100,7 +99,7 @@ pub(super) struct End {
     pub(super) arrived: usize,
     pub(super) read: usize,
     /// How much of it the relay has read in the last poll.
-    turn: usize,
+    pub(super) turn: usize,
     /// The peer's FIN has arrived (SOCK_DONE), and the relay has read it.
     pub(super) ended: bool,
     pub(super) end_read: bool,
@@ -121,12 +120,12 @@ pub(super) struct End {
     /// epoll has an event to report.
     event: bool,
     /// A read has found it empty since the last event: another read is a wasted call.
-    drained: bool,
+    pub(super) drained: bool,
     /// The readiness that tokio has cached, and the wakers that it calls.
-    ready: Ready,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    watcher: Option<Waker>,
+    pub(super) ready: Ready,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+    pub(super) watcher: Option<Waker>,
 }
 
 impl End {
@@ -175,7 +174,7 @@ impl End {
 
     /// `tcp_recvmsg_locked`: bytes come before the end, the end before the error, and the error once: after it there
     /// is nothing but the end.
-    fn nothing_to_read(&mut self) -> Answer<usize> {
+    pub(super) fn nothing_to_read(&mut self) -> Answer<usize> {
         if self.ended {
             return Ok(0);
         }
@@ -187,7 +186,7 @@ impl End {
     }
 
     /// The error, once. The delivery of what a broken server had sent begins a new turn.
-    fn take_error(&mut self) -> Option<Errno> {
+    pub(super) fn take_error(&mut self) -> Option<Errno> {
         self.error.take().inspect(|_| self.turn = 0)
     }
 
@@ -290,14 +289,14 @@ impl World {
         }
     }
 
-    fn end(&self, side: Side) -> &End {
+    pub(super) fn end(&self, side: Side) -> &End {
         match side {
             Side::Client => &self.client,
             Side::Server => &self.server,
         }
     }
 
-    fn end_mut(&mut self, side: Side) -> &mut End {
+    pub(super) fn end_mut(&mut self, side: Side) -> &mut End {
         match side {
             Side::Client => &mut self.client,
             Side::Server => &mut self.server,
@@ -492,175 +491,6 @@ impl World {
         SendQueue {
             unacknowledged: u32::from(queued > 0),
             not_sent_bytes: queued as u32,
-        }
-    }
-}
-
-/// One of our two sockets, to be relayed.
-pub(super) struct Model<'a> {
-    pub(super) world: &'a Mutex<World>,
-    pub(super) side: Side,
-}
-
-impl Model<'_> {
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
-    }
-
-    /// Makes a system call.
-    fn call<R>(&self, call: impl FnOnce(&mut World) -> R) -> R {
-        let mut world = self.world();
-        world.call();
-        call(&mut world)
-    }
-
-    fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
-        self.call(|world| {
-            let is_wanted = world.end(self.side.other()).ready.is_writable();
-            assert!(is_wanted, "it reads what it cannot send");
-            assert!(world.end(self.side).turn < TURN_BYTES, "it reads on after its turn");
-            world.receive(self.side, max, give)
-        })
-    }
-
-    fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> Answer<usize> {
-        self.call(|world| world.take(self.side, length, get))
-    }
-}
-
-impl Socket for Model<'_> {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut world = self.world();
-        let end = world.end_mut(self.side);
-        if end.ready.is_readable() {
-            return Poll::Ready(Ok(()));
-        }
-        end.reader = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut world = self.world();
-        let end = world.end_mut(self.side);
-        if end.ready.is_writable() {
-            return Poll::Ready(Ok(()));
-        }
-        end.writer = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    /// `Registration::try_io` and `ScheduledIo::clear_readiness`: a closed socket stays ready.
-    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        let (open, closed) = match interest {
-            Interest::READABLE => (Ready::READABLE, Ready::READ_CLOSED),
-            _ => (Ready::WRITABLE, Ready::WRITE_CLOSED),
-        };
-        let ready = self.world().end(self.side).ready;
-        if (ready & (open | closed)).is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let answer = call();
-        if answer
-            .as_ref()
-            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        {
-            let mut world = self.world();
-            let end = world.end_mut(self.side);
-            end.ready = end.ready - open;
-        }
-        answer
-    }
-
-    fn readable_bytes(&self) -> usize {
-        self.call(|world| {
-            let end = world.end(self.side);
-            end.arrived - end.read
-        })
-    }
-
-    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> Answer<usize> {
-        if flags.contains(RecvFlags::PEEK) {
-            return self.call(|world| {
-                let end = world.end_mut(self.side);
-                let there = (end.arrived - end.read).min(buffer.len());
-                if there > 0 { Ok(there) } else { end.nothing_to_read() }
-            });
-        }
-        let all = buffer.len();
-        {
-            let world = self.world();
-            let end = world.end(self.side);
-            assert!(!end.drained || end.ready.is_read_closed(), "a needless read");
-        }
-        let answer = self.receive(all, |bytes| {
-            buffer[..bytes.len()].copy_from_slice(bytes);
-            bytes.len()
-        });
-        let short = answer.is_ok_and(|read| 0 < read && read < all);
-        self.world().end_mut(self.side).drained = short || answer == Err(Errno::AGAIN);
-        answer
-    }
-
-    fn send(&self, bytes: &[u8]) -> Answer<usize> {
-        self.take(bytes.len(), |taken| &bytes[..taken])
-    }
-
-    /// The pipe is a real one, so that the pool of pipes is tested too.
-    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> Answer<usize> {
-        self.world().splices[0]?;
-        self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
-            rustix::io::write(pipe, bytes).expect("an empty pipe has room")
-        })
-    }
-
-    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
-        self.world().splices[1]?;
-        self.take(bytes, |taken| {
-            let mut buffer = vec![0; taken];
-            let given = rustix::io::read(pipe, &mut buffer).expect("the pipe has what is asked for");
-            buffer.truncate(given);
-            buffer
-        })
-    }
-
-    fn shut_down(&self) {
-        self.call(|world| world.shut_down(self.side));
-    }
-
-    fn fault(&self) -> impl Future<Output = Fault> + Send {
-        Watch(self)
-    }
-
-    fn queue(&self) -> Option<SendQueue> {
-        self.call(|world| Some(world.queue(self.side)))
-    }
-}
-
-/// [`socket_fault`]: takes the error off the socket.
-struct Watch<'a>(&'a Model<'a>);
-
-impl Future for Watch<'_> {
-    type Output = Fault;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fault> {
-        let mut world = self.0.world();
-        let end = world.end_mut(self.0.side);
-        if end.ready.is_error() {
-            if let Some(error) = end.take_error() {
-                return Poll::Ready(Fault::classify(&error.into()));
-            }
-            end.ready = end.ready - Ready::ERROR;
-        }
-        end.watcher = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        // Poisoned only while a test fails.
-        if let Ok(mut world) = self.0.world.lock() {
-            world.end_mut(self.0.side).watcher = None;
         }
     }
 }

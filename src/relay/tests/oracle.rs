@@ -2,30 +2,30 @@
 
 use std::sync::Mutex;
 
-use super::model::{End, World};
+use super::kernel::{End, World};
 use super::*;
 
 /// Timers have a resolution of a millisecond. Three roundings add up: of a deadline, of the deadline that it was computed from,
 /// and of its half.
 const ROUNDING: Duration = Duration::from_millis(3);
 
-/// The most that a half may hold, apart from the first bytes: a pipe.
+/// The most that a direction may hold, apart from the first bytes: a pipe.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
 /// Checks one relay.
-pub(super) struct Referee<'a> {
+pub(super) struct Oracle<'a> {
     first: usize,
     limits: RelayLimits,
     world: &'a Mutex<World>,
     traffic: &'a Traffic,
     polled_at: Option<Instant>,
-    /// Polls without another cause that are still allowed: one for each turn, and one to begin delivery.
-    causeless: u32,
+    /// How many more polls may lack a cause: one for each turn, and one to begin delivery.
+    spurious_polls_left: u32,
     /// How long bytes, an end of stream or an error may wait to be read, because the bandwidth is limited.
     pub(super) slot_wait: Duration,
 }
 
-/// What a direction is about to do.
+/// The two ends of a direction.
 struct Direction<'a> {
     from: &'a End,
     to: &'a End,
@@ -59,14 +59,14 @@ impl Direction<'_> {
     }
 }
 
-/// The bound on silence, as it is at the moment.
+/// When silence may end the relay, by the events so far.
 struct Silence {
-    from: Instant,
-    to: Instant,
+    earliest: Instant,
+    latest: Instant,
     is_half_close: bool,
 }
 
-impl<'a> Referee<'a> {
+impl<'a> Oracle<'a> {
     pub(super) fn new(first: usize, limits: RelayLimits, world: &'a Mutex<World>, traffic: &'a Traffic) -> Self {
         Self {
             first,
@@ -74,7 +74,7 @@ impl<'a> Referee<'a> {
             world,
             traffic,
             polled_at: None,
-            causeless: 1,
+            spurious_polls_left: 1,
             slot_wait: Duration::ZERO,
         }
     }
@@ -84,9 +84,9 @@ impl<'a> Referee<'a> {
         let mut world = self.world.lock().unwrap();
         let now = Some(Instant::now());
         if had_a_turn(&world) {
-            self.causeless += 1;
+            self.spurious_polls_left += 1;
         } else if self.polled_at == now && !world.was_woken {
-            self.causeless = self.causeless.checked_sub(1).expect("it spins");
+            self.spurious_polls_left = self.spurious_polls_left.checked_sub(1).expect("it spins");
         }
         self.polled_at = now;
         world.begins_poll();
@@ -106,9 +106,8 @@ impl<'a> Referee<'a> {
         let is_throttled = self.slot_wait > Duration::ZERO;
         down.assert_stuck(is_throttled);
         if let Some((broke_at, _)) = world.server.broke {
-            let wait = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING + self.slot_wait;
             assert!(
-                Instant::now() <= world.moved_at.max(broke_at) + wait,
+                Instant::now() <= world.moved_at.max(broke_at) + self.delivery_wait_max(),
                 "delivery is waited for too long"
             );
             return; // the rest is checked when it ends
@@ -121,7 +120,7 @@ impl<'a> Referee<'a> {
             );
         }
         assert!(!up.is_done() || !down.is_done(), "both are done and it still runs");
-        let too_long = |silence: &Silence| Instant::now() > silence.to;
+        let too_long = |silence: &Silence| Instant::now() > silence.latest;
         assert!(
             !self.silence(&world).as_ref().is_some_and(too_long),
             "silence lasts too long"
@@ -170,8 +169,7 @@ impl<'a> Referee<'a> {
                         "all was delivered long ago"
                     );
                 } else {
-                    let longest = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING + self.slot_wait;
-                    let wait = DELIVERY_TIMEOUT..=longest;
+                    let wait = DELIVERY_TIMEOUT..=self.delivery_wait_max();
                     assert!(
                         wait.contains(&(now - stuck_since)),
                         "delivery was waited for {:?}",
@@ -181,7 +179,7 @@ impl<'a> Referee<'a> {
             }
             Closed::Idle(pending) | Closed::HalfClosed(pending) => {
                 let silence = self.silence(&world).expect("there is a bound");
-                assert!(now >= silence.from, "it was not quiet for long enough");
+                assert!(now >= silence.earliest, "it was not quiet for long enough");
                 assert_eq!(matches!(closed, Closed::HalfClosed(_)), silence.is_half_close);
                 let bytes = up.held() + down.held() + world.client.queued() + world.server.queued();
                 assert_eq!(pending == Pending::Bytes, bytes > 0, "{bytes} bytes were on their way");
@@ -191,7 +189,12 @@ impl<'a> Referee<'a> {
         }
     }
 
-    /// When silence may end it, and when it must.
+    /// The longest that bytes for the client may wait for their delivery after the server broke.
+    fn delivery_wait_max(&self) -> Duration {
+        DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING + self.slot_wait
+    }
+
+    /// When silence may end the relay, and when it must.
     fn silence(&self, world: &World) -> Option<Silence> {
         let half_close = world.first_ended.and(self.limits.half_close_timeout);
         let limit = [self.limits.idle_timeout, half_close].into_iter().flatten().min()?;
@@ -199,7 +202,7 @@ impl<'a> Referee<'a> {
             .first_ended
             .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
         let exact = since + limit;
-        let (from, to) = match world.consumed_at {
+        let (earliest, latest) = match world.consumed_at {
             // The queues were checked after that and did not change again: the bound is exact.
             None => (exact, exact),
             Some(consumed_at) if consumed_at + ROUNDING < since + limit / 2 => (exact, exact),
@@ -209,8 +212,8 @@ impl<'a> Referee<'a> {
             ),
         };
         Some(Silence {
-            from,
-            to: to + ROUNDING + self.slot_wait,
+            earliest,
+            latest: latest + ROUNDING + self.slot_wait,
             is_half_close: Some(limit) != self.limits.idle_timeout,
         })
     }

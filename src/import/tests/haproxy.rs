@@ -1,0 +1,587 @@
+//! Files of HAProxy.
+
+use super::*;
+
+#[test]
+fn haproxy_is_imported_by_server_name() {
+    let text = "
+global
+    maxconn 5000
+    chroot /var/lib/haproxy
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1m
+    timeout server 2m
+    timeout http-request 10s
+frontend https
+    bind *:443,[::]:443
+    tcp-request inspect-delay 3s
+    tcp-request content accept if { req_ssl_hello_type 1 }
+    acl shop req.ssl_sni -i shop.example.com
+    acl shop req.ssl_sni -m end .shop.example.com
+    acl office src 10.0.0.0/8
+    acl regular req.ssl_sni -m reg ^a
+    use_backend inside if shop office
+    use_backend shop if shop or { req.ssl_sni -i store.example.com }
+    use_backend shop if regular
+    default_backend web
+backend shop
+    balance leastconn
+    default-server inter 5s fall 2
+    server s1 10.0.1.1:443 check weight 3 send-proxy-v2
+    server s2 10.0.1.2:443 check backup cookie x
+backend inside
+    balance source
+    server i 10.0.2.1:443
+backend web
+    server w1 web.internal:443 check port 8443
+";
+    let expected = "
+# not carried over, line 4: chroot /var/lib/haproxy
+# not carried over, line 10: timeout http-request 10s
+[runtime]
+max_connections = 5000
+[listeners.https]
+# not carried over, line 18: acl regular req.ssl_sni -m reg ^a (regular expressions cannot be carried over)
+# not carried over, line 21: use_backend shop if regular (regular expressions cannot be carried over)
+bind = [\"0.0.0.0:443\", \"[::]:443\"]
+pool = \"web\"
+hello_timeout = \"3s\"
+idle_timeout = \"2m\"
+[[listeners.https.routes]]
+sni = [\"shop.example.com\", \"*.shop.example.com\"]
+from = \"10.0.0.0/8\"
+pool = \"inside\"
+[[listeners.https.routes]]
+sni = [\"shop.example.com\", \"*.shop.example.com\"]
+pool = \"shop\"
+[[listeners.https.routes]]
+sni = \"store.example.com\"
+pool = \"shop\"
+[pools.shop]
+# note, line 27: proxy_protocol of 10.0.1.2:443 is that of the first server
+# not carried over, line 27: cookie x
+connect_timeout = \"5s\"
+balance = \"least-conn\"
+proxy_protocol = \"v2\"
+servers = [
+  { address = \"10.0.1.1:443\", name = \"s1\", weight = 3 },
+  { address = \"10.0.1.2:443\", name = \"s2\", priority = 1 },
+]
+[pools.shop.health]
+interval = \"5s\"
+fall = 2
+[pools.inside]
+connect_timeout = \"5s\"
+balance = \"source-hash\"
+servers = [
+  { address = \"10.0.2.1:443\", name = \"i\" },
+]
+[pools.inside.health]
+check = \"off\"
+[pools.web]
+connect_timeout = \"5s\"
+balance = \"round-robin\"
+servers = [
+  { address = \"web.internal:443\", name = \"w1\" },
+]
+[pools.web.health]
+port = 8443
+";
+    let imported = checked(Origin::Haproxy, text).unwrap();
+    let lines: Vec<&str> = imported.text.lines().filter(|line| !line.is_empty()).skip(3).collect();
+    assert_eq!(lines, expected.trim().lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn haproxy_checks_guards_and_certificates_are_imported() {
+    let text = "
+listen redis
+    bind :6379 ssl crt /etc/tls/redis.pem alpn h2,http/1.1 verify required ca-file /etc/tls/ca.pem
+    tcp-request connection reject if { src 10.66.0.0/16 }
+    tcp-request connection reject unless { src 10.0.0.0/8 }
+    tcp-request connection expect-proxy layer4 if { src 10.0.0.9 }
+    option tcp-check
+    tcp-check send PING\\r\\n
+    tcp-check expect string +PONG
+    tcp-check send info\\ replication\\r\\n
+    tcp-check expect string role:master
+    server-template r 3 redis.internal:6379 check on-marked-down shutdown-sessions
+frontend web
+    bind :80
+    mode http
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(
+        &lines,
+        &[
+            "allow = \"10.0.0.0/8\"",
+            "deny = \"10.66.0.0/16\"",
+            "guards = \"redis\"",
+            "accept_proxy = { from = \"10.0.0.9\" }",
+            "certificates = [{ cert = \"/etc/tls/redis.pem\" }]",
+            "alpn = [\"h2\", \"http/1.1\"]",
+            "client_auth = { ca_file = \"/etc/tls/ca.pem\", mode = \"require\" }",
+            "role = \"primary\"",
+            "on_down = \"close\"",
+            "  \"redis.internal:6379\",",
+            "check = \"redis\"",
+        ],
+    );
+    let remarks = checked(Origin::Haproxy, text).unwrap();
+    assert_eq!(remarks.left_out, 1, "{}", remarks.text);
+}
+
+#[test]
+fn haproxy_tls_limits_sockets_and_sources_are_imported() {
+    let text = "
+global
+    ssl-server-verify none
+defaults
+    mode tcp
+    timeout connect 3s
+frontend f
+    bind /run/f.sock mode 660
+    bind :1
+    use_backend queue if { src 10.0.0.0/8 }
+    default_backend tls
+backend tls
+    default-server ssl sni str(shop.internal) ca-file /ca.pem alpn h2,http/1.1
+    server a shop.internal:443 check verify required crt /our.pem
+backend queue
+    timeout queue 10s
+    source 10.0.0.5:0
+    server a 10.0.1.1:5432 maxconn 90
+    server b unix@/run/b.sock maxconn 40 source 10.0.0.5
+    server c 10.0.1.3:5432 source 0.0.0.0 usesrc clientip
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(
+        &lines,
+        &[
+            "bind = [\"unix:/run/f.sock\", \"0.0.0.0:1\"]",
+            "unix_mode = \"660\"",
+            "[pools.tls.tls]",
+            "sni = \"shop.internal\"",
+            "ca_file = \"/ca.pem\"",
+            "cert = \"/our.pem\"",
+            "alpn = [\"h2\", \"http/1.1\"]",
+            "check = \"tls\"",
+            "queue = { timeout = \"10s\" }",
+            "bind_source = \"10.0.0.5\"",
+            "# note, line 20: bind_source of 10.0.1.3:5432 is that of the first server, and not client",
+            "  { address = \"10.0.1.1:5432\", name = \"a\", max_sessions = 90 },",
+            "  { address = \"unix:/run/b.sock\", name = \"b\", max_sessions = 40 },",
+            "  { address = \"10.0.1.3:5432\", name = \"c\" },",
+        ],
+    );
+    assert!(!lines.iter().any(|line| line.starts_with("verify")), "{lines:#?}");
+}
+
+#[test]
+fn haproxy_tls_without_names_is_imported() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    use_backend b if { req.ssl_sni b.example }
+    server a 10.0.0.1:1 ssl verify none sni req.ssl_sni maxconn 9 check check-ssl
+backend b
+    mode tcp
+    server b 10.0.0.2:1 ssl
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(
+        &lines,
+        &[
+            "[pools.a.tls]",
+            "sni = \"client\"",
+            "verify = false",
+            "max_sessions = 9",
+            "queue = {}",
+            "# not carried over: TLS with the servers (routes by server name or protocol pass the TLS of clients on to it)",
+        ],
+    );
+    assert!(!lines.contains(&String::from("[pools.b.tls]")), "{lines:#?}");
+}
+
+#[test]
+fn haproxy_check_kinds_are_imported() {
+    let servers = "mode tcp\nbind :1\nserver a 10.0.0.1:80";
+    for (rest, expected) in [
+        (
+            "check check-ssl check-sni a.example\n option httpchk GET /up HTTP/1.1\\r\\nHost:\\ a.example\n http-check expect rstatus ^2",
+            &[
+                "check = \"http\"",
+                "path = \"/up\"",
+                "host = \"a.example\"",
+                "expect = \"200-299\"",
+                "tls = true",
+                "sni = \"a.example\"",
+                "verify = true",
+            ][..],
+        ),
+        (
+            "check\n option httpchk\n http-check send meth HEAD uri /x hdr Host h hdr X-A \"b c\"\n http-check expect ! status 500-599",
+            &[
+                "method = \"HEAD\"",
+                "path = \"/x\"",
+                "headers = { \"X-A\" = \"b c\" }",
+                "expect = \"100-499\"",
+            ],
+        ),
+        (
+            "check\n option httpchk /\n http-check expect string a.b",
+            &["method = \"OPTIONS\"", "expect = \"100-599\"", "body = 'a\\.b'"],
+        ),
+        (
+            "check\n option tcp-check\n tcp-check connect port 26\n tcp-check expect rstring '^220 '\n tcp-check send QUIT\\r\\n\n \
+             tcp-check expect binary 32320a",
+            &[
+                "check = \"send-expect\"",
+                "port = 26",
+                "steps = [{ expect = \"^220 \" }, { send = \"QUIT\\r\\n\", expect = '\\x32\\x32\\x0a' }]",
+            ],
+        ),
+        (
+            "check\n option smtpchk",
+            &[
+                "steps = [{ expect = \"^220\" }, { send = \"HELO localhost\\r\\n\", expect = \"^250\" }, { send = \"QUIT\\r\\n\" }]",
+            ],
+        ),
+        (
+            "agent-check agent-port 9999 agent-inter 5s agent-send a\\n",
+            &[
+                "check = \"agent\"",
+                "port = 9999",
+                "interval = \"5s\"",
+                "send = \"a\\n\"",
+            ],
+        ),
+        (
+            "check\n option tcp-check\n tcp-check send AUTH\\ secret\\r\\n\n tcp-check send PING\\r\\n\n tcp-check expect string +PONG",
+            &[
+                "check = \"redis\"",
+                "# note, line 6: write the password of AUTH to a file: `password_file`",
+            ],
+        ),
+        // The configuration that comes with Patroni.
+        (
+            "check\n option httpchk GET",
+            &[
+                "# note, line 5: HAProxy asks for the path `GET`; here it is `/`",
+                "check = \"http\"",
+                "method = \"OPTIONS\"",
+            ],
+        ),
+        (
+            "check\n option httpchk GET bad",
+            &[
+                "# not carried over: check = \"http\", path = \"bad\" (not a valid check; servers are checked by a connect)",
+            ],
+        ),
+        (
+            "check agent-check agent-port 1",
+            &[
+                "# not carried over: agent-check (a pool has one kind of check: `check` of the servers, or check = \"agent\")",
+            ],
+        ),
+    ] {
+        let lines = lines(Origin::Haproxy, &format!("listen a\n{servers} {rest}\n"));
+        assert_lines(&lines, expected);
+        assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_0_that_means_the_haproxy_default_sets_nothing() {
+    let text = "
+global
+    maxconn 0
+    nbthread 0
+listen a
+    mode tcp
+    maxconn 0
+    backlog 0
+    timeout connect 0
+    timeout queue 0
+    bind :443 ssl crt /etc/haproxy/certs/ maxconn 0 backlog 0
+    server s 10.0.0.1:1 maxconn 5
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(&lines, &["certificates = [{ directory = \"/etc/haproxy/certs\" }]"]);
+    let sets = |key: &str| lines.iter().any(|line| line.starts_with(key));
+    for key in [
+        "max_connections",
+        "workers",
+        "backlog",
+        "connect_timeout",
+        "queue = { timeout",
+    ] {
+        assert!(!sets(key), "{key} in {lines:#?}");
+    }
+    assert!(
+        lines.iter().any(|line| line.contains("0 means HAProxy's default")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_haproxy_address_whose_certificates_are_in_a_list_does_not_lose_that_it_verifies_clients() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    bind :2 ssl crt-list /list verify required ca-file /ca.pem
+    server s 10.0.0.1:1
+";
+    let imported = checked(Origin::Haproxy, text).unwrap().text;
+    assert!(imported.contains("bind = \"0.0.0.0:1\""), "{imported}");
+    assert!(imported.contains("crt is missing"), "{imported}");
+}
+
+#[test]
+fn settings_that_would_be_errors_are_left_out() {
+    let text = "
+defaults
+    mode tcp
+frontend a
+    bind :1
+    bind :1
+    default_backend loop
+    use_backend missing if { req.ssl_sni a.example }
+frontend b
+    bind :2
+    default_backend empty
+backend loop
+    server self 127.0.0.1:1
+    server one 127.0.0.1:9
+    server two 127.0.0.1:9
+backend empty
+    server socket abns@a
+";
+    let imported = checked(Origin::Haproxy, text).unwrap();
+    for expected in [
+        "address 0.0.0.0:1 (it is bound already)",
+        "server 127.0.0.1:1 (it is the listener itself)",
+        "server 127.0.0.1:9 (it is in this pool already)",
+        "route to pool missing (there is no such pool)",
+        "pool empty (no server is left)",
+        "listener b (no pool is left)",
+    ] {
+        assert!(imported.text.contains(expected), "{expected}: {}", imported.text);
+    }
+}
+
+#[test]
+fn an_import_without_a_listener_lists_what_was_left_out() {
+    let text = "
+listen a
+  mode tcp
+  bind :443
+  server loop 0.0.0.0:4443
+";
+    let message = import(Origin::Haproxy, text).unwrap_err().to_string();
+    let why = "HAProxy connects to the address that the client has connected to: write it";
+    assert!(
+        message.contains(&format!("line 5: server loop 0.0.0.0:4443 ({why})")),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_last_kind_of_check_is_in_force() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    option mysql-check user u
+    option redis-check
+    server s1 127.0.0.1:2 check check-ssl verify required
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(&lines, &["check = \"redis\"", "tls = true"]);
+    let is_foreign = |line: &String| line.starts_with("user") || line.starts_with("verify");
+    assert!(!lines.iter().any(is_foreign), "{lines:#?}");
+}
+
+/// The lines of the first listener and its guard in a frontend with these lines.
+fn haproxy_front(lines: &str) -> Vec<String> {
+    let text = format!(
+        "listen a\nmode tcp\nbind :1\nserver s 10.0.0.1:1\n{lines}\nbackend b\nmode tcp\nserver b 10.0.0.2:1\n"
+    );
+    self::lines(Origin::Haproxy, &text)
+}
+
+#[test]
+fn accepting_rules_of_haproxy_are_kept() {
+    for (rules, expected, absent) in [
+        (
+            "tcp-request connection accept if { src 10.0.0.1 }\ntcp-request connection reject if { src 10.0.0.0/30 }",
+            &["deny = [\"10.0.0.2/31\", \"10.0.0.0\"]"][..],
+            "# note",
+        ),
+        (
+            "tcp-request connection reject if { src 10.0.0.0/30 } !{ src 10.0.0.1 } or { src ::1 }",
+            &["deny = [\"10.0.0.2/31\", \"10.0.0.0\", \"::1\"]"],
+            "# note",
+        ),
+        (
+            "tcp-request connection reject unless { src 10.0.0.0/30 } !{ src 10.0.0.1 }",
+            &["allow = [\"10.0.0.2/31\", \"10.0.0.0\"]"],
+            "deny",
+        ),
+        (
+            "tcp-request connection reject unless !{ src 10.0.0.0/8 192.0.2.1 }",
+            &["deny = [\"10.0.0.0/8\", \"192.0.2.1\"]"],
+            "allow",
+        ),
+        (
+            "tcp-request connection accept unless { src 10.0.0.0/8 }\ntcp-request connection reject if { src 10.0.0.0/7 }",
+            &["deny = \"10.0.0.0/8\""],
+            "# n",
+        ),
+        (
+            "use_backend b if { src 10.0.0.0/30 } !{ src 10.0.0.1 } { req.ssl_sni b.example }",
+            &["from = [\"10.0.0.2/31\", \"10.0.0.0\"]", "sni = \"b.example\""],
+            "# n",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\n\
+             tcp-request connection reject if { src 10.0.0.0/8 } { req.ssl_sni a.example }",
+            &["# note, line 6: 10.1.2.3: accepted by an earlier line, but rejected here where both match"],
+            "allow",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request connection reject if { src 192.0.2.0/24 }",
+            &["deny = \"192.0.2.0/24\""],
+            "# note",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request content reject if { src 10.0.0.0/8 }",
+            &["deny = \"10.0.0.0/8\""],
+            "# note",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request connection reject unless { src 192.0.2.0/24 }",
+            &["allow = [\"10.1.2.3\", \"192.0.2.0/24\"]"],
+            "# note",
+        ),
+        (
+            "tcp-request content accept if { src 10.1.2.3 }\ntcp-request content reject\ntcp-request content accept if { src 10.1.2.4 }",
+            &[
+                "allow = \"10.1.2.3\"",
+                "# not carried over, line 7: tcp-request content accept if { src 10.1.2.4 } (an earlier line decides about all clients)",
+            ],
+            "# note",
+        ),
+        (
+            "tcp-request content accept if { src 10.1.2.3 }\ntcp-request content accept if { req.ssl_sni a.example }\n\
+             tcp-request content reject",
+            &["# not carried over, line 7: tcp-request content reject (write routes for the clients that may pass)"],
+            "allow",
+        ),
+        (
+            "tcp-request content accept if { req.ssl_sni a.example }\ntcp-request content reject if { src 10.0.0.0/8 }",
+            &[
+                "deny = \"10.0.0.0/8\"",
+                "# note, line 6: clients that an earlier line accepts are rejected here, too",
+            ],
+            "allow",
+        ),
+        (
+            "tcp-request connection reject unless { src 10.0.0.0/8 }\ntcp-request content accept if { src 192.0.2.1 }\n\
+             tcp-request content reject",
+            &[
+                "allow = \"10.0.0.0/8\"",
+                "# not carried over, line 7: tcp-request content reject (another rule says already who may pass)",
+            ],
+            "# note",
+        ),
+        (
+            "tcp-request connection accept\ntcp-request connection reject if { src 10.0.0.0/8 }",
+            &[
+                "# not carried over, line 6: tcp-request connection reject if { src 10.0.0.0/8 } (an earlier line decides about all clients)",
+            ],
+            "deny",
+        ),
+    ] {
+        let lines = haproxy_front(rules);
+        assert_lines(&lines, expected);
+        assert!(
+            !lines.iter().any(|line| line.starts_with(absent)),
+            "{rules}: {lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn an_unconditional_use_backend_comes_before_the_default() {
+    for rules in [
+        "use_backend b\ndefault_backend a",
+        "default_backend a\nuse_backend b if TRUE",
+        "use_backend b\nuse_backend a if { req.ssl_sni a.example }",
+    ] {
+        let lines = haproxy_front(rules);
+        assert_lines(&lines, &["pool = \"b\""]);
+        assert!(!lines.contains(&String::from("pool = \"a\"")), "{lines:#?}");
+    }
+    let lines = haproxy_front("use_backend a if { req.ssl_sni a.example }\nuse_backend b\nuse_backend a");
+    let left_out = "# not carried over, line 7: use_backend a (an earlier use_backend takes all clients)";
+    assert_lines(
+        &lines,
+        &["sni = \"a.example\"", "pool = \"a\"", "pool = \"b\"", left_out],
+    );
+}
+
+#[test]
+fn settings_of_some_haproxy_addresses_are_noted() {
+    let text = "
+listen a
+    mode tcp
+    bind :1 ssl crt /a.pem verify required ca-file /ca.pem
+    bind :2 ssl crt /a.pem
+    bind :3 accept-proxy ssl crt /a.pem verify required ca-file /ca.pem
+    tcp-request connection expect-proxy layer4 if { src 10.0.0.9 }
+    server s 10.0.0.1:1
+";
+    assert_lines(
+        &lines(Origin::Haproxy, text),
+        &[
+            "# note, line 5: client_auth holds for all addresses of the listener with TLS: give others a listener of their own",
+            "# note, line 7: only the peers of expect-proxy are believed, also at addresses with accept-proxy",
+            "accept_proxy = { from = \"10.0.0.9\" }",
+            "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
+        ],
+    );
+}
+
+#[test]
+fn repeated_names_are_numbered_in_order() {
+    let listener = |port: u32| format!("listen a\n  mode tcp\n  bind :{port}\n  server s 10.0.0.1:1\n");
+    let text: String = (1..=100).map(listener).collect();
+    let imported = import(
+        Origin::Haproxy,
+        &format!("{text}{}", listener(101).replace("listen a", "listen a-2")),
+    );
+    let text = imported.unwrap().text;
+    for name in ["a", "a-2", "a-100", "a-2-2"] {
+        assert!(text.contains(&format!("\n[listeners.{name}]\n")), "{name}");
+    }
+}
+
+#[test]
+fn every_name_becomes_a_valid_one() {
+    let long = "é".repeat(64);
+    let listener =
+        |(port, name): (usize, &&str)| format!("listen {name}\n mode tcp\n bind :{port}\n server {name} 10.0.0.1:1\n");
+    for names in [[".", ".."], ["a/b", "a@b"], [&long, &long], [&long, &long[..126]]] {
+        let text: String = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| listener((at + 1, name)))
+            .collect();
+        checked(Origin::Haproxy, &text).unwrap();
+    }
+}

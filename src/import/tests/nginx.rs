@@ -1,0 +1,254 @@
+//! Files of nginx.
+
+use super::*;
+
+#[test]
+fn nginx_is_imported_by_server_name() {
+    let text = "
+events { }
+stream {
+    map $ssl_preread_server_name $pool {
+        hostnames;
+        .shop.example.com shop;
+        ~^a 10.0.9.9:1;
+        api.example.com 10.0.3.1:443;
+        default web;
+    }
+    upstream shop { least_conn; server 10.0.1.1:443 weight=2 max_fails=2 fail_timeout=60s; server 10.0.1.2:443 backup; }
+    upstream web { hash $remote_addr consistent; server web.internal:443 max_conns=9; }
+    proxy_connect_timeout 2s;
+    server {
+        listen 443; listen [::]:443;
+        allow 10.0.0.0/8; deny all;
+        ssl_preread on; proxy_protocol on;
+        proxy_pass $pool;
+    }
+    server { listen 53 udp; proxy_pass web; }
+    server { listen 54 udp; listen 54; proxy_pass web; }
+}
+";
+    let lines = lines(Origin::Nginx, text);
+    assert_lines(
+        &lines,
+        &[
+            "# not carried over, line 7: ~^a 10.0.9.9:1 (write a name, or `*` as its first label)",
+            "# not carried over, line 20: server { listen 53 udp; proxy_pass web } (UDP is not supported)",
+            "# not carried over, line 21: listen 54 udp (UDP is not supported)",
+            "bind = \"0.0.0.0:54\"",
+            "[listeners.port-443]",
+            "bind = [\"0.0.0.0:443\", \"[::]:443\"]",
+            "pool = \"web\"",
+            "idle_timeout = \"10m\"",
+            "sni = [\"shop.example.com\", \"*.shop.example.com\"]",
+            "allow = \"10.0.0.0/8\"",
+            "[pools.10-0-3-1-443]",
+            "balance = \"least-conn\"",
+            "balance = \"source-hash\"",
+            "connect_timeout = \"2s\"",
+            "proxy_protocol = \"v1\"",
+            "eject_for = \"1m\"",
+            "eject_max_for = \"1m\"",
+            "  { address = \"10.0.1.2:443\", priority = 1 },",
+            "  { address = \"web.internal:443\", max_sessions = 9 },",
+        ],
+    );
+}
+
+#[test]
+fn nginx_servers_with_different_connect_settings_get_their_own_pools() {
+    let text = "
+stream {
+    upstream a { server 10.0.0.1:1; }
+    server { listen 1; proxy_pass a; }
+    server { listen 2; proxy_pass a; proxy_protocol on; }
+    server { listen 3; proxy_pass a; proxy_ssl on; }
+    server { listen 4; proxy_pass a; proxy_protocol off; }
+    server { listen 5; proxy_pass a; proxy_protocol on; }
+}
+";
+    let lines = lines(Origin::Nginx, text);
+    let pools: Vec<_> = lines.iter().filter(|line| line.starts_with("pool = ")).collect();
+    assert_eq!(
+        pools,
+        [
+            "pool = \"a\"",
+            "pool = \"a-2\"",
+            "pool = \"a-3\"",
+            "pool = \"a\"",
+            "pool = \"a-2\""
+        ]
+    );
+    let count = |wanted: &str| lines.iter().filter(|line| line.trim() == wanted).count();
+    assert_eq!(count("\"10.0.0.1:1\","), 3, "{lines:#?}");
+    assert_eq!(count("proxy_protocol = \"v1\""), 1, "{lines:#?}");
+}
+
+#[test]
+fn nginx_without_next_upstream_gets_no_retries() {
+    for (settings, retries) in [
+        ("proxy_next_upstream off;", Some("retries = 0")),
+        (
+            "proxy_next_upstream_tries 5; proxy_next_upstream off;",
+            Some("retries = 0"),
+        ),
+        (
+            "proxy_next_upstream on; proxy_next_upstream_tries 5;",
+            Some("retries = 4"),
+        ),
+        ("proxy_next_upstream on;", None),
+    ] {
+        let text = format!("stream {{ server {{ listen 1; proxy_pass 10.0.0.1:1; {settings} }} }}");
+        let lines = lines(Origin::Nginx, &text);
+        let found = lines.iter().find(|line| line.starts_with("retries"));
+        assert_eq!(found.map(String::as_str), retries, "{settings}");
+    }
+}
+
+#[test]
+fn nginx_tls_sockets_and_sources_are_imported() {
+    let text = "
+stream {
+    upstream shop.internal { server 10.0.1.1:443 max_conns=100; server unix:/run/b.sock; }
+    proxy_ssl_trusted_certificate /ca.pem;
+    server {
+        listen unix:/run/shop.sock;
+        proxy_pass shop.internal;
+        proxy_ssl on; proxy_ssl_verify on; proxy_ssl_certificate /our.pem; proxy_ssl_certificate_key /our.key;
+        proxy_bind 10.0.0.5;
+    }
+    server {
+        listen 2;
+        proxy_pass 10.0.2.1:1;
+        proxy_ssl on; proxy_ssl_server_name on; proxy_ssl_name $ssl_preread_server_name;
+        proxy_bind $remote_addr transparent;
+    }
+}
+";
+    let lines = lines(Origin::Nginx, text);
+    assert_lines(
+        &lines,
+        &[
+            "bind = \"unix:/run/shop.sock\"",
+            "[pools.\"shop.internal\".tls]",
+            "sni = \"shop.internal\"",
+            "ca_file = \"/ca.pem\"",
+            "cert = \"/our.pem\"",
+            "key = \"/our.key\"",
+            "bind_source = \"10.0.0.5\"",
+            "  { address = \"10.0.1.1:443\", max_sessions = 100 },",
+            "  \"unix:/run/b.sock\",",
+            "sni = \"client\"",
+            "verify = false",
+            "bind_source = \"client\"",
+        ],
+    );
+    assert!(
+        !lines.iter().any(|line| line.contains("not carried over")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn nginx_clients_are_verified_and_limited_as_they_were() {
+    let lines = lines(
+        Origin::Nginx,
+        "
+limit_conn_zone $binary_remote_addr zone=addr:10m;
+limit_conn_zone $server_port zone=all:1m;
+ssl_client_certificate /ca.pem;
+server {
+    listen 1 ssl;
+    ssl_certificate /a.pem;
+    ssl_handshake_timeout 10s;
+    ssl_verify_client on;
+    ssl_crl /crl.pem;
+    limit_conn addr 5;
+    limit_conn all 100;
+    proxy_download_rate 1m;
+    proxy_upload_rate 1024k;
+    tcp_nodelay off;
+    proxy_pass 10.0.0.1:1;
+}
+server { listen 2; ssl_verify_client on; limit_conn addr 6; proxy_upload_rate 100; proxy_pass 10.0.0.2:1; }
+server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy_pass 10.0.0.3:1; }
+",
+    );
+    assert_lines(
+        &lines,
+        &[
+            "[guards.10-0-0-1-1]",
+            "sessions_per_source = 5",
+            "bandwidth_per_session = \"1024KiB/s\"",
+            "guards = \"10-0-0-1-1\"",
+            "hello_timeout = \"10s\"",
+            "client_auth = { ca_file = \"/ca.pem\", mode = \"require\", crl_file = \"/crl.pem\" }",
+            "# not carried over, line 12: limit_conn all 100 (only limits for each client are carried over)",
+            "# not carried over, line 15: tcp_nodelay off (it is always on)",
+            "sessions_per_source = 6",
+            "bandwidth_per_session = \"1KiB/s\"",
+            "# note: bandwidth_per_session is for each direction; nginx limits them by themselves",
+            "# note, line 18: nginx counts the clients of all servers with this limit together: use one guard for them",
+            "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
+        ],
+    );
+    let open = "server { listen 1; proxy_pass 10.0.0.1:1; } \
+                server { listen 2 ssl; ssl_certificate /a.pem; ssl_verify_client on; proxy_pass 10.0.0.2:1; }";
+    let imported = checked(Origin::Nginx, open).unwrap().text;
+    let mut about_it = imported.lines().filter(|line| line.contains("10.0.0.2"));
+    let left_out = about_it.next().unwrap_or_default();
+    assert!(left_out.contains("ssl_client_certificate is missing"), "{imported}");
+    assert_eq!(about_it.next(), None, "it would be open to all");
+}
+
+#[test]
+fn an_nginx_server_whose_certificate_is_elsewhere_does_not_lose_that_it_verifies_clients() {
+    let server = |mode: &str| {
+        format!(
+            "server {{ listen 1; proxy_pass 10.0.0.1:1; }} \
+             server {{ listen 2 ssl; include tls.conf; ssl_verify_client {mode}; ssl_client_certificate /ca.pem; \
+             proxy_pass 10.0.0.2:1; }}"
+        )
+    };
+    let imported = checked(Origin::Nginx, &server("on")).unwrap().text;
+    let mut about_it = imported.lines().filter(|line| line.contains("10.0.0.2"));
+    let left_out = about_it.next().unwrap_or_default();
+    assert!(left_out.contains("ssl_certificate is missing"), "{imported}");
+    assert_eq!(about_it.next(), None, "it would be open to all");
+    let imported = checked(Origin::Nginx, &server("optional")).unwrap().text;
+    let remark = "ssl_verify_client optional (ssl_certificate is missing)";
+    assert!(imported.contains(remark), "{imported}");
+    assert!(imported.contains("10.0.0.2"), "{imported}");
+}
+
+#[test]
+fn the_first_matching_rule_of_nginx_counts() {
+    let server = |rules: &str| format!("server {{ listen 1; {rules} proxy_pass 10.9.0.1:1; }}");
+    for (rules, expected, absent) in [
+        (
+            "allow 10.0.0.1; deny 10.0.0.0/30;",
+            &["deny = [\"10.0.0.2/31\", \"10.0.0.0\"]"][..],
+            "allow",
+        ),
+        (
+            "deny 10.0.0.1; allow 10.0.0.0/30; deny all;",
+            &["deny = \"10.0.0.1\"", "allow = \"10.0.0.0/30\""],
+            "#",
+        ),
+        (
+            "allow 10.0.0.1; deny 10.0.0.0/30; allow 10.0.0.0/8; deny all;",
+            &[
+                "deny = [\"10.0.0.2/31\", \"10.0.0.0\"]",
+                "allow = [\"10.0.0.1\", \"10.0.0.0/8\"]",
+            ],
+            "#",
+        ),
+        ("allow 10.0.0.0/8; deny 10.0.0.1;", &[], "deny"),
+    ] {
+        let lines = lines(Origin::Nginx, &server(rules));
+        assert_lines(&lines, expected);
+        assert!(
+            !lines.iter().any(|line| line.starts_with(absent)),
+            "{rules}: {lines:#?}"
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! The sockets of a session in the [model of the kernel](super::kernel), as the `poll` engine uses them.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard};
+
+use rustix::io::{Errno, Result as Answer};
+use rustix::net::RecvFlags;
+use tokio::io::{Interest, Ready};
+
+use super::kernel::{PIECE_BYTES_MAX, World};
+use super::*;
+use crate::relay::core::SendQueue;
+use crate::relay::engine::poll::{Socket, TURN_BYTES};
+
+/// One of our two sockets, to be relayed.
+pub(super) struct ModelSocket<'a> {
+    pub(super) world: &'a Mutex<World>,
+    pub(super) side: Side,
+}
+
+impl ModelSocket<'_> {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Makes a system call.
+    fn call<R>(&self, call: impl FnOnce(&mut World) -> R) -> R {
+        let mut world = self.world();
+        world.call();
+        call(&mut world)
+    }
+
+    fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
+        self.call(|world| {
+            let is_wanted = world.end(self.side.other()).ready.is_writable();
+            assert!(is_wanted, "it reads what it cannot send");
+            assert!(world.end(self.side).turn < TURN_BYTES, "it reads on after its turn");
+            world.receive(self.side, max, give)
+        })
+    }
+
+    fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> Answer<usize> {
+        self.call(|world| world.take(self.side, length, get))
+    }
+}
+
+impl Socket for ModelSocket<'_> {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut world = self.world();
+        let end = world.end_mut(self.side);
+        if end.ready.is_readable() {
+            return Poll::Ready(Ok(()));
+        }
+        end.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut world = self.world();
+        let end = world.end_mut(self.side);
+        if end.ready.is_writable() {
+            return Poll::Ready(Ok(()));
+        }
+        end.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// `Registration::try_io` and `ScheduledIo::clear_readiness`: a closed socket stays ready.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        let (open, closed) = match interest {
+            Interest::READABLE => (Ready::READABLE, Ready::READ_CLOSED),
+            _ => (Ready::WRITABLE, Ready::WRITE_CLOSED),
+        };
+        let ready = self.world().end(self.side).ready;
+        if (ready & (open | closed)).is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let answer = call();
+        if answer
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
+            let mut world = self.world();
+            let end = world.end_mut(self.side);
+            end.ready = end.ready - open;
+        }
+        answer
+    }
+
+    fn readable_bytes(&self) -> usize {
+        self.call(|world| {
+            let end = world.end(self.side);
+            end.arrived - end.read
+        })
+    }
+
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> Answer<usize> {
+        if flags.contains(RecvFlags::PEEK) {
+            return self.call(|world| {
+                let end = world.end_mut(self.side);
+                let there = (end.arrived - end.read).min(buffer.len());
+                if there > 0 { Ok(there) } else { end.nothing_to_read() }
+            });
+        }
+        let all = buffer.len();
+        {
+            let world = self.world();
+            let end = world.end(self.side);
+            assert!(!end.drained || end.ready.is_read_closed(), "a needless read");
+        }
+        let answer = self.receive(all, |bytes| {
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        });
+        let short = answer.is_ok_and(|read| 0 < read && read < all);
+        self.world().end_mut(self.side).drained = short || answer == Err(Errno::AGAIN);
+        answer
+    }
+
+    fn send(&self, bytes: &[u8]) -> Answer<usize> {
+        self.take(bytes.len(), |taken| &bytes[..taken])
+    }
+
+    /// The pipe is a real one, so that the pool of pipes is tested too.
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> Answer<usize> {
+        self.world().splices[0]?;
+        self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
+            rustix::io::write(pipe, bytes).expect("an empty pipe has room")
+        })
+    }
+
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
+        self.world().splices[1]?;
+        self.take(bytes, |taken| {
+            let mut buffer = vec![0; taken];
+            let given = rustix::io::read(pipe, &mut buffer).expect("the pipe has what is asked for");
+            buffer.truncate(given);
+            buffer
+        })
+    }
+
+    fn shut_down(&self) {
+        self.call(|world| world.shut_down(self.side));
+    }
+
+    fn fault(&self) -> impl Future<Output = Fault> + Send {
+        Watch(self)
+    }
+
+    fn queue(&self) -> Option<SendQueue> {
+        self.call(|world| Some(world.queue(self.side)))
+    }
+}
+
+/// [`socket_fault`]: takes the error off the socket.
+struct Watch<'a>(&'a ModelSocket<'a>);
+
+impl Future for Watch<'_> {
+    type Output = Fault;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fault> {
+        let mut world = self.0.world();
+        let end = world.end_mut(self.0.side);
+        if end.ready.is_error() {
+            if let Some(error) = end.take_error() {
+                return Poll::Ready(Fault::classify(&error.into()));
+            }
+            end.ready = end.ready - Ready::ERROR;
+        }
+        end.watcher = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        // Poisoned only while a test fails.
+        if let Ok(mut world) = self.0.world.lock() {
+            world.end_mut(self.0.side).watcher = None;
+        }
+    }
+}

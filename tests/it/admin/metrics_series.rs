@@ -1,0 +1,156 @@
+//! Which series there are, how long they last, and what durations and bytes they count.
+
+use std::collections::BTreeSet;
+
+use super::mixed_load::{Setting, metrics_after_sessions};
+use crate::support::client::{Client, ask};
+use crate::support::configs::one_pool;
+use crate::support::eventually;
+use crate::support::hello::Hello;
+use crate::support::metrics::{Metrics, Sample};
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, list};
+
+#[test]
+fn a_pool_has_a_series_for_every_ending_before_the_first_session() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
+        list(&[&server])
+    ));
+    let endings = || -> Vec<(String, f64)> {
+        let metrics = proxy.metrics();
+        let series = metrics.series("acequia_pool_sessions_total", &[("pool", "p")]);
+        series
+            .iter()
+            .map(|sample| (sample.labels["ending"].clone(), sample.value))
+            .collect()
+    };
+    let before = endings();
+    assert!(
+        before.len() > 20 && before.iter().all(|(_, value)| *value == 0.0),
+        "{before:?}"
+    );
+    assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
+    eventually("the session is counted", || {
+        endings()
+            .iter()
+            .any(|(ending, value)| ending == "client_closed" && *value == 1.0)
+    });
+    assert_eq!(endings().len(), before.len());
+    let metrics = proxy.metrics();
+    let without_pool = metrics.series("acequia_pool_sessions_total", &[("pool", "")]);
+    assert_eq!(without_pool.len(), before.len());
+}
+
+#[test]
+fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges() {
+    let servers = [Server::echo(), Server::echo()];
+    let part = |name: &str, server: &Server| {
+        let address = server.address;
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n\
+             [pools.{name}]\nservers = [{{ address = \"{address}\", name = \"{name}\" }}]\nhealth = {{ check = \"off\" }}\n"
+        )
+    };
+    let [kept, removed] = [part("kept", &servers[0]), part("removed", &servers[1])];
+    let proxy = Proxy::start(&format!("{kept}{removed}"));
+    let samples = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
+        let families = metrics.families.values().filter(|family| family.kind == kind);
+        let samples = families.flat_map(|family| family.samples.iter().cloned());
+        samples
+            .filter(|sample| sample.labels.values().any(|value| value == "removed"))
+            .collect()
+    };
+    let identity = |sample: &Sample| (sample.name.clone(), sample.labels.clone(), sample.value.to_string());
+    assert_eq!(ask(proxy.at("removed"), b"ping"), b"ping");
+    assert_eq!(proxy.access_lines(1)[0]["pool"], "removed");
+    // There was no scrape so far.
+    proxy.rewrite(&kept);
+    assert_eq!(proxy.command(&["reload"]).code, Some(0));
+    let first = proxy.metrics();
+    assert_eq!(samples(&first, "gauge").len(), 0, "{:?}", samples(&first, "gauge"));
+    let (server, closed) = (("server", "removed"), ("ending", "client_closed"));
+    assert_eq!(first.sum("acequia_sessions_total", &[server, closed]), 1.0);
+    assert_eq!(first.sum("acequia_bytes_total", &[server, ("direction", "up")]), 4.0);
+    assert_eq!(
+        first.sum("acequia_pool_sessions_total", &[("pool", "removed"), closed]),
+        1.0
+    );
+    assert_eq!(
+        first.sum("acequia_session_duration_seconds_count", &[("pool", "removed")]),
+        1.0
+    );
+    assert_eq!(first.sum("acequia_connections_total", &[("listener", "removed")]), 1.0);
+    for kind in ["counter", "histogram"] {
+        let counted = |metrics: &Metrics| samples(metrics, kind).iter().map(identity).collect::<BTreeSet<_>>();
+        assert_eq!(
+            counted(&proxy.metrics()),
+            counted(&first),
+            "expected a second scrape to show the same"
+        );
+    }
+}
+
+#[test]
+fn the_session_durations_of_a_pool_continue_when_its_servers_change() {
+    let servers = [Server::echo(), Server::echo()];
+    let config = |server: &Server| {
+        let servers = list(&[server]);
+        format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]")
+    };
+    let proxy = Proxy::start(&config(&servers[0]));
+    for (round, server) in servers.iter().enumerate() {
+        assert!(round == 0 || proxy.reload(&config(server)));
+        assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
+        eventually("the session is counted", || {
+            let counted = proxy
+                .metrics()
+                .sum("acequia_session_duration_seconds_count", &[("pool", "p")]);
+            counted == round as f64 + 1.0
+        });
+    }
+}
+
+#[test]
+fn histogram_buckets_span_the_documented_range() {
+    let setting = Setting::start();
+    let proxy = &setting.proxy;
+    ask(proxy.at("tls"), &Hello::named("good.example").bytes());
+    let metrics = metrics_after_sessions(proxy, 1);
+    let bounds = |name: &str| -> Vec<f64> {
+        let series = metrics.series(&format!("acequia_{name}_duration_seconds_bucket"), &[]);
+        let of_one: BTreeSet<_> = series.iter().map(|sample| sample.labels["le"].as_str()).collect();
+        let mut bounds: Vec<f64> = of_one.into_iter().map(|bound| bound.parse().unwrap()).collect();
+        bounds.sort_by(f64::total_cmp);
+        bounds
+    };
+    for (name, first, last) in [
+        ("hello", 0.0005, 10.0),
+        ("connect", 0.0005, 10.0),
+        ("session", 0.01, 86400.0),
+    ] {
+        let bounds = bounds(name);
+        assert!(bounds.len() > 8, "{bounds:?}");
+        assert_eq!((bounds[0], bounds[bounds.len() - 2]), (first, last), "{name}");
+    }
+}
+
+#[test]
+fn bytes_of_an_open_session_are_counted_while_it_lasts() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
+    let mut client = Client::connect(proxy.at("l"));
+    for sent in [1000, 2000, 3000] {
+        client.send(&[7; 1000]).read(1000);
+        eventually("its bytes are counted", || {
+            let metrics = proxy.metrics();
+            let bytes = |direction| metrics.sum("acequia_bytes_total", &[("direction", direction), ("listener", "l")]);
+            bytes("up") == f64::from(sent) && bytes("down") == f64::from(sent)
+        });
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_sessions_active", &[("listener", "l")]), 1.0);
+    assert_eq!(metrics.sum("acequia_server_sessions_active", &[("pool", "p")]), 1.0);
+    assert_eq!(metrics.sum("acequia_sessions_total", &[]), 0.0);
+}
