@@ -71,7 +71,7 @@ pub struct LiveTls {
 }
 
 impl LiveTls {
-    /// All TLS that ends here: that of the admin port as `[admin]`, then that of listeners, sorted by name.
+    /// All TLS that is terminated here: that of the admin port as `[admin]`, then that of listeners, sorted by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Arc<ListenerTls>)> {
         let admin = self.admin.iter().map(|tls| ("[admin]", tls));
         admin.chain(self.listeners.iter().map(|(name, tls)| (&**name, tls)))

@@ -25,7 +25,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::acme::AcmePlan;
 use crate::addr::{IpFamily, ListenAddr, ServerAddr};
 use crate::check::{Check, Service};
-use crate::dial::DialLimits;
+use crate::dial::DialOptions;
 use crate::guard::{GuardId, GuardRules};
 use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, Thresholds};
 use crate::redirect::Redirect;
@@ -163,7 +163,7 @@ pub struct ListenerPlan {
     pub routes: RouteTable<PoolId>,
     /// Who may announce further routes; `None`: nobody.
     pub announce: Option<AnnouncePlan>,
-    /// The TLS that ends here; `None`: all TLS is passed on.
+    /// The TLS that is terminated here; `None`: all TLS is passed on.
     pub tls: Option<ListenerTlsPlan>,
     /// Bounds on the relay.
     pub relay: RelayLimits,
@@ -188,7 +188,7 @@ pub struct PoolPlan {
     /// How a server is chosen.
     pub rules: PoolRules,
     /// How a server is connected to.
-    pub dial: DialLimits,
+    pub dial: DialOptions,
     /// How servers are watched.
     pub health: HealthPlan,
     /// Which sessions are closed when the state of a server changes.

@@ -16,7 +16,7 @@ mod target;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use xxhash_rust::xxh3::xxh3_64;
@@ -25,7 +25,8 @@ use crate::addr::ClientAddr;
 use crate::glob::Glob;
 use crate::guard::GuardId;
 use crate::name::{NamePattern, Rank, ServerName, Sni};
-use crate::sniff::hello::ProtocolList;
+use crate::sniff::hello::{Hello, ProtocolList};
+use crate::sniff::postgres::StartupMessage;
 pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
 use matched::{Match, text_entry};
 use offered::Offered;
@@ -65,10 +66,25 @@ pub struct RouteInput<'a> {
     pub alpn: &'a ProtocolList,
     /// The client's address. `None`, in a question about no client in particular: no `from` condition holds.
     pub client: Option<ClientAddr>,
-    /// The database in a StartupMessage of PostgreSQL that came in the clear, or within TLS that ends here.
+    /// The database in a StartupMessage of PostgreSQL that came in the clear, or within TLS that is terminated here.
     pub database: Option<&'a [u8]>,
     /// The user in that StartupMessage.
     pub user: Option<&'a [u8]>,
+}
+
+impl<'a> RouteInput<'a> {
+    /// What a client's first bytes tell.
+    #[must_use]
+    pub fn of(client: ClientAddr, hello: Option<&'a Hello>, startup: Option<&'a StartupMessage>) -> Self {
+        static NO_PROTOCOLS: LazyLock<ProtocolList> = LazyLock::new(ProtocolList::default);
+        Self {
+            name: hello.and_then(|hello| hello.name.as_ref()),
+            alpn: hello.map_or_else(|| &*NO_PROTOCOLS, |hello| &hello.alpn),
+            client: Some(client),
+            database: startup.map(|startup| &*startup.database),
+            user: startup.map(|startup| &*startup.user),
+        }
+    }
 }
 
 /// Where a client goes.
@@ -140,7 +156,8 @@ impl<T> RouteTable<T> {
         table
     }
 
-    /// This table, but with TLS that ends here for clients that no route takes. It then always needs the ClientHello.
+    /// This table, but with TLS that is terminated here for clients that no route takes. It then always needs the
+    /// ClientHello.
     #[must_use]
     pub fn terminating_by_default(self) -> Self {
         Self {
@@ -196,8 +213,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether a condition, or TLS that ends here, needs the ClientHello. A listener with such routes sniffs; others
-    /// never wait for the client.
+    /// Whether a condition, or TLS that is terminated here, needs the ClientHello. A listener with such routes sniffs;
+    /// others never wait for the client.
     #[must_use]
     pub fn needs_hello(&self) -> bool {
         self.needs_hello

@@ -1,11 +1,13 @@
 //! One session from accept to its access log record. This is the only module that knows all the stages.
 //!
 //! ```text
-//! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ connect ─► Connected ─► Linked ─ relay ─► closed
-//!                              │                  │            terminate ◄┘ │
-//!                              └──────────────────┴──────── Refusal ────────┘
+//! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ terminate ─► Routed
+//!                                                                            ─ connect ─► Connected ─► Linked ─ relay ─► closed
 //! ```
-//! `terminate` is the TLS handshake with a client whose TLS ends here. The connection to the server follows it.
+//! Each step up to `connect` can end in a `Refusal`. An `Opened` client has given its PROXY header, if one is expected,
+//! and passed the guards of the listener before it is sniffed; a `Routed` one passes those of its route. `terminate`
+//! completes the TLS handshake with a client whose TLS is terminated here. `terminate_postgres` does so before a
+//! PostgreSQL client is routed, because its first packets are within TLS.
 
 mod listener_state;
 mod refusal;
@@ -20,7 +22,7 @@ mod connect;
 mod cancel;
 mod startup;
 mod terminate;
-mod decrypted;
+mod terminate_postgres;
 mod guards;
 mod accept_proxy;
 mod redirect;
@@ -38,12 +40,12 @@ use crate::account::{Ending, Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
 use cancel::cancel;
-use decrypted::{connect_decrypted, find_handshake_settings};
 use guards::answer_postgres;
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
 use startup::{reply_to_login, start};
 use steps::{Connected, Opened};
+use terminate_postgres::{connect_decrypted, find_handshake_settings};
 
 /// Serves one client until its session is over and accounted for.
 ///

@@ -19,9 +19,10 @@ pub use access_record::{AccessRecord, ClientCertWords, LogFormat, TlsWords};
 pub use output::{AccessTarget, Output};
 
 /// Records that may be queued. Each takes about 1 KB: names and protocol lists are bounded.
-pub const QUEUE_LINES: usize = 16 * 1024;
+pub const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 
-/// Pause of the writer after each batch: many records cost one wake-up, and none waits longer than this.
+/// Pause of the writer after each batch: many records cost one wake-up, and none waits longer than this, unless the target
+/// is slow or fails.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the process waits for the writer at its end. The target may be a pipe that nobody reads.
@@ -95,9 +96,7 @@ impl AccessLog {
 
     /// Queues a record. If the queue is full, the record is dropped and counted.
     pub fn write(&self, record: AccessRecord) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(Message::Record(Box::new(record)))
-        {
+        if self.queue.try_send(Message::Record(Box::new(record))).is_err() {
             self.dropped.increment(1);
         }
     }
@@ -136,7 +135,7 @@ pub fn start(target: &AccessTarget, format: LogFormat, dropped: Counter) -> io::
     let output = Output::open(target)?;
     let control = Arc::new(LogControl::default());
     control.is_on.store(output.is_some(), Relaxed);
-    let (queue, messages) = sync_channel(QUEUE_LINES);
+    let (queue, messages) = sync_channel(QUEUE_RECORDS_MAX);
     let (alive, done) = sync_channel::<()>(0);
     let log = AccessLog {
         queue,

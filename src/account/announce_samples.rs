@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::exposition::{FamilyType, format_labels, write_header, write_sample};
+use super::exposition::{MetricType, format_labels, write_header, write_sample};
 use super::names;
 
 /// The state of routes that are announced.
@@ -25,7 +25,7 @@ pub fn write_announced(sample: Option<&AnnounceSample>) -> String {
     let mut text = String::new();
     let Some(sample) = sample else { return text };
     let mut family = |name, help, samples: &mut dyn Iterator<Item = (String, u64)>| {
-        write_header(&mut text, name, FamilyType::Gauge, help);
+        write_header(&mut text, name, MetricType::Gauge, help);
         samples.for_each(|(labels, value)| write_sample(&mut text, name, &labels, value));
     };
     let alone = |value| std::iter::once((String::new(), value));

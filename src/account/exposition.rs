@@ -6,21 +6,21 @@ use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_l
 
 /// The type of a metric family.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum FamilyType {
+pub(super) enum MetricType {
     Counter,
     Gauge,
     Histogram,
 }
 
 /// Writes the HELP and TYPE lines of a family.
-pub(super) fn write_header(text: &mut String, name: &str, family_type: FamilyType, help: &str) {
-    let family_type = match family_type {
-        FamilyType::Counter => "counter",
-        FamilyType::Gauge => "gauge",
-        FamilyType::Histogram => "histogram",
+pub(super) fn write_header(text: &mut String, name: &str, metric_type: MetricType, help: &str) {
+    let metric_type = match metric_type {
+        MetricType::Counter => "counter",
+        MetricType::Gauge => "gauge",
+        MetricType::Histogram => "histogram",
     };
     write_help_line(text, name, None, None, help);
-    write_type_line(text, name, None, None, family_type);
+    write_type_line(text, name, None, None, metric_type);
 }
 
 /// Writes one sample. `labels` are the text between the braces, see [`format_labels`].

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::exposition::{FamilyType, format_labels, write_header, write_sample};
+use super::exposition::{MetricType, format_labels, write_header, write_sample};
 use super::names;
 use crate::guard::{Guard, GuardReason};
 
@@ -15,7 +15,7 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
         return;
     }
     let by_reason = |text: &mut String, name, help, counts: fn(&Guard) -> Counts| {
-        write_header(text, name, FamilyType::Counter, help);
+        write_header(text, name, MetricType::Counter, help);
         for guard in guards {
             for (reason, count) in counts(guard) {
                 let labels = format_labels(&[("guard", guard.name()), ("reason", reason.as_str())]);
@@ -38,16 +38,16 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
     single(
         text,
         names::GUARD_EVICTIONS,
-        FamilyType::Counter,
+        MetricType::Counter,
         help,
         Guard::evictions,
     );
     let help = "Current sessions that have passed a guard.";
-    single(text, names::GUARD_SESSIONS, FamilyType::Gauge, help, |guard| {
+    single(text, names::GUARD_SESSIONS, MetricType::Gauge, help, |guard| {
         guard.sessions() as u64
     });
     let help = "Sources of the current sessions that have passed a guard.";
-    single(text, names::GUARD_SOURCES, FamilyType::Gauge, help, |guard| {
+    single(text, names::GUARD_SOURCES, MetricType::Gauge, help, |guard| {
         guard.sources() as u64
     });
 }

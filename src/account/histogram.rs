@@ -4,11 +4,13 @@
 //! cannot remove the series of a server that is gone and keep those of idle servers. This one is an array of atomics,
 //! and its series ends when it is dropped.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Upper bounds in seconds, 0.5 ms to 10 s: for reading a ClientHello and for connecting.
+use super::exposition::write_sample;
+
+/// Upper bounds in seconds, 0.5 ms to 10 s: for steps that take a few round trips (reading a ClientHello, connecting, TLS
+/// handshakes, checks).
 pub(super) const HANDSHAKE_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -68,16 +70,16 @@ impl Histogram {
 
     /// Appends its lines in the text exposition format. `labels` are the text between the braces, without `le`.
     pub(super) fn write(&self, name: &str, labels: &str, text: &mut String) {
-        const INFALLIBLE: &str = "writing to a String cannot fail";
         let mut count = 0;
         let bounds = self.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        let bucket_name = format!("{name}_bucket");
         for (bucket, bound) in self.buckets.iter().zip(bounds) {
             count += bucket.load(Relaxed);
-            writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}").expect(INFALLIBLE);
+            write_sample(text, &bucket_name, &format!("{labels},le=\"{bound}\""), count);
         }
         let sum = Duration::from_micros(self.sum_us.load(Relaxed)).as_secs_f64();
-        writeln!(text, "{name}_sum{{{labels}}} {sum}").expect(INFALLIBLE);
-        writeln!(text, "{name}_count{{{labels}}} {count}").expect(INFALLIBLE);
+        write_sample(text, &format!("{name}_sum"), labels, sum);
+        write_sample(text, &format!("{name}_count"), labels, count);
     }
 }
 

@@ -5,8 +5,8 @@
 
 mod ending;
 mod names;
-mod histogram;
 mod exposition;
+mod histogram;
 mod openmetrics;
 mod pause_episode;
 pub mod access_log;

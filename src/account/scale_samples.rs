@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::exposition::{FamilyType, format_labels, write_header, write_sample};
+use super::exposition::{MetricType, format_labels, write_header, write_sample};
 use super::names;
 
 /// The state of a pool that grows and shrinks, as it is shown.
@@ -28,7 +28,7 @@ pub fn write_scales(pools: &[ScaleSamples]) -> String {
     write_header(
         &mut text,
         names::POOL_CLONES,
-        FamilyType::Gauge,
+        MetricType::Gauge,
         "Clones of a pool, each in one state.",
     );
     for ScaleSamples { pool, clones, .. } in pools {
@@ -38,7 +38,7 @@ pub fn write_scales(pools: &[ScaleSamples]) -> String {
         }
     }
     let help = "Steps in which a pool has grown or shrunk, by direction.";
-    write_header(&mut text, names::POOL_SCALE, FamilyType::Counter, help);
+    write_header(&mut text, names::POOL_SCALE, MetricType::Counter, help);
     for ScaleSamples { pool, steps, .. } in pools {
         for (direction, count) in steps {
             let labels = format_labels(&[("pool", pool), ("direction", direction)]);
@@ -46,7 +46,7 @@ pub fn write_scales(pools: &[ScaleSamples]) -> String {
         }
     }
     let help = "How often a client has woken a pool that slept.";
-    write_header(&mut text, names::POOL_COLD_STARTS, FamilyType::Counter, help);
+    write_header(&mut text, names::POOL_COLD_STARTS, MetricType::Counter, help);
     for pool in pools {
         let labels = format_labels(&[("pool", &pool.pool)]);
         write_sample(&mut text, names::POOL_COLD_STARTS, &labels, pool.cold_starts);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::queue_wait::QueueWait;
 use crate::addr::ClientAddr;
-use crate::guard::{GuardPass, GuardReason, Throttle};
+use crate::guard::{GuardPass, GuardReason};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::FirstBytes;
 
@@ -64,10 +64,10 @@ impl SessionExtras {
         self.passes.iter().any(|pass| **pass.guard().name() == *guard)
     }
 
-    /// The limits on the session's bandwidth.
+    /// What the session has taken of the guards that it has passed.
     #[must_use]
-    pub fn throttle(&self) -> Option<Box<Throttle>> {
-        Throttle::new(&self.passes)
+    pub fn passes(&self) -> &[GuardPass] {
+        &self.passes
     }
 
     /// Whether the session has passed this guard, and its client is in the network.

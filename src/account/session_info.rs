@@ -110,12 +110,12 @@ impl SessionInfo {
         recorded.map(Duration::from).sum::<Duration>() + queue.map(QueueWait::waited).unwrap_or_default()
     }
 
-    /// The facts about the TLS that ends here.
+    /// The facts about the TLS that is terminated here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls
     }
 
-    /// The TLS that was agreed with a client whose TLS ends here.
+    /// The TLS that was agreed with a client whose TLS is terminated here.
     #[must_use]
     pub fn client_tls(&self) -> Option<&TlsSummary> {
         self.protocol.as_ref()?.tls.client.as_ref()

@@ -1,11 +1,12 @@
-//! Facts from a client's bytes, for the access log: the TLS that ends here, and the session that a PostgreSQL client requests.
+//! Facts from a client's bytes, for the access log: the TLS that is terminated here, and the session that a PostgreSQL
+//! client requests.
 
 use std::borrow::Cow;
 
 use crate::sniff::postgres::StartupMessage;
 use crate::tls::TlsSummary;
 
-/// The facts about the TLS that ends here.
+/// The facts about the TLS that is terminated here.
 #[derive(Debug, Default)]
 pub struct SessionTls {
     /// The TLS that was agreed with the client.
@@ -21,7 +22,7 @@ pub struct SessionTls {
 /// The facts about a session from the bytes of its client.
 #[derive(Debug, Default)]
 pub struct SessionProtocol {
-    /// The TLS that ends here.
+    /// The TLS that is terminated here.
     pub tls: SessionTls,
     /// The StartupMessage of a PostgreSQL session in the clear.
     pub startup: Option<StartupMessage>,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::exposition::{FamilyType, format_labels, write_header, write_sample};
+use super::exposition::{MetricType, format_labels, write_header, write_sample};
 use super::names;
 use crate::pool::{AdminState, Member, MemberState, Pool};
 
@@ -174,7 +174,7 @@ pub fn write_busy(workers: impl IntoIterator<Item = Duration>) -> String {
         family.add(&format_labels(&[("worker", &number.to_string())]), busy.as_secs_f64());
     }
     let mut text = String::new();
-    write_header(&mut text, family.name, FamilyType::Counter, family.help);
+    write_header(&mut text, family.name, MetricType::Counter, family.help);
     text + &family.samples
 }
 
@@ -248,7 +248,7 @@ fn write_families<'a>(families: impl IntoIterator<Item = &'a Family>) -> String 
     let mut text = String::new();
     for family in families {
         if !family.samples.is_empty() {
-            write_header(&mut text, family.name, FamilyType::Gauge, family.help);
+            write_header(&mut text, family.name, MetricType::Gauge, family.help);
             text += &family.samples;
         }
     }

@@ -80,7 +80,7 @@ pub struct RenewBody {
 /// `POST /api/v1/certificates/reload`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateReloadsBody {
-    /// The admin port and the listeners at which TLS ends.
+    /// The admin port and the listeners that terminate TLS.
     pub listeners: Vec<CertificateReloadBody>,
     /// The pools with a `[pools.NAME.tls]`.
     #[serde(default)]

@@ -170,7 +170,7 @@ fn guard_verdicts(
     let verdict = |id: &GuardId| {
         let guard = &in_force.guards[*id];
         let client = client.map(|ip| ClientAddr::new((ip, 0).into()));
-        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
+        let refuses = client.and_then(|client| guard.refusal_of_address(client, Instant::now()));
         GuardVerdictBody {
             guard: guard.name().to_string(),
             refuses: refuses.map(|reason| reason.as_str().to_owned()),

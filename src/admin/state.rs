@@ -27,7 +27,7 @@ use crate::account::{ListenerSeries, sessions_opened};
 use crate::acme::{RenewalState, RenewalsByFile};
 use crate::addr::ListenAddr;
 use crate::config::report::counted;
-use crate::live::LivePool;
+use crate::live::{InForce, LivePool};
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckVerdict, Member, Overrides, Pool, RefusedCheck, ServerPath};
 use crate::route::Route;
@@ -61,31 +61,10 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
 /// The state now. Takes milliseconds with thousands of servers.
 pub(super) fn state_body(admin: &Admin) -> StateBody {
     let in_force = admin.live.in_force();
-    let plan = &in_force.plan;
-    let now = Instant::now();
     let renewals = admin.renewals.state();
     let renewals = RenewalState::by_file(&renewals);
-    let serving = |index| &in_force.pools[in_force.pools.serving(PoolId(index), now)];
-    let pools = in_force.pools.iter().enumerate();
-    let pools: Vec<_> = pools
-        .map(|(index, pool)| PoolBody {
-            tls: in_force.tls.pools.get(pool.name()).map(|tls| pool_tls_body(tls)),
-            ..pool_body(pool, serving(index), now)
-        })
-        .collect();
+    let pools = pool_bodies(&in_force);
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
-    let series = admin.metrics.listeners();
-    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
-    let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
-        let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
-        let tls = in_force.tls.listeners.get(&listener.name);
-        let tls = tls.map(|tls| listener_tls_body(tls, &renewals));
-        ListenerBody {
-            tls,
-            ..listener_body(plan, listener, addresses, sessions, series.get(&listener.name).copied())
-        }
-    };
-    let listeners: Vec<_> = in_force.listeners().map(listener_body).collect();
     let admin_tls = in_force.tls.admin.as_deref();
     StateBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -106,8 +85,8 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         totals: totals(sessions.values().sum(), &pools),
         guards: guard_bodies(&in_force.guards),
         admin_tls: admin_tls.map(|tls| listener_tls_body(tls, &renewals)),
-        listeners,
-        announced: announced_body(admin, plan),
+        listeners: listener_bodies(admin, &in_force, &sessions, &renewals),
+        announced: announced_body(admin, &in_force.plan),
         pools,
         absent: admin
             .live
@@ -127,6 +106,39 @@ fn totals(sessions: usize, pools: &[PoolBody]) -> TotalsBody {
         servers_up: servers().filter(|server| server.up).count(),
         servers_usable: servers().filter(|server| server.usable).count(),
     }
+}
+
+fn pool_bodies(in_force: &InForce) -> Vec<PoolBody> {
+    let now = Instant::now();
+    let body = |(index, pool): (usize, &Arc<LivePool>)| {
+        let serving = &in_force.pools[in_force.pools.serving(PoolId(index), now)];
+        PoolBody {
+            tls: in_force.tls.pools.get(pool.name()).map(|tls| pool_tls_body(tls)),
+            ..pool_body(pool, serving, now)
+        }
+    };
+    in_force.pools.iter().enumerate().map(body).collect()
+}
+
+/// `sessions`: the current sessions of each listener.
+fn listener_bodies(
+    admin: &Admin,
+    in_force: &InForce,
+    sessions: &HashMap<Arc<str>, usize>,
+    renewals: &RenewalsByFile<'_>,
+) -> Vec<ListenerBody> {
+    let series = admin.metrics.listeners();
+    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
+    let body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
+        let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
+        let series = series.get(&listener.name).copied();
+        let tls = in_force.tls.listeners.get(&listener.name);
+        ListenerBody {
+            tls: tls.map(|tls| listener_tls_body(tls, renewals)),
+            ..listener_body(&in_force.plan, listener, addresses, sessions, series)
+        }
+    };
+    in_force.listeners().map(body).collect()
 }
 
 fn listener_body(

@@ -24,7 +24,7 @@ use crate::error::chain;
 use crate::pool::{Role, ServerFacts, WalPosition};
 use crate::sniff::postgres::GSSENC_REQUEST;
 use crate::tls::unverified_config;
-use clear_text::{NoClearText, NoLogin};
+use clear_text::{CleartextPasswordGuard, LoginRefusal};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -86,7 +86,7 @@ impl Check for PostgresCheck {
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text.
-type BoundedStream = Join<NoClearText<Take<OwnedReadHalf>>, OwnedWriteHalf>;
+type BoundedStream = Join<CleartextPasswordGuard<Take<OwnedReadHalf>>, OwnedWriteHalf>;
 
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
@@ -163,7 +163,7 @@ impl PostgresProbe {
             return Ok(ServerFacts::default());
         };
         let (from, to) = stream.into_split();
-        let stream = join(NoClearText::new(from.take(ANSWER_BYTES_MAX)), to);
+        let stream = join(CleartextPasswordGuard::new(from.take(ANSWER_BYTES_MAX)), to);
         self.query_role(login, stream).await
     }
 
@@ -288,7 +288,7 @@ fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
     let refused = source
         .and_then(io::Error::get_ref)
-        .filter(|source| source.is::<NoLogin>());
+        .filter(|source| source.is::<LoginRefusal>());
     if let Some(refused) = refused {
         return CheckFailure::Refused {
             reason: refused.to_string(),

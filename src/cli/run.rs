@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use super::exit::{self, EXIT_CONFIG, EXIT_RUN};
-use crate::account::access_log::{LogFormat, QUEUE_LINES};
+use crate::account::access_log::{LogFormat, QUEUE_RECORDS_MAX};
 use crate::app::{self, ANNOUNCE, ConfigSource, Running};
 use crate::config;
 use crate::error::chain;
@@ -71,7 +71,7 @@ fn announce(running: &Running) {
 /// of stopping traffic. Dropping the guard flushes it; the function changes its settings.
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
     // The queue has the same length as that of the access log.
-    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_RECORDS_MAX);
     let (writer, guard) = queue.finish(io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();

@@ -157,7 +157,7 @@ impl CloneTask {
                         let shown = reason.as_str().into();
                         self.status
                             .set(CloneState::Stopping, |status| status.reason = Some(shown));
-                        left.stop(&self.name, KILL_AFTER, &self.context.ending).await;
+                        left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
                     }
                     (pause, reason)
                 }
@@ -199,7 +199,7 @@ impl CloneTask {
             ports: &self.context.ports,
             hook_addresses: &self.context.hook_addresses,
             containers: &self.context.containers,
-            ending: &self.context.ending,
+            shutdown: &self.context.shutdown,
         };
         let prepared = self.leave.run_until_cancelled(launch.prepare(&self.plan.kind)).await;
         if let Err(reason) = prepared? {
@@ -234,7 +234,7 @@ impl CloneTask {
             return Some(Err(FailedStart { reason, left }));
         }
         self.status.set(CloneState::Stopping, |_| ());
-        left.stop(&self.name, KILL_AFTER, &self.context.ending).await;
+        left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
         None
     }
 
@@ -335,7 +335,7 @@ impl CloneTask {
 
     async fn stop(&self, instance: Instance, kill_after: Duration) {
         let running = instance.into_running();
-        running.stop(&self.name, kill_after, &self.context.ending).await;
+        running.stop(&self.name, kill_after, &self.context.shutdown).await;
     }
 
     /// Lets its sessions end.
@@ -355,7 +355,7 @@ impl CloneTask {
         tokio::select! {
             _ = drained => {}
             _ = instance.ended() => {}
-            () = self.context.ending.cancelled() => {}
+            () = self.context.shutdown.cancelled() => {}
         }
     }
 }

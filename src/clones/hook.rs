@@ -39,7 +39,7 @@ impl HookedClone {
         name: &CloneName,
         addresses: &HookAddresses,
         limit: Duration,
-        ending: &CancellationToken,
+        shutdown: &CancellationToken,
     ) -> (Self, Result<ServerAddr, String>) {
         let mut clone = Self {
             hook: hook.clone(),
@@ -48,7 +48,7 @@ impl HookedClone {
         // Cancel safe: a command that is dropped is killed.
         let ran = tokio::select! {
             ran = timeout(limit, run(&hook.start, hook, name, None)) => ran.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-            () = ending.cancelled() => Err(io::Error::other("acequia ends")),
+            () = shutdown.cancelled() => Err(io::Error::other("acequia ends")),
         };
         let address = clone.started(ran, name, addresses);
         (clone, address)
@@ -76,11 +76,11 @@ impl HookedClone {
     }
 
     /// Runs the hook `stop`.
-    pub(super) async fn stop(self, name: &CloneName, ending: &CancellationToken) {
+    pub(super) async fn stop(self, name: &CloneName, shutdown: &CancellationToken) {
         let address = self.address.as_ref().map(|taken| taken.address.to_string());
         let address = address.unwrap_or_default();
         let too_late = async {
-            let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, ending.cancelled()).await;
+            let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, shutdown.cancelled()).await;
             sleep(KILL_AFTER).await;
         };
         let stopped = tokio::select! {

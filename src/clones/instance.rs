@@ -20,6 +20,7 @@ use crate::check::exec::PATH;
 use crate::error::chain;
 use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
+use crate::units::format_duration;
 
 /// How long a killed process may take to end before this process ends without it: longer than its keeper takes.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,8 +62,8 @@ pub(super) struct Launch<'a> {
     pub(super) ports: &'a Ports,
     pub(super) hook_addresses: &'a HookAddresses,
     pub(super) containers: &'a Arc<OwnContainers>,
-    /// Cancelled when this process ends.
-    pub(super) ending: &'a CancellationToken,
+    /// Cancelled when this process shuts down.
+    pub(super) shutdown: &'a CancellationToken,
 }
 
 impl Launch<'_> {
@@ -77,7 +78,7 @@ impl Launch<'_> {
     /// Starts a clone within `limit`. Dropping the future stops a process or a container, but not anything that a hook has
     /// started by then.
     pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, FailedStart> {
-        let too_late = |_| Err(String::from("it does not start"));
+        let too_late = |_| Err(format!("it has not started within {}", format_duration(limit)));
         let (running, address, pid) = match kind {
             CloneKind::Command(command) => {
                 let started = timeout(limit, self.start_process(command)).await;
@@ -88,7 +89,7 @@ impl Launch<'_> {
                 started.unwrap_or_else(too_late)?
             }
             CloneKind::Hook(hook) => {
-                let started = HookedClone::start(hook, self.name, self.hook_addresses, limit, self.ending).await;
+                let started = HookedClone::start(hook, self.name, self.hook_addresses, limit, self.shutdown).await;
                 let (clone, address) = started;
                 let running = RunningClone::Hooked(clone);
                 match address {
@@ -171,22 +172,22 @@ impl Instance {
 impl RunningClone {
     /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`, or
     /// [`KILL_AFTER`] after this process begins to end. A container that has ended by itself is removed.
-    pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, ending: &CancellationToken) {
+    pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
         match self {
-            Self::Process { process, _port } => stop_process(process, name, kill_after, ending).await,
+            Self::Process { process, _port } => stop_process(process, name, kill_after, shutdown).await,
             Self::Container(container) => {
-                let kill_after = if ending.is_cancelled() {
+                let kill_after = if shutdown.is_cancelled() {
                     kill_after.min(KILL_AFTER)
                 } else {
                     kill_after
                 };
                 let too_late = async {
-                    ending.cancelled().await;
+                    shutdown.cancelled().await;
                     sleep(KILL_AFTER).await;
                 };
                 container.stop(kill_after, name, too_late).await;
             }
-            Self::Hooked(clone) => clone.stop(name, ending).await,
+            Self::Hooked(clone) => clone.stop(name, shutdown).await,
         }
     }
 }
@@ -202,12 +203,12 @@ async fn process_ended(process: &mut KeptProcess, name: &CloneName) -> String {
     }
 }
 
-async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Duration, ending: &CancellationToken) {
-    if !ending.is_cancelled() {
+async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
+    if !shutdown.is_cancelled() {
         process.stop(kill_after);
         tokio::select! {
             _ = process_ended(&mut process, name) => return,
-            () = ending.cancelled() => {}
+            () = shutdown.cancelled() => {}
         }
     }
     let kill_after = kill_after.min(KILL_AFTER);
@@ -226,16 +227,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_does_not_end_does_not_keep_us_from_ending() {
+    async fn a_process_that_does_not_end_does_not_delay_shutdown_for_ever() {
         let (process, _keeper) = KeptProcess::without_events();
         let name = CloneName {
             pool: "app".into(),
             clone: "app-1".into(),
         };
-        let ending = CancellationToken::new();
-        ending.cancel();
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
         let began = Instant::now();
-        stop_process(process, &name, Duration::from_secs(60), &ending).await;
+        stop_process(process, &name, Duration::from_secs(60), &shutdown).await;
         assert_eq!(began.elapsed().as_secs(), (KILL_AFTER + KILLED_TIMEOUT).as_secs());
     }
 }

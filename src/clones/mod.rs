@@ -49,7 +49,7 @@ struct CloneContext {
     hook_addresses: HookAddresses,
     containers: Arc<OwnContainers>,
     /// Cancelled when this process ends.
-    ending: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 /// The tasks of pools, by pool name. Each gets its pool, or `None` when the pool no longer has clones.
@@ -67,7 +67,7 @@ impl CloneSupervisor {
                 ports: Ports::default(),
                 hook_addresses: HookAddresses::default(),
                 containers: Arc::new(containers),
-                ending: CancellationToken::new(),
+                shutdown: CancellationToken::new(),
             }),
             tasks: TaskTracker::new(),
         }
@@ -95,7 +95,7 @@ impl CloneSupervisor {
     /// process does not end after SIGKILL. To be called when there are no sessions any more. `at_once`: ends the wait;
     /// their keepers kill them when this process has ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
-        self.context.ending.cancel();
+        self.context.shutdown.cancel();
         self.tasks.close();
         tokio::select! {
             biased;
@@ -108,9 +108,9 @@ impl CloneSupervisor {
 /// Starts to remove the containers that nobody holds.
 fn for_containers(context: &Arc<CloneContext>, tasks: &TaskTracker) {
     let own = Arc::clone(context);
-    tasks.spawn(async move { own.containers.remove_orphans(&own.ending).await });
+    tasks.spawn(async move { own.containers.remove_orphans(&own.shutdown).await });
     let own = Arc::clone(context);
-    tasks.spawn(async move { own.containers.remove_left(&own.ending).await });
+    tasks.spawn(async move { own.containers.remove_left(&own.shutdown).await });
 }
 
 /// Follows the pools that are in force now.

@@ -136,7 +136,7 @@ impl OwnContainers {
     }
 
     /// Removes the containers that nobody holds, until this process ends.
-    pub(super) async fn remove_left(&self, ending: &CancellationToken) {
+    pub(super) async fn remove_left(&self, shutdown: &CancellationToken) {
         let removed = async {
             loop {
                 self.left_changed.notified().await;
@@ -146,7 +146,7 @@ impl OwnContainers {
                 }
             }
         };
-        ending.run_until_cancelled(removed).await;
+        shutdown.run_until_cancelled(removed).await;
     }
 
     /// Returns whether nothing is left.
@@ -170,7 +170,7 @@ impl OwnContainers {
     }
 
     /// Removes the containers that ended instances have left behind.
-    pub(super) async fn remove_orphans(&self, ending: &CancellationToken) {
+    pub(super) async fn remove_orphans(&self, shutdown: &CancellationToken) {
         let Some(folder) = self.folder.clone() else { return };
         let shown = folder.display().to_string();
         let own = self.instance.clone();
@@ -178,7 +178,7 @@ impl OwnContainers {
             Ok(Ok(ended)) => {
                 let until = Instant::now() + ORPHANS_PATIENCE;
                 for instance in ended {
-                    ending.run_until_cancelled(remove_orphans_of(instance, until)).await;
+                    shutdown.run_until_cancelled(remove_orphans_of(instance, until)).await;
                 }
             }
             Ok(Err(error)) => {

@@ -59,13 +59,13 @@ impl PoolClones {
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ending = self.context.ending.clone();
+        let shutdown = self.context.shutdown.clone();
         let mut is_wanted = true;
         while is_wanted || !self.clones.is_empty() {
             let scale = Arc::clone(self.pool.scale());
             tokio::select! {
-                () = ending.cancelled(), if is_wanted => is_wanted = false,
-                pool = next(&mut pools), if !ending.is_cancelled() => {
+                () = shutdown.cancelled(), if is_wanted => is_wanted = false,
+                pool = next(&mut pools), if !shutdown.is_cancelled() => {
                     is_wanted = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
                 }

@@ -148,13 +148,13 @@ impl Report {
 
     /// The number of errors. A file without errors is valid.
     #[must_use]
-    pub fn errors(&self) -> usize {
+    pub fn error_count(&self) -> usize {
         self.count(Severity::Error)
     }
 
     /// The number of warnings.
     #[must_use]
-    pub fn warnings(&self) -> usize {
+    pub fn warning_count(&self) -> usize {
         self.count(Severity::Warning)
     }
 

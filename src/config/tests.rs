@@ -23,7 +23,7 @@ fn warnings(routes: &[&str]) -> usize {
     let routes = routes.join("\npool = \"p\"\n[[listeners.a.routes]]\n");
     let text = format!("[listeners.a]\nbind = \"[::1]:0\"\n[[listeners.a.routes]]\n{routes}\npool = \"p\"\n{POOL}");
     let loaded = read("test.toml", &text).unwrap_or_else(|report| panic!("{report}"));
-    loaded.warnings.warnings()
+    loaded.warnings.warning_count()
 }
 
 #[test]
@@ -207,8 +207,8 @@ fn unreachable_routes_cause_a_warning() {
 
 #[test]
 fn the_first_existing_default_path_is_used() {
-    let dir = tempfile::tempdir().unwrap();
-    let [first, second] = ["a.toml", "b.toml"].map(|name| dir.path().join(name));
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["a.toml", "b.toml"].map(|name| folder.path().join(name));
     let paths = [first.as_path(), second.as_path()];
     let error = first_existing(&paths).unwrap_err().to_string();
     assert!(error.contains("a.toml") && error.contains("b.toml"), "{error}");
@@ -335,7 +335,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
     assert!(found > 20, "{found}");
     // With everything allowed, only `allow_file` and `deny_file` fail: their paths are relative.
     let report = remote("allow = [\"exec\", \"files:/\"]", &[("/edge", &lines.join("\n"))]).unwrap_err();
-    assert_eq!(report.errors(), 2, "{report}");
+    assert_eq!(report.error_count(), 2, "{report}");
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn problems_of_stored_texts_name_the_key_and_the_line() {
 
 #[test]
 fn problems_of_the_local_file_are_not_written_to_the_store() {
-    let report = read("a.toml", "hunter2 = 1").unwrap_err();
+    let report = read("a.toml", "hunter2 = 1").unwrap_err(); // an unknown key, and no listener
     assert_eq!(
         report.render_for_store(),
         "2 problems in the file on this machine: see its log\n"

@@ -35,7 +35,7 @@ use tls::{TlsFailure, begin_tls};
 
 /// How a session is connected to a server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DialLimits {
+pub struct DialOptions {
     /// How a connection is opened.
     pub connect: ConnectOptions,
     /// Attempts after the first, each to another server.
@@ -45,7 +45,7 @@ pub struct DialLimits {
 /// Why an attempt to connect failed. Metrics and logs use the same word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectFailure {
-    /// The server's host refused the connection, or there is no such Unix socket.
+    /// The server's host refused or reset the connection, or there is no such Unix socket.
     Refused,
     /// No answer within [`ConnectOptions::timeout`].
     Timeout,
@@ -55,8 +55,8 @@ pub enum ConnectFailure {
     NoPorts,
     /// The connection cannot come from the address that [`BindSource`] names.
     NoSource,
-    /// No file descriptor or no memory is left.
-    NoDescriptors,
+    /// No file descriptor, no buffer or no memory is left. Its word in metrics and logs is `no_descriptors`.
+    NoResources,
     /// The TLS handshake with the server failed.
     Tls,
     /// The server went down, lost its role, or was disabled while it was being connected to.
@@ -73,7 +73,7 @@ impl ConnectFailure {
         Self::Unreachable,
         Self::NoPorts,
         Self::NoSource,
-        Self::NoDescriptors,
+        Self::NoResources,
         Self::Tls,
         Self::WentDown,
         Self::Other,
@@ -88,14 +88,14 @@ impl ConnectFailure {
             Self::Unreachable => "unreachable",
             Self::NoPorts => "no_ports",
             Self::NoSource => "no_source",
-            Self::NoDescriptors => "no_descriptors",
+            Self::NoResources => "no_descriptors",
             Self::Tls => "tls",
             Self::WentDown => "went_down",
             Self::Other => "other",
         }
     }
 
-    /// Whether it counts as a failure of the server.
+    /// Whether it is a fault of the server.
     #[must_use]
     pub const fn is_server_fault(self) -> bool {
         matches!(self, Self::Refused | Self::Timeout | Self::Unreachable | Self::Tls)
@@ -104,7 +104,7 @@ impl ConnectFailure {
     /// Whether this host is short of a resource, which says nothing about the server.
     #[must_use]
     pub const fn is_local_shortage(self) -> bool {
-        matches!(self, Self::NoPorts | Self::NoDescriptors)
+        matches!(self, Self::NoPorts | Self::NoResources)
     }
 
     /// Classifies an error of connecting, whatever contexts were added to it.
@@ -115,7 +115,7 @@ impl ConnectFailure {
         }
         match os_error(error) {
             Some(libc::EADDRNOTAVAIL) => return Self::NoPorts,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::NoDescriptors,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::NoResources,
             _ => {}
         }
         match error.kind() {
@@ -138,18 +138,6 @@ pub struct DialClient<'a> {
     pub address: ClientAddr,
     /// Whether it may end its stream and still wait for an answer. Otherwise the end of its stream means that it has left.
     pub may_half_close: bool,
-}
-
-impl<'a> DialClient<'a> {
-    /// A client with these values.
-    #[must_use]
-    pub const fn new(socket: &'a TcpStream, address: ClientAddr, may_half_close: bool) -> Self {
-        Self {
-            socket,
-            address,
-            may_half_close,
-        }
-    }
 }
 
 /// The progress of [`dial`], reported while it runs.
@@ -228,17 +216,18 @@ pub struct Dialled {
 }
 
 /// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a server
-/// in the pool's queue if all are full. `report` is called when an attempt begins and when it has ended.
+/// in the pool's queue if all are full. `report` is called when an attempt begins, and when it has connected or failed; not
+/// if the client's connection fails meanwhile.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
 /// the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place is
 /// returned when the server has closed the connection ([`HeldLease`]).
 ///
 /// # Errors
-/// [`DialError`]: no server is left to try or has room, or 1 + [`DialLimits::retries`] attempts have failed.
+/// [`DialError`]: no server is left to try or has room, or 1 + [`DialOptions::retries`] attempts have failed.
 pub async fn dial(
     pool: &Pool,
-    limits: &DialLimits,
+    options: &DialOptions,
     tls: Option<&DialTls<'_>>,
     client: DialClient<'_>,
     mut report: impl FnMut(Progress<'_>),
@@ -259,17 +248,17 @@ pub async fn dial(
         // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
         let connected = tokio::select! {
             biased;
-            connected = attempt(&mut lease, &limits.connect, client.address, tls) => connected,
+            connected = attempt(&mut lease, &options.connect, client.address, tls) => connected,
             fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
         };
-        // Checks may have found out more meanwhile: an old primary that hung must not get the clients that have waited for it.
+        // While it connected, checks may have shown that it is an old primary. It must not get the client then.
         let connected = match connected {
             Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => Err(AttemptError::WentDown(socket)),
             connected => connected,
         };
         let failure = connected.as_ref().err().map(AttemptError::failure);
         let ejected_for = match &connected {
-            Err(error) if error.is_server_fault() => pool.connect_failed(lease.lease(), Instant::now()),
+            Err(error) if error.counts_against_server() => pool.connect_failed(lease.lease(), Instant::now()),
             _ => None,
         };
         let ended_ejection = failure.is_none() && pool.connected(lease.lease());
@@ -289,20 +278,20 @@ pub async fn dial(
             }
             Err(AttemptError::Connect(_)) => drop(lease),
         }
-        if tried.len() >= limits.retries as usize {
+        if tried.len() >= options.retries as usize {
             return Err(DialError::ConnectFailed);
         }
         tried.push(server);
     }
 }
 
-/// Whether new sessions may be sent to a server, as far as its checks decide, and an operator who disables it. One that is
-/// picked although it is down, because too few servers are up, is not usable from the beginning.
+/// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable from
+/// the beginning.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }
 
-/// Whether a server is no longer usable, and not used all the same because too few are up.
+/// Whether a server is unusable, and not in use by panic mode.
 fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
     // The list of servers is shared by all workers: it is looked at in the rare case only.
@@ -347,8 +336,8 @@ impl AttemptError {
         }
     }
 
-    /// Whether it counts as a failure of the server.
-    fn is_server_fault(&self) -> bool {
+    /// Whether the failure may eject the server: it is a fault of the server, and certainly not of the client.
+    fn counts_against_server(&self) -> bool {
         let is_client_fault = matches!(self, Self::Tls(failure, _) if failure.may_be_client_fault);
         self.failure().is_server_fault() && !is_client_fault
     }

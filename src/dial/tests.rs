@@ -26,18 +26,18 @@ const EJECT: EjectLimits = EjectLimits {
     on_reset: false,
 };
 
-const LIMITS: DialLimits = DialLimits {
+const OPTIONS: DialOptions = DialOptions {
     connect: TEST_CONNECT,
     retries: 2,
 };
 
 /// For servers that drop SYNs.
-const SHORT_TIMEOUT: DialLimits = DialLimits {
+const SHORT_TIMEOUT: DialOptions = DialOptions {
     connect: ConnectOptions {
         timeout: Duration::from_millis(300),
         ..TEST_CONNECT
     },
-    ..LIMITS
+    ..OPTIONS
 };
 
 /// A socket that is bound but does not listen: its port refuses connections.
@@ -123,14 +123,14 @@ struct Reported {
     ejected: Vec<Option<Duration>>,
 }
 
-async fn dialled(pool: &Pool, limits: &DialLimits, accepted: &TcpStream) -> Reported {
-    dialled_while(pool, limits, accepted, |_| {}).await
+async fn dialled(pool: &Pool, options: &DialOptions, accepted: &TcpStream) -> Reported {
+    dialled_while(pool, options, accepted, |_| {}).await
 }
 
 /// As `dialled`; `at_attempt` is called when an attempt to connect to a server begins.
 async fn dialled_while(
     pool: &Pool,
-    limits: &DialLimits,
+    options: &DialOptions,
     accepted: &TcpStream,
     mut at_attempt: impl FnMut(&Server),
 ) -> Reported {
@@ -142,7 +142,7 @@ async fn dialled_while(
         may_half_close: true,
     };
     let mut trying = None;
-    let result = dial(pool, limits, None, client, |progress| {
+    let result = dial(pool, options, None, client, |progress| {
         let attempt = match progress {
             Progress::Trying(server) => {
                 at_attempt(server);
@@ -180,7 +180,7 @@ const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
 async fn after_a_refusal_another_server_is_tried() {
     let (closed, open) = (refusing(), listening());
     let (pool, (_client, accepted)) = (pool(&[&closed, &open]), client().await);
-    let done = dialled(&pool, &LIMITS, &accepted).await;
+    let done = dialled(&pool, &OPTIONS, &accepted).await;
     let (socket, lease) = done.result.unwrap();
     assert_eq!(done.attempts, [(0, REFUSED), (1, None)]);
     assert_eq!(socket.peer_addr().ok(), lease.server().spec().address.socket());
@@ -195,7 +195,7 @@ async fn attempts_are_bounded_and_each_is_to_another_server() {
     for (servers, retries, tried) in [(5, 2, 3), (5, 0, 1), (2, 2, 2), (1, 9, 1)] {
         let sockets: Vec<_> = (0..servers).map(|_| refusing()).collect();
         let pool = pool(&sockets.iter().collect::<Vec<_>>());
-        let done = dialled(&pool, &DialLimits { retries, ..LIMITS }, &accepted).await;
+        let done = dialled(&pool, &DialOptions { retries, ..OPTIONS }, &accepted).await;
         assert_eq!(done.result.unwrap_err(), DialError::ConnectFailed);
         let mut indices: Vec<_> = done.attempts.iter().map(|(index, _)| *index).collect();
         indices.sort_unstable();
@@ -209,7 +209,7 @@ async fn attempts_are_bounded_and_each_is_to_another_server() {
 #[tokio::test]
 async fn an_empty_pool_has_no_server() {
     let (_client, accepted) = client().await;
-    let done = dialled(&pool(&[]), &LIMITS, &accepted).await;
+    let done = dialled(&pool(&[]), &OPTIONS, &accepted).await;
     assert_eq!(done.result.unwrap_err(), DialError::NoServer);
     assert!(done.attempts.is_empty());
 }
@@ -231,7 +231,7 @@ async fn failures_in_a_row_eject_a_server_and_are_reported() {
     let (pool, (_client, accepted)) = (pool(&[&closed, &open]), client().await);
     let mut back_offs = Vec::new();
     for _ in 0..10 {
-        let done = dialled(&pool, &LIMITS, &accepted).await;
+        let done = dialled(&pool, &OPTIONS, &accepted).await;
         assert!(done.result.is_ok());
         let of_closed = done
             .attempts
@@ -248,7 +248,7 @@ async fn a_client_reset_ends_dialling() {
     let (silent, _held) = dropping();
     let (pool, (client, accepted)) = (pool(&[&silent]), client().await);
     client.try_write(b"request").unwrap();
-    let (done, ()) = tokio::join!(dialled(&pool, &LIMITS, &accepted), async { reset(client) });
+    let (done, ()) = tokio::join!(dialled(&pool, &OPTIONS, &accepted), async { reset(client) });
     assert_eq!(done.result.unwrap_err(), DialError::ClientFault(Fault::Reset));
     assert!(done.attempts.is_empty(), "nothing is known of the server");
     assert_eq!(live(&pool), [0]);
@@ -273,7 +273,7 @@ async fn the_end_of_the_client_stream_stays_readable_after_dialling() {
 async fn dropping_the_future_drops_the_lease() {
     let (silent, _held) = dropping();
     let (pool, (_client, accepted)) = (pool(&[&silent]), client().await);
-    let mut dialling = Box::pin(dialled(&pool, &LIMITS, &accepted));
+    let mut dialling = Box::pin(dialled(&pool, &OPTIONS, &accepted));
     std::future::poll_fn(|cx| {
         assert!(dialling.as_mut().poll(cx).is_pending());
         Poll::Ready(())
@@ -333,11 +333,11 @@ async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
     let open = listening();
     let (pool, (_client, accepted)) = (pool(&[&open]), client().await);
     let connect = ConnectOptions { socket, ..TEST_CONNECT };
-    let limits = DialLimits { connect, ..LIMITS };
-    let done = dialled(&pool, &limits, &accepted).await;
+    let options = DialOptions { connect, ..OPTIONS };
+    let done = dialled(&pool, &options, &accepted).await;
     let (of_session, _lease) = done.result.unwrap();
     let server = ServerAddr::new(open.local_addr().unwrap().as_socket().unwrap());
-    let of_check = connect_for_check(&server, &limits.connect).await.unwrap();
+    let of_check = connect_for_check(&server, &options.connect).await.unwrap();
     for stream in [of_session, of_check] {
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
@@ -352,10 +352,10 @@ async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
 fn local_shortages_are_not_blamed_on_the_server() {
     for (number, failure, is_server_fault) in [
         (libc::EADDRNOTAVAIL, ConnectFailure::NoPorts, false),
-        (libc::EMFILE, ConnectFailure::NoDescriptors, false),
-        (libc::ENFILE, ConnectFailure::NoDescriptors, false),
-        (libc::ENOBUFS, ConnectFailure::NoDescriptors, false),
-        (libc::ENOMEM, ConnectFailure::NoDescriptors, false),
+        (libc::EMFILE, ConnectFailure::NoResources, false),
+        (libc::ENFILE, ConnectFailure::NoResources, false),
+        (libc::ENOBUFS, ConnectFailure::NoResources, false),
+        (libc::ENOMEM, ConnectFailure::NoResources, false),
         (libc::EPERM, ConnectFailure::Other, false),
         (libc::ECONNREFUSED, ConnectFailure::Refused, true),
         (libc::ECONNRESET, ConnectFailure::Refused, true),

@@ -13,8 +13,12 @@
 //!
 //! [`follow_announcements`] follows the routes that containers announce, each with a pool of its own.
 //!
-//! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys
-//! in `config/parse/discover.rs`.
+//! **A new source** is a file here that implements `ServerSource`, with its two matches in `sources.rs`, and a variant of
+//! [`crate::plan::DiscoverSource`]; its keys in `config/keys/pool.rs` and `config/parse/discover.rs`, and the files that it
+//! reads in `plan/files.rs`. What the sources of several pools share, such as a login, is a section `[providers.NAME]`
+//! (`config/parse/providers.rs`): a *provider* is a service that sources ask. etcd is the provider of a source of servers
+//! here, and the *store* of the configuration in [`crate::remote`]. It is described in `conf/full.toml`, from which the
+//! schema is generated, and in README.md.
 
 mod resolver;
 mod names;

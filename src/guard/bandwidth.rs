@@ -38,12 +38,20 @@ pub struct Throttle {
     pub down: DirectionThrottle,
 }
 
-#[cfg(test)]
 impl Throttle {
+    /// A session whose directions all these buckets limit.
+    pub(super) fn new(up: Vec<Arc<ByteBucket>>, down: Vec<Arc<ByteBucket>>) -> Self {
+        Self {
+            up: DirectionThrottle::new(up),
+            down: DirectionThrottle::new(down),
+        }
+    }
+
     /// Limits of these many bytes a second: for the client, and for the server.
+    #[cfg(test)]
     pub(crate) fn to_rates(rates: [u64; 2]) -> Self {
-        let [up, down] = rates.map(|rate| DirectionThrottle::new(vec![Arc::new(ByteBucket::new(Some(rate)))]));
-        Self { up, down }
+        let [up, down] = rates.map(|rate| vec![Arc::new(ByteBucket::new(Some(rate)))]);
+        Self::new(up, down)
     }
 }
 

@@ -6,6 +6,10 @@
 //!
 //! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the debts of
 //! sources, and constants bound edits and the sources that are shown.
+//! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if it
+//! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and README.md; and its comparison
+//! in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is a bucket in
+//! [`Throttle`].
 
 mod client_source;
 mod networks;
@@ -214,7 +218,7 @@ impl Guard {
         now: Instant,
     ) -> Result<CountedSession, GuardReason> {
         let (rules, counts) = (&self.rules, &self.counts);
-        if let Some(reason) = self.address_reason(client, now) {
+        if let Some(reason) = self.refusal_of_address(client, now) {
             return Err(reason);
         }
         let session = counts.sessions.enter(source, rules.sessions, rules.sessions_per_source);
@@ -238,13 +242,13 @@ impl Guard {
 
     /// Why a client's address may not pass; `None`: it may. Counts nothing.
     #[must_use]
-    pub fn address_reason(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
+    pub fn refusal_of_address(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
         let address = client.ip();
         let is_denied = address.is_some_and(|address| self.counts.edits.deny(address, now));
         if is_denied {
             Some(GuardReason::Deny)
         } else {
-            self.rules.address_reason(address)
+            self.rules.refusal_of_address(address)
         }
     }
 
@@ -341,30 +345,23 @@ impl GuardPass {
     }
 }
 
-impl Throttle {
-    /// The limits that all these guards set for a session; `None`: none of them limits its bandwidth.
-    #[must_use]
-    pub fn new(passes: &[GuardPass]) -> Option<Box<Self>> {
-        let (mut up, mut down) = (Vec::new(), Vec::new());
-        for guard in passes.iter().map(GuardPass::guard) {
-            let (rules, counts) = (&guard.rules, &guard.counts);
-            if rules.report_only {
-                continue;
-            }
-            if rules.bandwidth.is_some() {
-                up.push(Arc::clone(&counts.up));
-                down.push(Arc::clone(&counts.down));
-            }
-            if let Some(rate) = rules.bandwidth_per_session {
-                up.push(Arc::new(ByteBucket::new(Some(rate))));
-                down.push(Arc::new(ByteBucket::new(Some(rate))));
-            }
+/// The bandwidth limits that all these guards set for a session; `None`: none of them limits it.
+#[must_use]
+pub fn throttle(passes: &[GuardPass]) -> Option<Box<Throttle>> {
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    for guard in passes.iter().map(GuardPass::guard) {
+        let (rules, counts) = (&guard.rules, &guard.counts);
+        if rules.report_only {
+            continue;
         }
-        (!up.is_empty()).then(|| {
-            Box::new(Self {
-                up: DirectionThrottle::new(up),
-                down: DirectionThrottle::new(down),
-            })
-        })
+        if rules.bandwidth.is_some() {
+            up.push(Arc::clone(&counts.up));
+            down.push(Arc::clone(&counts.down));
+        }
+        if let Some(rate) = rules.bandwidth_per_session {
+            up.push(Arc::new(ByteBucket::new(Some(rate))));
+            down.push(Arc::new(ByteBucket::new(Some(rate))));
+        }
     }
+    (!up.is_empty()).then(|| Box::new(Throttle::new(up, down)))
 }

@@ -1,4 +1,4 @@
-//! What a guard allows.
+//! The configured rules of a guard.
 
 use std::net::IpAddr;
 
@@ -39,7 +39,7 @@ pub struct GuardRules {
 impl GuardRules {
     /// Why a client's address may not pass; `None`: it may. A client without an address, on a Unix socket, is in no network.
     #[must_use]
-    pub fn address_reason(&self, address: Option<IpAddr>) -> Option<GuardReason> {
+    pub fn refusal_of_address(&self, address: Option<IpAddr>) -> Option<GuardReason> {
         let is_in = |networks: &NetworkSet| address.is_some_and(|address| networks.contains(address));
         if is_in(&self.deny) {
             return Some(GuardReason::Deny);
@@ -49,12 +49,12 @@ impl GuardRules {
     }
 }
 
-/// How a client without a ClientHello is refused, unless it is one of a flood.
+/// How a client without a ClientHello is refused. Unlogged refusals, as in a flood, are always resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseWith {
-    /// By a reset: it leaves nothing behind.
+    /// By a reset: no socket in TIME_WAIT remains.
     #[default]
     Reset,
-    /// By the end of the stream.
-    Close,
+    /// By the end of the stream, `"close"`.
+    End,
 }

@@ -153,7 +153,7 @@ fn a_report_only_guard_counts_and_admits_all_clients() {
     assert_eq!(guard.reports()[2], (GuardReason::Sessions, 1));
     assert_eq!((guard.sessions(), guard.sources()), (1, 1));
     assert!(guard.refusals().iter().all(|(_, count)| *count == 0));
-    assert!(Throttle::new(&passes).is_none());
+    assert!(throttle(&passes).is_none());
 }
 
 #[test]
@@ -166,6 +166,6 @@ fn sessions_without_a_bandwidth_limit_have_no_throttle() {
         }),
     );
     let pass = |guard: &Arc<Guard>| guard.admit(client("192.0.2.1"), Instant::now()).unwrap();
-    assert!(Throttle::new(&[pass(&free)]).is_none());
-    assert!(Throttle::new(&[pass(&free), pass(&limited)]).is_some());
+    assert!(throttle(&[pass(&free)]).is_none());
+    assert!(throttle(&[pass(&free), pass(&limited)]).is_some());
 }

@@ -32,7 +32,7 @@ pub(super) struct ImportedListener {
     /// The pool for clients that match no route.
     pub(super) pool: Option<String>,
     pub(super) section: ImportedSection,
-    /// Entries of `certificates`, in TOML. If there are any, TLS ends here.
+    /// Entries of `certificates`, in TOML. If there are any, TLS is terminated here.
     pub(super) certificates: Vec<String>,
     /// `alpn` of `[listeners.NAME.tls]`.
     pub(super) alpn: Vec<String>,

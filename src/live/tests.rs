@@ -8,10 +8,15 @@ use crate::pool::{CheckOutcome, CheckState, FailedCheck, MemberConfig, Role, Ser
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
+fn plan_from(text: &str) -> Plan {
+    crate::config::read("a.toml", text).ok().unwrap().plan
+}
+
 /// A plan with one pool, `p`, that has these keys.
 fn plan_of(keys: &str) -> Plan {
-    let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{keys}");
-    crate::config::read("a.toml", &text).ok().unwrap().plan
+    plan_from(&format!(
+        "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{keys}"
+    ))
 }
 
 fn plan(servers: &str) -> Plan {
@@ -64,8 +69,7 @@ fn a_replaced_pool_finds_its_successor() {
         assert!(Arc::ptr_eq(&chosen.get().unwrap(), live.in_force().pool("p").unwrap()));
     }
     let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"q\"\n[pools.q]\nservers = [\"10.0.0.1:1\"]";
-    let other = crate::config::read("a.toml", text).ok().unwrap().plan;
-    live.apply(live.prepare(other, HashMap::new()));
+    live.apply(live.prepare(plan_from(text), HashMap::new()));
     assert!(chosen.get().is_none(), "its pool was removed");
 }
 
@@ -142,7 +146,7 @@ async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() 
 fn ready_once_each_pool_has_an_address_and_each_server_its_first_check() {
     let live = live(r#""a.test:1", "b.test:1""#);
     resolve(&live, "b.test:1", &["10.0.0.9:1"]);
-    assert!(live.why_not_ready().is_some(), "of the other something may be said yet");
+    assert!(live.why_not_ready().is_some(), "`a.test:1` is not resolved yet");
     live.in_force().pool("p").unwrap().mark_resolved();
     let waits = Some("the first checks: `b.test:1@10.0.0.9` of pool `p`".to_owned());
     assert_eq!(live.why_not_ready(), waits);
@@ -174,7 +178,7 @@ fn addresses_of_a_lookup_that_began_before_a_reload_go_to_the_new_pool() {
 #[test]
 fn an_unchanged_pool_is_kept_when_its_index_changes() {
     let text = |pools: &str| format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n{pools}");
-    let plan = |pools: &str| crate::config::read("a.toml", &text(pools)).ok().unwrap().plan;
+    let plan = |pools: &str| plan_from(&text(pools));
     let (p, q) = (
         "[pools.p]\nservers = [\"10.0.0.1:1\"]\n",
         "[pools.q]\nservers = [\"10.0.0.2:1\"]\n",
@@ -196,7 +200,7 @@ fn plan_of_primaries(pools: &[(&str, &str)]) -> Plan {
     };
     let text: String = pools.iter().map(pool).collect();
     let listener = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"{}\"\n", pools[0].0);
-    crate::config::read("a.toml", &(listener + &text)).ok().unwrap().plan
+    plan_from(&(listener + &text))
 }
 
 #[test]
@@ -255,8 +259,8 @@ fn a_returning_server_gets_no_session_before_its_role_is_checked() {
     };
     let states = || -> Vec<_> {
         let members = servers(&live);
-        let used = |member: &Member| (member.check_state(), !member.is_unfit());
-        members.iter().map(used).collect()
+        let state = |member: &Member| (member.check_state(), !member.is_unfit());
+        members.iter().map(state).collect()
     };
     let (used, unused) = ((CheckState::Up, true), (CheckState::Unchecked, false));
     resolve(&live, "a.test:1", &["10.0.0.8:1"]);
@@ -274,45 +278,50 @@ fn a_returning_server_gets_no_session_before_its_role_is_checked() {
     assert_eq!(states(), [unused, used]);
 }
 
+/// Two servers of Redis, of which the primary is used.
+const REDIS_PRIMARY: &str =
+    "servers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\nrole = \"primary\"\nhealth = { check = \"redis\" }";
+
 #[test]
 fn a_demoted_primary_gives_way_before_it_is_in_sync() {
-    let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n\
-                role = \"primary\"\nhealth = { check = \"redis\" }";
-    let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
+    let live = Live::new(plan_of(REDIS_PRIMARY), Vec::new());
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
     let [old, new] = [0, 1].map(|index| Arc::clone(&pool.servers()[index]));
-    let is = |role| ServerFacts {
+    let facts_of = |role| ServerFacts {
         role: Some(role),
         ..ServerFacts::default()
     };
     let unfit = || FailedCheck {
         outcome: CheckOutcome::Unfit("the link of the replica to its primary is down: sync".into()),
-        facts: Box::new(is(Role::Replica)),
+        facts: Box::new(facts_of(Role::Replica)),
     };
     let loading = || CheckOutcome::Refused {
         reason: "LOADING".into(),
         accepts_sessions: false,
     };
-    pool.record_check(&new, Ok(is(Role::Replica)));
-    pool.record_check(&old, Ok(is(Role::Primary)));
-    pool.record_check(&new, Ok(is(Role::Primary)));
+    pool.record_check(&new, Ok(facts_of(Role::Replica)));
+    pool.record_check(&old, Ok(facts_of(Role::Primary)));
+    pool.record_check(&new, Ok(facts_of(Role::Primary)));
     assert_eq!(new.check_state(), CheckState::Down, "a second primary");
-    for result in [Err(unfit()), Err(loading().into()), Err(unfit()), Ok(is(Role::Replica))] {
+    for result in [
+        Err(unfit()),
+        Err(loading().into()),
+        Err(unfit()),
+        Ok(facts_of(Role::Replica)),
+    ] {
         pool.record_check(&old, result);
         assert_eq!(
             [old.check_state(), new.check_state()],
             [CheckState::Down, CheckState::Up]
         );
         assert_eq!(pool.roles().claimants(), [Arc::clone(&new.spec().label)]);
-        pool.record_check(&new, Ok(is(Role::Primary)));
+        pool.record_check(&new, Ok(facts_of(Role::Primary)));
     }
 }
 
 #[test]
 fn a_pool_is_ready_after_the_first_checks_even_without_a_decided_primary() {
-    let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n\
-                role = \"primary\"\nhealth = { check = \"redis\" }";
-    let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
+    let live = Live::new(plan_of(REDIS_PRIMARY), Vec::new());
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
     let [refusing, primary] = [0, 1].map(|index| Arc::clone(&pool.servers()[index]));
     let facts = ServerFacts {
@@ -338,7 +347,7 @@ fn a_pool_is_ready_after_the_first_checks_even_without_a_decided_primary() {
 }
 
 #[test]
-fn only_a_failed_server_awaits_failback() {
+fn only_failed_checks_count_as_failures() {
     let reason = || "why".into();
     for (outcome, expected) in [
         (CheckOutcome::Fail(reason()), true),

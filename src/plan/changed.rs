@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{AdminPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerEntry, SeveringPlan};
-use crate::dial::{ConnectOptions, DialLimits};
+use crate::dial::{ConnectOptions, DialOptions};
 use crate::pool::{EjectLimits, PoolRules};
 use crate::socket::SocketOptions;
 use checks::{differing_of_checks, health_settings};
@@ -135,7 +135,7 @@ impl PoolPlan {
             direct_tls,
             tls,
         } = self;
-        let DialLimits {
+        let DialOptions {
             connect:
                 ConnectOptions {
                     timeout,

@@ -35,8 +35,8 @@ pub struct ClientInfo<'a> {
     pub local: ListenAddr,
     /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,
-    /// The ALPN protocol (version 2 only): the agreed one, if the client's TLS ends here; otherwise the first that the client
-    /// offers, because the server has not selected one yet.
+    /// The ALPN protocol (version 2 only): the agreed one, if the client's TLS is terminated here; otherwise the first that
+    /// the client offers, because the server has not selected one yet.
     pub alpn: Option<&'a [u8]>,
     /// The client's TLS, if it ends here (version 2 only).
     pub tls: Option<&'a TlsSummary>,

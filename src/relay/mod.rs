@@ -3,8 +3,9 @@
 //! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how the
 //! relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
 //!
-//! **TLS.** A connection may use TLS that ends here ([`relay_tls`]): its bytes are the plaintext, a close_notify alert is the
-//! end of its stream, and a socket that is closed without one was cut off. TLS cannot be spliced. The core is the same.
+//! **TLS.** A connection may use TLS that is terminated here ([`relay_tls`]): its bytes are the plaintext, a close_notify
+//! alert is the end of its stream, and a socket that is closed without one was cut off. TLS cannot be spliced. The core is
+//! the same.
 
 mod closed;
 mod close_notify;

@@ -37,7 +37,11 @@ impl Routed<'_> {
             let has_hello = tls.is_some() || sniffed.as_ref().is_some_and(|sniffed| sniffed.hello().is_some());
             let address = entry.info().client();
             // A client of a database or of TLS that ends its stream so early has left.
-            let dial_client = DialClient::new(client, address, protocol == Protocol::Tcp && !has_hello);
+            let dial_client = DialClient {
+                socket: client,
+                address,
+                may_half_close: protocol == Protocol::Tcp && !has_hello,
+            };
             let mut first = header_for(pool, &state.plan, client, entry, sniffed.as_ref(), tls.as_ref())?;
             let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
             let refused = |alert, error| reply(sniffed.as_ref(), protocol, |_| alert, error);
@@ -47,10 +51,10 @@ impl Routed<'_> {
                 client: client_choice(tls.as_ref()),
                 header: &first,
             });
-            let limits = &pool.plan().dial;
+            let options = &pool.plan().dial;
             // In a box of its own: a client that is slow to send its ClientHello does not pay for it. Also, glibc
             // reuses freed blocks of up to 1032 bytes as they are; larger ones would leave holes between the sessions.
-            let dialled = Box::pin(dial(pool, limits, dial_tls.as_ref(), dial_client, on_progress)).await;
+            let dialled = Box::pin(dial(pool, options, dial_tls.as_ref(), dial_client, on_progress)).await;
             let mut dialled = dialled.map_err(|reason| {
                 let reply = refused(Alert::InternalError, postgres_error(reason));
                 Refusal::DialError(reason, reply_over(reply, tls.as_mut()))
@@ -63,7 +67,7 @@ impl Routed<'_> {
             }
             let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
-                let (socket, within) = (&mut dialled.socket, limits.connect.timeout);
+                let (socket, within) = (&mut dialled.socket, options.connect.timeout);
                 Box::pin(request_tls(socket, &first, &server, within, client, entry, reply)).await?;
                 first.clear();
             }
@@ -156,7 +160,7 @@ fn header_for(
     proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 
-/// The name and the protocol that a client has chosen, if its TLS ends here.
+/// The name and the protocol that a client has chosen, if its TLS is terminated here.
 fn client_choice(tls: Option<&(Box<TlsConnection>, Hello)>) -> ClientChoice<'_> {
     tls.map_or_else(ClientChoice::default, |(connection, hello)| ClientChoice {
         name: hello.server_name(),

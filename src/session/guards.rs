@@ -20,7 +20,7 @@ impl Opened<'_> {
         let plan = &self.state.plan;
         let known = KnownClient {
             sniffed: None,
-            // Within TLS that ends here there is no message before the handshake.
+            // Within TLS that is terminated here there is no message before the handshake.
             protocol: plan.tls.as_ref().map_or(plan.protocol, |_| Protocol::Tcp),
         };
         ask(self.state, &plan.guards, self.entry, known)?;
@@ -36,7 +36,7 @@ impl Routed<'_> {
             protocol: self.state.plan.protocol,
         };
         if self.handshake.is_some() {
-            self.entry.info().tls_mut(); // for the log: the TLS ends here, even if no handshake follows
+            self.entry.info().tls_mut(); // for the log: the TLS is terminated here, even if no handshake follows
         }
         ask(self.state, self.guards, self.entry, known)?;
         Ok(self)
@@ -156,7 +156,7 @@ fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Insta
     };
     let reply = match (known.reply(reason), guard.rules().refuse_with) {
         (Reply::Close, RefuseWith::Reset) => Reply::Reset,
-        (Reply::Close, RefuseWith::Close) => Reply::End,
+        (Reply::Close, RefuseWith::End) => Reply::End,
         (usual, _) => usual,
     };
     (reply, RefusalLine::After(suppressed))

@@ -11,7 +11,7 @@ use super::refusal::ending_of_fault;
 use super::steps::Connected;
 use crate::account::{Ending, Entry, Record};
 use crate::ends::Endpoints;
-use crate::guard::Throttle;
+use crate::guard::{Throttle, throttle};
 use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
 use crate::socket::read_closed;
 use crate::tls::{TlsConnection, error_word};
@@ -77,7 +77,11 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         None => return,
     };
     let end = entry.record().end_request();
-    let throttle = entry.info().extras.as_ref().and_then(|extras| extras.throttle());
+    let throttle = entry
+        .info()
+        .extras
+        .as_ref()
+        .and_then(|extras| throttle(extras.passes()));
     let closed = match to_relay {
         ToRelay::Plain(first) => {
             relay(

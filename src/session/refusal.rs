@@ -31,13 +31,14 @@ pub(super) enum Refusal {
     Refused(Reply),
     /// The servers of the pool expect a PROXY header, and the client's socket has no local address for it.
     NoLocalAddress(Fault),
-    /// The client does not send TLS, although TLS is to end here.
+    /// The client does not send TLS, although TLS is to be terminated here.
     NotTls,
     /// The TLS handshake failed. If there is an alert for that, it was sent.
     Handshake(HandshakeError),
     /// No connection to a server was made.
     DialError(DialError, Reply),
-    /// The client gets a response of ours instead of a server, for example to an HTTP request or within TLS that ends here.
+    /// The client gets a response of ours instead of a server, for example to an HTTP request or within TLS that is
+    /// terminated here.
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
@@ -113,7 +114,7 @@ impl Refusal {
     }
 }
 
-/// Encrypts a reply within TLS that ends here. Where the reply ends the stream, a close_notify alert does so.
+/// Encrypts a reply within TLS that is terminated here. Where the reply ends the stream, a close_notify alert does so.
 pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,

@@ -165,8 +165,8 @@ async fn relay_tls_answer(
     Ok(())
 }
 
-/// Relays the login of a session in the clear, or of one whose TLS ends here, until the server is ready for its first
-/// query. Returns the key that the server has sent by then. If that takes too long or too many bytes, or a side ends,
+/// Relays the login of a session in the clear, or of one whose TLS is terminated here, until the server is ready for its
+/// first query. Returns the key that the server has sent by then. If that takes too long or too many bytes, or a side ends,
 /// the relay goes on from there.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
-use crate::sniff::hello::{Hello, ProtocolList};
+use crate::sniff::hello::Hello;
 use crate::sniff::postgres::CancelKey;
 use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
@@ -61,7 +61,7 @@ pub(super) struct Routed<'a> {
     pub(super) sniffed: Option<Sniffed>,
     /// The settings of its TLS handshake; `None`: its TLS is passed on, or the handshake is complete.
     pub(super) handshake: Option<HandshakeSettings<'a>>,
-    /// The client's TLS and its ClientHello, if its TLS ends here and the handshake is complete.
+    /// The client's TLS and its ClientHello, if its TLS is terminated here and the handshake is complete.
     pub(super) tls: Option<(Box<TlsConnection>, Hello)>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Identified<'a> {
         self.route_within(None)
     }
 
-    /// As [`Self::route`]. `tls`: the ClientHello of a client whose TLS ends here.
+    /// As [`Self::route`]. `tls`: the ClientHello of a client whose TLS is terminated here.
     pub(super) fn route_within(self, tls: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
         let Self {
             client,
@@ -153,22 +153,12 @@ impl<'a> Identified<'a> {
         } = self;
         let hello = tls.or(sniffed.as_ref().and_then(Sniffed::hello));
         let startup = sniffed.as_ref().and_then(Sniffed::startup);
-        let refused = |detail, reply| {
-            entry.info().detail = Some(detail);
-            Refusal::Refused(reply)
-        };
         let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
         if startup.is_some() && tls.is_none() && requires_tls(&state.plan) {
-            return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
+            entry.info().detail = Some("tls_required");
+            return Err(Refusal::Refused(reply(PostgresError::TlsRequired)));
         }
-        let no_protocols = ProtocolList::default();
-        let known = RouteInput {
-            name: hello.and_then(|hello| hello.name.as_ref()),
-            alpn: hello.map_or(&no_protocols, |hello| &hello.alpn),
-            client: Some(entry.info().client()),
-            database: startup.map(|startup| &*startup.database),
-            user: startup.map(|startup| &*startup.user),
-        };
+        let known = RouteInput::of(entry.info().client(), hello, startup);
         let routes = &state.plan.routes;
         let (pool, guards, mode, alpn) = match routes.find(&known) {
             RouteChoice::Route { index, route, pool } => {
@@ -183,11 +173,11 @@ impl<'a> Identified<'a> {
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
         let pool = serving_pool(state, pool, entry);
-        let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
-        if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
-            let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
-            return Err(refused("direct_tls", Reply::Alert(alert)));
-        }
+        check_direct_tls(pool, sniffed.as_ref(), entry)?;
+        let handshake = match tls {
+            None => HandshakeSettings::new(state, mode, alpn, at),
+            Some(_) => None, // it is complete
+        };
         entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
@@ -196,12 +186,21 @@ impl<'a> Identified<'a> {
             pool,
             guards,
             sniffed,
-            handshake: tls
-                .is_none()
-                .then(|| HandshakeSettings::new(state, mode, alpn, at))
-                .flatten(),
+            handshake,
             tls: None,
         })
+    }
+}
+
+/// Refuses a PostgreSQL client that begins with its ClientHello if the servers of its pool do not expect that.
+fn check_direct_tls(pool: &LivePool, sniffed: Option<&Sniffed>, entry: &Entry) -> Result<(), Refusal> {
+    match sniffed.and_then(Sniffed::postgres) {
+        Some(PostgresOpening::Tls(hello, TlsStart::Direct)) if !pool.plan().direct_tls => {
+            entry.info().detail = Some("direct_tls");
+            let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
+            Err(Refusal::Refused(Reply::Alert(alert)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The TLS handshake with a client whose TLS ends here.
+//! The TLS handshake with a client whose TLS is terminated here.
 
 use std::io;
 use std::time::Duration;
@@ -25,14 +25,14 @@ use crate::tls::{
 const TLS_1_2: u16 = 0x0303;
 
 impl Routed<'_> {
-    /// Completes the handshake with a client whose TLS ends here; others go on as they are.
+    /// Completes the handshake with a client whose TLS is terminated here; others go on as they are.
     pub(super) async fn terminate(mut self) -> Result<Self, Refusal> {
         let Some(handshake) = self.handshake.take() else {
             return Ok(self);
         };
         let sniffed = self.sniffed.take();
         // Boxed: of the clients that we wait for, few are in this step.
-        match Box::pin(terminate(self.client, self.entry, handshake, sniffed)).await {
+        match Box::pin(complete_handshake(self.client, self.entry, handshake, sniffed)).await {
             Ok(tls) => self.tls = Some(tls),
             Err(Refusal::NotTls) if self.state.plan.protocol == Protocol::Redis => {
                 let reply = PlainRefusal::TlsRequired.redis();
@@ -44,11 +44,11 @@ impl Routed<'_> {
     }
 }
 
-/// Completes the handshake with a client whose TLS ends here. Returns its TLS, with its ClientHello.
+/// Completes the handshake with a client whose TLS is terminated here. Returns its TLS, with its ClientHello.
 ///
 /// # Errors
 /// The client does not begin with TLS, or the handshake failed.
-pub(super) async fn terminate(
+pub(super) async fn complete_handshake(
     client: &TcpStream,
     entry: &mut Entry,
     handshake: HandshakeSettings<'_>,

@@ -24,7 +24,7 @@ pub enum Alert {
     AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
-    /// TLS ends here, and the client offers no version that we accept.
+    /// TLS is terminated here, and the client offers no version that we accept.
     ProtocolVersion = 70,
     /// There is no server for the client.
     InternalError = 80,

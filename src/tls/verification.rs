@@ -12,7 +12,7 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use super::file::{PemText, TlsFileError, authorities};
 
 /// The name that errors have instead of a file.
-const SYSTEM: &str = "the authorities of the system";
+const SYSTEM: &str = "the system trust store";
 
 /// Accepts a certificate for the server's name that was issued by an authority in this PEM text; `None`: by an authority of the
 /// system.
@@ -39,7 +39,7 @@ pub(super) fn unverified(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVe
     Arc::new(AnyCertificate(Arc::clone(provider)))
 }
 
-/// The authorities of the system, as they are now. Those that have not changed are shared by all pools.
+/// The authorities of the system trust store, as they are now. Those that have not changed are shared by all pools.
 fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
     type Latest = (Vec<CertificateDer<'static>>, Arc<RootCertStore>);
     static LATEST: Mutex<Option<Latest>> = Mutex::new(None);

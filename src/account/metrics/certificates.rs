@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::account::exposition::{FamilyType, format_labels, write_header, write_sample};
+use crate::account::exposition::{MetricType, format_labels, write_header, write_sample};
 use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
@@ -59,7 +59,7 @@ pub fn certificate_expiries<'a>(
         ),
     ] {
         if !samples.is_empty() {
-            write_header(&mut text, name, FamilyType::Gauge, help);
+            write_header(&mut text, name, MetricType::Gauge, help);
             text += &samples;
         }
     }
@@ -73,7 +73,7 @@ pub fn acme_renewals(results: &BTreeMap<Box<str>, [u64; 2]>) -> String {
     for (name, counts) in results {
         if text.is_empty() {
             let help = "Orders of certificates by ACME, by result.";
-            write_header(&mut text, names::ACME_RENEWALS, FamilyType::Counter, help);
+            write_header(&mut text, names::ACME_RENEWALS, MetricType::Counter, help);
         }
         for (result, count) in ["ok", "error"].into_iter().zip(counts) {
             let labels = format_labels(&[("name", name), ("result", result)]);

@@ -1,13 +1,14 @@
 //! The registry of all series, and the text of those that the exporter does not keep.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::account::exposition::{FamilyType, format_labels, write_header, write_sample};
+use crate::account::exposition::{MetricType, format_labels, write_header, write_sample};
 use crate::account::series::{ListenerSeries, PathKey, PathSeries, PoolSeries, ServerSeries};
 use crate::account::{Ending, names};
 use crate::pool::{Pool, RefusedCheck};
@@ -37,6 +38,35 @@ pub(super) struct Registry {
     /// By pool name and server label.
     pub(super) servers: HashMap<[Arc<str>; 2], Tracked<ServerSeries>>,
     pub(super) paths: HashMap<PathKey, Tracked<PathSeries>>,
+}
+
+/// A gauge with its samples, written together once they are complete.
+struct GaugeFamily {
+    name: &'static str,
+    help: &'static str,
+    samples: String,
+}
+
+impl GaugeFamily {
+    const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            samples: String::new(),
+        }
+    }
+
+    fn add(&mut self, labels: &str, value: impl Display) {
+        write_sample(&mut self.samples, self.name, labels, value);
+    }
+
+    /// Appends it to the text if it has samples.
+    fn write(&self, text: &mut String) {
+        if !self.samples.is_empty() {
+            write_header(text, self.name, MetricType::Gauge, self.help);
+            *text += &self.samples;
+        }
+    }
 }
 
 /// Series, and since when their subject (listener, pool, server or path) is known to be gone.
@@ -121,12 +151,16 @@ impl Registry {
         text: &mut String,
     ) {
         write_listener_gauges(sessions, text);
-        let (mut up, mut active) = (String::new(), String::new());
-        let (mut expiries, mut begins) = (String::new(), String::new());
-        let (mut refused, mut limits, mut queues) = (String::new(), String::new(), String::new());
+        let mut active = GaugeFamily::new(names::SERVER_SESSIONS_ACTIVE, SERVER_SESSIONS_ACTIVE_HELP);
+        let mut limits = GaugeFamily::new(names::SERVER_MAX_SESSIONS, SERVER_MAX_SESSIONS_HELP);
+        let mut queues = GaugeFamily::new(names::POOL_QUEUE, POOL_QUEUE_HELP);
+        let mut up = GaugeFamily::new(names::SERVER_UP, SERVER_UP_HELP);
+        let mut refused = GaugeFamily::new(names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP);
+        let mut expiries = GaugeFamily::new(names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP);
+        let mut begins = GaugeFamily::new(names::CERTIFICATE_NOT_BEFORE, CERTIFICATE_NOT_BEFORE_HELP);
         let mut written = HashSet::new();
         for pool in pools {
-            self.write_queue(pool, &mut queues);
+            self.add_queue(pool, &mut queues);
             for server in pool.servers().iter() {
                 let key = [pool.name(), &server.spec().label].map(Arc::clone);
                 let labels = server_labels(&key);
@@ -134,20 +168,19 @@ impl Registry {
                 if !written.insert(key) {
                     continue;
                 }
-                write_sample(&mut up, names::SERVER_UP, &labels, u8::from(server.is_healthy()));
+                up.add(&labels, u8::from(server.is_healthy()));
                 if series.is_some_and(|series| series.may_refuse_checks()) {
                     let is_refused = server.health().refusal != RefusedCheck::None;
-                    write_sample(&mut refused, names::HEALTH_CHECK_REFUSED, &labels, u8::from(is_refused));
+                    refused.add(&labels, u8::from(is_refused));
                 }
                 let others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
-                let active_sessions = server.live() + others;
-                write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
+                active.add(&labels, server.live() + others);
                 if let Some(max) = server.sessions_max() {
-                    write_sample(&mut limits, names::SERVER_MAX_SESSIONS, &labels, max);
+                    limits.add(&labels, max);
                 }
                 if let Some([not_before, not_after]) = series.and_then(|series| series.certificate()) {
-                    write_sample(&mut expiries, names::CERTIFICATE_EXPIRY, &labels, not_after);
-                    write_sample(&mut begins, names::CERTIFICATE_NOT_BEFORE, &labels, not_before);
+                    expiries.add(&labels, not_after);
+                    begins.add(&labels, not_before);
                 }
             }
         }
@@ -155,36 +188,23 @@ impl Registry {
         for (key, server) in self.servers.iter().filter(|(key, _)| !written.contains(*key)) {
             let active_sessions = server.series.active_sessions();
             if active_sessions > 0 {
-                let labels = server_labels(key);
-                write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
+                active.add(&server_labels(key), active_sessions);
             }
         }
-        for (name, help, samples) in [
-            (names::SERVER_SESSIONS_ACTIVE, SERVER_SESSIONS_ACTIVE_HELP, active),
-            (names::SERVER_MAX_SESSIONS, SERVER_MAX_SESSIONS_HELP, limits),
-            (names::POOL_QUEUE, POOL_QUEUE_HELP, queues),
-            (names::SERVER_UP, SERVER_UP_HELP, up),
-            (names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP, refused),
-            (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, expiries),
-            (names::CERTIFICATE_NOT_BEFORE, CERTIFICATE_NOT_BEFORE_HELP, begins),
-        ] {
-            if !samples.is_empty() {
-                write_header(text, name, FamilyType::Gauge, help);
-                *text += &samples;
-            }
+        for family in [active, limits, queues, up, refused, expiries, begins] {
+            family.write(text);
         }
     }
 
-    /// Writes how many sessions wait in the queue of a pool, if it has one.
-    fn write_queue(&self, pool: &Pool, text: &mut String) {
+    /// Adds how many sessions wait in the queue of a pool, if it has one.
+    fn add_queue(&self, pool: &Pool, queues: &mut GaugeFamily) {
         if pool.rules().queue.is_none() && pool.queue_len() == 0 {
             return;
         }
         if let Some(tracked) = self.pools.get(pool.name()) {
             tracked.series.queue_wait(); // shown from the start, not from the first wait on
         }
-        let labels = format_labels(&[("pool", pool.name())]);
-        write_sample(text, names::POOL_QUEUE, &labels, pool.queue_len());
+        queues.add(&format_labels(&[("pool", pool.name())]), pool.queue_len());
     }
 
     /// Writes for pools with a fallback whether sessions go there.
@@ -205,7 +225,7 @@ impl Registry {
     /// Writes the counters and histograms of pools.
     pub(super) fn write_pools(&self, text: &mut String) {
         let help = "Sessions that have ended, by pool and ending; the pool is empty if none was chosen.";
-        write_header(text, names::POOL_SESSIONS, FamilyType::Counter, help);
+        write_header(text, names::POOL_SESSIONS, MetricType::Counter, help);
         for (name, pool) in &self.pools {
             for ending in Ending::ALL {
                 let labels = format_labels(&[("pool", name), ("ending", ending.as_str())]);
@@ -213,7 +233,7 @@ impl Registry {
             }
         }
         let help = "Time from accept to the end of a session.";
-        write_header(text, names::SESSION_DURATION, FamilyType::Histogram, help);
+        write_header(text, names::SESSION_DURATION, MetricType::Histogram, help);
         for (name, pool) in &self.pools {
             let labels = format_labels(&[("pool", name)]);
             let histogram = &pool.series.session_duration;
@@ -225,7 +245,7 @@ impl Registry {
         let mut with_queue = self.pools.iter().filter_map(waits).peekable();
         if with_queue.peek().is_some() {
             let help = "Time that sessions have waited in the queue of a pool, whether they got a server or not.";
-            write_header(text, names::QUEUE_WAIT, FamilyType::Histogram, help);
+            write_header(text, names::QUEUE_WAIT, MetricType::Histogram, help);
         }
         for (name, series) in with_queue {
             series
@@ -243,7 +263,7 @@ impl Registry {
         let mut with_routes = listeners.filter(|(_, routes)| !routes.is_empty()).peekable();
         if with_routes.peek().is_some() {
             let help = "Sessions that a route has taken, or refused.";
-            write_header(text, names::ROUTE_SESSIONS, FamilyType::Counter, help);
+            write_header(text, names::ROUTE_SESSIONS, MetricType::Counter, help);
         }
         for (listener, routes) in with_routes {
             for route in &*routes {
@@ -256,7 +276,7 @@ impl Registry {
     /// Writes the histograms of reading ClientHellos, of connecting and of health checks.
     pub(super) fn write_handshakes(&self, text: &mut String) {
         let help = "Time from accept until the ClientHello was read or the attempt to read it failed.";
-        write_header(text, names::HELLO_DURATION, FamilyType::Histogram, help);
+        write_header(text, names::HELLO_DURATION, MetricType::Histogram, help);
         for (name, listener) in &self.listeners {
             let labels = format_labels(&[("listener", name)]);
             let histogram = &listener.series.hello_duration;
@@ -269,7 +289,7 @@ impl Registry {
             .peekable();
         if tls.peek().is_some() {
             let help = "Duration of TLS handshakes with clients, from the ClientHello on, complete or not.";
-            write_header(text, names::TLS_HANDSHAKE_DURATION, FamilyType::Histogram, help);
+            write_header(text, names::TLS_HANDSHAKE_DURATION, MetricType::Histogram, help);
         }
         for (name, series) in tls {
             let labels = format_labels(&[("listener", name)]);
@@ -278,13 +298,13 @@ impl Registry {
                 .write(names::TLS_HANDSHAKE_DURATION, &labels, text);
         }
         let help = "Duration of successful connects to a server.";
-        write_header(text, names::CONNECT_DURATION, FamilyType::Histogram, help);
+        write_header(text, names::CONNECT_DURATION, MetricType::Histogram, help);
         for (key, server) in &self.servers {
             let histogram = &server.series.connect_duration;
             histogram.write(names::CONNECT_DURATION, &server_labels(key), text);
         }
         let help = "Duration of health checks of a server, whatever their result.";
-        write_header(text, names::HEALTH_CHECK_DURATION, FamilyType::Histogram, help);
+        write_header(text, names::HEALTH_CHECK_DURATION, MetricType::Histogram, help);
         let checked = |(_, server): &(_, &Tracked<ServerSeries>)| !server.series.check_duration.is_empty();
         for (key, server) in self.servers.iter().filter(checked) {
             let histogram = &server.series.check_duration;
@@ -299,7 +319,7 @@ fn server_labels([pool, server]: &[Arc<str>; 2]) -> String {
 
 fn write_listener_gauges(sessions: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
     let help = "Current sessions of a listener.";
-    write_header(text, names::SESSIONS_ACTIVE, FamilyType::Gauge, help);
+    write_header(text, names::SESSIONS_ACTIVE, MetricType::Gauge, help);
     for (name, active) in sessions {
         let labels = format_labels(&[("listener", &name)]);
         write_sample(text, names::SESSIONS_ACTIVE, &labels, active);
@@ -312,7 +332,7 @@ fn write_pool_gauge(name: &str, help: &str, values: impl IntoIterator<Item = (Ar
         write_sample(&mut samples, name, &format_labels(&[("pool", &pool)]), value);
     }
     if !samples.is_empty() {
-        write_header(text, name, FamilyType::Gauge, help);
+        write_header(text, name, MetricType::Gauge, help);
         *text += &samples;
     }
 }

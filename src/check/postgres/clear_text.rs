@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// Why there is no login.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoLogin {
+pub(super) enum LoginRefusal {
     /// The server asks for the password itself, and others could read it.
     #[error(
         "the server asks for the password in clear text, and the connection is not encrypted: switch on TLS at the server, \
@@ -24,7 +24,7 @@ pub(super) enum NoLogin {
 
 /// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to TLS, and
 /// at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend Protocol").
-pub(super) struct NoClearText<R> {
+pub(super) struct CleartextPasswordGuard<R> {
     from: R,
     next: AwaitedByte,
 }
@@ -52,7 +52,7 @@ const AUTHENTICATION: u8 = b'R';
 /// The code of AuthenticationCleartextPassword.
 const CLEAR_TEXT_PASSWORD: [u8; 4] = [0, 0, 0, 3];
 
-impl<R> NoClearText<R> {
+impl<R> CleartextPasswordGuard<R> {
     pub(super) fn new(from: R) -> Self {
         Self {
             from,
@@ -63,10 +63,10 @@ impl<R> NoClearText<R> {
 
 impl AwaitedByte {
     /// Takes the next byte.
-    fn after(self, byte: u8) -> Result<Self, NoLogin> {
+    fn after(self, byte: u8) -> Result<Self, LoginRefusal> {
         Ok(match self {
             Self::SslAnswer if byte == b'S' => Self::Decided,
-            Self::SslAnswer if byte == ERROR => return Err(NoLogin::NoProcess),
+            Self::SslAnswer if byte == ERROR => return Err(LoginRefusal::NoProcess),
             Self::SslAnswer => Self::Head([0; 5], 0), // whatever else it is, the client goes on without TLS
             Self::Decided => Self::Decided,
             Self::Head(mut head, there) => {
@@ -84,17 +84,19 @@ impl AwaitedByte {
             Self::OtherMessage(_) => Self::Head([0; 5], 0),
             Self::AuthenticationCode(mut code, there) => {
                 code[there] = byte;
-                match there + 1 == code.len() {
-                    false => Self::AuthenticationCode(code, there + 1),
-                    true if code == CLEAR_TEXT_PASSWORD => return Err(NoLogin::ClearTextPassword),
-                    true => Self::Decided,
+                if there + 1 < code.len() {
+                    Self::AuthenticationCode(code, there + 1)
+                } else if code == CLEAR_TEXT_PASSWORD {
+                    return Err(LoginRefusal::ClearTextPassword);
+                } else {
+                    Self::Decided
                 }
             }
         })
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for NoClearText<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for CleartextPasswordGuard<R> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.from).poll_read(cx, buffer))?;
@@ -113,7 +115,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for NoClearText<R> {
 mod tests {
     use super::*;
 
-    fn refusal(bytes: &[u8]) -> Option<NoLogin> {
+    fn refusal(bytes: &[u8]) -> Option<LoginRefusal> {
         let mut next = AwaitedByte::SslAnswer;
         for byte in bytes {
             match next.after(*byte) {
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn only_clear_text_password_requests_and_early_errors_are_refused() {
-        let clear_text = Some(NoLogin::ClearTextPassword);
+        let clear_text = Some(LoginRefusal::ClearTextPassword);
         for (bytes, expected) in [
             (&b"NR\0\0\0\x08\0\0\0\x03"[..], &clear_text),
             (b"NN\0\0\0\x06xxR\0\0\0\x08\0\0\0\x03", &clear_text), // after a notice
@@ -135,7 +137,10 @@ mod tests {
             (b"SR\0\0\0\x08\0\0\0\x03", &None), // in TLS
             (b"NR\0\0\0\x0c\0\0\0\x05salt", &None),
             (b"NR\0\0\0\x08\0\0\0\0Z\0\0\0\x05IR\0\0\0\x08\0\0\0\x03", &None), // logged in
-            (b"Ecould not fork new process for connection", &Some(NoLogin::NoProcess)),
+            (
+                b"Ecould not fork new process for connection",
+                &Some(LoginRefusal::NoProcess),
+            ),
             (b"NE\0\0\0\x20", &None), // an error in answer to the login
         ] {
             assert_eq!(&refusal(bytes), expected, "{bytes:?}");

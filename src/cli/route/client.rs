@@ -24,7 +24,7 @@ pub(super) fn write_guards<'a>(
     from: Option<IpAddr>,
 ) -> fmt::Result {
     for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
-        let reason = from.and_then(|from| rules.address_reason(Some(from)));
+        let reason = from.and_then(|from| rules.refusal_of_address(Some(from)));
         let verdict = match reason {
             Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
             Some(reason) => format!("refuses it: {}", reason.as_str()),

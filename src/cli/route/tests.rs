@@ -2,7 +2,7 @@ use super::*;
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerLocation};
 use crate::check::tcp::TcpCheck;
-use crate::dial::{ConnectOptions, DialLimits};
+use crate::dial::{ConnectOptions, DialOptions};
 use crate::name::NamePattern;
 use crate::plan::{
     AdminPlan, Failback, HealthPlan, LogPlan, PoolPlan, Protocol, RetirePlan, RuntimePlan, ServerEntry, Sever,
@@ -63,7 +63,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     Arc::new(PoolPlan {
         name: name.into(),
         rules,
-        dial: DialLimits {
+        dial: DialOptions {
             connect: ConnectOptions {
                 source: None,
                 timeout: SECOND,

@@ -27,7 +27,7 @@ const BAD_LINES_MAX: usize = 3;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const REFUSE_WITH: [(&str, RefuseWith); 2] = [("reset", RefuseWith::Reset), ("close", RefuseWith::Close)];
+const REFUSE_WITH: [(&str, RefuseWith); 2] = [("reset", RefuseWith::Reset), ("close", RefuseWith::End)];
 
 /// The guards of the file, by name.
 pub(super) struct Guards<'a> {

@@ -15,7 +15,7 @@ use super::{Problems, Section, server, value};
 use crate::config::file::{self, KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::dial::{ConnectOptions, DialLimits};
+use crate::dial::{ConnectOptions, DialOptions};
 use crate::plan::{Failback, Fallback, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{MemberConfig, Policy, PoolRules, QueueLimits, Role, RoleRequirement};
 use crate::proxy_protocol::Version;
@@ -95,7 +95,7 @@ pub(super) fn pool(
     Some(PoolPlan {
         name: entry.key.as_str().into(),
         rules,
-        dial: dial_limits(&section, limits, &entries, proxy_protocol, problems),
+        dial: dial_options(&section, limits, &entries, proxy_protocol, problems),
         health,
         severing,
         retiring: retiring(&section, rules.policy, problems),
@@ -141,14 +141,14 @@ pub(super) fn default_plan(
 }
 
 /// How a server is connected to.
-fn dial_limits(
+fn dial_options(
     section: &Section<'_>,
     limits: PoolSettings,
     entries: &[ServerEntry],
     proxy_protocol: Option<Version>,
     problems: &mut Problems<'_>,
-) -> DialLimits {
-    DialLimits {
+) -> DialOptions {
+    DialOptions {
         connect: ConnectOptions {
             timeout: limits.connect_timeout,
             socket: limits.socket,

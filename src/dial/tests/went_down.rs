@@ -22,7 +22,7 @@ async fn dialled_while_connecting(
         server.record_check(&CheckOutcome::Pass, THRESHOLDS);
     }
     let first = pool.servers()[0].id();
-    let done = dialled_while(&pool, &LIMITS, &accepted, |server| {
+    let done = dialled_while(&pool, &OPTIONS, &accepted, |server| {
         if server.id() == first {
             at_first_attempt(&pool);
         }

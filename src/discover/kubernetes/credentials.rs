@@ -18,7 +18,7 @@ pub(super) type AccessError = Box<dyn Error + Send + Sync>;
 /// The URL of the API server, the trusted authorities, and the login.
 pub(super) struct ApiCredentials {
     pub(super) server: String,
-    /// `None`: the authorities of the system.
+    /// `None`: the system trust store.
     pub(super) trusted: Option<PemText>,
     pub(super) token: Option<Token>,
     /// A certificate with its chain, and its key.

@@ -104,7 +104,7 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
     Some(format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca)))
 }
 
-/// Sets `client_auth`, which holds for all addresses at which TLS ends. `had_tls`: there were such addresses before.
+/// Sets `client_auth`, which holds for all addresses that terminate TLS. `had_tls`: there were such addresses before.
 fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, listener: &mut ImportedListener) {
     if had_tls && listener.tls.get("client_auth") != client_auth.as_deref() {
         let note = "client_auth holds for all addresses of the listener with TLS: give others a listener of their own";

@@ -105,7 +105,7 @@ fn limit_bandwidth(all: &[&Directive], listener: &mut ImportedListener) {
     }
 }
 
-/// Sets `client_auth`, for the addresses at which TLS ends.
+/// Sets `client_auth`, for the addresses that terminate TLS.
 ///
 /// # Errors
 /// It would be open to all clients, which it is not in nginx.

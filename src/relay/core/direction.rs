@@ -1,4 +1,4 @@
-//! One direction of a session: from the peer that sends to the one that receives.
+//! One direction of a session: from the peer that sends to the one that receives. An engine moves its bytes.
 
 /// The state of a direction.
 #[derive(Debug)]

@@ -130,7 +130,7 @@ impl KeptProcess {
         Ok(Self { requests, events })
     }
 
-    /// A process of whose keeper no events come while the sender lives.
+    /// A process whose keeper sends no events while the sender lives.
     #[cfg(test)]
     pub fn without_events() -> (Self, UnboundedSender<ProcessEvent>) {
         let (requests, _) = unbounded_channel();

@@ -163,14 +163,14 @@ fn work_is_linear_however_the_bytes_come() {
     assert!((65_000..=64 << 10).contains(&wire.len()), "{}", wire.len());
     let mut reader = HelloReader::new(BYTES_MAX);
     let mut steps = 0;
-    for come in 1..=wire.len() {
+    for received in 1..=wire.len() {
         let verdict = loop {
             steps += 1;
-            if let Some(verdict) = reader.step(&wire[..come]) {
+            if let Some(verdict) = reader.step(&wire[..received]) {
                 break verdict;
             }
         };
-        assert_eq!(matches!(verdict, HelloVerdict::Hello(_)), come == wire.len());
+        assert_eq!(matches!(verdict, HelloVerdict::Hello(_)), received == wire.len());
     }
     // One step for each header and each fragment, and one that answers for each call.
     assert!(
@@ -229,11 +229,11 @@ proptest! {
         let Captured { wire, .. } = &all[which.index(all.len())];
         let recut = in_records(&captured::message(wire), &records);
         let mut reader = HelloReader::new(BYTES_MAX);
-        let (mut come, mut reads) = (0, reads.iter().cycle());
+        let (mut received, mut reads) = (0, reads.iter().cycle());
         let verdict = loop {
-            come = recut.len().min(come + reads.next().unwrap());
-            let verdict = reader.advance(&recut[..come]);
-            if come == recut.len() {
+            received = recut.len().min(received + reads.next().unwrap());
+            let verdict = reader.advance(&recut[..received]);
+            if received == recut.len() {
                 break verdict;
             }
             prop_assert_eq!(verdict, HelloVerdict::NeedMore);

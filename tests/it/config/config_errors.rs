@@ -55,7 +55,7 @@ fn each_file_gets_exactly_its_expected_report() {
 fn all_errors_of_a_file_are_reported_in_order() {
     let text = fs::read_to_string(directory().join("a-dozen.toml")).unwrap();
     let report = config::read("a-dozen.toml", &text).unwrap_err();
-    assert_eq!(report.errors(), 12);
+    assert_eq!(report.error_count(), 12);
     let rendered = report.render(ColorChoice::Never);
     let places = rendered
         .lines()
@@ -191,7 +191,7 @@ proptest! {
 /// Reads the text and renders the report; an invalid text must have at least one error.
 fn read_and_render(name: &str, text: &str) {
     if let Err(report) = config::read(name, text) {
-        assert!(report.errors() > 0);
+        assert!(report.error_count() > 0);
         assert!(report.render(ColorChoice::Always).contains("error"));
     }
 }

@@ -37,7 +37,7 @@ fn full_toml_loads_from_any_folder() {
 
     std::fs::write(&path, full_with_all_keys()).unwrap();
     let report = config::load(&path).unwrap_err();
-    assert_eq!(report.errors(), 2, "{report}");
+    assert_eq!(report.error_count(), 2, "{report}");
     for file in ["allowed.txt", "denied.txt"] {
         std::fs::write(folder.path().join(file), "192.0.2.0/24 # one\n").unwrap();
     }

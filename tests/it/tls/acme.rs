@@ -14,7 +14,7 @@ use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The ports of a listener `https` at which TLS ends and of a listener `http` that redirects to it, and a state folder.
+/// The ports of a listener `https` that terminates TLS and of a listener `http` that redirects to it, and a state folder.
 pub(super) struct Site {
     https: Port,
     http: Port,

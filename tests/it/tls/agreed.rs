@@ -1,4 +1,4 @@
-//! What is agreed with clients whose TLS ends here.
+//! What is agreed with clients whose TLS is terminated here.
 
 use std::io::Read;
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! A proxy at which TLS ends, with its authority and its certificates.
+//! A proxy that terminates TLS, with its authority and its certificates.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Servers that are verified by the authorities of the system.
+//! Servers that are verified by the system trust store.
 
 use std::net::SocketAddr;
 

@@ -51,7 +51,7 @@ pub(super) fn poll_copy<W: Wire>(
         }
         core.received(from, read); // even if they cannot be sent
         let bytes = &buffer[..read];
-        // The plaintext of TLS that ends here has no records.
+        // The plaintext of TLS that is terminated here has no records.
         if !W::ENDS_EXPLICITLY && ends_with_close_notify(bytes) {
             core.received_close_notify(from);
         }

@@ -18,7 +18,7 @@ use crate::relay::core::{Core, Next};
 /// Bytes that a half moves before it yields to other sessions. A longer turn would be no cheaper, and make them wait.
 pub(in crate::relay) const TURN_BYTES: usize = 64 * 1024;
 
-/// One direction.
+/// What this engine keeps of a direction. The core keeps the rest, a `Direction`, and decides what comes next.
 pub(super) struct Half {
     unsent: Unsent,
     read_mode: ReadMode,

@@ -1,4 +1,4 @@
-//! The interface of a socket: non-blocking system calls, and the readiness for them.
+//! Sockets as the engine uses them.
 
 use std::io;
 use std::net::Shutdown;

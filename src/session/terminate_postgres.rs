@@ -1,4 +1,4 @@
-//! A PostgreSQL client whose TLS ends here. The ClientHello decides whether TLS ends here. The packets within TLS
+//! TLS termination for PostgreSQL clients. The ClientHello decides whether TLS is terminated here. The packets within TLS
 //! decide where the client goes, as packets in the clear do for other clients.
 
 use tokio::io::AsyncWriteExt;
@@ -11,7 +11,7 @@ use super::listener_state::ListenerState;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::Refusal;
 use super::steps::{Connected, Identified, Routed};
-use super::terminate::terminate;
+use super::terminate::complete_handshake;
 use crate::account::Entry;
 use crate::refuse::Reply;
 use crate::relay::{SideStream, TlsSide};
@@ -22,7 +22,7 @@ use crate::sniff::postgres::ALPN;
 use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
 use crate::tls::{HandshakeError, TlsConnection, error_word};
 
-/// The settings of the handshake with a client whose TLS ends here; `None`: the client goes on as it is.
+/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client goes on as it is.
 ///
 /// # Errors
 /// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
@@ -32,13 +32,7 @@ pub(super) fn find_handshake_settings<'a>(client: &Identified<'a>) -> Result<Opt
         return Ok(None);
     };
     let state = client.state;
-    let known = RouteInput {
-        name: hello.name.as_ref(),
-        alpn: &hello.alpn,
-        client: Some(client.entry.info().client()),
-        database: None,
-        user: None,
-    };
+    let known = RouteInput::of(client.entry.info().client(), Some(hello), None);
     let Some((mode, alpn)) = state.plan.routes.tls_before_startup(&known) else {
         return Ok(None);
     };
@@ -63,7 +57,7 @@ pub(super) async fn connect_decrypted(
         entry,
         sniffed,
     } = client;
-    let (tls, hello) = terminate(client, entry, handshake, sniffed).await?;
+    let (tls, hello) = complete_handshake(client, entry, handshake, sniffed).await?;
     let (mut tls, startup) = read_startup(client, tls, state, at, entry).await;
     let routed = match startup {
         Ok(startup) => route(client, startup, &hello, state, at, entry).await,
