@@ -1,12 +1,14 @@
-use proptest::prelude::*;
-
 use super::*;
 
+mod another_database;
 mod epochs;
+mod generated;
 mod names;
 mod without_timelines;
 
 const SYSTEM: u64 = 7_000_000_000_000_000_001;
+
+const SERVERS: [&str; 3] = ["a", "b", "c"];
 
 fn watch(known: Option<KnownPrimary>, servers: &[&str]) -> PrimaryWatch {
     let mut watch = PrimaryWatch::new(known);
@@ -249,66 +251,10 @@ fn two_primaries_on_one_higher_timeline_are_both_rejected() {
     assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "", "c"]);
 }
 
-#[test]
-fn another_database_is_used_once_all_servers_have_it() {
-    let known = KnownPrimary {
-        server: "a".into(),
-        system_identifier: Some(SYSTEM),
-        timeline: Some(9),
-        ..KnownPrimary::default()
-    };
-    let mut pool = watch(Some(known), &["a", "b"]);
-    let steps = [("a", with_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
-    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
-    assert_eq!(reason(&pool, "a"), expected);
-    let replica = Observation::Replica {
-        system_identifier: Some(5),
-    };
-    assert_eq!(
-        in_force(&mut pool, &[("b", replica), ("a", with_system(5, 1))]),
-        ["a", "a"]
-    );
-    assert_eq!(pool.known().unwrap().timeline, Some(1));
-    // A stray server of a third database, on a high timeline, changes nothing.
-    assert_eq!(in_force(&mut pool, &[("b", with_system(6, 30))]), ["a"]);
-}
-
 /// An operator disables these servers of the pool, and no others.
 fn disable(pool: &mut PrimaryWatch, disabled: &[&str]) {
     let labels: Vec<_> = pool.servers.keys().map(Arc::clone).collect();
     pool.set_servers(labels.iter().map(|label| (label, disabled.contains(&&**label))));
-}
-
-#[test]
-fn a_server_of_another_database_never_takes_over() {
-    let start = || {
-        let mut pool = watch(None, &["a", "x"]);
-        let steps = [
-            ("a", primary(3)),
-            ("x", DOWN),
-            ("x", with_system(5, 9)),
-            ("a", primary(3)),
-        ];
-        assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a"]);
-        pool
-    };
-    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
-    let mut pool = start();
-    disable(&mut pool, &["a"]);
-    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
-    assert_eq!(reason(&pool, "x"), expected);
-    disable(&mut pool, &[]);
-    assert_eq!(
-        in_force(&mut pool, &[("x", with_system(5, 9)), ("a", primary(3))]),
-        ["", "a"]
-    );
-    let left: Arc<str> = "x".into();
-    let mut pool = start();
-    pool.set_servers([(&left, false)].into_iter());
-    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
-    assert_eq!(reason(&pool, "x"), expected);
-    assert!(pool.trust("x"), "an operator may say so");
 }
 
 #[test]
@@ -388,16 +334,6 @@ fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
 }
 
 #[test]
-fn a_renamed_server_takes_over_as_the_primary() {
-    let mut pool = watch(None, &["a"]);
-    in_force(&mut pool, &[("a", primary(3))]);
-    let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
-    pool.set_servers(labels.iter().map(|label| (label, false)));
-    let steps = [("db1", primary(3)), ("db2", primary(2))];
-    assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);
-}
-
-#[test]
 fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check() {
     let mut pool = watch(None, &["a", "b"]);
     let refused = [
@@ -426,125 +362,4 @@ fn a_server_that_refuses_checks_makes_another_primary_a_rival() {
     in_force(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
     let steps = [("a", Observation::Refused), ("a", DOWN), ("b", primary(None))];
     assert_eq!(in_force(&mut pool, &steps), ["a", "", ""]);
-}
-
-/// Servers of one database, as they really are.
-#[derive(Clone, Debug)]
-struct Cluster {
-    /// The timeline of a primary; `None`: a replica.
-    timelines: Vec<Option<u32>>,
-    hung: Vec<bool>,
-    newest: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// Promotes a server, whether or not another primary lives.
-    Promote(usize),
-    /// Makes a server follow another one.
-    Demote(usize),
-    Hang(usize),
-    Resume(usize),
-    Check(usize),
-    /// Restarts this process. It keeps only the remembered primary.
-    Restart,
-}
-
-const SERVERS: [&str; 3] = ["a", "b", "c"];
-
-fn events() -> impl Strategy<Value = Vec<Event>> {
-    let server = 0..SERVERS.len();
-    let event = prop_oneof![
-        1 => server.clone().prop_map(Event::Promote),
-        1 => server.clone().prop_map(Event::Demote),
-        1 => server.clone().prop_map(Event::Hang),
-        2 => server.clone().prop_map(Event::Resume),
-        8 => server.prop_map(Event::Check),
-        1 => Just(Event::Restart),
-    ];
-    prop::collection::vec(event, 1..80)
-}
-
-impl Cluster {
-    fn new() -> Self {
-        Self {
-            timelines: vec![Some(1), None, None],
-            hung: vec![false; SERVERS.len()],
-            newest: 1,
-        }
-    }
-
-    fn observation(&self, server: usize) -> Observation {
-        match self.timelines[server] {
-            _ if self.hung[server] => DOWN,
-            None => REPLICA,
-            timeline => primary(timeline),
-        }
-    }
-
-    /// Applies an event that is not a check.
-    fn apply(&mut self, event: Event) {
-        match event {
-            Event::Promote(server) if self.timelines[server].is_none() => {
-                self.newest += 1;
-                self.timelines[server] = Some(self.newest);
-            }
-            Event::Demote(server) => self.timelines[server] = None,
-            Event::Hang(server) => self.hung[server] = true,
-            Event::Resume(server) => self.hung[server] = false,
-            Event::Promote(_) | Event::Check(_) | Event::Restart => {}
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_known_old_primary_is_never_used(events in events()) {
-        let mut cluster = Cluster::new();
-        let mut pool = watch(None, &SERVERS);
-        let mut highest_accepted = 0;
-        for event in events {
-            cluster.apply(event);
-            match event {
-                Event::Check(server) => pool.observe(SERVERS[server], cluster.observation(server)),
-                Event::Restart => pool = watch(pool.memory(), &SERVERS),
-                _ => {}
-            }
-            let Some(server) = pool.in_force() else { continue };
-            let known = pool.known().unwrap();
-            prop_assert_eq!(&*known.server, server);
-            prop_assert!(known.timeline.unwrap() >= highest_accepted);
-            highest_accepted = known.timeline.unwrap();
-            // Every other known claim is for a lower timeline, or is rejected.
-            for other in SERVERS.iter().filter(|other| **other != server) {
-                prop_assert_ne!(pool.verdict(other), PrimaryVerdict::Primary);
-            }
-        }
-        // Once a server on a timeline above all others has been checked, it is the primary.
-        let last = Event::Promote(2);
-        cluster.apply(Event::Demote(2));
-        cluster.apply(Event::Resume(2));
-        cluster.apply(last);
-        for (index, server) in SERVERS.iter().enumerate() {
-            pool.observe(server, cluster.observation(index));
-        }
-        prop_assert_eq!(pool.in_force(), Some("c"));
-    }
-
-    #[test]
-    fn the_order_of_the_first_checks_does_not_matter(
-        timelines in prop::collection::vec(prop::option::of(1u32..4), 3),
-        order in Just(vec![0, 1, 2]).prop_shuffle(),
-    ) {
-        let observation = |index: usize| timelines[index].map_or(REPLICA, primary);
-        let mut pool = watch(None, &SERVERS);
-        for index in order {
-            prop_assert_eq!(pool.in_force(), None);
-            pool.observe(SERVERS[index], observation(index));
-        }
-        let top = timelines.iter().max().copied().flatten();
-        let tops: Vec<_> = (0..3).filter(|index| top.is_some() && timelines[*index] == top).collect();
-        let expected = (tops.len() == 1).then(|| SERVERS[tops[0]]);
-        prop_assert_eq!(pool.in_force(), expected);
-    }
 }

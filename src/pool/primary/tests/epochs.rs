@@ -1,5 +1,7 @@
 //! Servers that Sentinels name in a configuration epoch.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Named in this epoch by a majority of the Sentinels.

@@ -139,3 +139,13 @@ fn memory_of_one_of_several_addresses_of_a_name_does_not_move_to_another_one() {
         assert_eq!(after_restart(pods, after), "db:3306@10.0.0.1, db:3306@10.0.0.2");
     }
 }
+
+#[test]
+fn a_renamed_server_takes_over_as_the_primary() {
+    let mut pool = watch(None, &["a"]);
+    in_force(&mut pool, &[("a", primary(3))]);
+    let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
+    pool.set_servers(labels.iter().map(|label| (label, false)));
+    let steps = [("db1", primary(3)), ("db2", primary(2))];
+    assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);
+}

@@ -1,5 +1,7 @@
 //! Servers without timelines (MySQL, MariaDB, Redis): their earlier roles decide, even after a restart of this process.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const PRIMARY: Observation = Observation::Primary {

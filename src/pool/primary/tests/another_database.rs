@@ -1,0 +1,59 @@
+//! Servers of another database, which have another system identifier.
+
+use super::*;
+
+#[test]
+fn another_database_is_used_once_all_servers_have_it() {
+    let known = KnownPrimary {
+        server: "a".into(),
+        system_identifier: Some(SYSTEM),
+        timeline: Some(9),
+        ..KnownPrimary::default()
+    };
+    let mut pool = watch(Some(known), &["a", "b"]);
+    let steps = [("a", with_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
+    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
+    assert_eq!(reason(&pool, "a"), expected);
+    let replica = Observation::Replica {
+        system_identifier: Some(5),
+    };
+    assert_eq!(
+        in_force(&mut pool, &[("b", replica), ("a", with_system(5, 1))]),
+        ["a", "a"]
+    );
+    assert_eq!(pool.known().unwrap().timeline, Some(1));
+    // A stray server of a third database, on a high timeline, changes nothing.
+    assert_eq!(in_force(&mut pool, &[("b", with_system(6, 30))]), ["a"]);
+}
+
+#[test]
+fn a_server_of_another_database_never_takes_over() {
+    let start = || {
+        let mut pool = watch(None, &["a", "x"]);
+        let steps = [
+            ("a", primary(3)),
+            ("x", DOWN),
+            ("x", with_system(5, 9)),
+            ("a", primary(3)),
+        ];
+        assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a"]);
+        pool
+    };
+    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
+    let mut pool = start();
+    disable(&mut pool, &["a"]);
+    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
+    assert_eq!(reason(&pool, "x"), expected);
+    disable(&mut pool, &[]);
+    assert_eq!(
+        in_force(&mut pool, &[("x", with_system(5, 9)), ("a", primary(3))]),
+        ["", "a"]
+    );
+    let left: Arc<str> = "x".into();
+    let mut pool = start();
+    pool.set_servers([(&left, false)].into_iter());
+    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
+    assert_eq!(reason(&pool, "x"), expected);
+    assert!(pool.trust("x"), "an operator may say so");
+}
