@@ -14,6 +14,7 @@ use crate::support::api::{config, event_stream, start, tcp};
 use crate::support::browser::Browser;
 use crate::support::client::{Client, ask};
 use crate::support::hello::Hello;
+use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
@@ -85,7 +86,7 @@ fn the_page_polls_while_no_stream_is_free_and_then_streams_again() {
 #[test]
 fn the_details_show_failures_by_reason_and_the_queue() {
     let a = Server::echo();
-    let closed = crate::support::process::Port::keep();
+    let closed = Port::keep();
     let proxy = Proxy::start(&format!(
         "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p]\nqueue = {{ max = 7, timeout = \"5s\" }}\nhealth = {{ check = \"off\", eject_after = 1000 }}\n\

@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::mixed_load::{Setting, mixed_load};
+use crate::support::client::Client;
 use crate::support::configs::one_pool;
 use crate::support::database::Redis;
 use crate::support::process::{Process, finished};
@@ -180,8 +181,8 @@ fn every_expression_of_the_dashboard_finds_data() {
     eventually("it is scraped", || prometheus.finds("acequia_build_info"));
     let (clients, narrow) = (&setting.proxy, setting.proxy.at("narrow"));
     mixed_load(clients);
-    let first = crate::support::client::Client::connect(narrow);
-    let second = crate::support::client::Client::connect(narrow); // accepting pauses
+    let first = Client::connect(narrow);
+    let second = Client::connect(narrow); // accepting pauses
     let query = |expression: &str| {
         let all = ["$instance", "$listener", "$pool"];
         let all = all

@@ -1,7 +1,8 @@
 //! A server that neither accepts nor refuses costs its client `connect_timeout` and does not delay other clients.
 
 use crate::support::client::{Client, ask, server_reached};
-use crate::support::proxy::Proxy;
+use crate::support::process::must;
+use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::{Server, hanging};
 use crate::support::wait_for;
 
@@ -22,7 +23,7 @@ fn client_address_hashed_to(proxy: &Proxy, first: std::net::SocketAddr) -> Strin
     let order = |client: &str| {
         let file = proxy.folder().join("acequia.toml");
         let words = ["route", "--listener", "both", "--from", client, "-c"];
-        crate::support::process::must(crate::support::proxy::acequia(&words).arg(file))
+        must(acequia(&words).arg(file))
     };
     let mut clients = (1..=50).map(|last| format!("127.0.0.{last}"));
     let hashes_to_it = |client: &String| order(client).contains(&format!("1. {first}"));

@@ -1,5 +1,6 @@
 //! No session started after a server's death fails because of it; a server that returns is used again.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::scope;
@@ -18,7 +19,7 @@ use serde_json::Value;
 /// One request in a session of its own.
 fn ping(address: SocketAddr) -> std::io::Result<()> {
     let mut client = Client::try_connect(address)?;
-    std::io::Write::write_all(&mut client.0, b"PING\r\nQUIT\r\n")?;
+    client.0.write_all(b"PING\r\nQUIT\r\n")?;
     let answer = client.try_read_all()?;
     if answer == b"+PONG\r\n+OK\r\n" {
         Ok(())

@@ -10,6 +10,7 @@ use crate::support::configs::one_pool;
 use crate::support::mariadb::{MariaDb, PASSWORD, mariadb};
 use crate::support::process::{finished, must};
 use crate::support::proxy::Proxy;
+use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
 fn password() -> (TempDir, PathBuf) {
@@ -218,7 +219,7 @@ fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
 #[test]
 fn without_a_user_one_login_a_minute_is_denied() {
     let server = MariaDb::start(1, &[]);
-    let other = crate::support::server::Server::named("220 smtp");
+    let other = Server::named("220 smtp");
     let keys = "health.check = \"mysql\"\nhealth.interval = \"100ms\"\nhealth.fall = 1";
     let proxy = Proxy::start(&one_pool(&[server.address(), other.address], keys));
     let label = server.address().to_string();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use super::redis::{config, has_state, is_written, reason};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-use crate::support::sentinel::RedisNode;
+use crate::support::sentinel::{RedisNode, redis_answer};
 use crate::support::server::{Server, list};
 
 /// A server that sends these bytes at once, and then one more every 10 ms for as long as the client stays.
@@ -178,7 +178,7 @@ fn a_replica_is_not_trusted_as_the_primary_after_a_reload_to_that_role() {
     replica.ask("ACL SETUSER default -role");
     eventually("its checks are refused", || results(&proxy, address, "refused") >= 2.0);
     let is_reached = || {
-        let answer = crate::support::sentinel::redis_answer(proxy.at("primary"), "PING");
+        let answer = redis_answer(proxy.at("primary"), "PING");
         answer.is_ok_and(|answer| answer.starts_with("+PONG"))
     };
     assert!(is_reached(), "as a replica it is trusted");

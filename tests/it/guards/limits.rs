@@ -1,6 +1,6 @@
 //! Guards that limit sessions and their rate.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use crate::support::client::{Client, served_client};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
@@ -29,8 +29,8 @@ fn refusals(proxy: &Proxy, reason: &str) -> f64 {
 fn served_from(source: &str, proxy: &Proxy, listener: &str) -> Option<Client> {
     let mut client = Client::try_connect_from(source, proxy.at(listener)).ok()?;
     let mut bytes = [0; 4];
-    let echoed =
-        std::io::Write::write_all(&mut client.0, b"ping").and_then(|()| Read::read_exact(&mut client.0, &mut bytes));
+    let sent = client.0.write_all(b"ping");
+    let echoed = sent.and_then(|()| client.0.read_exact(&mut bytes));
     echoed.is_ok().then_some(client)
 }
 

@@ -13,6 +13,7 @@ use crate::support::eventually;
 use crate::support::process::{Port, Process};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::anonymous_bytes;
 
 fn config(server: SocketAddr, health: &str) -> String {
     one_pool(
@@ -275,7 +276,7 @@ fn hostile_servers_fail_within_the_timeout_and_cost_little_memory() {
     for address in addresses {
         assert_eq!(self::health(&proxy, address).0, "down", "{address}");
     }
-    let memory = crate::support::usage::anonymous_bytes(&proxy);
+    let memory = anonymous_bytes(&proxy);
     assert!(memory < 200 << 20, "{memory} bytes");
     assert_eq!(
         proxy

@@ -10,6 +10,7 @@ use crate::support::configs::one_pool;
 use crate::support::database::{Postgres, pgbench, psql};
 use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
+use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -226,7 +227,7 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
 fn a_check_without_a_login_passes_and_leaves_no_line_in_the_servers_log() {
     let (_keys, tls) = tls_settings();
     let server = Postgres::start_with(&tls.each_ref().map(String::as_str));
-    let other = crate::support::server::Server::named("220 smtp");
+    let other = Server::named("220 smtp");
     let more = "health.check = \"postgres\"\nhealth.interval = \"100ms\"";
     let proxy = Proxy::start(&one_pool(&[server.address(), other.address], more));
     let label = server.address().to_string();

@@ -1,5 +1,6 @@
 //! The memory of clients without a server yet is bounded for all of them together, and is freed when they have one.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ fn half_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
     let one = |_| {
         let mut client = Client::connect(proxy.at("tls"));
         // It may be evicted while it sends: then it need not send the rest.
-        let _ = std::io::Write::write_all(&mut client.0, &hello[..63_000]);
+        let _ = client.0.write_all(&hello[..63_000]);
         client
     };
     (0..count).map(one).collect()
@@ -147,7 +148,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
     let send = |_| {
         let mut client = Client::connect(proxy.at("tls"));
         client.send(&hello);
-        let _ = std::io::Write::write_all(&mut client.0, &rest); // it may be evicted meanwhile
+        let _ = client.0.write_all(&rest); // it may be evicted meanwhile
         client
     };
     let _clients: Vec<_> = (0..CLIENTS).map(send).collect();

@@ -13,6 +13,7 @@ use crate::support::database::Postgres;
 use crate::support::database::psql;
 use crate::support::ports::PortBlock;
 use crate::support::proxy::Proxy;
+use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
 pub(super) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
@@ -307,7 +308,7 @@ fn clones_inherit_nothing_restart_survive_reloads_and_end_with_the_process() {
 
 #[test]
 fn hooks_start_and_stop_clones_elsewhere() {
-    let server = crate::support::server::Server::echo();
+    let server = Server::echo();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let keys = format!(

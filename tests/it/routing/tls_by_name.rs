@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::hello::{Hello, captured};
 use crate::support::process::{Port, Process, finished, must};
 use crate::support::proxy::Proxy;
-use crate::support::server::Server;
+use crate::support::server::{Server, refusing};
 use crate::support::tls::tls_server;
 
 /// A listener with routes for `shop.example`, `*.wild.example` and `closed.example`, and perhaps a default pool.
@@ -189,7 +189,7 @@ fn alerts_are_exact_to_the_byte_and_followed_by_a_clean_close() {
 
 #[test]
 fn a_client_without_a_reachable_server_gets_an_internal_error_alert() {
-    let away = crate::support::server::refusing();
+    let away = refusing();
     let known = config(away.address, away.address, None);
     let unknown = known.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
     for (config, ending) in [(known, "no_server"), (unknown, "connect_failed")] {

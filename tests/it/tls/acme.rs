@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::authority::Authority;
 use crate::support::client::Client;
 use crate::support::configs::pool;
+use crate::support::hello::Hello;
 use crate::support::pebble::{Pebble, PebbleSetup};
 use crate::support::process::Port;
 use crate::support::proxy::{Proxy, http_get};
@@ -435,9 +436,7 @@ fn validations_of_foreign_names_are_routed() {
         pool("p", &[server.address], "health = { check = \"off\" }")
     );
     let proxy = Proxy::start(&config);
-    let hello = crate::support::hello::Hello::named("theirs.example")
-        .alpn(&["acme-tls/1"])
-        .bytes();
+    let hello = Hello::named("theirs.example").alpn(&["acme-tls/1"]).bytes();
     let mut client = Client::connect(proxy.at("tls"));
     client.send(&hello);
     assert_eq!(client.read(hello.len()), hello, "the server gets the ClientHello");

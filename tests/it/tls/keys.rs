@@ -6,23 +6,29 @@ use std::os::unix::fs::PermissionsExt;
 use super::site::Site;
 use crate::support::authority::replace;
 use crate::support::eventually;
-use crate::support::process::finished;
+use crate::support::process::{Finished, finished};
 use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
+
+/// Runs `acequia check` with this configuration.
+fn check(config: &str) -> Finished {
+    let folder = config_folder("acequia.toml", config);
+    finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()))
+}
 
 #[test]
 fn check_warns_about_keys_that_others_can_read() {
     let site = Site::new();
-    let folder = config_folder("acequia.toml", &site.config("127.0.0.1:9".parse().unwrap(), "", ""));
-    let checked = || finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path())).stderr;
-    assert_eq!(checked(), "");
+    let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
+    assert_eq!(check(&config).stderr, "");
     let key = site.folder().join("other.key");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let warning = format!(
         "others may read the key in {} (mode 0644): `chmod 600` it",
         key.display()
     );
-    assert!(checked().contains(&warning), "{}", checked());
+    let checked = check(&config);
+    assert!(checked.stderr.contains(&warning), "{checked:?}");
 }
 
 #[test]
@@ -46,8 +52,7 @@ fn no_private_key_appears_in_log_errors_or_api() {
             reloaded.code == Some(1) && reloaded.stderr.contains("shop.key"),
             "{reloaded:?}"
         );
-        let folder = config_folder("acequia.toml", &config);
-        let checked = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
+        let checked = check(&config);
         assert_eq!(checked.code, Some(1));
         eventually("the log tells that it is broken", || {
             let is_warning =

@@ -7,7 +7,7 @@ use crate::support::client::{Client, served_client};
 use crate::support::counts::wait_for_active_sessions;
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::path::Path;
-use crate::support::server::Server;
+use crate::support::server::{ManualServer, Server};
 use crate::support::usage::{anonymous_bytes, cpu_time_over, descriptors, descriptors_fall_to};
 
 over_each_path! {
@@ -64,7 +64,7 @@ fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory(path: Path) {
 
 fn half_closed_and_blocked_sessions_cost_almost_no_cpu(path: Path) {
     const SESSIONS: usize = 8; // two of each kind
-    let manual = crate::support::server::ManualServer::new();
+    let manual = ManualServer::new();
     let proxy = path.open(manual.server.address, "");
     let mut held = Vec::new();
     for number in 0..SESSIONS {

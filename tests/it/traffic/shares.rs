@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::client::{ask, served_client};
 use crate::support::configs::one_pool;
 use crate::support::counts::wait_for_active_sessions;
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
@@ -43,7 +44,7 @@ fn worker_cpu_ns(proxy: &Proxy) -> Vec<u64> {
 
 #[test]
 fn long_and_short_sessions_are_spread_evenly_over_workers() {
-    crate::support::limits::raise_descriptor_limit();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&format!("[runtime]\nworkers = 3\n{}", one_pool(&[server.address], "")));
     let long: Vec<_> = (0..LONG).map(|_| served_client(proxy.at("l"))).collect();

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::over_each_path;
-use crate::support::client::{Client, small_buffer_client};
+use crate::support::client::{Client, served_client, small_buffer_client};
 use crate::support::configs::two_listeners;
 use crate::support::counts::{ended_sessions, wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::path::Path;
@@ -121,7 +121,7 @@ fn keepalive_is_set_on_both_sockets() {
         let server = Server::echo();
         let config = format!("[defaults]\n{keepalive}\n{}", two_listeners(server.address, ""));
         let proxy = Proxy::start(&config);
-        let client = crate::support::client::served_client(proxy.at("plain"));
+        let client = served_client(proxy.at("plain"));
         for side in [
             format!("sport = :{}", proxy.at("plain").port()),
             format!("dport = :{}", server.address.port()),
