@@ -13,9 +13,12 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 
 use super::rustls_connection::{RustlsConnection, Step, Wanted};
 
+/// The length of the header of a record.
+const RECORD_HEADER_BYTES: usize = 5;
+
 /// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that ciphers of TLS 1.2 may add (RFC 5246,
 /// section 6.2.3; TLS 1.3 adds less).
-pub const RECORD_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
+pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
 /// Bytes of a handshake that may be held before it is complete. A chain of certificates may have 64 KiB, the limit of
 /// rustls, and comes in several records.
@@ -117,7 +120,7 @@ impl TlsConnection {
             result
         };
         if let Err(error) = &result {
-            write_alert(&mut self.rustls, error, &incoming, outgoing);
+            write_alert(&mut self.rustls, error, incoming.len(), outgoing);
         }
         self.incoming = incoming;
         result
@@ -189,7 +192,7 @@ impl TlsConnection {
             false,
         );
         if let Err(error) = result {
-            write_alert(&mut self.rustls, &error, &received[used..], outgoing);
+            write_alert(&mut self.rustls, &error, received.len() - used, outgoing);
             self.failed = Some(error.clone());
             return if decrypted > 0 { Ok(decrypted) } else { Err(error) };
         }
@@ -235,7 +238,7 @@ impl TlsConnection {
                     // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the stream
                     // would look complete, without the bytes that were to be encrypted.
                     if error != rustls::Error::EncryptError {
-                        write_alert(&mut self.rustls, &error, &self.incoming, outgoing);
+                        write_alert(&mut self.rustls, &error, self.incoming.len(), outgoing);
                     }
                     self.failed = Some(error.clone());
                     return Err(error);
@@ -269,17 +272,13 @@ fn process(
     }
 }
 
-/// Adds the alert that follows an error. `rest` was received and not decrypted yet.
-fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, rest: &[u8], outgoing: &mut Vec<u8>) {
+/// Adds the alert that follows an error. `unread_bytes` were received and not used yet.
+fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
         // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no record.
-        // The first of these may complete a record.
-        let (mut no_record, mut used) = ([rest, &[0xff; RECORD_BYTES_MAX]].concat(), 0);
-        for _ in 0..2 {
-            used += rustls
-                .take_step(&mut no_record[used..], Wanted::Nothing, &mut |_| {}, outgoing)
-                .0;
-        }
+        // They replace the unread ones, of which it has seen some already.
+        let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
+        let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }
     while rustls.negotiated().wants_write() {
         let _ = rustls.take_step(&mut [], Wanted::Nothing, &mut |_| {}, outgoing);
