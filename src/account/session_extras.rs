@@ -65,7 +65,6 @@ impl SessionExtras {
     }
 
     /// What the session has taken of the guards that it has passed.
-    #[must_use]
     pub fn passes(&self) -> &[GuardPass] {
         &self.passes
     }
