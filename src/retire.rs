@@ -132,7 +132,8 @@ impl Retirement {
             };
             let Some(rule) = rules.get(&pool) else { continue };
             let before = self.seen.get(&record.id());
-            if before.is_some() && rule.balance.is_some() {
+            let is_on_server = !record.has_server_ended();
+            if before.is_some() && rule.balance.is_some() && is_on_server {
                 *kept.entry((Arc::clone(&pool), server)).or_default() += 1;
             }
             let mut session = SeenSession::new(&record, before, now);
@@ -149,7 +150,9 @@ impl Retirement {
                     record.cut(Ending::Aged);
                 }
                 Some(AgeLimit::Reached) if is_idle => record.end_at_rest(Ending::Aged),
-                _ if is_idle && rule.balance.is_some() => idle.entry((pool, server)).or_default().push(record),
+                _ if is_idle && rule.balance.is_some() && is_on_server => {
+                    idle.entry((pool, server)).or_default().push(record)
+                }
                 _ => {}
             }
         }

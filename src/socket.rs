@@ -233,14 +233,10 @@ impl<'a> PeerWatch<'a> {
     }
 }
 
-/// Waits until the peer has ended its stream, on a socket that nobody reads from any more.
+/// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is read, and
+/// readers of the socket lose no readiness: of what this interest stands for, no socket of ours asks epoll for urgent bytes.
 pub async fn read_closed(socket: &TcpStream) {
-    while let Ok(ready) = socket.ready(Interest::READABLE).await {
-        if ready.is_read_closed() {
-            return;
-        }
-        let _ = socket.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
-    }
+    let _ = socket.ready(Interest::PRIORITY).await; // an error means that the runtime ends
 }
 
 /// Waits until a socket breaks, without reading from it; its end of stream is no fault.

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -145,15 +145,21 @@ impl Record {
         Some((Arc::clone(pool), server.id()))
     }
 
+    /// Whether its server has ended it. It may go on towards its client.
+    #[must_use]
+    pub fn has_server_ended(&self) -> bool {
+        self.traffic.down.has_ended()
+    }
+
     /// Bytes that it has relayed so far, in both directions together.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.traffic.up.bytes() + self.traffic.down.bytes()
     }
 
-    /// Ready at each request to end the session. Only one task at a time may await this or [`Self::until_cut`].
-    pub fn end_request(&self) -> impl Future<Output = EndRequest<'_>> + Unpin {
-        std::future::poll_fn(|cx| self.cancel.poll_request(cx))
+    /// Ready at each request to end the session. Only one task at a time may poll this or await [`Self::until_cut`].
+    pub fn poll_end_request(&self, cx: &mut Context<'_>) -> Poll<EndRequest<'_>> {
+        self.cancel.poll_request(cx)
     }
 
     /// Waits until [`Self::cut`] is called. Only one task at a time may await this: that of the session.
@@ -308,7 +314,7 @@ impl CancelHandle {
         ending_of(self.at_rest.load(Acquire) & !TAKEN).unwrap_or(Ending::Internal)
     }
 
-    fn poll_request(&self, cx: &std::task::Context<'_>) -> Poll<EndRequest<'_>> {
+    fn poll_request(&self, cx: &Context<'_>) -> Poll<EndRequest<'_>> {
         if self.poll(cx).is_ready() {
             return Poll::Ready(EndRequest::Cut);
         }
@@ -323,7 +329,7 @@ impl CancelHandle {
         Poll::Ready(EndRequest::IfAtRest(&self.deliveries))
     }
 
-    fn poll(&self, cx: &std::task::Context<'_>) -> Poll<Ending> {
+    fn poll(&self, cx: &Context<'_>) -> Poll<Ending> {
         self.session.register(cx.waker()); // before the load, so that a cancel in between is not missed
         self.cut_ending().map_or(Poll::Pending, Poll::Ready)
     }

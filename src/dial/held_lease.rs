@@ -1,8 +1,8 @@
 //! A session's lease, which is kept until its server has ended the session, too.
 //!
 //! A server with a limit of its own counts a session from the connect until it has seen the end of the session. So the
-//! place on a limited server is returned when the server's end is seen, or [`HOLD_TIME_MAX`] after ours. Leases of
-//! other servers are returned at once.
+//! place on a limited server is returned when the server's end is seen, also if the session then goes on towards its client, or
+//! [`HOLD_TIME_MAX`] after ours. Leases of other servers are returned at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -49,9 +49,9 @@ impl HeldLease {
         self.lease().is_held()
     }
 
-    /// Returns the lease at once: the server has ended the session.
-    pub fn give_back(mut self) {
-        self.0 = None;
+    /// Ends the lease at once: the server has ended the session. Later calls, and the drop, change nothing.
+    pub fn end(&self) {
+        self.lease().end();
     }
 
     /// Returns the lease when `server_end` is ready, which means that the server has ended the session;

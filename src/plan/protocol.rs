@@ -34,4 +34,11 @@ impl Protocol {
     pub const fn is_postgres(self) -> bool {
         matches!(self, Self::Postgres { .. })
     }
+
+    /// Whether it is the protocol of a database: a client that ends its stream waits for no answer, and the end of the
+    /// server's stream is the end of the session.
+    #[must_use]
+    pub const fn is_database(self) -> bool {
+        !matches!(self, Self::Tcp)
+    }
 }

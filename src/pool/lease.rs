@@ -1,12 +1,13 @@
 //! A session's claim on a server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::Server;
 use super::candidates::Candidate;
 use super::ejection::LeaseKind;
 
-/// One session's claim on a server: it counts as an open session there until the lease is dropped.
+/// One session's claim on a server: it counts as an open session there until the lease ends or is dropped.
 #[must_use = "dropping the lease ends the session's claim"]
 #[derive(Debug)]
 pub struct Lease {
@@ -14,6 +15,8 @@ pub struct Lease {
     kind: LeaseKind,
     is_limited: bool,
     is_connected: bool,
+    /// Whether the claim has ended before the lease is dropped.
+    has_ended: AtomicBool,
 }
 
 /// Why a pick gives no lease.
@@ -33,6 +36,7 @@ impl Lease {
             kind,
             is_limited: false,
             is_connected: false,
+            has_ended: AtomicBool::new(false),
         }
     }
 
@@ -43,6 +47,7 @@ impl Lease {
             server: candidate.server,
             kind,
             is_connected: false,
+            has_ended: AtomicBool::new(false),
         }
     }
 
@@ -55,7 +60,14 @@ impl Lease {
     /// counts this one.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.is_limited && self.is_connected
+        self.is_limited && self.is_connected && !self.has_ended.load(Relaxed)
+    }
+
+    /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
+    pub fn end(&self) {
+        if !self.has_ended.swap(true, Relaxed) {
+            self.server.end_session();
+        }
     }
 
     pub(super) fn kind(&self) -> LeaseKind {
@@ -71,6 +83,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.end_session();
+        self.end();
     }
 }

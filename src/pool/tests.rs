@@ -186,7 +186,7 @@ async fn an_unchecked_server_with_a_trial_due_is_not_picked_while_another_is_up(
 #[test]
 fn a_dropped_lease_ends_its_session_even_on_a_removed_server() {
     let pool = up(Policy::LeastConn, &[1, 1]);
-    let leases: Vec<_> = (0..10)
+    let mut leases: Vec<_> = (0..10)
         .map(|n| pool.pick(client(n), &[], Instant::now()).unwrap())
         .collect();
     assert_eq!(
@@ -195,6 +195,11 @@ fn a_dropped_lease_ends_its_session_even_on_a_removed_server() {
     );
     pool.replace_servers(Vec::new());
     let one = Arc::clone(leases[0].server());
+    let ended = leases.pop().unwrap();
+    let other = Arc::clone(ended.server());
+    (0..2).for_each(|_| ended.end());
+    drop(ended);
+    assert_eq!(other.live(), 4, "a lease ends once");
     drop(leases);
     assert_eq!(one.live(), 0, "also on a server that was removed");
 }

@@ -12,6 +12,9 @@ pub struct RelayLimits {
     pub idle_timeout: Option<Duration>,
     /// The longest time without a byte after one side has finished. `None`: no limit.
     pub half_close_timeout: Option<Duration>,
+    /// Whether the session is over when the server has finished: then a client that has everything has
+    /// [`FOLLOW_TIMEOUT`](super::FOLLOW_TIMEOUT) to finish, too.
+    pub ends_with_server: bool,
 }
 
 /// One of the two peers.

@@ -24,13 +24,14 @@ use tokio::net::TcpStream;
 use crate::guard::Throttle;
 use crate::tls::TlsConnection;
 pub use closed::{Closed, DeliveryNotes, EndRequest, Pending, RelayLimits, Side};
+pub use core::FOLLOW_TIMEOUT;
 pub use engine::poll::limit_pipes;
 use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
 pub use stream::SideStream;
 pub use traffic::{ByteCounter, Traffic};
 
 /// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `end` asks for it.
-/// `end` is polled again after a request that was not granted.
+/// `end` is polled after every poll of the relay, and again after a request that was not granted.
 ///
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still delivered
 /// to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).

@@ -38,6 +38,7 @@ use crate::tls::TlsConnection;
 const NO_LIMITS: RelayLimits = RelayLimits {
     idle_timeout: None,
     half_close_timeout: None,
+    ends_with_server: false,
 };
 
 const OPTIONS: SocketOptions = SocketOptions {

@@ -1,4 +1,4 @@
-//! Byte counters of a session, which can be read while it runs.
+//! The progress of a session, which can be read while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -12,9 +12,11 @@ pub struct Traffic {
     pub down: ByteCounter,
 }
 
-/// Bytes read in one direction.
+/// Bytes read in one direction; the highest bit tells whether the sender has ended. One word, because every session has two.
 #[derive(Debug, Default)]
 pub struct ByteCounter(AtomicU64);
+
+const HAS_ENDED: u64 = 1 << 63;
 
 impl ByteCounter {
     /// Counts bytes that were read. Only the session that owns it may call this.
@@ -30,6 +32,18 @@ impl ByteCounter {
     /// Bytes counted so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.load(Relaxed) & !HAS_ENDED
+    }
+
+    /// Notes that the end of the sender's stream, or its reset, has arrived. Only the session that owns it may call this.
+    pub(super) fn end(&self) {
+        self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
+    }
+
+    /// Whether the end of the sender's stream, or its reset, has arrived, although bytes before it may not be read yet. Known
+    /// for servers only.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.load(Relaxed) & HAS_ENDED != 0
     }
 }

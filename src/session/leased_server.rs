@@ -12,7 +12,7 @@ use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
 use crate::pool::{EjectionChange, FinishedSession, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
-use crate::socket::{has_ended, read_closed};
+use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
 
 /// The server of a session that has connected.
@@ -76,6 +76,11 @@ impl LeasedServer {
         }
     }
 
+    /// Returns the lease, because the server has ended the session, which may go on towards its client.
+    pub(super) fn end_lease(&self) {
+        self.lease.end();
+    }
+
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
         self.report(&ends.client, closed, entry);
@@ -107,12 +112,13 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed) {
         ends.reset_when_closed();
     }
     let has_server_ended = || match closed {
-        Closed::Finished(_) | Closed::Broke(Side::Server, _) => true,
+        Closed::Finished(_) => true,
+        Closed::Broke(Side::Server, fault) if fault != Fault::Tls => true,
         _ => has_ended(&ends.server),
     };
     if !lease.is_held() || has_server_ended() {
         drop(ends);
-        lease.give_back();
+        lease.end();
     } else if closed.is_abrupt() {
         drop(ends); // nothing more is seen of a connection that was reset
         drop(lease);

@@ -1,5 +1,6 @@
 //! A session whose client and server are connected, until its end.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Linked {
         }
     }
 
-    fn into_parts(self) -> (Arc<Endpoints>, LeasedServer, ToRelay, RelayLimits, Entry) {
+    fn into_parts(self) -> (Arc<Endpoints>, RelayedSession, ToRelay, RelayLimits) {
         let to_relay = if self.client_tls.is_none() && self.server_tls.is_none() {
             ToRelay::Plain(self.first)
         } else {
@@ -62,21 +63,26 @@ impl Linked {
                 first: self.first,
             }))
         };
-        (self.ends, self.server, to_relay, self.limits, self.entry)
+        let session = RelayedSession {
+            entry: self.entry,
+            server: self.server,
+        };
+        (self.ends, session, to_relay, self.limits)
     }
 }
 
-/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server's
-/// socket is closed. If `linking` returns `None`, the session is over already.
+/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server has
+/// ended the session; a client may go on to receive what the server has sent. If `linking` returns `None`, the session is over
+/// already.
 ///
 /// An idle session must stay small. So the values that the relay borrows are locals of this function: as arguments, they
 /// would be stored twice in the future.
 pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
-    let (ends, server, to_relay, limits, mut entry) = match linking.await {
+    let (ends, session, to_relay, limits) = match linking.await {
         Some(linked) => linked.into_parts(),
         None => return,
     };
-    let end = entry.record().end_request();
+    let (entry, end) = (&session.entry, session.end_request());
     let throttle = entry
         .info()
         .extras
@@ -96,8 +102,9 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
             .await
         }
         // Boxed, so that a session without TLS stays small.
-        ToRelay::Tls(to_relay) => Box::pin(relay_over_tls(&ends, to_relay, limits, &entry, throttle, end)).await,
+        ToRelay::Tls(to_relay) => Box::pin(relay_over_tls(&ends, to_relay, limits, entry, throttle, end)).await,
     };
+    let RelayedSession { mut entry, server } = session;
     entry.relay_finished(&ends);
     let at_rest = (closed == Closed::AtRest).then(|| Arc::clone(&ends));
     server.release(ends, closed, &entry);
@@ -105,6 +112,25 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
     match at_rest {
         Some(ends) => Box::pin(close_at_rest(ends, entry, ending)).await,
         None => entry.close(ending),
+    }
+}
+
+/// A session that relays.
+struct RelayedSession {
+    entry: Entry,
+    server: LeasedServer,
+}
+
+impl RelayedSession {
+    /// Ready at each request to end the session. The relay polls it whenever it has moved what can be moved: so the lease ends
+    /// as soon as the server has ended the session.
+    fn end_request(&self) -> impl Future<Output = EndRequest<'_>> + Unpin {
+        poll_fn(|cx| {
+            if self.entry.traffic().down.has_ended() {
+                self.server.end_lease();
+            }
+            self.entry.record().poll_end_request(cx)
+        })
     }
 }
 

@@ -136,6 +136,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         relay: RelayLimits {
             idle_timeout: None,
             half_close_timeout: None,
+            ends_with_server: false,
         },
         socket: SOCKET,
     })

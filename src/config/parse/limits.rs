@@ -77,6 +77,7 @@ impl ListenerSettings {
         relay: RelayLimits {
             idle_timeout: None,
             half_close_timeout: Some(Duration::from_secs(3600)),
+            ends_with_server: false, // set by the listener's protocol
         },
         socket: SOCKET,
         backlog: 4096,
@@ -107,6 +108,7 @@ impl ListenerSettings {
                     .duration_or_off("idle_timeout", NONZERO_DURATION, problems)
                     .unwrap_or(self.relay.idle_timeout),
                 half_close_timeout: half_close.or(self.relay.half_close_timeout),
+                ends_with_server: false,
             },
             socket,
             backlog: section.integer("backlog", BACKLOG, problems).unwrap_or(self.backlog),

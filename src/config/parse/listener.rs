@@ -16,6 +16,7 @@ use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
+use crate::relay::RelayLimits;
 use crate::route::{Route, RouteTable};
 use crate::tls::{ClientAuthPlan, ListenerTlsPlan};
 
@@ -75,7 +76,10 @@ pub(super) fn listener<'a>(
         routes: table,
         announce,
         tls,
-        relay: limits.relay,
+        relay: RelayLimits {
+            ends_with_server: protocol.is_database(),
+            ..limits.relay
+        },
         socket: limits.socket,
     };
     Some((plan, redirect))

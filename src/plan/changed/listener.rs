@@ -55,10 +55,12 @@ impl ListenerPlan {
             routes: _, // compared by the caller: there may be very many
             announce,
             tls,
-            relay: RelayLimits {
-                idle_timeout,
-                half_close_timeout,
-            },
+            relay:
+                RelayLimits {
+                    idle_timeout,
+                    half_close_timeout,
+                    ends_with_server: _, // follows from the protocol
+                },
             socket,
         } = self;
         let (protocol, tls_required, cancel_unplaced) = match protocol {

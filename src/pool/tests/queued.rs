@@ -284,6 +284,10 @@ fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
                             assert!(busy[index].fetch_add(1, SeqCst) <= index as u32, "one too many");
                             thread::yield_now(); // with the place taken, so that the threads meet
                             busy[index].fetch_sub(1, SeqCst);
+                            if random.bool() {
+                                lease.end(); // the server has ended the session, which goes on
+                                thread::yield_now();
+                            }
                             drop(lease);
                         }
                     });

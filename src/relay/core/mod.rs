@@ -26,12 +26,19 @@ pub(super) use timer::SendQueue;
 pub(super) use timer::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT};
 use timer::{DeliveryTimer, RelayTimer, SendQueues, SilenceTimer};
 
+/// How long a client may be silent after its server has finished, if the session [ends with
+/// it](RelayLimits::ends_with_server).
+pub const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The state of a relay.
 #[derive(Debug)]
 pub(super) struct Core<'a> {
     up: Direction,
     down: Direction,
-    limits: RelayLimits,
+    idle_timeout: Option<Duration>,
+    half_close_timeout: Option<Duration>,
+    /// See [`RelayLimits::ends_with_server`]. From the first end on: whether that still applies.
+    ends_with_server: bool,
     traffic: &'a Traffic,
     /// Boxed to keep the many sessions without a limit small.
     timer: Option<Box<RelayTimer>>,
@@ -61,7 +68,9 @@ impl<'a> Core<'a> {
         Self {
             up: Direction::new(first),
             down: Direction::new(0),
-            limits,
+            idle_timeout: limits.idle_timeout,
+            half_close_timeout: limits.half_close_timeout,
+            ends_with_server: limits.ends_with_server,
             traffic,
             timer: silence,
             first_ended: None,
@@ -81,6 +90,11 @@ impl<'a> Core<'a> {
     /// Bytes read from this side and not sent to the other one.
     pub(super) fn unsent(&self, from: Side) -> usize {
         self.direction(from).unsent()
+    }
+
+    /// Its progress, as others see it.
+    pub(super) fn traffic(&self) -> &'a Traffic {
+        self.traffic
     }
 
     /// How the relay ended; `None` while it runs.
@@ -127,16 +141,25 @@ impl<'a> Core<'a> {
     /// This side has finished: it sends no more.
     pub(super) fn ended(&mut self, from: Side, now: Instant) {
         self.direction_mut(from).end();
+        if from == Side::Server {
+            self.traffic.down.end();
+        }
         if !self.is_delivering() {
             self.direction_mut(from).complete();
         }
         if self.first_ended.is_none() && !self.is_delivering() {
             self.first_ended = self.first_close_notify.or(Some(from));
-            // The half-close timeout applies from now on, too.
-            let limit = [self.limits.idle_timeout, self.limits.half_close_timeout];
-            self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
+            self.ends_with_server &= from == Side::Server;
+            self.limit_half_close(now);
         }
         self.skip_last_end();
+    }
+
+    /// From now on the half-close timeout applies, too.
+    fn limit_half_close(&mut self, now: Instant) {
+        let follow = self.ends_with_server.then_some(FOLLOW_TIMEOUT);
+        let limit = [self.idle_timeout, self.half_close_timeout, follow];
+        self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
     }
 
     /// The connection of the other side was shut down for writing, because this side has finished.
@@ -158,6 +181,9 @@ impl<'a> Core<'a> {
             Side::Client => self.closed = Some(self.broken(side, fault)),
             Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
             Side::Server => {
+                if fault != Fault::Tls {
+                    self.traffic.down.end();
+                }
                 let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
                 self.up.abandon(); // now the other direction is the last one: its end is not forwarded as a clean end
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
@@ -242,7 +268,7 @@ impl<'a> Core<'a> {
                 }
                 let queues = || [queue(Side::Client), queue(Side::Server)];
                 if let Some(queues) = silence.expire(now, queues) {
-                    self.closed = Some(self.given_up(queues));
+                    self.give_up(queues, now);
                 }
             }
             Some(RelayTimer::Delivery(delivery)) => {
@@ -258,8 +284,9 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// The end after too long a silence: which of the two limits applied, and whether bytes were pending.
-    fn given_up(&self, queues: SendQueues) -> Closed {
+    /// Ends the relay after too long a silence: which of the limits applied, and whether bytes were pending. A client that
+    /// does not have everything yet may take longer to follow its server.
+    fn give_up(&mut self, queues: SendQueues, now: Instant) {
         let is_unsent = self.up.unsent() + self.down.unsent() > 0;
         // Where the system does not report send queues, they count as empty: the kernel continues to send them.
         let is_queued = queues.into_iter().flatten().any(|queue| !queue.is_delivered());
@@ -268,12 +295,18 @@ impl<'a> Core<'a> {
         } else {
             Pending::Nothing
         };
-        let half_close = self.limits.half_close_timeout.unwrap_or(Duration::MAX);
-        if self.first_ended.is_some() && half_close < self.limits.idle_timeout.unwrap_or(Duration::MAX) {
-            Closed::HalfClosed(pending)
-        } else {
-            Closed::Idle(pending)
-        }
+        let half_close = self.half_close_timeout.unwrap_or(Duration::MAX);
+        self.closed = match (self.first_ended, pending) {
+            (Some(first), Pending::Nothing) if self.ends_with_server => Some(Closed::Finished(first)),
+            (Some(_), Pending::Bytes) if self.ends_with_server => {
+                self.ends_with_server = false;
+                return self.limit_half_close(now);
+            }
+            (Some(_), _) if half_close < self.idle_timeout.unwrap_or(Duration::MAX) => {
+                Some(Closed::HalfClosed(pending))
+            }
+            _ => Some(Closed::Idle(pending)),
+        };
     }
 
     /// Skips forwarding the end of the direction that finishes last: both connections are about to be reset, or to be

@@ -6,6 +6,7 @@ use super::*;
 const IDLE: RelayLimits = RelayLimits {
     idle_timeout: Some(Duration::from_secs(60)),
     half_close_timeout: None,
+    ends_with_server: false,
 };
 
 /// Expires every deadline, without send queues, until the relay is over. Returns when and how it ended.
@@ -190,4 +191,68 @@ fn a_session_with_bytes_waiting_for_bandwidth_is_not_at_rest() {
     assert!(core.is_at_rest());
     core.hold_back(Side::Client, true);
     assert!(!core.is_at_rest(), "the client has asked for something");
+}
+
+/// With the protocol of a database, the end of the server is the end of the session: but not before the client has everything.
+#[test]
+fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
+    let limits = RelayLimits {
+        half_close_timeout: Some(Duration::from_secs(600)),
+        ends_with_server: true,
+        ..IDLE
+    };
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let ended_by = |first| {
+        let mut core = Core::new(
+            0,
+            RelayLimits {
+                idle_timeout: None,
+                ..limits
+            },
+            &traffic,
+            false,
+            start,
+        );
+        core.ended(first, start);
+        core.shut_down(first);
+        core
+    };
+    let mut core = ended_by(Side::Server);
+    let (ended, closed) = expire_until_closed(&mut core, start);
+    assert_eq!(
+        (ended - start, closed),
+        (FOLLOW_TIMEOUT, Closed::Finished(Side::Server))
+    );
+    let (ended, closed) = expire_until_closed(&mut ended_by(Side::Client), start);
+    let half_closed = Closed::HalfClosed(Pending::Nothing);
+    assert_eq!(
+        (ended - start, closed),
+        (Duration::from_secs(600), half_closed),
+        "the server may still work"
+    );
+    // The client is slow to take what the server has sent.
+    let mut core = Core::new(0, limits, &traffic, false, start);
+    core.received(Side::Server, 7);
+    core.ended(Side::Server, start);
+    let (ended, closed) = expire_until_closed(&mut core, start);
+    assert_eq!(
+        (ended - start, closed),
+        (FOLLOW_TIMEOUT + Duration::from_secs(60), Closed::Idle(Pending::Bytes))
+    );
+}
+
+#[test]
+fn a_server_that_is_cut_off_has_ended_the_session() {
+    for (fault, expected) in [
+        (Fault::Reset, true),
+        (Fault::Lost, true),
+        (Fault::Truncated, true),
+        (Fault::Tls, false),
+    ] {
+        let (traffic, start) = (Traffic::default(), Instant::now());
+        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        assert!(!traffic.down.has_ended());
+        core.broke(Side::Server, fault, start);
+        assert_eq!(traffic.down.has_ended(), expected, "{fault:?}");
+    }
 }

@@ -151,7 +151,8 @@ async fn relay_case(case: &Case) -> Closed {
     let (cut, _cut_signal) = oneshot::channel();
     let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let traffic = Traffic::default();
-    let oracle = Oracle::new(case.first, case.limits, &world, &traffic);
+    let mut oracle = Oracle::new(case.first, case.limits, &world, &traffic);
+    oracle.sees_unread_end = false;
     let mut engine = Completions {
         core: Core::new(case.first, case.limits, &traffic, false, Instant::now()),
         world: &world,

@@ -245,3 +245,32 @@ async fn a_cut_ends_the_relay_at_once_in_every_state() {
         assert!(began.elapsed() < DELIVERY_TIMEOUT, "{state:?}");
     }
 }
+
+/// The client reads nothing, so that the relay does not read up to the end of the server's stream either.
+#[tokio::test]
+async fn the_end_of_the_server_is_known_although_its_bytes_are_still_unread() {
+    let mut session = Session::with(Setup {
+        buffers: Buffers {
+            outer: Some(4_096),
+            inner: Some(128 << 10),
+        },
+        ..Setup::default()
+    })
+    .await;
+    let sent = fill(&mut session.server).await;
+    session.server.shutdown().await.unwrap(); // it arrives once there is room for what is before it
+    let (mut taken, traffic) = (0, Arc::clone(&session.traffic));
+    let ended = async || {
+        while !traffic.down.has_ended() {
+            tokio::task::yield_now().await;
+        }
+    };
+    while timeout(Duration::from_millis(20), ended()).await.is_err() {
+        taken += read_some(&mut session.client, 8 << 10).await.len();
+    }
+    let read = session.traffic.down.bytes() as usize;
+    assert!(read < sent, "expected unread bytes, got all {sent}");
+    let (received, end) = read_all(&mut session.client).await;
+    assert!(end.is_ok(), "{end:?}");
+    assert_eq!(received.len() + taken, sent);
+}

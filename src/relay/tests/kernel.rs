@@ -126,6 +126,7 @@ pub(super) struct End {
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     pub(super) watcher: Option<Waker>,
+    pub(super) end_watcher: Option<Waker>,
 }
 
 impl End {
@@ -150,6 +151,7 @@ impl End {
             reader: None,
             writer: None,
             watcher: None,
+            end_watcher: None,
         }
     }
 
@@ -258,6 +260,7 @@ impl End {
             self.reader.take_if(|_| readiness.is_readable()),
             self.writer.take_if(|_| readiness.is_writable()),
             self.watcher.take_if(|_| readiness.is_error()),
+            self.end_watcher.take_if(|_| readiness.is_read_closed()),
         ];
         let wakes = woken.iter().any(Option::is_some);
         woken.into_iter().flatten().for_each(Waker::wake);

@@ -23,6 +23,8 @@ pub(super) struct Oracle<'a> {
     spurious_polls_left: u32,
     /// How long bytes, an end of stream or an error may wait to be read, because the bandwidth is limited.
     pub(super) slot_wait: Duration,
+    /// Whether the engine learns that the server has ended although it does not read up to that.
+    pub(super) sees_unread_end: bool,
 }
 
 /// The two ends of a direction.
@@ -76,6 +78,7 @@ impl<'a> Oracle<'a> {
             polled_at: None,
             spurious_polls_left: 1,
             slot_wait: Duration::ZERO,
+            sees_unread_end: true,
         }
     }
 
@@ -96,10 +99,16 @@ impl<'a> Oracle<'a> {
     pub(super) fn between_polls(&self) {
         let world = self.world.lock().unwrap();
         self.assert_counted(&world);
+        let (is_known, has_ended) = (self.traffic.down.has_ended(), has_server_ended(&world));
+        assert!(!is_known || has_ended, "the server has not ended the session");
         let yields = had_a_turn(&world) && self.polled_at == Some(Instant::now());
         if world.was_woken || yields {
             return;
         }
+        assert!(
+            is_known || !has_ended || !self.sees_unread_end,
+            "the end of the server's stream has arrived"
+        );
         let [up, down] = directions(&world);
         assert!(!world.is_cut(), "it was cut and still runs");
         assert!(world.client.broke.is_none(), "the client has broken and it still runs");
@@ -235,6 +244,11 @@ impl<'a> Oracle<'a> {
 fn had_finished(world: &World) -> bool {
     let [up, down] = directions(world);
     world.client.ended && world.client.end_read && up.held() == 0 && down.held() == 0
+}
+
+/// Whether the end of the server's stream, or its reset, has arrived, although bytes before it may still be unread.
+fn has_server_ended(world: &World) -> bool {
+    world.server.ended || world.server.broke.is_some()
 }
 
 fn had_a_turn(world: &World) -> bool {

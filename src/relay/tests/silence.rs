@@ -13,11 +13,13 @@ const TRICKLE: Duration = Duration::from_millis(80);
 const IDLE: RelayLimits = RelayLimits {
     idle_timeout: Some(LIMIT),
     half_close_timeout: None,
+    ends_with_server: false,
 };
 
 const HALF_CLOSE: RelayLimits = RelayLimits {
     idle_timeout: None,
     half_close_timeout: Some(LIMIT),
+    ends_with_server: false,
 };
 
 /// The pace of a peer that moves a little every [`TRICKLE`].
@@ -169,6 +171,7 @@ async fn the_shorter_limit_is_reported() {
     let both = |idle: u32, half_close: u32| RelayLimits {
         idle_timeout: Some(LIMIT * idle),
         half_close_timeout: Some(LIMIT * half_close),
+        ends_with_server: false,
     };
     for (limits, closed) in [
         (both(1, 50), Closed::Idle(Pending::Nothing)),

@@ -176,6 +176,7 @@ prop_compose! {
         let limits = RelayLimits {
             idle_timeout: idle.map(Duration::from_millis),
             half_close_timeout: half_close.map(Duration::from_millis),
+            ends_with_server: false,
         };
         Case { first, limits, queue_sizes, splices, steps, bandwidth, ends_well }
     }
@@ -208,6 +209,7 @@ fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
     let limits = RelayLimits {
         idle_timeout: Some(Duration::from_secs(1)),
         half_close_timeout: None,
+        ends_with_server: false,
     };
     let steps = vec![
         at(0, Act::Sends(Side::Server, 100)),

@@ -147,6 +147,10 @@ impl Socket for ModelSocket<'_> {
         Watch(self)
     }
 
+    fn read_closed(&self) -> impl Future<Output = ()> + Send {
+        EndWatch(self)
+    }
+
     fn queue(&self) -> Option<SendQueue> {
         self.call(|world| Some(world.queue(self.side)))
     }
@@ -177,6 +181,31 @@ impl Drop for Watch<'_> {
         // Poisoned only while a test fails.
         if let Ok(mut world) = self.0.world.lock() {
             world.end_mut(self.0.side).watcher = None;
+        }
+    }
+}
+
+/// [`read_closed`](crate::socket::read_closed).
+struct EndWatch<'a>(&'a ModelSocket<'a>);
+
+impl Future for EndWatch<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut world = self.0.world();
+        let end = world.end_mut(self.0.side);
+        if end.ready.is_read_closed() {
+            return Poll::Ready(());
+        }
+        end.end_watcher = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for EndWatch<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut world) = self.0.world.lock() {
+            world.end_mut(self.0.side).end_watcher = None;
         }
     }
 }

@@ -64,6 +64,7 @@ impl Watched {
 const PATIENT: RelayLimits = RelayLimits {
     idle_timeout: Some(Duration::from_secs(60)),
     half_close_timeout: Some(Duration::from_secs(60)),
+    ends_with_server: false,
 };
 
 async fn watched<F: Future<Output = ()>>(test: impl FnOnce(Watched) -> F) {

@@ -143,6 +143,45 @@ fn a_place_is_kept_for_a_second_after_a_reset() {
     }));
 }
 
+/// A client that does not look at its socket, such as one in a pool of connections, keeps no place of a server that has ended its
+/// session.
+#[test]
+fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
+    for (protocol, ends_with_server) in [("tcp", false), ("redis", true)] {
+        let manual = ManualServer::new();
+        let pool = "max_sessions = 1\nqueue = { timeout = \"20s\" }";
+        let listener = format!("protocol = \"{protocol}\"");
+        let proxy = Proxy::start(&config(&[manual.server.address], &listener, pool));
+        let mut clients = vec![Client::connect(proxy.at("l"))];
+        let mut session = Some(manual.session());
+        assert!(comes_back_at_once(|| {
+            clients.push(Client::connect(proxy.at("l")));
+            let mut ended = session.take().unwrap();
+            ended.write_all(b"bye").unwrap();
+            drop(ended);
+            let began = Instant::now();
+            session = Some(manual.session());
+            began.elapsed()
+        }));
+        let (first, rest) = clients.split_at_mut(1);
+        assert_eq!(first[0].read_all(), b"bye");
+        let server = &*manual.server.address.to_string();
+        let metrics = proxy.metrics();
+        let of_server = metrics.sum("acequia_server_sessions_active", &[("pool", "p"), ("server", server)]);
+        assert_eq!(of_server, 1.0, "{protocol}");
+        if ends_with_server {
+            wait_for_ended_sessions(&proxy, "server_closed", rest.len());
+        } else {
+            let open = metrics.sum("acequia_sessions_active", &[("listener", "l")]) as usize;
+            assert_eq!(
+                open,
+                1 + rest.len(),
+                "a client of this protocol may still have something to say"
+            );
+        }
+    }
+}
+
 /// Closes with a reset.
 fn abort(session: Option<TcpStream>) {
     let linger = session.map(|session| socket2::SockRef::from(&session).set_linger(Some(Duration::ZERO)));

@@ -9,7 +9,7 @@ use super::socket::Socket;
 use super::tls::TlsWire;
 use super::wire::{Wire, poll_recv, poll_send};
 use crate::relay::core::SendQueue;
-use crate::socket::{Fault, socket_fault};
+use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 
 /// One side of a session of which at least one side uses TLS.
@@ -21,6 +21,13 @@ pub(in crate::relay) enum MaybeTls<'a> {
 }
 
 impl MaybeTls<'_> {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(socket) => socket,
+            Self::Tls(wire) => wire.socket(),
+        }
+    }
+
     /// The error in what the peer sent, if any.
     pub(in crate::relay) fn take_error(&self) -> Option<rustls::Error> {
         match self {
@@ -99,10 +106,11 @@ impl Wire for MaybeTls<'_> {
     }
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
-        socket_fault(match self {
-            Self::Tcp(socket) => socket,
-            Self::Tls(wire) => wire.socket(),
-        })
+        socket_fault(self.socket())
+    }
+
+    fn read_closed(&self) -> impl Future<Output = ()> + Send {
+        read_closed(self.socket())
     }
 
     fn queue(&self) -> Option<SendQueue> {

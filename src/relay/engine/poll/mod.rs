@@ -10,7 +10,7 @@ mod splice;
 mod half;
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -124,11 +124,14 @@ impl<W: Wire> Relay<'_, W> {
             return Ok(());
         }
         // A socket that is not being read (its half waits for the receiver, or has ended) can still be reset.
-        if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.is_reading()) {
+        let client = || Box::pin(client.fault()) as FaultWatch<'_>;
+        if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.is_reading(), client) {
             return Err((Side::Client, fault));
         }
         let is_watched = !self.down.is_reading() && !self.core.is_delivering();
-        if let Poll::Ready(fault) = self.server.poll_fault(cx, is_watched) {
+        let traffic = self.core.traffic();
+        let server = || Box::pin(server_fault(server, traffic)) as FaultWatch<'_>;
+        if let Poll::Ready(fault) = self.server.poll_fault(cx, is_watched, server) {
             return Err((Side::Server, fault));
         }
         Ok(())
@@ -160,23 +163,40 @@ fn side_of_error(polled: Poll<Result<(), TransferError>>, from: Side) -> Result<
 /// A connection, watched for errors while it is not being read.
 struct WatchedWire<'a, W> {
     wire: &'a W,
-    /// Boxed, and dropped when not needed: a session whose both sides are being read has none.
-    watch: Option<Pin<Box<dyn Future<Output = Fault> + Send + 'a>>>,
+    /// Dropped when not needed: a session whose both sides are being read has none.
+    watch: Option<FaultWatch<'a>>,
 }
+
+/// Ready when a connection breaks. Boxed, because few sessions have one.
+type FaultWatch<'a> = Pin<Box<dyn Future<Output = Fault> + Send + 'a>>;
 
 impl<'a, W: Wire> WatchedWire<'a, W> {
     fn new(wire: &'a W) -> Self {
         Self { wire, watch: None }
     }
 
-    fn poll_fault(&mut self, cx: &mut Context<'_>, is_needed: bool) -> Poll<Fault> {
+    fn poll_fault(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_needed: bool,
+        watch: impl FnOnce() -> FaultWatch<'a>,
+    ) -> Poll<Fault> {
         if !is_needed {
             self.watch = None;
             return Poll::Pending;
         }
-        self.watch
-            .get_or_insert_with(|| Box::pin(self.wire.fault()))
-            .as_mut()
-            .poll(cx)
+        self.watch.get_or_insert_with(watch).as_mut().poll(cx)
     }
+}
+
+/// Waits until the server's connection breaks. The end of its stream may have arrived behind bytes that the client does not take:
+/// then the server has ended the session, too.
+async fn server_fault<W: Wire>(server: &W, traffic: &Traffic) -> Fault {
+    let mut fault = pin!(server.fault());
+    tokio::select! {
+        biased;
+        fault = &mut fault => return fault,
+        () = server.read_closed() => traffic.down.end(),
+    }
+    fault.await
 }

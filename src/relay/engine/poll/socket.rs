@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::relay::core::SendQueue;
-use crate::socket::{Fault, socket_fault};
+use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tcp_info::TcpInfo;
 
 /// Bytes that one splice takes out of a socket at most, although a pipe may hold more.
@@ -56,6 +56,9 @@ pub(in crate::relay) trait Socket: Sync {
 
     /// Waits until the connection breaks; see [`socket_fault`].
     fn fault(&self) -> impl Future<Output = Fault> + Send;
+
+    /// Waits until the peer's end of stream, or its reset, has arrived; see [`read_closed`].
+    fn read_closed(&self) -> impl Future<Output = ()> + Send;
 
     /// The send queue; `None` where the system does not report it.
     fn queue(&self) -> Option<SendQueue>;
@@ -101,6 +104,10 @@ impl Socket for TcpStream {
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
         socket_fault(self)
+    }
+
+    fn read_closed(&self) -> impl Future<Output = ()> + Send {
+        read_closed(self)
     }
 
     fn queue(&self) -> Option<SendQueue> {

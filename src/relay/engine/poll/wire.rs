@@ -58,6 +58,9 @@ pub(in crate::relay) trait Wire: Sync {
     /// Waits until the connection breaks, without reading from it.
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
+    /// Waits until the end of the peer's stream, or its reset, has arrived, although bytes before it may still be unread.
+    fn read_closed(&self) -> impl Future<Output = ()> + Send;
+
     /// The bytes that the peer does not have yet; `None` where the system does not report it.
     fn queue(&self) -> Option<SendQueue>;
 }
@@ -104,6 +107,10 @@ impl<S: Socket> Wire for S {
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
         Socket::fault(self)
+    }
+
+    fn read_closed(&self) -> impl Future<Output = ()> + Send {
+        Socket::read_closed(self)
     }
 
     fn queue(&self) -> Option<SendQueue> {
