@@ -145,7 +145,7 @@ impl Retirement {
             }
             seen.insert(record.id(), session);
             let max_age = rule.plan.max_age;
-            match max_age.and_then(|max_age| age_limit(record.id(), max_age, record.age())) {
+            match max_age.and_then(|max_age| age_limit(record.id(), max_age, record.age_on_server())) {
                 Some(AgeLimit::ExceededByTenth) => {
                     record.cut(Ending::Aged);
                 }

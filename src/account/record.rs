@@ -67,10 +67,21 @@ impl Record {
             .map(|server| server.id())
     }
 
+    /// When it was connected to its server, as far as is known: not before it was accepted.
+    fn connected_at(&self) -> Instant {
+        self.accepted_at + self.info().time_to_connect()
+    }
+
     /// Whether it was connected to its server after this moment, as far as is known.
     #[must_use]
     pub fn is_connected_after(&self, at: Instant) -> bool {
-        self.accepted_at + self.info().time_to_connect() > at
+        self.connected_at() > at
+    }
+
+    /// The time since it was connected to its server, as far as is known.
+    #[must_use]
+    pub fn age_on_server(&self) -> Duration {
+        self.connected_at().elapsed()
     }
 
     /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are only

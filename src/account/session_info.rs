@@ -300,4 +300,6 @@ async fn a_session_is_connected_after_its_hello_its_wait_and_its_connect() {
     assert!(is_connected_at(21 * second));
     record.info().connect_duration = Some((2 * second).into());
     assert!(is_connected_at(23 * second));
+    advance(7 * second).await;
+    assert_eq!((record.age(), record.age_on_server()), (27 * second, 4 * second));
 }

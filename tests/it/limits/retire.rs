@@ -74,6 +74,21 @@ fn a_busy_overaged_session_is_cut_after_another_tenth_of_its_age() {
     assert_eq!(proxy.access_line()["ending"], "aged");
 }
 
+/// What a client waits for a server is no part of the age: otherwise who has waited longest would be cut at once.
+#[test]
+fn the_age_of_a_session_counts_from_its_connection_to_the_server() {
+    let manual = ManualServer::new();
+    let pool = "max_session_age = \"2s\"\nidle_for = \"1s\"\nmax_sessions = 1\nqueue = { timeout = \"60s\" }";
+    let proxy = Proxy::start(&config(&[manual.server.address], pool));
+    let _first = Client::connect(proxy.at("l"));
+    let _busy = manual.session();
+    let _waits = Client::connect(proxy.at("l"));
+    let mut session = manual.session(); // the first one was cut for its age
+    let began = Instant::now();
+    assert!(session.read(&mut [0]).is_err(), "expected a reset");
+    assert!(began.elapsed() >= Duration::from_millis(1800), "{:?}", began.elapsed());
+}
+
 #[test]
 fn peers_that_do_not_end_a_session_at_rest_are_reset_after_5_s() {
     let manual = ManualServer::new();
