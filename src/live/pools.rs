@@ -49,6 +49,14 @@ impl LivePools {
         }
     }
 
+    /// The first usable fallback of this pool, unless the pool is usable itself.
+    #[must_use]
+    pub fn usable_fallback(&self, id: PoolId, now: Instant) -> Option<PoolId> {
+        let fallback = self.fallbacks[id.0].filter(|_| !self[id].is_usable(now))?;
+        let serving = self.serving(fallback, now);
+        self[serving].is_usable(now).then_some(serving)
+    }
+
     /// The pools that have a fallback, each with the name of the fallback that is in use now; `None`: none is in use.
     pub fn with_fallback(&self, now: Instant) -> impl Iterator<Item = (&Arc<LivePool>, Option<Arc<str>>)> {
         let pools = self.in_order.iter().enumerate();

@@ -2,15 +2,15 @@
 
 use tokio::net::TcpStream;
 
-use super::fallback::note_stand_in;
+use super::fallback::{fallback_after, note_stand_in};
 use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
 use super::refusal::{Refusal, reply, within_tls};
-use super::steps::{ClientTls, Connected, Routed, forwarded, proxy_header, take_first};
+use super::steps::{ClientTls, Connected, Routed, enter_pool, forwarded, proxy_header, take_first};
 use crate::account::Entry;
-use crate::dial::{Attempt, DialClient, DialError, DialTls, Progress, dial};
+use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, Progress, dial};
 use crate::live::LivePool;
-use crate::plan::{ListenerPlan, Protocol};
+use crate::plan::ListenerPlan;
 use crate::refuse::{PostgresError, Reply};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
@@ -20,68 +20,99 @@ use crate::tls::{ClientChoice, HandshakeError, TlsConnection, TlsSummary, error_
 use crate::units::format_duration;
 
 impl Routed<'_> {
-    /// Connects to a server of the pool. Every attempt is accounted for as soon as it is over.
-    pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
+    /// Connects to a server of the pool or of its fallback. Every attempt is accounted for as soon as it is over.
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    pub(super) fn connect(mut self) -> impl Future<Output = Result<Connected, Refusal>> {
+        async move {
+            let (mut dialled, mut first) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
+            let pool = &self.state.pools[self.pool];
+            note_stand_in(self.entry, pool, dialled.lease.server());
+            let server = LeasedServer::new(dialled.lease, pool);
+            if let Some(connection) = &dialled.tls {
+                self.entry.info().tls_mut().server = Some(TlsSummary::new(connection.negotiated()));
+                first.clear(); // the header was sent
+            }
+            let postgres = self.sniffed.as_ref().and_then(Sniffed::postgres);
+            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
+            if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
+                let (sniffed, protocol) = (self.sniffed.as_ref(), self.state.plan.protocol);
+                let reply = |alert| reply(sniffed, protocol, |_| alert, PostgresError::NoServer);
+                let (socket, within) = (&mut dialled.socket, pool.plan().dial.connect.timeout);
+                Box::pin(request_tls(
+                    socket,
+                    &first,
+                    &server,
+                    within,
+                    self.client,
+                    self.entry,
+                    reply,
+                ))
+                .await?;
+                first.clear();
+            }
+            first.extend(take_read(self.sniffed.take(), self.entry));
+            Ok(Connected {
+                socket: dialled.socket,
+                server,
+                first,
+                client_tls: self.tls.take().map(|(connection, _)| connection),
+                server_tls: dialled.tls,
+                relay: self.state.plan.relay,
+                asks_server,
+            })
+        }
+    }
+
+    /// Connects to a server of the pool. If the pool has become unusable while the client waited, goes on with its fallback, which
+    /// has a queue of its own. Also returns the PROXY header for the server, if it expects one.
+    async fn dial(&mut self) -> Result<(Dialled, Vec<u8>), Refusal> {
         let Self {
             client,
             state,
             entry,
             pool,
-            guards: _,
             sniffed,
-            handshake: _,
-            mut tls,
+            tls,
+            ..
         } = self;
-        async move {
-            let protocol = state.plan.protocol;
-            let has_hello = tls.is_some() || sniffed.as_ref().is_some_and(|sniffed| sniffed.hello().is_some());
-            let address = entry.info().client();
-            // A client of a database or of TLS that ends its stream so early has left.
-            let dial_client = DialClient {
-                socket: client,
-                address,
-                may_half_close: protocol == Protocol::Tcp && !has_hello,
-            };
-            let mut first = header_for(pool, &state.plan, client, entry, sniffed.as_ref(), tls.as_ref())?;
-            let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
-            let refused = |alert, error| reply(sniffed.as_ref(), protocol, |_| alert, error);
-            let reply = |alert| refused(alert, PostgresError::NoServer);
-            let dial_tls = state.tls_with(pool).map(|pool_tls| DialTls {
+        let (protocol, sniffed) = (state.plan.protocol, sniffed.as_ref());
+        let has_hello = tls.is_some() || sniffed.is_some_and(|sniffed| sniffed.hello().is_some());
+        let address = entry.info().client();
+        // A client of a database or of TLS that ends its stream so early has left.
+        let dial_client = DialClient {
+            socket: client,
+            address,
+            may_half_close: !protocol.is_database() && !has_hello,
+        };
+        // Bounded: fallbacks form no cycle.
+        loop {
+            let live = &state.pools[*pool];
+            let first = header_for(live, &state.plan, client, entry, sniffed, tls.as_ref())?;
+            let dial_tls = state.tls_with(live).map(|pool_tls| DialTls {
                 tls: pool_tls,
                 client: client_choice(tls.as_ref()),
                 header: &first,
             });
-            let options = &pool.plan().dial;
+            let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             // In a box of its own: a client that is slow to send its ClientHello does not pay for it. Also, glibc
             // reuses freed blocks of up to 1032 bytes as they are; larger ones would leave holes between the sessions.
-            let dialled = Box::pin(dial(pool, options, dial_tls.as_ref(), dial_client, on_progress)).await;
-            let mut dialled = dialled.map_err(|reason| {
-                let reply = refused(Alert::InternalError, postgres_error(reason));
-                Refusal::DialError(reason, reply_over(reply, tls.as_mut()))
-            })?;
-            note_stand_in(entry, pool, dialled.lease.server());
-            let server = LeasedServer::new(dialled.lease, pool);
-            if let Some(connection) = &dialled.tls {
-                entry.info().tls_mut().server = Some(TlsSummary::new(connection.negotiated()));
-                first.clear(); // the header was sent
-            }
-            let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
-            if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
-                let (socket, within) = (&mut dialled.socket, options.connect.timeout);
-                Box::pin(request_tls(socket, &first, &server, within, client, entry, reply)).await?;
-                first.clear();
-            }
-            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            first.extend(take_read(sniffed, entry));
-            Ok(Connected {
-                socket: dialled.socket,
-                server,
-                first,
-                client_tls: tls.map(|(connection, _)| connection),
-                server_tls: dialled.tls,
-                relay: state.plan.relay,
-                asks_server,
-            })
+            let dialling = Box::pin(dial(
+                live,
+                &live.plan().dial,
+                dial_tls.as_ref(),
+                dial_client,
+                on_progress,
+            ));
+            let failure = match dialling.await {
+                Ok(dialled) => return Ok((dialled, first)),
+                Err(failure) => failure,
+            };
+            let Some(fallback) = fallback_after(state, *pool, failure, entry) else {
+                let reply = reply(sniffed, protocol, |_| Alert::InternalError, postgres_error(failure));
+                return Err(Refusal::DialError(failure, reply_over(reply, tls.as_mut())));
+            };
+            enter_pool(&state.pools[fallback], sniffed, entry)?;
+            *pool = fallback;
         }
     }
 }

@@ -4,7 +4,6 @@
 //! its ClientHello must stay cheap.
 
 use std::io;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use crate::addr::{ClientAddr, ListenAddr};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
+use crate::plan::PoolId;
 use crate::proxy_protocol::{ClientInfo, ProxyAddresses, ProxyHeader, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -55,7 +55,7 @@ pub(super) struct Routed<'a> {
     pub(super) client: &'a TcpStream,
     pub(super) state: &'a ListenerState,
     pub(super) entry: &'a mut Entry,
-    pub(super) pool: &'a Arc<LivePool>,
+    pub(super) pool: PoolId,
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
@@ -173,12 +173,11 @@ impl<'a> Identified<'a> {
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
         let pool = serving_pool(state, pool, entry);
-        check_direct_tls(pool, sniffed.as_ref(), entry)?;
+        enter_pool(&state.pools[pool], sniffed.as_ref(), entry)?;
         let handshake = match tls {
             None => HandshakeSettings::new(state, mode, alpn, at),
             Some(_) => None, // it is complete
         };
-        entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
             state,
@@ -190,6 +189,16 @@ impl<'a> Identified<'a> {
             tls: None,
         })
     }
+}
+
+/// Chooses this pool for the client.
+///
+/// # Errors
+/// See [`check_direct_tls`].
+pub(super) fn enter_pool(pool: &LivePool, sniffed: Option<&Sniffed>, entry: &mut Entry) -> Result<(), Refusal> {
+    check_direct_tls(pool, sniffed, entry)?;
+    entry.pool_chosen(pool.name());
+    Ok(())
 }
 
 /// Refuses a PostgreSQL client that begins with its ClientHello if the servers of its pool do not expect that.

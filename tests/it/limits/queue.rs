@@ -194,6 +194,50 @@ fn departed_clients_make_room_in_a_full_queue() {
     }
 }
 
+/// Who waits for a pool whose servers go down is no worse off than who comes later.
+#[test]
+fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
+    let (first, other) = (Server::echo(), Server::echo());
+    let pool = |pool: &str, server: &Server, keys: &str| {
+        configs::pool(
+            pool,
+            &[server.address],
+            &format!("health = {{ check = \"off\" }}\n{keys}"),
+        )
+    };
+    let text = configs::listener("l", "p", "")
+        + &pool(
+            "p",
+            &first,
+            "max_sessions = 1\nqueue = { timeout = \"60s\" }\nfallback = \"f\"",
+        )
+        + &pool("f", &other, "max_sessions = 2\nqueue = { max = 1, timeout = \"60s\" }");
+    let proxy = Proxy::start(&format!("[runtime]\nworkers = 2\n{text}"));
+    let _busy = served_client(proxy.at("l"));
+    let mut all: Vec<_> = (0..4).map(|number| (number, waiting(&proxy, number))).collect();
+    let name = format!("p/{}", first.address);
+    assert_eq!(proxy.command(&["server", "disable", &name]).code, Some(0));
+    wait_for_ended_sessions(&proxy, "queue_full", 1); // the queue of the fallback has its own limit
+    let waits = |pool| proxy.metrics().sum("acequia_pool_queue", &[("pool", pool)]) as usize;
+    eventually("two have a server, one waits for the fallback", || {
+        other.sessions() == 2 && (waits("p"), waits("f")) == (0, 1)
+    });
+    let line = proxy.access_line();
+    assert_eq!(
+        (&line["pool"], &line["fallback_from"]),
+        (&"f".into(), &"p".into()),
+        "{line}"
+    );
+    all.retain(|(_, client)| match client.0.peek(&mut [0; 4]) {
+        Ok(read) => read > 0,
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    });
+    let (_, served) = next_served(&mut all);
+    drop(served);
+    (0..2).for_each(|_| drop(next_served(&mut all)));
+    assert!(all.is_empty() && first.sessions() == 1);
+}
+
 #[test]
 fn a_reload_serves_queued_clients_by_its_new_servers_and_limits() {
     let (first, second) = (Server::echo(), Server::echo());
