@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
 
+use super::live_count::LiveCount;
 use super::own_listeners::OwnListeners;
 use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
 use crate::addr::ServerAddr;
@@ -38,6 +39,8 @@ pub struct ServerRegistry {
 #[derive(Debug, Default)]
 struct RegistryEntries {
     servers: HashMap<ServerPath, Vec<(ServerAddr, Weak<Server>)>>,
+    /// The counts of sessions, by pool and address.
+    counts: HashMap<(Arc<str>, ServerAddr), Weak<LiveCount>>,
     /// The number of names in `servers` at which the names of dropped servers are removed.
     sweep_at: usize,
     /// Overrides that change something.
@@ -132,9 +135,20 @@ impl ServerRegistry {
         if entries.servers.len() >= entries.sweep_at {
             let is_held = |(_, server): &(ServerAddr, Weak<Server>)| server.strong_count() > 0;
             entries.servers.retain(|_, named| named.iter().any(is_held));
+            entries.counts.retain(|_, count| count.strong_count() > 0);
             entries.sweep_at = 2 * entries.servers.len() + 16;
         }
-        let server = Arc::new(Server::new(spec, is_checked).with_queue(self.queue(pool)));
+        let server = Server::new(spec, is_checked).with_queue(self.queue(pool));
+        // Under another name it is the same server, whose sessions count to its limit.
+        let at_address = entries.counts.entry((Arc::clone(pool), address)).or_default();
+        let server = match at_address.upgrade() {
+            Some(count) => server.sharing_count(count),
+            None => {
+                *at_address = Arc::downgrade(server.shared_count());
+                server
+            }
+        };
+        let server = Arc::new(server);
         if let Some(stored) = entries.overrides.get(&path) {
             server.set_overrides(stored.overrides.clone());
         }
@@ -261,6 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn servers_of_one_pool_and_address_share_their_count_of_sessions() {
+        let registry = ServerRegistry::default();
+        let (pool, other) = (Arc::<str>::from("p"), Arc::<str>::from("q"));
+        let get = |pool, label, port| registry.get_or_create(pool, spec(label, port), true);
+        let first = get(&pool, "a", 1);
+        first.add_session();
+        let renamed = get(&pool, "b", 1);
+        assert_ne!(renamed.id(), first.id());
+        assert!(!renamed.add_session_below(1) && renamed.add_session_below(2));
+        assert_eq!((first.live(), first.count_id()), (2, renamed.count_id()));
+        for different in [get(&other, "a", 1), get(&pool, "a", 2)] {
+            assert_ne!(different.count_id(), first.count_id());
+            assert_eq!(different.live(), 0);
+        }
+        drop(first);
+        renamed.end_session();
+        assert_eq!(get(&pool, "c", 1).live(), 1);
+    }
+
+    #[test]
     fn entries_of_dropped_servers_are_removed() {
         let registry = ServerRegistry::default();
         let pool = Arc::<str>::from("p");
@@ -269,7 +303,11 @@ mod tests {
             drop(registry.get_or_create(&pool, spec(&format!("b{port}"), 1), true));
         }
         let entries = registry.lock();
-        assert!(entries.servers.len() <= 32 && entries.servers.values().all(|named| named.len() == 1));
+        assert!(
+            entries.counts.len() <= 32
+                && entries.servers.len() <= 32
+                && entries.servers.values().all(|named| named.len() == 1)
+        );
     }
 
     const DRAIN: Override = Override::Drain { close_over: None };

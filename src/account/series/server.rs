@@ -1,5 +1,6 @@
 //! The series of a server.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::counters::{LabelledCounters, SharedRecorder};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
 use crate::dial::ConnectFailure;
-use crate::pool::{CheckVerdict, Server, ServerId};
+use crate::pool::{CheckVerdict, Server};
 
 /// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,21 +158,12 @@ impl ServerSeries {
         *self.certificate_slot()
     }
 
-    /// The number of sessions on all servers with this label.
-    pub(in crate::account) fn active_sessions(&self) -> u32 {
-        self.sum_active_sessions(|_| true)
-    }
-
-    /// The number of sessions on servers with this label, except those on the server `id`.
-    pub(in crate::account) fn active_sessions_except_on(&self, id: ServerId) -> u32 {
-        self.sum_active_sessions(|server| server.id() != id)
-    }
-
-    fn sum_active_sessions(&self, is_counted: impl Fn(&Server) -> bool) -> u32 {
+    /// The number of sessions on servers with this label whose counts are not in `counted` yet. Adds those counts.
+    pub(in crate::account) fn active_sessions(&self, counted: &mut HashSet<usize>) -> u32 {
         let servers = self.servers();
         let existing = servers.iter().filter_map(Weak::upgrade);
         existing
-            .filter(|server| is_counted(server))
+            .filter(|server| counted.insert(server.count_id()))
             .map(|server| server.live())
             .sum()
     }

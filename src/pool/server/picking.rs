@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{FAILING, NO_WEIGHT, Server};
 use crate::pool::changes::ChangeCounter;
 use crate::pool::health::{Availability, CheckState};
+use crate::pool::live_count::LiveCount;
 
 impl Server {
     /// The weight an operator has set; `None`: the configured one applies.
@@ -80,30 +81,45 @@ impl Server {
         self.subscribers.add(counter);
     }
 
+    /// This server, with the count of sessions of another one.
+    #[must_use]
+    pub(in crate::pool) fn sharing_count(self, live_count: Arc<LiveCount>) -> Self {
+        Self {
+            live: live_count.get(),
+            live_count,
+            ..self
+        }
+    }
+
+    /// Its count of sessions.
+    pub(in crate::pool) fn shared_count(&self) -> &Arc<LiveCount> {
+        &self.live_count
+    }
+
     /// The number of its open sessions, which is valid while the server exists.
     pub(in crate::pool) fn live_count(&self) -> &'static AtomicU32 {
-        self.live.get()
+        self.live
     }
 
     /// Counts a session that begins.
     pub(in crate::pool) fn add_session(&self) {
-        self.live.get().fetch_add(1, Relaxed);
+        self.live.fetch_add(1, Relaxed);
     }
 
     /// Counts a session that begins, if there are fewer than `max`. Returns whether it did.
     pub(in crate::pool) fn add_session_below(&self, max: u32) -> bool {
         let next = |live| (live < max).then_some(live + 1);
-        self.live.get().fetch_update(Relaxed, Relaxed, next).is_ok()
+        self.live.fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
     /// Counts a session that does not come about after all.
     pub(in crate::pool) fn remove_session(&self) {
-        self.live.get().fetch_sub(1, Relaxed);
+        self.live.fetch_sub(1, Relaxed);
     }
 
     /// Counts a session that ends, and gives its place to the first in line.
     pub(in crate::pool) fn end_session(&self) {
-        self.live.get().fetch_sub(1, SeqCst); // before the queue is looked at: see there
+        self.live.fetch_sub(1, SeqCst); // before the queue is looked at: see there
         if let Some(queue) = &self.queue {
             queue.place_freed();
         }
@@ -114,7 +130,7 @@ impl Server {
 impl Server {
     /// This server with this many open sessions.
     pub(in crate::pool) fn with_live(self, live: u32) -> Self {
-        self.live.get().store(live, Relaxed);
+        self.live.store(live, Relaxed);
         self
     }
 }

@@ -62,6 +62,32 @@ fn without_a_queue_sessions_end_as_servers_full() {
     served_client(proxy.at("l"));
 }
 
+/// A server that gets another name is still the same server.
+#[test]
+fn a_server_that_is_renamed_has_no_second_limit() {
+    let server = Server::echo();
+    let text = |server: &str| {
+        configs::listener("l", "p", "")
+            + &format!("[pools.p]\nservers = [{server}]\nmax_sessions = 2\nhealth = {{ check = \"off\" }}\n")
+    };
+    let address = server.address;
+    let proxy = Proxy::start(&text(&format!("\"{address}\"")));
+    let mut served: Vec<_> = (0..2).map(|_| served_client(proxy.at("l"))).collect();
+    for renamed in [
+        format!("{{ address = \"{address}\", name = \"db1\" }}"),
+        format!("\"localhost:{}@{}\"", address.port(), address.ip()),
+    ] {
+        proxy.reload(&text(&renamed));
+        assert!(Client::connect(proxy.at("l")).read_all().is_empty(), "{renamed}");
+        assert_eq!(server.sessions(), 2, "{renamed}");
+        let active = proxy.metrics().sum("acequia_server_sessions_active", &[("pool", "p")]);
+        assert_eq!(active, 2.0, "each session counts once");
+    }
+    served.pop();
+    wait_for_ended_sessions(&proxy, "client_closed", 1);
+    served_client(proxy.at("l"));
+}
+
 #[test]
 fn clients_of_databases_print_that_there_are_too_many_connections() {
     for (protocol, request, answer) in [
