@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 pub use interface::Interface;
 pub use network::{NetworkError, parse_network};
-pub use unix::{UnixPath, UnixPathError, UnixPeer};
+pub use unix::{UnixPath, UnixPathError, UnixPeer, UnixPlace};
 
 /// Defines an address type, which is compared and displayed as the address in it. Only addresses of listeners and servers
 /// may have the name of an interface, because only these are configured.
@@ -235,11 +235,11 @@ impl ListenAddr {
     }
 
     /// Whether a connection from this machine to the server would be accepted at this address. `false` if that depends
-    /// on the interfaces of the machine.
+    /// on the interfaces of the machine. Two Unix sockets are compared by their [places](UnixPlace).
     #[must_use]
     pub fn accepts_connections_to(self, server: ServerAddr) -> bool {
         let (Some(own), Some(address)) = (self.socket(), server.socket()) else {
-            return self.unix().is_some() && self.unix() == server.unix();
+            return matches!((self.unix(), server.unix()), (Some(own), Some(path)) if own.is_same_socket(path));
         };
         let ip = address.ip().to_canonical();
         let is_same_family = own.is_ipv4() == ip.is_ipv4();

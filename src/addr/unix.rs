@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-/// The absolute path of a Unix socket. It is displayed as it is configured, `unix:/run/app.sock`.
+/// The absolute path of a Unix socket. It is displayed as it is configured, `unix:/run/app.sock`, but without `.` and `..`.
 #[derive(Clone, Copy)]
 pub struct UnixPath {
     bytes: [u8; Self::BYTES_MAX],
@@ -30,15 +31,17 @@ impl UnixPath {
     /// The limit of the kernel: `sun_path` of unix(7) without the zero byte at the end.
     pub const BYTES_MAX: usize = 107;
 
-    /// The path.
+    /// The path. `.` and `..` are left out, except for `..` after a symbolic link, which leads elsewhere.
     ///
     /// # Errors
     /// Why it cannot be the path of a socket.
     pub fn new(path: &str) -> Result<Self, UnixPathError> {
         let parts = path.strip_prefix('/').ok_or(UnixPathError::Relative)?;
-        if parts.split('/').any(str::is_empty) || path.contains(char::is_control) {
+        let is_folder = matches!(parts.rsplit('/').next(), Some("." | ".."));
+        if is_folder || parts.split('/').any(str::is_empty) || path.contains(char::is_control) {
             return Err(UnixPathError::NoFile);
         }
+        let path = without_dots(parts);
         let mut bytes = [0; Self::BYTES_MAX];
         let room = bytes.get_mut(..path.len()).ok_or(UnixPathError::TooLong)?;
         room.copy_from_slice(path.as_bytes());
@@ -58,6 +61,63 @@ impl UnixPath {
     #[must_use]
     pub fn as_path(&self) -> &Path {
         Path::new(self.as_str())
+    }
+
+    /// Whether both are paths of one socket. Makes system calls unless they are equal.
+    #[must_use]
+    pub fn is_same_socket(&self, other: &Self) -> bool {
+        self == other || self.place() == other.place()
+    }
+
+    /// Where the socket is.
+    #[must_use]
+    pub fn place(&self) -> UnixPlace {
+        UnixPlace::of(self.as_path())
+    }
+}
+
+/// A path without `.` and `..`, from its parts after the first slash.
+fn without_dots(parts: &str) -> String {
+    let mut path = String::new();
+    for part in parts.split('/').filter(|part| *part != ".") {
+        if part == ".." && !path.ends_with("/..") && !Path::new(&path).is_symlink() {
+            path.truncate(path.rfind('/').unwrap_or_default()); // above the root there is the root
+        } else {
+            path.push('/');
+            path.push_str(part);
+        }
+    }
+    path
+}
+
+/// Where a Unix socket is, whatever its path is called: in one folder a name stands for one socket, also if a symbolic link or a
+/// second mount leads to that folder. It is as it was when it was looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnixPlace {
+    /// The device and the inode of the folder; `None`: it cannot be found.
+    folder: Option<(u64, u64)>,
+    /// The name in the folder, or the whole path.
+    file: PathBuf,
+}
+
+impl UnixPlace {
+    /// The place that this path leads to now, of a socket that need not exist. Makes system calls.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        const LINKS_MAX: usize = 8;
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            match path.read_link() {
+                Ok(target) => path = path.with_file_name(target),
+                Err(_) => break, // it is no link, or does not exist
+            }
+        }
+        let folder = path.parent().and_then(|folder| folder.metadata().ok());
+        let name = path.file_name().filter(|_| folder.is_some()).map(PathBuf::from);
+        Self {
+            folder: folder.map(|folder| (folder.dev(), folder.ino())),
+            file: name.unwrap_or(path),
+        }
     }
 }
 
@@ -132,12 +192,42 @@ mod tests {
             ("@name", UnixPathError::Relative),
             ("/", UnixPathError::NoFile),
             ("/run/", UnixPathError::NoFile),
+            ("/run/..", UnixPathError::NoFile),
+            ("/run/.", UnixPathError::NoFile),
             ("//run/a", UnixPathError::NoFile),
             ("/a\0b", UnixPathError::NoFile),
             (&format!("{longest}a"), UnixPathError::TooLong),
         ] {
             assert_eq!(UnixPath::new(path).err(), Some(error), "{path}");
         }
+    }
+
+    #[test]
+    fn one_socket_has_one_place_whatever_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |rest: &str| format!("{}/{rest}", folder.path().to_str().unwrap());
+        std::fs::create_dir_all(path("a/deep")).unwrap();
+        for (target, link) in [("a", "link"), ("a/deep", "down"), ("../s", "a/deep/t")] {
+            std::os::unix::fs::symlink(target, path(link)).unwrap();
+        }
+        let new = |rest: &str| UnixPath::new(&path(rest)).unwrap();
+        for same in ["a/s", "a/./s", "./a/deep/../s", "missing/../a/s"] {
+            assert_eq!(new(same), new("a/s"), "{same}");
+        }
+        assert_eq!(
+            new("down/../s").as_str(),
+            path("down/../s"),
+            "which is not {}",
+            path("s")
+        );
+        for same in ["link/s", "down/../s", "a/deep/t", "link/deep/t"] {
+            assert_eq!(new(same).place(), new("a/s").place(), "{same}");
+        }
+        for other in ["s", "a/t", "a/deep/s", "missing/s", "none/s"] {
+            assert_ne!(new(other).place(), new("a/s").place(), "{other}");
+        }
+        assert_ne!(new("missing/s").place(), new("none/s").place());
+        assert_eq!(UnixPath::new("/../run/../s").unwrap().as_str(), "/s");
     }
 
     #[test]

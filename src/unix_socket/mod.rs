@@ -53,7 +53,8 @@ pub fn unix_socket() -> io::Result<Socket> {
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `connect`.
+/// ([`ErrorKind::AddrInUse`]); or those of `connect`. That of a file that may not be connected to names its owner, and has no
+/// number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let Ok(existing) = path.symlink_metadata() else {
         return Ok(None);
@@ -67,6 +68,10 @@ pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
         Ok(()) => Ok(Some(socket)),
         Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(None),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(in_use("another process listens there".to_owned())),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let message = format!("the file there belongs to uid {}: {error}", existing.uid());
+            Err(io::Error::new(ErrorKind::PermissionDenied, message))
+        }
         Err(error) => Err(error),
     }
 }
@@ -113,11 +118,17 @@ impl BoundUnix {
     }
 }
 
-/// The error that another process listens on a path.
+/// The error that a process listens on a path: another one ([`ErrorKind::AddrInUse`]), or this one
+/// ([`ErrorKind::ResourceBusy`]).
 #[must_use]
 pub fn in_use_by(living: &Socket) -> io::Error {
-    let process = peer_of(living).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
-    in_use(format!("another process listens there{process}"))
+    match peer_of(living) {
+        Some(peer) if peer.pid == std::process::id() => {
+            io::Error::new(ErrorKind::ResourceBusy, "this process listens there already")
+        }
+        Some(peer) => in_use(format!("another process listens there (pid {})", peer.pid)),
+        None => in_use("another process listens there".to_owned()),
+    }
 }
 
 fn in_use(message: String) -> io::Error {
@@ -261,7 +272,7 @@ mod tests {
             let (listening, failed): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
             assert_eq!(listening.len(), 1);
             for error in failed.into_iter().map(Result::unwrap_err) {
-                assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+                assert_eq!(error.kind(), ErrorKind::ResourceBusy, "{error}"); // all are of this process
             }
             let (socket, file) = listening.into_iter().next().unwrap().unwrap();
             assert!(file.is_in_place());

@@ -1,9 +1,11 @@
 //! Parses the addresses to listen on, and finds those that conflict.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use super::{Problems, address, value};
-use crate::addr::ListenAddr;
+use crate::addr::{ListenAddr, UnixPath, UnixPlace};
 use crate::config::file::{Node, Value};
 use crate::config::report::Position;
 
@@ -11,6 +13,8 @@ use crate::config::report::Position;
 #[derive(Default)]
 pub(super) struct BoundAddresses {
     all: HashMap<ListenAddr, Position>,
+    /// Each Unix socket as it was written, with the position of a listener's.
+    unix: HashMap<UnixPlace, (String, Option<Position>)>,
     /// The address of the admin port, with which no listener may overlap. It is parsed first.
     admin: Option<(ListenAddr, Position)>,
 }
@@ -37,6 +41,11 @@ impl BoundAddresses {
         if address.port() == Some(0) {
             return Some(address);
         }
+        if let Some(path) = address.unix()
+            && !self.all.contains_key(&address)
+        {
+            self.add_unix(path, &node.position, problems);
+        }
         let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
         if let Some(first) = self.all.get(&address) {
             let hint = format!("first on {}", problems.describe_position(first));
@@ -49,6 +58,28 @@ impl BoundAddresses {
             self.all.insert(address, node.position.clone());
         }
         Some(address)
+    }
+
+    /// Adds a Unix socket, unless it is there already by another path, or is the socket of the API.
+    fn add_unix(&mut self, path: &UnixPath, position: &Position, problems: &mut Problems<'_>) {
+        let (written, first) = match self.unix.entry(path.place()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert((path.to_string(), Some(position.clone())));
+                return;
+            }
+            Entry::Occupied(occupied) => occupied.into_mut(),
+        };
+        let message = format!("{path} is the same socket as {written}");
+        let hint = first.as_ref().map_or("use another path".to_owned(), |first| {
+            format!("that is on {}: use another path", problems.describe_position(first))
+        });
+        problems.error(position, message, hint);
+    }
+
+    /// Reserves the path of the socket of the API, with which no listener may conflict.
+    pub(super) fn reserve_admin_socket(&mut self, path: &Path) {
+        let written = format!("{}, `socket` of [admin]", path.display());
+        self.unix.insert(UnixPlace::of(path), (written, None));
     }
 
     /// As [`Self::add`], for the admin port.

@@ -75,6 +75,10 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
             .and_then(|node| admin_socket(node, problems))
             .unwrap_or_default(),
     };
+    match &plan.socket {
+        AdminSocket::Path(path) => bound.reserve_admin_socket(path),
+        AdminSocket::Default | AdminSocket::Off => {} // the default path yields to others
+    }
     for key in ["hosts", "token_file", "tls"] {
         if let (Some((position, _)), true) = (section.entry(key), section.is_missing("bind")) {
             problems.warning(position, format!("`{key}` is never used"), "`bind` is missing");

@@ -372,3 +372,31 @@ fn a_unix_client_is_in_no_network_and_counts_by_user() {
         UnixStream::connect(sockets.path("c")).unwrap_err().kind()
     );
 }
+
+/// A folder may be reached by several paths, as `/run` by `/var/run`. A listener that was its own server under another one would
+/// fill up with sessions.
+#[test]
+fn check_knows_a_socket_by_any_of_its_paths() {
+    let sockets = Sockets::new();
+    std::os::unix::fs::symlink(sockets.0.path(), sockets.path("link")).unwrap();
+    let (own, other) = (sockets.address("l"), "127.0.0.1:9");
+    let second = |path: &str| format!("[listeners.m]\nbind = \"{}\"\npool = \"p\"\n", sockets.address(path));
+    for (text, expected) in [
+        (config(&own, "", &sockets.address("link/l"), ""), "is this listener"),
+        (config(&own, "", &sockets.address("./l"), ""), "is this listener"),
+        (
+            config(&own, "", other, "") + &second("link/l"),
+            "is the same socket as unix:",
+        ),
+        (config(&own, "", other, "") + &second("./l"), "is bound twice"),
+        (
+            config(&own, "", other, "") + &format!("[admin]\nsocket = \"{}\"\n", sockets.path("link/l").display()),
+            "`socket` of [admin]",
+        ),
+    ] {
+        let folder = config_folder("acequia.toml", &text);
+        let checked = finished(acequia(&["check", "-c"]).arg(folder.path().join("acequia.toml")));
+        assert_eq!(checked.code, Some(1), "{checked:#?}");
+        assert!(checked.stderr.contains(expected), "{expected}: {}", checked.stderr);
+    }
+}
