@@ -11,7 +11,8 @@ use crate::config::file::Node;
 use crate::config::report::Position;
 use crate::config::{keys, suggest};
 use crate::name::ServerName;
-use crate::tls::AcmeCertificate;
+use crate::plan::{GuardPlan, ListenerPlan};
+use crate::tls::{AcmeCertificate, CertificateLocation};
 
 /// The most names of one certificate that common servers issue.
 const NAMES_MAX: usize = 100;
@@ -96,8 +97,9 @@ impl<'a> AcmeAccounts<'a> {
         })
     }
 
-    /// Warns of accounts that order nothing, and of challenges that no listener answers.
-    pub(super) fn warn(&self, has_redirect: bool, problems: &mut Problems<'_>) {
+    /// Warns of accounts that order nothing, and of challenges that no listener answers, or that a guard keeps out.
+    pub(super) fn warn(&self, listeners: &[Arc<ListenerPlan>], guards: &[Arc<GuardPlan>], problems: &mut Problems<'_>) {
+        let has_redirect = listeners.iter().any(|listener| listener.redirect.is_some());
         for ((account, position), is_used) in self.in_order.iter().zip(&self.positions).zip(&self.is_used) {
             if !is_used {
                 let hint = format!(
@@ -109,8 +111,42 @@ impl<'a> AcmeAccounts<'a> {
                 let hint = "add a listener with `bind` at port 80 and `redirect`";
                 problems.warning(position, "no listener answers the challenge http-01", hint);
             }
+            if let (true, Some((listener, guard))) = (is_used, excluding_guard(account, listeners, guards)) {
+                let message =
+                    format!("`{guard}` keeps the ACME server out of listener `{listener}`, which it connects to");
+                let hint = "leave it out there; a guard of a route is asked after such a connection was answered";
+                problems.warning(position, message, hint);
+            }
         }
     }
+}
+
+/// A listener that answers challenges of this account, and a guard of it that lets only some networks in, by their names.
+fn excluding_guard<'p>(
+    account: &AcmePlan,
+    listeners: &'p [Arc<ListenerPlan>],
+    guards: &'p [Arc<GuardPlan>],
+) -> Option<(&'p str, &'p str)> {
+    let is_own = |location: &CertificateLocation| match location {
+        CertificateLocation::Acme(certificate) => certificate.acme == account.name,
+        CertificateLocation::Files(_) | CertificateLocation::Directory(_) => false,
+    };
+    let has_certificate = |listener: &ListenerPlan| {
+        let mut certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+        certificates.any(is_own)
+    };
+    let answers = |listener: &&Arc<ListenerPlan>| match account.challenge {
+        ChallengeKind::TlsAlpn01 => has_certificate(listener),
+        ChallengeKind::Http01 => listener.redirect.is_some(),
+    };
+    listeners.iter().filter(answers).find_map(|listener| {
+        let guard = listener
+            .guards
+            .iter()
+            .map(|id| &guards[id.0])
+            .find(|guard| guard.rules.allow.is_some() && !guard.rules.report_only)?;
+        Some((&*listener.name, &*guard.name))
+    })
 }
 
 fn account(

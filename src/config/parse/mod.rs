@@ -100,7 +100,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         providers.warn_unused(&pools.in_order, &listeners, problems);
     }
     guards.warn_unused(problems);
-    acme.warn(listeners.iter().any(|listener| listener.redirect.is_some()), problems);
+    acme.warn(&listeners, &guards.in_order, problems);
     let plan = Plan {
         runtime,
         state_dir,
