@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Problems, Section, value};
 use crate::addr::IpFamily;
 use crate::config::keys;
+use crate::plan::Protocol;
 use crate::relay::RelayLimits;
 use crate::sniff::SniffLimits;
 use crate::socket::{Keepalive, SocketOptions};
@@ -62,7 +63,7 @@ pub(super) fn defaults(section: &Section<'_>, problems: &mut Problems<'_>) -> (L
 #[derive(Clone, Copy)]
 pub(super) struct ListenerSettings {
     pub(super) sniff: SniffLimits,
-    pub(super) relay: RelayLimits,
+    relay: RelayLimits,
     pub(super) socket: SocketOptions,
     pub(super) backlog: u32,
 }
@@ -87,6 +88,14 @@ impl ListenerSettings {
     pub(super) fn overridden_by(self, section: &Section<'_>, problems: &mut Problems<'_>) -> Self {
         let socket = socket(self.socket, section, problems);
         self.with(section, socket, problems)
+    }
+
+    /// The limits of the relay of a listener with this protocol.
+    pub(super) fn relay_of(self, protocol: Protocol) -> RelayLimits {
+        RelayLimits {
+            ends_with_server: protocol.is_database(),
+            ..self.relay
+        }
     }
 
     fn with(self, section: &Section<'_>, socket: SocketOptions, problems: &mut Problems<'_>) -> Self {

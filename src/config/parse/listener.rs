@@ -16,7 +16,6 @@ use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
-use crate::relay::RelayLimits;
 use crate::route::{Route, RouteTable};
 use crate::tls::{ClientAuthPlan, ListenerTlsPlan};
 
@@ -76,10 +75,7 @@ pub(super) fn listener<'a>(
         routes: table,
         announce,
         tls,
-        relay: RelayLimits {
-            ends_with_server: protocol.is_database(),
-            ..limits.relay
-        },
+        relay: limits.relay_of(protocol),
         socket: limits.socket,
     };
     Some((plan, redirect))
