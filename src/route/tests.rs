@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::sniff::hello::ProtocolList;
 use proptest::prelude::*;
 
 /// A route as a test writes it: `sni`, `alpn` and `from`, separated by spaces each.
