@@ -5,8 +5,10 @@ use std::mem::take;
 
 use serde::{Deserialize, Serialize};
 
+use super::announced_bodies::AnnouncedBody;
 use super::bodies::{AbsentServerBody, ListenerBody, PoolBody, ReloadBody, ServerBody, StateBody, TotalsBody};
 use super::guard_bodies::GuardBody;
+use super::remote_bodies::RemoteBody;
 
 /// The event `changes` of `GET /api/v1/events`: the parts of [`StateBody`] that have changed.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct ChangesBody {
     in_force_since: String,
     /// As in [`StateBody`].
     last_reload: Option<ReloadBody>,
+    /// As in [`StateBody`], if it has changed.
+    #[serde(default)]
+    remote: Option<RemoteBody>,
     /// As in [`StateBody`].
     #[serde(default)]
     unsaved: Vec<String>,
@@ -27,6 +32,9 @@ pub struct ChangesBody {
     totals: TotalsBody,
     /// All guards, if one has changed.
     guards: Option<Vec<GuardBody>>,
+    /// As in [`StateBody`], if it has changed.
+    #[serde(default)]
+    announced: Option<AnnouncedBody>,
     /// All overrides of absent servers, if one has changed.
     absent: Option<Vec<AbsentServerBody>>,
     /// The open sessions of the listeners where their number has changed, by name.
@@ -47,7 +55,8 @@ pub struct ChangesBody {
 pub(super) enum StateChanges {
     /// Only this has changed.
     Some(Box<ChangesBody>),
-    /// The TLS of the admin port, the listeners or the list of pools have changed: the whole state is to be shown again.
+    /// The TLS of the admin port, the listeners, the list of pools, or whether there are announced routes or a store have
+    /// changed: the whole state is to be shown again.
     Many,
 }
 
@@ -58,9 +67,17 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         draining: now.draining,
         in_force_since: now.in_force_since.clone(),
         last_reload: now.last_reload.clone(),
+        remote: now
+            .remote
+            .clone()
+            .filter(|remote| before.remote.as_ref() != Some(remote)),
         unsaved: now.unsaved.clone(),
         totals: now.totals.clone(),
         guards: (before.guards != now.guards).then(|| now.guards.clone()),
+        announced: now
+            .announced
+            .clone()
+            .filter(|announced| before.announced.as_ref() != Some(announced)),
         absent: (before.absent != now.absent).then(|| now.absent.clone()),
         ..ChangesBody::default()
     };
@@ -68,8 +85,16 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         changes.add_listener(before, now);
     }
     let names_before = before.pools.iter().map(|pool| &pool.name);
-    let has_tls_changed = before.admin_tls != now.admin_tls;
-    if has_tls_changed || before.listeners != now.listeners || !names_before.eq(now.pools.iter().map(|pool| &pool.name))
+    let kinds = |state: &StateBody| {
+        (
+            state.admin_tls.clone(),
+            state.remote.is_some(),
+            state.announced.is_some(),
+        )
+    };
+    if kinds(&before) != kinds(now)
+        || before.listeners != now.listeners
+        || !names_before.eq(now.pools.iter().map(|pool| &pool.name))
     {
         return StateChanges::Many;
     }
@@ -86,9 +111,11 @@ impl ChangesBody {
         state.draining = self.draining;
         state.in_force_since = self.in_force_since;
         state.last_reload = self.last_reload;
+        state.remote = self.remote.or_else(|| state.remote.take());
         state.unsaved = self.unsaved;
         state.totals = self.totals;
         state.guards = self.guards.unwrap_or_else(|| take(&mut state.guards));
+        state.announced = self.announced.or_else(|| state.announced.take());
         state.absent = self.absent.unwrap_or_else(|| take(&mut state.absent));
         for listener in &mut state.listeners {
             listener.sessions = self.listeners.remove(&listener.name).unwrap_or(listener.sessions);
@@ -203,14 +230,18 @@ mod tests {
 
     /// The changes that are found after this one.
     fn changes(change: impl FnOnce(&mut StateBody)) -> StateChanges {
-        let mut now = state();
+        changes_from(state(), change)
+    }
+
+    fn changes_from(before: StateBody, change: impl FnOnce(&mut StateBody)) -> StateChanges {
+        let mut now = before.clone();
         change(&mut now);
         let expected = now.clone();
-        let changes = changes_between(state(), &mut now);
+        let changes = changes_between(before.clone(), &mut now);
         assert_eq!(now, expected, "the new state is complete");
         if let StateChanges::Some(changes) = &changes {
             let sent = serde_json::to_string(changes).unwrap();
-            let mut applied = state();
+            let mut applied = before;
             serde_json::from_str::<ChangesBody>(&sent).unwrap().apply(&mut applied);
             assert_eq!(
                 applied, expected,
@@ -271,6 +302,44 @@ mod tests {
         assert_eq!(changed.servers.len(), 1);
         assert_eq!(changed.pools.len(), 1);
         assert!(changed.pools[0].servers.is_empty());
+    }
+
+    #[test]
+    fn what_a_store_and_announcements_tell_is_sent_when_it_has_changed() {
+        let remote = |lost: Option<&str>| {
+            serde_json::from_value(serde_json::json!({
+                "from": "etcd:/a", "instance": "one", "revision": 1, "keys": 1, "since": null, "refused": null,
+                "lost": lost, "lost_since": null
+            }))
+            .unwrap()
+        };
+        let announced = |error: Option<&str>| {
+            serde_json::from_value(serde_json::json!({
+                "source": "docker", "up": true, "last_success": null, "error": error, "refused": [], "more_refused": 0
+            }))
+            .unwrap()
+        };
+        assert!(matches!(
+            changes(|state| state.remote = remote(None)),
+            StateChanges::Many
+        ));
+        assert!(matches!(
+            changes(|state| state.announced = announced(None)),
+            StateChanges::Many
+        ));
+        let with_both = || StateBody {
+            remote: remote(None),
+            announced: announced(None),
+            ..state()
+        };
+        let changed = changes_from(with_both(), |state| {
+            (state.remote, state.announced) = (remote(Some("refused")), announced(Some("refused")));
+        });
+        assert!(
+            matches!(changed, StateChanges::Some(changes) if changes.remote.is_some() && changes.announced.is_some())
+        );
+        let same = changes_from(with_both(), |_| ());
+        assert!(matches!(same, StateChanges::Some(changes) if changes.remote.is_none() && changes.announced.is_none()));
     }
 
     #[test]
