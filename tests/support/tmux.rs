@@ -59,6 +59,12 @@ impl Tmux {
         must(self.command(&["send-keys"]).args(keys));
     }
 
+    /// Writes on the terminal, as another program does.
+    pub fn write(&self, text: &str) {
+        let tty = must(&mut self.command(&["display-message", "-p", "#{pane_tty}"]));
+        std::fs::write(tty.trim(), text).unwrap();
+    }
+
     /// The PID of a child of the shell in the terminal.
     pub fn child(&self) -> i32 {
         let shell = must(&mut self.command(&["display-message", "-p", "#{pane_pid}"]));

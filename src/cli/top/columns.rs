@@ -50,6 +50,8 @@ impl<R> Column<R> {
 #[derive(PartialEq, PartialOrd)]
 pub(super) enum CellValue<'a> {
     Text(Cow<'a, str>),
+    /// Text that is sorted by this number first.
+    Ranked(u8, String),
     Count(u64),
     /// A count, and its maximum if there is one.
     Share(u32, Option<u32>),
@@ -58,7 +60,7 @@ pub(super) enum CellValue<'a> {
     Bytes(u64),
     /// In bytes per second.
     ByteRate(u64),
-    Duration(Duration),
+    Duration(Option<Duration>),
     /// In microseconds.
     RoundTrip(Option<u32>),
 }
@@ -68,6 +70,7 @@ impl CellValue<'_> {
     pub(super) fn cell(&self) -> String {
         match self {
             Self::Text(text) => escape(text, &[]).into_owned(),
+            Self::Ranked(_, text) => escape(text, &[]).into_owned(),
             Self::Count(count) => count.to_string(),
             Self::Share(part, None) => part.to_string(),
             Self::Share(part, Some(max)) => format!("{part}/{max}"),
@@ -75,7 +78,7 @@ impl CellValue<'_> {
             Self::Rate(rate) => format!("{rate:.0}"),
             Self::Bytes(bytes) => size(*bytes),
             Self::ByteRate(bytes) => format!("{}/s", size(*bytes)),
-            Self::Duration(time) => duration(*time),
+            Self::Duration(time) => time.map_or_else(|| "-".to_owned(), duration),
             Self::RoundTrip(None) => "-".to_owned(),
             Self::RoundTrip(Some(us @ ..1000)) => format!("{us}µs"),
             Self::RoundTrip(Some(us)) => format!("{:.1}ms", f64::from(*us) / 1000.0),

@@ -165,11 +165,13 @@ fn server_detail(row: &ServerRow<'_>) -> String {
         .set_by
         .as_ref()
         .map_or_else(String::new, |by| format!("; set by {by}"));
+    let time = row
+        .state_since()
+        .map_or_else(String::new, |time| format!(", for {}", since(time)));
     format!(
-        "{} at {}: {sign} {word}, for {}{reason}{set_by}",
+        "{} at {}: {sign} {word}{time}{reason}{set_by}",
         row.label(),
         row.server.address,
-        since(&row.server.since)
     )
 }
 
@@ -178,10 +180,18 @@ fn session_detail(session: &SessionBody) -> String {
         .sni
         .as_ref()
         .map_or_else(String::new, |sni| format!(" asking for {sni}"));
+    let user = session
+        .user
+        .as_ref()
+        .map_or_else(String::new, |user| format!(" as user {user}"));
+    let database = session
+        .database
+        .as_ref()
+        .map_or_else(String::new, |database| format!(" of database {database}"));
     let server = server_of(session).map_or_else(String::new, |server| format!(" to {server}"));
     let age = duration(Duration::from_millis(session.age_ms));
     format!(
-        "{}: {}{sni}, at {}{server}, for {age}",
+        "{}: {}{sni}{user}{database}, at {}{server}, for {age}",
         session.id, session.client, session.listener
     )
 }

@@ -11,6 +11,7 @@ use super::view::{Tab, View};
 use crate::admin::bodies::StateBody;
 use crate::cli::status::since;
 use crate::cli::table::{duration, size};
+use crate::config::report::{counted, first_and_more};
 use crate::text::escape;
 
 /// How long the process must have been silent before that is shown. There are news every second, or every 2 s by polls.
@@ -76,14 +77,9 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
             ));
         }
     }
-    if let Some(reload) = state.last_reload.as_ref().filter(|reload| !reload.done) {
-        let ago = since(&reload.at);
-        let text = format!(
-            "! the last reload failed {ago} ago, requested by {}: `acequia check` says why",
-            reload.by
-        );
-        notices.push((Urgency::Warning, text));
-    }
+    notices.extend(down_notice(state).map(|text| (Urgency::Bad, format!("✕ {text}"))));
+    let of_process = process_notices(state).into_iter();
+    notices.extend(of_process.map(|text| (Urgency::Warning, format!("! {text}"))));
     for pool in state.pools.iter().filter(|pool| pool.panic) {
         notices.push((
             Urgency::Warning,
@@ -98,6 +94,52 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
         String::new()
     };
     Some((severity, text + &more))
+}
+
+/// Names servers that are down or ejected: where there are many servers, they are not in sight.
+fn down_notice(state: &StateBody) -> Option<String> {
+    let servers = state
+        .pools
+        .iter()
+        .flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+    let down = servers.filter(|(_, server)| server.usage == "enabled" && (server.ejected || server.health == "down"));
+    let down: Vec<_> = down
+        .map(|(pool, server)| format!("{}/{}", pool.name, server.name))
+        .collect();
+    let verb = if down.len() == 1 { "is" } else { "are" };
+    (!down.is_empty()).then(|| {
+        let names = first_and_more(down.iter(), 3).join(", ");
+        format!("{} {verb} down: {names}", counted(down.len(), "server"))
+    })
+}
+
+/// What is wrong with the configuration, where it comes from, and what is kept of it.
+fn process_notices(state: &StateBody) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Some(reload) = state.last_reload.as_ref().filter(|reload| !reload.done) {
+        notices.push(format!(
+            "the last reload failed {} ago, requested by {}: `acequia check` says why",
+            since(&reload.at),
+            reload.by
+        ));
+    }
+    if let Some(remote) = &state.remote {
+        let lost = remote.lost.iter();
+        notices.extend(lost.map(|error| format!("{} does not answer: {error}", remote.from)));
+        let refused = remote.refused.iter().map(|refused| since(&refused.since));
+        notices.extend(refused.map(|ago| format!("{}: the configuration put {ago} ago was refused", remote.from)));
+    }
+    if let Some(announced) = &state.announced {
+        let error = announced.error.iter();
+        notices.extend(error.map(|error| format!("announced routes stay as they are: {}: {error}", announced.source)));
+    }
+    notices.extend(
+        state
+            .unsaved
+            .iter()
+            .map(|reason| format!("not saved, and lost at a restart: {reason}")),
+    );
+    notices
 }
 
 pub(super) fn tabs_line(view: &View) -> Line<'static> {
@@ -136,5 +178,18 @@ mod tests {
             (severity, &*text),
             (Urgency::Bad, "✕ pool shop has no usable server (and 1 more)")
         );
+    }
+
+    #[test]
+    fn servers_that_are_down_are_named() {
+        let mut view = view_of(&[("a", 2), ("b", 0), ("c", 0)]);
+        let state = view.state.as_mut().unwrap();
+        let servers = &mut state.pools[0].servers;
+        servers[1].health = "down".to_owned();
+        (servers[2].health, servers[2].usage) = ("down".to_owned(), "disabled".to_owned());
+        let (severity, text) = worst_notice(state).unwrap();
+        assert_eq!((severity, &*text), (Urgency::Bad, "✕ 1 server is down: shop/b"));
+        state.pools[0].servers[2].usage = "enabled".to_owned();
+        assert_eq!(worst_notice(state).unwrap().1, "✕ 2 servers are down: shop/b, shop/c");
     }
 }

@@ -19,13 +19,13 @@ pub(super) struct ServerRow<'a> {
     pub(super) rate: f64,
 }
 
-/// Whether somebody should look at it.
+/// Whether somebody should look at it; the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Urgency {
-    Good,
-    Warning,
     Bad,
+    Warning,
     Unknown,
+    Good,
 }
 
 impl ServerRow<'_> {
@@ -51,6 +51,15 @@ impl ServerRow<'_> {
         }
     }
 
+    /// Since when it has been in this state, where that is known.
+    pub(super) fn state_since(&self) -> Option<&str> {
+        match self.state().1 {
+            "disabled" | "draining" => self.server.set_at.as_deref(),
+            "awaiting failback" | "ejected" | "full" => None,
+            _ => Some(&self.server.since),
+        }
+    }
+
     pub(super) fn matches(&self, filter: &str) -> bool {
         let text = format!("{} {} {}", self.label(), self.server.address, self.state().1);
         contains_all(&text, filter)
@@ -63,8 +72,8 @@ pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
         Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),
         Column::text("ADDRESS", (21, 1), 2, |row| text(&row.server.address)),
         Column::text("ORIGIN", (10, 0), 1, |row| text(row.origin.unwrap_or("configured"))),
-        Column::text("STATE", (15, 0), 9, |row| CellValue::Text(state_cell(row).into())),
-        Column::number("FOR", 7, 6, |row| CellValue::Duration(age(&row.server.since))),
+        Column::text("STATE", (15, 0), 9, |row| state_cell(row)),
+        Column::number("FOR", 7, 6, |row| CellValue::Duration(row.state_since().map(age))),
         Column::number("SESSIONS", 9, 8, |row| {
             CellValue::Share(row.server.sessions, row.server.max_sessions)
         }),
@@ -78,13 +87,20 @@ pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
     ]
 }
 
-fn state_cell(row: &ServerRow<'_>) -> String {
-    let (sign, word, _) = row.state();
-    format!("{sign} {word}")
+fn state_cell(row: &ServerRow<'_>) -> CellValue<'static> {
+    let (sign, word, urgency) = row.state();
+    CellValue::Ranked(urgency as u8, format!("{sign} {word}"))
 }
 
 pub(super) fn session_matches(session: &SessionBody, filter: &str) -> bool {
-    let optional = [&session.sni, &session.route, &session.pool, &session.server];
+    let optional = [
+        &session.sni,
+        &session.route,
+        &session.pool,
+        &session.server,
+        &session.database,
+        &session.user,
+    ];
     let optional: Vec<_> = optional.into_iter().flatten().map(String::as_str).collect();
     let text = format!(
         "{} {} {} {}",
@@ -118,7 +134,7 @@ pub(super) fn session_columns<'a>() -> [Column<&'a SessionBody>; 11] {
 }
 
 fn milliseconds(ms: u64) -> CellValue<'static> {
-    CellValue::Duration(Duration::from_millis(ms))
+    CellValue::Duration(Some(Duration::from_millis(ms)))
 }
 
 fn text(text: &str) -> CellValue<'_> {

@@ -5,7 +5,7 @@ use std::mem;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
 use ratatui::{DefaultTerminal, Terminal};
 use rustix::process::{Pid, Signal, getpgid, getpid, getppid, getsid, kill_process};
 
@@ -46,8 +46,10 @@ impl RawTerminal {
     fn take(&mut self) -> io::Result<()> {
         disable_raw_mode()?; // so that enabling it notes the usual modes again
         enable_raw_mode()?;
-        execute!(stdout(), EnterAlternateScreen)?;
-        // A new one draws everything. `Terminal::clear` would ask for the place of the cursor, while another thread reads keys.
+        // After SIGSTOP the alternate screen was not left, and has what the shell wrote.
+        execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
+        // A new one takes the screen for empty. `Terminal::clear` would ask for the place of the cursor, while another thread
+        // reads keys.
         self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         Ok(())
     }

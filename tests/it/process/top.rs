@@ -242,6 +242,25 @@ fn top_leaves_the_terminal_when_stopped_and_takes_it_when_continued() {
 }
 
 #[test]
+fn after_sigstop_top_draws_over_what_others_wrote() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    let pid = Pid::from_raw(tmux.child()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    eventually("it is stopped", || state_of(pid) == Some('T'));
+    tmux.write("\x1b[20;1Hwritten by another program");
+    tmux.wait_for("written by another program");
+    kill_process(pid, Signal::CONT).unwrap();
+    eventually("it is drawn over", || {
+        !tmux.screen().contains("written by another program")
+    });
+    tmux.wait_for("SERVER ");
+    tmux.press(&["q"]);
+    assert_restored(&tmux, 0);
+}
+
+#[test]
 fn on_a_terminal_without_utf_8_top_writes_ascii() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");

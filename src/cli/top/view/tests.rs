@@ -150,3 +150,27 @@ fn control_c_quits_from_every_view() {
         press(&mut view, KeyCode::Esc);
     }
 }
+
+#[test]
+fn servers_sorted_by_their_state_begin_with_the_most_urgent() {
+    let mut view = view_of(&[("a", 2), ("b", 1), ("c", 0), ("d", 0)]);
+    let servers = &mut view.state.as_mut().unwrap().pools[0].servers;
+    servers[1].health = "down".to_owned();
+    (servers[2].usage, servers[2].set_at) = ("draining".to_owned(), None);
+    servers[3].ejected = true;
+    let columns = server_columns();
+    let state = columns.iter().position(|column| column.title == "STATE").unwrap();
+    let mut servers = List::sorted_by(state);
+    servers.is_descending = false; // as for each column of text
+    let mut rows = view.server_rows();
+    let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
+    servers.arrange(&mut rows, &columns, id, 10);
+    let names: Vec<_> = rows.iter().map(|row| &*row.server.name).collect();
+    assert_eq!(names, ["d", "b", "c", "a"]);
+    let ages: Vec<_> = rows.iter().map(|row| row.state_since().is_some()).collect();
+    assert_eq!(
+        ages,
+        [false, true, false, true],
+        "the age is that of the state that is shown"
+    );
+}
