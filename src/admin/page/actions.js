@@ -1,7 +1,7 @@
 // Details of one thing, and what can be done with it. Each act says first what it will do, and shows the answer.
 
 import { byId, bytes, count, counted, duration, element, facts, localTime, openDialog, show, since } from "./dom.js";
-import { known, originOf, serverCounts, serverState } from "./state.js";
+import { known, newest, originOf, serverCounts, serverState } from "./state.js";
 import { ApiError, get, hasToken, readHistory, send } from "./source.js";
 
 const detail = () => byId("detail");
@@ -35,17 +35,10 @@ async function openDetail(read) {
 
 /** Reads open details again, if it is time. */
 export async function refreshDetail() {
-  if (!detail().open || isInUse() || Date.now() - detailReadAt < DETAIL_INTERVAL_MS) return;
+  if (!detail().open || Date.now() - detailReadAt < DETAIL_INTERVAL_MS) return;
   const read = readDetail;
   const found = await readAgain();
   if (found && readDetail === read && detail().open) fillDetail(found);
-}
-
-/** Whether somebody types or selects text in the details: then they stay as they are. */
-function isInUse() {
-  const isTyping = detail().contains(document.activeElement) && document.activeElement.matches("input");
-  const selection = getSelection();
-  return isTyping || (!selection.isCollapsed && detail().contains(selection.anchorNode));
 }
 
 /** What is to be shown; null if the process does not answer. */
@@ -63,7 +56,7 @@ function fillDetail([title, ...content]) {
   const hadFocus = detail().contains(document.activeElement);
   show(detail(), element("h2", { id: "detail-title" }, title), ...content, element("p", { class: "actions" }, close));
   // What had it may be gone: a server that drains has no `Drain`.
-  if (hadFocus && !detail().contains(document.activeElement)) close.focus();
+  if (hadFocus && !detail().contains(document.activeElement)) detail().querySelector('[data-key="close"]').focus();
 }
 
 export const showListener = (name) => openDetail(async () => {
@@ -106,7 +99,7 @@ export const showPool = (name) => openDetail(async () => {
   if (!pool) return [`Pool ${name}`, problem("There is no such pool any more.")];
   if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // what it tells is old then
   const samples = known.history?.pools.find((past) => past.name === name);
-  const p99 = samples?.connect_p99_ms.findLast((value) => value !== null) ?? null;
+  const p99 = (samples && newest(samples.connect_p99_ms)) ?? null;
   return [
     `Pool ${name}`,
     facts([
@@ -170,7 +163,7 @@ export const showServer = (poolName, name) => openDetail(async () => {
   const label = `${poolName}/${name}`;
   const path = `${encodeURIComponent(poolName)}/${encodeURIComponent(name)}`;
   const server = await get(`servers/${path}`);
-  const { word, sign } = serverState(server);
+  const { word, sign, since: inStateSince } = serverState(server);
   const goOn = server.sessions > 0 ? ` Its open sessions (${count(server.sessions)}) go on until they end.` : "";
   const act = (title, what, body, properties = {}) => {
     const onclick = () => ask(title, what, () => send("POST", `servers/${path}`, body));
@@ -179,7 +172,7 @@ export const showServer = (poolName, name) => openDetail(async () => {
   return [
     `Server ${label}`,
     facts([
-      ["State", `${sign} ${word}, for ${since(server.since)}`],
+      ["State", `${sign} ${word}${inStateSince ? `, for ${since(inStateSince)}` : ""}`],
       ["Last check", server.reason],
       ["Address", server.address],
       ["Origin", originText(poolName, server)],
@@ -211,20 +204,24 @@ const writeHint = () => byId("access").textContent;
 
 function weightForm(label, server, path) {
   const input = element("input", { type: "number", min: 0, max: 256, required: true, value: server.weight, "aria-label": "Weight", disabled: !canWrite });
-  const before = detail().querySelector("input");
-  if (before && before.value !== before.defaultValue) input.value = before.value; // was typed
   const set = () => {
-    if (!input.reportValidity()) return;
-    const weight = Number(input.value);
+    const entered = detail().querySelector("input");
+    if (!entered.reportValidity()) return;
+    const weight = Number(entered.value);
     ask("Set weight", `${label} gets weight ${weight} instead of ${server.weight}.`, () => send("POST", `servers/${path}`, { weight }));
   };
   return [input, element("button", { disabled: !canWrite, onclick: set, "data-key": "act:weight" }, "Set weight")];
 }
 
-export const killSession = (session) => ask(
+/** `ended` is called when the session has ended. */
+export const killSession = (session, ended) => ask(
   `End session ${session.id}`,
   `The session of ${session.client}, open for ${duration(session.age_ms / 1000)}, is reset on both sides.`,
-  () => send("DELETE", `sessions/${session.id}`),
+  async () => {
+    const done = await send("DELETE", `sessions/${session.id}`);
+    ended();
+    return done;
+  },
 );
 
 export const reloadConfiguration = () => ask(
@@ -238,7 +235,7 @@ function denyNetwork(guard) {
   const time = element("input", { placeholder: "10m", "aria-label": "For how long", spellcheck: "false" });
   ask(
     `Deny a network in ${guard}`,
-    "New sessions from it are refused for this time, or until the edit is undone. Open sessions go on.",
+    "New sessions from it are refused for this time, or until `acequia guard undo` undoes it. Open sessions go on.",
     () => send("POST", `guards/${encodeURIComponent(guard)}/deny`, { network: network.value.trim(), ...(time.value.trim() ? { for: time.value.trim() } : {}) }),
     element("p", { class: "filters" }, element("label", {}, "Network", network), element("label", {}, "For how long", time)),
   );
@@ -250,19 +247,25 @@ function ask(title, what, act, ...fields) {
   const answer = element("p", { role: "status" });
   const go = element("button", { class: "danger", onclick: async () => {
     go.disabled = true;
+    cancel.textContent = "Close"; // it cannot be called back
     answer.textContent = "…";
     try {
       const done = await act();
       show(answer, element("strong", {}, "Done. "), element("code", {}, summary(done)));
       go.remove();
-      cancel.textContent = "Close";
     } catch (error) {
-      const hint = error instanceof ApiError && error.status === 401 && !hasToken() ? " Enter the token above." : "";
+      if (!(error instanceof ApiError)) {
+        show(answer, element("strong", {}, "No answer: "), `it may have been done, or not (${error.message}).`);
+        return;
+      }
+      const hint = error.status === 401 && !hasToken() ? " Enter the token above." : "";
       show(answer, element("strong", {}, "Not done. "), element("span", { class: "mono" }, error.message + hint));
       go.disabled = false;
+      cancel.textContent = "Cancel";
     }
   } }, title);
   const cancel = element("button", { onclick: () => dialog.close() }, "Cancel");
+  dialog.replaceChildren(); // all that follows is new, since functions above hold some of it
   show(dialog, element("h2", { id: "question-title" }, title), element("p", {}, what), ...fields, element("p", { class: "actions" }, go, cancel), answer);
   if (detail().open) detail().close();
   openDialog(dialog);

@@ -1,7 +1,7 @@
 // Lines of the last 15 minutes.
 
 import { byId, bytes, count, duration, element, show } from "./dom.js";
-import { isSampled, known } from "./state.js";
+import { isSampled, known, newest } from "./state.js";
 
 /** The samples across a chart: those that there are, and at least so many. */
 const SAMPLES_MIN = 120;
@@ -56,7 +56,7 @@ export function showCharts() {
   if (names.join("\n") !== select.dataset.names) {
     const chosen = select.value;
     select.dataset.names = names.join("\n");
-    show(select, element("option", { value: "" }, "all pools"), names.map((name) => element("option", { value: name }, name)));
+    show(select, element("option", { value: "" }, "all pools"), names.map((name) => element("option", { value: name, "data-key": name }, name)));
     select.value = names.includes(chosen) ? chosen : "";
   }
   const pool = history.pools.find((pool) => pool.name === select.value);
@@ -67,7 +67,7 @@ export function showCharts() {
 function figure({ title, lines, format }, source) {
   const drawn = lines.map(([name, valuesOf]) => {
     const values = valuesOf(source);
-    return { label: name ? `${name}: ` : "", values, last: isSampled() ? values.findLast((value) => value !== null) : undefined };
+    return { label: name ? `${name}: ` : "", values, last: isSampled() ? newest(values) : undefined };
   });
   const highest = Math.max(...drawn.flatMap(({ values }) => values.map((value) => value ?? 0)), 0);
   const top = highest > 0 ? highest * HEADROOM : 1;

@@ -1,35 +1,80 @@
 // Elements and numbers. Text enters the page through text nodes only, never as HTML.
 
-/** Makes an element. `properties` are attributes; those that begin with `on` are event listeners, and null is left out. */
+/** Makes an element. `properties` are attributes, but for the listener `onclick`; null is left out. */
 export function element(name, properties = {}, ...children) {
   const made = name.startsWith("svg:")
     ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4))
     : document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    if (key === "onclick") made.onclick = value;
     else made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...flat(children));
   return made;
 }
 
-/** Children may be lists of children, and null. */
-const flat = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined);
+/** Children may be lists of children, text, and null. */
+const flat = (children) => children.flat(Infinity)
+  .filter((child) => child !== null && child !== undefined)
+  .map((child) => (child instanceof Node ? child : new Text(visible(String(child)))));
+
+/** Characters that are invisible, or that change the direction of the text around them; control characters, but for a new line. */
+const UNSAFE = /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\p{Cf}\u{e0000}-\u{e007f}]/gu;
+
+/** Text that is what it looks like. Clients choose the names of users and databases. */
+const visible = (text) => text.replace(UNSAFE, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
 
 /** Text that may break after the separators of names and addresses. */
 export const breakable = (text) => text.split(/(?<=[./:@])/).flatMap((part, at) => (at > 0 ? [element("wbr"), part] : [part]));
 
 export const byId = (id) => document.getElementById(id);
 
-/** Replaces the children of an element, and keeps the focus on the control with the same `data-key`. */
+/**
+ * Gives an element these children. What it has already stays, and is changed only where it differs: a click, the focus, a
+ * selection of text and how far something is scrolled outlast it. Children are the same if they have the same name and the same
+ * `data-key`, in their order. So a function that was made with a child does not hold that child: it may not be in the page.
+ */
 export function show(parent, ...children) {
-  const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  parent.replaceChildren(...flat(children));
-  if (key !== undefined) {
-    const again = [...parent.querySelectorAll("[data-key]")].find((child) => child.dataset.key === key);
-    again?.focus({ preventScroll: true });
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  updateChildren(parent, flat(children));
+  if (parent.contains(focused) && focused !== document.activeElement) focused.focus({ preventScroll: true }); // it was moved
+}
+
+const kindOf = (node) => `${node.nodeName} ${node.dataset?.key ?? ""}`;
+
+function updateChildren(parent, wanted) {
+  const old = new Map();
+  for (const node of [...parent.childNodes].reverse()) {
+    const alike = old.get(kindOf(node));
+    if (alike) alike.push(node);
+    else old.set(kindOf(node), [node]);
   }
+  const children = wanted.map((node) => update(old.get(kindOf(node))?.pop(), node));
+  for (const node of [...old.values()].flat()) node.remove();
+  let next = parent.firstChild;
+  for (const child of children) {
+    if (child === next) next = next.nextSibling;
+    else parent.insertBefore(child, next);
+  }
+}
+
+/** Makes a node like another one. Returns it, or the other one if there is none. */
+function update(node, wanted) {
+  if (!node) return wanted;
+  if (node instanceof Text) {
+    if (node.data !== wanted.data) node.data = wanted.data;
+    return node;
+  }
+  for (const name of node.getAttributeNames()) {
+    if (!wanted.hasAttribute(name)) node.removeAttribute(name);
+  }
+  for (const { name, value } of wanted.attributes) {
+    if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  }
+  node.onclick = wanted.onclick;
+  updateChildren(node, [...wanted.childNodes]);
+  return node;
 }
 
 /** A number in the largest of these units that it reaches, and that unit. Each is `base` times the one before. */
@@ -58,6 +103,7 @@ export function bytes(value) {
 /** A duration in its two largest units. */
 export function duration(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  if (seconds === 0) return "0 s";
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
   const at = units.findIndex(([, size]) => seconds >= size);
@@ -67,8 +113,14 @@ export function duration(seconds) {
   return rest > 0 ? `${whole} ${unit} ${rest} ${units[at + 1][0]}` : `${whole} ${unit}`;
 }
 
-/** The time since an RFC 3339 time. */
-export const since = (time) => duration(Math.max(0, Date.now() - Date.parse(time)) / 1000);
+/** How many milliseconds the clock of this machine is ahead of the clock of the process. */
+export const clock = { ahead: 0 };
+
+/** The time by the clock of the process, in milliseconds. */
+export const now = () => Date.now() - clock.ahead;
+
+/** The time since an RFC 3339 time of the process. */
+export const since = (time) => duration(Math.max(0, now() - Date.parse(time)) / 1000);
 
 export const localTime = (time) => new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -87,7 +139,7 @@ export function facts(pairs) {
 /** The `data-key` of what opened the last dialog. */
 let opener;
 
-/** Opens a dialog. When it closes, the focus returns to the control that opened it, also if that was drawn anew. */
+/** Opens a dialog. When it closes, the focus returns to the control that opened it, or to the one that has its place. */
 export function openDialog(dialog) {
   opener = document.activeElement?.dataset.key ?? opener;
   dialog.onclose = () => [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === opener)?.focus({ preventScroll: true });

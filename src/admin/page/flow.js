@@ -11,6 +11,18 @@ const isNarrow = matchMedia("(max-width: 52rem)");
 
 const boxesMax = () => (isNarrow.matches ? NARROW_BOXES_MAX : BOXES_MAX);
 
+/** What the names must contain, in lower case. */
+let wanted = "";
+
+const isWanted = (...names) => names.some((name) => name.toLowerCase().includes(wanted));
+
+export function setUpFlow() {
+  byId("flow-filter").addEventListener("input", (event) => {
+    wanted = event.target.value.trim().toLowerCase();
+    showFlow();
+  });
+}
+
 /** The pool whose servers are shown alone. */
 let selected = null;
 
@@ -25,6 +37,7 @@ export function showFlow() {
   if (selected && !state.pools.some((pool) => pool.name === selected)) selected = null;
   const links = [];
   const columns = [listeners(state), routes(state, links), pools(state), servers(links)];
+  byId("flow-name").hidden = wanted === "" && columns.every(({ more }) => more === 0);
   const chart = byId("flow-chart");
   show(
     chart,
@@ -45,13 +58,17 @@ function box(id, kind, title, notes, onclick, pressed) {
     element("strong", {}, title),
     notes.filter(Boolean).map((note) => (note instanceof Element ? note : element("small", {}, note))),
   );
-  return element("li", {}, button);
+  return element("li", { "data-key": `box:${id}` }, button);
 }
 
 function listeners(state) {
-  const all = state.listeners;
-  const boxes = all.slice(0, boxesMax()).map((listener) => {
-    const full = listener.max_connections && listener.sessions >= listener.max_connections;
+  const isFull = (listener) => listener.max_connections > 0 && listener.sessions >= listener.max_connections;
+  const all = state.listeners.filter(({ name }) => isWanted(name));
+  const chosen = all.length > boxesMax()
+    ? all.toSorted((a, b) => isFull(b) - isFull(a) || b.sessions - a.sessions).slice(0, boxesMax())
+    : all;
+  const boxes = chosen.map((listener) => {
+    const full = isFull(listener);
     return box(
       `l:${listener.name}`,
       full ? "is-warn" : "",
@@ -64,7 +81,7 @@ function listeners(state) {
 }
 
 function routes(state, links) {
-  const all = [];
+  let all = [];
   let more = 0;
   for (const listener of state.listeners) {
     const entries = listener.routes.map((route) => ({
@@ -78,8 +95,9 @@ function routes(state, links) {
     if (listener.pool) all.push({ ...rest, name: entries.length > 0 ? "any other client" : "any client", key: "*", pool: listener.pool });
     if (listener.redirect) all.push({ ...rest, name: `redirect to ${listener.redirect}`, key: "redirect" });
     all.push(...entries);
-    more += listener.more_routes;
+    if (isWanted(listener.name)) more += listener.more_routes;
   }
+  all = all.filter(({ listener, name, pool }) => isWanted(listener.name, name, pool ?? ""));
   const order = new Map(state.listeners.map((listener, at) => [listener, at]));
   const chosen = all.length > boxesMax() ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, boxesMax()) : all;
   // By listener; what is left to the last of its routes comes last.
@@ -107,7 +125,7 @@ function conditions(route) {
 
 function pools(state) {
   const rank = (pool) => (pool.best_tier === null ? 0 : isDegraded(pool) ? 1 : 2);
-  const all = state.pools.map((pool) => ({ pool, sessions: sessionsOf(pool) }));
+  const all = state.pools.filter(({ name }) => isWanted(name)).map((pool) => ({ pool, sessions: sessionsOf(pool) }));
   const chosen = all.length > boxesMax()
     ? all.toSorted((a, b) => rank(a.pool) - rank(b.pool) || b.sessions - a.sessions).slice(0, boxesMax())
     : all;
@@ -139,7 +157,7 @@ function clones({ clones: all, max }) {
 }
 
 function servers(links) {
-  const all = allServers().filter(({ pool }) => selected === null || pool.name === selected);
+  const all = allServers().filter(({ pool, server }) => (selected === null || pool.name === selected) && isWanted(pool.name, server.name));
   const rank = ({ server }) => ({ bad: 0, warn: 1 })[serverState(server).kind] ?? 2;
   const shown = all.length > boxesMax()
     ? all.toSorted((a, b) => rank(a) - rank(b) || b.server.sessions - a.server.sessions).slice(0, boxesMax())
@@ -168,5 +186,5 @@ function draw(chart, links, all) {
     const width = 1 + 11 * Math.min(1, sessions / all);
     return [element("svg:path", { d: `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`, "stroke-width": width.toFixed(1), class: sessions > 0 ? "busy" : null })];
   });
-  svg.replaceChildren(...lines);
+  show(svg, lines);
 }

@@ -1,7 +1,7 @@
 // The tables of servers, sessions and endings.
 
-import { breakable, byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
-import { SERVER_STATES, allServers, isSampled, known, originOf, serverState, urgency } from "./state.js";
+import { breakable, byId, bytes, count, counted, duration, element, now, show, since } from "./dom.js";
+import { SERVER_STATES, allServers, isHistoryCurrent, isSampled, known, originOf, serverState, urgency } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
@@ -9,6 +9,12 @@ import { Table } from "./tables.js";
 const badge = ({ word, sign, kind }) => element("span", { class: `badge ${kind}` }, `${sign} ${word}`);
 
 const origin = ({ pool, server }) => originOf(pool, server);
+
+/** How long a server has been in its state, in milliseconds; null if that is not known. */
+function stateAge({ server }) {
+  const { since } = serverState(server);
+  return since ? now() - Date.parse(since) : null;
+}
 
 let servers;
 
@@ -27,7 +33,7 @@ export function setUpServers() {
     { title: "State", word: true, value: ({ server }) => urgency(serverState(server)), cell: ({ server }) => badge(serverState(server)) },
     { title: "Address", word: true, value: ({ server }) => server.address },
     { title: "Origin", word: true, when: (row) => origin(row) !== "configured", value: origin },
-    { title: "For", word: true, value: ({ server }) => Date.now() - Date.parse(server.since), cell: ({ server }) => since(server.since) },
+    { title: "For", word: true, value: stateAge, cell: ({ server }) => (serverState(server).since ? since(serverState(server).since) : "–") },
     { title: "Sessions", number: true, value: ({ server }) => server.sessions, cell: ({ server }) => count(server.sessions) },
     { title: "So far", number: true, value: ({ server }) => server.sessions_so_far, cell: ({ server }) => count(server.sessions_so_far) },
     { title: "Weight", number: true, value: ({ server }) => server.weight },
@@ -61,6 +67,9 @@ const ORDERS = { bytes: "the most bytes", rate: "the highest rates", idle: "the 
 
 let sessions;
 
+/** The filters in use: what was entered last, names and values. */
+let filters = [];
+
 /** Whether there are more sessions than can be read at once: the order decides which ones are. */
 let isPart = false;
 
@@ -73,7 +82,7 @@ export function setUpSessions() {
       word: true,
       when: mayWrite,
       value: () => 0,
-      cell: (session) => element("button", { class: "danger", "data-key": `kill:${session.id}`, "aria-label": `End session ${session.id}`, onclick: () => killSession(session) }, "End"),
+      cell: (session) => element("button", { class: "danger", "data-key": `kill:${session.id}`, "aria-label": `End session ${session.id}`, onclick: () => killSession(session, readSessions) }, "End"),
     },
     { title: "Client", word: true, value: (session) => session.client },
     { title: "Server name", name: true, value: (session) => session.sni ?? "", cell: (session) => breakable(session.sni ?? "–") },
@@ -98,16 +107,15 @@ export function setUpSessions() {
   show(byId("session-form"), FILTERS.map(field), element("button", { type: "submit" }, "Show"));
   byId("session-form").addEventListener("submit", (event) => {
     event.preventDefault();
+    filters = [...new FormData(event.target)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value !== "");
     readSessions();
   });
 }
 
 /** Reads the sessions that match the filters. */
 export async function readSessions() {
-  const entered = [...new FormData(byId("session-form"))].filter(([, value]) => value.trim() !== "");
-  const query = new URLSearchParams({ limit: SESSIONS_READ });
-  for (const [name, value] of entered) query.set(name, value.trim());
-  byId("session-filters").textContent = entered.length > 0 ? `Filters: ${entered.length} in use` : "Filters";
+  const query = new URLSearchParams([["limit", SESSIONS_READ], ...filters]);
+  byId("session-filters").textContent = filters.length > 0 ? `Filters: ${filters.length} in use` : "Filters";
   const order = sessions.descending ? sessions.columns[sessions.sort].order : undefined;
   if (order) query.set("sort", order);
   try {
@@ -125,11 +133,12 @@ export async function readSessions() {
 let endings;
 
 export function setUpEndings() {
+  const isKnown = { minute: isSampled, hour: isHistoryCurrent, start: () => true };
   const column = (title, span) => ({
     title,
     number: true,
     value: (ending) => known.history?.endings[span][ending] ?? 0,
-    cell: (ending) => (span === "minute" && !isSampled() ? "–" : count(known.history?.endings[span][ending] ?? 0)),
+    cell: (ending) => (!isKnown[span]() ? "–" : count(known.history?.endings[span][ending] ?? 0)),
   });
   endings = new Table(byId("ending-table"), byId("ending-pages"), [
     { title: "Ending", word: true, value: (ending) => ending, cell: (ending) => element("code", { title: known.endings[ending]?.description }, ending) },

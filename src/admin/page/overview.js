@@ -1,17 +1,21 @@
 // The top line, and what somebody should look at.
 
-import { byId, bytes, count, counted, duration, element, localTime, show, since } from "./dom.js";
-import { SILENCE_MAX_MS, known, latest } from "./state.js";
+import { byId, bytes, count, counted, duration, element, localTime, now, show, since } from "./dom.js";
+import { SILENCE_MAX_MS, known, latest, newest } from "./state.js";
 
-// How many names a notice lists.
+/** How many names a notice lists. */
 const namesShown = 10;
+
+/** The worst come first. */
+const noticesShown = 12;
 
 export function showOverview() {
   const { state } = known;
   if (!state) return;
   byId("version").textContent = state.version;
   const { totals } = state;
-  const p99 = known.history?.totals.connect_p99_ms.findLast((value) => value !== null);
+  document.title = `${state.remote?.instance ?? location.host}: acequia`;
+  const p99 = known.history && newest(known.history.totals.connect_p99_ms);
   const reload = state.last_reload;
   const tile = (term, value, note, kind = "") =>
     element("div", { class: kind && `is-${kind}` }, element("dt", {}, term), element("dd", {}, value, note ? element("small", {}, note) : null));
@@ -22,7 +26,7 @@ export function showOverview() {
     tile("From clients", rate("bytes_up", bytes)),
     tile("From servers", rate("bytes_down", bytes)),
     tile("Servers up", [count(totals.servers_up), element("span", {}, ` of ${count(totals.servers)}`)], null, totals.servers_up < totals.servers ? "warn" : ""),
-    tile("Connect p99", p99 === undefined ? "–" : duration(p99 / 1000)),
+    tile("Connect p99", typeof p99 !== "number" ? "–" : duration(p99 / 1000)),
     tile("Up for", since(state.started), `since ${localTime(state.started)}`),
     tile("Config in force", since(state.in_force_since), reloadNote(reload), reload && !reload.done ? "bad" : ""),
   );
@@ -39,13 +43,16 @@ function reloadNote(reload) {
   return reload.done ? `✓ reloaded by ${reload.by}` : `✕ reload failed ${since(reload.at)} ago`;
 }
 
+/** Without times that go on: a screen reader reads what changes. */
 function notices(state) {
   const notice = (kind, title, text) => element("p", { class: `notice ${kind}` }, element("strong", {}, title), ` ${text}`);
   const list = [];
   const silence = Date.now() - known.heardAt;
-  if (silence > SILENCE_MAX_MS) list.push(notice("bad", "Connection lost.", `What is shown here is ${duration(silence / 1000)} old.`));
+  if (silence > SILENCE_MAX_MS) list.push(notice("bad", "Connection lost.", `What is shown here is of ${localTime(known.heardAt)}.`));
   if (state.draining) list.push(notice("warn", "Draining.", "No new sessions are accepted; the process ends when all are over."));
   if (state.last_reload && !state.last_reload.done) list.push(failedReload(state.last_reload));
+  if (state.remote) list.push(...ofStore(state.remote).map(([title, text]) => notice("warn", title, text)));
+  for (const reason of state.unsaved) list.push(notice("warn", "Not saved, and lost at a restart:", `${reason}.`));
   for (const pool of state.pools) {
     if (pool.best_tier === null && pool.servers.length > 0) {
       const instead = pool.served_by ? `new sessions go to ${pool.served_by}` : "new sessions end with an error";
@@ -81,7 +88,7 @@ function notices(state) {
     for (const warning of tls?.warnings ?? []) {
       list.push(notice("warn", what, `${warning}.`));
     }
-    const days = tls?.expires ? (Date.parse(tls.expires) - Date.now()) / 86_400_000 : Infinity;
+    const days = tls?.expires ? (Date.parse(tls.expires) - now()) / 86_400_000 : Infinity;
     if (tls?.certificates > 0 && days < 14) {
       const when = days < 0 ? "has expired" : `expires in ${counted(Math.floor(days), "day")}`;
       list.push(notice(days < 3 ? "bad" : "warn", what, `the certificate of ${tls.expires_first ?? "a name"} ${when}.`));
@@ -90,9 +97,20 @@ function notices(state) {
   for (const { pool, name, use } of state.absent) {
     list.push(notice("warn", `${pool}/${name}`, `is not in the pool now; what was set for it is kept: ${use}.`));
   }
-  const shown = list.slice(0, 12);
-  if (list.length > shown.length) shown.push(notice("warn", "And", `${counted(list.length - shown.length, "more notice")}.`));
-  return shown;
+  const isBad = (one) => one.classList.contains("bad");
+  list.sort((a, b) => isBad(b) - isBad(a));
+  const rest = list.splice(noticesShown);
+  if (rest.length > 0) list.push(notice(rest.some(isBad) ? "bad" : "warn", "And", `${counted(rest.length, "more notice")}.`));
+  return list;
+}
+
+/** What is wrong with the configuration of a fleet in its store, and what is used instead. */
+function ofStore({ from, revision, refused, lost, lost_since }) {
+  const instead = revision === null ? "no configuration is in force yet" : `revision ${revision} stays in force`;
+  return [
+    lost && [`${from} has not answered since ${localTime(lost_since)}:`, `${lost}. Meanwhile ${instead}.`],
+    refused && [`Revision ${refused.revision ?? "–"} of ${from} was refused at ${localTime(refused.since)}:`, `the errors are in the log, and in the store. Meanwhile ${instead}.`],
+  ].filter(Boolean);
 }
 
 /** The text of the error: read with the token, because it quotes the configuration. */
@@ -106,7 +124,7 @@ function failedReload(reload) {
     "div",
     { class: "notice bad" },
     element("strong", {}, "The last reload failed."),
-    ` It was requested by ${reload.by}, ${since(reload.at)} ago. The configuration of ${localTime(known.state.in_force_since)} stays in force.`,
+    ` It was requested by ${reload.by} at ${localTime(reload.at)}. The configuration of ${localTime(known.state.in_force_since)} stays in force.`,
     text,
   );
 }

@@ -2,9 +2,9 @@
 
 import { byId } from "./dom.js";
 import { known } from "./state.js";
-import { ApiError, follow, get, hasToken, pause, resume, setToken } from "./source.js";
+import { ApiError, checkToken, follow, get, hasToken, onDoubt, pause, resume, setToken } from "./source.js";
 import { reloadError, showOverview } from "./overview.js";
-import { showFlow } from "./flow.js";
+import { setUpFlow, showFlow } from "./flow.js";
 import { showCharts } from "./charts.js";
 import { readSessions, setUpEndings, setUpServers, setUpSessions, showEndings, showServers } from "./lists.js";
 import { setUpRoute, showRouteForm } from "./route.js";
@@ -56,7 +56,7 @@ function watchSections() {
 async function pollSessions() {
   for (;;) {
     await pause(Math.max(SESSIONS_INTERVAL_MS, INTERVAL_PER_SESSION_MS * (known.state?.totals.sessions ?? 0)));
-    if (isSeen.get("sessions") && !needsToken && !document.hidden && !byId("sessions").contains(document.activeElement)) await readSessions();
+    if (isSeen.get("sessions") && !needsToken && !document.hidden) await readSessions();
   }
 }
 
@@ -96,9 +96,7 @@ let refusal = null;
 /** Finds out whether this page may change anything. */
 async function showAccess() {
   const { writable } = await get("process");
-  // Reading over loopback does not tell whether the token is right. This does.
-  if (writable && hasToken()) refusal = await get("reload").then(() => null, refusalOf);
-  if (refusal) setToken("");
+  if (writable && hasToken()) refusal = await checkToken();
   setCanWrite(writable && hasToken());
   byId("reload").hidden = !(writable && hasToken());
   byId("token-form").hidden = !writable;
@@ -115,7 +113,12 @@ async function readReloadError() {
   const reload = known.state?.last_reload;
   if (!reload || reload.done || reloadError.at === reload.at || !hasToken()) return;
   reloadError.at = reload.at;
-  reloadError.text = await get("reload").then(({ error }) => error, (error) => error.message);
+  try {
+    reloadError.text = (await get("reload")).error;
+  } catch {
+    reloadError.at = null;
+    await showAccess().catch(tellRefusal);
+  }
   draw();
 }
 
@@ -129,8 +132,16 @@ byId("token-form").addEventListener("submit", async (event) => {
   await showAccess().catch(tellRefusal);
   await readReloadError();
 });
+let isChecking = false;
+onDoubt(async () => {
+  if (isChecking) return;
+  isChecking = true;
+  await showAccess().catch(tellRefusal);
+  isChecking = false;
+});
 byId("reload").addEventListener("click", reloadConfiguration);
 byId("chart-pool").addEventListener("change", draw);
+setUpFlow();
 setUpServers();
 setUpSessions();
 setUpEndings();

@@ -28,7 +28,7 @@ export function showRouteForm() {
   if (names.join("\n") === select.dataset.names) return;
   const chosen = select.value;
   select.dataset.names = names.join("\n");
-  show(select, names.map((name) => element("option", { value: name }, name)));
+  show(select, names.map((name) => element("option", { value: name, "data-key": name }, name)));
   if (names.includes(chosen)) select.value = chosen;
 }
 

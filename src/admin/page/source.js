@@ -1,7 +1,7 @@
 // Where the page's data comes from: the API, with the token if one is entered, and its stream of events. Tabs of one
 // browser share one stream. Without a stream the page polls.
 
-import { SILENCE_MAX_MS, apply, byEnding, known } from "./state.js";
+import { HISTORY_INTERVAL_MS, SILENCE_MAX_MS, apply, byEnding, known } from "./state.js";
 
 /** The token, for as long as this tab is open. It is never stored. */
 let token = "";
@@ -20,6 +20,16 @@ export class ApiError extends Error {
   }
 }
 
+/** Called when the process may not have accepted the token. */
+let doubt = () => {};
+
+export const onDoubt = (listener) => {
+  doubt = listener;
+};
+
+/** What the process answers if the token is needed, wrong or useless, or its file cannot be read; and for other reasons. */
+const DOUBTFUL = [401, 403, 503];
+
 /** The process closes a connection that is no stream after 15 s. In the browser a request may wait for others before that. */
 const REQUEST_TIME_MAX_MS = 15_000;
 
@@ -30,10 +40,26 @@ async function request(path, options = {}) {
   const response = await fetch(`/api/v1/${path}`, { ...options, headers, signal, cache: "no-store" });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
+  if (token && DOUBTFUL.includes(response.status) && path !== PROOF) doubt();
   throw new ApiError(response.status, body.error ?? `status ${response.status}`);
 }
 
 export const get = async (path) => (await request(path)).json();
+
+/** Reading this needs the token over loopback, too. */
+const PROOF = "reload";
+
+/** Forgets the token if the process does not accept it. Returns why; null: it does. */
+export async function checkToken() {
+  try {
+    await get(PROOF);
+    return null;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    setToken("");
+    return error.message;
+  }
+}
 
 export async function send(method, path, body) {
   const headers = body === undefined ? {} : { "Content-Type": "application/json" };
@@ -48,11 +74,11 @@ const ELECTION_MS = 500;
 /** After so many failures of the stream in a row the page polls. */
 const FAILURES_MAX = 3;
 
+/** A stream that ends earlier has failed: a connection that is too slow for the changes is cut again and again. */
+const STREAM_MIN_MS = 20_000;
+
 /** After so many polls the page tries the stream again. */
 const POLLS_MAX = 5;
-
-/** How often the history is read again: samples do not tell what the last hour has lost, nor which pools are no longer in it. */
-const HISTORY_INTERVAL_MS = 60_000;
 
 export async function readHistory() {
   known.history = byEnding(await get("history"));
@@ -66,6 +92,9 @@ export async function follow(report, changed) {
     isRefused = needsToken(error); // other errors are told below
   });
   setInterval(() => document.hidden || readAgain(), HISTORY_INTERVAL_MS);
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && Date.now() - known.historyReadAt > HISTORY_INTERVAL_MS) readAgain().then(changed);
+  });
   known.heardAt = Date.now();
   // By a timer: a request may wait for long before it fails.
   setInterval(() => {
@@ -87,9 +116,10 @@ export async function follow(report, changed) {
         continue;
       }
       [isTrying, polls] = [failures >= FAILURES_MAX, 0];
-      failures += 1; // until it tells something
+      failures += 1; // until it has told something for long enough
+      const began = Date.now();
       await shared(channel, (name, data) => {
-        failures = 0;
+        if (Date.now() - began > STREAM_MIN_MS) failures = 0;
         apply(name, data);
         report("live");
         changed();
@@ -177,6 +207,7 @@ async function listen(channel, take, silence) {
   isRefused = false;
   channel.postMessage("state?");
   while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : silence)) await pause(500);
+  channel.onmessage = null;
   return heard;
 }
 

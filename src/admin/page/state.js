@@ -1,6 +1,6 @@
 // What the page knows: the state of the process with its changes, and the samples of the last 15 minutes.
 
-import { counted } from "./dom.js";
+import { clock, counted } from "./dom.js";
 
 /** The number of samples that are kept, as by the process. */
 const SAMPLES_MAX = 900;
@@ -21,6 +21,13 @@ export const known = {
   historyReadAt: 0,
 };
 
+/** How often the history is read again while the page is seen: samples do not tell what the last hour has lost, nor which pools
+ * are no longer in it. */
+export const HISTORY_INTERVAL_MS = 60_000;
+
+/** Whether the history is not older than when it is read in time. */
+export const isHistoryCurrent = () => Date.now() - known.historyReadAt < 1.5 * HISTORY_INTERVAL_MS;
+
 /** A history with objects by ending in place of lists. */
 export function byEnding(history) {
   const span = (name) => Object.fromEntries(history.endings.map((one) => [one.ending, one[name]]));
@@ -32,16 +39,26 @@ export function byEnding(history) {
 /** Applies an event of the stream. */
 export function apply(name, data) {
   known.heardAt = Date.now();
+  if (name === "sample") followClock(data.at);
   if (name === "state") known.state = data;
   else if (name === "changes" && known.state) applyChanges(known.state, data);
   else if (name === "sample" && known.history) applySample(known.history, data);
 }
 
+/** The clocks of this machine and of the process differ if they do so by more than this. A sample comes within a second. */
+const CLOCK_STEP_MIN_MS = 5000;
+
+function followClock(at) {
+  const ahead = Date.now() - Date.parse(at);
+  clock.ahead = Math.abs(ahead) < CLOCK_STEP_MIN_MS ? 0 : ahead;
+}
+
 function applyChanges(state, changes) {
   const { uptime, draining, in_force_since, last_reload, unsaved, totals } = changes;
   Object.assign(state, { uptime, draining, in_force_since, last_reload, unsaved, totals });
-  if (changes.guards) state.guards = changes.guards;
-  if (changes.absent) state.absent = changes.absent;
+  for (const key of ["guards", "remote", "announced", "absent"]) {
+    if (changes[key]) state[key] = changes[key];
+  }
   for (const listener of state.listeners) {
     if (Object.hasOwn(changes.listeners, listener.name)) listener.sessions = changes.listeners[listener.name];
     const counts = Object.hasOwn(changes.routes, listener.name) ? changes.routes[listener.name] : {};
@@ -65,7 +82,9 @@ function applyChanges(state, changes) {
 
 /** A sample is of one second, unless the process was held up: then what it tells is spread over them, as in the history. */
 function applySample(history, sample) {
-  if (history.at && Date.parse(sample.at) <= Date.parse(history.at)) return;
+  // The history may have it already. If it is much older, the clock of the process was set back.
+  const age = history.at ? Date.parse(history.at) - Date.parse(sample.at) : -1;
+  if (age >= 0 && age < CLOCK_STEP_MIN_MS) return;
   history.at = sample.at;
   known.sampledAt = Date.now();
   for (const [ending, number] of Object.entries(sample.totals.endings)) {
@@ -117,24 +136,34 @@ function push(list, value) {
 /** There is a sample a second, but not while the page polls. */
 const SAMPLE_AGE_MAX_MS = 5000;
 
+/** A p99 is shown for so many seconds after the last connect. */
+const P99_SECONDS = 60;
+
+/** The newest value of a list that is not null, of the last minute; undefined if there is none. */
+export const newest = (values) => values.slice(-P99_SECONDS).findLast((value) => value !== null);
+
 /** Whether the newest sample is of now. */
 export const isSampled = () => Date.now() - known.sampledAt < SAMPLE_AGE_MAX_MS;
 
 /** The newest value of a list of the process; null if it is not of now. */
 export const latest = (key) => (isSampled() ? known.history?.totals[key].at(-1) ?? 0 : null);
 
-/** The word, the sign and the colour for the state of a server. The words are those of `acequia servers`, and `full`. */
+/**
+ * The word, the sign and the colour for the state of a server, and since when it has been in it where that is known. The words are
+ * those of `acequia servers`, and `full`.
+ */
 export function serverState(server) {
-  if (server.use === "disabled") return { word: "disabled", sign: "–", kind: "unknown" };
-  if (server.use === "draining") return { word: "draining", sign: "↓", kind: "warn" };
+  if (server.use === "disabled") return { word: "disabled", sign: "–", kind: "unknown", since: server.set_at };
+  if (server.use === "draining") return { word: "draining", sign: "↓", kind: "warn", since: server.set_at };
   if (server.use === "awaiting failback") return { word: "awaiting failback", sign: "⏸", kind: "warn" };
   if (server.ejected) return { word: "ejected", sign: "⏏", kind: "bad" };
-  if (server.health === "down") return { word: "down", sign: "✕", kind: "bad" };
-  if (server.health === "wrong role") return { word: "wrong role", sign: "≠", kind: "unknown" };
-  if (server.health === "check refused") return { word: "check refused", sign: "!", kind: "warn" };
+  const { since } = server;
+  if (server.health === "down") return { word: "down", sign: "✕", kind: "bad", since };
+  if (server.health === "wrong role") return { word: "wrong role", sign: "≠", kind: "unknown", since };
+  if (server.health === "check refused") return { word: "check refused", sign: "!", kind: "warn", since };
   if (server.max_sessions && server.sessions >= server.max_sessions) return { word: "full", sign: "■", kind: "warn" };
-  if (server.health === "unchecked") return { word: "unchecked", sign: "?", kind: "unknown" };
-  return { word: "up", sign: "✓", kind: "good" };
+  if (server.health === "unchecked") return { word: "unchecked", sign: "?", kind: "unknown", since };
+  return { word: "up", sign: "✓", kind: "good", since };
 }
 
 export const SERVER_STATES = [

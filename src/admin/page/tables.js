@@ -13,7 +13,7 @@ function compare(a, b) {
 }
 
 /**
- * A table. `columns`: `title`, `value` (what is sorted by), `cell` (an element or text; default: the value), and `number`, `word`,
+ * A table. Its first column tells rows apart. `columns`: `title`, `value` (what is sorted by), `cell` (an element or text; default: the value), and `number`, `word`,
  * `long` or `name` if it is one. With `when`, it is shown only if that holds for a row.
  * `sort`: the title of the column at first, and whether the highest comes first. `onsort` is called when another is chosen.
  */
@@ -51,7 +51,7 @@ export class Table {
       return element("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": sorting }, content);
     });
     const body = shown.map((row) =>
-      element("tr", {}, visible.map((column) => {
+      element("tr", { "data-key": `row:${columns[0].value(row)}` }, visible.map((column) => {
         const content = column.cell ? column.cell(row) : column.value(row) ?? "–";
         return element("td", { class: ["number", "long", "word", "name"].find((kind) => column[kind]) }, content);
       })));

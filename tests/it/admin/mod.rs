@@ -15,5 +15,6 @@ mod tls;
 mod events;
 mod page;
 mod page_hostile;
+mod page_redraw;
 mod page_tabs;
 mod page_acts;

@@ -1,0 +1,234 @@
+//! The page is drawn anew each second. What its user does meanwhile must not be lost, and nothing may stand still for it.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::api::{TOKEN, token};
+use super::page::{enter, open, submit, text};
+use super::page_acts::choose;
+use crate::support::api::{start, unix};
+use crate::support::browser::Browser;
+use crate::support::client::{Client, served_client};
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, list};
+
+/// Presses or releases the left button of the mouse over an element.
+fn mouse(browser: &mut Browser, what: &str, selector: &str) {
+    let center = format!(
+        "(() => {{ const box = document.querySelector({selector:?}).getBoundingClientRect(); \
+         return [(box.left + box.right) / 2, (box.top + box.bottom) / 2]; }})()"
+    );
+    let center = browser.evaluate(&center);
+    let event = json!({ "type": what, "x": center[0], "y": center[1], "button": "left", "clickCount": 1 });
+    browser.ask("Input.dispatchMouseEvent", &event);
+}
+
+#[test]
+fn a_click_a_selection_and_the_focus_outlast_what_changes() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let set = |usage: &str| {
+        let body = format!("{{\"use\":{usage:?}}}");
+        assert_eq!(unix(&proxy, "POST", "/api/v1/servers/shop/big", &body).0, 200);
+    };
+    let mut browser = open(&proxy);
+    let server = "#flow [id='s:shop/big']";
+    browser.eventually(&format!(
+        "document.querySelector({server:?})?.innerText.includes('✓ up')"
+    ));
+    mouse(&mut browser, "mousePressed", server);
+    set("draining");
+    browser.eventually(&format!(
+        "document.querySelector({server:?}).innerText.includes('↓ draining')"
+    ));
+    mouse(&mut browser, "mouseReleased", server);
+    browser.eventually("document.getElementById('detail').innerText.includes('Server shop/big')");
+
+    browser.evaluate("getSelection().selectAllChildren(document.querySelector('#detail h2'))");
+    let close = "document.querySelector('#detail [data-key=close]')";
+    browser.evaluate(&format!("{close}.focus()"));
+    set("enabled");
+    browser.eventually("document.getElementById('detail').innerText.includes('✓ up')");
+    assert_eq!(browser.evaluate("getSelection().toString()"), "Server shop/big");
+    assert_eq!(browser.evaluate(&format!("document.activeElement === {close}")), true);
+    assert_eq!(browser.complaints(), Vec::<Value>::new());
+}
+
+#[test]
+fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
+    let (_folder, line) = token();
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n{line}\n[listeners.plain]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p]\nservers = [{}]",
+        list(&[&server])
+    ));
+    let (first, mut second) = (served_client(proxy.at("plain")), served_client(proxy.at("plain")));
+    let mut browser = open(&proxy);
+    enter(&mut browser, TOKEN);
+    // The section moves until those above it have been drawn.
+    let ends = |count: usize| {
+        format!(
+            "document.getElementById('sessions').scrollIntoView(), \
+             document.querySelectorAll('#session-table button.danger').length === {count}"
+        )
+    };
+    browser.eventually(&ends(2));
+    let client = second.0.local_addr().unwrap().to_string();
+    let row = format!(
+        "[...document.querySelectorAll('#session-table tbody tr')].find((one) => one.innerText.includes({client:?}))"
+    );
+    browser.evaluate(&format!("{row}.querySelector('button').focus()"));
+    drop(first);
+    browser.eventually(&ends(1));
+    assert_eq!(
+        browser.evaluate(&format!("{row}.contains(document.activeElement)")),
+        true,
+        "the focus stays with its session"
+    );
+    browser.evaluate("document.activeElement.click()");
+    browser.eventually("document.querySelector('#question').innerText.includes('is reset on both sides')");
+    browser.evaluate("document.querySelector('#question button.danger').click()");
+    second.must_be_reset();
+    browser.eventually(&ends(0));
+    assert_eq!(browser.complaints(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
+    let (folder, line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], &line);
+    let mut browser = open(&proxy);
+    enter(&mut browser, TOKEN);
+    let file = folder.path().join("token");
+    fs::write(&file, "another one that is long enough\n").unwrap();
+    browser.eventually("document.querySelector('#server-table button.plain') !== null");
+    browser.evaluate("document.querySelector('#server-table button.plain').click()");
+    choose(&mut browser, "Drain", "gets no new sessions");
+    browser.evaluate("document.querySelector('#question button.danger').click()");
+    browser.eventually("document.querySelector('#question').innerText.includes('Not done. wrong token')");
+    browser.eventually("document.getElementById('reload').hidden");
+    assert!(text(&mut browser, "#access").contains("Not accepted: wrong token. Read-only until"));
+    browser.evaluate("document.getElementById('question').close()");
+
+    fs::write(&file, TOKEN).unwrap();
+    enter(&mut browser, TOKEN);
+    fs::write(&file, "another one that is long enough\n").unwrap();
+    let config = proxy.folder().join("acequia.toml");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "\nnonsense = 1\n").unwrap();
+    proxy.signal(Signal::HUP);
+    browser
+        .eventually("document.querySelector('#notices').innerText.includes('Enter the token to see the errors here')");
+    browser.eventually("document.getElementById('reload').hidden");
+    fs::remove_file(&file).unwrap();
+    submit(&mut browser, TOKEN);
+    browser.eventually("document.getElementById('access').innerText.includes('cannot read `token_file` of [admin]')");
+}
+
+#[test]
+fn after_long_in_the_background_the_last_hour_is_read_again() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut browser = open(&proxy);
+    drop(Client::connect(proxy.at("https")));
+    let hour = "document.querySelector('#ending-table tbody td:nth-child(3)')?.innerText";
+    // The section moves until those above it have been drawn.
+    browser.eventually(&format!(
+        "document.getElementById('endings').scrollIntoView(), {hour} === '1'"
+    ));
+    browser.evaluate(
+        "Promise.all([import('/state.js'), import('/lists.js')]).then(([{ known }, { showEndings }]) => { \
+           known.historyReadAt = 0; showEndings(); })",
+    );
+    // It is read again after a minute, or when the tab is shown.
+    assert_eq!(browser.evaluate(hour), "–");
+    browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+    browser.eventually(&format!("{hour} === '1'"));
+}
+
+#[test]
+fn notices_tell_of_the_store_and_of_what_is_not_saved() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#flow').innerText.includes('✓ up')");
+    let told = browser.evaluate(
+        "Promise.all([import('/state.js'), import('/overview.js')]).then(([{ apply, known }, { showOverview }]) => { \
+           const at = new Date().toISOString(); \
+           const remote = { from: 'etcd:/edge', revision: 7, refused: { revision: 9, since: at }, lost: '<b>refused</b>', lost_since: at }; \
+           const none = { listeners: {}, routes: {}, pools: [], servers: {}, sessions: {} }; \
+           apply('changes', { ...known.state, ...none, remote, unsaved: ['/state/x: disk full'] }); \
+           showOverview(); \
+           return document.getElementById('notices').innerText; })",
+    );
+    let told = told.as_str().unwrap();
+    for part in [
+        "etcd:/edge has not answered since",
+        "<b>refused</b>. Meanwhile revision 7 stays in force.",
+        "Revision 9 of etcd:/edge was refused",
+        "Not saved, and lost at a restart: /state/x: disk full.",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
+fn the_worst_notices_come_first() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#flow').innerText.includes('✓ up')");
+    let told = browser.evaluate(
+        "Promise.all([import('/state.js'), import('/overview.js')]).then(([{ known }, { showOverview }]) => { \
+           known.state.unsaved = Array.from({ length: 14 }, (_, at) => `file ${at}`); \
+           known.state.pools[0].best_tier = null; \
+           showOverview(); \
+           return [...document.getElementById('notices').children].map((one) => `${one.className}: ${one.innerText}`); })",
+    );
+    let told: Vec<_> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one.as_str().unwrap())
+        .collect();
+    assert_eq!(told.len(), 13);
+    assert!(
+        told[0].starts_with("notice bad: Pool shop has no usable server"),
+        "{told:?}"
+    );
+    assert_eq!(told[12], "notice warn: And 3 more notices.");
+}
+
+#[test]
+fn of_many_listeners_and_pools_each_can_be_found_in_the_flow() {
+    let server = Server::echo();
+    let address = server.address;
+    let listener = |number: usize| {
+        format!(
+            "[listeners.l{number:02}]\nbind = \"127.0.0.1:0\"\npool = \"p{number:02}\"\nmax_connections = 1\n\
+             [pools.p{number:02}]\nservers = [\"{address}\"]\nhealth.check = \"off\"\n"
+        )
+    };
+    let sections: String = (0..20).map(listener).collect();
+    let proxy = Proxy::start(&format!("[admin]\nbind = \"127.0.0.1:0\"\n{sections}"));
+    let mut browser = open(&proxy);
+    let column = |at: usize| format!("document.querySelector('#flow-chart > div:nth-of-type({at})')?.innerText");
+    browser.eventually(&format!("{}?.includes('and 4 more')", column(1)));
+    assert_eq!(browser.evaluate(&format!("{}.includes('l18')", column(1))), false);
+    let client = served_client(proxy.at("l18"));
+    browser.eventually(&format!("/l18[^]*1 of 1 sessions, full/.test({})", column(1)));
+    drop(client);
+    for (wanted, shown) in [("P19", [0, 1, 1, 1]), ("l07", [1, 1, 0, 0])] {
+        browser.evaluate(&format!(
+            "{{ const field = document.getElementById('flow-filter'); field.value = {wanted:?}; \
+             field.dispatchEvent(new Event('input')); }}"
+        ));
+        let counts =
+            "[...document.querySelectorAll('#flow-chart > div')].map((one) => one.querySelectorAll('button').length)";
+        assert_eq!(browser.evaluate(counts), json!(shown), "{wanted}");
+    }
+    assert_eq!(browser.complaints(), Vec::<Value>::new());
+}
