@@ -9,18 +9,13 @@ use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
-
-use crate::optional::OptionalCall;
-
-static READ: OptionalCall = OptionalCall::new(
-    "netlink(RTM_GETROUTE)",
-    "a server at an address of this machine is not recognised as a listener of ours at all addresses",
-);
 
 /// The routing table `local`. Routes of the type `local` in other tables are for some packets only, such as the answers to
 /// transparent connections.
@@ -28,6 +23,12 @@ const TABLE_LOCAL: u8 = libc::RT_TABLE_LOCAL;
 
 /// The alignment of messages in an answer (`NLMSG_ALIGNTO` of netlink(3)).
 const MESSAGE_ALIGNMENT: usize = 4;
+
+/// The types of messages about a route.
+const ROUTE_MESSAGES: [u16; 2] = [libc::RTM_NEWROUTE, libc::RTM_DELROUTE];
+
+/// The most times that the routes are asked for because they have changed meanwhile.
+const DUMPS_MAX: usize = 5;
 
 /// The groups that get a message when a route changes. A new address always brings a route to it.
 const ROUTE_GROUPS: u32 = (libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE) as u32;
@@ -41,13 +42,14 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// The addresses at this moment; none if the system does not tell them, which is logged.
-    #[must_use]
-    pub fn read() -> Self {
-        let families = [AddressFamily::Inet, AddressFamily::Inet6];
-        let networks = families.map(local_networks).into_iter().collect::<io::Result<Vec<_>>>();
-        READ.try_result(networks.as_ref().map(|_| ()));
-        networks.unwrap_or_default().into_iter().flatten().collect()
+    /// The addresses at this moment. Blocks until the kernel has answered.
+    ///
+    /// # Errors
+    /// The system does not tell them, or changes them faster than it tells them.
+    pub fn read() -> io::Result<Self> {
+        let mut networks = local_networks(AddressFamily::Inet)?;
+        networks.extend(local_networks(AddressFamily::Inet6)?);
+        Ok(networks.into_iter().collect())
     }
 
     /// Whether this is an address of this machine.
@@ -70,31 +72,81 @@ impl FromIterator<IpNet> for LocalAddresses {
 
 /// The destinations of the local routes of a family.
 fn local_networks(family: AddressFamily) -> io::Result<Vec<IpNet>> {
+    let mut read = dump(family);
+    for _ in 1..DUMPS_MAX {
+        if !matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+            break;
+        }
+        read = dump(family);
+    }
+    read
+}
+
+fn dump(family: AddressFamily) -> io::Result<Vec<IpNet>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let _ = socket.set_netlink_get_strict_chk(true); // without it, the kernel answers with all routes
     socket.send(&request(family), 0)?;
-    let mut networks = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = &answer[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
+    let mut answer = Dump::default();
+    while !answer.is_complete {
+        answer.take(&socket.recv_from_full()?.0)?;
+    }
+    match answer.is_interrupted {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(answer.networks),
+    }
+}
+
+/// What the kernel has answered so far.
+#[derive(Debug, Default)]
+struct Dump {
+    /// The destinations of the local routes.
+    networks: Vec<IpNet>,
+    is_complete: bool,
+    /// Routes have changed meanwhile: some may be missing.
+    is_interrupted: bool,
+}
+
+impl Dump {
+    /// Takes the next part. A route that cannot be parsed is left out: it is of a kind that this program does not know.
+    ///
+    /// # Errors
+    /// The kernel cannot answer.
+    fn take(&mut self, part: &[u8]) -> io::Result<()> {
+        for (header, bytes) in messages(part) {
+            self.is_interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
+            let Ok(message) = NetlinkMessage::deserialize(bytes) else {
+                continue;
+            };
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                    networks.extend(destination(&route).filter(|_| is_local(&route)));
+                    self.networks
+                        .extend(destination(&route).filter(|_| is_local(&route.header)));
                 }
-                NetlinkPayload::Done(_) => return Ok(networks),
+                NetlinkPayload::Done(done) if done.code < 0 => return Err(io::Error::from_raw_os_error(-done.code)),
+                NetlinkPayload::Done(_) => self.is_complete = true,
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::Overrun(_) => return Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
                 _ => {}
             }
-            let length = message.header.length as usize;
-            rest = rest
-                .get(length.next_multiple_of(MESSAGE_ALIGNMENT)..)
-                .unwrap_or_default();
         }
+        Ok(())
     }
+}
+
+/// The messages in a datagram, with their bytes.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = (NetlinkBuffer<&[u8]>, &[u8])> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = message.length() as usize;
+        let bytes = &rest[..length];
+        rest = rest
+            .get(length.next_multiple_of(MESSAGE_ALIGNMENT)..)
+            .unwrap_or_default();
+        Some((message, bytes))
+    })
 }
 
 /// A request for the local routes of a family.
@@ -112,8 +164,17 @@ fn request(family: AddressFamily) -> Vec<u8> {
     bytes
 }
 
-fn is_local(route: &RouteMessage) -> bool {
-    route.header.kind == RouteType::Local && route.header.table == TABLE_LOCAL
+fn is_local(route: &RouteHeader) -> bool {
+    route.kind == RouteType::Local && route.table == TABLE_LOCAL
+}
+
+/// Whether a report is of a local route. A router may change other routes thousands of times a second: only the header of a
+/// route is read.
+fn is_of_local_route(report: &[u8]) -> bool {
+    messages(report).any(|(header, _)| {
+        let is_route = ROUTE_MESSAGES.contains(&header.message_type());
+        is_route && RouteHeader::parse(header.payload()).is_ok_and(|route| is_local(&route))
+    })
 }
 
 fn destination(route: &RouteMessage) -> Option<IpNet> {
@@ -151,15 +212,7 @@ impl LocalAddressWatch {
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let Ok(message) = NetlinkMessage::deserialize(&report) else {
-                return Ok(());
-            };
-            // A router may change other routes thousands of times a second.
-            if let NetlinkPayload::InnerMessage(
-                RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-            ) = message.payload
-                && is_local(&route)
-            {
+            if is_of_local_route(&report) {
                 return Ok(());
             }
         }
@@ -168,6 +221,8 @@ impl LocalAddressWatch {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::DoneMessage;
+
     use super::*;
 
     #[test]
@@ -188,7 +243,82 @@ mod tests {
         ] {
             assert_eq!(contains(&some, ip), expected, "{ip}");
         }
-        let own = LocalAddresses::read();
+        let own = LocalAddresses::read().unwrap();
         assert!(contains(&own, "127.0.0.1") && contains(&own, "127.9.9.9") && !contains(&own, "192.0.2.1"));
+    }
+
+    /// A message of this type about a route to 198.51.100.`last`.
+    fn route(table: u8, kind: RouteType, last: u8) -> Vec<u8> {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.destination_prefix_length = 32;
+        (route.header.table, route.header.kind) = (table, kind);
+        let destination = RouteAddress::Inet([198, 51, 100, last].into());
+        route.attributes.push(RouteAttribute::Destination(destination));
+        bytes(RouteNetlinkMessage::NewRoute(route).into())
+    }
+
+    fn bytes(payload: NetlinkPayload<RouteNetlinkMessage>) -> Vec<u8> {
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    /// The end of an answer, with the number of an error, or 0.
+    fn done(code: i32) -> Vec<u8> {
+        let mut done = DoneMessage::default();
+        done.code = code;
+        bytes(NetlinkPayload::Done(done))
+    }
+
+    /// The same message with an attribute that ends after its end.
+    fn unparsable(mut message: Vec<u8>) -> Vec<u8> {
+        message[16 + 12] = 0xff;
+        assert!(NetlinkMessage::<RouteNetlinkMessage>::deserialize(&message).is_err());
+        message
+    }
+
+    fn is_interrupted(mut message: Vec<u8>) -> Vec<u8> {
+        NetlinkBuffer::new(&mut message).set_flags(NLM_F_DUMP_INTR);
+        message
+    }
+
+    #[test]
+    fn a_route_that_cannot_be_parsed_does_not_hide_the_others() {
+        let local = |last| route(TABLE_LOCAL, RouteType::Local, last);
+        let mut dump = Dump::default();
+        dump.take(&[local(1), unparsable(local(2)), local(3)].concat()).unwrap();
+        dump.take(&[route(254, RouteType::Unicast, 4), local(5)].concat())
+            .unwrap();
+        assert!(!dump.is_complete);
+        dump.take(&done(0)).unwrap();
+        assert!(dump.is_complete && !dump.is_interrupted);
+        let networks = dump.networks.iter().map(|network| network.addr().to_string());
+        assert!(networks.eq(["198.51.100.1", "198.51.100.3", "198.51.100.5"]));
+    }
+
+    #[test]
+    fn an_answer_that_fails_or_is_inconsistent_is_not_taken() {
+        let failed = Dump::default().take(&done(-libc::ENOBUFS));
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+        let mut dump = Dump::default();
+        dump.take(&is_interrupted(route(TABLE_LOCAL, RouteType::Local, 1)))
+            .unwrap();
+        dump.take(&done(0)).unwrap();
+        assert!(dump.is_complete && dump.is_interrupted);
+        assert!(Dump::default().take(&[7, 0, 0]).is_ok(), "not a message");
+    }
+
+    #[test]
+    fn only_reports_of_local_routes_count() {
+        assert!(is_of_local_route(&route(TABLE_LOCAL, RouteType::Local, 1)));
+        assert!(is_of_local_route(&unparsable(route(TABLE_LOCAL, RouteType::Local, 1))));
+        assert!(!is_of_local_route(&route(254, RouteType::Unicast, 1)));
+        assert!(!is_of_local_route(&unparsable(route(254, RouteType::Unicast, 1))));
+        assert!(!is_of_local_route(&route(TABLE_LOCAL, RouteType::Broadcast, 1)));
+        assert!(!is_of_local_route(&done(0)));
+        assert!(!is_of_local_route(b"odd"));
     }
 }

@@ -5,10 +5,11 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::live::Live;
-use crate::local_addresses::LocalAddressWatch;
+use crate::local_addresses::{LocalAddressWatch, LocalAddresses};
 use crate::optional::OptionalCall;
 
 static WATCH: OptionalCall = OptionalCall::new(
@@ -16,23 +17,43 @@ static WATCH: OptionalCall = OptionalCall::new(
     "an address that comes to this machine is noticed up to 10 s later",
 );
 
-/// The time between two looks where changes are not reported.
+static READ: OptionalCall = OptionalCall::new(
+    "netlink(RTM_GETROUTE)",
+    "until it succeeds, a server at a new address of this machine is not recognised as a listener of ours at all addresses",
+);
+
+/// The time between two looks where changes are not reported, or the addresses could not be read.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// The time between a change and a look: often many addresses come at once.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Follows the addresses. Never returns.
 pub(super) async fn follow(live: &Live) {
     loop {
         let Err(error) = follow_reports(live).await;
         WATCH.record_failure(&error);
-        live.follow_local_addresses();
+        look(live).await;
         sleep(INTERVAL).await;
     }
 }
 
 async fn follow_reports(live: &Live) -> io::Result<Infallible> {
-    let mut watch = LocalAddressWatch::open()?;
     loop {
-        live.follow_local_addresses();
-        watch.changed().await?;
+        // A new one: what the one before has still to report is seen by this look.
+        let mut watch = LocalAddressWatch::open()?;
+        let has_looked = look(live).await;
+        tokio::select! {
+            changed = watch.changed() => changed?,
+            () = sleep(INTERVAL), if !has_looked => {}
+        }
+        sleep(SETTLE).await;
     }
+}
+
+/// Reads the addresses. If that fails, those of before stay in force. Returns whether it succeeded.
+async fn look(live: &Live) -> bool {
+    let addresses = spawn_blocking(LocalAddresses::read).await;
+    let addresses = addresses.unwrap_or_else(|error| Err(io::Error::other(error)));
+    READ.try_result(addresses.map(|addresses| live.set_local_addresses(addresses)))
 }

@@ -91,10 +91,9 @@ impl LivePool {
 }
 
 impl Live {
-    /// Leaves out servers that have become our own listeners because an address has come to this machine, and takes back those
-    /// that are none any more because it has gone.
-    pub fn follow_local_addresses(&self) {
-        let addresses = LocalAddresses::read();
+    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because an address has come,
+    /// and takes back those that are none any more because it has gone.
+    pub fn set_local_addresses(&self, addresses: LocalAddresses) {
         let _changing = self.changing();
         if self.registry.own_listeners().set_local_addresses(addresses) {
             let in_force = self.in_force();

@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::addr::{ListenAddr, ServerAddr};
@@ -258,7 +259,17 @@ impl ListenersAt {
         };
         let ip = server.ip().to_canonical();
         let is_covered = own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4() && own.port() == server.port();
-        is_covered && self.local.get_or_init(LocalAddresses::read).contains(ip)
+        is_covered && self.is_local(ip)
+    }
+
+    /// Whether this is an address of this machine. As long as its addresses cannot be read, none is.
+    fn is_local(&self, ip: IpAddr) -> bool {
+        if self.local.get().is_none()
+            && let Ok(read) = LocalAddresses::read()
+        {
+            let _ = self.local.set(read); // another thread may have read them, too
+        }
+        self.local.get().is_some_and(|local| local.contains(ip))
     }
 }
 
