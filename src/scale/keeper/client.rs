@@ -96,6 +96,7 @@ impl KeptProcess {
     pub fn start(mut clone: StartClone) -> io::Result<Self> {
         let mark = Mark::new();
         clone.env.push(mark.variable());
+        let user = clone.user.clone();
         let keeper = KeeperProcess::start()?;
         let (requests, to_send) = unbounded_channel();
         let (sender, events) = unbounded_channel();
@@ -125,7 +126,7 @@ impl KeptProcess {
                     let _ = kill_process_group(group, Signal::KILL); // it may have ended, too
                 }
             }
-            mark.kill_all().await;
+            mark.kill_all(user).await;
         });
         Ok(Self { requests, events })
     }

@@ -6,7 +6,11 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+
+use crate::error::chain;
+use crate::user::run_as;
 
 /// The variable of the environment that has the mark.
 const VARIABLE: &str = "ACEQUIA_KEEPER";
@@ -31,15 +35,41 @@ impl Mark {
         (VARIABLE.to_owned(), format!("{:016x}", self.0))
     }
 
-    /// Kills all processes that have the mark. One that we may not signal is left, and so is one that has replaced its
-    /// environment.
-    pub(super) async fn kill_all(self) {
+    /// Kills all processes that have the mark and run as us or as this user, which the clone runs as. One that we may not signal
+    /// is left, and so is one that has replaced its environment.
+    pub(super) async fn kill_all(self, user: Option<String>) {
         for _ in 0..LOOKS_MAX {
             sleep(PAUSE).await; // one that the keeper was starting has the mark only then
-            let killed = pids().filter(|pid| self.kill(*pid).is_ok()).count();
-            if killed == 0 {
-                return;
+            let user = user.clone();
+            // Reading an environment waits for a lock of its process.
+            let killed = spawn_blocking(move || self.kill_now(user.as_deref())).await;
+            match killed.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(
+                        error,
+                        "what a clone has started may still run: its processes cannot be looked for"
+                    );
+                    return;
+                }
             }
+        }
+    }
+
+    /// Kills the processes that have the mark at this moment. Returns their number.
+    ///
+    /// # Errors
+    /// The processes cannot be listed, or we may not become the user.
+    fn kill_now(self, user: Option<&str>) -> io::Result<usize> {
+        let kill = || io::Result::Ok(pids()?.filter(|pid| self.kill(*pid).is_ok()).count());
+        let killed = kill()?;
+        match user {
+            // To read the environment of another user's process takes a capability that containers seldom have, such as
+            // CAP_SYS_PTRACE.
+            Some(user) => Ok(killed + run_as(user, kill)??),
+            None => Ok(killed),
         }
     }
 
@@ -61,8 +91,43 @@ impl Mark {
 }
 
 /// The PIDs of all processes that we may see.
-fn pids() -> impl Iterator<Item = Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+fn pids() -> io::Result<impl Iterator<Item = Pid>> {
     let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw);
-    entries.filter_map(pid)
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use rustix::process::geteuid;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    use super::*;
+
+    #[test]
+    fn processes_of_another_user_are_found_without_the_capability_to_look_into_them() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let mark = Mark::new();
+        let start = || {
+            let mut command = Command::new("cat");
+            command.env_clear().envs([mark.variable()]).stdin(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let mut child = run_as("nobody", start).unwrap();
+        let mut own = capabilities(None).unwrap(); // of this thread
+        // Any of these three is enough.
+        let readers = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+        own.effective.remove(readers);
+        own.permitted.remove(readers);
+        set_capabilities(None, own).unwrap();
+        assert_eq!(Mark::new().kill_now(Some("nobody")).unwrap(), 0, "it has another mark");
+        assert_eq!(mark.kill_now(None).unwrap(), 0, "its environment cannot be read");
+        assert_eq!(mark.kill_now(Some("nobody")).unwrap(), 1);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert!(mark.kill_now(Some("nobody-has-this-name")).is_err());
+    }
 }
