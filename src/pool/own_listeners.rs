@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::addr::{ListenAddr, ServerAddr};
+use crate::addr::{ListenAddr, ServerAddr, UnixPlace};
 use crate::local_addresses::LocalAddresses;
 
 /// A listener, to find out whether a server is this listener.
@@ -159,30 +159,38 @@ struct ListenerIndex {
     listeners: Vec<OwnListener>,
     /// The indices of the listeners that lead directly to a pool, by pool.
     by_pool: HashMap<Arc<str>, Vec<usize>>,
-    /// The indices of the listeners that have an address with a port, by port, in their order. `None`: a Unix socket.
-    by_port: HashMap<Option<u16>, Vec<usize>>,
+    /// The indices of the listeners that have an address with a port, by port, in their order.
+    by_port: HashMap<u16, Vec<usize>>,
+    /// The indices of the listeners at Unix sockets, by their places when they were bound.
+    by_place: HashMap<UnixPlace, Vec<usize>>,
 }
 
 impl ListenerIndex {
     fn new(listeners: Vec<OwnListener>) -> Self {
-        let (mut by_pool, mut by_port) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let mut new = Self::default();
         for (index, listener) in listeners.iter().enumerate() {
             for pool in &listener.pools {
-                by_pool.entry(Arc::clone(pool)).or_default().push(index);
+                new.by_pool.entry(Arc::clone(pool)).or_default().push(index);
             }
-            let ports = listener
-                .addresses
-                .iter()
-                .map(|address| address.socket().map(|socket| socket.port()));
+            let ports = listener.addresses.iter().filter_map(|address| address.port());
             for port in ports.collect::<HashSet<_>>() {
-                by_port.entry(port).or_default().push(index);
+                new.by_port.entry(port).or_default().push(index);
+            }
+            for path in listener.addresses.iter().filter_map(ListenAddr::unix) {
+                new.by_place.entry(path.place()).or_default().push(index);
             }
         }
-        Self {
-            listeners,
-            by_pool,
-            by_port,
-        }
+        Self { listeners, ..new }
+    }
+
+    /// The indices of the listeners that may be at the address of this server. One at a Unix socket is.
+    fn candidates(&self, server: ServerAddr) -> &[usize] {
+        let indices = match (server.port(), server.unix()) {
+            (Some(port), _) => self.by_port.get(&port), // nearly always there are none
+            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()),
+            (None, _) => None,
+        };
+        indices.map_or(&[], Vec::as_slice)
     }
 }
 
@@ -243,12 +251,12 @@ impl ListenersAt {
     /// The name of the listener that would accept a connection to this server.
     #[must_use]
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {
-        let port = server.socket().map(|socket| socket.port());
-        let indices = self.index.by_port.get(&port)?; // nearly always there are none
         let is_one = |index: &&usize| self.only.as_ref().is_none_or(|only| only.contains(index));
         let accepts = |own: &ListenAddr| own.accepts_connections_to(server) || self.is_wildcard_for(*own, server);
-        let mut listeners = indices.iter().filter(is_one).map(|index| &self.index.listeners[*index]);
-        let found = listeners.find(|listener| listener.addresses.iter().any(accepts))?;
+        let candidates = self.index.candidates(server).iter().filter(is_one);
+        let mut listeners = candidates.map(|index| &self.index.listeners[*index]);
+        let is_unix = server.unix().is_some();
+        let found = listeners.find(|listener| is_unix || listener.addresses.iter().any(accepts))?;
         Some(&found.name)
     }
 
@@ -276,6 +284,7 @@ impl ListenersAt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::UnixPath;
 
     fn listener(name: &str, addresses: &[&str], pools: &[&str]) -> OwnListener {
         let listen = |address: &&str| ListenAddr::new(address.parse().unwrap());
@@ -316,6 +325,33 @@ mod tests {
         ] {
             let found = listeners.at(server(address));
             assert_eq!(found.map(|name| &**name), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_listener_at_a_unix_socket_is_found_by_all_its_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |rest: &str| UnixPath::new(&format!("{}/{rest}", folder.path().to_str().unwrap())).unwrap();
+        std::fs::create_dir(folder.path().join("run")).unwrap();
+        std::os::unix::fs::symlink("run", folder.path().join("link")).unwrap();
+        let listener = |name: &str, path| OwnListener {
+            addresses: [ListenAddr::from_unix(path)].into(),
+            ..listener(name, &[], &[])
+        };
+        let own = OwnListeners::default();
+        own.replace(
+            vec![listener("a", path("run/a")), listener("b", path("link/b"))],
+            |_| true,
+        );
+        let listeners = own.lock().listeners(None);
+        for (rest, expected) in [
+            ("link/a", Some("a")),
+            ("run/b", Some("b")),
+            ("run/c", None),
+            ("a", None),
+        ] {
+            let found = listeners.at(ServerAddr::from_unix(path(rest)));
+            assert_eq!(found.map(|name| &**name), expected, "{rest}");
         }
     }
 
