@@ -20,7 +20,7 @@ pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
             revision: refused.version.map(|version| version.revision),
             since: rfc3339(refused.since),
         }),
-        has_rival: state.has_rival,
+        has_namesake: state.has_namesake,
         lost: state.lost.as_ref().map(|lost| lost.error.to_string()),
         lost_since: state.lost.map(|lost| rfc3339(lost.since)),
     })

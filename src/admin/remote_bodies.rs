@@ -19,7 +19,7 @@ pub struct RemoteBody {
     pub refused: Option<RefusedTextsBody>,
     /// Whether another process writes its status with the name of this one.
     #[serde(default)]
-    pub has_rival: bool,
+    pub has_namesake: bool,
     /// Why the store does not answer; null: it does.
     pub lost: Option<String>,
     /// Since when it has not answered.

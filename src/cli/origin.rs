@@ -22,12 +22,12 @@ pub(super) fn line(remote: Option<&RemoteBody>) -> String {
     });
     let lost = remote.lost.as_ref();
     let lost = lost.map_or_else(String::new, |lost| format!(", the store does not answer: {lost}"));
-    let rival = match remote.has_rival {
+    let namesake = match remote.has_namesake {
         true => ", another process has this name and overwrites the status: give each its own `instance`",
         false => "",
     };
     format!(
-        "{} as {}: {in_force}{refused}{lost}{rival}\n",
+        "{} as {}: {in_force}{refused}{lost}{namesake}\n",
         remote.from, remote.instance
     )
 }

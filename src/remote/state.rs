@@ -23,7 +23,7 @@ pub struct RemoteState {
     /// Since when and why the store does not answer; `None`: it answers.
     pub lost: Option<LostStore>,
     /// Whether another process writes its status with our name.
-    pub has_rival: bool,
+    pub has_namesake: bool,
 }
 
 /// Texts that are in force.
@@ -156,9 +156,9 @@ impl RemoteConfig {
     }
 
     /// Records whether another process writes its status with our name. Returns whether that has changed.
-    pub fn set_rival(&self, has_rival: bool) -> bool {
+    pub fn set_namesake(&self, has_namesake: bool) -> bool {
         self.state
-            .send_if_modified(|state| std::mem::replace(&mut state.has_rival, has_rival) != has_rival)
+            .send_if_modified(|state| std::mem::replace(&mut state.has_namesake, has_namesake) != has_namesake)
     }
 
     /// Records that the store answers. Returns whether it did not before.

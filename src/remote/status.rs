@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::state::{RemoteConfig, RemoteState};
 use crate::back_off::BackOff;
@@ -16,6 +16,12 @@ use crate::plan::RemotePlan;
 
 /// How long the status of an instance stays in the store after the instance has died.
 const LEASE: Duration = Duration::from_secs(60);
+
+/// The time between two looks at our status in the store. With each look the lease is renewed.
+const LOOK_GAP: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+
+/// Another process with our name is gone when so many looks in a row have found our status.
+const QUIET_LOOKS: u32 = 2;
 
 /// After this many failures in a row, one is reported: the first may only mean that a login has expired.
 const REPORTED_FAILURES: u32 = 2;
@@ -27,6 +33,7 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
     let mut back_off = BackOff::default();
     let (mut failures, mut is_reported) = (0_u32, false);
     loop {
+        config.set_namesake(false); // nobody knows yet
         let written = || {
             if is_reported {
                 tracing::info!(key = plan.status_key(), "the status is written to the store again");
@@ -56,7 +63,9 @@ async fn write_while_possible(
 ) -> Result<Infallible, EtcdError> {
     let gateway = members.connect().await?;
     let lease = gateway.grant(LEASE).await?;
-    let mut last = None;
+    let (mut last, mut own) = (None, OwnStatus::default());
+    let mut looks = interval_at(Instant::now() + LOOK_GAP, LOOK_GAP);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let status = status(plan, &states.borrow_and_update());
         if last.as_ref() != Some(&status) {
@@ -64,38 +73,89 @@ async fn write_while_possible(
                 .put(&plan.status_key(), status.to_string().as_bytes(), &lease)
                 .await?;
             last = Some(status);
+            own.record_write();
             written();
         }
         tokio::select! {
             changed = states.changed() => changed?,
-            () = sleep(LEASE / 3) => {
+            _ = looks.tick() => {
                 gateway.keep_alive(&lease).await?;
-                // A user may be permitted to write its status, and not to read it.
-                if let Ok(written) = gateway.get(&plan.status_key()).await
-                    && is_overwritten(plan, config, &lease, written.as_ref())
-                {
-                    last = None; // write it again
+                match gateway.get(&plan.status_key()).await {
+                    Ok(found) => {
+                        let found = Found::of(found.as_ref(), &lease);
+                        record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
+                        if found != Found::Own {
+                            last = None; // write it again
+                        }
+                    }
+                    // A user may be permitted to write its status, and not to read it.
+                    Err(_) => {
+                        config.set_namesake(false);
+                    }
                 }
             }
         }
     }
 }
 
-/// Whether our status is no longer there. Logs when another process that runs has begun to write its own in its place, and when
-/// that is over: what has ended cannot write after us.
-fn is_overwritten(plan: &RemotePlan, config: &RemoteConfig, lease: &LeaseId, written: Option<&EtcdKeyValue>) -> bool {
-    let is_ours = |written: &EtcdKeyValue| lease.holds(written);
-    let has_rival = written.is_some_and(|written| !is_ours(written));
-    if config.set_rival(has_rival) {
+/// What is found in the place of our status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Own,
+    /// The status of another process, which has written it after us.
+    Other,
+    Nothing,
+}
+
+impl Found {
+    fn of(status: Option<&EtcdKeyValue>, lease: &LeaseId) -> Self {
+        match status {
+            None => Self::Nothing,
+            Some(status) if lease.holds(status) => Self::Own,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+/// Our status in the store, to find out whether another process that runs writes its own in the same place. That process looks as
+/// often as we do, and writes again if it finds ours.
+#[derive(Debug, Default)]
+struct OwnStatus {
+    /// How many looks in a row have found it since it was written.
+    looks: u32,
+}
+
+impl OwnStatus {
+    fn record_write(&mut self) {
+        self.looks = 0;
+    }
+
+    /// Whether there is another process, after this look. `before`: whether there was one at the last look.
+    fn has_namesake(&mut self, found: Found, before: bool) -> bool {
+        self.looks = match found {
+            Found::Own => self.looks.saturating_add(1),
+            Found::Other | Found::Nothing => 0,
+        };
+        match found {
+            Found::Other => true,
+            // At the first look, the other one may not have looked since we have written.
+            Found::Own => before && self.looks < QUIET_LOOKS,
+            Found::Nothing => false,
+        }
+    }
+}
+
+/// Records whether another process writes its status with our name. Logs when that begins, and when it is over.
+fn record_namesake(plan: &RemotePlan, config: &RemoteConfig, has_namesake: bool) {
+    if config.set_namesake(has_namesake) {
         let (key, instance) = (plan.status_key(), &plan.instance);
-        match has_rival {
+        match has_namesake {
             true => {
                 tracing::warn!(key, %instance, "another process writes its status with our name: give each its own `instance` in `[remote]`")
             }
             false => tracing::info!(key, %instance, "no other process writes its status with our name any more"),
         }
     }
-    !written.is_some_and(is_ours)
 }
 
 fn status(plan: &RemotePlan, state: &RemoteState) -> Value {
@@ -117,4 +177,28 @@ fn status(plan: &RemotePlan, state: &RemoteState) -> Value {
         "in_force": in_force,
         "error": error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namesake_is_gone_only_when_it_has_not_written_for_a_whole_turn() {
+        let (mut own, mut has_namesake) = (OwnStatus::default(), false);
+        let mut look = |own: &mut OwnStatus, found| {
+            has_namesake = own.has_namesake(found, has_namesake);
+            has_namesake
+        };
+        own.record_write();
+        assert!(!look(&mut own, Found::Own));
+        assert!(look(&mut own, Found::Other));
+        own.record_write();
+        assert!(look(&mut own, Found::Own), "it may not have looked yet");
+        own.record_write(); // because our state has changed
+        assert!(look(&mut own, Found::Own), "it may not have looked since");
+        assert!(!look(&mut own, Found::Own));
+        assert!(look(&mut own, Found::Other));
+        assert!(!look(&mut own, Found::Nothing), "its lease has ended");
+    }
 }
