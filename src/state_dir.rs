@@ -293,7 +293,7 @@ fn lock(file: File, path: &Path) -> io::Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
             io::ErrorKind::ResourceBusy,
-            "another acequia uses it, `lslocks` shows which: stop it, or give each a folder of its own",
+            "another acequia uses it, `lslocks` shows which: stop it, or give each a directory of its own",
         )),
         Err(TryLockError::Error(error)) => Err(with_context(error, format!("cannot lock {}", path.display()))),
     }

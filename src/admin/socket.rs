@@ -83,7 +83,7 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(with_context(
                 error,
-                format!("cannot create its folder {}", folder.display()),
+                format!("cannot create its directory {}", folder.display()),
             ));
         }
         _ => {}
@@ -114,7 +114,7 @@ fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
     let (others_may_write, is_sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
     if others_may_write && !is_sticky {
         return rejected(format!(
-            "others may write in its folder {folder} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
+            "others may write in its directory {folder} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
              use another folder",
             metadata.mode() & 0o7777
         ));

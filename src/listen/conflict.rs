@@ -103,12 +103,12 @@ impl BindCause {
         match self.error.kind() {
             io::ErrorKind::AddrInUse => "stop that process, or use another path",
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
-            io::ErrorKind::NotFound => "create its folder",
+            io::ErrorKind::NotFound => "create its directory",
             // A file that may not be connected to: see `connect_to_listener`.
             io::ErrorKind::PermissionDenied if self.error.raw_os_error().is_none() => {
                 "remove it if nothing listens there, or use another path"
             }
-            io::ErrorKind::PermissionDenied => "let this process's user write in its folder, or use another path",
+            io::ErrorKind::PermissionDenied => "let this process's user write in its directory, or use another path",
             _ => "use another path",
         }
     }

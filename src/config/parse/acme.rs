@@ -172,7 +172,7 @@ fn account(
     });
     let challenges = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01].map(|kind| (kind.as_str(), kind));
     if name.contains('/') || name.starts_with('.') {
-        let hint = "write it without `/`, and without `.` at its beginning: it is the name of a folder";
+        let hint = "write it without `/`, and without `.` at its beginning: it is the name of a directory";
         problems.error(position, "invalid name of an account", hint);
     }
     let own = section.get("state_dir").and_then(|node| value::path(node, problems));

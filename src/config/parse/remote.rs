@@ -13,7 +13,7 @@ use crate::text::{is_name, is_unsafe};
 
 const FROM_EXAMPLE: &str = r#"from = "etcd:/acequia/edge""#;
 
-const ALLOW_EXAMPLE: &str = r#"write "exec", or "files:/etc/acequia/certs/" with the path of a folder or file"#;
+const ALLOW_EXAMPLE: &str = r#"write "exec", or "files:/etc/acequia/certs/" with the path of a directory or file"#;
 
 /// The longest key. etcd has no limit of its own.
 const KEY_BYTES_MAX: usize = 1024;

@@ -164,7 +164,7 @@ fn the_folder_of_the_socket_is_created_with_mode_0700() {
     let too_deep = folder.path().join("no/such/a.sock");
     let refused = run(&text(&server, too_deep.to_str().unwrap()));
     assert!(
-        refused.code == Some(3) && refused.stderr.contains("cannot create its folder"),
+        refused.code == Some(3) && refused.stderr.contains("cannot create its directory"),
         "{refused:#?}"
     );
 }
@@ -183,7 +183,7 @@ fn a_folder_where_others_may_replace_the_socket_is_rejected() {
     let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
     mode(0o777);
     let refused = run(&text);
-    let message = format!("others may write in its folder {} (mode 0777)", inner.display());
+    let message = format!("others may write in its directory {} (mode 0777)", inner.display());
     assert!(
         refused.code == Some(3) && refused.stderr.contains(&message),
         "{refused:#?}"

@@ -280,7 +280,7 @@ fn a_path_that_cannot_be_bound_is_reported_with_the_remedy() {
             "file",
             "the file exists and is not a socket; use another path, or move the file away",
         ),
-        ("missing/l", "; create its folder"),
+        ("missing/l", "; create its directory"),
     ] {
         let config = config(&sockets.address(name), "", &server.address.to_string(), "");
         let folder = config_folder("acequia.toml", &config);
