@@ -11,9 +11,11 @@ use std::io;
 use std::net::IpAddr;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::addr::ServerAddr;
@@ -33,6 +35,9 @@ pub static KIND: CheckKind = CheckKind {
 
 /// The most commands that run at once, over all pools.
 const PROCESSES_MAX: usize = 64;
+
+/// The pause after a full pipe. A pipe that is never empty uses up no budget of the task, and would keep the thread busy.
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 
 /// `PATH` of the command. The rest of its environment describes the server.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -198,7 +203,7 @@ async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<E
     let exits = group.watch()?;
     // The exit comes first: a process that is left behind may print for ever.
     loop {
-        tokio::select! {
+        let may_have_more = tokio::select! {
             biased;
             exited = exits.readable() => {
                 let _ready = exited?;
@@ -206,10 +211,14 @@ async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<E
             }
             () = output.readable() => output.read(printed),
             () = errors.readable() => errors.read(printed),
+        };
+        if may_have_more {
+            sleep(FLOOD_PAUSE).await;
         }
     }
     output.read(printed);
     errors.read(printed);
+    lock(printed).finish();
     // Processes that the command has left behind are killed.
     group.reap()
 }

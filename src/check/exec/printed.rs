@@ -14,7 +14,8 @@ const OUTPUT_BYTES_MAX: usize = 1 << 16;
 /// The most bytes of a line that are kept: more than a reason shows.
 pub(super) const LINE_BYTES_MAX: usize = 1024;
 
-/// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread.
+/// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread. No more than a
+/// pipe has by default.
 const READ_BYTES_MAX: usize = 1 << 16;
 
 /// What a command has printed so far.
@@ -26,10 +27,10 @@ pub(super) struct Printed {
     output_bytes: usize,
     /// Whether the first line has ended.
     first_has_ended: bool,
-    /// The last line of the standard error that is not empty.
+    /// The last whole line of the standard error that is not empty.
     last: Vec<u8>,
-    /// Whether that line has ended.
-    last_has_ended: bool,
+    /// The line of the standard error that has not ended yet.
+    begun: Vec<u8>,
 }
 
 impl Printed {
@@ -38,9 +39,11 @@ impl Printed {
         text(&self.first)
     }
 
-    /// The first line of the standard output and the last line of the standard error.
+    /// The first line of the standard output and the last line of the standard error. A line that has not ended is shown only if
+    /// there is no whole one.
     pub(super) fn reason(&self) -> String {
-        match (self.first_line(), text(&self.last)) {
+        let last = if self.last.is_empty() { &self.begun } else { &self.last };
+        match (self.first_line(), text(last)) {
             (first, last) if last.is_empty() => first,
             (first, last) if first.is_empty() => last,
             (first, last) => format!("{first}; standard error: {last}"),
@@ -67,17 +70,20 @@ impl Printed {
 
     fn add_errors(&mut self, bytes: &[u8]) -> bool {
         for (index, part) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            self.last_has_ended |= index > 0;
-            if part.iter().all(u8::is_ascii_whitespace) {
-                continue;
+            if index > 0 {
+                self.finish();
             }
-            if self.last_has_ended {
-                self.last.clear();
-                self.last_has_ended = false;
-            }
-            add_bounded(&mut self.last, part);
+            add_bounded(&mut self.begun, part);
         }
         true
+    }
+
+    /// The line that has begun is whole: it has ended, or nothing more comes.
+    pub(super) fn finish(&mut self) {
+        if !self.begun.iter().all(u8::is_ascii_whitespace) {
+            self.last.clone_from(&self.begun);
+        }
+        self.begun.clear();
     }
 }
 
@@ -130,17 +136,18 @@ impl StreamPipe {
         }
     }
 
-    /// Reads what is there.
-    pub(super) fn read(&mut self, printed: &Mutex<Printed>) {
+    /// Reads what is there, at most [`READ_BYTES_MAX`]. Returns whether there may be more.
+    pub(super) fn read(&mut self, printed: &Mutex<Printed>) -> bool {
         let mut buffer = [0; 4096];
         for _ in 0..READ_BYTES_MAX / buffer.len() {
-            let Some(receiver) = &self.receiver else { return };
+            let Some(receiver) = &self.receiver else { return false };
             match receiver.try_read(&mut buffer) {
                 Ok(count) if count > 0 && lock(printed).add(self.stream, &buffer[..count]) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Ok(_) | Err(_) => self.receiver = None,
             }
         }
+        true
     }
 }
 
@@ -176,7 +183,9 @@ mod tests {
         assert_eq!(printed.reason().len(), LINE_BYTES_MAX);
         let reads = (1..).find(|_| !printed.add(PrintedStream::Output, &[b'y'; 1000]));
         assert_eq!((reads, printed.first_line().len()), (Some(66), LINE_BYTES_MAX));
-        printed.add(PrintedStream::Errors, b"\nlast");
+        printed.add(PrintedStream::Errors, b"\nlast\nhal");
         assert!(printed.reason().ends_with("y; standard error: last"));
+        printed.finish();
+        assert!(printed.reason().ends_with("y; standard error: hal"));
     }
 }
