@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use instant_acme::CertificateIdentifier;
 use tokio::time::Instant;
@@ -122,8 +122,12 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
 }
 
 /// The end of the pause after a certificate that an earlier process has written to this file. A file from the future has none:
-/// the clock was ahead.
+/// the clock was ahead. Neither has one of which the certificate has expired: it was copied, as from a backup.
 fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
+    let end = u64::try_from(current.own_not_after).unwrap_or_default();
+    if UNIX_EPOCH + Duration::from_secs(end) <= SystemTime::now() {
+        return UNIX_EPOCH;
+    }
     let written = file.metadata().and_then(|file| file.modified());
     let written = written.ok().filter(|written| *written <= SystemTime::now());
     let pause = pause_after_issue(current.not_before, current.own_not_after);
@@ -132,8 +136,6 @@ fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::tls::read_certificate;
 
@@ -198,6 +200,18 @@ mod tests {
         let at = |names| due(&read, &wanted(names), &Suggestions::default()).at;
         assert!(at(&["a.example"]) > SystemTime::now());
         assert_eq!(at(&["a.example", "b.example"]), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn after_a_copy_of_an_expired_certificate_there_is_no_pause() {
+        let file = tempfile::NamedTempFile::new().unwrap(); // as if written just now
+        let end_of = |year| {
+            let (certificate, key) = issued_until(year);
+            let read = read_certificate(file.path(), (certificate + &key).as_bytes()).unwrap();
+            end_of_pause(&read, file.path())
+        };
+        assert_eq!(end_of(2020), UNIX_EPOCH);
+        assert!(end_of(2090) > SystemTime::now());
     }
 
     /// A certificate from 2019 for a.example, and its key.
