@@ -32,7 +32,7 @@ export const byId = (id) => document.getElementById(id);
 
 /**
  * Gives an element these children. What it has already stays, and is changed only where it differs: a click, the focus, a
- * selection of text and how far something is scrolled outlast it. Children are the same if they have the same name and the same
+ * selection of text and how far something is scrolled outlast it (in what moves, the focus only). Children are the same if they have the same name and the same
  * `data-key`, in their order. So a function that was made with a child does not hold that child: it may not be in the page.
  */
 export function show(parent, ...children) {
@@ -54,6 +54,11 @@ function updateChildren(parent, wanted) {
   for (const node of [...old.values()].flat()) node.remove();
   let next = parent.firstChild;
   for (const child of children) {
+    // A node that goes further down is moved itself, and not all that come before it then.
+    if (child !== next && child === next?.nextSibling) {
+      next.remove();
+      next = child;
+    }
     if (child === next) next = next.nextSibling;
     else parent.insertBefore(child, next);
   }

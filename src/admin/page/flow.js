@@ -23,6 +23,9 @@ export function setUpFlow() {
   });
 }
 
+/** The key of what no route takes. No name has a space. */
+const REST = " rest";
+
 /** The pool whose servers are shown alone. */
 let selected = null;
 
@@ -41,7 +44,7 @@ export function showFlow() {
   const chart = byId("flow-chart");
   show(
     chart,
-    element("svg:svg", { "aria-hidden": "true" }),
+    chart.querySelector("svg") ?? element("svg:svg", { "aria-hidden": "true" }),
     columns.map(({ title, boxes, more }) => {
       const note = more > 0 ? `and ${count(more)} more` : boxes.length === 0 ? "none" : null;
       const rest = note && element("li", { class: "hint" }, note);
@@ -92,16 +95,16 @@ function routes(state, links) {
     }));
     const sessions = Math.max(0, listener.sessions - listener.routes.reduce((sum, route) => sum + route.sessions, 0));
     const rest = { listener, sessions, notes: [`of ${listener.name}`, listener.pool ? narrow(`to ${listener.pool}`) : null, sessionCount(sessions)] };
-    if (listener.pool) all.push({ ...rest, name: entries.length > 0 ? "any other client" : "any client", key: "*", pool: listener.pool });
-    if (listener.redirect) all.push({ ...rest, name: `redirect to ${listener.redirect}`, key: "redirect" });
+    if (listener.pool) all.push({ ...rest, name: entries.length > 0 ? "any other client" : "any client", key: REST, pool: listener.pool });
+    if (listener.redirect) all.push({ ...rest, name: `redirect to ${listener.redirect}`, key: " redirect" });
     all.push(...entries);
-    if (isWanted(listener.name)) more += listener.more_routes;
+    more += listener.more_routes; // their names are not known here
   }
   all = all.filter(({ listener, name, pool }) => isWanted(listener.name, name, pool ?? ""));
   const order = new Map(state.listeners.map((listener, at) => [listener, at]));
   const chosen = all.length > boxesMax() ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, boxesMax()) : all;
   // By listener; what is left to the last of its routes comes last.
-  chosen.sort((a, b) => order.get(a.listener) - order.get(b.listener) || (a.key === "*") - (b.key === "*"));
+  chosen.sort((a, b) => order.get(a.listener) - order.get(b.listener) || (a.key === REST) - (b.key === REST));
   const boxes = chosen.map(({ listener, key, name, notes, sessions, pool }) => {
     const id = `r:${listener.name}:${key}`;
     links.push([`l:${listener.name}`, id, sessions]);

@@ -1,7 +1,7 @@
 // The top line, and what somebody should look at.
 
 import { byId, bytes, count, counted, duration, element, localTime, now, show, since } from "./dom.js";
-import { SILENCE_MAX_MS, known, latest, newest } from "./state.js";
+import { SILENCE_MAX_MS, isDegraded, known, latest, newest } from "./state.js";
 
 /** How many names a notice lists. */
 const namesShown = 10;
@@ -25,13 +25,15 @@ export function showOverview() {
     tile("New sessions", rate("opened", count)),
     tile("From clients", rate("bytes_up", bytes)),
     tile("From servers", rate("bytes_down", bytes)),
-    tile("Servers up", [count(totals.servers_up), element("span", {}, ` of ${count(totals.servers)}`)], null, totals.servers_up < totals.servers ? "warn" : ""),
+    tile("Servers up", [count(totals.servers_up), element("span", {}, ` of ${count(totals.servers)}`)], usableNote(totals), state.pools.some(isDegraded) ? "warn" : ""),
     tile("Connect p99", typeof p99 !== "number" ? "–" : duration(p99 / 1000)),
     tile("Up for", since(state.started), `since ${localTime(state.started)}`),
     tile("Config in force", since(state.in_force_since), reloadNote(reload), reload && !reload.done ? "bad" : ""),
   );
   show(byId("notices"), notices(state));
 }
+
+const usableNote = ({ servers_up, servers_usable }) => (servers_usable === servers_up ? null : `${count(servers_usable)} usable`);
 
 function rate(key, format) {
   const value = latest(key);
@@ -105,9 +107,10 @@ function notices(state) {
 }
 
 /** What is wrong with the configuration of a fleet in its store, and what is used instead. */
-function ofStore({ from, revision, refused, lost, lost_since }) {
+function ofStore({ from, instance, revision, refused, lost, lost_since, has_namesake: isNamesake }) {
   const instead = revision === null ? "no configuration is in force yet" : `revision ${revision} stays in force`;
   return [
+    isNamesake && [`Another process runs as instance ${instance} of ${from}:`, "give each a name of its own."],
     lost && [`${from} has not answered since ${localTime(lost_since)}:`, `${lost}. Meanwhile ${instead}.`],
     refused && [`Revision ${refused.revision ?? "–"} of ${from} was refused at ${localTime(refused.since)}:`, `the errors are in the log, and in the store. Meanwhile ${instead}.`],
   ].filter(Boolean);

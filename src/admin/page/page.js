@@ -93,16 +93,25 @@ const refusalOf = (error) => (error instanceof ApiError && [401, 403].includes(e
 /** Why the token that was entered last is none. */
 let refusal = null;
 
-/** Finds out whether this page may change anything. */
-async function showAccess() {
+let access = Promise.resolve();
+
+/** Finds out whether this page may change anything; once at a time, since it may forget the token. */
+function showAccess() {
+  access = access.catch(() => {}).then(findOutAccess);
+  return access;
+}
+
+async function findOutAccess() {
   const { writable } = await get("process");
   if (writable && hasToken()) refusal = await checkToken();
   setCanWrite(writable && hasToken());
   byId("reload").hidden = !(writable && hasToken());
   byId("token-form").hidden = !writable;
-  byId("access").textContent = writable
-    ? (hasToken() ? "" : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_FILE}`)
-    : "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself.";
+  byId("access").textContent = !writable
+    ? "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself."
+    : hasToken()
+      ? (refusal ? `The token cannot be checked: ${refusal}.` : "")
+      : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_FILE}`;
 }
 
 /** Other errors are told by `follow`. */

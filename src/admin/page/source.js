@@ -29,6 +29,7 @@ export const onDoubt = (listener) => {
 
 /** What the process answers if the token is needed, wrong or useless, or its file cannot be read; and for other reasons. */
 const DOUBTFUL = [401, 403, 503];
+const REFUSED = [401, 403];
 
 /** The process closes a connection that is no stream after 15 s. In the browser a request may wait for others before that. */
 const REQUEST_TIME_MAX_MS = 15_000;
@@ -41,6 +42,7 @@ async function request(path, options = {}) {
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   if (token && DOUBTFUL.includes(response.status) && path !== PROOF) doubt();
+  if (REFUSED.includes(response.status) && path !== PROOF && !options.method) isRefused = true;
   throw new ApiError(response.status, body.error ?? `status ${response.status}`);
 }
 
@@ -49,14 +51,16 @@ export const get = async (path) => (await request(path)).json();
 /** Reading this needs the token over loopback, too. */
 const PROOF = "reload";
 
-/** Forgets the token if the process does not accept it. Returns why; null: it does. */
+/** Forgets the token if the process refuses it. Returns why it is not accepted; null: it is. */
 export async function checkToken() {
+  const checked = token;
   try {
     await get(PROOF);
     return null;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    setToken("");
+    if (token !== checked) return null; // another one was entered meanwhile
+    if (REFUSED.includes(error.status)) setToken("");
     return error.message;
   }
 }
@@ -118,7 +122,9 @@ export async function follow(report, changed) {
       [isTrying, polls] = [failures >= FAILURES_MAX, 0];
       failures += 1; // until it has told something for long enough
       const began = Date.now();
+      isRefused = false;
       await shared(channel, (name, data) => {
+        if (isRefused) return; // the stream will be cut
         if (Date.now() - began > STREAM_MIN_MS) failures = 0;
         apply(name, data);
         report("live");
@@ -136,7 +142,7 @@ export async function follow(report, changed) {
   }
 }
 
-const needsToken = (error) => error instanceof ApiError && (error.status === 401 || error.status === 403);
+const needsToken = (error) => error instanceof ApiError && REFUSED.includes(error.status);
 
 /** Whether the process has refused this tab, which then may not take what another one passes on. */
 let isRefused = false;
@@ -199,12 +205,11 @@ async function passOn(channel, take, number = 0) {
 async function listen(channel, take, silence) {
   let heard = false;
   channel.onmessage = ({ data: message }) => {
-    if (message === "state?") return;
+    if (message === "state?" || isRefused) return;
     heard = true;
     take(message.name, message.data);
   };
   const began = Date.now();
-  isRefused = false;
   channel.postMessage("state?");
   while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : silence)) await pause(500);
   channel.onmessage = null;

@@ -17,6 +17,8 @@ export const known = {
   heardAt: 0,
   /** When the last sample came. */
   sampledAt: 0,
+  /** The time of the last sample of the stream, by the process. */
+  sampleTime: 0,
   /** When the history was read as a whole. */
   historyReadAt: 0,
 };
@@ -82,9 +84,10 @@ function applyChanges(state, changes) {
 
 /** A sample is of one second, unless the process was held up: then what it tells is spread over them, as in the history. */
 function applySample(history, sample) {
-  // The history may have it already. If it is much older, the clock of the process was set back.
-  const age = history.at ? Date.parse(history.at) - Date.parse(sample.at) : -1;
-  if (age >= 0 && age < CLOCK_STEP_MIN_MS) return;
+  const time = Date.parse(sample.at);
+  const isSetBack = time < known.sampleTime; // the clock of the process
+  known.sampleTime = time;
+  if (history.at && time <= Date.parse(history.at) && !isSetBack) return; // the history has it already
   history.at = sample.at;
   known.sampledAt = Date.now();
   for (const [ending, number] of Object.entries(sample.totals.endings)) {
@@ -181,7 +184,9 @@ export function serverCounts(pool) {
 }
 
 /** Whether a server of the pool has a fault; one with another role, or that somebody has drained, has none. */
-export const isDegraded = (pool) => pool.servers.some((server) => !server.up || server.ejected || server.use === "awaiting failback");
+export const isDegraded = (pool) => pool.servers.some((server) => (
+  server.use === "awaiting failback" || (server.use === "enabled" && (!server.up || server.ejected))
+));
 
 /** Where a server comes from. */
 export function originOf(pool, server) {

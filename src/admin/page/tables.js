@@ -48,12 +48,12 @@ export class Table {
         this.onsort?.();
       };
       const content = column.title ? element("button", { onclick: choose, "data-key": `sort:${index}` }, `${column.title}${arrow}`) : element("span", { class: "unseen" }, "Actions");
-      return element("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": sorting }, content);
+      return element("th", { "data-key": `column:${index}`, scope: "col", class: column.number ? "number" : null, "aria-sort": sorting }, content);
     });
     const body = shown.map((row) =>
       element("tr", { "data-key": `row:${columns[0].value(row)}` }, visible.map((column) => {
         const content = column.cell ? column.cell(row) : column.value(row) ?? "–";
-        return element("td", { class: ["number", "long", "word", "name"].find((kind) => column[kind]) }, content);
+        return element("td", { "data-key": `column:${columns.indexOf(column)}`, class: ["number", "long", "word", "name"].find((kind) => column[kind]) }, content);
       })));
     show(this.table, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body));
     if (!this.pages) return;

@@ -43,12 +43,20 @@ pub(super) fn rates_line(view: &View, state: &StateBody) -> Line<'static> {
             .as_ref()
             .map_or_else(|| "–".to_owned(), |rates| of(rates) + "/s")
     };
+    let usable = if totals.servers_usable == totals.servers_up {
+        String::new()
+    } else {
+        format!(", {} usable", totals.servers_usable)
+    };
     let parts = [
         ("sessions ", totals.sessions.to_string()),
         ("new ", rate(|rates| rates.opened.to_string())),
         ("up ", rate(|rates| size(rates.bytes_up))),
         ("down ", rate(|rates| size(rates.bytes_down))),
-        ("servers ", format!("{} of {} up", totals.servers_up, totals.servers)),
+        (
+            "servers ",
+            format!("{} of {} up{usable}", totals.servers_up, totals.servers),
+        ),
     ];
     let spans = parts.into_iter().enumerate().flat_map(|(index, (name, value))| {
         let gap = if index == 0 { "" } else { "   " };
@@ -109,7 +117,7 @@ fn down_notice(state: &StateBody) -> Option<String> {
     let verb = if down.len() == 1 { "is" } else { "are" };
     (!down.is_empty()).then(|| {
         let names = first_and_more(down.iter(), 3).join(", ");
-        format!("{} {verb} down: {names}", counted(down.len(), "server"))
+        format!("{} {verb} down or ejected: {names}", counted(down.len(), "server"))
     })
 }
 
@@ -126,6 +134,12 @@ fn process_notices(state: &StateBody) -> Vec<String> {
     if let Some(remote) = &state.remote {
         let lost = remote.lost.iter();
         notices.extend(lost.map(|error| format!("{} does not answer: {error}", remote.from)));
+        if remote.has_namesake {
+            notices.push(format!(
+                "another process runs as instance {} of {}",
+                remote.instance, remote.from
+            ));
+        }
         let refused = remote.refused.iter().map(|refused| since(&refused.since));
         notices.extend(refused.map(|ago| format!("{}: the configuration put {ago} ago was refused", remote.from)));
     }
@@ -188,8 +202,14 @@ mod tests {
         servers[1].health = "down".to_owned();
         (servers[2].health, servers[2].usage) = ("down".to_owned(), "disabled".to_owned());
         let (severity, text) = worst_notice(state).unwrap();
-        assert_eq!((severity, &*text), (Urgency::Bad, "✕ 1 server is down: shop/b"));
+        assert_eq!(
+            (severity, &*text),
+            (Urgency::Bad, "✕ 1 server is down or ejected: shop/b")
+        );
         state.pools[0].servers[2].usage = "enabled".to_owned();
-        assert_eq!(worst_notice(state).unwrap().1, "✕ 2 servers are down: shop/b, shop/c");
+        assert_eq!(
+            worst_notice(state).unwrap().1,
+            "✕ 2 servers are down or ejected: shop/b, shop/c"
+        );
     }
 }

@@ -17,7 +17,7 @@ pub(in crate::cli::top) fn view_of(servers: &[(&str, u32)]) -> View {
     let state = json!({
         "version": "0.1.0", "pid": 1, "configuration": null, "started": "2026-11-24T02:16:06.512Z", "uptime": 90,
         "draining": false, "last_reload": null,
-        "totals": { "sessions": 3, "sessions_so_far": 3, "servers": servers.len(), "servers_up": servers.len() },
+        "totals": { "sessions": 3, "sessions_so_far": 3, "servers": servers.len(), "servers_up": servers.len(), "servers_usable": servers.len() },
         "listeners": [],
         "pools": [{ "name": "shop", "balance": "least-conn", "best_tier": 0, "panic": false, "servers": servers }]
     });
