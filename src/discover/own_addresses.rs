@@ -32,8 +32,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub(super) async fn follow(live: &Live) {
     loop {
         let Err(error) = follow_reports(live).await;
-        WATCH.record_failure(&error);
-        look(live).await;
+        if look(live).await {
+            WATCH.record_failure(&error);
+        }
         sleep(INTERVAL).await;
     }
 }
