@@ -60,14 +60,16 @@ impl PoolClones {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.context.shutdown.clone();
-        let mut is_wanted = true;
+        let (mut is_wanted, mut is_scaled) = (true, true);
         while is_wanted || !self.clones.is_empty() {
             let scale = Arc::clone(self.pool.scale());
             tokio::select! {
                 () = shutdown.cancelled(), if is_wanted => is_wanted = false,
                 pool = next(&mut pools), if !shutdown.is_cancelled() => {
-                    is_wanted = pool.is_some();
+                    is_scaled = pool.is_some();
+                    is_wanted = is_scaled;
                     self.pool = pool.unwrap_or(self.pool);
+                    self.publish(is_scaled); // it may have been without clones meanwhile
                 }
                 _ = ticks.tick() => {}
                 () = self.pool.queue_joined() => {}
@@ -77,11 +79,19 @@ impl PoolClones {
             self.clones.retain(|_, clone| !clone.status.has_left());
             match self.pool.plan().scale.clone().filter(|_| is_wanted) {
                 Some(plan) => self.decide(&plan),
+                None if self.is_held() => {}
                 None => self.clones.values().for_each(|clone| clone.leave.cancel()),
             }
-            self.publish();
+            self.publish(is_scaled);
         }
-        self.publish();
+        self.publish(is_scaled);
+    }
+
+    /// Whether the pool is to have other servers than clones, and none of them is listed yet.
+    fn is_held(&self) -> bool {
+        let in_force = self.context.live.in_force();
+        let holds = |pool: &Arc<LivePool>| pool.dynamic().holds_clones();
+        !self.context.shutdown.is_cancelled() && in_force.pool(self.pool.name()).is_some_and(holds)
     }
 
     fn decide(&mut self, plan: &Arc<ScalePlan>) {
@@ -166,10 +176,10 @@ impl PoolClones {
         }
     }
 
-    /// Gives the pool its running clones as servers, and publishes the status of all clones.
-    fn publish(&mut self) {
+    /// Gives the pool its running clones as servers, if it is to have clones, and publishes the status of all clones.
+    fn publish(&mut self, is_scaled: bool) {
         let clones: Vec<_> = self.clones.values().map(Clone::shown).collect();
-        let Some(plan) = self.pool.plan().scale.clone() else {
+        let Some(plan) = self.pool.plan().scale.clone().filter(|_| is_scaled) else {
             self.pool.scale().publish(clones);
             self.pool.set_start_wait(None);
             self.published.clear(); // none of them will be its server again

@@ -22,6 +22,8 @@ struct State {
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
     /// The list before `listed`. It is kept as long as no server of `listed` can be used; empty: none is kept.
     kept: Arc<[ServerEntry]>,
+    /// Whether `listed` or `kept` has clones of before a reload, as long as its source has listed nothing that can be used.
+    holds_clones: bool,
     source: SourceState,
     /// The servers that operators have added, in this order.
     added: Vec<AddedServer>,
@@ -110,24 +112,33 @@ impl DynamicServers {
     }
 
     /// Replaces the plan `before` by this plan, which is in force now. The list of another lister is forgotten: it would be out
-    /// of date when that lister is back. But if clones are to come, and clients do not wait for the first one, the pool keeps
-    /// its earlier servers until the clones list themselves.
+    /// of date when that lister is back. But the pool keeps its earlier servers until its source or its clones list themselves;
+    /// not if clients wait for the first clone.
     pub(super) fn take_over(&self, plan: &PoolPlan, before: &PoolPlan) {
         let mut state = self.lock();
-        let awaits_clones = plan.lister() == Some(Lister::Clones) && plan.rules.wake.is_none();
-        if awaits_clones && before.lister() != plan.lister() {
-            let listed = state.listed.take().filter(|(by, _)| before.lister() == Some(*by));
-            let listed = listed.iter().flat_map(|(_, listed)| &**listed);
-            let labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
-            let kept = before.entries.iter().chain(listed);
-            let kept = kept.filter(|entry| !labels.contains(entry.label())).cloned();
-            state.listed = Some((Lister::Clones, kept.collect()));
-        } else {
-            state.listed.take_if(|(by, _)| plan.lister() != Some(*by));
+        if before.lister() == plan.lister() {
+            return;
         }
-        if before.lister() != plan.lister() {
-            state.kept = Arc::default();
-        }
+        let listed = state.listed.take().filter(|(by, _)| before.lister() == Some(*by));
+        (state.kept, state.holds_clones) = (Arc::default(), false);
+        let Some(lister) = plan
+            .lister()
+            .filter(|lister| *lister == Lister::Source || plan.rules.wake.is_none())
+        else {
+            return;
+        };
+        let listed = listed.iter().flat_map(|(_, listed)| &**listed);
+        let labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
+        let kept = before.entries.iter().chain(listed);
+        let kept = kept.filter(|entry| !labels.contains(entry.label())).cloned();
+        state.listed = Some((lister, kept.collect()));
+        state.holds_clones = (before.lister(), lister) == (Some(Lister::Clones), Lister::Source);
+    }
+
+    /// Whether clones of before a reload are to stay until the source of the pool has listed servers that can be used.
+    #[must_use]
+    pub fn holds_clones(&self) -> bool {
+        self.lock().holds_clones
     }
 
     /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no server of
@@ -139,6 +150,7 @@ impl DynamicServers {
         can_be_used: impl Fn(&ServerEntry) -> bool,
     ) -> Option<ListChange> {
         let mut state = self.lock();
+        let held_clones = std::mem::take(&mut state.holds_clones);
         let before = state.listed.as_ref().filter(|(before, _)| *before == by);
         if before.is_some_and(|(_, before)| **before == *listed) {
             return None;
@@ -150,6 +162,7 @@ impl DynamicServers {
         } else if before.iter().any(&can_be_used) {
             state.kept = before; // otherwise the list that is kept already stays
         }
+        state.holds_clones = held_clones && !state.kept.is_empty();
         state.listed = Some((by, listed.into()));
         Some(ListChange {
             added: new.difference(&old).count(),
@@ -161,20 +174,26 @@ impl DynamicServers {
     /// Drops the kept list if a server of the latest one can be used by now. Returns whether it did.
     pub(super) fn release_kept(&self, can_be_used: impl Fn(&ServerEntry) -> bool) -> bool {
         let mut state = self.lock();
-        let State { listed, kept, .. } = &mut *state;
+        let State {
+            listed,
+            kept,
+            holds_clones,
+            ..
+        } = &mut *state;
         let is_over = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(can_be_used);
         if is_over {
-            *kept = Arc::default();
+            (*kept, *holds_clones) = (Arc::default(), false);
         }
         is_over
     }
 
     /// The latest list of the source, or the previous list as long as no server of the latest can be used; `None`: there is
-    /// none so far.
+    /// none so far, or it has clones.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let state = self.lock();
-        let (_, listed) = state.listed.as_ref().filter(|(by, _)| *by == Lister::Source)?;
+        let is_lasting = |by| by == Lister::Source && !state.holds_clones;
+        let (_, listed) = state.listed.as_ref().filter(|(by, _)| is_lasting(*by))?;
         Some(Arc::clone(if state.kept.is_empty() { listed } else { &state.kept }))
     }
 

@@ -20,7 +20,13 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
     let source = pool.discovery.as_ref().and_then(|discovery| {
         let (name, source) = (&pool.name, &discovery.source);
         match (&discovery.error, &discovery.warning) {
-            (Some(error), _) => Some(format!("{name}: keeps its last servers, because of {source}: {error}")),
+            (Some(error), _) => {
+                let servers = match pool.servers.is_empty() {
+                    true => "has no servers yet",
+                    false => "keeps its last servers",
+                };
+                Some(format!("{name}: {servers}, because of {source}: {error}"))
+            }
             (None, Some(warning)) => Some(format!("{name}: {source}: {warning}")),
             (None, None) => None,
         }

@@ -22,9 +22,24 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
     assert!(labels().is_empty(), "no clone runs");
     assert!(!list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
     assert!(list(Lister::Clones, &["127.0.0.1:1"]));
+    let holds_clones = || live.in_force().pool("p").unwrap().dynamic().holds_clones();
+    drop(live.prepare(plan_of(discovered), HashMap::new()));
+    assert!(!holds_clones() && labels() == ["127.0.0.1:1"]);
     reload(discovered);
-    assert!(labels().is_empty(), "the source has listed nothing yet");
+    assert_eq!(labels(), ["127.0.0.1:1"], "the source has listed nothing yet");
+    assert!(holds_clones() && live.listed_servers().is_empty());
+    reload(&format!("{discovered}\nbalance = \"round-robin\""));
+    assert!(
+        holds_clones() && labels() == ["127.0.0.1:1"],
+        "a reload that changes something else"
+    );
+    assert!(list(Lister::Source, &["a.test:1"]));
+    assert!(
+        holds_clones() && labels() == ["127.0.0.1:1"],
+        "its name is not resolved"
+    );
     assert!(list(Lister::Source, &["10.0.0.3:1"]));
+    assert!(!holds_clones());
     assert!(!list(Lister::Clones, &[]), "the clones leave");
     assert_eq!(labels(), ["10.0.0.3:1"]);
 
