@@ -82,9 +82,9 @@ async fn write_while_possible(
                 gateway.keep_alive(&lease).await?;
                 match gateway.get(&plan.status_key()).await {
                     Ok(found) => {
-                        let found = Found::of(found.as_ref(), &lease);
+                        let found = StatusFound::of(found.as_ref(), &lease);
                         record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
-                        if found != Found::Own {
+                        if found != StatusFound::Own {
                             last = None; // write it again
                         }
                     }
@@ -100,14 +100,14 @@ async fn write_while_possible(
 
 /// What is found in the place of our status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum StatusFound {
     Own,
     /// The status of another process, which has written it after us.
     Other,
     Nothing,
 }
 
-impl Found {
+impl StatusFound {
     fn of(status: Option<&EtcdKeyValue>, lease: &LeaseId) -> Self {
         match status {
             None => Self::Nothing,
@@ -131,16 +131,16 @@ impl OwnStatus {
     }
 
     /// Whether there is another process, after this look. `before`: whether there was one at the last look.
-    fn has_namesake(&mut self, found: Found, before: bool) -> bool {
+    fn has_namesake(&mut self, found: StatusFound, before: bool) -> bool {
         self.looks = match found {
-            Found::Own => self.looks.saturating_add(1),
-            Found::Other | Found::Nothing => 0,
+            StatusFound::Own => self.looks.saturating_add(1),
+            StatusFound::Other | StatusFound::Nothing => 0,
         };
         match found {
-            Found::Other => true,
+            StatusFound::Other => true,
             // At the first look, the other one may not have looked since we have written.
-            Found::Own => before && self.looks < QUIET_LOOKS,
-            Found::Nothing => false,
+            StatusFound::Own => before && self.looks < QUIET_LOOKS,
+            StatusFound::Nothing => false,
         }
     }
 }
@@ -191,14 +191,14 @@ mod tests {
             has_namesake
         };
         own.record_write();
-        assert!(!look(&mut own, Found::Own));
-        assert!(look(&mut own, Found::Other));
+        assert!(!look(&mut own, StatusFound::Own));
+        assert!(look(&mut own, StatusFound::Other));
         own.record_write();
-        assert!(look(&mut own, Found::Own), "it may not have looked yet");
+        assert!(look(&mut own, StatusFound::Own), "it may not have looked yet");
         own.record_write(); // because our state has changed
-        assert!(look(&mut own, Found::Own), "it may not have looked since");
-        assert!(!look(&mut own, Found::Own));
-        assert!(look(&mut own, Found::Other));
-        assert!(!look(&mut own, Found::Nothing), "its lease has ended");
+        assert!(look(&mut own, StatusFound::Own), "it may not have looked since");
+        assert!(!look(&mut own, StatusFound::Own));
+        assert!(look(&mut own, StatusFound::Other));
+        assert!(!look(&mut own, StatusFound::Nothing), "its lease has ended");
     }
 }
