@@ -33,8 +33,8 @@ impl KnownPrimary {
     }
 }
 
-/// What has been seen of another server since the primary became the primary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What has been seen of another server since the primary became the primary. What excludes it more is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It was seen as a replica, and has not called itself primary since.

@@ -39,7 +39,10 @@ pub(super) enum Observation {
         system_identifier: Option<u64>,
     },
     /// It answers, but refused the check: its role is not known from that.
-    Refused,
+    Refused {
+        /// Whether it still gets new sessions: it neither starts up nor shuts down.
+        accepts_sessions: bool,
+    },
     /// The check failed. `is_down`: so often that the server is down. This is not taken back by fewer failures.
     Failed {
         /// Whether the server is down.
@@ -72,7 +75,8 @@ struct Seen {
     is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
-    /// The numbers of the first and the latest check at which it has called itself primary, without another role in between.
+    /// The numbers of the first and the latest check at which it has called itself primary, without another role in between, as
+    /// of [`ClaimNumbers`].
     claimed: (u64, u64),
 }
 
@@ -195,7 +199,7 @@ impl PrimaryWatch {
         let before = match (*knowledge, observation) {
             (Knowledge::Seen(seen), _) => seen,
             (Knowledge::Disabled, _) => return,
-            (_, Observation::Refused | Observation::Failed { is_down: false }) => {
+            (_, Observation::Refused { .. } | Observation::Failed { is_down: false }) => {
                 *knowledge = Knowledge::Silent;
                 return;
             }
@@ -213,7 +217,7 @@ impl PrimaryWatch {
                 (system_identifier, Some(Claim { timeline, ..claim }))
             }
             Observation::Replica { system_identifier } => (system_identifier, None),
-            Observation::Refused | Observation::Failed { .. } => (None, before.claim),
+            Observation::Refused { .. } | Observation::Failed { .. } => (None, before.claim),
         };
         *knowledge = Knowledge::Seen(Seen {
             system_identifier: identifier.or(before.system_identifier),
@@ -222,10 +226,10 @@ impl PrimaryWatch {
             // A server that is down stays down until it reports its role.
             is_down: match observation {
                 Observation::Failed { is_down } => is_down || before.is_down,
-                Observation::Refused => before.is_down,
+                Observation::Refused { .. } => before.is_down,
                 Observation::Primary { .. } | Observation::Replica { .. } => false,
             },
-            has_failed: matches!(observation, Observation::Refused | Observation::Failed { .. }),
+            has_failed: matches!(observation, Observation::Refused { .. } | Observation::Failed { .. }),
         });
         match claim {
             Some(_) => self.claiming.insert(server.into()),

@@ -1,6 +1,6 @@
 //! The known roles of a pool's servers, and the consequences for each server. It outlives the pool of one plan.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -12,6 +12,7 @@ use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
 use super::{KnownPrimary, Member, RoleRequirement, Server};
+use crate::addr::ServerAddr;
 
 /// The known roles of a pool's servers.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub struct PoolRoles {
 struct RolesState {
     /// The list of the servers in the other fields. It keeps no server alive; only its address is compared.
     list: Weak<Vec<Member>>,
-    /// The labels of these servers.
-    labels: HashSet<Arc<str>>,
+    /// The addresses of these servers, by label.
+    servers: HashMap<Arc<str>, ServerAddr>,
     primaries: PrimaryWatch,
     /// The primary in force at the latest judgement.
     primary: Option<Arc<str>>,
@@ -77,8 +78,10 @@ impl PoolRoles {
 
     /// Takes over the primary that another pool remembers, if none is remembered yet. Returns whether it does.
     pub fn inherit(&self, known: KnownPrimary) -> bool {
-        let inherits = self.lock().primaries.inherit(known);
+        let mut state = self.lock();
+        let inherits = state.primaries.inherit(known);
         if inherits {
+            state.list = Weak::new(); // its servers may have other names here
             self.changed.notify_one();
         }
         inherits
@@ -125,7 +128,8 @@ impl PoolRoles {
         }
         let is_primary = role == Some(Role::Primary);
         state.note_stream(label, facts);
-        let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
+        let is_listed = state.servers.contains_key(label);
+        let max_lag = required.max_lag.filter(|_| !is_primary && is_listed);
         let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
         let other_history = state.other_history(label, facts, required);
         let has_lag = !is_primary && other_history.is_none(); // the lag on another history means nothing
@@ -155,7 +159,7 @@ impl PoolRoles {
     ) -> RoleJudgement {
         server.set_lag(None);
         let observation = match failed.outcome {
-            CheckOutcome::Refused { .. } => Observation::Refused,
+            CheckOutcome::Refused { accepts_sessions, .. } => Observation::Refused { accepts_sessions },
             CheckOutcome::Unfit(_) => observation(&failed.facts), // it has answered
             _ => Observation::Failed {
                 is_down: server.has_failed(fall),
@@ -210,7 +214,9 @@ fn observation(facts: &ServerFacts) -> Observation {
             claim: Claim { timeline, numbering },
         },
         Some(Role::Replica) => Observation::Replica { system_identifier },
-        None => Observation::Refused,
+        None => Observation::Refused {
+            accepts_sessions: false,
+        },
     }
 }
 
@@ -222,15 +228,17 @@ impl RolesState {
             return false;
         }
         self.list = Arc::downgrade(members);
-        self.labels = members.iter().map(|member| Arc::clone(&member.spec().label)).collect();
-        let labels = &self.labels;
-        self.lags.retain(|label| labels.contains(label));
-        self.divergence.retain(|label| labels.contains(label));
-        self.streams.retain(|label, _| labels.contains(label));
+        let server = |member: &Member| (Arc::clone(&member.spec().label), member.spec().address);
+        let before = std::mem::replace(&mut self.servers, members.iter().map(server).collect());
+        let servers = &self.servers;
+        let is_same = |label: &str| servers.contains_key(label) && servers.get(label) == before.get(label);
+        self.lags.retain(is_same);
+        self.divergence.retain(is_same);
+        self.streams.retain(|label, _| is_same(label));
         if required.has_primary() {
-            self.verdicts.retain(|label, _| labels.contains(label));
-            let server = |member: &Member| (Arc::clone(&member.spec().label), member.spec().address.to_string());
-            self.primaries.follow_names(&members.iter().map(server).collect());
+            self.verdicts.retain(|label, _| is_same(label));
+            let with_address = |(label, address): (&Arc<str>, &ServerAddr)| (Arc::clone(label), address.to_string());
+            self.primaries.follow_names(&servers.iter().map(with_address).collect());
             let with_disabled = members
                 .iter()
                 .map(|member| (&member.spec().label, member.is_disabled()));
@@ -245,7 +253,7 @@ impl RolesState {
 
     /// Why a replica does not follow the primary, if that is certain.
     fn other_history(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
-        if !required.has_primary() || facts.role != Some(Role::Replica) || !self.labels.contains(label) {
+        if !required.has_primary() || facts.role != Some(Role::Replica) || !self.servers.contains_key(label) {
             return None;
         }
         let known = self.primaries.known()?;
@@ -266,7 +274,7 @@ impl RolesState {
     /// Remembers which changes a server sends while it calls itself primary.
     fn note_stream(&mut self, label: &Arc<str>, facts: &ServerFacts) {
         match (facts.role, facts.stream) {
-            (Some(Role::Primary), Some(stream)) if self.labels.contains(label) => {
+            (Some(Role::Primary), Some(stream)) if self.servers.contains_key(label) => {
                 self.streams.insert(Arc::clone(label), stream);
             }
             (Some(Role::Replica), _) => drop(self.streams.remove(label)),
@@ -291,7 +299,7 @@ impl RolesState {
         required: RoleRequirement,
     ) -> RoleJudgement {
         let is_other_list = self.set_list(members, required);
-        if !required.has_primary() || !self.labels.contains(label) {
+        if !required.has_primary() || !self.servers.contains_key(label) {
             return RoleJudgement {
                 is_other_primary: is_other_list,
                 ..RoleJudgement::default()
@@ -307,7 +315,7 @@ impl RolesState {
                 claimant = Some(label);
             }
             Observation::Replica { .. } => drop(self.verdicts.remove(label)),
-            Observation::Refused | Observation::Failed { .. } => {} // its last answer still counts
+            Observation::Refused { .. } | Observation::Failed { .. } => {} // its last answer still counts
         }
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();

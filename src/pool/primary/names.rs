@@ -1,5 +1,5 @@
-//! A server that is given another name or address is still the one that it was: what is remembered of it follows its name,
-//! or else its address.
+//! A server that is given another name or address is still the one that it was: what is remembered of it follows its
+//! address, or else its name.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -9,48 +9,79 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// Takes over what is remembered of labels that no server of the pool has any more, for the servers that are the same
-    /// ones, unless something is remembered of these, too. `servers`: the label and address of each server.
+    /// Takes over what is remembered for the servers of the pool that are the same ones, and forgets what was seen of labels
+    /// that other servers have now. `servers`: the label and address of each server.
     pub(in crate::pool) fn follow_names(&mut self, servers: &BTreeMap<Arc<str>, String>) {
-        let labels: Vec<_> = self.remembered().collect();
-        let mut remembered: HashSet<_> = labels.iter().cloned().collect();
-        for (old, new) in self.successors(&labels, servers) {
-            if remembered.insert(Arc::clone(&new)) {
-                remembered.remove(&old);
-                self.rename(&old, &new);
-            }
-        }
+        let before = self.memory();
+        let addresses = &self.addresses;
+        let is_same = |label: &Arc<str>| {
+            let (before, now) = (addresses.get(label), servers.get(label));
+            before.is_none_or(|before| now.is_some_and(|now| **now == **before))
+        };
+        self.servers.retain(|label, _| is_same(label));
+        self.rename(&self.successors(servers));
+        self.share_standings(servers);
+        let remembered: HashSet<_> = self.remembered().collect();
         self.addresses.retain(|label, _| remembered.contains(label));
         let present = servers
             .iter()
             .map(|(label, address)| (Arc::clone(label), address.as_str().into()));
         self.addresses.extend(present);
+        self.others_changed |= self.memory() != before;
     }
 
-    /// Which of these labels no server has any more, each with that of the same server now: the only one with its name. If none
-    /// has its name, it is the one at its address, except from one host name to another: there the address may have moved, unless
-    /// it is the same host, as `db1` and `db1.example`.
-    fn successors(&self, labels: &[Arc<str>], servers: &BTreeMap<Arc<str>, String>) -> Vec<(Arc<str>, Arc<str>)> {
-        if labels.iter().all(|label| servers.contains_key(label)) {
-            return Vec::new(); // nearly always
+    /// The labels that what is remembered of others moves to. The server is the one at its address, even if another server has
+    /// its name now: names are exchanged in the DNS or in the configuration. If none is at its address, it is the only one with
+    /// its name, at an address of which nothing is remembered.
+    fn successors(&self, servers: &BTreeMap<Arc<str>, String>) -> HashMap<Arc<str>, Arc<str>> {
+        let labels: Vec<_> = self.remembered().collect();
+        let is_at = |label: &Arc<str>, address: &str| servers.get(label).is_some_and(|now| now == address);
+        if labels.iter().all(|label| is_at(label, &self.address_of(label))) {
+            return HashMap::new(); // nearly always
         }
         let old_names = only(labels.iter().map(|label| (name_in(label), label)));
+        let old_addresses: HashSet<_> = labels.iter().map(|label| self.address_of(label)).collect();
         let names = only(servers.keys().map(|label| (name_in(label), label)));
-        let addresses = only(servers.iter().map(|(label, address)| (address.as_str(), label)));
-        let (mut by_name, mut by_address) = (Vec::new(), Vec::new());
-        for old in labels.iter().filter(|label| !servers.contains_key(*label)) {
-            let name = name_in(old);
-            if let Some(new) = names.get(name) {
+        let addresses: HashMap<_, _> = servers
+            .iter()
+            .map(|(label, address)| (address.as_str(), label))
+            .collect();
+        let successor = |old: &Arc<str>| {
+            let (name, address) = (name_in(old), self.address_of(old));
+            if is_at(old, &address) {
+                return None;
+            }
+            // The address of a host that is gone may be that of a new one.
+            let is_known = |new: &str| {
+                names.contains_key(name) || old_names.contains_key(name_in(new)) || !is_other_host(old, new)
+            };
+            let at_address = addresses.get(&*address).copied().filter(|new| is_known(new));
+            let of_name = || {
                 let is_only = old_names.get(name) == Some(&Some(old));
-                by_name.extend(new.filter(|_| is_only).map(|new| (Arc::clone(old), Arc::clone(new))));
-            } else if let Some(&Some(new)) = addresses.get(&*self.address_of(old))
-                && (host_address(old).is_none() || host_address(new).is_none() || is_same_host(old, new))
-            {
-                by_address.push((Arc::clone(old), Arc::clone(new)));
+                let new = names.get(name).copied().flatten().filter(|_| is_only)?;
+                (!old_addresses.contains(servers.get(new)?.as_str())).then_some(new)
+            };
+            match at_address.or_else(of_name) {
+                Some(new) => Some(Arc::clone(new)),
+                None if servers.contains_key(old) => Some((*address).into()), // another server has the label now
+                None => None,
+            }
+        };
+        let moved = labels.iter().filter_map(|old| Some((Arc::clone(old), successor(old)?)));
+        moved.filter(|(old, new)| old != new).collect()
+    }
+
+    /// A server with two names, as while one after the other is resolved, has the standing of the one that is known.
+    fn share_standings(&mut self, servers: &BTreeMap<Arc<str>, String>) {
+        let known = self.others.iter();
+        let known = known.filter_map(|(label, standing)| Some((servers.get(label)?.as_str(), *standing)));
+        let known: HashMap<_, _> = known.collect();
+        let remembered: HashSet<_> = self.remembered().collect();
+        for (label, address) in servers.iter().filter(|(label, _)| !remembered.contains(*label)) {
+            if let Some(standing) = known.get(address.as_str()) {
+                self.set_standing(label, *standing);
             }
         }
-        by_name.append(&mut by_address);
-        by_name
     }
 
     /// The addresses of the servers of which something is remembered, by label, unless their labels tell them.
@@ -73,14 +104,25 @@ impl PrimaryWatch {
         kept.map_or_else(|| address_in(label), |address| Cow::Borrowed(address))
     }
 
-    fn rename(&mut self, old: &str, new: &Arc<str>) {
-        if let Some(known) = self.known.as_mut().filter(|known| *known.server == *old) {
+    /// Of two labels of one server, what excludes it more counts.
+    fn rename(&mut self, moved: &HashMap<Arc<str>, Arc<str>>) {
+        if moved.is_empty() {
+            return;
+        }
+        if let Some(known) = &mut self.known
+            && let Some(new) = moved.get(&*known.server)
+        {
             known.server = (**new).into();
         }
-        if let Some(standing) = self.others.remove(old) {
-            self.others.insert(Arc::clone(new), standing);
+        for (label, standing) in std::mem::take(&mut self.others) {
+            let label = moved.get(&label).map_or(label, Arc::clone);
+            let kept = self.others.entry(label).or_insert(standing);
+            *kept = standing.max(*kept);
         }
-        self.others_changed = true;
+        if let Some(known) = &self.known {
+            self.others.remove(&*known.server);
+        }
+        self.renewed = None;
     }
 }
 
@@ -111,12 +153,10 @@ fn host_address(label: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port.parse().ok()?))
 }
 
-/// Whether two labels with host names may be of one host: the first parts of the names are the same.
-fn is_same_host(one: &str, other: &str) -> bool {
-    let first = |label| name_in(label).split(['.', ':']).next();
-    let (one, other) = (first(one), first(other));
-    one.zip(other)
-        .is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
+/// Whether two labels have the names of different hosts. `db1` and `db1.example` may be one.
+fn is_other_host(one: &str, other: &str) -> bool {
+    let first = |label| name_in(label).split(['.', ':']).next().map(str::to_ascii_lowercase);
+    host_address(one).is_some() && host_address(other).is_some() && first(one) != first(other)
 }
 
 /// The address in the label of a server without a name of its own: `address`, or `host:port@ip`.

@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use super::{Observation, PrimaryWatch, Seen};
 
-/// Numbers the checks at which a server calls itself primary, in the order of their results.
+/// Numbers the checks at which a server calls itself primary, in the order of their results. One that lives and refuses a
+/// check is still what it was.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClaimNumbers(u64);
 
 impl ClaimNumbers {
     /// The numbers for [`Seen::claimed`] after this observation.
     pub(super) fn after(&mut self, before: Seen, observation: Observation) -> (u64, u64) {
-        if !matches!(observation, Observation::Primary { .. }) {
+        let is_claim = match observation {
+            Observation::Primary { .. } => true,
+            Observation::Refused { accepts_sessions } => accepts_sessions && before.claim.is_some() && !before.is_down,
+            Observation::Replica { .. } | Observation::Failed { .. } => false,
+        };
+        if !is_claim {
             return before.claimed;
         }
         self.0 += 1;

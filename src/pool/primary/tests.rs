@@ -34,6 +34,7 @@ fn with_system(system: u64, timeline: impl Into<Option<u32>>) -> Observation {
 const REPLICA: Observation = Observation::Replica {
     system_identifier: Some(SYSTEM),
 };
+const REFUSED: Observation = Observation::Refused { accepts_sessions: true };
 const FAILED: Observation = Observation::Failed { is_down: false };
 const DOWN: Observation = Observation::Failed { is_down: true };
 
@@ -126,6 +127,10 @@ fn two_unknown_primaries_are_rejected_until_one_is_trusted() {
     assert_eq!((pool.in_force(), pool.claimants().count()), (Some("b"), 2));
 }
 
+const STOPPING: Observation = Observation::Refused {
+    accepts_sessions: false,
+};
+
 /// In a switchover, the old primary stops after a check that passed, and another server is promoted before its next check.
 #[test]
 fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
@@ -150,6 +155,15 @@ fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
         ("b", DOWN, "a"),
         ("b", primary(2), "a b"),
         ("b", REPLICA, "a"),
+        ("a", REFUSED, "a"),
+        ("b", primary(4), "b"),
+        ("a", REFUSED, "a b"), // it lives, and is what it was
+        ("b", FAILED, "a b"),
+        ("b", REPLICA, "a"),
+        ("b", primary(5), "b"),
+        ("a", STOPPING, "b"),
+        ("a", DOWN, "b"),
+        ("a", REFUSED, "b"), // it may have been restarted
     ] {
         assert_eq!(claimants(server, observation), expected, "{server} {observation:?}");
     }
@@ -260,7 +274,7 @@ fn disable(pool: &mut PrimaryWatch, disabled: &[&str]) {
 #[test]
 fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", Observation::Refused), ("a", primary(None))]);
+    in_force(&mut pool, &[("b", REFUSED), ("a", primary(None))]);
     assert_eq!(pool.in_force(), None);
     disable(&mut pool, &["b"]);
     assert_eq!(in_force(&mut pool, &[("a", primary(None))]), ["a"]);
@@ -285,7 +299,7 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
 #[test]
 fn the_reason_names_silent_servers_after_all_were_checked() {
     let mut pool = watch(None, &["a", "b", "c"]);
-    in_force(&mut pool, &[("a", primary(1)), ("b", Observation::Refused)]);
+    in_force(&mut pool, &[("a", primary(1)), ("b", REFUSED)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
     in_force(&mut pool, &[("c", FAILED)]);
     let expected = "not decided: the role of b, c is not known; `acequia pool trust` decides";
@@ -336,11 +350,7 @@ fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
 #[test]
 fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check() {
     let mut pool = watch(None, &["a", "b"]);
-    let refused = [
-        ("a", Observation::Refused),
-        ("b", primary(3)),
-        ("a", Observation::Refused),
-    ];
+    let refused = [("a", REFUSED), ("b", primary(3)), ("a", REFUSED)];
     assert_eq!(in_force(&mut pool, &refused), ["", "", ""]);
     let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "b"), expected);
@@ -360,6 +370,6 @@ fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check()
 fn a_server_that_refuses_checks_makes_another_primary_a_rival() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
-    let steps = [("a", Observation::Refused), ("a", DOWN), ("b", primary(None))];
+    let steps = [("a", REFUSED), ("a", DOWN), ("b", primary(None))];
     assert_eq!(in_force(&mut pool, &steps), ["a", "", ""]);
 }

@@ -2,6 +2,7 @@
 //! second process cannot overwrite it.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 
 use super::redis::{RememberingPair, config, has_state, is_written, reason};
@@ -47,6 +48,67 @@ fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
     new.thaw();
     eventually("writers reach the new primary again", || {
         is_written(proxy.at("primary"), "again")
+    });
+}
+
+#[test]
+fn an_old_primary_stays_one_when_an_operator_exchanges_the_names() {
+    let RememberingPair {
+        old,
+        new,
+        state: _state,
+        text,
+        proxy,
+    } = RememberingPair::failed_over();
+    old.thaw();
+    let (old_address, new_address) = (old.address().to_string(), new.address().to_string());
+    let named = |old: &str, new: &str| {
+        let entry = |name: &str, address: &str| format!("{{ address = {address:?}, name = {name:?} }}");
+        let servers = format!("[{}, {}]", entry(old, &old_address), entry(new, &new_address));
+        text.replace(&format!("{:?}", [&old_address, &new_address]), &servers)
+    };
+    let is_second = |proxy: &Proxy, name: &str, first: &str| {
+        let server = proxy.server("primary", name);
+        server["reason"] == format!("a second primary: {first} is the first")
+    };
+    assert!(proxy.reload(&named("db1", "db2")));
+    eventually("the names are known", || {
+        proxy.server("primary", "db2")["health"] == "up" && is_second(&proxy, "db1", "db2")
+    });
+    assert!(proxy.reload(&named("db2", "db1")));
+    eventually("the new primary is used under the other name", || {
+        proxy.server("primary", "db1")["health"] == "up" && is_second(&proxy, "db2", "db1")
+    });
+    assert!(is_written(proxy.at("primary"), "exchanged"));
+    assert_eq!(new.ask("EXISTS exchanged"), ":1\r\n");
+    proxy.stop();
+    let proxy = Proxy::start(&named("db1", "db2"));
+    eventually("it is used after a restart with the names of before", || {
+        proxy.server("primary", "db2")["health"] == "up" && is_second(&proxy, "db1", "db2")
+    });
+    assert!(is_written(proxy.at("primary"), "restarted"));
+    assert_eq!(new.ask("EXISTS restarted"), ":1\r\n");
+}
+
+#[test]
+fn a_second_primary_is_told_while_the_first_one_has_too_many_clients() {
+    let pair = RememberingPair::start();
+    let RememberingPair { old, new, proxy, .. } = &pair;
+    assert!(proxy.reload(&pair.text.replace("fall = 1", "fall = 3")));
+    eventually("both roles are known", || {
+        has_state(proxy, "primary", old, "up") && has_state(proxy, "replica", new, "up")
+    });
+    let _client = TcpStream::connect(old.address()).unwrap();
+    old.ask("CONFIG SET maxclients 1");
+    eventually("the check is refused", || {
+        proxy.metrics().sum(
+            "acequia_health_checks_total",
+            &[("pool", "primary"), ("result", "refused")],
+        ) >= 1.0
+    });
+    new.ask("REPLICAOF NO ONE");
+    eventually("both are told", || {
+        proxy.metrics().sum("acequia_pool_primaries", &[("pool", "primary")]) == 2.0
     });
 }
 

@@ -29,17 +29,7 @@ const RENAMED: [(&str, &str); 2] = [("m", "10.0.0.1:3306"), ("db.example:3306@10
 
 #[test]
 fn an_old_primary_stays_one_whatever_name_it_is_given() {
-    let mut pool = PrimaryWatch::default();
-    list(&mut pool, &UNNAMED);
-    let [(old, _), (new, _)] = UNNAMED;
-    let failover = [
-        (new, MARIADB_REPLICA),
-        (old, MARIADB),
-        (old, DOWN),
-        (new, MARIADB),
-        (old, MARIADB),
-    ];
-    assert_eq!(in_force(&mut pool, &failover), ["", old, "", new, new]);
+    let mut pool = failed_over(UNNAMED);
     for servers in [NAMED, RENAMED, UNNAMED, RENAMED] {
         let [(old, _), (new, _)] = servers;
         let mut restarted = PrimaryWatch::new(pool.memory());
@@ -63,16 +53,85 @@ fn an_old_primary_stays_one_whatever_name_it_is_given() {
     assert_eq!(pool.memory().unwrap().addresses, addresses);
 }
 
-#[test]
-fn a_name_that_moves_to_another_address_brings_no_memory_of_another_server() {
+const NAMES_SWAPPED: [(&str, &str); 2] = [("db1", "10.0.0.2:3306"), ("db2", "10.0.0.1:3306")];
+
+/// The first server was the primary, and came back after the second one was promoted.
+fn failed_over(servers: [(&str, &str); 2]) -> PrimaryWatch {
     let mut pool = PrimaryWatch::default();
+    list(&mut pool, &servers);
+    let [(old, _), (new, _)] = servers;
+    let failover = [
+        (new, MARIADB_REPLICA),
+        (old, MARIADB),
+        (old, DOWN),
+        (new, MARIADB),
+        (old, MARIADB),
+    ];
+    assert_eq!(in_force(&mut pool, &failover), ["", old, "", new, new]);
+    pool
+}
+
+#[test]
+fn an_old_primary_stays_one_when_names_are_exchanged() {
+    for named in [NAMED, HOSTS] {
+        let [(first, _), (second, _)] = named;
+        let swapped = [(first, named[1].1), (second, named[0].1)].map(|(label, address)| match label.split_once('@') {
+            Some((name, _)) => (
+                format!("{name}@{}", address.trim_end_matches(":3306")),
+                address.to_owned(),
+            ),
+            None => (label.to_owned(), address.to_owned()),
+        });
+        let [new, old] = swapped.each_ref().map(|(label, address)| (&**label, &**address));
+        let mut pool = failed_over(named);
+        let mut restarted = PrimaryWatch::new(pool.memory());
+        // Host names are resolved one after the other: for some time one server has both names, and the other one none.
+        let (mut new_first, mut old_first) = (pool.clone(), pool.clone());
+        list(&mut new_first, &[new, named[1]]);
+        in_force(
+            &mut new_first,
+            &[(named[1].0, MARIADB), (new.0, MARIADB), (named[1].0, MARIADB)],
+        );
+        list(&mut old_first, &[named[0], old]);
+        let steps = [(named[0].0, MARIADB), (old.0, MARIADB), (named[0].0, MARIADB)];
+        assert_eq!(in_force(&mut old_first, &steps), [""; 3]);
+        for pool in [&mut pool, &mut restarted, &mut new_first, &mut old_first] {
+            list(pool, &[new, old]);
+            assert_ne!(pool.in_force(), Some(old.0));
+            let steps = [(old.0, MARIADB), (new.0, MARIADB), (old.0, MARIADB)];
+            let in_force = in_force(pool, &steps);
+            assert_ne!(in_force[0], old.0);
+            assert_eq!(in_force[1..], [new.0, new.0]);
+            assert_eq!(reason(pool, old.0), format!("a second primary: {} is the first", new.0));
+        }
+    }
+}
+
+#[test]
+fn a_change_of_an_address_alone_is_saved() {
+    let mut pool = failed_over(NAMED);
+    pool.take_others_changed();
     list(&mut pool, &NAMED);
-    in_force(&mut pool, &[("db2", MARIADB_REPLICA), ("db1", MARIADB)]);
-    // Of both names, something is remembered.
-    list(&mut pool, &[("db1", "10.0.0.2:3306"), ("db2", "10.0.0.1:3306")]);
-    assert_eq!(&*pool.known().unwrap().server, "db1");
-    let memory = pool.memory().unwrap();
-    assert_eq!(&*memory.addresses["db1"], "10.0.0.2:3306");
+    assert!(!pool.take_others_changed());
+    let moved = [("db1", "10.0.0.1:3306"), ("db2", "10.0.0.3:3306")];
+    list(&mut pool, &moved);
+    assert!(pool.take_others_changed());
+    assert_eq!(&*pool.memory().unwrap().addresses["db2"], "10.0.0.3:3306");
+    assert_eq!(in_force(&mut pool, &[("db1", MARIADB), ("db2", MARIADB)]), ["", "db2"]);
+}
+
+/// The operator gives the name of the old primary to the new one, and leaves the old one out.
+#[test]
+fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name() {
+    let mut pool = failed_over(NAMED);
+    list(&mut pool, &[("db1", "10.0.0.2:3306")]);
+    assert_eq!(in_force(&mut pool, &[("db1", MARIADB)]), ["db1"]);
+    list(&mut pool, &NAMES_SWAPPED);
+    assert_eq!(
+        in_force(&mut pool, &[("db2", MARIADB), ("db1", DOWN), ("db2", MARIADB)]),
+        ["db1", "", ""]
+    );
+    assert_eq!(reason(&pool, "db2"), "a second primary: db1 is the first");
 }
 
 /// The first of these servers is the primary of a pool, and the second its replica. After a restart, the servers are the latter
@@ -90,25 +149,26 @@ fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     format!("{}, {}", memory.server, others.join(" "))
 }
 
+const HOSTS: [(&str, &str); 2] = [
+    ("db1:3306@10.0.0.1", "10.0.0.1:3306"),
+    ("db2:3306@10.0.0.2", "10.0.0.2:3306"),
+];
+
 #[test]
-fn memory_follows_a_name_before_an_address() {
-    const HOSTS: [(&str, &str); 2] = [
-        ("db1:3306@10.0.0.1", "10.0.0.1:3306"),
-        ("db2:3306@10.0.0.2", "10.0.0.2:3306"),
-    ];
+fn memory_follows_an_address_before_a_name() {
     let swapped = [
         ("db1:3306@10.0.0.2", "10.0.0.2:3306"),
         ("db2:3306@10.0.0.1", "10.0.0.1:3306"),
     ];
-    assert_eq!(after_restart(HOSTS, &swapped), "db1:3306@10.0.0.2, db2:3306@10.0.0.1");
+    assert_eq!(after_restart(HOSTS, &swapped), "db2:3306@10.0.0.1, db1:3306@10.0.0.2");
     // Host names resolve one after the other.
     assert_eq!(
         after_restart(HOSTS, &swapped[1..]),
-        "db1:3306@10.0.0.1, db2:3306@10.0.0.1"
+        "db2:3306@10.0.0.1, db2:3306@10.0.0.2"
     );
     let named = [("m@10.0.0.1", "10.0.0.1:3306"), ("r@10.0.0.2", "10.0.0.2:3306")];
     let swapped = [("m@10.0.0.2", "10.0.0.2:3306"), ("r@10.0.0.1", "10.0.0.1:3306")];
-    assert_eq!(after_restart(named, &swapped), "m@10.0.0.2, r@10.0.0.1");
+    assert_eq!(after_restart(named, &swapped), "r@10.0.0.1, m@10.0.0.2");
     assert_eq!(after_restart(HOSTS, &named), "m@10.0.0.1, r@10.0.0.2");
     let respelled = [
         ("DB1.example.:3306@10.0.0.1", "10.0.0.1:3306"),
@@ -125,7 +185,13 @@ fn memory_follows_a_name_before_an_address() {
     let taken = [HOSTS[1], ("db3:3306@10.0.0.1", "10.0.0.1:3306")];
     assert_eq!(after_restart(HOSTS, &taken), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
     let moved = [HOSTS[1], ("db1:3306@10.0.0.3", "10.0.0.3:3306"), ("m", "10.0.0.1:3306")];
-    assert_eq!(after_restart(HOSTS, &moved), "db1:3306@10.0.0.3, db2:3306@10.0.0.2");
+    assert_eq!(after_restart(HOSTS, &moved), "m, db2:3306@10.0.0.2");
+    // Pods with other addresses.
+    let moved = [
+        ("db1:3306@10.0.0.3", "10.0.0.3:3306"),
+        ("db2:3306@10.0.0.4", "10.0.0.4:3306"),
+    ];
+    assert_eq!(after_restart(HOSTS, &moved), "db1:3306@10.0.0.3, db2:3306@10.0.0.4");
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn a_silent_server_delays_a_failover_only_if_it_may_be_the_promoted_one() {
     let servers = ["a", "b", "c"];
     let mut pool = watch(None, &servers);
     in_force(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);
-    let failover = [("c", Observation::Refused), ("a", DOWN), ("b", PRIMARY)];
+    let failover = [("c", REFUSED), ("a", DOWN), ("b", PRIMARY)];
     let mut restarted = watch(pool.memory(), &servers);
     assert_eq!(
         in_force(&mut restarted, &failover),
@@ -193,7 +193,7 @@ impl Node {
             } => Observation::Failed {
                 is_down: *failures >= FALL,
             },
-            Self { refuses: true, .. } => Observation::Refused,
+            Self { refuses: true, .. } => REFUSED,
             Self { is_primary: true, .. } => PRIMARY,
             _ => REPLICA,
         }
@@ -217,9 +217,9 @@ impl SeenNodes {
         match observation {
             Observation::Primary { .. } => self.claims[server] = true,
             Observation::Replica { .. } => (self.claims[server], self.is_old[server]) = (false, false),
-            Observation::Refused | Observation::Failed { .. } => {}
+            Observation::Refused { .. } | Observation::Failed { .. } => {}
         }
-        let is_answer = matches!(observation, Observation::Primary { .. } | Observation::Refused);
+        let is_answer = matches!(observation, Observation::Primary { .. } | Observation::Refused { .. });
         if used == Some(server) && is_answer {
             for other in (0..SERVERS.len()).filter(|other| *other != server) {
                 self.is_old[other] |= self.claims[other];
@@ -229,7 +229,7 @@ impl SeenNodes {
             self.last_is_gone = match observation {
                 Observation::Primary { .. } => false,
                 Observation::Replica { .. } | Observation::Failed { is_down: true } => true,
-                Observation::Refused | Observation::Failed { .. } => self.last_is_gone,
+                Observation::Refused { .. } | Observation::Failed { .. } => self.last_is_gone,
             };
         }
     }
