@@ -172,10 +172,12 @@ fn sever(
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::addr::ClientAddr;
     use crate::plan::Plan;
-    use crate::pool::Lease;
+    use crate::pool::{Lease, Override};
 
     fn plan(servers: &[String], keys: &str) -> Plan {
         let text = format!(
@@ -244,6 +246,26 @@ mod tests {
         assert_eq!(update(Ending::ServerDown, over), (began, 100));
         assert_eq!(update(Ending::ServerDrained, over), (later, 50));
         assert_eq!(update(Ending::ServerDown, over * 2), (later, 50));
+    }
+
+    #[tokio::test]
+    async fn sessions_of_before_a_rename_are_those_of_the_server() {
+        let (live, now) = (live(&["\"10.0.0.1:1\"".to_owned()], ""), Instant::now());
+        let session = pick(&live, &[]);
+        let next = plan(&["{ address = \"10.0.0.1:1\", name = \"n1\" }".to_owned()], "");
+        drop(live.apply(live.prepare(next, HashMap::new())));
+        let renamed = live.in_force().pool("p").unwrap().servers()[0].id();
+        let mut severer = Severer::default();
+        assert_eq!(severer.close_due(&live, &[], true, now), None);
+        let drain = Override::Drain {
+            close_over: Some(Duration::ZERO),
+        };
+        live.apply_override(&("p".into(), "n1".into()), drain, "me".into(), SystemTime::now());
+        assert!(severer.close_due(&live, &[], true, now).is_some());
+        let wanted = severer.groups.with_sessions(&severer.severings);
+        for server in [session.server().id(), renamed] {
+            assert_eq!(wanted[&Group::Server(server)].ending, Ending::ServerDrained);
+        }
     }
 
     #[tokio::test]

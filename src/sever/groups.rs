@@ -1,7 +1,7 @@
 //! The servers that should have no sessions, and the pools that should have none on their fallback, whether they have some
 //! or not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
@@ -62,7 +62,37 @@ impl GroupsToClose {
                 groups.add_server(&server, cause);
             }
         }
+        groups.add_renamed(live);
         groups
+    }
+
+    /// Adds the servers that have left their pool and are in it under another name: the sessions of before are sessions of that
+    /// server.
+    fn add_renamed(&mut self, live: &Live) {
+        if self.is_empty() {
+            return;
+        }
+        let sharing = live.sharing_counts();
+        if sharing.is_empty() {
+            return; // nearly always
+        }
+        let in_force = live.in_force();
+        let pools = in_force.pools.iter();
+        let present: HashSet<_> = pools
+            .flat_map(|pool| pool.servers().iter().map(|server| server.id()).collect::<Vec<_>>())
+            .collect();
+        let (present, departed): (Vec<_>, Vec<_>) =
+            sharing.into_iter().partition(|server| present.contains(&server.id()));
+        let cause_of = |server: &Arc<Server>| {
+            let to_close = self.by_group.get(&Group::Server(server.id()))?;
+            Some((server.count_id(), to_close.cause))
+        };
+        let causes: HashMap<_, _> = present.iter().filter_map(cause_of).collect();
+        for server in &departed {
+            if let Some(cause) = causes.get(&server.count_id()) {
+                self.add_server(server, *cause);
+            }
+        }
     }
 
     fn add_pool(&mut self, pool: &Arc<LivePool>, now: Instant) {
