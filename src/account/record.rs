@@ -148,12 +148,13 @@ impl Record {
         self.cancel.ending_at_rest()
     }
 
-    /// The pool and the server it relays to; `None` until the relay has started, and when it has ended.
+    /// The pool and the server it relays to, as [`count_id`](crate::pool::Server::count_id) has it; `None` until the relay has
+    /// started, and when it has ended.
     #[must_use]
     pub fn relays_to(&self) -> Option<(Arc<str>, ServerId)> {
         let info = self.info();
         let (_, pool, server) = (info.endpoints.as_ref()?, info.pool.as_ref()?, info.server.as_ref()?);
-        Some((Arc::clone(pool), server.id()))
+        Some((Arc::clone(pool), server.count_id()))
     }
 
     /// Whether its server has ended it. It may go on towards its client.

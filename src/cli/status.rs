@@ -4,6 +4,7 @@ mod announced;
 mod pool_notes;
 mod tls;
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -77,7 +78,9 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
 fn pool_table(pools: &[PoolBody]) -> String {
     let row = |pool: &PoolBody| {
         let count = |is: fn(&ServerBody) -> bool| pool.servers.iter().filter(|server| is(server)).count().to_string();
-        let sessions: u32 = pool.servers.iter().map(|server| server.sessions).sum();
+        // Servers at one address are one server.
+        let by_address = pool.servers.iter().map(|server| (&server.address, server.sessions));
+        let sessions: u32 = by_address.collect::<HashMap<_, _>>().into_values().sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
         [
             pool.name.clone(),

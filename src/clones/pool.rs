@@ -127,7 +127,7 @@ impl PoolClones {
         let is_fixed = |server: &&Member| server.is_up() && !is_clone(&server.spec().label);
         let staying = self.clones.values().filter(|clone| !clone.is_leaving());
         ScaleLoad {
-            sessions: servers.iter().map(|server| u64::from(server.live())).sum(),
+            sessions: self.pool.sessions(),
             waiting: self.pool.queue_len() as u64,
             fixed: u32::try_from(servers.iter().filter(is_fixed).count()).unwrap_or(u32::MAX),
             clones: u32::try_from(staying.count()).unwrap_or(u32::MAX),

@@ -7,6 +7,8 @@ use std::array;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::ServerId;
+
 /// Counts to a cache line of 64 bytes.
 const PER_LINE: usize = 16;
 
@@ -22,7 +24,7 @@ static UNUSED: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
 
 /// The number of open sessions of one server.
 #[derive(Debug)]
-pub(super) struct LiveCount(&'static AtomicU32);
+pub(super) struct LiveCount(&'static AtomicU32, ServerId);
 
 impl LiveCount {
     /// A count of 0.
@@ -31,7 +33,12 @@ impl LiveCount {
         if unused.is_empty() {
             unused.extend(new_block());
         }
-        Self(unused.pop().expect("a block has counts"))
+        Self(unused.pop().expect("a block has counts"), ServerId::next())
+    }
+
+    /// A number that no other count and no server has.
+    pub(super) fn id(&self) -> ServerId {
+        self.1
     }
 
     /// The count. The caller keeps its server while it uses it: later it may be another server's.

@@ -192,15 +192,6 @@ impl Pool {
         self.snapshot(now).set.best_tier
     }
 
-    /// The load of each server that may be picked now; empty in panic.
-    #[must_use]
-    pub fn loads(&self, now: Instant) -> Vec<ServerLoad> {
-        let set = &self.snapshot(now).set;
-        let is_panicking = set.panic_tier.is_some();
-        let candidates = set.candidates.iter().filter(|_| !is_panicking);
-        candidates.map(ServerLoad::new).collect()
-    }
-
     /// Whether all servers of the best tier are used because too few are healthy.
     #[must_use]
     pub fn is_panicking(&self, now: Instant) -> bool {

@@ -297,13 +297,15 @@ mod tests {
         assert_ne!(renamed.id(), first.id());
         assert!(!renamed.add_session_below(1) && renamed.add_session_below(2));
         assert_eq!((first.live(), first.count_id()), (2, renamed.count_id()));
+        assert_eq!((first.own_live(), renamed.own_live()), (1, 1), "of its own");
         for different in [get(&other, "a", 1), get(&pool, "a", 2)] {
             assert_ne!(different.count_id(), first.count_id());
             assert_eq!(different.live(), 0);
         }
         drop(first);
         renamed.end_session();
-        assert_eq!(get(&pool, "c", 1).live(), 1);
+        let last = get(&pool, "c", 1);
+        assert_eq!((last.live(), last.own_live(), renamed.own_live()), (1, 0, 0));
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::tls::ResumableSessions;
 pub struct Server {
     /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
+    /// Its own sessions, next to the reference count for the same reason.
+    own_live: AtomicU32,
     /// The queue of its pools; `None`: nobody ever waits for it.
     queue: Option<Arc<dyn ServerObserver>>,
     id: ServerId,
@@ -85,6 +87,7 @@ impl Server {
             spec,
             weight_override: AtomicU16::new(NO_WEIGHT),
             live: live_count.get(),
+            own_live: AtomicU32::new(0),
             queue: None,
             served: AtomicU64::new(0),
             check_state: AtomicU8::new(checks.rise_fall.state() as u8),
@@ -104,8 +107,8 @@ impl Server {
 
     /// Identifies its count of sessions, which servers of one pool and address share: the same for those.
     #[must_use]
-    pub fn count_id(&self) -> usize {
-        std::ptr::from_ref(self.live).addr()
+    pub fn count_id(&self) -> ServerId {
+        self.live_count.id()
     }
 
     /// This server, as one of pools with this queue: the end of each of its sessions serves the queue.

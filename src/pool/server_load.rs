@@ -1,30 +1,127 @@
 //! How many sessions a server has, and how many it should have.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use super::ServerId;
-use super::candidates::Candidate;
+use tokio::time::Instant;
 
-/// The load of a server that may be picked.
+use super::{Policy, Pool, ServerId};
+
+/// The load of a server that may be picked, or of several that have one address.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLoad {
-    /// The server.
+    /// See [`Server::count_id`](super::Server::count_id).
     pub id: ServerId,
-    /// Its weight relative to the others, at least 1.
+    /// The weight relative to the others, at least 1.
     pub weight: u16,
-    /// Its open sessions.
+    /// Open sessions.
     pub sessions: u32,
     /// The most that it may have; `None`: any number.
     pub sessions_max: Option<NonZeroU32>,
 }
 
-impl ServerLoad {
-    pub(super) fn new(candidate: &Candidate) -> Self {
-        Self {
-            id: candidate.server.id(),
-            weight: candidate.weight,
-            sessions: candidate.live(),
-            sessions_max: candidate.sessions_max,
+impl Pool {
+    /// The load of each server that may be picked now; empty in panic. Servers at one address are one server.
+    #[must_use]
+    pub fn loads(&self, now: Instant) -> Vec<ServerLoad> {
+        let set = &self.snapshot(now).set;
+        if set.panic_tier.is_some() {
+            return Vec::new();
         }
+        let mut loads = HashMap::<ServerId, ServerLoad>::new();
+        for candidate in &set.candidates {
+            let id = candidate.server.count_id();
+            let load = loads.entry(id).or_insert(ServerLoad {
+                id,
+                weight: 0,
+                sessions: candidate.live(),
+                sessions_max: candidate.sessions_max,
+            });
+            // Each name has turns of its own; where sessions are compared, all names have the same.
+            load.weight = match self.policy() {
+                Policy::RoundRobin => load.weight.saturating_add(candidate.weight),
+                _ => load.weight.max(candidate.weight),
+            };
+        }
+        loads.into_values().collect()
+    }
+
+    /// Open sessions on its servers. Servers at one address are one server.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        let servers = self.servers();
+        let by_address: HashMap<ServerId, u32> = servers
+            .iter()
+            .map(|server| (server.count_id(), server.live()))
+            .collect();
+        by_address.into_values().map(u64::from).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::addr::ServerAddr;
+    use crate::pool::ejection::LeaseKind;
+    use crate::pool::lease::Lease;
+    use crate::pool::tests::rules;
+    use crate::pool::{Member, MemberConfig, ServerRegistry, ServerSpec};
+
+    /// Of three servers, two have one address.
+    #[test]
+    fn sessions_at_one_address_count_once() {
+        for (policy, expected) in [
+            (Policy::RoundRobin, [(4, 1), (5, 2)]),
+            (Policy::LeastConn, [(4, 1), (5, 1)]),
+            (Policy::RandomTwo, [(4, 1), (5, 1)]),
+        ] {
+            let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
+            let server = |label: &str, port: u16| {
+                let spec = ServerSpec {
+                    label: label.into(),
+                    identity: label.into(),
+                    address: ServerAddr::new(([127, 0, 0, 1], port).into()),
+                    resolved_from: None,
+                };
+                registry.get_or_create(&name, spec, false)
+            };
+            let servers = [server("a", 1), server("b", 1), server("c", 2)];
+            let member = |server: &Arc<_>| Member::new(Arc::clone(server), MemberConfig::default());
+            let pool = Pool::new(Arc::clone(&name), rules(policy), servers.iter().map(member).collect());
+            let leases = servers
+                .iter()
+                .zip([2, 3, 4])
+                .flat_map(|(server, sessions)| (0..sessions).map(move |_| Lease::take(server, LeaseKind::Regular)));
+            let leases: Vec<_> = leases.collect();
+            let loads = pool.loads(Instant::now());
+            let mut loads: Vec<_> = loads.iter().map(|load| (load.sessions, load.weight)).collect();
+            loads.sort_unstable();
+            assert_eq!((loads, pool.sessions()), (expected.to_vec(), 9), "{policy:?}");
+            drop(leases);
+            assert_eq!(pool.sessions(), 0);
+        }
+    }
+
+    /// The sessions of a server that got another name are on the server.
+    #[test]
+    fn sessions_of_a_former_name_count_at_the_address() {
+        let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
+        let server = |label: &str| {
+            let spec = ServerSpec {
+                label: label.into(),
+                identity: label.into(),
+                address: ServerAddr::new(([127, 0, 0, 1], 1).into()),
+                resolved_from: None,
+            };
+            registry.get_or_create(&name, spec, false)
+        };
+        let before = server("before");
+        let _lease = Lease::take(&before, LeaseKind::Regular);
+        let member = Member::new(server("now"), MemberConfig::default());
+        let pool = Pool::new(Arc::clone(&name), rules(Policy::RoundRobin), vec![member]);
+        let load = pool.loads(Instant::now())[0];
+        assert_eq!((load.id, load.sessions, pool.sessions()), (before.count_id(), 1, 1));
     }
 }

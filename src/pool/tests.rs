@@ -74,7 +74,12 @@ fn unchecked(policy: Policy, weights: &[u16]) -> Pool {
         .enumerate()
         .map(|(n, weight)| server(n, *weight, true))
         .collect();
-    let rules = PoolRules {
+    Pool::new("pool".into(), rules(policy), servers)
+}
+
+/// Rules without a queue.
+pub(super) fn rules(policy: Policy) -> PoolRules {
+    PoolRules {
         policy,
         eject: EJECT,
         connect_timeout: CONNECT_TIMEOUT,
@@ -82,8 +87,7 @@ fn unchecked(policy: Policy, weights: &[u16]) -> Pool {
         panic_threshold: None,
         queue: None,
         wake: None,
-    };
-    Pool::new("pool".into(), rules, servers)
+    }
 }
 
 /// A pool of servers that are up.

@@ -161,7 +161,6 @@ impl Registry {
         let mut begins = GaugeFamily::new(names::CERTIFICATE_NOT_BEFORE, CERTIFICATE_NOT_BEFORE_HELP);
         let mut written = HashSet::new();
         let pools: Vec<&Pool> = pools.into_iter().collect();
-        let mut counted = session_counts(&pools);
         for pool in pools {
             self.add_queue(pool, &mut queues);
             for server in pool.servers().iter() {
@@ -176,8 +175,8 @@ impl Registry {
                     let is_refused = server.health().refusal != RefusedCheck::None;
                     refused.add(&labels, u8::from(is_refused));
                 }
-                let others = series.map_or(0, |series| series.active_sessions(&mut counted));
-                active.add(&labels, server.live() + others);
+                let others = series.map_or(0, |series| series.active_sessions(Some(server)));
+                active.add(&labels, server.own_live() + others);
                 if let Some(max) = server.sessions_max() {
                     limits.add(&labels, max);
                 }
@@ -189,7 +188,7 @@ impl Registry {
         }
         // Servers that are no longer configured but still have sessions.
         for (key, server) in self.servers.iter().filter(|(key, _)| !written.contains(*key)) {
-            let active_sessions = server.series.active_sessions(&mut counted);
+            let active_sessions = server.series.active_sessions(None);
             if active_sessions > 0 {
                 active.add(&server_labels(key), active_sessions);
             }
@@ -318,15 +317,6 @@ impl Registry {
 
 fn server_labels([pool, server]: &[Arc<str>; 2]) -> String {
     format_labels(&[("pool", pool), ("server", server)])
-}
-
-/// The counts of sessions of the servers in these pools.
-fn session_counts(pools: &[&Pool]) -> HashSet<usize> {
-    let mut counts = HashSet::new();
-    for pool in pools {
-        counts.extend(pool.servers().iter().map(|server| server.count_id()));
-    }
-    counts
 }
 
 fn write_listener_gauges(sessions: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {

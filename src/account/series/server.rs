@@ -1,6 +1,5 @@
 //! The series of a server.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -158,14 +157,12 @@ impl ServerSeries {
         *self.certificate_slot()
     }
 
-    /// The number of sessions on servers with this label whose counts are not in `counted` yet. Adds those counts.
-    pub(in crate::account) fn active_sessions(&self, counted: &mut HashSet<usize>) -> u32 {
+    /// The number of sessions on servers with this label, other than this one.
+    pub(in crate::account) fn active_sessions(&self, besides: Option<&Arc<Server>>) -> u32 {
         let servers = self.servers();
         let existing = servers.iter().filter_map(Weak::upgrade);
-        existing
-            .filter(|server| counted.insert(server.count_id()))
-            .map(|server| server.live())
-            .sum()
+        let others = existing.filter(|server| besides.is_none_or(|besides| besides.id() != server.id()));
+        others.map(|server| server.own_live()).sum()
     }
 
     fn certificate_slot(&self) -> MutexGuard<'_, Option<[i64; 2]>> {

@@ -81,7 +81,7 @@ impl Server {
         self.subscribers.add(counter);
     }
 
-    /// This server, with the count of sessions of another one.
+    /// This server, with the count of sessions of another one at its address.
     #[must_use]
     pub(in crate::pool) fn sharing_count(self, live_count: Arc<LiveCount>) -> Self {
         Self {
@@ -91,34 +91,47 @@ impl Server {
         }
     }
 
-    /// Its count of sessions.
+    /// The count of sessions at its address.
     pub(in crate::pool) fn shared_count(&self) -> &Arc<LiveCount> {
         &self.live_count
     }
 
-    /// The number of its open sessions, which is valid while the server exists.
+    /// The number of open sessions at its address, which is valid while the server exists.
     pub(in crate::pool) fn live_count(&self) -> &'static AtomicU32 {
         self.live
+    }
+
+    /// Those of [`Self::live`] that are on the server by this name.
+    #[must_use]
+    pub fn own_live(&self) -> u32 {
+        self.own_live.load(Relaxed)
     }
 
     /// Counts a session that begins.
     pub(in crate::pool) fn add_session(&self) {
         self.live.fetch_add(1, Relaxed);
+        self.own_live.fetch_add(1, Relaxed);
     }
 
-    /// Counts a session that begins, if there are fewer than `max`. Returns whether it did.
+    /// Counts a session that begins, if there are fewer than `max` at its address. Returns whether it did.
     pub(in crate::pool) fn add_session_below(&self, max: u32) -> bool {
         let next = |live| (live < max).then_some(live + 1);
-        self.live.fetch_update(Relaxed, Relaxed, next).is_ok()
+        let has_room = self.live.fetch_update(Relaxed, Relaxed, next).is_ok();
+        if has_room {
+            self.own_live.fetch_add(1, Relaxed);
+        }
+        has_room
     }
 
     /// Counts a session that does not come about after all.
     pub(in crate::pool) fn remove_session(&self) {
+        self.own_live.fetch_sub(1, Relaxed);
         self.live.fetch_sub(1, Relaxed);
     }
 
     /// Counts a session that ends, and gives its place to the first in line.
     pub(in crate::pool) fn end_session(&self) {
+        self.own_live.fetch_sub(1, Relaxed);
         self.live.fetch_sub(1, SeqCst); // before the queue is looked at: see there
         if let Some(queue) = &self.queue {
             queue.place_freed();
@@ -130,6 +143,7 @@ impl Server {
 impl Server {
     /// This server with this many open sessions.
     pub(in crate::pool) fn with_live(self, live: u32) -> Self {
+        self.own_live.store(live, Relaxed);
         self.live.store(live, Relaxed);
         self
     }

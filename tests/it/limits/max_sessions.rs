@@ -88,6 +88,35 @@ fn a_server_that_is_renamed_has_no_second_limit() {
     served_client(proxy.at("l"));
 }
 
+/// Two servers with one address share their limit, and each session counts once.
+#[test]
+fn two_names_of_one_server_have_one_limit() {
+    let server = Server::echo();
+    let text = configs::listener("l", "p", "")
+        + &format!(
+            "[pools.p]\nmax_sessions = 4\nbalance = \"round-robin\"\nhealth = {{ check = \"off\" }}\n\
+             servers = [{{ address = \"{0}\", name = \"a\" }}, {{ address = \"localhost:{1}@{2}\", name = \"b\" }}]",
+            server.address,
+            server.address.port(),
+            server.address.ip()
+        );
+    let proxy = Proxy::start(&text);
+    let _served: Vec<_> = (0..4).map(|_| served_client(proxy.at("l"))).collect();
+    assert!(Client::connect(proxy.at("l")).read_all().is_empty());
+    let metrics = proxy.metrics();
+    let active = |labels: &[(&str, &str)]| metrics.sum("acequia_server_sessions_active", labels);
+    assert_eq!(active(&[("pool", "p")]), 4.0);
+    assert_eq!(active(&[("pool", "p"), ("server", "a")]), 2.0);
+    let printed = proxy.command(&["servers"]).stdout;
+    assert_eq!(printed.matches("4 of 4").count(), 2, "{printed}");
+    let status = proxy.command(&["status"]).stdout;
+    let row = status.lines().find(|line| line.starts_with("p "));
+    assert!(
+        row.is_some_and(|row| row.split_whitespace().any(|word| word == "4")),
+        "{status}"
+    );
+}
+
 #[test]
 fn clients_of_databases_print_that_there_are_too_many_connections() {
     for (protocol, request, answer) in [
