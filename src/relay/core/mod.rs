@@ -37,7 +37,7 @@ pub(super) struct Core<'a> {
     down: Direction,
     idle_timeout: Option<Duration>,
     half_close_timeout: Option<Duration>,
-    /// See [`RelayLimits::ends_with_server`]. From the first end on: whether that still applies.
+    /// See [`RelayLimits::ends_with_server`]. From the first end on: whether that was the server's.
     ends_with_server: bool,
     traffic: &'a Traffic,
     /// Boxed to keep the many sessions without a limit small.
@@ -158,8 +158,13 @@ impl<'a> Core<'a> {
     /// From now on the half-close timeout applies, too.
     fn limit_half_close(&mut self, now: Instant) {
         let follow = self.ends_with_server.then_some(FOLLOW_TIMEOUT);
-        let limit = [self.idle_timeout, self.half_close_timeout, follow];
-        self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
+        let limit = self.half_closed_limit().into_iter().chain(follow).min();
+        self.timer = limit.map(|limit| silence_timer(limit, now));
+    }
+
+    /// The limit on silence after the first end, whatever is under way; `None`: there is none.
+    fn half_closed_limit(&self) -> Option<Duration> {
+        self.idle_timeout.into_iter().chain(self.half_close_timeout).min()
     }
 
     /// The connection of the other side was shut down for writing, because this side has finished.
@@ -268,7 +273,8 @@ impl<'a> Core<'a> {
                 }
                 let queues = || [queue(Side::Client), queue(Side::Server)];
                 if let Some(queues) = silence.expire(now, queues) {
-                    self.give_up(queues, now);
+                    let since = silence.since();
+                    self.give_up(queues, since, now);
                 }
             }
             Some(RelayTimer::Delivery(delivery)) => {
@@ -284,9 +290,9 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// Ends the relay after too long a silence: which of the limits applied, and whether bytes were pending. A client that
-    /// does not have everything yet may take longer to follow its server.
-    fn give_up(&mut self, queues: SendQueues, now: Instant) {
+    /// Ends the relay after a silence from `since` until now: which of the limits applied, and whether bytes were pending. A
+    /// client that does not have everything yet may take longer to follow its server, as long as no other limit is reached.
+    fn give_up(&mut self, queues: SendQueues, since: Instant, now: Instant) {
         let is_unsent = self.up.unsent() + self.down.unsent() > 0;
         // Where the system does not report send queues, they count as empty: the kernel continues to send them.
         let is_queued = queues.into_iter().flatten().any(|queue| !queue.is_delivered());
@@ -295,13 +301,16 @@ impl<'a> Core<'a> {
         } else {
             Pending::Nothing
         };
+        let end = self.half_closed_limit().map(|limit| since + limit);
+        if pending == Pending::Bytes && self.first_ended.is_some() && end.is_none_or(|end| now < end) {
+            if let Some(RelayTimer::Silence(silence)) = self.timer.as_deref_mut() {
+                silence.extend(now, end);
+            }
+            return;
+        }
         let half_close = self.half_close_timeout.unwrap_or(Duration::MAX);
         self.closed = match (self.first_ended, pending) {
             (Some(first), Pending::Nothing) if self.ends_with_server => Some(Closed::Finished(first)),
-            (Some(_), Pending::Bytes) if self.ends_with_server => {
-                self.ends_with_server = false;
-                return self.limit_half_close(now);
-            }
             (Some(_), _) if half_close < self.idle_timeout.unwrap_or(Duration::MAX) => {
                 Some(Closed::HalfClosed(pending))
             }

@@ -237,8 +237,57 @@ fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
     let (ended, closed) = expire_until_closed(&mut core, start);
     assert_eq!(
         (ended - start, closed),
-        (FOLLOW_TIMEOUT + Duration::from_secs(60), Closed::Idle(Pending::Bytes))
+        (Duration::from_secs(60), Closed::Idle(Pending::Bytes))
     );
+}
+
+/// A client that was slow follows its server as any other, and no limit counts twice.
+#[test]
+fn a_slow_client_follows_its_server_once_it_has_everything() {
+    let second = Duration::from_secs(1);
+    for (half_close, taken_after, expected) in [
+        (
+            Some(3_600 * second),
+            6 * second,
+            (11 * second, Closed::Finished(Side::Server)),
+        ),
+        (None, 100 * second, (105 * second, Closed::Finished(Side::Server))),
+        (
+            Some(2 * second),
+            6 * second,
+            (2 * second, Closed::HalfClosed(Pending::Bytes)),
+        ),
+        (
+            Some(8 * second),
+            9 * second,
+            (8 * second, Closed::HalfClosed(Pending::Bytes)),
+        ),
+    ] {
+        let limits = RelayLimits {
+            idle_timeout: None,
+            half_close_timeout: half_close,
+            ends_with_server: true,
+        };
+        let (traffic, start) = (Traffic::default(), Instant::now());
+        let mut core = Core::new(0, limits, &traffic, false, start);
+        core.received(Side::Server, 7);
+        core.ended(Side::Server, start);
+        core.settle(|| start);
+        while core.closed().is_none() && core.deadline().unwrap() < start + taken_after {
+            let now = core.deadline().unwrap();
+            core.expire(now, |_| None);
+        }
+        let (now, closed) = match core.closed() {
+            Some(closed) => (start + half_close.unwrap(), closed),
+            None => {
+                core.sent(Side::Server, 7);
+                core.shut_down(Side::Server);
+                core.settle(|| start + taken_after);
+                expire_until_closed(&mut core, start)
+            }
+        };
+        assert_eq!((now - start, closed), expected);
+    }
 }
 
 #[test]

@@ -78,6 +78,17 @@ impl SilenceTimer {
         }
     }
 
+    /// Goes on with this silence after its limit, until `end` at the latest: checks again whether bytes have moved.
+    pub(super) fn extend(&mut self, now: Instant, end: Option<Instant>) {
+        let next = now + self.limit / 2;
+        self.check_at = end.map_or(next, |end| next.min(end));
+    }
+
+    /// When this silence began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Starts a new silence, because bytes have moved or wait for bandwidth.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
