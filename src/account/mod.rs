@@ -267,9 +267,11 @@ impl Entry {
         self.info().listener.record_tls_resumption();
     }
 
-    /// A pool was chosen.
+    /// A pool was chosen. The session has no server until an attempt to connect to one of this pool starts.
     pub fn pool_chosen(&mut self, pool: &Arc<str>) {
-        self.info().pool = Some(Arc::clone(pool));
+        self.path = None;
+        let mut info = self.info();
+        (info.pool, info.server) = (Some(Arc::clone(pool)), None);
     }
 
     /// The session begins to wait at this position of the pool's queue. `is_asleep`: because the pool sleeps.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat}
 use crate::account::{Ending, Metrics, Record};
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::capacity::{Capacity, ConnectionLimits};
+use crate::dial::ConnectFailure;
 use crate::listen::{Bound, Listener, QueueOwner};
 use crate::live::Live;
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader};
@@ -239,6 +241,25 @@ async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
     assert_eq!(record.seen().client, client);
     entry.close(Ending::Killed);
     assert_eq!(record.seen().client, client);
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_to_a_fallback_no_longer_has_the_server_that_failed() {
+    let mut setup = Setup::new(AccessTarget::Off).await;
+    let _client = TcpStream::connect(setup.address).await.unwrap();
+    let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+    let mut entry = setup.ledger.open(&setup.state.series, peer, at);
+    entry.pool_chosen(&"p".into());
+    entry.attempt_started(&setup.state.pools.first().unwrap().servers()[0]);
+    entry.attempt_finished(Duration::ZERO, Some(ConnectFailure::Refused));
+    entry.pool_chosen(&"f".into());
+    let record = Arc::clone(entry.record());
+    assert_eq!(record.seen().server, None);
+    entry.close(Ending::QueueFull);
+    let text = setup.metrics.render([], [], [], [], &[]);
+    let ended = text.lines().find(|line| line.contains("ending=\"queue_full\""));
+    let labels = |line: &str| line.contains("pool=\"f\"") && line.contains("server=\"\"");
+    assert!(ended.is_some_and(labels), "{text}");
 }
 
 /// The largest block that glibc hands out again as it is (tcache).
