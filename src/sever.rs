@@ -139,6 +139,9 @@ fn sever(
         let Some(server) = record.server().map(Group::Server) else {
             continue;
         };
+        if record.has_server_ended() {
+            continue; // its client may still have to get the last bytes
+        }
         let ends_at_once = |cause: &&Cause| {
             let since = cause.ends_since;
             since.is_some_and(|since| record.is_connected_after(since) || record.awaits_server())
@@ -175,7 +178,9 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::addr::ClientAddr;
+    use crate::account::Metrics;
+    use crate::account::access_log::{self, AccessTarget, LogFormat};
+    use crate::addr::{ClientAddr, PeerAddr};
     use crate::plan::Plan;
     use crate::pool::{Lease, Override};
 
@@ -246,6 +251,37 @@ mod tests {
         assert_eq!(update(Ending::ServerDown, over), (began, 100));
         assert_eq!(update(Ending::ServerDrained, over), (later, 50));
         assert_eq!(update(Ending::ServerDown, over * 2), (later, 50));
+    }
+
+    /// It may still have to deliver the last bytes to its client.
+    #[tokio::test]
+    async fn a_session_that_its_server_has_ended_is_not_cut() {
+        let metrics = Arc::new(Metrics::new());
+        let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
+        let ledger = Arc::new(Ledger::new(Arc::clone(&metrics), log));
+        let live = live(&["\"10.0.0.1:1\"".to_owned()], "");
+        let (lease, now) = (pick(&live, &[]), Instant::now());
+        let open = || {
+            let peer = PeerAddr::new("192.0.2.1:1".parse().unwrap());
+            let mut entry = ledger.open(&metrics.listener(&"l".into()), peer, now);
+            entry.pool_chosen(&"p".into());
+            entry.attempt_started(lease.server());
+            entry.attempt_finished(Duration::ZERO, None);
+            entry
+        };
+        let (ended, open) = (open(), open());
+        ended.traffic().down.end();
+        for ends_since in [Some(now), None] {
+            let cause = Cause {
+                ending: Ending::ServerDown,
+                over: Duration::ZERO,
+                ends_since,
+            };
+            let wanted = HashMap::from([(Group::Server(lease.server().id()), cause)]);
+            sever(&wanted, &mut HashMap::new(), &[Arc::clone(&ledger)], now);
+            let endings = [&ended, &open].map(|entry| entry.record().cut_ending());
+            assert_eq!(endings, [Ending::Internal, Ending::ServerDown]);
+        }
     }
 
     #[tokio::test]

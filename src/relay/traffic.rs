@@ -36,7 +36,7 @@ impl ByteCounter {
     }
 
     /// Notes that the end of the sender's stream, or its reset, has arrived. Only the session that owns it may call this.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
     }
 
