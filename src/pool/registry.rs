@@ -41,7 +41,7 @@ struct RegistryEntries {
     servers: HashMap<ServerPath, Vec<(ServerAddr, Weak<Server>)>>,
     /// The counts of sessions, by pool and address.
     counts: HashMap<(Arc<str>, ServerAddr), Weak<LiveCount>>,
-    /// The number of names in `servers` at which the names of dropped servers are removed.
+    /// The number of names in `servers`, or of `counts`, at which those of dropped servers are removed.
     sweep_at: usize,
     /// Overrides that change something.
     overrides: HashMap<ServerPath, StoredOverrides>,
@@ -132,11 +132,11 @@ impl ServerRegistry {
         if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
             return server;
         }
-        if entries.servers.len() >= entries.sweep_at {
+        if entries.servers.len().max(entries.counts.len()) >= entries.sweep_at {
             let is_held = |(_, server): &(ServerAddr, Weak<Server>)| server.strong_count() > 0;
             entries.servers.retain(|_, named| named.iter().any(is_held));
             entries.counts.retain(|_, count| count.strong_count() > 0);
-            entries.sweep_at = 2 * entries.servers.len() + 16;
+            entries.sweep_at = 2 * entries.servers.len().max(entries.counts.len()) + 16;
         }
         let server = Server::new(spec, is_checked).with_queue(self.queue(pool));
         // Under another name it is the same server, whose sessions count to its limit.
@@ -322,6 +322,21 @@ mod tests {
                 && entries.servers.len() <= 32
                 && entries.servers.values().all(|named| named.len() == 1)
         );
+    }
+
+    /// As with a name that is resolved again and again, each time to another address.
+    #[test]
+    fn counts_of_dropped_servers_are_removed_while_the_names_stay() {
+        let registry = ServerRegistry::default();
+        let pool = Arc::<str>::from("p");
+        let mut server = registry.get_or_create(&pool, spec("a", 1), true);
+        for port in 2..=10_000 {
+            server = registry.get_or_create(&pool, spec("a", port), true);
+        }
+        let entries = registry.lock();
+        assert!(entries.counts.len() <= 32, "{}", entries.counts.len());
+        let last = (pool, server.spec().address);
+        assert!(entries.counts[&last].strong_count() > 0);
     }
 
     const DRAIN: Override = Override::Drain { close_over: None };
