@@ -293,7 +293,7 @@ impl Entry {
     /// An attempt to connect to a server of the pool has started.
     pub fn attempt_started(&mut self, server: &Arc<Server>) {
         let mut info = self.record.info();
-        info.attempts += 1;
+        info.attempts = info.attempts.saturating_add(1);
         info.server = Some(Arc::clone(server));
         let pool = info.pool_or_empty();
         self.path = Some(self.ledger.path(&info.listener, &pool, Some(server)));
@@ -305,7 +305,7 @@ impl Entry {
             path.record_attempt(duration, failure);
         }
         if failure.is_none() {
-            self.info().connect_duration = Some(duration.into());
+            self.info().set_connected(duration, self.record.age());
             self.ledger.totals.record_connect(duration);
             if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
                 session.path.clone_from(&self.path);

@@ -67,18 +67,19 @@ impl Record {
             .map(|server| server.id())
     }
 
-    /// When it was connected to its server, as far as is known: not before it was accepted.
+    /// When it was connected to its server, up to a millisecond later; when it was accepted, if it is not connected.
     fn connected_at(&self) -> Instant {
-        self.accepted_at + self.info().time_to_connect()
+        let after = self.info().connected_after.map(Duration::from);
+        self.accepted_at + after.unwrap_or_default()
     }
 
-    /// Whether it was connected to its server after this moment, as far as is known.
+    /// Whether it was connected to its server after this moment.
     #[must_use]
     pub fn is_connected_after(&self, at: Instant) -> bool {
         self.connected_at() > at
     }
 
-    /// The time since it was connected to its server, as far as is known.
+    /// The time since it was connected to its server.
     #[must_use]
     pub fn age_on_server(&self) -> Duration {
         self.connected_at().elapsed()

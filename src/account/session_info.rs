@@ -46,12 +46,14 @@ pub struct SessionInfo {
     pub(super) endpoints: Option<Weak<Endpoints>>,
     /// Whether the relay has ended, or none follows.
     pub has_no_relay: bool,
-    /// Attempts to connect to a server, including the current one.
-    pub(super) attempts: u32,
+    /// Attempts to connect to a server, including the current one; 255 also for more.
+    pub(super) attempts: u8,
     /// Time from accept to the end of sniffing.
     pub(super) hello_duration: Option<Microseconds>,
     /// Duration of the successful connect.
     pub(super) connect_duration: Option<Microseconds>,
+    /// Time from accept to the end of the successful connect.
+    pub(super) connected_after: Option<Milliseconds>,
     /// TCP_INFO of the client's socket and of the server's, at the end of the relay. Boxed to keep open sessions small.
     pub(super) tcp_info: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -78,6 +80,7 @@ impl SessionInfo {
             attempts: 0,
             hello_duration: None,
             connect_duration: None,
+            connected_after: None,
             tcp_info: None,
         }
     }
@@ -102,12 +105,9 @@ impl SessionInfo {
         self.connect_duration.is_some() && !self.has_no_relay
     }
 
-    /// The time from accept to its connection to the server, at least: its hello, its wait in a queue, and the connect that
-    /// succeeded. What else took time in between is not recorded.
-    pub(super) fn time_to_connect(&self) -> Duration {
-        let recorded = [self.hello_duration, self.connect_duration].into_iter().flatten();
-        let queue = self.extras.as_ref().and_then(|extras| extras.queue.as_ref());
-        recorded.map(Duration::from).sum::<Duration>() + queue.map(QueueWait::waited).unwrap_or_default()
+    /// Notes that it is connected to its server: for how long the attempt took, and since when it was accepted.
+    pub(super) fn set_connected(&mut self, took: Duration, age: Duration) {
+        (self.connect_duration, self.connected_after) = (Some(took.into()), Some(age.into()));
     }
 
     /// The facts about the TLS that is terminated here.
@@ -177,7 +177,7 @@ impl SessionInfo {
             pool: to_string(&self.pool),
             fallback_from: self.fallback_from.as_ref().map(|origin| origin.pool().to_string()),
             server: self.server.as_ref().map(|server| server.spec().label.to_string()),
-            attempts: self.attempts,
+            attempts: self.attempts.into(),
             queue_position: queue.map(QueueWait::position),
             queue_ms: queue.map(|queue| to_ms(queue.waited())),
             woken_ms: queue.and_then(QueueWait::woken).map(to_ms),
@@ -253,6 +253,23 @@ impl From<Microseconds> for Duration {
     }
 }
 
+/// A duration in 4 bytes, for the same reason. It is rounded up; longer ones count as 49 days.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Milliseconds(NonZeroU32);
+
+impl From<Duration> for Milliseconds {
+    fn from(duration: Duration) -> Self {
+        let millis = u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        Self(NonZeroU32::new(millis).unwrap_or(NonZeroU32::MIN))
+    }
+}
+
+impl From<Milliseconds> for Duration {
+    fn from(millis: Milliseconds) -> Self {
+        Self::from_millis(millis.0.get().into())
+    }
+}
+
 #[cfg(test)]
 #[test]
 fn microseconds_saturate_at_one_microsecond_and_71_minutes() {
@@ -275,8 +292,18 @@ fn header_text(value: Option<&[u8]>) -> Option<String> {
 }
 
 #[cfg(test)]
+#[test]
+fn milliseconds_are_rounded_up() {
+    let kept = |duration: Duration| Duration::from(Milliseconds::from(duration));
+    assert_eq!(kept(Duration::ZERO), Duration::from_millis(1));
+    assert_eq!(kept(Duration::from_micros(2_001)), Duration::from_millis(3));
+    assert_eq!(kept(Duration::from_hours(2)), Duration::from_hours(2));
+    assert_eq!(kept(Duration::MAX), Duration::from_millis(u32::MAX.into()));
+}
+
+#[cfg(test)]
 #[tokio::test(start_paused = true)]
-async fn a_session_is_connected_after_its_hello_its_wait_and_its_connect() {
+async fn a_session_is_connected_when_an_attempt_has_succeeded() {
     use crate::account::{Metrics, Record};
     use tokio::time::{Instant, advance};
 
@@ -288,18 +315,11 @@ async fn a_session_is_connected_after_its_hello_its_wait_and_its_connect() {
         accepted_at,
         SessionInfo::new(series, PeerAddr::new("192.0.2.1:1".parse().unwrap())),
     );
-    let is_connected_at = |after: Duration| {
-        let is_after = |after| record.is_connected_after(accepted_at + after);
-        is_after(after - Duration::from_millis(1)) && !is_after(after)
-    };
-    record.info().hello_duration = Some(second.into());
-    assert!(is_connected_at(second));
-    QueueWait::begin(&mut record.info().extras.get_or_insert_default().queue, 1, false);
-    advance(20 * second).await;
-    record.info().extras.as_mut().unwrap().queue.as_mut().unwrap().end();
-    assert!(is_connected_at(21 * second));
-    record.info().connect_duration = Some((2 * second).into());
-    assert!(is_connected_at(23 * second));
+    // Its hello, its wait in a queue, and attempts that fail all take their time.
+    advance(30 * second).await;
+    record.info().set_connected(2 * second, record.age());
     advance(7 * second).await;
-    assert_eq!((record.age(), record.age_on_server()), (27 * second, 4 * second));
+    assert_eq!((record.age(), record.age_on_server()), (37 * second, 7 * second));
+    let is_after = |after| record.is_connected_after(accepted_at + after);
+    assert!(is_after(29 * second) && !is_after(30 * second));
 }
