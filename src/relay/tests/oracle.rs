@@ -144,7 +144,12 @@ impl<'a> Oracle<'a> {
         let now = Instant::now();
         match closed {
             Closed::Finished(side) => {
-                assert!(up.is_done() && down.is_done(), "{closed:?}, but not all is done");
+                if !up.is_done() || !down.is_done() {
+                    assert!(self.follows_server(&world), "{closed:?}, but not all is done");
+                    let silence = self.silence(&world).expect("there is a bound");
+                    assert!(now >= silence.earliest, "the client had no time to follow its server");
+                    assert_eq!(bytes_pending(&world), 0, "the client did not have everything");
+                }
                 assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
             }
             Closed::ResetAfterEnd(side) => {
@@ -190,7 +195,8 @@ impl<'a> Oracle<'a> {
                 let silence = self.silence(&world).expect("there is a bound");
                 assert!(now >= silence.earliest, "it was not quiet for long enough");
                 assert_eq!(matches!(closed, Closed::HalfClosed(_)), silence.is_half_close);
-                let bytes = up.held() + down.held() + world.client.queued() + world.server.queued();
+                let bytes = bytes_pending(&world);
+                assert!(bytes > 0 || !self.follows_server(&world), "the client had not followed");
                 assert_eq!(pending == Pending::Bytes, bytes > 0, "{bytes} bytes were on their way");
             }
             Closed::Cut => assert!(world.is_cut()),
@@ -206,7 +212,10 @@ impl<'a> Oracle<'a> {
     /// When silence may end the relay, and when it must.
     fn silence(&self, world: &World) -> Option<Silence> {
         let half_close = world.first_ended.and(self.limits.half_close_timeout);
-        let limit = [self.limits.idle_timeout, half_close].into_iter().flatten().min()?;
+        let general = [self.limits.idle_timeout, half_close].into_iter().flatten().min();
+        let follow = self.follows_server(world).then_some(FOLLOW_TIMEOUT);
+        let checked = general.into_iter().chain(follow).min()?; // silence is checked at half of this limit
+        let limit = if bytes_pending(world) > 0 { general? } else { checked };
         let since = world
             .first_ended
             .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
@@ -214,10 +223,10 @@ impl<'a> Oracle<'a> {
         let (earliest, latest) = match world.consumed_at {
             // The queues were checked after that and did not change again: the bound is exact.
             None => (exact, exact),
-            Some(consumed_at) if consumed_at + ROUNDING < since + limit / 2 => (exact, exact),
+            Some(consumed_at) if consumed_at + ROUNDING < since + checked / 2 => (exact, exact),
             Some(consumed_at) => (
-                exact.max(consumed_at + limit / 2 - ROUNDING),
-                exact.max(consumed_at + limit * 3 / 2),
+                exact.max(consumed_at + limit - checked / 2 - ROUNDING),
+                exact.max(consumed_at + limit + checked / 2),
             ),
         };
         Some(Silence {
@@ -225,6 +234,12 @@ impl<'a> Oracle<'a> {
             latest: latest + ROUNDING + self.slot_wait,
             is_half_close: Some(limit) != self.limits.idle_timeout,
         })
+    }
+
+    /// Whether the server has ended a session that ends with it.
+    fn follows_server(&self, world: &World) -> bool {
+        let first = world.first_ended.map(|(first, _)| first);
+        self.limits.ends_with_server && first == Some(Side::Server)
     }
 
     fn assert_counted(&self, world: &World) {
@@ -249,6 +264,12 @@ fn had_finished(world: &World) -> bool {
 /// Whether the end of the server's stream, or its reset, has arrived, although bytes before it may still be unread.
 fn has_server_ended(world: &World) -> bool {
     world.server.ended || world.server.broke.is_some()
+}
+
+/// The bytes that are on their way to a peer.
+fn bytes_pending(world: &World) -> usize {
+    let held: usize = directions(world).iter().map(Direction::held).sum();
+    held + world.client.queued() + world.server.queued()
 }
 
 fn had_a_turn(world: &World) -> bool {

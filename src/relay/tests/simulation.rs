@@ -166,7 +166,8 @@ prop_compose! {
     pub(super) fn cases()(
         first in prop_oneof![2 => Just(0), 1 => sizes()],
         idle in option::of(2..4_000_u64),
-        half_close in option::of(2..4_000_u64),
+        half_close in option::of(prop_oneof![3 => 2..4_000_u64, 1 => 4_000..30_000_u64]),
+        ends_with_server: bool,
         queue_sizes in [queue_sizes(), queue_sizes()],
         splices in [splices(), splices()],
         bandwidth in option::weighted(0.3, [BANDWIDTH_MIN..100_000_000, BANDWIDTH_MIN..100_000_000]),
@@ -176,7 +177,7 @@ prop_compose! {
         let limits = RelayLimits {
             idle_timeout: idle.map(Duration::from_millis),
             half_close_timeout: half_close.map(Duration::from_millis),
-            ends_with_server: false,
+            ends_with_server,
         };
         Case { first, limits, queue_sizes, splices, steps, bandwidth, ends_well }
     }
