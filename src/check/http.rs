@@ -263,7 +263,7 @@ async fn search(pattern: &Pattern, mut body: Incoming) -> io::Result<()> {
         };
         bytes.extend_from_slice(&data[..data.len().min(BODY_BYTES_MAX - bytes.len())]);
     }
-    let found = pattern.find_end(&bytes);
+    let found = pattern.find_end(&bytes).await?;
     found.map(drop).ok_or_else(|| {
         let what = format!(
             "`{}` is not in the first {} bytes of the body",

@@ -1,14 +1,29 @@
 //! Regular expressions that are matched with the bytes that servers send.
 
-use regex::bytes::{Regex, RegexBuilder};
+use std::sync::Arc;
+use std::{fmt, io};
 
-/// The largest compiled expression, and the largest cache of a search, in bytes. The time of a search is linear in the bytes
-/// searched; this bounds the factor.
-const COMPILED_BYTES_MAX: usize = 1 << 18;
+use regex::bytes::{Regex, RegexBuilder};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+/// The largest compiled expression in bytes. The time of a search is linear in the bytes searched; this bounds the factor, to
+/// some microseconds a byte.
+const COMPILED_BYTES_MAX: usize = 1 << 16;
+
+/// The largest cache of a search in bytes. With a small one, expressions with many repetitions are searched more slowly.
+const CACHE_BYTES_MAX: usize = 1 << 18;
+
+/// The most bytes that are searched by the thread that asks, which takes a few milliseconds at worst, and microseconds usually.
+const BYTES_AT_ONCE_MAX: usize = 256;
 
 /// A regular expression over bytes. Case and classes are those of ASCII. Patterns are equal if they are written alike.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
+#[derive(Clone)]
+pub struct Pattern {
+    regex: Arc<Regex>,
+    /// Locked while a thread searches: one expression has at most one thread.
+    searching: Arc<Mutex<()>>,
+}
 
 impl Pattern {
     /// Compiles an expression.
@@ -20,23 +35,52 @@ impl Pattern {
         builder.unicode(false);
         let compiled = builder
             .size_limit(COMPILED_BYTES_MAX)
-            .dfa_size_limit(COMPILED_BYTES_MAX)
+            .dfa_size_limit(CACHE_BYTES_MAX)
             .build();
-        compiled.map(Self).map_err(|error| match error {
+        let regex = compiled.map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
             error => last_line(&error.to_string()),
+        })?;
+        Ok(Self {
+            regex: Arc::new(regex),
+            searching: Arc::default(),
         })
     }
 
     /// The expression.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.regex.as_str()
     }
 
-    /// The end of the first match; `None`: there is none.
-    pub(crate) fn find_end(&self, bytes: &[u8]) -> Option<usize> {
-        self.0.find(bytes).map(|found| found.end())
+    /// Whether it matches in a short text.
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        self.regex.is_match(text.as_bytes())
+    }
+
+    /// The end of the first match; `None`: there is none. Many bytes are searched on a thread of their own, after those of
+    /// other servers. Such a search goes on if the future is dropped.
+    ///
+    /// # Errors
+    /// The thread has failed.
+    pub(crate) async fn find_end(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let find_end = |regex: &Regex, bytes: &[u8]| regex.find(bytes).map(|found| found.end());
+        if bytes.len() <= BYTES_AT_ONCE_MAX {
+            return Ok(find_end(&self.regex, bytes));
+        }
+        let searching = self.searching.clone().lock_owned().await;
+        let (regex, bytes) = (self.regex.clone(), bytes.to_owned());
+        let search = move || {
+            let _searching = searching;
+            find_end(&regex, &bytes)
+        };
+        Ok(spawn_blocking(search).await?)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.as_str()).finish()
     }
 }
 
@@ -56,18 +100,40 @@ fn last_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
-    #[test]
-    fn patterns_match_bytes_that_are_not_utf_8() {
+    #[tokio::test]
+    async fn patterns_match_bytes_that_are_not_utf_8() {
         let pattern = Pattern::new(r"(?i)ok\xff.").unwrap();
-        assert_eq!(pattern.find_end(b"\xfeOK\xff\x80rest"), Some(5));
-        assert_eq!(pattern.find_end(b"ok"), None);
+        assert_eq!(pattern.find_end(b"\xfeOK\xff\x80rest").await.unwrap(), Some(5));
+        assert_eq!(pattern.find_end(b"ok").await.unwrap(), None);
+        let long = [&[b'x'; 1000], &b"ok\xff."[..]].concat();
+        assert_eq!(pattern.find_end(&long).await.unwrap(), Some(1004));
+    }
+
+    #[tokio::test]
+    async fn a_long_search_does_not_hold_up_its_thread() {
+        let pattern = Pattern::new(r"(\w{1,48}\w{1,48}){1,4}!").unwrap();
+        let bytes = [b'a'; 1 << 16];
+        let mut search = std::pin::pin!(pattern.find_end(&bytes));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(search.as_mut().poll(cx).is_pending())).await);
+        assert_eq!(search.await.unwrap(), None);
     }
 
     #[test]
     fn an_error_is_one_line() {
         assert_eq!(Pattern::new("a(b").unwrap_err(), "unclosed group");
-        assert_eq!(Pattern::new("(a{1000}){1000}").unwrap_err(), "it is too large");
+        for large in ["(a{1000}){1000}", r"\w{1,64}(\w{1,64}\w{1,64}){1,8}!"] {
+            assert_eq!(Pattern::new(large).unwrap_err(), "it is too large");
+        }
+        for usual in [
+            r#""db":.{0,200}"up""#,
+            r"(\d{1,3}\.){3}\d{1,3} up",
+            r"(?i)(ready|running)\b",
+        ] {
+            assert!(Pattern::new(usual).is_ok(), "{usual}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The check `send-expect`: a conversation with the server. The configuration says what is sent, and what the answers must
 //! match.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,9 @@ use super::pattern::Pattern;
 use super::stream::CheckStream;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::error::with_context;
 use crate::text::escape_bounded;
+use crate::tls::error_chain;
 use crate::units::format_duration;
 
 /// The kind.
@@ -44,13 +46,13 @@ pub struct SendExpectCheck {
     pub tls: Option<TlsCheck>,
 }
 
-/// A step of a conversation.
+/// A step of a conversation: an entry of `steps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConversationStep {
-    /// Send these bytes.
-    Send(Box<[u8]>),
-    /// Read until the pattern matches what has come since the last match.
-    Expect(Pattern),
+pub struct ConversationStep {
+    /// Bytes that are sent first.
+    pub send: Option<Box<[u8]>>,
+    /// Then, what comes is read until this matches what has come since the last match.
+    pub expect: Option<Pattern>,
 }
 
 impl Check for SendExpectCheck {
@@ -105,20 +107,17 @@ impl Probe for SendExpectProbe {
     }
 
     fn timed_out(&self) -> io::Error {
-        let ConversationState { step, answer } = &*lock(&self.progress);
+        let ConversationState { step, has_sent, answer } = &*lock(&self.progress);
         let timeout = format_duration(self.target.timeout);
-        let what = match step.checked_sub(1).and_then(|index| self.check.steps.get(index)) {
-            None => return io::ErrorKind::TimedOut.into(), // there was no connection
-            Some(ConversationStep::Send(_)) => format!("step {step} (send): not done within {timeout}"),
-            Some(ConversationStep::Expect(pattern)) => {
-                let why = match &answer[..] {
-                    [] => format!("nothing within {timeout}"),
-                    _ => format!("no match within {timeout}"),
-                };
-                unmet(*step, pattern, &why, answer)
-            }
+        let Some(entry) = step.checked_sub(1).and_then(|index| self.check.steps.get(index)) else {
+            return ErrorKind::TimedOut.into(); // there was no connection
         };
-        io::Error::new(io::ErrorKind::TimedOut, what)
+        let what = match (&entry.expect, &answer[..]) {
+            (Some(pattern), []) if *has_sent => unmet(*step, pattern, &format!("nothing within {timeout}"), &[]),
+            (Some(pattern), _) if *has_sent => unmet(*step, pattern, &format!("no match within {timeout}"), answer),
+            _ => format!("{}: not done within {timeout}", sending(*step)),
+        };
+        io::Error::new(ErrorKind::TimedOut, what)
     }
 }
 
@@ -127,6 +126,8 @@ impl Probe for SendExpectProbe {
 struct ConversationState {
     /// The number of the step under way, from 1 on; 0: there is no connection yet.
     step: usize,
+    /// Whether all that the step sends is sent.
+    has_sent: bool,
     /// The beginning of what the server has sent since the last match.
     answer: Vec<u8>,
 }
@@ -134,6 +135,11 @@ struct ConversationState {
 /// Locks the progress, for a few lines; it is consistent also after a panic.
 fn lock(progress: &Mutex<ConversationState>) -> MutexGuard<'_, ConversationState> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The half of a step that sends, for errors.
+fn sending(step: usize) -> String {
+    format!("step {step} (send)")
 }
 
 /// Says that a step has not found its pattern. `answer`: what the server has sent since the last match.
@@ -159,13 +165,13 @@ async fn converse(
 ) -> io::Result<()> {
     let mut answers = Answers::new(stream);
     for (number, step) in (1..).zip(steps) {
-        lock(progress).step = number;
-        match step {
-            ConversationStep::Send(bytes) => {
-                answers.stream.write_all(bytes).await?;
-                answers.stream.flush().await?;
-            }
-            ConversationStep::Expect(pattern) => answers.expect(number, pattern, progress).await?,
+        answers.publish(progress, number, false);
+        if let Some(bytes) = &step.send {
+            let sent = answers.send(bytes).await;
+            sent.map_err(|error| with_context(error, sending(number)))?;
+        }
+        if let Some(pattern) = &step.expect {
+            answers.expect(number, pattern, progress).await?;
         }
     }
     let _ = answers.stream.shutdown().await; // the server has passed
@@ -191,6 +197,11 @@ impl Answers {
         }
     }
 
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
     /// Reads until the pattern matches. `number`: that of the step, for errors.
     async fn expect(
         &mut self,
@@ -199,28 +210,33 @@ impl Answers {
         progress: &Mutex<ConversationState>,
     ) -> io::Result<()> {
         loop {
-            self.publish(progress);
-            if let Some(end) = pattern.find_end(&self.bytes[self.matched..]) {
+            self.publish(progress, number, true);
+            if let Some(end) = pattern.find_end(&self.bytes[self.matched..]).await? {
                 self.matched += end;
                 return Ok(());
             }
-            let why = if self.bytes.len() == BYTES_MAX {
-                format!("no match in {BYTES_MAX} bytes")
+            let (kind, why) = if self.bytes.len() == BYTES_MAX {
+                (ErrorKind::Other, format!("no match in {BYTES_MAX} bytes"))
             } else if self.reads == READS_MAX {
-                format!("no match, and the answer came in more than {READS_MAX} parts")
-            } else if self.read().await? > 0 {
-                continue;
+                let why = format!("no match, and the answer came in more than {READS_MAX} parts");
+                (ErrorKind::Other, why)
             } else {
-                "the server closed the connection".to_owned()
+                match self.read().await {
+                    Ok(0) => (ErrorKind::Other, "the server closed the connection".to_owned()),
+                    Ok(_) => continue,
+                    Err(error) => (error.kind(), error_chain(&error)),
+                }
             };
             let what = unmet(number, pattern, &why, &self.bytes[self.matched..]);
-            return Err(io::Error::other(what));
+            return Err(io::Error::new(kind, what));
         }
     }
 
-    fn publish(&self, progress: &Mutex<ConversationState>) {
+    fn publish(&self, progress: &Mutex<ConversationState>, step: usize, has_sent: bool) {
         let answer = &self.bytes[self.matched..];
         let mut progress = lock(progress);
+        progress.step = step;
+        progress.has_sent = has_sent;
         progress.answer.clear();
         progress
             .answer
@@ -238,11 +254,28 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use tokio::io::{DuplexStream, duplex};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::error::chain;
 
     fn expect(pattern: &str) -> ConversationStep {
-        ConversationStep::Expect(Pattern::new(pattern).unwrap())
+        let expect = Some(Pattern::new(pattern).unwrap());
+        ConversationStep { send: None, expect }
+    }
+
+    fn send(bytes: &[u8]) -> ConversationStep {
+        ConversationStep {
+            send: Some(bytes.into()),
+            expect: None,
+        }
+    }
+
+    fn ask(bytes: &[u8], pattern: &str) -> ConversationStep {
+        ConversationStep {
+            send: Some(bytes.into()),
+            ..expect(pattern)
+        }
     }
 
     /// Runs the steps with a server.
@@ -253,16 +286,15 @@ mod tests {
         let (ours, theirs) = duplex(4096);
         tokio::spawn(server(theirs));
         let ended = converse(steps, Box::new(ours), &Mutex::default()).await;
-        ended.map_err(|error| error.to_string())
+        ended.map_err(|error| chain(&error))
     }
 
     #[tokio::test]
     async fn each_step_searches_after_the_last_match() {
         let steps = [
             expect(r"^220 .*\r\n"),
-            ConversationStep::Send((*b"EHLO a\r\n").into()),
-            expect("(?m)^250 OK"),
-            ConversationStep::Send((*b"QUIT\r\n").into()),
+            ask(b"EHLO a\r\n", "(?m)^250 OK"),
+            send(b"QUIT\r\n"),
             expect("^\r\n221"),
         ];
         let smtp = |mut stream: DuplexStream| async move {
@@ -280,14 +312,30 @@ mod tests {
     async fn the_error_names_the_failed_step_and_the_received_bytes() {
         let closing = |mut stream: DuplexStream| async move {
             stream.write_all(b"-NOAUTH\r\n").await.unwrap();
+            stream.read_exact(&mut [0; 9]).await.unwrap();
         };
-        let failed = run(
-            &[ConversationStep::Send((*b"PING\r\n").into()), expect(r"^\+PONG")],
-            closing,
-        )
-        .await;
-        let reason = "step 2 (expect `^\\+PONG`): the server closed the connection; got `-NOAUTH\r\n`";
+        let failed = run(&[expect("^-NO"), send(b"A\r\n"), ask(b"PING\r\n", r"^\+PONG")], closing).await;
+        let reason = "step 3 (expect `^\\+PONG`): the server closed the connection; got `AUTH\r\n`";
         assert_eq!(failed.unwrap_err(), reason);
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_connection_name_the_step() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        let server = tokio::spawn(async move {
+            theirs.read_exact(&mut [0; 1]).await.unwrap();
+            theirs.set_zero_linger().unwrap();
+        });
+        let steps = [send(b"A"), expect("y")];
+        let error = converse(&steps, Box::new(ours), &Mutex::default()).await.unwrap_err();
+        server.await.unwrap();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let reason = "step 2 (expect `y`): Connection reset by peer (os error 104)";
+        assert_eq!(chain(&error), reason);
+        let closed = run(&[ask(b"A", "y")], |stream| async move { drop(stream) }).await;
+        assert!(closed.unwrap_err().starts_with("step 1 ("));
     }
 
     #[tokio::test]

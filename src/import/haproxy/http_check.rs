@@ -111,8 +111,7 @@ impl HttpConversation {
         let is_new = match kind {
             "status" => self.set_statuses(|status| listed(status) != is_negated),
             "rstatus" => match Pattern::new(pattern) {
-                Ok(expression) => self
-                    .set_statuses(|status| expression.find_end(status.to_string().as_bytes()).is_some() != is_negated),
+                Ok(expression) => self.set_statuses(|status| expression.is_in(&status.to_string()) != is_negated),
                 Err(_) => return LineOutcome::LeftOut("not a regular expression here"),
             },
             "string" if !is_negated => self.body.replace(regex::escape(pattern)).is_none(),

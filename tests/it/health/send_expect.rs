@@ -34,7 +34,7 @@ fn redis_answers_a_conversation() {
     assert!(proxy.reload(&config(&[redis.address()], quit)));
     eventually("the second step fails", || health(&proxy, redis.address()).0 == "down");
     let (_, reason) = health(&proxy, redis.address());
-    let expected = "step 3 (expect `more`): the server closed the connection; got `\\r\\n`";
+    let expected = "step 2 (expect `more`): the server closed the connection; got `\\r\\n`";
     assert_eq!(reason, expected);
 }
 
@@ -85,7 +85,7 @@ fn a_timeout_names_the_step_and_what_came() {
     let addresses = [first_line.address, silent.address];
     let proxy = Proxy::start(&config(&addresses, steps));
     let expected = [
-        "step 3 (expect `^250 `): no match within 300ms; got `250`",
+        "step 2 (expect `^250 `): no match within 300ms; got `250`",
         r"step 1 (expect `^220 .*\n`): nothing within 300ms",
     ];
     for (address, reason) in addresses.into_iter().zip(expected) {

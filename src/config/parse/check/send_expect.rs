@@ -39,23 +39,19 @@ fn steps(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<Conversation
     if nodes.len() > STEPS_MAX {
         problems.error(&node.position, "too many steps", format!("at most {STEPS_MAX}"));
     }
-    nodes.iter().flat_map(|node| step(node, problems)).collect()
+    nodes.iter().filter_map(|node| step(node, problems)).collect()
 }
 
 /// An entry of `steps`: what is sent first, and what is expected then.
-fn step(node: &Node, problems: &mut Problems<'_>) -> Vec<ConversationStep> {
-    let Some(entry) = Section::open(node, &node.position, &keys::CHECK_STEP, problems) else {
-        return Vec::new();
-    };
+fn step(node: &Node, problems: &mut Problems<'_>) -> Option<ConversationStep> {
+    let entry = Section::open(node, &node.position, &keys::CHECK_STEP, problems)?;
     if entry.is_missing("send") && entry.is_missing("expect") {
         problems.error(&node.position, "the step is empty", "add `send`, `expect` or both");
     }
-    let send = entry
-        .get("send")
-        .and_then(|node| bytes(node, problems))
-        .map(ConversationStep::Send);
-    let expect = entry.get("expect").and_then(|node| pattern(node, problems));
-    send.into_iter().chain(expect.map(ConversationStep::Expect)).collect()
+    Some(ConversationStep {
+        send: entry.get("send").and_then(|node| bytes(node, problems)),
+        expect: entry.get("expect").and_then(|node| pattern(node, problems)),
+    })
 }
 
 /// A text, or bytes in hexadecimal digits.
