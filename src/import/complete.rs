@@ -183,7 +183,7 @@ fn remove_own_servers(imported: &mut Imported) {
     }
 }
 
-/// Gives servers valid names, removes those that are in the pool already, and weights that are all 0.
+/// Gives servers valid names, and removes those that are in the pool already.
 fn tidy_servers(pool: &mut ImportedPool) {
     let mut locations = HashSet::new();
     let mut names = HashMap::new();
@@ -199,19 +199,20 @@ fn tidy_servers(pool: &mut ImportedPool) {
         server.name = server.name.map(|name| unique(&valid_name(&name), &mut names));
         kept.push(server);
     }
-    if kept.iter().all(|server| server.weight == Some(0)) {
-        for server in &mut kept {
-            server.weight = None;
-        }
-    }
     pool.servers = kept;
 }
 
+/// Removes pools of which no server is to get a session.
 fn remove_empty_pools(imported: &mut Imported) {
-    let empty = imported.pools.extract_if(.., |pool| pool.servers.is_empty());
+    let is_unused = |server: &ImportedServer| server.weight == Some(0);
+    let empty = imported.pools.extract_if(.., |pool| pool.servers.iter().all(is_unused));
     for pool in empty {
         let what = format!("pool {}", pool.name);
-        imported.remarks.push(Remark::left_out(0, &what, "no server is left"));
+        let why = match pool.servers.is_empty() {
+            true => "no server is left",
+            false => "all of its servers are disabled, or have weight 0",
+        };
+        imported.remarks.push(Remark::left_out(0, &what, why));
         imported.remarks.extend(pool.section.remarks);
         imported.remarks.extend(pool.health.remarks);
     }

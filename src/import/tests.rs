@@ -164,6 +164,41 @@ server {
 }
 
 #[test]
+fn servers_that_are_out_of_use_get_no_sessions() {
+    let haproxy = "
+listen a
+    mode tcp
+    bind :1
+    use_backend b if { req.ssl_sni b.example }
+    server s 10.0.0.1:1 disabled
+    server t 10.0.0.2:1 backup
+backend b
+    mode tcp
+    server s 10.0.0.3:1 disabled
+    server t 10.0.0.4:1 weight 0
+";
+    let nginx = "
+upstream a { server 10.0.0.1:1 down; server 10.0.0.2:1; }
+upstream b { server 10.0.0.3:1 down; }
+server { listen 1; proxy_pass a; }
+server { listen 2; proxy_pass b; }
+";
+    for (origin, text) in [(Origin::Haproxy, haproxy), (Origin::Nginx, nginx)] {
+        let text = checked(origin, text).unwrap().text;
+        let comment = "# not carried over: pool b (all of its servers are disabled, or have weight 0)";
+        assert!(text.contains(comment), "{text}");
+        assert!(!text.contains("10.0.0.3") && !text.contains("pool = \"b\""), "{text}");
+        let disabled = text.lines().find(|line| line.contains("10.0.0.1:1")).unwrap();
+        assert!(disabled.contains("weight = 0"), "{text}");
+    }
+    let error = import(
+        Origin::Nginx,
+        "upstream b { server 10.0.0.3:1 down; } server { listen 2; proxy_pass b; }",
+    );
+    assert!(error.unwrap_err().to_string().contains("pool b (all of its servers"));
+}
+
+#[test]
 fn a_file_without_tcp_sections_is_an_error() {
     let message = |origin, text| import(origin, text).unwrap_err().to_string();
     assert!(message(Origin::Haproxy, "").ends_with("a server that can be carried over"));

@@ -11,6 +11,8 @@ use super::line::{Line, LineOutcome};
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     kind: Option<&'static str>,
+    /// Whether the kind is that of an option other than `tcp-check`.
+    is_of_option: bool,
     user: Option<String>,
     /// Whether only the primary is used.
     wants_primary: bool,
@@ -25,24 +27,27 @@ impl Checks {
         let rest = line.words.get(2..).unwrap_or_default();
         match (word(0), word(1)) {
             ("option", "tcp-check") => {
+                if self.is_of_option {
+                    self.set("tcp");
+                }
                 self.kind.get_or_insert("tcp");
                 LineOutcome::Carried
             }
-            ("option", "ssl-hello-chk") => self.set("tls"),
-            ("option", "redis-check") => self.set("redis"),
+            ("option", "ssl-hello-chk") => self.set_option("tls"),
+            ("option", "redis-check") => self.set_option("redis"),
             ("option", "pgsql-check") => {
-                self.set("postgres");
+                self.set_option("postgres");
                 LineOutcome::Noted(String::from(
                     "with `user` and `password_file` the check also finds the role of a server",
                 ))
             }
             ("option", "mysql-check") => {
-                self.set("mysql");
+                self.set_option("mysql");
                 self.user = (word(2) == "user" && !word(3).is_empty()).then(|| word(3).to_owned());
                 LineOutcome::Carried
             }
             ("option", "httpchk") => {
-                self.set("http");
+                self.set_option("http");
                 self.http.read_option(rest)
             }
             ("http-check", _) => {
@@ -52,12 +57,12 @@ impl Checks {
                 self.http.read(word(1), rest)
             }
             ("option", "smtpchk") => {
-                self.set("send-expect");
+                self.set_option("send-expect");
                 self.conversation = Conversation::smtp(word(2), word(3));
                 LineOutcome::Carried
             }
             ("option", "ldap-check") => {
-                self.set("send-expect");
+                self.set_option("send-expect");
                 self.conversation = Conversation::ldap();
                 LineOutcome::Carried
             }
@@ -76,7 +81,12 @@ impl Checks {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
         match word(1) {
-            "send" if word(2).starts_with("PING") => self.set("redis"),
+            "send" if word(2).starts_with("PING") => {
+                self.set("redis");
+                LineOutcome::Noted(String::from(
+                    "check = \"redis\" sends ROLE, too: for another service with PING write check = \"send-expect\"",
+                ))
+            }
             "send" if word(2).starts_with("info replication") || word(2).starts_with("role") => self.set("redis"),
             "send" if word(2).starts_with("AUTH ") => {
                 self.set("redis");
@@ -103,6 +113,13 @@ impl Checks {
             }
             _ => LineOutcome::LeftOut(""),
         }
+    }
+
+    /// The kind of an option.
+    fn set_option(&mut self, kind: &'static str) -> LineOutcome {
+        self.set(kind);
+        self.is_of_option = true;
+        LineOutcome::Carried
     }
 
     /// The last kind counts. Settings from earlier lines of other kinds are dropped.

@@ -134,17 +134,27 @@ fn test(words: &[String]) -> AclTest {
             _ => values.push(word.as_str()),
         }
     }
+    let is_exact = matching == Matching::Exact;
     match fetch.to_ascii_lowercase().as_str() {
         "req.ssl_sni" | "req_ssl_sni" | "ssl_fc_sni" => names(&values, matching),
-        "req.ssl_alpn" | "ssl_fc_alpn" if !values.is_empty() && values.iter().all(|value| is_protocol(value)) => {
+        "req.ssl_alpn" | "ssl_fc_alpn"
+            if is_exact && !values.is_empty() && values.iter().all(|value| is_protocol(value)) =>
+        {
             AclTest::Alpn(values.iter().map(|value| (*value).to_owned()).collect())
         }
-        "src" if !values.is_empty() => {
+        "src" if is_exact && !values.is_empty() => {
             let networks: Option<Vec<String>> = values.iter().map(|value| network(value)).collect();
             networks.map_or(AclTest::Unknown("a value is not a network"), AclTest::From)
         }
-        "req.ssl_hello_type" | "req_ssl_hello_type" | "req.ssl_ver" | "req_ssl_ver" => AclTest::ClientHello,
-        "req.len" | "req_len" | "always_true" => AclTest::Always,
+        "req.ssl_hello_type" | "req_ssl_hello_type" if is_exact => match values[..] {
+            ["1"] | ["eq", "1"] => AclTest::ClientHello,
+            _ => AclTest::Unknown("only the type 1 can be carried over"),
+        },
+        "req.len" | "req_len" if is_exact => match values[..] {
+            ["gt", "0"] | ["ge", "1"] | ["1:"] => AclTest::Always,
+            _ => AclTest::Unknown("only a length greater than 0 can be carried over"),
+        },
+        "always_true" if is_exact && values.is_empty() => AclTest::Always,
         _ => AclTest::Unknown("it tests something else than server name, protocol or network"),
     }
 }
@@ -190,6 +200,8 @@ mod tests {
             ("req.ssl_sni -m found", sni(&["*"])),
             ("src 10.0.0.1/8", AclTest::From(vec![String::from("10.0.0.0/8")])),
             ("req_ssl_hello_type 1", AclTest::ClientHello),
+            ("req.len gt 0", AclTest::Always),
+            ("always_true", AclTest::Always),
         ] {
             assert_eq!(test(&words(text)), expected, "{text}");
         }
@@ -200,6 +212,14 @@ mod tests {
             "src -f file",
             "hdr(host) a",
             "req.ssl_sni a!b",
+            "req.ssl_hello_type 0",
+            "req.ssl_hello_type 1 2",
+            "req.ssl_hello_type",
+            "req.ssl_ver gt 3",
+            "req.len 0",
+            "req.len gt 100",
+            "req.ssl_alpn -m end h2",
+            "always_true 0",
         ] {
             assert!(matches!(test(&words(text)), AclTest::Unknown(_)), "{text}");
         }

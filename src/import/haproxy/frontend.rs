@@ -110,9 +110,10 @@ impl Frontend {
                         let is_tls = terms.iter().any(|term| term.test == AclTest::ClientHello);
                         if is_tls {
                             route.sni = vec![String::from("*")];
-                            outcome = LineOutcome::Noted(String::from(
-                                "TLS clients without a server name do not take this route",
-                            ));
+                            if matches!(outcome, LineOutcome::Carried) {
+                                let note = "TLS clients without a server name do not take this route";
+                                outcome = LineOutcome::Noted(String::from(note));
+                            }
                         } else if let Some(pool) = pool {
                             self.for_all = Some(pool.to_owned());
                             break;

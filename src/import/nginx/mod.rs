@@ -47,7 +47,8 @@ struct Targets {
     pools: Vec<ImportedPool>,
     /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.
     upstreams: Vec<ImportedPool>,
-    /// How the server that is being read connects to others: the words of its `proxy_ssl`, `proxy_protocol` and `proxy_bind`.
+    /// How the server that is being read connects to others: the words of its `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
+    /// `proxy_next_upstream`.
     connects_by: String,
     /// Pool names, by the name of the upstream and the `connects_by` of the `server` blocks that use it.
     pool_names: HashMap<(String, String), String>,

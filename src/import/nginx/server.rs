@@ -95,12 +95,19 @@ pub(super) fn read(
 
 /// How a server connects to others, in words that can be compared.
 fn connects_by(all: &[&Directive]) -> String {
-    let is_about = |name: &str| name.starts_with("proxy_ssl") || matches!(name, "proxy_protocol" | "proxy_bind");
-    let about = all.iter().filter(|directive| is_about(directive.name()));
-    let mut words: Vec<String> = about
-        .filter(|directive| directive.word(1) != Some("off"))
-        .map(|directive| directive.words.join(" "))
-        .collect();
+    // The value that is as none, of each directive that is about it.
+    let default = |name: &str| match name {
+        "proxy_next_upstream" => Some("on"),
+        "proxy_next_upstream_tries" => Some("0"),
+        "proxy_protocol" | "proxy_bind" => Some("off"),
+        name if name.starts_with("proxy_ssl") => Some("off"),
+        _ => None,
+    };
+    let about = all.iter().filter(|directive| {
+        let default = default(directive.name());
+        default.is_some() && directive.word(1) != default
+    });
+    let mut words: Vec<String> = about.map(|directive| directive.words.join(" ")).collect();
     words.sort_unstable();
     words.join(";")
 }

@@ -95,6 +95,56 @@ port = 8443
 }
 
 #[test]
+fn haproxy_tests_of_the_first_bytes_are_not_read_as_their_opposite() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    tcp-request content reject if { req.ssl_hello_type 0 }
+    use_backend b if { req.len 0 }
+    use_backend c if { req.ssl_ver gt 3 }
+    use_backend d if { hdr(host) x } or { req.ssl_hello_type 1 }
+    server s 10.0.0.1:1
+backend d
+    mode tcp
+    server s 10.0.0.4:1
+";
+    let lines = lines(Origin::Haproxy, text);
+    let left_out = lines
+        .iter()
+        .filter(|line| line.starts_with("# not carried over, line "))
+        .count();
+    assert_eq!(left_out, 4, "{lines:#?}");
+    let is_route = |line: &&String| line.starts_with("[[") || line.starts_with("refuse");
+    assert_eq!(lines.iter().filter(is_route).count(), 1, "{lines:#?}");
+    assert_lines(&lines, &["pool = \"a\"", "sni = \"*\"", "pool = \"d\""]);
+}
+
+#[test]
+fn the_last_option_of_haproxy_chooses_the_check() {
+    let checked_by = |lines: &str| {
+        let text = format!(
+            "defaults\n mode tcp\n option httpchk GET /x\nlisten a\n bind :1\n {lines}\n server s 10.0.0.1:1 check\n"
+        );
+        let lines = self::lines(Origin::Haproxy, &text);
+        lines
+            .into_iter()
+            .skip_while(|line| line != "[pools.a.health]")
+            .skip(1)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(checked_by("option tcp-check"), [""; 0]);
+    let hello = ["check = \"send-expect\"", "steps = [{ expect = \"hello\" }]"];
+    let rule = "option tcp-check\n tcp-check expect string hello";
+    assert_eq!(checked_by(&format!("option pgsql-check user x\n {rule}")), hello);
+    assert_eq!(checked_by(&format!("{rule}\n option tcp-check")), hello);
+    assert_eq!(
+        checked_by("option tcp-check\n option ssl-hello-chk"),
+        ["check = \"tls\""]
+    );
+}
+
+#[test]
 fn haproxy_checks_guards_and_certificates_are_imported() {
     let text = "
 listen redis

@@ -64,6 +64,8 @@ stream {
     server { listen 3; proxy_pass a; proxy_ssl on; }
     server { listen 4; proxy_pass a; proxy_protocol off; }
     server { listen 5; proxy_pass a; proxy_protocol on; }
+    server { listen 6; proxy_pass a; proxy_next_upstream off; }
+    server { listen 7; proxy_pass a; proxy_next_upstream on; }
 }
 ";
     let lines = lines(Origin::Nginx, text);
@@ -75,12 +77,15 @@ stream {
             "pool = \"a-2\"",
             "pool = \"a-3\"",
             "pool = \"a\"",
-            "pool = \"a-2\""
+            "pool = \"a-2\"",
+            "pool = \"a-4\"",
+            "pool = \"a\""
         ]
     );
     let count = |wanted: &str| lines.iter().filter(|line| line.trim() == wanted).count();
-    assert_eq!(count("\"10.0.0.1:1\","), 3, "{lines:#?}");
+    assert_eq!(count("\"10.0.0.1:1\","), 4, "{lines:#?}");
     assert_eq!(count("proxy_protocol = \"v1\""), 1, "{lines:#?}");
+    assert_eq!(count("retries = 0"), 1, "{lines:#?}");
 }
 
 #[test]
