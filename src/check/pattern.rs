@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use regex::bytes::{Regex, RegexBuilder};
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 /// The largest compiled expression in bytes. The time of a search is linear in the bytes searched; this bounds the factor, to
@@ -21,8 +21,8 @@ const BYTES_AT_ONCE_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Pattern {
     regex: Arc<Regex>,
-    /// Locked while a thread searches: one expression has at most one thread.
-    searching: Arc<Mutex<()>>,
+    /// Its permit is that of the thread that searches: one expression has at most one.
+    searching: Arc<Semaphore>,
 }
 
 impl Pattern {
@@ -43,7 +43,7 @@ impl Pattern {
         })?;
         Ok(Self {
             regex: Arc::new(regex),
-            searching: Arc::default(),
+            searching: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -68,7 +68,7 @@ impl Pattern {
         if bytes.len() <= BYTES_AT_ONCE_MAX {
             return Ok(find_end(&self.regex, bytes));
         }
-        let searching = self.searching.clone().lock_owned().await;
+        let searching = self.searching.clone().acquire_owned().await.expect("never closed");
         let (regex, bytes) = (self.regex.clone(), bytes.to_owned());
         let search = move || {
             let _searching = searching;
