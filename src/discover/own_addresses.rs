@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::live::Live;
 use crate::local_addresses::{LocalAddressWatch, LocalAddresses};
@@ -25,8 +25,9 @@ static READ: OptionalCall = OptionalCall::new(
 /// The time between two looks where changes are not reported, or the addresses could not be read.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The time between a change and a look: often many addresses come at once.
-const SETTLE: Duration = Duration::from_millis(100);
+/// The least time from one look to the next: often many addresses come at once. The first change after a quiet time is looked
+/// at without delay, because meanwhile a session may open another one, and so on, up to the limit.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Follows the addresses. Never returns.
 pub(super) async fn follow(live: &Live) {
@@ -44,11 +45,12 @@ async fn follow_reports(live: &Live) -> io::Result<Infallible> {
         // A new one: what the one before has still to report is seen by this look.
         let mut watch = LocalAddressWatch::open()?;
         let has_looked = look(live).await;
+        let paused = Instant::now() + PAUSE;
         tokio::select! {
             changed = watch.changed() => changed?,
             () = sleep(INTERVAL), if !has_looked => {}
         }
-        sleep(SETTLE).await;
+        sleep_until(paused).await;
     }
 }
 
