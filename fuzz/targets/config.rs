@@ -13,12 +13,12 @@ fuzz_target!(|text: &str| {
     };
     match (read(name, text), read(name, text)) {
         (Ok(loaded), Ok(again)) => {
-            assert_eq!(loaded.warnings.errors(), 0);
+            assert_eq!(loaded.warnings.error_count(), 0);
             assert_eq!(rendered(&loaded.warnings), again.warnings.to_string());
             assert_eq!(content(&loaded), content(&again));
         }
         (Err(report), Err(again)) => {
-            assert!(report.errors() > 0, "expected at least one error");
+            assert!(report.error_count() > 0, "expected at least one error");
             assert_eq!(rendered(&report), again.to_string());
         }
         (first, second) => panic!("{first:?}, then {second:?}"),
@@ -29,8 +29,12 @@ fuzz_target!(|text: &str| {
 fn rendered(report: &Report) -> String {
     let plain = report.to_string();
     let count = |word: &str| plain.lines().filter(|line| line.starts_with(word)).count();
-    assert_eq!(count("error: "), report.errors(), "{plain}");
-    assert_eq!(count("warning: "), report.warnings().min(WARNINGS_SHOWN_MAX), "{plain}");
+    assert_eq!(count("error: "), report.error_count(), "{plain}");
+    assert_eq!(
+        count("warning: "),
+        report.warning_count().min(WARNINGS_SHOWN_MAX),
+        "{plain}"
+    );
     assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
     plain
 }
