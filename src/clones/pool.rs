@@ -60,14 +60,13 @@ impl PoolClones {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.context.shutdown.clone();
-        let (mut is_wanted, mut is_scaled) = (true, true);
-        while is_wanted || !self.clones.is_empty() {
+        let (mut is_scaled, mut is_ending) = (true, false);
+        while (is_scaled && !is_ending) || !self.clones.is_empty() {
             let scale = Arc::clone(self.pool.scale());
             tokio::select! {
-                () = shutdown.cancelled(), if is_wanted => is_wanted = false,
-                pool = next(&mut pools), if !shutdown.is_cancelled() => {
+                () = shutdown.cancelled(), if !is_ending => is_ending = true,
+                pool = next(&mut pools), if !is_ending => {
                     is_scaled = pool.is_some();
-                    is_wanted = is_scaled;
                     self.pool = pool.unwrap_or(self.pool);
                     self.publish(is_scaled); // it may have been without clones meanwhile
                 }
@@ -77,7 +76,7 @@ impl PoolClones {
                 () = self.changed.notified() => {}
             }
             self.clones.retain(|_, clone| !clone.status.has_left());
-            match self.pool.plan().scale.clone().filter(|_| is_wanted) {
+            match self.pool.plan().scale.clone().filter(|_| is_scaled && !is_ending) {
                 Some(plan) => self.decide(&plan),
                 None if self.is_held() => {}
                 None => self.clones.values().for_each(|clone| clone.leave.cancel()),
