@@ -114,23 +114,27 @@ impl<'a> AcmeAccounts<'a> {
             if let (true, Some((listener, guard))) = (is_used, excluding_guard(account, listeners, guards)) {
                 let message =
                     format!("`{guard}` keeps the ACME server out of listener `{listener}`, which it connects to");
-                let hint = "leave it out there; a guard of a route is asked after such a connection was answered";
+                let hint = match account.challenge {
+                    ChallengeKind::TlsAlpn01 => {
+                        "guard the routes instead of the listener: guards of routes are asked after the challenge is answered"
+                    }
+                    ChallengeKind::Http01 => "remove the guard from that listener: it only redirects",
+                };
                 problems.warning(position, message, hint);
             }
         }
     }
 }
 
-/// A listener that answers challenges of this account, and a guard of it that lets only some networks in, by their names.
+/// The first listener that answers challenges of this account, and a guard of it that lets only some networks in, by their
+/// names; `None`: one of these listeners has no such guard.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
     guards: &'p [Arc<GuardPlan>],
 ) -> Option<(&'p str, &'p str)> {
-    let is_own = |location: &CertificateLocation| match location {
-        CertificateLocation::Acme(certificate) => certificate.acme == account.name,
-        CertificateLocation::Files(_) | CertificateLocation::Directory(_) => false,
-    };
+    let is_own =
+        |location: &CertificateLocation| matches!(location, CertificateLocation::Acme(own) if own.acme == account.name);
     let has_certificate = |listener: &ListenerPlan| {
         let mut certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
         certificates.any(is_own)
@@ -139,14 +143,13 @@ fn excluding_guard<'p>(
         ChallengeKind::TlsAlpn01 => has_certificate(listener),
         ChallengeKind::Http01 => listener.redirect.is_some(),
     };
-    listeners.iter().filter(answers).find_map(|listener| {
-        let guard = listener
-            .guards
-            .iter()
-            .map(|id| &guards[id.0])
-            .find(|guard| guard.rules.allow.is_some() && !guard.rules.report_only)?;
-        Some((&*listener.name, &*guard.name))
-    })
+    let excludes = |guard: &&Arc<GuardPlan>| guard.rules.allow.is_some() && !guard.rules.report_only;
+    let mut first = None;
+    for listener in listeners.iter().filter(answers) {
+        let guard = listener.guards.iter().map(|id| &guards[id.0]).find(excludes)?;
+        first = first.or(Some((&*listener.name, &*guard.name)));
+    }
+    first
 }
 
 fn account(

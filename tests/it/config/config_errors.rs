@@ -68,6 +68,35 @@ fn all_errors_of_a_file_are_reported_in_order() {
 }
 
 #[test]
+fn an_acme_server_is_kept_out_only_if_every_listener_that_answers_it_is_guarded() {
+    let read = |text: &str| {
+        let loaded = config::read("a.toml", text).unwrap_or_else(|report| panic!("{report}"));
+        loaded.warnings.render(ColorChoice::Never)
+    };
+    let guarded = fs::read_to_string(directory().join("warn-acme-guard.toml")).unwrap();
+    let unguarded = "[listeners.b]\nbind = \"127.0.0.1:10\"\npool = \"p\"\n[listeners.b.tls]\n\
+                     certificates = [{ acme = \"le\", names = [\"a.example\"] }]\n";
+    assert_eq!(read(&format!("{guarded}{unguarded}")), "");
+    assert_eq!(read(&format!("{unguarded}{guarded}")), "");
+    let with_guard = unguarded.replace("pool =", "guards = \"office\"\npool =");
+    let warned = read(&format!("{guarded}{with_guard}"));
+    assert!(
+        warned.contains("`office` keeps the ACME server out of listener `a`") && warned.contains("\n1 warning\n"),
+        "{warned}"
+    );
+    let redirects = "[listeners.c]\nbind = \"127.0.0.1:11\"\nguards = \"office\"\nredirect = { to = \"a\" }\n";
+    let by_http = guarded.replace("[guards.office]", "challenge = \"http-01\"\n[guards.office]");
+    let warned = read(&format!("{by_http}{redirects}"));
+    assert!(
+        warned.contains("listener `c`") && warned.contains("remove the guard from that listener"),
+        "{warned}"
+    );
+    let second = redirects.replace("listeners.c", "listeners.d").replace(":11", ":12");
+    let second = second.replace("guards = \"office\"\n", "");
+    assert_eq!(read(&format!("{by_http}{redirects}{second}")), "");
+}
+
+#[test]
 fn reports_contain_escape_sequences_only_with_colour() {
     let report = config::read("x.toml", "a = 1").unwrap_err();
     assert!(!report.render(ColorChoice::Never).contains('\x1b'));
