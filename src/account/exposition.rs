@@ -28,6 +28,35 @@ pub(super) fn write_sample(text: &mut String, name: &str, labels: &str, value: i
     writeln!(text, "{name}{{{labels}}} {value}").expect("writing to a String cannot fail");
 }
 
+/// A gauge with its samples, written together once they are complete.
+pub(super) struct GaugeFamily {
+    name: &'static str,
+    help: &'static str,
+    samples: String,
+}
+
+impl GaugeFamily {
+    pub(super) const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            samples: String::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, labels: &str, value: impl Display) {
+        write_sample(&mut self.samples, self.name, labels, value);
+    }
+
+    /// Appends it to the text if it has samples.
+    pub(super) fn write(&self, text: &mut String) {
+        if !self.samples.is_empty() {
+            write_header(text, self.name, MetricType::Gauge, self.help);
+            *text += &self.samples;
+        }
+    }
+}
+
 /// Formats labels as they stand between the braces: `key="value",…`, with escaped values.
 pub(super) fn format_labels(labels: &[(&str, &str)]) -> String {
     let format_pair = |(key, value): &(&str, &str)| format!("{key}=\"{}\"", sanitize_label_value(value));

@@ -1,45 +1,23 @@
 //! The samples of the state of pools and their servers. They are read at each rendering, and disappear with them.
 
 use std::collections::HashSet;
-use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::exposition::{MetricType, format_labels, write_header, write_sample};
+use super::exposition::{GaugeFamily, MetricType, format_labels, write_header, write_sample};
 use super::names;
 use crate::pool::{AdminState, Member, MemberState, Pool};
-
-/// The samples of one family.
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    samples: String,
-}
-
-impl Family {
-    const fn new(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            samples: String::new(),
-        }
-    }
-
-    fn add(&mut self, labels: &str, value: impl Display) {
-        write_sample(&mut self.samples, self.name, labels, value);
-    }
-}
 
 /// Writes the states of pools and servers. `pools`: the configured pools, each with whether it serves new sessions, and whether
 /// it requires a role.
 #[must_use]
 pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool, bool)>, now: Instant) -> String {
-    let mut usable = Family::new(
+    let mut usable = GaugeFamily::new(
         names::POOL_USABLE,
         "Whether a pool has a server for new sessions, or starts one for them; a fallback does not count.",
     );
-    let mut counts = Family::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
+    let mut counts = GaugeFamily::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
     let mut servers = ServerFamilies::new();
     for (pool, serves, role_matters) in pools {
         usable.add(&format_labels(&[("pool", pool.name())]), u64::from(serves));
@@ -63,40 +41,40 @@ pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool, bool)>,
 
 /// The families with a sample for each server.
 struct ServerFamilies {
-    healthy: Family,
-    role_ok: Family,
-    uses: Family,
-    ejected: Family,
-    usable: Family,
-    weight: Family,
-    lag: Family,
+    healthy: GaugeFamily,
+    role_ok: GaugeFamily,
+    uses: GaugeFamily,
+    ejected: GaugeFamily,
+    usable: GaugeFamily,
+    weight: GaugeFamily,
+    lag: GaugeFamily,
 }
 
 impl ServerFamilies {
     fn new() -> Self {
         Self {
-            healthy: Family::new(
+            healthy: GaugeFamily::new(
                 names::SERVER_HEALTHY,
                 "Whether a server answers its health checks, whatever its role, or has none.",
             ),
-            role_ok: Family::new(
+            role_ok: GaugeFamily::new(
                 names::SERVER_ROLE_OK,
                 "Whether a server of a pool with role or max_lag has the role, and is not too far behind.",
             ),
-            uses: Family::new(
+            uses: GaugeFamily::new(
                 names::SERVER_USE,
                 "What an operator or its agent has set for a server; one of the states is 1.",
             ),
-            ejected: Family::new(
+            ejected: GaugeFamily::new(
                 names::SERVER_EJECTED,
                 "Whether a server is ejected because connects of sessions failed.",
             ),
-            usable: Family::new(
+            usable: GaugeFamily::new(
                 names::SERVER_USABLE,
                 "Whether a server gets new sessions, if no better tier is usable.",
             ),
-            weight: Family::new(names::SERVER_WEIGHT, "The weight of a server in force."),
-            lag: Family::new(
+            weight: GaugeFamily::new(names::SERVER_WEIGHT, "The weight of a server in force."),
+            lag: GaugeFamily::new(
                 names::SERVER_LAG,
                 "How long a replica has been behind its primary at the latest check, if that is known.",
             ),
@@ -129,7 +107,7 @@ impl ServerFamilies {
         }
     }
 
-    fn all(&self) -> [&Family; 7] {
+    fn all(&self) -> [&GaugeFamily; 7] {
         [
             &self.healthy,
             &self.role_ok,
@@ -148,44 +126,43 @@ pub fn write_connection_limits(
     limits: impl IntoIterator<Item = (std::sync::Arc<str>, usize)>,
     process_limits: usize,
 ) -> String {
-    let mut family = Family::new(
+    let mut family = GaugeFamily::new(
         names::MAX_CONNECTIONS,
         "The most sessions of a listener at once: its own limit, or that of the process.",
     );
     for (listener, limit) in limits {
         family.add(&format_labels(&[("listener", &listener)]), limit as u64);
     }
-    let mut process = Family::new(
+    let mut text = write_families([&family]);
+    let (name, help) = (
         names::PROCESS_MAX_CONNECTIONS,
         "The most sessions of all listeners together at once.",
     );
-    process.samples = format!("{} {process_limits}\n", process.name);
-    write_families([&family, &process])
+    write_header(&mut text, name, MetricType::Gauge, help);
+    text + &format!("{name} {process_limits}\n")
 }
 
 /// Writes how long each worker has been busy since the start.
 #[must_use]
 pub fn write_busy(workers: impl IntoIterator<Item = Duration>) -> String {
-    let mut family = Family::new(
-        names::WORKER_BUSY,
-        "Time for which a worker was not waiting for events, up to a second late.",
-    );
-    for (number, busy) in workers.into_iter().enumerate() {
-        family.add(&format_labels(&[("worker", &number.to_string())]), busy.as_secs_f64());
-    }
+    let help = "Time for which a worker was not waiting for events, up to a second late.";
     let mut text = String::new();
-    write_header(&mut text, family.name, MetricType::Counter, family.help);
-    text + &family.samples
+    write_header(&mut text, names::WORKER_BUSY, MetricType::Counter, help);
+    for (number, busy) in workers.into_iter().enumerate() {
+        let labels = format_labels(&[("worker", &number.to_string())]);
+        write_sample(&mut text, names::WORKER_BUSY, &labels, busy.as_secs_f64());
+    }
+    text
 }
 
 /// Writes the states of the sources of servers: by pool, whether its source is up, and when it last gave a usable answer.
 #[must_use]
 pub fn write_discovery<'a>(pools: impl IntoIterator<Item = (&'a str, bool, Option<SystemTime>)>) -> String {
-    let mut up = Family::new(
+    let mut up = GaugeFamily::new(
         names::DISCOVERY_UP,
         "Whether the latest answer of the source of a pool's servers was usable.",
     );
-    let mut last_success = Family::new(
+    let mut last_success = GaugeFamily::new(
         names::DISCOVERY_LAST_SUCCESS,
         "When the source of a pool's servers last gave a usable answer, in seconds since the Unix epoch.",
     );
@@ -215,14 +192,14 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     let Some(sample) = sample else {
         return String::new();
     };
-    let mut up = Family::new(names::REMOTE_UP, "Whether the store of the configuration answers.");
+    let mut up = GaugeFamily::new(names::REMOTE_UP, "Whether the store of the configuration answers.");
     up.add("", u64::from(sample.is_up));
-    let mut refused = Family::new(
+    let mut refused = GaugeFamily::new(
         names::REMOTE_REFUSED,
         "Whether the latest configuration of the store is not in force, because it was refused.",
     );
     refused.add("", u64::from(sample.is_refused));
-    let mut revision = Family::new(
+    let mut revision = GaugeFamily::new(
         names::REMOTE_REVISION,
         "The revision of the configuration of the store that is in force; 0 while none is.",
     );
@@ -230,10 +207,10 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     write_families([&up, &refused, &revision])
 }
 
-/// Writes how many files of `state_dir` cannot be written; `None`: there is no such folder.
+/// Writes how many files of `state_dir` cannot be written; `None`: there is no such directory.
 #[must_use]
 pub fn write_unsaved(files: Option<usize>) -> String {
-    let mut family = Family::new(
+    let mut family = GaugeFamily::new(
         names::STATE_DIR_UNSAVED,
         "Files of `state_dir` that could not be written when that was last tried.",
     );
@@ -244,13 +221,8 @@ pub fn write_unsaved(files: Option<usize>) -> String {
 }
 
 /// The text of the families that have samples.
-fn write_families<'a>(families: impl IntoIterator<Item = &'a Family>) -> String {
+fn write_families<'a>(families: impl IntoIterator<Item = &'a GaugeFamily>) -> String {
     let mut text = String::new();
-    for family in families {
-        if !family.samples.is_empty() {
-            write_header(&mut text, family.name, MetricType::Gauge, family.help);
-            text += &family.samples;
-        }
-    }
+    families.into_iter().for_each(|family| family.write(&mut text));
     text
 }

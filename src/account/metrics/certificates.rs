@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::account::exposition::{MetricType, format_labels, write_header, write_sample};
+use crate::account::exposition::{GaugeFamily, MetricType, format_labels, write_header, write_sample};
 use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
@@ -15,7 +15,18 @@ pub fn certificate_expiries<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,
     pools: impl IntoIterator<Item = (&'a str, &'a PoolTls)>,
 ) -> String {
-    let (mut expiries, mut begins, mut lists) = (String::new(), String::new(), String::new());
+    let mut expiries = GaugeFamily::new(
+        names::OWN_CERTIFICATE_EXPIRY,
+        "When a certificate expires, in seconds since the Unix epoch.",
+    );
+    let mut begins = GaugeFamily::new(
+        names::OWN_CERTIFICATE_NOT_BEFORE,
+        "From when a certificate is valid, in seconds since the Unix epoch.",
+    );
+    let mut lists = GaugeFamily::new(
+        names::CRL_NEXT_UPDATE,
+        "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
+    );
     let mut write = |user: (&str, &str), certificates: &[Arc<Certificate>]| {
         let mut earliest = BTreeMap::<String, [i64; 2]>::new();
         for certificate in certificates {
@@ -26,42 +37,23 @@ pub fn certificate_expiries<'a>(
         }
         for (name, [not_after, not_before]) in earliest {
             let labels = format_labels(&[user, ("name", &name)]);
-            write_sample(&mut expiries, names::OWN_CERTIFICATE_EXPIRY, &labels, not_after);
-            write_sample(&mut begins, names::OWN_CERTIFICATE_NOT_BEFORE, &labels, not_before);
+            expiries.add(&labels, not_after);
+            begins.add(&labels, not_before);
         }
     };
     for (listener, tls) in listeners {
         write(("listener", listener), tls.certificates().all());
         if let Some(next_update) = tls.crl_next_update() {
             let labels = format_labels(&[("listener", listener)]);
-            write_sample(&mut lists, names::CRL_NEXT_UPDATE, &labels, next_update);
+            lists.add(&labels, next_update);
         }
     }
     for (pool, tls) in pools {
         write(("pool", pool), tls.identity().as_slice());
     }
     let mut text = String::new();
-    for (name, help, samples) in [
-        (
-            names::OWN_CERTIFICATE_EXPIRY,
-            "When a certificate expires, in seconds since the Unix epoch.",
-            expiries,
-        ),
-        (
-            names::OWN_CERTIFICATE_NOT_BEFORE,
-            "From when a certificate is valid, in seconds since the Unix epoch.",
-            begins,
-        ),
-        (
-            names::CRL_NEXT_UPDATE,
-            "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
-            lists,
-        ),
-    ] {
-        if !samples.is_empty() {
-            write_header(&mut text, name, MetricType::Gauge, help);
-            text += &samples;
-        }
+    for family in [expiries, begins, lists] {
+        family.write(&mut text);
     }
     text
 }

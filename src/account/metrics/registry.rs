@@ -1,14 +1,13 @@
 //! The registry of all series, and the text of those that the exporter does not keep.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::account::exposition::{MetricType, format_labels, write_header, write_sample};
+use crate::account::exposition::{GaugeFamily, MetricType, format_labels, write_header, write_sample};
 use crate::account::series::{ListenerSeries, PathKey, PathSeries, PoolSeries, ServerSeries};
 use crate::account::{Ending, names};
 use crate::pool::{Pool, RefusedCheck};
@@ -39,35 +38,6 @@ pub(super) struct Registry {
     /// By pool name and server label.
     pub(super) servers: HashMap<[Arc<str>; 2], Tracked<ServerSeries>>,
     pub(super) paths: HashMap<PathKey, Tracked<PathSeries>>,
-}
-
-/// A gauge with its samples, written together once they are complete.
-struct GaugeFamily {
-    name: &'static str,
-    help: &'static str,
-    samples: String,
-}
-
-impl GaugeFamily {
-    const fn new(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            samples: String::new(),
-        }
-    }
-
-    fn add(&mut self, labels: &str, value: impl Display) {
-        write_sample(&mut self.samples, self.name, labels, value);
-    }
-
-    /// Appends it to the text if it has samples.
-    fn write(&self, text: &mut String) {
-        if !self.samples.is_empty() {
-            write_header(text, self.name, MetricType::Gauge, self.help);
-            *text += &self.samples;
-        }
-    }
 }
 
 /// Series, and since when their subject (listener, pool, server or path) is known to be gone.
@@ -328,13 +298,15 @@ fn write_listener_gauges(sessions: impl IntoIterator<Item = (Arc<str>, usize)>, 
     }
 }
 
-fn write_pool_gauge(name: &str, help: &str, values: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
-    let mut samples = String::new();
+fn write_pool_gauge(
+    name: &'static str,
+    help: &'static str,
+    values: impl IntoIterator<Item = (Arc<str>, usize)>,
+    text: &mut String,
+) {
+    let mut family = GaugeFamily::new(name, help);
     for (pool, value) in values {
-        write_sample(&mut samples, name, &format_labels(&[("pool", &pool)]), value);
+        family.add(&format_labels(&[("pool", &pool)]), value);
     }
-    if !samples.is_empty() {
-        write_header(text, name, MetricType::Gauge, help);
-        *text += &samples;
-    }
+    family.write(text);
 }
