@@ -1,5 +1,7 @@
 //! The JSON bodies of the API's responses: written by the API, read by the commands. `docs/api.md` describes them.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::announced_bodies::AnnouncedBody;
@@ -67,6 +69,14 @@ pub struct StateBody {
     /// Overrides of servers that no pool has now, sorted by name. They apply when the server is back.
     #[serde(default)]
     pub absent: Vec<AbsentServerBody>,
+}
+
+impl StateBody {
+    /// All servers, each with its pool.
+    pub fn servers(&self) -> impl Iterator<Item = (&PoolBody, &ServerBody)> {
+        let pools = self.pools.iter();
+        pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)))
+    }
 }
 
 /// The result of a reload.
@@ -229,6 +239,13 @@ pub struct PoolBody {
 }
 
 impl PoolBody {
+    /// The open sessions on its servers. Servers at one address are one server.
+    #[must_use]
+    pub fn sessions(&self) -> u32 {
+        let by_address = self.servers.iter().map(|server| (&server.address, server.sessions));
+        by_address.collect::<HashMap<_, _>>().into_values().sum()
+    }
+
     /// Where a server comes from, in a word; `None`: from the configuration.
     #[must_use]
     pub fn origin_of(&self, server: &ServerBody) -> Option<&'static str> {

@@ -4,7 +4,6 @@ mod announced;
 mod pool_notes;
 mod tls;
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -78,9 +77,6 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
 fn pool_table(pools: &[PoolBody]) -> String {
     let row = |pool: &PoolBody| {
         let count = |is: fn(&ServerBody) -> bool| pool.servers.iter().filter(|server| is(server)).count().to_string();
-        // Servers at one address are one server.
-        let by_address = pool.servers.iter().map(|server| (&server.address, server.sessions));
-        let sessions: u32 = by_address.collect::<HashMap<_, _>>().into_values().sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
         [
             pool.name.clone(),
@@ -90,7 +86,7 @@ fn pool_table(pools: &[PoolBody]) -> String {
             count(|server| server.usable),
             if pool.panic { format!("{tier} (panic)") } else { tier },
             or_dash(primaries::primary(pool)),
-            sessions.to_string(),
+            pool.sessions().to_string(),
             or_dash(pool.queue.as_ref().map(queue)),
         ]
     };

@@ -32,7 +32,11 @@ let selected = null;
 /** `1 session`, `2 of 10 sessions`. */
 const sessionCount = (number, limit) => (limit ? `${count(number)} of ${count(limit)} sessions` : counted(number, "session"));
 
-const sessionsOf = (pool) => pool.servers.reduce((sum, server) => sum + server.sessions, 0);
+/** Servers at one address are one server. */
+function sessionsOf(pool) {
+  const byAddress = new Map(pool.servers.map((server) => [server.address, server.sessions]));
+  return [...byAddress.values()].reduce((sum, sessions) => sum + sessions, 0);
+}
 
 export function showFlow() {
   const { state } = known;

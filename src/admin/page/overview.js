@@ -65,7 +65,8 @@ function notices(state) {
       list.push(notice("bad", `Pool ${pool.name} has ${pool.primaries.length} primaries:`, `${pool.primaries.join(", ")}.`));
     }
     if (pool.discovery?.error) {
-      list.push(notice("warn", `Pool ${pool.name} keeps its last servers, because of ${pool.discovery.source}:`, pool.discovery.error));
+      const servers = pool.servers.length === 0 ? "has no servers yet" : "keeps its last servers";
+      list.push(notice("warn", `Pool ${pool.name} ${servers}, because of ${pool.discovery.source}:`, pool.discovery.error));
     }
     for (const { name, listener } of pool.left_out) {
       list.push(notice("warn", `${pool.name}/${name} is left out:`, `it is listener ${listener}, which leads back to the pool.`));

@@ -117,6 +117,9 @@ async function findOutAccess() {
 /** Other errors are told by `follow`. */
 const tellRefusal = (error) => refusalOf(error) && report("token", error);
 
+/** How long after a failure the errors of a failed reload are read again. */
+const ERROR_INTERVAL_MS = 10_000;
+
 /** Reads the errors of a failed reload, which need the token. */
 async function readReloadError() {
   const reload = known.state?.last_reload;
@@ -125,8 +128,9 @@ async function readReloadError() {
   try {
     reloadError.text = (await get("reload")).error;
   } catch {
-    reloadError.at = null;
     await showAccess().catch(tellRefusal);
+    await pause(ERROR_INTERVAL_MS);
+    reloadError.at = null; // asked again then, if there is a token
   }
   draw();
 }

@@ -39,11 +39,14 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
             pool.name
         )
     });
+    let more_left_out = Some(pool.left_out.len().saturating_sub(NOTES_MAX)).filter(|more| *more > 0);
+    let more_left_out = more_left_out.map(|more| format!("{}: {more} more servers are left out", pool.name));
     let roles = primaries::notes(pool).into_iter();
     let notes = roles.chain(fallback).chain(unusable).chain(source);
     notes
         .chain(added)
         .chain(left_out)
+        .chain(more_left_out)
         .chain(unresolved)
         .chain(more)
         .collect()
