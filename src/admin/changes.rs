@@ -67,17 +67,13 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         draining: now.draining,
         in_force_since: now.in_force_since.clone(),
         last_reload: now.last_reload.clone(),
-        remote: now
-            .remote
-            .clone()
-            .filter(|remote| before.remote.as_ref() != Some(remote)),
+        remote: (before.remote != now.remote).then(|| now.remote.clone()).flatten(),
         unsaved: now.unsaved.clone(),
         totals: now.totals.clone(),
         guards: (before.guards != now.guards).then(|| now.guards.clone()),
-        announced: now
-            .announced
-            .clone()
-            .filter(|announced| before.announced.as_ref() != Some(announced)),
+        announced: (before.announced != now.announced)
+            .then(|| now.announced.clone())
+            .flatten(),
         absent: (before.absent != now.absent).then(|| now.absent.clone()),
         ..ChangesBody::default()
     };
@@ -85,14 +81,9 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         changes.add_listener(before, now);
     }
     let names_before = before.pools.iter().map(|pool| &pool.name);
-    let kinds = |state: &StateBody| {
-        (
-            state.admin_tls.clone(),
-            state.remote.is_some(),
-            state.announced.is_some(),
-        )
-    };
-    if kinds(&before) != kinds(now)
+    if before.admin_tls != now.admin_tls
+        || before.remote.is_some() != now.remote.is_some()
+        || before.announced.is_some() != now.announced.is_some()
         || before.listeners != now.listeners
         || !names_before.eq(now.pools.iter().map(|pool| &pool.name))
     {

@@ -112,9 +112,9 @@ impl Probe for SendExpectProbe {
         let Some(entry) = step.checked_sub(1).and_then(|index| self.check.steps.get(index)) else {
             return ErrorKind::TimedOut.into(); // there was no connection
         };
-        let what = match (&entry.expect, &answer[..]) {
-            (Some(pattern), []) if *has_sent => unmet(*step, pattern, &format!("nothing within {timeout}"), &[]),
-            (Some(pattern), _) if *has_sent => unmet(*step, pattern, &format!("no match within {timeout}"), answer),
+        let found = if answer.is_empty() { "nothing" } else { "no match" };
+        let what = match &entry.expect {
+            Some(pattern) if *has_sent => unmet(*step, pattern, &format!("{found} within {timeout}"), answer),
             _ => format!("{}: not done within {timeout}", sending(*step)),
         };
         io::Error::new(ErrorKind::TimedOut, what)

@@ -130,7 +130,6 @@ impl Registry {
         let mut expiries = GaugeFamily::new(names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP);
         let mut begins = GaugeFamily::new(names::CERTIFICATE_NOT_BEFORE, CERTIFICATE_NOT_BEFORE_HELP);
         let mut written = HashSet::new();
-        let pools: Vec<&Pool> = pools.into_iter().collect();
         for pool in pools {
             self.add_queue(pool, &mut queues);
             for server in pool.servers().iter() {

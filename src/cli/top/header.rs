@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 
 use super::palette::{BOLD, DIM, Palette, REVERSED};
 use super::rates::Rates;
-use super::rows::Urgency;
+use super::rows::{Urgency, state_of};
 use super::view::{Tab, View};
 use crate::admin::bodies::StateBody;
 use crate::cli::status::since;
@@ -106,11 +106,7 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
 
 /// Names servers that are down or ejected: where there are many servers, they are not in sight.
 fn down_notice(state: &StateBody) -> Option<String> {
-    let servers = state
-        .pools
-        .iter()
-        .flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
-    let down = servers.filter(|(_, server)| server.usage == "enabled" && (server.ejected || server.health == "down"));
+    let down = state.servers().filter(|(_, server)| state_of(server).2 == Urgency::Bad);
     let down: Vec<_> = down
         .map(|(pool, server)| format!("{}/{}", pool.name, server.name))
         .collect();

@@ -46,11 +46,7 @@ impl ServerRates {
     pub(super) fn count(&mut self, state: &StateBody) {
         let now = Instant::now();
         let seconds = self.counted_at.map(|at| (now - at).as_secs_f64());
-        let servers = state
-            .pools
-            .iter()
-            .flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
-        let counts = servers.map(|(pool, server)| {
+        let counts = state.servers().map(|(pool, server)| {
             let key = (pool.name.clone(), server.name.clone());
             let before = self.counts.get(&key).map(|(count, _)| *count);
             let came = before.zip(seconds).map_or(0.0, |(before, seconds)| {

@@ -35,20 +35,7 @@ impl ServerRow<'_> {
 
     /// Its state in a word with a sign, as on the page.
     pub(super) fn state(&self) -> (&'static str, &str, Urgency) {
-        let server = self.server;
-        let is_full = server.max_sessions.is_some_and(|max| server.sessions >= max);
-        match (&*server.usage, &*server.health) {
-            ("disabled", _) => ("–", "disabled", Urgency::Unknown),
-            ("draining", _) => ("↓", "draining", Urgency::Warning),
-            ("awaiting failback", _) => ("‖", "awaiting failback", Urgency::Warning),
-            _ if server.ejected => ("^", "ejected", Urgency::Bad),
-            (_, "down") => ("✕", "down", Urgency::Bad),
-            (_, "wrong role") => ("≠", "wrong role", Urgency::Unknown),
-            (_, "check refused") => ("!", "check refused", Urgency::Warning),
-            _ if is_full => ("■", "full", Urgency::Warning),
-            (_, "up") => ("✓", "up", Urgency::Good),
-            (_, other) => ("?", other, Urgency::Unknown),
-        }
+        state_of(self.server)
     }
 
     /// Since when it has been in this state, where that is known.
@@ -63,6 +50,23 @@ impl ServerRow<'_> {
     pub(super) fn matches(&self, filter: &str) -> bool {
         let text = format!("{} {} {}", self.label(), self.server.address, self.state().1);
         contains_all(&text, filter)
+    }
+}
+
+/// The state of a server in a word with a sign, as on the page.
+pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
+    let is_full = server.max_sessions.is_some_and(|max| server.sessions >= max);
+    match (&*server.usage, &*server.health) {
+        ("disabled", _) => ("–", "disabled", Urgency::Unknown),
+        ("draining", _) => ("↓", "draining", Urgency::Warning),
+        ("awaiting failback", _) => ("‖", "awaiting failback", Urgency::Warning),
+        _ if server.ejected => ("^", "ejected", Urgency::Bad),
+        (_, "down") => ("✕", "down", Urgency::Bad),
+        (_, "wrong role") => ("≠", "wrong role", Urgency::Unknown),
+        (_, "check refused") => ("!", "check refused", Urgency::Warning),
+        _ if is_full => ("■", "full", Urgency::Warning),
+        (_, "up") => ("✓", "up", Urgency::Good),
+        (_, other) => ("?", other, Urgency::Unknown),
     }
 }
 
