@@ -96,7 +96,7 @@ let refusal = null;
 let access = Promise.resolve();
 
 /** Finds out whether this page may change anything; once at a time, since it may forget the token. */
-function showAccess() {
+export function showAccess() {
   access = access.catch(() => {}).then(findOutAccess);
   return access;
 }
