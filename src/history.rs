@@ -171,7 +171,8 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
 }
 
 /// The open sessions on the servers of a pool, including those that have left it: the number of sessions that have begun
-/// is the difference between two sums of open and ended sessions.
+/// is the difference between two sums of open and ended sessions. Each session is counted by the name of its server: the count
+/// of an address is that of all its names.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.dynamic().departed();
     let present = pool.servers();
@@ -179,12 +180,16 @@ fn sessions(pool: &LivePool) -> u32 {
         .iter()
         .map(|server| &***server)
         .chain(departed.iter().map(|server| &**server));
-    servers.map(Server::live).sum()
+    servers.map(Server::own_live).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::addr::ClientAddr;
+    use crate::plan::Plan;
 
     #[test]
     fn a_late_tick_is_one_second_and_a_stall_is_as_many_as_it_took() {
@@ -192,5 +197,25 @@ mod tests {
         let at = [1_500, 2_501, 4_400, 4_501, 5_499, 13_700, 14_501, 15_501];
         let seconds = at.map(|ms| clock.advance(Duration::from_millis(ms)));
         assert_eq!(seconds, [1, 1, 1, 1, 1, 8, 1, 1]);
+    }
+
+    #[test]
+    fn a_session_on_a_server_with_two_names_is_counted_once() {
+        let plan = |name: &str| -> Plan {
+            let text = format!(
+                "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n\
+                 servers = [{{ address = \"10.0.0.1:1\", name = \"{name}\" }}]"
+            );
+            crate::config::read("a.toml", &text).ok().unwrap().plan
+        };
+        let live = Live::new(plan("a"), Vec::new());
+        let open = || live.in_force().pool("p").map(|pool| sessions(pool));
+        let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+        let picked = live.in_force().pool("p").unwrap().pick(client, &[], Instant::now());
+        assert_eq!((picked.is_ok(), open()), (true, Some(1)));
+        drop(live.apply(live.prepare(plan("b"), HashMap::new())));
+        assert_eq!(open(), Some(1), "it is on the server by its former name");
+        drop(picked);
+        assert_eq!(open(), Some(0));
     }
 }

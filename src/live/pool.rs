@@ -117,9 +117,10 @@ impl LivePool {
         let entries = self.dynamic.entries(&self.plan);
         let has_changed = before.hand_over(&self.plan, &entries, &mut self.lock());
         if has_changed || *self.entries.borrow() != entries {
-            self.update_entries(entries, &before.servers(), registry);
+            self.update_entries(entries, &before.servers(), registry); // notes departures, too
+        } else {
+            self.dynamic.note_departures(&before.servers(), &self.servers());
         }
-        self.dynamic.note_departures(&before.servers(), &self.servers());
     }
 
     /// Takes over the servers that its source lists now, and those that operators have added. Returns whether the servers of the

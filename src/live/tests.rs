@@ -166,6 +166,19 @@ fn addresses_found_after_a_reload_was_prepared_are_kept() {
 }
 
 #[test]
+fn a_server_that_a_reload_removes_while_an_address_changes_has_departed_once() {
+    let live = live(r#""a.test:1", "10.0.0.1:1""#);
+    let removed = servers(&live).remove(0);
+    let next = live.prepare(plan(r#""a.test:1""#), HashMap::new());
+    resolve(&live, "a.test:1", &["10.0.0.9:1"]);
+    let departed = live.apply(next).pool("p").unwrap().dynamic().departed();
+    assert_eq!(
+        departed.iter().map(|server| server.id()).collect::<Vec<_>>(),
+        [removed.id()]
+    );
+}
+
+#[test]
 fn addresses_of_a_lookup_that_began_before_a_reload_go_to_the_new_pool() {
     let live = live(r#""a.test:1""#);
     let old = live.in_force();
