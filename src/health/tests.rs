@@ -3,6 +3,7 @@ use tokio::time::timeout;
 
 use super::server_check::ServerCheck;
 use super::*;
+use crate::addr::ListenAddr;
 use crate::check::{CheckFailure, CheckPass};
 use crate::pool::{AgentSettings, CheckVerdict, Member, MemberConfig, RefusedCheck, Role, Server, ServerFacts};
 
@@ -56,6 +57,28 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
     drop(checks);
     yield_now().await;
     assert_eq!(alive(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_becomes_our_own_listener_is_no_longer_checked() {
+    let plan = plan(r#"servers = ["192.0.2.7:1", "127.0.0.1:2"]"#);
+    let live = Arc::new(Live::new(
+        plan,
+        vec![vec![ListenAddr::new("0.0.0.0:1".parse().unwrap())]],
+    ));
+    let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::clone(&live));
+    let _monitoring = AbortOnDropHandle::new(tokio::spawn(monitor.run()));
+    let tasks = async || {
+        for _ in 0..20 {
+            yield_now().await;
+        }
+        tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    };
+    assert_eq!(tasks().await, 4, "the monitor, the pool, and the checks of its servers");
+    let local = ["127.0.0.0/8", "192.0.2.7/32"].map(|network| network.parse().unwrap());
+    live.set_local_addresses(local.into_iter().collect());
+    assert_eq!(live.in_force().pool("p").unwrap().left_out().len(), 1);
+    assert_eq!(tasks().await, 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -133,7 +133,7 @@ impl LivePool {
 
     /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: its servers so far, or those of
     /// the pool that it replaces.
-    fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &[Member], registry: &ServerRegistry) {
+    pub(super) fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &[Member], registry: &ServerRegistry) {
         let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.lock().retain(|name, _| names.contains(&**name));
         self.update_servers(&entries, before, registry);
@@ -204,7 +204,7 @@ impl LivePool {
     }
 
     /// Replaces its servers by those of these entries. `before`: its servers so far, or those of the pool that it replaces.
-    pub(super) fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
+    fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
         let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
         *self.lock_left_out() = left_out;
         self.record_own_listeners(&members, registry);
