@@ -287,12 +287,6 @@ impl Live {
         self.registry.overridden()
     }
 
-    /// As [`ServerRegistry::sharing_counts`].
-    #[must_use]
-    pub fn sharing_counts(&self) -> Vec<Arc<Server>> {
-        self.registry.sharing_counts()
-    }
-
     /// Enables the servers of a pool that wait for an operator although its plan no longer asks for that.
     fn end_awaiting_failback(&self, pool: &LivePool) {
         for server in pool.servers().iter() {

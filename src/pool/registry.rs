@@ -196,18 +196,6 @@ impl ServerRegistry {
         servers.filter_map(|(_, server)| server.upgrade()).collect()
     }
 
-    /// The servers that share their count of sessions with another one: servers of one pool and address, also those that only
-    /// sessions hold.
-    #[must_use]
-    pub fn sharing_counts(&self) -> Vec<Arc<Server>> {
-        let entries = self.lock();
-        let servers = entries.servers.values().flatten();
-        let servers = servers.filter_map(|(_, server)| server.upgrade());
-        servers
-            .filter(|server| Arc::strong_count(server.shared_count()) > 1)
-            .collect()
-    }
-
     /// The overrides of servers that are not in `present`, sorted by name.
     #[must_use]
     pub fn absent_overrides(&self, present: &HashSet<ServerPath>) -> Vec<(ServerPath, Overrides)> {

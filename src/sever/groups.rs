@@ -1,7 +1,7 @@
 //! The servers that should have no sessions, and the pools that should have none on their fallback, whether they have some
 //! or not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
@@ -72,25 +72,18 @@ impl GroupsToClose {
         if self.is_empty() {
             return;
         }
-        let sharing = live.sharing_counts();
-        if sharing.is_empty() {
-            return; // nearly always
-        }
-        let in_force = live.in_force();
-        let pools = in_force.pools.iter();
-        let present: HashSet<_> = pools
-            .flat_map(|pool| pool.servers().iter().map(|server| server.id()).collect::<Vec<_>>())
-            .collect();
-        let (present, departed): (Vec<_>, Vec<_>) =
-            sharing.into_iter().partition(|server| present.contains(&server.id()));
-        let cause_of = |server: &Arc<Server>| {
-            let to_close = self.by_group.get(&Group::Server(server.id()))?;
-            Some((server.count_id(), to_close.cause))
-        };
-        let causes: HashMap<_, _> = present.iter().filter_map(cause_of).collect();
-        for server in &departed {
-            if let Some(cause) = causes.get(&server.count_id()) {
-                self.add_server(server, *cause);
+        for pool in live.in_force().pools.iter() {
+            let departed = pool.dynamic().departed();
+            if departed.is_empty() {
+                continue; // nearly always
+            }
+            for server in pool.servers().iter() {
+                let Some(to_close) = self.by_group.get(&Group::Server(server.id())) else {
+                    continue;
+                };
+                let cause = to_close.cause;
+                let former = departed.iter().filter(|former| former.count_id() == server.count_id());
+                former.for_each(|former| self.add_server(former, cause));
             }
         }
     }
