@@ -132,8 +132,8 @@ impl Retirement {
             };
             let Some(rule) = rules.get(&pool) else { continue };
             let before = self.seen.get(&record.id());
-            let is_on_server = !record.has_server_ended();
-            if before.is_some() && rule.balance.is_some() && is_on_server {
+            let is_balanced = rule.balance.is_some() && !record.has_server_ended();
+            if before.is_some() && is_balanced {
                 *kept.entry((Arc::clone(&pool), server)).or_default() += 1;
             }
             let mut session = SeenSession::new(&record, before, now);
@@ -150,9 +150,7 @@ impl Retirement {
                     record.cut(Ending::Aged);
                 }
                 Some(AgeLimit::Reached) if is_idle => record.end_at_rest(Ending::Aged),
-                _ if is_idle && rule.balance.is_some() && is_on_server => {
-                    idle.entry((pool, server)).or_default().push(record)
-                }
+                _ if is_idle && is_balanced => idle.entry((pool, server)).or_default().push(record),
                 _ => {}
             }
         }
