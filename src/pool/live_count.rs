@@ -1,4 +1,4 @@
-//! The numbers of open sessions of all servers, close together in memory.
+//! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
 //! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache lines;
 //! close together they are some 64 to 128.
@@ -15,14 +15,14 @@ const PER_LINE: usize = 16;
 /// Cache lines to a block.
 const LINES: usize = 64;
 
-/// Counts that are allocated at once, and never freed: a server that is dropped leaves its count to a later one.
+/// Counts that are allocated at once, and never freed: one that no server has any more is used again.
 #[repr(align(64))]
 struct Block([AtomicU32; LINES * PER_LINE]);
 
 /// The counts that no server has. The last one is taken next.
 static UNUSED: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
 
-/// The number of open sessions of one server.
+/// The number of open sessions at one address of a pool. Its servers there share it.
 #[derive(Debug)]
 pub(super) struct LiveCount(&'static AtomicU32, ServerId);
 
@@ -41,7 +41,7 @@ impl LiveCount {
         self.1
     }
 
-    /// The count. The caller keeps its server while it uses it: later it may be another server's.
+    /// The count. The caller keeps its server while it uses it: later it may be that of another address.
     pub(super) fn get(&self) -> &'static AtomicU32 {
         self.0
     }

@@ -38,7 +38,7 @@ pub struct ClientInfo<'a> {
     /// The ALPN protocol (version 2 only): the agreed one, if the client's TLS is terminated here; otherwise the first that
     /// the client offers, because the server has not selected one yet.
     pub alpn: Option<&'a [u8]>,
-    /// The client's TLS, if it ends here (version 2 only).
+    /// The client's TLS, if it is terminated here (version 2 only).
     pub tls: Option<&'a TlsSummary>,
     /// The header of the peer in front. Its facts about the client are passed on, except for those of the three fields above
     /// that are known (version 2 only).

@@ -1,4 +1,4 @@
-//! Whether the TLS of a client ends here, which depends on where the client goes.
+//! Whether the TLS of a client is terminated here, which depends on where the client goes.
 
 use super::{RouteChoice, RouteInput, RouteTable};
 
@@ -8,7 +8,7 @@ pub enum TlsMode {
     /// It is passed on, never decrypted. Bytes that are not TLS are passed on, too.
     #[default]
     Pass,
-    /// It ends here: the server gets the plaintext.
+    /// It is terminated here: the server gets the plaintext.
     Terminate,
 }
 
@@ -52,7 +52,7 @@ impl<T> RouteTable<T> {
     }
 
     /// Whether database and user of a PostgreSQL client are known when its route is chosen: in the clear, or within TLS
-    /// that ends here. `hello`: the routing input from its ClientHello; `None`: it uses no TLS.
+    /// that is terminated here. `hello`: the routing input from its ClientHello; `None`: it uses no TLS.
     #[must_use]
     pub fn reads_startup(&self, hello: Option<&RouteInput<'_>>) -> bool {
         hello.is_none_or(|hello| matches!(self.tls_before_startup(hello), Some((TlsMode::Terminate, _))))

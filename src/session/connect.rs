@@ -94,8 +94,8 @@ impl Routed<'_> {
                 header: &first,
             });
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
-            // In a box of its own: a client that is slow to send its ClientHello does not pay for it. Also, glibc
-            // reuses freed blocks of up to 1032 bytes as they are; larger ones would leave holes between the sessions.
+            // In a box of its own: glibc reuses freed blocks of up to 1,032 bytes as they are; larger ones would leave
+            // holes between the sessions.
             let dialling = Box::pin(dial(
                 live,
                 &live.plan().dial,
@@ -125,7 +125,7 @@ fn postgres_error(reason: DialError) -> PostgresError {
     }
 }
 
-/// The form of a reply for a client whose TLS may end here.
+/// The form of a reply for a client whose TLS may be terminated here.
 fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Reply {
     match (reply, tls) {
         // Within TLS no alert fits, and a close would look like an empty answer.

@@ -1,4 +1,4 @@
-//! Whether the TLS of a client ends here, and the settings of its handshake.
+//! Whether the TLS of a client is terminated here, and the settings of its handshake.
 
 use std::sync::Arc;
 

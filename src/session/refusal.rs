@@ -108,7 +108,7 @@ impl Refusal {
         }
     }
 
-    /// This refusal, with its reply encrypted within the client's TLS, which ends here.
+    /// This refusal, with its reply encrypted within the client's TLS, which is terminated here.
     pub(super) fn within_tls(self, tls: &mut TlsConnection) -> Self {
         Self::Responded(self.ending(), within_tls(self.reply(), tls))
     }

@@ -71,7 +71,7 @@ pub(super) struct Connected {
     pub(super) server: LeasedServer,
     /// The first bytes for the server: the PROXY header, then the bytes that were read from the client.
     pub(super) first: Vec<u8>,
-    /// The TLS of the client, if it ends here.
+    /// The TLS of the client, if it is terminated here.
     pub(super) client_tls: Option<Box<TlsConnection>>,
     /// The TLS with the server, if it begins here.
     pub(super) server_tls: Option<Box<TlsConnection>>,
@@ -223,7 +223,7 @@ pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().extras.as_ref()?.forwarded.as_deref().cloned()
 }
 
-/// The TLS of a client that ends here.
+/// The TLS of a client that is terminated here.
 #[derive(Clone, Copy)]
 pub(super) struct ClientTls<'a> {
     pub(super) connection: &'a TlsConnection,
