@@ -40,13 +40,18 @@ pub fn descriptors_fall_to(proxy: &Proxy, baseline: usize) {
     });
 }
 
-/// The number of pipe ends that a process has open.
-pub fn pipes(proxy: &Proxy) -> usize {
+/// The number of descriptors of a process whose targets in /proc begin with this, such as `socket:[7]`.
+pub fn descriptors_of(proxy: &Proxy, target: &str) -> usize {
     let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
     let targets = links.filter_map(|link| read_link(link.unwrap().path()).ok());
     targets
-        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .filter(|found| found.to_string_lossy().starts_with(target))
         .count()
+}
+
+/// The number of pipe ends that a process has open.
+pub fn pipes(proxy: &Proxy) -> usize {
+    descriptors_of(proxy, "pipe:")
 }
 
 /// The anonymous resident memory of a process in bytes. Pages of files are left out: code is paged in when it first runs,

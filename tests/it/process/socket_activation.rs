@@ -1,5 +1,6 @@
 //! Listening sockets that a service manager passes: sd_listen_fds(3).
 
+use std::fs::read_link;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -12,7 +13,8 @@ use crate::support::configs::pool;
 use crate::support::process::Port;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::server::Server;
-use crate::support::wait_for;
+use crate::support::usage::descriptors_of;
+use crate::support::{eventually, wait_for};
 
 /// A service manager with one listening socket, and what listens there.
 struct ServiceManager {
@@ -87,8 +89,12 @@ fn a_drain_leaves_new_clients_to_the_next_process() {
     let manager = ServiceManager::new();
     let proxy = manager.start(&manager.config);
     let old = served_client(manager.address);
+    let socket = read_link(format!("/proc/self/fd/{}", manager.socket.as_raw_fd())).unwrap();
+    let open = || descriptors_of(&proxy, socket.to_str().unwrap());
+    let with_workers = open();
     proxy.signal(Signal::TERM);
-    wait_for("it drains", || has_logged(&proxy, "draining").then_some(()));
+    // The drain is logged before the workers stop accepting. Each has its own descriptor of the socket.
+    eventually("both workers have left the socket", || open() == with_workers - 2);
     let mut waiting: Vec<_> = (0..50).map(|_| Client::connect(manager.address)).collect();
     for client in &mut waiting {
         client.send(b"ping");
