@@ -77,7 +77,7 @@ fn a_server_that_is_renamed_has_no_second_limit() {
         format!("{{ address = \"{address}\", name = \"db1\" }}"),
         format!("\"localhost:{}@{}\"", address.port(), address.ip()),
     ] {
-        proxy.reload(&text(&renamed));
+        assert!(proxy.reload(&text(&renamed)), "{renamed}");
         assert!(Client::connect(proxy.at("l")).read_all().is_empty(), "{renamed}");
         assert_eq!(server.sessions(), 2, "{renamed}");
         let active = proxy.metrics().sum("acequia_server_sessions_active", &[("pool", "p")]);
