@@ -67,11 +67,9 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
             false => future.clone(),
         })
     });
-    let proxy = start(&site, &pebble, &server);
     // After an order there is a pause, also in another process.
-    let mut proxy = Some(proxy);
     for _ in 0..2 {
-        let proxy = proxy.take().unwrap_or_else(|| start(&site, &pebble, &server));
+        let proxy = start(&site, &pebble, &server);
         eventually("the server was asked", || {
             let certificate = listed(&proxy);
             certificate["self_signed"] == false && certificate["renewal"]["reason"] == "suggested"
