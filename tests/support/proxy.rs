@@ -120,6 +120,18 @@ pub fn acequia(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs `acequia check` with this configuration.
+pub fn check(config: &str) -> Finished {
+    let folder = config_folder("acequia.toml", config);
+    finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()))
+}
+
+/// The exit code and the standard error of [`check`].
+pub fn checked(config: &str) -> (Option<i32>, String) {
+    let done = check(config);
+    (done.code, done.stderr)
+}
+
 /// A running acequia. Dropping it kills it.
 pub struct Proxy {
     process: Process,

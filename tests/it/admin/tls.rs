@@ -7,7 +7,7 @@ use crate::support::client::Client;
 use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::finished;
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, checked};
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
 use tempfile::TempDir;
@@ -160,32 +160,23 @@ fn check_reads_the_certificate_of_the_admin_port() {
         folder.path("admin.pem"),
         folder.path("admin.key")
     );
-    let check = || {
-        let folder = config_folder("acequia.toml", &config);
-        finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()))
-    };
-    let fine = check();
-    assert_eq!((fine.code, &*fine.stderr), (Some(0), ""));
+    assert_eq!(checked(&config), (Some(0), String::new()));
     folder
         .authority
         .issue_expired(&["localhost"])
         .write(folder.folder.path(), "admin");
-    let expired = check();
+    let (code, said) = checked(&config);
     assert!(
-        expired.code == Some(0)
-            && expired.stderr.contains("warning: admin.tls: ")
-            && expired.stderr.contains("has expired"),
-        "{expired:?}"
+        code == Some(0) && said.contains("warning: admin.tls: ") && said.contains("has expired"),
+        "{code:?} {said}"
     );
     replace(
         &folder.folder.path().join("admin.key"),
         &folder.authority.issue(&["a.example"]).key,
     );
-    let broken = check();
+    let (code, said) = checked(&config);
     assert!(
-        broken.code == Some(1)
-            && broken.stderr.contains("error: admin.tls: ")
-            && broken.stderr.contains("does not fit"),
-        "{broken:?}"
+        code == Some(1) && said.contains("error: admin.tls: ") && said.contains("does not fit"),
+        "{code:?} {said}"
     );
 }

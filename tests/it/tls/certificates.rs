@@ -10,16 +10,9 @@ use crate::support::authority::{Authority, replace};
 use crate::support::configs::pool;
 use crate::support::eventually;
 use crate::support::process::{finished, must};
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, checked, config_folder};
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
-
-/// What `acequia check` prints about this configuration, and its exit code.
-fn checked(config: &str) -> (Option<i32>, String) {
-    let folder = config_folder("acequia.toml", config);
-    let done = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
-    (done.code, done.stderr)
-}
 
 #[test]
 fn a_certificate_is_selected_by_name_and_defaults_to_the_first() {

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::site::Site;
 use crate::support::authority::replace;
-use crate::support::process::{finished, must};
-use crate::support::proxy::{acequia, config_folder};
+use crate::support::process::must;
+use crate::support::proxy::checked;
 
 /// Runs openssl(1) in the folder of the site.
 fn openssl(site: &Site, arguments: &str) {
@@ -15,11 +15,8 @@ fn openssl(site: &Site, arguments: &str) {
 }
 
 /// The exit code and the standard error.
-fn checked(site: &Site) -> (Option<i32>, String) {
-    let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
-    let folder = config_folder("acequia.toml", &config);
-    let done = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
-    (done.code, done.stderr)
+fn check(site: &Site) -> (Option<i32>, String) {
+    checked(&site.config("127.0.0.1:9".parse().unwrap(), "", ""))
 }
 
 #[test]
@@ -33,7 +30,7 @@ fn a_certificate_of_version_1_fits_its_key() {
         &site,
         "x509 -req -in request -signkey other.key -days 90 -out other.pem",
     );
-    let (code, said) = checked(&site);
+    let (code, said) = check(&site);
     assert!(
         code == Some(0) && said.contains("other.pem: the certificate is for no host name"),
         "{said}"
@@ -48,7 +45,7 @@ fn a_certificate_for_clients_alone_draws_a_warning() {
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout other.key -out other.pem -days 90 \
          -subj /CN=other.example -addext subjectAltName=DNS:other.example -addext extendedKeyUsage=clientAuth",
     );
-    let (code, said) = checked(&site);
+    let (code, said) = check(&site);
     let expected = "other.pem: the certificate is not for servers (extendedKeyUsage): clients refuse it";
     assert!(code == Some(0) && said.contains(expected), "{said}");
 }
@@ -59,7 +56,7 @@ fn a_truncated_file_is_reported_as_truncated() {
     for file in ["other.pem", "other.key"] {
         let whole = fs::read_to_string(site.folder().join(file)).unwrap();
         replace(&site.folder().join(file), &whole[..whole.len() / 2]);
-        let (code, said) = checked(&site);
+        let (code, said) = check(&site);
         let expected = format!("{file}: not whole: a section has a `-----BEGIN` line, and no `-----END` line");
         assert!(code == Some(1) && said.contains(&expected), "{said}");
         replace(&site.folder().join(file), &whole);

@@ -6,15 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use super::site::Site;
 use crate::support::authority::replace;
 use crate::support::eventually;
-use crate::support::process::{Finished, finished};
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, check};
 use crate::support::server::Server;
-
-/// Runs `acequia check` with this configuration.
-fn check(config: &str) -> Finished {
-    let folder = config_folder("acequia.toml", config);
-    finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()))
-}
 
 #[test]
 fn check_warns_about_keys_that_others_can_read() {

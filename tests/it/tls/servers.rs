@@ -10,8 +10,7 @@ use crate::support::client::Client;
 use crate::support::configs::{listener, pool};
 use crate::support::counts::{log_count, log_lines, wait_for_ended_sessions};
 use crate::support::eventually;
-use crate::support::process::finished;
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, checked};
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::{read_to_end, reset};
 use crate::support::tls_server::ManualTlsServer;
@@ -412,11 +411,6 @@ fn is_up(proxy: &Proxy, server: SocketAddr) -> bool {
 fn check_reads_the_tls_files_of_pools() {
     let site = Site::new();
     let config = config(&site, &["127.0.0.1:1".parse().unwrap()], "", UNCHECKED);
-    let checked = |config: &str| {
-        let folder = config_folder("acequia.toml", config);
-        let done = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
-        (done.code, done.stderr)
-    };
     assert_eq!(checked(&config), (Some(0), String::new()));
     let with_identity = config.replace(
         "ca_file",

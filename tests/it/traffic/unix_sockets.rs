@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::support::client::{Client, ask};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::process::finished;
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, checked, config_folder};
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::reset;
 use crate::support::{PATIENCE, eventually};
@@ -394,9 +394,8 @@ fn check_knows_a_socket_by_any_of_its_paths() {
             "`socket` of [admin]",
         ),
     ] {
-        let folder = config_folder("acequia.toml", &text);
-        let checked = finished(acequia(&["check", "-c"]).arg(folder.path().join("acequia.toml")));
-        assert_eq!(checked.code, Some(1), "{checked:#?}");
-        assert!(checked.stderr.contains(expected), "{expected}: {}", checked.stderr);
+        let (code, said) = checked(&text);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
     }
 }
