@@ -66,6 +66,13 @@ impl TlsSetup {
         }
     }
 
+    /// Its ClientHello for this name.
+    pub fn hello(&self, name: &str) -> Vec<u8> {
+        let mut hello = Vec::new();
+        self.connection(name).write_tls(&mut hello).unwrap();
+        hello
+    }
+
     /// Connects, and completes the handshake.
     pub fn connect(&self, address: SocketAddr, name: &str) -> io::Result<TlsClient> {
         let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
@@ -77,8 +84,12 @@ impl TlsSetup {
 
     /// As [`Self::connect`], over a socket that is already connected.
     pub fn over(&self, socket: TcpStream, name: &str) -> io::Result<TlsClient> {
+        TlsPeer::over(socket, self.connection(name))
+    }
+
+    fn connection(&self, name: &str) -> ClientConnection {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsPeer::over(socket, ClientConnection::new(Arc::clone(&self.config), name).unwrap())
+        ClientConnection::new(Arc::clone(&self.config), name).unwrap()
     }
 }
 

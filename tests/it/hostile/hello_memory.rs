@@ -1,7 +1,6 @@
 //! The memory of clients without a server yet is bounded for all of them together, and is freed when they have one.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::authority::Authority;
@@ -14,8 +13,6 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
 use crate::support::usage::anonymous_bytes;
-use rustls::ClientConnection;
-use rustls::pki_types::ServerName;
 use rustls::version::TLS12;
 
 const USED_UP: &str =
@@ -136,10 +133,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
     );
     let proxy = Proxy::start(&(config(&server, "hello_memory = \"8MiB\"") + &certificates));
     let setup = TlsSetup::new(&authority, &[&TLS12], None);
-    let name = ServerName::try_from("good.example").unwrap();
-    let mut hello = Vec::new();
-    let mut connection = ClientConnection::new(Arc::clone(&setup.config), name).unwrap();
-    connection.write_tls(&mut hello).unwrap();
+    let hello = setup.hello("good.example");
     // The beginning of a ClientKeyExchange of 65,000 bytes (RFC 5246, section 7.4.7).
     let message = [&[16, 0, 0xfd, 0xe8][..], &[0; 64_000]].concat();
     let record = |part: &[u8]| [&[22, 3, 3][..], &(part.len() as u16).to_be_bytes(), part].concat();

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::thread::{scope, spawn};
 
 use super::site::Site;
@@ -16,7 +16,6 @@ use crate::support::stream::read_to_end;
 use crate::support::tls::tls_server;
 use crate::support::tls_client::{TlsClient, TlsSetup};
 use crate::support::usage::tcp_sockets;
-use rustls::ClientConnection;
 use rustls::version::{TLS12, TLS13};
 
 /// Bytes whose pattern does not repeat at the length of a record.
@@ -364,7 +363,7 @@ fn a_client_without_an_acceptable_version_gets_an_alert() {
         ("", old_hello(2), [21, 3, 3, 0, 2, 2, 70]),
         (
             "min_version = \"1.3\"",
-            hello_of(&TlsSetup::new(&site.authority, &[&TLS12], None)),
+            TlsSetup::new(&site.authority, &[&TLS12], None).hello("shop.example"),
             [21, 3, 3, 0, 2, 2, 70],
         ),
     ] {
@@ -388,20 +387,11 @@ fn old_hello(minor: u8) -> Vec<u8> {
     [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &rest].concat()
 }
 
-/// The ClientHello of a client for shop.example.
-fn hello_of(client: &TlsSetup) -> Vec<u8> {
-    let name = "shop.example".try_into().unwrap();
-    let mut bytes = Vec::new();
-    let mut connection = ClientConnection::new(Arc::clone(&client.config), name).unwrap();
-    connection.write_tls(&mut bytes).unwrap();
-    bytes
-}
-
 #[test]
 fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let hello = hello_of(&site.client());
+    let hello = site.client().hello("shop.example");
     for round in 0..2_000 {
         let mut socket = TcpStream::connect(proxy.at("tls")).unwrap();
         socket.write_all(&hello).unwrap();
@@ -429,7 +419,7 @@ fn a_slow_handshake_ends_at_its_deadline() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let mut client = Client::connect(proxy.at("tls"));
-    client.send(&hello_of(&site.client()));
+    client.send(&site.client().hello("shop.example"));
     let answer = client.try_read_all(); // the server's part of the handshake, and then nothing
     assert!(answer.is_err() || answer.is_ok_and(|bytes| !bytes.is_empty()));
     let line = proxy.access_line();

@@ -44,8 +44,7 @@ struct Crowd(Vec<TcpStream>);
 impl Crowd {
     /// `others`: sessions that are open besides.
     fn new(site: &Site, proxy: &Proxy, others: usize) -> Self {
-        let mut hello = Vec::new();
-        connection(site).write_tls(&mut hello).unwrap();
+        let hello = site.client().hello("shop.example");
         let clients = (0..CROWD).map(|_| {
             let mut socket = connect(proxy);
             socket.write_all(&hello).unwrap();
