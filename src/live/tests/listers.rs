@@ -2,95 +2,91 @@
 
 use super::*;
 
+const DISCOVERED: &str = "discover = { file = \"/run/servers.json\" }";
+
 #[test]
 fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
-    let discovered = "discover = { file = \"/run/servers.json\" }";
     let scaled = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
-    let live = Live::new(plan_of(discovered), Vec::new());
+    let live = Live::new(plan_of(DISCOVERED), Vec::new());
     let list = |by, addresses: &[&str]| {
         let listed = addresses.iter().map(|address| ListedServer::at((*address).to_owned()));
         let entries = listed_entries(listed, MemberConfig::default());
         live.set_servers("p", by, entries.unwrap()).is_some()
     };
-    let labels = || -> Vec<String> {
-        let members = servers(&live);
-        members.iter().map(|member| member.spec().label.to_string()).collect()
-    };
     let reload = |keys: &str| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
     assert!(list(Lister::Source, &["10.0.0.1:1"]));
     reload(scaled);
-    assert!(labels().is_empty(), "no clone runs");
+    assert!(labels(&servers(&live)).is_empty(), "no clone runs");
     assert!(!list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
     assert!(list(Lister::Clones, &["127.0.0.1:1"]));
     let holds_clones = || live.in_force().pool("p").unwrap().dynamic().holds_clones();
-    drop(live.prepare(plan_of(discovered), HashMap::new()));
-    assert!(!holds_clones() && labels() == ["127.0.0.1:1"]);
-    reload(discovered);
-    assert_eq!(labels(), ["127.0.0.1:1"], "the source has listed nothing yet");
+    drop(live.prepare(plan_of(DISCOVERED), HashMap::new()));
+    assert!(!holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"]);
+    reload(DISCOVERED);
+    assert_eq!(
+        labels(&servers(&live)),
+        ["127.0.0.1:1"],
+        "the source has listed nothing yet"
+    );
     assert!(holds_clones() && live.listed_servers().is_empty());
-    reload(&format!("{discovered}\nbalance = \"round-robin\""));
+    reload(&format!("{DISCOVERED}\nbalance = \"round-robin\""));
     assert!(
-        holds_clones() && labels() == ["127.0.0.1:1"],
+        holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"],
         "a reload that changes something else"
     );
     assert!(list(Lister::Source, &["a.test:1"]));
     assert!(
-        holds_clones() && labels() == ["127.0.0.1:1"],
+        holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"],
         "its name is not resolved"
     );
     assert!(list(Lister::Source, &["10.0.0.3:1"]));
     assert!(!holds_clones());
     assert!(!list(Lister::Clones, &[]), "the clones leave");
-    assert_eq!(labels(), ["10.0.0.3:1"]);
+    assert_eq!(labels(&servers(&live)), ["10.0.0.3:1"]);
 
     let fixed = "servers = [\"10.0.0.9:1\"]";
     reload(fixed);
-    assert_eq!(labels(), ["10.0.0.9:1"]);
+    assert_eq!(labels(&servers(&live)), ["10.0.0.9:1"]);
     reload(scaled);
     assert!(list(Lister::Clones, &["127.0.0.1:1"]));
     reload(fixed);
     reload(scaled);
-    assert!(labels().is_empty(), "the clone of before has left");
+    assert!(labels(&servers(&live)).is_empty(), "the clone of before has left");
 
     let never_asleep = scaled.replace("min = 0", "min = 1");
-    for before in [fixed, discovered] {
+    for before in [fixed, DISCOVERED] {
         reload(before);
         list(Lister::Source, &["10.0.0.9:1"]);
         reload(&never_asleep);
-        assert_eq!(labels(), ["10.0.0.9:1"], "the first clone starts");
+        assert_eq!(labels(&servers(&live)), ["10.0.0.9:1"], "the first clone starts");
         reload(&format!("{never_asleep}\ncooldown = \"3s\""));
-        assert_eq!(labels(), ["10.0.0.9:1"], "it still does");
+        assert_eq!(labels(&servers(&live)), ["10.0.0.9:1"], "it still does");
         assert!(list(Lister::Clones, &["127.0.0.1:1"]));
-        assert_eq!(labels(), ["127.0.0.1:1"], "it is up");
+        assert_eq!(labels(&servers(&live)), ["127.0.0.1:1"], "it is up");
     }
     reload(&format!("{fixed}\n{never_asleep}"));
-    assert_eq!(labels(), ["10.0.0.9:1", "127.0.0.1:1"]);
+    assert_eq!(labels(&servers(&live)), ["10.0.0.9:1", "127.0.0.1:1"]);
 }
 
 #[test]
 fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
     let listening = |address: &str| vec![vec![ListenAddr::new(address.parse().unwrap())]];
-    let keys = "discover = { file = \"/run/servers.json\" }";
-    let live = Live::new(plan_of(keys), listening("0.0.0.0:8100"));
+    let live = Live::new(plan_of(DISCOVERED), listening("0.0.0.0:8100"));
     let listed = ["127.0.0.1:8100", "127.0.0.1:8101"].map(|address| ListedServer::at(address.to_owned()));
     let entries = listed_entries(listed, MemberConfig::default()).unwrap();
-    let labels = || -> Vec<String> {
-        let members = servers(&live);
-        members.iter().map(|member| member.spec().label.to_string()).collect()
-    };
     live.set_servers("p", Lister::Source, entries).unwrap();
-    assert_eq!(labels(), ["127.0.0.1:8101"]);
+    assert_eq!(labels(&servers(&live)), ["127.0.0.1:8101"]);
     let left_out = live.in_force().pool("p").unwrap().left_out();
     assert_eq!((&*left_out[0].label, &*left_out[0].listener), ("127.0.0.1:8100", "l"));
     let reload = |address| {
-        let mut next = live.prepare(plan_of(keys), HashMap::new());
+        let mut next = live.prepare(plan_of(DISCOVERED), HashMap::new());
         next.addresses = listening(address);
         live.apply(next);
     };
     reload("127.0.0.1:8101");
-    assert_eq!(labels(), ["127.0.0.1:8100"], "the listener has moved");
+    assert_eq!(labels(&servers(&live)), ["127.0.0.1:8100"], "the listener has moved");
     reload("127.0.0.1:8102");
-    assert_eq!(labels(), ["127.0.0.1:8100", "127.0.0.1:8101"]);
+    assert_eq!(labels(&servers(&live)), ["127.0.0.1:8100", "127.0.0.1:8101"]);
     let addition = Addition {
         by: "uid 0".into(),
         at: SystemTime::now(),
@@ -114,15 +110,13 @@ fn live_with_circle() -> Live {
     live
 }
 
-const DISCOVERED: &str = "discover = { file = \"/run/servers.json\" }";
-
 /// A plan with pools `a` and `b`; `b` has these keys.
 fn plan_of_two(keys: &str) -> Plan {
     let text = format!(
         "[listeners.a]\nbind = \"[::1]:1\"\npool = \"a\"\n[listeners.b]\nbind = \"[::1]:2\"\npool = \"b\"\n\
          [pools.a]\n{DISCOVERED}\n[pools.b]\n{keys}"
     );
-    crate::config::read("a.toml", &text).ok().unwrap().plan
+    plan_from(&text)
 }
 
 fn list_of(live: &Live, pool: &str, address: &str) {
