@@ -1,5 +1,7 @@
 //! Child processes that never outlive their test, and ports reserved for them.
 
+use std::fmt::Display;
+use std::fs::read_to_string;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -113,6 +115,17 @@ impl Lines {
             wait_for("the pipe is read to its end", || reader.is_finished().then_some(()));
         }
     }
+}
+
+/// The letter of proc(5) for the state of a process; `None`: there is no such process.
+pub fn state_of(pid: impl Display) -> Option<char> {
+    let text = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit(") ").next()?.chars().next()
+}
+
+/// Whether a process has ended; its parent may not have reaped it yet.
+pub fn has_ended(pid: impl Display) -> bool {
+    state_of(pid).is_none_or(|state| state == 'Z')
 }
 
 /// Exit code and output of a command that has ended.

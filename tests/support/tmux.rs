@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 use super::process::must;
@@ -66,16 +67,12 @@ impl Tmux {
     }
 
     /// The PID of a child of the shell in the terminal.
-    pub fn child(&self) -> i32 {
+    pub fn child(&self) -> Pid {
         let shell = must(&mut self.command(&["display-message", "-p", "#{pane_pid}"]));
         let children = format!("/proc/{0}/task/{0}/children", shell.trim());
         wait_for("a child of the shell", || {
-            std::fs::read_to_string(&children)
-                .ok()?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
+            let children = std::fs::read_to_string(&children).ok()?;
+            Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
         })
     }
 

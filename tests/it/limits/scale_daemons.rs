@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::scale::{SCRIPT, clones, config, exists, running};
 use crate::support::counts::log_lines;
+use crate::support::process::has_ended;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
@@ -61,20 +62,10 @@ fn a_clone_that_daemonizes_is_an_error_and_leaves_no_daemon() {
     assert!(pids.len() >= 2 && !exists(pids[0]) && !exists(pids[1]), "{pids:?}");
 }
 
-/// A value of the status of a process; `None`: there is no such process.
-fn status(pid: u32, key: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let value = status.lines().find_map(|line| line.strip_prefix(key));
-    Some(value.unwrap().trim().to_owned())
-}
-
 fn parent(pid: u32) -> u32 {
-    status(pid, "PPid:").unwrap().parse().unwrap()
-}
-
-/// Whether a process has ended; its new parent may not have reaped it yet.
-fn has_ended(pid: u32) -> bool {
-    status(pid, "State:").is_none_or(|state| state.starts_with('Z'))
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    parent.trim().parse().unwrap()
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! `acequia top` in a terminal: it shows, sorts, filters and acts, and leaves the terminal as it was.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::support::api::{config, event_stream, start, tcp};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::hello::Hello;
+use crate::support::process::{has_ended, state_of};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::tmux::Tmux;
@@ -118,7 +118,7 @@ fn top_restores_the_terminal_on_control_c_and_signals() {
     assert_restored(&tmux, 0);
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let tmux = top(&proxy, 80, 24, &[]);
-        kill_process(Pid::from_raw(tmux.child()).unwrap(), signal).unwrap();
+        kill_process(tmux.child(), signal).unwrap();
         assert_restored(&tmux, 0);
     }
 }
@@ -143,17 +143,9 @@ fn top_ends_with_its_terminal() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
-    let pid = Pid::from_raw(tmux.child()).unwrap();
+    let pid = tmux.child();
     tmux.close();
-    eventually("the program has ended", || {
-        test_kill_process(pid).is_err() || state_of(pid) == Some('Z')
-    });
-}
-
-/// The letter of proc(5) for the state of a process.
-fn state_of(pid: Pid) -> Option<char> {
-    let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    text.rsplit(") ").next()?.chars().next()
+    eventually("the program has ended", || has_ended(pid));
 }
 
 #[test]
@@ -225,7 +217,7 @@ fn top_leaves_the_terminal_when_stopped_and_takes_it_when_continued() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
-    let pid = Pid::from_raw(tmux.child()).unwrap();
+    let pid = tmux.child();
     for _ in 0..2 {
         kill_process(pid, Signal::TSTP).unwrap();
         eventually("it is stopped", || state_of(pid) == Some('T'));
@@ -246,7 +238,7 @@ fn after_sigstop_top_draws_over_what_others_wrote() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
-    let pid = Pid::from_raw(tmux.child()).unwrap();
+    let pid = tmux.child();
     kill_process(pid, Signal::STOP).unwrap();
     eventually("it is stopped", || state_of(pid) == Some('T'));
     tmux.write("\x1b[20;1Hwritten by another program");
