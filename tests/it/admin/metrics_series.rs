@@ -9,15 +9,12 @@ use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::metrics::{Metrics, Sample};
 use crate::support::proxy::Proxy;
-use crate::support::server::{Server, list};
+use crate::support::server::Server;
 
 #[test]
 fn a_pool_has_a_series_for_every_ending_before_the_first_session() {
     let server = Server::echo();
-    let proxy = Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
-        list(&[&server])
-    ));
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let endings = || -> Vec<(String, f64)> {
         let metrics = proxy.metrics();
         let series = metrics.series("acequia_pool_sessions_total", &[("pool", "p")]);
@@ -95,10 +92,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
 #[test]
 fn the_session_durations_of_a_pool_continue_when_its_servers_change() {
     let servers = [Server::echo(), Server::echo()];
-    let config = |server: &Server| {
-        let servers = list(&[server]);
-        format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]")
-    };
+    let config = |server: &Server| one_pool(&[server.address], "");
     let proxy = Proxy::start(&config(&servers[0]));
     for (round, server) in servers.iter().enumerate() {
         assert!(round == 0 || proxy.reload(&config(server)));

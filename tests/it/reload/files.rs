@@ -15,6 +15,7 @@ use crate::support::hello::Hello;
 use crate::support::process::{Port, must};
 use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, list};
+use crate::support::usage::descriptors;
 use crate::support::{eventually, wait_for};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
@@ -325,12 +326,11 @@ struct Usage {
 impl Usage {
     fn of(proxy: &Proxy) -> Self {
         let process = Path::new("/proc").join(proxy.pid().to_string());
-        let count = |folder: &str| process.join(folder).read_dir().unwrap().count();
         let status = std::fs::read_to_string(process.join("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         Self {
-            descriptors: count("fd"),
-            threads: count("task"),
+            descriptors: descriptors(proxy),
+            threads: process.join("task").read_dir().unwrap().count(),
             memory_kib: line.trim().trim_end_matches(" kB").parse().unwrap(),
         }
     }
