@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 const STREAM: &str = "/api/v1/events";
 
 /// The ends of paths whose answers are tested elsewhere, because they need more than the servers here.
-const TESTED_ELSEWHERE: [(&str, &str); 4] = [
-    ("/events", "admin/events.rs"),
-    ("/trust", "databases/primary.rs"),
-    ("/scale", "limits/scale.rs"),
-    ("/renew", "tls/acme.rs"),
+const TESTED_ELSEWHERE: [&str; 4] = [
+    STREAM,   // admin/events.rs
+    "/trust", // databases/primary.rs
+    "/scale", // limits/scale.rs
+    "/renew", // tls/acme.rs
 ];
 
 /// One documented request and its answer.
@@ -116,7 +116,7 @@ fn documented_requests_get_answers_of_the_documented_shape() {
             request,
             answer: documented,
         } = chapter;
-        if TESTED_ELSEWHERE.iter().any(|(end, _)| path.ends_with(end)) {
+        if TESTED_ELSEWHERE.iter().any(|end| path.ends_with(end)) {
             continue;
         }
         let answer = printed(&proxy, request, first);
