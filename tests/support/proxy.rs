@@ -113,10 +113,15 @@ fn with_admin(name: &str, text: &str) -> String {
     format!("{text}{admin}")
 }
 
+thread_local! {
+    /// Where the default admin socket of processes is that a test starts without one of its own: beside no other test's.
+    static RUNTIME_DIR: TempDir = tempfile::tempdir().unwrap();
+}
+
 /// The command `acequia` with these arguments.
 pub fn acequia(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(arguments);
+    RUNTIME_DIR.with(|folder| command.args(arguments).env("XDG_RUNTIME_DIR", folder.path()));
     command
 }
 
