@@ -18,7 +18,7 @@
 //! reads in `plan/files.rs`. What the sources of several pools share, such as a login, is a section `[providers.NAME]`
 //! (`config/parse/providers.rs`): a *provider* is a service that sources ask. etcd is the provider of a source of servers
 //! here, and the *store* of the configuration in [`crate::remote`]. It is described in `conf/full.toml`, from which the
-//! schema is generated, and in README.md.
+//! schema is generated, and in `docs/servers.md`.
 
 mod resolver;
 mod names;

@@ -22,7 +22,7 @@ pub enum LogFormat {
 #[derive(Debug, Default, Serialize)]
 #[expect(
     missing_docs,
-    reason = "README.md documents the fields; their names contain the units"
+    reason = "docs/operation.md documents the fields; their names contain the units"
 )]
 pub struct AccessRecord {
     #[serde(serialize_with = "rfc3339")]
@@ -78,7 +78,7 @@ pub struct AccessRecord {
 
 /// The fields of TLS. Fields without a value are left out.
 #[derive(Debug, Default, Serialize)]
-#[expect(missing_docs, reason = "README.md documents the fields")]
+#[expect(missing_docs, reason = "docs/operation.md documents the fields")]
 pub struct TlsWords {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,

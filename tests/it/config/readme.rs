@@ -1,6 +1,9 @@
-//! The README is accurate: its configurations load, and its examples print what it shows.
+//! The README and the guides are accurate: their configurations load, their examples print what they show, and their
+//! links lead somewhere.
 
+use std::collections::HashSet;
 use std::fs;
+use std::iter;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,25 +15,41 @@ use acequia::config;
 
 const README: &str = include_str!("../../../README.md");
 
-/// The README's code blocks in this language.
-fn blocks(language: &str) -> Vec<&'static str> {
+/// The guides to which the README refers, each with its name in `docs`.
+const GUIDES: [(&str, &str); 11] = [
+    ("api.md", include_str!("../../../docs/api.md")),
+    ("checks.md", include_str!("../../../docs/checks.md")),
+    ("coming-from.md", include_str!("../../../docs/coming-from.md")),
+    ("databases.md", include_str!("../../../docs/databases.md")),
+    ("fleet.md", include_str!("../../../docs/fleet.md")),
+    ("limits.md", include_str!("../../../docs/limits.md")),
+    ("metrics.md", include_str!("../../../docs/metrics.md")),
+    ("operation.md", include_str!("../../../docs/operation.md")),
+    ("routing.md", include_str!("../../../docs/routing.md")),
+    ("servers.md", include_str!("../../../docs/servers.md")),
+    ("tls.md", include_str!("../../../docs/tls.md")),
+];
+
+/// The code blocks of a text in this language.
+fn blocks(text: &'static str, language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
-    let after = README.split(&fence).skip(1);
+    let after = text.split(&fence).skip(1);
     after.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
-/// The configurations, each with the file name from its first line.
+/// The whole configurations, each with the file name from its first line. A part of one has none.
 pub(super) fn configurations() -> Vec<(&'static str, &'static str)> {
     let named = |text: &'static str| {
-        let name = text.lines().next().unwrap().strip_prefix("# ").unwrap();
-        (name, text)
+        let name = text.lines().next().unwrap().strip_prefix("# ")?;
+        name.ends_with(".toml").then_some((name, text))
     };
-    blocks("toml").into_iter().map(named).collect()
+    let texts = iter::once(README).chain(GUIDES.map(|(_, text)| text));
+    texts.flat_map(|text| blocks(text, "toml")).filter_map(named).collect()
 }
 
 #[test]
-fn readme_configurations_load_without_mistake_or_warning() {
-    assert!(configurations().len() >= 2);
+fn configurations_of_the_readme_and_the_guides_load_without_mistake_or_warning() {
+    assert!(configurations().len() >= 20, "{}", configurations().len());
     for (name, text) in configurations() {
         let loaded = config::read(name, text).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
@@ -66,7 +85,7 @@ fn readme_examples_print_the_shown_output() {
         fs::write(folder.path().join(name), text).unwrap();
     }
     let mut commands_run = 0;
-    let blocks = blocks("console");
+    let blocks = blocks(README, "console");
     for (command, expected) in blocks
         .iter()
         .flat_map(|block| examples(block))
@@ -116,22 +135,58 @@ fn run(command: &str, folder: &Path) -> String {
 }
 
 #[test]
-fn readme_links_to_files_resolve() {
-    let links = README.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
-    let ours: Vec<_> = links.filter(|link| !link.starts_with("http")).collect();
-    assert!(ours.len() >= 5, "{ours:?}");
-    for link in ours {
-        let (file, _) = link.split_once('#').unwrap_or((link, "")); // without a file it is a heading of this one
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        assert!(path.exists(), "{link}");
+fn links_of_the_readme_and_the_guides_lead_to_files_and_headings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guides = GUIDES.map(|(name, text)| (root.join("docs").join(name), text));
+    let texts = iter::once((root.join("README.md"), README)).chain(guides);
+    let mut links_found = 0;
+    for (path, text) in texts {
+        for link in links(text).filter(|link| !link.starts_with("http")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{}: {link}", path.display());
+            if !heading.is_empty() {
+                let anchors = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(anchors.contains(heading), "{}: {link}", path.display());
+            }
+            links_found += 1;
+        }
     }
+    assert!(links_found >= 50, "{links_found}");
+}
+
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0)
+}
+
+/// What links to the headings of a text are called, as GitHub makes them: in lower case, without punctuation, with hyphens
+/// for spaces.
+fn anchors(text: &str) -> HashSet<String> {
+    let mut is_code = false;
+    let mut anchors = HashSet::new();
+    for line in text.lines() {
+        is_code ^= line.starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if is_code || heading.len() == line.len() {
+            continue;
+        }
+        let kept = heading
+            .trim()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+        anchors.insert(kept.collect::<String>().to_lowercase().replace(' ', "-"));
+    }
+    anchors
 }
 
 /// The configuration for servers in replication works on a fresh cluster with the role that stands beside it.
 #[test]
 fn readme_replication_example_finds_the_primary_and_the_replica() {
     let primary = Postgres::start();
-    let [create_role] = blocks("sql")[..] else {
+    let [create_role] = blocks(README, "sql")[..] else {
         panic!("one statement")
     };
     must(&mut psql(primary.address(), create_role));
