@@ -133,9 +133,15 @@ fn resets_during_a_postgresql_login_count_if_the_pool_counts_resets() {
         let servers = [provoked(), provoked()];
         let config = counting_resets(&servers).replace("pool = \"p\"", "pool = \"p\"\nprotocol = \"postgres\"");
         let proxy = Proxy::start(&config);
-        for client in 1..=60 {
-            let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
-            let _ = client.send(first).try_read_all();
+        // At once: a client that awaits TLS is kept for a second after the reset.
+        let mut clients: Vec<_> = (1..=60)
+            .map(|client| Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l")))
+            .collect();
+        for client in &mut clients {
+            client.send(first);
+        }
+        for client in &mut clients {
+            let _ = client.try_read_all();
         }
         log_lines(&proxy, "server is ejected", 1); // the last usable server is never ejected
     }
