@@ -29,6 +29,11 @@ struct Site {
 impl Site {
     /// Routes by name to `a` (`b` for b.example), by database `orders` to `b`. `lines` are further lines of the listener.
     fn start(a: SocketAddr, b: SocketAddr, lines: &str) -> Self {
+        Self::start_with(a, b, lines, "")
+    }
+
+    /// As [`Self::start`], with these lines of the pool `a`.
+    fn start_with(a: SocketAddr, b: SocketAddr, lines: &str, of_a: &str) -> Self {
         let (authority, folder) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
         let names = ["a.example", "b.example", "other.example", "passed.example"];
         authority.issue(&names).write(folder.path(), "site");
@@ -42,7 +47,7 @@ impl Site {
              [[listeners.db.routes]]\ndatabase = \"orders\"\npool = \"b\"\n\
              [[listeners.db.routes]]\ndatabase = \"denied\"\nguards = \"nobody\"\npool = \"b\"\n\
              [[listeners.db.routes]]\ndatabase = \"gone\"\npool = \"gone\"\n\
-             [pools.a]\nservers = [\"{a}\"]\nhealth.check = \"off\"\n[pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\"\n\
+             [pools.a]\nservers = [\"{a}\"]\nhealth.check = \"off\"\n{of_a}\n[pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\"\n\
              [pools.gone]\nservers = [\"127.0.0.1:1\"]\nhealth.check = \"off\"",
             folder.path()
         ));
@@ -129,9 +134,10 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
 }
 
 #[test]
-fn a_cancel_within_tls_reaches_the_session_by_its_key() {
+fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_full() {
     let server = Postgres::start();
-    let site = Site::start(server.address(), server.address(), "");
+    let full = "max_sessions = 1\nqueue = { max = 1, timeout = \"1h\" }";
+    let site = Site::start_with(server.address(), server.address(), "", full);
     let mut session = site.client();
     // In single bytes, because the bytes within TLS may be cut anywhere.
     for byte in startup("postgres") {
@@ -150,6 +156,10 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key() {
     let length = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
     session.send(&[b"Q", &length[..], query].concat());
     eventually("the query runs", || server.sleepers() == 1); // the server ignores requests that come before
+    let mut waiting = site.client();
+    waiting.send(&startup("postgres"));
+    let queue = || site.proxy.metrics().sum("acequia_pool_queue", &[("pool", "a")]);
+    eventually("the queue is full", || queue() == 1.0);
     let length = u32::try_from(key.len() + 8).unwrap().to_be_bytes();
     let request = [&length[..], &[4, 210, 22, 46], &key].concat();
     let cancelled = site.client().send(&request).read_to_end();
@@ -160,6 +170,7 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key() {
     }
     let line = site.proxy.access_line();
     assert_eq!((&line["ending"], &line["detail"]), (&"cancel".into(), &"by_key".into()));
+    assert_eq!(queue(), 1.0, "the request did not wait, and nobody else had to leave");
 }
 
 #[test]
