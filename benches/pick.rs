@@ -65,6 +65,7 @@ fn pool_of_weights(policy: Policy, servers: u16, weight: impl Fn(u16) -> u16) ->
         panic_threshold: None,
         queue: None,
         wake: None,
+        waits_for_return: false,
     };
     Pool::new("pool".into(), rules, (0..servers).map(server).collect())
 }

@@ -29,7 +29,7 @@
 //! request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the client with a TLS
 //! alert. Where the client's TLS is terminated, [`tls`] has the certificates and completes the handshake.
 //! [`pool`] picks a server among those that are up and gives a lease; [`dial`] connects within a time, and asks for
-//! another pick when that fails. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes
+//! another pick when that fails, or when a server of PostgreSQL answers that it takes no sessions now. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes
 //! that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a
 //! core without IO, its system calls an engine (`relay::engine` says where one on io_uring would go). Each direction copies,
 //! and splices while it is bulk, until both sides have finished, one has failed, or both were silent for

@@ -44,7 +44,11 @@ impl Outages {
         for pool in in_force.pools.iter() {
             let fallback = fallbacks.remove(pool.name());
             let is_known = || self.unusable.contains_key(pool.name());
-            if fallback.is_some() || !pool.serves(now) && (is_known() || !pool.is_starting(now)) {
+            let is_out = || match is_known() {
+                true => !pool.serves(now) || pool.is_on_trial(now), // a trial does not end it before it has succeeded
+                false => !pool.serves(now) && !pool.is_starting(now),
+            };
+            if fallback.is_some() || is_out() {
                 if self.unusable.get(pool.name()) != Some(&fallback) {
                     log_outage(pool, fallback.as_deref(), now);
                 }

@@ -12,6 +12,8 @@
 mod listener_state;
 mod refusal;
 mod leased_server;
+mod not_ready;
+mod redial;
 mod fallback;
 mod postgres;
 mod handshake_settings;
@@ -20,6 +22,8 @@ mod steps;
 mod acme;
 mod connect;
 mod cancel;
+mod reconnect;
+mod begin;
 mod startup;
 mod terminate;
 mod terminate_postgres;
@@ -42,8 +46,9 @@ use crate::refuse::refuse;
 use cancel::cancel;
 use guards::answer_postgres;
 use linked::{Linked, relay_when_linked};
+use postgres::reply_to_login;
 use refusal::Refusal;
-use startup::{reply_to_login, start};
+use startup::start;
 use steps::{Connected, Opened};
 use terminate_postgres::{connect_decrypted, find_handshake_settings};
 

@@ -313,6 +313,17 @@ impl Entry {
         }
     }
 
+    /// The server that it was connected to has not begun the session: the session has no server until another attempt starts.
+    pub fn attempt_undone(&mut self, failure: ConnectFailure) {
+        if let Some(path) = self.path.take() {
+            path.record_attempt(Duration::ZERO, Some(failure));
+        }
+        self.info().set_unconnected();
+        if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
+            session.path = None;
+        }
+    }
+
     /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops them.
     pub fn relay_started(&mut self, endpoints: &Arc<Endpoints>) {
         self.info().set_endpoints(endpoints);

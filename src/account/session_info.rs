@@ -110,6 +110,11 @@ impl SessionInfo {
         (self.connect_duration, self.connected_after) = (Some(took.into()), Some(age.into()));
     }
 
+    /// Notes that it is not connected after all, and has no server.
+    pub(super) fn set_unconnected(&mut self) {
+        (self.connect_duration, self.connected_after, self.server) = (None, None, None);
+    }
+
     /// The facts about the TLS that is terminated here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls

@@ -1,11 +1,13 @@
 //! Connects a session to a server: a time limit for each attempt; after a failure the pool's next pick; a bounded number of
-//! attempts.
+//! attempts, or a bounded wait for the return of a server.
 //!
 //! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
 
 mod late_port;
 mod bind_source;
 mod connect;
+mod failure;
+mod search;
 mod queued;
 mod tls;
 mod held_lease;
@@ -21,15 +23,16 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
-use crate::error::os_error;
-use crate::pool::{CheckState, Member, NoLease, Pool, QueueTurn, Server, ServerId};
+use crate::pool::{CheckState, Lease, Member, NoLease, Pool, Server, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
 pub use bind_source::{BindAddresses, BindSource, BindSourceError};
 #[cfg(test)]
 pub(crate) use connect::TEST_CONNECT;
 pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
+pub use failure::ConnectFailure;
 pub use held_lease::{HOLD_TIME_MAX, HeldLease};
+pub use search::Search;
 pub use tls::DialTls;
 use tls::{TlsFailure, begin_tls};
 
@@ -42,93 +45,6 @@ pub struct DialOptions {
     pub retries: u32,
 }
 
-/// Why an attempt to connect failed. Metrics and logs use the same word for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConnectFailure {
-    /// The server's host refused or reset the connection, or there is no such Unix socket.
-    Refused,
-    /// No answer within [`ConnectOptions::timeout`].
-    Timeout,
-    /// No route leads to the server's host.
-    Unreachable,
-    /// No local port is left for connections to the server (EADDRNOTAVAIL).
-    NoPorts,
-    /// The connection cannot come from the address that [`BindSource`] names.
-    NoSource,
-    /// No file descriptor, no buffer or no memory is left. Its word in metrics and logs is `no_descriptors`.
-    NoResources,
-    /// The TLS handshake with the server failed.
-    Tls,
-    /// The server went down, lost its role, or was disabled while it was being connected to.
-    WentDown,
-    /// Another error.
-    Other,
-}
-
-impl ConnectFailure {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
-        Self::Refused,
-        Self::Timeout,
-        Self::Unreachable,
-        Self::NoPorts,
-        Self::NoSource,
-        Self::NoResources,
-        Self::Tls,
-        Self::WentDown,
-        Self::Other,
-    ];
-
-    /// The word for it in metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::NoPorts => "no_ports",
-            Self::NoSource => "no_source",
-            Self::NoResources => "no_descriptors",
-            Self::Tls => "tls",
-            Self::WentDown => "went_down",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether it is a fault of the server.
-    #[must_use]
-    pub const fn is_server_fault(self) -> bool {
-        matches!(self, Self::Refused | Self::Timeout | Self::Unreachable | Self::Tls)
-    }
-
-    /// Whether this host is short of a resource, which says nothing about the server.
-    #[must_use]
-    pub const fn is_local_shortage(self) -> bool {
-        matches!(self, Self::NoPorts | Self::NoResources)
-    }
-
-    /// Classifies an error of connecting, whatever contexts were added to it.
-    #[must_use]
-    pub fn classify(error: &io::Error) -> Self {
-        if BindSourceError::is(error) {
-            return Self::NoSource;
-        }
-        match os_error(error) {
-            Some(libc::EADDRNOTAVAIL) => return Self::NoPorts,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::NoResources,
-            _ => {}
-        }
-        match error.kind() {
-            // No process has made the Unix socket yet.
-            io::ErrorKind::NotFound => Self::Refused,
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Self::Refused,
-            io::ErrorKind::TimedOut => Self::Timeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
-            _ => Self::Other,
-        }
-    }
-}
-
 /// The client that gets the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct DialClient<'a> {
@@ -138,6 +54,9 @@ pub struct DialClient<'a> {
     pub address: ClientAddr,
     /// Whether it may end its stream and still wait for an answer. Otherwise the end of its stream means that it has left.
     pub may_half_close: bool,
+    /// Whether only the server's first answer shows that it serves the session. Then the caller reports that
+    /// ([`Pool::connected`]).
+    pub awaits_answer: bool,
 }
 
 /// The progress of [`dial`], reported while it runs.
@@ -216,7 +135,8 @@ pub struct Dialled {
 }
 
 /// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a server
-/// in the pool's queue if all are full. `report` is called when an attempt begins, and when it has connected or failed; not
+/// in the pool's queue if all are full. `search` is how far the client has come: with the same one, the search goes on when the
+/// session could not begin after all ([`Search::goes_on`]). `report` is called when an attempt begins, and when it has connected or failed; not
 /// if the client's connection fails meanwhile.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
@@ -224,22 +144,21 @@ pub struct Dialled {
 /// returned when the server has closed the connection ([`HeldLease`]).
 ///
 /// # Errors
-/// [`DialError`]: no server is left to try or has room, or 1 + [`DialOptions::retries`] attempts have failed.
+/// [`DialError`]: no server is left to try, has room or is waited for, or 1 + [`DialOptions::retries`] attempts have failed.
 pub async fn dial(
     pool: &Pool,
     options: &DialOptions,
     tls: Option<&DialTls<'_>>,
     client: DialClient<'_>,
+    search: &mut Search,
     mut report: impl FnMut(Progress<'_>),
 ) -> Result<Dialled, DialError> {
-    let mut tried: Vec<ServerId> = Vec::new();
-    let mut turn = QueueTurn::default();
     loop {
-        let picked = match pool.pick(client.address, &tried, Instant::now()) {
+        let picked = match pool.pick(client.address, &search.tried, Instant::now()) {
             Ok(lease) => lease,
-            Err(NoLease::NoServer) => return Err(DialError::no_server_after(&tried)),
+            Err(NoLease::NoServer) => return Err(DialError::no_server_after(&search.tried)),
             // Boxed: only a client that waits needs the room.
-            Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, &tried, &mut turn, &mut report)).await?,
+            Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, search, &mut report)).await?,
         };
         let mut lease = HeldLease::new(picked);
         let was_usable = is_usable(lease.server());
@@ -257,11 +176,11 @@ pub async fn dial(
             connected => connected,
         };
         let failure = connected.as_ref().err().map(AttemptError::failure);
-        let ejected_for = match &connected {
-            Err(error) if error.counts_against_server() => pool.connect_failed(lease.lease(), Instant::now()),
-            _ => None,
+        let (goes_on, ejected_for) = match &connected {
+            Ok(_) => (false, None),
+            Err(error) => record_failure(error, pool, lease.lease(), options.retries, search),
         };
-        let ended_ejection = failure.is_none() && pool.connected(lease.lease());
+        let ended_ejection = failure.is_none() && !client.awaits_answer && pool.connected(lease.lease());
         report(Progress::Ended(Attempt {
             server: lease.server(),
             took: began.elapsed(),
@@ -270,7 +189,6 @@ pub async fn dial(
             ejected_for,
             ended_ejection,
         }));
-        let server = lease.server().id();
         match connected {
             Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
             Err(AttemptError::Tls(_, socket) | AttemptError::TlsTimeout(socket) | AttemptError::WentDown(socket)) => {
@@ -278,11 +196,26 @@ pub async fn dial(
             }
             Err(AttemptError::Connect(_)) => drop(lease),
         }
-        if tried.len() >= options.retries as usize {
+        if !goes_on {
             return Err(DialError::ConnectFailed);
         }
-        tried.push(server);
     }
+}
+
+/// Records a failed attempt. Returns whether the client goes on, and the back-off if the failure ejected the server.
+fn record_failure(
+    error: &AttemptError,
+    pool: &Pool,
+    lease: &Lease,
+    retries: u32,
+    search: &mut Search,
+) -> (bool, Option<Duration>) {
+    let (now, counts) = (Instant::now(), error.counts_against_server());
+    let ejected_for = if counts { pool.connect_failed(lease, now) } else { None };
+    // TLS that fails is rather a mistake in a configuration than a restart.
+    let may_be_back_soon = counts && matches!(error, AttemptError::Connect(_));
+    let (goes_on, rests_for) = search.goes_on(pool, lease, retries, may_be_back_soon, now);
+    (goes_on, rests_for.or(ejected_for))
 }
 
 /// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable from
@@ -299,7 +232,7 @@ fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
 }
 
 /// Closes a connection that will not be used. Returns the lease when the server has closed it, too.
-fn close(mut socket: TcpStream, lease: HeldLease) {
+pub fn close(mut socket: TcpStream, lease: HeldLease) {
     if lease.is_held() {
         lease.give_back_after(async move {
             let _ = socket.shutdown().await;

@@ -4,21 +4,21 @@ use std::future::pending;
 
 use tokio::time::Instant;
 
-use super::{DialClient, DialError, Progress};
-use crate::pool::{Lease, Pool, QueueFailure, QueueTurn, ServerId};
+use super::{DialClient, DialError, Progress, Search};
+use crate::pool::{Lease, Pool, QueueFailure};
 use crate::socket::{PeerWatch, socket_fault};
 
-/// Waits for a lease on a server that is not in `tried`.
+/// Waits for a lease on a server that the client has not tried.
 ///
 /// # Errors
 /// Why there is no lease; or the client has left.
 pub(super) async fn wait(
     pool: &Pool,
     client: &DialClient<'_>,
-    tried: &[ServerId],
-    turn: &mut QueueTurn,
+    search: &mut Search,
     report: &mut impl FnMut(Progress<'_>),
 ) -> Result<Lease, DialError> {
+    let Search { tried, turn } = search;
     let mut has_waited = false;
     let is_asleep = pool.needs_wake(Instant::now());
     let on_join = |position| {

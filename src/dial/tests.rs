@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::{CheckOutcome, EjectLimits, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
+use crate::pool::{CheckOutcome, EjectLimits, MemberConfig, Policy, PoolRules, QueueLimits, ServerSpec, Thresholds};
 use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {
@@ -103,6 +103,7 @@ fn pool_with(servers: Vec<Member>, panic_threshold: Option<u8>) -> Pool {
         panic_threshold,
         queue: None,
         wake: None,
+        waits_for_return: false,
     };
     Pool::new("pool".into(), rules, servers)
 }
@@ -140,9 +141,10 @@ async fn dialled_while(
         socket: accepted,
         address: ClientAddr::new(accepted.peer_addr().unwrap()),
         may_half_close: true,
+        awaits_answer: false,
     };
     let mut trying = None;
-    let result = dial(pool, options, None, client, |progress| {
+    let result = dial(pool, options, None, client, &mut Search::default(), |progress| {
         let attempt = match progress {
             Progress::Trying(server) => {
                 at_attempt(server);
@@ -241,6 +243,38 @@ async fn failures_in_a_row_eject_a_server_and_are_reported() {
         back_offs.extend(of_closed.map(|(_, back_off)| back_off));
     }
     assert_eq!(back_offs, [None, None, Some(EJECT.first)], "it is not tried after that");
+}
+
+#[tokio::test]
+async fn a_client_of_a_pool_with_a_queue_waits_until_the_last_server_can_be_connected_to() {
+    let socket = refusing();
+    let limited = MemberConfig {
+        sessions_max: NonZeroU32::new(1),
+        ..MemberConfig::default()
+    };
+    let without = pool_of(&[&socket], limited);
+    let queue = QueueLimits {
+        clients_max: 1,
+        timeout: Duration::from_secs(60),
+    };
+    let rules = PoolRules {
+        queue: Some(queue),
+        waits_for_return: true,
+        ..*without.rules()
+    };
+    let pool = Pool::new("pool".into(), rules, without.servers().to_vec());
+    let (_client, accepted) = client().await;
+    let mut attempts = 0;
+    let done = dialled_while(&pool, &OPTIONS, &accepted, |_| {
+        attempts += 1;
+        if attempts == 2 {
+            socket.listen(1).unwrap();
+        }
+    })
+    .await;
+    assert!(done.result.is_ok());
+    assert_eq!(done.attempts, [(0, REFUSED), (0, None)]);
+    assert_eq!(done.ejected, [Some(Duration::from_secs(1)), None]);
 }
 
 #[tokio::test]

@@ -176,7 +176,8 @@ fn rule_settings(rules: &PoolRules) -> Vec<Setting> {
         slow_start,
         panic_threshold,
         queue,
-        wake: _, // that of `scale`
+        wake: _,             // that of `scale`
+        waits_for_return: _, // that of `queue`, `fallback` and `scale`
     } = rules;
     let mut settings = vec![
         setting("balance", policy),

@@ -149,6 +149,11 @@ impl CandidateSet {
         }
     }
 
+    /// Whether there are candidates, and each is an ejected server whose trial is due.
+    pub(super) fn has_only_trials(&self) -> bool {
+        !self.candidates.is_empty() && !self.in_panic && self.candidates.iter().all(|candidate| candidate.is_trial)
+    }
+
     /// The earliest instant at which time alone changes any of this; `None`: never.
     pub(super) fn expires(&self) -> Option<Instant> {
         self.expires

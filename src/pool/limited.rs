@@ -116,10 +116,9 @@ impl Pool {
         self.rules.policy != Policy::SourceHash
     }
 
-    /// Whether all servers that could be picked are among these.
-    pub(super) fn has_only(&self, tried: &[ServerId], now: Instant) -> bool {
-        let set = CandidateSet::new(&self.members.load(), &self.rules, now, |id| tried.contains(&id));
-        set.candidates.is_empty()
+    /// Whether all servers that a client could wait for are among these.
+    pub fn has_only(&self, tried: &[ServerId], now: Instant) -> bool {
+        !self.can_pick_besides(tried, now) && !self.has_resting(tried)
     }
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session keeps
@@ -180,10 +179,10 @@ impl Pool {
         })
     }
 
-    /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool sleeps, or
-    /// if a server is being started.
+    /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool sleeps, if a
+    /// server is being started, or if another one takes no sessions for the moment and the pool waits for its return.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
-        if self.start_wait().is_some() && tried.is_empty() {
+        if self.start_wait().is_some() && tried.is_empty() || self.has_resting(tried) {
             NoLease::Full
         } else {
             NoLease::NoServer

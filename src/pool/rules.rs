@@ -57,4 +57,7 @@ pub struct PoolRules {
     pub queue: Option<QueueLimits>,
     /// How long a client may wait for a server of a pool that sleeps; `None`: the pool never sleeps.
     pub wake: Option<Duration>,
+    /// Whether clients with a `queue` also wait for a server that takes no sessions for the moment, because nothing else
+    /// would serve them: neither a fallback nor a server that is started for them.
+    pub waits_for_return: bool,
 }

@@ -87,6 +87,7 @@ pub(super) fn rules(policy: Policy) -> PoolRules {
         panic_threshold: None,
         queue: None,
         wake: None,
+        waits_for_return: false,
     }
 }
 

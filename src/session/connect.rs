@@ -1,14 +1,16 @@
 //! The step from a pool to a connection to one of its servers.
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::fallback::{fallback_after, note_stand_in};
 use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
+use super::redial::Redial;
 use super::refusal::{Refusal, reply, within_tls};
 use super::steps::{ClientTls, Connected, Routed, enter_pool, forwarded, proxy_header, take_first};
 use crate::account::Entry;
-use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, Progress, dial};
+use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, Progress, Search, dial};
 use crate::live::LivePool;
 use crate::plan::ListenerPlan;
 use crate::refuse::{PostgresError, Reply};
@@ -24,7 +26,7 @@ impl Routed<'_> {
     #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
     pub(super) fn connect(mut self) -> impl Future<Output = Result<Connected, Refusal>> {
         async move {
-            let (mut dialled, mut first) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
+            let (mut dialled, mut first, search) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
             let pool = &self.state.pools[self.pool];
             note_stand_in(self.entry, pool, dialled.lease.server());
             let server = LeasedServer::new(dialled.lease, pool);
@@ -33,6 +35,7 @@ impl Routed<'_> {
                 first.clear(); // the header was sent
             }
             let postgres = self.sniffed.as_ref().and_then(Sniffed::postgres);
+            let redial = postgres.map(|_| Box::new(Redial::new(self.pool, first.clone(), search)));
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
                 let (sniffed, protocol) = (self.sniffed.as_ref(), self.state.plan.protocol);
@@ -59,13 +62,14 @@ impl Routed<'_> {
                 server_tls: dialled.tls,
                 relay: self.state.plan.relay,
                 asks_server,
+                redial,
             })
         }
     }
 
     /// Connects to a server of the pool. If the pool has become unusable while the client waited, goes on with its fallback, which
-    /// has a queue of its own. Also returns the PROXY header for the server, if it expects one.
-    async fn dial(&mut self) -> Result<(Dialled, Vec<u8>), Refusal> {
+    /// has a queue of its own. Also returns the PROXY header for the server, if it expects one, and how far the search has come.
+    async fn dial(&mut self) -> Result<(Dialled, Vec<u8>, Search), Refusal> {
         let Self {
             client,
             state,
@@ -83,6 +87,7 @@ impl Routed<'_> {
             socket: client,
             address,
             may_half_close: !protocol.is_database() && !has_hello,
+            awaits_answer: protocol.is_postgres(),
         };
         // Bounded: fallbacks form no cycle.
         loop {
@@ -94,6 +99,7 @@ impl Routed<'_> {
                 header: &first,
             });
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
+            let mut search = Search::default();
             // In a box of its own: glibc reuses freed blocks of up to 1,032 bytes as they are; larger ones would leave
             // holes between the sessions.
             let dialling = Box::pin(dial(
@@ -101,14 +107,16 @@ impl Routed<'_> {
                 &live.plan().dial,
                 dial_tls.as_ref(),
                 dial_client,
+                &mut search,
                 on_progress,
             ));
             let failure = match dialling.await {
-                Ok(dialled) => return Ok((dialled, first)),
+                Ok(dialled) => return Ok((dialled, first, search)),
                 Err(failure) => failure,
             };
             let Some(fallback) = fallback_after(state, *pool, failure, entry) else {
-                let reply = reply(sniffed, protocol, |_| Alert::InternalError, postgres_error(failure));
+                let error = postgres_error(failure, live);
+                let reply = reply(sniffed, protocol, |_| Alert::InternalError, error);
                 return Err(Refusal::DialError(failure, reply_over(reply, tls.as_mut())));
             };
             enter_pool(&state.pools[fallback], sniffed, entry)?;
@@ -118,8 +126,10 @@ impl Routed<'_> {
 }
 
 /// The error for a client of PostgreSQL when no server was connected to.
-fn postgres_error(reason: DialError) -> PostgresError {
+fn postgres_error(reason: DialError, pool: &LivePool) -> PostgresError {
     match reason {
+        // It has waited for the return of a server.
+        DialError::QueueTimeout if !pool.is_usable(Instant::now()) => PostgresError::NoServer,
         DialError::ServersFull | DialError::QueueFull | DialError::QueueTimeout => PostgresError::Limited,
         _ => PostgresError::NoServer,
     }
@@ -136,7 +146,7 @@ fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Re
 }
 
 /// Records the progress of dialling: waits in the queue, and where each attempt begins and ends.
-fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
+pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
     match progress {
         Progress::Queued { position, is_asleep } => entry.queue_joined(*position, *is_asleep),
         Progress::Dequeued => entry.queue_left(),

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::account::Entry;
 use crate::cancel::{CancelEntry, CancelTarget};
-use crate::dial::HeldLease;
+use crate::dial::{HeldLease, close as close_unused};
 use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
-use crate::pool::{EjectionChange, FinishedSession, ServerEnd, SessionOutcome};
+use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
@@ -48,6 +48,24 @@ impl LeasedServer {
             pool: Arc::clone(pool.name()),
             connect: pool.plan().dial.connect.clone(),
         })
+    }
+
+    /// The server has begun the session, or is not going to say whether it has.
+    pub(super) fn begun(&self) {
+        let Some(pool) = self.pool.get() else { return };
+        if pool.connected(self.lease.lease()) {
+            tracing::info!(pool = %pool.name(), server = %self.label(), "server is back");
+        }
+    }
+
+    /// The server's lease.
+    pub(super) fn lease(&self) -> &Lease {
+        self.lease.lease()
+    }
+
+    /// Closes a connection on which the server has not begun the session. Returns the lease when the server has closed it, too.
+    pub(super) fn abandon(self, socket: TcpStream) {
+        close_unused(socket, self.lease);
     }
 
     /// Keeps the session's entry for cancel requests until the server is released.

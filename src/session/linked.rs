@@ -39,6 +39,7 @@ impl Linked {
             server_tls,
             relay,
             asks_server: _,
+            redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
         entry.relay_started(&ends);

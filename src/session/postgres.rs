@@ -12,7 +12,7 @@ use super::refusal::{Refusal, ending_of_fault};
 use crate::account::{Ending, Entry};
 use crate::dial::DialError;
 use crate::plan::{ListenerPlan, Protocol};
-use crate::refuse::Reply;
+use crate::refuse::{PostgresError, Reply};
 use crate::relay::{Closed, Side};
 use crate::sniff::TlsAnswer;
 use crate::sniff::alert::Alert;
@@ -144,4 +144,22 @@ pub(super) fn unanswered_tls_request(
         server.report(client, closed, entry);
     }
     Refusal::Unanswered(ending, reply)
+}
+
+/// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if the
+/// client can read one. Then it may try again.
+pub(super) fn reply_to_login(entry: &Entry) -> Reply {
+    let info = entry.info();
+    let startup = info.startup().filter(|_| info.client_tls().is_none());
+    match startup {
+        _ if entry.traffic().down.bytes() > 0 => Reply::Reset,
+        Some(startup) => Reply::Message(PostgresError::NoServer.response(Some(startup))),
+        None if info.detail == Some(TLS_REQUEST) => no_answer(),
+        None => Reply::Reset,
+    }
+}
+
+/// The reply to a client whose request for TLS the server has not answered.
+pub(super) fn no_answer() -> Reply {
+    Reply::AlertAfterHello(Alert::InternalError.record(None))
 }

@@ -1,16 +1,17 @@
 //! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, in the
 //! clear, everything up to the key that cancels the session's queries.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::begin::{LOGIN_TIME_MAX, SEND_TIME_MAX, begin};
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
-use super::postgres::{TLS_REQUEST, ask_for_tls, requires_tls, unanswered_tls_request};
+use super::postgres::{TLS_REQUEST, TlsRequestError, ask_for_tls, no_answer, requires_tls, unanswered_tls_request};
+use super::reconnect::move_on;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
+use super::redial::NotBegun;
 use super::refusal::{Refusal, reply};
 use super::steps::Connected;
 use crate::account::Entry;
@@ -23,13 +24,6 @@ use crate::sniff::postgres::{CancelKey, InvalidPacket};
 use crate::sniff::{PostgresOpening, SniffError, SniffFailure, TlsAnswer, sniff_postgres};
 use crate::socket::{Fault, close_cleanly_again, has_unread, reset_when_closed};
 use crate::tls::error_word;
-
-/// How long the server's messages are read to find the key; after that, the session goes on without a key.
-/// `authentication_timeout` of PostgreSQL is 1 min.
-const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// How long one side may take to read what the other one sent during the login.
-const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of the client that are relayed before its login counts as over. This is more than the longest answer to a
 /// request for authentication (`PG_MAX_AUTH_TOKEN_LENGTH` of PostgreSQL, 64 KiB) with its framing. Like
@@ -51,19 +45,28 @@ pub(super) async fn start(
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
     if connected.asks_server {
-        relay_tls_answer(client, &mut connected, state, entry).await?;
+        connected = relay_tls_answer(client, connected, state, entry).await?;
     }
     let is_readable = entry.info().startup().is_some();
     let key = match is_readable {
         true => {
-            let key = relay_login(client, &mut connected, entry).await;
+            let answer;
+            (connected, answer) = begin(client, connected, state, entry).await?;
+            let key = match answer {
+                Ok(answer) => relay_login(client, &mut connected, &answer, entry).await,
+                Err(fault) => Err(Refusal::Broke(Side::Server, fault)),
+            };
             if let Err(Refusal::Broke(side, fault)) = &key {
                 connected.server.report(client, Closed::Broke(*side, *fault), entry);
             }
             key?
         }
-        false => None,
+        false => {
+            connected.server.begun();
+            None
+        }
     };
+    connected.redial = None;
     if let Some(target) = connected.server.cancel_target() {
         let address = entry.info().client().host();
         connected.server.keep(match key {
@@ -83,24 +86,6 @@ fn smuggled() -> Refusal {
     })
 }
 
-/// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if the
-/// client can read one. Then it may try again.
-pub(super) fn reply_to_login(entry: &Entry) -> Reply {
-    let info = entry.info();
-    let startup = info.startup().filter(|_| info.client_tls().is_none());
-    match startup {
-        _ if entry.traffic().down.bytes() > 0 => Reply::Reset,
-        Some(startup) => Reply::Message(PostgresError::NoServer.response(Some(startup))),
-        None if info.detail == Some(TLS_REQUEST) => no_answer(),
-        None => Reply::Reset,
-    }
-}
-
-/// The reply to a client whose request for TLS the server has not answered.
-fn no_answer() -> Reply {
-    Reply::AlertAfterHello(Alert::InternalError.record(None))
-}
-
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the
 /// clear: its StartupMessage is read, and becomes the first bytes for the server. Server and client have
 /// `hello_timeout` each, counted from now: since accept, the client may have waited in a queue.
@@ -110,14 +95,13 @@ fn no_answer() -> Reply {
 /// answer (CVE-2021-23214), its next packet is not valid, or TLS is required.
 async fn relay_tls_answer(
     client: &mut TcpStream,
-    connected: &mut Connected,
+    mut connected: Connected,
     state: &ListenerState,
     entry: &mut Entry,
-) -> Result<(), Refusal> {
-    let first = std::mem::take(&mut connected.first);
-    let server = &mut connected.socket;
+) -> Result<Connected, Refusal> {
     entry.info().detail = Some(TLS_REQUEST);
-    let asked = ask_for_tls(server, &first, state.plan.sniff.hello_timeout, entry).await;
+    let asked;
+    (connected, asked) = ask_a_server(client, connected, state, entry).await?;
     let (answer, bytes) =
         asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, no_answer()))?;
     entry.info().detail = None;
@@ -135,7 +119,7 @@ async fn relay_tls_answer(
     let sent = client.write_all(&answer[..bytes]).await;
     sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::classify(&error)), Reply::Close))?;
     if answer[..bytes] != *b"N" {
-        return Ok(()); // an end of the stream, or an error, is relayed as it is
+        return Ok(connected); // an end of the stream, or an error, is relayed as it is
     }
     let sniffed = sniff_postgres(
         client,
@@ -162,11 +146,38 @@ async fn relay_tls_answer(
         return Err(Refusal::Refused(reply));
     }
     connected.first = sniffed.first.into_vec();
-    Ok(())
+    Ok(connected)
 }
 
-/// Relays the login of a session in the clear, or of one whose TLS is terminated here, until the server is ready for its
-/// first query. Returns the key that the server has sent by then. If that takes too long or too many bytes, or a side ends,
+/// Sends the client's SSLRequest to its server. If that ends the connection without a word, another one gets it. Returns the
+/// answer.
+///
+/// # Errors
+/// See [`move_on`].
+async fn ask_a_server(
+    client: &TcpStream,
+    mut connected: Connected,
+    state: &ListenerState,
+    entry: &mut Entry,
+) -> Result<(Connected, Result<([u8; 2], usize), TlsRequestError>), Refusal> {
+    let (first, within) = (std::mem::take(&mut connected.first), state.plan.sniff.hello_timeout);
+    loop {
+        let asked = ask_for_tls(&mut connected.socket, &first, within, entry).await;
+        let ended = match &asked {
+            Ok((_, 0)) | Err(TlsRequestError::Closed) => None,
+            Err(TlsRequestError::Broke(error)) => Some(Fault::classify(error)),
+            Ok(_) | Err(TlsRequestError::Late) => return Ok((connected, asked)),
+        };
+        let has_moved;
+        (connected, has_moved) = move_on(connected, &NotBegun::Ended(ended), client, state, entry).await?;
+        if !has_moved {
+            return Ok((connected, asked));
+        }
+    }
+}
+
+/// Relays the login of a session in the clear, or of one whose TLS is terminated here, from the server's first bytes until the
+/// server is ready for its first query. Returns the key that the server has sent by then. If that takes too long or too many bytes, or a side ends,
 /// the relay goes on from there.
 ///
 /// # Errors
@@ -174,9 +185,9 @@ async fn relay_tls_answer(
 async fn relay_login(
     client: &TcpStream,
     connected: &mut Connected,
+    answer: &[u8],
     entry: &Entry,
 ) -> Result<Option<CancelKey>, Refusal> {
-    let first = std::mem::take(&mut connected.first);
     reset_when_closed(&connected.socket);
     let mut server = SideStream::new(TlsSide {
         socket: &connected.socket,
@@ -186,7 +197,7 @@ async fn relay_login(
         socket: client,
         tls: connected.client_tls.take().map(|tls| *tls),
     });
-    let key = relay_until_ready(&mut client, &mut server, &first, entry).await;
+    let key = relay_until_ready(&mut client, &mut server, answer, entry).await;
     if let Some(error) = client.take_error() {
         entry.info().tls_mut().error = Some(error_word(&error));
     }
@@ -199,14 +210,15 @@ async fn relay_login(
 async fn relay_until_ready(
     client: &mut SideStream<'_>,
     server: &mut SideStream<'_>,
-    first: &[u8],
+    answer: &[u8],
     entry: &Entry,
 ) -> Result<Option<CancelKey>, Refusal> {
-    send(server, first, Side::Server).await?;
     let until = Instant::now() + LOGIN_TIME_MAX;
     let mut reader = BackendReader::default();
     let (mut of_server, mut of_client) = ([0; READ_BYTES_MAX], [0; READ_BYTES_MAX]);
-    let (mut is_done, mut client_bytes) = (false, 0);
+    let (mut is_done, mut client_bytes) = (reader.advance(answer), 0);
+    entry.traffic().down.add(answer.len());
+    send(client, answer, Side::Client).await?;
     while !is_done && client_bytes < CLIENT_BYTES_MAX {
         let (side, read) = tokio::select! {
             biased;

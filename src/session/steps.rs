@@ -14,6 +14,7 @@ use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
 use super::postgres::{requires_tls, tls_answer};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
+use super::redial::Redial;
 use super::refusal::{Refusal, reply};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
@@ -78,6 +79,8 @@ pub(super) struct Connected {
     pub(super) relay: RelayLimits,
     /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
     pub(super) asks_server: bool,
+    /// For a client of PostgreSQL: what it takes to connect it to a server again.
+    pub(super) redial: Option<Box<Redial>>,
 }
 
 impl<'a> Opened<'a> {

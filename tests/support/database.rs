@@ -148,6 +148,39 @@ impl Postgres {
 
     fn run(folder: TempDir, settings: &[&str]) -> Self {
         let port = Port::keep();
+        let process = Self::spawn(&folder, &port, settings);
+        let ready = || super::process::finished(&mut psql(port.address, "SELECT 1")).code == Some(0);
+        eventually("PostgreSQL answers", ready);
+        Self { port, process, folder }
+    }
+
+    /// Ends it with all its sessions, and starts it again on the same port. Until [`Self::finish_starting`] it refuses every
+    /// session with SQLSTATE 57P03, as any server does while it starts.
+    pub fn restart_slowly(&mut self) {
+        self.process.signal(Signal::INT);
+        self.process.wait();
+        Self::own_file(&self.folder.path().join("data"), "standby.signal", "");
+        self.process = Self::spawn(&self.folder, &self.port, &["hot_standby=off"]);
+        let refuses = || {
+            let refused = super::process::finished(&mut psql(self.port.address, "SELECT 1"));
+            refused
+                .stderr
+                .contains("the database system is not accepting connections")
+        };
+        eventually("PostgreSQL refuses sessions", refuses);
+    }
+
+    /// Lets it accept sessions after [`Self::restart_slowly`].
+    pub fn finish_starting(&self) {
+        let mut promote = as_postgres(&program("pg_ctl"), self.folder());
+        must(
+            promote
+                .args(["promote", "--no-wait", "-D"])
+                .arg(self.folder().join("data")),
+        );
+    }
+
+    fn spawn(folder: &TempDir, port: &Port, settings: &[&str]) -> Process {
         let mut command = as_postgres(&program("postgres"), folder.path());
         command
             .arg("-D")
@@ -159,10 +192,7 @@ impl Postgres {
         for setting in settings {
             command.args(["-c", setting]);
         }
-        let process = Process::start(&mut command);
-        let ready = || super::process::finished(&mut psql(port.address, "SELECT 1")).code == Some(0);
-        eventually("PostgreSQL answers", ready);
-        Self { port, process, folder }
+        Process::start(&mut command)
     }
 
     /// How many of its sessions run `SELECT pg_sleep(600)`.

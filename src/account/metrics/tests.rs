@@ -49,6 +49,7 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
         panic_threshold: None,
         queue: None,
         wake: None,
+        waits_for_return: false,
     };
     Pool::new("p".into(), rules, servers.iter().map(member).collect())
 }

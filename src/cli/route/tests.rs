@@ -58,6 +58,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         panic_threshold: None,
         queue: None,
         wake: None,
+        waits_for_return: false,
     };
     let thresholds = Thresholds { rise: 2, fall: 3 };
     Arc::new(PoolPlan {

@@ -81,6 +81,8 @@ pub(super) fn pool(
     let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
     let proxy_protocol = proxy_protocol(&section, &health, problems);
     let scale = scale(&section, &health, defaults, providers, problems);
+    let queue = queue(&section, &entries, defaults, problems);
+    let wake = scale.as_ref().and_then(|scale| scale.wake());
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,
@@ -89,8 +91,9 @@ pub(super) fn pool(
             .duration_or_off("slow_start", NONZERO_DURATION, problems)
             .flatten(),
         panic_threshold,
-        queue: queue(&section, &entries, defaults, problems),
-        wake: scale.as_ref().and_then(|scale| scale.wake()),
+        queue,
+        wake,
+        waits_for_return: queue.is_some() && fallback.is_none() && wake.is_none(),
     };
     Some(PoolPlan {
         name: entry.key.as_str().into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{FAILING, NO_WEIGHT, Server};
+use super::{EJECTED, FAILING, NO_WEIGHT, SUSPENDED, Server};
 use crate::pool::changes::ChangeCounter;
 use crate::pool::health::{Availability, CheckState};
 use crate::pool::live_count::LiveCount;
@@ -39,6 +39,12 @@ impl Server {
         } else {
             Availability::Unchecked
         }
+    }
+
+    /// Whether it takes no sessions for the moment, as sessions or its latest check have found, but may take some again at any
+    /// time: it is not down, and its role is not wrong.
+    pub(in crate::pool) fn is_resting(&self) -> bool {
+        self.check_state() != CheckState::Down && !self.is_unfit() && self.has(EJECTED | SUSPENDED)
     }
 
     /// Whether it may be picked as the stand-in for servers of another role. It is never ejected as such: it is the last one.

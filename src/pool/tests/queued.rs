@@ -331,3 +331,91 @@ async fn clients_wait_only_while_a_server_is_being_started() {
     let last = start_waiting(&pool, 3).await;
     assert_eq!(last.await.unwrap().unwrap_err(), QueueFailure::Timeout);
 }
+
+/// A pool whose only server takes one session, and whose clients wait for its return.
+fn outlasting(is_checked: bool) -> Arc<Pool> {
+    let shared = Arc::<PoolQueue>::default();
+    let server = limited_server(0, 1, &shared);
+    if is_checked {
+        server.set_checked(true, false);
+        passes(&server, 1);
+    }
+    let rules = PoolRules {
+        queue: Some(QUEUE),
+        waits_for_return: true,
+        ..*up(Policy::LeastConn, &[]).rules()
+    };
+    let pool = Arc::new(Pool::with_queue("pool".into(), rules, vec![server], shared));
+    pool.take_over_queue(Arc::downgrade(&pool) as _);
+    pool
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
+    let pool = outlasting(false);
+    let lease = pick(&pool, 0).unwrap();
+    let (first, second) = (start_waiting(&pool, 1).await, start_waiting(&pool, 2).await);
+    let began = Instant::now();
+    let rests = |lease: &Lease| pool.rest(lease, &[lease.server().id()], Instant::now());
+    assert_eq!(
+        rests(&lease),
+        Rest {
+            may_wait: true,
+            back_off: Some(Duration::from_secs(1))
+        }
+    );
+    drop(lease);
+    let trial = first.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert!(rests(&trial).may_wait);
+    drop(trial);
+    let trial = second.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+    let third = start_waiting(&pool, 3).await;
+    assert!(pool.connected(&trial));
+    drop(trial);
+    let _lease = third.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(2), "it is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_wait_while_the_only_server_refuses_its_checks_but_not_when_it_is_down() {
+    let pool = outlasting(true);
+    let server = Arc::clone(&pool.servers()[0]);
+    let refused = CheckOutcome::Refused {
+        reason: "the database system is starting up".into(),
+        accepts_sessions: false,
+    };
+    server.record_check(&refused, THRESHOLDS);
+    assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::Full);
+    let waits = start_waiting(&pool, 1).await;
+    assert!(!waits.is_finished());
+    passes(&server, 1);
+    drop(waits.await.unwrap().unwrap());
+    server.record_check(&refused, THRESHOLDS);
+    let waits = start_waiting(&pool, 2).await;
+    fails(&server, THRESHOLDS.fall);
+    assert_eq!(waits.await.unwrap().unwrap_err(), QueueFailure::NoServer);
+    assert_eq!(pick(&pool, 3).unwrap_err(), NoLease::NoServer);
+}
+
+#[test]
+fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_rule() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let lease = pick(&pool, 0).unwrap();
+    let all: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
+    assert_eq!(pool.rest(&lease, &all, Instant::now()), Rest::default());
+    let rules = PoolRules {
+        waits_for_return: true,
+        ..*pool.rules()
+    };
+    let pool = Pool::with_queue("pool".into(), rules, pool.servers().to_vec(), Arc::default());
+    assert_eq!(pool.rest(&lease, &all[..1], Instant::now()), Rest::default());
+    assert!(pool.rest(&lease, &all, Instant::now()).may_wait);
+    let other = pick(&pool, 1).unwrap();
+    assert_ne!(
+        other.server().id(),
+        lease.server().id(),
+        "the other one has not failed lately"
+    );
+}

@@ -16,3 +16,4 @@ mod refusals;
 mod postgres_names;
 mod postgres_cancels;
 mod postgres_decrypted;
+mod postgres_restarts;

@@ -1,0 +1,110 @@
+//! The first packet of a PostgreSQL session that is readable here, and the server's answer to it.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::listener_state::ListenerState;
+use super::not_ready::{FirstMessage, first_message};
+use super::reconnect::move_on;
+use super::redial::NotBegun;
+use super::refusal::Refusal;
+use super::steps::Connected;
+use crate::account::Entry;
+use crate::socket::{Fault, reset_when_closed};
+
+/// How long the server's messages are read to find the key; after that, the session goes on without a key.
+/// `authentication_timeout` of PostgreSQL is 1 min.
+pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long one side may take to read what the other one sent during the login.
+pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Sends the server the first packet of a session that is readable here, and reads its first message. A server that does not
+/// begin the session gives way to another one, or is waited for. Returns the bytes for the client, or why the server's
+/// connection broke.
+///
+/// # Errors
+/// See [`move_on`]. If the session ends while this runs, the server's connection is reset.
+pub(super) async fn begin(
+    client: &TcpStream,
+    mut connected: Connected,
+    state: &ListenerState,
+    entry: &mut Entry,
+) -> Result<(Connected, Result<Vec<u8>, Fault>), Refusal> {
+    let mut first = std::mem::take(&mut connected.first);
+    // Behind a request for TLS, the server has got the header already.
+    let mut startup_at = match &connected.redial {
+        Some(redial) if !connected.asks_server => redial.header.len(),
+        _ => 0,
+    };
+    loop {
+        reset_when_closed(&connected.socket);
+        let why = match first_answer(client, &mut connected.socket, &first).await {
+            FirstAnswer::Begun(answer) => {
+                connected.server.begun();
+                return Ok((connected, Ok(answer)));
+            }
+            FirstAnswer::Undecided(answer) => return Ok((connected, Ok(answer))),
+            FirstAnswer::NotBegun(why) => why,
+        };
+        let has_moved;
+        (connected, has_moved) = move_on(connected, &why, client, state, entry).await?;
+        if !has_moved {
+            let answer = match why {
+                NotBegun::NotReady { message, .. } => Ok(message),
+                NotBegun::Ended(None) => Ok(Vec::new()), // the relay reads the end again
+                NotBegun::Ended(Some(fault)) => Err(fault),
+            };
+            return Ok((connected, answer));
+        }
+        if let Some(redial) = &connected.redial {
+            first = [&redial.header, &first[startup_at..]].concat();
+            startup_at = redial.header.len();
+        }
+    }
+}
+
+/// How a server answers the first packet of a session.
+enum FirstAnswer {
+    /// With these bytes, which begin the session or refuse its client.
+    Begun(Vec<u8>),
+    /// These bytes came before the client sent more, or left, or before it took too long. The server can no longer be replaced,
+    /// because the bytes that the client sends from now on may be meant for it.
+    Undecided(Vec<u8>),
+    /// The server does not begin sessions now.
+    NotBegun(NotBegun),
+}
+
+/// Sends a server these bytes, and reads its first message.
+async fn first_answer(client: &TcpStream, server: &mut TcpStream, first: &[u8]) -> FirstAnswer {
+    let ended = |error: &std::io::Error| FirstAnswer::NotBegun(NotBegun::Ended(Some(Fault::classify(error))));
+    match timeout(SEND_TIME_MAX, server.write_all(first)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return ended(&error),
+        Err(_) => return FirstAnswer::NotBegun(NotBegun::Ended(Some(Fault::Lost))),
+    }
+    let until = Instant::now() + LOGIN_TIME_MAX;
+    let mut answer = Vec::new();
+    let mut peeked = [0];
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = server.read_buf(&mut answer) => read,
+            _ = client.peek(&mut peeked) => return FirstAnswer::Undecided(answer),
+            () = sleep_until(until) => return FirstAnswer::Undecided(answer),
+        };
+        match (read, first_message(&answer)) {
+            (Err(error), _) if answer.is_empty() => return ended(&error),
+            (Ok(0), _) if answer.is_empty() => return FirstAnswer::NotBegun(NotBegun::Ended(None)),
+            (_, FirstMessage::NotReady(reason)) => {
+                let message = answer;
+                return FirstAnswer::NotBegun(NotBegun::NotReady { reason, message });
+            }
+            (Ok(1..), FirstMessage::NeedMore) => {}
+            (Ok(_) | Err(_), _) => return FirstAnswer::Begun(answer),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A server of PostgreSQL that starts or stops accepts connections and refuses each session: clients go on to another server, or
+//! wait until it is back.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use crate::support::client::Client;
+use crate::support::configs;
+use crate::support::database::{Postgres, psql};
+use crate::support::eventually;
+use crate::support::process::{Process, finished};
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, list};
+
+const STARTUP: [u8; 27] = *b"\0\0\0\x1b\0\x03\0\0user\0a\0database\0b\0\0";
+
+/// With two sessions of each server and a queue.
+const QUEUE: &str = "max_sessions = 2\nqueue = { max = 100, timeout = \"60s\" }";
+
+/// A checked server may fail its checks for as long as it takes.
+const CHECKED: &str = "health = { interval = \"200ms\", fall = 1000 }";
+
+const UNCHECKED: &str = "health = { check = \"off\" }";
+
+fn config(servers: &[SocketAddr], pool: &str) -> String {
+    configs::listener("db", "p", "protocol = \"postgres\"") + &configs::pool("p", servers, pool)
+}
+
+fn waiting(proxy: &Proxy) -> f64 {
+    proxy.metrics().sum("acequia_pool_queue", &[("pool", "p")])
+}
+
+fn not_ready(proxy: &Proxy) -> f64 {
+    let labels = [("pool", "p"), ("reason", "not_ready")];
+    proxy.metrics().sum("acequia_connect_failures_total", &labels)
+}
+
+/// `psql` with this statement, in one of its ways to begin.
+fn client(proxy: &Proxy, number: usize, statement: &str) -> Process {
+    let mode = ["disable", "prefer"][number % 2];
+    Process::start(psql(proxy.at("db"), statement).env("PGSSLMODE", mode))
+}
+
+#[test]
+fn all_queued_clients_outlast_a_restart() {
+    const CLIENTS: usize = 12;
+    for health in [CHECKED, UNCHECKED] {
+        let mut server = Postgres::start();
+        let proxy = Proxy::start(&config(&[server.address()], &format!("{QUEUE}\n{health}")));
+        let _busy: Vec<_> = (0..2)
+            .map(|number| client(&proxy, number, "SELECT pg_sleep(600)"))
+            .collect();
+        eventually("the server is full", || server.sleepers() == 2);
+        let mut clients: Vec<_> = (0..CLIENTS)
+            .map(|number| client(&proxy, number, "SELECT 'served'"))
+            .collect();
+        eventually("all wait", || waiting(&proxy) == CLIENTS as f64);
+        server.restart_slowly();
+        let refused = not_ready(&proxy);
+        eventually("one after the other tries it", || not_ready(&proxy) >= refused + 3.0);
+        let ended: Vec<_> = clients
+            .iter_mut()
+            .filter_map(|client| (!client.is_running()).then(|| client.stderr.lines()))
+            .collect();
+        assert!(ended.is_empty(), "{health}: {ended:#?}");
+        server.finish_starting();
+        for client in &mut clients {
+            let status = client.wait();
+            assert!(status.success(), "{health}: {:#?}", client.stderr.lines());
+            assert_eq!(client.stdout.lines(), ["served"]);
+        }
+        let lines = proxy.access_lines(2 + CLIENTS);
+        let queued = lines
+            .iter()
+            .filter(|line| line["queue_ms"].as_f64().is_some_and(|waited| waited > 0.0));
+        assert_eq!(queued.count(), CLIENTS, "{lines:#?}");
+    }
+}
+
+#[test]
+fn psql_prints_the_words_of_the_server_when_nothing_else_is_left() {
+    const WORDS: &str = "FATAL:  the database system is not accepting connections";
+    let mut server = Postgres::start();
+    server.restart_slowly();
+    let short = QUEUE.replace("60s", "1500ms");
+    let closed = ["server_closed", "client_closed"]; // either may be the first to close after the message
+    for (pool, endings) in [
+        (UNCHECKED.to_owned(), &closed[..]),
+        (format!("{short}\n{UNCHECKED}"), &["queue_timeout"]),
+    ] {
+        let proxy = Proxy::start(&config(&[server.address()], &pool));
+        for mode in ["disable", "prefer"] {
+            let refused = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
+            assert!(refused.stderr.contains(WORDS), "{pool} {mode}: {refused:#?}");
+        }
+        let lines = proxy.access_lines(2);
+        let is_expected =
+            |line: &serde_json::Value| line["ending"].as_str().is_some_and(|ending| endings.contains(&ending));
+        assert!(lines.iter().all(is_expected), "{lines:#?}");
+    }
+}
+
+#[test]
+fn no_client_gets_a_refusal_while_another_server_is_ready() {
+    let (ready, mut other) = (Postgres::start(), Postgres::start());
+    other.restart_slowly();
+    let proxy = Proxy::start(&config(&[other.address(), ready.address()], UNCHECKED));
+    for number in 0..8 {
+        let mut client = client(&proxy, number, "SELECT inet_server_port()");
+        assert!(client.wait().success(), "{:#?}", client.stderr.lines());
+        assert_eq!(client.stdout.lines(), [ready.address().port().to_string()]);
+    }
+    assert!(not_ready(&proxy) >= 1.0);
+}
+
+/// Sends the error of a server that starts, as an answer to a StartupMessage behind a PROXY header of version 1.
+fn refuse(mut stream: TcpStream) {
+    read_request(&mut stream);
+    let fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
+    let length = u32::try_from(4 + fields.len()).unwrap().to_be_bytes();
+    let _ = stream.write_all(&[b"E", &length[..], fields].concat());
+}
+
+/// Ends the session without a word.
+fn end(mut stream: TcpStream) {
+    read_request(&mut stream);
+}
+
+/// The PROXY header and the StartupMessage.
+fn read_request(stream: &mut TcpStream) -> Vec<u8> {
+    let mut request = Vec::new();
+    while !request.ends_with(&STARTUP) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        request.extend(byte);
+    }
+    request
+}
+
+#[test]
+fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word() {
+    for (fails, failures) in [(refuse as fn(TcpStream), 1), (end as fn(TcpStream), 4)] {
+        let failing = Server::run(fails);
+        let ready = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
+            received.lock().unwrap().push(read_request(&mut stream));
+            let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I");
+            let _ = stream.read(&mut [0]);
+        });
+        let pool = "proxy_protocol = \"v1\"\nbalance = \"round-robin\"\n\
+                    health = { check = \"off\", eject_for = \"1h\", eject_max_for = \"1h\" }";
+        let servers = list(&[&failing, &ready]);
+        let listener = configs::listener("db", "p", "protocol = \"postgres\"");
+        let proxy = Proxy::start(&format!("{listener}[pools.p]\nservers = [{servers}]\n{pool}"));
+        for _ in 0..8 {
+            let mut client = Client::connect(proxy.at("db"));
+            let header = format!(
+                "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n",
+                client.0.local_addr().unwrap().port(),
+                proxy.at("db").port()
+            );
+            assert_eq!(client.send(&STARTUP).read(9), b"R\0\0\0\x08\0\0\0\0");
+            let received = ready.received().pop().unwrap();
+            assert_eq!(
+                received,
+                [header.as_bytes(), &STARTUP].concat(),
+                "{}",
+                received.escape_ascii()
+            );
+        }
+        assert_eq!((failing.sessions(), not_ready(&proxy)), (failures, failures as f64));
+    }
+}
+
+/// The client may be the reason that a server ends the connection without a word: it must not keep the others waiting.
+#[test]
+fn a_client_to_which_no_server_says_a_word_waits_only_once() {
+    let silent = Server::run(end);
+    let proxy = Proxy::start(&config(&[silent.address], &format!("{QUEUE}\n{UNCHECKED}")));
+    assert_eq!(Client::connect(proxy.at("db")).send(&STARTUP).read_all(), b"");
+    let line = proxy.access_line();
+    assert_eq!(
+        (&line["ending"], &line["attempts"]),
+        (&"server_closed".into(), &2.into()),
+        "{line:#}"
+    );
+}
