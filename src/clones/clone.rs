@@ -152,7 +152,9 @@ impl CloneTask {
                 None => break,
                 Some(Err(FailedStart { reason, left })) => {
                     let pause = back_off(&mut failures);
-                    tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
+                    if !self.context.shutdown.is_cancelled() {
+                        tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
+                    }
                     if let Some(left) = left {
                         let shown = reason.as_str().into();
                         self.status

@@ -75,19 +75,11 @@ impl Launch<'_> {
         }
     }
 
-    /// Starts a clone within `limit`. Dropping the future stops a process or a container, but not anything that a hook has
-    /// started by then.
+    /// Starts a clone within `limit`. That fails at once when this process shuts down.
     pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, FailedStart> {
-        let too_late = |_| Err(format!("it has not started within {}", format_duration(limit)));
         let (running, address, pid) = match kind {
-            CloneKind::Command(command) => {
-                let started = timeout(limit, self.start_process(command)).await;
-                started.unwrap_or_else(too_late)?
-            }
-            CloneKind::Docker(container) => {
-                let started = timeout(limit, self.start_container(container)).await;
-                started.unwrap_or_else(too_late)?
-            }
+            CloneKind::Command(command) => self.in_time(limit, self.start_process(command)).await?,
+            CloneKind::Docker(container) => self.in_time(limit, self.start_container(container)).await?,
             CloneKind::Hook(hook) => {
                 let started = HookedClone::start(hook, self.name, self.hook_addresses, limit, self.shutdown).await;
                 let (clone, address) = started;
@@ -107,6 +99,19 @@ impl Launch<'_> {
             running,
             name: self.name.clone(),
         })
+    }
+
+    /// Drops a start that takes too long, or that the shutdown ends: its process or container is then stopped.
+    async fn in_time(
+        &self,
+        limit: Duration,
+        start: impl Future<Output = Result<Started, String>>,
+    ) -> Result<Started, String> {
+        match self.shutdown.run_until_cancelled(timeout(limit, start)).await {
+            Some(Ok(started)) => started,
+            Some(Err(_)) => Err(format!("it has not started within {}", format_duration(limit))),
+            None => Err("acequia ends".into()),
+        }
     }
 
     async fn start_container(&self, container: &CloneContainer) -> Result<Started, String> {

@@ -31,6 +31,8 @@ struct State {
     requests: Vec<String>,
     /// The connections that follow events.
     followers: Vec<UnixStream>,
+    /// The connections that have asked for a new container.
+    unanswered: Vec<UnixStream>,
 }
 
 impl Engine {
@@ -43,6 +45,7 @@ impl Engine {
             containers: ("200 OK".to_owned(), "[]".to_owned()),
             requests: Vec::new(),
             followers: Vec::new(),
+            unanswered: Vec::new(),
         }));
         let shared = Arc::clone(&state);
         spawn(move || {
@@ -110,6 +113,11 @@ impl State {
             "events" => {
                 write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
                 self.followers.push(stream);
+                Ok(())
+            }
+            "images/app/json" => write_answer(&mut stream, "200 OK", "{}"),
+            "containers/create" => {
+                self.unanswered.push(stream);
                 Ok(())
             }
             other => panic!("not a request of acequia: {other}"),
@@ -196,4 +204,21 @@ fn an_incomplete_list_changes_nothing() {
     }
     log_lines(&proxy, "cannot take the list of servers, keeping the last one", 5);
     assert!(proxy.log().iter().all(|line| !line.to_string().contains("secret")));
+}
+
+#[test]
+fn an_engine_that_hangs_does_not_delay_the_shutdown() {
+    let engine = Engine::start(44, 52);
+    let socket = engine.folder.path().join("docker.sock");
+    let config = format!(
+        "[providers.docker]\nsocket = {socket:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p.scale]\n\
+         min = 1\nmax = 1\nsessions_per_server = 1\nstart_timeout = \"10m\"\ndocker = {{ image = \"app\", port = 80 }}"
+    );
+    let proxy = Proxy::setup(&config).launch();
+    let creates = |path: &String| path.contains("/containers/create");
+    eventually("a container is being created", || engine.requests().iter().any(creates));
+    let stopped = proxy.stop();
+    assert_eq!(stopped.code, Some(0));
+    let is_warning = |line: &Value| line["message"] == "a clone cannot be started";
+    assert!(!stopped.log.iter().any(is_warning), "{:#?}", stopped.log);
 }

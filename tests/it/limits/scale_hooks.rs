@@ -88,6 +88,20 @@ fn the_last_error_that_a_hook_prints_is_the_reason() {
 }
 
 #[test]
+fn a_start_that_the_shutdown_ends_is_no_failure() {
+    let hooks = Hooks::new();
+    let (begun, stopped) = (hooks.file("begun"), hooks.file("stopped"));
+    let start = format!("touch {}; exec sleep 600", begun.display());
+    let stop = format!("echo \"$1 $2\" >> {}", stopped.display());
+    let proxy = Proxy::setup(&hooks.config(1, &start, &stop)).launch();
+    eventually("the clone is being started", || begun.exists());
+    let finished = proxy.stop();
+    assert_eq!((finished.code, hooks.stopped()), (Some(0), "app-1 \n".into()));
+    let is_warning = |line: &Value| line["message"] == "a clone cannot be started";
+    assert!(!finished.log.iter().any(is_warning), "{:#?}", finished.log);
+}
+
+#[test]
 fn two_clones_cannot_have_one_address() {
     let server = Server::echo();
     let hooks = Hooks::new();
