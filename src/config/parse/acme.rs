@@ -1,6 +1,7 @@
 //! `[acme.NAME]`, and the certificates of listeners that are ordered there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::acme::{AcmePlan, ChallengeKind, ExternalAccount};
 use crate::config::file::Node;
 use crate::config::report::Position;
 use crate::config::{keys, suggest};
+use crate::guard::NetworkSet;
 use crate::name::ServerName;
 use crate::plan::{GuardPlan, ListenerPlan};
 use crate::tls::{AcmeCertificate, CertificateLocation};
@@ -97,7 +99,7 @@ impl<'a> AcmeAccounts<'a> {
         })
     }
 
-    /// Warns of accounts that order nothing, and of challenges that no listener answers, or that a guard keeps out.
+    /// Warns of accounts that order nothing, and of challenges that no listener answers, or that a guard may keep out.
     pub(super) fn warn(&self, listeners: &[Arc<ListenerPlan>], guards: &[Arc<GuardPlan>], problems: &mut Problems<'_>) {
         let has_redirect = listeners.iter().any(|listener| listener.redirect.is_some());
         for ((account, position), is_used) in self.in_order.iter().zip(&self.positions).zip(&self.is_used) {
@@ -112,44 +114,62 @@ impl<'a> AcmeAccounts<'a> {
                 problems.warning(position, "no listener answers the challenge http-01", hint);
             }
             if let (true, Some((listener, guard))) = (is_used, excluding_guard(account, listeners, guards)) {
-                let message =
-                    format!("`{guard}` keeps the ACME server out of listener `{listener}`, which it connects to");
-                let hint = match account.challenge {
+                let message = format!(
+                    "only clients in `allow` of `{guard}` reach listener `{listener}`, to which the ACME server connects"
+                );
+                let remedy = match account.challenge {
                     ChallengeKind::TlsAlpn01 => {
                         "guard the routes instead of the listener: guards of routes are asked after the challenge is answered"
                     }
                     ChallengeKind::Http01 => "remove the guard from that listener: it only redirects",
                 };
-                problems.warning(position, message, hint);
+                problems.warning(position, message, format!("unless the server is among them: {remedy}"));
             }
         }
     }
 }
 
-/// The first listener that answers challenges of this account, and a guard of it that lets only some networks in, by their
-/// names; `None`: one of these listeners has no such guard.
+/// The first listener with a guard that lets only some networks in, of those that answer a challenge of this account which no
+/// listener without such a guard answers; and that guard. By their names.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
     guards: &'p [Arc<GuardPlan>],
 ) -> Option<(&'p str, &'p str)> {
-    let is_own =
-        |location: &CertificateLocation| matches!(location, CertificateLocation::Acme(own) if own.acme == account.name);
-    let has_certificate = |listener: &ListenerPlan| {
-        let mut certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
-        certificates.any(is_own)
+    let file = |location: &'p CertificateLocation| match location {
+        CertificateLocation::Acme(own) if own.acme == account.name => Some(Some(&*own.file)),
+        _ => None,
     };
-    let answers = |listener: &&Arc<ListenerPlan>| match account.challenge {
-        ChallengeKind::TlsAlpn01 => has_certificate(listener),
-        ChallengeKind::Http01 => listener.redirect.is_some(),
+    // The certificates whose challenges a listener answers, by their files; `None`: all.
+    let answered = |listener: &'p Arc<ListenerPlan>| -> Vec<Option<&'p Path>> {
+        match account.challenge {
+            ChallengeKind::TlsAlpn01 => {
+                let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+                certificates.filter_map(file).collect()
+            }
+            ChallengeKind::Http01 => listener.redirect.iter().map(|_| None).collect(),
+        }
     };
-    let excludes = |guard: &&Arc<GuardPlan>| guard.rules.allow.is_some() && !guard.rules.report_only;
-    let mut first = None;
-    for listener in listeners.iter().filter(answers) {
-        let guard = listener.guards.iter().map(|id| &guards[id.0]).find(excludes)?;
-        first = first.or(Some((&*listener.name, &*guard.name)));
-    }
-    first
+    let server = server_address(account);
+    let excludes = |guard: &&'p Arc<GuardPlan>| {
+        let is_narrow =
+            |allow: &NetworkSet| !allow.has_all_of_a_family() && !server.is_some_and(|address| allow.contains(address));
+        !guard.rules.report_only && guard.rules.allow.as_ref().is_some_and(is_narrow)
+    };
+    let guard_of = |listener: &'p ListenerPlan| listener.guards.iter().map(|id| &guards[id.0]).find(excludes);
+    let open = listeners.iter().filter(|listener| guard_of(listener).is_none());
+    let open: HashSet<_> = open.flat_map(answered).collect();
+    listeners.iter().find_map(|listener| {
+        let guard = guard_of(listener)?;
+        let is_excluding = answered(listener).iter().any(|challenge| !open.contains(challenge));
+        is_excluding.then_some((&*listener.name, &*guard.name))
+    })
+}
+
+/// The address of the server, if `directory` has it instead of a name.
+fn server_address(account: &AcmePlan) -> Option<IpAddr> {
+    let directory: hyper::Uri = account.directory.parse().ok()?;
+    directory.host()?.trim_matches(['[', ']']).parse().ok()
 }
 
 fn account(

@@ -68,7 +68,7 @@ fn all_errors_of_a_file_are_reported_in_order() {
 }
 
 #[test]
-fn an_acme_server_is_kept_out_only_if_every_listener_that_answers_it_is_guarded() {
+fn a_guard_may_keep_an_acme_server_out_if_every_listener_that_answers_it_for_a_certificate_is_guarded() {
     let read = |text: &str| {
         let loaded = config::read("a.toml", text).unwrap_or_else(|report| panic!("{report}"));
         loaded.warnings.render(ColorChoice::Never)
@@ -81,9 +81,23 @@ fn an_acme_server_is_kept_out_only_if_every_listener_that_answers_it_is_guarded(
     let with_guard = unguarded.replace("pool =", "guards = \"office\"\npool =");
     let warned = read(&format!("{guarded}{with_guard}"));
     assert!(
-        warned.contains("`office` keeps the ACME server out of listener `a`") && warned.contains("\n1 warning\n"),
+        warned.contains("only clients in `allow` of `office` reach listener `a`") && warned.contains("\n1 warning\n"),
         "{warned}"
     );
+    let other = unguarded.replace("a.example", "b.example");
+    for both in [format!("{guarded}{other}"), format!("{other}{guarded}")] {
+        assert!(
+            read(&both).contains("reach listener `a`"),
+            "another certificate: {both}"
+        );
+    }
+    for allow in ["[\"10.0.0.0/8\", \"0.0.0.0/0\"]", "\"::/0\""] {
+        assert_eq!(read(&guarded.replace("\"10.0.0.0/8\"", allow)), "", "{allow}");
+    }
+    for (server, is_allowed) in [("10.0.0.5:9000", true), ("[::1]", false), ("192.0.2.1", false)] {
+        let warned = read(&guarded.replace("acme.example", server));
+        assert_eq!(warned.is_empty(), is_allowed, "{server}: {warned}");
+    }
     let redirects = "[listeners.c]\nbind = \"127.0.0.1:11\"\nguards = \"office\"\nredirect = { to = \"a\" }\n";
     let by_http = guarded.replace("[guards.office]", "challenge = \"http-01\"\n[guards.office]");
     let warned = read(&format!("{by_http}{redirects}"));
