@@ -31,25 +31,38 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
     let mut members = Members::new(plan.etcd.clone());
     let mut states = config.subscribe();
     let mut back_off = BackOff::default();
-    let (mut failures, mut is_reported) = (0_u32, false);
+    let mut failures = Failures::default();
     loop {
         config.set_namesake(false); // nobody knows yet
         let written = || {
-            if is_reported {
+            if std::mem::take(&mut failures).is_reported {
                 tracing::info!(key = plan.status_key(), "the status is written to the store again");
             }
-            (failures, is_reported) = (0, false);
             back_off.reset();
         };
         let Err(error) = write_while_possible(plan, config, &mut members, &mut states, written).await;
-        failures = failures.saturating_add(1);
-        // If the store does not answer, its follower logs that.
-        if failures == REPORTED_FAILURES && config.state().lost.is_none() {
-            is_reported = true;
+        if failures.add(config.state().lost.is_some()) {
             let (key, error) = (plan.status_key(), chain(&*error));
             tracing::warn!(key, error, "cannot write the status to the store");
         }
         back_off.pause().await;
+    }
+}
+
+/// Failures in a row.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    is_reported: bool,
+}
+
+impl Failures {
+    /// Counts one. Returns whether it is to be reported. If the store is lost, its follower reports that.
+    fn add(&mut self, is_lost: bool) -> bool {
+        self.count = self.count.saturating_add(1);
+        let is_to_report = self.count >= REPORTED_FAILURES && !self.is_reported && !is_lost;
+        self.is_reported |= is_to_report;
+        is_to_report
     }
 }
 
@@ -82,7 +95,7 @@ async fn write_while_possible(
                 gateway.keep_alive(&lease).await?;
                 match gateway.get(&plan.status_key()).await {
                     Ok(found) => {
-                        let found = StatusFound::of(found.as_ref(), &lease);
+                        let found = StatusFound::new(found.as_ref(), &lease);
                         record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
                         if found != StatusFound::Own {
                             last = None; // write it again
@@ -108,7 +121,7 @@ enum StatusFound {
 }
 
 impl StatusFound {
-    fn of(status: Option<&EtcdKeyValue>, lease: &LeaseId) -> Self {
+    fn new(status: Option<&EtcdKeyValue>, lease: &LeaseId) -> Self {
         match status {
             None => Self::Nothing,
             Some(status) if lease.holds(status) => Self::Own,
@@ -182,6 +195,13 @@ fn status(plan: &RemotePlan, state: &RemoteState) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_reported_once_and_not_while_the_store_is_lost() {
+        let mut failures = Failures::default();
+        let reported = [false, true, false, false].map(|is_lost| failures.add(is_lost));
+        assert_eq!(reported, [false, false, true, false]);
+    }
 
     #[test]
     fn a_namesake_is_gone_only_when_it_has_not_written_for_a_whole_turn() {
