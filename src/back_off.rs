@@ -28,10 +28,15 @@ impl BackOff {
         *self = Self::default();
     }
 
-    /// Waits before the next try.
-    pub async fn pause(&mut self) {
+    /// The pause before the next try.
+    pub fn next_pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (2 * pause).min(LONGEST);
-        sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        pause.mul_f64(0.75 + fastrand::f64() / 2.0)
+    }
+
+    /// Waits before the next try.
+    pub async fn pause(&mut self) {
+        sleep(self.next_pause()).await;
     }
 }

@@ -1,21 +1,20 @@
 //! The life of one clone: started, checked, a server of its pool, drained, stopped; and started again when it fails.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::clone_name::CloneName;
 use super::instance::{FailedStart, Instance, Launch};
+use super::status_cell::{Shown, StatusCell};
 use super::{CloneContext, KILL_AFTER};
 use crate::addr::ServerAddr;
-use crate::live::LivePool;
-use crate::pool::{CheckState, Member, ServerSpec};
-use crate::scale::{CloneState, CloneStatus, ScalePlan};
+use crate::back_off::BackOff;
+use crate::pool::{CheckState, ServerSpec};
+use crate::scale::{CloneState, ScalePlan};
 use crate::units::format_duration;
 
 /// The time between two checks of a clone that starts.
@@ -24,92 +23,8 @@ const FAST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the sessions of a clone that drains, and the state of one that runs, are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The pause before a clone that failed is started again; it doubles with each failure in a row.
-const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
-
-/// Clients of a pool without a usable server wait during a pause of at most this time.
-const SHORT_PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// The longest such pause.
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
-
 /// How long a clone must have run to count as well started: the next failure is then the first again.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
-
-/// What a clone shows.
-pub(super) struct StatusCell {
-    // Std mutexes: locked for a line.
-    status: Mutex<CloneStatus>,
-    /// Its server, once the pool has it.
-    server: Mutex<Option<Member>>,
-    has_left: AtomicBool,
-    /// Whether it is in a pause that clients had better not wait for.
-    is_in_long_pause: AtomicBool,
-    /// Notified at each change.
-    changed: Arc<Notify>,
-}
-
-impl StatusCell {
-    pub(super) fn new(name: Arc<str>, changed: Arc<Notify>) -> Self {
-        Self {
-            status: Mutex::new(CloneStatus {
-                name,
-                state: CloneState::Starting,
-                is_leaving: false,
-                since: SystemTime::now(),
-                address: None,
-                pid: None,
-                container: None,
-                restarts: 0,
-                reason: None,
-            }),
-            server: Mutex::default(),
-            has_left: AtomicBool::new(false),
-            is_in_long_pause: AtomicBool::new(false),
-            changed,
-        }
-    }
-
-    /// Whether there is nothing left of it.
-    pub(super) fn has_left(&self) -> bool {
-        self.has_left.load(Acquire)
-    }
-
-    /// Whether it starts, or will after a short pause.
-    pub(super) fn starts(&self) -> bool {
-        match self.lock().state {
-            CloneState::Starting => true,
-            CloneState::Waiting => !self.is_in_long_pause.load(Acquire),
-            CloneState::Running | CloneState::Draining | CloneState::Stopping => false,
-        }
-    }
-
-    /// To be called with its server as soon as the pool has it, and with `None` before the server can leave the pool.
-    pub(super) fn set_server(&self, server: Option<Member>) {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
-    }
-
-    fn server(&self) -> Option<Member> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn get(&self) -> CloneStatus {
-        self.lock().clone()
-    }
-
-    fn set(&self, state: CloneState, change: impl FnOnce(&mut CloneStatus)) {
-        let mut status = self.lock();
-        status.state = state;
-        status.since = SystemTime::now();
-        change(&mut status);
-        drop(status);
-        self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CloneStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// One clone.
 pub(super) struct CloneTask {
@@ -136,62 +51,69 @@ impl CloneTask {
     /// Runs it until it has left its pool.
     pub(super) async fn run(mut self) {
         self.run_until_left().await;
-        self.status.has_left.store(true, Release);
-        self.status.changed.notify_one();
+        self.status.set_left();
     }
 
     async fn run_until_left(&mut self) {
         let leave = self.leave.clone();
-        let mut failures = 0;
+        let mut back_off = BackOff::default();
         while !leave.is_cancelled() {
             self.follow_plan();
             self.status.set_server(None);
-            self.status.set(CloneState::Starting, |status| status.address = None);
+            self.status
+                .set(CloneState::Starting, |shown| shown.status.address = None);
             let began = Instant::now();
             let (pause, reason) = match self.start().await {
                 None => break,
                 Some(Err(FailedStart { reason, left })) => {
-                    let pause = back_off(&mut failures);
+                    let pause = back_off.next_pause();
                     if !self.context.shutdown.is_cancelled() {
                         tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
                     }
                     if let Some(left) = left {
-                        let shown = reason.as_str().into();
+                        let shown_reason = Some(reason.as_str().into());
                         self.status
-                            .set(CloneState::Stopping, |status| status.reason = Some(shown));
+                            .set(CloneState::Stopping, |shown| shown.status.reason = shown_reason);
                         left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
                     }
                     (pause, reason)
                 }
                 Some(Ok(mut instance)) => {
-                    self.join(&instance, began.elapsed());
+                    self.note_started(&instance, began.elapsed());
                     let end = self.serve(&mut instance).await;
                     if began.elapsed() >= STEADY_AFTER {
-                        failures = 0;
+                        back_off.reset();
                     }
-                    let Some(failure) = self.finish(instance, end, &mut failures).await else {
+                    let Some(failure) = self.finish(instance, end, &mut back_off).await else {
                         break;
                     };
                     failure
                 }
             };
-            self.status.is_in_long_pause.store(pause > SHORT_PAUSE_MAX, Release);
-            self.status.set(CloneState::Waiting, |status| {
-                (status.pid, status.container, status.address) = (None, None, None);
-                status.restarts += 1;
-                status.reason = Some(reason.into());
-            });
+            self.status.set(
+                CloneState::Waiting,
+                |Shown {
+                     status, pause: shown, ..
+                 }| {
+                    *shown = pause;
+                    (status.pid, status.container, status.address) = (None, None, None);
+                    status.restarts += 1;
+                    status.reason = Some(reason.into());
+                },
+            );
             let _ = leave.run_until_cancelled(sleep(pause)).await;
         }
     }
 
     /// Takes the plan that is configured now.
-    fn follow_plan(&mut self) -> Option<Arc<LivePool>> {
-        let pool = self.context.live.in_force().pool(&self.name.pool).map(Arc::clone)?;
-        if let Some(plan) = &pool.plan().scale {
+    fn follow_plan(&mut self) {
+        let in_force = self.context.live.in_force();
+        if let Some(plan) = in_force
+            .pool(&self.name.pool)
+            .and_then(|pool| pool.plan().scale.as_ref())
+        {
             self.plan = Arc::clone(plan);
         }
-        Some(pool)
     }
 
     /// Starts it, and waits for its first good check. `None`: it shall leave.
@@ -214,7 +136,7 @@ impl CloneTask {
         };
         let (address, pid) = (instance.address, instance.pid);
         let container = instance.container().map(Into::into);
-        self.status.set(CloneState::Starting, |status| {
+        self.status.set(CloneState::Starting, |Shown { status, .. }| {
             (status.address, status.pid, status.container) = (Some(address.to_string().into()), pid, container);
         });
         if let Some(own) = self.context.live.own_listener_at(&self.name.pool, address) {
@@ -265,8 +187,8 @@ impl CloneTask {
         }
     }
 
-    /// Makes it a server of its pool.
-    fn join(&self, instance: &Instance, took: Duration) {
+    /// Records that it has started.
+    fn note_started(&self, instance: &Instance, took: Duration) {
         let CloneName { pool, clone } = &self.name;
         let (address, pid, container) = (instance.address.to_string(), instance.pid, instance.container());
         tracing::info!(%pool, %clone, address, pid, container, took = format_duration(took), "a clone has started");
@@ -308,7 +230,7 @@ impl CloneTask {
         &mut self,
         mut instance: Instance,
         end: CloneEnd,
-        failures: &mut u32,
+        back_off: &mut BackOff,
     ) -> Option<(Duration, String)> {
         self.follow_plan();
         let CloneName { pool, clone } = self.name.clone();
@@ -321,7 +243,7 @@ impl CloneTask {
                 None
             }
             CloneEnd::Exited(how) => {
-                let pause = back_off(failures);
+                let pause = back_off.next_pause();
                 tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
                 self.stop(instance, KILL_AFTER).await;
                 Some((pause, how))
@@ -369,13 +291,4 @@ fn ended_early(how: &str) -> String {
         _ => "",
     };
     format!("it has ended before its first good check: {how}{hint}")
-}
-
-/// The pause before the next start.
-fn back_off(failures: &mut u32) -> Duration {
-    let pause = BACK_OFF_FIRST
-        .saturating_mul(1 << (*failures).min(16))
-        .min(BACK_OFF_MAX);
-    *failures += 1;
-    pause
 }

@@ -12,6 +12,7 @@ mod own_containers;
 mod container_follower;
 mod container;
 mod instance;
+mod status_cell;
 mod clone;
 mod pool;
 

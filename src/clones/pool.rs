@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::CloneContext;
-use super::clone::{CloneTask, StatusCell};
+use super::clone::CloneTask;
 use super::clone_name::CloneName;
+use super::status_cell::StatusCell;
 use crate::addr::{ServerAddr, ServerLocation};
 use crate::live::LivePool;
 use crate::plan::{Lister, ServerEntry};
@@ -55,16 +56,21 @@ impl PoolClones {
     }
 
     /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it is no longer to have clones: then
-    /// this function returns once all of them have left. When this process ends, it returns once they have ended.
+    /// this function returns once all of them have left. When this process ends, all clones are asked to leave, and it returns
+    /// once they have ended.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.context.shutdown.clone();
-        let (mut is_scaled, mut is_ending) = (true, false);
-        while (is_scaled && !is_ending) || !self.clones.is_empty() {
+        let mut is_scaled = true;
+        loop {
+            let is_ending = shutdown.is_cancelled();
+            if (!is_scaled || is_ending) && self.clones.is_empty() {
+                break;
+            }
             let scale = Arc::clone(self.pool.scale());
             tokio::select! {
-                () = shutdown.cancelled(), if !is_ending => is_ending = true,
+                () = shutdown.cancelled(), if !is_ending => {}
                 pool = next(&mut pools), if !is_ending => {
                     is_scaled = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
@@ -76,7 +82,8 @@ impl PoolClones {
                 () = self.changed.notified() => {}
             }
             self.clones.retain(|_, clone| !clone.status.has_left());
-            match self.pool.plan().scale.clone().filter(|_| is_scaled && !is_ending) {
+            match self.pool.plan().scale.clone().filter(|_| is_scaled) {
+                _ if shutdown.is_cancelled() => {}
                 Some(plan) => self.decide(&plan),
                 None if self.is_held() => {}
                 None => self.clones.values().for_each(|clone| clone.leave.cancel()),
@@ -90,7 +97,7 @@ impl PoolClones {
     fn is_held(&self) -> bool {
         let in_force = self.context.live.in_force();
         let holds = |pool: &Arc<LivePool>| pool.dynamic().holds_clones();
-        !self.context.shutdown.is_cancelled() && in_force.pool(self.pool.name()).is_some_and(holds)
+        in_force.pool(self.pool.name()).is_some_and(holds)
     }
 
     fn decide(&mut self, plan: &Arc<ScalePlan>) {
@@ -139,7 +146,7 @@ impl PoolClones {
         let number = number.expect("there are fewer clones than numbers");
         let name: Arc<str> = format!("{}-{number}", self.pool.name()).into();
         let status = Arc::new(StatusCell::new(Arc::clone(&name), Arc::clone(&self.changed)));
-        let leave = CancellationToken::new();
+        let leave = self.context.shutdown.child_token();
         let task = CloneTask {
             context: Arc::clone(&self.context),
             name: CloneName {

@@ -1,0 +1,19 @@
+//! Runs work that may block, such as reading files, on a thread of its own.
+
+use std::io;
+
+use tokio::task::spawn_blocking;
+
+/// Runs work that may block outside the runtime's own threads: a file system may hang. The work goes on if the future is dropped.
+///
+/// # Errors
+/// Those of the work; or it has panicked, or the runtime ends.
+pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|lost| Err(io::Error::other(lost).into()))
+}

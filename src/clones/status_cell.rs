@@ -1,0 +1,103 @@
+//! What a clone shows: its task writes it, and its pool reads it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use crate::pool::Member;
+use crate::scale::{CloneState, CloneStatus};
+
+/// Clients of a pool without a usable server wait during a pause of at most this time: after three failures in a row.
+const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
+
+/// What a clone shows.
+pub(super) struct StatusCell {
+    // A std mutex: locked for a few lines.
+    shown: Mutex<Shown>,
+    /// Notified at each change.
+    changed: Arc<Notify>,
+}
+
+pub(super) struct Shown {
+    pub(super) status: CloneStatus,
+    /// Its server, once the pool has it.
+    server: Option<Member>,
+    /// The pause before its next start.
+    pub(super) pause: Duration,
+    has_left: bool,
+}
+
+impl StatusCell {
+    pub(super) fn new(name: Arc<str>, changed: Arc<Notify>) -> Self {
+        Self {
+            shown: Mutex::new(Shown {
+                status: CloneStatus {
+                    name,
+                    state: CloneState::Starting,
+                    is_leaving: false,
+                    since: SystemTime::now(),
+                    address: None,
+                    pid: None,
+                    container: None,
+                    restarts: 0,
+                    reason: None,
+                },
+                server: None,
+                pause: Duration::ZERO,
+                has_left: false,
+            }),
+            changed,
+        }
+    }
+
+    /// Records that there is nothing left of it.
+    pub(super) fn set_left(&self) {
+        self.change(|shown| shown.has_left = true);
+    }
+
+    /// Whether there is nothing left of it.
+    pub(super) fn has_left(&self) -> bool {
+        self.lock().has_left
+    }
+
+    /// Whether it starts, or will after a short pause.
+    pub(super) fn starts(&self) -> bool {
+        let shown = self.lock();
+        match shown.status.state {
+            CloneState::Starting => true,
+            CloneState::Waiting => shown.pause <= SHORT_PAUSE_MAX,
+            CloneState::Running | CloneState::Draining | CloneState::Stopping => false,
+        }
+    }
+
+    /// To be called with its server as soon as the pool has it, and with `None` before the server can leave the pool.
+    pub(super) fn set_server(&self, server: Option<Member>) {
+        self.lock().server = server;
+    }
+
+    pub(super) fn server(&self) -> Option<Member> {
+        self.lock().server.clone()
+    }
+
+    pub(super) fn get(&self) -> CloneStatus {
+        self.lock().status.clone()
+    }
+
+    pub(super) fn set(&self, state: CloneState, change: impl FnOnce(&mut Shown)) {
+        self.change(|shown| {
+            shown.status.state = state;
+            shown.status.since = SystemTime::now();
+            change(shown);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut self.lock());
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
