@@ -18,6 +18,7 @@ use super::dns_lookup::{Found, SILENT, ask_addresses, ask_srv, open};
 use super::dns_records::{HostAddresses, HostProblems, SrvRecord, servers, warning};
 use super::source::{FollowFuture, Reports, ServerList, ServerSource};
 use crate::addr::IpFamily;
+use crate::back_off::BackOff;
 use crate::error::chain;
 use crate::plan::{DnsQuery, DnsSourcePlan};
 use crate::pool::MemberConfig;
@@ -25,12 +26,6 @@ use crate::text::Reason;
 
 /// The shortest and the longest wait before records are asked for again, whatever their TTL.
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
-
-/// The time between a failure and the next try, before jitter. It doubles with each failure in a row.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-
-/// The longest wait between a failure and the next try.
-const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// A question that has no answer after this time has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,7 +49,7 @@ pub(super) struct DnsSource {
     /// No round begins before this time: of many questions with short TTLs, some are always due.
     next_round: Instant,
     /// The hosts that could not be resolved in the last round. They have been logged.
-    troubles: HostProblems,
+    problems: HostProblems,
 }
 
 impl DnsSource {
@@ -74,7 +69,7 @@ impl DnsSource {
             records,
             addresses: HashMap::new(),
             next_round: Instant::now(),
-            troubles: HostProblems::new(),
+            problems: HostProblems::new(),
         }
     }
 
@@ -99,7 +94,7 @@ impl DnsSource {
     /// When the next question is due. Without SRV records the addresses of their targets do not matter.
     fn due(&self) -> Option<Instant> {
         let records = self.srv_name().map(|_| self.records.due);
-        if self.records.has_failed() {
+        if self.records.has_failed {
             return records;
         }
         let addresses = self.addresses.values().map(|answer| answer.due);
@@ -113,8 +108,8 @@ impl DnsSource {
             let answered = timeout(ANSWER_TIMEOUT, ask_srv(resolver, name)).await;
             self.records.take(answered.unwrap_or_else(|_| Err(SILENT.into())));
         }
-        match &self.records.trouble {
-            Some(error) if self.records.has_failed() => return Err(error.clone()),
+        match &self.records.problem {
+            Some(error) if self.records.has_failed => return Err(error.clone()),
             Some(absent) => {
                 self.addresses.clear();
                 return Ok(ServerList {
@@ -129,10 +124,10 @@ impl DnsSource {
         if let Some(error) = self.failure_of_all() {
             return Err(error);
         }
-        let (servers, troubles) = servers(&self.records.records, &self.hosts(), self.defaults)?;
-        let warning = warning(&troubles);
+        let (servers, problems) = servers(&self.records.records, &self.hosts(), self.defaults)?;
+        let warning = warning(&problems);
         if !servers.is_empty() {
-            self.note(troubles); // else it is reported that the list cannot be used
+            self.note(problems); // else it is reported that the list cannot be used
         }
         Ok(ServerList { servers, warning })
     }
@@ -208,9 +203,9 @@ impl DnsSource {
 
     /// Why no question for addresses was answered; `None`: one was.
     fn failure_of_all(&self) -> Option<Reason> {
-        let have_failed = self.addresses.values().all(DnsAnswer::has_failed);
+        let have_failed = self.addresses.values().all(|answer| answer.has_failed);
         let first = self.addresses.values().next()?;
-        first.trouble.clone().filter(|_| have_failed)
+        first.problem.clone().filter(|_| have_failed)
     }
 
     /// The state of the present targets.
@@ -227,26 +222,26 @@ impl DnsSource {
                 .filter_map(|kind| self.addresses.get(&(name.into(), *kind)))
         };
         let addresses: Vec<IpAddr> = answers().flat_map(|answer| &answer.records).copied().collect();
-        let failed = answers().find(|answer| answer.has_failed());
+        let failed = answers().find(|answer| answer.has_failed);
         let absent = answers().next().filter(|_| addresses.is_empty());
-        let cut = answers().find(|answer| !answer.records.is_empty() && answer.trouble.is_some());
+        let cut = answers().find(|answer| !answer.records.is_empty() && answer.problem.is_some());
         HostAddresses {
-            trouble: failed.or(absent).or(cut).and_then(|answer| answer.trouble.clone()),
+            problem: failed.or(absent).or(cut).and_then(|answer| answer.problem.clone()),
             addresses,
         }
     }
 
     /// Logs hosts that have new problems, and that no host has problems any more.
-    fn note(&mut self, troubles: HostProblems) {
+    fn note(&mut self, problems: HostProblems) {
         let source = &self.plan;
-        let mut new = troubles.iter().filter(|(host, _)| !self.troubles.contains_key(*host));
+        let mut new = problems.iter().filter(|(host, _)| !self.problems.contains_key(*host));
         if let Some((host, error)) = new.next() {
-            let count = troubles.len();
+            let count = problems.len();
             tracing::warn!(%source, %host, %error, count, "problems with hosts of servers");
-        } else if troubles.is_empty() && !self.troubles.is_empty() {
+        } else if problems.is_empty() && !self.problems.is_empty() {
             tracing::info!(%source, "the hosts of servers have no problems any more");
         }
-        self.troubles = troubles;
+        self.problems = problems;
     }
 }
 
@@ -261,9 +256,10 @@ struct DnsAnswer<T> {
     /// The records of its latest answer.
     records: Vec<T>,
     /// Why there are no records, or not all, or why they may be out of date.
-    trouble: Option<Reason>,
-    /// Failures since the latest answer.
-    failures: u32,
+    problem: Option<Reason>,
+    /// Whether it was not answered the last time.
+    has_failed: bool,
+    back_off: BackOff,
     /// When it is asked next.
     due: Instant,
 }
@@ -273,26 +269,26 @@ impl<T> DnsAnswer<T> {
     fn unknown() -> Self {
         Self {
             records: Vec::new(),
-            trouble: None,
-            failures: 0,
+            problem: None,
+            has_failed: false,
+            back_off: BackOff::default(),
             due: Instant::now(),
         }
     }
 
     /// Takes the result of a question. After a failure the records stay.
     fn take(&mut self, answered: Result<Found<T>, Reason>) {
+        self.has_failed = answered.is_err();
         let gap = match answered {
             Ok(found) => {
                 self.records = found.records;
-                self.trouble = found.remark;
-                self.failures = 0;
+                self.problem = found.remark;
+                self.back_off.reset();
                 found.ttl.clamp(*TTL.start(), *TTL.end())
             }
             Err(error) => {
-                self.trouble = Some(error);
-                let gap = RETRY_FIRST.saturating_mul(1 << self.failures.min(5)).min(RETRY_MAX);
-                self.failures = self.failures.saturating_add(1);
-                gap.mul_f64(0.75 + fastrand::f64() / 2.0)
+                self.problem = Some(error);
+                self.back_off.next_pause()
             }
         };
         self.due = Instant::now() + gap;
@@ -300,10 +296,6 @@ impl<T> DnsAnswer<T> {
 
     fn is_due(&self) -> bool {
         self.due <= Instant::now()
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failures > 0
     }
 }
 
@@ -337,14 +329,14 @@ mod tests {
     async fn failures_keep_the_records_and_back_off() {
         let mut answer = DnsAnswer::unknown();
         answer.take(found(&[1, 2], 5));
-        for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0] {
+        for seconds in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
             let gap = gap(&mut answer, Err(SILENT.into())).as_secs_f64() / seconds;
             assert!((0.75..=1.25).contains(&gap), "{gap} of {seconds} s");
-            assert!(answer.has_failed() && answer.records == [1, 2]);
+            assert!(answer.has_failed && answer.records == [1, 2]);
         }
         answer.take(found(&[], 5));
-        assert!(!answer.has_failed() && answer.records.is_empty() && answer.trouble.is_some());
+        assert!(!answer.has_failed && answer.records.is_empty() && answer.problem.is_some());
         answer.take(found(&[3], 5));
-        assert!(answer.records == [3] && answer.trouble.is_none());
+        assert!(answer.records == [3] && answer.problem.is_none());
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct HostAddresses {
     /// Without duplicates, in a fixed order: resolvers rotate their answers.
     pub(super) addresses: Vec<IpAddr>,
     /// Why there are no addresses, or not all, or only those of an earlier answer; `None`: they are up to date.
-    pub(super) trouble: Option<Reason>,
+    pub(super) problem: Option<Reason>,
 }
 
 /// Hosts whose servers are left out, or have the addresses of an earlier answer, each with the reason.
@@ -45,17 +45,17 @@ pub(super) fn servers(
     defaults: MemberConfig,
 ) -> Result<(Vec<ServerEntry>, HostProblems), Reason> {
     let tiers = tiers(records);
-    let (mut servers, mut troubles) = (Vec::new(), HostProblems::new());
+    let (mut servers, mut problems) = (Vec::new(), HostProblems::new());
     let mut seen = HashSet::new();
     for record in records {
         let SrvRecord { target, port, .. } = record;
         let Some(host) = hosts.get(target) else {
             let reason = Reason::new("the records say that the service is not available");
-            troubles.insert(".".into(), reason);
+            problems.insert(".".into(), reason);
             continue;
         };
-        if let Some(trouble) = &host.trouble {
-            troubles.insert(target.clone(), trouble.clone());
+        if let Some(problem) = &host.problem {
+            problems.insert(target.clone(), problem.clone());
         }
         let tier = &tiers[&record.priority];
         for ip in &host.addresses {
@@ -70,17 +70,17 @@ pub(super) fn servers(
                     return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
                 }
                 Ok(entry) => servers.push(entry),
-                Err(reason) => drop(troubles.insert(target.clone(), reason)),
+                Err(reason) => drop(problems.insert(target.clone(), reason)),
             }
         }
     }
-    Ok((servers, troubles))
+    Ok((servers, problems))
 }
 
-/// All troubles of hosts, as one warning.
-pub(super) fn warning(troubles: &HostProblems) -> Option<Reason> {
-    let (host, reason) = troubles.first_key_value()?;
-    Some(Reason::from(match troubles.len() {
+/// All problems of hosts, as one warning.
+pub(super) fn warning(problems: &HostProblems) -> Option<Reason> {
+    let (host, reason) = problems.first_key_value()?;
+    Some(Reason::from(match problems.len() {
         1 => format!("`{host}`: {reason}"),
         count => format!("{count} hosts have problems; the first is `{host}`: {reason}"),
     }))
@@ -133,19 +133,19 @@ mod tests {
     fn host(addresses: &[&str]) -> HostAddresses {
         HostAddresses {
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-            trouble: None,
+            problem: None,
         }
     }
 
     /// The servers of these records, as `LABEL weight priority`, and the warning.
     fn listed(records: &[SrvRecord], hosts: Vec<(&str, HostAddresses)>) -> (Vec<String>, Option<String>) {
         let hosts = hosts.into_iter().map(|(name, host)| (name.into(), host)).collect();
-        let (servers, troubles) = servers(records, &hosts, MemberConfig::default()).unwrap();
+        let (servers, problems) = servers(records, &hosts, MemberConfig::default()).unwrap();
         let shown = |entry: &ServerEntry| {
             let config = entry.member_config;
             format!("{} {} {}", entry.label(), config.weight, config.priority)
         };
-        let warning = warning(&troubles).map(|warning| warning.to_string());
+        let warning = warning(&problems).map(|warning| warning.to_string());
         (servers.iter().map(shown).collect(), warning)
     }
 
@@ -190,15 +190,15 @@ mod tests {
 
     #[test]
     fn a_target_without_an_address_is_left_out_and_reported() {
-        let trouble = |reason: &str, addresses: &[&str]| HostAddresses {
-            trouble: Some(reason.into()),
+        let problem = |reason: &str, addresses: &[&str]| HostAddresses {
+            problem: Some(reason.into()),
             ..host(addresses)
         };
         let records = [record(1, 1, "a.test"), record(1, 1, "b.test"), record(2, 1, "c.test")];
         let hosts = vec![
-            ("a.test", trouble("the name does not exist", &[])),
+            ("a.test", problem("the name does not exist", &[])),
             ("b.test", host(&["10.0.0.2", "fe80::1"])), // a link-local address needs an interface
-            ("c.test", trouble("the name server does not answer", &["10.0.0.3"])),
+            ("c.test", problem("the name server does not answer", &["10.0.0.3"])),
         ];
         let (servers, warning) = listed(&records, hosts);
         assert_eq!(servers, ["b.test:5432@10.0.0.2 1 0", "c.test:5432@10.0.0.3 1 1"]);
@@ -224,7 +224,7 @@ mod tests {
         let addresses = (0..LISTED_MAX as u32 / 2 + 1).map(|number| IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
         let host = || HostAddresses {
             addresses: addresses.clone().collect(),
-            trouble: None,
+            problem: None,
         };
         let hosts = HashMap::from([("a.test".into(), host()), ("b.test".into(), host())]);
         let both = [record(0, 0, "a.test"), record(0, 0, "b.test")];
