@@ -71,6 +71,7 @@
 pub mod units;
 pub mod text;
 pub mod error;
+pub mod blocking;
 pub mod addr;
 pub mod name;
 pub(crate) mod addr_text;

@@ -6,6 +6,7 @@ mod tls_files;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -239,6 +240,12 @@ pub enum ReloadError {
     /// The process is about to end.
     #[error("the process is about to end")]
     ShuttingDown,
+}
+
+impl From<io::Error> for ReloadError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error.into())
+    }
 }
 
 /// A request for a reload.

@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::blocking::blocking;
 use crate::error::{chain, with_context};
 use crate::live::{KeptServer, Live};
 use crate::plan::{KeptAnnouncement, ListedServer, RemoteTexts};
@@ -268,9 +268,9 @@ impl StateDir {
     /// Writes a file. A failure is logged.
     async fn try_save(&self, name: &'static str, contents: impl Serialize + Send + 'static) -> bool {
         let dir = self.clone();
-        let saved = spawn_blocking(move || dir.save(name, &contents)).await;
+        let saved = blocking(move || dir.save(name, &contents)).await;
         let file = self.folder.join(name);
-        let Err(error) = saved.unwrap_or_else(|error| Err(io::Error::other(error))) else {
+        let Err(error) = saved else {
             let mut unsaved = self.unsaved.lock();
             unsaved.remove(&self.folder);
             if unsaved.remove(&file).is_some() {

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::http::AcmeHttp;
 use super::plan::{AcmePlan, ExternalAccount};
+use crate::blocking::blocking;
 use crate::error::{chain, with_context};
 use crate::regular_file;
 use crate::text::escape_bounded;
@@ -111,7 +112,7 @@ impl<'a> OpenAccount<'a> {
         let (http, known) = read_files(plan).await?;
         let contact: Vec<_> = plan.contact.iter().map(|contact| &**contact).collect();
         let eab = match plan.eab.clone().filter(|_| known.is_none()) {
-            Some(eab) => Some(blocking(move || Ok(external_key(&eab)?)).await?),
+            Some(eab) => Some(blocking(move || external_key(&eab)).await?),
             None => None,
         };
         let builder = Account::builder_with_http(Box::new(http.clone()));
@@ -145,7 +146,7 @@ impl<'a> OpenAccount<'a> {
             };
             let text = Zeroizing::new(serde_json::to_vec_pretty(&file).map_err(io::Error::other)?);
             let path = plan.state_dir.join(FILE);
-            blocking(move || Ok(regular_file::replace(&path, &text)?)).await?;
+            blocking(move || regular_file::replace(&path, &text)).await?;
         }
         Ok(Self { account, http, plan })
     }
@@ -189,14 +190,6 @@ pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, Ac
         Ok(account) => Ok(Some((account, http))),
         Err(error) => Err(server_error(plan, &http, error)),
     }
-}
-
-/// Runs what reads or writes files in a thread of its own: a file system may hang.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, AcmeError> + Send + 'static,
-) -> Result<T, AcmeError> {
-    let done = spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(io::Error::other(lost).into()))
 }
 
 /// The authorities of the server, as a client uses them, and the kept account with the server.

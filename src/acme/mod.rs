@@ -11,7 +11,6 @@ mod renewal_info;
 mod renewals;
 
 pub use account::AcmeError;
-pub(crate) use account::blocking;
 pub use challenges::{ACME_TLS_ALPN, Challenges, PendingChallenge};
 pub use order::issue;
 pub use plan::{AcmePlan, ChallengeKind, ExternalAccount};

@@ -18,11 +18,11 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::context::Admin;
 use super::error::ApiError;
+use crate::blocking::blocking;
 use crate::plan::AdminPlan;
 use crate::regular_file;
 use crate::text::escape;
@@ -216,8 +216,7 @@ fn no_token() -> ApiError {
 /// `is_unreadable` is kept between requests: clients must not be able to fill the log.
 async fn check_token(given: &[u8], plan: &AdminPlan, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
     let path = plan.token_file.clone().ok_or_else(no_token)?;
-    let expected = spawn_blocking(move || read_token(&path)).await;
-    let expected = expected.unwrap_or_else(|lost| Err(std::io::Error::other(lost)));
+    let expected = blocking(move || read_token(&path)).await;
     let was_unreadable = is_unreadable.swap(expected.is_err(), Relaxed);
     match &expected {
         Err(error) if !was_unreadable => {

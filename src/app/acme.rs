@@ -18,10 +18,11 @@ use self::suggestions::Suggestions;
 use super::failure::Failure;
 use crate::account::Metrics;
 use crate::acme::{
-    AcmeError, AcmePlan, Attempts, Challenges, RenewalReason, RenewalState, Renewals, back_off, blocking, issue,
+    AcmeError, AcmePlan, Attempts, Challenges, RenewalReason, RenewalState, Renewals, back_off, issue,
     pause_after_issue,
 };
 use crate::admin::Admin;
+use crate::blocking::blocking;
 use crate::error::{chain, with_context};
 use crate::live::{InForce, Live};
 use crate::plan::Plan;
@@ -179,8 +180,7 @@ impl AcmeOrders {
         let (wanted, folder) = (&state.wanted, plan.state_dir.clone());
         blocking(move || {
             let probed = make_folder(&folder).and_then(|()| regular_file::probe(&folder, ROOM_BYTES));
-            probed
-                .map_err(|error| with_context(error, format!("nothing can be written in {}", folder.display())).into())
+            probed.map_err(|error| with_context(error, format!("nothing can be written in {}", folder.display())))
         })
         .await?;
         let text = issue(plan, &wanted.names, state.identifier.clone(), &self.challenges).await?;

@@ -16,7 +16,6 @@ mod signals;
 mod watch;
 mod retirement;
 mod announced;
-mod thread;
 mod remote;
 mod reload;
 mod start;

@@ -14,10 +14,10 @@ use super::listen_sockets::NewlyListening;
 use super::listener_tls::{broken_files, check_and_load};
 use super::remote::{ReadConfiguration, for_store};
 use super::retirement::retire;
-use super::thread::in_a_thread;
 use super::{App, Failure, announce, service_manager, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
+use crate::blocking::blocking;
 use crate::config;
 use crate::drain::Drain;
 use crate::error::chain;
@@ -77,7 +77,7 @@ impl App {
     /// `texts`: those of the store, if they have just been read.
     pub(super) async fn prepare(&mut self, texts: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
-        let of_file = in_a_thread(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
+        let of_file = blocking(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
         let read = self.with_texts(of_file, texts).await?;
         let (now, metrics) = (self.running.live.in_force(), Arc::clone(&self.admin.metrics));
         let (ReadConfiguration { loaded, texts, .. }, tls, warnings) = check(read, now, metrics).await?;
@@ -92,10 +92,10 @@ impl App {
         }
         let live = Arc::clone(&self.running.live);
         let (plan, file) = self.announced.added_to(loaded.plan);
-        let prepared = in_a_thread(move || {
+        let prepared = blocking(move || {
             let next = live.prepare(plan, new_names);
             let changes = Changes::between(&live.in_force(), &next);
-            Ok((next, changes))
+            Ok::<_, ReloadError>((next, changes))
         });
         let (mut next, changes) = prepared.await?;
         let of_guards = edit_warnings(&self.running.live.in_force(), &next);
@@ -238,7 +238,7 @@ async fn check(
     now: Arc<InForce>,
     metrics: Arc<Metrics>,
 ) -> Result<(ReadConfiguration, LiveTls, String), ReloadError> {
-    in_a_thread(move || {
+    blocking(move || {
         let system = |failure: Failure| ReloadError::System(failure.into());
         let loaded = &read.loaded;
         let (tls, of_files) = check_and_load(&loaded.plan, Some((&now, &metrics))).map_err(system)?;

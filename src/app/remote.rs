@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::thread::in_a_thread;
 use super::{App, ConfigSource, Failure};
+use crate::blocking::blocking;
 use crate::config::{self, Loaded};
 use crate::error::chain;
 use crate::plan::{Plan, RemotePlan, RemoteTexts};
@@ -155,9 +155,9 @@ impl App {
             },
         };
         self.remote.begin(&texts);
-        let (loaded, texts) = in_a_thread(move || {
-            let loaded = of_file.with_texts(&texts).map_err(ReloadError::Configuration)?;
-            Ok((loaded, texts))
+        let (loaded, texts) = blocking(move || {
+            let loaded = of_file.with_texts(&texts).map_err(ReloadError::Configuration);
+            loaded.map(|loaded| (loaded, texts))
         })
         .await?;
         Ok(ReadConfiguration {

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::addr::ServerAddr;
+use crate::blocking::blocking;
 use crate::error::{os_error, with_context};
 use crate::units::format_duration;
 pub(crate) use descriptors::close_on_exec;
@@ -194,9 +194,7 @@ async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<E
     let program = command.get_program().to_string_lossy().into_owned();
     // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
     // dropped there, which kills the command.
-    let started = spawn_blocking(move || ProcessGroup::start(command))
-        .await
-        .map_err(io::Error::other)?;
+    let started = blocking(move || ProcessGroup::start(command)).await;
     let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
     let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;
     let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.errors)?;

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use tokio::task::spawn_blocking;
-
+use crate::blocking::blocking;
 use crate::error::with_context;
 use crate::regular_file;
 
@@ -21,7 +20,7 @@ pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>>
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {
     let file = file.to_owned();
-    let mut bytes = spawn_blocking(move || regular_file::read(&file, PASSWORD_BYTES_MAX)).await??;
+    let mut bytes = blocking(move || regular_file::read(&file, PASSWORD_BYTES_MAX)).await?;
     if bytes.len() as u64 > PASSWORD_BYTES_MAX {
         let what = format!("more than {PASSWORD_BYTES_MAX} bytes: too long for a password");
         return Err(io::Error::other(what));

@@ -8,12 +8,12 @@ use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::stream::CheckStream;
 use super::{CertificateTimes, Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::blocking::blocking;
 use crate::error::with_context;
 use crate::name::ServerName;
 use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SentSni, TlsFileError};
@@ -207,10 +207,7 @@ pub(super) async fn open(
 impl OwnTls {
     /// The configuration of a handshake; it is made anew when a file has changed.
     async fn current_config(self: Arc<Self>) -> io::Result<Arc<ClientConfig>> {
-        // Files are read on a thread that may block.
-        spawn_blocking(move || self.load())
-            .await
-            .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+        blocking(move || self.load()).await
     }
 
     fn load(&self) -> io::Result<Arc<ClientConfig>> {

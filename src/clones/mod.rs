@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -76,14 +77,14 @@ impl CloneSupervisor {
 
     /// Keeps the clones of the pools in force, for as long as it is polled.
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
-        let (context, all) = (Arc::clone(&self.context), self.tasks.clone());
-        for_containers(&context, &all);
+        let (context, tracker) = (Arc::clone(&self.context), self.tasks.clone());
+        spawn_container_removals(&context, &tracker);
         let mut in_force = context.live.subscribe();
         async move {
             let mut tasks = CloneTasks::new();
             loop {
                 let now = Arc::clone(&in_force.borrow_and_update());
-                adopt(&mut tasks, &now, &context, &all);
+                adopt(&mut tasks, &now, &context, &tracker);
                 drop(now);
                 if in_force.changed().await.is_err() {
                     return;
@@ -101,21 +102,24 @@ impl CloneSupervisor {
         tokio::select! {
             biased;
             () = at_once => {}
-            () = self.tasks.wait() => self.context.containers.finish(),
+            () = self.tasks.wait() => {
+                let containers = Arc::clone(&self.context.containers);
+                let _ = spawn_blocking(move || containers.finish()).await; // else the next start looks for containers
+            }
         }
     }
 }
 
 /// Starts to remove the containers that nobody holds.
-fn for_containers(context: &Arc<CloneContext>, tasks: &TaskTracker) {
+fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let own = Arc::clone(context);
-    tasks.spawn(async move { own.containers.remove_orphans(&own.shutdown).await });
+    tracker.spawn(async move { own.containers.remove_orphans(&own.shutdown).await });
     let own = Arc::clone(context);
-    tasks.spawn(async move { own.containers.remove_left(&own.shutdown).await });
+    tracker.spawn(async move { own.containers.remove_left(&own.shutdown).await });
 }
 
 /// Follows the pools that are in force now.
-fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, all: &TaskTracker) {
+fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
     tasks.retain(|name, task| {
         task.send_if_modified(|pool| {
@@ -129,7 +133,7 @@ fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, all
     for pool in now.pools.iter().filter(|pool| pool.plan().scale.is_some()) {
         if !tasks.contains_key(pool.name()) {
             let (sender, receiver) = watch::channel(Some(Arc::clone(pool)));
-            all.spawn(PoolClones::new(Arc::clone(context), Arc::clone(pool)).run(receiver));
+            tracker.spawn(PoolClones::new(Arc::clone(context), Arc::clone(pool)).run(receiver));
             tasks.insert(Arc::clone(pool.name()), sender);
         }
     }

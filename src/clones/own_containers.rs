@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::instance_file::{EndedInstance, InstanceFile, ended_instances};
 use crate::back_off::BackOff;
+use crate::blocking::blocking;
 use crate::docker::{DockerEngine, DockerError, remove_labelled_until};
 use crate::error::chain;
 use crate::scale::keeper::{ContainerKeeper, HeldContainers};
@@ -174,14 +175,14 @@ impl OwnContainers {
         let Some(folder) = self.folder.clone() else { return };
         let shown = folder.display().to_string();
         let own = self.instance.clone();
-        match spawn_blocking(move || ended_instances(&folder, &own)).await {
-            Ok(Ok(ended)) => {
+        match blocking(move || ended_instances(&folder, &own)).await {
+            Ok(ended) => {
                 let until = Instant::now() + ORPHANS_PATIENCE;
                 for instance in ended {
                     shutdown.run_until_cancelled(remove_orphans_of(instance, until)).await;
                 }
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(
                     folder = shown,
@@ -189,7 +190,6 @@ impl OwnContainers {
                     "containers that a crash has left behind are not found"
                 );
             }
-            Err(_) => {} // the process ends
         }
     }
 }

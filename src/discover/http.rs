@@ -8,11 +8,11 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::{Request, StatusCode};
 use rustls::ClientConfig;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::file::json;
 use super::source::{FollowFuture, Reports, ServerList, ServerSource};
+use crate::blocking::blocking;
 use crate::error::chain;
 use crate::http_client::{connect, exchange, take_url, uses_tls};
 use crate::plan::{HttpSourcePlan, listed_entries};
@@ -47,11 +47,10 @@ impl HttpSource {
     /// Asks until a request fails. The next call reads the files of authorities again.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         let (ca_file, with_tls) = (self.plan.ca_file.clone(), uses_tls(&self.plan.url));
-        let read = move || with_tls.then(|| client_config(ca_file.as_deref(), None)).transpose();
-        let tls = match spawn_blocking(read).await {
-            Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => return error.into(),
-            Err(lost) => return lost.into(),
+        let read = move || Ok(with_tls.then(|| client_config(ca_file.as_deref(), None)).transpose()?);
+        let tls = match blocking(read).await {
+            Ok(tls) => tls,
+            Err(error) => return error,
         };
         loop {
             match timeout(REQUEST_TIMEOUT, self.ask(tls.clone())).await {

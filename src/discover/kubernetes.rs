@@ -11,10 +11,10 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::source::{FollowFuture, Reports, ServerSource, SharedFindings};
+use crate::blocking::blocking;
 use crate::error::chain;
 use crate::plan::ServiceSourcePlan;
 use crate::pool::MemberConfig;
@@ -127,10 +127,7 @@ impl KubernetesSource {
 
     async fn access(&self) -> Result<Access, KubernetesError> {
         let kubernetes = Arc::clone(&self.plan.kubernetes);
-        match spawn_blocking(move || Access::read(&kubernetes)).await {
-            Ok(access) => Ok(access?),
-            Err(lost) => Err(lost.to_string().into()),
-        }
+        Ok(blocking(move || Access::read(&kubernetes)).await?)
     }
 }
 

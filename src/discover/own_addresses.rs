@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::blocking::blocking;
 use crate::live::Live;
 use crate::local_addresses::{LocalAddressWatch, LocalAddresses};
 use crate::optional::OptionalCall;
@@ -56,7 +56,6 @@ async fn follow_reports(live: &Live) -> io::Result<Infallible> {
 
 /// Reads the addresses. If that fails, those of before stay in force. Returns whether it succeeded.
 async fn look(live: &Live) -> bool {
-    let addresses = spawn_blocking(LocalAddresses::read).await;
-    let addresses = addresses.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let addresses = blocking(LocalAddresses::read).await;
     READ.try_result(addresses.map(|addresses| live.set_local_addresses(addresses)))
 }

@@ -10,7 +10,6 @@ use hyper::{Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::EtcdError;
@@ -19,6 +18,7 @@ use super::messages::{
     WatchResponse, base64,
 };
 use super::plan::{EtcdLogin, EtcdPlan};
+use crate::blocking::blocking;
 use crate::error::with_context;
 use crate::http_client::{ResponseLines, connect, exchange, open, take_url, uses_tls};
 use crate::regular_file;
@@ -65,12 +65,12 @@ impl Gateway {
     /// Reads the files of the plan, and logs in if there is a user.
     pub(super) async fn connect(endpoint: Uri, plan: Arc<EtcdPlan>) -> Result<Self, EtcdError> {
         let with_tls = uses_tls(&endpoint);
-        let read = spawn_blocking(move || {
+        let read = blocking(move || {
             let login = plan.login.as_ref().map(authenticate_request).transpose()?;
             let tls = || client_config(plan.ca_file.as_deref(), plan.identity.as_ref());
             Ok::<_, EtcdError>((with_tls.then(tls).transpose()?, login))
         });
-        let (tls, login) = read.await??;
+        let (tls, login) = read.await?;
         let mut gateway = Self {
             endpoint,
             tls,

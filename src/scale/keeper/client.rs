@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::marked::Mark;
 use super::message::{HeldContainers, KeeperRequest, ProcessEvent, StartClone, line_of};
 use crate::check::exec::close_on_exec;
+use crate::error::{chain, with_context};
 
 /// This program, also after its file was replaced.
 const PROGRAM: &str = "/proc/self/exe";
@@ -48,7 +49,7 @@ impl KeeperProcess {
             .stdout(Stdio::null())
             .process_group(0) // signals of a terminal are for us
             .spawn()
-            .map_err(|error| crate::error::with_context(error, "cannot start a keeper"))?;
+            .map_err(|error| with_context(error, "cannot start a keeper"))?;
         Ok(Self { child, socket })
     }
 
@@ -120,7 +121,7 @@ impl KeptProcess {
             }
             // A keeper that was killed cannot end the clone.
             if !sender.is_closed() {
-                let error = error.map(|error| crate::error::chain(&error));
+                let error = error.map(|error| chain(&error));
                 tracing::error!(error, "the keeper of a clone has ended: the clone is started again");
                 if let Some(group) = group {
                     let _ = kill_process_group(group, Signal::KILL); // it may have ended, too
@@ -198,7 +199,7 @@ impl ContainerKeeper {
     /// Exchanges messages with the keeper until it ends. Then another one is started.
     async fn run(self, keeper: KeeperProcess, requests: UnboundedReceiver<KeeperRequest>) {
         let error = keeper.exchange(requests, |_| ControlFlow::Continue(())).await.err();
-        let error = error.map(|error| crate::error::chain(&error));
+        let error = error.map(|error| chain(&error));
         tracing::error!(error, "the keeper of containers has ended: it is started again");
         self.lock().requests = None;
         loop {

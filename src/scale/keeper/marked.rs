@@ -6,9 +6,9 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::blocking::blocking;
 use crate::error::chain;
 use crate::user::run_as;
 
@@ -42,8 +42,7 @@ impl Mark {
             sleep(PAUSE).await; // one that the keeper was starting has the mark only then
             let user = user.clone();
             // Reading an environment waits for a lock of its process.
-            let killed = spawn_blocking(move || self.kill_now(user.as_deref())).await;
-            match killed.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            match blocking(move || self.kill_now(user.as_deref())).await {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) => {

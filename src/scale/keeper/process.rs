@@ -43,7 +43,7 @@ pub fn run() -> io::Result<()> {
     let socket: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut keeper = HeldProcess::default();
+        let mut keeper = Held::default();
         let ended = keeper.serve(socket.into()).await;
         let killed = child::kill_all().await;
         let removed = containers::remove_all(&keeper.containers).await;
@@ -72,7 +72,7 @@ fn reset_limits() -> io::Result<()> {
 
 /// What a keeper holds.
 #[derive(Default)]
-struct HeldProcess {
+struct Held {
     /// `None`: it was not started, or has ended.
     leader: Option<Leader>,
     containers: BTreeSet<HeldContainers>,
@@ -87,7 +87,7 @@ struct Leader {
     kill_at: Option<Instant>,
 }
 
-impl HeldProcess {
+impl Held {
     async fn serve(&mut self, socket: net::UnixStream) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
