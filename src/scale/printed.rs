@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest line that is logged, in bytes; the rest of a longer one is dropped.
-const LINE_BYTES_MAX: usize = 1024;
+use crate::check::exec::Lines;
 
 /// How many lines of a clone are logged at once.
 const BURST: u32 = 100;
@@ -64,33 +63,6 @@ impl PrintedLines {
     }
 }
 
-/// Divides bytes into lines without empty ones.
-#[derive(Default)]
-struct Lines {
-    current: Vec<u8>,
-}
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut ended = Vec::new();
-        for byte in bytes {
-            if *byte == b'\n' {
-                ended.extend(self.finish());
-            } else if self.current.len() < LINE_BYTES_MAX {
-                self.current.push(*byte);
-            }
-        }
-        ended
-    }
-
-    /// The line that has no end yet.
-    fn finish(&mut self) -> Option<Vec<u8>> {
-        let line = std::mem::take(&mut self.current);
-        let length = line.trim_ascii_end().len();
-        (length > 0).then(|| line[..length].to_vec())
-    }
-}
-
 /// How many lines may be logged.
 struct Allowance {
     lines: u32,
@@ -121,18 +93,6 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_bounded_and_not_empty() {
-        let mut lines = Lines::default();
-        assert_eq!(lines.push(b"one\r\n\n \ntw"), [b"one"]);
-        assert_eq!(lines.push(b"o\n"), [b"two"]);
-        let long = lines.push(&[&[b'x'; 5000][..], b"\nnext\n"].concat());
-        assert_eq!((long[0].len(), &*long[1]), (LINE_BYTES_MAX, &b"next"[..]));
-        lines.push(b"no end");
-        assert_eq!(lines.finish().as_deref(), Some(&b"no end"[..]));
-        assert_eq!(lines.finish(), None);
-    }
 
     #[test]
     fn a_flood_is_reduced_to_twenty_lines_a_second() {

@@ -7,12 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::net::unix::pipe::Receiver;
 
+use super::lines::{LINE_BYTES_MAX, Lines};
+
 /// The part of the standard output that is read, in bytes. Then its pipe is closed: a command that writes more is killed by
 /// SIGPIPE, unless it ignores that.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
-
-/// The most bytes of a line that are kept: more than a reason shows.
-pub(super) const LINE_BYTES_MAX: usize = 1024;
 
 /// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread. No more than a
 /// pipe has by default.
@@ -29,8 +28,7 @@ pub(super) struct Printed {
     first_has_ended: bool,
     /// The last whole line of the standard error that is not empty.
     last: Vec<u8>,
-    /// The line of the standard error that has not ended yet.
-    begun: Vec<u8>,
+    errors: Lines,
 }
 
 impl Printed {
@@ -42,7 +40,11 @@ impl Printed {
     /// The first line of the standard output and the last line of the standard error. A line that has not ended is shown only if
     /// there is no whole one.
     pub(super) fn reason(&self) -> String {
-        let last = if self.last.is_empty() { &self.begun } else { &self.last };
+        let last = if self.last.is_empty() {
+            self.errors.current()
+        } else {
+            &self.last
+        };
         match (self.first_line(), text(last)) {
             (first, last) if last.is_empty() => first,
             (first, last) if first.is_empty() => last,
@@ -54,7 +56,12 @@ impl Printed {
     fn add(&mut self, stream: PrintedStream, bytes: &[u8]) -> bool {
         match stream {
             PrintedStream::Output => self.add_output(bytes),
-            PrintedStream::Errors => self.add_errors(bytes),
+            PrintedStream::Errors => {
+                if let Some(last) = self.errors.push(bytes).pop() {
+                    self.last = last;
+                }
+                true
+            }
         }
     }
 
@@ -62,35 +69,20 @@ impl Printed {
         if !self.first_has_ended {
             let end = bytes.iter().position(|byte| *byte == b'\n');
             self.first_has_ended = end.is_some();
-            add_bounded(&mut self.first, &bytes[..end.unwrap_or(bytes.len())]);
+            let room = LINE_BYTES_MAX - self.first.len();
+            self.first
+                .extend_from_slice(&bytes[..end.unwrap_or(bytes.len()).min(room)]);
         }
         self.output_bytes += bytes.len();
         self.output_bytes < OUTPUT_BYTES_MAX
     }
 
-    fn add_errors(&mut self, bytes: &[u8]) -> bool {
-        for (index, part) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            if index > 0 {
-                self.finish();
-            }
-            add_bounded(&mut self.begun, part);
-        }
-        true
-    }
-
-    /// The line that has begun is whole: it has ended, or nothing more comes.
+    /// A line that has begun is whole: nothing more comes.
     pub(super) fn finish(&mut self) {
-        if !self.begun.iter().all(u8::is_ascii_whitespace) {
-            self.last.clone_from(&self.begun);
+        if let Some(last) = self.errors.finish() {
+            self.last = last;
         }
-        self.begun.clear();
     }
-}
-
-/// Appends as many of the bytes as a line may have.
-fn add_bounded(line: &mut Vec<u8>, bytes: &[u8]) {
-    let room = LINE_BYTES_MAX - line.len();
-    line.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
 fn text(line: &[u8]) -> String {
