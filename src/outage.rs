@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::live::{InForce, Live, LivePool};
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
+use crate::text::first_and_more;
 
 /// How often pools without a usable server are looked at: they may stop starting, or wake up, while no server changes.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -97,10 +98,7 @@ fn reasons(pool: &LivePool, now: Instant) -> String {
     if reasons.is_empty() {
         return String::from("it has none");
     }
-    let more = reasons.len().saturating_sub(SERVERS_NAMED_MAX);
-    reasons.truncate(SERVERS_NAMED_MAX);
-    reasons.extend((more > 0).then(|| format!("{more} more")));
-    reasons.join("; ")
+    first_and_more(reasons.iter(), SERVERS_NAMED_MAX).join("; ")
 }
 
 fn state_of(name: &str, state: &str, reason: Option<&str>) -> String {

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::ServerAddr;
-use crate::config::report::{Report, counted, first_and_more};
+use crate::config::report::Report;
 use crate::live::{InForce, LivePool};
 use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan, RemoteTexts};
 use crate::pool::{Member, Pool};
+use crate::text::{counted, first_and_more};
 pub use guards::{GuardNetworks, edit_warnings};
 pub use tls_files::{TlsReloads, reload_listener_tls, reload_pool_tls, reload_tls};
 

@@ -1,4 +1,4 @@
-//! Makes text from others safe to log and to display.
+//! Text to log and to display: makes text from others safe, and counts and shortens.
 //!
 //! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a log.
 //! Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
@@ -93,6 +93,15 @@ pub fn truncated(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
+/// The text, or its first `bytes_max` bytes at most, and an ellipsis.
+#[must_use]
+pub fn abbreviated(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    match truncated(text, bytes_max) {
+        whole if whole.len() == text.len() => Cow::Borrowed(text),
+        start => Cow::Owned(format!("{start}{ELLIPSIS}")),
+    }
+}
+
 /// The text with unsafe characters escaped, at most `chars_max` characters long. A longer text is truncated, never within an
 /// escape, and ends with "…".
 #[must_use]
@@ -118,6 +127,21 @@ pub fn escape_bounded(text: &str, chars_max: usize) -> String {
         }
     }
     shown
+}
+
+/// A number with its noun: `1 pool`, `2 pools`.
+#[must_use]
+pub fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// The first items, at most `most`; then, if there are others, `and 3 more`.
+#[must_use]
+pub fn first_and_more(items: impl ExactSizeIterator<Item: ToString>, most: usize) -> Vec<String> {
+    let more = items.len().saturating_sub(most);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    items.take(most).map(|item| item.to_string()).chain(more).collect()
 }
 
 /// The reason of a state, in a text that may come from a peer: escaped, and at most [`REASON_CHARS_MAX`] characters long.
@@ -213,6 +237,12 @@ mod tests {
         for (bytes_max, whole) in [(0, ""), (1, "a"), (2, "a"), (3, "aé"), (5, "aé"), (6, text), (7, text)] {
             assert_eq!(truncated(text, bytes_max), whole, "{bytes_max}");
         }
+    }
+
+    #[test]
+    fn the_first_items_are_listed_and_the_others_counted() {
+        assert_eq!(first_and_more(["a", "b"].iter(), 2), ["a", "b"]);
+        assert_eq!(first_and_more(["a", "b", "c", "d"].iter(), 2), ["a", "b", "and 2 more"]);
     }
 
     #[test]

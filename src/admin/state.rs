@@ -26,12 +26,12 @@ use super::scale::scale_body;
 use crate::account::{ListenerSeries, sessions_opened};
 use crate::acme::{RenewalState, RenewalsByFile};
 use crate::addr::ListenAddr;
-use crate::config::report::counted;
 use crate::live::{InForce, LivePool};
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckVerdict, Member, Overrides, Pool, RefusedCheck, ServerPath};
 use crate::route::Route;
-use crate::tls::{ListenerTls, PoolTls};
+use crate::text::counted;
+use crate::tls::{ListenerTls, PoolTls, shown_warnings};
 use crate::units::format_duration;
 
 /// The most entries that are shown of a condition of a route.
@@ -198,9 +198,6 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
     }
 }
 
-/// The most warnings shown about the TLS of a listener, which may have thousands of certificates.
-const TLS_WARNINGS_MAX: usize = 20;
-
 fn listener_tls_body(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> ListenerTlsBody {
     let store = tls.certificates();
     let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
@@ -219,11 +216,13 @@ fn listener_tls_body(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> Listen
             let expired = expired.map(|certificate| certificate.expiry_warning());
             let ordered = store.all().iter().filter(|certificate| certificate.acme.is_some());
             let files = ordered.map(|certificate| certificate.path());
-            expired
-                .chain(failed_orders(files, renewals))
-                .chain(tls.client_auth_warnings())
-                .take(TLS_WARNINGS_MAX)
-                .collect()
+            let orders = failed_orders(files, renewals);
+            shown_warnings(
+                &expired
+                    .chain(orders)
+                    .chain(tls.client_auth_warnings())
+                    .collect::<Vec<_>>(),
+            )
         },
         broken: tls.broken(),
     }

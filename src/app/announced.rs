@@ -13,12 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::App;
 use super::listen_sockets::NewlyListening;
 use super::retirement::retire;
-use crate::config::report::first_and_more;
 use crate::discover::{AnnouncedAnswer, follow_announcements};
 use crate::drain::Drain;
 use crate::live::{InForce, Live};
 use crate::plan::{Announcement, Plan, RefusedAnnouncement};
-use crate::text::Reason;
+use crate::text::{Reason, first_and_more};
 
 /// The most names of one line of the log, and the most lines about refused routes at once.
 const LOGGED_MAX: usize = 20;

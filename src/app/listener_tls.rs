@@ -17,13 +17,10 @@ use crate::name::{NamePattern, ServerName};
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::reload::{reload_listener_tls, reload_tls};
 use crate::route::{Route, Target, TlsMode};
-use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan};
+use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan, shown_warnings};
 
 /// How often the files are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The most warnings shown about the certificates of a listener, which may have one for each of very many names.
-const WARNINGS_MAX: usize = 20;
 
 /// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS. Where TLS
 /// is configured as in the plan before, it stays, and only files that have changed are read.
@@ -118,16 +115,8 @@ pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
         found.extend(tls.client_auth_warnings());
         found.extend(names_without_certificate(listener, &store));
         found.extend(certificates_without_use(listener, &store));
-        let more = found.len().saturating_sub(WARNINGS_MAX);
-        found.truncate(WARNINGS_MAX);
-        all.extend(
-            found
-                .iter()
-                .map(|what| format!("listeners.{}.tls: {what}", listener.name)),
-        );
-        if more > 0 {
-            all.push(format!("listeners.{}.tls: {more} more warnings", listener.name));
-        }
+        let shown = shown_warnings(&found).into_iter();
+        all.extend(shown.map(|what| format!("listeners.{}.tls: {what}", listener.name)));
     }
     all.extend(pool_tls::warnings(&tls.pools));
     all

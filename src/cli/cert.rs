@@ -12,7 +12,7 @@ use super::table::table;
 use crate::admin::certificates::{
     CertificateBody, CertificateReloadBody, CertificateReloadsBody, CertificatesBody, PoolTlsReloadBody, RenewBody,
 };
-use crate::config::report::{counted, first_and_more};
+use crate::text::{counted, first_and_more};
 
 /// Commands on certificates.
 #[derive(Debug, Subcommand)]

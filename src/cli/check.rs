@@ -11,14 +11,14 @@ use super::configuration;
 use super::exit::{self, EXIT_CONFIG};
 use super::terminal::{print, print_json, print_message};
 use crate::app::{load_tls, suspect, tls_warnings};
-use crate::config::report::{Report, counted};
+use crate::config::report::Report;
 use crate::config::{self, Loaded};
 use crate::discover::listed_now;
 use crate::error::chain;
 use crate::plan::Plan;
 use crate::regular_file;
 use crate::reload::GuardNetworks;
-use crate::text::escape;
+use crate::text::{counted, escape};
 use crate::user;
 
 /// How the result is printed.

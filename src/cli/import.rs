@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 
 use super::exit::EXIT_CONFIG;
 use super::terminal::{print, print_message};
-use crate::config::report::counted;
 use crate::import::{Origin, import};
+use crate::text::counted;
 
 /// The longest file that is read, in bytes. A real one has a few kilobytes; tens of thousands of routes have a few megabytes.
 const BYTES_MAX: u64 = 16 << 20;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::remote::{ApiRequest, Remote, RemoteError};
-use crate::config::report::first_and_more;
 use crate::reload::{Changes, Difference};
+use crate::text::first_and_more;
 
 /// The most errors about broken files that are shown.
 const BROKEN_SHOWN: usize = 20;

@@ -13,7 +13,7 @@ use super::{origin, primaries};
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
 use crate::admin::guard_bodies::GuardBody;
 use crate::admin::pool_bodies::{CloneBody, QueueBody, ScaleBody};
-use crate::config::report::counted;
+use crate::text::counted;
 
 /// The most lines about names of one kind; a further line says how many more there are.
 const NOTES_MAX: usize = 10;

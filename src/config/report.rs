@@ -8,7 +8,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 pub(super) use super::input::{InputText, Position};
-use crate::text::escape;
+use crate::text::{counted, escape};
 
 /// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are logged:
 /// such a line is not quoted; only its number is shown.
@@ -305,27 +305,3 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
-
-/// A number with its noun: `1 pool`, `2 pools`.
-pub(crate) fn counted(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
-/// The first items, at most `most`; then, if there are others, `and 3 more`.
-pub(crate) fn first_and_more(items: impl ExactSizeIterator<Item: ToString>, most: usize) -> Vec<String> {
-    let more = items.len().saturating_sub(most);
-    let more = (more > 0).then(|| format!("and {more} more"));
-    items.take(most).map(|item| item.to_string()).chain(more).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::first_and_more;
-
-    #[test]
-    fn the_first_items_are_listed_and_the_others_counted() {
-        assert_eq!(first_and_more(["a", "b"].iter(), 2), ["a", "b"]);
-        assert_eq!(first_and_more(["a", "b", "c", "d"].iter(), 2), ["a", "b", "and 2 more"]);
-    }
-}

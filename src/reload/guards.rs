@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::config::report::counted;
 use crate::guard::{Guard, NetworkSet};
 use crate::live::InForce;
 use crate::plan::{GuardPlan, Plan};
+use crate::text::counted;
 
 /// How many networks a guard has. It is displayed as `guard office: 2 networks allowed, 60000 denied`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::account::Metrics;
 use crate::live::LiveTls;
 use crate::text::escape;
-use crate::tls::{ListenerTls, PoolTls, TlsReload};
+use crate::tls::{ListenerTls, PoolTls, TlsReload, shown_warnings};
 
 /// The results of reading all files again.
 pub struct TlsReloads<'a> {
@@ -43,7 +43,7 @@ pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics)
     } else {
         Vec::new()
     };
-    for warning in reload.warnings.iter().take(WARNINGS_MAX).chain(&of_policy) {
+    for warning in shown_warnings(&reload.warnings).iter().chain(&of_policy) {
         tracing::warn!(listener, "{}", escape(warning, &[]));
     }
     for error in &reload.broken {
@@ -70,9 +70,6 @@ pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReloa
     count(&reload, metrics);
     reload
 }
-
-/// The most warnings about certificates that are logged at a time: there may be thousands of certificates.
-const WARNINGS_MAX: usize = 20;
 
 const BROKEN: &str = "a TLS file is broken: the files read before stay in force";
 

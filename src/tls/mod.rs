@@ -42,5 +42,5 @@ pub use pool::{
 pub use store::CertificateStore;
 pub use words::{
     PeerCertificate, TlsSummary, error_chain, error_text, error_word, has_unknown_issuer, is_about_client_certificate,
-    version_word,
+    shown_warnings, version_word,
 };

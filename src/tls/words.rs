@@ -12,7 +12,7 @@ use rustls::{
 use x509_parser::parse_x509_certificate;
 
 use crate::error::chain_with;
-use crate::text::{escape, truncated};
+use crate::text::{abbreviated, escape, first_and_more};
 
 /// The longest subject or issuer of a certificate in logs and in the API, in bytes.
 const SUBJECT_BYTES_MAX: usize = 255;
@@ -82,12 +82,18 @@ impl PeerCertificate {
     }
 }
 
+/// The most warnings about the TLS of a listener that are shown at a time: it may have thousands of certificates.
+const WARNINGS_MAX: usize = 20;
+
+/// The first of the warnings about the TLS of a listener, and how many others there are.
+#[must_use]
+pub fn shown_warnings(warnings: &[String]) -> Vec<String> {
+    first_and_more(warnings.iter(), WARNINGS_MAX)
+}
+
 /// Text of a certificate, escaped and not too long.
 pub(super) fn bounded(text: &str) -> Box<str> {
-    let text = escape(text, &[]);
-    let start = truncated(&text, SUBJECT_BYTES_MAX);
-    let ellipsis = if start.len() < text.len() { "…" } else { "" };
-    format!("{start}{ellipsis}").into()
+    abbreviated(&escape(text, &[]), SUBJECT_BYTES_MAX).into()
 }
 
 /// The word for a version.

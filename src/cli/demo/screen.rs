@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::configuration::DRAIN_SECONDS;
 use crate::account::sessions_opened;
-use crate::config::report::counted;
 use crate::pool::Member;
 use crate::scale::{CloneState, PoolScale};
+use crate::text::counted;
 
 /// The interval between two rows.
 const ROW_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::admin::bodies::StateBody;
-use crate::config::report::counted;
+use crate::text::counted;
 
 /// A line for each certificate and each broken file, after an empty line; nothing if there are none.
 pub(super) fn notes(state: &StateBody) -> String {

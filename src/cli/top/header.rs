@@ -11,8 +11,7 @@ use super::view::{Tab, View};
 use crate::admin::bodies::StateBody;
 use crate::cli::status::since;
 use crate::cli::table::{duration, size};
-use crate::config::report::{counted, first_and_more};
-use crate::text::escape;
+use crate::text::{counted, escape, first_and_more};
 
 /// How long the process must have been silent before that is shown. There are news every second, or every 2 s by polls.
 const SILENCE_SHOWN: Duration = Duration::from_secs(4);

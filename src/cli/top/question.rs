@@ -10,7 +10,7 @@ use crate::cli::remote::ApiRequest;
 use crate::cli::server::encode;
 use crate::cli::sessions::server_of;
 use crate::cli::table::duration;
-use crate::config::report::counted;
+use crate::text::counted;
 
 /// The time over which the sessions of a server are cut.
 const CLOSE_OVER: &str = "10s";

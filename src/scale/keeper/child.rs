@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::message::StartClone;
 use crate::check::exec::close_on_exec;
 use crate::error::with_context;
+use crate::text::first_and_more;
 use crate::user;
 
 /// How long all children may take to end after SIGKILL.
@@ -112,9 +113,9 @@ async fn kill_until_none<T>(
 fn still_running(children: HashSet<Pid>) -> io::Error {
     let mut pids: Vec<i32> = children.into_iter().map(Pid::as_raw_pid).collect();
     pids.sort_unstable();
-    pids.truncate(SHOWN_MAX);
+    let pids = first_and_more(pids.iter(), SHOWN_MAX).join(", ");
     io::Error::other(format!(
-        "processes of a clone cannot be killed and may still run: {pids:?}"
+        "processes of a clone cannot be killed and may still run: {pids}"
     ))
 }
 
@@ -174,9 +175,9 @@ mod tests {
                 "processes of a clone cannot be killed and may still run: {pids}"
             ))
         };
-        assert_eq!(killed(&[2, 3, 4], &[3], &[]).await, (left("[3]"), Duration::ZERO));
+        assert_eq!(killed(&[2, 3, 4], &[3], &[]).await, (left("3"), Duration::ZERO));
         let (ended, after) = killed(&[2, 3, 4], &[3], &[4]).await;
-        assert_eq!(ended, left("[3, 4]"));
+        assert_eq!(ended, left("3, 4"));
         assert!(after >= KILL_TIMEOUT && after < 2 * KILL_TIMEOUT, "{after:?}");
     }
 }
