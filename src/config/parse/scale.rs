@@ -14,7 +14,7 @@ use crate::plan::HealthPlan;
 use crate::pool::MemberConfig;
 use crate::scale::{ScalePlan, ScaleRules};
 
-/// Clones of one pool. The keeper has a pipe to each, and 1,024 descriptors.
+/// Clones of one pool. Each has a keeper, which is a process of its own.
 const CLONES: RangeInclusive<u32> = 0..=256;
 
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
@@ -34,16 +34,11 @@ pub(super) fn scale(
     let section = Section::open(node, position, &keys::SCALE, problems)?;
     check_pool(pool, &section, health, problems);
     let rules = rules(&section, defaults.sessions_max, problems);
-    let duration = |key, default, problems: &mut Problems<'_>| {
-        section
-            .duration(key, SECONDS, problems)
-            .unwrap_or(Duration::from_secs(default))
-    };
     let plan = ScalePlan {
         member_config: defaults,
-        drain: duration("drain", 300, problems),
-        start_timeout: duration("start_timeout", 30, problems),
-        replace_after: duration("replace_after", 60, problems),
+        drain: duration(&section, "drain", 300, problems),
+        start_timeout: duration(&section, "start_timeout", 30, problems),
+        replace_after: duration(&section, "replace_after", 60, problems),
         kind: clone_kind(&section, rules.max, providers, problems)?,
         rules,
     };
@@ -102,17 +97,17 @@ fn rules(section: &Section<'_>, sessions_max: Option<NonZeroU32>, problems: &mut
         let message = "`sessions_per_server` is more than `max_sessions`";
         problems.error(position, message, format!("at most {full}: a full server gets no more"));
     }
-    let duration = |key, default, problems: &mut Problems<'_>| {
-        section
-            .duration(key, SECONDS, problems)
-            .unwrap_or(Duration::from_secs(default))
-    };
     ScaleRules {
         min,
         max: max.unwrap_or(min).max(min).max(1),
         sessions_per_server: sessions.unwrap_or(1),
-        up_after: duration("up_after", 5, problems),
-        down_after: duration("down_after", 120, problems),
-        cooldown: duration("cooldown", 15, problems),
+        up_after: duration(section, "up_after", 5, problems),
+        down_after: duration(section, "down_after", 120, problems),
+        cooldown: duration(section, "cooldown", 15, problems),
     }
+}
+
+fn duration(section: &Section<'_>, key: &str, default_seconds: u64, problems: &mut Problems<'_>) -> Duration {
+    let written = section.duration(key, SECONDS, problems);
+    written.unwrap_or(Duration::from_secs(default_seconds))
 }
