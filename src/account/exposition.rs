@@ -25,7 +25,11 @@ pub(super) fn write_header(text: &mut String, name: &str, metric_type: MetricTyp
 
 /// Writes one sample. `labels` are the text between the braces, see [`format_labels`].
 pub(super) fn write_sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
-    writeln!(text, "{name}{{{labels}}} {value}").expect("writing to a String cannot fail");
+    let written = match labels {
+        "" => writeln!(text, "{name} {value}"),
+        _ => writeln!(text, "{name}{{{labels}}} {value}"),
+    };
+    written.expect("writing to a String cannot fail");
 }
 
 /// A gauge with its samples, written together once they are complete.

@@ -133,13 +133,12 @@ pub fn write_connection_limits(
     for (listener, limit) in limits {
         family.add(&format_labels(&[("listener", &listener)]), limit as u64);
     }
-    let mut text = write_families([&family]);
-    let (name, help) = (
+    let mut of_process = GaugeFamily::new(
         names::PROCESS_MAX_CONNECTIONS,
         "The most sessions of all listeners together at once.",
     );
-    write_header(&mut text, name, MetricType::Gauge, help);
-    text + &format!("{name} {process_limits}\n")
+    of_process.add("", process_limits as u64);
+    write_families([&family, &of_process])
 }
 
 /// Writes how long each worker has been busy since the start.
