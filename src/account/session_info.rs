@@ -275,16 +275,6 @@ impl From<Milliseconds> for Duration {
     }
 }
 
-#[cfg(test)]
-#[test]
-fn microseconds_saturate_at_one_microsecond_and_71_minutes() {
-    let kept = |duration: Duration| Duration::from(Microseconds::from(duration));
-    assert_eq!(kept(Duration::ZERO), Duration::from_micros(1));
-    assert_eq!(kept(Duration::from_nanos(1_999)), Duration::from_micros(1));
-    assert_eq!(kept(Duration::from_millis(5_000)), Duration::from_secs(5));
-    assert_eq!(kept(Duration::MAX), Duration::from_micros(u32::MAX.into()));
-}
-
 /// A name in a StartupMessage, as text.
 fn startup_name(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
@@ -297,34 +287,46 @@ fn header_text(value: Option<&[u8]>) -> Option<String> {
 }
 
 #[cfg(test)]
-#[test]
-fn milliseconds_are_rounded_up() {
-    let kept = |duration: Duration| Duration::from(Milliseconds::from(duration));
-    assert_eq!(kept(Duration::ZERO), Duration::from_millis(1));
-    assert_eq!(kept(Duration::from_micros(2_001)), Duration::from_millis(3));
-    assert_eq!(kept(Duration::from_hours(2)), Duration::from_hours(2));
-    assert_eq!(kept(Duration::MAX), Duration::from_millis(u32::MAX.into()));
-}
-
-#[cfg(test)]
-#[tokio::test(start_paused = true)]
-async fn a_session_is_connected_when_an_attempt_has_succeeded() {
-    use crate::account::{Metrics, Record};
+mod tests {
     use tokio::time::{Instant, advance};
 
-    let second = Duration::from_secs(1);
-    let series = Metrics::new().listener(&"l".into());
-    let accepted_at = Instant::now();
-    let record = Record::new(
-        1,
-        accepted_at,
-        SessionInfo::new(series, PeerAddr::new("192.0.2.1:1".parse().unwrap())),
-    );
-    // Its hello, its wait in a queue, and attempts that fail all take their time.
-    advance(30 * second).await;
-    record.info().set_connected(2 * second, record.age());
-    advance(7 * second).await;
-    assert_eq!((record.age(), record.age_on_server()), (37 * second, 7 * second));
-    let is_after = |after| record.is_connected_after(accepted_at + after);
-    assert!(is_after(29 * second) && !is_after(30 * second));
+    use super::*;
+    use crate::account::{Metrics, Record};
+
+    #[test]
+    fn microseconds_saturate_at_one_microsecond_and_71_minutes() {
+        let kept = |duration: Duration| Duration::from(Microseconds::from(duration));
+        assert_eq!(kept(Duration::ZERO), Duration::from_micros(1));
+        assert_eq!(kept(Duration::from_nanos(1_999)), Duration::from_micros(1));
+        assert_eq!(kept(Duration::from_millis(5_000)), Duration::from_secs(5));
+        assert_eq!(kept(Duration::MAX), Duration::from_micros(u32::MAX.into()));
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up() {
+        let kept = |duration: Duration| Duration::from(Milliseconds::from(duration));
+        assert_eq!(kept(Duration::ZERO), Duration::from_millis(1));
+        assert_eq!(kept(Duration::from_micros(2_001)), Duration::from_millis(3));
+        assert_eq!(kept(Duration::from_hours(2)), Duration::from_hours(2));
+        assert_eq!(kept(Duration::MAX), Duration::from_millis(u32::MAX.into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_connected_when_an_attempt_has_succeeded() {
+        let second = Duration::from_secs(1);
+        let series = Metrics::new().listener(&"l".into());
+        let accepted_at = Instant::now();
+        let record = Record::new(
+            1,
+            accepted_at,
+            SessionInfo::new(series, PeerAddr::new("192.0.2.1:1".parse().unwrap())),
+        );
+        // Its hello, its wait in a queue, and attempts that fail all take their time.
+        advance(30 * second).await;
+        record.info().set_connected(2 * second, record.age());
+        advance(7 * second).await;
+        assert_eq!((record.age(), record.age_on_server()), (37 * second, 7 * second));
+        let is_after = |after| record.is_connected_after(accepted_at + after);
+        assert!(is_after(29 * second) && !is_after(30 * second));
+    }
 }
