@@ -1,6 +1,6 @@
 //! The certificates that are ordered, and when each is due.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,20 +34,22 @@ pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Su
     for account in &in_force.plan.acme {
         attempts.insert(&account.name, Attempts::load(&account.state_dir));
     }
-    let mut states = Vec::<RenewalState>::new();
+    let (mut states, mut seen) = (Vec::new(), HashSet::new());
     for listener in &in_force.plan.listeners {
-        let sources = listener.tls.iter().flat_map(|tls| &tls.certificates);
-        for source in sources {
-            let CertificateLocation::Acme(wanted) = source else {
+        let store = in_force.tls.listeners.get(&listener.name).map(|tls| tls.certificates());
+        let known = store.iter().flat_map(|store| store.all());
+        let by_file: HashMap<_, _> = known.map(|known| (known.path(), known)).collect();
+        let locations = listener.tls.iter().flat_map(|tls| &tls.certificates);
+        for location in locations {
+            let CertificateLocation::Acme(wanted) = location else {
                 continue;
             };
-            if states.iter().any(|state| state.wanted.file == wanted.file) {
+            if !seen.insert(&*wanted.file) {
                 continue;
             }
-            let store = in_force.tls.listeners.get(&listener.name).map(|tls| tls.certificates());
-            let current = store.and_then(|store| store.all().iter().find(|known| known.path() == wanted.file).cloned());
+            let current = by_file.get(&*wanted.file);
             let kept = attempts.get(&wanted.acme).and_then(|of| of.get(wanted.name()));
-            let due = current.map_or_else(Due::default, |current| due(&current, wanted, suggestions));
+            let due = current.map_or_else(Due::default, |current| due(current, wanted, suggestions));
             states.push(state(wanted, due, kept, latest.get(&wanted.file)));
         }
     }
