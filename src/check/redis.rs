@@ -136,8 +136,8 @@ impl RedisProbe {
         match &self.sentinels {
             // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
             Some(sentinels) if answer.pass.facts.role == Some(Role::Primary) => {
-                let named = sentinels.ask(self.tls().as_ref(), began).await;
-                self.judge(answer, named)
+                let naming = sentinels.ask(self.tls().as_ref(), began).await?;
+                self.judge(answer, &naming)
             }
             _ => Ok(answer.pass),
         }
@@ -182,11 +182,10 @@ impl RedisProbe {
     }
 
     /// Compares what a server that calls itself primary says with what the Sentinels say.
-    fn judge(&self, answer: Answer, named: Result<Naming, CheckFailure>) -> Result<CheckPass, CheckFailure> {
+    fn judge(&self, answer: Answer, naming: &Naming) -> Result<CheckPass, CheckFailure> {
         let Answer { mut pass, run_id } = answer;
-        let naming = named?;
         let Some((epoch, is_agreed)) = naming.epoch_of(&self.target, &run_id) else {
-            let NamedPrimary { host, port, epoch, .. } = naming.primary;
+            let NamedPrimary { host, port, epoch, .. } = &naming.primary;
             let why = format!("an old primary: the Sentinels name {host}:{port}, in epoch {epoch}");
             return Err(no_primary(why));
         };
