@@ -54,7 +54,7 @@ pub(super) fn open_first(
             Ok(opened) => {
                 log_origin(texts.as_deref(), is_kept, awaited);
                 if let Some(texts) = texts {
-                    remote.start_with(texts);
+                    remote.start_with(&texts);
                 }
                 return Ok(opened);
             }

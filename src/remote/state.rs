@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::plan::{RemoteTexts, TextVersion};
-use crate::text::{Reason, truncated};
+use crate::text::{Reason, abbreviated};
 
 /// The longest text of an error that is written back, in bytes. In a fleet of thousands, each instance writes one.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -106,19 +106,24 @@ impl RemoteConfig {
     }
 
     /// Records the texts with which the process has started: those that were tried, or others that were kept.
-    pub fn start_with(&self, texts: Arc<RemoteTexts>) {
-        let mut refused = None;
-        self.state.send_modify(|state| {
-            let tried = state.tried.get_or_insert_with(|| Arc::clone(&texts));
-            refused = state.refused.clone().filter(|_| *tried != texts);
+    pub fn start_with(&self, texts: &Arc<RemoteTexts>) {
+        self.set_in_force(Some(Arc::clone(texts)), |state| {
+            let tried = state.tried.get_or_insert_with(|| Arc::clone(texts));
+            *tried != *texts
         });
-        self.put_in_force(Some(texts));
-        self.state.send_modify(|state| state.refused = refused);
     }
 
     /// Records which texts are in force; `None`: the configuration is not from a store.
     pub fn put_in_force(&self, texts: Option<Arc<RemoteTexts>>) {
+        self.set_in_force(texts, |_| false);
+    }
+
+    /// `stays_refused`: whether what was refused still is.
+    fn set_in_force(&self, texts: Option<Arc<RemoteTexts>>, stays_refused: impl FnOnce(&mut RemoteState) -> bool) {
         self.state.send_modify(|state| {
+            if !stays_refused(state) {
+                state.refused = None;
+            }
             let before = state.in_force.take();
             state.in_force = texts.as_ref().map(|texts| {
                 let version = texts.version();
@@ -126,7 +131,6 @@ impl RemoteConfig {
                 let since = since.map_or_else(SystemTime::now, |before| before.since);
                 TextsInForce { version, since }
             });
-            state.refused = None;
         });
         self.in_force.send_if_modified(|before| {
             let is_new = *before != texts;
@@ -137,9 +141,7 @@ impl RemoteConfig {
 
     /// Records why the texts that were tried last are not in force. What is in force stays.
     pub fn refuse(&self, message: &str, by: RefusedBy) {
-        let start = truncated(message, MESSAGE_BYTES_MAX);
-        let ellipsis = if start.len() < message.len() { "…" } else { "" };
-        let message: Arc<str> = format!("{start}{ellipsis}").into();
+        let message: Arc<str> = abbreviated(message, MESSAGE_BYTES_MAX).into();
         self.state.send_modify(|state| {
             let version = state.tried.as_ref().map(|texts| texts.version());
             let same = state
