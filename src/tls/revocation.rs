@@ -121,10 +121,10 @@ impl Revocations {
         let certificates = std::iter::once(&**path.end_entity()).chain(authorities());
         for (depth, (certificate, (key, may_sign_lists))) in certificates.zip(issuers).enumerate() {
             let (der, serial, is_authority) = (certificate.der(), certificate.serial(), depth > 0);
-            let lists = || self.lists_about(&der, is_authority, certificate.issuer());
-            let is_of_key = |list: &&RevocationList| may_sign_lists && list.is_signed_with(&key, &self.algorithms);
-            let of_key = lists().filter(is_of_key).count(); // now their key is known
-            let known = newest(lists().filter(|list| list.is_verified()));
+            let lists = self.lists_about(&der, is_authority, certificate.issuer());
+            let is_of_key = |list: &&&RevocationList| may_sign_lists && list.is_signed_with(&key, &self.algorithms);
+            let of_key = lists.iter().filter(is_of_key).count(); // now their key is known
+            let known = newest(lists.iter().copied().filter(|list| list.is_verified()));
             // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
             if known.iter().any(|list| list.has(serial)) {
                 return Err(CertificateError::Revoked);
@@ -132,10 +132,10 @@ impl Revocations {
             if of_key > 0 {
                 continue;
             }
-            if is_authority && lists().any(|list| !list.is_verified() && list.has(serial)) {
+            if is_authority && lists.iter().any(|list| !list.is_verified() && list.has(serial)) {
                 return Err(CertificateError::Revoked);
             }
-            if !is_authority || !lists().all(|list| list.is_of_other_key(&key)) {
+            if !is_authority || !lists.iter().all(|list| list.is_of_other_key(&key)) {
                 return Err(CertificateError::UnknownRevocationStatus);
             }
         }
@@ -143,14 +143,11 @@ impl Revocations {
     }
 
     /// Those with the name of its issuer that cover a certificate.
-    fn lists_about(
-        &self,
-        certificate: &CertificateDer<'_>,
-        is_authority: bool,
-        issuer: &[u8],
-    ) -> impl Iterator<Item = &RevocationList> {
+    fn lists_about(&self, certificate: &CertificateDer<'_>, is_authority: bool, issuer: &[u8]) -> Vec<&RevocationList> {
         let lists = self.lists.iter();
-        lists.filter(move |list| list.issuer() == issuer && list.covers(certificate, is_authority))
+        lists
+            .filter(|list| list.issuer() == issuer && list.covers(certificate, is_authority))
+            .collect()
     }
 
     /// Finds out which lists are signed by these authorities. Returns warnings about lists and authorities that do not match.
@@ -169,7 +166,6 @@ impl Revocations {
             .lists
             .iter()
             .filter(|list| !trusted.iter().any(|authority| has_signed(authority, list)));
-        let unknown: Vec<_> = unknown.collect();
         let unlisted = trusted
             .iter()
             .filter(|authority| !self.lists.iter().any(|list| has_signed(authority, list)));
