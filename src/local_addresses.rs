@@ -45,7 +45,7 @@ impl LocalAddresses {
     /// The addresses at this moment. Blocks until the kernel has answered.
     ///
     /// # Errors
-    /// The system does not tell them, or changes them faster than it tells them.
+    /// The system does not report them, or they change faster than it reports them.
     pub fn read() -> io::Result<Self> {
         let mut networks = local_networks(AddressFamily::Inet)?;
         networks.extend(local_networks(AddressFamily::Inet6)?);

@@ -106,8 +106,8 @@ fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
     let folder = folder.display();
     if metadata.uid() != own_uid && metadata.uid() != 0 {
         return rejected(format!(
-            "its folder {folder} belongs to another user (uid {}), who could replace the socket: `chown` it to uid \
-             {own_uid}, or use another folder",
+            "its directory {folder} belongs to another user (uid {}), who could replace the socket: `chown` it to uid \
+             {own_uid}, or use another directory",
             metadata.uid()
         ));
     }
@@ -115,7 +115,7 @@ fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
     if others_may_write && !is_sticky {
         return rejected(format!(
             "others may write in its directory {folder} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
-             use another folder",
+             use another directory",
             metadata.mode() & 0o7777
         ));
     }

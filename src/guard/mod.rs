@@ -6,6 +6,7 @@
 //!
 //! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the debts of
 //! sources, and constants bound edits and the sources that are shown.
+//!
 //! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if it
 //! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and its comparison
 //! in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is a bucket in

@@ -144,14 +144,14 @@ impl<'a> Pools<'a> {
             sharing.map(|(_, max)| max).sum()
         };
         let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, needed(range))).collect();
-        let mut told = HashSet::new();
+        let mut warned = HashSet::new();
         for entry in self.sections.entries {
             let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
             let Some((range, own)) = plan.and_then(clones) else {
                 continue;
             };
             let needed = needed_by_range[&range];
-            if needed as usize > range.len() && needed > own && told.insert(range.clone()) {
+            if needed as usize > range.len() && needed > own && warned.insert(range.clone()) {
                 let (first, last) = (range.start(), range.end());
                 let message =
                     format!("{first}-{last} are too few ports: the pools that share them may have {needed} clones");
