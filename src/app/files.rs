@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::Failure;
+use crate::check::password;
 use crate::plan::Plan;
 use crate::regular_file;
 
@@ -21,15 +22,22 @@ const WRITE_MASK: u32 = 0o022;
 /// Checks that every file that the plan names can be read.
 ///
 /// # Errors
-/// The first file that cannot be read, with its key and the reason.
+/// The first of [`unreadable`].
 pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
-    for (key, path) in plan.files() {
-        if let Err(cause) = regular_file::open(path) {
-            let path = path.to_owned();
-            return Err(Failure::File { key, path, cause });
-        }
-    }
-    Ok(())
+    unreadable(plan).next().map_or(Ok(()), Err)
+}
+
+/// Each file that the plan names and that cannot be read, and each file of a password that contains none.
+fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
+    let failure = |(key, path): (String, &Path)| {
+        let read = match key.ends_with("password_file") {
+            true => password(path).map(drop),
+            false => regular_file::open(path).map(drop),
+        };
+        let (path, cause) = (path.to_owned(), read.err()?);
+        Some(Failure::File { key, path, cause })
+    };
+    plan.files().into_iter().filter_map(failure)
 }
 
 /// The warnings about files: for each file of the plan that is empty, or that others may write, or read if it holds a

@@ -16,8 +16,6 @@ use tokio::time::timeout;
 use super::tcp::connect_and_reset;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
-use crate::dial::ConnectFailure;
-use crate::error::chain;
 use crate::pool::AgentSettings;
 use reply::AgentReply;
 
@@ -91,7 +89,7 @@ impl Probe for AgentProbe {
             connect_and_reset(&self.server).await?;
             // A silent agent must not fail the check of the server.
             let reply = timeout(self.agent_timeout(), self.ask()).await;
-            let reply = reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let reply = reply.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
             self.heard.lock().unwrap_or_else(PoisonError::into_inner).record(reply)
         })
     }
@@ -122,7 +120,7 @@ impl AgentProbe {
     ///
     /// # Errors
     /// Those of connecting; the reply is not that of an agent.
-    async fn ask(&self) -> io::Result<AgentReply> {
+    async fn ask(&self) -> Result<AgentReply, CheckFailure> {
         let (mut stream, _) = open(&self.agent, self.tls.as_ref()).await?;
         if !self.check.send.is_empty() {
             stream.write_all(&self.check.send).await?;
@@ -133,28 +131,28 @@ impl AgentProbe {
         while !bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) && stream.read_buf(&mut bytes).await? > 0 {}
         AgentReply::parse(&bytes).ok_or_else(|| {
             let said = String::from_utf8_lossy(&bytes).into_owned();
-            io::Error::other(format!("not an agent reply: {said}"))
+            io::Error::other(format!("not an agent reply: {said}")).into()
         })
     }
 }
 
 impl AgentState {
-    /// Records a reply, or that there is none, unless a shortage of this host is the reason. Returns what follows for the
+    /// Records a reply, or that there is none, unless this host is the reason. Returns what follows for the
     /// server, which has accepted a connection.
-    fn record(&mut self, reply: io::Result<AgentReply>) -> Result<CheckPass, CheckFailure> {
+    fn record(&mut self, reply: Result<AgentReply, CheckFailure>) -> Result<CheckPass, CheckFailure> {
         let mut lost = None;
         match reply {
             Ok(reply) => {
                 self.misses = 0;
                 reply.apply(&mut self.settings, &mut self.down);
             }
-            Err(error) if ConnectFailure::classify(&error).is_local_shortage() => return Err(error.into()),
-            Err(error) => {
-                tracing::debug!(%error, "no agent reply");
+            Err(failure) if failure.is_of_this_host() => return Err(failure),
+            Err(failure) => {
+                tracing::debug!(error = %failure.reason(), "no agent reply");
                 self.misses = self.misses.saturating_add(1);
                 if self.misses >= MISSES_MAX {
                     let had_effect = self.settings != AgentSettings::default() || self.down.is_some();
-                    lost = had_effect.then(|| chain(&error));
+                    lost = had_effect.then(|| failure.reason().into_owned());
                     (self.settings, self.down) = (AgentSettings::default(), None);
                 }
             }
@@ -178,7 +176,7 @@ mod tests {
     use super::*;
     use crate::pool::AdminState;
 
-    fn said(text: &str) -> io::Result<AgentReply> {
+    fn said(text: &str) -> Result<AgentReply, CheckFailure> {
         Ok(AgentReply::parse(text.as_bytes()).unwrap())
     }
 
@@ -186,7 +184,7 @@ mod tests {
     fn an_agent_setting_holds_until_changed_or_the_agent_is_gone() {
         let mut heard = AgentState::default();
         let mut settings = |reply| heard.record(reply).map(|pass| pass.agent);
-        let gone = || Err(io::ErrorKind::ConnectionRefused.into());
+        let gone = || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         let set = |admin_state, weight_percent| AgentSettings {
             admin_state,
             weight_percent,
@@ -205,7 +203,7 @@ mod tests {
             set(AdminState::Enabled, Some(50))
         );
         for _ in 0..MISSES_MAX {
-            let shortage = settings(Err(io::Error::from_raw_os_error(libc::EMFILE)));
+            let shortage = settings(Err(io::Error::from_raw_os_error(libc::EMFILE).into()));
             assert!(matches!(shortage, Err(CheckFailure::Shortage(_))));
         }
         assert_eq!(

@@ -146,17 +146,16 @@ fn host(address: ServerAddr) -> String {
 /// # Errors
 /// It cannot be started, or fails: its exit status, and what of its output is shown.
 async fn execute(command: Command, printed: &Mutex<Printed>) -> Result<(), CheckFailure> {
-    let ended = run_command(command, printed).await;
-    let ended = ended.and_then(|status| {
-        let line = lock(printed).reason();
-        CommandOutput { status, line }.success()
-    });
-    match ended {
-        Ok(_) => Ok(()),
-        // No further process may be started (fork(2)): RLIMIT_NPROC, or `TasksMax=` of the unit.
-        Err(error) if os_error(&error) == Some(libc::EAGAIN) => Err(CheckFailure::Shortage(error)),
-        Err(error) => Err(error.into()),
-    }
+    let status = run_command(command, printed)
+        .await
+        .map_err(|error| match os_error(&error) {
+            // No further process may be started (fork(2)): RLIMIT_NPROC, or `TasksMax=` of the unit.
+            Some(libc::EAGAIN) => CheckFailure::Shortage(error),
+            _ => CheckFailure::local(error),
+        })?;
+    let line = lock(printed).reason();
+    CommandOutput { status, line }.success()?;
+    Ok(())
 }
 
 /// How a command has ended, and what it has printed.
@@ -261,7 +260,7 @@ mod tests {
         assert_eq!(failed, "exit status: 2: disk full");
         assert!(run("kill -9 $$").await.unwrap_err().starts_with("signal: 9"));
         let missing = execute(Command::new("/nonexistent/check"), &Mutex::default()).await;
-        assert!(matches!(missing, Err(CheckFailure::Io(error)) if error.to_string().contains("/nonexistent/check")));
+        assert!(matches!(missing, Err(CheckFailure::Local(error)) if error.to_string().contains("/nonexistent/check")));
     }
 
     #[tokio::test]

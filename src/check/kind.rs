@@ -11,6 +11,8 @@
 //! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. Examples are a member that is not in sync with its
 //!   cluster, and a replica that does not follow its primary. The check still reports what it knows of the server's role.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
+//! - [`CheckFailure::Local`]: this host lacks something that the check needs, as a file that cannot be read. Nothing follows for
+//!   the server, but no role is learnt, either.
 //! - [`CheckFailure::Io`]: everything else.
 
 use std::any::Any;
@@ -214,6 +216,8 @@ pub enum CheckFailure {
     Io(io::Error),
     /// This host is out of local ports, file descriptors, processes or memory. That says nothing about the server.
     Shortage(io::Error),
+    /// This host lacks something that the check needs: a password, a file of TLS, a program. That says nothing about the server.
+    Local(io::Error),
     /// The server answered, but did not let the check in.
     Refused {
         /// In the server's words.
@@ -246,10 +250,23 @@ impl CheckFailure {
         }
     }
 
+    /// The failure if something on this host that the check needs cannot be used.
+    pub(super) fn local(error: io::Error) -> Self {
+        match ConnectFailure::classify(&error).is_local_shortage() {
+            true => Self::Shortage(error),
+            false => Self::Local(error),
+        }
+    }
+
+    /// Whether it says nothing about the server.
+    pub(super) const fn is_of_this_host(&self) -> bool {
+        matches!(self, Self::Shortage(_) | Self::Local(_))
+    }
+
     /// Why, in the words of the server if it has said anything.
     pub(crate) fn reason(&self) -> Cow<'_, str> {
         match self {
-            Self::Io(error) | Self::Shortage(error) => chain(error).into(),
+            Self::Io(error) | Self::Shortage(error) | Self::Local(error) => chain(error).into(),
             Self::Refused { reason, .. } | Self::Down { reason, .. } | Self::Unfit { reason, .. } => reason.into(),
         }
     }

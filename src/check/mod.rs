@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod mysql;
 pub mod redis;
 
+pub use file::password;
 pub use kind::{
     CertificateTimes, Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service,
 };

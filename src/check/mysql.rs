@@ -164,9 +164,13 @@ impl MysqlProbe {
     }
 
     async fn log_in_and_ask(&self, login: &PasswordLogin) -> Result<ServerFacts, CheckFailure> {
+        let password = match login.password().await {
+            Ok(password) => password,
+            Err(prevented) => return Err(tcp::unless_dead(&self.target, prevented).await),
+        };
         let account = Account {
             user: &login.user,
-            password: login.password().await?.unwrap_or_default(),
+            password: password.unwrap_or_default(),
         };
         let asked = async {
             let mut packets = self.open_session(&account, Some(&self.tls)).await?;

@@ -1,8 +1,8 @@
 //! A user and a password, with which several kinds of checks log in.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+use super::CheckFailure;
 use super::file::read_password;
 
 /// A user and a password, as `user` and `password_file` in `[pools.NAME.health]` configure them.
@@ -34,7 +34,7 @@ impl PasswordLogin {
     ///
     /// # Errors
     /// Those of [`read_password`].
-    pub(super) async fn password(&self) -> io::Result<Option<Vec<u8>>> {
+    pub(super) async fn password(&self) -> Result<Option<Vec<u8>>, CheckFailure> {
         match self.file() {
             Some((key, path)) => read_password(key, path).await.map(Some),
             None => Ok(None),

@@ -260,7 +260,7 @@ async fn request_gss(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
+async fn login_config(login: &PostgresLogin) -> Result<Config, CheckFailure> {
     let mut config = Config::new();
     config
         .user(&*login.account.user)

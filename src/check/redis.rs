@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::kind::ROLE_KEYS;
 use super::stream::open_stream;
+use super::tcp::unless_dead;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 use crate::pool::{Numbering, Role, ServerFacts, Stream};
 use crate::tls::unverified_config;
@@ -144,7 +145,10 @@ impl RedisProbe {
     }
 
     async fn ask_server(&self) -> Result<Answer, CheckFailure> {
-        let credentials = Credentials::read(self.check.login.as_ref(), "password_file").await?;
+        let credentials = match Credentials::read(self.check.login.as_ref(), "password_file").await {
+            Ok(credentials) => credentials,
+            Err(prevented) => return Err(unless_dead(&self.target, prevented).await),
+        };
         let mut pipeline = Pipeline::new(credentials.as_ref());
         pipeline.add(&[b"ROLE"]);
         pipeline.add(&[b"INFO", b"replication"]);

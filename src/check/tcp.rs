@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::dial::{LastAck, connect};
 use crate::socket::reset;
 
@@ -52,6 +52,15 @@ impl Probe for TcpProbe {
 pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
     reset(connect(&target.address, &target.connect, None, LastAck::Delayed).await?);
     Ok(())
+}
+
+/// What follows if something on this host prevents a check: a server that does not even accept a connection has failed all the
+/// same.
+pub(super) async fn unless_dead(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
+    match connect_and_reset(target).await {
+        Ok(()) => prevented,
+        Err(error) => error.into(),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::stream::CheckStream;
-use super::{CertificateTimes, Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use super::tcp::unless_dead;
+use super::{CertificateTimes, Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::blocking::blocking;
 use crate::error::with_context;
 use crate::name::ServerName;
@@ -131,14 +132,13 @@ impl TlsProbe {
     ///
     /// # Errors
     /// Those of [`Self::connect`]; the server selects no protocol although some were offered.
-    async fn handshake(&self) -> io::Result<Option<CertificateTimes>> {
+    async fn handshake(&self) -> Result<Option<CertificateTimes>, CheckFailure> {
         let (mut stream, certificate) = self.connect().await?;
         let (_, session) = stream.get_ref();
         if !self.check.alpn.is_empty() && session.alpn_protocol().is_none() {
             let offered = self.check.alpn.join(", ");
-            return Err(io::Error::other(format!(
-                "the server selects none of the protocols {offered}"
-            )));
+            let what = format!("the server selects none of the protocols {offered}");
+            return Err(io::Error::other(what).into());
         }
         let _ = stream.shutdown().await; // sends close_notify; the answer does not matter
         Ok(certificate)
@@ -149,10 +149,13 @@ impl TlsProbe {
     ///
     /// # Errors
     /// Those of connecting; the handshake fails, or the certificate is not valid.
-    pub(super) async fn connect(&self) -> io::Result<(TlsStream<TcpStream>, Option<CertificateTimes>)> {
+    pub(super) async fn connect(&self) -> Result<(TlsStream<TcpStream>, Option<CertificateTimes>), CheckFailure> {
         let (config, sni) = match &self.tls {
             CheckTls::Sessions(tls) => (tls.config(), &tls.plan().sni),
-            CheckTls::Own(own) => (Arc::clone(own).current_config().await?, &own.plan.sni),
+            CheckTls::Own(own) => match Arc::clone(own).current_config().await {
+                Ok(config) => (config, &own.plan.sni),
+                Err(error) => return Err(unless_dead(&self.target, CheckFailure::local(error)).await),
+            },
         };
         let name = self.target.server_name(sni);
         let socket = self.target.connect().await?;
@@ -194,7 +197,7 @@ impl TlsCheck {
 pub(super) async fn open(
     target: &CheckTarget,
     tls: Option<&TlsProbe>,
-) -> io::Result<(Box<dyn CheckStream>, Option<CertificateTimes>)> {
+) -> Result<(Box<dyn CheckStream>, Option<CertificateTimes>), CheckFailure> {
     match tls {
         None => Ok((Box::new(target.connect().await?), None)),
         Some(tls) => {

@@ -75,7 +75,7 @@ impl ServerCheck {
 
     /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
     /// more.
-    fn log_refusal(&self, pool: &LivePool, before: RefusedCheck) {
+    fn log_refusal(&self, pool: &LivePool, before: RefusedCheck, is_prevented: bool) {
         let health = self.server.health();
         if health.refusal == before {
             return;
@@ -83,6 +83,12 @@ impl ServerCheck {
         let (pool, server) = (pool.name(), &self.server.spec().label);
         let reason = health.reason.as_deref().unwrap_or_default();
         match health.refusal {
+            RefusedCheck::Tolerated if is_prevented => {
+                tracing::warn!(%pool, %server, reason, "check refused: this host cannot make it, and the server is used as before");
+            }
+            RefusedCheck::Suspended if is_prevented => {
+                tracing::warn!(%pool, %server, reason, "check refused: this host cannot make it, and the server gets no new sessions");
+            }
             RefusedCheck::None => tracing::info!(%pool, %server, "checks are no longer refused"),
             RefusedCheck::Tolerated => {
                 tracing::warn!(%pool, %server, reason, "check refused: the server lives, and is used as before");
@@ -124,6 +130,13 @@ impl ServerCheck {
                 outcome: CheckOutcome::Unfit(reason_given(reason)),
                 facts: facts.clone(),
             }),
+            Err(CheckFailure::Local(error)) => {
+                let outcome = CheckOutcome::Prevented {
+                    reason: reason_given(&error_chain(error)),
+                    accepts_sessions: self.is_role_trusted(plan),
+                };
+                Err(outcome.into())
+            }
             Err(CheckFailure::Io(error) | CheckFailure::Shortage(error)) => {
                 Err(CheckOutcome::Fail(reason_given(&error_chain(error))).into())
             }
@@ -166,7 +179,7 @@ impl ServerCheck {
             return Vec::new();
         }
         let found = self.found(pool, result);
-        let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. }));
+        let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. } | CheckOutcome::Prevented { .. }));
         let recorded = pool.record_check(&self.server, found);
         let of_server = recorded
             .iter()
@@ -184,7 +197,8 @@ impl ServerCheck {
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool = %pool.name(), server = %self.server.spec().label, "server is back");
         }
-        self.log_refusal(pool, refusal_before);
+        let is_prevented = matches!(result, Err(CheckFailure::Local(_)));
+        self.log_refusal(pool, refusal_before, is_prevented);
         report_changes(pool, metrics, &recorded);
         let failed = recorded.into_iter().filter(RecordedOutcome::is_failure);
         failed.map(|recorded| recorded.server).collect()

@@ -66,6 +66,13 @@ pub enum CheckOutcome {
         /// Whether it still gets new sessions: then this counts as a pass.
         accepts_sessions: bool,
     },
+    /// This host lacks something that the check needs: it says nothing about the server, which keeps its state.
+    Prevented {
+        /// What is lacking.
+        reason: Reason,
+        /// Whether a server that is up still gets new sessions: its role is known well enough.
+        accepts_sessions: bool,
+    },
     /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings the
     /// server back. A panic does not use it.
     Down(Reason),
@@ -97,6 +104,7 @@ impl CheckOutcome {
             Self::Pass => None,
             Self::Fail(reason)
             | Self::Refused { reason, .. }
+            | Self::Prevented { reason, .. }
             | Self::Down(reason)
             | Self::Unfit(reason)
             | Self::Behind(reason) => Some(reason),
@@ -109,7 +117,7 @@ impl CheckOutcome {
 pub enum RefusedCheck {
     /// It was not refused.
     None,
-    /// It was refused; new sessions go on.
+    /// It was refused, by the server or by this host; new sessions go on.
     Tolerated,
     /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is not known any
     /// more.
@@ -134,6 +142,8 @@ pub(super) struct RiseFall {
     /// Checks in a row that failed.
     failures: u32,
     latest: LatestResult,
+    /// The latest check was prevented by this host; `latest` is that of the one before. Whether new sessions go on.
+    prevented: Option<bool>,
     /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role is
     /// required and not known yet.
     unfit: bool,
@@ -179,6 +189,7 @@ impl RiseFall {
             streak: 0,
             failures: 0,
             latest: LatestResult::None,
+            prevented: None,
             unfit: false,
             behind: false,
             healthy: false,
@@ -201,7 +212,12 @@ impl RiseFall {
     /// Records one result. Returns the new state if it changed. The first result alone decides the first state.
     pub(super) fn record(&mut self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
         let before = self.latest;
+        self.prevented = None;
         let (latest, unfit) = match outcome {
+            CheckOutcome::Prevented { accepts_sessions, .. } => {
+                self.prevented = Some(*accepts_sessions);
+                return None;
+            }
             CheckOutcome::Pass => (LatestResult::Pass, false),
             // Such a check does not find out the role.
             CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit),
@@ -303,26 +319,32 @@ impl RiseFall {
         self.state == CheckState::Down && !(self.unfit && self.failures < fall)
     }
 
-    /// Whether the server said at the latest check that it takes no sessions.
+    /// Whether the server said at the latest check that it takes no sessions, or no check can be made and its role is not known any
+    /// more.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
-        matches!(
-            self.latest,
-            LatestResult::Down
-                | LatestResult::Refused {
-                    accepts_sessions: false
-                }
-        )
+        matches!(self.prevented, Some(false))
+            || matches!(
+                self.latest,
+                LatestResult::Down
+                    | LatestResult::Refused {
+                        accepts_sessions: false
+                    }
+            )
     }
 
     /// Whether the latest check was refused.
     #[must_use]
     pub(super) const fn refusal(&self) -> RefusedCheck {
-        match self.latest {
-            LatestResult::Refused { accepts_sessions: true } => RefusedCheck::Tolerated,
-            LatestResult::Refused {
-                accepts_sessions: false,
-            } => RefusedCheck::Suspended,
+        match (self.prevented, self.latest) {
+            (Some(false), _)
+            | (
+                _,
+                LatestResult::Refused {
+                    accepts_sessions: false,
+                },
+            ) => RefusedCheck::Suspended,
+            (Some(true), _) | (_, LatestResult::Refused { accepts_sessions: true }) => RefusedCheck::Tolerated,
             _ => RefusedCheck::None,
         }
     }

@@ -160,6 +160,10 @@ impl PoolRoles {
         server.set_lag(None);
         let observation = match failed.outcome {
             CheckOutcome::Refused { accepts_sessions, .. } => Observation::Refused { accepts_sessions },
+            // Known only from before, as if it said that it accepts none.
+            CheckOutcome::Prevented { .. } => Observation::Refused {
+                accepts_sessions: false,
+            },
             CheckOutcome::Unfit(_) => observation(&failed.facts), // it has answered
             _ => Observation::Failed {
                 is_down: server.has_failed(fall),

@@ -70,7 +70,7 @@ async fn run(check: HttpCheck, address: SocketAddr) -> Result<CheckPass, String>
         .await
         .expect("the server has answered");
     ran.map_err(|failure| match failure {
-        CheckFailure::Io(error) | CheckFailure::Shortage(error) => chain(&error),
+        CheckFailure::Io(error) | CheckFailure::Shortage(error) | CheckFailure::Local(error) => chain(&error),
         CheckFailure::Down { reason, .. } => format!("down: {reason}"),
         CheckFailure::Unfit { reason, .. } => format!("unfit: {reason}"),
         CheckFailure::Refused { reason, .. } => format!("refused: {reason}"),

@@ -33,7 +33,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Those of reading the file.
-    pub(super) async fn read(login: Option<&RedisLogin>, key: &'static str) -> io::Result<Option<Self>> {
+    pub(super) async fn read(login: Option<&RedisLogin>, key: &'static str) -> Result<Option<Self>, CheckFailure> {
         let Some(RedisLogin { user, password_file }) = login else {
             return Ok(None);
         };

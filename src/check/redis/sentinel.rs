@@ -207,7 +207,7 @@ impl Sentinels {
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.
     ///
     /// # Errors
-    /// If none ever has answered: [`CheckFailure::Shortage`] if that is the reason for one of them, else
+    /// If none ever has answered: [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if that is the reason for one of them, else
     /// [`CheckFailure::Unfit`] with the reason for the last one.
     pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<Naming, CheckFailure> {
         let deadline = self.deadline(began);
@@ -227,8 +227,8 @@ impl Sentinels {
                 let asked = timeout_at(deadline, ask_one(&target, &group, tls)).await;
                 let answer = asked.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
                 answer.map_err(|failure| match failure {
-                    CheckFailure::Shortage(_) => failure,
-                    _ => CheckFailure::unfit(format!("{UNNAMED}: {address}: {}", failure.reason())),
+                    failure if failure.is_of_this_host() => failure,
+                    failure => CheckFailure::unfit(format!("{UNNAMED}: {address}: {}", failure.reason())),
                 })
             });
         }
@@ -236,7 +236,7 @@ impl Sentinels {
         while let Some(answer) = asked.join_next().await {
             match answer {
                 Ok(Ok(named)) => answers.push(named),
-                Ok(Err(_)) | Err(_) if matches!(failure, CheckFailure::Shortage(_)) => {}
+                Ok(Err(_)) | Err(_) if failure.is_of_this_host() => {}
                 Ok(Err(other)) => failure = other,
                 Err(lost) => failure = CheckFailure::unfit(format!("{UNNAMED}: {lost}")),
             }

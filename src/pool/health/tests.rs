@@ -11,6 +11,10 @@ fn outcome(sign: char) -> CheckOutcome {
             reason: "too many clients".into(),
             accepts_sessions: sign == '!',
         },
+        'h' | 'H' => CheckOutcome::Prevented {
+            reason: "no password".into(),
+            accepts_sessions: sign == 'h',
+        },
         'x' => CheckOutcome::Down("the agent says: down".into()),
         _ => CheckOutcome::Unfit("a replica".into()),
     }
@@ -149,4 +153,34 @@ fn fall_and_rise_count_results_in_a_row() {
     assert_eq!(run(&mut machine, "-"), [Some(CheckState::Down)]);
     assert_eq!(run(&mut machine, "+-+"), [None, None, None]);
     assert_eq!(run(&mut machine, "+"), [Some(CheckState::Up)]);
+}
+
+#[test]
+fn a_check_that_this_host_prevents_leaves_the_server_as_it_is() {
+    for (before, state) in [
+        ("", CheckState::Unchecked),
+        ("+", CheckState::Up),
+        ("+---", CheckState::Down),
+        ("+?", CheckState::Down),
+        ("+x", CheckState::Down),
+    ] {
+        let mut machine = RiseFall::unchecked();
+        run(&mut machine, before);
+        let (verdict, healthy) = (machine.verdict(), machine.is_healthy());
+        run(&mut machine, "hhhhhh");
+        assert_eq!(machine.refusal(), RefusedCheck::Tolerated, "{before}");
+        run(&mut machine, "HHHHHH");
+        assert_eq!(machine.refusal(), RefusedCheck::Suspended, "{before}");
+        assert!(machine.is_suspended(), "{before}");
+        let after = (machine.state(), machine.verdict(), machine.is_healthy());
+        assert_eq!(after, (state, verdict, healthy), "{before}");
+    }
+    let mut machine = RiseFall::unchecked();
+    assert_eq!(
+        run(&mut machine, "+-h-h-").last(),
+        Some(&Some(CheckState::Down)),
+        "failures add up"
+    );
+    run(&mut machine, "h+");
+    assert_eq!(machine.refusal(), RefusedCheck::None);
 }

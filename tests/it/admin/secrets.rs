@@ -153,7 +153,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     // Files longer than a secret may be.
     write("password", &PASSWORD.repeat(300));
     write("token", &TOKEN.repeat(300));
-    becomes(&proxy, "down", "too long");
+    becomes(&proxy, "check refused", "too long");
     output.collect_write(&proxy, TOKEN, 503);
     output.collect_all(&proxy);
     // A configuration that contains the secrets instead of the names of their files.
@@ -194,7 +194,7 @@ fn a_fifo_in_place_of_a_secret_is_an_error_and_blocks_nothing() {
     let proxy = Proxy::start(&text);
     eventually("the check passes", || health(&proxy).0 == "\"up\"");
     fifo("password");
-    becomes(&proxy, "down", "password_file: not a regular file");
+    becomes(&proxy, "check refused", "password: not a regular file");
     fifo("token");
     Output::default().collect_write(&proxy, TOKEN, 503);
     let reload = proxy.command(&["reload"]);

@@ -146,6 +146,53 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
     assert_eq!(log_count(&proxy, "server is down"), 0);
 }
 
+/// What the check needs on this host is no result of a check: whatever is wrong with it, the server keeps its state.
+#[test]
+fn a_password_that_cannot_be_read_takes_no_server_down() {
+    let server = Postgres::start();
+    with_checker(&server);
+    run(&server, "CREATE DATABASE checks");
+    let (_folder, file) = password();
+    let proxy = Proxy::start(&config(&server, &file, "role_trust = \"1h\""));
+    eventually("the server is up", || health(&proxy, &server)["health"] == "up");
+    let mut session = Session::open(proxy.at("db")).ok().unwrap();
+    let secret = std::fs::read(&file).unwrap();
+
+    std::fs::write(&file, "").unwrap();
+    refused(&proxy, &server, "the password cannot be read: password_file");
+    Session::open(proxy.at("db")).expect("a new session").query();
+    let reload = proxy.command(&["reload"]);
+    assert_ne!(reload.code, Some(0), "a file without a password is an error");
+    assert!(
+        reload.stderr.contains("the file contains no password"),
+        "{}",
+        reload.stderr
+    );
+
+    std::fs::remove_file(&file).unwrap();
+    refused(&proxy, &server, "No such file");
+    Session::open(proxy.at("db")).expect("a new session").query();
+    session.query();
+
+    std::fs::write(&file, secret).unwrap();
+    accepted_again(&proxy, &server);
+    session.query();
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+    log_lines(
+        &proxy,
+        "check refused: this host cannot make it, and the server is used as before",
+        1,
+    );
+    assert_eq!(log_count(&proxy, "server is down"), 0);
+
+    // A server that is gone is down all the same.
+    std::fs::write(&file, "").unwrap();
+    refused(&proxy, &server, "the password cannot be read");
+    let name = server.address().to_string();
+    drop(server);
+    eventually("it is down", || proxy.server("db", &name)["health"] == "down");
+}
+
 /// Gives the role of the checks its password back.
 fn with_password_again(server: &Postgres) {
     run(server, "DROP ROLE checker");

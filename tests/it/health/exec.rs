@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::configs::one_pool;
-use crate::support::counts::log_lines;
+use crate::support::counts::{log_count, log_lines};
 use crate::support::eventually;
 use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors};
 use crate::support::process::Process;
@@ -94,6 +94,30 @@ fn a_failure_shows_the_first_line_of_the_output() {
     let expected = ("down".to_owned(), "exit status: 2: \\u{1b}[2Jdisk full".to_owned());
     assert_eq!(health(&proxy, server.address), expected);
     assert!(proxy.reload(&config(server.address, "exit 0", "")));
+    eventually("the server is up", || health(&proxy, server.address).0 == "up");
+}
+
+#[test]
+fn a_program_that_is_missing_takes_no_server_down() {
+    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
+    let program = folder.path().join("check");
+    std::os::unix::fs::symlink("/bin/true", &program).unwrap();
+    let keys = format!("[pools.p.health]\ncheck = \"exec\"\ninterval = \"20ms\"\nfall = 1\ncommand = [{program:?}]");
+    let proxy = Proxy::start(&one_pool(&[server.address], &keys));
+    eventually("the server is up", || health(&proxy, server.address).0 == "up");
+    std::fs::remove_file(&program).unwrap();
+    eventually("the check is refused", || {
+        let (state, reason) = health(&proxy, server.address);
+        state == "check refused" && reason.starts_with("cannot run ")
+    });
+    let checks = || {
+        let refused = [("result", "refused")];
+        proxy.metrics().sum("acequia_health_checks_total", &refused)
+    };
+    let before = checks();
+    eventually("more checks are refused", || checks() >= before + 3.0);
+    assert_eq!(log_count(&proxy, "server is down"), 0);
+    std::os::unix::fs::symlink("/bin/true", &program).unwrap();
     eventually("the server is up", || health(&proxy, server.address).0 == "up");
 }
 
