@@ -1,19 +1,18 @@
 //! The check `postgres`: the server is PostgreSQL and, if a user to log in as is configured, has the right role.
 
 mod clear_text;
+mod denials;
 
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -25,6 +24,7 @@ use crate::pool::{Role, ServerFacts, WalPosition};
 use crate::sniff::postgres::GSSENC_REQUEST;
 use crate::tls::unverified_config;
 use clear_text::{CleartextPasswordGuard, LoginRefusal};
+use denials::Denials;
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -124,9 +124,8 @@ struct PostgresProbe {
     /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the password
     /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
     tls: Arc<ClientConfig>,
-    /// The questions that the server has refused to this user. They are not repeated, because each would leave an error in the
-    /// server's log, until a check fails.
-    denied: [AtomicBool; 3],
+    /// A std mutex, locked for a line.
+    denials: Mutex<Denials>,
 }
 
 impl Probe for PostgresProbe {
@@ -135,7 +134,7 @@ impl Probe for PostgresProbe {
             let asked = self.connect_and_ask().await;
             if asked.is_err() {
                 // The server may have been set up anew meanwhile.
-                self.denied.iter().for_each(|denied| denied.store(false, Relaxed));
+                *self.denials() = Denials::default();
             }
             Ok(asked?.into())
         })
@@ -148,8 +147,12 @@ impl PostgresProbe {
             check,
             target,
             tls: unverified_config(),
-            denied: [const { AtomicBool::new(false) }; 3],
+            denials: Mutex::default(),
         }
+    }
+
+    fn denials(&self) -> MutexGuard<'_, Denials> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.
@@ -194,6 +197,7 @@ impl PostgresProbe {
         let role = read_role(Row::first(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
+            denied: self.denials().function(),
             ..ServerFacts::default()
         };
         if let Some(answer) = position.map_err(server_error)? {
@@ -219,30 +223,28 @@ impl PostgresProbe {
         number: usize,
         query: &str,
     ) -> Result<Option<Vec<SimpleQueryMessage>>, tokio_postgres::Error> {
-        let denied = &self.denied[number];
-        if denied.load(Relaxed) {
+        if !self.denials().may_ask(number) {
             return Ok(None);
         }
+        let address = self.target.address;
         match client.simple_query(query).await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) if error.code().is_some_and(|code| DENIALS.contains(code)) => {
-                denied.store(true, Relaxed);
-                let (address, error) = (self.target.address, chain(&error));
-                tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
+            Ok(answer) => {
+                if self.denials().allow(number) {
+                    tracing::info!(server = %address, query, "the check may run its query again");
+                }
+                Ok(Some(answer))
+            }
+            Err(error) if Denials::is_denial(&error) => {
+                if self.denials().deny(number, &error) {
+                    let error = chain(&error);
+                    tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
+                }
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 }
-
-/// Errors after which the next check will most likely get no answer either.
-const DENIALS: [SqlState; 4] = [
-    SqlState::INSUFFICIENT_PRIVILEGE,
-    SqlState::UNDEFINED_FUNCTION,
-    SqlState::UNDEFINED_COLUMN,
-    SqlState::FEATURE_NOT_SUPPORTED,
-];
 
 /// Sends GSSENCRequest. PostgreSQL since version 12 answers it with one letter, whether or not it has GSSAPI, begins no
 /// session, and logs nothing if the client then leaves. After an SSLRequest it would log that the client sent no hello.

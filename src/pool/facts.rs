@@ -63,6 +63,8 @@ pub struct ServerFacts {
     pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
+    /// The function that the user of the check may not call, so that `timeline` and `wal` are not known.
+    pub denied: Option<&'static str>,
 }
 
 /// Identifies the changes that a primary sends, or that a replica receives.

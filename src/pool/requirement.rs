@@ -78,6 +78,18 @@ impl RoleRequirement {
     }
 }
 
+/// If the outcome may follow from what the user of the check may not ask for, adds that to the reason, with the remedy.
+pub(super) fn name_denied(outcome: &mut CheckOutcome, function: &str, is_claiming: bool, lag: Option<Duration>) {
+    let reason = match outcome {
+        CheckOutcome::Behind(reason) if lag.is_none() => reason,
+        CheckOutcome::Unfit(reason) if is_claiming => reason,
+        _ => return,
+    };
+    let remedy =
+        format!("{reason}: the check may not call {function}: GRANT EXECUTE ON FUNCTION {function} TO its user");
+    *reason = (&*remedy).into();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

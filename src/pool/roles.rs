@@ -11,6 +11,7 @@ use super::facts::{FailedCheck, Role, ServerFacts, Stream};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
+use super::requirement::name_denied;
 use super::{KnownPrimary, Member, RoleRequirement, Server};
 use crate::addr::ServerAddr;
 
@@ -141,6 +142,10 @@ impl PoolRoles {
                 (outcome, _) => outcome,
             };
             judgement.outcomes.push((Arc::clone(server), outcome));
+        }
+        if let Some(function) = facts.denied {
+            let own = judgement.outcomes.iter_mut().filter(|(of, _)| Arc::ptr_eq(of, server));
+            own.for_each(|(_, outcome)| name_denied(outcome, function, is_primary && required.is_one_primary(), lag));
         }
         self.notify(&judgement);
         judgement

@@ -87,6 +87,26 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
 }
 
 #[test]
+fn the_reason_names_a_function_that_the_check_may_not_call() {
+    let (a, b) = primary_and_replica();
+    run(&a, "REVOKE EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) FROM PUBLIC");
+    let text = config([&a, &b], "max_lag = \"1h\"", None);
+    let is_allowed = || {
+        let query = "SELECT has_function_privilege('watcher', 'pg_walfile_name(pg_lsn)', 'execute')";
+        finished(psql(b.address(), query).args(["-At"])).stdout.contains('t')
+    };
+    eventually("the replica has that, too", || !is_allowed());
+    let proxy = Proxy::start(&text);
+    let why = "it is not known how far the server is behind its primary: the check may not call pg_walfile_name(pg_lsn): \
+               GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO its user";
+    eventually("the reason names it", || reason(&proxy, "readers", "b") == why);
+    run(&a, "GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO PUBLIC");
+    eventually("the replica has that, too", is_allowed);
+    assert!(proxy.reload(&text.replace("interval = \"100ms\"", "interval = \"150ms\"")));
+    eventually("the replica is up", || is_up(&proxy, "readers", "b"));
+}
+
+#[test]
 fn sessions_of_a_replica_that_is_behind_are_cut_only_with_on_lag_close() {
     let (a, b) = primary_and_replica();
     let readers = "max_lag = \"1s\"\nclose_over = \"0s\"";

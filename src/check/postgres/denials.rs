@@ -1,0 +1,98 @@
+//! The questions that a server does not answer to the user of the check.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+/// When a question that a server has denied is asked again: each leaves an error in the server's log.
+const DENIED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The questions that the server has denied to this user, with when that was.
+#[derive(Debug, Default)]
+pub(super) struct Denials {
+    at: [Option<Instant>; 3],
+    /// The function that may not be called, for each question.
+    function: [Option<&'static str>; 3],
+}
+
+impl Denials {
+    /// Whether to ask this question.
+    pub(super) fn may_ask(&self, number: usize) -> bool {
+        self.at[number].is_none_or(|at| at.elapsed() >= DENIED_INTERVAL)
+    }
+
+    /// A denial without an error.
+    #[cfg(test)]
+    pub(super) fn forbid(&mut self, number: usize) {
+        self.at[number] = Some(Instant::now());
+    }
+
+    /// Whether an error denies a question to this user, or this variety of PostgreSQL does not know it.
+    pub(super) fn is_denial(error: &Error) -> bool {
+        error.code().is_some_and(|code| CODES.contains(code))
+    }
+
+    /// Takes note of a denial. Returns whether it is the first one.
+    pub(super) fn deny(&mut self, number: usize, error: &Error) -> bool {
+        self.function[number] = denied_function(error);
+        self.at[number].replace(Instant::now()).is_none()
+    }
+
+    /// Takes note of an answer. Returns whether the question was denied before.
+    pub(super) fn allow(&mut self, number: usize) -> bool {
+        self.function[number] = None;
+        self.at[number].take().is_some()
+    }
+
+    /// The function without which the timeline and the position are not known.
+    pub(super) fn function(&self) -> Option<&'static str> {
+        self.function[0]
+    }
+}
+
+/// The functions of the first question, for the timeline and the position.
+const FUNCTIONS: [&str; 6] = [
+    "pg_walfile_name(pg_lsn)",
+    "pg_current_wal_lsn()",
+    "pg_current_wal_flush_lsn()",
+    "pg_wal_lsn_diff(pg_lsn, pg_lsn)",
+    "pg_last_wal_receive_lsn()",
+    "pg_last_wal_replay_lsn()",
+];
+
+/// The function of [`FUNCTIONS`] that an error is about.
+fn denied_function(error: &Error) -> Option<&'static str> {
+    let error = error.as_db_error()?;
+    let is_named = |function: &&str| {
+        let name = function.split('(').next().unwrap_or_default();
+        error.message().ends_with(&format!(" {name}"))
+    };
+    let is_privilege = *error.code() == SqlState::INSUFFICIENT_PRIVILEGE;
+    FUNCTIONS.into_iter().find(is_named).filter(|_| is_privilege)
+}
+
+/// Errors after which a check a short time later will most likely get no answer either.
+const CODES: [SqlState; 4] = [
+    SqlState::INSUFFICIENT_PRIVILEGE,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::FEATURE_NOT_SUPPORTED,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn denied_queries_are_tried_again_after_a_minute() {
+        let mut denials = Denials::default();
+        assert!(denials.may_ask(0));
+        denials.at[0] = Some(Instant::now());
+        tokio::time::advance(DENIED_INTERVAL - Duration::from_millis(1)).await;
+        assert_eq!([0, 1, 2].map(|number| denials.may_ask(number)), [false, true, true]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(denials.may_ask(0));
+    }
+}
