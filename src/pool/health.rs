@@ -6,7 +6,7 @@ mod record;
 
 use crate::text::Reason;
 pub(super) use record::CheckRecord;
-pub use record::{CheckChange, Health};
+pub use record::{CheckChange, Health, RefusedCheck};
 
 /// Whether a server may be picked at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,18 +110,6 @@ impl CheckOutcome {
             | Self::Behind(reason) => Some(reason),
         }
     }
-}
-
-/// Whether the latest check of a server was refused, and what that means for new sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusedCheck {
-    /// It was not refused.
-    None,
-    /// It was refused, by the server or by this host; new sessions go on.
-    Tolerated,
-    /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is not known any
-    /// more.
-    Suspended,
 }
 
 /// How many equal results in a row change the state.

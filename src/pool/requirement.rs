@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::Role;
+use super::facts::{Role, ServerFacts};
 use super::health::CheckOutcome;
 use crate::units::format_duration;
 
@@ -76,18 +76,20 @@ impl RoleRequirement {
             None => CheckOutcome::Behind("it is not known how far the server is behind its primary".into()),
         }
     }
-}
 
-/// If the outcome may follow from what the user of the check may not ask for, adds that to the reason, with the remedy.
-pub(super) fn name_denied(outcome: &mut CheckOutcome, function: &str, is_claiming: bool, lag: Option<Duration>) {
-    let reason = match outcome {
-        CheckOutcome::Behind(reason) if lag.is_none() => reason,
-        CheckOutcome::Unfit(reason) if is_claiming => reason,
-        _ => return,
-    };
-    let remedy =
-        format!("{reason}: the check may not call {function}: GRANT EXECUTE ON FUNCTION {function} TO its user");
-    *reason = (&*remedy).into();
+    /// If the outcome may follow from what the user of the check may not ask for, adds that to the reason, with the remedy.
+    pub(super) fn name_denied(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
+        let Some(function) = facts.denied else { return };
+        let is_claiming = facts.role == Some(Role::Primary) && self.is_one_primary();
+        let reason = match outcome {
+            CheckOutcome::Behind(reason) if lag.is_none() => reason,
+            CheckOutcome::Unfit(reason) if is_claiming => reason,
+            _ => return,
+        };
+        let remedy =
+            format!("{reason}: the check may not call {function}: GRANT EXECUTE ON FUNCTION {function} TO its user");
+        *reason = (&*remedy).into();
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use super::facts::{FailedCheck, Role, ServerFacts, Stream};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
-use super::requirement::name_denied;
 use super::{KnownPrimary, Member, RoleRequirement, Server};
 use crate::addr::ServerAddr;
 
@@ -115,9 +114,7 @@ impl PoolRoles {
         required: RoleRequirement,
         now: Instant,
     ) -> RoleJudgement {
-        let ServerFacts {
-            role, is_multi_primary, ..
-        } = *facts;
+        let (role, is_multi_primary) = (facts.role, facts.is_multi_primary);
         let label = &server.spec().label;
         let mut state = self.lock();
         let mut judgement = state.observe(label, observation(facts), members, required);
@@ -143,10 +140,8 @@ impl PoolRoles {
             };
             judgement.outcomes.push((Arc::clone(server), outcome));
         }
-        if let Some(function) = facts.denied {
-            let own = judgement.outcomes.iter_mut().filter(|(of, _)| Arc::ptr_eq(of, server));
-            own.for_each(|(_, outcome)| name_denied(outcome, function, is_primary && required.is_one_primary(), lag));
-        }
+        let own = judgement.outcomes.iter_mut().filter(|(of, _)| Arc::ptr_eq(of, server));
+        own.for_each(|(_, outcome)| required.name_denied(outcome, facts, lag));
         self.notify(&judgement);
         judgement
     }
@@ -164,11 +159,9 @@ impl PoolRoles {
     ) -> RoleJudgement {
         server.set_lag(None);
         let observation = match failed.outcome {
-            CheckOutcome::Refused { accepts_sessions, .. } => Observation::Refused { accepts_sessions },
-            // Known only from before, as if it said that it accepts none.
-            CheckOutcome::Prevented { .. } => Observation::Refused {
-                accepts_sessions: false,
-            },
+            CheckOutcome::Refused { accepts_sessions, .. } | CheckOutcome::Prevented { accepts_sessions, .. } => {
+                Observation::Refused { accepts_sessions }
+            }
             CheckOutcome::Unfit(_) => observation(&failed.facts), // it has answered
             _ => Observation::Failed {
                 is_down: server.has_failed(fall),

@@ -251,11 +251,7 @@ impl Server {
         match outcome {
             CheckOutcome::Pass => checks.passed_at = Some(Instant::now()),
             CheckOutcome::Unfit(_) => checks.passed_at = None,
-            CheckOutcome::Fail(_)
-            | CheckOutcome::Down(_)
-            | CheckOutcome::Refused { .. }
-            | CheckOutcome::Prevented { .. }
-            | CheckOutcome::Behind(_) => {}
+            _ => {}
         }
         if outcome.is_of_serving() {
             checks.serves_at = Instant::now();

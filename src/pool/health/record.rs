@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{CheckState, CheckVerdict, RefusedCheck, RiseFall};
+use super::{CheckState, CheckVerdict, RiseFall};
 use crate::text::Reason;
 
 /// The state machine of a server's checks, with the reason and time of its state.
@@ -43,6 +43,18 @@ impl CheckRecord {
             lag: None,
         }
     }
+}
+
+/// Whether the latest check of a server was refused, and what that means for new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedCheck {
+    /// It was not refused.
+    None,
+    /// It was refused, by the server or by this host; new sessions go on.
+    Tolerated,
+    /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is not known any
+    /// more.
+    Suspended,
 }
 
 /// The health of a server as the API and the commands show it.
