@@ -15,7 +15,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::account::{Ledger, Metrics, PoolCounts, TotalCounts, sessions_opened};
 use crate::capacity::ListenerLimits;
 use crate::live::{InForce, Live, LivePool};
-use crate::pool::Server;
 pub use recorder::{EndingCounts, PastPool, PoolSample, Recorder, Sample, TotalsSample};
 use recorder::{PoolReading, Reading};
 
@@ -174,13 +173,11 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
 /// is the difference between two sums of open and ended sessions. Each session is counted by the name of its server: the count
 /// of an address is that of all its names.
 fn sessions(pool: &LivePool) -> u32 {
-    let departed = pool.dynamic().departed();
+    let departed = pool.departed().into_iter().filter(|departed| !departed.with_pool);
+    let departed = departed.filter_map(|departed| departed.server.upgrade());
     let present = pool.servers();
-    let servers = present
-        .iter()
-        .map(|server| &***server)
-        .chain(departed.iter().map(|server| &**server));
-    servers.map(Server::own_live).sum()
+    let present = present.iter().map(|server| server.own_live());
+    present.chain(departed.map(|server| server.own_live())).sum()
 }
 
 #[cfg(test)]

@@ -7,10 +7,14 @@
 mod recorded_outcome;
 mod added;
 mod members;
+mod cause;
+mod departed;
 mod dynamic;
 mod announcing;
 mod guards;
 mod pool;
+mod closing;
+mod leaving;
 mod checked;
 mod pools;
 mod own;
@@ -33,7 +37,9 @@ use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server,
 use crate::tls::{ListenerTls, PoolTls};
 pub use added::{AddServerError, AddedServer, Addition, KeptServer};
 use announcing::Announcing;
+pub use cause::Cause;
 pub use change_watch::{ChangeWatch, INTERVAL_MIN};
+pub use departed::Departed;
 pub use dynamic::{DynamicServers, ListChange, SourceState};
 pub use guards::LiveGuards;
 use inherit::inherit_primary;
@@ -120,6 +126,8 @@ pub struct Live {
     registry: Arc<ServerRegistry>,
     listed_changed: Notify,
     added_changed: watch::Sender<()>,
+    /// The servers of pools that are gone.
+    gone: departed::DepartedServers,
     announced_changed: Notify,
     // A std mutex: locked for a few lines.
     announcing: Mutex<Announcing>,
@@ -173,6 +181,7 @@ impl Live {
             registry,
             listed_changed: Notify::new(),
             added_changed: watch::Sender::new(()),
+            gone: departed::DepartedServers::default(),
             announced_changed: Notify::new(),
             announcing: Mutex::default(),
             started: Instant::now(),
@@ -265,6 +274,7 @@ impl Live {
                 self.end_awaiting_failback(pool);
             }
         }
+        self.note_gone_pools(&now, &next);
         self.readmit_servers(&next);
         next.guards.put_in_force(&now.guards);
         let next = Arc::new(next);

@@ -2,13 +2,13 @@
 //! operators have added.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::{AddedServer, Live, NameAddresses};
 use crate::addr::ServerLocation;
 use crate::plan::{ListedServer, Lister, PoolPlan, ServerEntry, listed_entries};
-use crate::pool::{Member, MemberConfig, Server, ServerId};
+use crate::pool::MemberConfig;
 use crate::text::Reason;
 
 /// The servers of a pool that are not in its plan. A pool shares them with its successors.
@@ -27,8 +27,6 @@ struct State {
     source: SourceState,
     /// The servers that operators have added, in this order.
     added: Vec<AddedServer>,
-    /// Servers that have left the pool, as long as something holds them.
-    departed: Vec<Weak<Server>>,
 }
 
 /// The state of the source of a pool's servers.
@@ -225,29 +223,6 @@ impl DynamicServers {
     /// usable, or there was none.
     pub fn record_failure(&self, error: Reason) -> bool {
         self.lock().source.record_failure(error)
-    }
-
-    /// Remembers the servers of `before` that are not among `now`.
-    pub(super) fn note_departures(&self, before: &[Member], now: &[Member]) {
-        let present: HashSet<ServerId> = now.iter().map(|server| server.id()).collect();
-        let mut state = self.lock();
-        state.departed.retain(|server| {
-            let server = server.upgrade();
-            server.is_some_and(|server| !present.contains(&server.id()))
-        });
-        let left = before.iter().filter(|server| !present.contains(&server.id()));
-        state.departed.extend(left.map(|server| Arc::downgrade(server)));
-    }
-
-    /// The servers that have left the pool, as long as something holds them, such as a session.
-    #[must_use]
-    pub fn departed(&self) -> Vec<Arc<Server>> {
-        let mut state = self.lock();
-        if state.departed.is_empty() {
-            return Vec::new(); // nearly always
-        }
-        state.departed.retain(|server| server.strong_count() > 0);
-        state.departed.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

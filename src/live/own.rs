@@ -53,7 +53,7 @@ impl LivePool {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();
         if servers.iter().any(|server| own.at(server.spec().address).is_some()) {
-            self.update_entries(self.entries(), &servers, registry); // notifies the checks
+            self.update_entries(self.entries(), self, registry); // notifies the checks
         } else {
             self.record_own_listeners(&servers, registry);
         }

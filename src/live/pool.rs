@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::departed::DepartedServers;
 use super::dynamic::DynamicServers;
 use super::members::{NameAddresses, members};
 use crate::addr::ServerAddr;
@@ -31,7 +32,9 @@ pub struct LivePool {
     entries: watch::Sender<Arc<[ServerEntry]>>,
     /// Shared with the pools that it has replaced, and with those that will replace it.
     dynamic: Arc<DynamicServers>,
-    /// Shared with the pools that it has replaced, and with those that will replace it.
+    /// Shared like `dynamic`.
+    pub(super) departed: Arc<DepartedServers>,
+    /// Shared like `dynamic`.
     in_force: Arc<PoolInForce>,
     fallback_origin: Arc<FallbackOrigin>,
     /// The status of its clones, shared with the pools that it has replaced.
@@ -79,6 +82,7 @@ impl LivePool {
             left_out: Mutex::new(left_out),
             entries: watch::Sender::new(entries),
             dynamic,
+            departed: Arc::default(),
             plan,
             in_force: Arc::default(),
             fallback_origin,
@@ -96,6 +100,7 @@ impl LivePool {
         self.dynamic.prepare(&plan, &self.plan);
         self.hand_over(&plan, &self.dynamic.entries(&plan), &mut addresses);
         let next = Self {
+            departed: Arc::clone(&self.departed),
             in_force: Arc::clone(&self.in_force),
             fallback_origin: Arc::clone(&self.fallback_origin),
             scale: Arc::clone(&self.scale),
@@ -117,9 +122,9 @@ impl LivePool {
         let entries = self.dynamic.entries(&self.plan);
         let has_changed = before.hand_over(&self.plan, &entries, &mut self.lock());
         if has_changed || *self.entries.borrow() != entries {
-            self.update_entries(entries, &before.servers(), registry); // notes departures, too
+            self.update_entries(entries, before, registry); // notes departures, too
         } else {
-            self.dynamic.note_departures(&before.servers(), &self.servers());
+            self.note_departures(before, &self.servers());
         }
     }
 
@@ -127,13 +132,13 @@ impl LivePool {
     /// previous list, which were kept, have left.
     pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) -> bool {
         let has_released = self.release_kept(registry);
-        self.update_entries(self.dynamic.entries(&self.plan), &self.servers(), registry);
+        self.update_entries(self.dynamic.entries(&self.plan), self, registry);
         has_released
     }
 
-    /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: its servers so far, or those of
-    /// the pool that it replaces.
-    pub(super) fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &[Member], registry: &ServerRegistry) {
+    /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: this pool, or the one that it
+    /// replaces.
+    pub(super) fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &Self, registry: &ServerRegistry) {
         let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.lock().retain(|name, _| names.contains(&**name));
         self.update_servers(&entries, before, registry);
@@ -180,8 +185,8 @@ impl LivePool {
         drop(addresses);
         let has_released = self.release_kept(registry);
         match has_released {
-            true => self.update_entries(self.dynamic.entries(&self.plan), &self.servers(), registry),
-            false => self.update_servers(&self.entries(), &self.servers(), registry),
+            true => self.update_entries(self.dynamic.entries(&self.plan), self, registry),
+            false => self.update_servers(&self.entries(), self, registry),
         }
         has_released
     }
@@ -203,13 +208,13 @@ impl LivePool {
         &self.roles
     }
 
-    /// Replaces its servers by those of these entries. `before`: its servers so far, or those of the pool that it replaces.
-    fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
+    /// Replaces its servers by those of these entries. `before`: this pool, or the one that it replaces.
+    fn update_servers(&self, entries: &[ServerEntry], before: &Self, registry: &ServerRegistry) {
         let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
         *self.lock_left_out() = left_out;
         self.record_own_listeners(&members, registry);
-        self.update_checked(before, &members); // before one of them gets a session
-        self.dynamic.note_departures(before, &members); // before the change is reported
+        self.note_departures(before, &members); // before anything of their state changes
+        self.update_checked(&before.servers(), &members); // before one of them gets a session
         self.replace_servers(members);
     }
 

@@ -171,11 +171,9 @@ fn a_server_that_a_reload_removes_while_an_address_changes_has_departed_once() {
     let removed = servers(&live).remove(0);
     let next = live.prepare(plan(r#""a.test:1""#), HashMap::new());
     resolve(&live, "a.test:1", &["10.0.0.9:1"]);
-    let departed = live.apply(next).pool("p").unwrap().dynamic().departed();
-    assert_eq!(
-        departed.iter().map(|server| server.id()).collect::<Vec<_>>(),
-        [removed.id()]
-    );
+    let departed = live.apply(next).pool("p").unwrap().departed();
+    let ids = departed.iter().map(|departed| departed.server.upgrade().unwrap().id());
+    assert_eq!(ids.collect::<Vec<_>>(), [removed.id()]);
 }
 
 #[test]

@@ -145,6 +145,39 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     assert_eq!(rows.stdout.trim(), "0", "{rows:#?}");
 }
 
+/// Whether it is renamed before or right after the promotion, and also if the old primary leaves it with that.
+#[test]
+fn sessions_on_an_old_primary_are_cut_under_another_name_of_the_pool() {
+    let (a, b) = primary_and_replica();
+    let text = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"0s\"");
+    let named = |pool: &str| {
+        let text = text.replace("pool = \"writers\"", &format!("pool = \"{pool}\""));
+        text.replace("[pools.writers]", &format!("[pools.{pool}]"))
+    };
+    let proxy = Proxy::start(&text);
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    let session = || Process::start(&mut psql(proxy.at("write"), "SELECT pg_sleep(600)"));
+    let mut early = session();
+    eventually("it is served", || a.sleepers() == 1);
+    assert!(proxy.reload(&named("orders")));
+    eventually("a is the primary of the renamed pool", || is_up(&proxy, "orders", "a"));
+    let mut late = session();
+    eventually("both are served", || a.sleepers() == 2);
+    must(&mut psql(b.address(), "SELECT pg_promote()"));
+    let why = "an old primary: timeline 1, and b is on 2";
+    eventually("a is an old primary", || reason(&proxy, "orders", "a") == why);
+    let only_b = named("third").replace(&format!("{{ name = \"a\", address = \"{}\" }}, ", a.address()), "");
+    assert!(proxy.reload(&only_b));
+    early.wait();
+    late.wait();
+    let endings: Vec<_> = proxy
+        .access_lines(2)
+        .iter()
+        .map(|line| line["ending"].clone())
+        .collect();
+    assert_eq!(endings, ["server_down", "server_down"]);
+}
+
 #[test]
 fn a_replica_that_still_follows_the_old_primary_serves_no_reader() {
     let (a, b) = primary_and_replica();

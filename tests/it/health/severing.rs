@@ -153,6 +153,71 @@ fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
     assert_eq!(clients[1].send(b"still").read(5), b"still");
 }
 
+/// Two servers behind a pool of this name. Their checks connect to `port`.
+fn two_servers(pool: &str, servers: &[&Server], keys: &str, port: u16) -> String {
+    let servers: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n[pools.{pool}]\nservers = {servers:?}\n{keys}\n\
+         health = {{ interval = \"50ms\", fall = 1, rise = 1, port = {port} }}"
+    )
+}
+
+const CLOSE: &str = "on_down = \"close\"\nclose_over = \"0s\"";
+
+/// Nothing is waited for between the cause and the reload that takes the servers away.
+#[test]
+fn sessions_of_a_server_that_is_down_are_cut_although_it_leaves_at_once() {
+    let (one, other, elsewhere) = (Server::echo(), Server::echo(), Server::echo());
+    let both = [&one, &other];
+    let leaving: [(&str, &[&Server], &str); 4] = [
+        ("p", &[&elsewhere], CLOSE),
+        ("p", &[&elsewhere], ""),
+        ("q", &both, ""),
+        ("q", &[&elsewhere], ""),
+    ];
+    for (pool, servers, keys) in leaving {
+        let alive = Port::keep();
+        let port = alive.number();
+        let listening = alive.listen();
+        let proxy = Proxy::start(&two_servers("p", &both, "", port));
+        let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
+        drop(listening);
+        eventually("the servers are down", || {
+            both.iter().all(|server| is_down(&proxy, server.address))
+        });
+        assert!(proxy.reload(&two_servers("p", &both, CLOSE, port)));
+        assert!(proxy.reload(&two_servers(pool, servers, keys, port)));
+        clients.iter_mut().for_each(Client::must_be_reset);
+        let lines = proxy.access_lines(clients.len());
+        assert!(lines.iter().all(|line| line["ending"] == "server_down"), "{lines:#?}");
+    }
+}
+
+#[test]
+fn sessions_of_a_renamed_pool_go_on_until_their_server_is_down() {
+    let (one, other) = (Server::echo(), Server::echo());
+    let alive = Port::keep();
+    let port = alive.number();
+    let listening = alive.listen();
+    let both = [&one, &other];
+    let proxy = Proxy::start(&two_servers("p", &both, CLOSE, port));
+    let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
+    let close = format!("{CLOSE}\non_leave = \"close\"");
+    assert!(proxy.reload(&two_servers("q", &both, &close, port)));
+    for server in both {
+        eventually("the pool is checked under its other name", || {
+            proxy.server("q", &server.address.to_string())["health"] == "up"
+        });
+    }
+    for client in &mut clients {
+        assert_eq!(client.send(b"still").read(5), b"still");
+    }
+    drop(listening);
+    clients.iter_mut().for_each(Client::must_be_reset);
+    let lines = proxy.access_lines(clients.len());
+    assert!(lines.iter().all(|line| line["ending"] == "server_down"), "{lines:#?}");
+}
+
 /// Up for a second, down for a second, under load. Only sessions on the flapping server fail, and the log stays short.
 #[test]
 fn a_flapping_server_affects_only_its_own_sessions() {

@@ -1,0 +1,79 @@
+//! When sessions of the servers of a pool are to be closed.
+
+use tokio::time::Instant;
+
+use super::{Cause, LivePool};
+use crate::account::Ending;
+use crate::plan::Sever;
+use crate::pool::{AdminState, CheckState, KnownPrimary, Member, Role, Server};
+
+impl LivePool {
+    /// Why sessions of one of its servers are to be closed, if there are any. A drain is no such cause.
+    #[must_use]
+    pub fn cause(&self, server: &Member, now: Instant) -> Option<Cause> {
+        let severing = self.plan().severing;
+        let on_down = if server.is_behind() {
+            severing.on_lag
+        } else {
+            severing.on_down
+        };
+        let is_held = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
+        let is_down = || {
+            (server.check_state() == CheckState::Down || is_held())
+                && !self.uses_in_panic(server, now)
+                && !server.is_stand_in()
+        };
+        // A disabled server is not checked: it may be an old primary.
+        let is_replaced = || {
+            let in_force = || self.roles().primary_in_force();
+            let is_other = || in_force().is_some_and(|primary| primary != server.spec().label);
+            server.is_disabled() && self.requires_one_primary() && is_other()
+        };
+        if on_down == Sever::Close && (is_down() || is_replaced()) {
+            return Some(self.down(server));
+        }
+        let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);
+        (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
+            ending: Ending::FailedBack,
+            over: severing.close_over,
+            ends_since: None,
+        })
+    }
+
+    /// The cause of a server that is down.
+    fn down(&self, server: &Server) -> Cause {
+        Cause {
+            ending: Ending::ServerDown,
+            over: self.plan().severing.close_over,
+            ends_since: (self.plan().health.required.role == Some(Role::Primary)).then(|| server.serves_at()),
+        }
+    }
+
+    /// Why sessions of a server that has left are closed, if it was the primary then: another server has been promoted since,
+    /// on a timeline that continues its own.
+    pub(super) fn supersession(&self, former: &KnownPrimary, server: &Server) -> Option<Cause> {
+        let known = self.roles().known_primary()?;
+        let is_promoted = known.system_identifier.is_some()
+            && known.system_identifier == former.system_identifier
+            && former.timeline.is_some()
+            && known.timeline > former.timeline;
+        let is_old = is_promoted && self.requires_one_primary() && self.plan().severing.on_down == Sever::Close;
+        is_old.then(|| self.down(server))
+    }
+
+    /// Why sessions of servers that have left are closed, although they were not to be closed before.
+    pub(super) fn departure(&self) -> Option<Cause> {
+        let severing = self.plan().severing;
+        (severing.on_leave == Sever::Close).then_some(Cause {
+            ending: Ending::ServerDrained,
+            over: severing.close_over,
+            ends_since: None,
+        })
+    }
+
+    /// Whether only one of its servers, the primary, may serve its sessions.
+    pub(super) fn requires_one_primary(&self) -> bool {
+        let required = self.plan().health.required;
+        required.role == Some(Role::Primary) && required.is_one_primary()
+    }
+}

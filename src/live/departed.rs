@@ -1,0 +1,57 @@
+//! The servers that have left their pool, or that were those of a pool which is gone, and why their sessions are to be closed.
+//!
+//! A server that leaves is not checked any more. What is known of it at that moment decides about its sessions, also if nobody
+//! has acted on it yet.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::Cause;
+use crate::pool::{KnownPrimary, Server, ServerId};
+
+/// A server that has left what is in force.
+#[derive(Clone, Debug)]
+pub struct Departed {
+    /// The server. Held weakly: one that returns is the same one only as long as a session holds it.
+    pub server: Weak<Server>,
+    /// Why its sessions are to be closed: they were when it left, or are because it has left, or it has become an old primary
+    /// since.
+    pub cause: Option<Cause>,
+    /// Whether its pool left with it.
+    pub with_pool: bool,
+    /// What was known of it, if it was the primary when it left.
+    pub(super) primary: Option<Arc<KnownPrimary>>,
+}
+
+/// Servers that have left a pool, as long as something holds them, such as a session.
+// A std mutex: locked for a few lines, and by no session.
+#[derive(Debug, Default)]
+pub(super) struct DepartedServers(Mutex<Vec<Departed>>);
+
+impl DepartedServers {
+    /// Adds servers that leave.
+    pub(super) fn extend(&self, departed: Vec<Departed>) {
+        self.lock().extend(departed);
+    }
+
+    /// Forgets servers that are back, and those that nothing holds.
+    pub(super) fn forget(&self, present: &HashSet<ServerId>) {
+        let is_absent = |server: Arc<Server>| !present.contains(&server.id());
+        self.lock()
+            .retain(|departed| departed.server.upgrade().is_some_and(is_absent));
+    }
+
+    /// Those that something holds.
+    pub(super) fn held(&self) -> Vec<Departed> {
+        let mut departed = self.lock();
+        if departed.is_empty() {
+            return Vec::new(); // nearly always
+        }
+        departed.retain(|departed| departed.server.strong_count() > 0);
+        departed.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Departed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

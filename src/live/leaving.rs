@@ -1,0 +1,114 @@
+//! Servers that leave their pool, and pools that are gone or get another name.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Departed, InForce, Live, LivePool};
+use crate::addr::ServerAddr;
+use crate::pool::{Member, ServerId};
+
+impl LivePool {
+    /// The servers that have left it, and those of the pools that had another name before it, as long as something holds them.
+    #[must_use]
+    pub fn departed(&self) -> Vec<Departed> {
+        let mut departed = self.departed.held();
+        for departed in &mut departed {
+            let supersession = || {
+                let server = departed.server.upgrade()?;
+                self.supersession(departed.primary.as_deref()?, &server)
+            };
+            let departure = || self.departure().filter(|_| !departed.with_pool);
+            departed.cause = departed.cause.or_else(supersession).or_else(departure);
+        }
+        departed
+    }
+
+    /// Remembers the servers of the pool `before` that are not among `now`.
+    pub(super) fn note_departures(&self, before: &Self, now: &[Member]) {
+        let present = now.iter().map(|server| server.id()).collect();
+        self.departed.forget(&present);
+        self.departed.extend(before.leaving(&present, false));
+    }
+
+    /// Its servers that are not among `present`, with what holds for their sessions now.
+    fn leaving(&self, present: &HashSet<ServerId>, with_pool: bool) -> Vec<Departed> {
+        let now = Instant::now();
+        let servers = self.servers();
+        let known = self.requires_one_primary().then(|| self.roles().known_primary());
+        let known = known.flatten().map(Arc::new);
+        let left = servers.iter().filter(|server| !present.contains(&server.id()));
+        let departed = left.map(|server| Departed {
+            server: Arc::downgrade(server),
+            cause: self.cause(server, now),
+            with_pool,
+            primary: known.clone().filter(|known| *known.server == *server.spec().label),
+        });
+        departed.collect()
+    }
+}
+
+impl Live {
+    /// The servers of pools that are gone and have no successor, as long as something holds them.
+    #[must_use]
+    pub fn departed_with_pools(&self) -> Vec<Departed> {
+        self.gone.held()
+    }
+
+    /// Remembers the servers of pools that the next plan does not have. A pool that only has another name goes on with them.
+    pub(super) fn note_gone_pools(&self, now: &InForce, next: &InForce) {
+        let new: Vec<_> = next
+            .pools
+            .iter()
+            .filter(|pool| now.pool(pool.name()).is_none())
+            .collect();
+        let successors = Successors::among(&new);
+        for gone in now.pools.iter().filter(|pool| next.pool(pool.name()).is_none()) {
+            let mut departed = gone.departed();
+            departed.iter_mut().for_each(|departed| departed.with_pool = true);
+            departed.extend(gone.leaving(&HashSet::new(), true));
+            let heir = successors.of(gone).map_or(&self.gone, |pool| &*pool.departed);
+            heir.extend(departed);
+        }
+        let servers = new.iter().flat_map(|pool| pool.servers().to_vec());
+        let returned: HashSet<_> = servers.map(|server| server.id()).collect();
+        let all = next.pools.iter().map(|pool| &*pool.departed);
+        all.chain([&self.gone]).for_each(|departed| departed.forget(&returned));
+    }
+}
+
+/// The pools that are new in a plan, to find which of them an earlier one has become.
+struct Successors<'p> {
+    by_address: HashMap<ServerAddr, Vec<&'p LivePool>>,
+    discovered: Vec<&'p LivePool>,
+}
+
+impl<'p> Successors<'p> {
+    fn among(new: &[&'p Arc<LivePool>]) -> Self {
+        let mut by_address: HashMap<_, Vec<&LivePool>> = HashMap::new();
+        for &pool in new {
+            for server in pool.servers().iter() {
+                by_address.entry(server.spec().address).or_default().push(pool);
+            }
+        }
+        let discovered = new.iter().filter(|pool| pool.plan().discover.is_some());
+        Self {
+            by_address,
+            discovered: discovered.map(|pool| &***pool).collect(),
+        }
+    }
+
+    /// The pool that a pool which is gone has become: it requires the same role, and has a server at an address of it, or the
+    /// same source of servers, which may not have listed any yet.
+    fn of(&self, gone: &LivePool) -> Option<&'p LivePool> {
+        let is_same = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
+        let servers = gone.servers();
+        let with_server = servers
+            .iter()
+            .filter_map(|server| self.by_address.get(&server.spec().address));
+        let has_source = |pool: &&&LivePool| pool.plan().discover == gone.plan().discover;
+        let with_source = self.discovered.iter().filter(has_source);
+        with_server.flatten().chain(with_source).find(is_same).copied()
+    }
+}
