@@ -125,6 +125,19 @@ impl Remark {
             text: text.into(),
         }
     }
+
+    /// A key has one `value` for all servers of a pool, that of the server which `whose` names, and another one for this server.
+    pub(super) fn one_value(
+        line: usize,
+        key: &str,
+        server: &str,
+        (value, whose): (Option<&str>, &str),
+        own: Option<&str>,
+    ) -> Self {
+        let value = value.unwrap_or("not set");
+        let not = own.map_or(String::new(), |own| format!(", and not {own}"));
+        Self::note(line, format!("{key} of {server} is {value}, as for {whose}{not}"))
+    }
 }
 
 impl ImportedListener {

@@ -26,8 +26,8 @@ impl AcceptedClients {
         self.has_others = true;
         let is_understood = |terms: &Vec<Term>| {
             let [term] = terms.as_slice() else { return false };
-            let is_harmless = matches!(term.test, AclTest::ClientHello | AclTest::Always | AclTest::Sni(_));
-            !term.is_negated && (is_harmless || matches!(term.test, AclTest::From(_)))
+            let is_harmless = matches!(term.test, AclTest::ClientHello | AclTest::Always | AclTest::Sni { .. });
+            !term.is_negated && (is_harmless || matches!(term.test, AclTest::Networks(_)))
         };
         for terms in alternatives {
             self.networks
@@ -87,19 +87,18 @@ impl AcceptedClients {
     }
 }
 
-/// The networks of the clients for which one of the alternatives holds, or, with `unless`, none. `None`: something else than
+/// The networks of the clients for which one of the alternatives holds, or, with `unless`, none. `None`: something other than
 /// networks is tested, or there are too many.
 pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option<Vec<String>> {
     if alternatives
         .iter()
         .flatten()
-        .any(|term| !matches!(term.test, AclTest::From(_)))
+        .any(|term| !matches!(term.test, AclTest::Networks(_)))
     {
         return None;
     }
     if let [terms] = alternatives
         && is_unless
-        && !terms.is_empty()
         && terms.iter().all(|term| term.is_negated)
     {
         return Some(terms.iter().flat_map(networks_tested).cloned().collect()); // as they are written
@@ -117,9 +116,6 @@ pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option
                 of_all = Some(of_all.map_or_else(|| Some(networks.to_vec()), |some| common(&some, networks))?);
             }
         }
-        if terms.is_empty() {
-            return None;
-        }
         of_any.extend(without(of_all.as_deref().unwrap_or(&all), &excluded)?);
     }
     if is_unless {
@@ -131,7 +127,7 @@ pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option
 
 fn networks_tested(term: &Term) -> &[String] {
     match &term.test {
-        AclTest::From(networks) => networks,
+        AclTest::Networks(networks) => networks,
         _ => &[],
     }
 }

@@ -10,7 +10,7 @@ use super::check::Checks;
 use super::differences;
 use super::line::{Line, LineOutcome, set_duration, set_integer};
 use super::server::{self, ServerOptions};
-use crate::config::address::host;
+use crate::config::address::ip;
 
 /// The shortest interval of checks.
 const INTERVAL_LEAST: Duration = Duration::from_millis(10);
@@ -223,7 +223,7 @@ impl Backend {
                 health.set(key, number.to_string());
             }
         }
-        if let Some(address) = options.check_address.as_ref().filter(|text| host(text).is_ok()) {
+        if let Some(address) = options.check_address.as_ref().filter(|text| ip(text).is_ok()) {
             health.set("address", quoted(address));
         }
         if let Some(name) = options.check_name.as_ref().filter(|_| is_tls) {
@@ -245,7 +245,7 @@ impl Backend {
         if let Some(port) = options.agent_port {
             health.set("port", port.to_string());
         }
-        if let Some(address) = options.agent_address.as_ref().filter(|text| host(text).is_ok()) {
+        if let Some(address) = options.agent_address.as_ref().filter(|text| ip(text).is_ok()) {
             health.set("address", quoted(address));
         }
         if let Some(time) = options.agent_interval {

@@ -10,11 +10,15 @@ use crate::name::NamePattern;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AclTest {
     /// The server name is one of these, or matches one.
-    Sni(Vec<String>),
+    Sni {
+        names: Vec<String>,
+        /// Whether HAProxy takes other names as well: `-m end a.example` also takes `nota.example`, and no pattern does.
+        is_partial: bool,
+    },
     /// The client offers one of these protocols.
     Alpn(Vec<String>),
     /// The client is in one of these networks.
-    From(Vec<String>),
+    Networks(Vec<String>),
     /// The client sent a ClientHello.
     ClientHello,
     Always,
@@ -35,16 +39,25 @@ pub(super) struct Term {
 impl Acls {
     /// Adds `acl NAME TEST…`. Several lines of one name are alternatives. Returns why a line is not understood.
     pub(super) fn add(&mut self, name: &str, words: &[String]) -> Option<&'static str> {
-        let test = test(words);
+        let test = parse_test(words);
         let why = match &test {
             AclTest::Unknown(why) => Some(*why),
             _ => None,
         };
         let both = match (self.0.remove(name), test) {
             (None, test) => test,
-            (Some(AclTest::Sni(old)), AclTest::Sni(new)) => AclTest::Sni([old, new].concat()),
+            (
+                Some(AclTest::Sni { names, is_partial }),
+                AclTest::Sni {
+                    names: new,
+                    is_partial: is_new_partial,
+                },
+            ) => AclTest::Sni {
+                names: [names, new].concat(),
+                is_partial: is_partial || is_new_partial,
+            },
             (Some(AclTest::Alpn(old)), AclTest::Alpn(new)) => AclTest::Alpn([old, new].concat()),
-            (Some(AclTest::From(old)), AclTest::From(new)) => AclTest::From([old, new].concat()),
+            (Some(AclTest::Networks(old)), AclTest::Networks(new)) => AclTest::Networks([old, new].concat()),
             (Some(AclTest::Unknown(why)), _) | (_, AclTest::Unknown(why)) => AclTest::Unknown(why),
             (Some(_), _) => AclTest::Unknown("the lines of this ACL test different things"),
         };
@@ -52,37 +65,37 @@ impl Acls {
         why
     }
 
-    /// The condition after `if`: alternatives, each of which needs all of its terms.
+    /// The condition after `if`: alternatives, each of which needs all of its terms. None of them is empty: `or` needs no term
+    /// on either side (`parse_acl_cond` of HAProxy). Without an alternative, the condition never holds.
     pub(super) fn condition(&self, words: &[String]) -> Vec<Vec<Term>> {
-        let mut alternatives = vec![Vec::new()];
-        let mut is_negated = false;
+        let mut alternatives: Vec<Vec<Term>> = Vec::new();
+        let (mut begins, mut is_negated) = (true, false);
         let mut rest = words;
         while let Some((word, after)) = rest.split_first() {
             rest = after;
-            let word = match word.as_str() {
-                "or" | "||" => {
-                    alternatives.push(Vec::new());
-                    continue;
-                }
-                "!" => {
-                    is_negated = !is_negated;
-                    continue;
-                }
-                word => word,
-            };
             let name = word.trim_start_matches('!');
             is_negated ^= (word.len() - name.len()) % 2 == 1;
+            if name.is_empty() {
+                continue;
+            }
+            if name.eq_ignore_ascii_case("or") || name == "||" {
+                (begins, is_negated) = (true, false);
+                continue;
+            }
             let test = if name == "{" {
                 let end = rest.iter().position(|word| word == "}").unwrap_or(rest.len());
                 let anonymous = &rest[..end];
                 rest = rest.get(end + 1..).unwrap_or_default();
-                test(anonymous)
+                parse_test(anonymous)
             } else {
                 self.named(name)
             };
-            let terms = alternatives.last_mut().expect("never empty");
-            terms.push(Term { is_negated, test });
-            is_negated = false;
+            let term = Term { is_negated, test };
+            match alternatives.last_mut() {
+                Some(terms) if !begins => terms.push(term),
+                _ => alternatives.push(vec![term]),
+            }
+            (begins, is_negated) = (false, false);
         }
         alternatives
     }
@@ -91,8 +104,8 @@ impl Acls {
         match (self.0.get(name), name) {
             (Some(test), _) => test.clone(),
             (None, "TRUE" | "WAIT_END" | "REQ_CONTENT") => AclTest::Always,
-            (None, "LOCALHOST") => AclTest::From(vec![String::from("127.0.0.0/8"), String::from("::1")]),
-            (None, _) => AclTest::Unknown("there is no such ACL"),
+            (None, "LOCALHOST") => AclTest::Networks(vec![String::from("127.0.0.0/8"), String::from("::1")]),
+            (None, _) => AclTest::Unknown("this ACL is not defined in the file, and cannot be carried over"),
         }
     }
 }
@@ -105,7 +118,7 @@ enum Matching {
     Found,
 }
 
-fn test(words: &[String]) -> AclTest {
+fn parse_test(words: &[String]) -> AclTest {
     let Some((fetch, rest)) = words.split_first() else {
         return AclTest::Unknown("it tests nothing");
     };
@@ -144,7 +157,7 @@ fn test(words: &[String]) -> AclTest {
         }
         "src" if is_exact && !values.is_empty() => {
             let networks: Option<Vec<String>> = values.iter().map(|value| network(value)).collect();
-            networks.map_or(AclTest::Unknown("a value is not a network"), AclTest::From)
+            networks.map_or(AclTest::Unknown("a value is not a network"), AclTest::Networks)
         }
         "req.ssl_hello_type" | "req_ssl_hello_type" if is_exact => match values[..] {
             ["1"] | ["eq", "1"] => AclTest::ClientHello,
@@ -155,14 +168,17 @@ fn test(words: &[String]) -> AclTest {
             _ => AclTest::Unknown("only a length greater than 0 can be carried over"),
         },
         "always_true" if is_exact && values.is_empty() => AclTest::Always,
-        _ => AclTest::Unknown("it tests something else than server name, protocol or network"),
+        _ => AclTest::Unknown("it tests something other than the server name, the protocol or the network"),
     }
 }
 
-/// The patterns that match the same names.
+/// The patterns for these values.
 fn names(values: &[&str], matching: Matching) -> AclTest {
     if matching == Matching::Found {
-        return AclTest::Sni(vec![String::from("*")]);
+        return AclTest::Sni {
+            names: vec![String::from("*")],
+            is_partial: false,
+        };
     }
     let patterns = values
         .iter()
@@ -176,7 +192,10 @@ fn names(values: &[&str], matching: Matching) -> AclTest {
     if patterns.is_empty() || !patterns.iter().all(is_pattern) {
         return AclTest::Unknown("a value is not a server name");
     }
-    AclTest::Sni(patterns)
+    AclTest::Sni {
+        is_partial: matching == Matching::End && values.iter().any(|value| !value.starts_with('.')),
+        names: patterns,
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +207,10 @@ mod tests {
     }
 
     fn sni(names: &[&str]) -> AclTest {
-        AclTest::Sni(names.iter().map(|name| (*name).to_owned()).collect())
+        AclTest::Sni {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            is_partial: false,
+        }
     }
 
     #[test]
@@ -196,14 +218,13 @@ mod tests {
         for (text, expected) in [
             ("req.ssl_sni -i a.example b.example", sni(&["a.example", "b.example"])),
             ("req_ssl_sni,lower -m end .a.example", sni(&["*.a.example"])),
-            ("ssl_fc_sni_end a.example", sni(&["a.example", "*.a.example"])),
             ("req.ssl_sni -m found", sni(&["*"])),
-            ("src 10.0.0.1/8", AclTest::From(vec![String::from("10.0.0.0/8")])),
+            ("src 10.0.0.1/8", AclTest::Networks(vec![String::from("10.0.0.0/8")])),
             ("req_ssl_hello_type 1", AclTest::ClientHello),
             ("req.len gt 0", AclTest::Always),
             ("always_true", AclTest::Always),
         ] {
-            assert_eq!(test(&words(text)), expected, "{text}");
+            assert_eq!(parse_test(&words(text)), expected, "{text}");
         }
         for text in [
             "",
@@ -221,7 +242,22 @@ mod tests {
             "req.ssl_alpn -m end h2",
             "always_true 0",
         ] {
-            assert!(matches!(test(&words(text)), AclTest::Unknown(_)), "{text}");
+            assert!(matches!(parse_test(&words(text)), AclTest::Unknown(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn ends_without_a_dot_are_not_carried_over_whole() {
+        for (text, expected) in [
+            ("ssl_fc_sni_end a.example", true),
+            ("req.ssl_sni -m end .a.example b.example", true),
+            ("req.ssl_sni -m end .a.example", false),
+            ("req.ssl_sni a.example", false),
+        ] {
+            let AclTest::Sni { is_partial, .. } = parse_test(&words(text)) else {
+                panic!("{text}");
+            };
+            assert_eq!(is_partial, expected, "{text}");
         }
     }
 
@@ -233,14 +269,18 @@ mod tests {
         let found = acls.condition(&words("web !{ src 10.0.0.0/8 } or ! web"));
         let web = sni(&["a.example", "b.example"]);
         let term = |is_negated, test| Term { is_negated, test };
-        let network = AclTest::From(vec![String::from("10.0.0.0/8")]);
+        let network = AclTest::Networks(vec![String::from("10.0.0.0/8")]);
         assert_eq!(
             found,
             [
                 vec![term(false, web.clone()), term(true, network)],
-                vec![term(true, web)]
+                vec![term(true, web.clone())]
             ]
         );
+        for text in ["web or", "or web", "web OR || OR", "|| ! or web", "!or !! web"] {
+            assert_eq!(acls.condition(&words(text)), [vec![term(false, web.clone())]], "{text}");
+        }
+        assert!(acls.condition(&words("or !")).is_empty());
         let unknown = acls.condition(&words("other {"));
         assert!(unknown[0].iter().all(|term| matches!(term.test, AclTest::Unknown(_))));
     }

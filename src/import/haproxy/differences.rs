@@ -81,9 +81,8 @@ pub(super) fn notes(servers: &[(usize, ImportedServer, ServerOptions)]) -> Vec<R
             for (line, server, options) in &meant {
                 let own = value(options);
                 if own != pool_value {
-                    let not = own.map_or(String::new(), |own| format!(", and not {own}"));
-                    let text = format!("{key} of {} is that of {whose}{not}", server.address);
-                    notes.push(Remark::note(*line, text));
+                    let of_pool = (pool_value.as_deref(), whose);
+                    notes.push(Remark::one_value(*line, key, &server.address, of_pool, own.as_deref()));
                 }
             }
         }

@@ -10,6 +10,9 @@ use super::bind;
 use super::condition::{AclTest, Acls, Term};
 use super::line::{Line, LineOutcome, set_duration, set_integer};
 
+/// The note about `-m end` without a dot at the beginning.
+const PARTIAL: &str = "a name whose end is the text, but without a dot before it, does not match";
+
 /// A frontend that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Frontend {
@@ -121,6 +124,10 @@ impl Frontend {
                             return LineOutcome::LeftOut("it would refuse all clients");
                         }
                     }
+                    let has_partial = |term: &Term| matches!(term.test, AclTest::Sni { is_partial: true, .. });
+                    if matches!(outcome, LineOutcome::Carried) && terms.iter().any(has_partial) {
+                        outcome = LineOutcome::Noted(String::from(PARTIAL));
+                    }
                     self.listener.routes.push(route);
                 }
                 Err(why) => outcome = LineOutcome::LeftOut(why),
@@ -205,7 +212,7 @@ impl Frontend {
             [
                 Term {
                     is_negated: false,
-                    test: AclTest::From(networks),
+                    test: AclTest::Networks(networks),
                 },
             ] => {
                 self.listener.proxied_by.clone_from(networks);
@@ -228,9 +235,9 @@ fn route(terms: &[Term]) -> Result<ImportedRoute, &'static str> {
             return Err(why);
         }
         let (entries, values) = match &term.test {
-            AclTest::From(_) => continue,
+            AclTest::Networks(_) => continue,
             _ if term.is_negated => return Err("write routes for the other clients"),
-            AclTest::Sni(names) => (&mut route.sni, names),
+            AclTest::Sni { names, .. } => (&mut route.sni, names),
             AclTest::Alpn(protocols) => (&mut route.alpn, protocols),
             _ => continue,
         };
@@ -239,7 +246,7 @@ fn route(terms: &[Term]) -> Result<ImportedRoute, &'static str> {
         }
         entries.clone_from(values);
     }
-    let of_networks = terms.iter().filter(|term| matches!(term.test, AclTest::From(_)));
+    let of_networks = terms.iter().filter(|term| matches!(term.test, AclTest::Networks(_)));
     let of_networks: Vec<Term> = of_networks.cloned().collect();
     if !of_networks.is_empty() {
         route.from = networks_of(&[of_networks], false).ok_or("too many networks")?;

@@ -48,6 +48,7 @@ fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directive> {
 }
 
 fn limit_sessions(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
+    let mut least: Option<u32> = None;
     let is_dry = last(all, "limit_conn_dry_run").is_some_and(|directive| directive.word(1) == Some("on"));
     for directive in all.iter().filter(|directive| directive.name() == "limit_conn") {
         let limit = directive.word(2).and_then(|text| integer(text, 0, SESSIONS_MAX));
@@ -66,6 +67,10 @@ fn limit_sessions(all: &[&Directive], names: &mut Targets, listener: &mut Import
             let note = "nginx counts the clients of all servers with this limit together: use one guard for them";
             listener.section.remarks.push(Remark::note(directive.line, note));
         }
+        // nginx keeps to all limits.
+        least = Some(least.map_or(limit, |least| least.min(limit)));
+    }
+    if let Some(limit) = least {
         listener.limits.set("sessions_per_source", limit.to_string());
     }
 }

@@ -8,7 +8,7 @@ const DEPTH_MAX: usize = 16;
 /// `words;` or `words { block }`.
 #[derive(Debug, Default)]
 pub(super) struct Directive {
-    /// The number of its first line, from 1.
+    /// The number of its first line, from 1: that of the name, or of `{` without one.
     pub(super) line: usize,
     /// At least one, unless a block has no name.
     pub(super) words: Vec<String>,
@@ -43,21 +43,30 @@ pub(super) fn parse(text: &str) -> Vec<Directive> {
     let mut open: Vec<(Directive, Vec<Directive>)> = Vec::new();
     let mut all: Vec<Directive> = Vec::new();
     let mut current = Directive::default();
+    let mut skipped = 0_usize; // open blocks that are too deep
     for (line, token) in tokens(text) {
         match token {
-            StreamToken::Word(word) => {
+            NginxToken::Open if skipped > 0 || open.len() == DEPTH_MAX => {
+                skipped += 1;
+                current = Directive::default();
+            }
+            NginxToken::Close if skipped > 0 => skipped -= 1,
+            _ if skipped > 0 => {}
+            NginxToken::Word(word) => {
                 if current.words.is_empty() {
                     current.line = line;
                 }
                 current.words.push(word);
             }
-            StreamToken::End if current.words.is_empty() => {}
-            StreamToken::End => all.push(std::mem::take(&mut current)),
-            StreamToken::Open if open.len() < DEPTH_MAX => {
+            NginxToken::End if current.words.is_empty() => {}
+            NginxToken::End => all.push(std::mem::take(&mut current)),
+            NginxToken::Open => {
+                if current.words.is_empty() {
+                    current.line = line;
+                }
                 open.push((std::mem::take(&mut current), std::mem::take(&mut all)));
             }
-            StreamToken::Open => current = Directive::default(),
-            StreamToken::Close => {
+            NginxToken::Close => {
                 current = Directive::default();
                 close(&mut open, &mut all);
             }
@@ -77,7 +86,7 @@ fn close(open: &mut Vec<(Directive, Vec<Directive>)>, all: &mut Vec<Directive>) 
     }
 }
 
-enum StreamToken {
+enum NginxToken {
     Word(String),
     /// `;`
     End,
@@ -85,62 +94,72 @@ enum StreamToken {
     Close,
 }
 
-/// The tokens with their lines.
-fn tokens(text: &str) -> Vec<(usize, StreamToken)> {
+/// The tokens, each with the line of its first character.
+fn tokens(text: &str) -> Vec<(usize, NginxToken)> {
     let mut tokens = Vec::new();
-    let mut line = 1;
-    let mut word: Option<String> = None;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' | '\'' if word.is_none() => {
-                let mut quoted = String::new();
-                while let Some(inside) = chars.next() {
-                    line += usize::from(inside == '\n');
-                    match inside {
-                        '\\' => quoted.extend(chars.next()),
-                        end if end == c => break,
-                        inside => quoted.push(inside),
-                    }
-                }
-                word = Some(quoted);
-                continue;
-            }
-            '\\' => {
-                word.get_or_insert_default()
-                    .extend([Some('\\'), chars.next()].into_iter().flatten());
-                continue;
-            }
-            // `${name}` is a variable and not a block.
-            '{' if word.as_ref().is_some_and(|word| word.ends_with('$')) => {
-                let word = word.get_or_insert_default();
-                word.push('{');
-                word.extend(chars.by_ref().take_while(|inside| *inside != '}' && *inside != '\n'));
-                word.push('}');
-                continue;
-            }
-            '#' if word.is_none() => {
-                while chars.next_if(|next| *next != '\n').is_some() {}
-                continue;
-            }
-            _ => {}
-        }
-        let token = match c {
-            ';' => Some(StreamToken::End),
-            '{' => Some(StreamToken::Open),
-            '}' => Some(StreamToken::Close),
-            _ => None,
-        };
-        if token.is_none() && !c.is_whitespace() {
-            word.get_or_insert_default().push(c);
+    let mut chars = with_lines(text).peekable();
+    let mut word: Option<(usize, String)> = None;
+    while let Some((line, c)) = chars.next() {
+        if word.is_none() && c == '#' {
+            while chars.next_if(|(_, next)| *next != '\n').is_some() {}
             continue;
         }
-        tokens.extend(word.take().map(|word| (line, StreamToken::Word(word))));
-        tokens.extend(token.map(|token| (line, token)));
-        line += usize::from(c == '\n');
+        let token = match c {
+            // `${name}` is a variable and not a block.
+            '{' if word.as_ref().is_some_and(|(_, word)| word.ends_with('$')) => None,
+            ';' => Some(NginxToken::End),
+            '{' => Some(NginxToken::Open),
+            '}' => Some(NginxToken::Close),
+            _ => None,
+        };
+        if token.is_some() || c.is_whitespace() {
+            tokens.extend(word.take().map(|(line, word)| (line, NginxToken::Word(word))));
+            tokens.extend(token.map(|token| (line, token)));
+            continue;
+        }
+        let is_first = word.is_none();
+        let (_, word) = word.get_or_insert_with(|| (line, String::new()));
+        match c {
+            '"' | '\'' if is_first => {
+                while let Some((_, inside)) = chars.next().filter(|(_, inside)| *inside != c) {
+                    match inside {
+                        '\\' => escaped(word, chars.next()),
+                        inside => word.push(inside),
+                    }
+                }
+            }
+            '\\' => escaped(word, chars.next()),
+            '{' => {
+                word.push('{');
+                let is_name = |(_, next): &(usize, char)| !next.is_whitespace() && !";{}".contains(*next);
+                word.extend(std::iter::from_fn(|| chars.next_if(is_name)).map(|(_, inside)| inside));
+                word.extend(chars.next_if(|(_, next)| *next == '}').map(|(_, end)| end));
+            }
+            c => word.push(c),
+        }
     }
-    tokens.extend(word.map(|word| (line, StreamToken::Word(word))));
+    tokens.extend(word.map(|(line, word)| (line, NginxToken::Word(word))));
     tokens
+}
+
+/// The characters, each with the number of its line.
+fn with_lines(text: &str) -> impl Iterator<Item = (usize, char)> {
+    text.chars().scan(1, |line, c| {
+        let at = *line;
+        *line += usize::from(c == '\n');
+        Some((at, c))
+    })
+}
+
+/// Adds what `\` with this character after it means, within quotes or without (nginx, `ngx_conf_read_token`).
+fn escaped(word: &mut String, next: Option<(usize, char)>) {
+    match next {
+        Some((_, c @ ('"' | '\'' | '\\'))) => word.push(c),
+        Some((_, 't')) => word.push('\t'),
+        Some((_, 'r')) => word.push('\r'),
+        Some((_, 'n')) => word.push('\n'),
+        other => word.extend(['\\'].into_iter().chain(other.map(|(_, c)| c))),
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +175,47 @@ mod tests {
         assert_eq!(stream[0].words, ["map", "$x", "${y}"]);
         assert_eq!(stream[0].block.as_ref().unwrap()[0].words, ["~^a\\;b", "c"]);
         assert_eq!(all[2].words, ["f"]);
+    }
+
+    #[test]
+    fn lines_are_counted_in_words_too() {
+        let texts = [
+            ("a 'b\nc';\nd;", "b\nc", 3),
+            ("a 'b\\\nc';\nd;", "b\\\nc", 3),
+            ("a b\\\nc;\nd;", "b\\\nc", 3),
+            ("a ${b\n;d;", "${b", 2),
+        ];
+        for (text, word, line) in texts {
+            let all = parse(text);
+            assert_eq!((all[0].line, all[0].word(1)), (1, Some(word)), "{text}");
+            assert_eq!((all[1].line, all[1].name()), (line, "d"), "{text}");
+        }
+        assert_eq!(parse("\n{ a; }")[0].line, 2);
+        assert_eq!(parse("'a\nb'\n;")[0].line, 1);
+    }
+
+    #[test]
+    fn only_some_characters_are_escaped() {
+        let all = parse(r#"a "~^a\.b$" "\"\'\\\t" ~^a\.b$ \\ \';"#);
+        assert_eq!(all[0].arguments(), [r"~^a\.b$", "\"'\\\t", r"~^a\.b$", "\\", "'"]);
+    }
+
+    #[test]
+    fn what_follows_a_block_that_is_too_deep_belongs_to_the_outer_block() {
+        let (depth, deeper) = (DEPTH_MAX, DEPTH_MAX + 3);
+        let text = format!(
+            "{}b;{}c;{}d;",
+            "a{".repeat(deeper),
+            "}".repeat(deeper - depth),
+            "}".repeat(depth)
+        );
+        let mut all = parse(&text);
+        assert_eq!(all[1].name(), "d");
+        for _ in 0..depth {
+            all = all.swap_remove(0).block.unwrap();
+        }
+        let names: Vec<&str> = all.iter().map(Directive::name).collect();
+        assert_eq!(names, ["c"]);
     }
 
     #[test]

@@ -47,10 +47,7 @@ struct Targets {
     pools: Vec<ImportedPool>,
     /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.
     upstreams: Vec<ImportedPool>,
-    /// How the server that is being read connects to others: the words of its `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
-    /// `proxy_next_upstream`.
-    connects_by: String,
-    /// Pool names, by the name of the upstream and the `connects_by` of the `server` blocks that use it.
+    /// Pool names, by the name of the upstream and how the `server` blocks that use it connect to others.
     pool_names: HashMap<(String, String), String>,
 }
 
@@ -61,8 +58,9 @@ impl Targets {
     }
 
     /// The name of the pool that `proxy_pass` means: an upstream, or a pool of its own for an address. Servers that connect
-    /// to the same upstream in different ways have a pool each.
-    fn pool(&mut self, target: &str) -> Option<String> {
+    /// to the same upstream in different ways have a pool each: `connects_by` are the words of `proxy_ssl`, `proxy_protocol`,
+    /// `proxy_bind` and `proxy_next_upstream`.
+    fn pool(&mut self, target: &str, connects_by: &str) -> Option<String> {
         let name = valid_name(target).replace([':', '.', '[', ']'], "-");
         let is_meant = |upstream: &&ImportedPool| upstream.name == target || upstream.name == name;
         let upstream = match self.upstreams.iter().find(is_meant) {
@@ -81,7 +79,7 @@ impl Targets {
                 upstream
             }
         };
-        let key = (upstream.name.clone(), self.connects_by.clone());
+        let key = (upstream.name.clone(), connects_by.to_owned());
         if let Some(name) = self.pool_names.get(&key) {
             return Some(name.clone());
         }

@@ -76,8 +76,7 @@ pub(super) fn read(
     access_limits::client_auth(&all, &mut listener)?;
     let target = block.iter().find(|directive| directive.name() == "proxy_pass");
     let target = target.ok_or("it has no proxy_pass")?;
-    names.connects_by = connects_by(&all);
-    pass(target, names, &mut listener)?;
+    pass(target, &connects_by(&all), names, &mut listener)?;
     listener.name = name(&listener);
     let rules: Vec<&Directive> = all
         .iter()
@@ -95,7 +94,7 @@ pub(super) fn read(
 
 /// How a server connects to others, in words that can be compared.
 fn connects_by(all: &[&Directive]) -> String {
-    // The value that is as none, of each directive that is about it.
+    // The value of a directive about connecting that means the same as its absence.
     let default = |name: &str| match name {
         "proxy_next_upstream" => Some("on"),
         "proxy_next_upstream_tries" => Some("0"),
@@ -147,10 +146,19 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
 }
 
 /// Sets the pool, and routes where the target depends on the server name.
-fn pass(directive: &Directive, names: &mut Targets, listener: &mut ImportedListener) -> Result<(), &'static str> {
+fn pass(
+    directive: &Directive,
+    connects_by: &str,
+    names: &mut Targets,
+    listener: &mut ImportedListener,
+) -> Result<(), &'static str> {
     let target = directive.word(1).unwrap_or_default();
     if !target.contains('$') {
-        listener.pool = Some(names.pool(target).ok_or("proxy_pass is not an address with a port")?);
+        listener.pool = Some(
+            names
+                .pool(target, connects_by)
+                .ok_or("proxy_pass is not an address with a port")?,
+        );
         return Ok(());
     }
     let (variable, suffix) = match target.split_once(':') {
@@ -163,7 +171,7 @@ fn pass(directive: &Directive, names: &mut Targets, listener: &mut ImportedListe
         .remove(&variable)
         .ok_or("proxy_pass depends on the connection")?;
     for (line, patterns, entry) in &map.entries {
-        match names.pool(&format!("{entry}{suffix}")) {
+        match names.pool(&format!("{entry}{suffix}"), connects_by) {
             Some(pool) => {
                 let mut route = ImportedRoute {
                     pool: Some(pool),
@@ -185,7 +193,7 @@ fn pass(directive: &Directive, names: &mut Targets, listener: &mut ImportedListe
         }
     }
     if let Some(default) = &map.default {
-        listener.pool = names.pool(&format!("{default}{suffix}"));
+        listener.pool = names.pool(&format!("{default}{suffix}"), connects_by);
         if listener.pool.is_none() {
             let what = format!("default {default}");
             listener

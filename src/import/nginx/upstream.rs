@@ -67,11 +67,9 @@ fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool)
         _ => {}
     }
     for server in servers.iter().filter(|server| server.option(option) != Some(value)) {
-        let not = server
-            .option(option)
-            .map_or(String::new(), |own| format!(", and not {own}"));
-        let text = format!("{option} of {} is {value}, that of another server{not}", server.address);
-        pool.section.remarks.push(Remark::note(server.line, text));
+        let of_pool = (Some(value), "another server");
+        let remark = Remark::one_value(server.line, option, &server.address, of_pool, server.option(option));
+        pool.section.remarks.push(remark);
     }
 }
 

@@ -60,7 +60,7 @@ pool = \"shop\"
 sni = \"store.example.com\"
 pool = \"shop\"
 [pools.shop]
-# note, line 27: proxy_protocol of 10.0.1.2:443 is that of the first server
+# note, line 27: proxy_protocol of 10.0.1.2:443 is v2, as for the first server
 # not carried over, line 27: cookie x
 connect_timeout = \"5s\"
 balance = \"least-conn\"
@@ -220,7 +220,7 @@ backend queue
             "check = \"tls\"",
             "queue = { timeout = \"10s\" }",
             "bind_source = \"10.0.0.5\"",
-            "# note, line 20: bind_source of 10.0.1.3:5432 is that of the first server, and not client",
+            "# note, line 20: bind_source of 10.0.1.3:5432 is 10.0.0.5, as for the first server, and not client",
             "  { address = \"10.0.1.1:5432\", name = \"a\", max_sessions = 90 },",
             "  { address = \"unix:/run/b.sock\", name = \"b\", max_sessions = 40 },",
             "  { address = \"10.0.1.3:5432\", name = \"c\" },",
@@ -573,6 +573,17 @@ fn an_unconditional_use_backend_comes_before_the_default() {
         "default_backend a\nuse_backend b if TRUE",
         "use_backend b\nuse_backend a if { req.ssl_sni a.example }",
     ] {
+#[test]
+fn names_that_a_haproxy_end_also_matches_are_noted() {
+    let note = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
+    for rule in ["use_backend b", "tcp-request content reject"] {
+        let lines = haproxy_front(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
+        assert_lines(&lines, &["sni = [\"a.example\", \"*.a.example\"]", note]);
+        let lines = haproxy_front(&format!("{rule} if {{ req.ssl_sni -m end .a.example }}"));
+        assert!(!lines.iter().any(|line| line.contains("note")), "{lines:#?}");
+    }
+}
+
         let lines = haproxy_front(rules);
         assert_lines(&lines, &["pool = \"b\""]);
         assert!(!lines.contains(&String::from("pool = \"a\"")), "{lines:#?}");
@@ -584,6 +595,8 @@ fn an_unconditional_use_backend_comes_before_the_default() {
         &["sni = \"a.example\"", "pool = \"a\"", "pool = \"b\"", left_out],
     );
 }
+    let lines = haproxy_front("use_backend b if { req.ssl_sni b.example } or");
+    assert_lines(&lines, &["sni = \"b.example\"", "pool = \"b\"", "pool = \"a\""]);
 
 #[test]
 fn settings_of_some_haproxy_addresses_are_noted() {

@@ -159,6 +159,7 @@ fn nginx_clients_are_verified_and_limited_as_they_were() {
         Origin::Nginx,
         "
 limit_conn_zone $binary_remote_addr zone=addr:10m;
+limit_conn_zone $remote_addr zone=more:10m;
 limit_conn_zone $server_port zone=all:1m;
 ssl_client_certificate /ca.pem;
 server {
@@ -168,6 +169,7 @@ server {
     ssl_verify_client on;
     ssl_crl /crl.pem;
     limit_conn addr 5;
+    limit_conn more 50;
     limit_conn all 100;
     proxy_download_rate 1m;
     proxy_upload_rate 1024k;
@@ -187,12 +189,12 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
             "guards = \"10-0-0-1-1\"",
             "hello_timeout = \"10s\"",
             "client_auth = { ca_file = \"/ca.pem\", mode = \"require\", crl_file = \"/crl.pem\" }",
-            "# not carried over, line 12: limit_conn all 100 (only limits for each client are carried over)",
-            "# not carried over, line 15: tcp_nodelay off (it is always on)",
+            "# not carried over, line 14: limit_conn all 100 (only limits for each client are carried over)",
+            "# not carried over, line 17: tcp_nodelay off (it is always on)",
             "sessions_per_source = 6",
             "bandwidth_per_session = \"1KiB/s\"",
             "# note: bandwidth_per_session is for each direction; nginx limits them by themselves",
-            "# note, line 18: nginx counts the clients of all servers with this limit together: use one guard for them",
+            "# note, line 20: nginx counts the clients of all servers with this limit together: use one guard for them",
             "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
         ],
     );
