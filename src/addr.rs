@@ -252,6 +252,21 @@ impl ListenAddr {
         };
         own.port() == address.port() && (is_same || is_local)
     }
+
+    /// As [`Self::accepts_connections_to`], for a server as it is written. Of the host names only `localhost` is known.
+    #[must_use]
+    pub fn is_reached_at(self, server: &ServerLocation) -> bool {
+        match server {
+            ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. } => {
+                self.accepts_connections_to(*server)
+            }
+            ServerLocation::Name { host, port } => {
+                let is_local = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+                let is_own = |own: SocketAddr| own.port() == *port && is_local(own.ip());
+                &**host == "localhost" && self.socket().is_some_and(is_own)
+            }
+        }
+    }
 }
 
 /// A client without the parts that differ between its connections: the port, or the process ID.

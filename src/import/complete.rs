@@ -163,17 +163,11 @@ fn remove_own_servers(imported: &mut Imported) {
         let Some(binds) = binds_of.get(pool.name.as_str()) else {
             continue;
         };
-        let own = pool
-            .servers
-            .extract_if(.., |server| match address::server(&server.address) {
-                Ok(ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. }) => {
-                    binds.iter().any(|bind| bind.accepts_connections_to(server))
-                }
-                Ok(ServerLocation::Name { host, port }) => {
-                    &*host == "localhost" && binds.iter().any(|bind| bind.port() == Some(port))
-                }
-                Err(_) => true,
-            });
+        let is_own = |server: &mut ImportedServer| match address::server(&server.address) {
+            Ok(location) => binds.iter().any(|bind| bind.is_reached_at(&location)),
+            Err(_) => true,
+        };
+        let own = pool.servers.extract_if(.., is_own);
         for server in own {
             let what = format!("server {}", server.address);
             pool.section

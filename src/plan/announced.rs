@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::{
     Announcement, AnnouncementRefusal, ListenerPlan, Plan, PoolId, PoolPlan, RefusedAnnouncement, ServerEntry,
 };
-use crate::addr::ServerLocation;
 use crate::name::{NamePattern, ServerName, Sni};
 use crate::route::{Route, Target, TlsMode};
 use crate::text::{NAME_BYTES_MAX, Reason, is_name};
@@ -228,10 +227,7 @@ fn check_allowed(listener: &ListenerPlan, name: &ServerName) -> Result<(), Reaso
 
 /// Whether a connection to this server would reach the listener.
 fn is_address_of(listener: &ListenerPlan, server: &ServerEntry) -> bool {
-    let ServerLocation::Address(address) = server.location else {
-        return false;
-    };
-    listener.bind.iter().any(|own| own.accepts_connections_to(address))
+    listener.bind.iter().any(|own| own.is_reached_at(&server.location))
 }
 
 /// The name of an announced route, and of its pool.

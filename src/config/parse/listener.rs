@@ -1,7 +1,6 @@
 //! `[listeners.NAME]`.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
@@ -11,7 +10,7 @@ use super::route::RouteKind;
 use super::{
     BoundAddresses, Names, Problems, Section, accept_proxy, announce, double_tls, process, route, tls, unused, value,
 };
-use crate::addr::{ListenAddr, ServerLocation};
+use crate::addr::ListenAddr;
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
@@ -118,16 +117,7 @@ fn reject_own_servers(
     position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    let is_own = |entry: &ServerEntry| match &entry.location {
-        ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. } => {
-            bind.iter().any(|own| own.accepts_connections_to(*server))
-        }
-        ServerLocation::Name { host, port } => {
-            let is_local = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
-            let is_own = |own: SocketAddr| own.port() == *port && is_local(own.ip());
-            &**host == "localhost" && bind.iter().filter_map(|own| own.socket()).any(is_own)
-        }
-    };
+    let is_own = |entry: &ServerEntry| bind.iter().any(|own| own.is_reached_at(&entry.location));
     let mut targets: Vec<PoolId> = table.targets_for_any_source().copied().collect();
     targets.sort_unstable_by_key(|id| id.0);
     targets.dedup();

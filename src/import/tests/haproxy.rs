@@ -404,8 +404,13 @@ frontend a
 frontend b
     bind :2
     default_backend empty
+frontend other
+    bind 192.0.2.1:3
+    default_backend loop
 backend loop
     server self 127.0.0.1:1
+    server local localhost:1
+    server no-listener localhost:3
     server one 127.0.0.1:9
     server two 127.0.0.1:9
 backend empty
@@ -415,6 +420,7 @@ backend empty
     for expected in [
         "address 0.0.0.0:1 (it is bound already)",
         "server 127.0.0.1:1 (it is the listener itself)",
+        "server localhost:1 (it is the listener itself)",
         "server 127.0.0.1:9 (it is in this pool already)",
         "route to pool missing (there is no such pool)",
         "pool empty (no server is left)",
@@ -422,6 +428,7 @@ backend empty
     ] {
         assert!(imported.text.contains(expected), "{expected}: {}", imported.text);
     }
+    assert!(!imported.text.contains("localhost:3 ("), "{}", imported.text);
 }
 
 #[test]
