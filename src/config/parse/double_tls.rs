@@ -2,27 +2,27 @@
 
 use super::pools::Pools;
 use super::{Problems, Section};
-use crate::config::file::{KeyValue, Value};
+use crate::config::file::KeyValue;
 use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
 
 /// Rejects a listener that sends clients to a pool with TLS although the clients use TLS already, or begin it within their
-/// protocol. `listener`: its entry in the file; `section`: its keys.
+/// protocol. `listener`: its entry in the file; `section`: its keys; `positions`: those of the routes.
 pub(super) fn reject(
     (listener, section): (&KeyValue, &Section<'_>),
     (protocol, terminates): (Protocol, bool),
-    table: &RouteTable<PoolId>,
+    (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
     problems: &mut Problems<'_>,
 ) {
     if let Protocol::Postgres { .. } | Protocol::Mysql = protocol {
-        let of_routes = table.routes().iter().enumerate().filter_map(|(index, route)| {
+        let of_routes = table.routes().iter().zip(positions).filter_map(|(route, position)| {
             let pool = encrypting(*route.to.pool()?, pools)?;
-            Some((pool, pool_of_route(section, index)))
+            Some((pool, *position))
         });
         let default = table.default().and_then(|id| encrypting(*id, pools));
-        let of_default = default.map(|pool| (pool, section.get("pool").map(|node| &node.position)));
+        let of_default = default.zip(section.get("pool").map(|node| &node.position));
         if let Some((pool, position)) = of_routes.chain(of_default).next() {
             let message =
                 format!("pool `{pool}` has a [tls] table, and clients of this `protocol` begin TLS on their own");
@@ -31,7 +31,6 @@ pub(super) fn reject(
             } else {
                 "the client's TLS reaches the server"
             };
-            let position = position.unwrap_or(&listener.position);
             problems.error(position, message, format!("remove [pools.{pool}.tls]: {reason}"));
         }
         return;
@@ -40,7 +39,7 @@ pub(super) fn reject(
     let passes_tls = |route: &Route<PoolId>| {
         route.tls == TlsMode::Pass && (terminates || !route.sni.is_empty() || !route.alpn.is_empty())
     };
-    for (index, route) in table.routes().iter().enumerate() {
+    for (route, position) in table.routes().iter().zip(positions) {
         let Some(id) = route.to.pool().filter(|_| passes_tls(route)) else {
             continue;
         };
@@ -63,7 +62,6 @@ pub(super) fn reject(
                 listener.key
             )
         };
-        let position = pool_of_route(section, index).unwrap_or(&listener.position);
         problems.error(position, message, hint);
     }
 }
@@ -72,16 +70,4 @@ pub(super) fn reject(
 fn encrypting<'a>(id: PoolId, pools: &'a Pools<'_>) -> Option<&'a str> {
     let pool = pools.serving(id).find(|pool| pool.tls.is_some())?;
     Some(&pool.name)
-}
-
-/// The position of the pool of a route.
-fn pool_of_route<'a>(listener: &Section<'a>, index: usize) -> Option<&'a Position> {
-    let Value::List(routes) = &listener.get("routes")?.value else {
-        return None;
-    };
-    let Value::Table(route) = &routes.get(index)?.value else {
-        return None;
-    };
-    let pool = route.entries.iter().find(|entry| entry.key == "pool")?;
-    Some(&pool.node.position)
 }

@@ -40,7 +40,7 @@ pub(super) fn listener<'a>(
         is_postgres: protocol.is_postgres(),
         terminates: section.entry("tls").is_some(),
     };
-    let routes = routes(&entry.key, &section, (protocol, kind), names, problems);
+    let (routes, places) = routes(&entry.key, &section, (protocol, kind), names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
     report_missing_target(&section, &entry.position, problems);
@@ -59,7 +59,7 @@ pub(super) fn listener<'a>(
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    unsuited((entry, &section), (protocol, kind), &table, pools, problems);
+    unsuited((entry, &section), (protocol, kind), (&table, &places), pools, problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
@@ -94,11 +94,12 @@ fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&A
 fn unsuited(
     (entry, section): (&KeyValue, &Section<'_>),
     (protocol, kind): (Protocol, RouteKind),
-    table: &RouteTable<PoolId>,
+    (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
     problems: &mut Problems<'_>,
 ) {
-    double_tls::reject((entry, section), (protocol, kind.terminates), table, pools, problems);
+    let routes = (table, positions);
+    double_tls::reject((entry, section), (protocol, kind.terminates), routes, pools, problems);
     let (pools, position) = (&pools.in_order, &entry.position);
     match protocol {
         _ if kind.terminates => {}
@@ -210,13 +211,14 @@ fn verifying(
     protocol
 }
 
-fn routes(
+/// The routes, each with its position.
+fn routes<'a>(
     listener: &str,
-    section: &Section<'_>,
+    section: &Section<'a>,
     (protocol, kind): (Protocol, RouteKind),
     names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
-) -> Vec<Route<PoolId>> {
+) -> (Vec<Route<PoolId>>, Vec<&'a Position>) {
     let items = section
         .get("routes")
         .and_then(|node| value::list(node, problems))
@@ -241,7 +243,7 @@ fn routes(
     unused::unmatched_sessions(&routes, &positions, protocol, kind.terminates, problems);
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
-    routes
+    (routes, positions)
 }
 
 /// Reports routes that need a ClientHello, which no client of MySQL sends.

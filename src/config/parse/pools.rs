@@ -146,8 +146,7 @@ impl<'a> Pools<'a> {
         let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, needed(range))).collect();
         let mut warned = HashSet::new();
         for entry in self.sections.entries {
-            let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
-            let Some((range, own)) = plan.and_then(clones) else {
+            let Some((range, own)) = self.plan_of(entry).and_then(clones) else {
                 continue;
             };
             let needed = needed_by_range[&range];
@@ -160,11 +159,15 @@ impl<'a> Pools<'a> {
         }
     }
 
+    /// The plan of a section; `None`: it has errors.
+    fn plan_of(&self, entry: &KeyValue) -> Option<&Arc<PoolPlan>> {
+        self.sections.id(&entry.key).map(|id| &self.in_order[id.0])
+    }
+
     /// Warns of each pool whose containers a crash may leave behind: without `state_dir`, the next start does not know them.
     pub(super) fn warn_of_crashes(&self, problems: &mut Problems<'_>) {
         for entry in self.sections.entries {
-            let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
-            if plan.is_some_and(|plan| plan.has_containers()) {
+            if self.plan_of(entry).is_some_and(|plan| plan.has_containers()) {
                 let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: the next start finds and removes them";
                 problems.warning(
                     &entry.position,
