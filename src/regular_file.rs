@@ -5,8 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::units::format_size;
 
 /// Opens a file for reading. Never waits for another process.
 ///
@@ -39,14 +44,52 @@ pub fn open_to_lock(path: &Path) -> io::Result<File> {
     regular(options.open(path)?)
 }
 
-/// Reads a short file, at most one byte more than `bytes_max`: enough to tell that it is too long.
+/// Reads a short file.
 ///
 /// # Errors
-/// As of [`open`], or the file cannot be read.
+/// As of [`open`], or the file cannot be read, or is longer than this.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    read_erased(path, bytes_max).map(|mut bytes| mem::take(&mut *bytes))
+}
+
+/// As [`read`], for a file that may contain a secret: the bytes are erased when they are dropped.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_erased(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = open(path)?;
+    let length = file.metadata()?.len().min(bytes_max);
+    // Reserved at once: a buffer that grows leaves copies of a secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(length).unwrap_or(0).saturating_add(1),
+    ));
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!(
+            "it is longer than {}",
+            format_size(bytes_max)
+        )));
+    }
     Ok(bytes)
+}
+
+/// Reads a file that contains a secret and nothing else but what `trim` takes off.
+///
+/// # Errors
+/// Those of [`read`]; or the secret is empty.
+pub fn read_secret(path: &Path, bytes_max: u64, trim: fn(&[u8]) -> &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
+    let bytes = read_erased(path, bytes_max)?;
+    match trim(&bytes) {
+        [] => Err(io::Error::other("it is empty")),
+        secret => Ok(Zeroizing::new(secret.to_vec())),
+    }
+}
+
+/// The text without the end of its line: LF, or CR and LF.
+#[must_use]
+pub fn without_line_end(text: &[u8]) -> &[u8] {
+    let line = text.strip_suffix(b"\n");
+    line.map_or(text, |line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// Replaces a file, whole or not at all. Only the user of this process may read it.
@@ -89,11 +132,42 @@ mod tests {
         }
         std::fs::write(path("secret"), "1234").unwrap();
         assert_eq!(read(&path("secret"), 4).unwrap(), b"1234");
-        assert_eq!(read(&path("secret"), 2).unwrap(), b"123");
+        assert_eq!(
+            read(&path("secret"), 3).unwrap_err().to_string(),
+            "it is longer than 3B"
+        );
         std::os::unix::fs::symlink("secret", path("link")).unwrap();
         assert!(open(&path("link")).is_ok());
         assert_eq!(open(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
         let error = open_to_lock(&fifo).unwrap_err();
         assert_eq!(error.to_string(), "not a regular file");
+    }
+
+    #[test]
+    fn a_secret_is_whole_or_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let secret = |text: &str, trim: fn(&[u8]) -> &[u8]| {
+            std::fs::write(&file, text).unwrap();
+            let secret = read_secret(file.path(), 8, trim).map_err(|error| error.to_string());
+            secret.map(|secret| String::from_utf8(secret.to_vec()).unwrap())
+        };
+        for (text, expected) in [
+            ("secret", Ok("secret")),
+            ("secret\n", Ok("secret")),
+            ("secret\r\n", Ok("secret")),
+            (" se et \r", Ok(" se et \r")),
+            ("", Err("it is empty")),
+            ("\r\n", Err("it is empty")),
+            ("secret1\n\n", Err("it is longer than 8B")),
+        ] {
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(secret(text, without_line_end), expected, "{text:?}");
+        }
+        assert_eq!(secret(" secret\n", <[u8]>::trim_ascii).as_deref(), Ok("secret"));
+        assert_eq!(secret(" \n", <[u8]>::trim_ascii).unwrap_err(), "it is empty");
+        assert!(
+            secret("secret   \n", <[u8]>::trim_ascii).is_err(),
+            "what is too long may be cut off anywhere"
+        );
     }
 }

@@ -184,7 +184,7 @@ impl StateDir {
     /// The contents of a file; `None`: there is none.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let file = self.folder.join(name);
-        match regular_file::read(&file, u64::MAX - 1) {
+        match regular_file::read(&file, u64::MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(with_context(error, file.display().to_string())),

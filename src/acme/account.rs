@@ -1,7 +1,7 @@
 //! The account with a server: opened once, and kept in `account.json` of `state_dir`.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -205,8 +205,8 @@ async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), 
 
 fn load(folder: &Path) -> io::Result<Option<AccountFile>> {
     let file = folder.join(FILE);
-    let bytes = match regular_file::read(&file, ACCOUNT_BYTES_MAX) {
-        Ok(bytes) => Zeroizing::new(bytes),
+    let bytes = match regular_file::read_erased(&file, ACCOUNT_BYTES_MAX) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(with_context(error, file.display().to_string())),
     };
@@ -219,14 +219,30 @@ fn load(folder: &Path) -> io::Result<Option<AccountFile>> {
 
 fn external_key(eab: &ExternalAccount) -> io::Result<ExternalAccountKey> {
     let read = || {
-        let mut text = Zeroizing::new(String::new());
-        regular_file::open(&eab.key_file)?
-            .take(KEY_BYTES_MAX)
-            .read_to_string(&mut text)?;
-        let key = BASE64_URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('='));
+        let text = regular_file::read_secret(&eab.key_file, KEY_BYTES_MAX, <[u8]>::trim_ascii)?;
+        let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+        let key = BASE64_URL_SAFE_NO_PAD.decode(&text[..text.len() - padding]);
         key.map(Zeroizing::new)
             .map_err(|_| io::Error::other("not a key in base64url"))
     };
     let key = read().map_err(|error| with_context(error, format!("eab.key_file {}", eab.key_file.display())))?;
     Ok(ExternalAccountKey::new(eab.key_id.to_string(), &key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_not_whole_is_not_used() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let eab = ExternalAccount {
+            key_id: "id".into(),
+            key_file: file.path().to_owned(),
+        };
+        for (text, is_used) in [("c2VjcmV0cw==\n", true), ("\n", false), (&"A".repeat(8_000), false)] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(external_key(&eab).is_ok(), is_used);
+        }
+    }
 }

@@ -50,8 +50,8 @@ pub(super) enum ApiClient {
     Tcp {
         /// Its address.
         peer: SocketAddr,
-        /// Whether the port is bound to a loopback address. The address of the peer would not do: a proxy on this
-        /// machine may forward connections from anywhere.
+        /// Whether the port is bound to a loopback address: then whoever reaches it may read. The address of the peer would not
+        /// do: behind a proxy on this machine, every client of a public port has a loopback address.
         bound_to_loopback: bool,
     },
     /// Over the Unix socket, with its user ID where the kernel knows it.
@@ -85,15 +85,15 @@ pub(super) async fn authorize(
         Err(error) => (error.into_response(), false),
     };
     let status = response.status();
-    let is_rejected = status.is_client_error() || status.is_server_error();
-    if is_rejected
+    let has_failed = status.is_client_error() || status.is_server_error();
+    if has_failed
         && !(was_run && method.is_safe())
         && let Some(suppressed) = admin.access.rejection_lines.line(Instant::now())
     {
         let path: String = uri.path().chars().take(PATH_CHARS_MAX).collect();
         let path = format!("{}{}", super::API, escape(&path, &[]));
         let suppressed = (suppressed > 0).then_some(suppressed);
-        tracing::warn!(%method, %path, status = status.as_u16(), by = %client, suppressed, "API request rejected");
+        tracing::warn!(%method, %path, status = status.as_u16(), by = %client, suppressed, "API request failed");
     }
     response
 }
@@ -109,10 +109,9 @@ impl TokenProof {
         loop {
             sleep(TOKEN_CHECK_INTERVAL).await;
             let plan = admin.live.plan();
-            if check_token(given, &plan.admin, &admin.access.is_token_unreadable)
-                .await
-                .is_err()
-            {
+            let Ok(file) = token_file(&plan.admin) else { return };
+            let checked = check_token(given, file, &admin.access.is_token_unreadable).await;
+            if checked.is_err() {
                 return;
             }
         }
@@ -128,15 +127,16 @@ async fn permit(
 ) -> Result<TokenProof, ApiError> {
     if let ApiClient::Tcp { bound_to_loopback, .. } = client {
         let plan = admin.live.plan();
-        let writes = !method.is_safe();
+        let is_write = !method.is_safe();
         check_host(headers, &plan.admin)?;
-        if writes || uri.path() == EVENTS_PATH {
+        if is_write || uri.path() == EVENTS_PATH {
             check_origin(headers)?;
         }
         let is_confidential = uri.path() == RELOAD_ERROR_PATH;
-        if writes || !bound_to_loopback || is_confidential {
-            let given = token_in(headers, &plan.admin)?;
-            check_token(given, &plan.admin, &admin.access.is_token_unreadable).await?;
+        if is_write || !bound_to_loopback || is_confidential {
+            let file = token_file(&plan.admin)?;
+            let given = token_in(headers)?;
+            check_token(given, file, &admin.access.is_token_unreadable).await?;
             return Ok(TokenProof(Some(given.into())));
         }
     }
@@ -193,10 +193,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// The token that a request states.
-fn token_in<'a>(headers: &'a HeaderMap, plan: &AdminPlan) -> Result<&'a [u8], ApiError> {
-    if plan.token_file.is_none() {
-        return Err(no_token());
-    }
+fn token_in(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let only = values.next().filter(|_| values.next().is_none());
     let given = only.map(|value| value.as_bytes());
@@ -208,15 +205,20 @@ fn token_in<'a>(headers: &'a HeaderMap, plan: &AdminPlan) -> Result<&'a [u8], Ap
     })
 }
 
-fn no_token() -> ApiError {
-    let message = "a token is required, but none is configured: set `token_file` in [admin], or use the Unix socket";
-    ApiError::new(StatusCode::FORBIDDEN, message)
+/// The file with the token.
+fn token_file(plan: &AdminPlan) -> Result<&Path, ApiError> {
+    plan.token_file.as_deref().ok_or_else(|| {
+        let message =
+            "a token is required, but none is configured: set `token_file` in [admin], or use the Unix socket";
+        ApiError::new(StatusCode::FORBIDDEN, message)
+    })
 }
 
-/// `is_unreadable` is kept between requests: clients must not be able to fill the log.
-async fn check_token(given: &[u8], plan: &AdminPlan, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
-    let path = plan.token_file.clone().ok_or_else(no_token)?;
-    let expected = blocking(move || read_token(&path)).await;
+/// Compares a token with the content of `token_file`. `is_unreadable` is kept between requests: clients must not be able to fill
+/// the log.
+async fn check_token(given: &[u8], file: &Path, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
+    let path = file.to_owned();
+    let expected = blocking(move || regular_file::read_secret(&path, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)).await;
     let was_unreadable = is_unreadable.swap(expected.is_err(), Relaxed);
     match &expected {
         Err(error) if !was_unreadable => {
@@ -227,20 +229,10 @@ async fn check_token(given: &[u8], plan: &AdminPlan, is_unreadable: &AtomicBool)
     }
     let unreadable = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cannot read `token_file` of [admin]");
     let expected = expected.map_err(unreadable)?;
-    if expected.ct_eq(given).into() {
+    if expected.as_slice().ct_eq(given).into() {
         return Ok(());
     }
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong token"))
-}
-
-/// Reads the token, without the white space around it.
-fn read_token(path: &Path) -> std::io::Result<Vec<u8>> {
-    let bytes = regular_file::read(path, TOKEN_BYTES_MAX)?;
-    let token = bytes.trim_ascii().to_vec();
-    if token.is_empty() || bytes.len() as u64 > TOKEN_BYTES_MAX {
-        return Err(std::io::Error::other("it is empty, or larger than a token may be"));
-    }
-    Ok(token)
 }
 
 #[cfg(test)]
@@ -317,18 +309,5 @@ mod tests {
             ("origin", "http://127.0.0.1:9090"),
             ("origin", "http://evil.example")
         ]));
-    }
-
-    #[test]
-    fn an_empty_or_oversized_token_file_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |bytes: &[u8]| {
-            let path = folder.path().join("token");
-            std::fs::write(&path, bytes).unwrap();
-            read_token(&path)
-        };
-        assert_eq!(file(b"abc\n").unwrap(), b"abc");
-        assert!(file(b"\n").is_err());
-        assert!(file(&[b'a'; 5000]).is_err());
     }
 }

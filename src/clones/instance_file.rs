@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -96,9 +96,7 @@ fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
         return None;
     }
     let path = folder.join(&instance);
-    let file = regular_file::open(&path).ok()?;
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
+    let text = regular_file::read(&path, FILE_BYTES_MAX).ok()?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Some(EndedInstance {
         instance,

@@ -51,9 +51,6 @@ impl ServerSource for FileSource {
 /// The file cannot be read or is too long, or is not a whole valid list.
 pub(super) fn read(path: &Path, defaults: MemberConfig) -> ListAnswer {
     let bytes = regular_file::read(path, FILE_BYTES_MAX).map_err(|error| Reason::from(chain(&error)))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Reason::new("the file is longer than 4 MiB"));
-    }
     let text = String::from_utf8(bytes).map_err(|_| Reason::new("the file is not UTF-8"))?;
     if text.is_empty() {
         // Programs truncate a file before they write it.

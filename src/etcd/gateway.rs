@@ -206,10 +206,10 @@ impl Gateway {
 
 fn authenticate_request(login: &EtcdLogin) -> Result<Value, EtcdError> {
     let file = &login.password_file;
-    let read = regular_file::read(file, PASSWORD_BYTES_MAX);
+    let read = regular_file::read_secret(file, PASSWORD_BYTES_MAX, <[u8]>::trim_ascii_end);
     let password = read.map_err(|error| with_context(error, file.display().to_string()))?;
     let password = std::str::from_utf8(&password).map_err(|_| format!("{}: it is not UTF-8", file.display()))?;
-    Ok(json!({ "name": login.user, "password": password.trim_end() }))
+    Ok(json!({ "name": login.user, "password": password }))
 }
 
 /// The error of a failed request, in the words of etcd.
@@ -232,5 +232,24 @@ impl Watch {
         let line = self.0.next().await?.ok_or("the watch has ended")?;
         let StreamMessage { result, error } = serde_json::from_slice(&line)?;
         result.ok_or_else(|| format!("the watch has failed: {}", error.unwrap_or_default()).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_is_not_whole_is_not_sent() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let login = EtcdLogin {
+            user: "acequia".into(),
+            password_file: file.path().to_owned(),
+        };
+        for (text, sent) in [("secret\n", Some("secret")), ("\n", None), (&"a".repeat(5_000), None)] {
+            std::fs::write(&file, text).unwrap();
+            let request = authenticate_request(&login).ok();
+            assert_eq!(request.as_ref().and_then(|request| request["password"].as_str()), sent);
+        }
     }
 }

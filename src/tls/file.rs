@@ -1,7 +1,7 @@
 //! Reads the files of TLS: certificates, keys, authorities, revocations.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -104,18 +104,7 @@ impl PemText {
 
 /// The bytes of a file. They are erased when they are dropped: they may contain a key.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
-    let read = || {
-        let file = regular_file::open(path)?;
-        let length = file.metadata()?.len().min(FILE_BYTES_MAX);
-        // Reserved at once: a buffer that grows leaves copies of a key behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(io::Error::other("the file is too long"));
-        }
-        Ok(bytes)
-    };
-    read().map_err(|error| TlsFileError {
+    regular_file::read_erased(path, FILE_BYTES_MAX).map_err(|error| TlsFileError {
         os_error: error.raw_os_error(),
         ..TlsFileError::new(path, error.to_string())
     })

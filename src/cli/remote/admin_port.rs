@@ -1,6 +1,5 @@
 //! The admin port of a process, which may be on another machine.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -57,10 +56,8 @@ impl AdminPort {
 /// The header field with the token in a file (RFC 6750, section 2.1).
 fn authorization(file: &Path) -> std::io::Result<HeaderValue> {
     let read = || {
-        let mut token = String::new();
-        let file = regular_file::open(file)?;
-        file.take(TOKEN_BYTES_MAX).read_to_string(&mut token)?;
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(std::io::Error::other)?;
+        let token = regular_file::read_secret(file, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)?;
+        let mut value = HeaderValue::try_from([&b"Bearer "[..], &token[..]].concat()).map_err(std::io::Error::other)?;
         value.set_sensitive(true);
         Ok(value)
     };

@@ -222,12 +222,6 @@ fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::I
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);
     let bytes = bytes.map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(vec![(
-            format!("{name} is too long"),
-            String::from("the limit is 16 MiB"),
-        )]);
-    }
     let text = String::from_utf8_lossy(&bytes);
     let (mut networks, mut errors) = (Vec::new(), Vec::new());
     if !text.is_empty() && !text.ends_with('\n') {

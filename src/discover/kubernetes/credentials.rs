@@ -12,7 +12,7 @@ use crate::tls::PemText;
 /// The longest token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
-/// Why the API server cannot be reached.
+/// Why the credentials cannot be used.
 pub(super) type AccessError = Box<dyn Error + Send + Sync>;
 
 /// The URL of the API server, the trusted authorities, and the login.
@@ -37,20 +37,16 @@ impl Token {
     /// Reads a file.
     ///
     /// # Errors
-    /// The file cannot be read, or is empty.
+    /// The file cannot be read, is too long, or contains no token.
     pub(super) fn read(file: &Path) -> Result<Self, AccessError> {
         let name = file.display().to_string();
-        let bytes = regular_file::read(file, TOKEN_BYTES_MAX).map_err(|error| with_context(error, name.clone()))?;
-        let text = String::from_utf8(bytes).map_err(|_| format!("{name}: it is not UTF-8"))?;
-        let text = text.trim().to_owned();
-        match text.len() as u64 {
-            0 => Err(format!("{name}: it is empty").into()),
-            1..=TOKEN_BYTES_MAX => Ok(Self {
-                text,
-                name: format!("the token in {name}"),
-            }),
-            _ => Err(format!("{name}: it is longer than 64 KiB").into()),
-        }
+        let read = regular_file::read_secret(file, TOKEN_BYTES_MAX, <[u8]>::trim_ascii);
+        let bytes = read.map_err(|error| with_context(error, name.clone()))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| format!("{name}: it is not UTF-8"))?;
+        Ok(Self {
+            text: text.to_owned(),
+            name: format!("the token in {name}"),
+        })
     }
 
     /// The header with the token (RFC 6750, section 2.1).
@@ -79,9 +75,13 @@ mod tests {
         let file = folder.path().join("token");
         for (text, problem) in [(&b" \n"[..], "it is empty"), (b"secret\xff", "it is not UTF-8")] {
             fs::write(&file, text).unwrap();
-            let error = Token::read(&file).err().unwrap().to_string();
+            let error = chain(&*Token::read(&file).err().unwrap());
             assert!(error.ends_with(problem) && !error.contains("secret"), "{error}");
         }
+        // Of a file that is too long, white space at the beginning or where it is cut does not count less.
+        fs::write(&file, format!(" secret{}", "x".repeat(64 << 10))).unwrap();
+        let error = chain(&*Token::read(&file).err().unwrap());
+        assert!(error.ends_with("it is longer than 64KiB"), "{error}");
         fs::write(&file, "secret\nsecret").unwrap();
         let error = Token::read(&file).unwrap().bearer().unwrap_err();
         assert!(!chain(&*error).contains("secret"), "{error}");

@@ -98,9 +98,6 @@ struct KubeUser {
 pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     let shown = file.display();
     let bytes = regular_file::read(file, FILE_BYTES_MAX).map_err(|error| with_context(error, shown.to_string()))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("{shown}: it is longer than 1 MiB").into());
-    }
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{shown}: it is not UTF-8"))?;
     let folder = file.parent().unwrap_or(Path::new("."));
     parse(text, folder, &shown.to_string()).map_err(|error| format!("{shown}: {error}").into())

@@ -58,7 +58,7 @@ fn a_rejected_request_is_logged_without_the_token() {
     assert_eq!(tcp(&proxy, "GET", "/api/v1/servers/shop/none", &[], "").0, 404);
     assert_eq!(tcp(&proxy, "GET", "/api/v1/reload?t=guessed-2", &[wrong], "").0, 401);
     assert_eq!(unix(&proxy, "DELETE", "/api/v1/pools/shop/servers/none", "").0, 404);
-    let lines = log_lines(&proxy, "API request rejected", 2);
+    let lines = log_lines(&proxy, "API request failed", 2);
     let shown = |line: &Value| ["level", "method", "path", "status", "by"].map(|key| line[key].clone());
     let uid = format!("uid {}", rustix::process::getuid().as_raw());
     let expected: [[Value; 5]; 2] = [

@@ -153,7 +153,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     // Files longer than a secret may be.
     write("password", &PASSWORD.repeat(300));
     write("token", &TOKEN.repeat(300));
-    becomes(&proxy, "check refused", "too long");
+    becomes(&proxy, "check refused", "it is longer than 4KiB");
     output.collect_write(&proxy, TOKEN, 503);
     output.collect_all(&proxy);
     // A configuration that contains the secrets instead of the names of their files.

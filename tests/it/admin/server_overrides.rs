@@ -213,7 +213,7 @@ fn a_session_shows_its_bytes_and_can_be_killed_alone() {
     }
     let again = proxy.command(&["sessions", "--kill", &id]);
     assert_eq!(again.code, Some(1), "{again:#?}");
-    let line = &log_lines(&proxy, "API request rejected", 1)[0];
+    let line = &log_lines(&proxy, "API request failed", 1)[0];
     assert_eq!(
         (&line["method"], &line["path"], &line["status"], &line["by"]),
         (
