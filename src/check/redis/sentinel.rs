@@ -20,6 +20,12 @@ use crate::dial::ConnectOptions;
 /// seen before. They tell each other of a failover within seconds.
 const AGREED_AFTER: Duration = Duration::from_secs(30);
 
+/// The part of the time of a check that the Sentinels have to answer, in tenths: the server's own answer needs time as well.
+const SENTINEL_TENTHS: u32 = 4;
+
+/// The part of the time of a check after which the Sentinels are waited for no longer, in tenths: the rest is for its result.
+const LAST_TENTHS: u32 = 9;
+
 /// Why there is no answer of the Sentinels.
 const UNNAMED: &str = "no Sentinel has said which server is the primary";
 
@@ -73,12 +79,13 @@ impl NamedPrimary {
         (&self.host, self.port) == (&other.host, other.port)
     }
 
-    fn is_same(&self, other: &Self) -> bool {
+    /// Whether another Sentinel names the same server in the same epoch.
+    fn is_same_naming(&self, other: &Self) -> bool {
         self.is_same_server(other) && self.epoch == other.epoch
     }
 
     /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
-    pub(super) fn is(&self, target: &CheckTarget, run_id: &str) -> bool {
+    pub(super) fn is_target(&self, target: &CheckTarget, run_id: &str) -> bool {
         let is_host = match self.host.parse::<IpAddr>() {
             Ok(ip) => target.address.ip() == Some(ip),
             Err(_) => target
@@ -106,7 +113,7 @@ impl Naming {
     pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
         let repeated = self.repeated.iter().map(|named| (named, false));
         let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
-        let (named, is_agreed) = all.find(|(named, _)| named.is(target, run_id))?;
+        let (named, is_agreed) = all.find(|(named, _)| named.is_target(target, run_id))?;
         Some((named.epoch, is_agreed))
     }
 }
@@ -127,8 +134,8 @@ impl SentinelAnswers {
     /// Sentinels there are.
     ///
     /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of another
-    /// group. If a higher epoch counted before, that holds only once all of them agree, or have named it for [`AGREED_AFTER`]:
-    /// they may have been set up anew. Otherwise the primary in the highest epoch counts, including the one that counted
+    /// group. If a higher epoch counted before, that holds only if the majority's own epoch has risen, if all Sentinels agree, or
+    /// if the majority has named the server for [`AGREED_AFTER`]: they may have been set up anew. Otherwise the primary in the highest epoch counts, including the one that counted
     /// before: a Sentinel that was cut off from the others must not bring back an old primary. In that case the primary that
     /// most named last stays valid, too, as long as one of them still names it: a Sentinel that is wrong must not take out the
     /// primary while another one is down. If the higher epoch is the right one, the server that is named in it calls itself
@@ -136,10 +143,14 @@ impl SentinelAnswers {
     pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<Naming> {
         let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
         let by_majority = reported.iter().filter(|named| 2 * alike(named) > asked);
-        let by_majority = by_majority.max_by_key(|named| named.epoch);
+        // Of several in one epoch, one that knows the run id: it is recognized under each of its addresses.
+        let by_majority = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
         let is_unanimous = by_majority.is_some_and(|named| alike(named) == asked);
         self.by_majority = by_majority.map(|named| {
-            let before = self.by_majority.take().filter(|(before, _)| before == named);
+            let before = self
+                .by_majority
+                .take()
+                .filter(|(before, _)| before.is_same_naming(named));
             (named.clone(), before.map_or(now, |(_, since)| since))
         });
         if let Some((named, since)) = &self.by_majority {
@@ -160,7 +171,7 @@ impl SentinelAnswers {
         let repeated = self
             .majority
             .clone()
-            .filter(|majority| reported.iter().any(|named| named.is_same(majority)));
+            .filter(|majority| reported.iter().any(|named| named.is_same_naming(majority)));
         // Among several with the highest epoch, `max_by_key` takes the last: an answer of now, if there is one.
         let all = self.last.take().into_iter().chain(reported);
         self.last = all.max_by_key(|named| named.epoch);
@@ -197,11 +208,11 @@ impl Sentinels {
         }
     }
 
-    /// Until when answers are waited for: those that hang must not use up the time of the check, so that the last known
-    /// answer still counts in it. `began`: when the check began.
+    /// When to stop waiting. Sentinels that hang must not use up the check's time: the last known answer still has to count in it.
+    /// `began`: when the check began.
     fn deadline(&self, began: Instant) -> Instant {
-        let from_sentinels = Instant::now() + self.timeout * 2 / 5;
-        from_sentinels.min(began + self.timeout * 9 / 10)
+        let from_sentinels = Instant::now() + self.timeout * SENTINEL_TENTHS / 10;
+        from_sentinels.min(began + self.timeout * LAST_TENTHS / 10)
     }
 
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.

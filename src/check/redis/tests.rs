@@ -249,6 +249,26 @@ fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, 
 }
 
 #[test]
+fn a_majority_is_the_same_although_a_sentinel_does_not_know_the_run_id() {
+    let run_id = |named: NamedPrimary, run_id: &str| NamedPrimary {
+        run_id: run_id.to_owned(),
+        ..named
+    };
+    let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
+    let mut take = |second, reported| answers.take(reported, 3, began + Duration::from_secs(second)).unwrap();
+    take(0, vec![named((9, 7)), named((9, 7)), named((9, 7))]);
+    // All three were set up anew, and one of them is down. The others answer by turns.
+    let known = || run_id(named((1, 1)), "abc");
+    for second in [10, 20, 30] {
+        assert_eq!(take(second, vec![known(), named((1, 1))]).primary.port, 9);
+    }
+    for (second, reported) in [(40, [named((1, 1)), known()]), (50, [known(), named((1, 1))])] {
+        let naming = take(second, reported.into());
+        assert_eq!((naming.primary, naming.is_agreed), (known(), true));
+    }
+}
+
+#[test]
 fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_take_out_the_primary() {
     let checks: [(u64, &[(u16, u32)]); 6] = [
         (0, &[(1, 4), (9, 99)]), // nothing is known of the third one
