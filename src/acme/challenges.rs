@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_is_answered_until_its_guard_is_dropped() {
+    fn a_challenge_is_answered_until_it_is_dropped() {
         let challenges = Arc::<Challenges>::default();
         let name = ServerName::from_config("a.example").unwrap();
         let tls = challenges.answer_tls(&name, &[7; 32]).unwrap();

@@ -22,11 +22,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest body of a response, in bytes. A chain of certificates has a few thousand.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// The wait between two questions about a renewal, if the server says nothing about it.
-const USUAL_POLL_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// The wait between two requests for renewal information, if the server says nothing about it.
+const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(6 * 3600);
 
 /// The longest `Retry-After` that is heeded.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
 /// The error of a request that the server has not answered, or not as an ACME server does.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ impl AcmeHttp {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<BytesResponse, Box<dyn StdError + Send + Sync>> {
         let (head, body) = request.into_parts();
-        let is_question = head.method == Method::GET;
+        let is_get = head.method == Method::GET;
         let body = body.collect().await?.to_bytes();
         let mut request = Request::from_parts(head, Full::new(body));
         let url = take_url(&mut request)?;
@@ -70,9 +70,9 @@ impl AcmeHttp {
         let now = SystemTime::now();
         let at = response.headers_mut().remove(RETRY_AFTER);
         let at = at.and_then(|value| retry_time(&value, now));
-        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses an answer
-        // about a renewal without the header, although the time in it is only a recommendation (RFC 9773, section 4.3).
-        let shown = at.or_else(|| is_question.then(|| now + USUAL_POLL_INTERVAL));
+        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses renewal
+        // information without the header, although the time in it is only a recommendation (RFC 9773, section 4.3).
+        let shown = at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
         if let Some(shown) = shown {
             let seconds = shown.duration_since(now).unwrap_or_default().as_secs();
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -91,12 +91,12 @@ impl AcmeHttp {
     }
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3); at most [`LONGEST_RETRY_AFTER`] from now.
+/// Seconds, or a date (RFC 9110, section 10.2.3); at most [`RETRY_AFTER_MAX`] from now.
 fn retry_time(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
     let text = value.to_str().ok()?.trim();
-    let latest = now + LONGEST_RETRY_AFTER;
+    let latest = now + RETRY_AFTER_MAX;
     match text.parse() {
-        Ok(seconds) => Some(now + Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)),
+        Ok(seconds) => Some(now + Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
         Err(_) => httpdate::parse_http_date(text).ok().map(|date| date.min(latest)),
     }
 }

@@ -1,4 +1,4 @@
-//! The time at which a server suggests to renew a certificate (RFC 9773).
+//! When a server suggests renewing a certificate (ACME Renewal Information, ARI, RFC 9773).
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use super::schedule::RenewalWindow;
 use crate::text::escape_bounded;
 use crate::tls::Certificate;
 
-/// When a server suggests to renew a certificate.
+/// When a server suggests renewing a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuggestedRenewal {
     /// The window for the renewal.
@@ -28,8 +28,8 @@ pub struct RenewalAnswer {
     pub retry_after: Duration,
 }
 
-/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: no server issued it, or it has expired, and a
-/// server is not to be asked about it.
+/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: it has no such identifier (it is self-signed),
+/// or it has expired, and a server is not to be asked about it.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {
@@ -54,18 +54,18 @@ pub async fn renewal_info(
     let Some((account, http)) = known_account(plan).await? else {
         return Ok(nothing);
     };
-    let failed = |error| AcmeError::Server {
-        error,
-        retry_after: http.retry_after(),
-    };
     let (info, retry_after) = match account.renewal_info(certificate).await {
         Ok(answer) => answer,
         Err(Error::Unsupported(_)) => return Ok(nothing),
-        Err(error) => return Err(failed(error)),
+        Err(error) => {
+            return Err(AcmeError::Server {
+                error,
+                retry_after: http.retry_after(),
+            });
+        }
     };
-    let [start, end] = [info.suggested_window.start, info.suggested_window.end].map(SystemTime::from);
-    let window = RenewalWindow::new(start, end);
-    let window = window.ok_or_else(|| failed(Error::Str("the suggested window ends before it starts")))?;
+    let times = [info.suggested_window.start, info.suggested_window.end].map(SystemTime::from);
+    let window = window_of(times, retry_after)?;
     let explanation_url = info.explanation_url;
     let explanation_url = explanation_url.map(|url| escape_bounded(&url, TEXT_CHARS_MAX).into());
     Ok(RenewalAnswer {
@@ -75,4 +75,29 @@ pub async fn renewal_info(
         }),
         retry_after,
     })
+}
+
+/// The window from the first time to the second one, of an answer with this `Retry-After`.
+///
+/// # Errors
+/// It ends before it starts.
+fn window_of([start, end]: [SystemTime; 2], retry_after: Duration) -> Result<RenewalWindow, AcmeError> {
+    RenewalWindow::new(start, end).ok_or_else(|| AcmeError::Server {
+        error: Error::Str("the suggested window ends before it starts"),
+        retry_after: Some(SystemTime::now() + retry_after),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_with_an_impossible_window_is_asked_again_when_it_wants() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = SystemTime::now();
+        assert!(window_of([now - HOUR, now], HOUR).is_ok());
+        let error = window_of([now, now - HOUR], 2 * HOUR).unwrap_err();
+        assert!(error.retry_after(now) >= Some(2 * HOUR), "{error}");
+    }
 }

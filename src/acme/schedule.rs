@@ -19,14 +19,14 @@ const BYTES_MAX: u64 = 16 << 20;
 const FIRST_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// The longest wait after a failed attempt.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(86_400);
+const BACK_OFF_MAX: Duration = Duration::from_secs(86_400);
 
 /// The shortest and the longest wait between two questions about a certificate (RFC 9773, section 4.3.2).
-const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
-const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(86_400);
+const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
 /// The longest wait after a question without a valid answer (RFC 9773, section 4.3.3).
-const LONGEST_POLL_BACK_OFF: Duration = Duration::from_secs(6 * 3600);
+const POLL_BACK_OFF_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// The latest failed attempts for one certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Attempts {
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
         let next = UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2));
-        let pause = Duration::from_secs(self.pause.saturating_add(1)).min(LONGEST_BACK_OFF); // both are whole seconds
+        let pause = Duration::from_secs(self.pause.saturating_add(1)).min(BACK_OFF_MAX); // both are whole seconds
         if next > now + pause { UNIX_EPOCH } else { next }
     }
 
@@ -68,7 +68,7 @@ impl Attempts {
     }
 }
 
-/// The period in which an ACME server suggests to renew a certificate (RFC 9773, section 4.2).
+/// The period in which an ACME server suggests renewing a certificate (RFC 9773, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenewalWindow {
     start: SystemTime,
@@ -106,13 +106,13 @@ pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindo
 /// The wait from an answer about a certificate to the next question: as the server wants, within bounds.
 #[must_use]
 pub fn poll_interval(retry_after: Duration) -> Duration {
-    retry_after.clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL)
+    retry_after.clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX)
 }
 
 /// The wait after this many questions in a row that got no valid answer. `jitter` is 0 to 1.
 #[must_use]
 pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
-    back_off(failures, retry_after, jitter).min(LONGEST_POLL_BACK_OFF)
+    back_off(failures, retry_after, jitter).min(POLL_BACK_OFF_MAX)
 }
 
 /// How long no certificate for the same names is ordered after one was issued: a third of its lifetime, at least a second and
@@ -128,10 +128,8 @@ pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
 #[must_use]
 pub fn back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let own = doubled
-        .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0)
-        .min(LONGEST_BACK_OFF);
-    own.max(retry_after.unwrap_or_default().min(LONGEST_BACK_OFF))
+    let own = doubled.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0).min(BACK_OFF_MAX);
+    own.max(retry_after.unwrap_or_default().min(BACK_OFF_MAX))
 }
 
 #[cfg(test)]
@@ -194,7 +192,7 @@ mod tests {
         assert_eq!([0, 60, 21_600, u64::MAX].map(seconds), [60, 60, 21_600, 86_400]);
         let minutes = |failures| poll_back_off(failures, None, 0.0).as_secs() / 60;
         assert_eq!([1, 2, 9, 10, u32::MAX].map(minutes), [1, 2, 256, 360, 360]);
-        assert_eq!(poll_back_off(1, Some(Duration::MAX), 0.0), LONGEST_POLL_BACK_OFF);
+        assert_eq!(poll_back_off(1, Some(Duration::MAX), 0.0), POLL_BACK_OFF_MAX);
     }
 
     #[test]
@@ -213,7 +211,7 @@ mod tests {
             Duration::from_secs(3600)
         );
         assert_eq!(back_off(9, Some(Duration::from_secs(1)), 0.0), back_off(9, None, 0.0));
-        assert_eq!(back_off(1, Some(Duration::MAX), 0.0), LONGEST_BACK_OFF);
+        assert_eq!(back_off(1, Some(Duration::MAX), 0.0), BACK_OFF_MAX);
     }
 
     #[test]
