@@ -193,7 +193,7 @@ pub struct PoolBody {
     pub name: String,
     /// Its balancing policy.
     pub balance: String,
-    /// The best priority of a usable server; absent: there is none.
+    /// The best priority of a server that is up; absent: none is.
     pub best_tier: Option<u8>,
     /// Whether so few servers are up that all are used.
     pub panic: bool,

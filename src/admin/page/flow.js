@@ -131,13 +131,13 @@ function conditions(route) {
 }
 
 function pools(state) {
-  const rank = (pool) => (pool.best_tier === null ? 0 : isDegraded(pool) ? 1 : 2);
+  const rank = (pool) => (!pool.usable ? 0 : isDegraded(pool) ? 1 : 2);
   const all = state.pools.filter(({ name }) => isWanted(name)).map((pool) => ({ pool, sessions: sessionsOf(pool) }));
   const chosen = all.length > boxesMax()
     ? all.toSorted((a, b) => rank(a.pool) - rank(b.pool) || b.sessions - a.sessions).slice(0, boxesMax())
     : all;
   const boxes = chosen.map(({ pool, sessions }) => {
-    const kind = pool.servers.length === 0 ? "" : pool.best_tier === null ? "is-bad" : isDegraded(pool) ? "is-warn" : "is-good";
+    const kind = !pool.usable ? "is-bad" : isDegraded(pool) ? "is-warn" : "is-good";
     const notes = [
       serverCounts(pool),
       sessionCount(sessions),

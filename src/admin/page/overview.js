@@ -56,7 +56,7 @@ function notices(state) {
   if (state.remote) list.push(...ofStore(state.remote).map(([title, text]) => notice("warn", title, text)));
   for (const reason of state.unsaved) list.push(notice("warn", "Not saved, and lost at a restart:", `${reason}.`));
   for (const pool of state.pools) {
-    if (pool.best_tier === null && pool.servers.length > 0) {
+    if (!pool.usable) {
       const instead = pool.served_by ? `new sessions go to ${pool.served_by}` : "new sessions end with an error";
       list.push(notice("bad", `Pool ${pool.name} has no usable server:`, `${instead}.`));
     }

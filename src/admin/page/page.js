@@ -114,8 +114,8 @@ async function findOutAccess() {
       : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_FILE}`;
 }
 
-/** Other errors are told by `follow`. */
-const tellRefusal = (error) => refusalOf(error) && report("token", error);
+/** Other errors are reported by `follow`. */
+const reportRefusal = (error) => refusalOf(error) && report("token", error);
 
 /** How long after a failure the errors of a failed reload are read again. */
 const ERROR_INTERVAL_MS = 10_000;
@@ -128,7 +128,7 @@ async function readReloadError() {
   try {
     reloadError.text = (await get("reload")).error;
   } catch {
-    await showAccess().catch(tellRefusal);
+    await showAccess().catch(reportRefusal);
     await pause(ERROR_INTERVAL_MS);
     reloadError.at = null; // asked again then, if there is a token
   }
@@ -142,14 +142,14 @@ byId("token-form").addEventListener("submit", async (event) => {
   byId("token").value = "";
   resume();
   reloadError.at = null;
-  await showAccess().catch(tellRefusal);
+  await showAccess().catch(reportRefusal);
   await readReloadError();
 });
 let isChecking = false;
 onDoubt(async () => {
   if (isChecking) return;
   isChecking = true;
-  await showAccess().catch(tellRefusal);
+  await showAccess().catch(reportRefusal);
   isChecking = false;
 });
 byId("reload").addEventListener("click", reloadConfiguration);
@@ -160,14 +160,14 @@ setUpSessions();
 setUpEndings();
 setUpRoute();
 watchSections();
-showAccess().catch(tellRefusal);
+showAccess().catch(reportRefusal);
 /** The configuration that the access was found out for: another may have a token, or none. */
 let inForceSince = null;
 follow(report, () => {
   draw();
   if (inForceSince !== known.state?.in_force_since) {
     inForceSince = known.state.in_force_since;
-    showAccess().catch(() => {}); // what cannot be read is told by `follow`
+    showAccess().catch(() => {}); // what cannot be read is reported by `follow`
   }
   readReloadError();
 });

@@ -89,11 +89,11 @@ export async function readHistory() {
   known.sampledAt = known.historyReadAt = Date.now();
 }
 
-/** Follows the process for ever. `report` is told `live`, `polling`, `lost` or `token` with a reason; `changed` that there is news. */
+/** Follows the process for ever. `report` gets `live`, `polling`, `lost` or `token` with a reason; `changed` that there is news. */
 export async function follow(report, changed) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("acequia") : null;
   const readAgain = () => readHistory().catch((error) => {
-    isRefused = needsToken(error); // other errors are told below
+    isRefused = needsToken(error); // other errors are reported below
   });
   setInterval(() => document.hidden || readAgain(), HISTORY_INTERVAL_MS);
   document.addEventListener("visibilitychange", () => {
@@ -120,7 +120,7 @@ export async function follow(report, changed) {
         continue;
       }
       [isTrying, polls] = [failures >= FAILURES_MAX, 0];
-      failures += 1; // until it has told something for long enough
+      failures += 1; // until it has reported something for long enough
       const began = Date.now();
       isRefused = false;
       await shared(channel, (name, data) => {

@@ -21,8 +21,9 @@ pub(super) fn to_ascii(buffer: &mut Buffer) {
                 "✕" | "×" => "x",
                 "↓" => "v",
                 "↑" => "^",
-                "⏸" => "=",
-                "⏏" => "e",
+                "‖" => "=",
+                "≠" => "/",
+                "■" => "#",
                 "–" | "─" => "-",
                 "…" => "~",
                 "µ" => "u",
@@ -37,7 +38,40 @@ pub(super) fn to_ascii(buffer: &mut Buffer) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use ratatui::layout::Rect;
+
     use super::*;
+    use crate::cli::top::rows::state_of;
+    use crate::cli::top::view::tests::view_of;
+
+    #[test]
+    fn only_an_unknown_state_is_shown_by_a_question_mark() {
+        let mut view = view_of(&[("a", 1)]);
+        let server = &mut view.state.as_mut().unwrap().pools[0].servers[0];
+        let mut signs = HashSet::new();
+        for (usage, health, ejected, max_sessions) in [
+            ("disabled", "up", false, None),
+            ("draining", "up", false, None),
+            ("awaiting failback", "up", false, None),
+            ("enabled", "up", true, None),
+            ("enabled", "down", false, None),
+            ("enabled", "wrong role", false, None),
+            ("enabled", "check refused", false, None),
+            ("enabled", "up", false, Some(1)),
+            ("enabled", "up", false, None),
+        ] {
+            (server.usage, server.health) = (usage.to_owned(), health.to_owned());
+            (server.ejected, server.max_sessions) = (ejected, max_sessions);
+            let mut buffer = Buffer::empty(Rect::new(0, 0, 1, 1));
+            buffer.content[0].set_symbol(state_of(server).0);
+            to_ascii(&mut buffer);
+            let sign = buffer.content[0].symbol().to_owned();
+            assert!(sign.is_ascii() && sign != "?", "{usage}, {health}: {sign}");
+            assert!(signs.insert(sign), "{usage}, {health}");
+        }
+    }
 
     #[test]
     fn the_first_variable_that_is_set_tells_the_encoding() {

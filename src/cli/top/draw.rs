@@ -58,8 +58,8 @@ fn draw_all(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
     };
     frame.render_widget(process_line(view, state, palette), totals);
     frame.render_widget(rates_line(view, state), rates);
-    if let Some((severity, text)) = worst_notice(state) {
-        frame.render_widget(Line::styled(safe(&text), palette.style(severity).patch(BOLD)), notice);
+    if let Some((urgency, text)) = worst_notice(state) {
+        frame.render_widget(Line::styled(safe(&text), palette.style(urgency).patch(BOLD)), notice);
     }
     let selected = match view.tab {
         Tab::Servers => draw_servers(frame, table, view, palette),

@@ -68,7 +68,7 @@ pub(super) fn rates_line(view: &View, state: &StateBody) -> Line<'static> {
 pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
     let mut notices = Vec::new();
     for pool in &state.pools {
-        if pool.best_tier.is_none() && !pool.servers.is_empty() {
+        if !pool.usable {
             let instead = pool.served_by.as_ref();
             let instead = instead.map_or_else(String::new, |by| format!(", new sessions go to {by}"));
             notices.push((
@@ -94,13 +94,13 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
         ));
     }
     let others = notices.len().saturating_sub(1);
-    let (severity, text) = notices.into_iter().next()?;
+    let (urgency, text) = notices.into_iter().next()?;
     let more = if others > 0 {
         format!(" (and {others} more)")
     } else {
         String::new()
     };
-    Some((severity, text + &more))
+    Some((urgency, text + &more))
 }
 
 /// Names servers that are down or ejected: where there are many servers, they are not in sight.
@@ -181,10 +181,13 @@ mod tests {
         let state = view.state.as_mut().unwrap();
         assert!(worst_notice(state).is_none());
         state.pools[0].panic = true;
-        state.pools[0].best_tier = None;
-        let (severity, text) = worst_notice(state).unwrap();
+        state.pools[0].best_tier = None; // all are down, and all are used
+        let (urgency, text) = worst_notice(state).unwrap();
+        assert_eq!(urgency, Urgency::Warning, "{text}");
+        state.pools[0].usable = false;
+        let (urgency, text) = worst_notice(state).unwrap();
         assert_eq!(
-            (severity, &*text),
+            (urgency, &*text),
             (Urgency::Bad, "✕ pool shop has no usable server (and 1 more)")
         );
     }
@@ -196,9 +199,9 @@ mod tests {
         let servers = &mut state.pools[0].servers;
         servers[1].health = "down".to_owned();
         (servers[2].health, servers[2].usage) = ("down".to_owned(), "disabled".to_owned());
-        let (severity, text) = worst_notice(state).unwrap();
+        let (urgency, text) = worst_notice(state).unwrap();
         assert_eq!(
-            (severity, &*text),
+            (urgency, &*text),
             (Urgency::Bad, "✕ 1 server is down or ejected: shop/b")
         );
         state.pools[0].servers[2].usage = "enabled".to_owned();

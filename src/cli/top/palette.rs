@@ -32,8 +32,8 @@ impl Palette {
         }
     }
 
-    pub(super) fn style(&self, severity: Urgency) -> Style {
-        let color = match severity {
+    pub(super) fn style(&self, urgency: Urgency) -> Style {
+        let color = match urgency {
             Urgency::Good => Color::Green,
             Urgency::Warning => Color::Yellow,
             Urgency::Bad => Color::Red,

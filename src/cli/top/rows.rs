@@ -53,7 +53,7 @@ impl ServerRow<'_> {
     }
 }
 
-/// The state of a server in a word with a sign, as on the page.
+/// The state of a server in a word with a sign.
 pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     let is_full = server.max_sessions.is_some_and(|max| server.sessions >= max);
     match (&*server.usage, &*server.health) {

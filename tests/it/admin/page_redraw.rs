@@ -186,7 +186,7 @@ fn the_worst_notices_come_first() {
     let told = browser.evaluate(
         "Promise.all([import('/state.js'), import('/overview.js')]).then(([{ known }, { showOverview }]) => { \
            known.state.unsaved = Array.from({ length: 14 }, (_, at) => `file ${at}`); \
-           known.state.pools[0].best_tier = null; \
+           known.state.pools[0].usable = false; \
            showOverview(); \
            return [...document.getElementById('notices').children].map((one) => `${one.className}: ${one.innerText}`); })",
     );
