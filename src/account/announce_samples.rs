@@ -1,9 +1,9 @@
 //! The samples of routes that are announced.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use super::exposition::{MetricType, format_labels, write_header, write_sample};
+use super::exposition::{GaugeFamily, format_labels, seconds_since_epoch, write_families};
 use super::names;
 
 /// The state of routes that are announced.
@@ -22,27 +22,29 @@ pub struct AnnounceSample {
 /// Writes the state of routes that are announced, if a listener accepts them.
 #[must_use]
 pub fn write_announced(sample: Option<&AnnounceSample>) -> String {
-    let mut text = String::new();
-    let Some(sample) = sample else { return text };
-    let mut family = |name, help, samples: &mut dyn Iterator<Item = (String, u64)>| {
-        write_header(&mut text, name, MetricType::Gauge, help);
-        samples.for_each(|(labels, value)| write_sample(&mut text, name, &labels, value));
+    let Some(sample) = sample else {
+        return String::new();
     };
-    let alone = |value| std::iter::once((String::new(), value));
-    let help = "Whether the latest answer of the source of announced routes was usable.";
-    family(names::ANNOUNCE_UP, help, &mut alone(u64::from(sample.is_up)));
-    let help = "When the source of announced routes last gave a usable answer, in seconds since the Unix epoch.";
-    let since_epoch = sample.last_success.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let seconds = since_epoch.map_or(0, |since| since.as_secs());
-    family(names::ANNOUNCE_LAST_SUCCESS, help, &mut alone(seconds));
-    let labelled = |key: &str, value: &str, count: usize| (format_labels(&[(key, value)]), count as u64);
-    let routes = sample.routes.iter();
-    let mut routes = routes.map(|(listener, count)| labelled("listener", listener, *count));
-    let help = "Announced routes in force at a listener.";
-    family(names::ANNOUNCED_ROUTES, help, &mut routes);
-    let refused = sample.refused.iter();
-    let mut refused = refused.map(|(reason, count)| labelled("reason", reason, *count));
-    let help = "Announcements of routes that have no effect, by reason.";
-    family(names::ANNOUNCEMENTS_REFUSED, help, &mut refused);
-    text
+    let mut up = GaugeFamily::new(
+        names::ANNOUNCE_UP,
+        "Whether the latest answer of the source of announced routes was usable.",
+    );
+    up.add("", u64::from(sample.is_up));
+    let mut last_success = GaugeFamily::new(
+        names::ANNOUNCE_LAST_SUCCESS,
+        "When the source of announced routes last gave a usable answer, in seconds since the Unix epoch.",
+    );
+    last_success.add("", seconds_since_epoch(sample.last_success));
+    let mut routes = GaugeFamily::new(names::ANNOUNCED_ROUTES, "Announced routes in force at a listener.");
+    for (listener, count) in &sample.routes {
+        routes.add(&format_labels(&[("listener", listener)]), *count as u64);
+    }
+    let mut refused = GaugeFamily::new(
+        names::ANNOUNCEMENTS_REFUSED,
+        "Announcements of routes that have no effect, by reason.",
+    );
+    for (reason, count) in &sample.refused {
+        refused.add(&format_labels(&[("reason", reason)]), *count as u64);
+    }
+    write_families([&up, &last_success, &routes, &refused])
 }

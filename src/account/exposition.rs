@@ -1,6 +1,7 @@
 //! The text exposition format of Prometheus, for the series that the exporter does not keep.
 
 use std::fmt::{Display, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 
@@ -23,13 +24,10 @@ pub(super) fn write_header(text: &mut String, name: &str, metric_type: MetricTyp
     write_type_line(text, name, None, None, metric_type);
 }
 
-/// Writes one sample. `labels` are the text between the braces, see [`format_labels`].
+/// Writes one sample. `labels` are the text between the braces, see [`format_labels`]; without labels there are no braces.
 pub(super) fn write_sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
-    let written = match labels {
-        "" => writeln!(text, "{name} {value}"),
-        _ => writeln!(text, "{name}{{{labels}}} {value}"),
-    };
-    written.expect("writing to a String cannot fail");
+    let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+    writeln!(text, "{name}{open}{labels}{close} {value}").expect("writing to a String cannot fail");
 }
 
 /// A gauge with its samples, written together once they are complete.
@@ -59,6 +57,19 @@ impl GaugeFamily {
             *text += &self.samples;
         }
     }
+}
+
+/// The text of the families that have samples.
+pub(super) fn write_families<'a>(families: impl IntoIterator<Item = &'a GaugeFamily>) -> String {
+    let mut text = String::new();
+    families.into_iter().for_each(|family| family.write(&mut text));
+    text
+}
+
+/// The value of a time; 0: there is none.
+pub(super) fn seconds_since_epoch(time: Option<SystemTime>) -> u64 {
+    let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since_epoch.map_or(0, |since| since.as_secs())
 }
 
 /// Formats labels as they stand between the braces: `key="value",…`, with escaped values.

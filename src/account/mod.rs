@@ -44,11 +44,12 @@ pub use series::{
     CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, PoolCounts,
     RouteCount, ServerSeries, SessionRoute,
 };
-pub use session_extras::{RefusalLine, SessionExtras};
+pub use session_extras::{LogLine, SessionExtras};
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
 pub use state_samples::{
-    RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote, write_states, write_unsaved,
+    DiscoverySample, PoolSample, RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote,
+    write_states, write_unsaved,
 };
 pub use totals::TotalCounts;
 

@@ -10,31 +10,31 @@ use crate::guard::{GuardPass, GuardReason};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::FirstBytes;
 
-/// What guards and a peer in front say of a session, and its wait in a queue: few sessions have any of these. The
-/// passes are held until the session ends.
+/// What guards and a peer in front say of a session, and its wait in a queue. The passes are held until the session ends.
 #[derive(Debug, Default)]
 pub struct SessionExtras {
     passes: Vec<GuardPass>,
     /// The guard that refused the client, or would have, and why.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
-    pub(super) line: RefusalLine,
+    pub(super) log_line: LogLine,
     /// The wait in the pool's queue.
     pub(super) queue: Option<QueueWait>,
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,
-    /// The bytes read behind the header, until the next step takes them.
+    /// The bytes read after the header, until the next step takes them. Not a fact: kept here between two steps, so that
+    /// sessions of other listeners have no room for it.
     pub first: Option<Box<FirstBytes>>,
 }
 
-/// Whether a refusal is logged.
+/// The line of the access log of a session that was refused: many such lines are suppressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RefusalLine {
-    /// It is logged like any session.
+pub enum LogLine {
+    /// It is written as that of any session.
     #[default]
-    Normal,
-    /// It is logged, and this many before it were not.
+    Usual,
+    /// It is written, and this many before it were not.
     After(u64),
-    /// It is not logged: there are too many.
+    /// It is not written: there are too many.
     Suppressed,
 }
 
@@ -48,14 +48,14 @@ impl SessionExtras {
     }
 
     /// Notes why a guard refuses the client.
-    pub fn refuse(&mut self, guard: &Arc<str>, reason: GuardReason, line: RefusalLine) {
+    pub fn refuse(&mut self, guard: &Arc<str>, reason: GuardReason, line: LogLine) {
         self.refusal = Some((Arc::clone(guard), reason));
-        self.line = line;
+        self.log_line = line;
     }
 
-    /// Sets whether the session is logged although no guard has refused it.
-    pub fn set_line(&mut self, line: RefusalLine) {
-        self.line = line;
+    /// Sets whether a session that something other than a guard has refused is logged.
+    pub fn set_log_line(&mut self, line: LogLine) {
+        self.log_line = line;
     }
 
     /// Whether the session has passed the guard of this name.
@@ -79,7 +79,7 @@ impl SessionExtras {
         self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
     }
 
-    /// Ends what the guards count for the session. What is known of the client stays.
+    /// Ends what the guards count for the session, and drops bytes that no step has taken. What is known of the client stays.
     pub(super) fn end(&mut self) {
         self.passes.clear();
         self.first = None;

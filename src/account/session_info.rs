@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
 use super::queue_wait::QueueWait;
-use super::{Ending, ListenerSeries, RefusalLine, SessionExtras, SessionProtocol, SessionRoute, SessionTls};
+use super::{Ending, ListenerSeries, LogLine, SessionExtras, SessionProtocol, SessionRoute, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::{FallbackOrigin, Server};
@@ -126,7 +126,7 @@ impl SessionInfo {
         self.protocol.as_ref()?.tls.client.as_ref()
     }
 
-    /// The StartupMessage of a PostgreSQL session in the clear.
+    /// The StartupMessage of a PostgreSQL session, in the clear or decrypted here.
     #[must_use]
     pub fn startup(&self) -> Option<&StartupMessage> {
         self.protocol.as_ref()?.startup.as_ref()
@@ -147,7 +147,7 @@ impl SessionInfo {
     pub fn is_suppressed(&self) -> bool {
         self.extras
             .as_ref()
-            .is_some_and(|extras| extras.line == RefusalLine::Suppressed)
+            .is_some_and(|extras| extras.log_line == LogLine::Suppressed)
     }
 
     /// Whether it has waited in the queue of a pool.
@@ -199,9 +199,9 @@ impl SessionInfo {
             proxy_unique_id: forwarded.and_then(|header| header_text(header.unique_id.as_deref())),
             guard: refusal.map(|(guard, _)| guard.to_string()),
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
-            suppressed: extras.and_then(|extras| match extras.line {
-                RefusalLine::After(suppressed) => Some(suppressed),
-                RefusalLine::Normal | RefusalLine::Suppressed => None,
+            suppressed: extras.and_then(|extras| match extras.log_line {
+                LogLine::After(suppressed) => Some(suppressed),
+                LogLine::Usual | LogLine::Suppressed => None,
             }),
             tls: self.tls_words(),
             client_rtt_us: client.map(|info| info.rtt_us),

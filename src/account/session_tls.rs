@@ -1,12 +1,11 @@
-//! Facts from a client's bytes, for the access log: the TLS that is terminated here, and the session that a PostgreSQL
-//! client requests.
+//! What is known of a session's TLS and of the PostgreSQL session that it carries, for the access log.
 
 use std::borrow::Cow;
 
 use crate::sniff::postgres::StartupMessage;
 use crate::tls::TlsSummary;
 
-/// The facts about the TLS that is terminated here.
+/// The TLS of a session that we end or begin.
 #[derive(Debug, Default)]
 pub struct SessionTls {
     /// The TLS that was agreed with the client.
@@ -19,11 +18,11 @@ pub struct SessionTls {
     pub refusal: Option<Box<str>>,
 }
 
-/// The facts about a session from the bytes of its client.
+/// The TLS and the PostgreSQL startup of a session; few sessions have either.
 #[derive(Debug, Default)]
 pub struct SessionProtocol {
-    /// The TLS that is terminated here.
+    /// Its TLS.
     pub tls: SessionTls,
-    /// The StartupMessage of a PostgreSQL session in the clear.
+    /// The StartupMessage of a PostgreSQL session, in the clear or decrypted here.
     pub startup: Option<StartupMessage>,
 }

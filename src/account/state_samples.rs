@@ -1,25 +1,43 @@
-//! The samples of the state of pools and their servers. They are read at each rendering, and disappear with them.
+//! The samples that are read from the state of the process when metrics are rendered, so those of a removed server are gone.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::exposition::{GaugeFamily, MetricType, format_labels, write_header, write_sample};
+use super::exposition::{
+    GaugeFamily, MetricType, format_labels, seconds_since_epoch, write_families, write_header, write_sample,
+};
 use super::names;
 use crate::pool::{AdminState, Member, MemberState, Pool};
 
-/// Writes the states of pools and servers. `pools`: the configured pools, each with whether it serves new sessions, and whether
-/// it requires a role.
+/// The state of a configured pool.
+#[derive(Clone, Copy)]
+pub struct PoolSample<'a> {
+    /// The pool.
+    pub pool: &'a Pool,
+    /// Whether it serves new sessions.
+    pub serves: bool,
+    /// Whether the roles of its servers matter.
+    pub role_matters: bool,
+}
+
+/// Writes the states of pools and their servers.
 #[must_use]
-pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool, bool)>, now: Instant) -> String {
+pub fn write_states<'a>(pools: impl IntoIterator<Item = PoolSample<'a>>, now: Instant) -> String {
     let mut usable = GaugeFamily::new(
         names::POOL_USABLE,
         "Whether a pool has a server for new sessions, or starts one for them; a fallback does not count.",
     );
     let mut counts = GaugeFamily::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
     let mut servers = ServerFamilies::new();
-    for (pool, serves, role_matters) in pools {
+    for PoolSample {
+        pool,
+        serves,
+        role_matters,
+    } in pools
+    {
         usable.add(&format_labels(&[("pool", pool.name())]), u64::from(serves));
         let mut by_state = [0; MemberState::ALL.len()];
         let mut seen = HashSet::new();
@@ -63,17 +81,17 @@ impl ServerFamilies {
             ),
             uses: GaugeFamily::new(
                 names::SERVER_USE,
-                "What an operator or its agent has set for a server; one of the states is 1.",
+                "What an operator, or the server's agent, has set for a server; one of the states is 1.",
             ),
             ejected: GaugeFamily::new(
                 names::SERVER_EJECTED,
-                "Whether a server is ejected because connects of sessions failed.",
+                "Whether a server is ejected because sessions to it failed.",
             ),
             usable: GaugeFamily::new(
                 names::SERVER_USABLE,
                 "Whether a server gets new sessions, if no better tier is usable.",
             ),
-            weight: GaugeFamily::new(names::SERVER_WEIGHT, "The weight of a server in force."),
+            weight: GaugeFamily::new(names::SERVER_WEIGHT, "The weight of a server that is in force."),
             lag: GaugeFamily::new(
                 names::SERVER_LAG,
                 "How long a replica has been behind its primary at the latest check, if that is known.",
@@ -122,10 +140,7 @@ impl ServerFamilies {
 
 /// Writes the most sessions that each listener may have, and those that the process may have.
 #[must_use]
-pub fn write_connection_limits(
-    limits: impl IntoIterator<Item = (std::sync::Arc<str>, usize)>,
-    process_limits: usize,
-) -> String {
+pub fn write_connection_limits(limits: impl IntoIterator<Item = (Arc<str>, usize)>, process_limit: usize) -> String {
     let mut family = GaugeFamily::new(
         names::MAX_CONNECTIONS,
         "The most sessions of a listener at once: its own limit, or that of the process.",
@@ -137,7 +152,7 @@ pub fn write_connection_limits(
         names::PROCESS_MAX_CONNECTIONS,
         "The most sessions of all listeners together at once.",
     );
-    of_process.add("", process_limits as u64);
+    of_process.add("", process_limit as u64);
     write_families([&family, &of_process])
 }
 
@@ -154,9 +169,20 @@ pub fn write_busy(workers: impl IntoIterator<Item = Duration>) -> String {
     text
 }
 
-/// Writes the states of the sources of servers: by pool, whether its source is up, and when it last gave a usable answer.
+/// The state of the source of a pool's servers.
+#[derive(Clone, Copy, Debug)]
+pub struct DiscoverySample<'a> {
+    /// The name of the pool.
+    pub pool: &'a str,
+    /// Whether the latest answer of the source was usable.
+    pub is_up: bool,
+    /// When it last gave a usable answer.
+    pub last_success: Option<SystemTime>,
+}
+
+/// Writes the states of the sources of servers.
 #[must_use]
-pub fn write_discovery<'a>(pools: impl IntoIterator<Item = (&'a str, bool, Option<SystemTime>)>) -> String {
+pub fn write_discovery<'a>(sources: impl IntoIterator<Item = DiscoverySample<'a>>) -> String {
     let mut up = GaugeFamily::new(
         names::DISCOVERY_UP,
         "Whether the latest answer of the source of a pool's servers was usable.",
@@ -165,11 +191,10 @@ pub fn write_discovery<'a>(pools: impl IntoIterator<Item = (&'a str, bool, Optio
         names::DISCOVERY_LAST_SUCCESS,
         "When the source of a pool's servers last gave a usable answer, in seconds since the Unix epoch.",
     );
-    for (pool, is_up, succeeded) in pools {
-        let labels = format_labels(&[("pool", pool)]);
-        up.add(&labels, u64::from(is_up));
-        let since_epoch = succeeded.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        last_success.add(&labels, since_epoch.map_or(0, |since| since.as_secs()));
+    for sample in sources {
+        let labels = format_labels(&[("pool", sample.pool)]);
+        up.add(&labels, u64::from(sample.is_up));
+        last_success.add(&labels, seconds_since_epoch(sample.last_success));
     }
     write_families([&up, &last_success])
 }
@@ -217,11 +242,4 @@ pub fn write_unsaved(files: Option<usize>) -> String {
         family.add("", files);
     }
     write_families([&family])
-}
-
-/// The text of the families that have samples.
-fn write_families<'a>(families: impl IntoIterator<Item = &'a GaugeFamily>) -> String {
-    let mut text = String::new();
-    families.into_iter().for_each(|family| family.write(&mut text));
-    text
 }

@@ -50,9 +50,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::account::{
-    METRICS_TYPE, OPENMETRICS_TYPE, acme_renewals, certificate_expiries, openmetrics, prefers_openmetrics,
-    write_announced, write_busy, write_connection_limits, write_discovery, write_remote, write_scales, write_states,
-    write_unsaved,
+    DiscoverySample, METRICS_TYPE, OPENMETRICS_TYPE, PoolSample, acme_renewals, certificate_expiries, openmetrics,
+    prefers_openmetrics, write_announced, write_busy, write_connection_limits, write_discovery, write_remote,
+    write_scales, write_states, write_unsaved,
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
@@ -247,22 +247,29 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
             .metrics
             .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);
         let now = Instant::now();
-        let states = in_force
-            .pools
-            .iter()
-            .map(|pool| (&***pool, pool.serves(now), pool.plan().health.role_matters()));
+        let states = in_force.pools.iter().map(|pool| PoolSample {
+            pool,
+            serves: pool.serves(now),
+            role_matters: pool.plan().health.role_matters(),
+        });
         let text = text
             + &write_states(states, now)
             + &write_connection_limits(admin.limits.sizes(), admin.limits.process_size());
         let sources = in_force.pools.iter().filter(|pool| pool.plan().discover.is_some());
-        let sources = sources.map(|pool| (pool, pool.dynamic().source()));
-        let text =
-            text + &write_discovery(
-                sources.map(|(pool, state)| (&**pool.name(), state.is_up == Some(true), state.last_success)),
-            ) + &write_scales(&scale::samples(&in_force.pools))
-                + &write_remote(remote::sample(&admin))
-                + &write_announced(announced::sample(&admin, &in_force.plan).as_ref())
-                + &write_unsaved(admin.unsaved.as_ref().map(|unsaved| unsaved.list().len()));
+        let sources = sources.map(|pool| {
+            let state = pool.dynamic().source();
+            DiscoverySample {
+                pool: pool.name(),
+                is_up: state.is_up == Some(true),
+                last_success: state.last_success,
+            }
+        });
+        let text = text
+            + &write_discovery(sources)
+            + &write_scales(&scale::samples(&in_force.pools))
+            + &write_remote(remote::sample(&admin))
+            + &write_announced(announced::sample(&admin, &in_force.plan).as_ref())
+            + &write_unsaved(admin.unsaved.as_ref().map(|unsaved| unsaved.list().len()));
         let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
         let text = text
             + &certificate_expiries(in_force.tls.all(), in_force.tls.by_pool())

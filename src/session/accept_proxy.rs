@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::refusal::Refusal;
 use super::steps::Opened;
-use crate::account::{Entry, RefusalLine};
+use crate::account::{Entry, LogLine};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
 
@@ -43,7 +43,7 @@ impl Opened<'_> {
         let mut info = self.entry.info();
         info.detail = Some("untrusted_peer");
         let extras = info.extras.get_or_insert_default();
-        extras.set_line(line.map_or(RefusalLine::Suppressed, RefusalLine::After));
+        extras.set_log_line(line.map_or(LogLine::Suppressed, LogLine::After));
         Refusal::UntrustedPeer
     }
 }

@@ -7,7 +7,7 @@ use super::listener_state::ListenerState;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
 use super::steps::{Opened, Routed, take_first};
-use crate::account::{Entry, RefusalLine};
+use crate::account::{Entry, LogLine};
 use crate::guard::{Guard, GuardId, GuardReason, RefuseWith};
 use crate::plan::Protocol;
 use crate::refuse::{PostgresError, REFUSAL_TIME_MAX, Reply};
@@ -147,17 +147,17 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
 /// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
 /// a flood. In a flood, a client whose refusal is not logged is reset: after any other reply, the session keeps its
 /// place in `max_connections` until the client closes, too.
-fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, RefusalLine) {
+fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
     if known.has_sent_hello() {
-        return (known.reply(reason), RefusalLine::Normal);
+        return (known.reply(reason), LogLine::Usual);
     }
     let Some(suppressed) = guard.line(now) else {
-        return (Reply::Reset, RefusalLine::Suppressed);
+        return (Reply::Reset, LogLine::Suppressed);
     };
     let reply = match (known.reply(reason), guard.rules().refuse_with) {
         (Reply::Close, RefuseWith::Reset) => Reply::Reset,
         (Reply::Close, RefuseWith::End) => Reply::End,
         (usual, _) => usual,
     };
-    (reply, RefusalLine::After(suppressed))
+    (reply, LogLine::After(suppressed))
 }

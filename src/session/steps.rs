@@ -216,7 +216,7 @@ fn check_direct_tls(pool: &LivePool, sniffed: Option<&Sniffed>, entry: &Entry) -
     }
 }
 
-/// Takes the bytes that were read behind a PROXY header.
+/// Takes the bytes that were read after a PROXY header.
 pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
     entry.info().extras.as_mut()?.first.take()
 }

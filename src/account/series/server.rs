@@ -58,7 +58,7 @@ pub struct ServerSeries {
     pub(in crate::account) check_duration: Histogram,
     connect_failures: LabelledCounters<{ ConnectFailure::ALL.len() }>,
     /// The same counts as in `connect_failures`, because a counter of the exporter cannot be read.
-    failed_connects: [AtomicU64; ConnectFailure::ALL.len()],
+    connect_failure_counts: [AtomicU64; ConnectFailure::ALL.len()],
     checks: LabelledCounters<{ CheckResult::ALL.len() }>,
     transitions: LabelledCounters<3>,
 }
@@ -72,7 +72,7 @@ impl ServerSeries {
             connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
             check_duration: Histogram::new(HANDSHAKE_BOUNDS),
             connect_failures: LabelledCounters::new(recorder, names::CONNECT_FAILURES, labels, "reason"),
-            failed_connects: [const { AtomicU64::new(0) }; ConnectFailure::ALL.len()],
+            connect_failure_counts: [const { AtomicU64::new(0) }; ConnectFailure::ALL.len()],
             checks: LabelledCounters::new(recorder, names::HEALTH_CHECKS, labels, "result"),
             transitions: LabelledCounters::new(recorder, names::HEALTH_TRANSITIONS, labels, "to"),
         }
@@ -84,7 +84,7 @@ impl ServerSeries {
             None => self.connect_duration.record(duration),
             Some(failure) => {
                 let index = failure as usize;
-                self.failed_connects[index].fetch_add(1, Relaxed);
+                self.connect_failure_counts[index].fetch_add(1, Relaxed);
                 self.connect_failures.get(index, failure.as_str()).increment(1);
             }
         }
@@ -92,7 +92,7 @@ impl ServerSeries {
 
     /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
     pub(in crate::account) fn failed_connects(&self) -> impl Iterator<Item = (ConnectFailure, u64)> {
-        let count = |failure: ConnectFailure| (failure, self.failed_connects[failure as usize].load(Relaxed));
+        let count = |failure: ConnectFailure| (failure, self.connect_failure_counts[failure as usize].load(Relaxed));
         ConnectFailure::ALL
             .into_iter()
             .map(count)
