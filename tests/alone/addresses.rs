@@ -1,4 +1,4 @@
-//! Addresses that mean something on this machine, or on one of its links, only: in namespaces, which takes root.
+//! Addresses that are valid on this machine or on one of its links only. The tests use network namespaces, which need root.
 
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV6, TcpListener};
@@ -16,7 +16,7 @@ use crate::support::server::Server;
 #[test]
 fn a_socket_never_connects_to_itself() {
     const CLIENTS: usize = 100;
-    let Some(star) = Namespaces::enter(1) else { return };
+    let Some(network) = Namespaces::enter(1) else { return };
     // Even, as the ports that connect(2) takes first when the range begins with an even one.
     let server = SocketAddr::from(([127, 0, 0, 1], 20_002));
     let proxy = Proxy::setup(&format!(
@@ -29,7 +29,7 @@ fn a_socket_never_connects_to_itself() {
     // This is for this thread's namespace. One connect in five now has the server's port as its source.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20009").unwrap();
     for _ in 0..CLIENTS {
-        let mut client = star.client(1, proxy.at("unchecked"));
+        let mut client = network.client(1, proxy.at("unchecked"));
         assert_eq!(client.finish().try_read_all().unwrap_or_default(), b"");
     }
     let lines = proxy.access_lines(CLIENTS);
@@ -55,13 +55,13 @@ fn a_socket_never_connects_to_itself() {
     eventually("it is up", || {
         proxy.server("checked", &server.to_string())["health"] == "up"
     });
-    assert_eq!(star.client(1, proxy.at("checked")).read_some(), "back");
+    assert_eq!(network.client(1, proxy.at("checked")).read_some(), "back");
 }
 
 /// Gives both ends of the link a link-local address: fe80::1 in the middle, fe80::2 outside.
-fn link_local(star: &Namespaces) {
+fn link_local(network: &Namespaces) {
     for (number, address) in [(0, "fe80::1/64 dev v1"), (1, "fe80::2/64 dev v0")] {
-        let done = star.run(number, &format!("ip -6 address add {address} nodad"));
+        let done = network.run(number, &format!("ip -6 address add {address} nodad"));
         assert_eq!(done.code, Some(0), "{}", done.stderr);
     }
 }
@@ -73,9 +73,9 @@ fn index(interface: &str) -> u32 {
 
 #[test]
 fn a_link_local_server_is_checked_and_reached_on_its_interface() {
-    let Some(star) = Namespaces::enter(1) else { return };
-    link_local(&star);
-    let server = Server::named_on(star.at(1, || TcpListener::bind("[::]:0").unwrap()), "there");
+    let Some(network) = Namespaces::enter(1) else { return };
+    link_local(&network);
+    let server = Server::named_on(network.at(1, || TcpListener::bind("[::]:0").unwrap()), "there");
     let port = server.address.port();
     for written in [
         format!("[fe80::2%v1]:{port}"),
@@ -99,8 +99,8 @@ fn a_link_local_server_is_checked_and_reached_on_its_interface() {
 
 #[test]
 fn a_listener_may_be_bound_to_a_link_local_address() {
-    let Some(star) = Namespaces::enter(1) else { return };
-    link_local(&star);
+    let Some(network) = Namespaces::enter(1) else { return };
+    link_local(&network);
     let server = Server::named("here");
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"[fe80::1%v1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
@@ -109,7 +109,7 @@ fn a_listener_may_be_bound_to_a_link_local_address() {
     let line = &log_lines(&proxy, "listening", 1)[0];
     let port = proxy.at("l").port();
     assert_eq!(line["address"], format!("[fe80::1%v1]:{port}"), "as it was written");
-    let heard = star.at(1, || {
+    let heard = network.at(1, || {
         let address = SocketAddrV6::new("fe80::1".parse().unwrap(), port, 0, index("v0"));
         Client::connect(address.into()).read_some()
     });
@@ -118,13 +118,13 @@ fn a_listener_may_be_bound_to_a_link_local_address() {
 
 #[test]
 fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
-    let Some(star) = Namespaces::enter(1) else { return };
+    let Some(network) = Namespaces::enter(1) else { return };
     let ip = |number, words: &str| {
-        let done = star.run(number, &format!("ip {words}"));
+        let done = network.run(number, &format!("ip {words}"));
         assert_eq!(done.code, Some(0), "{words}: {}", done.stderr);
     };
     ip(1, "address add 10.98.1.77/24 dev v0");
-    let listener = star.at(1, || TcpListener::bind("10.98.1.77:0").unwrap());
+    let listener = network.at(1, || TcpListener::bind("10.98.1.77:0").unwrap());
     let server = Server::named_on(listener, "there");
     let (address, port) = (server.address, server.address.port());
     let proxy = Proxy::start(&format!(
@@ -144,12 +144,13 @@ fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
         let mut client = Client::connect(proxy.at("l"));
         let left_out = log_lines(
             &proxy,
-            "a server is left out: it is a listener that leads back to the pool, every session would open another one",
+            "a server is left out: it is a listener that leads back to the pool, so every session would open another one",
             times,
         );
         assert_eq!(left_out[times - 1]["server"], address.to_string());
         assert_eq!(client.read_all(), b"", "the pool has no server");
-        // Before the look the client may have come back some times. Each of these sessions ends with the one before.
+        // Until acequia sees the new address, the session may have led back to the listener a few times. Each of these sessions
+        // ends with the one before.
         drop(client);
         wait_for_active_sessions(&proxy, 0);
         let status = proxy.command(&["status"]).stdout;

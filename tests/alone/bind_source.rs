@@ -1,8 +1,10 @@
-//! Connections to servers that come from the addresses that `bind_source` names; built from namespaces, which needs root.
+//! Connections to servers that come from the addresses that `bind_source` names; those that use namespaces need root.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+
+use acequia::dial::ConnectFailure;
 
 use crate::support::client::Client;
 use crate::support::counts::log_lines;
@@ -76,18 +78,12 @@ fn each_address_has_ports_of_its_own() {
 /// The reasons of failed connects, and how many there were.
 fn failures(proxy: &Proxy) -> Vec<(String, f64)> {
     let metrics = proxy.metrics();
-    let count = |reason: &&str| metrics.sum("acequia_connect_failures_total", &[("reason", reason)]);
-    let reasons = [
-        "refused",
-        "timeout",
-        "unreachable",
-        "no_ports",
-        "no_source",
-        "no_descriptors",
-        "other",
-    ];
-    let some = reasons.iter().map(|reason| ((*reason).to_owned(), count(reason)));
-    some.filter(|(_, count)| *count > 0.0).collect()
+    let reasons = ConnectFailure::ALL.map(ConnectFailure::as_str).into_iter();
+    let counts = reasons.map(|reason| {
+        let count = metrics.sum("acequia_connect_failures_total", &[("reason", reason)]);
+        (reason.to_owned(), count)
+    });
+    counts.filter(|(_, count)| *count > 0.0).collect()
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
             let time = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
             assert_eq!(
                 time > began + since,
-                since > Duration::ZERO || clock == "+0",
+                since > Duration::ZERO,
                 "expected the time in the log to follow the stepped wall clock (libfaketime): {line}"
             );
         }

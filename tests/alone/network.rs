@@ -132,7 +132,7 @@ fn small_segments_that_fill_the_pipe_do_not_end_the_stream() {
             assert_eq!(done.code, Some(0), "{}", done.stderr);
         }
     }
-    // Both sides write everything, then read.
+    // Both sides write, and read only after a second: by then the pipe is full of small segments.
     let exchange = |mut stream: TcpStream| {
         stream.set_nodelay(true).unwrap();
         let mut writes = stream.try_clone().unwrap();

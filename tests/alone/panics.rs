@@ -9,7 +9,7 @@ use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
 use serde_json::Value;
 
-/// Set in a child process that runs this test: the log format, and the order to panic.
+/// The log format, in a child process: if it is set, the test panics and does nothing else.
 const FORMAT: &str = "ACEQUIA_TEST_PANICS";
 
 /// Starts the log and panics in a thread, as a worker might while it serves a session.

@@ -45,7 +45,7 @@ const OPTIONAL: [Call; 24] = [
     Call::new("madvise", libc::SYS_madvise),
 ];
 
-const NECESSARY: [Call; 7] = [
+const REQUIRED: [Call; 7] = [
     Call::option(
         "setsockopt(IPV6_V6ONLY)",
         SYS_setsockopt,
@@ -112,7 +112,7 @@ fn without_an_optional_call_traffic_goes_on_and_the_loss_is_logged_once_at_most(
 #[test]
 fn without_a_required_call_the_start_fails_and_names_the_call() {
     let config = "[listeners.l]\nbind = \"[::]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:1\"]";
-    with_each(&NECESSARY, |call, error| {
+    with_each(&REQUIRED, |call, error| {
         let folder = config_folder("acequia.toml", config);
         let under = refusing(&call, error);
         let mut command = std::process::Command::new(&under[0]);

@@ -46,12 +46,22 @@ pub mod usage;
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::process::geteuid;
 use tokio::time::Instant;
 
 /// How long a test waits for anything. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const POLL: Duration = Duration::from_millis(5);
+
+/// Whether the test runs as root. If not, notes on standard error what is not tested: what needs root.
+pub fn is_root_for(what: &str) -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        eprintln!("NOT TESTED: {what} needs root");
+    }
+    is_root
+}
 
 /// Waits until the condition holds; `what` says in words what is expected.
 ///

@@ -6,10 +6,11 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread::scope;
 
-use rustix::process::{geteuid, getpid};
+use rustix::process::getpid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::client::Client;
+use super::is_root_for;
 use super::process::{Finished, finished, must};
 
 /// Namespaces connected as a star: acequia's in the middle is number 0, the outer ones are numbers 1 and up. On link n
@@ -22,8 +23,7 @@ impl Namespaces {
     /// Creates them and moves the calling thread, and so its children, to the middle. `None`, with a note on standard
     /// error, where namespaces are not available.
     pub fn enter(points: usize) -> Option<Self> {
-        if !geteuid().is_root() {
-            eprintln!("NOT TESTED: network namespaces need root");
+        if !is_root_for("a network namespace") {
             return None;
         }
         let thread = format!("{:?}", std::thread::current().id());

@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, configs};
 const MIB: u64 = 1 << 20;
 
 /// A server that sends without end.
-fn source() -> Server {
+fn endless() -> Server {
     Server::run(|mut stream| {
         let block = [7; 64 << 10];
         while stream.write_all(&block).is_ok() {}
@@ -59,7 +59,7 @@ fn near(bytes: u64, expected: u64, tolerance: f64) -> Result<(), String> {
 
 #[test]
 fn one_session_gets_the_bandwidth_and_eight_share_it() {
-    let server = source();
+    let server = endless();
     let proxy = Proxy::start(&config(&server, "bandwidth = \"20MiB/s\""));
     let time = Duration::from_secs(4);
     in_one_of_three_rounds(|| {
@@ -92,9 +92,10 @@ fn each_session_has_its_own_limit_in_each_direction() {
         });
         let took = began.elapsed();
         assert!(took > Duration::from_millis(1_800), "{took:?}");
-        match took < Duration::from_secs(4) {
-            true => Ok(()), // both directions at once
-            false => Err(format!("{took:?}")),
+        if took < Duration::from_secs(4) {
+            Ok(()) // both directions at once
+        } else {
+            Err(format!("{took:?}"))
         }
     });
 }

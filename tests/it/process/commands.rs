@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::support::client::{ask, server_reached};
-use crate::support::eventually;
 use crate::support::process::{Finished, Port, finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_folder};
 use crate::support::server::Server;
+use crate::support::{eventually, is_root_for};
 
 /// Runs a command on this configuration to its end.
 fn on(config: &str, command: &[&str]) -> Finished {
@@ -189,6 +189,9 @@ fn a_privileged_port_without_privileges_is_reported() {
 
 #[test]
 fn acequia_runs_without_root() {
+    if !is_root_for("another user") {
+        return;
+    }
     let server = Server::echo();
     let config = FINE.replace("127.0.0.1:9", &server.address.to_string());
     let proxy = Proxy::setup(&config)
