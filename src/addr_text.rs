@@ -22,7 +22,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         check_scope(address)?;
-        // Listening sockets are IPv6 only, so that the kernel would reject such an address.
+        // A socket of IPv6 listens with IPV6_V6ONLY, and the kernel rejects such an address for it.
         if let IpAddr::V6(v6) = address.ip()
             && let Some(v4) = v6.to_ipv4_mapped()
         {
@@ -112,7 +112,7 @@ fn resolved(name: &str, ip: IpAddr) -> Result<ServerLocation, InvalidValue> {
 }
 
 /// An IP address without a port. The port of the result is 0.
-pub(crate) fn host(text: &str) -> Result<ServerAddr, InvalidValue> {
+pub(crate) fn ip(text: &str) -> Result<ServerAddr, InvalidValue> {
     let invalid = || {
         let hint = "write an address such as \"10.0.0.11\"; the port has a key of its own, `port`";
         (format!("`{text}` is not an IP address"), String::from(hint))
@@ -328,7 +328,7 @@ mod tests {
         ] {
             assert_eq!(server(text).unwrap_err().1, hint, "{text}");
         }
-        assert!(host("0.0.0.0").is_err() && host("127.0.0.1").is_ok());
+        assert!(ip("0.0.0.0").is_err() && ip("127.0.0.1").is_ok());
         assert_eq!(network("10.0.0.1/8").unwrap_err().1, r#"write "10.0.0.0/8""#);
         assert_eq!(network("::ffff:10.0.0.0/104").unwrap_err().1, r#"write "10.0.0.0/8""#);
         assert!(network("10.0.0.0/33").is_err());

@@ -2,7 +2,7 @@
 //! server, and relays bytes both ways until both sides are done.
 //!
 //! A module uses only those listed above it (`tests/tidy` enforces that), so that the crate can be read from top to
-//! bottom. Modules that a connection meets are listed in the order in which it meets them.
+//! bottom. As far as that allows, the modules that a connection meets are in the order in which it meets them.
 //!
 //! ```text
 //!  worker: one a core; accepts clients and runs their sessions

@@ -11,12 +11,12 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// The user and the group of a process.
+/// The IDs of a user and of its primary group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserIds {
-    /// The number of the user.
+    /// The ID of the user.
     pub user: u32,
-    /// The number of its first group.
+    /// The ID of its primary group.
     pub group: u32,
 }
 
@@ -46,7 +46,7 @@ impl Users {
 /// Runs a function in a thread with the permissions of a user: its own group, and its groups in `/etc/group`.
 ///
 /// # Errors
-/// The user is not known, or this process may not change its user.
+/// The user is not known, `/etc/passwd` or `/etc/group` cannot be read, or this process may not change its user.
 pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result<T> {
     let UserIds { user, group } = Users::read()?.find(name)?;
     let groups = groups_in(&fs::read_to_string(GROUP)?, name);

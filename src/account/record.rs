@@ -332,7 +332,7 @@ impl CancelHandle {
             return Poll::Ready(EndRequest::Cut);
         }
         if self.look.load(Relaxed) && self.look.swap(false, Acquire) {
-            return Poll::Ready(EndRequest::OnlyLook(&self.deliveries));
+            return Poll::Ready(EndRequest::NoteDelivery(&self.deliveries));
         }
         let at_rest = self.at_rest.load(Acquire);
         if at_rest == 0 || at_rest & TAKEN != 0 {

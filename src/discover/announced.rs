@@ -22,7 +22,7 @@ const LISTENER_LABEL: &str = "acequia.listener";
 /// The label with the server name, or with several, separated by commas.
 const SNI_LABEL: &str = "acequia.sni";
 
-/// The label that containers of one name must have in common to belong together.
+/// The label that groups containers: those with one server name form a pool only if they also have this label in common.
 const POOL_LABEL: &str = "acequia.pool";
 
 /// Changes within this time are applied together.

@@ -25,7 +25,7 @@ use slices::Slices;
 
 /// The shortest time of a watch; the longest is a quarter more. Balancers in front of API servers cut requests after 4
 /// minutes (Azure) or 5.
-const WATCH_TIME: Duration = Duration::from_secs(176);
+const WATCH_TIME_MIN: Duration = Duration::from_secs(176);
 
 /// How much longer than asked a watch may last. If it has not ended by then, its server is gone.
 const WATCH_END_GRACE: Duration = Duration::from_secs(10);
@@ -54,9 +54,9 @@ impl KubernetesSource {
     /// Lists and watches until something fails.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         loop {
-            let gap = Instant::now() + GAP_MIN;
+            let next = Instant::now() + GAP_MIN;
             match self.list_and_watch(reports).await {
-                KubernetesError::Gone => sleep_until(gap).await,
+                KubernetesError::Gone => sleep_until(next).await,
                 KubernetesError::Failed(error) => return error,
             }
         }
@@ -68,11 +68,11 @@ impl KubernetesSource {
             Err(error) => return error,
         };
         loop {
-            let gap = Instant::now() + GAP_MIN;
+            let next = Instant::now() + GAP_MIN;
             if let Err(error) = self.watch(&mut version, reports).await {
                 return error;
             }
-            sleep_until(gap).await;
+            sleep_until(next).await;
         }
     }
 
@@ -98,7 +98,7 @@ impl KubernetesSource {
     /// Watches the slices from this version on, until the server ends the watch; then `version` is that of the latest event.
     /// Reports nothing before the server has accepted the watch: a login that may list but not watch is an error.
     async fn watch(&mut self, version: &mut String, reports: &Reports) -> Result<(), KubernetesError> {
-        let time = WATCH_TIME.mul_f64(1.0 + fastrand::f64() / 4.0);
+        let time = WATCH_TIME_MIN.mul_f64(1.0 + fastrand::f64() / 4.0);
         let deadline = Instant::now() + time + WATCH_END_GRACE;
         let mut watch = SlicesApi::new(self.access().await?, &self.plan)
             .watch(version, time)
@@ -109,7 +109,7 @@ impl KubernetesSource {
                 return Ok(());
             };
             let Some(event) = event? else { return Ok(()) };
-            *version = match event {
+            let latest = match event {
                 SliceEvent::Put(slice) => self.slices().put(slice)?,
                 SliceEvent::Deleted(slice) => self.slices().remove(slice),
                 SliceEvent::Bookmark(slice) => {
@@ -117,6 +117,7 @@ impl KubernetesSource {
                     continue;
                 }
             };
+            *version = latest;
             reports.report_change(&self.slices);
         }
     }

@@ -9,7 +9,7 @@
 //! [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing, changes
 //! nothing.
 //!
-//! It also follows the addresses of this machine, as far as they decide whether a server is one of our own listeners.
+//! [`run`] also follows the addresses of this machine, as far as they decide whether a server is one of our own listeners.
 //!
 //! [`follow_announcements`] follows the routes that containers announce, each with a pool of its own.
 //!
@@ -17,7 +17,7 @@
 //! [`crate::plan::DiscoverSource`]; its keys in `config/keys/pool.rs` and `config/parse/discover.rs`, and the files that it
 //! reads in `plan/files.rs`. What the sources of several pools share, such as a login, is a section `[providers.NAME]`
 //! (`config/parse/providers.rs`): a *provider* is a service that sources ask. etcd is the provider of a source of servers
-//! here, and the *store* of the configuration in [`crate::remote`]. It is described in `conf/full.toml`, from which the
+//! here, and the *store* of the configuration in [`crate::remote`]. A source is described in `conf/full.toml`, from which the
 //! schema is generated, and in `docs/servers.md`.
 
 mod resolver;

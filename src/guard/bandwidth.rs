@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::byte_bucket::{ByteBucket, Reserved, SAVED, SLOT_BYTES_MAX};
+use super::byte_bucket::{ByteBucket, Reserved, SAVINGS_NANOS_MAX, SLOT_BYTES_MAX};
 use super::rate::Nanos;
 
 /// How often a direction that waits for a late slot looks whether others have left and an earlier one is free.
@@ -47,9 +47,9 @@ impl Throttle {
         }
     }
 
-    /// Limits of these many bytes a second: for the client, and for the server.
+    /// Limits what the client sends, and what the server sends, to this many bytes a second.
     #[cfg(test)]
-    pub(crate) fn to_rates(rates: [u64; 2]) -> Self {
+    pub(crate) fn with_rates(rates: [u64; 2]) -> Self {
         let [up, down] = rates.map(|rate| vec![Arc::new(ByteBucket::new(Some(rate)))]);
         Self::new(up, down)
     }
@@ -60,7 +60,7 @@ impl Throttle {
 pub struct DirectionThrottle {
     buckets: Vec<Arc<ByteBucket>>,
     /// Its next slot begins no earlier, so that it keeps to its share.
-    turn: Instant,
+    next_turn: Instant,
     slot: Option<Slot>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -83,7 +83,7 @@ impl DirectionThrottle {
     pub(super) fn new(buckets: Vec<Arc<ByteBucket>>) -> Self {
         Self {
             buckets,
-            turn: Instant::now(),
+            next_turn: Instant::now(),
             slot: None,
             timer: None,
         }
@@ -95,8 +95,8 @@ impl DirectionThrottle {
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
-            let is_stale = |slot: &Slot| self.is_stale(slot) || self.can_move_up(slot, now);
-            if self.slot.as_ref().is_some_and(is_stale) {
+            let is_outdated = |slot: &Slot| self.is_stale(slot) || self.can_move_up(slot, now);
+            if self.slot.as_ref().is_some_and(is_outdated) {
                 self.settle(0);
             }
             let slot = match self.slot.take() {
@@ -131,7 +131,7 @@ impl DirectionThrottle {
         }
         let next = |(bucket, reserved): (&Arc<ByteBucket>, &Reserved)| bucket.next_begin_without(*reserved);
         let begins = self.buckets.iter().zip(&slot.reserved).map(next).max();
-        begins.is_some_and(|begins| begins.max(self.turn) + RECHECK_INTERVAL < slot.begins)
+        begins.is_some_and(|begins| begins.max(self.next_turn) + RECHECK_INTERVAL < slot.begins)
     }
 
     /// To be called after `read` bytes were read. Gives back the rest of what was granted.
@@ -144,8 +144,8 @@ impl DirectionThrottle {
         }
         let (began, interval) = slot.turn;
         let used = (slot.bytes - unused) as f64 / slot.bytes_max as f64;
-        // At most: a long queue of slots is fair by itself, and shrinks when others leave.
-        self.turn = began + interval.mul_f64(used).min(RECHECK_INTERVAL);
+        // At most [`RECHECK_INTERVAL`]: a long queue of slots is fair by itself, and shrinks when others leave.
+        self.next_turn = began + interval.mul_f64(used).min(RECHECK_INTERVAL);
     }
 
     fn reserve(&self, now: Instant, readable: usize) -> Slot {
@@ -153,18 +153,18 @@ impl DirectionThrottle {
         let bytes_max = bytes_max.unwrap_or(SLOT_BYTES_MAX);
         let bytes = bytes_max.min((readable as u64).saturating_add(1));
         let turn = now
-            .checked_sub(Duration::from_nanos(SAVED))
-            .map_or(self.turn, |saved| self.turn.max(saved));
+            .checked_sub(Duration::from_nanos(SAVINGS_NANOS_MAX))
+            .map_or(self.next_turn, |saved| self.next_turn.max(saved));
         let mut reserved = Vec::with_capacity(self.buckets.len());
-        let (mut begins, mut last) = (turn, None);
+        let mut last = None;
         for (index, bucket) in self.buckets.iter().enumerate() {
             let (starts, slot) = bucket.reserve(bytes, now);
             reserved.push(slot);
             if last.is_none_or(|(_, latest)| starts >= latest) {
                 last = Some((index, starts));
-                begins = turn.max(starts);
             }
         }
+        let begins = last.map_or(turn, |(_, starts)| turn.max(starts));
         // It takes part only in the round of the bucket that it waits for: directions that wait for another bucket need not
         // leave it a turn that it could not use.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));

@@ -20,9 +20,9 @@ const SLOT_BYTES_MIN: u64 = 1 << 10;
 /// How many slots a second make up the rate, where these bounds allow it.
 const SLOTS_PER_SECOND: u64 = 50;
 
-/// For how long an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must not cost
+/// For how long at most an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must not cost
 /// throughput.
-pub(super) const SAVED: Nanos = 50_000_000;
+pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 
 /// The bandwidth of one direction of a session, or of all sessions of a guard.
 #[derive(Debug)]
@@ -97,7 +97,9 @@ impl ByteBucket {
         let begins = match queue.rate {
             0 => now,
             _ => {
-                let begins = queue.reserved_until.max(self.nanos(now).saturating_sub(SAVED));
+                let begins = queue
+                    .reserved_until
+                    .max(self.nanos(now).saturating_sub(SAVINGS_NANOS_MAX));
                 queue.reserved_until = begins + length;
                 self.epoch + Duration::from_nanos(begins)
             }

@@ -10,7 +10,7 @@
 //! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if it
 //! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and its comparison
 //! in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is a bucket in
-//! [`Throttle`].
+//! [`Throttle`]: [`throttle`] makes it from the passes of a session, and `relay` asks it before it reads.
 
 mod client_source;
 mod networks;

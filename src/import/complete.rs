@@ -236,7 +236,7 @@ fn remove_double_tls(imported: &mut Imported) {
 /// Removes the address that connections come from if a server has no address of its family, or all are on Unix sockets.
 fn remove_unfit_source(pool: &mut ImportedPool) {
     let Some(source) = &pool.source else { return };
-    let source_ip = address::host(source).ok().and_then(ServerAddr::ip); // `client` has none
+    let source_ip = address::ip(source).ok().and_then(ServerAddr::ip); // `client` has none
     let is_reachable = |server: &ImportedServer| match (source_ip, address::server(&server.address)) {
         (Some(source), Ok(ServerLocation::Address(server))) => {
             server.ip().is_none_or(|ip| source.is_ipv4() == ip.is_ipv4())

@@ -56,7 +56,7 @@ pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
 pub(super) fn own_address(text: &str) -> Option<String> {
     let ip: IpAddr = text.parse().ok()?;
     let text = ip.to_canonical().to_string();
-    address::host(&text).is_ok().then_some(text)
+    address::ip(&text).is_ok().then_some(text)
 }
 
 #[cfg(test)]

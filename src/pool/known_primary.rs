@@ -27,13 +27,14 @@ pub struct KnownPrimary {
 }
 
 impl KnownPrimary {
-    /// A server on a higher timeline than this one is the primary.
+    /// The highest timeline that is known or overruled: a server on a higher one is the primary.
     pub(crate) fn highest_timeline(&self) -> Option<u32> {
         self.timeline.max(self.overruled)
     }
 }
 
-/// What has been seen of another server since the primary became the primary. What excludes it more is greater.
+/// What has been seen of another server since the primary became the primary. In the order in which they
+/// exclude it from becoming primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -41,7 +42,7 @@ pub enum Standing {
     Replica,
     /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
     Promoted,
-    /// It was not seen as a replica beside the primary, or called itself primary while that one was. It may be an old primary:
-    /// before it is used as one, it needs a higher timeline or an operator's decision, or must be seen as a replica.
+    /// It was not seen as a replica beside the primary, or called itself primary while the primary was alive. It may be an old
+    /// primary: before it is used as one, it needs a higher timeline or an operator's decision, or must be seen as a replica.
     Rejected,
 }

@@ -105,7 +105,7 @@ impl OwnListeners {
                 %pool,
                 server = %left_out.label,
                 listener = %left_out.listener,
-                "a server is left out: it is a listener that leads back to the pool, every session would open another one"
+                "a server is left out: it is a listener that leads back to the pool, so every session would open another one"
             );
         }
     }

@@ -66,7 +66,7 @@ pub enum EndRequest<'a> {
     /// Only if it is at rest now ([`Closed::AtRest`]). If bytes are on their way, that is noted.
     IfAtRest(&'a DeliveryNotes),
     /// Not now: only note whether bytes are on their way.
-    OnlyLook(&'a DeliveryNotes),
+    NoteDelivery(&'a DeliveryNotes),
 }
 
 /// How often such a request has found bytes on their way: read, and not yet acknowledged by the receiver. The count wraps.

@@ -21,10 +21,10 @@ use std::task::Poll;
 
 use tokio::net::TcpStream;
 
+pub use self::core::FOLLOW_TIMEOUT;
 use crate::guard::Throttle;
 use crate::tls::TlsConnection;
 pub use closed::{Closed, DeliveryNotes, EndRequest, Pending, RelayLimits, Side};
-pub use core::FOLLOW_TIMEOUT;
 pub use engine::poll::limit_pipes;
 use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
 pub use stream::SideStream;
@@ -53,7 +53,7 @@ pub fn relay<'a, 'r: 'a>(
     relay_between(client, server, first, limits, traffic, throttle, end)
 }
 
-/// A side of a session of which at least one side uses TLS.
+/// A side of a session in which this side or the other uses TLS.
 pub struct TlsSide<'a> {
     /// Its socket.
     pub socket: &'a TcpStream,

@@ -47,7 +47,7 @@ pub(super) fn bind_source(
 
 /// An address of this machine.
 fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
-    let host = address::host(text).map_err(|(message, _)| {
+    let host = address::ip(text).map_err(|(message, _)| {
         let hint = r#"write addresses of this machine such as "10.0.0.5", or "client" for the address of the client"#;
         (message, String::from(hint))
     })?;

@@ -115,7 +115,7 @@ fn default_plan() -> HealthPlan {
 
 fn check_address(node: &Node, problems: &mut Problems<'_>) -> Option<ServerAddr> {
     let text = value::string(node, problems)?;
-    match address::host(text) {
+    match address::ip(text) {
         Ok(address) => Some(address),
         Err((message, hint)) => {
             problems.error(&node.position, message, hint);

@@ -33,7 +33,7 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
     NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
 }
 
-/// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. None if a
+/// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. Empty if a
 /// source lists them.
 pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
@@ -43,7 +43,7 @@ pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut
             problems.error(
                 pool.position(),
                 "this pool has no servers",
-                r#"add servers = ["host:port"], or `discover`"#,
+                r#"add servers = ["host:port"], `discover` or `scale`"#,
             );
         }
         return Vec::new();

@@ -92,7 +92,7 @@ pub(super) enum SliceEvent {
     Put(EndpointSlice),
     /// It is gone.
     Deleted(EndpointSlice),
-    /// Nothing has happened up to the version that this has.
+    /// Nothing else has happened up to the version of this slice.
     Bookmark(EndpointSlice),
 }
 

@@ -574,13 +574,6 @@ fn accepting_rules_of_haproxy_are_kept() {
 }
 
 #[test]
-fn an_unconditional_use_backend_comes_before_the_default() {
-    for rules in [
-        "use_backend b\ndefault_backend a",
-        "default_backend a\nuse_backend b if TRUE",
-        "use_backend b\nuse_backend a if { req.ssl_sni a.example }",
-    ] {
-#[test]
 fn names_that_a_haproxy_end_also_matches_are_noted() {
     let note = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
     for rule in ["use_backend b", "tcp-request content reject"] {
@@ -591,10 +584,19 @@ fn names_that_a_haproxy_end_also_matches_are_noted() {
     }
 }
 
+#[test]
+fn an_unconditional_use_backend_comes_before_the_default() {
+    for rules in [
+        "use_backend b\ndefault_backend a",
+        "default_backend a\nuse_backend b if TRUE",
+        "use_backend b\nuse_backend a if { req.ssl_sni a.example }",
+    ] {
         let lines = haproxy_front(rules);
         assert_lines(&lines, &["pool = \"b\""]);
         assert!(!lines.contains(&String::from("pool = \"a\"")), "{lines:#?}");
     }
+    let lines = haproxy_front("use_backend b if { req.ssl_sni b.example } or");
+    assert_lines(&lines, &["sni = \"b.example\"", "pool = \"b\"", "pool = \"a\""]);
     let lines = haproxy_front("use_backend a if { req.ssl_sni a.example }\nuse_backend b\nuse_backend a");
     let left_out = "# not carried over, line 7: use_backend a (an earlier use_backend takes all clients)";
     assert_lines(
@@ -602,8 +604,6 @@ fn names_that_a_haproxy_end_also_matches_are_noted() {
         &["sni = \"a.example\"", "pool = \"a\"", "pool = \"b\"", left_out],
     );
 }
-    let lines = haproxy_front("use_backend b if { req.ssl_sni b.example } or");
-    assert_lines(&lines, &["sni = \"b.example\"", "pool = \"b\"", "pool = \"a\""]);
 
 #[test]
 fn settings_of_some_haproxy_addresses_are_noted() {

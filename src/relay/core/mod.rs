@@ -226,13 +226,13 @@ impl<'a> Core<'a> {
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
         match request {
             EndRequest::Cut => self.closed = Some(Closed::Cut),
-            EndRequest::IfAtRest(notes) | EndRequest::OnlyLook(notes)
+            EndRequest::IfAtRest(notes) | EndRequest::NoteDelivery(notes)
                 if !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server) =>
             {
                 notes.add();
             }
             EndRequest::IfAtRest(_) if self.is_at_rest() => self.closed = Some(Closed::AtRest),
-            EndRequest::IfAtRest(_) | EndRequest::OnlyLook(_) => {}
+            EndRequest::IfAtRest(_) | EndRequest::NoteDelivery(_) => {}
         }
     }
 

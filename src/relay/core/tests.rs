@@ -122,7 +122,7 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
         assert_eq!(core.closed(), None, "the kernel still sends to {towards:?}: {queue:?}");
     }
     assert_eq!(notes.count(), 4);
-    core.end(EndRequest::OnlyLook(&notes), delivered);
+    core.end(EndRequest::NoteDelivery(&notes), delivered);
     assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);
     assert!(!is_at_rest(&core), "it ends by itself");

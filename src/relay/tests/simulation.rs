@@ -83,7 +83,7 @@ async fn relay_case(case: &Case) -> Closed {
         first(case.first),
         case.limits,
         &traffic,
-        case.bandwidth.map(|rates| Box::new(Throttle::to_rates(rates))),
+        case.bandwidth.map(|rates| Box::new(Throttle::with_rates(rates))),
         cut_signal,
     );
     let mut relay = pin!(unconstrained(relay));

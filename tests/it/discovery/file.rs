@@ -145,7 +145,7 @@ fn a_listed_listener_does_not_multiply_sessions() {
     let left_out = |server: &str, times| {
         let logged = log_lines(
             &proxy,
-            "a server is left out: it is a listener that leads back to the pool, every session would open another one",
+            "a server is left out: it is a listener that leads back to the pool, so every session would open another one",
             times,
         );
         assert_eq!(logged[times - 1]["server"], server);
@@ -218,7 +218,7 @@ fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
     sites[1].write(&format!(r#"["{}"]"#, proxy.at("a")));
     let left_out = log_lines(
         &proxy,
-        "a server is left out: it is a listener that leads back to the pool, every session would open another one",
+        "a server is left out: it is a listener that leads back to the pool, so every session would open another one",
         1,
     );
     assert_eq!(
