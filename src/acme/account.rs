@@ -241,7 +241,7 @@ mod tests {
             key_file: file.path().to_owned(),
         };
         for (text, is_used) in [("c2VjcmV0cw==\n", true), ("\n", false), (&"A".repeat(8_000), false)] {
-            std::fs::write(&file, text).unwrap();
+            fs::write(&file, text).unwrap();
             assert_eq!(external_key(&eab).is_ok(), is_used);
         }
     }

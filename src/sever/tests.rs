@@ -162,9 +162,9 @@ fn with_session() -> (Live, Lease) {
     (live, session)
 }
 
-fn check(live: &Live, pool: &str, outcome: CheckOutcome) {
+fn check(live: &Live, pool: &str, outcome: &CheckOutcome) {
     let thresholds = Thresholds { rise: 1, fall: 1 };
-    live.in_force().pool(pool).unwrap().servers()[0].record_check(&outcome, thresholds);
+    live.in_force().pool(pool).unwrap().servers()[0].record_check(outcome, thresholds);
 }
 
 fn down() -> CheckOutcome {
@@ -196,7 +196,7 @@ async fn a_server_that_leaves_takes_along_why_its_sessions_are_closed() {
     for next in leaving {
         for (outcome, ending) in [(down(), Some(Ending::ServerDown)), (CheckOutcome::Pass, None)] {
             let (live, session) = with_session();
-            check(&live, "p", outcome);
+            check(&live, "p", &outcome);
             reload(&live, &next);
             assert_eq!(ending_on(&live, &session), ending, "{next}");
             reload(&live, "[pools.third]\nservers = [\"10.0.0.9:1\"]");
@@ -210,12 +210,12 @@ async fn sessions_of_a_pool_follow_it_under_another_name() {
     let (live, session) = with_session();
     reload(&live, &renamed("on_leave = \"close\""));
     assert_eq!(ending_on(&live, &session), None, "nothing has left");
-    check(&live, "q", down());
+    check(&live, "q", &down());
     assert_eq!(ending_on(&live, &session), Some(Ending::ServerDown));
-    check(&live, "q", CheckOutcome::Pass);
+    check(&live, "q", &CheckOutcome::Pass);
     assert_eq!(ending_on(&live, &session), None);
     reload(&live, &renamed("").replace("[pools.q]", "[pools.r]"));
-    check(&live, "r", down());
+    check(&live, "r", &down());
     assert_eq!(ending_on(&live, &session), Some(Ending::ServerDown));
 }
 
@@ -224,7 +224,7 @@ async fn a_pool_of_another_role_is_no_renamed_one() {
     let (live, session) = with_session();
     let health = "role = \"replica\"\nhealth = { check = \"redis\" }";
     reload(&live, &renamed(health));
-    check(&live, "q", down());
+    check(&live, "q", &down());
     assert_eq!(ending_on(&live, &session), None);
 }
 
@@ -232,10 +232,10 @@ async fn a_pool_of_another_role_is_no_renamed_one() {
 async fn a_server_that_is_back_with_its_pool_has_only_the_causes_of_the_present() {
     for away in [renamed(""), "[pools.other]\nservers = [\"10.0.0.9:1\"]".to_owned()] {
         let (live, session) = with_session();
-        check(&live, "p", down());
+        check(&live, "p", &down());
         reload(&live, &away);
         reload(&live, &format!("{CHECKED}\n{away}"));
-        check(&live, "p", CheckOutcome::Pass);
+        check(&live, "p", &CheckOutcome::Pass);
         assert_eq!(ending_on(&live, &session), None, "{away}");
     }
 }

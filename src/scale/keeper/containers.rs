@@ -31,8 +31,7 @@ pub(super) async fn remove_all(held: &BTreeSet<HeldContainers>) -> io::Result<()
     join_all(removals)
         .await
         .into_iter()
-        .map(|removed| removed.map(drop))
-        .collect()
+        .try_for_each(|removed| removed.map(drop))
 }
 
 #[cfg(test)]
