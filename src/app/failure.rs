@@ -1,7 +1,7 @@
 //! Errors that end the process, or prevent a reload.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::chain;
 use crate::listen::BindError;
@@ -60,6 +60,16 @@ impl Failure {
 }
 
 impl Failure {
+    /// The file that it is about.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::Tls { cause, .. } => Some(&cause.path),
+            _ => None,
+        }
+    }
+
     /// The error without quotes from files, for everybody who may read the store of the configuration.
     #[must_use]
     pub fn for_store(&self) -> String {

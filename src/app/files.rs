@@ -28,7 +28,7 @@ pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Each file that the plan names and that cannot be read, and each file of a password that contains none.
-fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
+pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
     let failure = |(key, path): (String, &Path)| {
         let read = match key.ends_with("password_file") {
             true => password(path).map(drop),
@@ -40,13 +40,13 @@ fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
     plan.files().into_iter().filter_map(failure)
 }
 
-/// The warnings about files: for each file of the plan that is empty, or that others may write, or read if it holds a
+/// The warnings about files: for each file of the plan that is empty (a password file: that is an error), or that others may write, or read if it holds a
 /// secret. A file whose mode cannot be read gets no warning.
 #[must_use]
 pub fn suspect(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
         let metadata = path.metadata().ok()?;
-        if metadata.is_file() && metadata.len() == 0 {
+        if metadata.is_file() && metadata.len() == 0 && !key.ends_with("password_file") {
             return Some(format!("{key}: {} is empty", path.display()));
         }
         let mode = metadata.permissions();

@@ -50,7 +50,7 @@ use background::reopen_on_signal;
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
-pub use files::suspect;
+pub use files::{suspect, unreadable};
 use fixed_settings::FixedSettings;
 use listen_sockets::{ListenSockets, NewlyListening};
 pub use listener_tls::{load_tls, tls_warnings};

@@ -8,15 +8,14 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::configuration;
-use super::exit::{self, EXIT_CONFIG};
+use super::exit::{self, EXIT_CONFIG, EXIT_RUN};
 use super::terminal::{print, print_json, print_message};
-use crate::app::{load_tls, suspect, tls_warnings};
+use crate::app::{self, Failure, load_tls, suspect, tls_warnings};
 use crate::config::report::Report;
 use crate::config::{self, Loaded};
 use crate::discover::listed_now;
 use crate::error::chain;
 use crate::plan::Plan;
-use crate::regular_file;
 use crate::reload::GuardNetworks;
 use crate::text::{counted, escape};
 use crate::user;
@@ -30,23 +29,41 @@ pub enum CheckFormat {
     Json,
 }
 
+/// What is checked besides the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckScope {
+    /// Nothing.
+    WithoutFiles,
+    /// The files that it names.
+    Files,
+    /// Also the servers.
+    Live,
+}
+
 /// The user of the package's unit for systemd, and the file that it uses.
 const SERVICE_USER: &str = "acequia";
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
-/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with exit code 1, or 3 if it
-/// cannot be read.
-/// `is_live`: if there are none, the servers are tried, too.
+/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with the exit code that `run`
+/// would have. If there are none, the servers are tried if that is in the scope.
 #[must_use]
-pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode {
+pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let mut failed = ExitCode::from(EXIT_CONFIG);
     let (report, summary, found) = match check(path) {
         Ok((path, loaded)) => {
-            let mut found = check_files(&loaded.plan);
-            found.extend(check_as_service(&path, &found));
+            let mut found = match scope {
+                CheckScope::WithoutFiles => Vec::new(),
+                CheckScope::Files | CheckScope::Live => check_files(&loaded.plan),
+            };
+            if scope != CheckScope::WithoutFiles {
+                found.extend(check_as_service(&path, &found));
+            }
             let mut summary = summary(&path, &loaded.plan);
-            if is_live && found.iter().all(|finding| !finding.is_error) {
+            if scope == CheckScope::Live && found.iter().all(|finding| !finding.is_error()) {
                 let (servers, more) = live::try_out(loaded.plan);
+                if more.iter().any(Finding::is_error) {
+                    summary = summary.replacen(&format!(": {FINE}\n"), ":\n", 1);
+                }
                 summary += &servers;
                 found.extend(more);
             }
@@ -57,7 +74,10 @@ pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode 
             (report, None, Vec::new())
         }
     };
-    let is_valid = summary.is_some() && found.iter().all(|finding| !finding.is_error);
+    let is_valid = summary.is_some() && found.iter().all(|finding| !finding.is_error());
+    if let Some(code) = found.iter().filter_map(|finding| finding.exit_code).max() {
+        failed = ExitCode::from(code);
+    }
     let printed = match format {
         CheckFormat::Json => print_json(&json(&report, &found, is_valid)),
         CheckFormat::Text => {
@@ -66,7 +86,7 @@ pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode 
                 print_message(finding.severity(), &finding.message);
             }
             summary
-                .filter(|_| is_valid || is_live)
+                .filter(|_| is_valid || scope == CheckScope::Live)
                 .map_or(ExitCode::SUCCESS, |summary| print(&summary))
         }
     };
@@ -112,44 +132,80 @@ fn json(report: &Report, found: &[Finding], is_valid: bool) -> String {
 
 /// A problem of a file that the configuration names, or of a server.
 struct Finding {
-    is_error: bool,
+    /// That of `run`, which refuses this; `None`: a warning.
+    exit_code: Option<u8>,
     message: String,
 }
 
 impl Finding {
     fn severity(&self) -> &'static str {
-        if self.is_error { "error" } else { "warning" }
+        if self.is_error() { "error" } else { "warning" }
+    }
+
+    fn is_error(&self) -> bool {
+        self.exit_code.is_some()
+    }
+
+    /// The error with which `run` would end.
+    fn failure(failure: &Failure) -> Self {
+        let is_configuration = failure.is_configuration();
+        Self {
+            exit_code: Some(if is_configuration { EXIT_CONFIG } else { EXIT_RUN }),
+            message: escape(&chain(failure), &[]).into_owned(),
+        }
     }
 
     fn error(message: String) -> Self {
         Self {
-            is_error: true,
+            exit_code: Some(EXIT_CONFIG),
             message,
         }
     }
 
     fn warning(message: String) -> Self {
         Self {
-            is_error: false,
+            exit_code: None,
             message,
         }
     }
 }
 
-/// Tries the files named in the plan. Warns of each that cannot be read now, so that `run` would not start, and of each
+/// Tries the files named in the plan. A file that cannot be used, so that `run` would not start, is an error. Warns of each
 /// secret file that other users may read or write.
 fn check_files(plan: &Plan) -> Vec<Finding> {
-    let unreadable = plan.files().into_iter().filter_map(|(key, path)| {
-        let error = regular_file::open(path).err()?;
-        Some(format!(
-            "{key}: cannot read {}: {error}",
-            escape(&path.to_string_lossy(), &[])
-        ))
-    });
-    let mut found: Vec<Finding> = unreadable.chain(suspect(plan)).map(Finding::warning).collect();
+    let mut unreadable: Vec<Failure> = Vec::new();
+    for failure in app::unreadable(plan) {
+        // Several keys may name one file.
+        if unreadable.iter().all(|other| other.file() != failure.file()) {
+            unreadable.push(failure);
+        }
+    }
+    let mut found: Vec<Finding> = unreadable.iter().map(Finding::failure).collect();
+    found.extend(check_folders(plan));
+    found.extend(suspect(plan).into_iter().map(Finding::warning));
     found.extend(check_lists(plan));
-    found.extend(check_tls(plan));
+    found.extend(check_tls(plan, &unreadable));
     found
+}
+
+/// The listeners whose Unix socket cannot be bound because its folder is missing.
+fn check_folders(plan: &Plan) -> impl Iterator<Item = Finding> {
+    plan.listeners.iter().filter_map(|listener| {
+        let socket = listener.unix_address()?;
+        let path = socket.to_string();
+        let folder = Path::new(path.trim_start_matches("unix:")).parent()?;
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        let error = folder.metadata().err()?;
+        let (folder, name) = (escape(&folder.to_string_lossy(), &[]).into_owned(), &listener.name);
+        Some(Finding {
+            exit_code: Some(EXIT_RUN),
+            message: format!("listeners.{name}.bind: no socket can be created in {folder}: {error}"),
+        })
+    })
 }
 
 /// Reads the files that list servers. Warns of each that is not usable now: the configuration may be for another machine.
@@ -163,29 +219,37 @@ fn check_lists(plan: &Plan) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// Reads the certificates and everything else that TLS needs. A file that is there but cannot be used is an error; one that
-/// cannot be read now gets a warning, because the configuration may be for another machine.
-fn check_tls(plan: &Plan) -> Vec<Finding> {
+/// Reads the certificates and everything else that TLS needs. A file that cannot be used is an error. `unreadable`: the files
+/// that are reported already.
+fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
+    let is_reported = |file: &Path| unreadable.iter().any(|failure| failure.file() == Some(file));
     let failure = match load_tls(plan, None) {
         Ok(tls) => {
             let warnings = tls_warnings(plan, &tls);
+            let is_new = |warning: &String| {
+                let mut files = unreadable.iter().filter_map(Failure::file);
+                !files.any(|file| warning.contains(&*file.to_string_lossy()))
+            };
             let finding = |warning: String| Finding::warning(escape(&warning, &[]).into_owned());
-            return warnings.into_iter().map(finding).collect();
+            return warnings.into_iter().filter(is_new).map(finding).collect();
         }
         Err(failure) => failure,
     };
-    vec![Finding {
-        is_error: failure.is_configuration(),
-        message: escape(&chain(&failure), &[]).into_owned(),
-    }]
+    match failure.file().is_some_and(is_reported) {
+        true => Vec::new(),
+        false => vec![Finding::failure(&failure)],
+    }
 }
+
+/// The end of the first line of the summary.
+const FINE: &str = "fine";
 
 fn summary(path: &Path, plan: &Plan) -> String {
     let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
     let remote = plan.remote.as_ref();
     let remote = remote.map_or_else(String::new, |remote| format!(" with {}", remote.from()));
     let mut summary = format!(
-        "{}{remote}: {}, {}, {}: fine\n",
+        "{}{remote}: {}, {}, {}: {FINE}\n",
         path.display(),
         counted(plan.listeners.len(), "listener"),
         counted(plan.pools.len(), "pool"),

@@ -58,6 +58,9 @@ enum Command {
         /// Also resolve the names, check each server once, and compare the certificates of servers with the routes.
         #[arg(long)]
         live: bool,
+        /// For a configuration of another machine: do not read the files that it names, except lists of networks.
+        #[arg(long, conflicts_with = "live")]
+        without_files: bool,
     },
     /// Explain where a connection would go, from the configuration alone. Opens no socket, except to read the texts of the store
     /// that `[remote]` names.
@@ -176,7 +179,19 @@ impl Arguments {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run { config } => run::run(config.path.as_deref()),
-            Command::Check { config, format, live } => check::run(config.path.as_deref(), format, live),
+            Command::Check {
+                config,
+                format,
+                live,
+                without_files,
+            } => {
+                let scope = match (without_files, live) {
+                    (true, _) => check::CheckScope::WithoutFiles,
+                    (_, true) => check::CheckScope::Live,
+                    _ => check::CheckScope::Files,
+                };
+                check::run(config.path.as_deref(), format, scope)
+            }
             Command::Route { config, args } => route::run(config.path.as_deref(), &args),
             Command::Init(args) => init::run(&args),
             Command::Import(args) => import::run(&args),

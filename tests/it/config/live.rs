@@ -72,6 +72,11 @@ fn servers_are_checked_once_and_a_pool_without_one_is_an_error() {
         .collect();
     assert_eq!(errors.len(), 2, "{json:#}");
     assert_eq!(errors[0]["message"], "pool mixed has no usable server");
+    let done = check_live(&lost, &[]);
+    let not_fine = done
+        .stdout
+        .starts_with("a.toml: 2 listeners, 2 pools, 2 servers:\npool mixed\n");
+    assert!(done.code == Some(1) && not_fine, "{done:?}");
 }
 
 #[test]

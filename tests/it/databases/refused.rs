@@ -163,11 +163,7 @@ fn a_password_that_cannot_be_read_takes_no_server_down() {
     Session::open(proxy.at("db")).expect("a new session").query();
     let reload = proxy.command(&["reload"]);
     assert_ne!(reload.code, Some(0), "a file without a password is an error");
-    assert!(
-        reload.stderr.contains("it is empty"),
-        "{}",
-        reload.stderr
-    );
+    assert!(reload.stderr.contains("it is empty"), "{}", reload.stderr);
 
     std::fs::remove_file(&file).unwrap();
     refused(&proxy, &server, "No such file");

@@ -7,7 +7,6 @@ use std::process::Command;
 
 use crate::support::configs::one_pool;
 use crate::support::counts::{log_count, log_lines};
-use crate::support::eventually;
 use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;

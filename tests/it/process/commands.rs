@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::client::{ask, server_reached};
@@ -364,4 +365,42 @@ fn an_import_reads_a_pipe_up_to_the_size_limit() {
         "{}",
         endless.stderr
     );
+}
+
+/// The package's upgrade, and operators before a restart, rely on it.
+#[test]
+fn check_refuses_what_run_refuses_with_the_same_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, empty) = (folder.path().join("missing"), folder.path().join("empty"));
+    std::fs::write(&empty, "").unwrap();
+    std::fs::set_permissions(&empty, Permissions::from_mode(0o600)).unwrap();
+    let login = |file: &Path| {
+        format!("{FINE}[pools.p.health]\ncheck = \"postgres\"\nuser = \"checker\"\npassword_file = {file:?}\n")
+    };
+    let tls = format!("{FINE}[listeners.l.tls]\ncertificates = [{{ cert = {missing:?}, key = {missing:?} }}]\n");
+    let token = format!("[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = {missing:?}\n{FINE}");
+    let socket = FINE.replace("127.0.0.1:0", &format!("unix:{}/socket", missing.display()));
+    assert!(socket.contains("unix:"), "{socket}");
+    for (text, key) in [
+        (login(&missing), "pools.p.health.password_file"),
+        (login(&empty), "pools.p.health.password_file"),
+        (tls, "listeners.l.tls"),
+        (token, "admin.token_file"),
+        (socket, "listeners.l"),
+    ] {
+        let [run, check] = ["run", "check"].map(|command| on(&text, &[command]));
+        assert_eq!(
+            (run.code, check.code),
+            (Some(3), Some(3)),
+            "{text}: {run:#?} {check:#?}"
+        );
+        let errors: Vec<&str> = check.stderr.lines().collect();
+        assert!(
+            errors.len() == 1 && errors[0].contains(key),
+            "each file once: {check:#?}"
+        );
+        assert!(!check.stdout.contains("fine"), "{check:#?}");
+        let unread = on(&text, &["check", "--without-files"]);
+        assert_eq!((unread.code, &*unread.stderr), (Some(0), ""), "{text}");
+    }
 }

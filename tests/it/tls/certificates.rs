@@ -229,7 +229,7 @@ fn check_names_the_faulty_tls_file_and_the_fault() {
     fs::remove_file(site.folder().join("other.key")).unwrap();
     let (code, said) = checked(&config(""));
     assert!(
-        code == Some(0) && said.starts_with("warning: ") && said.contains("other.key"),
+        code == Some(3) && said.starts_with("error: ") && said.contains("other.key"),
         "{said}"
     );
 }
