@@ -18,15 +18,46 @@ pub struct DynamicServers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    lists: Lists,
+    source: SourceState,
+    /// The servers that operators have added, in this order.
+    added: Vec<AddedServer>,
+}
+
+/// What the lister of a pool has listed.
+#[derive(Clone, Debug, Default)]
+struct Lists {
     /// The latest list, and who has listed it; `None`: there is none so far.
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
     /// The list before `listed`. It is kept as long as no server of `listed` can be used; empty: none is kept.
     kept: Arc<[ServerEntry]>,
     /// Whether `listed` or `kept` has clones of before a reload, as long as its source has listed nothing that can be used.
     holds_clones: bool,
-    source: SourceState,
-    /// The servers that operators have added, in this order.
-    added: Vec<AddedServer>,
+}
+
+impl Lists {
+    /// The lists with which a plan begins that replaces the plan `before`. The list of another lister is forgotten: it would be
+    /// out of date when that lister is back. But the pool keeps its earlier servers until its source or its clones list
+    /// themselves; not if clients wait for the first clone.
+    fn taken_over(&self, plan: &PoolPlan, before: &PoolPlan) -> Self {
+        if before.lister() == plan.lister() {
+            return self.clone();
+        }
+        let keeps = |lister: &Lister| *lister == Lister::Source || plan.rules.wake.is_none();
+        let Some(lister) = plan.lister().filter(keeps) else {
+            return Self::default();
+        };
+        let listed = self.listed.iter().filter(|(by, _)| before.lister() == Some(*by));
+        let listed = listed.flat_map(|(_, listed)| &**listed);
+        let labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
+        let kept = before.entries.iter().chain(listed);
+        let kept = kept.filter(|entry| !labels.contains(entry.label())).cloned();
+        Self {
+            listed: Some((lister, kept.collect())),
+            kept: Arc::default(),
+            holds_clones: (before.lister(), lister) == (Some(Lister::Clones), Lister::Source),
+        }
+    }
 }
 
 /// The state of the source of a pool's servers.
@@ -73,70 +104,28 @@ pub struct ListChange {
 }
 
 impl DynamicServers {
-    /// The entries of a pool with this plan.
+    /// The entries of a pool with this plan, which is in force.
     pub(super) fn entries(&self, plan: &PoolPlan) -> Arc<[ServerEntry]> {
         let state = self.lock();
-        // What another lister has listed, before a reload, is not for this plan.
-        let listed = state.listed.as_ref().filter(|(by, _)| plan.lister() == Some(*by));
-        match listed.map(|(_, listed)| listed) {
-            None if state.added.is_empty() => Arc::clone(&plan.entries),
-            Some(listed) if plan.entries.is_empty() && state.added.is_empty() && state.kept.is_empty() => {
-                Arc::clone(listed)
-            }
-            listed => {
-                let kept = listed.map_or(&[][..], |_| &*state.kept);
-                let listed = listed.map_or(&[][..], |listed| &**listed);
-                let mut entries: Vec<_> = plan.entries.iter().chain(listed).cloned().collect();
-                if !kept.is_empty() {
-                    let latest = identities(listed);
-                    entries.extend(kept.iter().filter(|entry| !latest.contains(&identity(entry))).cloned());
-                }
-                let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
-                // The configuration and the source may have got a server of the same name since.
-                let added = state.added.iter().map(|added| &added.entry);
-                let added = added.filter(|entry| !labels.contains(entry.label()));
-                entries.extend(added.map(|entry| with_limit_of(plan, entry)));
-                entries.into()
-            }
-        }
+        entries(plan, &state.lists, &state.added)
     }
 
-    /// Prepares for a plan in which the pool is discovered. As long as its source has listed nothing, the pool keeps the
-    /// servers of the plan `before`, unless that plan had a lister, too.
-    pub(super) fn prepare(&self, next: &PoolPlan, before: &PoolPlan) {
-        if next.lister() == Some(Lister::Source) && before.lister().is_none() {
-            self.lock().listed = Some((Lister::Source, Arc::clone(&before.entries)));
-        }
+    /// The entries that a pool will begin with if this plan replaces the plan `before`.
+    pub(super) fn entries_after(&self, plan: &PoolPlan, before: &PoolPlan) -> Arc<[ServerEntry]> {
+        let state = self.lock();
+        entries(plan, &state.lists.taken_over(plan, before), &state.added)
     }
 
-    /// Replaces the plan `before` by this plan, which is in force now. The list of another lister is forgotten: it would be out
-    /// of date when that lister is back. But the pool keeps its earlier servers until its source or its clones list themselves;
-    /// not if clients wait for the first clone.
+    /// Replaces the plan `before` by this plan, which is in force now.
     pub(super) fn take_over(&self, plan: &PoolPlan, before: &PoolPlan) {
         let mut state = self.lock();
-        if before.lister() == plan.lister() {
-            return;
-        }
-        let listed = state.listed.take().filter(|(by, _)| before.lister() == Some(*by));
-        (state.kept, state.holds_clones) = (Arc::default(), false);
-        let Some(lister) = plan
-            .lister()
-            .filter(|lister| *lister == Lister::Source || plan.rules.wake.is_none())
-        else {
-            return;
-        };
-        let listed = listed.iter().flat_map(|(_, listed)| &**listed);
-        let labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
-        let kept = before.entries.iter().chain(listed);
-        let kept = kept.filter(|entry| !labels.contains(entry.label())).cloned();
-        state.listed = Some((lister, kept.collect()));
-        state.holds_clones = (before.lister(), lister) == (Some(Lister::Clones), Lister::Source);
+        state.lists = state.lists.taken_over(plan, before);
     }
 
     /// Whether clones of before a reload are to stay until the source of the pool has listed servers that can be used.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
-        self.lock().holds_clones
+        self.lock().lists.holds_clones
     }
 
     /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no server of
@@ -147,37 +136,36 @@ impl DynamicServers {
         listed: Vec<ServerEntry>,
         can_be_used: impl Fn(&ServerEntry) -> bool,
     ) -> Option<ListChange> {
-        let mut state = self.lock();
-        let held_clones = std::mem::take(&mut state.holds_clones);
-        let before = state.listed.as_ref().filter(|(before, _)| *before == by);
+        let lists = &mut self.lock().lists;
+        let held_clones = std::mem::take(&mut lists.holds_clones);
+        let before = lists.listed.as_ref().filter(|(before, _)| *before == by);
         if before.is_some_and(|(_, before)| **before == *listed) {
             return None;
         }
         let before: Arc<[_]> = before.map_or_else(Arc::default, |(_, before)| Arc::clone(before));
         let (old, new) = (identities(&before), identities(&listed));
         if listed.is_empty() || listed.iter().any(&can_be_used) {
-            state.kept = Arc::default();
+            lists.kept = Arc::default();
         } else if before.iter().any(&can_be_used) {
-            state.kept = before; // otherwise the list that is kept already stays
+            lists.kept = before; // otherwise the list that is kept already stays
         }
-        state.holds_clones = held_clones && !state.kept.is_empty();
-        state.listed = Some((by, listed.into()));
+        lists.holds_clones = held_clones && !lists.kept.is_empty();
+        lists.listed = Some((by, listed.into()));
         Some(ListChange {
             added: new.difference(&old).count(),
             removed: old.difference(&new).count(),
-            kept: state.kept.len(),
+            kept: lists.kept.len(),
         })
     }
 
     /// Drops the kept list if a server of the latest one can be used by now. Returns whether it did.
     pub(super) fn release_kept(&self, can_be_used: impl Fn(&ServerEntry) -> bool) -> bool {
         let mut state = self.lock();
-        let State {
+        let Lists {
             listed,
             kept,
             holds_clones,
-            ..
-        } = &mut *state;
+        } = &mut state.lists;
         let is_over = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(can_be_used);
         if is_over {
             (*kept, *holds_clones) = (Arc::default(), false);
@@ -189,10 +177,10 @@ impl DynamicServers {
     /// none so far, or it has clones.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
-        let state = self.lock();
-        let is_lasting = |by| by == Lister::Source && !state.holds_clones;
-        let (_, listed) = state.listed.as_ref().filter(|(by, _)| is_lasting(*by))?;
-        Some(Arc::clone(if state.kept.is_empty() { listed } else { &state.kept }))
+        let lists = &self.lock().lists;
+        let is_lasting = |by| by == Lister::Source && !lists.holds_clones;
+        let (_, listed) = lists.listed.as_ref().filter(|(by, _)| is_lasting(*by))?;
+        Some(Arc::clone(if lists.kept.is_empty() { listed } else { &lists.kept }))
     }
 
     /// The servers that operators have added. One of them is not in use while the configuration or the source has another
@@ -227,6 +215,31 @@ impl DynamicServers {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entries of a pool with this plan, these lists and these servers that operators have added.
+fn entries(plan: &PoolPlan, lists: &Lists, added: &[AddedServer]) -> Arc<[ServerEntry]> {
+    // What another lister has listed, before a reload, is not for this plan.
+    let listed = lists.listed.as_ref().filter(|(by, _)| plan.lister() == Some(*by));
+    match listed.map(|(_, listed)| listed) {
+        None if added.is_empty() => Arc::clone(&plan.entries),
+        Some(listed) if plan.entries.is_empty() && added.is_empty() && lists.kept.is_empty() => Arc::clone(listed),
+        listed => {
+            let kept = listed.map_or(&[][..], |_| &*lists.kept);
+            let listed = listed.map_or(&[][..], |listed| &**listed);
+            let mut entries: Vec<_> = plan.entries.iter().chain(listed).cloned().collect();
+            if !kept.is_empty() {
+                let latest = identities(listed);
+                entries.extend(kept.iter().filter(|entry| !latest.contains(&identity(entry))).cloned());
+            }
+            let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
+            // The configuration and the source may have got a server of the same name since.
+            let added = added.iter().map(|added| &added.entry);
+            let added = added.filter(|entry| !labels.contains(entry.label()));
+            entries.extend(added.map(|entry| with_limit_of(plan, entry)));
+            entries.into()
+        }
     }
 }
 

@@ -63,16 +63,17 @@ impl LivePool {
     /// A pool whose names have these addresses. A server that the registry knows is used again.
     #[must_use]
     pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, registry: &ServerRegistry) -> Self {
-        Self::with_dynamic_servers(plan, addresses, Arc::default(), registry)
+        let entries = Arc::clone(&plan.entries);
+        Self::with_entries(plan, entries, addresses, Arc::default(), registry)
     }
 
-    fn with_dynamic_servers(
+    fn with_entries(
         plan: Arc<PoolPlan>,
+        entries: Arc<[ServerEntry]>,
         addresses: NameAddresses,
         dynamic: Arc<DynamicServers>,
         registry: &ServerRegistry,
     ) -> Self {
-        let entries = dynamic.entries(&plan);
         let (members, left_out) = members(&plan, &entries, &addresses, registry);
         let fallback_origin = FallbackOrigin::new(Arc::clone(&plan.name));
         Self {
@@ -97,14 +98,14 @@ impl LivePool {
         mut addresses: NameAddresses,
         registry: &ServerRegistry,
     ) -> Self {
-        self.dynamic.prepare(&plan, &self.plan);
-        self.hand_over(&plan, &self.dynamic.entries(&plan), &mut addresses);
+        let entries = self.dynamic.entries_after(&plan, &self.plan);
+        self.hand_over(&plan, &entries, &mut addresses);
         let next = Self {
             departed: Arc::clone(&self.departed),
             in_force: Arc::clone(&self.in_force),
             fallback_origin: Arc::clone(&self.fallback_origin),
             scale: Arc::clone(&self.scale),
-            ..Self::with_dynamic_servers(plan, addresses, Arc::clone(&self.dynamic), registry)
+            ..Self::with_entries(plan, entries, addresses, Arc::clone(&self.dynamic), registry)
         };
         if self.is_resolved() {
             next.mark_resolved();

@@ -13,7 +13,16 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
         let entries = listed_entries(listed, MemberConfig::default());
         live.set_servers("p", by, entries.unwrap()).is_some()
     };
-    let reload = |keys: &str| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
+    let reload = |keys: &str| {
+        let next = live.prepare(plan_of(keys), HashMap::new());
+        let announced = next.pool("p").unwrap().servers().to_vec();
+        drop(live.apply(next));
+        assert_eq!(
+            labels(&servers(&live)),
+            labels(&announced),
+            "the report of a reload is about these"
+        );
+    };
     assert!(list(Lister::Source, &["10.0.0.1:1"]));
     reload(scaled);
     assert!(labels(&servers(&live)).is_empty(), "no clone runs");
