@@ -135,6 +135,7 @@ impl PoolClones {
         ScaleLoad {
             sessions: self.pool.sessions(),
             waiting: self.pool.queue_len() as u64,
+            has_server: servers.iter().any(|server| server.is_up()),
             fixed: u32::try_from(servers.iter().filter(is_fixed).count()).unwrap_or(u32::MAX),
             clones: u32::try_from(staying.count()).unwrap_or(u32::MAX),
         }

@@ -33,6 +33,8 @@ pub struct ScaleLoad {
     pub sessions: u64,
     /// Clients that wait for a server.
     pub waiting: u64,
+    /// Whether a server is up. Clients then wait because all are full, otherwise for the first one.
+    pub has_server: bool,
     /// Servers that are not clones.
     pub fixed: u32,
     /// Clones, including those that are starting.
@@ -60,7 +62,7 @@ impl Scaler {
     /// The step that the caller is to take now. `wanted`: the number of clones that an operator has set.
     ///
     /// The bounds come first, then the operator, then the first client of a pool that sleeps; none of them waits. Otherwise
-    /// there is one step in a cooldown: up by one (to twice as many while clients wait), or down by one.
+    /// there is one step in a cooldown: up by one (to twice as many while all servers are full), or down by one.
     pub fn decide(
         &mut self,
         rules: &ScaleRules,
@@ -77,7 +79,7 @@ impl Scaler {
             None if is_woken => 1,
             None if !has_cooled => load.clones,
             None if above_for.is_some_and(|time| time >= rules.up_after) => {
-                let more = if load.waiting > 0 { load.clones.max(1) } else { 1 };
+                let more = if is_full(load) { load.clones.max(1) } else { 1 };
                 load.clones.saturating_add(more)
             }
             None if below_for.is_some_and(|time| time >= rules.down_after) => load.clones.saturating_sub(1),
@@ -97,10 +99,16 @@ impl Scaler {
     }
 }
 
-/// Whether the servers have more sessions than their target, or clients wait for one.
+/// Whether clients wait because all servers are full.
+fn is_full(load: ScaleLoad) -> bool {
+    load.waiting > 0 && load.has_server
+}
+
+/// Whether the servers have more sessions than their target, or are full. Clients that wait for the first server will be
+/// sessions of those that are starting.
 fn is_above(rules: &ScaleRules, load: ScaleLoad) -> bool {
     let servers = u64::from(load.fixed) + u64::from(load.clones);
-    load.waiting > 0 || load.sessions > servers * u64::from(rules.sessions_per_server)
+    is_full(load) || load.sessions + load.waiting > servers * u64::from(rules.sessions_per_server)
 }
 
 /// Whether one clone fewer would do. The last server can go only if it has nothing to do.
@@ -141,6 +149,8 @@ mod tests {
         scaler: Scaler,
         now: Instant,
         clones: u32,
+        /// Whether no clone is up.
+        are_starting: bool,
         /// The second of each step, and the number of clones after it.
         steps: Vec<(u64, u32)>,
         second: u64,
@@ -150,6 +160,7 @@ mod tests {
         fn new(rules: ScaleRules) -> Self {
             Self {
                 clones: rules.min,
+                are_starting: false,
                 rules,
                 scaler: Scaler::default(),
                 now: Instant::now(),
@@ -162,6 +173,7 @@ mod tests {
             let load = ScaleLoad {
                 sessions,
                 waiting,
+                has_server: self.clones > 0 && !self.are_starting,
                 fixed: 0,
                 clones: self.clones,
             };
@@ -210,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_wait_for_the_first_clone_count_as_its_sessions() {
+        let mut pool = Simulation::new(rules(0, 8));
+        pool.are_starting = true; // or they fail to
+        pool.seconds(600, 0, 50);
+        assert_eq!(pool.steps, [(0, 1)]);
+        pool.seconds(60, 0, 120);
+        assert_eq!(pool.steps, [(0, 1), (605, 2), (620, 3)]);
+    }
+
+    #[test]
     fn one_clone_is_removed_at_a_time_after_a_long_lull() {
         let mut pool = Simulation::new(rules(1, 8));
         pool.seconds(60, 399, 0);
@@ -242,6 +264,7 @@ mod tests {
             let load = ScaleLoad {
                 sessions: 0,
                 waiting: 0,
+                has_server: true,
                 fixed: 0,
                 clones,
             };
