@@ -48,7 +48,7 @@ pub use session_extras::{LogLine, SessionExtras};
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
 pub use state_samples::{
-    DiscoverySample, PoolSample, RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote,
+    DiscoverySample, PoolStateSample, RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote,
     write_states, write_unsaved,
 };
 pub use totals::TotalCounts;

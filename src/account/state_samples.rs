@@ -14,7 +14,7 @@ use crate::pool::{AdminState, Member, MemberState, Pool};
 
 /// The state of a configured pool.
 #[derive(Clone, Copy)]
-pub struct PoolSample<'a> {
+pub struct PoolStateSample<'a> {
     /// The pool.
     pub pool: &'a Pool,
     /// Whether it serves new sessions.
@@ -25,14 +25,14 @@ pub struct PoolSample<'a> {
 
 /// Writes the states of pools and their servers.
 #[must_use]
-pub fn write_states<'a>(pools: impl IntoIterator<Item = PoolSample<'a>>, now: Instant) -> String {
+pub fn write_states<'a>(pools: impl IntoIterator<Item = PoolStateSample<'a>>, now: Instant) -> String {
     let mut usable = GaugeFamily::new(
         names::POOL_USABLE,
         "Whether a pool has a server for new sessions, or starts one for them; a fallback does not count.",
     );
     let mut counts = GaugeFamily::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
     let mut servers = ServerFamilies::new();
-    for PoolSample {
+    for PoolStateSample {
         pool,
         serves,
         role_matters,

@@ -50,7 +50,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::account::{
-    DiscoverySample, METRICS_TYPE, OPENMETRICS_TYPE, PoolSample, acme_renewals, certificate_expiries, openmetrics,
+    DiscoverySample, METRICS_TYPE, OPENMETRICS_TYPE, PoolStateSample, acme_renewals, certificate_expiries, openmetrics,
     prefers_openmetrics, write_announced, write_busy, write_connection_limits, write_discovery, write_remote,
     write_scales, write_states, write_unsaved,
 };
@@ -247,7 +247,7 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
             .metrics
             .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);
         let now = Instant::now();
-        let states = in_force.pools.iter().map(|pool| PoolSample {
+        let states = in_force.pools.iter().map(|pool| PoolStateSample {
             pool,
             serves: pool.serves(now),
             role_matters: pool.plan().health.role_matters(),
