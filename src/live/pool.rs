@@ -63,13 +63,12 @@ impl LivePool {
     /// A pool whose names have these addresses. A server that the registry knows is used again.
     #[must_use]
     pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, registry: &ServerRegistry) -> Self {
-        let entries = Arc::clone(&plan.entries);
-        Self::with_entries(plan, entries, addresses, Arc::default(), registry)
+        Self::with_entries(Arc::clone(&plan.entries), plan, addresses, Arc::default(), registry)
     }
 
     fn with_entries(
-        plan: Arc<PoolPlan>,
         entries: Arc<[ServerEntry]>,
+        plan: Arc<PoolPlan>,
         addresses: NameAddresses,
         dynamic: Arc<DynamicServers>,
         registry: &ServerRegistry,
@@ -105,7 +104,7 @@ impl LivePool {
             in_force: Arc::clone(&self.in_force),
             fallback_origin: Arc::clone(&self.fallback_origin),
             scale: Arc::clone(&self.scale),
-            ..Self::with_entries(plan, entries, addresses, Arc::clone(&self.dynamic), registry)
+            ..Self::with_entries(entries, plan, addresses, Arc::clone(&self.dynamic), registry)
         };
         if self.is_resolved() {
             next.mark_resolved();
