@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::select;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -105,8 +105,10 @@ impl Connections {
 
     /// Returns when fewer than `max` connections are open, not counting streams of events, which have a limit of their own. If
     /// none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one burst reach
-    /// that age together, so that a queue of new clients does not wait that long for each of them.
+    /// that age together, so that a queue of new clients does not wait that long for each of them. What it has sent by then is
+    /// read first: this process may have stood still for all of that time.
     pub(super) async fn wait_until_below(&mut self, max: usize) {
+        let mut has_yielded = false;
         loop {
             while self.tasks.try_join_next().is_some() {}
             self.by_age.retain(|open| !open.task.is_finished());
@@ -118,8 +120,13 @@ impl Connections {
                 return;
             }
             if oldest.since.elapsed() >= CROWDED_CONNECTION_TIME {
-                oldest.task.abort();
-                self.tasks.join_next().await;
+                if has_yielded {
+                    oldest.task.abort();
+                    self.tasks.join_next().await;
+                } else {
+                    yield_now().await;
+                }
+                has_yielded = !has_yielded;
                 continue;
             }
             select! {
@@ -195,6 +202,20 @@ mod tests {
         assert_eq!(connections.tasks.len(), 16);
         // 1 ms: the resolution of the timer.
         assert!(began.elapsed() <= 2 * (CROWDED_CONNECTION_TIME + Duration::from_millis(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_had_no_turn_in_its_time_gets_one() {
+        let mut connections = Connections::default();
+        let served = Arc::new(Mutex::new(false));
+        let serving = Arc::clone(&served);
+        connections.spawn(AdminConnection {
+            serving: Box::pin(async move { *serving.lock().unwrap() = true }),
+            mark: StreamMark::default(),
+        });
+        connections.by_age[0].since -= CROWDED_CONNECTION_TIME; // the process stood still
+        connections.wait_until_below(1).await;
+        assert!(*served.lock().unwrap());
     }
 
     #[tokio::test(start_paused = true)]
