@@ -231,6 +231,10 @@ fn write_notes(
                     "note: `{shown}` is not valid, only `*` and `*.suffix` match it: {error}"
                 )?;
             }
+            (Ok(_), Ok(name)) if listener.may_be_announced(&name) => writeln!(
+                text,
+                "note: containers may announce `{shown}` here; whether one does, only the process knows"
+            )?,
             (Ok(_), Ok(_)) => {}
         }
     }

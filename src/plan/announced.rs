@@ -215,6 +215,14 @@ impl Plan {
     }
 }
 
+impl ListenerPlan {
+    /// Whether a server may announce a route for this name here: `announce` allows it, and no route of the configuration has it.
+    #[must_use]
+    pub fn may_be_announced(&self, name: &ServerName) -> bool {
+        check_allowed(self, name).is_ok() && self.routes.route_of(name).is_none()
+    }
+}
+
 /// Checks that a name may be announced at a listener.
 fn check_allowed(listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
     let announce = listener.announce.as_ref().ok_or("the listener has no `announce`")?;
