@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::exit::EXIT_CONFIG;
+use super::exit::{EXIT_CONFIG, EXIT_RUN};
 use super::terminal::{print, print_message};
 use crate::import::{Origin, import};
 use crate::text::counted;
@@ -39,21 +39,22 @@ pub fn run(args: &ImportArgs) -> ExitCode {
     };
     match convert(origin, &args.file) {
         Ok(text) => print(&text),
-        Err(message) => {
+        Err((code, message)) => {
             print_message("error", &message);
-            ExitCode::from(EXIT_CONFIG)
+            ExitCode::from(code)
         }
     }
 }
 
-fn convert(origin: Origin, file: &Path) -> Result<String, String> {
+/// The converted configuration, or the exit code and why there is none.
+fn convert(origin: Origin, file: &Path) -> Result<String, (u8, String)> {
     let name = file.display();
-    let bytes = read(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let bytes = read(file).map_err(|error| (EXIT_RUN, format!("cannot read {name}: {error}")))?;
     if bytes.len() as u64 > BYTES_MAX {
-        return Err(format!("{name}: longer than {} MiB", BYTES_MAX >> 20));
+        return Err((EXIT_CONFIG, format!("{name}: longer than {} MiB", BYTES_MAX >> 20)));
     }
     let text = String::from_utf8_lossy(&bytes);
-    let imported = import(origin, &text).map_err(|error| format!("{name}: {error}"))?;
+    let imported = import(origin, &text).map_err(|error| (EXIT_CONFIG, format!("{name}: {error}")))?;
     if imported.left_out > 0 {
         let lines = counted(imported.left_out, "line");
         print_message(

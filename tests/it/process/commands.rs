@@ -365,6 +365,23 @@ fn an_import_reads_a_pipe_up_to_the_size_limit() {
         "{}",
         endless.stderr
     );
+    let missing = finished(&mut acequia(&["import", "nginx", "/nowhere/nginx.conf"]));
+    assert_eq!(missing.code, Some(3), "{missing:#?}");
+}
+
+#[test]
+fn the_explanation_of_a_route_names_what_containers_may_announce() {
+    let text = "[listeners.l]\nbind = \"127.0.0.1:0\"\nannounce = { from = \"docker\", names = [\"*.apps.test\"] }\n\
+                [[listeners.l.routes]]\nsni = \"own.apps.test\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
+    for (sni, may_be) in [("shop.apps.test", true), ("own.apps.test", false), ("shop.test", false)] {
+        let explained = on(text, &["route", "--listener", "l", "--sni", sni]);
+        let note = format!("note: containers may announce `{sni}` here");
+        assert_eq!(
+            (explained.code, explained.stdout.contains(&note)),
+            (Some(0), may_be),
+            "{explained:#?}"
+        );
+    }
 }
 
 /// The package's upgrade, and operators before a restart, rely on it.
