@@ -12,7 +12,7 @@ pub(super) fn print(text: &str) -> ExitCode {
     write(&escape_lines(text))
 }
 
-/// As [`print`], for JSON: `json` must be valid, and its value does not change.
+/// As [`print()`], for JSON: `json` must be valid, and its value does not change.
 pub(super) fn print_json(json: &str) -> ExitCode {
     write(&escape_json(json))
 }

@@ -10,13 +10,13 @@ use crate::error::os_error;
 pub enum ConnectFailure {
     /// The server's host refused or reset the connection, or there is no such Unix socket.
     Refused,
-    /// No answer within [`ConnectOptions::timeout`].
+    /// No answer within [`ConnectOptions::timeout`](super::ConnectOptions::timeout).
     Timeout,
     /// No route leads to the server's host.
     Unreachable,
     /// No local port is left for connections to the server (EADDRNOTAVAIL).
     NoPorts,
-    /// The connection cannot come from the address that [`BindSource`] names.
+    /// The connection cannot come from the address that [`BindSource`](super::BindSource) names.
     NoSource,
     /// No file descriptor, no buffer or no memory is left. Its word in metrics and logs is `no_descriptors`.
     NoResources,

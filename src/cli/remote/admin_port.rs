@@ -22,7 +22,7 @@ pub(super) struct AdminPort {
     /// With --url: the authorities of the certificate of the admin port, PEM [default: those of the system]
     #[arg(long, value_name = "FILE", global = true)]
     ca_file: Option<PathBuf>,
-    /// With --url: the file with the token, like `token_file` in [admin]
+    /// With --url: the file with the token, like `[admin] token_file`
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
-use super::kernel::{Act, World, first};
+use super::kernel::{Act, Step, When, World, first};
 use super::oracle::Oracle;
 use super::simulation::{Case, cases, last_step};
 use super::*;
@@ -188,6 +188,14 @@ async fn relay_case(case: &Case) -> Closed {
     }
 }
 
+fn run_case(case: &Case) -> Closed {
+    let paused = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    paused.unwrap().block_on(relay_case(case))
+}
+
 /// The case with some of the streams that end cut off instead.
 fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
     for (step, is_cut_off) in case.steps.iter_mut().zip(are_cut_off) {
@@ -198,12 +206,37 @@ fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
     case
 }
 
+/// A client that has finished is reset together with its server, and the engine sees the client first. It cannot know
+/// that the server broke, too.
+#[test]
+fn a_reset_that_the_engine_has_not_seen_does_not_count() {
+    let step = |when, act| Step { when, act };
+    let breaks = |side| Act::Breaks(side, Fault::Reset);
+    let case = Case {
+        first: 0,
+        limits: RelayLimits {
+            idle_timeout: None,
+            half_close_timeout: None,
+            ends_with_server: false,
+        },
+        queue_sizes: [1_000; 2],
+        splices: [Ok(()); 2],
+        steps: vec![
+            step(When::Millis(0), Act::Ends(Side::Client)),
+            step(When::Millis(10), breaks(Side::Server)),
+            step(When::Calls(0), breaks(Side::Client)),
+        ],
+        bandwidth: None,
+        ends_well: true,
+    };
+    assert_eq!(run_case(&case), Closed::ResetAfterEnd(Side::Client));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(1_000) })]
     #[test]
     fn an_engine_based_on_completions_can_drive_the_core(case in cases(), are_cut_off in vec(any::<bool>(), 60)) {
         let case = with_truncations(case, &are_cut_off);
-        let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        paused.unwrap().block_on(relay_case(&case));
+        run_case(&case);
     }
 }
