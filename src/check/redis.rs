@@ -190,7 +190,7 @@ impl RedisProbe {
         let Answer { mut pass, run_id } = answer;
         let Some((epoch, is_agreed)) = naming.epoch_of(&self.target, &run_id) else {
             let NamedPrimary { host, port, epoch, .. } = &naming.primary;
-            let why = format!("an old primary: the Sentinels name {host}:{port}, in epoch {epoch}");
+            let why = format!("not the primary of the Sentinels: they name {host}:{port}, in epoch {epoch}");
             return Err(no_primary(why));
         };
         pass.facts.timeline = Some(epoch);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::pool::{CheckChange, CheckOutcome, CheckState, KnownPrimary, PoolRoles, RoleJudgement, Server, Thresholds};
+use crate::pool::{
+    CheckChange, CheckOutcome, CheckState, KnownPrimary, Numbering, PoolRoles, RoleJudgement, Server, Thresholds,
+};
 
 /// A result that was recorded in a server.
 #[derive(Debug)]
@@ -42,8 +44,12 @@ pub(super) fn follow(
     roles: &PoolRoles,
     thresholds: Thresholds,
 ) -> impl Iterator<Item = RecordedOutcome> {
-    if let Some(KnownPrimary { server, timeline, .. }) = &judgement.new_primary {
-        tracing::info!(pool, %server, timeline, "the pool has a new primary");
+    if let Some((KnownPrimary { server, timeline, .. }, numbering)) = &judgement.new_primary {
+        let (timeline, epoch) = match numbering {
+            Numbering::Timeline | Numbering::None => (*timeline, None),
+            Numbering::Epoch { .. } => (None, *timeline),
+        };
+        tracing::info!(pool, %server, timeline, epoch, "the pool has a new primary");
     }
     if let Some(rivals) = &judgement.rivals {
         let servers = rivals.join(", ");

@@ -262,6 +262,12 @@ impl PrimaryWatch {
         (is_it && self.higher(known).is_empty()).then_some(&*known.server)
     }
 
+    /// What the timeline that a server claims is a number of.
+    pub(super) fn numbering(&self, server: &str) -> Numbering {
+        let claim = self.seen(server).and_then(|seen| seen.claim);
+        claim.unwrap_or_default().numbering
+    }
+
     /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is the
     /// primary: it may come back in a state in which it does not report its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {

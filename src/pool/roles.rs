@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::diverged::DivergenceWatch;
-use super::facts::{FailedCheck, Role, ServerFacts, Stream};
+use super::facts::{FailedCheck, Numbering, Role, ServerFacts, Stream};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{Claim, Observation, PrimaryVerdict, PrimaryWatch};
@@ -48,8 +48,8 @@ pub struct RoleJudgement {
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
     /// Set if more than one server calls itself primary at the same time, and that was not so before: all of them.
     pub rivals: Option<Vec<Arc<str>>>,
-    /// Set if another server or timeline is the primary now.
-    pub new_primary: Option<KnownPrimary>,
+    /// Set if another server or timeline is the primary now, with what its timeline is a number of.
+    pub new_primary: Option<(KnownPrimary, Numbering)>,
     /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another one.
     pub is_other_primary: bool,
     /// Whether the memory of the primary has changed: another one, or new facts about the same one.
@@ -339,8 +339,9 @@ impl RolesState {
         let known = self.primaries.known();
         let identity = |known: &KnownPrimary| (known.server.clone(), known.timeline);
         let is_new = |known: &&KnownPrimary| Some(identity(known)) != before.map(identity);
+        let numbered = |known: &KnownPrimary| (known.clone(), self.primaries.numbering(&known.server));
         let mut judgement = RoleJudgement {
-            new_primary: known.filter(is_new).cloned(),
+            new_primary: known.filter(is_new).map(numbered),
             is_memory_changed: known != before || others_changed,
             is_other_primary: self.primaries.in_force() != self.primary.as_deref(),
             ..RoleJudgement::default()

@@ -114,7 +114,9 @@ fn reset_sentinels_are_followed_in_spite_of_lower_epochs() {
     eventually("the primary is up", || has_state(&proxy, "primary", &first, "up"));
     let kept = || std::fs::read_to_string(state.path().join("primaries.json")).unwrap_or_default();
     eventually("its epoch is remembered", || kept().contains("\"timeline\": 7"));
-    proxy.stop();
+    let log = proxy.stop().log;
+    let new_primary = log.iter().find(|line| line["message"] == "the pool has a new primary");
+    assert_eq!(new_primary.unwrap()["epoch"], 7, "{log:?}");
     drop(old);
     let new = RedisNode::sentinel_in_epoch(&first, 0);
     new.wait_for_replica();
