@@ -14,12 +14,20 @@ impl LivePool {
     #[must_use]
     pub fn departed(&self) -> Vec<Departed> {
         let mut departed = self.departed.held();
+        let addresses = self
+            .departure()
+            .filter(|_| !departed.is_empty())
+            .map(|_| self.server_addresses());
         for departed in &mut departed {
             let supersession = || {
                 let server = departed.server.upgrade()?;
                 self.supersession(departed.primary.as_deref()?, &server)
             };
-            let departure = || self.departure().filter(|_| !departed.with_pool);
+            let departure = || {
+                let server = departed.server.upgrade()?;
+                let has_left = !departed.with_pool && !addresses.as_ref()?.contains(&server.spec().address);
+                self.departure().filter(|_| has_left)
+            };
             departed.cause = departed.cause.or_else(supersession).or_else(departure);
         }
         departed
@@ -30,6 +38,11 @@ impl LivePool {
         let present = now.iter().map(|server| server.id()).collect();
         self.departed.forget(&present);
         self.departed.extend(before.leaving(&present, false));
+    }
+
+    /// The addresses of its servers. A server that only has another name has not left.
+    fn server_addresses(&self) -> HashSet<ServerAddr> {
+        self.servers().iter().map(|server| server.spec().address).collect()
     }
 
     /// Its servers that are not among `present`, with what holds for their sessions now.

@@ -220,6 +220,17 @@ async fn sessions_of_a_pool_follow_it_under_another_name() {
 }
 
 #[tokio::test]
+async fn a_server_under_another_name_has_not_left() {
+    let kept = format!("{CHECKED}\non_leave = \"close\"");
+    let renamed = kept.replace("\"10.0.0.1:1\"", "{ address = \"10.0.0.1:1\", name = \"n1\" }");
+    let (live, session) = with_session();
+    reload(&live, &renamed);
+    assert_eq!(ending_on(&live, &session), None);
+    reload(&live, &kept.replace("\"10.0.0.1:1\", ", ""));
+    assert_eq!(ending_on(&live, &session), Some(Ending::ServerDrained));
+}
+
+#[tokio::test]
 async fn a_pool_of_another_role_is_no_renamed_one() {
     let (live, session) = with_session();
     let health = "role = \"replica\"\nhealth = { check = \"redis\" }";
