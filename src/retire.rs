@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{InForce, Live, LivePool};
 use crate::plan::RetirePlan;
-use crate::pool::ServerId;
+use crate::pool::CountId;
 use balance::Balance;
 use rebalancing::Rebalancing;
 
@@ -124,8 +124,8 @@ impl Retirement {
         now: Instant,
     ) {
         let mut seen = HashMap::new();
-        let mut idle: HashMap<(Arc<str>, ServerId), Vec<Arc<Record>>> = HashMap::new();
-        let mut kept: HashMap<(Arc<str>, ServerId), usize> = HashMap::new();
+        let mut idle: HashMap<(Arc<str>, CountId), Vec<Arc<Record>>> = HashMap::new();
+        let mut kept: HashMap<(Arc<str>, CountId), usize> = HashMap::new();
         for record in records {
             let Some((pool, server)) = record.relays_to() else {
                 continue;
@@ -163,7 +163,7 @@ impl Retirement {
     fn observe(
         &mut self,
         rules: &HashMap<Arc<str>, PoolRetirement>,
-        kept: &HashMap<(Arc<str>, ServerId), usize>,
+        kept: &HashMap<(Arc<str>, CountId), usize>,
         now: Instant,
     ) {
         self.rebalancing.retain(|pool, _| {
@@ -188,7 +188,7 @@ impl Retirement {
     fn rebalance(
         &mut self,
         rules: &HashMap<Arc<str>, PoolRetirement>,
-        mut idle: HashMap<(Arc<str>, ServerId), Vec<Arc<Record>>>,
+        mut idle: HashMap<(Arc<str>, CountId), Vec<Arc<Record>>>,
         now: Instant,
     ) {
         for (pool, rebalancing) in &mut self.rebalancing {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Ending, SessionInfo};
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::pool::ServerId;
+use crate::pool::{CountId, ServerId};
 use crate::relay::{DeliveryNotes, EndRequest, Traffic};
 use crate::tcp_info::TcpInfo;
 
@@ -152,7 +152,7 @@ impl Record {
     /// The pool and the server it relays to, as [`count_id`](crate::pool::Server::count_id) has it; `None` until the relay has
     /// started, and when it has ended.
     #[must_use]
-    pub fn relays_to(&self) -> Option<(Arc<str>, ServerId)> {
+    pub fn relays_to(&self) -> Option<(Arc<str>, CountId)> {
         let info = self.info();
         let (_, pool, server) = (info.endpoints.as_ref()?, info.pool.as_ref()?, info.server.as_ref()?);
         Some((Arc::clone(pool), server.count_id()))

@@ -4,10 +4,8 @@
 //! close together they are some 64 to 128.
 
 use std::array;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use super::ServerId;
 
 /// Counts to a cache line of 64 bytes.
 const PER_LINE: usize = 16;
@@ -22,9 +20,26 @@ struct Block([AtomicU32; LINES * PER_LINE]);
 /// The counts that no server has. The last one is taken next.
 static UNUSED: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
 
+/// A number that is unique among all counts of this process, past ones included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CountId(u64);
+
+impl CountId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
+
+    /// A number that no count has.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::next()
+    }
+}
+
 /// The number of open sessions at one address of a pool. Its servers there share it.
 #[derive(Debug)]
-pub(super) struct LiveCount(&'static AtomicU32, ServerId);
+pub(super) struct LiveCount(&'static AtomicU32, CountId);
 
 impl LiveCount {
     /// A count of 0.
@@ -33,11 +48,11 @@ impl LiveCount {
         if unused.is_empty() {
             unused.extend(new_block());
         }
-        Self(unused.pop().expect("a block has counts"), ServerId::next())
+        Self(unused.pop().expect("a block has counts"), CountId::next())
     }
 
-    /// A number that no other count and no server has.
-    pub(super) fn id(&self) -> ServerId {
+    /// Its number. The place in memory is used again by later counts, the number is not.
+    pub(super) fn id(&self) -> CountId {
         self.1
     }
 

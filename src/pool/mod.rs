@@ -60,6 +60,7 @@ pub use health::{CheckChange, CheckOutcome, CheckState, CheckVerdict, Health, Re
 pub use known_primary::{KnownPrimary, Standing};
 pub use lease::{Lease, NoLease};
 pub use limited::QueueFailure;
+pub use live_count::CountId;
 pub use member::Member;
 pub use member_state::MemberState;
 pub use overrides::{AdminState, Override, Overrides};

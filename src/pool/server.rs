@@ -21,7 +21,7 @@ use super::live_count::LiveCount;
 use super::overrides::Overrides;
 use super::server_observer::ServerObserver;
 use super::slow_start::SlowStart;
-use super::{ServerId, ServerSpec};
+use super::{CountId, ServerId, ServerSpec};
 use crate::tls::ResumableSessions;
 
 /// One server of a pool.
@@ -107,7 +107,7 @@ impl Server {
 
     /// Identifies its count of sessions, which servers of one pool and address share: the same for those.
     #[must_use]
-    pub fn count_id(&self) -> ServerId {
+    pub fn count_id(&self) -> CountId {
         self.live_count.id()
     }
 

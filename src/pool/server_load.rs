@@ -5,13 +5,13 @@ use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
-use super::{Policy, Pool, ServerId};
+use super::{CountId, Policy, Pool};
 
 /// The load of a server that may be picked, or of several that have one address.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLoad {
     /// See [`Server::count_id`](super::Server::count_id).
-    pub id: ServerId,
+    pub id: CountId,
     /// The weight relative to the others, at least 1.
     pub weight: u16,
     /// Open sessions.
@@ -28,7 +28,7 @@ impl Pool {
         if set.panic_tier.is_some() {
             return Vec::new();
         }
-        let mut loads = HashMap::<ServerId, ServerLoad>::new();
+        let mut loads = HashMap::<CountId, ServerLoad>::new();
         for candidate in &set.candidates {
             let id = candidate.server.count_id();
             let load = loads.entry(id).or_insert(ServerLoad {
@@ -50,7 +50,7 @@ impl Pool {
     #[must_use]
     pub fn sessions(&self) -> u64 {
         let servers = self.servers();
-        let by_address: HashMap<ServerId, u32> = servers
+        let by_address: HashMap<CountId, u32> = servers
             .iter()
             .map(|server| (server.count_id(), server.live()))
             .collect();

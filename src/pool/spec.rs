@@ -16,12 +16,6 @@ impl ServerId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Relaxed))
     }
-
-    /// A number that no server has.
-    #[cfg(test)]
-    pub(crate) fn for_test() -> Self {
-        Self::next()
-    }
 }
 
 /// The names and address of a server.

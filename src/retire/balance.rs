@@ -1,6 +1,6 @@
 //! Whether the sessions of a pool are spread evenly, and how many have to move. Pure functions of counts.
 
-use crate::pool::{ServerId, ServerLoad};
+use crate::pool::{CountId, ServerLoad};
 
 /// Rebalancing begins when a server has more than this multiple of its share.
 const BEGIN_AT: f64 = 1.2;
@@ -14,9 +14,9 @@ pub(super) struct Balance {
     /// The largest multiple of its share that a server has; only servers from which a session could move count.
     fullest: f64,
     /// The whole sessions that each server has in excess of its share, most first. Servers without excess are left out.
-    pub(super) excess: Vec<(ServerId, usize)>,
+    pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
-    pub(super) without_excess: Vec<ServerId>,
+    pub(super) without_excess: Vec<CountId>,
 }
 
 impl Balance {
@@ -92,7 +92,7 @@ mod tests {
 
     fn loads(servers: &[(u16, u32, u32)]) -> Vec<ServerLoad> {
         let load = |(weight, sessions, max): &(u16, u32, u32)| ServerLoad {
-            id: ServerId::for_test(),
+            id: CountId::for_test(),
             weight: *weight,
             sessions: *sessions,
             sessions_max: NonZeroU32::new(*max),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::balance::Balance;
-use crate::pool::ServerId;
+use crate::pool::CountId;
 use crate::sever::Pace;
 
 /// How long clients have to come back, at least, before their absence counts.
@@ -19,7 +19,7 @@ const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
 pub(super) struct Rebalancing {
     pace: Pace,
     /// By server without excess, the most sessions that it has kept since `counts_since`.
-    most_kept: HashMap<ServerId, usize>,
+    most_kept: HashMap<CountId, usize>,
     /// `None`: no session has ended yet.
     counts_since: Option<Instant>,
     /// The sessions that were asked to end, and go on.
@@ -49,7 +49,7 @@ impl Rebalancing {
     pub(super) fn observe(
         &mut self,
         balance: &Balance,
-        kept: impl Fn(ServerId) -> usize,
+        kept: impl Fn(CountId) -> usize,
         is_open: impl Fn(u64) -> bool,
         now: Instant,
     ) {
@@ -66,7 +66,7 @@ impl Rebalancing {
         }
         self.ended += ended;
         let mut has_gained = false;
-        let most_kept = |server: &ServerId| {
+        let most_kept = |server: &CountId| {
             let (kept, most) = (kept(*server), self.most_kept.get(server).copied());
             has_gained |= most.is_some_and(|most| kept > most);
             (*server, most.map_or(kept, |most| kept.max(most)))
@@ -142,7 +142,7 @@ mod tests {
     impl TestPool {
         fn new(others: usize) -> Self {
             let load = |sessions| ServerLoad {
-                id: ServerId::for_test(),
+                id: CountId::for_test(),
                 weight: 1,
                 sessions,
                 sessions_max: None,

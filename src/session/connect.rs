@@ -114,12 +114,12 @@ impl Routed<'_> {
                 Ok(dialled) => return Ok((dialled, first, search)),
                 Err(failure) => failure,
             };
-            let Some(fallback) = fallback_after(state, *pool, failure, entry) else {
+            let Some(fallback) = fallback_after(state, *pool, failure) else {
                 let error = postgres_error(failure, live);
                 let reply = reply(sniffed, protocol, |_| Alert::InternalError, error);
                 return Err(Refusal::DialError(failure, reply_over(reply, tls.as_mut())));
             };
-            enter_pool(&state.pools[fallback], sniffed, entry)?;
+            enter_pool(state, fallback, *pool, sniffed, entry)?;
             *pool = fallback;
         }
     }

@@ -11,24 +11,13 @@ use crate::live::LivePool;
 use crate::plan::PoolId;
 use crate::pool::Server;
 
-/// The pool that serves the clients of this one now: this pool, or its fallback.
-pub(super) fn serving_pool(state: &ListenerState, pool: PoolId, entry: &Entry) -> PoolId {
-    let serving = state.pools.serving(pool, Instant::now());
-    if serving != pool {
-        note_fallback(entry, &state.pools[pool]);
-    }
-    serving
-}
-
 /// The fallback that serves a client whose pool has failed for this reason, as when its servers have gone down while the client
 /// waited; `None`: the pool could still serve it, or there is no such fallback.
-pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialError, entry: &Entry) -> Option<PoolId> {
+pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialError) -> Option<PoolId> {
     if !matches!(reason, DialError::NoServer | DialError::ConnectFailed) {
         return None;
     }
-    let fallback = state.pools.usable_fallback(pool, Instant::now())?;
-    note_fallback(entry, &state.pools[pool]);
-    Some(fallback)
+    state.pools.usable_fallback(pool, Instant::now())
 }
 
 /// Notes that a session is on the primary, because no replica is usable.
@@ -39,7 +28,7 @@ pub(super) fn note_stand_in(entry: &Entry, pool: &LivePool, server: &Server) {
 }
 
 /// Notes that a session was meant for this pool, unless it was meant for another one before.
-fn note_fallback(entry: &Entry, origin: &LivePool) {
+pub(super) fn note_fallback(entry: &Entry, origin: &LivePool) {
     let origin = || Arc::clone(origin.fallback_origin());
     entry.info().fallback_from.get_or_insert_with(origin);
 }

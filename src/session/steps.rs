@@ -8,7 +8,7 @@ use std::io;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::fallback::serving_pool;
+use super::fallback::note_fallback;
 use super::handshake_settings::HandshakeSettings;
 use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
@@ -175,8 +175,9 @@ impl<'a> Identified<'a> {
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
-        let pool = serving_pool(state, pool, entry);
-        enter_pool(&state.pools[pool], sniffed.as_ref(), entry)?;
+        let meant = pool;
+        let pool = state.pools.serving(meant, Instant::now());
+        enter_pool(state, pool, meant, sniffed.as_ref(), entry)?;
         let handshake = match tls {
             None => HandshakeSettings::new(state, mode, alpn, at),
             Some(_) => None, // it is complete
@@ -194,13 +195,22 @@ impl<'a> Identified<'a> {
     }
 }
 
-/// Chooses this pool for the client.
+/// Chooses a pool for the client: the one that is meant, or its fallback.
 ///
 /// # Errors
 /// See [`check_direct_tls`].
-pub(super) fn enter_pool(pool: &LivePool, sniffed: Option<&Sniffed>, entry: &mut Entry) -> Result<(), Refusal> {
-    check_direct_tls(pool, sniffed, entry)?;
-    entry.pool_chosen(pool.name());
+pub(super) fn enter_pool(
+    state: &ListenerState,
+    pool: PoolId,
+    meant: PoolId,
+    sniffed: Option<&Sniffed>,
+    entry: &mut Entry,
+) -> Result<(), Refusal> {
+    if pool != meant {
+        note_fallback(entry, &state.pools[meant]);
+    }
+    check_direct_tls(&state.pools[pool], sniffed, entry)?;
+    entry.pool_chosen(state.pools[pool].name());
     Ok(())
 }
 
