@@ -22,7 +22,6 @@ mod steps;
 mod acme;
 mod connect;
 mod cancel;
-mod reconnect;
 mod begin;
 mod startup;
 mod terminate;

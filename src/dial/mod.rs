@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
-use crate::pool::{CheckState, Lease, Member, NoLease, Pool, Server, ServerId};
+use crate::pool::{CheckState, Lease, Member, NoLease, Pool, Server, ServerFailure, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
 pub use bind_source::{BindAddresses, BindSource, BindSourceError};
@@ -32,6 +32,7 @@ pub(crate) use connect::TEST_CONNECT;
 pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
 pub use failure::ConnectFailure;
 pub use held_lease::{HOLD_TIME_MAX, HeldLease};
+pub use queued::pause;
 pub use search::Search;
 pub use tls::DialTls;
 use tls::{TlsFailure, begin_tls};
@@ -135,9 +136,9 @@ pub struct Dialled {
 }
 
 /// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a server
-/// in the pool's queue if all are full. `search` is how far the client has come: with the same one, the search goes on when the
-/// session could not begin after all ([`Search::goes_on`]). `report` is called when an attempt begins, and when it has connected or failed; not
-/// if the client's connection fails meanwhile.
+/// in the pool's queue if all are full. The caller keeps `search`: a session that could not begin dials again with the same one
+/// ([`Search::record_failure`]). `report` is called when an attempt begins, and when it has connected or failed; not if the
+/// client's connection fails meanwhile.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
 /// the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place is
@@ -192,7 +193,7 @@ pub async fn dial(
         match connected {
             Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
             Err(AttemptError::Tls(_, socket) | AttemptError::TlsTimeout(socket) | AttemptError::WentDown(socket)) => {
-                close(socket, lease);
+                close_unused(socket, lease);
             }
             Err(AttemptError::Connect(_)) => drop(lease),
         }
@@ -210,12 +211,12 @@ fn record_failure(
     retries: u32,
     search: &mut Search,
 ) -> (bool, Option<Duration>) {
-    let (now, counts) = (Instant::now(), error.counts_against_server());
-    let ejected_for = if counts { pool.connect_failed(lease, now) } else { None };
-    // TLS that fails is rather a mistake in a configuration than a restart.
-    let may_be_back_soon = counts && matches!(error, AttemptError::Connect(_));
-    let (goes_on, rests_for) = search.goes_on(pool, lease, retries, may_be_back_soon, now);
-    (goes_on, rests_for.or(ejected_for))
+    let failure = match error {
+        AttemptError::Connect(_) => ServerFailure::Connect,
+        AttemptError::Tls(..) | AttemptError::TlsTimeout(_) | AttemptError::WentDown(_) => ServerFailure::Tls,
+    };
+    let failure = Some(failure).filter(|_| error.counts_against_server());
+    search.record_failure(pool, lease, retries, failure, Instant::now())
 }
 
 /// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable from
@@ -232,7 +233,7 @@ fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
 }
 
 /// Closes a connection that will not be used. Returns the lease when the server has closed it, too.
-pub fn close(mut socket: TcpStream, lease: HeldLease) {
+pub fn close_unused(mut socket: TcpStream, lease: HeldLease) {
     if lease.is_held() {
         lease.give_back_after(async move {
             let _ = socket.shutdown().await;

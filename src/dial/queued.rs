@@ -1,8 +1,11 @@
-//! Waits in a pool's queue for a server, as long as the client waits.
+//! Waits for a server, as long as the client waits: in a pool's queue, or for a time.
 
 use std::future::pending;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+use tokio::net::TcpStream;
 
 use super::{DialClient, DialError, Progress, Search};
 use crate::pool::{Lease, Pool, QueueFailure};
@@ -50,4 +53,18 @@ pub(super) async fn wait(
         report(Progress::Dequeued);
     }
     lease
+}
+
+/// Waits this long with a client that may not half-close.
+///
+/// # Errors
+/// The client has left.
+pub async fn pause(client: &TcpStream, time: Duration) -> Result<(), DialError> {
+    let watch = PeerWatch::new(client);
+    tokio::select! {
+        biased;
+        fault = socket_fault(client) => Err(DialError::ClientFault(fault)),
+        () = watch.stream_end() => Err(DialError::ClientLeft),
+        () = sleep(time) => Ok(()),
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::pool::{Lease, Pool, QueueTurn, Rest, ServerId};
+use crate::pool::{AfterFailure, Lease, Pool, QueueTurn, ServerFailure, ServerId};
 
 /// How far a client has come in its search for a server.
 #[derive(Debug, Default)]
@@ -15,29 +15,37 @@ pub struct Search {
 }
 
 impl Search {
-    /// The server of this lease has failed the client. Returns whether it goes on: to one of `retries` others or, if no other
-    /// is left and this one `may_be_back_soon`, to wait until a server is back. Also returns the back-off, if that ejected the
-    /// server.
+    /// Records that the server of this lease has failed the client; `failure`: `None` if that does not count against the
+    /// server. Returns whether the search goes on: to one of `retries` others or, if no other is left, to wait until one is
+    /// back. Also returns the back-off, if that ejected the server.
     ///
-    /// The place must be returned after that: the next client in line would get it otherwise.
-    pub fn goes_on(
+    /// The lease must be dropped after this call: the next client in line would get the place on the failed server otherwise.
+    pub fn record_failure(
         &mut self,
         pool: &Pool,
         lease: &Lease,
         retries: u32,
-        may_be_back_soon: bool,
+        failure: Option<ServerFailure>,
         now: Instant,
     ) -> (bool, Option<Duration>) {
         self.tried.push(lease.server().id());
-        let Rest { may_wait, back_off } = match may_be_back_soon {
-            true => pool.rest(lease, &self.tried, now),
-            false => Rest::default(),
-        };
+        let after = failure.map(|failure| pool.failed(lease, &self.tried, failure, now));
+        let AfterFailure { may_wait, back_off } = after.unwrap_or_default();
         if may_wait {
             self.tried.clear();
             return (true, back_off);
         }
         let goes_on = self.tried.len() <= retries as usize && !pool.has_only(&self.tried, now);
         (goes_on, back_off)
+    }
+
+    /// Lets the client try all servers again, if no other is left and clients of this pool wait for the return of servers.
+    /// Returns whether that is so.
+    pub fn begin_again(&mut self, pool: &Pool, now: Instant) -> bool {
+        let may = pool.outlasts_failures() && pool.has_only(&self.tried, now);
+        if may {
+            self.tried.clear();
+        }
+        may
     }
 }

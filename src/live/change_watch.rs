@@ -79,7 +79,7 @@ mod tests {
     use crate::addr::{ClientAddr, ServerAddr};
     use crate::live::NameAddresses;
     use crate::plan::{Lister, Plan};
-    use crate::pool::{CheckOutcome, Override, Thresholds};
+    use crate::pool::{CheckOutcome, Override, ServerFailure, Thresholds};
 
     const FOR_LONG: Duration = Duration::from_secs(3600);
 
@@ -105,7 +105,7 @@ mod tests {
                 .pick(client, &[pool().servers()[0].id()], Instant::now())
                 .unwrap();
             while !lease.server().is_ejected() {
-                let _ = pool().connect_failed(&lease, Instant::now());
+                let _ = pool().failed(&lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
             }
         };
         let changes: [(&str, &dyn Fn()); 8] = [

@@ -58,8 +58,10 @@ pub(super) struct Ejection {
 /// The state of a server that is ejected.
 #[derive(Clone, Copy, Debug)]
 struct CurrentEjection {
-    /// When a trial is granted; while one runs, when the next is granted if the first never reports.
+    /// When a trial is granted; while one runs, when the next is granted if the first goes on without a report.
     trial_due_at: Instant,
+    /// Whether a session has claimed the trial and has not reported yet.
+    is_claimed: bool,
     /// Passed checks in a row since the ejection.
     passed_checks: u32,
 }
@@ -126,6 +128,7 @@ impl Ejection {
         self.ejections = self.ejections.saturating_add(1);
         self.current = Some(CurrentEjection {
             trial_due_at: add_capped(now, back_off),
+            is_claimed: false,
             passed_checks: 0,
         });
         Some(back_off)
@@ -143,6 +146,7 @@ impl Ejection {
         self.failures = 0;
         self.connected_at.get_or_insert(now);
         if let (Some(current), LeaseKind::Trial) = (&mut self.current, kind) {
+            current.is_claimed = false;
             current.trial_due_at = add_capped(now, SERVED_AFTER); // no second trial before this session counts as served
         }
         false
@@ -195,11 +199,25 @@ impl Ejection {
     }
 
     /// Claims the one trial after a back-off. Returns whether the caller has it. The claim lasts for `connect_timeout`: if
-    /// its holder never reports, another session may claim the trial then.
+    /// its holder has not reported by then, another session may claim the trial.
     pub(super) fn claim_trial(&mut self, now: Instant, connect_timeout: Duration) -> bool {
         match &mut self.current {
             Some(current) if now >= current.trial_due_at => {
                 current.trial_due_at = add_capped(now, connect_timeout);
+                current.is_claimed = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The session that had the trial has ended. If it has not reported, as when its client has left, the next one is due at
+    /// once. Returns whether that is so.
+    pub(super) fn release_trial(&mut self, now: Instant) -> bool {
+        match &mut self.current {
+            Some(current) if current.is_claimed => {
+                current.is_claimed = false;
+                current.trial_due_at = now;
                 true
             }
             _ => false,

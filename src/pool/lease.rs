@@ -15,6 +15,9 @@ pub struct Lease {
     kind: LeaseKind,
     is_limited: bool,
     is_connected: bool,
+    /// Whether the server is known to serve the session, and whether it has failed it.
+    is_served: AtomicBool,
+    has_failed: AtomicBool,
     /// Whether the claim has ended before the lease is dropped.
     has_ended: AtomicBool,
 }
@@ -36,6 +39,8 @@ impl Lease {
             kind,
             is_limited: false,
             is_connected: false,
+            is_served: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         }
     }
@@ -47,6 +52,8 @@ impl Lease {
             server: candidate.server,
             kind,
             is_connected: false,
+            is_served: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         }
     }
@@ -66,8 +73,27 @@ impl Lease {
     /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
     pub fn end(&self) {
         if !self.has_ended.swap(true, Relaxed) {
+            if self.kind == LeaseKind::Trial {
+                self.server.release_trial(); // before the place is given to the next in line
+            }
             self.server.end_session();
         }
+    }
+
+    /// Notes that the server serves the session. Returns whether that was known.
+    pub(super) fn note_served(&self) -> bool {
+        self.is_served.swap(true, Relaxed)
+    }
+
+    /// Notes that the server has failed the session.
+    pub(super) fn note_failed(&self) {
+        self.has_failed.store(true, Relaxed);
+    }
+
+    /// Whether the server has failed the session, and that was recorded.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Relaxed)
     }
 
     pub(super) fn kind(&self) -> LeaseKind {

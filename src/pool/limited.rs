@@ -118,7 +118,7 @@ impl Pool {
 
     /// Whether all servers that a client could wait for are among these.
     pub fn has_only(&self, tried: &[ServerId], now: Instant) -> bool {
-        !self.can_pick_besides(tried, now) && !self.has_resting(tried)
+        !self.can_pick_besides(tried, now) && !self.has_awaited(tried)
     }
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session keeps
@@ -182,7 +182,7 @@ impl Pool {
     /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool sleeps, if a
     /// server is being started, or if another one takes no sessions for the moment and the pool waits for its return.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
-        if self.start_wait().is_some() && tried.is_empty() || self.has_resting(tried) {
+        if self.start_wait().is_some() && tried.is_empty() || self.has_awaited(tried) {
             NoLease::Full
         } else {
             NoLease::NoServer

@@ -37,7 +37,7 @@ mod snapshot;
 mod full_servers;
 mod queue;
 mod limited;
-mod rest;
+mod server_failure;
 mod own_listeners;
 mod registry;
 mod fallback;
@@ -68,11 +68,11 @@ pub use own_listeners::{LeftOutServer, ListenersAt, OwnListener, OwnListeners};
 pub use queue::{PoolQueue, QueueTurn};
 pub use registry::{ServerPath, ServerRegistry};
 pub use requirement::RoleRequirement;
-pub use rest::Rest;
 pub use roles::{PoolRoles, RoleJudgement};
 use round_robin::RoundRobin;
 pub use rules::{Policy, PoolRules, QueueLimits};
 pub use server::Server;
+pub use server_failure::{AfterFailure, RETURN_WAIT, ServerFailure};
 pub use server_load::ServerLoad;
 use server_observer::ServerObserver;
 pub use session_outcome::{FinishedSession, SERVED_AFTER, ServerEnd, SessionOutcome};
@@ -299,18 +299,10 @@ impl Pool {
         })
     }
 
-    /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection.
+    /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection. Later calls
+    /// for the same lease change nothing.
     pub fn connected(&self, lease: &Lease) -> bool {
-        lease.server().record_connect(lease.kind())
-    }
-
-    /// Records that a connect failed because of the server. Returns the back-off if that ejects it.
-    ///
-    /// The last usable server is never ejected, nor are more than [`EjectLimits::percent_max`] of the servers in service.
-    pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
-        self.record_failure(lease, now, |ejection, permitted| {
-            ejection.record_failure(now, self.rules.eject, permitted, lease.kind())
-        })
+        !lease.note_served() && lease.server().record_connect(lease.kind())
     }
 
     /// Records that a session has ended. Returns what that changed. A session that the server did not serve

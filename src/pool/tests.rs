@@ -115,10 +115,16 @@ fn client(n: u16) -> ClientAddr {
     ClientAddr::new(([192, 0, high, low], 40_000).into())
 }
 
+/// Fails a connect. Returns the back-off if that ejects the server.
+fn fail_connect(pool: &Pool, lease: &Lease, now: Instant) -> Option<Duration> {
+    let tried = [lease.server().id()];
+    pool.failed(lease, &tried, ServerFailure::Connect, now).back_off
+}
+
 /// Fails `times` connects to the server. Returns the back-off if the last one ejects it.
 fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) -> Option<Duration> {
     (0..times)
-        .map(|_| pool.connect_failed(&Lease::take(server, LeaseKind::Regular), now))
+        .map(|_| fail_connect(pool, &Lease::take(server, LeaseKind::Regular), now))
         .last()
         .flatten()
 }
@@ -285,7 +291,7 @@ async fn after_the_back_off_one_trial_session_opens_the_way_for_others() {
         let trial = pool.pick(client(0), &other, due).expect("the back-off is over");
         assert_eq!(picked(&pool, due), labels(&["s1"]), "the one trial is taken");
         assert!(pool.pick(client(0), &other, due).is_err());
-        assert_eq!(pool.connect_failed(&trial, due), Some(EJECT.first * 2), "{policy:?}");
+        assert_eq!(fail_connect(&pool, &trial, due), Some(EJECT.first * 2), "{policy:?}");
         let trial = pool
             .pick(client(0), &other, due + EJECT.first * 2)
             .expect("the longer back-off is over");
@@ -306,7 +312,7 @@ async fn a_trial_that_is_never_reported_is_granted_again() {
     assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
     let other = [servers[1].id()];
     let due = now + EJECT.first;
-    drop(pool.pick(client(0), &other, due).unwrap());
+    let _unreported = pool.pick(client(0), &other, due).unwrap();
     assert!(
         pool.pick(client(0), &other, due + CONNECT_TIMEOUT - Duration::from_millis(1))
             .is_err()

@@ -1,4 +1,4 @@
-//! The first packet of a PostgreSQL session that is readable here, and the server's answer to it.
+//! The first packet of a PostgreSQL session that is readable here (in the clear, or decrypted), and the server's answer to it.
 
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener_state::ListenerState;
 use super::not_ready::{FirstMessage, first_message};
-use super::reconnect::move_on;
-use super::redial::NotBegun;
+use super::redial::{NotBegun, move_on};
 use super::refusal::Refusal;
 use super::steps::Connected;
 use crate::account::Entry;
@@ -71,8 +70,9 @@ pub(super) async fn begin(
 enum FirstAnswer {
     /// With these bytes, which begin the session or refuse its client.
     Begun(Vec<u8>),
-    /// These bytes came before the client sent more, or left, or before it took too long. The server can no longer be replaced,
-    /// because the bytes that the client sends from now on may be meant for it.
+    /// The client sent more, or left, or the server took too long, before the first message was whole: these are its bytes so
+    /// far. Another server can no longer take over, because the bytes that the client sends from now on may be meant for this
+    /// one.
     Undecided(Vec<u8>),
     /// The server does not begin sessions now.
     NotBegun(NotBegun),

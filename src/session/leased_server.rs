@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::account::Entry;
 use crate::cancel::{CancelEntry, CancelTarget};
-use crate::dial::{HeldLease, close as close_unused};
+use crate::dial::{HeldLease, close_unused};
 use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
 use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
@@ -50,7 +50,7 @@ impl LeasedServer {
         })
     }
 
-    /// The server has begun the session, or is not going to say whether it has.
+    /// Records that the server has begun the session, or that its answer cannot be read here. Later calls change nothing.
     pub(super) fn begun(&self) {
         let Some(pool) = self.pool.get() else { return };
         if pool.connected(self.lease.lease()) {
@@ -109,6 +109,9 @@ impl LeasedServer {
     pub(super) fn report(&self, client: &TcpStream, closed: Closed, entry: &Entry) {
         let session = self.finished(client, closed, entry);
         let lease = self.lease.lease();
+        if lease.has_failed() {
+            return; // its client got the server's refusal, which was recorded when it came
+        }
         if session.outcome(false) == SessionOutcome::Served && lease.server().has_clean_record() {
             return; // nearly every session
         }

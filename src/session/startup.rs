@@ -9,9 +9,8 @@ use super::begin::{LOGIN_TIME_MAX, SEND_TIME_MAX, begin};
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
 use super::postgres::{TLS_REQUEST, TlsRequestError, ask_for_tls, no_answer, requires_tls, unanswered_tls_request};
-use super::reconnect::move_on;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
-use super::redial::NotBegun;
+use super::redial::{NotBegun, move_on};
 use super::refusal::{Refusal, reply};
 use super::steps::Connected;
 use crate::account::Entry;
@@ -56,6 +55,9 @@ pub(super) async fn start(
                 Ok(answer) => relay_login(client, &mut connected, &answer, entry).await,
                 Err(fault) => Err(Refusal::Broke(Side::Server, fault)),
             };
+            if matches!(key, Ok(Some(_))) {
+                connected.server.begun(); // unless that was known before the login
+            }
             if let Err(Refusal::Broke(side, fault)) = &key {
                 connected.server.report(client, Closed::Broke(*side, *fault), entry);
             }

@@ -43,7 +43,7 @@ impl Server {
 
     /// Whether it takes no sessions for the moment, as sessions or its latest check have found, but may take some again at any
     /// time: it is not down, and its role is not wrong.
-    pub(in crate::pool) fn is_resting(&self) -> bool {
+    pub(in crate::pool) fn may_return_at_any_time(&self) -> bool {
         self.check_state() != CheckState::Down && !self.is_unfit() && self.has(EJECTED | SUSPENDED)
     }
 
@@ -64,6 +64,14 @@ impl Server {
             self.subscribers.notify();
         }
         claimed
+    }
+
+    /// The session that had the trial has ended.
+    pub(in crate::pool) fn release_trial(&self) {
+        let is_due = self.lock_ejection().release_trial(Instant::now());
+        if is_due {
+            self.subscribers.notify();
+        }
     }
 
     /// The percentage of its weight that it has now: 100, unless it came back less than `slow_start` ago.

@@ -356,10 +356,10 @@ async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
     let lease = pick(&pool, 0).unwrap();
     let (first, second) = (start_waiting(&pool, 1).await, start_waiting(&pool, 2).await);
     let began = Instant::now();
-    let rests = |lease: &Lease| pool.rest(lease, &[lease.server().id()], Instant::now());
+    let fails = |lease: &Lease| pool.failed(lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
     assert_eq!(
-        rests(&lease),
-        Rest {
+        fails(&lease),
+        AfterFailure {
             may_wait: true,
             back_off: Some(Duration::from_secs(1))
         }
@@ -367,7 +367,7 @@ async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
     drop(lease);
     let trial = first.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(1));
-    assert!(rests(&trial).may_wait);
+    assert!(fails(&trial).may_wait);
     drop(trial);
     let trial = second.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(2));
@@ -404,14 +404,20 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let lease = pick(&pool, 0).unwrap();
     let all: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
-    assert_eq!(pool.rest(&lease, &all, Instant::now()), Rest::default());
+    assert!(
+        !pool
+            .failed(&lease, &all, ServerFailure::Connect, Instant::now())
+            .may_wait
+    );
     let rules = PoolRules {
         waits_for_return: true,
         ..*pool.rules()
     };
     let pool = Pool::with_queue("pool".into(), rules, pool.servers().to_vec(), Arc::default());
-    assert_eq!(pool.rest(&lease, &all[..1], Instant::now()), Rest::default());
-    assert!(pool.rest(&lease, &all, Instant::now()).may_wait);
+    let may_wait = |tried, failure| pool.failed(&lease, tried, failure, Instant::now()).may_wait;
+    assert!(!may_wait(&all[..1], ServerFailure::Connect));
+    assert!(!may_wait(&all, ServerFailure::Tls));
+    assert!(may_wait(&all, ServerFailure::Connect));
     let other = pick(&pool, 1).unwrap();
     assert_ne!(
         other.server().id(),

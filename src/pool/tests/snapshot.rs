@@ -154,7 +154,7 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
         12 => set(Override::Weight(None)),
         13 | 14 => drop(fail_connects(pool, server, 3, now)),
         15 => drop(pool.connected(&Lease::take(server, LeaseKind::Regular))),
-        16 => drop(pool.connect_failed(&Lease::take(server, LeaseKind::Trial), now)),
+        16 => drop(fail_connect(pool, &Lease::take(server, LeaseKind::Trial), now)),
         17 => advance(Duration::from_millis(u64::from(amount))).await,
         _ => advance(Duration::from_millis(40 * u64::from(amount))).await,
     }
@@ -322,7 +322,7 @@ async fn a_failing_check_and_a_new_back_off_update_the_candidates() {
     assert!(is_candidate(due));
     let trial = pool.pick(client(0), &[servers[1].id()], due).unwrap();
     assert!(!is_candidate(due), "its trial is taken");
-    let back_off = pool.connect_failed(&trial, due).unwrap();
+    let back_off = fail_connect(&pool, &trial, due).unwrap();
     assert!(
         back_off < CONNECT_TIMEOUT,
         "it ends before the trial could be claimed again"

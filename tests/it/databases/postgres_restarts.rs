@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::support::client::Client;
 use crate::support::configs;
@@ -33,6 +34,10 @@ fn waiting(proxy: &Proxy) -> f64 {
 fn not_ready(proxy: &Proxy) -> f64 {
     let labels = [("pool", "p"), ("reason", "not_ready")];
     proxy.metrics().sum("acequia_connect_failures_total", &labels)
+}
+
+fn ejected(proxy: &Proxy) -> f64 {
+    proxy.metrics().sum("acequia_server_ejected", &[("pool", "p")])
 }
 
 /// `psql` with this statement, in one of its ways to begin.
@@ -183,4 +188,28 @@ fn a_client_to_which_no_server_says_a_word_waits_only_once() {
         (&"server_closed".into(), &2.into()),
         "{line:#}"
     );
+    assert_eq!(ejected(&proxy), 0.0);
+}
+
+/// Such a client gets a session, too, and shows that the server is back.
+#[test]
+fn a_client_that_does_not_wait_for_the_answer_ends_the_ejection_of_its_server() {
+    let sessions = AtomicUsize::new(0);
+    let server = Server::run(move |mut stream| {
+        if sessions.fetch_add(1, Relaxed) == 0 {
+            return refuse(stream);
+        }
+        read_request(&mut stream);
+        let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let proxy = Proxy::start(&config(&[server.address], &format!("{QUEUE}\n{UNCHECKED}")));
+    let mut refused = Client::connect(proxy.at("db"));
+    refused.send(&STARTUP);
+    eventually("the server is ejected", || ejected(&proxy) == 1.0);
+    drop(refused);
+    let mut hasty = Client::connect(proxy.at("db"));
+    hasty.send(&[&STARTUP[..], b"p\0\0\0\x05\0"].concat());
+    assert_eq!(hasty.read(9), b"R\0\0\0\x08\0\0\0\0");
+    eventually("the server is back", || ejected(&proxy) == 0.0);
 }

@@ -1,0 +1,97 @@
+//! What the failure of a server means for it, and for the clients that wait for the return of servers, as of those that restart.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::candidates::CandidateSet;
+use super::{EjectLimits, Lease, Member, Pool, ServerId};
+
+/// How long a server is ejected when it has failed a session and clients wait for its return. After that, one session tries it.
+pub const RETURN_WAIT: Duration = Duration::from_secs(1);
+
+/// How a server has failed a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerFailure {
+    /// It could not be connected to.
+    Connect,
+    /// It could be connected to, but TLS failed. That is more likely a mistake in the configuration than a restart, so
+    /// nobody waits for its return.
+    Tls,
+    /// It said that it takes no sessions now. One such answer ejects it.
+    Refusal,
+}
+
+/// The consequences of a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AfterFailure {
+    /// Whether the client may wait until a server is back, also one that has failed it.
+    pub may_wait: bool,
+    /// The back-off, if the failure ejected the server.
+    pub back_off: Option<Duration>,
+}
+
+impl Pool {
+    /// Records that a server has failed a client that has tried these servers, including this one.
+    ///
+    /// If no other can be picked, and clients wait for the return of servers, it is ejected for [`RETURN_WAIT`], so that all of
+    /// them wait. Otherwise the last usable server is never ejected, nor are more than [`EjectLimits::percent_max`] of the
+    /// servers in service.
+    pub fn failed(&self, lease: &Lease, tried: &[ServerId], failure: ServerFailure, now: Instant) -> AfterFailure {
+        lease.note_failed();
+        let mut limits = self.rules.eject;
+        if failure == ServerFailure::Refusal {
+            limits.after = 1;
+        }
+        if failure == ServerFailure::Tls || !self.outlasts_failures() || self.can_pick_besides(tried, now) {
+            let back_off = self.record_failure(lease, now, |ejection, permitted| {
+                ejection.record_failure(now, limits, permitted, lease.kind())
+            });
+            return AfterFailure {
+                may_wait: false,
+                back_off,
+            };
+        }
+        let limits = EjectLimits {
+            after: 1,
+            first: RETURN_WAIT,
+            longest: RETURN_WAIT,
+            ..limits
+        };
+        let back_off = lease
+            .server()
+            .record_failure(|ejection| ejection.record_failure(now, limits, true, lease.kind()));
+        AfterFailure {
+            // A panic goes on to pick servers that are ejected.
+            may_wait: !self.is_panicking(now) && self.has_awaited(&[]),
+            back_off,
+        }
+    }
+
+    /// Whether nothing but the trial of ejected servers is left.
+    #[must_use]
+    pub fn is_on_trial(&self, now: Instant) -> bool {
+        self.snapshot(now).set.has_only_trials()
+    }
+
+    /// Whether its clients wait for the return of servers. They do not if no server is limited: then the queue is never used.
+    #[must_use]
+    pub fn outlasts_failures(&self) -> bool {
+        let is_limited = |member: &Member| member.sessions_max().is_some();
+        self.rules.waits_for_return && self.members.load().iter().any(is_limited)
+    }
+
+    /// Whether a server could be picked that is not among these.
+    pub(super) fn can_pick_besides(&self, tried: &[ServerId], now: Instant) -> bool {
+        let set = CandidateSet::new(&self.members.load(), &self.rules, now, |id| tried.contains(&id));
+        !set.candidates.is_empty()
+    }
+
+    /// Whether clients wait for the return of a server that is not among these.
+    pub(super) fn has_awaited(&self, tried: &[ServerId]) -> bool {
+        let is_awaited = |member: &Member| {
+            member.is_in_service() && member.may_return_at_any_time() && !tried.contains(&member.id())
+        };
+        self.outlasts_failures() && self.members.load().iter().any(is_awaited)
+    }
+}
