@@ -265,7 +265,7 @@ impl ListenAddr {
             ServerLocation::Name { host, port } => {
                 let is_local = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
                 let is_own = |own: SocketAddr| own.port() == *port && is_local(own.ip());
-                &**host == "localhost" && self.socket().is_some_and(is_own)
+                host.eq_ignore_ascii_case("localhost") && self.socket().is_some_and(is_own)
             }
         }
     }

@@ -8,8 +8,8 @@ pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The media type of OpenMetrics.
 pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether a request with this `Accept` is to be answered in OpenMetrics: it is accepted, and preferred no less than
-/// plain text (RFC 9110, section 12.5.1).
+/// Whether a request with this `Accept` is to be answered in OpenMetrics: it is accepted by name, and preferred no less than
+/// plain text, whose quality is that of the most specific range (RFC 9110, section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
     let quality = |wanted: &str| {
@@ -23,10 +23,11 @@ pub fn prefers_openmetrics(accept: &str) -> bool {
                     .unwrap_or(0.0)
             })
         });
-        of_type.fold(0.0, f32::max)
+        of_type.reduce(f32::max)
     };
-    let openmetrics = quality("application/openmetrics-text");
-    openmetrics > 0.0 && openmetrics >= quality("text/plain")
+    let openmetrics = quality("application/openmetrics-text").unwrap_or(0.0);
+    let plain = ["text/plain", "text/*", "*/*"].into_iter().find_map(quality);
+    openmetrics > 0.0 && openmetrics >= plain.unwrap_or(0.0)
 }
 
 /// Converts the text format of Prometheus: families of counters are named without `_total`, no line is empty, and the
@@ -75,6 +76,8 @@ mod tests {
             ("text/plain, application/openmetrics-text; q=0.5", false),
             ("application/openmetrics-text;q=0", false),
             ("application/openmetrics-text;q=x", false),
+            ("application/openmetrics-text;q=0.5, */*", false),
+            ("application/openmetrics-text;q=0.5, text/*;q=0.4, */*", true),
         ] {
             assert_eq!(prefers_openmetrics(accept), expected, "{accept}");
         }

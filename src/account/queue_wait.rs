@@ -1,10 +1,10 @@
-//! A session's wait in the queue of a pool.
+//! A session's waits in the queues of pools.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A session's wait in the queue of a pool.
+/// A session's waits. It may wait again, because the server that it has waited for fails it.
 #[derive(Debug)]
 pub(super) struct QueueWait {
     position: usize,
@@ -12,8 +12,9 @@ pub(super) struct QueueWait {
     waited: Duration,
     /// When the current wait began; `None`: it does not wait.
     since: Option<Instant>,
-    /// Whether it first began to wait because the pool slept.
-    has_slept: bool,
+    /// If it first began to wait because the pool slept: how long that wait was, once it is over.
+    woken: Option<Duration>,
+    was_asleep: bool,
 }
 
 impl QueueWait {
@@ -23,7 +24,8 @@ impl QueueWait {
             position,
             waited: Duration::ZERO,
             since: None,
-            has_slept: is_asleep,
+            woken: None,
+            was_asleep: is_asleep,
         });
         wait.since = Some(Instant::now());
     }
@@ -32,6 +34,9 @@ impl QueueWait {
     pub(super) fn end(&mut self) -> Option<Duration> {
         let waited = self.since.take()?.elapsed();
         self.waited += waited;
+        if self.was_asleep {
+            self.woken.get_or_insert(waited);
+        }
         Some(waited)
     }
 
@@ -40,13 +45,31 @@ impl QueueWait {
         self.position
     }
 
-    /// How long it has waited for a pool that slept; `None`: the pool did not sleep.
+    /// How long it has waited for a pool that slept, up to the end of that wait; `None`: the pool did not sleep.
     pub(super) fn woken(&self) -> Option<Duration> {
-        self.has_slept.then_some(self.waited)
+        self.woken
     }
 
     /// How long it has waited, up to the latest [`Self::end`].
     pub(super) fn waited(&self) -> Duration {
         self.waited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_wait_does_not_count_as_the_start_of_a_sleeping_pool() {
+        let mut wait = None;
+        for (seconds, is_asleep) in [(2, true), (3, false)] {
+            QueueWait::begin(&mut wait, 1, is_asleep);
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            wait.as_mut().unwrap().end();
+        }
+        let wait = wait.unwrap();
+        let expected = (Some(Duration::from_secs(2)), Duration::from_secs(5));
+        assert_eq!((wait.woken(), wait.waited()), expected);
     }
 }

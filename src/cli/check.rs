@@ -181,29 +181,25 @@ fn check_files(plan: &Plan) -> Vec<Finding> {
         }
     }
     let mut found: Vec<Finding> = unreadable.iter().map(Finding::failure).collect();
-    found.extend(check_folders(plan));
+    found.extend(check_directories(plan));
     found.extend(suspect(plan).into_iter().map(Finding::warning));
     found.extend(check_lists(plan));
     found.extend(check_tls(plan, &unreadable));
     found
 }
 
-/// The listeners whose Unix socket cannot be bound because its folder is missing.
-fn check_folders(plan: &Plan) -> impl Iterator<Item = Finding> {
-    plan.listeners.iter().filter_map(|listener| {
-        let socket = listener.unix_address()?;
-        let path = socket.to_string();
-        let folder = Path::new(path.trim_start_matches("unix:")).parent()?;
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
-        let error = folder.metadata().err()?;
-        let (folder, name) = (escape(&folder.to_string_lossy(), &[]).into_owned(), &listener.name);
-        Some(Finding {
-            exit_code: Some(EXIT_RUN),
-            message: format!("listeners.{name}.bind: no socket can be created in {folder}: {error}"),
+/// Warns of listeners whose Unix socket cannot be bound because its directory is missing. The service manager may create it,
+/// or pass the socket.
+fn check_directories(plan: &Plan) -> impl Iterator<Item = Finding> {
+    plan.listeners.iter().flat_map(|listener| {
+        let sockets = listener.bind.iter().filter_map(|address| address.unix());
+        sockets.filter_map(|socket| {
+            let directory = socket.as_path().parent()?;
+            let error = directory.metadata().err()?;
+            let (directory, name) = (escape(&directory.to_string_lossy(), &[]).into_owned(), &listener.name);
+            Some(Finding::warning(format!(
+                "listeners.{name}.bind: no socket can be created in {directory} now: {error}"
+            )))
         })
     })
 }
@@ -228,7 +224,7 @@ fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
             let warnings = tls_warnings(plan, &tls);
             let is_new = |warning: &String| {
                 let mut files = unreadable.iter().filter_map(Failure::file);
-                !files.any(|file| warning.contains(&*file.to_string_lossy()))
+                !files.any(|file| warning.contains(&format!(" {}: ", file.display())))
             };
             let finding = |warning: String| Finding::warning(escape(&warning, &[]).into_owned());
             return warnings.into_iter().filter(is_new).map(finding).collect();

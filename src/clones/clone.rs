@@ -80,8 +80,9 @@ impl CloneTask {
                 }
                 Some(Ok(mut instance)) => {
                     self.note_started(&instance, began.elapsed());
+                    let started = Instant::now();
                     let end = self.serve(&mut instance).await;
-                    if began.elapsed() >= STEADY_AFTER {
+                    if started.elapsed() >= STEADY_AFTER {
                         back_off.reset();
                     }
                     let Some(failure) = self.finish(instance, end, &mut back_off).await else {
@@ -90,17 +91,13 @@ impl CloneTask {
                     failure
                 }
             };
-            self.status.set(
-                CloneState::Waiting,
-                |Shown {
-                     status, pause: shown, ..
-                 }| {
-                    *shown = pause;
-                    (status.pid, status.container, status.address) = (None, None, None);
-                    status.restarts += 1;
-                    status.reason = Some(reason.into());
-                },
-            );
+            self.status.set(CloneState::Waiting, |shown| {
+                shown.pause = pause;
+                let status = &mut shown.status;
+                (status.pid, status.container, status.address) = (None, None, None);
+                status.restarts += 1;
+                status.reason = Some(reason.into());
+            });
             let _ = leave.run_until_cancelled(sleep(pause)).await;
         }
     }

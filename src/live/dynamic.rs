@@ -37,8 +37,8 @@ struct Lists {
 
 impl Lists {
     /// The lists with which a plan begins that replaces the plan `before`. The list of another lister is forgotten: it would be
-    /// out of date when that lister is back. But the pool keeps its earlier servers until its source or its clones list
-    /// themselves; not if clients wait for the first clone.
+    /// out of date when that lister is back. But the pool keeps its earlier servers until its source has listed servers or
+    /// a clone runs. If the pool may sleep, it keeps none: clients wake it.
     fn taken_over(&self, plan: &PoolPlan, before: &PoolPlan) -> Self {
         if before.lister() == plan.lister() {
             return self.clone();
@@ -49,9 +49,9 @@ impl Lists {
         };
         let listed = self.listed.iter().filter(|(by, _)| before.lister() == Some(*by));
         let listed = listed.flat_map(|(_, listed)| &**listed);
-        let labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
-        let kept = before.entries.iter().chain(listed);
-        let kept = kept.filter(|entry| !labels.contains(entry.label())).cloned();
+        let mut labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
+        let kept = before.entries.iter().chain(listed).chain(&*self.kept);
+        let kept = kept.filter(|entry| labels.insert(entry.label())).cloned();
         Self {
             listed: Some((lister, kept.collect())),
             kept: Arc::default(),

@@ -75,6 +75,15 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
     }
     reload(&format!("{fixed}\n{never_asleep}"));
     assert_eq!(labels(&servers(&live)), ["10.0.0.9:1", "127.0.0.1:1"]);
+
+    reload(DISCOVERED);
+    assert!(list(Lister::Source, &["10.0.0.9:1"]) && list(Lister::Source, &["a.test:1"]));
+    reload(&never_asleep);
+    assert_eq!(
+        labels(&servers(&live)),
+        ["10.0.0.9:1"],
+        "the list that is kept because the latest one cannot be used"
+    );
 }
 
 #[test]
