@@ -43,10 +43,17 @@ impl PlainRefusal {
         [&head[..], &code.to_le_bytes(), self.message().as_bytes()].concat()
     }
 
-    /// The error that answers any command to Redis ("Simple errors" in the Redis serialization protocol specification).
+    /// The error that answers any command to Redis ("Simple errors" in the Redis serialization protocol specification). Where a
+    /// later attempt may succeed it is one of those after which drivers try again: the code of a server that starts, and the
+    /// words of one whose `maxclients` are connected.
     #[must_use]
     pub fn redis(self) -> Vec<u8> {
-        format!("-ERR {}\r\n", self.message()).into_bytes()
+        let (code, message) = match self {
+            Self::NoServer => ("LOADING", self.message()),
+            Self::Limited => ("ERR", "max number of clients reached"),
+            Self::NotAllowed | Self::TlsRequired => ("ERR", self.message()),
+        };
+        format!("-{code} {message}\r\n").into_bytes()
     }
 }
 
@@ -60,9 +67,12 @@ mod tests {
             PlainRefusal::NoServer.mysql(),
             b"\x19\0\0\0\xff\x1d\x04no server is available"
         );
-        assert_eq!(
-            PlainRefusal::NotAllowed.redis(),
-            b"-ERR this client may not connect here\r\n"
-        );
+        for (refusal, expected) in [
+            (PlainRefusal::NotAllowed, "-ERR this client may not connect here\r\n"),
+            (PlainRefusal::NoServer, "-LOADING no server is available\r\n"),
+            (PlainRefusal::Limited, "-ERR max number of clients reached\r\n"),
+        ] {
+            assert_eq!(refusal.redis(), expected.as_bytes());
+        }
     }
 }

@@ -121,7 +121,7 @@ fn two_names_of_one_server_have_one_limit() {
 fn clients_of_databases_print_that_there_are_too_many_connections() {
     for (protocol, request, answer) in [
         ("mysql", &b""[..], &b"\x17\0\0\0\xff\x10\x04too many connections"[..]),
-        ("redis", b"PING\r\n", b"-ERR too many connections\r\n"),
+        ("redis", b"PING\r\n", b"-ERR max number of clients reached\r\n"),
         (
             "postgres",
             b"\0\0\0\x14\0\x03\0\0user\0a\0database\0b\0\0",
