@@ -1,5 +1,7 @@
 //! When sessions of the servers of a pool are to be closed.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Cause, LivePool};
@@ -24,12 +26,8 @@ impl LivePool {
                 && !server.is_stand_in()
         };
         // A disabled server is not checked: it may be an old primary.
-        let is_replaced = || {
-            let in_force = || self.roles().primary_in_force();
-            let is_other = || in_force().is_some_and(|primary| primary != server.spec().label);
-            server.is_disabled() && self.requires_one_primary() && is_other()
-        };
-        if on_down == Sever::Close && (is_down() || is_replaced()) {
+        let is_old = || server.is_disabled() && self.has_other_primary(server);
+        if on_down == Sever::Close && (is_down() || is_old()) {
             return Some(self.down(server));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);
@@ -40,13 +38,25 @@ impl LivePool {
         })
     }
 
-    /// The cause of a server that is down.
+    /// The cause of a server that is down. Once another one is the primary, what its sessions write may be lost: they are closed
+    /// at once.
     fn down(&self, server: &Server) -> Cause {
+        let is_old = self.has_other_primary(server);
         Cause {
             ending: Ending::ServerDown,
-            over: self.plan().severing.close_over,
+            over: if is_old {
+                Duration::ZERO
+            } else {
+                self.plan().severing.close_over
+            },
             ends_since: (self.plan().health.required.role == Some(Role::Primary)).then(|| server.serves_at()),
         }
+    }
+
+    /// Whether only the primary may serve its sessions, and that is another server.
+    fn has_other_primary(&self, server: &Server) -> bool {
+        let in_force = || self.roles().primary_in_force();
+        self.requires_one_primary() && in_force().is_some_and(|primary| primary != server.spec().label)
     }
 
     /// Why sessions of a server that has left are closed, if it was the primary then: another server has been promoted since,

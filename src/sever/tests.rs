@@ -178,6 +178,11 @@ fn ending_on(live: &Live, session: &Lease) -> Option<Ending> {
     Some(wanted.get(&Group::Server(session.server().id()))?.ending)
 }
 
+fn closes_at_once(live: &Live, session: &Lease) -> bool {
+    let wanted = GroupsToClose::find(live, Instant::now()).with_sessions();
+    wanted[&Group::Server(session.server().id())].over.is_zero()
+}
+
 fn renamed(keys: &str) -> String {
     CHECKED.replace("[pools.p]", &format!("[pools.q]\n{keys}"))
 }
@@ -280,6 +285,7 @@ async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
             assert_eq!(ending_on(&live, &session), None);
             found(name, 0, Role::Primary, system, timeline);
             assert_eq!(ending_on(&live, &session), ending, "{name} {system} {timeline}");
+            assert!(ending.is_none() || closes_at_once(&live, &session), "what it writes may be lost");
         }
     }
 }
