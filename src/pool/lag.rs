@@ -16,6 +16,9 @@ use super::histories::Histories;
 /// The parts of `max_lag` that are reported apart.
 const RESOLUTION: u32 = 64;
 
+/// The oldest positions that are kept; a replica that is behind for longer is reported to be so for at least that long.
+const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8 KiB,
 /// unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
@@ -33,7 +36,7 @@ struct PositionHistory {
 }
 
 impl PositionHistory {
-    /// Records a position. Keeps enough to tell whether a server is more than `max_lag` behind.
+    /// Records a position. Keeps enough to tell how far a server is behind.
     fn record(&mut self, now: Instant, position: u64, max_lag: Duration) {
         let position = if position.is_multiple_of(PAGE_BYTES) {
             position.saturating_sub(RECORD_BYTES)
@@ -51,10 +54,28 @@ impl PositionHistory {
             }
         }
         self.latest = Some((now, position));
+        self.thin_out(now, max_lag);
+    }
+
+    /// Leaves out old positions, the more the older they are: the lag that is reported has an error of about
+    /// 1/[`RESOLUTION`] of itself, and the number of positions grows with the logarithm of [`AGE_MAX`] only.
+    fn thin_out(&mut self, now: Instant, max_lag: Duration) {
+        let age = |reached: &VecDeque<(Instant, u64)>, index: usize| {
+            let at = reached.get(index).map(|(at, _)| *at);
+            at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+        };
         // The first position is needed only as long as the second one is not old enough by itself.
-        let is_old = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) > max_lag * 2;
-        while self.reached.get(1).is_some_and(is_old) {
+        while age(&self.reached, 1) > AGE_MAX.max(max_lag * 2) {
             self.reached.pop_front();
+        }
+        let mut index = 1;
+        while age(&self.reached, index) > max_lag * 2 {
+            let gap = age(&self.reached, index - 1) - age(&self.reached, index + 1);
+            if gap < age(&self.reached, index) / RESOLUTION {
+                self.reached.remove(index);
+            } else {
+                index += 1;
+            }
         }
     }
 

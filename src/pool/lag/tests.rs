@@ -174,11 +174,11 @@ async fn the_position_of_a_lost_primary_proves_no_absence_of_later_writes() {
 
 proptest! {
     /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is never more
-    /// than the real one. It is less by at most an interval, the resolution and the time between two checks.
+    /// than the real one. It is less by at most two intervals and the resolution.
     #[test]
     fn lag_is_the_age_of_the_oldest_missing_write(
         writes in prop::collection::vec((1u64..3000, 1u64..100_000), 1..200),
-        delays in prop::collection::vec(0u64..12_000, 200),
+        delays in prop::collection::vec(prop_oneof![50 => 0u64..12_000, 1 => 60_000u64..600_000], 200),
         interval in 50u64..2000,
     ) {
         let (primary, label) = labels();
@@ -204,10 +204,10 @@ proptest! {
             lags.record_primary(&primary, &at(written), MAX_LAG, instant);
             let found = lags.replica_lag(&label, &at(applied), MAX_LAG, instant).unwrap();
             prop_assert!(found <= millis(real), "{found:?} at {now}, really {real} ms");
-            let least = millis(real).min(2 * MAX_LAG).saturating_sub(millis(2 * interval) + MAX_LAG / 32);
+            let least = millis(real).saturating_sub(millis(2 * interval) + MAX_LAG / 32 + millis(real) / 32);
             prop_assert!(found >= least, "{found:?} at {now}, really {real} ms");
         }
         let history = &lags.histories.primary().unwrap().history.written;
-        prop_assert!(history.reached.len() <= 4 * RESOLUTION as usize + 4);
+        prop_assert!(history.reached.len() <= 12 * RESOLUTION as usize, "{}", history.reached.len());
     }
 }
