@@ -142,7 +142,7 @@ impl Pool {
         if !tried.is_empty() && self.queue.has_only(self, tried, began) {
             return Err(QueueFailure::NoServer); // it need not wait for its turn to learn that
         }
-        let deadline = began + limits.timeout.saturating_sub(turn.waited);
+        let deadline = *turn.since.get_or_insert(began) + limits.timeout;
         let mut place = self.queue.join(self, (client.host(), tried), turn, limits.clients_max);
         let answer = if let Ok(answer) = place.answer.try_recv() {
             Ok(answer)
@@ -171,7 +171,6 @@ impl Pool {
                 }
             }
         };
-        turn.waited += began.elapsed();
         let lease = answer.expect("who is in the line is answered, or leaves by itself");
         lease.map_err(|reason| match reason {
             NoLease::NoServer => QueueFailure::NoServer,

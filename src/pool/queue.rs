@@ -80,8 +80,8 @@ pub struct QueueTurn {
     ticket: Option<Ticket>,
     /// Whether the client has ended its stream.
     pub(super) has_ended: bool,
-    /// How long it has waited so far.
-    pub(super) waited: Duration,
+    /// When it first lined up. Its time is limited from then on, also while it tries a server.
+    pub(super) since: Option<Instant>,
 }
 
 /// A place in the line. Dropping it leaves the line, and returns a lease that was given meanwhile.

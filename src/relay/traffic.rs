@@ -35,13 +35,14 @@ impl ByteCounter {
         self.0.load(Relaxed) & !HAS_ENDED
     }
 
-    /// Notes that the end of the sender's stream, or its reset, has arrived. Only the session that owns it may call this.
+    /// Notes the end of the stream: that of a server, or its reset, has arrived; that of a client was sent on. Only the session
+    /// that owns it may call this.
     pub fn end(&self) {
         self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
     }
 
-    /// Whether the end of the sender's stream, or its reset, has arrived, although bytes before it may not be read yet. Known
-    /// for servers only.
+    /// Whether the end of a server's stream, or its reset, has arrived, although bytes before it may not be read yet; or
+    /// whether the end of a client's stream was sent on to its server.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.load(Relaxed) & HAS_ENDED != 0

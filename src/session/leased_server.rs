@@ -102,7 +102,7 @@ impl LeasedServer {
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
         self.report(&ends.client, closed, entry);
-        close(self.lease, ends, closed);
+        close(self.lease, ends, closed, entry.traffic().up.has_ended());
     }
 
     /// Reports the session to the pool that is in force now. The client's socket is still open.
@@ -128,8 +128,13 @@ impl LeasedServer {
 }
 
 /// Closes the sockets of a session that ended like this. The lease returns when the server has ended the session, too.
-fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed) {
-    if closed.is_abrupt() {
+/// `is_complete`: the server has got the client's whole stream, and its end.
+fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bool) {
+    // A client that has finished may be gone before its server has ended. A server that counts the session ends it by itself,
+    // which is seen unless it is reset.
+    let is_client_gone = matches!(closed, Closed::Broke(Side::Client, _) | Closed::ResetAfterEnd(_));
+    let is_awaited = lease.is_held() && is_client_gone && is_complete;
+    if closed.is_abrupt() && !is_awaited {
         ends.reset_when_closed();
     }
     let has_server_ended = || match closed {
@@ -140,6 +145,8 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed) {
     if !lease.is_held() || has_server_ended() {
         drop(ends);
         lease.end();
+    } else if is_awaited {
+        lease.give_back_after(async move { read_closed(&ends.server).await });
     } else if closed.is_abrupt() {
         drop(ends); // nothing more is seen of a connection that was reset
         drop(lease);

@@ -285,7 +285,10 @@ async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
             assert_eq!(ending_on(&live, &session), None);
             found(name, 0, Role::Primary, system, timeline);
             assert_eq!(ending_on(&live, &session), ending, "{name} {system} {timeline}");
-            assert!(ending.is_none() || closes_at_once(&live, &session), "what it writes may be lost");
+            assert!(
+                ending.is_none() || closes_at_once(&live, &session),
+                "what it writes may be lost"
+            );
         }
     }
 }

@@ -170,6 +170,9 @@ impl<'a> Core<'a> {
     /// The connection of the other side was shut down for writing, because this side has finished.
     pub(super) fn shut_down(&mut self, from: Side) {
         self.direction_mut(from).finish();
+        if from == Side::Client {
+            self.traffic.up.end();
+        }
         self.skip_last_end();
     }
 

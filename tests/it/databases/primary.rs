@@ -136,7 +136,9 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let told = coming.iter().map(|client| client.stderr.lines().join("\n"));
     let is_told = |text: &String| text.contains("FATAL:  no server is available");
     assert!(told.filter(is_told).count() >= COMING, "those whose login can be read");
-    eventually("those that were served are cut, too, because b is the primary", || sessions() == 0);
+    eventually("those that were served are cut, too, because b is the primary", || {
+        sessions() == 0
+    });
     eventually("writers reach b", || {
         reached(proxy.at("write")) == Some(b.address().port())
     });

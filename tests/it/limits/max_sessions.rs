@@ -198,6 +198,41 @@ fn a_place_is_kept_for_a_second_after_a_reset() {
     }));
 }
 
+/// As a client in TLS that is passed on, which does not wait for the close_notify of its server.
+#[test]
+fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gone() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&config(
+        &[manual.server.address],
+        "",
+        "max_sessions = 1\nqueue = { timeout = \"20s\" }",
+    ));
+    let mut rounds = 0;
+    assert!(comes_back_at_once(|| {
+        rounds += 1;
+        let mut client = Client::connect(proxy.at("l"));
+        client.send(b"hi");
+        let mut session = manual.session();
+        drop(client);
+        let mut received = Vec::new();
+        session.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"hi");
+        session.write_all(b"bye").unwrap();
+        proxy.access_lines(2 * rounds - 1); // the client was gone
+        assert_eq!(session.read(&mut [0]).unwrap(), 0, "it is not reset: it ends by itself");
+        let mut next = Client::connect(proxy.at("l"));
+        let closed = Instant::now();
+        drop(session);
+        let session = manual.session();
+        let took = closed.elapsed();
+        drop(session);
+        assert_eq!(next.read_all(), b"");
+        drop(next);
+        proxy.access_lines(2 * rounds);
+        took
+    }));
+}
+
 /// A client that does not look at its socket, such as one in a pool of connections, keeps no place of a server that has ended its
 /// session.
 #[test]
