@@ -47,8 +47,8 @@ impl Severing {
         }
     }
 
-    /// Puts the cause of `anew` in force. The pace begins anew only with another ending or another time: a server that is
-    /// seen to serve sessions now and then does not let its sessions go on for ever.
+    /// Puts the cause of `anew` in force. The pace begins anew only with another ending or another time, so a server that
+    /// answers now and then cannot put off the end of its sessions.
     fn update(&mut self, anew: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&anew.cause) {
@@ -105,7 +105,7 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(pool.cause(member, now)?.over)
 }
 
-/// Closes the sessions that are due: with `ends_since` all that were connected since or await their server, and of the others
+/// Closes the sessions that are due: with `at_once_since` all that were connected since or await their server, and of the others
 /// the oldest first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
@@ -122,7 +122,7 @@ fn sever(
             continue; // its client may still have to get the last bytes
         }
         let ends_at_once = |cause: &&Cause| {
-            let since = cause.ends_since;
+            let since = cause.at_once_since;
             since.is_some_and(|since| record.is_connected_after(since) || record.awaits_server())
         };
         if let Some(cause) = wanted.get(&server).filter(ends_at_once) {

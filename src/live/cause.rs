@@ -1,4 +1,4 @@
-//! Why sessions of a server are to be closed.
+//! The cause for which sessions of a server are closed.
 
 use std::time::Duration;
 
@@ -13,17 +13,18 @@ pub struct Cause {
     pub ending: Ending,
     /// The time over which they are closed.
     pub over: Duration,
-    /// When the server was last seen to serve sessions, if those that were connected to it since, or still wait for its first
-    /// answer, are closed at once. They came to it while it hung. It must not serve them when it runs again: it may be an
-    /// old primary by then.
-    pub ends_since: Option<Instant>,
+    /// Sessions that connected after this time, and those that still await the server's first answer, are closed at once;
+    /// `None`: all are closed over `over`. It is when the server last served: later sessions came while it hung, and must not
+    /// be served when it runs again, because it may be an old primary by then.
+    pub at_once_since: Option<Instant>,
 }
 
 impl Cause {
-    /// This cause, but no session is closed later than by the other cause.
+    /// Both causes: closes with the ending of this one, unless the other closes some sessions at once, and over the shorter
+    /// time.
     #[must_use]
-    pub fn without_delay(self, other: Self) -> Self {
-        let cause = if other.ends_since.is_some() { other } else { self };
+    pub fn combined_with(self, other: Self) -> Self {
+        let cause = if other.at_once_since.is_some() { other } else { self };
         Self {
             over: self.over.min(other.over),
             ..cause

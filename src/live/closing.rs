@@ -19,28 +19,28 @@ impl LivePool {
         } else {
             severing.on_down
         };
-        let is_held = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
+        let awaits_failback = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
         let is_down = || {
-            (server.check_state() == CheckState::Down || is_held())
+            (server.check_state() == CheckState::Down || awaits_failback())
                 && !self.uses_in_panic(server, now)
                 && !server.is_stand_in()
         };
         // A disabled server is not checked: it may be an old primary.
         let is_old = || server.is_disabled() && self.has_other_primary(server);
         if on_down == Sever::Close && (is_down() || is_old()) {
-            return Some(self.down(server));
+            return Some(self.cause_down(server));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);
         (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
             ending: Ending::FailedBack,
             over: severing.close_over,
-            ends_since: None,
+            at_once_since: None,
         })
     }
 
     /// The cause of a server that is down. Once another one is the primary, what its sessions write may be lost: they are closed
     /// at once.
-    fn down(&self, server: &Server) -> Cause {
+    fn cause_down(&self, server: &Server) -> Cause {
         let is_old = self.has_other_primary(server);
         Cause {
             ending: Ending::ServerDown,
@@ -49,7 +49,7 @@ impl LivePool {
             } else {
                 self.plan().severing.close_over
             },
-            ends_since: (self.plan().health.required.role == Some(Role::Primary)).then(|| server.serves_at()),
+            at_once_since: (self.plan().health.required.role == Some(Role::Primary)).then(|| server.serves_at()),
         }
     }
 
@@ -68,7 +68,7 @@ impl LivePool {
             && former.timeline.is_some()
             && known.timeline > former.timeline;
         let is_old = is_promoted && self.requires_one_primary() && self.plan().severing.on_down == Sever::Close;
-        is_old.then(|| self.down(server))
+        is_old.then(|| self.cause_down(server))
     }
 
     /// Why sessions of servers that have left are closed, although they were not to be closed before.
@@ -77,7 +77,7 @@ impl LivePool {
         (severing.on_leave == Sever::Close).then_some(Cause {
             ending: Ending::ServerDrained,
             over: severing.close_over,
-            ends_since: None,
+            at_once_since: None,
         })
     }
 

@@ -14,8 +14,8 @@ use crate::pool::{KnownPrimary, Server, ServerId};
 pub struct Departed {
     /// The server. Held weakly: one that returns is the same one only as long as a session holds it.
     pub server: Weak<Server>,
-    /// Why its sessions are to be closed: they were when it left, or are because it has left, or it has become an old primary
-    /// since.
+    /// Why its sessions are to be closed: for the reason that held when it left, or because it left, or because another server
+    /// was promoted since.
     pub cause: Option<Cause>,
     /// Whether its pool left with it.
     pub with_pool: bool,
@@ -42,7 +42,7 @@ impl DepartedServers {
     }
 
     /// Those that something holds.
-    pub(super) fn held(&self) -> Vec<Departed> {
+    pub(super) fn still_held(&self) -> Vec<Departed> {
         let mut departed = self.lock();
         if departed.is_empty() {
             return Vec::new(); // nearly always

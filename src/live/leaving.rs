@@ -13,7 +13,7 @@ impl LivePool {
     /// The servers that have left it, and those of the pools that had another name before it, as long as something holds them.
     #[must_use]
     pub fn departed(&self) -> Vec<Departed> {
-        let mut departed = self.departed.held();
+        let mut departed = self.departed.still_held();
         let addresses = self
             .departure()
             .filter(|_| !departed.is_empty())
@@ -63,10 +63,10 @@ impl LivePool {
 }
 
 impl Live {
-    /// The servers of pools that are gone and have no successor, as long as something holds them.
+    /// The servers of pools that are gone and did not only get another name, as long as something holds them.
     #[must_use]
     pub fn departed_with_pools(&self) -> Vec<Departed> {
-        self.gone.held()
+        self.gone.still_held()
     }
 
     /// Remembers the servers of pools that the next plan does not have. A pool that only has another name goes on with them.
@@ -76,13 +76,13 @@ impl Live {
             .iter()
             .filter(|pool| now.pool(pool.name()).is_none())
             .collect();
-        let successors = Successors::among(&new);
+        let renamed_pools = RenamedPools::among(&new);
         for gone in now.pools.iter().filter(|pool| next.pool(pool.name()).is_none()) {
             let mut departed = gone.departed();
             departed.iter_mut().for_each(|departed| departed.with_pool = true);
             departed.extend(gone.leaving(&HashSet::new(), true));
-            let heir = successors.of(gone).map_or(&self.gone, |pool| &*pool.departed);
-            heir.extend(departed);
+            let renamed = renamed_pools.of(gone).map_or(&self.gone, |pool| &*pool.departed);
+            renamed.extend(departed);
         }
         let servers = new.iter().flat_map(|pool| pool.servers().to_vec());
         let returned: HashSet<_> = servers.map(|server| server.id()).collect();
@@ -92,12 +92,12 @@ impl Live {
 }
 
 /// The pools that are new in a plan, to find which of them an earlier one has become.
-struct Successors<'p> {
+struct RenamedPools<'p> {
     by_address: HashMap<ServerAddr, Vec<&'p LivePool>>,
     discovered: Vec<&'p LivePool>,
 }
 
-impl<'p> Successors<'p> {
+impl<'p> RenamedPools<'p> {
     fn among(new: &[&'p Arc<LivePool>]) -> Self {
         let mut by_address: HashMap<_, Vec<&LivePool>> = HashMap::new();
         for &pool in new {

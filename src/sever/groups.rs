@@ -1,5 +1,4 @@
-//! The servers that should have no sessions, and the pools that should have none on their fallback, whether they have some
-//! or not.
+//! The servers that should have no sessions, and the pools whose fallback should have none of theirs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -51,7 +50,7 @@ impl GroupsToClose {
         groups.add_departed(&live.departed_with_pools());
         for server in live.overridden() {
             if let Some(drain) = drain(&server.overrides()) {
-                groups.add_without_delay(&server, drain);
+                groups.add_combined(&server, drain);
             }
         }
         in_force.pools.iter().for_each(|pool| groups.add_renamed(pool));
@@ -79,8 +78,8 @@ impl GroupsToClose {
         }
     }
 
-    /// Adds the servers that have left their pool and are in it under another name, and those of a pool that had another name:
-    /// the sessions of before are sessions of the server that is at their address.
+    /// Adds servers that left when their name, or that of their pool, changed: their sessions are closed with those of the
+    /// server that is now at their address.
     fn add_renamed(&mut self, pool: &LivePool) {
         let departed = if self.is_empty() { Vec::new() } else { pool.departed() };
         if departed.is_empty() {
@@ -95,15 +94,15 @@ impl GroupsToClose {
         let former = departed.iter().filter_map(|departed| departed.server.upgrade());
         for former in former {
             if let Some(cause) = causes.get(&former.spec().address) {
-                self.add_without_delay(&former, *cause);
+                self.add_combined(&former, *cause);
             }
         }
     }
 
-    /// Adds a server that there may be another cause for.
-    fn add_without_delay(&mut self, server: &Arc<Server>, cause: Cause) {
+    /// Adds a server. If it has another cause, both hold.
+    fn add_combined(&mut self, server: &Arc<Server>, cause: Cause) {
         let other = self.by_group.get(&Group::Server(server.id()));
-        self.add_server(server, other.map_or(cause, |other| cause.without_delay(other.cause)));
+        self.add_server(server, other.map_or(cause, |other| cause.combined_with(other.cause)));
     }
 
     fn add_server(&mut self, server: &Arc<Server>, cause: Cause) {
@@ -145,7 +144,7 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
     overrides.close_over.map(|over| Cause {
         ending: Ending::ServerDrained,
         over,
-        ends_since: None,
+        at_once_since: None,
     })
 }
 
@@ -157,6 +156,6 @@ fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
     (severing.on_recover == Sever::Close && is_back()).then_some(Cause {
         ending: Ending::FailedBack,
         over: severing.close_over,
-        ends_since: None,
+        at_once_since: None,
     })
 }

@@ -57,10 +57,10 @@ async fn a_late_session_is_found_without_a_change() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_flaps_does_not_begin_the_pace_anew() {
     let over = Duration::from_secs(10);
-    let cause = |ending, over, ends_since| Cause {
+    let cause = |ending, over, at_once_since| Cause {
         ending,
         over,
-        ends_since: Some(ends_since),
+        at_once_since: Some(at_once_since),
     };
     let began = Instant::now();
     let first = Severing::new(cause(Ending::ServerDown, over, began), began, 100);
@@ -94,11 +94,11 @@ async fn a_session_that_its_server_has_ended_is_not_cut() {
     };
     let (ended, open) = (open(), open());
     ended.traffic().down.end();
-    for ends_since in [Some(now), None] {
+    for at_once_since in [Some(now), None] {
         let cause = Cause {
             ending: Ending::ServerDown,
             over: Duration::ZERO,
-            ends_since,
+            at_once_since,
         };
         let wanted = HashMap::from([(Group::Server(lease.server().id()), cause)]);
         sever(&wanted, &mut HashMap::new(), &[Arc::clone(&ledger)], now);
