@@ -59,6 +59,7 @@ impl Acls {
             (Some(AclTest::Alpn(old)), AclTest::Alpn(new)) => AclTest::Alpn([old, new].concat()),
             (Some(AclTest::Networks(old)), AclTest::Networks(new)) => AclTest::Networks([old, new].concat()),
             (Some(AclTest::Unknown(why)), _) | (_, AclTest::Unknown(why)) => AclTest::Unknown(why),
+            (Some(old), new) if old == new => new,
             (Some(_), _) => AclTest::Unknown("the lines of this ACL test different things"),
         };
         self.0.insert(name.to_owned(), both);
