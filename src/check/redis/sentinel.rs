@@ -237,9 +237,12 @@ impl Sentinels {
             asked.spawn(async move {
                 let asked = timeout_at(deadline, ask_one(&target, &group, tls)).await;
                 let answer = asked.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-                answer.map_err(|failure| match failure {
-                    failure if failure.is_of_this_host() => failure,
-                    failure => CheckFailure::unfit(format!("{UNNAMED}: {address}: {}", failure.reason())),
+                answer.map_err(|failure| {
+                    if failure.is_of_this_host() {
+                        failure
+                    } else {
+                        CheckFailure::unfit(format!("{UNNAMED}: {address}: {}", failure.reason()))
+                    }
                 })
             });
         }
