@@ -6,11 +6,11 @@ use super::super::imported::{ImportedServer, Remark};
 use super::server::ServerOptions;
 use crate::units::format_duration;
 
-/// A key of a pool or of its checks, with its value for a server with these options as text.
-type KeyOf = (&'static str, fn(&ServerOptions) -> Option<String>);
+/// The name of a key, and its value for a server with these options.
+type ComparedKey = (&'static str, fn(&ServerOptions) -> Option<String>);
 
 /// Keys of the pool. `slow_start` is that of the first server that has one.
-const POOL: [KeyOf; 6] = [
+const POOL: [ComparedKey; 6] = [
     ("proxy_protocol", |options| options.proxy_protocol.map(str::to_owned)),
     ("tls", |options| options.is_tls.then(|| String::from("on"))),
     ("bind_source", |options| options.source.clone()),
@@ -22,7 +22,7 @@ const POOL: [KeyOf; 6] = [
 ];
 
 /// Keys of `[pools.NAME.tls]`, for servers with TLS.
-const TLS: [KeyOf; 5] = [
+const TLS: [ComparedKey; 5] = [
     ("sni", |options| {
         options.tls_name.clone().or_else(|| options.verified_name.clone())
     }),
@@ -37,7 +37,7 @@ const TLS: [KeyOf; 5] = [
 ];
 
 /// Keys of `[pools.NAME.health]`, for servers that are checked.
-const CHECK: [KeyOf; 8] = [
+const CHECK: [ComparedKey; 8] = [
     ("interval", |options| time(options.interval)),
     ("interval_down", |options| time(options.interval_down)),
     ("rise", |options| number(options.rise)),
@@ -51,7 +51,7 @@ const CHECK: [KeyOf; 8] = [
 ];
 
 /// Keys of `[pools.NAME.health]`, for servers with `agent-check`.
-const AGENT: [KeyOf; 4] = [
+const AGENT: [ComparedKey; 4] = [
     ("interval", |options| time(options.agent_interval)),
     ("port of the agent", |options| number(options.agent_port)),
     ("address of the agent", |options| options.agent_address.clone()),
@@ -69,16 +69,16 @@ fn number(number: Option<u32>) -> Option<String> {
 /// A note for each value of a server that differs from the pool's.
 pub(super) fn notes(servers: &[(usize, ImportedServer, ServerOptions)]) -> Vec<Remark> {
     let mut notes = Vec::new();
-    let mut compare = |keys: &[KeyOf], is_meant: fn(&ServerOptions) -> bool| {
-        let meant: Vec<_> = servers.iter().filter(|(_, _, options)| is_meant(options)).collect();
+    let mut compare = |keys: &[ComparedKey], applies_to: fn(&ServerOptions) -> bool| {
+        let compared: Vec<_> = servers.iter().filter(|(_, _, options)| applies_to(options)).collect();
         for (key, value) in keys {
-            let values = meant.iter().map(|(_, _, options)| value(options));
+            let values = compared.iter().map(|(_, _, options)| value(options));
             let first = values.clone().next().flatten();
             let (pool_value, whose) = match *key {
                 "slow_start" if first.is_none() => (values.flatten().next(), "another server"),
                 _ => (first, "the first server"),
             };
-            for (line, server, options) in &meant {
+            for (line, server, options) in &compared {
                 let own = value(options);
                 if own != pool_value {
                     let of_pool = (pool_value.as_deref(), whose);
