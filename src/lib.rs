@@ -21,7 +21,7 @@
 //! the service manager, with a permit of the listener's limits ([`capacity`]). [`session::serve`] gets it with the
 //! listener's state, opens its entry in the [`account::Ledger`], and runs the stages. If a peer in front passes clients
 //! on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names the client. Then the
-//! [`guard`]s of the listener are asked, those of a route when it has won; what they count is returned at the end.
+//! [`guard`]s of the listener are asked, those of a route once it is chosen; what they count is returned at the end.
 //! Those that limit bandwidth also decide when [`relay`] may read. Where a route depends on the ClientHello, [`sniff`] reads
 //! until the bytes prove what the client wants, within a time and a size; on other listeners it reads nothing, because a
 //! server may be the one to speak first. A validation of an [`acme`] server is answered before it is routed, and a request
@@ -29,10 +29,10 @@
 //! request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the client with a TLS
 //! alert. Where the client's TLS is terminated, [`tls`] has the certificates and completes the handshake.
 //! [`pool`] picks a server among those that are up and gives a lease; [`dial`] connects within a time, and asks for
-//! another pick when that fails, or when a server of PostgreSQL answers that it takes no sessions now. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes
-//! that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a
+//! another pick when that fails. If a server of PostgreSQL then says that it takes no sessions, the session dials again.
+//! The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a
 //! core without IO, its system calls an engine (`relay::engine` says where one on io_uring would go). Each direction copies,
-//! and splices while it is bulk, until both sides have finished, one has failed, or both were silent for
+//! and splices while it carries bulk data, until both sides have finished, one has failed, or both were silent for
 //! too long. Then the sockets close, the lease is returned, and the entry is closed with one [`account::Ending`]: it counts
 //! the session and writes its record. The permit is returned last. A session that is cancelled or panics drops the same
 //! values, so that no count is ever off.

@@ -349,8 +349,8 @@ impl Entry {
             return false;
         }
         let bytes = self.traffic().up.bytes() + self.traffic().down.bytes();
-        let is_worth = bytes > 0 || info.has_hello || info.has_waited();
-        is_worth || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
+        let is_worth_logging = bytes > 0 || info.has_hello || info.has_waited();
+        is_worth_logging || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A session's waits. It may wait again, because the server that it has waited for fails it.
+/// The waits so far. The session may wait again, because the server that it has waited for fails it.
 #[derive(Debug)]
 pub(super) struct QueueWait {
     position: usize,

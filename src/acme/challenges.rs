@@ -14,7 +14,7 @@ use crate::name::ServerName;
 /// The protocol in the ClientHello of a validation (RFC 8737, section 6.2).
 pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 
-/// Where the requests of a validation go (RFC 8555, section 8.3).
+/// The path of a validation's request, before the token (RFC 8555, section 8.3).
 const HTTP_PREFIX: &str = "/.well-known/acme-challenge/";
 
 /// The challenges that are pending. Few: those of one order. All workers look here, for the rare clients that ask.

@@ -30,11 +30,11 @@ use crate::text::escape;
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// The path that shows the error of a reload: only with a token, because the error quotes the configuration. Without
-/// `/api/v1`, which the router has taken off.
+/// The path (without `/api/v1`, which the router has removed) of the error of a reload. It needs a token in any case: the
+/// error quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The path of the streams of events. A page of another origin cannot read them, but could use them all up.
+/// The path of the streams of events. A page of another origin cannot read them, but could open as many as there may be.
 const EVENTS_PATH: &str = "/events";
 
 /// How often the token of an open stream is checked again.
@@ -50,8 +50,8 @@ pub(super) enum ApiClient {
     Tcp {
         /// Its address.
         peer: SocketAddr,
-        /// Whether the port is bound to a loopback address: then whoever reaches it may read. The address of the peer would not
-        /// do: behind a proxy on this machine, every client of a public port has a loopback address.
+        /// Whether the port is bound to a loopback address: then whoever reaches it may read. The address of the peer does not
+        /// tell that: behind a proxy on this machine, every client of a public port has a loopback address.
         bound_to_loopback: bool,
     },
     /// Over the Unix socket, with its user ID where the kernel knows it.
@@ -118,7 +118,7 @@ impl TokenProof {
     }
 }
 
-/// Whether the client may send the request.
+/// Checks that the client may send the request. Returns the token that it needed.
 async fn permit(
     admin: &Admin,
     client: ApiClient,

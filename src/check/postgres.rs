@@ -124,7 +124,8 @@ struct PostgresProbe {
     /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the password
     /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
     tls: Arc<ClientConfig>,
-    /// A std mutex, locked for a line.
+    /// The questions that the server denies.
+    // A std mutex, locked for a line.
     denials: Mutex<Denials>,
 }
 

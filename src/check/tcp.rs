@@ -7,7 +7,7 @@ use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, Runni
 use crate::dial::{LastAck, connect};
 use crate::socket::reset;
 
-/// The kind.
+/// The kind `tcp`.
 pub static KIND: CheckKind = CheckKind {
     name: "tcp",
     health_keys: &[],
@@ -54,8 +54,8 @@ pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
     Ok(())
 }
 
-/// What follows if something on this host prevents a check: a server that does not even accept a connection has failed all the
-/// same.
+/// The failure of a check that something on this host prevents: that of the connection, if the server does not even accept
+/// one.
 pub(super) async fn unless_dead(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
     match connect_and_reset(target).await {
         Ok(()) => prevented,

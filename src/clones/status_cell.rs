@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// Clients of a pool without a usable server wait during a pause of at most this time: after three failures in a row.
+/// Clients of a pool without a usable server wait during a pause of at most this time, and not during a longer one. It
+/// is the longest pause after a third failure in a row: 2 s, and a jitter of a quarter.
 const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
 /// What a clone shows.

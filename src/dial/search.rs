@@ -19,7 +19,7 @@ impl Search {
     /// server. Returns whether the search goes on: to one of `retries` others or, if no other is left, to wait until one is
     /// back. Also returns the back-off, if that ejected the server.
     ///
-    /// The lease must be dropped after this call: the next client in line would get the place on the failed server otherwise.
+    /// Drop the lease only after this call: the next client in line would get the place on the failed server otherwise.
     pub fn record_failure(
         &mut self,
         pool: &Pool,

@@ -1,4 +1,4 @@
-//! The first packet of a PostgreSQL session that is readable here (in the clear, or decrypted), and the server's answer to it.
+//! The first packet of a PostgreSQL session whose bytes are read here (in the clear, or decrypted), and the server's answer to it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long one side may take to read what the other one sent during the login.
 pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Sends the server the first packet of a session that is readable here, and reads its first message. A server that does not
+/// Sends the server the first packet of a session whose bytes are read here, and reads its first message. A server that does not
 /// begin the session gives way to another one, or is waited for. Returns the bytes for the client, or why the server's
 /// connection broke.
 ///

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-/// When a question that a server has denied is asked again: each leaves an error in the server's log.
+/// After which time a question that a server has denied is asked again: each leaves an error in the server's log.
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The questions that the server has denied to this user, with when that was.
@@ -34,13 +34,13 @@ impl Denials {
         error.code().is_some_and(|code| CODES.contains(code))
     }
 
-    /// Takes note of a denial. Returns whether it is the first one.
+    /// Records a denial. Returns whether it is the first one.
     pub(super) fn deny(&mut self, number: usize, error: &Error) -> bool {
         self.function[number] = denied_function(error);
         self.at[number].replace(Instant::now()).is_none()
     }
 
-    /// Takes note of an answer. Returns whether the question was denied before.
+    /// Records an answer. Returns whether the question was denied before.
     pub(super) fn allow(&mut self, number: usize) -> bool {
         self.function[number] = None;
         self.at[number].take().is_some()

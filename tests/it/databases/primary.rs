@@ -85,7 +85,7 @@ fn a_returning_old_primary_gets_no_session_until_it_is_trusted() {
     assert_eq!(proxy.command(&["pool", "trust", "writers/a"]).code, Some(0));
     assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
     let known = || proxy.answer(&["status"])["pools"][1]["primary"].clone();
-    assert_eq!(known(), "a", "the pool of readers is told, too");
+    assert_eq!(known(), "a", "the pool of readers knows it, too");
     let renamed = text.replace("pool = \"writers\"", "pool = \"orders\"");
     assert!(proxy.reload(&renamed.replace("[pools.writers]", "[pools.orders]")));
     eventually("the pool is renamed, and remembers its primary", || {
@@ -100,7 +100,7 @@ fn a_returning_old_primary_gets_no_session_until_it_is_trusted() {
 
 #[test]
 fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
-    const COMING: usize = 5;
+    const WAITING: usize = 5;
     let (a, b) = primary_and_replica();
     let writers = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"1h\"");
     let proxy = Proxy::start(&format!(
@@ -122,20 +122,23 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let insert = "INSERT INTO t VALUES (1)";
     // Without `protocol`, while the server has not said whether there is TLS, and in the clear.
     let ways = [("write", "prefer"), ("named", "prefer"), ("named", "disable")];
-    let coming: Vec<_> = ways.iter().cycle().take(COMING * ways.len()).collect();
-    let mut coming: Vec<_> = coming
+    let waiting: Vec<_> = ways.iter().cycle().take(WAITING * ways.len()).collect();
+    let mut waiting: Vec<_> = waiting
         .into_iter()
         .map(|(listener, mode)| start(listener, mode, insert))
         .collect();
     let sessions = || proxy.server("writers", "a")["sessions"].as_u64().unwrap() as usize;
-    eventually("they have come", || sessions() == coming.len() + served.len());
+    eventually("they have come", || sessions() == waiting.len() + served.len());
     must(&mut psql(b.address(), "SELECT pg_promote()"));
-    for client in &mut coming {
+    for client in &mut waiting {
         client.wait();
     }
-    let told = coming.iter().map(|client| client.stderr.lines().join("\n"));
-    let is_told = |text: &String| text.contains("FATAL:  no server is available");
-    assert!(told.filter(is_told).count() >= COMING, "those whose login can be read");
+    let errors = waiting.iter().map(|client| client.stderr.lines().join("\n"));
+    let is_refused = |text: &String| text.contains("FATAL:  no server is available");
+    assert!(
+        errors.filter(is_refused).count() >= WAITING,
+        "those whose login can be read"
+    );
     eventually("those that were served are cut, too, because b is the primary", || {
         sessions() == 0
     });
@@ -147,7 +150,7 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     assert_eq!(rows.stdout.trim(), "0", "{rows:#?}");
 }
 
-/// Whether it is renamed before or right after the promotion, and also if the old primary leaves it with that.
+/// The pool is renamed before the promotion and again right after it, without the old primary.
 #[test]
 fn sessions_on_an_old_primary_are_cut_under_another_name_of_the_pool() {
     let (a, b) = primary_and_replica();
@@ -209,12 +212,12 @@ fn two_living_primaries_are_reported_and_writers_stay_with_one() {
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
     must(&mut psql(b.address(), "SELECT pg_promote()"));
     let promoted = Instant::now();
-    let told = wait_for("two primaries are logged", || {
+    let reported = wait_for("two primaries are logged", || {
         let log = proxy.log();
         log.into_iter()
             .find(|line| line.to_string().contains("several servers call themselves primary"))
     });
-    println!("told after {:?}: {told}", promoted.elapsed());
+    println!("reported after {:?}: {reported}", promoted.elapsed());
     eventually("the metric says so", || {
         proxy
             .get("/metrics")
@@ -250,11 +253,11 @@ fn a_foreign_database_in_the_list_never_takes_over() {
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
     other.thaw();
     let is_another = || reason(&proxy, "writers", "b").contains("another database: its system identifier is");
-    eventually("the other one is told", is_another);
+    eventually("the other one is reported", is_another);
     proxy.answer(&["server", "disable", "writers/a"]);
     let checks = || {
-        let passed = [("pool", "writers"), ("server", "b"), ("result", "wrong_role")];
-        proxy.metrics().sum("acequia_health_checks_total", &passed)
+        let labels = [("pool", "writers"), ("server", "b"), ("result", "wrong_role")];
+        proxy.metrics().sum("acequia_health_checks_total", &labels)
     };
     let before = checks();
     eventually("it is checked again", || checks() >= before + 3.0);
