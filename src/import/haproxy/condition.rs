@@ -215,6 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn equal_lines_of_an_acl_are_one_test_and_different_ones_are_none() {
+        let mut acls = Acls::default();
+        for line in ["always_true", "always_true"] {
+            assert_eq!(acls.add("a", &words(line)), None);
+        }
+        assert_eq!(acls.0["a"], AclTest::Always);
+        acls.add("a", &words("req_ssl_hello_type 1"));
+        assert!(matches!(acls.0["a"], AclTest::Unknown(_)));
+    }
+
+    #[test]
     fn name_tests_become_patterns() {
         for (text, expected) in [
             ("req.ssl_sni -i a.example b.example", sni(&["a.example", "b.example"])),
