@@ -22,20 +22,21 @@
 //! listener's state, opens its entry in the [`account::Ledger`], and runs the stages. If a peer in front passes clients
 //! on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names the client. Then the
 //! [`guard`]s of the listener are asked, those of a route once it is chosen; what they count is returned at the end.
-//! Those that limit bandwidth also decide when [`relay`] may read. Where a route depends on the ClientHello, [`sniff`] reads
-//! until the bytes prove what the client wants, within a time and a size; on other listeners it reads nothing, because a
-//! server may be the one to speak first. A validation of an [`acme`] server is answered before it is routed, and a request
-//! to cancel a query of PostgreSQL goes to the server that [`cancel`] finds. A listener that redirects reads an HTTP
-//! request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the client with a TLS
-//! alert. Where the client's TLS is terminated, [`tls`] has the certificates and completes the handshake.
+//! Those that limit bandwidth also decide when [`relay`] may read. Where a route depends on the ClientHello, [`sniff`]
+//! reads until the bytes prove what the client wants, within a time and a size; on other listeners it reads nothing,
+//! because a server may be the one to speak first. A validation of an [`acme`] server is answered before it is routed,
+//! and a request to cancel a query of PostgreSQL goes to the server that [`cancel`] finds. A listener that redirects
+//! reads an HTTP request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the client
+//! with a TLS alert. Where the client's TLS is terminated, [`tls`] has the certificates and completes the handshake.
 //! [`pool`] picks a server among those that are up and gives a lease; [`dial`] connects within a time, and asks for
-//! another pick when that fails. If a server of PostgreSQL then says that it takes no sessions, the session dials again.
-//! The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a
-//! core without IO, its system calls an engine (`relay::engine` says where one on io_uring would go). Each direction copies,
-//! and splices while it carries bulk data, until both sides have finished, one has failed, or both were silent for
-//! too long. Then the sockets close, the lease is returned, and the entry is closed with one [`account::Ending`]: it counts
-//! the session and writes its record. The permit is returned last. A session that is cancelled or panics drops the same
-//! values, so that no count is ever off.
+//! another pick when that fails. If a server of PostgreSQL then says that it takes no sessions, the session dials
+//! again. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the
+//! server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a core without IO, its system
+//! calls an engine (`relay::engine` says where one on io_uring would go). Each direction copies, and splices while it
+//! carries bulk data, until both sides have finished, one has failed, or both were silent for too long. Then the
+//! sockets close, the lease is returned, and the entry is closed with one [`account::Ending`]: it counts the session
+//! and writes its record. The permit is returned last. A session that is cancelled or panics drops the same values, so
+//! that no count is ever off.
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its clones;
 //! [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and follows the

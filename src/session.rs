@@ -8,6 +8,11 @@
 //! and passed the guards of the listener before it is sniffed; a `Routed` one passes those of its route. `terminate`
 //! completes the TLS handshake with a client whose TLS is terminated here. `terminate_postgres` does so before a
 //! PostgreSQL client is routed, because its first packets are within TLS.
+//!
+//! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in `connect` and in
+//! `connect_postgres`. What it has to remember goes to `account::session_extras`, so that other sessions stay small. What
+//! only decides about clients is a limit of a [`guard`](crate::guard) instead, and what reads first bytes is a reader of
+//! [`sniff`](crate::sniff).
 
 mod listener_state;
 mod refusal;

@@ -2,6 +2,10 @@
 //!
 //! Every session has one [`Entry`] and exactly one [`Ending`]. Each worker has its own [`Ledger`]; all of them count in
 //! the same [`Metrics`].
+//!
+//! **A new metric** has its name in `names.rs` and its row in `docs/metrics.md`; a test compares the two. A counter or
+//! histogram is a field in `series`, and a method of [`Entry`] counts. A gauge that is read from the state is a family
+//! in one of the `*_samples.rs`, which the admin port fills.
 
 mod ending;
 mod names;

@@ -40,8 +40,8 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
     plan.files().into_iter().filter_map(failure)
 }
 
-/// The warnings about files: for each file of the plan that is empty (a password file: that is an error), or that others may write, or read if it holds a
-/// secret. A file whose mode cannot be read gets no warning.
+/// The warnings about files: for each file of the plan that is empty (a password file: that is an error), or that
+/// others may write, or read if it holds a secret. A file whose mode cannot be read gets no warning.
 #[must_use]
 pub fn suspect(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {

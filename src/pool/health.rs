@@ -307,8 +307,8 @@ impl RiseFall {
         self.state == CheckState::Down && !(self.unfit && self.failures < fall)
     }
 
-    /// Whether the server said at the latest check that it takes no sessions, or no check can be made and its role is not known any
-    /// more.
+    /// Whether the server said at the latest check that it takes no sessions, or no check can be made and its role is
+    /// not known any more.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
         matches!(self.prevented, Some(false))

@@ -2,6 +2,9 @@
 //!
 //! Each policy has a file of its own and picks among candidates. They are computed when something changes, and kept as a
 //! snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
+//!
+//! **A new policy** is a variant of [`Policy`], a file with its function, and an arm in `choose`; its name stands in
+//! `config::parse::pool`. Where it picks by the client, as `source-hash` does, see what else compares with that one.
 
 mod turn_counter;
 mod server_observer;

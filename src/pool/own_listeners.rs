@@ -128,7 +128,8 @@ impl OwnListeners {
 }
 
 impl OwnState {
-    /// Goes backwards from the pool: to the listeners that lead to it, to the pools that have one of these as a server, and so on.
+    /// Goes backwards from the pool: to the listeners that lead to it, to the pools that have one of these as a server,
+    /// and so on.
     fn leading_to(&self, pool: &str) -> ListenersAt {
         let mut leading = HashSet::new();
         let mut known = HashSet::from([pool]);

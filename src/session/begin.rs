@@ -1,4 +1,5 @@
-//! The first packet of a PostgreSQL session whose bytes are read here (in the clear, or decrypted), and the server's answer to it.
+//! The first packet of a PostgreSQL session whose bytes are read here (in the clear, or decrypted), and the server's
+//! answer to it.
 
 use std::time::Duration;
 

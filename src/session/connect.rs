@@ -67,8 +67,9 @@ impl Routed<'_> {
         }
     }
 
-    /// Connects to a server of the pool. If the pool has become unusable while the client waited, goes on with its fallback, which
-    /// has a queue of its own. Also returns the PROXY header for the server, if it expects one, and how far the search has come.
+    /// Connects to a server of the pool. If the pool has become unusable while the client waited, goes on with its
+    /// fallback, which has a queue of its own. Also returns the PROXY header for the server, if it expects one, and how
+    /// far the search has come.
     async fn dial(&mut self) -> Result<(Dialled, Vec<u8>, Search), Refusal> {
         let Self {
             client,

@@ -178,9 +178,9 @@ async fn ask_a_server(
     }
 }
 
-/// Relays the login of a session in the clear, or of one whose TLS is terminated here, from the server's first bytes until the
-/// server is ready for its first query. Returns the key that the server has sent by then. If that takes too long or too many bytes, or a side ends,
-/// the relay goes on from there.
+/// Relays the login of a session in the clear, or of one whose TLS is terminated here, from the server's first bytes
+/// until the server is ready for its first query. Returns the key that the server has sent by then. If that takes too
+/// long or too many bytes, or a side ends, the relay goes on from there.
 ///
 /// # Errors
 /// A connection broke. If the session ends while this runs, the server's connection is reset.

@@ -133,13 +133,14 @@ impl SentinelAnswers {
     /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check; `asked`: how many
     /// Sentinels there are.
     ///
-    /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of another
-    /// group. If a higher epoch counted before, that holds only if the majority's own epoch has risen, if all Sentinels agree, or
-    /// if the majority has named the server for [`AGREED_AFTER`]: they may have been set up anew. Otherwise the primary in the highest epoch counts, including the one that counted
-    /// before: a Sentinel that was cut off from the others must not bring back an old primary. In that case the primary that
-    /// most named last stays valid, too, as long as one of them still names it: a Sentinel that is wrong must not take out the
-    /// primary while another one is down. If the higher epoch is the right one, the server that is named in it calls itself
-    /// primary as well, and the pool takes that one.
+    /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of
+    /// another group. If a higher epoch counted before, that holds only if the majority's own epoch has risen, if all
+    /// Sentinels agree, or if the majority has named the server for [`AGREED_AFTER`]: they may have been set up anew.
+    /// Otherwise the primary in the highest epoch counts, including the one that counted before: a Sentinel that was
+    /// cut off from the others must not bring back an old primary. In that case the primary that most named last stays
+    /// valid, too, as long as one of them still names it: a Sentinel that is wrong must not take out the primary while
+    /// another one is down. If the higher epoch is the right one, the server that is named in it calls itself primary
+    /// as well, and the pool takes that one.
     pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<Naming> {
         let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
         let by_majority = reported.iter().filter(|named| 2 * alike(named) > asked);
@@ -208,8 +209,8 @@ impl Sentinels {
         }
     }
 
-    /// When to stop waiting. Sentinels that hang must not use up the check's time: the last known answer still has to count in it.
-    /// `began`: when the check began.
+    /// When to stop waiting. Sentinels that hang must not use up the check's time: the last known answer still has to
+    /// count in it. `began`: when the check began.
     fn deadline(&self, began: Instant) -> Instant {
         let from_sentinels = Instant::now() + self.timeout * SENTINEL_TENTHS / 10;
         from_sentinels.min(began + self.timeout * LAST_TENTHS / 10)
@@ -218,8 +219,8 @@ impl Sentinels {
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.
     ///
     /// # Errors
-    /// If none ever has answered: [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if that is the reason for one of them, else
-    /// [`CheckFailure::Unfit`] with the reason for the last one.
+    /// If none ever has answered: [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if that is the reason for one
+    /// of them, else [`CheckFailure::Unfit`] with the reason for the last one.
     pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<Naming, CheckFailure> {
         let deadline = self.deadline(began);
         let mut asked = JoinSet::new();
