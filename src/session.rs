@@ -27,6 +27,7 @@ mod steps;
 mod acme;
 mod connect;
 mod cancel;
+mod reconnect;
 mod begin;
 mod startup;
 mod terminate;

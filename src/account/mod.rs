@@ -2,10 +2,8 @@
 //!
 //! Every session has one [`Entry`] and exactly one [`Ending`]. Each worker has its own [`Ledger`]; all of them count in
 //! the same [`Metrics`].
-//!
-//! **A new metric** has its name in `names.rs` and its row in `docs/metrics.md`; a test compares the two. A counter or
-//! histogram is a field in `series`, and a method of [`Entry`] counts. A gauge that is read from the state is a family
-//! in one of the `*_samples.rs`, which the admin port fills.
+//! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram is a field in
+//! `series`; a method of [`Entry`] counts. A gauge of the state is a family in one of the `*_samples.rs`.
 
 mod ending;
 mod names;

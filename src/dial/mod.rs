@@ -211,12 +211,7 @@ fn record_failure(
     retries: u32,
     search: &mut Search,
 ) -> (bool, Option<Duration>) {
-    let failure = match error {
-        AttemptError::Connect(_) => ServerFailure::Connect,
-        AttemptError::Tls(..) | AttemptError::TlsTimeout(_) | AttemptError::WentDown(_) => ServerFailure::Tls,
-    };
-    let failure = Some(failure).filter(|_| error.counts_against_server());
-    search.record_failure(pool, lease, retries, failure, Instant::now())
+    search.record_failure(pool, lease, retries, error.server_failure(), Instant::now())
 }
 
 /// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable from
@@ -270,10 +265,14 @@ impl AttemptError {
         }
     }
 
-    /// Whether the failure may eject the server: it is a fault of the server, and certainly not of the client.
-    fn counts_against_server(&self) -> bool {
-        let is_client_fault = matches!(self, Self::Tls(failure, _) if failure.may_be_client_fault);
-        self.failure().is_server_fault() && !is_client_fault
+    /// How it counts against the server; `None`: it may be a fault of the client, or of this host.
+    fn server_failure(&self) -> Option<ServerFailure> {
+        match self {
+            Self::Connect(_) if self.failure().is_server_fault() => Some(ServerFailure::Connect),
+            Self::Tls(failure, _) if failure.may_be_client_fault => None,
+            Self::Tls(..) | Self::TlsTimeout(_) => Some(ServerFailure::Tls),
+            Self::Connect(_) | Self::WentDown(_) => None,
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
 
 use super::{DialClient, DialError, Progress, Search};
 use crate::pool::{Lease, Pool, QueueFailure};

@@ -39,10 +39,11 @@ impl Search {
         (goes_on, back_off)
     }
 
-    /// Lets the client try all servers again, if no other is left and clients of this pool wait for the return of servers.
-    /// Returns whether that is so.
-    pub fn begin_again(&mut self, pool: &Pool, now: Instant) -> bool {
-        let may = pool.outlasts_failures() && pool.has_only(&self.tried, now);
+    /// Begins anew after the server of this lease, if no other could be picked now and clients of this pool wait for the return
+    /// of servers. Returns whether that is so.
+    pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
+        let tried = [&self.tried[..], &[lease.server().id()]].concat();
+        let may = pool.outlasts_failures() && !pool.can_pick_besides(&tried, now);
         if may {
             self.tried.clear();
         }

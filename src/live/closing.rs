@@ -28,7 +28,7 @@ impl LivePool {
         // A disabled server is not checked: it may be an old primary.
         let is_old = || server.is_disabled() && self.has_other_primary(server);
         if on_down == Sever::Close && (is_down() || is_old()) {
-            return Some(self.cause_down(server));
+            return Some(self.cause_down(server, self.has_other_primary(server)));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);
         (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
@@ -38,10 +38,9 @@ impl LivePool {
         })
     }
 
-    /// The cause of a server that is down. Once another one is the primary, what its sessions write may be lost: they are closed
-    /// at once.
-    fn cause_down(&self, server: &Server) -> Cause {
-        let is_old = self.has_other_primary(server);
+    /// The cause of a server that is down. `is_old`: another one is the primary. Then what its sessions write may be lost: they
+    /// are closed at once.
+    fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,
             over: if is_old {
@@ -68,7 +67,7 @@ impl LivePool {
             && former.timeline.is_some()
             && known.timeline > former.timeline;
         let is_old = is_promoted && self.requires_one_primary() && self.plan().severing.on_down == Sever::Close;
-        is_old.then(|| self.cause_down(server))
+        is_old.then(|| self.cause_down(server, true))
     }
 
     /// Why sessions of servers that have left are closed, although they were not to be closed before.

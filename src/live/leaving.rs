@@ -28,7 +28,7 @@ impl LivePool {
                 let has_left = !departed.with_pool && !addresses.as_ref()?.contains(&server.spec().address);
                 self.departure().filter(|_| has_left)
             };
-            departed.cause = departed.cause.or_else(supersession).or_else(departure);
+            departed.cause = supersession().or(departed.cause).or_else(departure);
         }
         departed
     }

@@ -9,6 +9,10 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
+/// How long a server is ejected when it has failed a session and clients wait for its return; after that, one session tries it.
+/// Also how long a client waits alone for a server that has ended its session without a word.
+pub const RETURN_WAIT: Duration = Duration::from_secs(1);
+
 /// When, and for how long, failed connects take a server out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EjectLimits {
@@ -211,14 +215,16 @@ impl Ejection {
         }
     }
 
-    /// The session that had the trial has ended. If it has not reported, as when its client has left, the next one is due at
-    /// once. Returns whether that is so.
+    /// The session that had the trial has ended without a report, as when its client has left: the next one is due after
+    /// [`RETURN_WAIT`]. Returns whether that is sooner than it was.
     pub(super) fn release_trial(&mut self, now: Instant) -> bool {
         match &mut self.current {
             Some(current) if current.is_claimed => {
                 current.is_claimed = false;
-                current.trial_due_at = now;
-                true
+                let due_at = add_capped(now, RETURN_WAIT);
+                let is_sooner = due_at < current.trial_due_at;
+                current.trial_due_at = current.trial_due_at.min(due_at);
+                is_sooner
             }
             _ => false,
         }

@@ -70,7 +70,7 @@ impl PositionHistory {
         }
         let mut index = 1;
         while age(&self.reached, index) > max_lag * 2 {
-            let gap = age(&self.reached, index - 1) - age(&self.reached, index + 1);
+            let gap = age(&self.reached, index - 1).saturating_sub(age(&self.reached, index + 1));
             if gap < age(&self.reached, index) / RESOLUTION {
                 self.reached.remove(index);
             } else {

@@ -15,8 +15,9 @@ pub struct Lease {
     kind: LeaseKind,
     is_limited: bool,
     is_connected: bool,
-    /// Whether the server is known to serve the session, and whether it has failed it.
+    /// Whether the server is known to serve the session.
     is_served: AtomicBool,
+    /// Whether the server has failed the session, and that was recorded.
     has_failed: AtomicBool,
     /// Whether the claim has ended before the lease is dropped.
     has_ended: AtomicBool,
@@ -34,23 +35,19 @@ pub enum NoLease {
 impl Lease {
     pub(super) fn take(server: &Arc<Server>, kind: LeaseKind) -> Self {
         server.add_session();
-        Self {
-            server: Arc::clone(server),
-            kind,
-            is_limited: false,
-            is_connected: false,
-            is_served: AtomicBool::new(false),
-            has_failed: AtomicBool::new(false),
-            has_ended: AtomicBool::new(false),
-        }
+        Self::new(Arc::clone(server), kind, false)
     }
 
     /// The lease of a place that was taken ([`Candidate::take_place`]).
     pub(super) fn for_place(candidate: Candidate, kind: LeaseKind) -> Self {
+        Self::new(candidate.server, kind, candidate.sessions_max.is_some())
+    }
+
+    fn new(server: Arc<Server>, kind: LeaseKind, is_limited: bool) -> Self {
         Self {
-            is_limited: candidate.sessions_max.is_some(),
-            server: candidate.server,
+            server,
             kind,
+            is_limited,
             is_connected: false,
             is_served: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
@@ -73,7 +70,8 @@ impl Lease {
     /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
     pub fn end(&self) {
         if !self.has_ended.swap(true, Relaxed) {
-            if self.kind == LeaseKind::Trial {
+            let has_reported = self.is_served.load(Relaxed) || self.has_failed();
+            if self.kind == LeaseKind::Trial && !has_reported {
                 self.server.release_trial(); // before the place is given to the next in line
             }
             self.server.end_session();

@@ -262,10 +262,10 @@ impl PrimaryWatch {
         (is_it && self.higher(known).is_empty()).then_some(&*known.server)
     }
 
-    /// What the timeline that a server claims is a number of.
-    pub(super) fn numbering(&self, server: &str) -> Numbering {
-        let claim = self.seen(server).and_then(|seen| seen.claim);
-        claim.unwrap_or_default().numbering
+    /// This primary, and what its timeline is a number of.
+    pub(super) fn numbered(&self, known: &KnownPrimary) -> (KnownPrimary, Numbering) {
+        let claim = self.seen(&known.server).and_then(|seen| seen.claim);
+        (known.clone(), claim.unwrap_or_default().numbering)
     }
 
     /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is the

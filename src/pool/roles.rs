@@ -337,11 +337,10 @@ impl RolesState {
     ) -> RoleJudgement {
         let others_changed = self.primaries.take_others_changed();
         let known = self.primaries.known();
-        let identity = |known: &KnownPrimary| (known.server.clone(), known.timeline);
-        let is_new = |known: &&KnownPrimary| Some(identity(known)) != before.map(identity);
-        let numbered = |known: &KnownPrimary| (known.clone(), self.primaries.numbering(&known.server));
+        let is_same = |a: &KnownPrimary, b: &KnownPrimary| a.server == b.server && a.timeline == b.timeline;
+        let is_new = |known: &&KnownPrimary| !before.is_some_and(|before| is_same(before, known));
         let mut judgement = RoleJudgement {
-            new_primary: known.filter(is_new).map(numbered),
+            new_primary: known.filter(is_new).map(|known| self.primaries.numbered(known)),
             is_memory_changed: known != before || others_changed,
             is_other_primary: self.primaries.in_force() != self.primary.as_deref(),
             ..RoleJudgement::default()

@@ -5,10 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::candidates::CandidateSet;
+use super::ejection::RETURN_WAIT;
 use super::{EjectLimits, Lease, Member, Pool, ServerId};
-
-/// How long a server is ejected when it has failed a session and clients wait for its return. After that, one session tries it.
-pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// How a server has failed a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +80,8 @@ impl Pool {
     }
 
     /// Whether a server could be picked that is not among these.
-    pub(super) fn can_pick_besides(&self, tried: &[ServerId], now: Instant) -> bool {
+    #[must_use]
+    pub fn can_pick_besides(&self, tried: &[ServerId], now: Instant) -> bool {
         let set = CandidateSet::new(&self.members.load(), &self.rules, now, |id| tried.contains(&id));
         !set.candidates.is_empty()
     }

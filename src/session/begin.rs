@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener_state::ListenerState;
 use super::not_ready::{FirstMessage, first_message};
-use super::redial::{NotBegun, move_on};
+use super::reconnect::move_on;
+use super::redial::NotBegun;
 use super::refusal::Refusal;
 use super::steps::Connected;
 use crate::account::Entry;

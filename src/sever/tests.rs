@@ -262,33 +262,36 @@ async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
     const HEALTH: &str = "role = \"primary\"\nhealth = { check = \"postgres\", user = \"u\", rise = 1 }";
     let pool = |name: &str, servers: &str| format!("[pools.{name}]\n{HEALTH}\nservers = [{servers}]");
     let (a, b) = ("\"10.0.0.1:1\"", "\"10.0.0.2:1\"");
-    for name in ["p", "q"] {
-        for (system, timeline, ending) in [(7, 2, Some(Ending::ServerDown)), (7, 1, None), (8, 2, None)] {
+    let found = |live: &Live, pool: &str, server: usize, role, system, timeline| {
+        let facts = ServerFacts {
+            role: Some(role),
+            system_identifier: Some(system),
+            timeline: (role == Role::Primary).then_some(timeline),
+            ..ServerFacts::default()
+        };
+        let in_force = live.in_force();
+        let pool = in_force.pool(pool).unwrap();
+        let _ = pool.record_check(&pool.servers()[server], Ok(facts));
+    };
+    for (name, is_down) in [("p", false), ("q", false), ("p", true)] {
+        let before = is_down.then_some(Ending::ServerDown);
+        for (system, timeline, ending) in [(7, 2, Some(Ending::ServerDown)), (7, 1, before), (8, 2, before)] {
             let live = live(&["\"10.0.0.9:1\"".to_owned()], "");
             reload(&live, &pool("p", &format!("{a}, {b}")));
-            let found = |pool: &str, server: usize, role, system, timeline| {
-                let facts = ServerFacts {
-                    role: Some(role),
-                    system_identifier: Some(system),
-                    timeline: (role == Role::Primary).then_some(timeline),
-                    ..ServerFacts::default()
-                };
-                let in_force = live.in_force();
-                let pool = in_force.pool(pool).unwrap();
-                let _ = pool.record_check(&pool.servers()[server], Ok(facts));
-            };
-            found("p", 1, Role::Replica, 7, 1);
-            found("p", 0, Role::Primary, 7, 1);
+            found(&live, "p", 1, Role::Replica, 7, 1);
+            found(&live, "p", 0, Role::Primary, 7, 1);
             let session = pick(&live, &[]);
             assert_eq!(&*session.server().spec().label, "10.0.0.1:1");
+            if is_down {
+                check(&live, "p", &down());
+            }
             reload(&live, &pool(name, b));
-            assert_eq!(ending_on(&live, &session), None);
-            found(name, 0, Role::Primary, system, timeline);
+            assert_eq!(ending_on(&live, &session), before);
+            assert!(!is_down || !closes_at_once(&live, &session), "it may come back");
+            found(&live, name, 0, Role::Primary, system, timeline);
             assert_eq!(ending_on(&live, &session), ending, "{name} {system} {timeline}");
-            assert!(
-                ending.is_none() || closes_at_once(&live, &session),
-                "what it writes may be lost"
-            );
+            let is_old = (system, timeline) == (7, 2);
+            assert!(!is_old || closes_at_once(&live, &session), "what it writes may be lost");
         }
     }
 }

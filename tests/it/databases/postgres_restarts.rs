@@ -209,7 +209,9 @@ fn a_client_that_does_not_wait_for_the_answer_ends_the_ejection_of_its_server() 
     eventually("the server is ejected", || ejected(&proxy) == 1.0);
     drop(refused);
     let mut hasty = Client::connect(proxy.at("db"));
-    hasty.send(&[&STARTUP[..], b"p\0\0\0\x05\0"].concat());
+    hasty.send(&STARTUP);
+    eventually("its first packet is read", || waiting(&proxy) == 1.0);
+    hasty.send(b"p\0\0\0\x05\0");
     assert_eq!(hasty.read(9), b"R\0\0\0\x08\0\0\0\0");
     eventually("the server is back", || ejected(&proxy) == 0.0);
 }
