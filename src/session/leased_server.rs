@@ -1,9 +1,11 @@
 //! A session's lease of a server, and what the end of the session shows about that server.
 
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::account::Entry;
 use crate::cancel::{CancelEntry, CancelTarget};
@@ -14,6 +16,10 @@ use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutc
 use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
+
+/// How long a server may take to end a session whose client has finished and is gone. After that it is reset, because it may
+/// work on for nobody.
+const END_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The server of a session that has connected.
 pub(super) struct LeasedServer {
@@ -130,8 +136,8 @@ impl LeasedServer {
 /// Closes the sockets of a session that ended like this. The lease returns when the server has ended the session, too.
 /// `is_complete`: the server has got the client's whole stream, and its end.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bool) {
-    // A client that has finished may be gone before its server has ended. A server that counts the session ends it by itself,
-    // which is seen unless it is reset.
+    // A client that has finished may be gone before its server has ended. The server ends the session by itself, which is seen
+    // unless it is reset.
     let is_client_gone = matches!(closed, Closed::Broke(Side::Client, _) | Closed::ResetAfterEnd(_));
     let is_awaited = lease.is_held() && is_client_gone && is_complete;
     if closed.is_abrupt() && !is_awaited {
@@ -146,7 +152,13 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
         drop(ends);
         lease.end();
     } else if is_awaited {
-        lease.give_back_after(async move { read_closed(&ends.server).await });
+        lease.give_back_after(async move {
+            if timeout(END_TIME_MAX, read_closed(&ends.server)).await.is_err() {
+                ends.reset_when_closed();
+                drop(ends);
+                pending().await // nothing more is seen
+            }
+        });
     } else if closed.is_abrupt() {
         drop(ends); // nothing more is seen of a connection that was reset
         drop(lease);

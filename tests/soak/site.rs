@@ -146,9 +146,9 @@ pub enum Turn {
     Second,
 }
 
-/// The networks of [`is_denied`].
+/// The networks of [`is_denied`], for a million sessions.
 fn denied() -> Vec<String> {
-    let networks = (0..1 << 16).step_by(256).map(|at| address(at + 256));
+    let networks = (0..1 << 20).step_by(256).map(|at| address(at + 256));
     let denied = networks.filter(|network| network.octets()[2] % 2 == 1);
     denied.map(|network| format!("{network}/24")).collect()
 }

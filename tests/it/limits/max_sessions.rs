@@ -219,7 +219,6 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
         assert_eq!(received, b"hi");
         session.write_all(b"bye").unwrap();
         proxy.access_lines(2 * rounds - 1); // the client was gone
-        assert_eq!(session.read(&mut [0]).unwrap(), 0, "it is not reset: it ends by itself");
         let mut next = Client::connect(proxy.at("l"));
         let closed = Instant::now();
         drop(session);
