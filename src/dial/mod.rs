@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
-use crate::pool::{CheckState, Lease, Member, NoLease, Pool, Server, ServerFailure, ServerId};
+use crate::pool::{CheckState, Member, NoLease, Pool, Server, ServerFailure, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
 pub use bind_source::{BindAddresses, BindSource, BindSourceError};
@@ -179,7 +179,10 @@ pub async fn dial(
         let failure = connected.as_ref().err().map(AttemptError::failure);
         let (goes_on, ejected_for) = match &connected {
             Ok(_) => (false, None),
-            Err(error) => record_failure(error, pool, lease.lease(), options.retries, search),
+            Err(error) => {
+                let failure = error.server_failure();
+                search.record_failure(pool, lease.lease(), options.retries, failure, Instant::now())
+            }
         };
         let ended_ejection = failure.is_none() && !client.awaits_answer && pool.connected(lease.lease());
         report(Progress::Ended(Attempt {
@@ -201,17 +204,6 @@ pub async fn dial(
             return Err(DialError::ConnectFailed);
         }
     }
-}
-
-/// Records a failed attempt. Returns whether the client goes on, and the back-off if the failure ejected the server.
-fn record_failure(
-    error: &AttemptError,
-    pool: &Pool,
-    lease: &Lease,
-    retries: u32,
-    search: &mut Search,
-) -> (bool, Option<Duration>) {
-    search.record_failure(pool, lease, retries, error.server_failure(), Instant::now())
 }
 
 /// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable from

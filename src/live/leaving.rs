@@ -14,19 +14,18 @@ impl LivePool {
     #[must_use]
     pub fn departed(&self) -> Vec<Departed> {
         let mut departed = self.departed.still_held();
-        let addresses = self
-            .departure()
-            .filter(|_| !departed.is_empty())
-            .map(|_| self.server_addresses());
+        let departure = self.departure().filter(|_| !departed.is_empty());
+        let departure = departure.map(|cause| (cause, self.server_addresses()));
         for departed in &mut departed {
             let supersession = || {
                 let server = departed.server.upgrade()?;
                 self.supersession(departed.primary.as_deref()?, &server)
             };
             let departure = || {
+                let (cause, addresses) = departure.as_ref()?;
                 let server = departed.server.upgrade()?;
-                let has_left = !departed.with_pool && !addresses.as_ref()?.contains(&server.spec().address);
-                self.departure().filter(|_| has_left)
+                let has_left = !departed.with_pool && !addresses.contains(&server.spec().address);
+                has_left.then_some(*cause)
             };
             departed.cause = supersession().or(departed.cause).or_else(departure);
         }
