@@ -50,8 +50,8 @@ class Server:
 
 
 class File:
-    def __init__(self, folder):
-        self.path = f"{folder}/servers.json"
+    def __init__(self, directory):
+        self.path = f"{directory}/servers.json"
         self.plan = f'file = "{self.path}"'
 
     def put(self, addresses):
@@ -66,7 +66,7 @@ class File:
 class Http:
     """Asked every second: so much of the time is that until it is asked."""
 
-    def __init__(self, folder):
+    def __init__(self, directory):
         source = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -93,10 +93,10 @@ class Http:
 class Etcd:
     """Each server is a key; those that change are put in transactions of 100."""
 
-    def __init__(self, folder):
+    def __init__(self, directory):
         self.client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
         self.process = subprocess.Popen(
-            ["etcd", "--data-dir", f"{folder}/etcd", "--unsafe-no-fsync", "--listen-client-urls", self.client,
+            ["etcd", "--data-dir", f"{directory}/etcd", "--unsafe-no-fsync", "--listen-client-urls", self.client,
              "--advertise-client-urls", self.client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
              "--initial-cluster", f"default={peer}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -124,12 +124,12 @@ class Etcd:
 
 
 class Acequia:
-    def __init__(self, program, folder, source, keys):
-        config = f"{folder}/a.toml"
+    def __init__(self, program, directory, source, keys):
+        config = f"{directory}/a.toml"
         with open(config, "w") as file:
             file.write(f"""
                 [runtime]
-                state_dir = "{folder}/state"
+                state_dir = "{directory}/state"
                 [admin]
                 bind = "127.0.0.1:0"
                 socket = "off"
@@ -221,11 +221,11 @@ def visit(address):
 
 def measure(program, title, kind, keys):
     a, b = Server(b"a"), Server(b"b")
-    with tempfile.TemporaryDirectory() as folder:
-        source = kind(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        source = kind(directory)
         old, new = a.addresses(), b.addresses()
         source.put(old)
-        acequia = Acequia(program, folder, source, keys)
+        acequia = Acequia(program, directory, source, keys)
         acequia.wait_for_server(b"a")
         acequia.wait_for_all()
         pipe, end = multiprocessing.Pipe()

@@ -18,10 +18,10 @@ class Acequia:
     """A process with this configuration, until the end of the block."""
 
     def __init__(self, program, config):
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = self.folder.name
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = self.directory.name
         with open(f"{self.path}/a.toml", "w") as file:
-            file.write(config.replace("FOLDER", self.path))
+            file.write(config.replace("DIRECTORY", self.path))
         self.process = subprocess.Popen([program, "run", "-c", f"{self.path}/a.toml"], stderr=subprocess.PIPE, text=True)
         while '"room"' not in self.process.stderr.readline():
             pass
@@ -33,7 +33,7 @@ class Acequia:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait()
-        self.folder.cleanup()
+        self.directory.cleanup()
 
     def resident(self):
         with open(f"/proc/{self.process.pid}/status") as status:
@@ -107,7 +107,7 @@ def bandwidth(program):
                 tls = f'tls = {{ certificates = [{{ cert = "{keys}/cert", key = "{keys}/key" }}] }}\n' if is_tls else ""
                 config = f'[guards.g]\n{limit} = "50MiB/s"\n[listeners.l]\nbind = "127.0.0.1:{port}"\npool = "p"\nguards = "g"\n'
                 config += f'{tls}[pools.p]\nservers = ["127.0.0.1:{source.getsockname()[1]}"]\n'
-                config += '[admin]\nsocket = "FOLDER/s/admin.sock"\n[log]\naccess = "off"\n[runtime]\nworkers = 2\n'
+                config += '[admin]\nsocket = "DIRECTORY/s/admin.sock"\n[log]\naccess = "off"\n[runtime]\nworkers = 2\n'
                 with Acequia(program, config):
                     results = multiprocessing.Queue()
                     clients = [
@@ -185,7 +185,7 @@ def floods(program):
     for name, port, guards in [("guarded", 4000, '["fair"]'), ("refusing", 4001, '["nobody"]')]:
         config += f'[listeners.{name}]\nbind = "{SERVER}:{port}"\npool = "p"\nguards = {guards}\n'
     config += f'[listeners.open]\nbind = "{SERVER}:4002"\npool = "p"\n[pools.p]\nservers = ["{SERVER}:5000"]\n'
-    config += '[admin]\nsocket = "FOLDER/s/admin.sock"\n[log]\naccess = "FOLDER/access.log"\n'
+    config += '[admin]\nsocket = "DIRECTORY/s/admin.sock"\n[log]\naccess = "DIRECTORY/access.log"\n'
     cases = [(4000, 4000, "flood at the guarded listener"), (4001, 4002, "flood at a listener that refuses everything")]
     figures = {name: [] for _, _, name in cases}
     for of_flood, of_good, name in [(None, 4000, "no flood")] + cases * ROUNDS:

@@ -20,7 +20,7 @@ def config(servers, pools, port):
     """That many servers in that many pools, all of which are this machine."""
     each = servers // pools
     address = lambda number: f'"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}:{port}"'
-    text = '[admin]\nbind = "127.0.0.1:0"\nsocket = "FOLDER/admin.sock"\n'
+    text = '[admin]\nbind = "127.0.0.1:0"\nsocket = "DIRECTORY/admin.sock"\n'
     text += '[listeners.l]\nbind = "127.0.0.1:0"\npool = "p0"\nidle_timeout = "1h"\n'
     text += '[listeners.names]\nbind = "127.0.0.1:0"\n'
     for pool in range(pools):
@@ -35,10 +35,10 @@ class Acequia:
     """A process with this configuration, until the end of the block."""
 
     def __init__(self, program, config):
-        self.folder = tempfile.TemporaryDirectory()
-        path = f"{self.folder.name}/a.toml"
+        self.directory = tempfile.TemporaryDirectory()
+        path = f"{self.directory.name}/a.toml"
         with open(path, "w") as file:
-            file.write(config.replace("FOLDER", self.folder.name))
+            file.write(config.replace("DIRECTORY", self.directory.name))
         self.process = subprocess.Popen([program, "run", "-c", path], stderr=subprocess.PIPE, text=True)
         self.listener = self.admin = None
         while not (self.listener and self.admin):
@@ -56,7 +56,7 @@ class Acequia:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        self.folder.cleanup()
+        self.directory.cleanup()
 
     def cpu_percent(self):
         """Over SECONDS from now on."""

@@ -25,9 +25,9 @@ def shell(*words):
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def certificates(folder):
+def certificates(directory):
     for kind, options in {"ecdsa": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["-newkey", "rsa:2048"]}.items():
-        path = f"{folder}/{kind}"
+        path = f"{directory}/{kind}"
         shell("openssl", "req", "-x509", *options, "-nodes", "-days", "30", "-subj", "/CN=shop.example",
               "-addext", "subjectAltName=DNS:shop.example", "-keyout", f"{path}.key", "-out", f"{path}.pem")
         with open(f"{path}.all", "w") as both:
@@ -59,28 +59,28 @@ def free_port():
 
 
 class Proxy:
-    def __init__(self, name, folder, server, acequia):
+    def __init__(self, name, directory, server, acequia):
         self.name, self.ports = name, {kind: free_port() for kind in ("ecdsa", "rsa")}
-        path = f"{folder}/{name}.conf"
+        path = f"{directory}/{name}.conf"
         if name == "acequia":
             text = '[runtime]\nworkers = 2\n[log]\naccess = "off"\n[pools.p]\nservers = ["127.0.0.1:%d"]\nhealth.check = "off"\n' % server
             for kind, port in self.ports.items():
                 text += f'[listeners.{kind}]\nbind = "127.0.0.1:{port}"\npool = "p"\nkeepalive = "off"\n[listeners.{kind}.tls]\n' \
-                        f'certificates = [{{ cert = "{folder}/{kind}.pem", key = "{folder}/{kind}.key" }}]\n'
-            path = f"{folder}/acequia.toml"
+                        f'certificates = [{{ cert = "{directory}/{kind}.pem", key = "{directory}/{kind}.key" }}]\n'
+            path = f"{directory}/acequia.toml"
             command = [acequia, "run", "-c", path]
         elif name == "haproxy":
             text = "global\n nbthread 2\n maxconn 8000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n" \
                    f"backend b\n server s 127.0.0.1:{server}\n"
             for kind, port in self.ports.items():
-                text += f"frontend {kind}\n bind 127.0.0.1:{port} ssl crt {folder}/{kind}.all\n default_backend b\n"
+                text += f"frontend {kind}\n bind 127.0.0.1:{port} ssl crt {directory}/{kind}.all\n default_backend b\n"
             command = ["haproxy", "-db", "-f", path]
         else:
             text = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off;\nworker_processes 2;\n" \
-                   f"pid {folder}/nginx.pid;\nerror_log {folder}/nginx.log;\nevents {{ worker_connections 20000; }}\nstream {{\n"
+                   f"pid {directory}/nginx.pid;\nerror_log {directory}/nginx.log;\nevents {{ worker_connections 20000; }}\nstream {{\n"
             for kind, port in self.ports.items():
                 text += f"server {{ listen 127.0.0.1:{port} ssl reuseport; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;\n" \
-                        f"ssl_certificate {folder}/{kind}.pem; ssl_certificate_key {folder}/{kind}.key; proxy_pass 127.0.0.1:{server}; }}\n"
+                        f"ssl_certificate {directory}/{kind}.pem; ssl_certificate_key {directory}/{kind}.key; proxy_pass 127.0.0.1:{server}; }}\n"
             text += "}\n"
             command = ["nginx", "-c", path]
         open(path, "w").write(text)
@@ -294,13 +294,13 @@ def main():
     chosen = options()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    folder = tempfile.mkdtemp(prefix="bench-tls-")
-    certificates(folder)
+    directory = tempfile.mkdtemp(prefix="bench-tls-")
+    certificates(directory)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     server = multiprocessing.Process(target=serve, args=(listener,), daemon=True)
     server.start()
     names = ["acequia", "haproxy", "nginx"]
-    proxies = [Proxy(name, folder, listener.getsockname()[1], os.path.abspath(chosen.acequia)) for name in names]
+    proxies = [Proxy(name, directory, listener.getsockname()[1], os.path.abspath(chosen.acequia)) for name in names]
     rows = {}
     try:
         # First: what a storm has used is used again for these sessions.

@@ -1,7 +1,7 @@
 //! Addresses: a type for each role. Each contains a `SocketAddr`, or its counterpart on a Unix socket.
 //!
-//! Modules do not exchange a bare `SocketAddr`, so that no code can hash by the address of a server, or log the peer as the
-//! client.
+//! Modules do not exchange a bare `SocketAddr`, so that no code can hash by the address of a server, or log the peer as
+//! the client.
 
 mod interface;
 mod location;
@@ -19,8 +19,8 @@ pub use location::ServerLocation;
 pub use network::{NetworkError, parse_network};
 pub use unix::{UnixPath, UnixPathError, UnixPeer, UnixPlace};
 
-/// Defines an address type, which is compared and displayed as the address in it. Only addresses of listeners and servers
-/// may have the name of an interface, because only these are configured.
+/// Defines an address type, which is compared and displayed as the address in it. Only addresses of listeners and
+/// servers may have the name of an interface, because only these are configured.
 macro_rules! role {
     ($(#[$doc:meta])* $name:ident($ip:ty, $unix:ty)) => {
         $(#[$doc])*
@@ -225,7 +225,8 @@ role! {
 }
 
 impl ListenAddr {
-    /// Whether the kernel may reject binding both addresses without SO_REUSEPORT. Scopes are ignored; `[::]` is IPv6 only.
+    /// Whether the kernel may reject binding both addresses without SO_REUSEPORT. Scopes are ignored; `[::]` is IPv6
+    /// only.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let (Some(one), Some(two)) = (self.socket(), other.socket()) else {

@@ -79,7 +79,8 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
         let hint = String::from(r#"write "name:port", "10.0.0.1:port" or "[::1]:port""#);
         (format!("`{host}` is neither a name nor an IP address: {error}"), hint)
     })?;
-    // A last label of digits is a mistyped IPv4 address, or one in an old notation (`10.1`), which the resolver would accept.
+    // A last label of digits is a mistyped IPv4 address, or one in an old notation (`10.1`), which the resolver would
+    // accept.
     let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next();
     if last.is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit())) {
         return Err((
@@ -131,7 +132,8 @@ pub(crate) fn ip(text: &str) -> Result<ServerAddr, InvalidValue> {
     Ok(ServerAddr::new(address))
 }
 
-/// The path of `unix:/run/db.sock`; `None`: the text has another form. What HAProxy and others write instead gets a hint.
+/// The path of `unix:/run/db.sock`; `None`: the text has another form. What HAProxy and others write instead gets a
+/// hint.
 fn unix_path(text: &str) -> Result<Option<UnixPath>, InvalidValue> {
     let others = ["unix@", "uds@"].iter().find_map(|prefix| text.strip_prefix(prefix));
     if let Some(path) = others.or_else(|| text.starts_with('/').then_some(text)) {

@@ -1,5 +1,5 @@
-//! Limits on what may be in use at once, which can be resized while permits are in use: sessions of the process, sessions of a
-//! listener, health checks, lookups.
+//! Limits on what may be in use at once, which can be resized while permits are in use: sessions of the process,
+//! sessions of a listener, health checks, lookups.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -219,7 +219,8 @@ impl ListenerLimits {
         by_name.iter().map(sessions).collect()
     }
 
-    /// The maximum of each listener's sessions, not above that of the process; for the same listeners as [`Self::sessions`].
+    /// The maximum of each listener's sessions, not above that of the process; for the same listeners as
+    /// [`Self::sessions`].
     #[must_use]
     pub fn sizes(&self) -> Vec<(Arc<str>, usize)> {
         let by_name = self.in_use();

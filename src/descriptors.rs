@@ -29,8 +29,8 @@ const CANCELS_MAX: usize = 64;
 /// The log file, `/proc` while metrics are read, and the first lookups.
 const OTHERS: usize = 2 + LOOKUPS_MIN;
 
-/// Bounds on concurrent lookups of host names. Each has a socket, and one of the threads for blocking calls, of which tokio
-/// starts at most 512.
+/// Bounds on concurrent lookups of host names. Each has a socket, and one of the threads for blocking calls, of which
+/// tokio starts at most 512.
 const LOOKUPS_MIN: usize = 4;
 const LOOKUPS_MAX: usize = 128;
 
@@ -129,8 +129,8 @@ pub fn raise_limit() -> io::Result<usize> {
     Ok(if RAISE.try_result(raised) { hard } else { soft })
 }
 
-/// The soft and the hard limit in `/proc/self/limits`. getrlimit(2) is not used: rustix assumes that it cannot fail, and
-/// reads uninitialised memory where a seccomp profile denies it.
+/// The soft and the hard limit in `/proc/self/limits`. getrlimit(2) is not used: rustix assumes that it cannot fail,
+/// and reads uninitialised memory where a seccomp profile denies it.
 fn open_files(limits: &str) -> Option<[usize; 2]> {
     const NR_OPEN: usize = 1 << 20; // the default of fs.nr_open, which bounds the limit if it is `unlimited`
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

@@ -27,8 +27,8 @@ pub struct Drain {
     workers: TaskTracker,
 }
 
-/// Held by a worker, and by each of its tasks for listening sockets. If it is dropped before the shutdown, by a return or a
-/// panic, [`Drain::worker_lost`] returns.
+/// Held by a worker, and by each of its tasks for listening sockets. If it is dropped before the shutdown, by a return
+/// or a panic, [`Drain::worker_lost`] returns.
 #[derive(Debug)]
 #[must_use = "dropping it reports a loss"]
 pub struct ShutdownGuard(DropGuard);
@@ -52,7 +52,8 @@ impl Drain {
         }
     }
 
-    /// A token that closes listening sockets: cancelled by the shutdown, or before it when a reload removes their address.
+    /// A token that closes listening sockets: cancelled by the shutdown, or before it when a reload removes their
+    /// address.
     #[must_use]
     pub fn socket_stop(&self) -> CancellationToken {
         self.stop.child_token()
@@ -63,8 +64,8 @@ impl Drain {
         self.worker_lost.cancelled().await;
     }
 
-    /// Stops accepting, lets sessions end for `grace` at most and cuts the rest, at once when `cut_early` is ready. Returns
-    /// whether any had to be cut.
+    /// Stops accepting, lets sessions end for `grace` at most and cuts the rest, at once when `cut_early` is ready.
+    /// Returns whether any had to be cut.
     pub async fn finish(self, grace: Duration, cut_early: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();

@@ -1,8 +1,8 @@
 //! Watches a file, and reports when its bytes have changed.
 //!
-//! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore two
-//! directories are watched, that of the configured path and that of the file it resolves to, and only a change of the
-//! file's bytes counts.
+//! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore
+//! two directories are watched, that of the configured path and that of the file it resolves to, and only a change of
+//! the file's bytes counts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,12 +22,12 @@ const QUIET_PERIOD: Duration = Duration::from_millis(100);
 /// The longest wait for a quiet period: other files in the same directory may change all the time.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// The file is also read this often without an event: inotify(7) reports neither writes of other machines nor a change of
-/// a link in a parent directory.
+/// The file is also read this often without an event: inotify(7) reports neither writes of other machines nor a change
+/// of a link in a parent directory.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Creates a watcher of no directory yet. It sends a message for each event, and drops the sender when it has failed and
-/// will not report events any more.
+/// Creates a watcher of no directory yet. It sends a message for each event, and drops the sender when it has failed
+/// and will not report events any more.
 type NewWatcher = dyn Fn(Sender<()>) -> notify::Result<RecommendedWatcher> + Send + Sync;
 
 /// Watches the directories of a file. Without inotify the file is only read regularly.
@@ -80,8 +80,8 @@ impl FileWatch {
         while Instant::now() < end && matches!(timeout(QUIET_PERIOD, events.recv()).await, Ok(Some(()))) {}
     }
 
-    /// Watches the directories, which may have changed. To be called before each read of the file, so that a later change
-    /// causes an event. `None`: the runtime shuts down.
+    /// Watches the directories, which may have changed. To be called before each read of the file, so that a later
+    /// change causes an event. `None`: the runtime shuts down.
     ///
     /// Does so on a thread that may block: the file may be on a network file system that does not respond.
     pub async fn watch(mut self) -> Option<Self> {
@@ -103,7 +103,8 @@ impl FileWatch {
         }
     }
 
-    /// Watches the directories anew: a link may resolve to another directory now, or a directory may have been replaced.
+    /// Watches the directories anew: a link may resolve to another directory now, or a directory may have been
+    /// replaced.
     ///
     /// # Errors
     /// The system has no inotify instance or not enough watches left. A directory that does not exist is no error.
@@ -207,9 +208,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_may_be_removed_and_created_again_in_a_directory_with_two_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let alias = folder.path().join("alias");
-        std::fs::create_dir(folder.path().join("real")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let alias = directory.path().join("alias");
+        std::fs::create_dir(directory.path().join("real")).unwrap();
         std::os::unix::fs::symlink("real", &alias).unwrap();
         let file = alias.join("acequia.toml");
         std::fs::write(&file, "").unwrap();
@@ -227,8 +228,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_may_be_removed_and_created_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("etc");
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("etc");
         let file = inner.join("acequia.toml");
         let mut watch = FileWatch::new(file.clone());
         for _ in 0..2 {
@@ -248,8 +249,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_inotify_the_file_is_polled() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("acequia.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("acequia.toml");
         std::fs::write(&file, "old").unwrap();
         let mut watch = FileWatch::with(file.clone(), Arc::new(no_watcher), POLL_INTERVAL);
         for _ in 0..3 {
@@ -262,8 +263,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_watcher_is_created_again_after_it_could_not_be_created_or_has_failed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("acequia.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("acequia.toml");
         std::fs::write(&file, "").unwrap();
         let attempts = std::sync::atomic::AtomicUsize::new(0);
         let new = move |sender| match attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {

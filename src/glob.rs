@@ -1,4 +1,5 @@
-//! Patterns for names that are plain text, such as those of databases and users: `*` stands for any characters, or none.
+//! Patterns for names that are plain text, such as those of databases and users: `*` stands for any characters, or
+//! none.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! The timers and tasks of checks: when each check runs, and what follows from its result. [`crate::pool`] has the state
-//! machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
+//! The timers and tasks of checks: when each check runs, and what follows from its result. [`crate::pool`] has the
+//! state machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
 //!
-//! Every pool has one task. It has the names of the pool's servers resolved, and starts one more task for each server, which
-//! checks it again and again. Pools that check a server in the same way share that server's task: the server is checked once,
-//! however many pools it is in, and each pool judges the result. A reload changes what a pool's task works on, without
-//! restarting the task.
+//! Every pool has one task. It has the names of the pool's servers resolved, and starts one more task for each server,
+//! which checks it again and again. Pools that check a server in the same way share that server's task: the server is
+//! checked once, however many pools it is in, and each pool judges the result. A reload changes what a pool's task
+//! works on, without restarting the task.
 
 mod schedule;
 mod server_check;
@@ -32,7 +32,8 @@ use pool_checks::PoolChecks;
 pub use server_check::report_changes;
 use shared_checks::SharedChecks;
 
-/// How long a reload waits for the addresses of new names. Most answer sooner; the others are resolved after the reload.
+/// How long a reload waits for the addresses of new names. Most answer sooner; the others are resolved after the
+/// reload.
 const NEW_NAMES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Resolves the names and checks the servers of all pools in force.
@@ -64,16 +65,16 @@ impl HealthMonitor {
         SingleChecks(Arc::clone(&self.checks.context))
     }
 
-    /// Looks up the names that are new in the next plan, so that its pools begin with servers. Waits for a second at most.
-    /// Returns their addresses by pool.
+    /// Looks up the names that are new in the next plan, so that its pools begin with servers. Waits for a second at
+    /// most. Returns their addresses by pool.
     pub async fn resolve_new_names(&self, next: &Plan) -> HashMap<Arc<str>, NameAddresses> {
         let context = &self.checks.context;
         let deadline = Instant::now() + NEW_NAMES_TIMEOUT;
         resolve_new_names(next, &context.live.plan(), &context.resolver, deadline).await
     }
 
-    /// How many checks, and how many lookups of names, may be under way at once; each at least one. To be called within a
-    /// runtime.
+    /// How many checks, and how many lookups of names, may be under way at once; each at least one. To be called within
+    /// a runtime.
     pub fn set_limits(&self, checks: usize, lookups: usize) {
         self.checks.context.capacity.resize(Some(checks));
         self.checks.context.resolver.resize(lookups);
@@ -97,8 +98,8 @@ impl HealthMonitor {
     }
 }
 
-/// Monitors these pools from now on. A pool that was monitored before keeps its timers: those of its names, and those of the
-/// checks whose configuration has not changed. Yields to other tasks now and then: very many pools may change.
+/// Monitors these pools from now on. A pool that was monitored before keeps its timers: those of its names, and those
+/// of the checks whose configuration has not changed. Yields to other tasks now and then: very many pools may change.
 async fn adopt(tasks: &mut PoolTasks, now: &InForce, checks: &Arc<SharedChecks>) {
     let is_removed = |name: &&Arc<str>| now.pool(name).is_none();
     let removed: Vec<_> = tasks.keys().filter(is_removed).map(Arc::clone).collect();

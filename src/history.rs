@@ -26,8 +26,8 @@ pub const POOLS_MAX: usize = 64;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Workers publish the bytes of their sessions every second from their start on. Samples are taken half a second later, so
-/// that each contains the bytes of exactly one second.
+/// Workers publish the bytes of their sessions every second from their start on. Samples are taken half a second later,
+/// so that each contains the bytes of exactly one second.
 const PHASE: Duration = Duration::from_millis(500);
 
 /// A reading that is early by at most this much still closes the second.
@@ -117,8 +117,8 @@ impl SecondsClock {
         }
     }
 
-    /// The number of seconds that have ended since the last call, at least one. Whole seconds are added to `end`, so that after
-    /// a late tick the next ones do not count as early.
+    /// The number of seconds that have ended since the last call, at least one. Whole seconds are added to `end`, so
+    /// that after a late tick the next ones do not count as early.
     fn advance(&mut self, now: Duration) -> u64 {
         let seconds = (now.saturating_sub(self.end) + EARLY_MAX).as_secs().max(1);
         self.end += Duration::from_secs(seconds);
@@ -169,9 +169,9 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     ranked.into_iter().map(|(_, index)| Arc::clone(&all[index])).collect()
 }
 
-/// The open sessions on the servers of a pool, including those that have left it: the number of sessions that have begun
-/// is the difference between two sums of open and ended sessions. Each session is counted by the name of its server: the count
-/// of an address is that of all its names.
+/// The open sessions on the servers of a pool, including those that have left it: the number of sessions that have
+/// begun is the difference between two sums of open and ended sessions. Each session is counted by the name of its
+/// server: the count of an address is that of all its names.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.departed().into_iter().filter(|departed| !departed.with_pool);
     let departed = departed.filter_map(|departed| departed.server.upgrade());

@@ -1,5 +1,5 @@
-//! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, to etcd, and
-//! to Docker and Kubernetes.
+//! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, to etcd,
+//! and to Docker and Kubernetes.
 
 use std::error::Error;
 use std::io;
@@ -49,8 +49,8 @@ pub fn uses_tls(url: &Uri) -> bool {
 /// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. No deadline: the caller has one.
 ///
 /// # Errors
-/// The URL is not one of HTTP, it needs TLS and there is none, the host cannot be resolved or connected to, or the handshake
-/// fails.
+/// The URL is not one of HTTP, it needs TLS and there is none, the host cannot be resolved or connected to, or the
+/// handshake fails.
 pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Connection>> {
     let tls = match url.scheme_str() {
         Some("https") => Some(tls.ok_or_else(|| io::Error::other("the URL needs TLS"))?),
@@ -93,8 +93,8 @@ pub struct StreamedResponse {
 }
 
 impl StreamedResponse {
-    /// The next part of the body; `None` at its end. No deadline: the caller has one. A part is not lost if this future is
-    /// dropped.
+    /// The next part of the body; `None` at its end. No deadline: the caller has one. A part is not lost if this future
+    /// is dropped.
     ///
     /// # Errors
     /// The connection fails, or the body is not HTTP.
@@ -128,8 +128,8 @@ impl ResponseLines {
         }
     }
 
-    /// The next line, with its end; `None`: the response has ended. No deadline: the caller has one. Nothing is lost if this
-    /// future is dropped.
+    /// The next line, with its end; `None`: the response has ended. No deadline: the caller has one. Nothing is lost if
+    /// this future is dropped.
     ///
     /// # Errors
     /// The connection fails, the body is not HTTP, or a line is too long.

@@ -58,8 +58,8 @@ pub struct InForce {
     pub pools: LivePools,
     /// The guards of the plan, in its order.
     pub guards: LiveGuards,
-    /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
-    /// port 0 is configured.
+    /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose
+    /// where port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
     /// The TLS that ends or begins here.
     pub tls: LiveTls,
@@ -138,8 +138,8 @@ pub struct Live {
 /// The author of overrides that keep servers out of use where `failback` is "manual".
 const BY_FAILBACK: &str = "failback";
 
-/// After this time, a pool without an address no longer keeps the process from being ready, so that the other pools can be
-/// used.
+/// After this time, a pool without an address no longer keeps the process from being ready, so that the other pools can
+/// be used.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Live {
@@ -219,12 +219,12 @@ impl Live {
         self.in_force.subscribe()
     }
 
-    /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. `new_names`: the addresses of names
-    /// that are new in their pools, by pool.
+    /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. `new_names`: the addresses of
+    /// names that are new in their pools, by pool.
     ///
-    /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays, with
-    /// its health, its sessions and its back-off; sessions on the old plan keep its weights. A name keeps its addresses,
-    /// even if `name` of its servers changes.
+    /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays,
+    /// with its health, its sessions and its back-off; sessions on the old plan keep its weights. A name keeps its
+    /// addresses, even if `name` of its servers changes.
     ///
     /// Takes long if there are many pools. May be called from any thread.
     #[must_use]
@@ -306,8 +306,8 @@ impl Live {
         }
     }
 
-    /// If the plan of the pool asks for that, keeps a server that has just gone down out of use until an operator enables it.
-    /// Returns whether it does.
+    /// If the plan of the pool asks for that, keeps a server that has just gone down out of use until an operator
+    /// enables it. Returns whether it does.
     pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
         let in_force = self.in_force();
         let Some(pool) = in_force
@@ -333,8 +333,8 @@ impl Live {
         self.registry.absent_overrides(&self.in_force().server_paths())
     }
 
-    /// Removes the oldest overrides of absent servers if there are too many, and logs that. To be called after the number
-    /// of absent servers may have grown.
+    /// Removes the oldest overrides of absent servers if there are too many, and logs that. To be called after the
+    /// number of absent servers may have grown.
     pub fn forget_absent(&self) {
         if !self.registry.has_excess_overrides() {
             return;
@@ -346,9 +346,10 @@ impl Live {
         }
     }
 
-    /// What the process waits for before it is ready; `None`: it is ready. Each server that is checked must have had its first
-    /// check, and each name its first lookup. In the first 30 s, each pool must also have an address, and the announced routes
-    /// must be known. Once ready, the process stays ready: a server that joins later is no reason to take it out.
+    /// What the process waits for before it is ready; `None`: it is ready. Each server that is checked must have had
+    /// its first check, and each name its first lookup. In the first 30 s, each pool must also have an address, and the
+    /// announced routes must be known. Once ready, the process stays ready: a server that joins later is no reason to
+    /// take it out.
     #[must_use]
     pub fn why_not_ready(&self) -> Option<String> {
         if self.was_ready.load(Relaxed) {

@@ -1,7 +1,7 @@
 //! The addresses of this machine, and when they change: as the kernel routes them (rtnetlink(7)).
 //!
-//! The local routing table has the addresses of all interfaces, and the networks that are routed to this machine, such as that
-//! of the loopback interface and those of `ip route add local`. A test by `bind` would not do: with
+//! The local routing table has the addresses of all interfaces, and the networks that are routed to this machine, such
+//! as that of the loopback interface and those of `ip route add local`. A test by `bind` would not do: with
 //! `net.ipv4.ip_nonlocal_bind` it succeeds for every address.
 
 use std::collections::HashSet;
@@ -17,8 +17,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
-/// The routing table `local`. Routes of the type `local` in other tables are for some packets only, such as the answers to
-/// transparent connections.
+/// The routing table `local`. Routes of the type `local` in other tables are for some packets only, such as the answers
+/// to transparent connections.
 const TABLE_LOCAL: u8 = libc::RT_TABLE_LOCAL;
 
 /// The alignment of messages in an answer (`NLMSG_ALIGNTO` of netlink(3)).
@@ -168,8 +168,8 @@ fn is_local(route: &RouteHeader) -> bool {
     route.kind == RouteType::Local && route.table == TABLE_LOCAL
 }
 
-/// Whether a report is of a local route. A router may change other routes thousands of times a second: only the header of a
-/// route is read.
+/// Whether a report is of a local route. A router may change other routes thousands of times a second: only the header
+/// of a route is read.
 fn is_of_local_route(report: &[u8]) -> bool {
     messages(report).any(|(header, _)| {
         let is_route = ROUTE_MESSAGES.contains(&header.message_type());

@@ -1,7 +1,7 @@
 //! Server names and the patterns that match them.
 //!
-//! Constructors normalize names (case, one trailing dot, punycode) and check them, so that names can be compared byte by
-//! byte.
+//! Constructors normalize names (case, one trailing dot, punycode) and check them, so that names can be compared byte
+//! by byte.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -117,8 +117,8 @@ impl fmt::Debug for ServerName {
 
 /// The name in a client's `server_name` extension (RFC 6066, section 3), valid or not.
 ///
-/// A missing name, an empty one and an IP literal are not represented. Any other invalid name is kept, because a server may
-/// accept it: it must not evade a route that refuses `*.suffix`.
+/// A missing name, an empty one and an IP literal are not represented. Any other invalid name is kept, because a server
+/// may accept it: it must not evade a route that refuses `*.suffix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sni {
     /// A valid name.
@@ -196,8 +196,8 @@ fn after_dot(name: &[u8]) -> Option<&[u8]> {
     name.get(dot + 1..)
 }
 
-/// Whether it is an IPv6 address, with or without brackets. The check of names finds IPv4 addresses, whose characters are
-/// valid in names.
+/// Whether it is an IPv6 address, with or without brackets. The check of names finds IPv4 addresses, whose characters
+/// are valid in names.
 fn is_ip_literal(sent: &[u8]) -> bool {
     let text = std::str::from_utf8(sent).unwrap_or_default();
     let bare = text

@@ -1,7 +1,8 @@
 //! Optional system calls: traffic works without them.
 //!
-//! Sandboxes (gVisor), seccomp profiles and old kernels fail calls with EPERM, EACCES, ENOSYS or EINVAL. A call that only
-//! makes traffic faster or safer must not stop it: its failure is logged once, and the process continues without it.
+//! Sandboxes (gVisor), seccomp profiles and old kernels fail calls with EPERM, EACCES, ENOSYS or EINVAL. A call that
+//! only makes traffic faster or safer must not stop it: its failure is logged once, and the process continues without
+//! it.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,8 +16,8 @@ pub struct OptionalCall {
 }
 
 impl OptionalCall {
-    /// `name` is the call with its option, as in `setsockopt(TCP_NODELAY)`; `loss` says what is lost without it. Both are
-    /// logged.
+    /// `name` is the call with its option, as in `setsockopt(TCP_NODELAY)`; `loss` says what is lost without it. Both
+    /// are logged.
     #[must_use]
     pub const fn new(name: &'static str, loss: &'static str) -> Self {
         Self {

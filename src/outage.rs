@@ -1,5 +1,5 @@
-//! Logs when a pool has no usable server any more, with the reason for each server and the fallback in use, and when the pool
-//! has a usable server again.
+//! Logs when a pool has no usable server any more, with the reason for each server and the fallback in use, and when
+//! the pool has a usable server again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,8 +83,8 @@ fn log_outage(pool: &LivePool, fallback: Option<&str>, now: Instant) {
     }
 }
 
-/// The state of each server, with the error of its latest check, and of each clone that is not a server, with the reason of
-/// its last restart.
+/// The state of each server, with the error of its latest check, and of each clone that is not a server, with the
+/// reason of its last restart.
 fn reasons(pool: &LivePool, now: Instant) -> String {
     let server_state = |server: &Member| {
         let state = server.state(now).as_str();

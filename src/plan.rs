@@ -1,5 +1,5 @@
-//! The configuration as plain values. A plan is valid by construction, so nothing later checks it again. State that changes
-//! at run time is in [`crate::live`].
+//! The configuration as plain values. A plan is valid by construction, so nothing later checks it again. State that
+//! changes at run time is in [`crate::live`].
 
 mod accept_proxy;
 mod discover;
@@ -57,7 +57,7 @@ pub use severing::{Failback, Sever, SeveringPlan};
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
-    /// `state_dir` of `[runtime]`: a folder for state that outlives a restart; `None`: no state does.
+    /// `state_dir` of `[runtime]`: a directory for state that outlives a restart; `None`: no state does.
     pub state_dir: Option<PathBuf>,
     /// The admin port and the API.
     pub admin: AdminPlan,
@@ -103,8 +103,8 @@ pub struct AdminPlan {
     pub bind: Option<ListenAddr>,
     /// Names the API answers to over TCP (`Host`), in lower case, besides IP literals and `localhost`.
     pub hosts: Vec<Box<str>>,
-    /// The file with the bearer token for writes over TCP; `None`: no such writes are allowed. It is read when it is needed, so
-    /// that it may be changed at any time.
+    /// The file with the bearer token for writes over TCP; `None`: no such writes are allowed. It is read when it is
+    /// needed, so that it may be changed at any time.
     pub token_file: Option<PathBuf>,
     /// The TLS of the admin port; `None`: it speaks plain HTTP.
     pub tls: Option<ListenerTlsPlan>,
@@ -156,8 +156,8 @@ pub struct ListenerPlan {
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
-    /// Bounds on the ClientHello (it is read only when a route needs it, see [`RouteTable::needs_hello`]), on what a client of
-    /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
+    /// Bounds on the ClientHello (it is read only when a route needs it, see [`RouteTable::needs_hello`]), on what a
+    /// client of PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,
     /// Its routes, to pools of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
@@ -266,8 +266,8 @@ pub struct HealthPlan {
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.
     pub port: Option<u16>,
-    /// How many checks of the pool may be under way at once; at least one. All pools together may have as many as the largest
-    /// of these values.
+    /// How many checks of the pool may be under way at once; at least one. All pools together may have as many as the
+    /// largest of these values.
     pub concurrency: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Waits until a descriptor is readable, without reading from it. This is needed for the end of a process, and for listening
-//! sockets: the permit of a session is taken only when a client waits, and tokio's listener can only accept.
+//! Waits until a descriptor is readable, without reading from it. This is needed for the end of a process, and for
+//! listening sockets: the permit of a session is taken only when a client waits, and tokio's listener can only accept.
 
 #![allow(unsafe_code)] // tokio requires of the caller that the descriptor stays open
 

@@ -39,9 +39,9 @@ pub enum Reply {
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
-    /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S`, and the record once
-    /// its ClientHello begins. It prints the alert. If TLS is optional for it, it connects again without TLS instead, and
-    /// prints the message.
+    /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S`, and the
+    /// record once its ClientHello begins. It prints the alert. If TLS is optional for it, it connects again without
+    /// TLS instead, and prints the message.
     AlertAfterHello(AlertRecord),
     /// These bytes in the protocol that it speaks, then the end of the stream.
     Message(Vec<u8>),

@@ -33,8 +33,8 @@ fn regular(file: File) -> io::Result<File> {
     Err(io::Error::other("not a regular file"))
 }
 
-/// Opens a file to lock it, and creates it if it does not exist: NFS locks only files that are open for writing. Only the user
-/// of this process may read it. Never waits for another process.
+/// Opens a file to lock it, and creates it if it does not exist: NFS locks only files that are open for writing. Only
+/// the user of this process may read it. Never waits for another process.
 ///
 /// # Errors
 /// The file cannot be opened or created, or it is a directory, FIFO, socket or device.
@@ -97,20 +97,20 @@ pub fn without_line_end(text: &[u8]) -> &[u8] {
 /// # Errors
 /// It cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?; // mode 0600
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?; // mode 0600
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    File::open(folder)?.sync_all()
+    File::open(directory)?.sync_all()
 }
 
-/// Checks whether a folder has room for a new file of this many bytes. Leaves nothing there.
+/// Checks whether a directory has room for a new file of this many bytes. Leaves nothing there.
 ///
 /// # Errors
 /// No such file can be written.
-pub fn probe(folder: &Path, bytes: usize) -> io::Result<()> {
-    let mut file = tempfile::tempfile_in(folder)?;
+pub fn probe(directory: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(directory)?;
     file.write_all(&vec![0; bytes])?;
     file.sync_all()
 }
@@ -121,12 +121,12 @@ mod tests {
 
     #[test]
     fn other_kinds_of_files_are_rejected_without_waiting() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         let fifo = path("fifo");
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        for other in [&fifo, Path::new("/dev/null"), folder.path()] {
+        for other in [&fifo, Path::new("/dev/null"), directory.path()] {
             let error = open(other).unwrap_err();
             assert_eq!(error.to_string(), "not a regular file", "{}", other.display());
         }

@@ -1,5 +1,5 @@
-//! Requests for a reload, and their results. [`crate::app`] does the reload. [`reload_tls`] reads TLS files again without
-//! a reload.
+//! Requests for a reload, and their results. [`crate::app`] does the reload. [`reload_tls`] reads TLS files again
+//! without a reload.
 
 mod guards;
 mod tls_files;
@@ -43,8 +43,8 @@ pub struct Changes {
     pub settings: Vec<String>,
     /// Keys whose change takes effect only after a restart.
     pub needs_restart: Vec<String>,
-    /// Files of TLS that are broken. What was read from them before is still in force, and so is everything else of the new
-    /// configuration; a start with these files would fail.
+    /// Files of TLS that are broken. What was read from them before is still in force, and so is everything else of the
+    /// new configuration; a start with these files would fail.
     #[serde(default)]
     pub broken: Vec<String>,
     /// Warnings, as `acequia check` prints them; often empty.
@@ -312,8 +312,8 @@ impl Reloader {
         answered.await.unwrap_or(Err(ReloadError::ShuttingDown))
     }
 
-    /// Records the result of a reload, with the error if it failed. To be called after every reload, also after one that was
-    /// requested by a signal.
+    /// Records the result of a reload, with the error if it failed. To be called after every reload, also after one
+    /// that was requested by a signal.
     pub fn record(&self, by: &str, error: Option<String>) {
         self.latest.store(Some(Arc::new(LatestReload {
             at: SystemTime::now(),

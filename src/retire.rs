@@ -2,12 +2,12 @@
 //! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
 //!
 //! At rest: no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that the peers have
-//! acknowledged everything, and that the last byte came from the server. Bytes that were read are counted here. What the kernel
-//! delivers afterwards, to a peer that reads slowly, only the session sees. It is asked for that after half of `idle_for`, and
-//! if it finds bytes on their way, at each tick: then `idle_for` begins when they are delivered.
+//! acknowledged everything, and that the last byte came from the server. Bytes that were read are counted here. What
+//! the kernel delivers afterwards, to a peer that reads slowly, only the session sees. It is asked for that after half
+//! of `idle_for`, and if it finds bytes on their way, at each tick: then `idle_for` begins when they are delivered.
 //!
-//! This module polls; sessions set no timers. So sessions of other pools pay nothing, and a reload needs no code of its own. It
-//! sleeps while no pool ends any.
+//! This module polls; sessions set no timers. So sessions of other pools pay nothing, and a reload needs no code of its
+//! own. It sleeps while no pool ends any.
 
 mod balance;
 mod rebalancing;
@@ -50,7 +50,8 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The interval between two polls. It is at most a twentieth of `max_age`: a session has a tenth of that to be seen at rest.
+/// The interval between two polls. It is at most a twentieth of `max_age`: a session has a tenth of that to be seen at
+/// rest.
 fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     let ages = rules.values().filter_map(|rule| rule.plan.max_age);
     ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
@@ -183,8 +184,8 @@ impl Retirement {
         }
     }
 
-    /// Ends the oldest idle sessions in excess, at the pace of each pool. Sessions that were asked before are asked last:
-    /// sessions that wait for an answer are often the oldest, and would otherwise block the others for ever.
+    /// Ends the oldest idle sessions in excess, at the pace of each pool. Sessions that were asked before are asked
+    /// last: sessions that wait for an answer are often the oldest, and would otherwise block the others for ever.
     fn rebalance(
         &mut self,
         rules: &HashMap<Arc<str>, PoolRetirement>,

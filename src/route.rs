@@ -1,12 +1,12 @@
 //! Decides where a client goes, by the known facts about it.
 //!
-//! Of the routes whose conditions all hold, the one that fits best wins: by its name condition first ([`Rank`]), then by how
-//! many other kinds of condition it has, then by the order written.
+//! Of the routes whose conditions all hold, the one that fits best wins: by its name condition first ([`Rank`]), then
+//! by how many other kinds of condition it has, then by the order written.
 //!
-//! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are configured: it
-//! costs the same among ten names and among a million, apart from cache misses. Only routes that share a pattern are tested one
-//! by one, best first, up to the first that holds: at worst, ten thousand routes for the same name that differ only in `from`
-//! are ten thousand tests of an address.
+//! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are
+//! configured: it costs the same among ten names and among a million, apart from cache misses. Only routes that share a
+//! pattern are tested one by one, best first, up to the first that holds: at worst, ten thousand routes for the same
+//! name that differ only in `from` are ten thousand tests of an address.
 
 mod input;
 mod offered;
@@ -115,7 +115,8 @@ impl<T> RouteTable<T> {
             any: Bucket::default(),
             unconditional: Bucket::default(),
         };
-        // The routes of a bucket are tried in the order in which they enter. The sort is stable: equals stay as written.
+        // The routes of a bucket are tried in the order in which they enter. The sort is stable: equals stay as
+        // written.
         let mut best_first: Vec<usize> = (0..routes.len()).collect();
         best_first.sort_by_key(|index| std::cmp::Reverse(routes[*index].kinds()));
         for index in best_first {
@@ -317,8 +318,8 @@ impl<T> Route<T> {
     }
 }
 
-/// The routes that share a pattern, by their indices. Usually there is only one, without further conditions: then it is found
-/// without loading the route. Among a million routes, a load would be a cache miss.
+/// The routes that share a pattern, by their indices. Usually there is only one, without further conditions: then it is
+/// found without loading the route. Among a million routes, a load would be a cache miss.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
     /// The routes with further conditions, best first.

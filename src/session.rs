@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ terminate ─► Routed
-//!                                                                            ─ connect ─► Connected ─► Linked ─ relay ─► closed
+//!     ─ connect ─► Connected ─► Linked ─ relay ─► closed
 //! ```
 //! Each step up to `connect` can end in a `Refusal`. An `Opened` client has given its PROXY header, if one is expected,
 //! and passed the guards of the listener before it is sniffed; a `Routed` one passes those of its route. `terminate`
 //! completes the TLS handshake with a client whose TLS is terminated here. `terminate_postgres` does so before a
 //! PostgreSQL client is routed, because its first packets are within TLS.
 //!
-//! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in `connect` and in
-//! `connect_postgres`. What it has to remember goes to `account::session_extras`, so that other sessions stay small. What
-//! only decides about clients is a limit of a [`guard`](crate::guard) instead, and what reads first bytes is a reader of
-//! [`sniff`](crate::sniff).
+//! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in `connect` and
+//! in `connect_postgres`. What it has to remember goes to `account::session_extras`, so that other sessions stay small.
+//! What only decides about clients is a limit of a [`guard`](crate::guard) instead, and what reads first bytes is a
+//! reader of [`sniff`](crate::sniff).
 
 mod listener_state;
 mod refusal;
@@ -59,8 +59,9 @@ use terminate_postgres::{connect_decrypted, find_handshake_settings};
 
 /// Serves one client until its session is over and accounted for.
 ///
-/// Not an `async fn`: what is only needed before bytes are relayed lives in a box, which is freed by then. So an idle session
-/// stays small and does not keep the listener's state: a session of three days does not hold a plan of three days ago.
+/// Not an `async fn`: what is only needed before bytes are relayed lives in a box, which is freed by then. So an idle
+/// session stays small and does not keep the listener's state: a session of three days does not hold a plan of three
+/// days ago.
 pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>) -> impl Future<Output = ()> + use<> {
     let Accepted {
         socket,

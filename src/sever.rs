@@ -2,10 +2,10 @@
 //! best one that is up again, are those of a fallback whose pool is usable again, or have left their pool. The sessions
 //! are closed over a time, so that their clients do not all reconnect at once.
 //!
-//! It compares states instead of handling events. So a session that connects late and a server that is up again early need no
-//! code of their own. A server that leaves takes along why its sessions are closed ([`crate::live::Departed`]). All servers are
-//! looked at only after a change. Only the `GroupsToClose` are polled: the groups that should have no sessions. If there are
-//! none, this module sleeps until something changes.
+//! It compares states instead of handling events. So a session that connects late and a server that is up again early
+//! need no code of their own. A server that leaves takes along why its sessions are closed ([`crate::live::Departed`]).
+//! All servers are looked at only after a change. Only the `GroupsToClose` are polled: the groups that should have no
+//! sessions. If there are none, this module sleeps until something changes.
 
 mod pace;
 mod groups;
@@ -47,8 +47,8 @@ impl Severing {
         }
     }
 
-    /// Puts the cause of `anew` in force. The pace begins anew only with another ending or another time, so a server that
-    /// answers now and then cannot put off the end of its sessions.
+    /// Puts the cause of `anew` in force. The pace begins anew only with another ending or another time, so a server
+    /// that answers now and then cannot put off the end of its sessions.
     fn update(&mut self, anew: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&anew.cause) {
@@ -94,7 +94,8 @@ impl Severer {
     }
 }
 
-/// The time over which the sessions of a server that has just gone down are closed; `None`: they go on, or there are none.
+/// The time over which the sessions of a server that has just gone down are closed; `None`: they go on, or there are
+/// none.
 #[must_use]
 pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Duration> {
     if server.live() == 0 {
@@ -105,8 +106,8 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(pool.cause(member, now)?.over)
 }
 
-/// Closes the sessions that are due: with `at_once_since` all that were connected since or await their server, and of the others
-/// the oldest first.
+/// Closes the sessions that are due: with `at_once_since` all that were connected since or await their server, and of
+/// the others the oldest first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,

@@ -48,8 +48,8 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, because bytes are sent on as soon
-    /// as they are read, and SO_OOBINLINE, because an urgent byte belongs to the stream (RFC 6093, section 6).
+    /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, because bytes are sent on as
+    /// soon as they are read, and SO_OOBINLINE, because an urgent byte belongs to the stream (RFC 6093, section 6).
     ///
     /// Each of them is [optional](OptionalCall).
     pub fn apply(&self, socket: &SockRef<'_>) {
@@ -162,7 +162,8 @@ pub enum Fault {
     Reset,
     /// Its peer no longer answers: keepalive or retransmission gave up.
     Lost,
-    /// Its peer closed the socket without ending the TLS stream on it (RFC 8446, section 6.1): something may be missing.
+    /// Its peer closed the socket without ending the TLS stream on it (RFC 8446, section 6.1): something may be
+    /// missing.
     Truncated,
     /// What its peer sent is not valid TLS, or is a fatal alert.
     Tls,
@@ -182,8 +183,8 @@ impl Fault {
     }
 }
 
-/// Watches the peer of a socket without reading from it. All waits together need one descriptor, from the first wait on.
-/// Without a descriptor, nothing is noticed.
+/// Watches the peer of a socket without reading from it. All waits together need one descriptor, from the first wait
+/// on. Without a descriptor, nothing is noticed.
 #[derive(Debug)]
 pub struct PeerWatch<'a> {
     socket: &'a TcpStream,
@@ -209,8 +210,8 @@ impl<'a> PeerWatch<'a> {
         }
     }
 
-    /// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not tell one
-    /// from the other: then this never ends.
+    /// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not
+    /// tell one from the other: then this never ends.
     pub async fn unix_close(&self) {
         if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
             return pending().await;
@@ -233,8 +234,9 @@ impl<'a> PeerWatch<'a> {
     }
 }
 
-/// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is read, and
-/// readers of the socket lose no readiness: of what this interest stands for, no socket of ours asks epoll for urgent bytes.
+/// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is
+/// read, and readers of the socket lose no readiness: of what this interest stands for, no socket of ours asks epoll
+/// for urgent bytes.
 pub async fn read_closed(socket: &TcpStream) {
     let _ = socket.ready(Interest::PRIORITY).await; // an error means that the runtime ends
 }

@@ -1,5 +1,5 @@
-//! State that outlives a restart, in files of `state_dir`: the remembered primaries, the servers that sources have listed and
-//! those that operators have added, the announced routes, and the configuration texts from the store.
+//! State that outlives a restart, in files of `state_dir`: the remembered primaries, the servers that sources have
+//! listed and those that operators have added, the announced routes, and the configuration texts from the store.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -37,8 +37,8 @@ const ANNOUNCED: &str = "announced-routes.json";
 /// The file with the texts of the store that were in force last.
 const TEXTS: &str = "remote.json";
 
-/// The file that is locked by the process that uses the folder (flock(2)). It is never removed: a process that has just
-/// opened it would lock a file that no other process finds.
+/// The file that is locked by the process that uses the directory (flock(2)). It is never removed: a process that has
+/// just opened it would lock a file that no other process finds.
 const LOCK: &str = "lock";
 
 /// The wait before a file that could not be written is written again.
@@ -81,29 +81,30 @@ impl UnsavedFiles {
     }
 }
 
-/// The folder of the state that outlives a restart. Until it is dropped, no other process can open it: two processes would
-/// overwrite each other's files.
+/// The directory of the state that outlives a restart. Until it is dropped, no other process can open it: two processes
+/// would overwrite each other's files.
 #[derive(Clone, Debug)]
 pub struct StateDir {
-    folder: PathBuf,
+    directory: PathBuf,
     unsaved: Arc<UnsavedFiles>,
     /// Locked as long as it is open. A child process does not inherit it.
     _lock: Arc<File>,
 }
 
 impl StateDir {
-    /// Opens this folder, and creates it if it does not exist. If its file system has become read-only, the state in it is
-    /// used, and the folder counts as one of the unsaved files.
+    /// Opens this directory, and creates it if it does not exist. If its file system has become read-only, the state in
+    /// it is used, and the directory counts as one of the unsaved files.
     ///
     /// # Errors
-    /// The folder cannot be created, or no file can be created in it; or it is open already, in this or another process.
-    pub fn open(folder: &Path) -> io::Result<Self> {
-        let (file, unsaved) = (folder.join(LOCK), UnsavedFiles::default());
-        let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+    /// The directory cannot be created, or no file can be created in it; or it is open already, in this or another
+    /// process.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let (file, unsaved) = (directory.join(LOCK), UnsavedFiles::default());
+        let is_usable = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory));
         let opened = match is_usable {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                unsaved.lock().insert(folder.to_owned(), error.to_string().into());
-                regular_file::open(&file).map_err(|_| error) // no file: the folder has never been used
+                unsaved.lock().insert(directory.to_owned(), error.to_string().into());
+                regular_file::open(&file).map_err(|_| error) // no file: the directory has never been used
             }
             is_usable => is_usable.and_then(|_| {
                 regular_file::open_to_lock(&file).map_err(|error| with_context(error, file.display().to_string()))
@@ -111,9 +112,9 @@ impl StateDir {
         };
         let locked = opened.and_then(|opened| lock(opened, &file));
         Ok(Self {
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             unsaved: Arc::new(unsaved),
-            _lock: Arc::new(locked.map_err(|error| with_context(error, folder.display().to_string()))?),
+            _lock: Arc::new(locked.map_err(|error| with_context(error, directory.display().to_string()))?),
         })
     }
 
@@ -126,9 +127,9 @@ impl StateDir {
     /// Reads the state of pools and routes.
     ///
     /// # Errors
-    /// A file of the folder exists and cannot be read. Its contents must not be forgotten because of a disk fault, a shortage
-    /// of this host, or a process that runs as another user than before. Also if the file of primaries is not valid: without
-    /// its contents, an old primary that is found first would be taken for the right one.
+    /// A file of the directory exists and cannot be read. Its contents must not be forgotten because of a disk fault, a
+    /// shortage of this host, or a process that runs as another user than before. Also if the file of primaries is not
+    /// valid: without its contents, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
         self.read(TEXTS)?; // they were parsed before, when an error could not be reported yet
         Ok(RememberedState {
@@ -152,7 +153,7 @@ impl StateDir {
             return Ok(BTreeMap::new());
         };
         serde_json::from_slice(&bytes).map_err(|error| {
-            let file = self.folder.join(PRIMARIES);
+            let file = self.directory.join(PRIMARIES);
             let why = format!(
                 "the contents of {} are not valid: restore the file, or remove it to begin without a known primary",
                 file.display()
@@ -169,9 +170,9 @@ impl StateDir {
         let Some(bytes) = self.read(name)? else {
             return Ok(T::default());
         };
-        let file = self.folder.join(name);
+        let file = self.directory.join(name);
         Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-            let kept = self.folder.join(format!("{name}.invalid"));
+            let kept = self.directory.join(format!("{name}.invalid"));
             let (shown, error) = (file.display(), chain(&error));
             tracing::warn!(file = %shown, error, kept = %kept.display(), "the file is not valid: it is ignored, and kept under another name");
             if let Err(error) = fs::rename(&file, kept) {
@@ -183,7 +184,7 @@ impl StateDir {
 
     /// The contents of a file; `None`: there is none.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = self.folder.join(name);
+        let file = self.directory.join(name);
         match regular_file::read(&file, u64::MAX) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -196,7 +197,7 @@ impl StateDir {
     /// # Errors
     /// It cannot be written.
     fn save(&self, name: &str, contents: &impl Serialize) -> io::Result<()> {
-        regular_file::replace(&self.folder.join(name), &serde_json::to_vec_pretty(contents)?)
+        regular_file::replace(&self.directory.join(name), &serde_json::to_vec_pretty(contents)?)
     }
 
     /// Starts to write the files whenever their contents change.
@@ -269,10 +270,10 @@ impl StateDir {
     async fn try_save(&self, name: &'static str, contents: impl Serialize + Send + 'static) -> bool {
         let dir = self.clone();
         let saved = blocking(move || dir.save(name, &contents)).await;
-        let file = self.folder.join(name);
+        let file = self.directory.join(name);
         let Err(error) = saved else {
             let mut unsaved = self.unsaved.lock();
-            unsaved.remove(&self.folder);
+            unsaved.remove(&self.directory);
             if unsaved.remove(&file).is_some() {
                 tracing::info!(file = %file.display(), "the file is written again");
             }

@@ -1,7 +1,7 @@
 //! Text to log and to display: makes text from others safe, and counts and shortens.
 //!
-//! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a log.
-//! Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
+//! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a
+//! log. Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -18,16 +18,17 @@ const ELLIPSIS: char = '…';
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// Whether this may be the name of a listener, pool, route or server: without white space, invisible characters and
-/// characters that need an escape, because names are used in log lines, labels and commands; not `.` or `..`, which cannot be
-/// a part of the path of a URL (RFC 3986, section 5.2.4).
+/// characters that need an escape, because names are used in log lines, labels and commands; not `.` or `..`, which
+/// cannot be a part of the path of a URL (RFC 3986, section 5.2.4).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
     !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(is_invalid)
 }
 
-/// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line (U+2028,
-/// U+2029), changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is invisible.
+/// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line
+/// (U+2028, U+2029), changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is
+/// invisible.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -83,7 +84,8 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The first `bytes_max` bytes of the text, or fewer: only whole characters. (`str::floor_char_boundary` needs Rust 1.91.)
+/// The first `bytes_max` bytes of the text, or fewer: only whole characters. (`str::floor_char_boundary` needs Rust
+/// 1.91.)
 #[must_use]
 pub fn truncated(text: &str, bytes_max: usize) -> &str {
     let mut end = bytes_max.min(text.len());
@@ -102,8 +104,8 @@ pub fn abbreviated(text: &str, bytes_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// The text with unsafe characters escaped, at most `chars_max` characters long. A longer text is truncated, never within an
-/// escape, and ends with "…".
+/// The text with unsafe characters escaped, at most `chars_max` characters long. A longer text is truncated, never
+/// within an escape, and ends with "…".
 #[must_use]
 pub fn escape_bounded(text: &str, chars_max: usize) -> String {
     let mut shown = String::new();
@@ -144,7 +146,8 @@ pub fn first_and_more(items: impl ExactSizeIterator<Item: ToString>, most: usize
     items.take(most).map(|item| item.to_string()).chain(more).collect()
 }
 
-/// The reason of a state, in a text that may come from a peer: escaped, and at most [`REASON_CHARS_MAX`] characters long.
+/// The reason of a state, in a text that may come from a peer: escaped, and at most [`REASON_CHARS_MAX`] characters
+/// long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reason(Arc<str>);
 

@@ -51,7 +51,8 @@ pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result
     let UserIds { user, group } = Users::read()?.find(name)?;
     let groups = groups_in(&fs::read_to_string(GROUP)?, name);
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
-    // These system calls change the thread that calls them, and no other one (setresuid(2), "C library/kernel differences").
+    // These system calls change the thread that calls them, and no other one (setresuid(2), "C library/kernel
+    // differences").
     let as_user = move || {
         set_thread_groups(&groups)?;
         set_thread_res_gid(gid, gid, gid)?;

@@ -85,7 +85,8 @@ fn rustls(mut wire: &[u8]) -> Option<Accepted> {
     None
 }
 
-/// Asserts the same name and ALPN as rustls reads: a client routed by one name and served by another would bypass routes.
+/// Asserts the same name and ALPN as rustls reads: a client routed by one name and served by another would bypass
+/// routes.
 fn is_what_rustls_reads(hello: &Hello, accepted: &Accepted) {
     let theirs = accepted.client_hello();
     let name = theirs

@@ -1,5 +1,5 @@
-//! The packets with which PostgreSQL clients begin, and the messages of their servers, are read in the same way however the
-//! bytes are split.
+//! The packets with which PostgreSQL clients begin, and the messages of their servers, are read in the same way however
+//! the bytes are split.
 #![no_main]
 
 use acequia::cancel::BackendReader;

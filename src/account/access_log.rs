@@ -21,8 +21,8 @@ pub use output::{AccessTarget, Output};
 /// Records that may be queued. Each takes about 1 KB: names and protocol lists are bounded.
 pub const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 
-/// Pause of the writer after each batch: many records cost one wake-up, and none waits longer than this, unless the target
-/// is slow or fails.
+/// Pause of the writer after each batch: many records cost one wake-up, and none waits longer than this, unless the
+/// target is slow or fails.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the process waits for the writer at its end. The target may be a pipe that nobody reads.

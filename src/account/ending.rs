@@ -54,9 +54,9 @@ endings! {
     HalfCloseTimeout = "half_close_timeout",
     /// The connection of a peer in front does not begin with a valid PROXY header.
     ProxyInvalid = "proxy_invalid",
-    /// The PROXY header, the ClientHello, the first packets of a PostgreSQL client, the rest of the TLS handshake, or the
-    /// HTTP request on a listener that redirects did not arrive in time; or this session was the one that had waited longest
-    /// when `hello_memory` ran out.
+    /// The PROXY header, the ClientHello, the first packets of a PostgreSQL client, the rest of the TLS handshake, or
+    /// the HTTP request on a listener that redirects did not arrive in time; or this session was the one that had
+    /// waited longest when `hello_memory` ran out.
     HelloTimeout = "hello_timeout",
     /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
     HelloTooLong = "hello_too_long",
@@ -69,8 +69,8 @@ endings! {
     Redirected = "redirected",
     /// An ACME server that validates a name for a certificate was answered.
     AcmeChallenge = "acme_challenge",
-    /// The client closed before its PROXY header, its ClientHello, its first packets for PostgreSQL, the TLS handshake, or
-    /// its HTTP request was complete, or while it waited in the queue of a pool.
+    /// The client closed before its PROXY header, its ClientHello, its first packets for PostgreSQL, the TLS handshake,
+    /// or its HTTP request was complete, or while it waited in the queue of a pool.
     ClientLeftEarly = "client_left_early",
     /// The TLS handshake with the client failed, or the client sent invalid TLS later.
     TlsFailed = "tls_failed",
@@ -139,8 +139,8 @@ impl Ending {
         )
     }
 
-    /// Whether this is how a port scan or the health check of a balancer in front of us ends. Such a session is not logged
-    /// by default if it also moved no byte, and sent no ClientHello.
+    /// Whether this is how a port scan or the health check of a balancer in front of us ends. Such a session is not
+    /// logged by default if it also moved no byte, and sent no ClientHello.
     #[must_use]
     pub const fn is_probe_like(self) -> bool {
         matches!(self, Self::ClientClosed | Self::ClientReset | Self::ClientLeftEarly)

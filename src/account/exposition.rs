@@ -24,7 +24,8 @@ pub(super) fn write_header(text: &mut String, name: &str, metric_type: MetricTyp
     write_type_line(text, name, None, None, metric_type);
 }
 
-/// Writes one sample. `labels` are the text between the braces, see [`format_labels`]; without labels there are no braces.
+/// Writes one sample. `labels` are the text between the braces, see [`format_labels`]; without labels there are no
+/// braces.
 pub(super) fn write_sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
     let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
     writeln!(text, "{name}{open}{labels}{close} {value}").expect("writing to a String cannot fail");

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::exposition::write_sample;
 
-/// Upper bounds in seconds, 0.5 ms to 10 s: for steps that take a few round trips (reading a ClientHello, connecting, TLS
-/// handshakes, checks).
+/// Upper bounds in seconds, 0.5 ms to 10 s: for steps that take a few round trips (reading a ClientHello, connecting,
+/// TLS handshakes, checks).
 pub(super) const HANDSHAKE_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -111,8 +111,8 @@ impl DurationCounts {
         since
     }
 
-    /// The duration in seconds that this share of the durations, 0 to 1, does not exceed, interpolated within its bucket;
-    /// `None` without durations. Durations above the last bound count as that bound.
+    /// The duration in seconds that this share of the durations, 0 to 1, does not exceed, interpolated within its
+    /// bucket; `None` without durations. Durations above the last bound count as that bound.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.buckets.iter().sum();

@@ -1,10 +1,11 @@
 //! All metrics of the process, and their text for `/metrics`.
 //!
-//! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every scraper
-//! sees their last values, even if several scrape independently. The exporter drops a counter that was not touched for its idle
-//! timeout. That timeout is the shortest possible: each rendering first touches all counters that are to be kept. Gauges of
-//! listeners and servers are not kept at all: each rendering writes them from the current state. The series of pools are not
-//! kept by the exporter either, because each pool has one for every ending from the start.
+//! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
+//! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
+//! touched for its idle timeout. That timeout is the shortest possible: each rendering first touches all counters that
+//! are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the current
+//! state. The series of pools are not kept by the exporter either, because each pool has one for every ending from the
+//! start.
 
 mod registry;
 mod certificates;
@@ -50,8 +51,8 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Std mutexes. A worker locks that of the registry when it sees a path for the first time, so a scrape holds it only to
-    // expire series and to copy them.
+    // Std mutexes. A worker locks that of the registry when it sees a path for the first time, so a scrape holds it
+    // only to expire series and to copy them.
     registry: Mutex<Registry>,
     /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,
@@ -140,7 +141,8 @@ impl Metrics {
             .map(|server| server.series.connect_duration.counts())
     }
 
-    /// Failed attempts to connect to a server of a pool by reason since the start. Reasons that did not occur are left out.
+    /// Failed attempts to connect to a server of a pool by reason since the start. Reasons that did not occur are left
+    /// out.
     #[must_use]
     pub fn failed_connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Vec<(ConnectFailure, u64)> {
         let key = [pool, server].map(Arc::clone);
@@ -208,9 +210,10 @@ impl Metrics {
         self.lines_dropped.clone()
     }
 
-    /// Renders all metrics in the text exposition format. `sessions`: the current sessions of each listener, by its name.
-    /// `pools`: the configured pools. `fallbacks`: the pools that have a fallback, and whether it is in use. `primaries`: the
-    /// pools whose servers have roles, and how many servers call themselves primary. `guards`: the guards in force.
+    /// Renders all metrics in the text exposition format. `sessions`: the current sessions of each listener, by its
+    /// name. `pools`: the configured pools. `fallbacks`: the pools that have a fallback, and whether it is in use.
+    /// `primaries`: the pools whose servers have roles, and how many servers call themselves primary. `guards`: the
+    /// guards in force.
     #[must_use]
     pub fn render<'a>(
         &self,
@@ -250,9 +253,9 @@ impl Metrics {
         exported + &own
     }
 
-    /// Removes expired series every minute, so that they do not pile up if nobody scrapes; runs until the future is dropped.
-    /// It does so by rendering, because the exporter forgets counters only then: a counter that has changed is forgotten at
-    /// the second rendering after the change.
+    /// Removes expired series every minute, so that they do not pile up if nobody scrapes; runs until the future is
+    /// dropped. It does so by rendering, because the exporter forgets counters only then: a counter that has changed is
+    /// forgotten at the second rendering after the change.
     pub async fn run_upkeep(self: Arc<Self>) {
         loop {
             sleep(UPKEEP_INTERVAL).await;

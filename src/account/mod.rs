@@ -181,7 +181,8 @@ impl Ledger {
         }
     }
 
-    /// The records of all open sessions. Takes the lock for 256 sessions at a time, so that the worker never waits long.
+    /// The records of all open sessions. Takes the lock for 256 sessions at a time, so that the worker never waits
+    /// long.
     #[must_use]
     pub fn records(&self) -> Vec<Arc<Record>> {
         const BATCH: usize = 256;
@@ -316,7 +317,8 @@ impl Entry {
         }
     }
 
-    /// The server that it was connected to has not begun the session: the session has no server until another attempt starts.
+    /// The server that it was connected to has not begun the session: the session has no server until another attempt
+    /// starts.
     pub fn attempt_undone(&mut self, failure: ConnectFailure) {
         if let Some(path) = self.path.take() {
             path.record_attempt(Duration::ZERO, Some(failure));
@@ -327,7 +329,8 @@ impl Entry {
         }
     }
 
-    /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops them.
+    /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops
+    /// them.
     pub fn relay_started(&mut self, endpoints: &Arc<Endpoints>) {
         self.info().set_endpoints(endpoints);
     }

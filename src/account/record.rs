@@ -85,8 +85,8 @@ impl Record {
         self.connected_at().elapsed()
     }
 
-    /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are only
-    /// relayed.
+    /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are
+    /// only relayed.
     #[must_use]
     pub fn awaits_server(&self) -> bool {
         self.traffic.down.bytes() == 0 || self.info().endpoints.is_none()
@@ -104,8 +104,8 @@ impl Record {
         self.cancel.cancel(ending)
     }
 
-    /// Ends the session as denied if it has passed this guard and its client is in the network. Returns whether this call
-    /// ended it.
+    /// Ends the session as denied if it has passed this guard and its client is in the network. Returns whether this
+    /// call ended it.
     pub fn cut_denied(&self, guard: &Arc<str>, network: IpNet) -> bool {
         let mut info = self.info();
         let client = info.client();
@@ -149,8 +149,8 @@ impl Record {
         self.cancel.ending_at_rest()
     }
 
-    /// The pool and the server it relays to, as [`count_id`](crate::pool::Server::count_id) has it; `None` until the relay has
-    /// started, and when it has ended.
+    /// The pool and the server it relays to, as [`count_id`](crate::pool::Server::count_id) has it; `None` until the
+    /// relay has started, and when it has ended.
     #[must_use]
     pub fn relays_to(&self) -> Option<(Arc<str>, CountId)> {
         let info = self.info();
@@ -280,12 +280,14 @@ pub struct SessionView {
 
 /// Any thread may cancel the session, once; the session waits for that.
 ///
-/// It is four bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
+/// It is four bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a
+/// mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
     /// 0: not cancelled; else 1 + the index of the ending.
     ending: AtomicU8,
-    /// The ending that is asked for at rest, encoded like `ending`; with [`TAKEN`] once the session has seen the request.
+    /// The ending that is asked for at rest, encoded like `ending`; with [`TAKEN`] once the session has seen the
+    /// request.
     at_rest: AtomicU8,
     /// Whether the session is asked to look for bytes on their way.
     look: AtomicBool,

@@ -10,7 +10,8 @@ use crate::guard::{GuardPass, GuardReason};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::FirstBytes;
 
-/// What guards and a peer in front say of a session, and its wait in a queue. The passes are held until the session ends.
+/// What guards and a peer in front say of a session, and its wait in a queue. The passes are held until the session
+/// ends.
 #[derive(Debug, Default)]
 pub struct SessionExtras {
     passes: Vec<GuardPass>,
@@ -21,8 +22,8 @@ pub struct SessionExtras {
     pub(super) queue: Option<QueueWait>,
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,
-    /// The bytes read after the header, until the next step takes them. Not a fact: kept here between two steps, so that
-    /// sessions of other listeners have no room for it.
+    /// The bytes read after the header, until the next step takes them. Not a fact: kept here between two steps, so
+    /// that sessions of other listeners have no room for it.
     pub first: Option<Box<FirstBytes>>,
 }
 
@@ -79,7 +80,8 @@ impl SessionExtras {
         self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
     }
 
-    /// Ends what the guards count for the session, and drops bytes that no step has taken. What is known of the client stays.
+    /// Ends what the guards count for the session, and drops bytes that no step has taken. What is known of the client
+    /// stays.
     pub(super) fn end(&mut self) {
         self.passes.clear();
         self.first = None;

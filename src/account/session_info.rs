@@ -240,8 +240,8 @@ impl SessionInfo {
     }
 }
 
-/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. Shorter durations count as 1 µs,
-/// longer ones as 71 minutes.
+/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. Shorter durations count
+/// as 1 µs, longer ones as 71 minutes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Microseconds(NonZeroU32);
 

@@ -1,4 +1,5 @@
-//! The samples that are read from the state of the process when metrics are rendered, so those of a removed server are gone.
+//! The samples that are read from the state of the process when metrics are rendered, so those of a removed server are
+//! gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -203,8 +203,8 @@ async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), 
     .await
 }
 
-fn load(folder: &Path) -> io::Result<Option<AccountFile>> {
-    let file = folder.join(FILE);
+fn load(directory: &Path) -> io::Result<Option<AccountFile>> {
+    let file = directory.join(FILE);
     let bytes = match regular_file::read_erased(&file, ACCOUNT_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -33,7 +33,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 #[error(transparent)]
 pub(super) struct NoAnswer(pub(super) Box<dyn StdError + Send + Sync>);
 
-/// Sends requests over https only, each over a connection of its own. Remembers when the server wants to be asked again.
+/// Sends requests over https only, each over a connection of its own. Remembers when the server wants to be asked
+/// again.
 #[derive(Clone)]
 pub(super) struct AcmeHttp {
     tls: Arc<ClientConfig>,
@@ -70,8 +71,9 @@ impl AcmeHttp {
         let now = SystemTime::now();
         let at = response.headers_mut().remove(RETRY_AFTER);
         let at = at.and_then(|value| retry_time(&value, now));
-        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses renewal
-        // information without the header, although the time in it is only a recommendation (RFC 9773, section 4.3).
+        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses
+        // renewal information without the header, although the time in it is only a recommendation (RFC 9773, section
+        // 4.3).
         let shown = at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
         if let Some(shown) = shown {
             let seconds = shown.duration_since(now).unwrap_or_default().as_secs();

@@ -30,8 +30,8 @@ const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120)
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// Orders a certificate for these names. `replaces`: the certificate that it replaces, if known. Meanwhile, `challenges` are
-/// answered. Returns a new key and the chain, in PEM.
+/// Orders a certificate for these names. `replaces`: the certificate that it replaces, if known. Meanwhile,
+/// `challenges` are answered. Returns a new key and the chain, in PEM.
 ///
 /// # Errors
 /// Why there is no certificate.
@@ -97,8 +97,8 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
     text
 }
 
-/// Creates an order that names the certificate to be replaced (RFC 9773, section 5). If the server refuses that, it creates one
-/// that names none.
+/// Creates an order that names the certificate to be replaced (RFC 9773, section 5). If the server refuses that, it
+/// creates one that names none.
 async fn new_order(
     opened: &OpenAccount<'_>,
     names: &[ServerName],
@@ -122,9 +122,9 @@ async fn new_order(
     order.map_err(|error| opened.error(error))
 }
 
-/// Whether an order may have failed because it names the certificate that it replaces. RFC 9773 has an error type only for a
-/// certificate that was replaced before, so all other errors count, except when the server cannot be reached, has failed, does
-/// not know the account, or limits orders. Then it would refuse another order, too.
+/// Whether an order may have failed because it names the certificate that it replaces. RFC 9773 has an error type only
+/// for a certificate that was replaced before, so all other errors count, except when the server cannot be reached, has
+/// failed, does not know the account, or limits orders. Then it would refuse another order, too.
 fn may_be_about_replaced(error: &Error) -> bool {
     match error {
         Error::Unsupported(_) => true,

@@ -18,7 +18,8 @@ pub struct AcmePlan {
     pub eab: Option<ExternalAccount>,
     /// How the server finds out that names are ours.
     pub challenge: ChallengeKind,
-    /// The folder of the account, the certificates and the failed attempts. No other `[acme.NAME]` uses this folder.
+    /// The directory of the account, the certificates and the failed attempts. No other `[acme.NAME]` uses this
+    /// directory.
     pub state_dir: PathBuf,
 }
 

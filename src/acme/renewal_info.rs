@@ -28,8 +28,8 @@ pub struct RenewalAnswer {
     pub retry_after: Duration,
 }
 
-/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: it has no such identifier (it is self-signed),
-/// or it has expired, and a server is not to be asked about it.
+/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: it has no such identifier (it is
+/// self-signed), or it has expired, and a server is not to be asked about it.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {

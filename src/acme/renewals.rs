@@ -17,8 +17,8 @@ use crate::tls::AcmeCertificate;
 pub struct RenewalState {
     /// The certificate.
     pub wanted: AcmeCertificate,
-    /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: none was issued, or it has
-    /// expired.
+    /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: none was issued, or it
+    /// has expired.
     pub identifier: Option<CertificateIdentifier<'static>>,
     /// The time of the next order.
     pub next: SystemTime,
@@ -91,8 +91,8 @@ impl Renewals {
         self.state.load_full()
     }
 
-    /// Publishes the state. The counts of each certificate exist from now on, beginning with 0, so that a metric shows its
-    /// first failure as an increase.
+    /// Publishes the state. The counts of each certificate exist from now on, beginning with 0, so that a metric shows
+    /// its first failure as an increase.
     pub fn publish(&self, state: Vec<RenewalState>) {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         for renewal in &state {

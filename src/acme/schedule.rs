@@ -42,8 +42,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The time of the next attempt. If it is further away than the whole wait, the attempt is due now: the clock was ahead
-    /// when the latest attempt failed.
+    /// The time of the next attempt. If it is further away than the whole wait, the attempt is due now: the clock was
+    /// ahead when the latest attempt failed.
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
         let next = UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2));
@@ -51,20 +51,20 @@ impl Attempts {
         if next > now + pause { UNIX_EPOCH } else { next }
     }
 
-    /// The failed attempts that are kept in a folder, by the first name of the certificate. A file that is not valid counts as
-    /// none: at worst, an attempt is repeated too early.
+    /// The failed attempts that are kept in a directory, by the first name of the certificate. A file that is not valid
+    /// counts as none: at worst, an attempt is repeated too early.
     #[must_use]
-    pub fn load(folder: &Path) -> BTreeMap<Box<str>, Self> {
-        let bytes = regular_file::read(&folder.join(FILE), BYTES_MAX).unwrap_or_default();
+    pub fn load(directory: &Path) -> BTreeMap<Box<str>, Self> {
+        let bytes = regular_file::read(&directory.join(FILE), BYTES_MAX).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// Keeps them in the folder.
+    /// Keeps them in the directory.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(all: &BTreeMap<Box<str>, Self>, folder: &Path) -> io::Result<()> {
-        regular_file::replace(&folder.join(FILE), &serde_json::to_vec_pretty(all)?)
+    pub fn save(all: &BTreeMap<Box<str>, Self>, directory: &Path) -> io::Result<()> {
+        regular_file::replace(&directory.join(FILE), &serde_json::to_vec_pretty(all)?)
     }
 }
 
@@ -84,9 +84,10 @@ impl RenewalWindow {
     }
 }
 
-/// When a certificate is ordered again: in the window that its server suggests, otherwise after two thirds of its lifetime, or
-/// up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that certificates that were issued
-/// together are not renewed together. Whatever the server suggests, a tenth of the lifetime is left for orders that fail.
+/// When a certificate is ordered again: in the window that its server suggests, otherwise after two thirds of its
+/// lifetime, or up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that certificates
+/// that were issued together are not renewed together. Whatever the server suggests, a tenth of the lifetime is left
+/// for orders that fail.
 #[must_use]
 pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindow>, jitter: f64) -> SystemTime {
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
@@ -115,9 +116,9 @@ pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) 
     back_off(failures, retry_after, jitter).min(POLL_BACK_OFF_MAX)
 }
 
-/// How long no certificate for the same names is ordered after one was issued: a third of its lifetime, at least a second and
-/// at most an hour. Without this pause, orders would follow each other if the new certificate were due at once, because our
-/// clock is ahead or because the certificate lacks a name.
+/// How long no certificate for the same names is ordered after one was issued: a third of its lifetime, at least a
+/// second and at most an hour. Without this pause, orders would follow each other if the new certificate were due at
+/// once, because our clock is ahead or because the certificate lacks a name.
 #[must_use]
 pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
     let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);
@@ -242,8 +243,8 @@ mod tests {
 
     #[test]
     fn failed_attempts_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Attempts::load(folder.path()).is_empty());
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Attempts::load(directory.path()).is_empty());
         let attempts = Attempts {
             failures: 2,
             next: 1_900_000_000,
@@ -251,9 +252,9 @@ mod tests {
             error: "refused".into(),
         };
         let all = BTreeMap::from([("a.example".into(), attempts)]);
-        Attempts::save(&all, folder.path()).unwrap();
-        assert_eq!(Attempts::load(folder.path()), all);
-        std::fs::write(folder.path().join(FILE), "{").unwrap();
-        assert!(Attempts::load(folder.path()).is_empty());
+        Attempts::save(&all, directory.path()).unwrap();
+        assert_eq!(Attempts::load(directory.path()), all);
+        std::fs::write(directory.path().join(FILE), "{").unwrap();
+        assert!(Attempts::load(directory.path()).is_empty());
     }
 }

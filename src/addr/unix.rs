@@ -6,7 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The absolute path of a Unix socket. It is displayed as it is configured, `unix:/run/app.sock`, but without `.` and `..`.
+/// The absolute path of a Unix socket. It is displayed as it is configured, `unix:/run/app.sock`, but without `.` and
+/// `..`.
 #[derive(Clone, Copy)]
 pub struct UnixPath {
     bytes: [u8; Self::BYTES_MAX],
@@ -37,8 +38,8 @@ impl UnixPath {
     /// Why it cannot be the path of a socket.
     pub fn new(path: &str) -> Result<Self, UnixPathError> {
         let parts = path.strip_prefix('/').ok_or(UnixPathError::Relative)?;
-        let is_folder = matches!(parts.rsplit('/').next(), Some("." | ".."));
-        if is_folder || parts.split('/').any(str::is_empty) || path.contains(char::is_control) {
+        let is_directory = matches!(parts.rsplit('/').next(), Some("." | ".."));
+        if is_directory || parts.split('/').any(str::is_empty) || path.contains(char::is_control) {
             return Err(UnixPathError::NoFile);
         }
         let path = without_dots(parts);
@@ -90,13 +91,13 @@ fn without_dots(parts: &str) -> String {
     path
 }
 
-/// Where a Unix socket is, whatever its path is called: in one folder a name stands for one socket, also if a symbolic link or a
-/// second mount leads to that folder. It is as it was when it was looked up.
+/// Where a Unix socket is, whatever its path is called: in one directory a name stands for one socket, also if a
+/// symbolic link or a second mount leads to that directory. It is as it was when it was looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnixPlace {
-    /// The device and the inode of the folder; `None`: it cannot be found.
-    folder: Option<(u64, u64)>,
-    /// The name in the folder, or the whole path.
+    /// The device and the inode of the directory; `None`: it cannot be found.
+    directory: Option<(u64, u64)>,
+    /// The name in the directory, or the whole path.
     file: PathBuf,
 }
 
@@ -112,10 +113,10 @@ impl UnixPlace {
                 Err(_) => break, // it is no link, or does not exist
             }
         }
-        let folder = path.parent().and_then(|folder| folder.metadata().ok());
-        let name = path.file_name().filter(|_| folder.is_some()).map(PathBuf::from);
+        let directory = path.parent().and_then(|directory| directory.metadata().ok());
+        let name = path.file_name().filter(|_| directory.is_some()).map(PathBuf::from);
         Self {
-            folder: folder.map(|folder| (folder.dev(), folder.ino())),
+            directory: directory.map(|directory| (directory.dev(), directory.ino())),
             file: name.unwrap_or(path),
         }
     }
@@ -204,8 +205,8 @@ mod tests {
 
     #[test]
     fn one_socket_has_one_place_whatever_its_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |rest: &str| format!("{}/{rest}", folder.path().to_str().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let path = |rest: &str| format!("{}/{rest}", directory.path().to_str().unwrap());
         std::fs::create_dir_all(path("a/deep")).unwrap();
         for (target, link) in [("a", "link"), ("a/deep", "down"), ("../s", "a/deep/t")] {
             std::os::unix::fs::symlink(target, path(link)).unwrap();

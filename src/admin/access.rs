@@ -30,11 +30,12 @@ use crate::text::escape;
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// The path (without `/api/v1`, which the router has removed) of the error of a reload. It needs a token in any case: the
-/// error quotes the configuration.
+/// The path (without `/api/v1`, which the router has removed) of the error of a reload. It needs a token in any case:
+/// the error quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The path of the streams of events. A page of another origin cannot read them, but could open as many as there may be.
+/// The path of the streams of events. A page of another origin cannot read them, but could open as many as there may
+/// be.
 const EVENTS_PATH: &str = "/events";
 
 /// How often the token of an open stream is checked again.
@@ -50,8 +51,8 @@ pub(super) enum ApiClient {
     Tcp {
         /// Its address.
         peer: SocketAddr,
-        /// Whether the port is bound to a loopback address: then whoever reaches it may read. The address of the peer does not
-        /// tell that: behind a proxy on this machine, every client of a public port has a loopback address.
+        /// Whether the port is bound to a loopback address: then whoever reaches it may read. The address of the peer
+        /// does not tell that: behind a proxy on this machine, every client of a public port has a loopback address.
         bound_to_loopback: bool,
     },
     /// Over the Unix socket, with its user ID where the kernel knows it.
@@ -68,8 +69,8 @@ impl std::fmt::Display for ApiClient {
     }
 }
 
-/// Middleware that rejects requests to `/api` from clients that may not send them. Logs the sender of a rejected request, and
-/// of a failed request that was to change something.
+/// Middleware that rejects requests to `/api` from clients that may not send them. Logs the sender of a rejected
+/// request, and of a failed request that was to change something.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
@@ -214,8 +215,8 @@ fn token_file(plan: &AdminPlan) -> Result<&Path, ApiError> {
     })
 }
 
-/// Compares a token with the content of `token_file`. `is_unreadable` is kept between requests: clients must not be able to fill
-/// the log.
+/// Compares a token with the content of `token_file`. `is_unreadable` is kept between requests: clients must not be
+/// able to fill the log.
 async fn check_token(given: &[u8], file: &Path, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
     let path = file.to_owned();
     let expected = blocking(move || regular_file::read_secret(&path, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)).await;

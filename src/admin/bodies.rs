@@ -48,7 +48,8 @@ pub struct StateBody {
     /// The store that the configuration is from; absent: it is from a file.
     #[serde(default)]
     pub remote: Option<RemoteBody>,
-    /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they should hold.
+    /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they should
+    /// hold.
     #[serde(default)]
     pub unsaved: Vec<String>,
     /// Counts of the whole process.
@@ -146,8 +147,8 @@ pub struct ListenerTlsBody {
     /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
     #[serde(default)]
     pub self_signed: Vec<String>,
-    /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, lists of revoked
-    /// certificates that should have been replaced or are missing. At most 20.
+    /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, lists of
+    /// revoked certificates that should have been replaced or are missing. At most 20.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Problems of files that were changed. Their earlier contents are still in force.
@@ -203,8 +204,8 @@ pub struct PoolBody {
     /// Its configured fallback; absent: none.
     #[serde(default)]
     pub fallback: Option<String>,
-    /// The pool, or its own primary, that serves its new sessions, because it has no usable server; absent: it serves them
-    /// itself.
+    /// The pool, or its own primary, that serves its new sessions, because it has no usable server; absent: it serves
+    /// them itself.
     #[serde(default)]
     pub served_by: Option<String>,
     /// The server that is its primary; absent: there is none, or roles do not matter.

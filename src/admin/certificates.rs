@@ -1,5 +1,5 @@
-//! `/api/v1/certificates` lists the certificates of listeners, of pools and of the admin port, reads their files again, and
-//! orders one by ACME.
+//! `/api/v1/certificates` lists the certificates of listeners, of pools and of the admin port, reads their files again,
+//! and orders one by ACME.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

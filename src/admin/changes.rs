@@ -39,14 +39,16 @@ pub struct ChangesBody {
     absent: Option<Vec<AbsentServerBody>>,
     /// The open sessions of the listeners where their number has changed, by name.
     listeners: BTreeMap<String, usize>,
-    /// The routes whose counts of sessions have changed, by listener and name: the open sessions, and the sessions so far.
+    /// The routes whose counts of sessions have changed, by listener and name: the open sessions, and the sessions so
+    /// far.
     #[serde(default)]
     routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
     /// Pools that have changed, or have other servers.
     pools: Vec<PoolBody>,
     /// Servers of other pools that have changed, by pool.
     servers: BTreeMap<String, Vec<ServerBody>>,
-    /// Other servers whose counts of sessions have changed, by pool and name: the open sessions, and the sessions so far.
+    /// Other servers whose counts of sessions have changed, by pool and name: the open sessions, and the sessions so
+    /// far.
     sessions: BTreeMap<String, BTreeMap<String, (u32, u64)>>,
 }
 
@@ -55,8 +57,8 @@ pub struct ChangesBody {
 pub(super) enum StateChanges {
     /// Only this has changed.
     Some(Box<ChangesBody>),
-    /// The TLS of the admin port, the listeners, the list of pools, or whether there are announced routes or a store have
-    /// changed: the whole state is to be shown again.
+    /// The TLS of the admin port, the listeners, the list of pools, or whether there are announced routes or a store
+    /// have changed: the whole state is to be shown again.
     Many,
 }
 

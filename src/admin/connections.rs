@@ -103,10 +103,10 @@ impl Connections {
         });
     }
 
-    /// Returns when fewer than `max` connections are open, not counting streams of events, which have a limit of their own. If
-    /// none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one burst reach
-    /// that age together, so that a queue of new clients does not wait that long for each of them. What it has sent by then is
-    /// read first: this process may have stood still for all of that time.
+    /// Returns when fewer than `max` connections are open, not counting streams of events, which have a limit of their
+    /// own. If none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one
+    /// burst reach that age together, so that a queue of new clients does not wait that long for each of them. What it
+    /// has sent by then is read first: this process may have stood still for all of that time.
     pub(super) async fn wait_until_below(&mut self, max: usize) {
         let mut has_yielded = false;
         loop {

@@ -1,4 +1,5 @@
-//! Escapes characters in JSON that are unsafe to display: it contains names that clients have sent, and curl shows it unchanged.
+//! Escapes characters in JSON that are unsafe to display: it contains names that clients have sent, and curl shows it
+//! unchanged.
 
 use std::borrow::Cow;
 

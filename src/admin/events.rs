@@ -1,7 +1,7 @@
 //! `GET /api/v1/events`: the state and its changes as server-sent events (WHATWG HTML, section 9.2).
 //!
-//! One task makes the events for all streams, and only while there are any. A client that does not read in time, or whose token
-//! has been replaced, is cut. When it connects again, it gets the whole state.
+//! One task makes the events for all streams, and only while there are any. A client that does not read in time, or
+//! whose token has been replaced, is cut. When it connects again, it gets the whole state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,8 @@ use crate::text::escape_json;
 /// The time for a client to take an event.
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The pause after a look for changes, in multiples of the CPU time of that look: even with very many servers, looks take at
-/// most a two-hundredth of a core.
+/// The pause after a look for changes, in multiples of the CPU time of that look: even with very many servers, looks
+/// take at most a two-hundredth of a core.
 const PAUSE_FACTOR: u32 = 199;
 
 pub(super) async fn events(
@@ -47,8 +47,8 @@ pub(super) async fn events(
         let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    // The connection counts as a stream from here on, so that no other connection takes its place while the state is being
-    // made.
+    // The connection counts as a stream from here on, so that no other connection takes its place while the state is
+    // being made.
     let ends = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;

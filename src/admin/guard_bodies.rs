@@ -21,8 +21,8 @@ pub struct GuardBody {
     pub report_only: bool,
     /// Networks that are denied by edits.
     pub edits: usize,
-    /// Whether the guard is no longer configured: no client is checked by it, and its edits are kept until a guard has its name
-    /// again.
+    /// Whether the guard is no longer configured: no client is checked by it, and its edits are kept until a guard has
+    /// its name again.
     #[serde(default)]
     pub absent: bool,
 }

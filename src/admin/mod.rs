@@ -90,8 +90,8 @@ pub enum AdminEndpoint {
     Unix(AdminListener),
 }
 
-/// How many unsent bytes of a response the kernel may hold. It bounds how long a stream of events seems to go on to a client
-/// that has stopped reading.
+/// How many unsent bytes of a response the kernel may hold. It bounds how long a stream of events seems to go on to a
+/// client that has stopped reading.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
 static NOTSENT_LOWAT: OptionalCall = OptionalCall::new(

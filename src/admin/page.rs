@@ -1,5 +1,5 @@
-//! The page at `/`: HTML, style and scripts, which are part of the binary. They are public; the data that they show comes from
-//! the API, under its rules.
+//! The page at `/`: HTML, style and scripts, which are part of the binary. They are public; the data that they show
+//! comes from the API, under its rules.
 
 use axum::Router;
 use axum::http::{HeaderName, header};
@@ -79,9 +79,9 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_the_folder_is_served() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/page");
-        for entry in std::fs::read_dir(folder).unwrap() {
+    fn every_file_of_the_directory_is_served() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/page");
+        for entry in std::fs::read_dir(directory).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let path = if name == "page.html" {
                 "/".to_owned()

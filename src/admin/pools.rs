@@ -1,4 +1,5 @@
-//! `POST /api/v1/pools/{pool}/trust` says which server is the primary of this pool, and of all other pools with that server.
+//! `POST /api/v1/pools/{pool}/trust` says which server is the primary of this pool, and of all other pools with that
+//! server.
 
 use std::sync::Arc;
 

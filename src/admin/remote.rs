@@ -4,8 +4,8 @@ use super::context::{Admin, rfc3339};
 use super::remote_bodies::{RefusedTextsBody, RemoteBody};
 use crate::account::RemoteSample;
 
-/// The state of the texts from the store; `None`: the configuration is not from a store. The error of refused texts is left
-/// out, because it quotes the configuration.
+/// The state of the texts from the store; `None`: the configuration is not from a store. The error of refused texts is
+/// left out, because it quotes the configuration.
 pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
     let in_force = admin.live.in_force();
     let plan = in_force.plan.remote.as_ref()?;

@@ -1,5 +1,5 @@
-//! `/api/v1/servers/{pool}/{server}` shows a server, and sets its overrides; `/api/v1/reload` reloads the configuration, and
-//! says why the latest reload failed.
+//! `/api/v1/servers/{pool}/{server}` shows a server, and sets its overrides; `/api/v1/reload` reloads the
+//! configuration, and says why the latest reload failed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

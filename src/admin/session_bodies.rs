@@ -28,7 +28,8 @@ pub struct SessionBody {
     pub sni: Option<String>,
     /// The protocols that the client offered.
     pub alpn: Option<String>,
-    /// The database that the client asked for; absent: it does not speak PostgreSQL, or its StartupMessage could not be read.
+    /// The database that the client asked for; absent: it does not speak PostgreSQL, or its StartupMessage could not be
+    /// read.
     #[serde(default)]
     pub database: Option<String>,
     /// The user that the client named; absent if `database` is.

@@ -179,7 +179,8 @@ pub(super) async fn list(
     }
     records.sort_unstable_by_key(|record| record.id());
     let (mut total, mut sessions, mut next) = (0, Vec::new(), None);
-    // With `sort`: the `limit` sessions with the greatest amounts so far. The least of them is on top, to be replaced next.
+    // With `sort`: the `limit` sessions with the greatest amounts so far. The least of them is on top, to be replaced
+    // next.
     let mut first = BinaryHeap::new();
     for chunk in records.chunks(YIELD_AFTER) {
         for record in chunk {

@@ -43,8 +43,8 @@ pub struct AdminListener {
 /// The default paths, the preferred one first: below `$XDG_RUNTIME_DIR` if that is set, then the one of the system.
 #[must_use]
 pub fn default_paths() -> Vec<PathBuf> {
-    let in_runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-    let in_runtime_dir = in_runtime_dir.map(|folder| Path::new(&folder).join("acequia/admin.sock"));
+    let in_runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+    let in_runtime_dir = in_runtime_dir.map(|directory| Path::new(&directory).join("acequia/admin.sock"));
     in_runtime_dir.into_iter().chain([SYSTEM_PATH.into()]).collect()
 }
 
@@ -74,39 +74,39 @@ pub fn bind(configured: &AdminSocket) -> io::Result<Option<AdminListener>> {
     }
 }
 
-/// Creates the socket's folder if it is missing, with mode 0700; rejects a folder in which another user could replace
-/// the socket.
-fn prepare_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    let folder = folder.unwrap_or(Path::new("."));
-    match DirBuilder::new().mode(0o700).create(folder) {
+/// Creates the socket's directory if it is missing, with mode 0700; rejects a directory in which another user could
+/// replace the socket.
+fn prepare_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| *directory != Path::new(""));
+    let directory = directory.unwrap_or(Path::new("."));
+    match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(with_context(
                 error,
-                format!("cannot create its directory {}", folder.display()),
+                format!("cannot create its directory {}", directory.display()),
             ));
         }
         _ => {}
     }
-    // A user who may rename a folder can replace it, and the socket in it.
-    for (level, folder) in folder.canonicalize()?.ancestors().enumerate() {
-        let metadata = folder.metadata()?;
-        // In a user namespace, system folders belong to a user outside of the namespace (user_namespaces(7)).
+    // A user who may rename a directory can replace it, and the socket in it.
+    for (level, directory) in directory.canonicalize()?.ancestors().enumerate() {
+        let metadata = directory.metadata()?;
+        // In a user namespace, system directories belong to a user outside of the namespace (user_namespaces(7)).
         if level == 0 || metadata.uid() != OVERFLOW_UID {
-            reject_shared(folder, &metadata)?;
+            reject_shared(directory, &metadata)?;
         }
     }
     Ok(())
 }
 
-/// Rejects a folder in which anybody but root and the user of this process could rename an entry.
-fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
+/// Rejects a directory in which anybody but root and the user of this process could rename an entry.
+fn reject_shared(directory: &Path, metadata: &Metadata) -> io::Result<()> {
     let rejected = |message: String| Err(io::Error::new(ErrorKind::PermissionDenied, message));
     let own_uid = rustix::process::geteuid().as_raw();
-    let folder = folder.display();
+    let directory = directory.display();
     if metadata.uid() != own_uid && metadata.uid() != 0 {
         return rejected(format!(
-            "its directory {folder} belongs to another user (uid {}), who could replace the socket: `chown` it to uid \
+            "its directory {directory} belongs to another user (uid {}), who could replace the socket: `chown` it to uid \
              {own_uid}, or use another directory",
             metadata.uid()
         ));
@@ -114,7 +114,7 @@ fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
     let (others_may_write, is_sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
     if others_may_write && !is_sticky {
         return rejected(format!(
-            "others may write in its directory {folder} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
+            "others may write in its directory {directory} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
              use another directory",
             metadata.mode() & 0o7777
         ));
@@ -125,7 +125,7 @@ fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
 impl AdminListener {
     /// Replaces a stale socket. Fails if a process listens on it, or if the file is not a socket.
     fn bind(path: &Path) -> io::Result<Self> {
-        prepare_folder(path)?;
+        prepare_directory(path)?;
         if let Some(message) = in_use(path)? {
             return Err(io::Error::new(ErrorKind::AddrInUse, message));
         }
@@ -196,23 +196,23 @@ mod tests {
 
     #[tokio::test]
     async fn the_socket_has_mode_0600_and_is_removed_on_drop() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         let listener = AdminListener::bind(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(listener);
-        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn a_live_socket_is_kept_and_a_stale_one_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         let first = AdminListener::bind(&path).unwrap();
         assert_eq!(AdminListener::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert!(in_use(&path).unwrap().is_some());
         // A killed process leaves a socket like this one.
-        let stale = folder.path().join("b.sock");
+        let stale = directory.path().join("b.sock");
         drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
         let second = AdminListener::bind(&stale).unwrap();
         std::fs::rename(&stale, &path).unwrap();
@@ -226,17 +226,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_not_a_socket_is_never_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(AdminListener::bind(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
     #[tokio::test]
-    async fn a_folder_that_others_may_write_to_is_rejected() {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("made");
+    async fn a_directory_that_others_may_write_to_is_rejected() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("made");
         let bind = || AdminListener::bind(&inner.join("a.sock"));
         let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
         drop(bind().unwrap());
@@ -254,13 +254,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_others_may_rename_is_rejected() {
-        let folder = tempfile::tempdir().unwrap();
-        let [outer, inner] = ["outer", "outer/inner"].map(|name| folder.path().join(name));
+    async fn a_directory_that_others_may_rename_is_rejected() {
+        let directory = tempfile::tempdir().unwrap();
+        let [outer, inner] = ["outer", "outer/inner"].map(|name| directory.path().join(name));
         std::fs::create_dir_all(&inner).unwrap();
-        let link = folder.path().join("link");
+        let link = directory.path().join("link");
         std::os::unix::fs::symlink(&inner, &link).unwrap();
-        let bind = |folder: &Path| AdminListener::bind(&folder.join("a.sock"));
+        let bind = |directory: &Path| AdminListener::bind(&directory.join("a.sock"));
         drop(bind(&inner).unwrap());
         std::fs::set_permissions(&outer, Permissions::from_mode(0o777)).unwrap();
         for path in [&inner, &link] {

@@ -21,8 +21,9 @@ pub struct Events {
 pub(super) type StreamPermit = Vec<OwnedSemaphorePermit>;
 
 impl Events {
-    /// No streams, and at most `streams_max` at a time, of all admin endpoints together. A fourth of them is kept for the Unix
-    /// socket: clients of the port could hold all others, because sent events may stay in the kernel's buffers for long.
+    /// No streams, and at most `streams_max` at a time, of all admin endpoints together. A fourth of them is kept for
+    /// the Unix socket: clients of the port could hold all others, because sent events may stay in the kernel's buffers
+    /// for long.
     #[must_use]
     pub fn new(streams_max: usize) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! Orders certificates by ACME: those that are missing or due, one at a time. In between, asks their servers when to renew.
+//! Orders certificates by ACME: those that are missing or due, one at a time. In between, asks their servers when to
+//! renew.
 
 mod suggestions;
 mod states;
@@ -36,33 +37,33 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 /// The most that is usually written after an order: a chain with its key, the account and the failed attempts.
 const ROOM_BYTES: usize = 32 << 10;
 
-/// Makes the folders of accounts; only this user may read them. Returns warnings about folders that exist and cannot be
-/// written at the moment: the certificates in them can still be served.
+/// Makes the directories of accounts; only this user may read them. Returns warnings about directories that exist and
+/// cannot be written at the moment: the certificates in them can still be served.
 ///
 /// # Errors
 /// One cannot be made, or we may not write in it.
-pub(super) fn make_folders(plan: &Plan) -> Result<Vec<String>, Failure> {
+pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for account in &plan.acme {
-        let folder = &account.state_dir;
-        let made = make_folder(folder).and_then(|()| match regular_file::probe(folder, ROOM_BYTES) {
+        let directory = &account.state_dir;
+        let made = make_directory(directory).and_then(|()| match regular_file::probe(directory, ROOM_BYTES) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 warnings.push(format!(
                     "{}: not writable, so no certificate is ordered: {error}",
-                    folder.display()
+                    directory.display()
                 ));
                 Ok(())
             }
             probed => probed,
         });
-        made.map_err(|error| with_context(error, folder.display().to_string()))
+        made.map_err(|error| with_context(error, directory.display().to_string()))
             .map_err(super::failure::system("cannot use `state_dir` of [acme]"))?;
     }
     Ok(warnings)
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 /// Makes the orders.
@@ -154,11 +155,11 @@ impl AcmeOrders {
             }
         };
         self.latest.insert(wanted.file.clone(), latest);
-        let (folder, name) = (plan.state_dir.clone(), Box::<str>::from(name));
+        let (directory, name) = (plan.state_dir.clone(), Box::<str>::from(name));
         // The plan may have been replaced by a reload during the order.
         let (in_force, metrics) = (self.live.in_force(), Arc::clone(&self.metrics));
         let recorded = spawn_blocking(move || {
-            let mut all = Attempts::load(&folder);
+            let mut all = Attempts::load(&directory);
             let is_issued = failed.is_none();
             match failed {
                 Some(failed) => drop(all.insert(name, failed)),
@@ -167,20 +168,20 @@ impl AcmeOrders {
             if is_issued {
                 reload_tls(&in_force.tls, &metrics);
             }
-            Attempts::save(&all, &folder).map_err(|error| with_context(error, folder.display().to_string()))
+            Attempts::save(&all, &directory).map_err(|error| with_context(error, directory.display().to_string()))
         });
         if let Ok(Err(error)) = recorded.await {
             tracing::error!(error = %chain(&error), "cannot keep the failed attempts of ACME: a restart forgets them");
         }
     }
 
-    /// Orders a certificate and keeps it. Orders nothing if the result could not be kept: servers limit how many certificates
-    /// they issue.
+    /// Orders a certificate and keeps it. Orders nothing if the result could not be kept: servers limit how many
+    /// certificates they issue.
     async fn issue(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
-        let (wanted, folder) = (&state.wanted, plan.state_dir.clone());
+        let (wanted, directory) = (&state.wanted, plan.state_dir.clone());
         blocking(move || {
-            let probed = make_folder(&folder).and_then(|()| regular_file::probe(&folder, ROOM_BYTES));
-            probed.map_err(|error| with_context(error, format!("nothing can be written in {}", folder.display())))
+            let probed = make_directory(&directory).and_then(|()| regular_file::probe(&directory, ROOM_BYTES));
+            probed.map_err(|error| with_context(error, format!("nothing can be written in {}", directory.display())))
         })
         .await?;
         let text = issue(plan, &wanted.names, state.identifier.clone(), &self.challenges).await?;

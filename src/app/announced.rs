@@ -35,8 +35,8 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Begins to follow announcements. If the plan of the file accepts them, the plan in force has the routes that were `kept`
-    /// from before the start.
+    /// Begins to follow announcements. If the plan of the file accepts them, the plan in force has the routes that were
+    /// `kept` from before the start.
     pub(super) fn follow(live: &Arc<Live>, file: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
@@ -61,8 +61,8 @@ impl Announced {
         self.file = file;
     }
 
-    /// Waits until other routes are announced. Returns the plan and pools that are to be in force with them. Cancel safe: if it
-    /// is dropped, nothing has changed, and the next call finds the change again.
+    /// Waits until other routes are announced. Returns the plan and pools that are to be in force with them. Cancel
+    /// safe: if it is dropped, nothing has changed, and the next call finds the change again.
     pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
         loop {
             if !self.is_pending && self.answers.changed().await.is_err() {

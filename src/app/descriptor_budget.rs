@@ -25,8 +25,9 @@ pub(super) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// To be called when everything is open that does not belong to a session. Of the listening sockets, only one for each of
-    /// `addresses` is open at that time: those of the other workers come later. `limit`: the limit of open files.
+    /// To be called when everything is open that does not belong to a session. Of the listening sockets, only one for
+    /// each of `addresses` is open at that time: those of the other workers come later. `limit`: the limit of open
+    /// files.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {
@@ -38,9 +39,9 @@ impl DescriptorBudget {
         })
     }
 
-    /// Divides the descriptors that are left when every worker listens on this number of addresses. Workers and the admin
-    /// server get their shares once, from the first division. Later divisions deduct these shares, so that a reload does
-    /// not give descriptors away twice. Logs a warning if `max_connections` is not possible.
+    /// Divides the descriptors that are left when every worker listens on this number of addresses. Workers and the
+    /// admin server get their shares once, from the first division. Later divisions deduct these shares, so that a
+    /// reload does not give descriptors away twice. Logs a warning if `max_connections` is not possible.
     pub(super) fn divide(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
         let wanted = DescriptorDemand {
             sessions: plan.runtime.max_connections,

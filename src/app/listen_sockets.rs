@@ -1,5 +1,5 @@
-//! The listening sockets of all workers: bound before anything is changed, kept by address across reloads, closed when no
-//! listener has their address any more.
+//! The listening sockets of all workers: bound before anything is changed, kept by address across reloads, closed when
+//! no listener has their address any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -34,8 +34,8 @@ pub(super) struct ListenSockets {
     pub(super) cancels: Arc<CancelTable>,
     /// Shared by all listeners: a validation may come to any.
     pub(super) challenges: Arc<Challenges>,
-    /// The sockets that the service manager has passed. A listener with the address of such a socket takes it, now and after a
-    /// reload.
+    /// The sockets that the service manager has passed. A listener with the address of such a socket takes it, now and
+    /// after a reload.
     passed: PassedSockets,
     open: HashMap<Key, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
@@ -49,8 +49,8 @@ struct OpenAddress {
     state: watch::Sender<Arc<ListenerState>>,
     /// Held by each of its sockets, too.
     open: Weak<()>,
-    /// The file of a Unix socket. It is removed before the socket is closed, so that nobody connects to a queue that is being
-    /// closed.
+    /// The file of a Unix socket. It is removed before the socket is closed, so that nobody connects to a queue that is
+    /// being closed.
     file: Option<SocketFile>,
     /// Dropping it closes the sockets, after the connections that are queued have been accepted.
     _stop: DropGuard,
@@ -71,8 +71,8 @@ impl OpenAddress {
     }
 }
 
-/// What identifies an address across reloads: the address; for port 0, which is another port each time, also the listener
-/// and the index among its addresses.
+/// What identifies an address across reloads: the address; for port 0, which is another port each time, also the
+/// listener and the index among its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key(ListenAddr, Option<(Arc<str>, usize)>);
 
@@ -126,9 +126,9 @@ impl ListenSockets {
         }
     }
 
-    /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds those that
-    /// cannot be bound to `failed`. A Unix socket whose file was removed is bound anew if that is possible; otherwise it stays
-    /// as it is.
+    /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds
+    /// those that cannot be bound to `failed`. A Unix socket whose file was removed is bound anew if that is possible;
+    /// otherwise it stays as it is.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = NewlyBound::default();
         let ours = self.all_addresses();
@@ -199,8 +199,8 @@ impl ListenSockets {
             .collect()
     }
 
-    /// Gives every socket the state of its listener, hands the new ones to the workers, and closes those whose address no
-    /// listener has any more.
+    /// Gives every socket the state of its listener, hands the new ones to the workers, and closes those whose address
+    /// no listener has any more.
     pub(super) fn apply(&mut self, in_force: &InForce, listening: NewlyListening, drain: &Drain) {
         let mut states = HashMap::new();
         for listener in &in_force.plan.listeners {

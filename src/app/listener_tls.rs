@@ -1,5 +1,5 @@
-//! The TLS of listeners and of the admin port: read before a plan is put in force, checked, and read again when its files
-//! change.
+//! The TLS of listeners and of the admin port: read before a plan is put in force, checked, and read again when its
+//! files change.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan, sh
 /// How often the files are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS. Where TLS
-/// is configured as in the plan before, it stays, and only files that have changed are read.
+/// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS.
+/// Where TLS is configured as in the plan before, it stays, and only files that have changed are read.
 ///
 /// # Errors
 /// The first file that cannot be used.
@@ -59,8 +59,8 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
     Ok(loaded)
 }
 
-/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files; not those
-/// of [`broken_files`].
+/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files;
+/// not those of [`broken_files`].
 ///
 /// # Errors
 /// The first file that cannot be read or used.
@@ -69,7 +69,7 @@ pub(super) fn check_and_load(
     before: Option<(&InForce, &Metrics)>,
 ) -> Result<(LiveTls, Vec<String>), Failure> {
     readable(plan)?;
-    let mut warnings = acme::make_folders(plan)?;
+    let mut warnings = acme::make_directories(plan)?;
     let tls = load_tls(plan, before)?;
     warnings.extend(suspect(plan));
     warnings.extend(tls_warnings(plan, &tls));
@@ -156,8 +156,8 @@ fn terminated_names(listener: &ListenerPlan) -> impl Iterator<Item = (&Arc<str>,
     terminating.flat_map(|route| route.sni.iter().map(|pattern| (&route.name, pattern)))
 }
 
-/// Whether a name that one pattern matches may match the other. Wildcards of certificates are treated as if they matched any
-/// number of labels.
+/// Whether a name that one pattern matches may match the other. Wildcards of certificates are treated as if they
+/// matched any number of labels.
 fn may_overlap(one: &NamePattern, other: &NamePattern) -> bool {
     let is_below = |name: &ServerName, suffix: &ServerName| {
         let before = name.as_str().strip_suffix(suffix.as_str());

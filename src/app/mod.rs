@@ -82,8 +82,8 @@ impl ConfigSource {
     }
 }
 
-/// Runs a plan until a signal ends it. If it refers to a store, the plan of the store's texts is run. Calls `started` as soon
-/// as connections are accepted.
+/// Runs a plan until a signal ends it. If it refers to a store, the plan of the store's texts is run. Calls `started`
+/// as soon as connections are accepted.
 ///
 /// # Errors
 /// Why the process could not start or go on.
@@ -186,8 +186,8 @@ impl App {
         format!("{}, {}", counted(listeners, "listener"), counted(pools, "pool"))
     }
 
-    /// Runs until a signal comes, then drains. If a worker is lost it closes all sessions, so that a supervisor can restart
-    /// the process at once.
+    /// Runs until a signal comes, then drains. If a worker is lost it closes all sessions, so that a supervisor can
+    /// restart the process at once.
     async fn run(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
         let Signals {
             reopen,
@@ -223,8 +223,8 @@ impl App {
         ended.map(drop)
     }
 
-    /// Reloads on every request, until a signal comes, and waits for the drain delay after it. Returns how long sessions
-    /// may go on.
+    /// Reloads on every request, until a signal comes, and waits for the drain delay after it. Returns how long
+    /// sessions may go on.
     async fn run_until_signal(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
         let end = loop {
             let request = tokio::select! {

@@ -71,8 +71,8 @@ impl App {
         reloaded
     }
 
-    /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing that is
-    /// in force. Work that takes long with a large configuration is done in another thread.
+    /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing
+    /// that is in force. Work that takes long with a large configuration is done in another thread.
     ///
     /// `texts`: those of the store, if they have just been read.
     pub(super) async fn prepare(&mut self, texts: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
@@ -147,8 +147,8 @@ impl App {
         changes
     }
 
-    /// Updates everything that depends on the plan in force and, unlike the health monitor, does not subscribe to it: the pools
-    /// with metrics, the limits, and last the sockets, through which sessions get the new plan.
+    /// Updates everything that depends on the plan in force and, unlike the health monitor, does not subscribe to it:
+    /// the pools with metrics, the limits, and last the sockets, through which sessions get the new plan.
     pub(super) fn follow(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
@@ -231,8 +231,8 @@ fn log_changes(by: &str, changes: &Changes) {
     }
 }
 
-/// Reads the files that a configuration names, in another thread. Returns the TLS of its listeners, and the warnings as text:
-/// those of the configuration, and those about the files.
+/// Reads the files that a configuration names, in another thread. Returns the TLS of its listeners, and the warnings as
+/// text: those of the configuration, and those about the files.
 async fn check(
     read: ReadConfiguration,
     now: Arc<InForce>,

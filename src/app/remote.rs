@@ -34,8 +34,8 @@ impl From<Plan> for FirstPlan {
     }
 }
 
-/// The plans to start with, the best first: that of the texts in the store, that of the texts that were last in force, and that
-/// of the file alone, with which the process waits for the store.
+/// The plans to start with, the best first: that of the texts in the store, that of the texts that were last in force,
+/// and that of the file alone, with which the process waits for the store.
 pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &RemoteConfig) -> Vec<FirstPlan> {
     let mut plans = Vec::new();
     if let Some(plan) = &of_file.remote {
@@ -125,8 +125,8 @@ pub(super) struct ReadConfiguration {
 }
 
 impl App {
-    /// Adds the texts of the store if a file refers to one: those that were just read, else those that the store has now, else
-    /// those in force.
+    /// Adds the texts of the store if a file refers to one: those that were just read, else those that the store has
+    /// now, else those in force.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use crate::live::InForce;
 
-/// How long the old plan is kept. By then workers and sessions have dropped their references to it, so that none of them
-/// has to free it.
+/// How long the old plan is kept. By then workers and sessions have dropped their references to it, so that none of
+/// them has to free it.
 const RETIREMENT: Duration = Duration::from_secs(1);
 
 /// Drops an old plan with its pools, after a while.

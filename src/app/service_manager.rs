@@ -1,8 +1,8 @@
-//! Notifies the service manager (systemd): ready, reloading, stopping, and that the workers run. The messages are those of
-//! sd_notify(3). Without a service manager nothing is sent.
+//! Notifies the service manager (systemd): ready, reloading, stopping, and that the workers run. The messages are those
+//! of sd_notify(3). Without a service manager nothing is sent.
 //!
-//! A message is one datagram to a local socket. Sending blocks only while the service manager itself hangs; workers never
-//! send one.
+//! A message is one datagram to a local socket. Sending blocks only while the service manager itself hangs; workers
+//! never send one.
 
 use std::env;
 use std::ffi::OsStr;
@@ -40,9 +40,9 @@ pub(super) fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Feeds the watchdog of the service manager, if it has one for this process, as long as every worker's event loop runs. If
-/// one is stuck the watchdog is not fed, so that the service manager restarts the process. A worker that has ended is not
-/// stuck: it drops its heartbeat.
+/// Feeds the watchdog of the service manager, if it has one for this process, as long as every worker's event loop
+/// runs. If one is stuck the watchdog is not fed, so that the service manager restarts the process. A worker that has
+/// ended is not stuck: it drops its heartbeat.
 pub(super) async fn feed_watchdog(heartbeats: Vec<Weak<Heartbeat>>) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return;
@@ -98,8 +98,8 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
-/// The address of the service manager: a path, or a name in the abstract namespace behind `@`, which `sd_notify::notify` does
-/// not know.
+/// The address of the service manager: a path, or a name in the abstract namespace behind `@`, which
+/// `sd_notify::notify` does not know.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),

@@ -68,9 +68,9 @@ impl EndSignals {
         }
     }
 
-    /// Waits, while the process drains, for a request to cut the remaining sessions: SIGQUIT, or the second SIGINT. Further
-    /// SIGTERMs are ignored, because supervisors send it more than once and to a whole process group. Does not wait once such
-    /// a request has come. Cancel safe.
+    /// Waits, while the process drains, for a request to cut the remaining sessions: SIGQUIT, or the second SIGINT.
+    /// Further SIGTERMs are ignored, because supervisors send it more than once and to a whole process group. Does not
+    /// wait once such a request has come. Cancel safe.
     pub(super) async fn cut_requested(&mut self) {
         while !self.is_cut {
             tokio::select! {

@@ -36,8 +36,8 @@ use crate::sniff::HelloMemory;
 use crate::state_dir::StateDir;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
 
-/// Opens everything for the first of these plans for which that is possible. There is at least one plan; the last one is
-/// that of the file alone.
+/// Opens everything for the first of these plans for which that is possible. There is at least one plan; the last one
+/// is that of the file alone.
 ///
 /// # Errors
 /// Why it is not possible for the last one.
@@ -88,8 +88,8 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
     }
 }
 
-/// Opens everything. An error leaves nothing open: first `state_dir` is locked and the addresses are bound, then the file
-/// descriptors are divided, then connections are accepted.
+/// Opens everything. An error leaves nothing open: first `state_dir` is locked and the addresses are bound, then the
+/// file descriptors are divided, then connections are accepted.
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
@@ -149,7 +149,8 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     Ok((app, drain))
 }
 
-/// The sockets of the listeners, of which none is bound yet, and for each worker the channel over which it gets its own.
+/// The sockets of the listeners, of which none is bound yet, and for each worker the channel over which it gets its
+/// own.
 fn new_sockets(
     plan: &Plan,
     workers: usize,

@@ -37,8 +37,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_between_the_load_and_the_watch_causes_a_reload() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("acequia.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("acequia.toml");
         std::fs::write(&file, "new").unwrap();
         let (reloader, mut requests) = Reloader::new();
         let running = run(file, "old".to_owned(), reloader);

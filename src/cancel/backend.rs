@@ -1,4 +1,5 @@
-//! Finds the key of a PostgreSQL session in the bytes that its server sends before the first query. No IO, no log, no clock.
+//! Finds the key of a PostgreSQL session in the bytes that its server sends before the first query. No IO, no log, no
+//! clock.
 //!
 //! ```text
 //! "Message Formats" in the PostgreSQL documentation
@@ -9,7 +10,8 @@
 
 use crate::sniff::postgres::{CancelKey, SECRET_BYTES_MAX};
 
-/// The most bytes of a server that are read for the key. Usually it is less than 1 KiB: a challenge, parameters, the key.
+/// The most bytes of a server that are read for the key. Usually it is less than 1 KiB: a challenge, parameters, the
+/// key.
 pub const BACKEND_BYTES_MAX: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 5;
@@ -34,8 +36,8 @@ pub struct BackendReader {
 }
 
 impl BackendReader {
-    /// Reads the bytes that have come since the last call. Returns whether nothing more is to be read: the server is ready or
-    /// has failed, [`BACKEND_BYTES_MAX`] have come, or it does not speak this protocol.
+    /// Reads the bytes that have come since the last call. Returns whether nothing more is to be read: the server is
+    /// ready or has failed, [`BACKEND_BYTES_MAX`] have come, or it does not speak this protocol.
     pub fn advance(&mut self, mut fresh: &[u8]) -> bool {
         fresh = &fresh[..fresh.len().min(BACKEND_BYTES_MAX - self.taken)];
         self.taken += fresh.len();

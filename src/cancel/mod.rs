@@ -1,7 +1,7 @@
 //! Finds the servers on which a query of PostgreSQL is to be cancelled.
 //!
-//! A CancelRequest comes on a connection of its own and names the session by a key that its server gave it. The key of a
-//! session in the clear is known, and so is its server. Of a session in TLS, only the client's address is known, and
+//! A CancelRequest comes on a connection of its own and names the session by a key that its server gave it. The key of
+//! a session in the clear is known, and so is its server. Of a session in TLS, only the client's address is known, and
 //! the servers on which that client has sessions. The request goes to those, at most [`SERVERS_MAX`], and at a limited
 //! rate, because a server forks for each request and logs a wrong key.
 

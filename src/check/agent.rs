@@ -1,5 +1,5 @@
-//! The check `agent`: a program on the server's host says whether the server is to be used, and with which weight. The server
-//! itself is checked as by `tcp`.
+//! The check `agent`: a program on the server's host says whether the server is to be used, and with which weight. The
+//! server itself is checked as by `tcp`.
 //!
 //! The protocol is that of HAProxy's `agent-check`: the agent sends a line and closes.
 

@@ -1,7 +1,7 @@
 //! The check `exec`: a command of the operator decides.
 //!
-//! The command runs without a shell, in a process group of its own that is killed when the check ends. It inherits nothing from
-//! this process: no environment, no descriptors, no ambient capabilities.
+//! The command runs without a shell, in a process group of its own that is killed when the check ends. It inherits
+//! nothing from this process: no environment, no descriptors, no ambient capabilities.
 
 mod descriptors;
 mod group;
@@ -38,7 +38,8 @@ pub static KIND: CheckKind = CheckKind {
 /// The most commands that run at once, over all pools.
 const PROCESSES_MAX: usize = 64;
 
-/// The pause after a full pipe. A pipe that is never empty uses up no budget of the task, and would keep the thread busy.
+/// The pause after a full pipe. A pipe that is never empty uses up no budget of the task, and would keep the thread
+/// busy.
 const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 
 /// `PATH` of the command. The rest of its environment describes the server.
@@ -193,8 +194,8 @@ pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
 
 async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
     let program = command.get_program().to_string_lossy().into_owned();
-    // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
-    // dropped there, which kills the command.
+    // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more,
+    // it is dropped there, which kills the command.
     let started = blocking(move || ProcessGroup::start(command)).await;
     let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
     let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;

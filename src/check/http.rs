@@ -76,8 +76,8 @@ pub struct HttpCheck {
     pub expect: StatusList,
     /// The statuses of a server that works but has another role than its pool needs.
     pub wrong_role: StatusList,
-    /// Must be found in the first 64 KiB of the body of a response with such a status: else the server does not work. `None`:
-    /// it works.
+    /// Must be found in the first 64 KiB of the body of a response with such a status: else the server does not work.
+    /// `None`: it works.
     pub wrong_role_body: Option<Pattern>,
     /// Must be found in the first 64 KiB of the body.
     pub body: Option<Pattern>,
@@ -203,8 +203,8 @@ impl HttpProbe {
             let response = sender.send_request(self.request()).await.map_err(http_error)?;
             self.judge(response).await
         };
-        // Polled here and not spawned, so that the connection closes when the check ends or is dropped. If it fails, the
-        // exchange fails with the same error.
+        // Polled here and not spawned, so that the connection closes when the check ends or is dropped. If it fails,
+        // the exchange fails with the same error.
         let transfer = async {
             let _ = connection.await;
             pending::<Infallible>().await
@@ -229,8 +229,8 @@ impl HttpProbe {
         }
     }
 
-    /// The meaning of a response with the status of another role. Some services answer with such a status even if they do not
-    /// work.
+    /// The meaning of a response with the status of another role. Some services answer with such a status even if they
+    /// do not work.
     async fn explain_role(&self, response: Response<Incoming>) -> CheckFailure {
         let answer = describe(response.status());
         let works = match &self.check.wrong_role_body {
@@ -274,8 +274,8 @@ async fn search(pattern: &Pattern, mut body: Incoming) -> io::Result<()> {
     })
 }
 
-/// The host of the server, as a client that knows its address would name it (RFC 9110, section 7.2); for a Unix socket, as curl
-/// does.
+/// The host of the server, as a client that knows its address would name it (RFC 9110, section 7.2); for a Unix socket,
+/// as curl does.
 fn default_host(target: &CheckTarget, is_tls: bool) -> HeaderValue {
     let usual = if is_tls { 443 } else { 80 };
     let port = target.address.port().filter(|port| *port != usual);

@@ -2,17 +2,18 @@
 //!
 //! **How a kind reports.** A check judges nothing that depends on a pool: several pools with different requirements may
 //! use the result of one run. A run ends in one of these ways:
-//! - [`CheckPass`]: the server works. [`CheckPass::facts`] holds what it says of itself (its role, its history, its lag)
-//!   as plain values; a fact that cannot be learnt is `None`. Each pool compares the facts with its `role` and `max_lag`
-//!   ([`crate::pool::RoleRequirement`]). A kind that can report a role names [`ROLE_KEYS`] in its
+//! - [`CheckPass`]: the server works. [`CheckPass::facts`] holds what it says of itself (its role, its history, its
+//!   lag) as plain values; a fact that cannot be learnt is `None`. Each pool compares the facts with its `role` and
+//!   `max_lag` ([`crate::pool::RoleRequirement`]). A kind that can report a role names [`ROLE_KEYS`] in its
 //!   [`pool_keys`](CheckKind::pool_keys), and implements [`Check::learns_role`].
 //! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
 //! - [`CheckFailure::Down`]: the server answered that it does not work. It is out at once.
-//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. Examples are a member that is not in sync with its
-//!   cluster, and a replica that does not follow its primary. The check still reports what it knows of the server's role.
+//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. Examples are a member that is not in sync
+//!   with its cluster, and a replica that does not follow its primary. The check still reports what it knows of the
+//!   server's role.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
-//! - [`CheckFailure::Local`]: this host lacks something that the check needs, as a file that cannot be read. Nothing follows for
-//!   the server, but no role is learnt, either.
+//! - [`CheckFailure::Local`]: this host lacks something that the check needs, as a file that cannot be read. Nothing
+//!   follows for the server, but no role is learnt, either.
 //! - [`CheckFailure::Io`]: everything else.
 
 use std::any::Any;
@@ -57,8 +58,8 @@ pub struct Service {
     pub name: &'static str,
     /// Whether it accepts a PROXY header.
     pub accepts_proxy_header: bool,
-    /// Set if its clients do not begin with a ClientHello: the text says what that means for the routes of a listener, and when
-    /// they do begin with one.
+    /// Set if its clients do not begin with a ClientHello: the text says what that means for the routes of a listener,
+    /// and when they do begin with one.
     pub without_hello: Option<&'static str>,
 }
 
@@ -72,12 +73,14 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         Vec::new()
     }
 
-    /// The keys that are set, as in `health.user`, each with its value as text, so that a reload can report which differ.
+    /// The keys that are set, as in `health.user`, each with its value as text, so that a reload can report which
+    /// differ.
     fn settings(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// Whether [`ServerFacts::role`] is set when the check passes. If not, `role` and `max_lag` need a login to be configured.
+    /// Whether [`ServerFacts::role`] is set when the check passes. If not, `role` and `max_lag` need a login to be
+    /// configured.
     fn learns_role(&self) -> bool {
         false
     }
@@ -103,7 +106,8 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
 
 /// The check of one server, ready to run. It keeps what a later run can use.
 pub trait Probe: Send + Sync {
-    /// Bounds how many checks of its kind run at once in the whole process; the caller holds a permit while the check runs.
+    /// Bounds how many checks of its kind run at once in the whole process; the caller holds a permit while the check
+    /// runs.
     fn limit(&self) -> Option<&'static Semaphore> {
         None
     }
@@ -111,7 +115,8 @@ pub trait Probe: Send + Sync {
     /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind.
     fn run(&self) -> RunningCheck<'_>;
 
-    /// The error of a run that has just been dropped because its time was over. Its kind is [`io::ErrorKind::TimedOut`].
+    /// The error of a run that has just been dropped because its time was over. Its kind is
+    /// [`io::ErrorKind::TimedOut`].
     fn timed_out(&self) -> io::Error {
         io::ErrorKind::TimedOut.into()
     }
@@ -195,8 +200,8 @@ pub struct CheckPass {
     pub certificate: Option<CertificateTimes>,
     /// What the agent of the server has set; with other kinds of checks: nothing.
     pub agent: AgentSettings,
-    /// Why what the agent had set, or its word that the server is down, holds no longer from this run on; `None`: nothing has
-    /// changed in that.
+    /// Why what the agent had set, or its word that the server is down, holds no longer from this run on; `None`:
+    /// nothing has changed in that.
     pub agent_lost: Option<String>,
 }
 
@@ -216,7 +221,8 @@ pub enum CheckFailure {
     Io(io::Error),
     /// This host is out of local ports, file descriptors, processes or memory. That says nothing about the server.
     Shortage(io::Error),
-    /// This host lacks something that the check needs: a password, a file of TLS, a program. That says nothing about the server.
+    /// This host lacks something that the check needs: a password, a file of TLS, a program. That says nothing about
+    /// the server.
     Local(io::Error),
     /// The server answered, but did not let the check in.
     Refused {

@@ -1,13 +1,13 @@
 //! Health checks: one file for each kind.
 //!
-//! `kind.rs` is the interface: a [`Check`] is a configured check of one kind, a [`Probe`] is a check of one server, ready to
-//! run. [`crate::health`] decides when each check runs, and what follows from its result.
+//! `kind.rs` is the interface: a [`Check`] is a configured check of one kind, a [`Probe`] is a check of one server,
+//! ready to run. [`crate::health`] decides when each check runs, and what follows from its result.
 //!
 //! **A new kind** is a file here (its settings, its keys, how it runs) with an entry in [`KINDS`], and a file in
-//! `config/parse/check/` (how its keys are read) with an entry in `READERS` there; a test compares the two lists. The names
-//! of the kind in other proxies go to `PEERS_KINDS` there, those of its keys to `config/synonyms/pool.rs`, and its
-//! conversion from HAProxy to `import/haproxy/check.rs`. It is described in `conf/full.toml`, from which the schema is
-//! generated, and in `docs/checks.md`. The `protocol` of a listener is another thing: it says what clients speak.
+//! `config/parse/check/` (how its keys are read) with an entry in `READERS` there; a test compares the two lists. The
+//! names of the kind in other proxies go to `PEERS_KINDS` there, those of its keys to `config/synonyms/pool.rs`, and
+//! its conversion from HAProxy to `import/haproxy/check.rs`. It is described in `conf/full.toml`, from which the schema
+//! is generated, and in `docs/checks.md`. The `protocol` of a listener is another thing: it says what clients speak.
 
 mod kind;
 mod file;

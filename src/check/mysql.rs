@@ -1,8 +1,9 @@
-//! The check `mysql`: the server is MySQL or MariaDB, and accepts a login. It then says whether it takes writes, how far it
-//! is behind, and whether it is in sync with its Galera cluster.
+//! The check `mysql`: the server is MySQL or MariaDB, and accepts a login. It then says whether it takes writes, how
+//! far it is behind, and whether it is in sync with its Galera cluster.
 //!
-//! The client is our own. Clients of other crates open their connections themselves: without a PROXY header, without the
-//! options of the pool's sockets, and without a limit for what they read. They also bring a second library of cryptography.
+//! The client is our own. Clients of other crates open their connections themselves: without a PROXY header, without
+//! the options of the pool's sockets, and without a limit for what they read. They also bring a second library of
+//! cryptography.
 
 mod packet;
 mod login;
@@ -85,11 +86,13 @@ impl Check for MysqlCheck {
 /// The user of a login that the server is expected to deny.
 const UNKNOWN_USER: &str = "acequia";
 
-/// How long only the server's kernel is checked after a login was denied. MariaDB logs each denied login. Leaving without a
-/// login would not help: MariaDB logs that, too, and blocks the host after `max_connect_errors` such connections.
+/// How long only the server's kernel is checked after a login was denied. MariaDB logs each denied login. Leaving
+/// without a login would not help: MariaDB logs that, too, and blocks the host after `max_connect_errors` such
+/// connections.
 const DENIED_LOGIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Errors that only deny a login: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_SECURE_TRANSPORT_REQUIRED.
+/// Errors that only deny a login: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR,
+/// ER_SECURE_TRANSPORT_REQUIRED.
 const DENIALS: [u16; 3] = [1045, 1698, 3159];
 
 /// ER_HOST_IS_BLOCKED
@@ -104,7 +107,8 @@ const NOT_PREPARED: u16 = 1047;
 struct MysqlProbe {
     check: Arc<MysqlCheck>,
     target: CheckTarget,
-    /// For a login: TLS where the server offers it. No certificate is verified: the user should have no other privileges.
+    /// For a login: TLS where the server offers it. No certificate is verified: the user should have no other
+    /// privileges.
     tls: Arc<ClientConfig>,
     memory: Mutex<Memory>,
 }
@@ -229,8 +233,9 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what the replica says itself. While one of its threads is stopped, the lag grows
-    /// with every second. [`STOPPED`] if it has never said anything else: then the pool counts the lag from its first check.
+    /// How far the replica is behind. `said`: what the replica says itself. While one of its threads is stopped, the
+    /// lag grows with every second. [`STOPPED`] if it has never said anything else: then the pool counts the lag from
+    /// its first check.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {
@@ -258,8 +263,8 @@ impl DonorUse {
     }
 }
 
-/// The failure of a member of a Galera cluster that must not be used. It counts as one of several primaries, so that the
-/// members are not rivals.
+/// The failure of a member of a Galera cluster that must not be used. It counts as one of several primaries, so that
+/// the members are not rivals.
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

@@ -7,14 +7,16 @@ use regex::bytes::{Regex, RegexBuilder};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-/// The largest compiled expression in bytes. The time of a search is linear in the bytes searched; this bounds the factor, to
-/// some microseconds a byte.
+/// The largest compiled expression in bytes. The time of a search is linear in the bytes searched; this bounds the
+/// factor, to some microseconds a byte.
 const COMPILED_BYTES_MAX: usize = 1 << 16;
 
-/// The largest cache of a search in bytes. With a small one, expressions with many repetitions are searched more slowly.
+/// The largest cache of a search in bytes. With a small one, expressions with many repetitions are searched more
+/// slowly.
 const CACHE_BYTES_MAX: usize = 1 << 18;
 
-/// The most bytes that are searched by the thread that asks, which takes a few milliseconds at worst, and microseconds usually.
+/// The most bytes that are searched by the thread that asks, which takes a few milliseconds at worst, and microseconds
+/// usually.
 const BYTES_AT_ONCE_MAX: usize = 256;
 
 /// A regular expression over bytes. Case and classes are those of ASCII. Patterns are equal if they are written alike.
@@ -58,8 +60,8 @@ impl Pattern {
         self.regex.is_match(text.as_bytes())
     }
 
-    /// The end of the first match; `None`: there is none. Many bytes are searched on a thread of their own, after those of
-    /// other servers. Such a search goes on if the future is dropped.
+    /// The end of the first match; `None`: there is none. Many bytes are searched on a thread of their own, after those
+    /// of other servers. Such a search goes on if the future is dropped.
     ///
     /// # Errors
     /// The thread has failed.

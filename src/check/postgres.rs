@@ -82,7 +82,8 @@ impl Check for PostgresCheck {
     }
 }
 
-/// The most bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
+/// The most bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less
+/// than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text.
@@ -91,10 +92,10 @@ type BoundedStream = Join<CleartextPasswordGuard<Take<OwnedReadHalf>>, OwnedWrit
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 
-/// The timeline and the position of a primary, or the positions of a replica. Every user may ask for them, and may see that a
-/// receiver runs, but no more about it. The timeline is the beginning of the name of the file that is written to: after a
-/// promotion, the control data would show the new timeline only after the next checkpoint. The position is the one up to which
-/// a replica can receive.
+/// The timeline and the position of a primary, or the positions of a replica. Every user may ask for them, and may see
+/// that a receiver runs, but no more about it. The timeline is the beginning of the name of the file that is written
+/// to: after a promotion, the control data would show the new timeline only after the next checkpoint. The position is
+/// the one up to which a replica can receive.
 const POSITION: &str = "SELECT \
     CASE WHEN NOT replica THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
     pg_wal_lsn_diff(CASE WHEN replica THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0'), \
@@ -105,24 +106,25 @@ const POSITION: &str = "SELECT \
 /// The identity of the data. A server and its replicas have the same one.
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
-/// The timeline and the position of the latest point from which the server can start again. On a replica they show which
-/// history it follows, though only after the next checkpoint of its primary.
+/// The timeline and the position of the latest point from which the server can start again. On a replica they show
+/// which history it follows, though only after the next checkpoint of its primary.
 const RESTARTPOINT: &str = "SELECT timeline_id, pg_wal_lsn_diff(checkpoint_lsn, '0/0') FROM pg_control_checkpoint()";
 
-/// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the session of
-/// the check. That means no more than a broken connection.
+/// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the
+/// session of the check. That means no more than a broken connection.
 const ENDED: [&str; 2] = ["57P01", "57P02"];
 
-/// The beginnings of SQLSTATEs that say that a server can serve no session: it starts up, shuts down or recovers from a crash;
-/// its system, a configuration file, or the server itself has an error. All others are about the login of the check: too many
-/// connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does not allow connections.
+/// The beginnings of SQLSTATEs that say that a server can serve no session: it starts up, shuts down or recovers from a
+/// crash; its system, a configuration file, or the server itself has an error. All others are about the login of the
+/// check: too many connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does not allow
+/// connections.
 const NO_SESSIONS: [&str; 4] = ["57P03", "58", "F0", "XX"];
 
 struct PostgresProbe {
     check: Arc<PostgresCheck>,
     target: CheckTarget,
-    /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the password
-    /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
+    /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the
+    /// password itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
     tls: Arc<ClientConfig>,
     /// The questions that the server denies.
     // A std mutex, locked for a line.
@@ -181,7 +183,8 @@ impl PostgresProbe {
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
         let (client, mut connection) = connected.map_err(server_error)?;
-        // Notices are dropped: a server may send one at each login, for example that the version of a collation has changed.
+        // Notices are dropped: a server may send one at each login, for example that the version of a collation has
+        // changed.
         let connection = async { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
         // Sent at once: one round trip.
         let ask = async {
@@ -217,7 +220,8 @@ impl PostgresProbe {
         Ok(facts)
     }
 
-    /// Asks for something that may be denied to a user, or that a variety of PostgreSQL may not know; `None` in these cases.
+    /// Asks for something that may be denied to a user, or that a variety of PostgreSQL may not know; `None` in these
+    /// cases.
     async fn ask_if_allowed(
         &self,
         client: &Client,
@@ -276,7 +280,8 @@ async fn login_config(login: &PostgresLogin) -> Result<Config, CheckFailure> {
     Ok(config)
 }
 
-/// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged in.
+/// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged
+/// in.
 fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     if let Some(sent) = error.as_db_error() {
         let (reason, code) = (sent.message().to_owned(), sent.code().code());
@@ -333,8 +338,8 @@ fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
     }
 }
 
-/// Reads the answer to [`POSITION`]. For a replica that has received nothing since it started, the position that it has applied
-/// counts.
+/// Reads the answer to [`POSITION`]. For a replica that has received nothing since it started, the position that it has
+/// applied counts.
 fn read_position(answer: &[SimpleQueryMessage], role: Role, facts: &mut ServerFacts) {
     let row = Row::first(answer);
     facts.timeline = row.text(0).and_then(|digits| u32::from_str_radix(digits, 16).ok());

@@ -51,8 +51,8 @@ pub static KIND: CheckKind = CheckKind {
 pub struct RedisCheck {
     /// How to log in; `None`: as the default user, without a password.
     pub login: Option<RedisLogin>,
-    /// Whether the check speaks TLS with servers and Sentinels. It uses the TLS of sessions; if they have none, it verifies no
-    /// certificates.
+    /// Whether the check speaks TLS with servers and Sentinels. It uses the TLS of sessions; if they have none, it
+    /// verifies no certificates.
     pub tls: bool,
     /// The Sentinels that say which server is the primary; `None`: what a server says of itself is taken.
     pub sentinels: Option<SentinelGroup>,
@@ -129,13 +129,14 @@ impl RedisProbe {
     /// Asks the server, and the Sentinels if there are some.
     ///
     /// # Errors
-    /// Connecting failed; or the server speaks another protocol, refuses the check, is not in sync with its primary, or calls
-    /// itself the primary while the Sentinels name another server.
+    /// Connecting failed; or the server speaks another protocol, refuses the check, is not in sync with its primary, or
+    /// calls itself the primary while the Sentinels name another server.
     async fn learn_facts(&self) -> Result<CheckPass, CheckFailure> {
         let began = Instant::now();
         let answer = self.ask_server().await?;
         match &self.sentinels {
-            // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
+            // One after the other: after a hung server has answered, what the Sentinels had said before may be
+            // outdated.
             Some(sentinels) if answer.pass.facts.role == Some(Role::Primary) => {
                 let naming = sentinels.ask(self.tls().as_ref(), began).await?;
                 self.judge(answer, &naming)

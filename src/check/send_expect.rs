@@ -1,5 +1,5 @@
-//! The check `send-expect`: a conversation with the server. The configuration says what is sent, and what the answers must
-//! match.
+//! The check `send-expect`: a conversation with the server. The configuration says what is sent, and what the answers
+//! must match.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -27,8 +27,9 @@ pub static KIND: CheckKind = CheckKind {
 /// The most bytes that are read in all.
 const BYTES_MAX: usize = 1 << 16;
 
-/// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not cause many
-/// searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123 reads.
+/// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not cause
+/// many searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123
+/// reads.
 const READS_MAX: usize = 256;
 
 /// The most characters of a pattern that an error shows, so that there is room for the answer.

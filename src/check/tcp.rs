@@ -42,7 +42,8 @@ impl Probe for TcpProbe {
     }
 }
 
-/// Connects, and resets the connection before the last ACK of the handshake is sent. No byte is sent, not even a PROXY header.
+/// Connects, and resets the connection before the last ACK of the handshake is sent. No byte is sent, not even a PROXY
+/// header.
 ///
 /// The kernel delays that ACK in the hope of data to send along; closing without lingering sends a reset in its place.
 /// The server's accept queue never gets the connection.
@@ -54,8 +55,8 @@ pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
     Ok(())
 }
 
-/// The failure of a check that something on this host prevents: that of the connection, if the server does not even accept
-/// one.
+/// The failure of a check that something on this host prevents: that of the connection, if the server does not even
+/// accept one.
 pub(super) async fn unless_dead(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
     match connect_and_reset(target).await {
         Ok(()) => prevented,

@@ -30,15 +30,16 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `tls`. In a pool with `[pools.NAME.tls]`, settings that are missing here are those of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsCheck {
-    /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that is
-    /// an IP address.
+    /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that
+    /// is an IP address.
     pub sni: Option<ServerName>,
     /// The protocols to offer; if there are any, the server must select one of them.
     pub alpn: Vec<Box<str>>,
-    /// Whether the certificate must be valid for the server name, by the authorities in `ca_file`; `None`: as for sessions,
-    /// or if there is a `ca_file`.
+    /// Whether the certificate must be valid for the server name, by the authorities in `ca_file`; `None`: as for
+    /// sessions, or if there is a `ca_file`.
     pub verify: Option<bool>,
-    /// Certificates of authorities, PEM; read when a check needs them. `None`: as for sessions, else those of the system.
+    /// Certificates of authorities, PEM; read when a check needs them. `None`: as for sessions, else those of the
+    /// system.
     pub ca_file: Option<PathBuf>,
 }
 

@@ -44,8 +44,8 @@ pub enum CheckScope {
 const SERVICE_USER: &str = "acequia";
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
-/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with the exit code that `run`
-/// would have. If there are none, the servers are tried if that is in the scope.
+/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with the exit code
+/// that `run` would have. If there are none, the servers are tried if that is in the scope.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let mut failed = ExitCode::from(EXIT_CONFIG);
@@ -170,8 +170,8 @@ impl Finding {
     }
 }
 
-/// Tries the files named in the plan. A file that cannot be used, so that `run` would not start, is an error. Warns of each
-/// secret file that other users may read or write.
+/// Tries the files named in the plan. A file that cannot be used, so that `run` would not start, is an error. Warns of
+/// each secret file that other users may read or write.
 fn check_files(plan: &Plan) -> Vec<Finding> {
     let mut unreadable: Vec<Failure> = Vec::new();
     for failure in app::unreadable(plan) {
@@ -188,8 +188,8 @@ fn check_files(plan: &Plan) -> Vec<Finding> {
     found
 }
 
-/// Warns of listeners whose Unix socket cannot be bound because its directory is missing. The service manager may create it,
-/// or pass the socket.
+/// Warns of listeners whose Unix socket cannot be bound because its directory is missing. The service manager may
+/// create it, or pass the socket.
 fn check_directories(plan: &Plan) -> impl Iterator<Item = Finding> {
     plan.listeners.iter().flat_map(|listener| {
         let sockets = listener.bind.iter().filter_map(|address| address.unix());
@@ -204,7 +204,8 @@ fn check_directories(plan: &Plan) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// Reads the files that list servers. Warns of each that is not usable now: the configuration may be for another machine.
+/// Reads the files that list servers. Warns of each that is not usable now: the configuration may be for another
+/// machine.
 fn check_lists(plan: &Plan) -> impl Iterator<Item = Finding> {
     plan.pools.iter().filter_map(|pool| {
         let discover = pool.discover.as_ref()?;
@@ -215,8 +216,8 @@ fn check_lists(plan: &Plan) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// Reads the certificates and everything else that TLS needs. A file that cannot be used is an error. `unreadable`: the files
-/// that are reported already.
+/// Reads the certificates and everything else that TLS needs. A file that cannot be used is an error. `unreadable`: the
+/// files that are reported already.
 fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
     let is_reported = |file: &Path| unreadable.iter().any(|failure| failure.file() == Some(file));
     let failure = match load_tls(plan, None) {

@@ -102,7 +102,7 @@ struct Demo {
     servers: DemoServers,
     addresses: ServerAddresses,
     /// For the configuration, the access log and the certificate; removed on drop.
-    folder: TempDir,
+    directory: TempDir,
     /// Receives the load balancer's addresses once it accepts clients.
     running: oneshot::Receiver<Running>,
     /// Cancelled when the load balancer has ended.
@@ -114,15 +114,15 @@ struct Demo {
 impl Demo {
     fn bind(running: oneshot::Receiver<Running>, ended: CancellationToken, is_quiet: bool) -> io::Result<Self> {
         let (servers, addresses) = DemoServers::bind()?;
-        let folder = tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix("acequia-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()?;
-        tls::write_certificate(&folder.path().join(CERTIFICATE_FILE), "edge.demo.test")?;
+        tls::write_certificate(&directory.path().join(CERTIFICATE_FILE), "edge.demo.test")?;
         Ok(Self {
             servers,
             addresses,
-            folder,
+            directory,
             running,
             ended,
             is_quiet,
@@ -130,11 +130,11 @@ impl Demo {
     }
 
     fn configuration(&self, listeners: &ListenerAddresses) -> String {
-        configuration::text(listeners, &self.addresses, self.folder.path())
+        configuration::text(listeners, &self.addresses, self.directory.path())
     }
 
-    /// Serves and prints until the load balancer has ended. If the terminal closes or the output fails, this ends the process
-    /// with SIGINT.
+    /// Serves and prints until the load balancer has ended. If the terminal closes or the output fails, this ends the
+    /// process with SIGINT.
     async fn run(mut self) -> io::Result<()> {
         let Ok(running) = (&mut self.running).await else {
             return Ok(()); // the load balancer could not start, and reports why
@@ -156,9 +156,9 @@ impl Demo {
 
     async fn serve_and_print(self, running: Running) -> io::Result<()> {
         let listeners = ListenerAddresses::new(&running);
-        let path = self.folder.path().join("demo.toml");
+        let path = self.directory.path().join("demo.toml");
         fs::write(path, self.configuration(&listeners))?;
-        let instructions = instructions::text(&listeners, &self.addresses, self.folder.path());
+        let instructions = instructions::text(&listeners, &self.addresses, self.directory.path());
         self.servers.spawn()?;
         if !self.is_quiet {
             tokio::spawn(traffic::run(listeners)); // ends with this runtime

@@ -12,7 +12,8 @@ use super::terminal::{print, print_message};
 use crate::import::{Origin, import};
 use crate::text::counted;
 
-/// The longest file that is read, in bytes. A real one has a few kilobytes; tens of thousands of routes have a few megabytes.
+/// The longest file that is read, in bytes. A real one has a few kilobytes; tens of thousands of routes have a few
+/// megabytes.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// The arguments of `acequia import`.
@@ -65,7 +66,8 @@ fn convert(origin: Origin, file: &Path) -> Result<String, (u8, String)> {
     Ok(imported.text)
 }
 
-/// Reads at most one byte more than [`BYTES_MAX`]. The file may be a pipe, as in `nginx -T | acequia import nginx /dev/stdin`.
+/// Reads at most one byte more than [`BYTES_MAX`]. The file may be a pipe, as in
+/// `nginx -T | acequia import nginx /dev/stdin`.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;

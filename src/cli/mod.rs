@@ -47,8 +47,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Check a configuration: print every error, and warn of parts that have no effect. With `[remote]`, the texts of the store
-    /// are checked, too.
+    /// Check a configuration: print every error, and warn of parts that have no effect. With `[remote]`, the texts of
+    /// the store are checked, too.
     Check {
         #[command(flatten)]
         config: ConfigFile,
@@ -62,8 +62,8 @@ enum Command {
         #[arg(long, conflicts_with = "live")]
         without_files: bool,
     },
-    /// Explain where a connection would go, from the configuration alone. Opens no socket, except to read the texts of the store
-    /// that `[remote]` names.
+    /// Explain where a connection would go, from the configuration alone. Opens no socket, except to read the texts of
+    /// the store that `[remote]` names.
     Route {
         #[command(flatten)]
         config: ConfigFile,
@@ -100,8 +100,8 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Set an override on a server of a running acequia, or add a server. Overrides survive reloads, but not a restart; added
-    /// servers survive both, a restart with `state_dir`.
+    /// Set an override on a server of a running acequia, or add a server. Overrides survive reloads, but not a restart;
+    /// added servers survive both, a restart with `state_dir`.
     Server {
         #[command(flatten)]
         remote: Remote,

@@ -109,8 +109,8 @@ impl Remote {
         self.request_in_part(request, |_| None, format)
     }
 
-    /// As [`Self::request`], for requests that may be carried out in part: `undone` returns the part that failed, as the
-    /// response reports it. That is printed after the response, and the exit code is then 1.
+    /// As [`Self::request`], for requests that may be carried out in part: `undone` returns the part that failed, as
+    /// the response reports it. That is printed after the response, and the exit code is then 1.
     pub(super) fn request_in_part<B: DeserializeOwned>(
         &self,
         request: ApiRequest,

@@ -1,4 +1,5 @@
-//! `acequia route`: explains where a connection would go. Resolves no server, and connects only to read the texts of a store.
+//! `acequia route`: explains where a connection would go. Resolves no server, and connects only to read the texts of a
+//! store.
 
 mod client;
 mod servers;

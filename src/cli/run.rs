@@ -138,12 +138,14 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
     let levels = Targets::new()
         .with_default(LevelFilter::from_level(plan.level))
         .with_target(ANNOUNCE, Level::INFO)
-        // notify logs every change in the directory of the configuration: a log file in this directory would cause log lines
-        // for ever.
+        // notify logs every change in the directory of the configuration: a log file in this directory would cause log
+        // lines for ever.
         .with_target("notify", LevelFilter::OFF)
-        // rustls warns of invalid input from clients, with the bytes, as often as it comes. Failures are in the access log.
+        // rustls warns of invalid input from clients, with the bytes, as often as it comes. Failures are in the access
+        // log.
         .with_target("rustls", LevelFilter::ERROR)
-        // hickory warns of each datagram that is not an answer to a query of ours. The source of servers reports failures.
+        // hickory warns of each datagram that is not an answer to a query of ours. The source of servers reports
+        // failures.
         .with_target("hickory", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(EscapingWriter {

@@ -218,8 +218,8 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
     })
 }
 
-/// A line for each thing to know about the servers of pools, for each unresolved host name, and for each absent server with
-/// overrides, after an empty line if there are any.
+/// A line for each thing to know about the servers of pools, for each unresolved host name, and for each absent server
+/// with overrides, after an empty line if there are any.
 fn pool_notes<'a>(
     pools: impl IntoIterator<Item = &'a PoolBody>,
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,

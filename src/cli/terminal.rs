@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::exit::EXIT_OUTPUT;
 use crate::text::{escape, is_unsafe};
 
-/// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is one, so that
-/// a script does not mistake a part of the output for all of it.
+/// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is one, so
+/// that a script does not mistake a part of the output for all of it.
 pub(super) fn print(text: &str) -> ExitCode {
     write(&escape_lines(text))
 }
@@ -17,8 +17,8 @@ pub(super) fn print_json(json: &str) -> ExitCode {
     write(&escape_json(json))
 }
 
-/// Escapes unsafe characters as `\u` and four hexadecimal digits (RFC 8259, section 7). In valid JSON they occur only in
-/// strings, except for the carriage return, which occurs only between values and becomes a space.
+/// Escapes unsafe characters as `\u` and four hexadecimal digits (RFC 8259, section 7). In valid JSON they occur only
+/// in strings, except for the carriage return, which occurs only between values and becomes a space.
 fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len() + 1);
     for c in json.chars() {

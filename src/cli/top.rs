@@ -1,8 +1,8 @@
 //! `acequia top`: the servers and sessions of a running process, live, in the terminal.
 //!
-//! It follows the stream of events, as the page does: so even a process with very many servers makes each event once for all
-//! viewers, at a bounded cost. The rates come with the events. Sessions are not part of the stream and are read while they are
-//! shown.
+//! It follows the stream of events, as the page does: so even a process with very many servers makes each event once
+//! for all viewers, at a bounded cost. The rates come with the events. Sessions are not part of the stream and are read
+//! while they are shown.
 
 mod columns;
 mod rows;

@@ -130,7 +130,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request of the API of Docker. The first two logs end in the middle of a chunk; then the container has ended.
+    /// Answers one request of the API of Docker. The first two logs end in the middle of a chunk; then the container
+    /// has ended.
     async fn answer(mut stream: UnixStream, logs: Arc<AtomicUsize>) {
         let mut request = BufReader::new(&mut stream).lines();
         let Ok(Some(first)) = request.next_line().await else {
@@ -154,8 +155,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_that_breaks_is_read_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket: Arc<Path> = folder.path().join("docker.sock").into();
+        let directory = tempfile::tempdir().unwrap();
+        let socket: Arc<Path> = directory.path().join("docker.sock").into();
         let listener = UnixListener::bind(&socket).unwrap();
         let logs = Arc::<AtomicUsize>::default();
         let asked = Arc::clone(&logs);

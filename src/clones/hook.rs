@@ -32,8 +32,8 @@ pub(super) struct HookedClone {
 }
 
 impl HookedClone {
-    /// Runs the hook `start`, which may take this long. Returns the clone, which must be stopped even after an error, and its
-    /// address.
+    /// Runs the hook `start`, which may take this long. Returns the clone, which must be stopped even after an error,
+    /// and its address.
     pub(super) async fn start(
         hook: &CloneHook,
         name: &CloneName,
@@ -105,8 +105,8 @@ impl HookOutput {
     /// The first line of its output.
     ///
     /// # Errors
-    /// It has failed. The error has its exit status, and the last line of its standard error, or else the first line of its
-    /// output.
+    /// It has failed. The error has its exit status, and the last line of its standard error, or else the first line of
+    /// its output.
     fn success(self) -> io::Result<String> {
         let CommandOutput { status, line } = self.output;
         let line = self.last_error.unwrap_or(line);

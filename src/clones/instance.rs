@@ -175,8 +175,8 @@ impl Instance {
 }
 
 impl RunningClone {
-    /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`, or
-    /// [`KILL_AFTER`] after this process begins to end. A container that has ended by itself is removed.
+    /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`,
+    /// or [`KILL_AFTER`] after this process begins to end. A container that has ended by itself is removed.
     pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
         match self {
             Self::Process { process, _port } => stop_process(process, name, kill_after, shutdown).await,

@@ -1,8 +1,8 @@
-//! Finds the containers of an acequia that was killed: by a file in the folder `clones` of `state_dir`.
+//! Finds the containers of an acequia that was killed: by a file in the directory `clones` of `state_dir`.
 //!
-//! Each process that starts containers has a file there. Its name is the label of these containers, its lines are the sockets
-//! of the engines. Only one process at a time uses the folder `state_dir`: so the files of all other instances are of processes
-//! that have ended.
+//! Each process that starts containers has a file there. Its name is the label of these containers, its lines are the
+//! sockets of the engines. Only one process at a time uses the directory `state_dir`: so the files of all other
+//! instances are of processes that have ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -27,9 +27,9 @@ impl InstanceFile {
     ///
     /// # Errors
     /// It cannot be created.
-    pub(super) fn create(folder: &Path, instance: &str) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        let path = folder.join(instance);
+    pub(super) fn create(directory: &Path, instance: &str) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let path = directory.join(instance);
         Ok(Self {
             file: File::create_new(&path)?,
             path,
@@ -79,23 +79,23 @@ impl EndedInstance {
 /// The instances that have ended: all but our own.
 ///
 /// # Errors
-/// The folder cannot be read.
-pub(super) fn ended_instances(folder: &Path, own: &str) -> io::Result<Vec<EndedInstance>> {
-    let entries = match fs::read_dir(folder) {
+/// The directory cannot be read.
+pub(super) fn ended_instances(directory: &Path, own: &str) -> io::Result<Vec<EndedInstance>> {
+    let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let others = names.filter(|name| name != own);
-    Ok(others.filter_map(|name| ended_instance(folder, name)).collect())
+    Ok(others.filter_map(|name| ended_instance(directory, name)).collect())
 }
 
 /// `None`: the file cannot be read, or does not have this format.
-fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
+fn ended_instance(directory: &Path, instance: String) -> Option<EndedInstance> {
     if !instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
-    let path = folder.join(&instance);
+    let path = directory.join(&instance);
     let text = regular_file::read(&path, FILE_BYTES_MAX).ok()?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Some(EndedInstance {
@@ -109,28 +109,28 @@ fn ended_instance(folder: &Path, instance: String) -> Option<EndedInstance> {
 mod tests {
     use super::*;
 
-    fn ended(folder: &Path, own: &str) -> Vec<(String, Vec<PathBuf>)> {
-        let ended = ended_instances(folder, own).unwrap();
+    fn ended(directory: &Path, own: &str) -> Vec<(String, Vec<PathBuf>)> {
+        let ended = ended_instances(directory, own).unwrap();
         ended.into_iter().map(|ended| (ended.instance, ended.sockets)).collect()
     }
 
     #[test]
     fn every_instance_but_our_own_has_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("clones");
-        assert_eq!(ended(&folder, "00aa"), []);
-        let mut file = InstanceFile::create(&folder, "00aa").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("clones");
+        assert_eq!(ended(&directory, "00aa"), []);
+        let mut file = InstanceFile::create(&directory, "00aa").unwrap();
         file.add(Path::new("/run/docker.sock")).unwrap();
         file.add(Path::new("/run/other.sock")).unwrap();
-        fs::write(folder.join("no-instance"), "/run/docker.sock\n").unwrap();
-        assert_eq!(ended(&folder, "00aa"), []);
+        fs::write(directory.join("no-instance"), "/run/docker.sock\n").unwrap();
+        assert_eq!(ended(&directory, "00aa"), []);
         let sockets = ["/run/docker.sock", "/run/other.sock"].map(PathBuf::from);
-        assert_eq!(ended(&folder, "00bb"), [("00aa".to_owned(), sockets.to_vec())]);
-        for ended in ended_instances(&folder, "00bb").unwrap() {
+        assert_eq!(ended(&directory, "00bb"), [("00aa".to_owned(), sockets.to_vec())]);
+        for ended in ended_instances(&directory, "00bb").unwrap() {
             ended.forget().unwrap();
         }
-        assert_eq!(ended(&folder, "00bb"), []);
-        InstanceFile::create(&folder, "00bb").unwrap().remove().unwrap();
-        assert_eq!(ended(&folder, "00cc"), []);
+        assert_eq!(ended(&directory, "00bb"), []);
+        InstanceFile::create(&directory, "00bb").unwrap().remove().unwrap();
+        assert_eq!(ended(&directory, "00cc"), []);
     }
 }

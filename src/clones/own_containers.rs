@@ -1,8 +1,8 @@
 //! Knows which containers are ours, and removes those that nobody holds.
 //!
-//! All our containers have a label with a random number of this process. If the start of a container failed half way, this
-//! process no longer holds it, and it is removed here. The containers of a process that has ended are removed by its keeper, or
-//! else by the next process with the same `state_dir`.
+//! All our containers have a label with a random number of this process. If the start of a container failed half way,
+//! this process no longer holds it, and it is removed here. The containers of a process that has ended are removed by
+//! its keeper, or else by the next process with the same `state_dir`.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -34,7 +34,7 @@ pub(super) struct OwnContainers {
     /// The value of the label.
     pub(super) instance: String,
     /// Where the files of instances are; `None`: there is no `state_dir`.
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
     keeper: ContainerKeeper,
     next: AtomicU64,
     // Std mutexes: locked for a few lines, this one by no thread with a runtime.
@@ -60,10 +60,10 @@ struct Engines {
 }
 
 impl Engines {
-    fn write(&mut self, folder: &Path, instance: &str, socket: &Path) -> io::Result<()> {
+    fn write(&mut self, directory: &Path, instance: &str, socket: &Path) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(InstanceFile::create(folder, instance)?),
+            none => none.insert(InstanceFile::create(directory, instance)?),
         };
         file.add(socket)
     }
@@ -80,7 +80,7 @@ impl OwnContainers {
     pub(super) fn new(state_dir: Option<&Path>) -> Self {
         Self {
             instance: format!("{:016x}", fastrand::u64(..)),
-            folder: state_dir.map(|folder| folder.join("clones")),
+            directory: state_dir.map(|directory| directory.join("clones")),
             keeper: ContainerKeeper::default(),
             next: AtomicU64::new(1),
             engines: Mutex::default(),
@@ -108,15 +108,15 @@ impl OwnContainers {
     /// Writes the engine into the file of this process. Blocks.
     fn write(&self, socket: PathBuf) {
         let mut engines = lock(&self.engines);
-        let Some(folder) = &self.folder else { return };
+        let Some(directory) = &self.directory else { return };
         if engines.sockets.contains(&socket) {
             return;
         }
-        match engines.write(folder, &self.instance, &socket) {
+        match engines.write(directory, &self.instance, &socket) {
             Ok(()) => drop(engines.sockets.insert(socket)),
             Err(error) => {
-                let (folder, error) = (folder.display(), chain(&error));
-                tracing::warn!(%folder, error, "the next start will not find containers that a crash leaves behind");
+                let (directory, error) = (directory.display(), chain(&error));
+                tracing::warn!(%directory, error, "the next start will not find containers that a crash leaves behind");
             }
         }
     }
@@ -172,10 +172,12 @@ impl OwnContainers {
 
     /// Removes the containers that ended instances have left behind.
     pub(super) async fn remove_orphans(&self, shutdown: &CancellationToken) {
-        let Some(folder) = self.folder.clone() else { return };
-        let shown = folder.display().to_string();
+        let Some(directory) = self.directory.clone() else {
+            return;
+        };
+        let shown = directory.display().to_string();
         let own = self.instance.clone();
-        match blocking(move || ended_instances(&folder, &own)).await {
+        match blocking(move || ended_instances(&directory, &own)).await {
             Ok(ended) => {
                 let until = Instant::now() + ORPHANS_PATIENCE;
                 for instance in ended {
@@ -185,7 +187,7 @@ impl OwnContainers {
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(
-                    folder = shown,
+                    directory = shown,
                     error,
                     "containers that a crash has left behind are not found"
                 );

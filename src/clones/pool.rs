@@ -55,9 +55,9 @@ impl PoolClones {
         }
     }
 
-    /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it is no longer to have clones: then
-    /// this function returns once all of them have left. When this process ends, all clones are asked to leave, and it returns
-    /// once they have ended.
+    /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it is no longer to have clones:
+    /// then this function returns once all of them have left. When this process ends, all clones are asked to leave,
+    /// and it returns once they have ended.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,7 +167,8 @@ impl PoolClones {
         self.clones.insert(number, clone);
     }
 
-    /// Asks one clone to leave: one that is not a server yet, else the one with the fewest sessions; among equals, the latest.
+    /// Asks one clone to leave: one that is not a server yet, else the one with the fewest sessions; among equals, the
+    /// latest.
     fn stop_one(&mut self) {
         let servers = self.pool.servers();
         let sessions = |status: &CloneStatus| {

@@ -9,21 +9,23 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 /// Gives ports to the clones of all pools.
 #[derive(Default)]
 pub(super) struct Ports {
-    /// The port that was taken last. The search begins after it, so that a port that has just become free is taken as late as
-    /// possible.
+    /// The port that was taken last. The search begins after it, so that a port that has just become free is taken as
+    /// late as possible.
     last: AtomicU16,
 }
 
 /// The port of a clone. Dropping it gives it back.
 pub(super) struct Port {
     pub(super) number: u16,
-    /// Tells all processes of acequia that the port is taken: a clone listens only a while after its start. Its name is in the
-    /// abstract namespace (unix(7)): that belongs to the network namespace, as ports do, and the name ends with this process.
+    /// Tells all processes of acequia that the port is taken: a clone listens only a while after its start. Its name is
+    /// in the abstract namespace (unix(7)): that belongs to the network namespace, as ports do, and the name ends with
+    /// this process.
     _lock: UnixDatagram,
 }
 
 impl Ports {
-    /// A port of this range that no clone of this or another acequia has, and at which nothing listens; `None`: there is none.
+    /// A port of this range that no clone of this or another acequia has, and at which nothing listens; `None`: there
+    /// is none.
     pub(super) fn take(&self, range: &RangeInclusive<u16>) -> Option<Port> {
         let last = self.last.load(Relaxed);
         let (above, others) = range.clone().partition::<Vec<_>, _>(|port| *port > last);

@@ -82,7 +82,8 @@ impl Value {
     }
 }
 
-/// The most syntax errors that are reported. The parser recovers after one, but many later ones only follow from the first.
+/// The most syntax errors that are reported. The parser recovers after one, but many later ones only follow from the
+/// first.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
 /// Parses TOML.

@@ -1,5 +1,5 @@
-//! The input of a configuration: a file, and the texts of a store if it refers to one. Positions count through all of it, as if
-//! the texts were joined.
+//! The input of a configuration: a file, and the texts of a store if it refers to one. Positions count through all of
+//! it, as if the texts were joined.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ pub(in crate::config) enum Position {
     File,
     /// A range of bytes of the text.
     Bytes(Range<usize>),
-    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value, beginning where the
-    /// text of the file begins. It stays below the end of the text: every value takes at least one byte.
+    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value, beginning where
+    /// the text of the file begins. It stays below the end of the text: every value takes at least one byte.
     Path { path: Arc<str>, order: usize },
 }
 
@@ -147,10 +147,10 @@ impl InputText {
         }
     }
 
-    /// The path of a file that this file names: a relative path begins at the folder of this file.
+    /// The path of a file that this file names: a relative path begins at the directory of this file.
     pub(super) fn resolve_path(&self, path: &Path) -> PathBuf {
-        let folder = Path::new(self.first_name()).parent();
-        folder.map_or_else(|| path.to_owned(), |folder| folder.join(path))
+        let directory = Path::new(self.first_name()).parent();
+        directory.map_or_else(|| path.to_owned(), |directory| directory.join(path))
     }
 
     /// The position in words, for a message about another position: `line 3`.
@@ -171,7 +171,8 @@ impl InputText {
         self.lines.partition_point(|start| *start <= at).saturating_sub(1)
     }
 
-    /// The first line of a range: its number in its file counted from 1, its text, and the part of the range that is in it.
+    /// The first line of a range: its number in its file counted from 1, its text, and the part of the range that is in
+    /// it.
     pub(super) fn first_line(&self, bytes: &Range<usize>) -> (usize, &str, Range<usize>) {
         let line = self.line_of(bytes.start.min(self.text.len()));
         let begin = self.lines[line];

@@ -3,8 +3,8 @@
 //! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
 //! the problems, which [`report`] shows. Nothing at run time uses this module.
 //!
-//! A file with `[remote]` has only the settings of the process. The rest comes from a store, to which others may write: each
-//! text is parsed and merged with the file (`sections`). A setting that a text may not have is an error
+//! A file with `[remote]` has only the settings of the process. The rest comes from a store, to which others may write:
+//! each text is parsed and merged with the file (`sections`). A setting that a text may not have is an error
 //! ([`Loaded::with_texts`]).
 
 mod input;

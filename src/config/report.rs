@@ -10,8 +10,8 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 pub(super) use super::input::{InputText, Position};
 use crate::text::{counted, escape};
 
-/// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are logged:
-/// such a line is not quoted; only its number is shown.
+/// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are
+/// logged: such a line is not quoted; only its number is shown.
 fn may_contain_a_secret(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     let is_file_key = |rest: &str| rest.starts_with("_file");
@@ -25,8 +25,8 @@ fn may_contain_a_secret(line: &str) -> bool {
 /// costs the square of its length.
 const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
-/// The most warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide other
-/// output. All errors are shown.
+/// The most warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
+/// other output. All errors are shown.
 pub const WARNINGS_SHOWN_MAX: usize = 100;
 
 /// Whether a problem makes the file invalid.
@@ -171,15 +171,15 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there are no
-    /// problems.
+    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there
+    /// are no problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
         self.render_those(colour, |_| true)
     }
 
-    /// As [`Self::render`], for readers of the store who may not read the files of this machine: problems in files are left
-    /// out.
+    /// As [`Self::render`], for readers of the store who may not read the files of this machine: problems in files are
+    /// left out.
     #[must_use]
     pub fn render_for_store(&self) -> String {
         let is_of_store = |problem: &Problem| self.input.is_remote(&problem.position);
@@ -225,8 +225,8 @@ impl Report {
         out
     }
 
-    /// All problems for programs: a list of objects with `severity`, `message`, and, where they are known, `hint`, `line` and
-    /// `column` (from 1), or the `path` of the key; and the `file` if several were read.
+    /// All problems for programs: a list of objects with `severity`, `message`, and, where they are known, `hint`,
+    /// `line` and `column` (from 1), or the `path` of the key; and the `file` if several were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
         let problem = |problem: &Problem| {

@@ -1,5 +1,5 @@
-//! Which section is in which text. If the file of this machine has `[remote]`, the sections of the process are in it, and all
-//! others are in the texts of the store.
+//! Which section is in which text. If the file of this machine has `[remote]`, the sections of the process are in it,
+//! and all others are in the texts of the store.
 
 use super::file::{KeyValue, Table, Value};
 use super::keys;

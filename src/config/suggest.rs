@@ -3,7 +3,8 @@
 use super::keys::{self, SectionKeys};
 use super::synonyms::{equivalent, normalize};
 
-/// Longer words get no suggestion: nobody misspells such a word, and the edit distance costs the product of both lengths.
+/// Longer words get no suggestion: nobody misspells such a word, and the edit distance costs the product of both
+/// lengths.
 const WORD_CHARS_MAX: usize = 64;
 
 /// The message and the hint for a key that is not valid in the section.

@@ -28,9 +28,9 @@ fn warnings(routes: &[&str]) -> usize {
 
 #[test]
 fn the_admin_socket_is_found_even_in_an_invalid_file() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let socket_of = |name: &str, text: &str| {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         admin_socket(&path)
     };
@@ -47,7 +47,7 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
             .unwrap_err()
             .contains("has errors")
     );
-    let missing = admin_socket(&folder.path().join("none")).unwrap_err();
+    let missing = admin_socket(&directory.path().join("none")).unwrap_err();
     assert!(missing.contains("none: No such file or directory"), "{missing}");
 }
 
@@ -207,8 +207,8 @@ fn unreachable_routes_cause_a_warning() {
 
 #[test]
 fn the_first_existing_default_path_is_used() {
-    let folder = tempfile::tempdir().unwrap();
-    let [first, second] = ["a.toml", "b.toml"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["a.toml", "b.toml"].map(|name| directory.path().join(name));
     let paths = [first.as_path(), second.as_path()];
     let error = first_existing(&paths).unwrap_err().to_string();
     assert!(error.contains("a.toml") && error.contains("b.toml"), "{error}");
@@ -280,7 +280,8 @@ fn remote(allow: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
     })
 }
 
-/// The lines of those sections of `full.toml` that may come from a store. Keys that `full.toml` comments out are uncommented.
+/// The lines of those sections of `full.toml` that may come from a store. Keys that `full.toml` comments out are
+/// uncommented.
 fn full_text() -> Vec<&'static str> {
     let of_process = ["[runtime]", "[admin]", "[log]", "[providers"];
     let mut is_of_store = true;
@@ -339,7 +340,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
 }
 
 #[test]
-fn an_acme_folder_stays_below_the_folder_in_the_local_file() {
+fn an_acme_directory_stays_below_the_directory_in_the_local_file() {
     for name in ["../../etc", "/etc", ".."] {
         let text = format!("[acme.\"{name}\"]\ndirectory = \"https://acme.example/directory\"");
         let report = remote("", &[("/edge", &text)]).unwrap_err().to_string();

@@ -43,9 +43,9 @@ pub enum LastAck {
 /// there is room (connect(2), EAGAIN).
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together with the
-/// first bytes of its client. Dropping the future closes the socket. `client`: the client that it is for; `None`: it is for a
-/// check.
+/// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together
+/// with the first bytes of its client. Dropping the future closes the socket. `client`: the client that it is for;
+/// `None`: it is for a check.
 ///
 /// # Errors
 /// Those of `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
@@ -119,12 +119,13 @@ pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) ->
 /// Refuses a connection whose two ends are the same socket.
 ///
 /// If nothing listens on a local port of the ephemeral range, the kernel may choose that very port as the source. The
-/// socket's SYN then meets the socket itself: a simultaneous open (RFC 9293, section 3.5, figure 7). The connection would
-/// echo what is sent, and keep the server from binding its port. It is reset, so that no TIME_WAIT keeps the port either.
+/// socket's SYN then meets the socket itself: a simultaneous open (RFC 9293, section 3.5, figure 7). The connection
+/// would echo what is sent, and keep the server from binding its port. It is reset, so that no TIME_WAIT keeps the port
+/// either.
 fn reject_self_connection(socket: TcpStream, server: SocketAddr) -> io::Result<TcpStream> {
     let local = socket.local_addr()?;
-    // Comparing the ports first saves a system call. The peer's address is read because the server's may be 0.0.0.0. Reading it
-    // fails if the peer has reset the connection; the caller finds that out when it uses the socket.
+    // Comparing the ports first saves a system call. The peer's address is read because the server's may be 0.0.0.0.
+    // Reading it fails if the peer has reset the connection; the caller finds that out when it uses the socket.
     if local.port() == server.port() && socket.peer_addr().is_ok_and(|peer| peer.ip() == local.ip()) {
         reset(socket);
         let what = "connection refused: nothing listens on the port, and the socket connected to itself";

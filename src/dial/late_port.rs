@@ -6,9 +6,9 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Lets the kernel choose the port of a socket that is bound to port 0 only when it is connected. Then the port may be in use,
-/// but not by a connection to the same server; if it were chosen earlier, it could not be in use at all. The option works for
-/// IPv6, too.
+/// Lets the kernel choose the port of a socket that is bound to port 0 only when it is connected. Then the port may be
+/// in use, but not by a connection to the same server; if it were chosen earlier, it could not be in use at all. The
+/// option works for IPv6, too.
 ///
 /// # Errors
 /// Those of `setsockopt`.

@@ -1,5 +1,5 @@
-//! Connects a session to a server: a time limit for each attempt; after a failure the pool's next pick; a bounded number of
-//! attempts, or a bounded wait for the return of a server.
+//! Connects a session to a server: a time limit for each attempt; after a failure the pool's next pick; a bounded
+//! number of attempts, or a bounded wait for the return of a server.
 //!
 //! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
 
@@ -53,7 +53,8 @@ pub struct DialClient<'a> {
     pub socket: &'a TcpStream,
     /// Where it connects from.
     pub address: ClientAddr,
-    /// Whether it may end its stream and still wait for an answer. Otherwise the end of its stream means that it has left.
+    /// Whether it may end its stream and still wait for an answer. Otherwise the end of its stream means that it has
+    /// left.
     pub may_half_close: bool,
     /// Whether only the server's first answer shows that it serves the session. Then the caller reports that
     /// ([`Pool::connected`]).
@@ -135,17 +136,18 @@ pub struct Dialled {
     pub lease: HeldLease,
 }
 
-/// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a server
-/// in the pool's queue if all are full. The caller keeps `search`: a session that could not begin dials again with the same one
-/// ([`Search::record_failure`]). `report` is called when an attempt begins, and when it has connected or failed; not if the
-/// client's connection fails meanwhile.
+/// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a
+/// server in the pool's queue if all are full. The caller keeps `search`: a session that could not begin dials again
+/// with the same one ([`Search::record_failure`]). `report` is called when an attempt begins, and when it has connected
+/// or failed; not if the client's connection fails meanwhile.
 ///
-/// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
-/// the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place is
-/// returned when the server has closed the connection ([`HeldLease`]).
+/// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future
+/// drops the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place
+/// is returned when the server has closed the connection ([`HeldLease`]).
 ///
 /// # Errors
-/// [`DialError`]: no server is left to try, has room or is waited for, or 1 + [`DialOptions::retries`] attempts have failed.
+/// [`DialError`]: no server is left to try, has room or is waited for, or 1 + [`DialOptions::retries`] attempts have
+/// failed.
 pub async fn dial(
     pool: &Pool,
     options: &DialOptions,
@@ -206,8 +208,8 @@ pub async fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable from
-/// the beginning.
+/// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable
+/// from the beginning.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }

@@ -28,7 +28,8 @@ pub(super) async fn wait(
         report(Progress::Queued { position, is_asleep });
     };
     let watch = PeerWatch::new(client.socket);
-    // If the client may half-close, the end of its stream moves it behind the others in the queue. Otherwise it has left.
+    // If the client may half-close, the end of its stream moves it behind the others in the queue. Otherwise it has
+    // left.
     let half_close = async {
         match client.may_half_close {
             true => watch.stream_end().await,

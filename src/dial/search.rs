@@ -15,9 +15,9 @@ pub struct Search {
 }
 
 impl Search {
-    /// Records that the server of this lease has failed the client; `failure`: `None` if that does not count against the
-    /// server. Returns whether the search goes on: to one of `retries` others or, if no other is left, to wait until one is
-    /// back. Also returns the back-off, if that ejected the server.
+    /// Records that the server of this lease has failed the client; `failure`: `None` if that does not count against
+    /// the server. Returns whether the search goes on: to one of `retries` others or, if no other is left, to wait
+    /// until one is back. Also returns the back-off, if that ejected the server.
     ///
     /// Drop the lease only after this call: the next client in line would get the place on the failed server otherwise.
     pub fn record_failure(
@@ -39,8 +39,8 @@ impl Search {
         (goes_on, back_off)
     }
 
-    /// Begins anew after the server of this lease, if no other could be picked now and clients of this pool wait for the return
-    /// of servers. Returns whether that is so.
+    /// Begins anew after the server of this lease, if no other could be picked now and clients of this pool wait for
+    /// the return of servers. Returns whether that is so.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
         let may = pool.outlasts_failures() && !pool.can_pick_besides(&tried, now);

@@ -24,8 +24,8 @@ pub struct DialTls<'a> {
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether the name or the protocol that the client has chosen may be the reason. Then the failure does not count against
-    /// the server: otherwise a client could eject servers by names that they do not have.
+    /// Whether the name or the protocol that the client has chosen may be the reason. Then the failure does not count
+    /// against the server: otherwise a client could eject servers by names that they do not have.
     pub(super) may_be_client_fault: bool,
 }
 

@@ -22,7 +22,8 @@ const LISTENER_LABEL: &str = "acequia.listener";
 /// The label with the server name, or with several, separated by commas.
 const SNI_LABEL: &str = "acequia.sni";
 
-/// The label that groups containers: those with one server name form a pool only if they also have this label in common.
+/// The label that groups containers: those with one server name form a pool only if they also have this label in
+/// common.
 const POOL_LABEL: &str = "acequia.pool";
 
 /// Changes within this time are applied together.
@@ -31,7 +32,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// All announced routes, or why they are not known; `None`: nobody has looked yet.
 pub type AnnouncedAnswer = Option<Result<Arc<[Announcement]>, Reason>>;
 
-/// Follows the announcements of containers while a listener of the plan in force accepts any, for as long as it is polled.
+/// Follows the announcements of containers while a listener of the plan in force accepts any, for as long as it is
+/// polled.
 pub async fn follow_announcements(live: Arc<Live>, answers: watch::Sender<AnnouncedAnswer>) {
     let mut in_force = live.subscribe();
     loop {
@@ -89,8 +91,8 @@ async fn watch_containers(
     }
 }
 
-/// The routes that a container announces: one for each name of its label. Without that label, it is one route without a name,
-/// which is refused.
+/// The routes that a container announces: one for each name of its label. Without that label, it is one route without a
+/// name, which is refused.
 fn announcements(container: &Container) -> impl Iterator<Item = Announcement> {
     let label = |key| container.label(key).unwrap_or_default().trim();
     let server = container.server(None, None, MemberConfig::default());

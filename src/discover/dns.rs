@@ -1,7 +1,7 @@
 //! Servers from DNS records: SRV records with the addresses of their targets, or the addresses of one host.
 //!
-//! Each question is asked again when the TTL of its answer is over, or after a back-off if there was no answer. Questions that
-//! are due are asked together, in a round.
+//! Each question is asked again when the TTL of its answer is over, or after a back-off if there was no answer.
+//! Questions that are due are asked together, in a round.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -73,7 +73,8 @@ impl DnsSource {
         }
     }
 
-    /// Asks whenever a question is due, until none is answered. The next call reads the configuration of the system again.
+    /// Asks whenever a question is due, until none is answered. The next call reads the configuration of the system
+    /// again.
     async fn run(&mut self, reports: &Reports) -> Reason {
         let server = self.plan.resolver;
         let resolver = match spawn_blocking(move || open(server)).await {
@@ -157,8 +158,8 @@ impl DnsSource {
         }
     }
 
-    /// Asks for the addresses that are due, those that have waited longest first. A question that is not answered in time has
-    /// failed.
+    /// Asks for the addresses that are due, those that have waited longest first. A question that is not answered in
+    /// time has failed.
     async fn ask_addresses(&mut self, resolver: &TokioResolver) {
         let begin = Instant::now();
         let due = self.addresses.iter().filter(|(_, answer)| answer.due <= begin);
@@ -192,7 +193,8 @@ impl DnsSource {
         silent.for_each(|answer| answer.take(Err(SILENT.into())));
     }
 
-    /// The name to ask for. Targets are absolute names; other names may be relative to the domains that resolv.conf(5) lists.
+    /// The name to ask for. Targets are absolute names; other names may be relative to the domains that resolv.conf(5)
+    /// lists.
     fn name_of(&self, host: &str) -> Result<Name, Reason> {
         let parsed = match self.plan.query {
             DnsQuery::Srv(_) => format!("{host}.").parse(),

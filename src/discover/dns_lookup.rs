@@ -16,7 +16,8 @@ use super::dns_records::SrvRecord;
 use crate::error::chain;
 use crate::text::Reason;
 
-/// The longest time that an answer without records holds. Zones may allow hours; it is also used where they say nothing.
+/// The longest time that an answer without records holds. Zones may allow hours; it is also used where they say
+/// nothing.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 
 /// The most addresses of one host that are used, as for names among `servers`. Of more, the lowest are used.
@@ -55,8 +56,8 @@ pub(super) fn open(server: Option<SocketAddr>) -> Result<TokioResolver, NetError
     builder.with_options(options).build()
 }
 
-/// Asks for the SRV records of a name, or of the name to which it is an alias: the resolver follows aliases for addresses, but
-/// not for SRV records.
+/// Asks for the SRV records of a name, or of the name to which it is an alias: the resolver follows aliases for
+/// addresses, but not for SRV records.
 pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<Found<SrvRecord>, Reason> {
     let mut ttl = Duration::MAX;
     for _ in 0..ALIASES_MAX {

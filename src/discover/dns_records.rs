@@ -30,12 +30,13 @@ pub(super) struct HostAddresses {
 /// Hosts whose servers are left out, or have the addresses of an earlier answer, each with the reason.
 pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 
-/// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the record.
+/// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the
+/// record.
 ///
-/// A pool has fewer priorities, and only their order matters: the best priority of these records becomes 0, the next one 1.
-/// Weights are as in the records, unless a weight of the same priority is above [`WEIGHT_MAX`]: then all weights of this
-/// priority are scaled, so that the largest is [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0, which is to be
-/// chosen seldom, but not never.
+/// A pool has fewer priorities, and only their order matters: the best priority of these records becomes 0, the next
+/// one 1. Weights are as in the records, unless a weight of the same priority is above [`WEIGHT_MAX`]: then all weights
+/// of this priority are scaled, so that the largest is [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0,
+/// which is to be chosen seldom, but not never.
 ///
 /// # Errors
 /// There are more than [`LISTED_MAX`].

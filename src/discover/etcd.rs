@@ -131,8 +131,8 @@ impl Keys {
 }
 
 impl Findings for Keys {
-    /// The servers in the order of their keys. Of two servers with one name, or without a name at one address, the first
-    /// counts: a server that registers under a new key may still have its old one.
+    /// The servers in the order of their keys. Of two servers with one name, or without a name at one address, the
+    /// first counts: a server that registers under a new key may still have its old one.
     fn list(&self) -> ListAnswer {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());

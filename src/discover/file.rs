@@ -130,8 +130,8 @@ mod tests {
     use super::*;
 
     fn read_as(name: &str, text: &str) -> Result<Vec<String>, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         let shown = |entry: &crate::plan::ServerEntry| {
             let config = entry.member_config;

@@ -22,8 +22,8 @@ const EXPIRY_GAP_MAX: Duration = Duration::from_secs(60);
 /// The tasks that follow sources, by pool name, each with the plan of its source.
 type Followers = HashMap<Arc<str>, (DiscoverPlan, AbortOnDropHandle<()>)>;
 
-/// Follows the sources of the pools that are in force and the addresses of this machine, and removes added servers whose time is
-/// over, for as long as it is polled.
+/// Follows the sources of the pools that are in force and the addresses of this machine, and removes added servers
+/// whose time is over, for as long as it is polled.
 pub async fn run(live: Arc<Live>) {
     tokio::join!(
         follow_sources(&live),
@@ -101,8 +101,8 @@ async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
     }
 }
 
-/// Applies what a source reports. The first report is applied at once. Of later ones that come within `settle`, only the newest
-/// is applied.
+/// Applies what a source reports. The first report is applied at once. Of later ones that come within `settle`, only
+/// the newest is applied.
 async fn apply_reports(
     pool: &Arc<str>,
     plan: &DiscoverPlan,
@@ -120,8 +120,8 @@ async fn apply_reports(
     }
 }
 
-/// Makes the servers of a pool those of this answer. An unusable answer changes nothing; that is logged when it begins and when
-/// it ends.
+/// Makes the servers of a pool those of this answer. An unusable answer changes nothing; that is logged when it begins
+/// and when it ends.
 fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
     let in_force = live.in_force();
     let Some(pool) = in_force.pool(pool_name) else {

@@ -1,5 +1,5 @@
-//! Servers that are endpoints of a Service of Kubernetes: its EndpointSlices are listed, and watched from the version of that
-//! list on.
+//! Servers that are endpoints of a Service of Kubernetes: its EndpointSlices are listed, and watched from the version
+//! of that list on.
 
 mod credentials;
 mod kubeconfig;
@@ -95,8 +95,9 @@ impl KubernetesSource {
         Err(format!("the list of EndpointSlices has more than {PAGES_MAX} pages").into())
     }
 
-    /// Watches the slices from this version on, until the server ends the watch; then `version` is that of the latest event.
-    /// Reports nothing before the server has accepted the watch: a login that may list but not watch is an error.
+    /// Watches the slices from this version on, until the server ends the watch; then `version` is that of the latest
+    /// event. Reports nothing before the server has accepted the watch: a login that may list but not watch is an
+    /// error.
     async fn watch(&mut self, version: &mut String, reports: &Reports) -> Result<(), KubernetesError> {
         let time = WATCH_TIME_MIN.mul_f64(1.0 + fastrand::f64() / 4.0);
         let deadline = Instant::now() + time + WATCH_END_GRACE;

@@ -20,12 +20,12 @@ use crate::text::Reason;
 /// A lookup that has no answer after this time has failed; the last known addresses stay.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time between the first failure and the next lookup of a name without a known address. It doubles with each failure,
-/// up to the pool's `resolve_interval`.
+/// The time between the first failure and the next lookup of a name without a known address. It doubles with each
+/// failure, up to the pool's `resolve_interval`.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
-/// The most addresses of one name that are used: more would be a mistake, or a wrong answer. Of more, the lowest are used: they
-/// are the same whatever the order of the answer.
+/// The most addresses of one name that are used: more would be a mistake, or a wrong answer. Of more, the lowest are
+/// used: they are the same whatever the order of the answer.
 const ADDRESSES_MAX: usize = 256;
 
 /// The host names of one pool: when each is looked up, and its state.
@@ -45,8 +45,9 @@ struct NameState {
     port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
-    /// When it is looked up next or, during a lookup, when that lookup counts as failed. `None`: the present lookup counts as
-    /// failed, but has not ended. No other lookup begins before it ends, and its answer is used whenever it comes.
+    /// When it is looked up next or, during a lookup, when that lookup counts as failed. `None`: the present lookup
+    /// counts as failed, but has not ended. No other lookup begins before it ends, and its answer is used whenever it
+    /// comes.
     deadline: Option<Instant>,
     /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
@@ -65,8 +66,8 @@ type Resolution = Result<Vec<ServerAddr>, Reason>;
 type EndedLookup = Result<(Id, (Arc<str>, LookupResult)), JoinError>;
 
 impl PoolNames {
-    /// Follows this plan of the pool from now on. New names are looked up at once; if the address family has changed, all names
-    /// are.
+    /// Follows this plan of the pool from now on. New names are looked up at once; if the address family has changed,
+    /// all names are.
     pub fn adopt(&mut self, pool: &LivePool) {
         let plan = pool.plan();
         if self.family != plan.resolve {
@@ -97,8 +98,8 @@ impl PoolNames {
         self.mark_if_resolved(pool);
     }
 
-    /// Waits for the next event, and handles it: a name is due, a lookup has ended, or a lookup has failed because it took too
-    /// long. Returns whether servers were added to the pool or removed. Cancel safe.
+    /// Waits for the next event, and handles it: a name is due, a lookup has ended, or a lookup has failed because it
+    /// took too long. Returns whether servers were added to the pool or removed. Cancel safe.
     ///
     /// A name that does not resolve any more keeps its last addresses; that is logged once.
     pub async fn step(&mut self, pool: &LivePool, resolver: &Resolver, live: &Live) -> bool {
@@ -144,7 +145,8 @@ impl PoolNames {
         }
     }
 
-    /// Records the result of a lookup, and of all others that have ended by now. Returns the addresses that have changed.
+    /// Records the result of a lookup, and of all others that have ended by now. Returns the addresses that have
+    /// changed.
     fn finish_lookups(&mut self, pool: &LivePool, first: EndedLookup) -> NameAddresses {
         let mut next = Some(first);
         let mut changed = NameAddresses::new();
@@ -242,8 +244,8 @@ impl NameState {
     }
 }
 
-/// Looks up the names of the next plan that are new in their pools, so that the plan begins with the addresses that are known
-/// by `deadline`. Other names keep the addresses that their pools have found. Returns the addresses by pool.
+/// Looks up the names of the next plan that are new in their pools, so that the plan begins with the addresses that are
+/// known by `deadline`. Other names keep the addresses that their pools have found. Returns the addresses by pool.
 pub async fn resolve_new_names(
     next: &Plan,
     now: &Plan,
@@ -277,8 +279,8 @@ pub async fn resolve_new_names(
     found
 }
 
-/// The addresses that were found, sorted and without duplicates: resolvers rotate their answers. Addresses that are not of one
-/// host are left out: resolvers that block a name answer 0.0.0.0, and that would send clients to this machine.
+/// The addresses that were found, sorted and without duplicates: resolvers rotate their answers. Addresses that are not
+/// of one host are left out: resolvers that block a name answer 0.0.0.0, and that would send clients to this machine.
 fn sorted(found: io::Result<Vec<SocketAddr>>) -> Resolution {
     let addresses = found.map_err(|error| Reason::from(chain(&error)))?;
     if addresses.is_empty() {

@@ -1,5 +1,5 @@
-//! Follows the addresses of this machine: where one comes or goes, such as a virtual address that moves between two machines, a
-//! server may become one of our listeners, or no longer be one.
+//! Follows the addresses of this machine: where one comes or goes, such as a virtual address that moves between two
+//! machines, a server may become one of our listeners, or no longer be one.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,8 +25,8 @@ static READ: OptionalCall = OptionalCall::new(
 /// The time between two looks where changes are not reported, or the addresses could not be read.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The least time from one look to the next: often many addresses come at once. The first change after a quiet time is looked
-/// at without delay, because meanwhile a session may open another one, and so on, up to the limit.
+/// The least time from one look to the next: often many addresses come at once. The first change after a quiet time is
+/// looked at without delay, because meanwhile a session may open another one, and so on, up to the limit.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Follows the addresses. Never returns.

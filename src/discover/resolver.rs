@@ -1,8 +1,8 @@
 //! The system's resolver, asked for many names at once.
 //!
-//! getaddrinfo(3) cannot be interrupted: a lookup keeps a thread and a socket until the system gives up. That takes 10 to 30 s
-//! if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds make sure that a name without an
-//! answer delays no other, and that a name server is not flooded:
+//! getaddrinfo(3) cannot be interrupted: a lookup keeps a thread and a socket until the system gives up. That takes 10
+//! to 30 s if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds make sure that a
+//! name without an answer delays no other, and that a name server is not flooded:
 //!
 //! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]).
 //! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use crate::addr::IpFamily;
 use crate::capacity::Capacity;
 
-/// How many lookups may be in their first second at once. Each may be two queries; a small forwarder refuses the 151st query
-/// (`dns-forward-max` of dnsmasq).
+/// How many lookups may be in their first second at once. Each may be two queries; a small forwarder refuses the 151st
+/// query (`dns-forward-max` of dnsmasq).
 const STARTING_MAX: usize = 32;
 
 /// The longest time that a prompt answer takes.
@@ -75,8 +75,8 @@ impl Resolver {
         self.slow_capacity.resize(Some(half(capacity)));
     }
 
-    /// Looks up the addresses of a host. `was_prompt`: the last lookup of this name was prompt, or there was none. Dropping the
-    /// future cancels the lookup while it waits to begin; once it has begun, its thread goes on.
+    /// Looks up the addresses of a host. `was_prompt`: the last lookup of this name was prompt, or there was none.
+    /// Dropping the future cancels the lookup while it waits to begin; once it has begun, its thread goes on.
     pub(super) fn resolve(
         &self,
         host: &str,

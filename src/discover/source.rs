@@ -29,23 +29,23 @@ impl From<Vec<ServerEntry>> for ServerList {
 
 /// Something that lists the servers of a pool.
 pub(super) trait ServerSource: Send {
-    /// Reports every list that it finds, and every failure after which it can go on. Returns the reason when it cannot go on.
-    /// It is called again after a while.
+    /// Reports every list that it finds, and every failure after which it can go on. Returns the reason when it cannot
+    /// go on. It is called again after a while.
     fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a>;
 }
 
 /// [`ServerSource::follow`] under way.
 pub(super) type FollowFuture<'a> = Pin<Box<dyn Future<Output = Reason> + Send + 'a>>;
 
-/// The knowledge of a source. A list is made from it only when one is needed: changes may come faster than long lists can be
-/// made.
+/// The knowledge of a source. A list is made from it only when one is needed: changes may come faster than long lists
+/// can be made.
 pub(super) trait Findings: Send {
     /// The list.
     fn list(&self) -> ListAnswer;
 }
 
-/// Findings that a source keeps changing, and of which others make lists. A std mutex: locked for a change, or while a list is
-/// made.
+/// Findings that a source keeps changing, and of which others make lists. A std mutex: locked for a change, or while a
+/// list is made.
 pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 
 /// A report of a source.

@@ -76,8 +76,8 @@ impl DockerEngine {
         Ok(network_settings.networks.values().find_map(NetworkEndpoint::ip))
     }
 
-    /// Waits until a container has ended. Returns its exit status; `None`: there is no such container. There is no deadline: it
-    /// may run for any time.
+    /// Waits until a container has ended. Returns its exit status; `None`: there is no such container. There is no
+    /// deadline: it may run for any time.
     pub(crate) async fn ended(&self, container: &str) -> Result<Option<i64>, DockerError> {
         let path = format!("/containers/{container}/wait");
         let response = self.ask_without_limit(Method::POST, &path, None).await?;
@@ -87,7 +87,8 @@ impl DockerEngine {
         }
     }
 
-    /// Has a container end by the signal that its image names, SIGTERM by default. The engine kills it after `kill_after`.
+    /// Has a container end by the signal that its image names, SIGTERM by default. The engine kills it after
+    /// `kill_after`.
     pub(crate) async fn stop(&self, container: &str, kill_after: Duration) -> Result<(), DockerError> {
         let path = format!("/containers/{container}/stop?t={}", kill_after.as_secs());
         let limit = kill_after.saturating_add(REQUEST_TIMEOUT);

@@ -118,7 +118,8 @@ impl DockerEngine {
         self.in_time(limit, self.ask_without_limit(method, path, body)).await
     }
 
-    /// As [`Self::ask`], without a deadline: the caller has one, or the engine answers only when something has happened.
+    /// As [`Self::ask`], without a deadline: the caller has one, or the engine answers only when something has
+    /// happened.
     pub(super) async fn ask_without_limit(
         &self,
         method: Method,

@@ -66,8 +66,8 @@ impl DockerEngine {
 pub(crate) struct DockerEvents(ResponseLines);
 
 impl DockerEvents {
-    /// The next event. An event that is not understood says only that something has happened. The caller sets a deadline. No
-    /// event is lost if this future is dropped.
+    /// The next event. An event that is not understood says only that something has happened. The caller sets a
+    /// deadline. No event is lost if this future is dropped.
     pub(crate) async fn next(&mut self) -> Result<DockerEvent, DockerError> {
         let line = self.0.next().await?.ok_or("the events have ended")?;
         Ok(serde_json::from_slice(&line).unwrap_or_default())

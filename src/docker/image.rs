@@ -35,7 +35,8 @@ impl DockerEngine {
         }
     }
 
-    /// Pulls an image from its registry, without a login, within a quarter of an hour. Dropping the future ends the pull.
+    /// Pulls an image from its registry, without a login, within a quarter of an hour. Dropping the future ends the
+    /// pull.
     pub(crate) async fn pull(&self, image: &str) -> Result<(), DockerError> {
         let (name, tag) = name_and_tag(image);
         let query = query(&[("fromImage", name), ("tag", tag)]);
@@ -56,8 +57,8 @@ impl DockerEngine {
     }
 }
 
-/// The name and the tag of an image; the default tag if it has none, because then all images of the name would be pulled. A
-/// digest counts as a tag.
+/// The name and the tag of an image; the default tag if it has none, because then all images of the name would be
+/// pulled. A digest counts as a tag.
 fn name_and_tag(image: &str) -> (&str, &str) {
     if let Some(parts) = image.split_once('@') {
         return parts;

@@ -36,8 +36,8 @@ impl DockerEngine {
 }
 
 impl ContainerLog {
-    /// The next piece of the log; `None`: the log has ended. The caller sets a deadline. Nothing is lost if this future is
-    /// dropped.
+    /// The next piece of the log; `None`: the log has ended. The caller sets a deadline. Nothing is lost if this future
+    /// is dropped.
     ///
     /// # Errors
     /// The connection has failed.

@@ -1,7 +1,8 @@
-//! The API of a Docker engine over its Unix socket (Docker Engine API, <https://docs.docker.com/reference/api/engine/>).
+//! The API of a Docker engine over its Unix socket (Docker Engine API,
+//! <https://docs.docker.com/reference/api/engine/>).
 //!
-//! Discovery needs three requests: `GET /version`, `GET /containers/json` and `GET /events`. A proxy in front of the socket need
-//! not allow others, unless clones are containers.
+//! Discovery needs three requests: `GET /version`, `GET /containers/json` and `GET /events`. A proxy in front of the
+//! socket need not allow others, unless clones are containers.
 
 mod engine;
 mod endpoint;

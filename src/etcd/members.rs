@@ -61,8 +61,8 @@ impl Members {
         Self { plan, next: 0 }
     }
 
-    /// Follows keys at one member after the other, until all have failed in a row, and the first one twice: its first failure
-    /// may only mean that a login has expired. Returns the last error.
+    /// Follows keys at one member after the other, until all have failed in a row, and the first one twice: its first
+    /// failure may only mean that a login has expired. Returns the last error.
     pub async fn follow(&mut self, keys: &FollowedKeys, follower: &mut impl KeyFollower) -> EtcdError {
         let mut failures = 0;
         loop {
@@ -108,7 +108,8 @@ impl Members {
         Gateway::connect(endpoint, Arc::clone(&self.plan)).await
     }
 
-    /// Follows keys at the next member until it fails. `watching_since`: set when its first watch begins, after its first list.
+    /// Follows keys at the next member until it fails. `watching_since`: set when its first watch begins, after its
+    /// first list.
     async fn follow_one(
         &mut self,
         keys: &FollowedKeys,
@@ -129,8 +130,8 @@ impl Members {
     }
 }
 
-/// Reads the keys, and watches them until they must be read again: nothing has happened for a long time, or the watch needs
-/// revisions that were compacted.
+/// Reads the keys, and watches them until they must be read again: nothing has happened for a long time, or the watch
+/// needs revisions that were compacted.
 async fn read_and_watch(
     gateway: &Gateway,
     keys: &FollowedKeys,

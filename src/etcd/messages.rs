@@ -41,7 +41,8 @@ impl KeyRange {
         }
     }
 
-    /// The keys that begin with `prefix`, but not with `without`, a longer prefix that begins with `prefix`. Neither is empty.
+    /// The keys that begin with `prefix`, but not with `without`, a longer prefix that begins with `prefix`. Neither is
+    /// empty.
     #[must_use]
     pub fn with_prefix_but_not(prefix: &str, without: &str) -> [Self; 2] {
         let before = Self {

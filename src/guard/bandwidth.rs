@@ -1,17 +1,17 @@
 //! Bandwidth: how fast bytes may be read.
 //!
 //! A direction that has something to read reserves a slot of each of its [buckets](ByteBucket) for what is there, a few
-//! kilobytes at most, sleeps until the slot begins, reads, and gives back what it did not need. What is given back must be
-//! little: the slots of the directions behind it do not move.
+//! kilobytes at most, sleeps until the slot begins, reads, and gives back what it did not need. What is given back must
+//! be little: the slots of the directions behind it do not move.
 //!
-//! A direction that wakes late leaves a slot unused that has begun. Another direction that runs at that moment would take all
-//! such slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each round of the bucket
-//! that it waits for, and a round takes as long as the slots of all that wait for that bucket. A direction that is behind its
-//! share catches up.
+//! A direction that wakes late leaves a slot unused that has begun. Another direction that runs at that moment would
+//! take all such slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each
+//! round of the bucket that it waits for, and a round takes as long as the slots of all that wait for that bucket. A
+//! direction that is behind its share catches up.
 //!
-//! Slots that are given back before they begin leave a gap. A direction that waits long looks from time to time whether it
-//! could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It also looks whether
-//! its slot is void because the rate has changed.
+//! Slots that are given back before they begin leave a gap. A direction that waits long looks from time to time whether
+//! it could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It also
+//! looks whether its slot is void because the rate has changed.
 
 #[cfg(test)]
 mod tests;
@@ -89,9 +89,9 @@ impl DirectionThrottle {
         }
     }
 
-    /// Ready when bytes may be read, with the most that may be: up to one more than `readable`, so that a read shows whether
-    /// there were more. To be called when there is something to read; `readable` is how many bytes. With 0 it is probably the
-    /// end of the stream, or nothing, and nobody has to wait for that.
+    /// Ready when bytes may be read, with the most that may be: up to one more than `readable`, so that a read shows
+    /// whether there were more. To be called when there is something to read; `readable` is how many bytes. With 0 it
+    /// is probably the end of the stream, or nothing, and nobody has to wait for that.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
@@ -165,8 +165,8 @@ impl DirectionThrottle {
             }
         }
         let begins = last.map_or(turn, |(_, starts)| turn.max(starts));
-        // It takes part only in the round of the bucket that it waits for: directions that wait for another bucket need not
-        // leave it a turn that it could not use.
+        // It takes part only in the round of the bucket that it waits for: directions that wait for another bucket need
+        // not leave it a turn that it could not use.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));
         Slot {
             bytes,

@@ -1,7 +1,7 @@
 //! Bytes over time, as a queue of time slots.
 //!
-//! Directions that share a bucket get their slots in turn, and nobody has to be woken. When the rate changes, a new queue
-//! begins, and the slots of the old one are void.
+//! Directions that share a bucket get their slots in turn, and nobody has to be woken. When the rate changes, a new
+//! queue begins, and the slots of the old one are void.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::rate::{Nanos, nanos};
 
-/// The most bytes of a slot: half of what the smallest receive buffer holds (`net.ipv4.tcp_rmem`). While a direction waits for
-/// its slot, the buffer fills up, so that the bytes of the next slot are there when this one is read.
+/// The most bytes of a slot: half of what the smallest receive buffer holds (`net.ipv4.tcp_rmem`). While a direction
+/// waits for its slot, the buffer fills up, so that the bytes of the next slot are there when this one is read.
 pub(super) const SLOT_BYTES_MAX: u64 = 32 << 10;
 
 /// The fewest bytes of a slot.
@@ -20,8 +20,8 @@ const SLOT_BYTES_MIN: u64 = 1 << 10;
 /// How many slots a second make up the rate, where these bounds allow it.
 const SLOTS_PER_SECOND: u64 = 50;
 
-/// For how long at most an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must not cost
-/// throughput.
+/// For how long at most an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must
+/// not cost throughput.
 pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 
 /// The bandwidth of one direction of a session, or of all sessions of a guard.
@@ -112,8 +112,8 @@ impl ByteBucket {
         (begins, reserved)
     }
 
-    /// Adds a slot to the round of this bucket, because it is the one that its direction waits for. Returns how long the round
-    /// is: the slots of all directions that wait for this bucket now.
+    /// Adds a slot to the round of this bucket, because it is the one that its direction waits for. Returns how long
+    /// the round is: the slots of all directions that wait for this bucket now.
     pub(super) fn join_round(&self, reserved: &mut Reserved) -> Nanos {
         let mut queue = self.queue();
         if queue.generation == reserved.generation {

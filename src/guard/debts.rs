@@ -1,13 +1,13 @@
 //! What each source has taken of its rate, in a table of fixed size.
 //!
-//! A flood from any number of addresses grows nothing. A source whose debt is paid is forgotten without loss: a new one starts
-//! from the same state. Where all eight places of a set hold unpaid debts, the smallest is forgotten to make room, and is
-//! counted.
+//! A flood from any number of addresses grows nothing. A source whose debt is paid is forgotten without loss: a new one
+//! starts from the same state. Where all eight places of a set hold unpaid debts, the smallest is forgotten to make
+//! room, and is counted.
 //!
-//! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The hash has a
-//! key of this process, so that nobody knows which sources share a set. There are two places for each of `sources_max`. So the
-//! attacker needs about `2 × sources_max` addresses. Each must open as many sessions as make up the debt that is to be
-//! forgotten, and all that before the debt would be paid anyway.
+//! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The
+//! hash has a key of this process, so that nobody knows which sources share a set. There are two places for each of
+//! `sources_max`. So the attacker needs about `2 × sources_max` addresses. Each must open as many sessions as make up
+//! the debt that is to be forgotten, and all that before the debt would be paid anyway.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,8 @@ use super::rate::{Nanos, Rate};
 /// The places of a set.
 const WAYS: usize = 8;
 
-/// The places for each source that is to be remembered. Sources fall into sets at random: with twice as many places as sources,
-/// 2 % of the sets overflow when `sources_max` sources have debts at once.
+/// The places for each source that is to be remembered. Sources fall into sets at random: with twice as many places as
+/// sources, 2 % of the sets overflow when `sources_max` sources have debts at once.
 const PLACES_PER_SOURCE: usize = 2;
 
 /// The debts of sources. It keeps a hash of a source, not its address.

@@ -102,8 +102,8 @@ impl DenyEdits {
         self.denied.store(denied.map(Arc::new));
     }
 
-    /// Publishes the denied networks after an edit has ended. If several workers notice that at the same time, only one of them
-    /// publishes; the others go on with the networks that are published.
+    /// Publishes the denied networks after an edit has ended. If several workers notice that at the same time, only one
+    /// of them publishes; the others go on with the networks that are published.
     fn publish_ended(&self, now: Instant) {
         if let Ok(mut edits) = self.edits.try_lock()
             && edits.iter().any(|edit| has_ended(edit, now))

@@ -30,8 +30,8 @@ impl LineBudget {
         }
     }
 
-    /// Whether to log a refusal: `Some` with the number of refusals that were not logged since the last line, or `None`: do not
-    /// log it.
+    /// Whether to log a refusal: `Some` with the number of refusals that were not logged since the last line, or
+    /// `None`: do not log it.
     #[must_use]
     pub fn line(&self, now: Instant) -> Option<u64> {
         let now = nanos(now.saturating_duration_since(self.epoch));

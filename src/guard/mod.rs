@@ -1,16 +1,16 @@
 //! Guards: who may pass, and how much they may take.
 //!
-//! A [`Guard`] has one set of counts, wherever it is used: a guard of two listeners limits both together. A session that passes
-//! holds a [`GuardPass`]; dropping the pass returns what was counted. The counts of a guard outlast its rules: a
-//! [successor](Guard::successor) with other rules goes on with them.
+//! A [`Guard`] has one set of counts, wherever it is used: a guard of two listeners limits both together. A session
+//! that passes holds a [`GuardPass`]; dropping the pass returns what was counted. The counts of a guard outlast its
+//! rules: a [successor](Guard::successor) with other rules goes on with them.
 //!
-//! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the debts of
-//! sources, and constants bound edits and the sources that are shown.
+//! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the
+//! debts of sources, and constants bound edits and the sources that are shown.
 //!
-//! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if it
-//! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and its comparison
-//! in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is a bucket in
-//! [`Throttle`]: [`throttle`] makes it from the passes of a session, and `relay` asks it before it reads.
+//! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if
+//! it refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and
+//! its comparison in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is
+//! a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a session, and `relay` asks it before it reads.
 
 mod client_source;
 mod networks;
@@ -116,8 +116,8 @@ impl Guard {
         }
     }
 
-    /// This guard with other rules: it goes on with the counts, the debts and the edits. Sessions under way keep the limits of
-    /// their own bandwidth; [`Self::apply_bandwidth`] changes the common bandwidth.
+    /// This guard with other rules: it goes on with the counts, the debts and the edits. Sessions under way keep the
+    /// limits of their own bandwidth; [`Self::apply_bandwidth`] changes the common bandwidth.
     #[must_use]
     pub fn successor(&self, rules: GuardRules) -> Self {
         let debts = match (rules.rate_per_source, &self.debts) {
@@ -211,7 +211,8 @@ impl Guard {
         }
     }
 
-    /// Common limits are asked last: a source that takes too much does not use them up. A client that is refused takes nothing.
+    /// Common limits are asked last: a source that takes too much does not use them up. A client that is refused takes
+    /// nothing.
     fn check(
         &self,
         client: ClientAddr,
@@ -253,15 +254,15 @@ impl Guard {
         }
     }
 
-    /// Whether to log a refusal before the ClientHello: `Some` with the number of refusals that were not logged since the last
-    /// line, or `None`: do not log it.
+    /// Whether to log a refusal before the ClientHello: `Some` with the number of refusals that were not logged since
+    /// the last line, or `None`: do not log it.
     #[must_use]
     pub fn line(&self, now: Instant) -> Option<u64> {
         self.counts.lines.line(now)
     }
 
-    /// Denies a network from now on, until the edit ends; sessions under way go on. The edit replaces one of the same network.
-    /// Returns whether there was room for it: a guard has at most [`EDITS_MAX`] edits.
+    /// Denies a network from now on, until the edit ends; sessions under way go on. The edit replaces one of the same
+    /// network. Returns whether there was room for it: a guard has at most [`EDITS_MAX`] edits.
     pub fn deny(&self, edit: DenyEdit, now: Instant) -> bool {
         self.counts.edits.add(edit, now)
     }

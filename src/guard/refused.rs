@@ -8,8 +8,9 @@ use super::client_source::ClientSource;
 const FOLLOWED: usize = 64;
 
 /// The sources that are refused most often, by the "space saving" algorithm (Metwally, Agrawal, El Abbadi: "Efficient
-/// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all refusals is
-/// always in the table. Counts may be too high: a source takes over the count of the source that it replaces.
+/// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all
+/// refusals is always in the table. Counts may be too high: a source takes over the count of the source that it
+/// replaces.
 #[derive(Debug, Default)]
 pub(super) struct RefusedSources {
     // A std mutex, locked for a few lines by each refusal.

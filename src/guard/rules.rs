@@ -37,7 +37,8 @@ pub struct GuardRules {
 }
 
 impl GuardRules {
-    /// Why a client's address may not pass; `None`: it may. A client without an address, on a Unix socket, is in no network.
+    /// Why a client's address may not pass; `None`: it may. A client without an address, on a Unix socket, is in no
+    /// network.
     #[must_use]
     pub fn refusal_of_address(&self, address: Option<IpAddr>) -> Option<GuardReason> {
         let is_in = |networks: &NetworkSet| address.is_some_and(|address| networks.contains(address));

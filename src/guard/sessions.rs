@@ -14,8 +14,8 @@ const SHARDS: usize = 64;
 /// A table gives memory back when it has room for this many times the entries that it holds.
 const SPARE_MAX: usize = 8;
 
-/// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the process
-/// bound its size.
+/// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the
+/// process bound its size.
 #[derive(Debug)]
 pub(super) struct SessionTable {
     open: AtomicUsize,

@@ -23,8 +23,8 @@ use crate::plan::PoolPlan;
 use crate::pool::ServerSpec;
 use crate::tls::PoolTls;
 
-/// A shortage is over when it has failed no check for this long: at a limit that is just reached, some checks can be made and
-/// others cannot.
+/// A shortage is over when it has failed no check for this long: at a limit that is just reached, some checks can be
+/// made and others cannot.
 const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 
 /// What all checks share.
@@ -37,8 +37,8 @@ pub(super) struct CheckContext {
     ticks: Ticks,
     /// The number of the next server whose checks begin; spreads the checks.
     next_number: AtomicU64,
-    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A std mutex, locked
-    /// for a line.
+    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A std mutex,
+    /// locked for a line.
     last_shortage: Mutex<Option<Instant>>,
 }
 
@@ -99,8 +99,8 @@ impl CheckContext {
         began
     }
 
-    /// Waits for the permits that each check in the process needs, then runs the check, for `limit` at most. Also returns when
-    /// it began.
+    /// Waits for the permits that each check in the process needs, then runs the check, for `limit` at most. Also
+    /// returns when it began.
     async fn run(&self, probe: &dyn Probe, limit: Duration) -> (Instant, Result<CheckPass, CheckFailure>) {
         let of_kind = async { probe.limit()?.acquire().await.ok() }; // never closed
         let _permits = (of_kind.await, self.capacity.acquire().await);

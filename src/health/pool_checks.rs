@@ -56,7 +56,8 @@ impl PoolChecks {
         }
     }
 
-    /// Takes over the plan of the pool. Returns the permits for its checks, and whether the checks are configured as before.
+    /// Takes over the plan of the pool. Returns the permits for its checks, and whether the checks are configured as
+    /// before.
     fn follow(&mut self, pool: &LivePool) -> (Arc<Semaphore>, bool) {
         let (plan, health) = (pool.plan(), &pool.plan().health);
         let is_same = |current: &&CurrentChecks| {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Checks that are due within this time start together: at a thousand checks a second, a wake-up for each of them would cost a
-/// quarter of what the checks themselves cost.
+/// Checks that are due within this time start together: at a thousand checks a second, a wake-up for each of them would
+/// cost a quarter of what the checks themselves cost.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The ticks on which checks start.
@@ -29,9 +29,9 @@ impl Ticks {
     }
 }
 
-/// The time between the first and the second check of a server. The first check starts at once; this gap spreads the later ones
-/// over the interval. Multiples of the golden ratio fill the interval evenly, however many servers there are. `number` differs
-/// for each server.
+/// The time between the first and the second check of a server. The first check starts at once; this gap spreads the
+/// later ones over the interval. Multiples of the golden ratio fill the interval evenly, however many servers there
+/// are. `number` differs for each server.
 pub(super) fn first_gap(number: u64, interval: Duration) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     interval.mul_f64((number as f64 * GOLDEN).fract())

@@ -48,8 +48,8 @@ impl ServerCheck {
         }
     }
 
-    /// Whether the server is to be checked now, and was not before. If it must have a role, even a panic does not use it from
-    /// now on before a check has found that role.
+    /// Whether the server is to be checked now, and was not before. If it must have a role, even a panic does not use
+    /// it from now on before a check has found that role.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
         let starts = is_active && !self.was_active.load(Relaxed);
@@ -73,8 +73,8 @@ impl ServerCheck {
         !required.is_set() || self.server.passed_within(*role_trust)
     }
 
-    /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
-    /// more.
+    /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused
+    /// no more.
     fn log_refusal(&self, pool: &LivePool, before: RefusedCheck, is_prevented: bool) {
         let health = self.server.health();
         if health.refusal == before {
@@ -99,8 +99,8 @@ impl ServerCheck {
         }
     }
 
-    /// The meaning of a result for this pool. A server that must have a role and does not report it counts as alive, as one
-    /// that refuses the check does.
+    /// The meaning of a result for this pool. A server that must have a role and does not report it counts as alive, as
+    /// one that refuses the check does.
     fn found(&self, pool: &LivePool, result: &Result<CheckPass, CheckFailure>) -> Result<ServerFacts, FailedCheck> {
         let plan = &pool.plan().health;
         let refused = |reason: &str, accepts_sessions: bool| {
@@ -164,8 +164,8 @@ impl ServerCheck {
         }
     }
 
-    /// Makes the pool judge and record a result, and counts it. A shortage of this host is not a result. Returns the servers
-    /// that were up, and are down now because of a failure.
+    /// Makes the pool judge and record a result, and counts it. A shortage of this host is not a result. Returns the
+    /// servers that were up, and are down now because of a failure.
     pub(super) fn record(
         &self,
         pool: &LivePool,

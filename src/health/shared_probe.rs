@@ -64,8 +64,8 @@ impl CheckSetup {
         self.target.address
     }
 
-    /// Whether one running check serves both. Pools that speak TLS with their servers do not share checks: each reads its own
-    /// files again.
+    /// Whether one running check serves both. Pools that speak TLS with their servers do not share checks: each reads
+    /// its own files again.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let Self {
             check,
@@ -96,7 +96,8 @@ impl CheckSetup {
             && same_tls
     }
 
-    /// The time between the starts of two checks. Where pools differ about the state of the server, the shorter time counts.
+    /// The time between the starts of two checks. Where pools differ about the state of the server, the shorter time
+    /// counts.
     fn interval(&self, users: &[Arc<ServerCheck>]) -> Duration {
         let is_down = |check: &Arc<ServerCheck>| check.server.check_state() == CheckState::Down;
         let intervals = users.iter().map(|check| match is_down(check) {

@@ -65,8 +65,8 @@ pub struct TotalsSample {
     pub endings: [u32; Ending::ALL.len()],
 }
 
-/// The sample of a pool, for one second, or for all the seconds of a [`Sample`]. Bytes are floating-point numbers, which take
-/// half the memory.
+/// The sample of a pool, for one second, or for all the seconds of a [`Sample`]. Bytes are floating-point numbers,
+/// which take half the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PoolSample {
     /// Open sessions on its servers at its end.
@@ -189,8 +189,9 @@ impl Recorder {
         self.pools = names.into_iter().map(pool).collect();
     }
 
-    /// Adds and returns what has changed since the last reading, which was `seconds` ago; `None`: this is the first reading. In
-    /// the rings, counts and sessions are spread evenly over these seconds, and the quantile is recorded for the last one.
+    /// Adds and returns what has changed since the last reading, which was `seconds` ago; `None`: this is the first
+    /// reading. In the rings, counts and sessions are spread evenly over these seconds, and the quantile is recorded
+    /// for the last one.
     pub(super) fn record(&mut self, mut now: Reading, seconds: u64) -> Option<Sample> {
         let pools = std::mem::take(&mut now.pools);
         let sample = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));

@@ -47,7 +47,8 @@ pub(super) fn complete(imported: &mut Imported) {
     }
 }
 
-/// Splits listeners whose addresses differ: addresses without TLS, or without PROXY headers, get a listener of their own.
+/// Splits listeners whose addresses differ: addresses without TLS, or without PROXY headers, get a listener of their
+/// own.
 fn separate_listeners(imported: &mut Imported) {
     let mut separated = Vec::with_capacity(imported.listeners.len());
     let mut others = Vec::new();
@@ -115,8 +116,8 @@ pub(super) fn valid_name(name: &str) -> String {
     }
 }
 
-/// The name, with a number behind it if it is taken. `seen` has the names that are taken, each with the last number that
-/// was tried behind it, so that each number is tried once, however often a name occurs.
+/// The name, with a number behind it if it is taken. `seen` has the names that are taken, each with the last number
+/// that was tried behind it, so that each number is tried once, however often a name occurs.
 fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
     let mut number = seen.get(name).copied().unwrap_or(0);
     let mut free = name.to_owned();
@@ -253,7 +254,8 @@ fn remove_unfit_source(pool: &mut ImportedPool) {
     }
 }
 
-/// Removes the kind of check of a pool if the configuration would not accept it, so that servers are checked by a connect.
+/// Removes the kind of check of a pool if the configuration would not accept it, so that servers are checked by a
+/// connect.
 fn remove_invalid_check(pool: &mut ImportedPool) {
     let alone = Imported {
         listeners: vec![ImportedListener {

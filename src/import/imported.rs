@@ -1,4 +1,5 @@
-//! What an importer has found: the sections of a configuration, as text, with remarks about the lines that it came from.
+//! What an importer has found: the sections of a configuration, as text, with remarks about the lines that it came
+//! from.
 
 use std::fmt::Write as _;
 
@@ -126,7 +127,8 @@ impl Remark {
         }
     }
 
-    /// A key has one `value` for all servers of a pool, that of the server which `whose` names, and another one for this server.
+    /// A key has one `value` for all servers of a pool, that of the server which `whose` names, and another one for
+    /// this server.
     pub(super) fn one_value(
         line: usize,
         key: &str,

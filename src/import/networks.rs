@@ -10,8 +10,8 @@ const LIST_MAX: usize = 1000;
 /// All clients.
 pub(super) const EVERYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// The networks of one list without those of another. A network that is left in part becomes several. `None`: there are too
-/// many, or one is not valid.
+/// The networks of one list without those of another. A network that is left in part becomes several. `None`: there are
+/// too many, or one is not valid.
 pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<String>> {
     let excluded = parsed(excluded)?;
     let mut left = Vec::new();
@@ -59,8 +59,8 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
-/// The networks that remain of a network without a part of it. The network is halved until one half is the part: each other
-/// half remains.
+/// The networks that remain of a network without a part of it. The network is halved until one half is the part: each
+/// other half remains.
 fn subtracted(network: IpNet, hole: &IpNet) -> Vec<IpNet> {
     if !overlap(&network, hole) {
         return vec![network];

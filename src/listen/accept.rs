@@ -30,7 +30,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// The maximum number of clients that are accepted although they joined a queue after it was closed. The kernel lets few join.
+/// The maximum number of clients that are accepted although they joined a queue after it was closed. The kernel lets
+/// few join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
 /// How many clients of a closed queue are accepted where the system does not report its length: the default of
@@ -152,7 +153,8 @@ impl Listener {
     /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit; `None`
     /// when none is left. Otherwise like [`Self::accept`].
     ///
-    /// Of the clients that join later a few are accepted and the rest rejected: under load there would always be one more.
+    /// Of the clients that join later a few are accepted and the rest rejected: under load there would always be one
+    /// more.
     pub async fn accept_waiting(
         &mut self,
         limits: &ConnectionLimits,
@@ -200,8 +202,8 @@ impl Listener {
         }
     }
 
-    /// Accepts once, as soon as there is a permit; `None`: there was an error of one client or a pause, try again. EAGAIN
-    /// is the only error.
+    /// Accepts once, as soon as there is a permit; `None`: there was an error of one client or a pause, try again.
+    /// EAGAIN is the only error.
     async fn try_accept(
         &self,
         limits: &ConnectionLimits,

@@ -91,8 +91,8 @@ impl BindCause {
             }
             (Some(libc::EAFNOSUPPORT), _) => "this system has no IPv6: leave that address out",
             (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files (`ulimit -n`)",
-            // A call that does not depend on the address was refused: `refused` in the parent module has named it in the
-            // error.
+            // A call that does not depend on the address was refused: `refused` in the parent module has named it in
+            // the error.
             (None, _) => "allow that call in the sandbox or seccomp profile that this process runs in",
             _ => "bind another address",
         };
@@ -114,7 +114,8 @@ impl BindCause {
     }
 }
 
-/// What holds the address, a listener first; `None`: nothing that the kernel lists, such as a socket that is only bound.
+/// What holds the address, a listener first; `None`: nothing that the kernel lists, such as a socket that is only
+/// bound.
 fn holder(address: ListenAddr) -> Option<Holder> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()

@@ -95,7 +95,8 @@ impl Bound {
         })
     }
 
-    /// Binds a Unix socket with these permissions. The file that a process has left there is replaced once this one listens.
+    /// Binds a Unix socket with these permissions. The file that a process has left there is replaced once this one
+    /// listens.
     ///
     /// # Errors
     /// The path and why it cannot be bound: a process listens there, or the file is not a socket.

@@ -64,8 +64,8 @@ impl PassedSockets {
     }
 
     fn add(&mut self, descriptor: RawFd) -> Result<(), Unusable> {
-        // SAFETY: the environment of this process promises the descriptor, and nothing in the process closes it. If that is
-        // not so, the calls below fail (EBADF).
+        // SAFETY: the environment of this process promises the descriptor, and nothing in the process closes it. If
+        // that is not so, the calls below fail (EBADF).
         let inherited = unsafe { BorrowedFd::borrow_raw(descriptor) };
         fcntl_setfd(inherited, FdFlags::CLOEXEC).map_err(io::Error::from)?; // not for the children of this process
         let socket = Socket::from(inherited.try_clone_to_owned()?);
@@ -118,8 +118,8 @@ mod tests {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         assert_eq!(added(tcp), Ok(ListenAddr::new(address)));
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         let expected = ListenAddr::from_unix(UnixPath::new(path.to_str().unwrap()).unwrap());
         assert_eq!(added(UnixListener::bind(path).unwrap()), Ok(expected));
     }

@@ -12,7 +12,8 @@ use super::Live;
 use crate::plan::{ListedServer, ServerEntry};
 use crate::text::Reason;
 
-/// The most servers that operators may add to one pool. This bounds the memory that a program can use if it never removes any.
+/// The most servers that operators may add to one pool. This bounds the memory that a program can use if it never
+/// removes any.
 const ADDED_MAX: usize = 1000;
 
 /// A server that an operator has added to a pool.
@@ -104,8 +105,8 @@ impl Live {
         Ok(added)
     }
 
-    /// Removes a server that was added to the pool of this name; the plan of the pool says whether its sessions go on. Returns
-    /// the server; `None`: no such server was added.
+    /// Removes a server that was added to the pool of this name; the plan of the pool says whether its sessions go on.
+    /// Returns the server; `None`: no such server was added.
     pub fn remove_added_server(&self, pool: &str, name: &str) -> Option<AddedServer> {
         let has_this_name = |added: &AddedServer| **added.entry.label() == *name;
         self.take_added_servers(pool, has_this_name).pop()

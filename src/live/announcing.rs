@@ -21,8 +21,8 @@ impl Live {
         self.lock_announcing().source.clone()
     }
 
-    /// Records that the source of announced routes has given this list, which is in force. Returns whether the source had given
-    /// none at the previous try.
+    /// Records that the source of announced routes has given this list, which is in force. Returns whether the source
+    /// had given none at the previous try.
     pub fn record_announced(&self, latest: &Arc<[Announcement]>, at: SystemTime) -> bool {
         let mut announcing = self.lock_announcing();
         if announcing.latest != *latest {

@@ -13,15 +13,15 @@ pub struct Cause {
     pub ending: Ending,
     /// The time over which they are closed.
     pub over: Duration,
-    /// Sessions that connected after this time, and those that still await the server's first answer, are closed at once;
-    /// `None`: all are closed over `over`. It is when the server last served: later sessions came while it hung, and must not
-    /// be served when it runs again, because it may be an old primary by then.
+    /// Sessions that connected after this time, and those that still await the server's first answer, are closed at
+    /// once; `None`: all are closed over `over`. It is when the server last served: later sessions came while it hung,
+    /// and must not be served when it runs again, because it may be an old primary by then.
     pub at_once_since: Option<Instant>,
 }
 
 impl Cause {
-    /// Both causes: closes with the ending of this one, unless the other closes some sessions at once, and over the shorter
-    /// time.
+    /// Both causes: closes with the ending of this one, unless the other closes some sessions at once, and over the
+    /// shorter time.
     #[must_use]
     pub fn combined_with(self, other: Self) -> Self {
         let cause = if other.at_once_since.is_some() { other } else { self };

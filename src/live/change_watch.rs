@@ -12,8 +12,8 @@ use super::Live;
 /// The shortest wait from one look to the next.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// How long after the first of several changes all are stored: a check that makes another server the primary stores several,
-/// and so does a reload.
+/// How long after the first of several changes all are stored: a check that makes another server the primary stores
+/// several, and so does a reload.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Wakes a task when it is to look at the servers again, so that it sleeps while nothing changes.
@@ -32,8 +32,8 @@ impl ChangeWatch {
         }
     }
 
-    /// Waits until something has changed since this was last ready or was created, or until `due`. It is ready at most once in
-    /// [`INTERVAL_MIN`], and so at most that long after a change. Returns whether something has changed.
+    /// Waits until something has changed since this was last ready or was created, or until `due`. It is ready at most
+    /// once in [`INTERVAL_MIN`], and so at most that long after a change. Returns whether something has changed.
     ///
     /// Changes that were not reported are not lost when the future is dropped.
     pub async fn next(&mut self, due: Option<Instant>) -> bool {

@@ -32,8 +32,8 @@ impl LivePool {
         recorded
     }
 
-    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not call
-    /// itself primary.
+    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does
+    /// not call itself primary.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {
@@ -47,8 +47,8 @@ impl LivePool {
         Some(recorded)
     }
 
-    /// If the pool falls back to its primary, lets the primary in force stand in for replicas, and no other server. `is_other`:
-    /// it may be another primary than before. `checked`: the server of the check that has just passed.
+    /// If the pool falls back to its primary, lets the primary in force stand in for replicas, and no other server.
+    /// `is_other`: it may be another primary than before. `checked`: the server of the check that has just passed.
     fn update_stand_in(&self, is_other: bool, members: &[Member], checked: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;

@@ -38,8 +38,8 @@ impl LivePool {
         })
     }
 
-    /// The cause of a server that is down. `is_old`: another one is the primary. Then what its sessions write may be lost: they
-    /// are closed at once.
+    /// The cause of a server that is down. `is_old`: another one is the primary. Then what its sessions write may be
+    /// lost: they are closed at once.
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,
@@ -58,8 +58,8 @@ impl LivePool {
         self.requires_one_primary() && in_force().is_some_and(|primary| primary != server.spec().label)
     }
 
-    /// Why sessions of a server that has left are closed, if it was the primary then: another server has been promoted since,
-    /// on a timeline that continues its own.
+    /// Why sessions of a server that has left are closed, if it was the primary then: another server has been promoted
+    /// since, on a timeline that continues its own.
     pub(super) fn supersession(&self, former: &KnownPrimary, server: &Server) -> Option<Cause> {
         let known = self.roles().known_primary()?;
         let is_promoted = known.system_identifier.is_some()

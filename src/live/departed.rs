@@ -1,7 +1,8 @@
-//! The servers that have left their pool, or that were those of a pool which is gone, and why their sessions are to be closed.
+//! The servers that have left their pool, or that were those of a pool which is gone, and why their sessions are to be
+//! closed.
 //!
-//! A server that leaves is not checked any more. What is known of it at that moment decides about its sessions, also if nobody
-//! has acted on it yet.
+//! A server that leaves is not checked any more. What is known of it at that moment decides about its sessions, also if
+//! nobody has acted on it yet.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,8 +15,8 @@ use crate::pool::{KnownPrimary, Server, ServerId};
 pub struct Departed {
     /// The server. Held weakly: one that returns is the same one only as long as a session holds it.
     pub server: Weak<Server>,
-    /// Why its sessions are to be closed: for the reason that held when it left, or because it left, or because another server
-    /// was promoted since.
+    /// Why its sessions are to be closed: for the reason that held when it left, or because it left, or because another
+    /// server was promoted since.
     pub cause: Option<Cause>,
     /// Whether its pool left with it.
     pub with_pool: bool,

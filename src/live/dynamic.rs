@@ -1,5 +1,5 @@
-//! The servers of a pool that are not in its plan: those that its source lists, with the state of the source, and those that
-//! operators have added.
+//! The servers of a pool that are not in its plan: those that its source lists, with the state of the source, and those
+//! that operators have added.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,14 +31,15 @@ struct Lists {
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
     /// The list before `listed`. It is kept as long as no server of `listed` can be used; empty: none is kept.
     kept: Arc<[ServerEntry]>,
-    /// Whether `listed` or `kept` has clones of before a reload, as long as its source has listed nothing that can be used.
+    /// Whether `listed` or `kept` has clones of before a reload, as long as its source has listed nothing that can be
+    /// used.
     holds_clones: bool,
 }
 
 impl Lists {
-    /// The lists with which a plan begins that replaces the plan `before`. The list of another lister is forgotten: it would be
-    /// out of date when that lister is back. But the pool keeps its earlier servers until its source has listed servers or
-    /// a clone runs. If the pool may sleep, it keeps none: clients wake it.
+    /// The lists with which a plan begins that replaces the plan `before`. The list of another lister is forgotten: it
+    /// would be out of date when that lister is back. But the pool keeps its earlier servers until its source has
+    /// listed servers or a clone runs. If the pool may sleep, it keeps none: clients wake it.
     fn taken_over(&self, plan: &PoolPlan, before: &PoolPlan) -> Self {
         if before.lister() == plan.lister() {
             return self.clone();
@@ -128,8 +129,9 @@ impl DynamicServers {
         self.lock().lists.holds_clones
     }
 
-    /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no server of
-    /// the new one can be used: its names may not be resolved yet, or never, or all of them may be our own listeners.
+    /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no
+    /// server of the new one can be used: its names may not be resolved yet, or never, or all of them may be our own
+    /// listeners.
     fn list(
         &self,
         by: Lister,
@@ -173,8 +175,8 @@ impl DynamicServers {
         is_over
     }
 
-    /// The latest list of the source, or the previous list as long as no server of the latest can be used; `None`: there is
-    /// none so far, or it has clones.
+    /// The latest list of the source, or the previous list as long as no server of the latest can be used; `None`:
+    /// there is none so far, or it has clones.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let lists = &self.lock().lists;
@@ -183,8 +185,8 @@ impl DynamicServers {
         Some(Arc::clone(if lists.kept.is_empty() { listed } else { &lists.kept }))
     }
 
-    /// The servers that operators have added. One of them is not in use while the configuration or the source has another
-    /// server of its name.
+    /// The servers that operators have added. One of them is not in use while the configuration or the source has
+    /// another server of its name.
     #[must_use]
     pub fn added(&self) -> Vec<AddedServer> {
         self.lock().added.clone()
@@ -201,14 +203,14 @@ impl DynamicServers {
         self.lock().source.clone()
     }
 
-    /// Records that the source has given a usable answer. `warning`: the problems in parts of it. Returns whether its previous
-    /// answer was not usable.
+    /// Records that the source has given a usable answer. `warning`: the problems in parts of it. Returns whether its
+    /// previous answer was not usable.
     pub fn record_success(&self, at: SystemTime, warning: Option<Reason>) -> bool {
         self.lock().source.record_success(at, warning)
     }
 
-    /// Records that the source has failed, or has given an answer that is not usable. Returns whether the previous answer was
-    /// usable, or there was none.
+    /// Records that the source has failed, or has given an answer that is not usable. Returns whether the previous
+    /// answer was usable, or there was none.
     pub fn record_failure(&self, error: Reason) -> bool {
         self.lock().source.record_failure(error)
     }
@@ -264,9 +266,10 @@ fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
 }
 
 impl Live {
-    /// Replaces the servers that are listed for the pool of this name; those of its plan stay. `None`: nothing has changed, or
-    /// there is no such pool, or something else lists its servers since a reload. A listed server of the same name and address
-    /// as before stays, with its health, its sessions and its back-off; one that has left gets no new sessions.
+    /// Replaces the servers that are listed for the pool of this name; those of its plan stay. `None`: nothing has
+    /// changed, or there is no such pool, or something else lists its servers since a reload. A listed server of the
+    /// same name and address as before stays, with its health, its sessions and its back-off; one that has left gets no
+    /// new sessions.
     ///
     /// A pool has one lister, which is the only caller for it.
     pub fn set_servers(&self, pool: &str, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {

@@ -12,8 +12,8 @@ use crate::plan::GuardPlan;
 #[derive(Clone, Debug)]
 pub struct LiveGuards {
     in_order: Arc<[Arc<Guard>]>,
-    /// Guards that are no longer configured. They keep the networks that were denied by hand, until a guard of their name is
-    /// configured again.
+    /// Guards that are no longer configured. They keep the networks that were denied by hand, until a guard of their
+    /// name is configured again.
     absent: Arc<[Arc<Guard>]>,
 }
 

@@ -1,7 +1,7 @@
 //! What a new pool learns from other pools about the primary among its servers.
 //!
-//! A renamed pool, or a second pool of the same servers, is to know as much as the first one: otherwise it would take an old
-//! primary that comes back alone for the primary.
+//! A renamed pool, or a second pool of the same servers, is to know as much as the first one: otherwise it would take
+//! an old primary that comes back alone for the primary.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// If roles matter in a pool and it remembers no primary, it begins with a primary that another pool remembers, if that is one
-/// of its servers. `named`: the pool of a name. Pools that are gone are asked last.
+/// If roles matter in a pool and it remembers no primary, it begins with a primary that another pool remembers, if that
+/// is one of its servers. `named`: the pool of a name. Pools that are gone are asked last.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,
     named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,

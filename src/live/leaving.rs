@@ -10,7 +10,8 @@ use crate::addr::ServerAddr;
 use crate::pool::{Member, ServerId};
 
 impl LivePool {
-    /// The servers that have left it, and those of the pools that had another name before it, as long as something holds them.
+    /// The servers that have left it, and those of the pools that had another name before it, as long as something
+    /// holds them.
     #[must_use]
     pub fn departed(&self) -> Vec<Departed> {
         let mut departed = self.departed.still_held();
@@ -68,7 +69,8 @@ impl Live {
         self.gone.still_held()
     }
 
-    /// Remembers the servers of pools that the next plan does not have. A pool that only has another name goes on with them.
+    /// Remembers the servers of pools that the next plan does not have. A pool that only has another name goes on with
+    /// them.
     pub(super) fn note_gone_pools(&self, now: &InForce, next: &InForce) {
         let new: Vec<_> = next
             .pools
@@ -111,8 +113,8 @@ impl<'p> RenamedPools<'p> {
         }
     }
 
-    /// The pool that a pool which is gone has become: it requires the same role, and has a server at an address of it, or the
-    /// same source of servers, which may not have listed any yet.
+    /// The pool that a pool which is gone has become: it requires the same role, and has a server at an address of it,
+    /// or the same source of servers, which may not have listed any yet.
     fn of(&self, gone: &LivePool) -> Option<&'p LivePool> {
         let is_same = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();

@@ -7,11 +7,12 @@ use crate::addr::ServerAddr;
 use crate::plan::{PoolPlan, ServerEntry};
 use crate::pool::{LeftOutServer, Member, ServerRegistry};
 
-/// The addresses of host names, by the name and port as configured (`host:port`). A name without a known address is not in it.
+/// The addresses of host names, by the name and port as configured (`host:port`). A name without a known address is not
+/// in it.
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
 
-/// The servers of a pool's entries, as far as their addresses are known, and the servers that are left out because they are
-/// listeners that lead to the pool.
+/// The servers of a pool's entries, as far as their addresses are known, and the servers that are left out because they
+/// are listeners that lead to the pool.
 pub(super) fn members(
     plan: &PoolPlan,
     entries: &[ServerEntry],

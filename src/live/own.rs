@@ -9,8 +9,8 @@ use crate::local_addresses::LocalAddresses;
 use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
 use crate::pool::{ListenersAt, Member, OwnListener, ServerRegistry};
 
-/// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a file: they
-/// may not match our own connections.
+/// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a
+/// file: they may not match our own connections.
 #[must_use]
 pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListener> {
     let listeners = plan.listeners.iter().zip(addresses);
@@ -39,16 +39,16 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 }
 
 impl LivePool {
-    /// Records which of our listeners are among its servers, and which are left out. Not for a pool that is not in force: its
-    /// plan may never be applied.
+    /// Records which of our listeners are among its servers, and which are left out. Not for a pool that is not in
+    /// force: its plan may never be applied.
     pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
         let own = registry.own_listeners();
         own.set_left_out(self.name(), &self.left_out());
         own.set_links(self.name(), servers.iter().map(|server| server.spec().address));
     }
 
-    /// Leaves out servers that are listeners leading to this pool. To be called for each pool in force when the listeners have
-    /// changed.
+    /// Leaves out servers that are listeners leading to this pool. To be called for each pool in force when the
+    /// listeners have changed.
     pub(super) fn follow_own_listeners(&self, registry: &ServerRegistry) {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();
@@ -74,8 +74,8 @@ impl LivePool {
         self.dynamic().release_kept(|entry| self.can_use(entry, &own))
     }
 
-    /// The first of these servers that is a listener leading to this pool, with the name of the listener. Host names are not
-    /// looked up.
+    /// The first of these servers that is a listener leading to this pool, with the name of the listener. Host names
+    /// are not looked up.
     #[must_use]
     pub fn own_listener_among<'e>(
         &self,
@@ -91,8 +91,8 @@ impl LivePool {
 }
 
 impl Live {
-    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because an address has come,
-    /// and takes back those that are none any more because it has gone.
+    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because an address
+    /// has come, and takes back those that are none any more because it has gone.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) {
         let _changing = self.changing();
         if self.registry.own_listeners().set_local_addresses(addresses) {
@@ -126,8 +126,8 @@ impl Live {
         self.readmit_servers(in_force);
     }
 
-    /// Takes back servers that were left out and no longer lead back to their pools. To be called after the servers of another
-    /// pool have changed.
+    /// Takes back servers that were left out and no longer lead back to their pools. To be called after the servers of
+    /// another pool have changed.
     pub(super) fn readmit_servers(&self, in_force: &InForce) {
         for name in self.registry.own_listeners().pools_to_readmit() {
             if let Some(pool) = in_force.pool(&name)

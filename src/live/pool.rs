@@ -41,8 +41,9 @@ pub struct LivePool {
     scale: Arc<PoolScale>,
 }
 
-/// Leads from a pool, or a successor in a later plan, to the one in force. A session holds this instead of the pool to which it
-/// was routed. So it does not keep an old plan in memory, and it reports its end to the pool that is in force at that moment.
+/// Leads from a pool, or a successor in a later plan, to the one in force. A session holds this instead of the pool to
+/// which it was routed. So it does not keep an old plan in memory, and it reports its end to the pool that is in force
+/// at that moment.
 // A std mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
@@ -90,7 +91,8 @@ impl LivePool {
         }
     }
 
-    /// The pool of the next plan. It begins with the addresses that names have in `self`, and with those in `addresses`.
+    /// The pool of the next plan. It begins with the addresses that names have in `self`, and with those in
+    /// `addresses`.
     pub(super) fn successor(
         &self,
         plan: Arc<PoolPlan>,
@@ -112,8 +114,8 @@ impl LivePool {
         next
     }
 
-    /// Repeats what [`Self::successor`] did: names may have been resolved again since, and the source may have listed other
-    /// servers.
+    /// Repeats what [`Self::successor`] did: names may have been resolved again since, and the source may have listed
+    /// other servers.
     pub(super) fn repeat_succession(&self, before: &Self, registry: &ServerRegistry) {
         if before.is_resolved() {
             self.mark_resolved();
@@ -128,16 +130,16 @@ impl LivePool {
         }
     }
 
-    /// Takes over the servers that its source lists now, and those that operators have added. Returns whether the servers of the
-    /// previous list, which were kept, have left.
+    /// Takes over the servers that its source lists now, and those that operators have added. Returns whether the
+    /// servers of the previous list, which were kept, have left.
     pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) -> bool {
         let has_released = self.release_kept(registry);
         self.update_entries(self.dynamic.entries(&self.plan), self, registry);
         has_released
     }
 
-    /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: this pool, or the one that it
-    /// replaces.
+    /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: this pool, or the one
+    /// that it replaces.
     pub(super) fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &Self, registry: &ServerRegistry) {
         let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.lock().retain(|name, _| names.contains(&**name));
@@ -145,9 +147,9 @@ impl LivePool {
         self.entries.send_replace(entries);
     }
 
-    /// Copies to `addresses` what names of the next plan resolve to here, as far as that plan wants the family. If the plans
-    /// want different families, a name that has addresses in `addresses` keeps them: they were looked up for the next plan.
-    /// Returns whether anything changed.
+    /// Copies to `addresses` what names of the next plan resolve to here, as far as that plan wants the family. If the
+    /// plans want different families, a name that has addresses in `addresses` keeps them: they were looked up for the
+    /// next plan. Returns whether anything changed.
     fn hand_over(&self, next: &PoolPlan, entries: &[ServerEntry], addresses: &mut NameAddresses) -> bool {
         let known = self.lock();
         let has_same_family = self.plan.resolve == next.resolve;
@@ -172,8 +174,8 @@ impl LivePool {
         has_changed
     }
 
-    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns whether
-    /// the servers of the previous list, which were kept, have left because of that.
+    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns
+    /// whether the servers of the previous list, which were kept, have left because of that.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.lock();
         for (name, mut found) in found {
@@ -252,9 +254,9 @@ impl LivePool {
         names_of(&self.entries.borrow()).next().is_some()
     }
 
-    /// Puts this pool in force: from now on sessions find it, and its servers know whether they are checked. `before`: the pool
-    /// that it replaces. If the plan requires a role that was not required before, its servers are not used for the role that
-    /// they had.
+    /// Puts this pool in force: from now on sessions find it, and its servers know whether they are checked. `before`:
+    /// the pool that it replaces. If the plan requires a role that was not required before, its servers are not used
+    /// for the role that they had.
     pub(super) fn put_in_force(self: &Arc<Self>, before: Option<&Self>) {
         let shared = Arc::downgrade(self);
         *self.in_force.lock() = Weak::clone(&shared);
@@ -289,9 +291,9 @@ impl LivePool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is no longer a
-    /// stand-in gets no further sessions as one. The role of a server that is not in `before` is forgotten: it may be from an
-    /// earlier time in the pool.
+    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is no longer
+    /// a stand-in gets no further sessions as one. The role of a server that is not in `before` is forgotten: it may be
+    /// from an earlier time in the pool.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let is_checked = self.plan.is_checked();
@@ -337,8 +339,8 @@ impl LivePool {
             .collect()
     }
 
-    /// What the pool waits for before it is ready; `None`: it is ready. `needs_address`: whether it must have a server to be
-    /// ready.
+    /// What the pool waits for before it is ready; `None`: it is ready. `needs_address`: whether it must have a server
+    /// to be ready.
     #[must_use]
     pub fn why_not_ready(&self, needs_address: bool) -> Option<String> {
         let name = self.name();

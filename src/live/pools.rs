@@ -29,8 +29,8 @@ impl LivePools {
         }
     }
 
-    /// The pool that serves new sessions of this one now: the pool itself or, while it has no usable server, the first of its
-    /// fallbacks that has one.
+    /// The pool that serves new sessions of this one now: the pool itself or, while it has no usable server, the first
+    /// of its fallbacks that has one.
     #[must_use]
     pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
         let mut serving = id;

@@ -28,8 +28,8 @@ impl RecordedOutcome {
         }
     }
 
-    /// Whether the server was up, and is down now because of a failure. A server that has another role, or is behind, works: if
-    /// that were a failure, two switchovers or one long transaction could take all servers of a pool out.
+    /// Whether the server was up, and is down now because of a failure. A server that has another role, or is behind,
+    /// works: if that were a failure, two switchovers or one long transaction could take all servers of a pool out.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let went_down = self.change.before == CheckState::Up && self.change.state == Some(CheckState::Down);

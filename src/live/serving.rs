@@ -12,15 +12,15 @@ impl LivePool {
         (self.is_usable(now) && !self.is_on_stand_in(now)) || self.is_asleep(now)
     }
 
-    /// Whether it has no usable server only because no client has asked for one, or because the one that a client has asked for
-    /// is still starting. A pool whose clone fails to start is awake as long as it needs a clone.
+    /// Whether it has no usable server only because no client has asked for one, or because the one that a client has
+    /// asked for is still starting. A pool whose clone fails to start is awake as long as it needs a clone.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()
     }
 
-    /// Whether it is too early to say that it has no usable server: a server has not been checked yet, its names have not been
-    /// resolved, its source has not answered, or its first clones are starting.
+    /// Whether it is too early to say that it has no usable server: a server has not been checked yet, its names have
+    /// not been resolved, its source has not answered, or its first clones are starting.
     #[must_use]
     pub fn is_starting(&self, now: Instant) -> bool {
         let servers = self.servers();

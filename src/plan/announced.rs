@@ -106,8 +106,8 @@ impl Plan {
         announces.next().map(|announce| &announce.socket) // all listeners have the same
     }
 
-    /// This plan (of a file) with a route and a pool for each announced name. Of two servers that do not belong together, the
-    /// one that was created later is refused.
+    /// This plan (of a file) with a route and a pool for each announced name. Of two servers that do not belong
+    /// together, the one that was created later is refused.
     #[must_use]
     pub fn with_announced(&self, announcements: &[Announcement]) -> Self {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();
@@ -216,7 +216,8 @@ impl Plan {
 }
 
 impl ListenerPlan {
-    /// Whether a server may announce a route for this name here: `announce` allows it, and no route of the configuration has it.
+    /// Whether a server may announce a route for this name here: `announce` allows it, and no route of the
+    /// configuration has it.
     #[must_use]
     pub fn may_be_announced(&self, name: &ServerName) -> bool {
         check_allowed(self, name).is_ok() && self.routes.route_of(name).is_none()

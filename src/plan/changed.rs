@@ -32,7 +32,8 @@ fn differing(old: Vec<Setting>, new: &[Setting]) -> Vec<&'static str> {
 }
 
 impl Plan {
-    /// Keys of `[runtime]`, `[admin]`, `[log]`, `[remote]` and `[acme]` whose values differ and take effect without a restart.
+    /// Keys of `[runtime]`, `[admin]`, `[log]`, `[remote]` and `[acme]` whose values differ and take effect without a
+    /// restart.
     #[must_use]
     pub fn changed_settings(&self, next: &Self) -> Vec<&'static str> {
         differing(self.settings(), &next.settings())
@@ -74,8 +75,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if servers were added or removed. Servers that are in both plans but
-    /// differ are returned by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed. Servers that are in both
+    /// plans but differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());

@@ -32,8 +32,9 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
-    /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names. Anybody who
-    /// may write to another source could otherwise reach sockets that only our user may open, such as our own admin socket.
+    /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names.
+    /// Anybody who may write to another source could otherwise reach sockets that only our user may open, such as our
+    /// own admin socket.
     pub allow_unix: bool,
     /// The settings of a listed server that its source does not set.
     pub defaults: MemberConfig,

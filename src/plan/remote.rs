@@ -21,7 +21,8 @@ pub struct RemotePlan {
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,
-    /// What the texts may do beyond the settings that are safe even if others than the operator of this machine write them.
+    /// What the texts may do beyond the settings that are safe even if others than the operator of this machine write
+    /// them.
     pub allowed: RemoteTrust,
 }
 
@@ -69,7 +70,7 @@ impl RemotePlan {
 pub struct RemoteTrust {
     /// Whether they may name programs and containers to run.
     pub commands: bool,
-    /// The files that they may name, and the folders below which they may name any file.
+    /// The files that they may name, and the directories below which they may name any file.
     pub files: Vec<PathBuf>,
 }
 
@@ -100,7 +101,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
         // A link that leads nowhere now may lead somewhere later.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
             match (path.parent(), path.file_name()) {
-                (Some(folder), Some(name)) => Ok(resolved(folder)?.join(name)),
+                (Some(directory), Some(name)) => Ok(resolved(directory)?.join(name)),
                 _ => Err(error),
             }
         }
@@ -189,15 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_folder_covers_files_below_it_behind_links() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+    fn an_allowed_directory_covers_files_below_it_behind_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         for name in ["certs", "certs-of-others", "secrets", "certs/below"] {
             fs::create_dir(at(name)).unwrap();
         }
         fs::write(at("secrets/key"), "").unwrap();
         symlink(at("secrets/key"), at("certs/link")).unwrap();
-        symlink(at("secrets"), at("certs/folder")).unwrap();
+        symlink(at("secrets"), at("certs/directory")).unwrap();
         symlink(at("secrets/later"), at("certs/dangling")).unwrap();
         symlink(at("certs"), at("alias")).unwrap();
         let trust = RemoteTrust {
@@ -214,8 +215,8 @@ mod tests {
             ("certs-of-others/a.pem", false),
             ("secrets/key", false),
             ("certs/link", false),
-            ("certs/folder/key", false),
-            ("certs/folder/new", false),
+            ("certs/directory/key", false),
+            ("certs/directory/new", false),
             ("certs/dangling", false),
             ("certs/../secrets/key", false),
             ("certs/below/../a.pem", false),
@@ -230,7 +231,7 @@ mod tests {
         };
         assert!(
             aliased.refusal(&at("certs/a.pem")).is_none(),
-            "an allowed folder may be a link"
+            "an allowed directory may be a link"
         );
     }
 

@@ -86,8 +86,8 @@ pub(super) struct CandidateSet {
 impl CandidateSet {
     /// The candidates among these servers that are not excluded.
     ///
-    /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected server
-    /// whose trial is due counts as one that is up. Without any of them, a stand-in is the candidate.
+    /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected
+    /// server whose trial is due counts as one that is up. Without any of them, a stand-in is the candidate.
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,
@@ -139,7 +139,8 @@ impl CandidateSet {
         set
     }
 
-    /// Reduces the weights of servers in slow start. Weights become hundredths, so that a percentage of a weight is exact.
+    /// Reduces the weights of servers in slow start. Weights become hundredths, so that a percentage of a weight is
+    /// exact.
     fn apply_slow_start(&mut self, rules: &PoolRules, now: Instant) {
         let Some(slow_start) = rules.slow_start else { return };
         for candidate in &mut self.candidates {
@@ -159,14 +160,14 @@ impl CandidateSet {
         self.expires
     }
 
-    /// Whether no time limit of the set has passed. An instant before the set was built counts as the time it was built:
-    /// other sessions have already used it.
+    /// Whether no time limit of the set has passed. An instant before the set was built counts as the time it was
+    /// built: other sessions have already used it.
     pub(super) fn is_valid_at(&self, now: Instant) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 
-    /// The kind of lease a session gets on this candidate, claiming the trial if it needs it; `None`: another session has
-    /// claimed the trial.
+    /// The kind of lease a session gets on this candidate, claiming the trial if it needs it; `None`: another session
+    /// has claimed the trial.
     pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
             return Some(LeaseKind::Regular);

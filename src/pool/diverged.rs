@@ -1,9 +1,9 @@
 //! Which replicas follow another history than that of the primary in force: a pure function of what checks have seen.
 //!
-//! A replica never applies what its primary has not written. A replica that has applied more than the primary had written at a
-//! later check has data of its own: it still follows an old primary, or has followed it for too long. The same is true of a
-//! replica that goes on along an older timeline beyond the point where the primary's timeline began, and of one that receives
-//! other changes than the primary sends.
+//! A replica never applies what its primary has not written. A replica that has applied more than the primary had
+//! written at a later check has data of its own: it still follows an old primary, or has followed it for too long. The
+//! same is true of a replica that goes on along an older timeline beyond the point where the primary's timeline began,
+//! and of one that receives other changes than the primary sends.
 
 use std::sync::Arc;
 
@@ -52,8 +52,8 @@ impl Trace {
 #[derive(Clone, Copy, Debug, Default)]
 struct ReplicaTrace {
     latest: Trace,
-    /// The value of `latest` at the end of the latest check of the primary: the next one compares it with what the primary has
-    /// written by then.
+    /// The value of `latest` at the end of the latest check of the primary: the next one compares it with what the
+    /// primary has written by then.
     before: Option<Trace>,
     /// Whether a later check of the primary has found that the replica is apart from it.
     is_apart: bool,
@@ -78,16 +78,19 @@ impl DivergenceWatch {
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
-            // Found out again each time: a replica that was set up anew may be ahead of what was last seen of the primary.
+            // Found out again each time: a replica that was set up anew may be ahead of what was last seen of the
+            // primary.
             replica.is_apart = is_same && replica.before.is_some_and(|before| before.is_apart(&latest));
             replica.before = Some(replica.latest);
         }
     }
 
-    /// Takes note of what a check of a replica has found. Returns why it does not follow this primary, if that is certain.
+    /// Takes note of what a check of a replica has found. Returns why it does not follow this primary, if that is
+    /// certain.
     pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts, primary: &str) -> Option<String> {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.applied));
-        // A replica whose position is lower than before was set up anew; one with another lineage follows another primary.
+        // A replica whose position is lower than before was set up anew; one with another lineage follows another
+        // primary.
         let goes_on =
             |known: &ReplicaTrace| known.latest.position <= latest.position && known.latest.lineage == latest.lineage;
         let known = self
@@ -125,8 +128,9 @@ fn why_apart(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String
     }
 }
 
-/// Why a replica that was at this position of this older timeline does not follow the primary. The primary's history left older
-/// timelines before the first position that was seen on its own timeline: beyond that position it has nothing on them.
+/// Why a replica that was at this position of this older timeline does not follow the primary. The primary's history
+/// left older timelines before the first position that was seen on its own timeline: beyond that position it has
+/// nothing on them.
 fn why_outdated((timeline, position): (u32, u64), primary: &TimelineHistory<PrimaryTrace>) -> Option<String> {
     let (label, on) = (&primary.label, primary.timeline.filter(|on| *on > timeline)?);
     let first = primary.history.first.filter(|first| *first < position)?;

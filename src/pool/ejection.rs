@@ -1,6 +1,7 @@
 //! Passive ejection: takes a server out of use when sessions fail on it.
 //!
-//! [`Ejection`] is a pure state machine. Sessions write it when they connect, fail to connect, or end; the clock is passed in.
+//! [`Ejection`] is a pure state machine. Sessions write it when they connect, fail to connect, or end; the clock is
+//! passed in.
 
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// How long a server is ejected when it has failed a session and clients wait for its return; after that, one session tries it.
-/// Also how long a client waits alone for a server that has ended its session without a word.
+/// How long a server is ejected when it has failed a session and clients wait for its return; after that, one session
+/// tries it. Also how long a client waits alone for a server that has ended its session without a word.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When, and for how long, failed connects take a server out.
@@ -43,9 +44,9 @@ pub(super) enum LeaseKind {
 /// thus delays one session per back-off, and not all of them by a connect timeout.
 ///
 /// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
-/// first such session on, a connect that works proves nothing. The record is cleared when a session that connected later
-/// is served, or when one has lasted for [`SERVED_AFTER`], which is evaluated when the next session connects. Passed
-/// checks do not bring such a server back, because they do not see what sessions see.
+/// first such session on, a connect that works proves nothing. The record is cleared when a session that connected
+/// later is served, or when one has lasted for [`SERVED_AFTER`], which is evaluated when the next session connects.
+/// Passed checks do not bring such a server back, because they do not see what sessions see.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ejection {
     /// Failed connects in a row, while in use.
@@ -77,7 +78,8 @@ impl Ejection {
         self.current.is_some()
     }
 
-    /// Whether nothing is recorded against the server: no failure, and no earlier ejection that lengthens the next back-off.
+    /// Whether nothing is recorded against the server: no failure, and no earlier ejection that lengthens the next
+    /// back-off.
     #[must_use]
     pub(super) const fn is_clean(&self) -> bool {
         self.failures == 0 && self.ejections == 0 && self.current.is_none() && self.unserved.is_empty()
@@ -138,8 +140,8 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// Records a connect that worked. It clears the record unless sessions were not served lately. Returns whether it ended
-    /// an ejection.
+    /// Records a connect that worked. It clears the record unless sessions were not served lately. Returns whether it
+    /// ended an ejection.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
         let one_has_lasted = self
             .connected_at
@@ -156,8 +158,8 @@ impl Ejection {
         false
     }
 
-    /// Records that a session that connected at this time was served. It clears the record if the session connected after the
-    /// first unserved one ended. Returns whether it ended an ejection.
+    /// Records that a session that connected at this time was served. It clears the record if the session connected
+    /// after the first unserved one ended. Returns whether it ended an ejection.
     pub(super) fn record_served(&mut self, connected_at: Instant) -> bool {
         self.unserved.is_older_than(connected_at) && self.clear()
     }
@@ -173,8 +175,8 @@ impl Ejection {
         was_ejected
     }
 
-    /// Records a check result. `rise` passed checks in a row since the ejection end it, unless sessions were not served; the
-    /// length of the next back-off is kept until a connect works. Returns whether the ejection ended.
+    /// Records a check result. `rise` passed checks in a row since the ejection end it, unless sessions were not
+    /// served; the length of the next back-off is kept until a connect works. Returns whether the ejection ended.
     pub(super) fn record_check(&mut self, pass: bool, rise: u32) -> bool {
         let Some(current) = &mut self.current else { return false };
         current.passed_checks = if pass {
@@ -202,8 +204,8 @@ impl Ejection {
         self.current.map(|current| current.trial_due_at)
     }
 
-    /// Claims the one trial after a back-off. Returns whether the caller has it. The claim lasts for `connect_timeout`: if
-    /// its holder has not reported by then, another session may claim the trial.
+    /// Claims the one trial after a back-off. Returns whether the caller has it. The claim lasts for `connect_timeout`:
+    /// if its holder has not reported by then, another session may claim the trial.
     pub(super) fn claim_trial(&mut self, now: Instant, connect_timeout: Duration) -> bool {
         match &mut self.current {
             Some(current) if now >= current.trial_due_at => {
@@ -215,8 +217,8 @@ impl Ejection {
         }
     }
 
-    /// The session that had the trial has ended without a report, as when its client has left: the next one is due after
-    /// [`RETURN_WAIT`]. Returns whether that is sooner than it was.
+    /// The session that had the trial has ended without a report, as when its client has left: the next one is due
+    /// after [`RETURN_WAIT`]. Returns whether that is sooner than it was.
     pub(super) fn release_trial(&mut self, now: Instant) -> bool {
         match &mut self.current {
             Some(current) if current.is_claimed => {
@@ -231,8 +233,8 @@ impl Ejection {
     }
 }
 
-/// `now + wait`. A sum that the clock cannot represent is cut to a century from now: `wait` comes from the configuration
-/// and must not cause a panic.
+/// `now + wait`. A sum that the clock cannot represent is cut to a century from now: `wait` comes from the
+/// configuration and must not cause a panic.
 fn add_capped(now: Instant, wait: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     now.checked_add(wait).unwrap_or_else(|| now + CENTURY)

@@ -43,14 +43,15 @@ impl fmt::Display for Numbering {
 /// server does not say, or the check is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFacts {
-    /// The role that the server says it has. A server that must not be used counts as a replica if it is certainly not a
-    /// primary.
+    /// The role that the server says it has. A server that must not be used counts as a replica if it is certainly not
+    /// a primary.
     pub role: Option<Role>,
     /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
     pub is_multi_primary: bool,
     /// The identity of the data. A server and its replicas share it; a database that was set up anew has another one.
     pub system_identifier: Option<u64>,
-    /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.
+    /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher
+    /// number.
     pub timeline: Option<u32>,
     /// The kind of number that `timeline` is.
     pub numbering: Numbering,
@@ -58,8 +59,8 @@ pub struct ServerFacts {
     pub wal: Option<WalPosition>,
     /// The latest position from which a replica can start again, and its timeline.
     pub restartpoint: Option<(u32, u64)>,
-    /// Identifies the changes that a primary sends, or that a replica receives, whatever address the replica knows its primary
-    /// by.
+    /// Identifies the changes that a primary sends, or that a replica receives, whatever address the replica knows its
+    /// primary by.
     pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,

@@ -73,11 +73,11 @@ pub enum CheckOutcome {
         /// Whether a server that is up still gets new sessions: its role is known well enough.
         accepts_sessions: bool,
     },
-    /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings the
-    /// server back. A panic does not use it.
+    /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings
+    /// the server back. A panic does not use it.
     Down(Reason),
-    /// The server works, but it must not be used, for this reason: its role is wrong, for instance. One such result takes the
-    /// server out, and one pass after it brings the server back.
+    /// The server works, but it must not be used, for this reason: its role is wrong, for instance. One such result
+    /// takes the server out, and one pass after it brings the server back.
     Unfit(Reason),
     /// The server works but is, or may be, too far behind its primary. Counts as a failure, but its sessions go on.
     Behind(Reason),
@@ -132,8 +132,8 @@ pub(super) struct RiseFall {
     latest: LatestResult,
     /// The latest check was prevented by this host; `latest` is that of the one before. Whether new sessions go on.
     prevented: Option<bool>,
-    /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role is
-    /// required and not known yet.
+    /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role
+    /// is required and not known yet.
     unfit: bool,
     /// The server is down only because it is behind.
     behind: bool,
@@ -265,8 +265,8 @@ impl RiseFall {
         self.healthy = next == CheckState::Up
             || match self.latest {
                 LatestResult::Unfit | LatestResult::Behind | LatestResult::Refused { .. } => true,
-                // A server that is out of use because of its role may fail fewer than `fall` checks, as a server that is up
-                // may.
+                // A server that is out of use because of its role may fail fewer than `fall` checks, as a server that
+                // is up may.
                 LatestResult::Fail => self.healthy && self.is_unfit() && self.failures < fall,
                 LatestResult::Pass => self.healthy,
                 _ => false,
@@ -337,15 +337,15 @@ impl RiseFall {
         }
     }
 
-    /// Whether the server is known to have the wrong role, is down because it is behind, or is required to have a role that
-    /// is not known yet. A server that cannot be reached keeps the role it was last seen with.
+    /// Whether the server is known to have the wrong role, is down because it is behind, or is required to have a role
+    /// that is not known yet. A server that cannot be reached keeps the role it was last seen with.
     #[must_use]
     pub(super) const fn is_unfit(&self) -> bool {
         self.unfit || self.behind
     }
 
-    /// Whether the server answers its checks, whatever its role. A healthy server stays healthy until `fall` checks in a row
-    /// have failed.
+    /// Whether the server answers its checks, whatever its role. A healthy server stays healthy until `fall` checks in
+    /// a row have failed.
     #[must_use]
     pub(super) const fn is_healthy(&self) -> bool {
         self.healthy

@@ -46,8 +46,8 @@ impl<P, R> Histories<P, R> {
         (replica, self.primary.as_ref().map(|primary| &primary.history))
     }
 
-    /// The history of this primary on this timeline, and whether it was known; `anew` if it was another one, whose history is
-    /// forgotten: positions of another primary or timeline do not compare.
+    /// The history of this primary on this timeline, and whether it was known; `anew` if it was another one, whose
+    /// history is forgotten: positions of another primary or timeline do not compare.
     pub(super) fn primary_or(&mut self, label: &Arc<str>, timeline: Option<u32>, anew: P) -> (&mut P, bool) {
         let is_same = |known: &TimelineHistory<P>| known.label == *label && known.timeline == timeline;
         let known = self.primary.take().filter(is_same);

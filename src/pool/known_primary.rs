@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The primary of a pool, as it is remembered. Fields that a later version has added are ignored, so that a downgrade forgets
-/// only those.
+/// The primary of a pool, as it is remembered. Fields that a later version has added are ignored, so that a downgrade
+/// forgets only those.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownPrimary {
     /// Its label.
@@ -20,8 +20,8 @@ pub struct KnownPrimary {
     /// The other servers of the pool, by label. A server that is missing here was never seen beside the primary.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<Box<str>, Standing>,
-    /// The addresses of servers whose labels do not contain them, by label: so a server is still known when it gets another
-    /// name.
+    /// The addresses of servers whose labels do not contain them, by label: so a server is still known when it gets
+    /// another name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<Box<str>, Box<str>>,
 }
@@ -42,7 +42,8 @@ pub enum Standing {
     Replica,
     /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
     Promoted,
-    /// It was not seen as a replica beside the primary, or called itself primary while the primary was alive. It may be an old
-    /// primary: before it is used as one, it needs a higher timeline or an operator's decision, or must be seen as a replica.
+    /// It was not seen as a replica beside the primary, or called itself primary while the primary was alive. It may be
+    /// an old primary: before it is used as one, it needs a higher timeline or an operator's decision, or must be seen
+    /// as a replica.
     Rejected,
 }

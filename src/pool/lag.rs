@@ -1,8 +1,8 @@
 //! How long a replica has been behind its primary: a pure function of what checks have seen.
 //!
-//! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute one bulk load
-//! would make every replica a minute behind at once. Instead the positions of the primary at earlier checks are remembered. A
-//! replica has been behind since the first position that it has not reached.
+//! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute one bulk
+//! load would make every replica a minute behind at once. Instead the positions of the primary at earlier checks are
+//! remembered. A replica has been behind since the first position that it has not reached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ const RESOLUTION: u32 = 64;
 /// The oldest positions that are kept; a replica that is behind for longer is reported to be so for at least that long.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8 KiB,
-/// unless it was built otherwise) before a record is complete. Other positions are ends of records.
+/// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8
+/// KiB, unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
 
-/// More than the longest record that is not the end of a transaction: 32 pages and their description. A replica applies only
-/// whole records: so it may stay up to this far before a position within a record.
+/// More than the longest record that is not the end of a transaction: 32 pages and their description. A replica applies
+/// only whole records: so it may stay up to this far before a position within a record.
 const RECORD_BYTES: u64 = 512 << 10;
 
 /// Positions in the order in which they were reached.
@@ -161,8 +161,8 @@ impl LagWatch {
             // The primary may have gone on.
             replica.received.record(now, wal.written, max_lag);
             let behind = lag_since(replica.received.behind_since(wal.applied));
-            // A replica that has followed no server since the primary was last seen may be as far as the primary was then; if
-            // there was no primary, that cannot be known.
+            // A replica that has followed no server since the primary was last seen may be as far as the primary was
+            // then; if there was no primary, that cannot be known.
             let unknown = || lag_since(Some(replica.followed_at));
             return Some(behind.max(primary.map_or_else(unknown, lag_behind)));
         }

@@ -1,7 +1,7 @@
 //! `least-conn`: the lowest (live sessions + 1) / weight.
 //!
-//! The 1 is the session being placed: an idle server of weight 3 gets two sessions before its load equals that of an idle
-//! server of weight 1.
+//! The 1 is the session being placed: an idle server of weight 3 gets two sessions before its load equals that of an
+//! idle server of weight 1.
 
 use super::candidates::Candidate;
 
@@ -30,8 +30,8 @@ impl Load {
     }
 }
 
-/// The number of blocks into which a scan divides the candidates. It keeps the count of equals at the end of each, so that
-/// the chosen one is found by scanning one block again.
+/// The number of blocks into which a scan divides the candidates. It keeps the count of equals at the end of each, so
+/// that the chosen one is found by scanning one block again.
 const BLOCKS: usize = 16;
 
 /// The least number of candidates in a block: smaller ones save nothing.
@@ -39,14 +39,15 @@ const BLOCK_MIN: usize = 16;
 
 /// The least loaded candidate; `None` if there is none.
 ///
-/// If several have the lowest load, `turn` is called once with their number, at least 2, and returns which one to take, from
-/// 0. Scanning from a moving start instead would favour equals that follow loaded servers. `turn` is not called without a
-/// choice, so that retries, which often have none, do not use up turns.
+/// If several have the lowest load, `turn` is called once with their number, at least 2, and returns which one to take,
+/// from
+/// 0. Scanning from a moving start instead would favour equals that follow loaded servers. `turn` is not called without
+///    a choice, so that retries, which often have none, do not use up turns.
 pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
     let mut lowest = candidates.first()?;
     let mut load = Load::new(lowest);
-    // `equals`: candidates so far whose load equals the lowest; the first of them is in `first_block`. `equals_until`: their
-    // number at the end of each block.
+    // `equals`: candidates so far whose load equals the lowest; the first of them is in `first_block`. `equals_until`:
+    // their number at the end of each block.
     let (mut equals, mut first_block, mut equals_until) = (0, 0, [0; BLOCKS]);
     let blocks = || candidates.chunks(candidates.len().div_ceil(BLOCKS).max(BLOCK_MIN));
     for (block, in_block) in blocks().enumerate() {

@@ -38,10 +38,11 @@ impl Pool {
         self.pick_with_room(client, tried, &mut FullServers::default(), now)
     }
 
-    /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those that
-    /// are found to be full are added to it.
+    /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those
+    /// that are found to be full are added to it.
     ///
-    /// The next tier is not a substitute for a full one: its servers are for the time when those of the better tier are down.
+    /// The next tier is not a substitute for a full one: its servers are for the time when those of the better tier are
+    /// down.
     pub(super) fn pick_with_room(
         &self,
         client: ClientHost,
@@ -78,7 +79,8 @@ impl Pool {
         }
     }
 
-    /// Takes a place on the first choice or, if that is full, on the one that the policy chooses among the others with room.
+    /// Takes a place on the first choice or, if that is full, on the one that the policy chooses among the others with
+    /// room.
     fn take_place(
         &self,
         set: &CandidateSet,
@@ -121,11 +123,12 @@ impl Pool {
         !self.can_pick_besides(tried, now) && !self.has_awaited(tried)
     }
 
-    /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session keeps
-    /// its earlier place in the order. `on_join` gets the position in the queue, from 1, if it has to wait. Once `stream_end`
-    /// is ready, the session is behind those whose streams have not ended.
+    /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the
+    /// session keeps its earlier place in the order. `on_join` gets the position in the queue, from 1, if it has to
+    /// wait. Once `stream_end` is ready, the session is behind those whose streams have not ended.
     ///
-    /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the queue.
+    /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the
+    /// queue.
     ///
     /// # Errors
     /// [`QueueFailure`]; also if no server is left to wait for.
@@ -178,8 +181,9 @@ impl Pool {
         })
     }
 
-    /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool sleeps, if a
-    /// server is being started, or if another one takes no sessions for the moment and the pool waits for its return.
+    /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool
+    /// sleeps, if a server is being started, or if another one takes no sessions for the moment and the pool waits for
+    /// its return.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
         if self.start_wait().is_some() && tried.is_empty() || self.has_awaited(tried) {
             NoLease::Full
@@ -199,14 +203,14 @@ impl Pool {
         self.rules.wake.or_else(|| self.queue.start_wait())
     }
 
-    /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: no server is being
-    /// started. It need not be set for a pool that may sleep. It holds for all pools of this name.
+    /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: no server is
+    /// being started. It need not be set for a pool that may sleep. It holds for all pools of this name.
     pub fn set_start_wait(&self, wait: Option<Duration>) {
         self.queue.set_start_wait(wait);
     }
 
-    /// The limits of the queue from now on; `None`: nobody may wait. While the pool sleeps, its clients may wait until it is
-    /// awake.
+    /// The limits of the queue from now on; `None`: nobody may wait. While the pool sleeps, its clients may wait until
+    /// it is awake.
     fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
         let Some(timeout) = self.start_wait().filter(|_| !self.is_usable(now)) else {
             return self.rules.queue;

@@ -1,7 +1,7 @@
 //! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
-//! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache lines;
-//! close together they are some 64 to 128.
+//! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache
+//! lines; close together they are some 64 to 128.
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -73,9 +73,9 @@ fn lock_unused() -> MutexGuard<'static, Vec<&'static AtomicU32>> {
     UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts in an order in which the last [`LINES`] of them, which are taken first, lie in different cache lines: at first,
-/// workers that serve sessions of a few servers do not wait for each other's lines. Later the order is that in which servers
-/// were dropped.
+/// Counts in an order in which the last [`LINES`] of them, which are taken first, lie in different cache lines: at
+/// first, workers that serve sessions of a few servers do not wait for each other's lines. Later the order is that in
+/// which servers were dropped.
 fn new_block() -> impl Iterator<Item = &'static AtomicU32> {
     let block = Box::leak(Box::new(Block(array::from_fn(|_| AtomicU32::new(0)))));
     let counts: &'static [AtomicU32] = &block.0;

@@ -32,8 +32,8 @@ impl Member {
         self.server.weight_override().unwrap_or_else(by_agent)
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its agent and of
-    /// the source that lists it.
+    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its
+    /// agent and of the source that lists it.
     #[must_use]
     pub fn shown_overrides(&self) -> Overrides {
         let mut shown = self.server.shown_overrides(self.member_config.weight);
@@ -75,8 +75,8 @@ impl Member {
         self.is_in_service() && self.server.may_stand_in()
     }
 
-    /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, and it does not refuse
-    /// new sessions.
+    /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, and it does not
+    /// refuse new sessions.
     pub(super) fn is_usable_in_panic(&self) -> bool {
         self.is_in_service() && !self.server.is_unfit() && !self.server.is_suspended()
     }

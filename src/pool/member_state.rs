@@ -1,6 +1,7 @@
 //! Why a server does or does not get new sessions, in one word.
 //!
-//! Health, role and use are three facts. Their combination is one of these states, so that the servers of a pool add up.
+//! Health, role and use are three facts. Their combination is one of these states, so that the servers of a pool add
+//! up.
 
 use tokio::time::Instant;
 
@@ -66,8 +67,8 @@ impl MemberState {
 }
 
 impl Member {
-    /// Its state. If several states keep it from new sessions, those set by an operator or its agent come before results of
-    /// checks.
+    /// Its state. If several states keep it from new sessions, those set by an operator or its agent come before
+    /// results of checks.
     #[must_use]
     pub fn state(&self, now: Instant) -> MemberState {
         match self.shown_overrides().admin_state {

@@ -1,7 +1,7 @@
 //! Pools of servers, and the pick of one server for a session.
 //!
-//! Each policy has a file of its own and picks among candidates. They are computed when something changes, and kept as a
-//! snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
+//! Each policy has a file of its own and picks among candidates. They are computed when something changes, and kept as
+//! a snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 //!
 //! **A new policy** is a variant of [`Policy`], a file with its function, and an arm in `choose`; its name stands in
 //! `config::parse::pool`. Where it picks by the client, as `source-hash` does, see what else compares with that one.
@@ -210,13 +210,14 @@ impl Pool {
         self.snapshot(now).set.panic_tier == Some(server.priority()) && server.is_usable_in_panic()
     }
 
-    /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has failed).
+    /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has
+    /// failed).
     ///
     /// Leases on a limited server never exceed its limit, over all workers.
     ///
     /// Concurrent picks may see the same session counts; the error is at most the number of concurrent picks, and turns
-    /// among equals spread it. A first pick takes no lock and allocates nothing unless something has changed since the last
-    /// one; a retry computes its candidates anew.
+    /// among equals spread it. A first pick takes no lock and allocates nothing unless something has changed since the
+    /// last one; a retry computes its candidates anew.
     ///
     /// # Errors
     /// [`NoLease`]: no server is left, or none with room.
@@ -254,8 +255,8 @@ impl Pool {
         }
     }
 
-    /// The servers that may be picked now, best tier first. Within a tier they are in the order of preference if the policy
-    /// has a fixed one for a client (source-hash), else as listed.
+    /// The servers that may be picked now, best tier first. Within a tier they are in the order of preference if the
+    /// policy has a fixed one for a client (source-hash), else as listed.
     #[must_use]
     pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
@@ -278,8 +279,8 @@ impl Pool {
         match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.tie_breaker.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            // Only retries come here. They have turns of their own: if they used those of first picks, the server after a
-            // failing one would get retries only.
+            // Only retries come here. They have turns of their own: if they used those of first picks, the server after
+            // a failing one would get retries only.
             Policy::RoundRobin => {
                 let position = RoundRobin::new(candidates, self.tie_breaker.take()).next()?;
                 candidates.get(position)
@@ -302,8 +303,8 @@ impl Pool {
         })
     }
 
-    /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection. Later calls
-    /// for the same lease change nothing.
+    /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection. Later
+    /// calls for the same lease change nothing.
     pub fn connected(&self, lease: &Lease) -> bool {
         !lease.note_served() && lease.server().record_connect(lease.kind())
     }

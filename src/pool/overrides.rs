@@ -18,7 +18,8 @@ pub enum AdminState {
     Draining,
     /// No new sessions and no checks.
     Disabled,
-    /// The server went down, and its pool has `failback = "manual"`: no new sessions until it is enabled; checks continue.
+    /// The server went down, and its pool has `failback = "manual"`: no new sessions until it is enabled; checks
+    /// continue.
     #[serde(rename = "awaiting failback")]
     AwaitingFailback,
 }

@@ -1,5 +1,5 @@
-//! Servers that are our own listeners. If the listener leads back to the pool, each session would open another one, until there
-//! is no room.
+//! Servers that are our own listeners. If the listener leads back to the pool, each session would open another one,
+//! until there is no room.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -31,8 +31,8 @@ pub struct LeftOutServer {
     pub listener: Arc<str>,
 }
 
-/// Our listeners. A pool leaves out the servers that are listeners leading to it, directly or through other pools that have
-/// listeners as servers.
+/// Our listeners. A pool leaves out the servers that are listeners leading to it, directly or through other pools that
+/// have listeners as servers.
 // A std mutex: locked at the start, at a reload, and when the servers of a pool change.
 #[derive(Debug, Default)]
 pub struct OwnListeners(Mutex<OwnState>);
@@ -47,8 +47,8 @@ struct OwnState {
 }
 
 impl OwnListeners {
-    /// No listeners so far. The addresses of this machine's interfaces will not be considered: a file is also checked on other
-    /// machines.
+    /// No listeners so far. The addresses of this machine's interfaces will not be considered: a file is also checked
+    /// on other machines.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
         Self(Mutex::new(OwnState {
@@ -66,8 +66,8 @@ impl OwnListeners {
         state.left_out.retain(|pool, _| is_pool(pool));
     }
 
-    /// Replaces the addresses of this machine. Before, they are read when they are first needed. Returns whether they may have
-    /// changed.
+    /// Replaces the addresses of this machine. Before, they are read when they are first needed. Returns whether they
+    /// may have changed.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) -> bool {
         let mut state = self.lock();
         let has_changed = state.local.get() != Some(&addresses);
@@ -331,10 +331,10 @@ mod tests {
 
     #[test]
     fn a_listener_at_a_unix_socket_is_found_by_all_its_paths() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |rest: &str| UnixPath::new(&format!("{}/{rest}", folder.path().to_str().unwrap())).unwrap();
-        std::fs::create_dir(folder.path().join("run")).unwrap();
-        std::os::unix::fs::symlink("run", folder.path().join("link")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = |rest: &str| UnixPath::new(&format!("{}/{rest}", directory.path().to_str().unwrap())).unwrap();
+        std::fs::create_dir(directory.path().join("run")).unwrap();
+        std::os::unix::fs::symlink("run", directory.path().join("link")).unwrap();
         let listener = |name: &str, path| OwnListener {
             addresses: [ListenAddr::from_unix(path)].into(),
             ..listener(name, &[], &[])

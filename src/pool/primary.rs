@@ -1,12 +1,13 @@
-//! Decides which of a pool's servers that call themselves primary is the primary: a pure function of what checks have seen, in
-//! any order.
+//! Decides which of a pool's servers that call themselves primary is the primary: a pure function of what checks have
+//! seen, in any order.
 //!
-//! The promotion of a replica begins a new timeline with a higher number. So of several primaries of one database the one on
-//! the highest timeline is the primary, and the others are old ones whose writes are lost. The primary is remembered: so an old
-//! primary that comes back alone is not taken for the primary. Where timelines do not decide (two primaries on one timeline, or
-//! a kind of server that has none), the remembered primary stays. Where no server has a timeline, another server succeeds the
-//! primary once that is down, if it has been a replica beside it and was promoted after that. So the roles of the other servers
-//! are remembered, too. Where some servers have a timeline, a server whose timeline cannot be read is not the primary.
+//! The promotion of a replica begins a new timeline with a higher number. So of several primaries of one database the
+//! one on the highest timeline is the primary, and the others are old ones whose writes are lost. The primary is
+//! remembered: so an old primary that comes back alone is not taken for the primary. Where timelines do not decide (two
+//! primaries on one timeline, or a kind of server that has none), the remembered primary stays. Where no server has a
+//! timeline, another server succeeds the primary once that is down, if it has been a replica beside it and was promoted
+//! after that. So the roles of the other servers are remembered, too. Where some servers have a timeline, a server
+//! whose timeline cannot be read is not the primary.
 //!
 //! This is not consensus: it decides where this process sends sessions, not who may write.
 
@@ -75,8 +76,8 @@ struct Seen {
     is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
-    /// The numbers of the first and the latest check at which it has called itself primary, without another role in between, as
-    /// of [`ClaimNumbers`].
+    /// The numbers of the first and the latest check at which it has called itself primary, without another role in
+    /// between, as of [`ClaimNumbers`].
     claimed: (u64, u64),
 }
 
@@ -119,8 +120,8 @@ pub(super) struct PrimaryWatch {
     renewed: Option<Arc<str>>,
 }
 
-/// How many servers that have left the pool are remembered with their roles, in case they come back. When there are more, all
-/// are forgotten.
+/// How many servers that have left the pool are remembered with their roles, in case they come back. When there are
+/// more, all are forgotten.
 const DEPARTED_MAX: usize = 64;
 
 impl PrimaryWatch {
@@ -169,8 +170,8 @@ impl PrimaryWatch {
         true
     }
 
-    /// Sets the servers of the pool; the second value says whether a server is disabled. What was seen of other servers is
-    /// forgotten.
+    /// Sets the servers of the pool; the second value says whether a server is disabled. What was seen of other servers
+    /// is forgotten.
     pub(super) fn set_servers<'a>(&mut self, servers: impl Iterator<Item = (&'a Arc<str>, bool)>) {
         let mut before = std::mem::take(&mut self.servers);
         let servers = servers.map(|(label, is_disabled)| {
@@ -268,8 +269,8 @@ impl PrimaryWatch {
         (known.clone(), claim.unwrap_or_default().numbering)
     }
 
-    /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is the
-    /// primary: it may come back in a state in which it does not report its role.
+    /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is
+    /// the primary: it may come back in a state in which it does not report its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {
         let Some((seen, claim)) = self.seen(server).and_then(|seen| Some((seen, seen.claim?))) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
@@ -300,8 +301,8 @@ impl PrimaryWatch {
         })
     }
 
-    /// The servers of the same database that claim a higher timeline than the remembered one. Up to the highest timeline that
-    /// an operator has overruled, only promotions since then count.
+    /// The servers of the same database that claim a higher timeline than the remembered one. Up to the highest
+    /// timeline that an operator has overruled, only promotions since then count.
     fn higher(&self, known: &KnownPrimary) -> Vec<Arc<str>> {
         if known.highest_timeline().is_none() {
             return Vec::new(); // there are none
@@ -357,8 +358,8 @@ impl PrimaryWatch {
         });
     }
 
-    /// Whether all servers have the same system identifier, and it is not the remembered one. The remembered primary must be
-    /// among them: the others alone may be servers of another database that are listed by mistake.
+    /// Whether all servers have the same system identifier, and it is not the remembered one. The remembered primary
+    /// must be among them: the others alone may be servers of another database that are listed by mistake.
     fn is_new_database(&self) -> bool {
         let remembered = self.known.as_ref();
         let old = remembered.and_then(|known| known.system_identifier);

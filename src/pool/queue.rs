@@ -1,15 +1,15 @@
 //! The queue of clients that wait for a server with room.
 //!
-//! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are served by
-//! the session that makes room: when it ends, it gives its place to the first in line that may have it, before anybody else
-//! sees the place. After any other change (a server is up, a reload has raised a limit) all waiting clients are woken, and the
-//! first of them serves the line.
+//! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are
+//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it,
+//! before anybody else sees the place. After any other change (a server is up, a reload has raised a limit) all waiting
+//! clients are woken, and the first of them serves the line.
 //!
-//! A client that has ended its stream may still wait for an answer, or it may be gone: that cannot be seen. So it is served
-//! after the clients with open streams, and makes room for them if the line is too long.
+//! A client that has ended its stream may still wait for an answer, or it may be gone: that cannot be seen. So it is
+//! served after the clients with open streams, and makes room for them if the line is too long.
 //!
-//! **No wake-up is lost.** A client that joins is counted before it looks for room. A session makes room before it reads that
-//! count. All of this is sequentially consistent, so at least one of the two sees the other.
+//! **No wake-up is lost.** A client that joins is counted before it looks for room. A session makes room before it
+//! reads that count. All of this is sequentially consistent, so at least one of the two sees the other.
 
 mod line;
 
@@ -67,14 +67,14 @@ struct Waiter {
     client: ClientHost,
     /// Servers that it does not want, because connecting to them has failed.
     tried: Vec<ServerId>,
-    /// The only server that it waits for, with the generation in which that was found; `None`: it waits for any server, or has
-    /// had no turn yet.
+    /// The only server that it waits for, with the generation in which that was found; `None`: it waits for any server,
+    /// or has had no turn yet.
     own: Option<(u64, ServerId)>,
     answer: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
-/// The place of a session in the order of arrival. The session keeps it if it cannot connect to the server that it has waited
-/// for.
+/// The place of a session in the order of arrival. The session keeps it if it cannot connect to the server that it has
+/// waited for.
 #[derive(Debug, Default)]
 pub struct QueueTurn {
     ticket: Option<Ticket>,
@@ -213,8 +213,8 @@ impl PoolQueue {
         fence(SeqCst); // the client is counted before it looks for room
         let now = Instant::now();
         let mut answers = waiters.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
-        // A client that comes again keeps its place. So the line exceeds its limit at most by clients that had been given a
-        // lease.
+        // A client that comes again keeps its place. So the line exceeds its limit at most by clients that had been
+        // given a lease.
         if is_new && waiters.line.len() > clients_max {
             let refused = waiters.line.make_room_for(ticket);
             answers.extend(refused.map(|waiter| (waiter, Err(NoLease::Full))));
@@ -231,8 +231,8 @@ impl PoolQueue {
         pool.has_only(tried, now)
     }
 
-    /// Serves the line if anything has changed since that was last done. Returns when to call it again if nothing changes
-    /// meanwhile; `None`: never.
+    /// Serves the line if anything has changed since that was last done. Returns when to call it again if nothing
+    /// changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
         let expires = self.lock().expires;
         let has_expired = expires.is_some_and(|expires| expires <= now);
@@ -250,8 +250,8 @@ impl PoolQueue {
         self.finish(waiters, answers);
     }
 
-    /// Counts the clients that are left, and hands out the answers. A client that has left meanwhile drops its lease, and that
-    /// serves the line again: so the line must not be locked.
+    /// Counts the clients that are left, and hands out the answers. A client that has left meanwhile drops its lease,
+    /// and that serves the line again: so the line must not be locked.
     fn finish(&self, waiters: MutexGuard<'_, Waiters>, answers: Vec<(Waiter, Result<Lease, NoLease>)>) {
         self.occupied.store(waiters.line.len(), SeqCst);
         drop(waiters);
@@ -274,11 +274,11 @@ impl PoolQueue {
 }
 
 impl Waiters {
-    /// Gives everybody a turn, in order. A server that one client found full is full for all clients behind it, even if a place
-    /// on it becomes free meanwhile: so nobody overtakes.
+    /// Gives everybody a turn, in order. A server that one client found full is full for all clients behind it, even if
+    /// a place on it becomes free meanwhile: so nobody overtakes.
     ///
-    /// The line may be long, and the lock is held meanwhile. Therefore a client that waits for one server has no turn while
-    /// that server is full, and when all servers are full, no client has one.
+    /// The line may be long, and the lock is held meanwhile. Therefore a client that waits for one server has no turn
+    /// while that server is full, and when all servers are full, no client has one.
     fn serve(&mut self, pool: &Pool, now: Instant) -> Vec<(Waiter, Result<Lease, NoLease>)> {
         let snapshot = pool.snapshot(now);
         let has_changed = !self.snapshot.ptr_eq(&Arc::downgrade(&snapshot));

@@ -1,8 +1,8 @@
 //! `random-two`: the less loaded of two servers drawn at random.
 //!
-//! It is nearly as even as comparing all servers (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
-//! IEEE TPDS 12(10), 2001), but reads only two, however many there are. Independent balancers do not all send their
-//! sessions to the same idle server.
+//! It is nearly as even as comparing all servers (Mitzenmacher, "The Power of Two Choices in Randomized Load
+//! Balancing", IEEE TPDS 12(10), 2001), but reads only two, however many there are. Independent balancers do not all
+//! send their sessions to the same idle server.
 
 use super::candidates::Candidate;
 use super::least_conn::is_less_loaded;

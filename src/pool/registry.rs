@@ -1,7 +1,8 @@
 //! The registry of all servers, of the operators' overrides, and of the known roles in each pool.
 //!
-//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Except for its role: the
-//! role that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment, too.
+//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Except for its
+//! role: the role that it had when it left no longer counts. Overrides are kept for servers that do not exist at the
+//! moment, too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,8 +15,8 @@ use super::own_listeners::OwnListeners;
 use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
 use crate::addr::ServerAddr;
 
-/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, and with resolved names
-/// at the same time, several servers with different addresses may have one name.
+/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, and with resolved
+/// names at the same time, several servers with different addresses may have one name.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
 /// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
@@ -25,7 +26,8 @@ const ABSENT_MAX: usize = 10_000;
 /// Finds every server that a plan or a session holds, and the overrides of servers.
 #[derive(Debug, Default)]
 pub struct ServerRegistry {
-    // A std mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a session.
+    // A std mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a
+    // session.
     entries: Mutex<RegistryEntries>,
     /// By pool, absent ones included. A std mutex: locked at the start and at a reload, and when a primary changes.
     roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
@@ -89,8 +91,8 @@ impl ServerRegistry {
         Arc::clone(queues.entry(Arc::clone(pool)).or_insert_with(new))
     }
 
-    /// Notified after every change of the health, role, ejection and administrative state of a server, and of the servers of
-    /// a pool, and by [`Self::notify_change`].
+    /// Notified after every change of the health, role, ejection and administrative state of a server, and of the
+    /// servers of a pool, and by [`Self::notify_change`].
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -111,12 +113,14 @@ impl ServerRegistry {
         known.collect()
     }
 
-    /// Waits until [`Self::known_primaries`] may have changed since this was last awaited. Only one task may wait for that.
+    /// Waits until [`Self::known_primaries`] may have changed since this was last awaited. Only one task may wait for
+    /// that.
     pub async fn primary_changed(&self) {
         self.primary_changed.notified().await;
     }
 
-    /// The server with this pool, label, address and identity. If none exists, creates one with the overrides of its name.
+    /// The server with this pool, label, address and identity. If none exists, creates one with the overrides of its
+    /// name.
     ///
     /// `is_checked` tells whether active checks run for a new server.
     #[must_use]
@@ -220,8 +224,8 @@ impl ServerRegistry {
         self.lock().overrides.len() > ABSENT_MAX
     }
 
-    /// Removes the oldest overrides of servers that are not in `present`, down to the limit. Returns their names, oldest
-    /// first.
+    /// Removes the oldest overrides of servers that are not in `present`, down to the limit. Returns their names,
+    /// oldest first.
     pub fn evict_overrides(&self, present: &HashSet<ServerPath>) -> Vec<ServerPath> {
         let mut entries = self.lock();
         let absent = entries.overrides.iter().filter(|(path, _)| !present.contains(*path));

@@ -77,7 +77,8 @@ impl RoleRequirement {
         }
     }
 
-    /// If the outcome may follow from what the user of the check may not ask for, adds that to the reason, with the remedy.
+    /// If the outcome may follow from what the user of the check may not ask for, adds that to the reason, with the
+    /// remedy.
     pub(super) fn name_denied(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
         let is_claiming = facts.role == Some(Role::Primary) && self.is_one_primary();

@@ -43,14 +43,15 @@ struct RolesState {
 /// The consequences of one check.
 #[derive(Debug, Default)]
 pub struct RoleJudgement {
-    /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks; and those of
-    /// servers whose verdict has changed.
+    /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks; and
+    /// those of servers whose verdict has changed.
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
     /// Set if more than one server calls itself primary at the same time, and that was not so before: all of them.
     pub rivals: Option<Vec<Arc<str>>>,
     /// Set if another server or timeline is the primary now, with what its timeline is a number of.
     pub new_primary: Option<(KnownPrimary, Numbering)>,
-    /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another one.
+    /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another
+    /// one.
     pub is_other_primary: bool,
     /// Whether the memory of the primary has changed: another one, or new facts about the same one.
     is_memory_changed: bool,
@@ -104,8 +105,8 @@ impl PoolRoles {
         self.lock().list = Weak::new();
     }
 
-    /// Judges what a check that passed has found out about a server. `members`: all servers of the pool. They are looked at
-    /// only if this is not the list of the latest judgement.
+    /// Judges what a check that passed has found out about a server. `members`: all servers of the pool. They are
+    /// looked at only if this is not the list of the latest judgement.
     pub fn judge(
         &self,
         server: &Arc<Server>,
@@ -223,8 +224,8 @@ fn observation(facts: &ServerFacts) -> Observation {
 }
 
 impl RolesState {
-    /// Takes over the servers of the pool from this list, unless it is the present one already. Returns whether it is another
-    /// list. All servers of a list have the same requirement.
+    /// Takes over the servers of the pool from this list, unless it is the present one already. Returns whether it is
+    /// another list. All servers of a list have the same requirement.
     fn set_list(&mut self, members: &Arc<Vec<Member>>, required: RoleRequirement) -> bool {
         if self.list.as_ptr() == Arc::as_ptr(members) {
             return false;
@@ -326,8 +327,8 @@ impl RolesState {
         judgement
     }
 
-    /// Compares the verdicts on all servers that call themselves primary with the earlier ones. `checked`: the server that has
-    /// just been checked; its verdict counts as new in any case.
+    /// Compares the verdicts on all servers that call themselves primary with the earlier ones. `checked`: the server
+    /// that has just been checked; its verdict counts as new in any case.
     fn reconsider(
         &mut self,
         before: Option<&KnownPrimary>,

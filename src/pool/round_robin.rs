@@ -1,13 +1,13 @@
 //! `round-robin`: weighted turns, evenly spread.
 //!
-//! The turns of one cycle are computed in advance as a list shared by all workers, and a counter advances over it: a pick is
-//! one atomic addition. In a cycle each server has as many turns as its weight divided by the greatest common divisor of all
-//! weights. Servers of equal weight share evenly spaced points of the cycle and take them in the order in which they are
-//! listed: weights 5, 1, 1 give `a b a a a c a`.
+//! The turns of one cycle are computed in advance as a list shared by all workers, and a counter advances over it: a
+//! pick is one atomic addition. In a cycle each server has as many turns as its weight divided by the greatest common
+//! divisor of all weights. Servers of equal weight share evenly spaced points of the cycle and take them in the order
+//! in which they are listed: weights 5, 1, 1 give `a b a a a c a`.
 //!
-//! Shares are exact for cycles of up to [`TURNS_MAX`] turns. If a pool needs more (1,000 servers of an average weight above
-//! 32, or with slow start), its cycle is shortened to about that many: a share then differs by at most half a turn per
-//! cycle, and every server has at least one turn.
+//! Shares are exact for cycles of up to [`TURNS_MAX`] turns. If a pool needs more (1,000 servers of an average weight
+//! above 32, or with slow start), its cycle is shortened to about that many: a share then differs by at most half a
+//! turn per cycle, and every server has at least one turn.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,9 @@ use super::ServerId;
 use super::candidates::Candidate;
 use super::turn_counter::TurnCounter;
 
-/// The longest cycle, unless there are more servers than that. It bounds memory (8 bytes a turn) and the time of a rebuild:
-/// 0.9 ms measured for the longest cycle of 1,000 servers, 0.08 ms for one of 2,000 turns (`benches/pick.rs`, "after a
-/// change").
+/// The longest cycle, unless there are more servers than that. It bounds memory (8 bytes a turn) and the time of a
+/// rebuild: 0.9 ms measured for the longest cycle of 1,000 servers, 0.08 ms for one of 2,000 turns (`benches/pick.rs`,
+/// "after a change").
 const TURNS_MAX: u64 = 32_768;
 
 /// One turn of a cycle. The order of turns is the order of these fields.
@@ -61,8 +61,8 @@ impl RoundRobin {
         }
     }
 
-    /// The turns of these candidates, continued from a previous set: after the latest turn of the server that had the last turn
-    /// in that set; or, if it is no longer a candidate, after the time of that turn in the cycle.
+    /// The turns of these candidates, continued from a previous set: after the latest turn of the server that had the
+    /// last turn in that set; or, if it is no longer a candidate, after the time of that turn in the cycle.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {
@@ -73,7 +73,8 @@ impl RoundRobin {
         next
     }
 
-    /// The number of turns in this cycle up to the one that corresponds to `latest`, a turn of this server in another cycle.
+    /// The number of turns in this cycle up to the one that corresponds to `latest`, a turn of this server in another
+    /// cycle.
     fn turns_until(&self, latest: Turn, id: ServerId, candidates: &[Candidate]) -> usize {
         let is_same = |turn: &Turn| candidates[turn.position as usize].server.id() == id;
         let own = (0..).zip(&self.turns).filter(|(_, turn)| is_same(turn));

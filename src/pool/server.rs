@@ -62,7 +62,8 @@ pub struct Server {
     live_count: Arc<LiveCount>,
 }
 
-/// The value of `weight_override` without an override, and of `weight_percent` without an agent's; larger than any weight.
+/// The value of `weight_override` without an override, and of `weight_percent` without an agent's; larger than any
+/// weight.
 const NO_WEIGHT: u16 = u16::MAX;
 
 const HAS_FAILURES: u16 = 1; // `ejection` is not clean
@@ -142,8 +143,8 @@ impl Server {
         self.identity_hash
     }
 
-    /// Open sessions, including those that are still connecting. All servers of one pool and address have one count: a server
-    /// that gets another name is the same one for its limit.
+    /// Open sessions, including those that are still connecting. All servers of one pool and address have one count: a
+    /// server that gets another name is the same one for its limit.
     #[must_use]
     #[inline]
     pub fn live(&self) -> u32 {
@@ -184,15 +185,15 @@ impl Server {
         self.has(EJECTED)
     }
 
-    /// Whether its checks say that it may serve sessions, or it has none, and it is not ejected. Whether it gets new ones also
-    /// depends on its weight, tier and administrative state.
+    /// Whether its checks say that it may serve sessions, or it has none, and it is not ejected. Whether it gets new
+    /// ones also depends on its weight, tier and administrative state.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it gets no new sessions because of its answer to the latest check: it refused the check, or said that it does
-    /// not work.
+    /// Whether it gets no new sessions because of its answer to the latest check: it refused the check, or said that it
+    /// does not work.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }
@@ -203,8 +204,8 @@ impl Server {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is down, and not only because of its role: if that was wrong, at least `fall` checks in a row have failed
-    /// since then.
+    /// Whether it is down, and not only because of its role: if that was wrong, at least `fall` checks in a row have
+    /// failed since then.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.lock_checks().rise_fall.has_failed(fall)
     }
@@ -221,8 +222,8 @@ impl Server {
         self.has(BEHIND)
     }
 
-    /// Records the result of a check. `rise` passed checks in a row also end an ejection. Results for a disabled server are
-    /// ignored.
+    /// Records the result of a check. `rise` passed checks in a row also end an ejection. Results for a disabled server
+    /// are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.lock_checks();
         let before = checks.rise_fall.state();
@@ -270,8 +271,8 @@ impl Server {
         change
     }
 
-    /// Treats its role as wrong until the next check that passes: it gets no session before its first check, and panic does
-    /// not use it.
+    /// Treats its role as wrong until the next check that passes: it gets no session before its first check, and panic
+    /// does not use it.
     pub fn assume_unfit(&self) {
         let mut checks = self.lock_checks();
         if checks.rise_fall.is_enabled() {
@@ -280,8 +281,8 @@ impl Server {
         }
     }
 
-    /// If it is down and does not answer its checks, treats its role as wrong until a check has found that it is right, and
-    /// leaves it down for the reason that it has. Returns whether that is so.
+    /// If it is down and does not answer its checks, treats its role as wrong until a check has found that it is right,
+    /// and leaves it down for the reason that it has. Returns whether that is so.
     pub(super) fn reject_if_dead(&self) -> bool {
         let mut checks = self.lock_checks();
         let is_dead = checks.rise_fall.state() == CheckState::Down && !checks.rise_fall.is_healthy();
@@ -293,8 +294,8 @@ impl Server {
         is_dead
     }
 
-    /// Forgets what its checks have found if it must have a role: it may have lost it while it was in no pool and was not
-    /// checked.
+    /// Forgets what its checks have found if it must have a role: it may have lost it while it was in no pool and was
+    /// not checked.
     pub fn forget_role(&self) {
         let mut checks = self.lock_checks();
         if checks.requires_role {
@@ -303,8 +304,8 @@ impl Server {
         }
     }
 
-    /// Sets whether active checks run for it, and whether it must have a role: if so, it gets no session before its first
-    /// result. Results so far are kept unless checks begin or end.
+    /// Sets whether active checks run for it, and whether it must have a role: if so, it gets no session before its
+    /// first result. Results so far are kept unless checks begin or end.
     pub fn set_checked(&self, is_checked: bool, requires_role: bool) {
         let mut checks = self.lock_checks();
         if checks.rise_fall.is_enabled() != is_checked {

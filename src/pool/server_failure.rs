@@ -1,4 +1,5 @@
-//! What the failure of a server means for it, and for the clients that wait for the return of servers, as of those that restart.
+//! What the failure of a server means for it, and for the clients that wait for the return of servers, as of those that
+//! restart.
 
 use std::time::Duration;
 
@@ -32,9 +33,9 @@ pub struct AfterFailure {
 impl Pool {
     /// Records that a server has failed a client that has tried these servers, including this one.
     ///
-    /// If no other can be picked, and clients wait for the return of servers, it is ejected for [`RETURN_WAIT`], so that all of
-    /// them wait. Otherwise the last usable server is never ejected, nor are more than [`EjectLimits::percent_max`] of the
-    /// servers in service.
+    /// If no other can be picked, and clients wait for the return of servers, it is ejected for [`RETURN_WAIT`], so
+    /// that all of them wait. Otherwise the last usable server is never ejected, nor are more than
+    /// [`EjectLimits::percent_max`] of the servers in service.
     pub fn failed(&self, lease: &Lease, tried: &[ServerId], failure: ServerFailure, now: Instant) -> AfterFailure {
         lease.note_failed();
         let mut limits = self.rules.eject;
@@ -72,7 +73,8 @@ impl Pool {
         self.snapshot(now).set.has_only_trials()
     }
 
-    /// Whether its clients wait for the return of servers. They do not if no server is limited: then the queue is never used.
+    /// Whether its clients wait for the return of servers. They do not if no server is limited: then the queue is never
+    /// used.
     #[must_use]
     pub fn outlasts_failures(&self) -> bool {
         let is_limited = |member: &Member| member.sessions_max().is_some();

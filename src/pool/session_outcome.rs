@@ -1,7 +1,7 @@
 //! What a finished session proves about its server.
 //!
-//! A server that accepts connections and closes them before any byte has passed does not serve its sessions, although every
-//! connect works.
+//! A server that accepts connections and closes them before any byte has passed does not serve its sessions, although
+//! every connect works.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ pub enum SessionOutcome {
 impl FinishedSession {
     /// What the session proves.
     ///
-    /// Once the client has sent a byte, a close by the server is inconclusive: otherwise a client could eject servers by
-    /// sending what they reject. `count_resets`: a reset counts as unserved even then.
+    /// Once the client has sent a byte, a close by the server is inconclusive: otherwise a client could eject servers
+    /// by sending what they reject. `count_resets`: a reset counts as unserved even then.
     #[must_use]
     pub fn outcome(&self, count_resets: bool) -> SessionOutcome {
         if self.server_sent || self.duration >= SERVED_AFTER {

@@ -57,7 +57,8 @@ impl SnapshotCell {
         self.changes.increment();
     }
 
-    /// The snapshot as of now. If the latest one is out of date, `build` makes the next one from it and the servers' state.
+    /// The snapshot as of now. If the latest one is out of date, `build` makes the next one from it and the servers'
+    /// state.
     ///
     /// Sees every change that was complete before this call. Without a change it takes no lock and allocates nothing.
     pub(super) fn get(

@@ -96,8 +96,8 @@ impl<'a> Scored<'a> {
     /// Whether a server of this hash and weight certainly scores less, without computing its logarithm. `false` decides
     /// nothing.
     fn surely_beats(&self, hash: u64, weight: u16) -> bool {
-        // Units of 2^-48, rounded towards `false`: up on this side, down on the other. Products of 48 and 15 bits do not
-        // overflow; if the other side does, the result is `false`.
+        // Units of 2^-48, rounded towards `false`: up on this side, down on the other. Products of 48 and 15 bits do
+        // not overflow; if the other side does, the result is `false`.
         let own = (self.minus_ln >> 9) + 1;
         minus_ln_at_least(hash) * u64::from(self.candidate.weight) > own.saturating_mul(u64::from(weight))
     }
@@ -142,9 +142,9 @@ const LN_2: u64 = 99_893_036_290_645_747;
 
 /// -ln((hash | 1) / 2^64) in units of 2^-57, as the module's doc defines it.
 ///
-/// It never increases as the hash increases. Within an octave, each step is a sum, a product or a quotient, rounded down,
-/// of values that do not decrease as `m` decreases. Between octaves, truncating the series and rounding down only make
-/// the result smaller: the last value of an octave is below the `LN_2` at which the next one starts.
+/// It never increases as the hash increases. Within an octave, each step is a sum, a product or a quotient, rounded
+/// down, of values that do not decrease as `m` decreases. Between octaves, truncating the series and rounding down only
+/// make the result smaller: the last value of an octave is below the `LN_2` at which the next one starts.
 fn minus_ln(hash: u64) -> u64 {
     let odd = hash | 1;
     let zeros = odd.leading_zeros();
@@ -159,8 +159,8 @@ fn minus_ln(hash: u64) -> u64 {
     u64::from(zeros) * LN_2 + (times(t, series) >> 5)
 }
 
-/// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. It is a millionth and two units below
-/// that, which is more than `minus_ln` loses by rounding and by truncating its series.
+/// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. It is a millionth and two units
+/// below that, which is more than `minus_ln` loses by rounding and by truncating its series.
 const fn minus_ln_at_least(hash: u64) -> u64 {
     let below_one = !hash >> 16;
     below_one.saturating_sub((below_one >> 20) + 2)

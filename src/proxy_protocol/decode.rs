@@ -179,7 +179,8 @@ fn tcp(from: (IpAddr, u16), to: (IpAddr, u16)) -> ProxyAddresses {
 }
 
 /// ```text
-/// signature(12) | version, command | family | length(2) | from | to | from port(2) | to port(2) | { type | length(2) | value }*
+/// signature(12) | version, command | family | length(2) | from | to | from port(2) | to port(2) | TLV*
+/// TLV: type | length(2) | value
 /// ```
 fn decode_v2(bytes: &[u8]) -> Decoded {
     let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {

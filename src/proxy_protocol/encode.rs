@@ -35,13 +35,13 @@ pub struct ClientInfo<'a> {
     pub local: ListenAddr,
     /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,
-    /// The ALPN protocol (version 2 only): the agreed one, if the client's TLS is terminated here; otherwise the first that
-    /// the client offers, because the server has not selected one yet.
+    /// The ALPN protocol (version 2 only): the agreed one, if the client's TLS is terminated here; otherwise the first
+    /// that the client offers, because the server has not selected one yet.
     pub alpn: Option<&'a [u8]>,
     /// The client's TLS, if it is terminated here (version 2 only).
     pub tls: Option<&'a TlsSummary>,
-    /// The header of the peer in front. Its facts about the client are passed on, except for those of the three fields above
-    /// that are known (version 2 only).
+    /// The header of the peer in front. Its facts about the client are passed on, except for those of the three fields
+    /// above that are known (version 2 only).
     pub forwarded: Option<&'a ProxyHeader>,
 }
 
@@ -115,8 +115,8 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
         }
     }
     push_value(&mut bytes, TYPE_CRC32C, &[0; 4]);
-    // At most 216 bytes for addresses, 4,096 from a header that was read, 258 for ALPN, 256 for the authority, about 350 for
-    // TLS, and 7 for the checksum.
+    // At most 216 bytes for addresses, 4,096 from a header that was read, 258 for ALPN, 256 for the authority, about
+    // 350 for TLS, and 7 for the checksum.
     let length = (bytes.len() - 16) as u16;
     bytes[14..16].copy_from_slice(&length.to_be_bytes());
     let checksum = CRC32C.checksum(&bytes);

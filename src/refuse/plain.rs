@@ -43,9 +43,9 @@ impl PlainRefusal {
         [&head[..], &code.to_le_bytes(), self.message().as_bytes()].concat()
     }
 
-    /// The error that answers any command to Redis ("Simple errors" in the Redis serialization protocol specification). Where a
-    /// later attempt may succeed it is one of those after which drivers try again: the code of a server that starts, and the
-    /// words of one whose `maxclients` are connected.
+    /// The error that answers any command to Redis ("Simple errors" in the Redis serialization protocol specification).
+    /// Where a later attempt may succeed it is one of those after which drivers try again: the code of a server that
+    /// starts, and the words of one whose `maxclients` are connected.
     #[must_use]
     pub fn redis(self) -> Vec<u8> {
         let (code, message) = match self {

@@ -3,8 +3,8 @@
 /// Length of a record's header (RFC 8446, section 5.1).
 const HEADER_BYTES: usize = 5;
 
-/// The content type of an encrypted record of TLS 1.3, and the length of one with an alert: 2 bytes of alert, 1 of type,
-/// 16 of authentication tag (RFC 8446, section 5.2).
+/// The content type of an encrypted record of TLS 1.3, and the length of one with an alert: 2 bytes of alert, 1 of
+/// type, 16 of authentication tag (RFC 8446, section 5.2).
 const TLS13_ALERT: (u8, u8) = (0x17, 2 + 1 + 16);
 
 /// The content type of an alert of TLS 1.2, and the lengths of an encrypted one: with AES-GCM (RFC 5288), with ChaCha20

@@ -41,9 +41,10 @@ impl Side {
 pub enum Closed {
     /// Both sides have finished, this one first.
     Finished(Side),
-    /// A connection was reset after the client had sent everything: up to the end of its stream or, in TLS, a close_notify. If
-    /// it was the server's connection, the server had sent everything, too. Nothing was left to be sent either way; this side
-    /// finished first. This is usual when the last bytes of one side, such as its close_notify, reach a side that is gone.
+    /// A connection was reset after the client had sent everything: up to the end of its stream or, in TLS, a
+    /// close_notify. If it was the server's connection, the server had sent everything, too. Nothing was left to be
+    /// sent either way; this side finished first. This is usual when the last bytes of one side, such as its
+    /// close_notify, reach a side that is gone.
     ResetAfterEnd(Side),
     /// The connection of this side broke.
     Broke(Side, Fault),
@@ -69,7 +70,8 @@ pub enum EndRequest<'a> {
     NoteDelivery(&'a DeliveryNotes),
 }
 
-/// How often such a request has found bytes on their way: read, and not yet acknowledged by the receiver. The count wraps.
+/// How often such a request has found bytes on their way: read, and not yet acknowledged by the receiver. The count
+/// wraps.
 #[derive(Debug, Default)]
 pub struct DeliveryNotes(AtomicU8);
 

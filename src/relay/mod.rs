@@ -1,11 +1,11 @@
 //! Moves the bytes of a session both ways until the end.
 //!
-//! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how the
-//! relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
+//! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how
+//! the relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
 //!
-//! **TLS.** A connection may use TLS that is terminated here ([`relay_tls`]): its bytes are the plaintext, a close_notify
-//! alert is the end of its stream, and a socket that is closed without one was cut off. TLS cannot be spliced. The core is
-//! the same.
+//! **TLS.** A connection may use TLS that is terminated here ([`relay_tls`]): its bytes are the plaintext, a
+//! close_notify alert is the end of its stream, and a socket that is closed without one was cut off. TLS cannot be
+//! spliced. The core is the same.
 
 mod closed;
 mod close_notify;
@@ -30,11 +30,11 @@ use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
 pub use stream::SideStream;
 pub use traffic::{ByteCounter, Traffic};
 
-/// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `end` asks for it.
-/// `end` is polled after every poll of the relay, and again after a request that was not granted.
+/// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `end` asks for
+/// it. `end` is polled after every poll of the relay, and again after a request that was not granted.
 ///
-/// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still delivered
-/// to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
+/// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still
+/// delivered to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
 ///
 /// `throttle` limits how fast bytes are read; `None`: nothing does.
 ///
@@ -84,7 +84,8 @@ pub async fn relay_tls<'a>(
     let (client, server) = (client.wire(), server.wire());
     let closed = relay_between(&client, &server, first, limits, traffic, throttle, end).await;
     if !closed.is_abrupt() {
-        // Ends the streams that are still open, as after too long a silence. Nothing is unsent, so there is room for it.
+        // Ends the streams that are still open, as after too long a silence. Nothing is unsent, so there is room for
+        // it.
         poll_fn(|cx| {
             for wire in [&client, &server] {
                 let _ = wire.poll_shut_down(cx);

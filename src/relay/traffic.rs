@@ -12,7 +12,8 @@ pub struct Traffic {
     pub down: ByteCounter,
 }
 
-/// Bytes read in one direction; the highest bit tells whether the sender has ended. One word, because every session has two.
+/// Bytes read in one direction; the highest bit tells whether the sender has ended. One word, because every session has
+/// two.
 #[derive(Debug, Default)]
 pub struct ByteCounter(AtomicU64);
 
@@ -35,14 +36,14 @@ impl ByteCounter {
         self.0.load(Relaxed) & !HAS_ENDED
     }
 
-    /// Notes the end of the stream: that of a server, or its reset, has arrived; that of a client was sent on. Only the session
-    /// that owns it may call this.
+    /// Notes the end of the stream: that of a server, or its reset, has arrived; that of a client was sent on. Only the
+    /// session that owns it may call this.
     pub fn end(&self) {
         self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
     }
 
-    /// Whether the end of a server's stream, or its reset, has arrived, although bytes before it may not be read yet; or
-    /// whether the end of a client's stream was sent on to its server.
+    /// Whether the end of a server's stream, or its reset, has arrived, although bytes before it may not be read yet;
+    /// or whether the end of a client's stream was sent on to its server.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.load(Relaxed) & HAS_ENDED != 0

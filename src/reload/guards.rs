@@ -1,5 +1,5 @@
-//! The report of a reload about guards: how many networks they have, so that a file that was cut short is noticed; and which
-//! edits are no longer in force, or are in force again.
+//! The report of a reload about guards: how many networks they have, so that a file that was cut short is noticed; and
+//! which edits are no longer in force, or are in force again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,8 +62,8 @@ impl fmt::Display for GuardNetworks {
     }
 }
 
-/// A warning for each guard with networks that were denied while the process ran, if the guard is no longer configured, or is
-/// configured again.
+/// A warning for each guard with networks that were denied while the process ran, if the guard is no longer configured,
+/// or is configured again.
 #[must_use]
 pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
     let edits = |guard: &Arc<Guard>| {

@@ -19,8 +19,8 @@ use crate::text::Reason;
 /// Changes within this time are put in force together: several keys are often written one after the other.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// The wait before texts that this machine has refused are tried again: a file may come later than the text that names it, and
-/// an address may become free.
+/// The wait before texts that this machine has refused are tried again: a file may come later than the text that names
+/// it, and an address may become free.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Follows the store of a plan, puts its texts in force by reloads, and writes back the results. Never returns.

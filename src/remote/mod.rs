@@ -1,8 +1,8 @@
-//! The configuration from the fleet's store: its texts are read, followed, and put in force by reloads, and the results are
-//! written back.
+//! The configuration from the fleet's store: its texts are read, followed, and put in force by reloads, and the results
+//! are written back.
 //!
-//! [`RemoteConfig`] holds its state: [`crate::app`] records there what is in force, and what was refused. [`run`] follows the
-//! store.
+//! [`RemoteConfig`] holds its state: [`crate::app`] records there what is in force, and what was refused. [`run`]
+//! follows the store.
 
 mod state;
 mod texts;

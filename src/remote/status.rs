@@ -1,5 +1,5 @@
-//! What became of the configuration's texts, written to the store beside them: a key for each instance, deleted after the
-//! instance is gone.
+//! What became of the configuration's texts, written to the store beside them: a key for each instance, deleted after
+//! the instance is gone.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -130,8 +130,8 @@ impl StatusFound {
     }
 }
 
-/// Our status in the store, to find out whether another process that runs writes its own in the same place. That process looks as
-/// often as we do, and writes again if it finds ours.
+/// Our status in the store, to find out whether another process that runs writes its own in the same place. That
+/// process looks as often as we do, and writes again if it finds ours.
 #[derive(Debug, Default)]
 struct OwnStatus {
     /// How many looks in a row have found it since it was written.

@@ -1,6 +1,6 @@
-//! How many sessions of a pool are to be ended now, so that it becomes even: those that are due, as long as ending them has an
-//! effect. Clients whose sessions were ended have to come back to servers without excess, and stay there. Otherwise a server
-//! that accepts connections only to end them would get the sessions of the others for ever.
+//! How many sessions of a pool are to be ended now, so that it becomes even: those that are due, as long as ending them
+//! has an effect. Clients whose sessions were ended have to come back to servers without excess, and stay there.
+//! Otherwise a server that accepts connections only to end them would get the sessions of the others for ever.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -58,8 +58,9 @@ impl Rebalancing {
         let ended = before - self.asked.len();
         if self.ended == 0 && ended > 0 {
             self.since = now;
-            // What a server kept long ago, and has lost, says nothing. But one that ends its sessions after some seconds must
-            // not seem to gain whenever their number goes up and down: so this is forgotten only once in each `over`.
+            // What a server kept long ago, and has lost, says nothing. But one that ends its sessions after some
+            // seconds must not seem to gain whenever their number goes up and down: so this is forgotten only once in
+            // each `over`.
             if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
                 (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
             }
@@ -77,7 +78,8 @@ impl Rebalancing {
         }
     }
 
-    /// How many sessions are to be ended now. If ending sessions has had no effect, that is one session in each period `over`.
+    /// How many sessions are to be ended now. If ending sessions has had no effect, that is one session in each period
+    /// `over`.
     pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
         let is_current = self.pace.over == over && now - self.pace.began < over;
         if !is_current || self.paused.is_some() {
@@ -108,8 +110,8 @@ impl Rebalancing {
         self.asked.insert(session);
     }
 
-    /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, and three for
-    /// each server, because `balance = "round-robin"` sends only some of them there.
+    /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, and
+    /// three for each server, because `balance = "round-robin"` sends only some of them there.
     fn patience(&self, balance: &Balance) -> usize {
         let servers = balance.excess.len() + balance.without_excess.len();
         (self.pace.first / 10).max(3 * servers)

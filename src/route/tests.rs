@@ -208,8 +208,8 @@ fn every_route_is_explained() {
     assert_eq!(explanation.choice, table.find(&known));
 }
 
-/// The choice that the table must agree with: tests every route as the rule is written. The greatest rank wins; of equals, the
-/// first one.
+/// The choice that the table must agree with: tests every route as the rule is written. The greatest rank wins; of
+/// equals, the first one.
 fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> Option<usize> {
     let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match known.name {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A clone leaves only when the others would have less than this part of their target, so that the load that has started a
-/// clone does not also stop it.
+/// A clone leaves only when the others would have less than this part of their target, so that the load that has
+/// started a clone does not also stop it.
 const DOWN_PERCENT: u64 = 80;
 
 /// The bounds of a pool that grows and shrinks, and its pace.
@@ -61,8 +61,9 @@ pub struct Scaler {
 impl Scaler {
     /// The step that the caller is to take now. `wanted`: the number of clones that an operator has set.
     ///
-    /// The bounds come first, then the operator, then the first client of a pool that sleeps; none of them waits. Otherwise
-    /// there is one step in a cooldown: up by one (to twice as many while all servers are full), or down by one.
+    /// The bounds come first, then the operator, then the first client of a pool that sleeps; none of them waits.
+    /// Otherwise there is one step in a cooldown: up by one (to twice as many while all servers are full), or down by
+    /// one.
     pub fn decide(
         &mut self,
         rules: &ScaleRules,
@@ -104,8 +105,8 @@ fn is_full(load: ScaleLoad) -> bool {
     load.waiting > 0 && load.has_server
 }
 
-/// Whether the servers have more sessions than their target, or are full. Clients that wait for the first server will be
-/// sessions of those that are starting.
+/// Whether the servers have more sessions than their target, or are full. Clients that wait for the first server will
+/// be sessions of those that are starting.
 fn is_above(rules: &ScaleRules, load: ScaleLoad) -> bool {
     let servers = u64::from(load.fixed) + u64::from(load.clones);
     is_full(load) || load.sessions + load.waiting > servers * u64::from(rules.sessions_per_server)

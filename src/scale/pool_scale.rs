@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 
 use super::ScaleStep;
 
-/// The clones of the pools of one name. Their supervisor writes their status; an operator sets how many there should be.
+/// The clones of the pools of one name. Their supervisor writes their status; an operator sets how many there should
+/// be.
 #[derive(Debug, Default)]
 pub struct PoolScale {
     // Std mutexes: locked for a few lines, and by no session.
@@ -110,8 +111,8 @@ impl PoolScale {
         self.lock_clones().clone()
     }
 
-    /// Whether a needed clone can be expected to start: no clone has failed to start since one was needed, and no operator has
-    /// set their number to 0.
+    /// Whether a needed clone can be expected to start: no clone has failed to start since one was needed, and no
+    /// operator has set their number to 0.
     #[must_use]
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);

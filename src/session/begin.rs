@@ -23,9 +23,9 @@ pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long one side may take to read what the other one sent during the login.
 pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Sends the server the first packet of a session whose bytes are read here, and reads its first message. A server that does not
-/// begin the session gives way to another one, or is waited for. Returns the bytes for the client, or why the server's
-/// connection broke.
+/// Sends the server the first packet of a session whose bytes are read here, and reads its first message. A server that
+/// does not begin the session gives way to another one, or is waited for. Returns the bytes for the client, or why the
+/// server's connection broke.
 ///
 /// # Errors
 /// See [`move_on`]. If the session ends while this runs, the server's connection is reset.
@@ -72,9 +72,9 @@ pub(super) async fn begin(
 enum FirstAnswer {
     /// With these bytes, which begin the session or refuse its client.
     Begun(Vec<u8>),
-    /// The client sent more, or left, or the server took too long, before the first message was whole: these are its bytes so
-    /// far. Another server can no longer take over, because the bytes that the client sends from now on may be meant for this
-    /// one.
+    /// The client sent more, or left, or the server took too long, before the first message was whole: these are its
+    /// bytes so far. Another server can no longer take over, because the bytes that the client sends from now on may be
+    /// meant for this one.
     Undecided(Vec<u8>),
     /// The server does not begin sessions now.
     NotBegun(NotBegun),

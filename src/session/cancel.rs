@@ -25,8 +25,8 @@ use crate::socket::local_address;
 /// the client's connection only then: libpq waits for that.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes on when
-/// the client leaves: it does not have to wait for the end, and its query is cancelled all the same.
+/// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes
+/// on when the client leaves: it does not have to wait for the end, and its query is cancelled all the same.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that one request has at once, if there are enough descriptors: all servers of a client get it without a
@@ -36,8 +36,8 @@ const AT_ONCE_MAX: usize = SERVERS_MAX;
 /// Servers that one request is sent to by `cancel_unplaced = "fanout"`.
 const FANOUT_MAX: usize = 64;
 
-/// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it may
-/// be for, at most [`AT_ONCE_MAX`] at once.
+/// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it
+/// may be for, at most [`AT_ONCE_MAX`] at once.
 ///
 /// Returns how the session of the request ends.
 pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerState, entry: &mut Entry) -> Refusal {

@@ -43,9 +43,9 @@ impl Routed<'_> {
     }
 }
 
-/// The reply to a PostgreSQL client that a guard of its listener refuses. Clients print only an answer to their first packet.
-/// So that packet is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a flood. `refusal`: the refusal if no
-/// packet is read.
+/// The reply to a PostgreSQL client that a guard of its listener refuses. Clients print only an answer to their first
+/// packet. So that packet is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a flood. `refusal`: the
+/// refusal if no packet is read.
 pub(super) async fn answer_postgres(
     refusal: Refusal,
     client: &mut TcpStream,

@@ -21,8 +21,8 @@ pub(super) struct HandshakeSettings<'a> {
 }
 
 impl<'a> HandshakeSettings<'a> {
-    /// `None`: the client's TLS is passed on. The protocols of the route take precedence over those of the listener. `at`: when
-    /// the client was accepted.
+    /// `None`: the client's TLS is passed on. The protocols of the route take precedence over those of the listener.
+    /// `at`: when the client was accepted.
     pub(super) fn new(
         state: &'a ListenerState,
         mode: TlsMode,

@@ -17,8 +17,8 @@ use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
 
-/// How long a server may take to end a session whose client has finished and is gone. After that it is reset, because it may
-/// work on for nobody.
+/// How long a server may take to end a session whose client has finished and is gone. After that it is reset, because
+/// it may work on for nobody.
 const END_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The server of a session that has connected.
@@ -56,7 +56,8 @@ impl LeasedServer {
         })
     }
 
-    /// Records that the server has begun the session, or that its answer cannot be read here. Later calls change nothing.
+    /// Records that the server has begun the session, or that its answer cannot be read here. Later calls change
+    /// nothing.
     pub(super) fn begun(&self) {
         let Some(pool) = self.pool.get() else { return };
         if pool.connected(self.lease.lease()) {
@@ -69,7 +70,8 @@ impl LeasedServer {
         self.lease.lease()
     }
 
-    /// Closes a connection on which the server has not begun the session. Returns the lease when the server has closed it, too.
+    /// Closes a connection on which the server has not begun the session. Returns the lease when the server has closed
+    /// it, too.
     pub(super) fn abandon(self, socket: TcpStream) {
         close_unused(socket, self.lease);
     }
@@ -136,8 +138,8 @@ impl LeasedServer {
 /// Closes the sockets of a session that ended like this. The lease returns when the server has ended the session, too.
 /// `is_complete`: the server has got the client's whole stream, and its end.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bool) {
-    // A client that has finished may be gone before its server has ended. The server ends the session by itself, which is seen
-    // unless it is reset.
+    // A client that has finished may be gone before its server has ended. The server ends the session by itself, which
+    // is seen unless it is reset.
     let is_client_gone = matches!(closed, Closed::Broke(Side::Client, _) | Closed::ResetAfterEnd(_));
     let is_awaited = lease.is_held() && is_client_gone && is_complete;
     if closed.is_abrupt() && !is_awaited {

@@ -72,12 +72,12 @@ impl Linked {
     }
 }
 
-/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server has
-/// ended the session; a client may go on to receive what the server has sent. If `linking` returns `None`, the session is over
-/// already.
+/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server
+/// has ended the session; a client may go on to receive what the server has sent. If `linking` returns `None`, the
+/// session is over already.
 ///
-/// An idle session must stay small. So the values that the relay borrows are locals of this function: as arguments, they
-/// would be stored twice in the future.
+/// An idle session must stay small. So the values that the relay borrows are locals of this function: as arguments,
+/// they would be stored twice in the future.
 pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
     let (ends, session, to_relay, limits) = match linking.await {
         Some(linked) => linked.into_parts(),
@@ -123,8 +123,8 @@ struct RelayedSession {
 }
 
 impl RelayedSession {
-    /// Ready at each request to end the session. The relay polls it whenever it has moved what can be moved: so the lease ends
-    /// as soon as the server has ended the session.
+    /// Ready at each request to end the session. The relay polls it whenever it has moved what can be moved: so the
+    /// lease ends as soon as the server has ended the session.
     fn end_request(&self) -> impl Future<Output = EndRequest<'_>> + Unpin {
         poll_fn(|cx| {
             if self.entry.traffic().down.has_ended() {
@@ -150,8 +150,8 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
 /// How long the peers of a session that ends at rest have to close their ends.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Ends both connections, resets each one whose peer does not close in time, and closes the entry. A cut ends the wait for the
-/// peers.
+/// Ends both connections, resets each one whose peer does not close in time, and closes the entry. A cut ends the wait
+/// for the peers.
 async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     ends.finish();
     let both = async {

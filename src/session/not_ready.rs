@@ -12,8 +12,8 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 
 const HEADER_BYTES: usize = 5;
 
-/// SQLSTATEs admin_shutdown, crash_shutdown and cannot_connect_now ("PostgreSQL Error Codes"). As the first message, before any
-/// request for authentication, they are about the server and not about the client.
+/// SQLSTATEs admin_shutdown, crash_shutdown and cannot_connect_now ("PostgreSQL Error Codes"). As the first message,
+/// before any request for authentication, they are about the server and not about the client.
 const STATES: [&[u8]; 3] = [b"57P01", b"57P02", b"57P03"];
 
 /// What the first bytes of a server prove.

@@ -42,9 +42,9 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     }
 }
 
-/// Asks a server for TLS, because we have agreed to TLS in its stead: sends it `header` and an SSLRequest, and waits for its
-/// `S`, at most `within`. After its `S`, the server waits for the ClientHello. `reply` returns the reply to the client with an
-/// alert.
+/// Asks a server for TLS, because we have agreed to TLS in its stead: sends it `header` and an SSLRequest, and waits
+/// for its `S`, at most `within`. After its `S`, the server waits for the ClientHello. `reply` returns the reply to the
+/// client with an alert.
 ///
 /// # Errors
 /// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
@@ -91,9 +91,9 @@ pub(super) enum TlsRequestError {
     Late,
 }
 
-/// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0 at the
-/// end of the stream. A byte behind `S` or `N` is an error. An `S` or `N` does not count as a byte of the session, because the
-/// client still waits for the server.
+/// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0
+/// at the end of the stream. A byte behind `S` or `N` is an error. An `S` or `N` does not count as a byte of the
+/// session, because the client still waits for the server.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],
@@ -146,8 +146,8 @@ pub(super) fn unanswered_tls_request(
     Refusal::Unanswered(ending, reply)
 }
 
-/// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if the
-/// client can read one. Then it may try again.
+/// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if
+/// the client can read one. Then it may try again.
 pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     let info = entry.info();
     let startup = info.startup().filter(|_| info.client_tls().is_none());

@@ -19,11 +19,12 @@ use crate::refuse::Reply;
 use crate::relay::{Closed, Side};
 use crate::socket::close_cleanly_again;
 
-/// Connects a session that its server has not begun to another server or, if no other is left, waits until one is back. Returns
-/// whether it did: if not, all is as before.
+/// Connects a session that its server has not begun to another server or, if no other is left, waits until one is back.
+/// Returns whether it did: if not, all is as before.
 ///
 /// # Errors
-/// The client has left, or there was no server in time. The client then gets the message of this server, if it has sent one.
+/// The client has left, or there was no server in time. The client then gets the message of this server, if it has sent
+/// one.
 pub(super) async fn move_on(
     mut connected: Connected,
     why: &NotBegun,

@@ -1,7 +1,7 @@
 //! Whether a session of PostgreSQL is connected to a server again, because the first one has not begun it.
 //!
-//! While a server starts or stops it accepts connections, and refuses each session. A client that has got nothing from it yet
-//! loses nothing if such a refusal counts as a failed connect.
+//! While a server starts or stops it accepts connections, and refuses each session. A client that has got nothing from
+//! it yet loses nothing if such a refusal counts as a failed connect.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub(super) struct Redial {
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
-    /// Whether a server has ended its connection without a word. The client may be the reason, so another server gets it only
-    /// once.
+    /// Whether a server has ended its connection without a word. The client may be the reason, so another server gets
+    /// it only once.
     has_met_end: bool,
 }
 
@@ -50,11 +50,11 @@ pub(super) enum NotBegun {
     Ended(Option<Fault>),
 }
 
-/// Records that a server has not begun a session. Returns how long the session waits before it goes on without this server;
-/// `None`: it does not. If the server says that it takes no sessions, it gets no new ones for a while.
+/// Records that a server has not begun a session. Returns how long the session waits before it goes on without this
+/// server; `None`: it does not. If the server says that it takes no sessions, it gets no new ones for a while.
 ///
-/// A server that ends the connection without a word gets new sessions all the same, because the client may be the reason: only
-/// this client waits for it, as for one that restarts.
+/// A server that ends the connection without a word gets new sessions all the same, because the client may be the
+/// reason: only this client waits for it, as for one that restarts.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

@@ -152,8 +152,8 @@ async fn relay_tls_answer(
     Ok(connected)
 }
 
-/// Sends the client's SSLRequest to its server. If that ends the connection without a word, another one gets it. Returns the
-/// answer.
+/// Sends the client's SSLRequest to its server. If that ends the connection without a word, another one gets it.
+/// Returns the answer.
 ///
 /// # Errors
 /// See [`move_on`].

@@ -1,7 +1,7 @@
 //! The steps of a session from accept to a connection to its server. Each step consumes the result of the step before.
 //!
-//! The steps that wait are not `async fn`s: their futures would hold `self` beside its parts, and a client that is slow to send
-//! its ClientHello must stay cheap.
+//! The steps that wait are not `async fn`s: their futures would hold `self` beside its parts, and a client that is slow
+//! to send its ClientHello must stay cheap.
 
 use std::io;
 
@@ -47,7 +47,8 @@ pub(super) struct Identified<'a> {
     pub(super) state: &'a ListenerState,
     pub(super) at: Instant,
     pub(super) entry: &'a mut Entry,
-    /// `None`: the routes do not depend on the first bytes. Only a PROXY header, and what came with it, may have been read.
+    /// `None`: the routes do not depend on the first bytes. Only a PROXY header, and what came with it, may have been
+    /// read.
     pub(super) sniffed: Option<Sniffed>,
 }
 

@@ -1,5 +1,5 @@
-//! TLS termination for PostgreSQL clients. The ClientHello decides whether TLS is terminated here. The packets within TLS
-//! decide where the client goes, as packets in the clear do for other clients.
+//! TLS termination for PostgreSQL clients. The ClientHello decides whether TLS is terminated here. The packets within
+//! TLS decide where the client goes, as packets in the clear do for other clients.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

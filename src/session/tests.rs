@@ -102,8 +102,8 @@ async fn is_reset(socket: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("access.log");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
     let mut setup = Setup::new(AccessTarget::File(path.clone())).await;
     let (mut other, session) = setup.session().await;
     let others = tokio::spawn(session);
@@ -205,10 +205,10 @@ async fn an_idle_sessions_future_stays_small() {
     );
 }
 
-/// tokio aligns its blocks (a session's task, and one for each socket) to 128 bytes. With the 8 bytes that glibc adds to a
-/// block, the gaps between them are 112 bytes plus a multiple of 128. A record, with the counts of its `Arc`, lies in such a
-/// gap with other blocks. Measured in a release build: a session costs 1,857 bytes with a record of this size, 1,923 with 288
-/// bytes and 1,952 with 336.
+/// tokio aligns its blocks (a session's task, and one for each socket) to 128 bytes. With the 8 bytes that glibc adds
+/// to a block, the gaps between them are 112 bytes plus a multiple of 128. A record, with the counts of its `Arc`, lies
+/// in such a gap with other blocks. Measured in a release build: a session costs 1,857 bytes with a record of this
+/// size, 1,923 with 288 bytes and 1,952 with 336.
 const RECORD_BYTES_MAX: usize = 280;
 
 #[test]

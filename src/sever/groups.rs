@@ -26,8 +26,8 @@ struct GroupToClose {
     sessions: SessionOwner,
 }
 
-/// Finds out whether a group has sessions. It holds servers and pools weakly: a removed server that returns would keep its old
-/// state if something still held it.
+/// Finds out whether a group has sessions. It holds servers and pools weakly: a removed server that returns would keep
+/// its old state if something still held it.
 #[derive(Debug)]
 enum SessionOwner {
     Server(Weak<Server>),
@@ -35,8 +35,9 @@ enum SessionOwner {
 }
 
 impl GroupsToClose {
-    /// Looks at all servers of pools that close sessions, and at those that have left their pool. An operator's drain has
-    /// precedence over the other causes, except over one that closes some sessions at once; the shorter of the two times holds.
+    /// Looks at all servers of pools that close sessions, and at those that have left their pool. An operator's drain
+    /// has precedence over the other causes, except over one that closes some sessions at once; the shorter of the two
+    /// times holds.
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();
@@ -78,8 +79,8 @@ impl GroupsToClose {
         }
     }
 
-    /// Adds servers that left when their name, or that of their pool, changed: their sessions are closed with those of the
-    /// server that is now at their address.
+    /// Adds servers that left when their name, or that of their pool, changed: their sessions are closed with those of
+    /// the server that is now at their address.
     fn add_renamed(&mut self, pool: &LivePool) {
         let departed = if self.is_empty() { Vec::new() } else { pool.departed() };
         if departed.is_empty() {

@@ -16,9 +16,9 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How many of the present sessions have to be ended now: those above the number that may be left at this time. Of n
-    /// sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. Sessions that end by themselves count
-    /// as ended. At the end of the time none is left, however many were added meanwhile.
+    /// How many of the present sessions have to be ended now: those above the number that may be left at this time. Of
+    /// n sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. Sessions that end by
+    /// themselves count as ended. At the end of the time none is left, however many were added meanwhile.
     #[must_use]
     pub fn due(&self, now: Instant, there: usize) -> usize {
         let left = self.over.saturating_sub(now - self.began);

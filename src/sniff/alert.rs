@@ -31,14 +31,15 @@ pub enum Alert {
     /// The ClientHello took longer than `hello_timeout`.
     ///
     /// RFC 8446, section 6.1, says that this alert generally is a warning, followed by `close_notify`. It is sent as
-    /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed. They
-    /// report the fatal alert by its name.
+    /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed.
+    /// They report the fatal alert by its name.
     UserCanceled = 90,
     /// No route takes a client without a name, and it offers TLS 1.3, which has this alert for it.
     MissingExtension = 109,
     /// No route takes the client's name.
     UnrecognizedName = 112,
-    /// TLS of a PostgreSQL client without an SSLRequest: its servers or its ALPN do not allow that (RFC 7301, section 3.2).
+    /// TLS of a PostgreSQL client without an SSLRequest: its servers or its ALPN do not allow that (RFC 7301, section
+    /// 3.2).
     NoApplicationProtocol = 120,
 }
 
@@ -49,8 +50,8 @@ pub type AlertRecord = [u8; 7];
 const TLS_1_0: u16 = 0x0301;
 
 impl Alert {
-    /// The record of a fatal alert. Its version is 03 03, but 03 01 for a client that offers nothing later than TLS 1.0.
-    /// `newest_version`: the newest version that the client offers; `None` where there is no whole ClientHello.
+    /// The record of a fatal alert. Its version is 03 03, but 03 01 for a client that offers nothing later than TLS
+    /// 1.0. `newest_version`: the newest version that the client offers; `None` where there is no whole ClientHello.
     #[must_use]
     pub fn record(self, newest_version: Option<u16>) -> AlertRecord {
         let is_old = newest_version.is_some_and(|version| version <= TLS_1_0);

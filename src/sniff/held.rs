@@ -1,4 +1,5 @@
-//! Bytes of clients that are held after sniffing, in a TLS handshake for instance. They are charged to the budget of sniffing.
+//! Bytes of clients that are held after sniffing, in a TLS handshake for instance. They are charged to the budget of
+//! sniffing.
 
 use std::sync::Arc;
 

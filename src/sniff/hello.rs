@@ -105,8 +105,8 @@ impl HelloReader {
         }
     }
 
-    /// What the bytes received so far prove: `wire` has all of them, from the first. Each call must bring the bytes of the
-    /// previous call, with or without more behind them. Once decided, more bytes change nothing.
+    /// What the bytes received so far prove: `wire` has all of them, from the first. Each call must bring the bytes of
+    /// the previous call, with or without more behind them. Once decided, more bytes change nothing.
     pub fn advance(&mut self, wire: &[u8]) -> HelloVerdict {
         loop {
             if let Some(verdict) = self.step(wire) {

@@ -111,7 +111,8 @@ impl HttpReader {
     }
 }
 
-/// The bytes of the empty lines that come first. Old clients send one after the body of a request (RFC 9112, section 2.2).
+/// The bytes of the empty lines that come first. Old clients send one after the body of a request (RFC 9112, section
+/// 2.2).
 fn empty_lines(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while let Some(next) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
@@ -165,7 +166,8 @@ fn absolute(target: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(end))
 }
 
-/// The host of `host [":" port]` (RFC 3986, section 3.2). User information, which an authority may have, is invalid here.
+/// The host of `host [":" port]` (RFC 3986, section 3.2). User information, which an authority may have, is invalid
+/// here.
 fn host(authority: &str) -> Option<Host> {
     let (host, port) = if let Some(literal) = authority.strip_prefix('[') {
         let (ip, port) = literal.split_once(']')?;

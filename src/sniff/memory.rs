@@ -21,14 +21,15 @@ pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 ///
 /// It counts what the buffers of all clients have reserved, to the byte. When that exceeds the budget, the clients that
 /// have waited longest for the rest of their ClientHello are evicted, as many as it takes. Their bytes are held until
-/// their tasks have run: until then the budget is exceeded by what was just reserved. A client that waits for a connection
-/// to its server is counted but not evicted; if such clients alone use up the budget, every client that has to wait for
-/// more bytes is evicted at once.
+/// their tasks have run: until then the budget is exceeded by what was just reserved. A client that waits for a
+/// connection to its server is counted but not evicted; if such clients alone use up the budget, every client that has
+/// to wait for more bytes is evicted at once.
 #[derive(Debug)]
 pub struct HelloMemory {
     bytes_max: AtomicUsize,
     held: AtomicUsize,
-    // A std mutex, for a few lines at a time. Only a client whose ClientHello does not come in one read takes it, twice.
+    // A std mutex, for a few lines at a time. Only a client whose ClientHello does not come in one read takes it,
+    // twice.
     queue: Mutex<Queue>,
 }
 
@@ -188,8 +189,8 @@ impl FirstBytes {
         std::mem::take(&mut self.bytes) // leaves no capacity, so that dropping the rest returns nothing twice
     }
 
-    /// Appends. The buffer doubles when it grows, so that bytes that come a few at a time are not copied often, but never
-    /// beyond `bytes_max`.
+    /// Appends. The buffer doubles when it grows, so that bytes that come a few at a time are not copied often, but
+    /// never beyond `bytes_max`.
     pub(super) fn push(&mut self, fresh: &[u8], bytes_max: usize) {
         let needed = self.bytes.len() + fresh.len();
         let reserved = self.bytes.capacity();
@@ -208,7 +209,8 @@ impl FirstBytes {
         self.bytes.extend_from_slice(fresh);
     }
 
-    /// Joins the queue of clients that wait for more bytes, unless no byte has come yet. From now on the client may be evicted.
+    /// Joins the queue of clients that wait for more bytes, unless no byte has come yet. From now on the client may be
+    /// evicted.
     pub(super) fn enqueue(&mut self) {
         if self.waiting.is_some() || self.bytes.is_empty() {
             return;
@@ -238,8 +240,9 @@ impl FirstBytes {
         self.release(0);
     }
 
-    /// Leaves the queue, and returns this much to the budget, both under the queue's lock. If `leaving` fell before `held`,
-    /// another thread could count the bytes of an evicted client as still needed, and evict one client too many.
+    /// Leaves the queue, and returns this much to the budget, both under the queue's lock. If `leaving` fell before
+    /// `held`, another thread could count the bytes of an evicted client as still needed, and evict one client too
+    /// many.
     fn release(&mut self, bytes: usize) {
         let Some((key, waiting)) = self.waiting.take() else {
             self.memory.held.fetch_sub(bytes, Relaxed);

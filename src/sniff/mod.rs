@@ -39,7 +39,8 @@ use crate::proxy_protocol::{HEADER_BYTES_MAX, ProxyHeader};
 pub struct Sniffed {
     /// The kind of the bytes.
     pub opening: Opening,
-    /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most `hello_bytes_max`.
+    /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most
+    /// `hello_bytes_max`.
     pub first: FirstBytes,
 }
 
@@ -50,8 +51,8 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`], and the number of bytes in its requests that were answered and are not for
-    /// the server. Boxed, so that the result for other clients stays small.
+    /// A PostgreSQL client, by [`sniff_postgres`], and the number of bytes in its requests that were answered and are
+    /// not for the server. Boxed, so that the result for other clients stays small.
     Postgres(Box<(PostgresOpening, usize)>),
 }
 
@@ -288,7 +289,8 @@ where
     Ok((header, first))
 }
 
-/// Reads the head of an HTTP request, of at most 16 KiB and within 5 s of accept. Returns it and the number of bytes read.
+/// Reads the head of an HTTP request, of at most 16 KiB and within 5 s of accept. Returns it and the number of bytes
+/// read.
 ///
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///

@@ -1,5 +1,5 @@
-//! What a prefix of a client's bytes proves about the packet with which it begins, in PostgreSQL's protocol. No IO, no log,
-//! no clock.
+//! What a prefix of a client's bytes proves about the packet with which it begins, in PostgreSQL's protocol. No IO, no
+//! log, no clock.
 //!
 //! ```text
 //! "Message Formats" in the chapter "Frontend/Backend Protocol" of the PostgreSQL documentation
@@ -125,7 +125,8 @@ pub struct StartupMessage {
     pub database: Box<[u8]>,
 }
 
-/// What the bytes received so far prove: `wire` has all of them, from the first. Once decided, more bytes change nothing.
+/// What the bytes received so far prove: `wire` has all of them, from the first. Once decided, more bytes change
+/// nothing.
 #[must_use]
 pub fn first_packet(wire: &[u8]) -> PacketVerdict {
     let Some((length, rest)) = wire.split_first_chunk() else {
@@ -163,8 +164,8 @@ fn packet(code: u32, content: &[u8]) -> Result<FirstPacket, InvalidPacket> {
     packet.ok_or(InvalidPacket::Content)
 }
 
-/// Reads pairs of a name and a value, each ended by a zero, up to an empty name. Of equal names the last counts, as in the
-/// server. `None`: they are cut short, something follows them, or there is no user.
+/// Reads pairs of a name and a value, each ended by a zero, up to an empty name. Of equal names the last counts, as in
+/// the server. `None`: they are cut short, something follows them, or there is no user.
 fn startup_message(content: &[u8]) -> Option<StartupMessage> {
     let (mut user, mut database): (&[u8], &[u8]) = (&[], &[]);
     let mut strings = content.strip_suffix(&[0])?.split(|byte| *byte == 0);

@@ -66,8 +66,8 @@ pub(super) enum Inspection<T> {
     Found(T),
     /// Undecided.
     NeedMore,
-    /// The client waits for this byte before it goes on. All bytes so far are a request to us: they are dropped, and the
-    /// next inspection begins with those that come after the answer.
+    /// The client waits for this byte before it goes on. All bytes so far are a request to us: they are dropped, and
+    /// the next inspection begins with those that come after the answer.
     Reply(u8),
     /// The client cannot be served.
     Invalid(SniffFailure),
@@ -78,8 +78,8 @@ pub(super) trait PrefaceReader {
     /// The result of the reader.
     type Found;
 
-    /// Looks at all bytes that have come, from the first or from the latest reply. Each call brings the bytes of the previous
-    /// call, too.
+    /// Looks at all bytes that have come, from the first or from the latest reply. Each call brings the bytes of the
+    /// previous call, too.
     fn inspect(&mut self, bytes: &[u8]) -> Inspection<Self::Found>;
 }
 
@@ -139,7 +139,8 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
         }
     }
 
-    /// Reads once, into a buffer on the stack: `bytes` grows only by what has come, and a silent client costs no memory.
+    /// Reads once, into a buffer on the stack: `bytes` grows only by what has come, and a silent client costs no
+    /// memory.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SniffFailure>> {
         if self.bytes.is_evicted(cx) {
             return Poll::Ready(Err(SniffFailure::TooSlow));

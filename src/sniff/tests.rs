@@ -37,7 +37,8 @@ async fn all_bytes_read_are_returned() {
     sent.extend_from_slice(b"early data");
     for pieces in [1, 7, 1400, sent.len()] {
         let (mut client, mut server) = duplex(pieces);
-        // The server's end is dropped with `reading`, so that the client does not wait for bytes that are no longer read.
+        // The server's end is dropped with `reading`, so that the client does not wait for bytes that are no longer
+        // read.
         let reading = async move { sniffed(&mut server, LIMITS.hello_bytes_max).await };
         let (sniffed, _) = tokio::join!(reading, client.write_all(&sent));
         let sniffed = sniffed.unwrap();

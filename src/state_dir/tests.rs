@@ -15,16 +15,16 @@ fn primaries() -> BTreeMap<Box<str>, KnownPrimary> {
 
 #[test]
 fn saved_state_is_loaded_again_and_only_the_owner_may_read_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = StateDir::open(&folder.path().join("new")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateDir::open(&directory.path().join("new")).unwrap();
     assert!(file.remembered().unwrap().primaries.is_empty());
     file.save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
         .unwrap();
     file.save(PRIMARIES, &primaries()).unwrap();
     assert_eq!(file.remembered().unwrap().primaries, primaries());
-    let path = folder.path().join("new").join(PRIMARIES);
+    let path = directory.path().join("new").join(PRIMARIES);
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
-    let left = fs::read_dir(folder.path().join("new")).unwrap();
+    let left = fs::read_dir(directory.path().join("new")).unwrap();
     let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, [LOCK, PRIMARIES], "no other file is left");
@@ -32,60 +32,60 @@ fn saved_state_is_loaded_again_and_only_the_owner_may_read_it() {
 
 #[test]
 fn a_file_of_an_earlier_or_later_version_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = StateDir::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateDir::open(directory.path()).unwrap();
     // As written before a timeline could be overruled, and with a key that this version does not know.
     for more in ["", r#", "later": {}"#] {
         let contents = format!(
             r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4{more}}}}}"#,
             u64::MAX - 1
         );
-        fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+        fs::write(directory.path().join(PRIMARIES), contents).unwrap();
         assert_eq!(file.remembered().unwrap().primaries, primaries());
     }
 }
 
 #[test]
 fn invalid_state_files_are_set_aside() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = StateDir::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateDir::open(directory.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
-        fs::write(folder.path().join(SERVERS), contents).unwrap();
+        fs::write(directory.path().join(SERVERS), contents).unwrap();
         assert!(file.remembered().unwrap().servers.is_empty());
-        assert!(!folder.path().join(SERVERS).exists());
-        let kept = fs::read_to_string(folder.path().join("servers.json.invalid")).unwrap();
+        assert!(!directory.path().join(SERVERS).exists());
+        let kept = fs::read_to_string(directory.path().join("servers.json.invalid")).unwrap();
         assert_eq!(kept, contents);
     }
 }
 
 #[tokio::test]
 async fn an_unwritable_file_is_listed_until_it_is_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = StateDir::open(&folder.path().join("state")).unwrap();
-    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateDir::open(&directory.path().join("state")).unwrap();
+    fs::remove_dir_all(directory.path().join("state")).unwrap();
     assert!(!file.try_save(PRIMARIES, primaries()).await);
     let listed = file.unsaved().list();
     assert!(
         listed.len() == 1 && listed[0].contains("primaries.json: No such file"),
         "{listed:?}"
     );
-    fs::create_dir(folder.path().join("state")).unwrap();
+    fs::create_dir(directory.path().join("state")).unwrap();
     assert!(file.try_save(PRIMARIES, primaries()).await);
     assert!(file.unsaved().list().is_empty());
 }
 
 #[test]
 fn invalid_primaries_are_an_error_and_the_file_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = StateDir::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = StateDir::open(directory.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
-        fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+        fs::write(directory.path().join(PRIMARIES), contents).unwrap();
         let error = file.remembered().unwrap_err().to_string();
         assert!(
             error.contains("primaries.json are not valid: restore the file"),
             "{error}"
         );
-        assert_eq!(fs::read_to_string(folder.path().join(PRIMARIES)).unwrap(), contents);
+        assert_eq!(fs::read_to_string(directory.path().join(PRIMARIES)).unwrap(), contents);
     }
 }
 
@@ -97,10 +97,10 @@ fn an_unreadable_file_is_an_error_with_its_name_and_stays() {
         ("mkfifo", ADDED),
         ("mkdir", TEXTS),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(name);
         assert!(Command::new(make).arg(&file).status().unwrap().success());
-        let error = StateDir::open(folder.path()).unwrap().remembered().unwrap_err();
+        let error = StateDir::open(directory.path()).unwrap().remembered().unwrap_err();
         assert_eq!(error.to_string(), file.display().to_string());
         assert_eq!(chain(&error), format!("{}: not a regular file", file.display()));
         assert!(file.exists());
@@ -108,23 +108,23 @@ fn an_unreadable_file_is_an_error_with_its_name_and_stays() {
 }
 
 #[test]
-fn an_unusable_folder_is_an_error_with_its_name() {
+fn an_unusable_directory_is_an_error_with_its_name() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = StateDir::open(file.path()).unwrap_err().to_string();
     assert!(error.contains(&file.path().display().to_string()), "{error}");
 }
 
 #[test]
-fn a_folder_in_use_is_an_error_with_its_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = StateDir::open(folder.path()).unwrap();
-    let error = chain(&StateDir::open(folder.path()).unwrap_err());
-    let expected = format!("{}: another acequia uses it", folder.path().display());
+fn a_directory_in_use_is_an_error_with_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = StateDir::open(directory.path()).unwrap();
+    let error = chain(&StateDir::open(directory.path()).unwrap_err());
+    let expected = format!("{}: another acequia uses it", directory.path().display());
     assert!(error.starts_with(&expected), "{error}");
     // A file that is still being written keeps it.
     let writing = open.clone();
     drop(open);
-    assert!(StateDir::open(folder.path()).is_err());
+    assert!(StateDir::open(directory.path()).is_err());
     drop(writing);
-    StateDir::open(folder.path()).unwrap();
+    StateDir::open(directory.path()).unwrap();
 }

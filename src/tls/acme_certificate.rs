@@ -46,9 +46,9 @@ impl AcmeCertificate {
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
     }
 
-    /// Reads the certificate. While its file is missing, or was broken when first read, another one stands in: one of `before`
-    /// that was issued for some of its names, otherwise a new self-signed one. If a certificate was read from the file before,
-    /// a missing or broken file is an error.
+    /// Reads the certificate. While its file is missing, or was broken when first read, another one stands in: one of
+    /// `before` that was issued for some of its names, otherwise a new self-signed one. If a certificate was read from
+    /// the file before, a missing or broken file is an error.
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
         let versions = files.versions();
@@ -95,7 +95,8 @@ impl AcmeCertificate {
         })
     }
 
-    /// Of the certificates that were issued by ACME and are valid, the one with the most of these names; it has at least one.
+    /// Of the certificates that were issued by ACME and are valid, the one with the most of these names; it has at
+    /// least one.
     fn issued_before<'a>(&self, before: &'a [Arc<Certificate>]) -> Option<&'a Certificate> {
         let is_issued =
             |known: &&Arc<Certificate>| known.acme.is_some() && !known.is_self_signed && !known.has_expired();

@@ -113,8 +113,8 @@ impl CertificateFiles {
             .collect();
         let parsed = parsed.map_err(|error| TlsFileError::new(&self.cert, format!("not a certificate: {error}")))?;
         let mut certified = CertifiedKey::new(chain.to_vec(), key);
-        // Not `keys_match` of rustls: it reads the certificate as strictly as clients with rustls do, but other clients may
-        // accept more.
+        // Not `keys_match` of rustls: it reads the certificate as strictly as clients with rustls do, but other clients
+        // may accept more.
         let public = certified.key.public_key();
         if public.is_some_and(|public| *public != *parsed[0].public_key().raw) {
             let what = format!(
@@ -246,7 +246,8 @@ pub(super) fn dns_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterat
     })
 }
 
-/// Whether a certificate may be used for this purpose; without the extension, it may for any (RFC 5280, section 4.2.1.12).
+/// Whether a certificate may be used for this purpose; without the extension, it may for any (RFC 5280, section
+/// 4.2.1.12).
 fn is_for(certificate: &X509Certificate<'_>, has: impl Fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
     let usage = certificate.extended_key_usage().ok().flatten();
     usage.is_none_or(|usage| usage.value.any || has(usage.value))
@@ -258,8 +259,8 @@ fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
     common_name.map_or_else(|| bounded(&issuer.to_string()), bounded)
 }
 
-/// How long before its expiry a certificate should have been replaced, in seconds. A certificate for 90 days is usually renewed
-/// when 30 days are left; one for a few days, when a third of them is left.
+/// How long before its expiry a certificate should have been replaced, in seconds. A certificate for 90 days is usually
+/// renewed when 30 days are left; one for a few days, when a third of them is left.
 fn overdue_seconds(validity: &Validity) -> i64 {
     const MAX: i64 = 14 * 86_400;
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();

@@ -40,8 +40,8 @@ pub(super) struct ClientVerification {
     pub(super) hash: PolicyHash,
     /// Problems of the files, although they can be used.
     pub(super) warnings: Vec<String>,
-    /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are no lists, or they do
-    /// not say.
+    /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are no lists, or
+    /// they do not say.
     pub(super) next_update: Option<i64>,
 }
 
@@ -92,8 +92,8 @@ impl ClientAuthPlan {
         })
     }
 
-    /// The warning about a list that should have been replaced by `next_update`, in seconds since the Unix epoch. The list
-    /// stays in force: if all clients were refused as revoked, an authority would cause an outage by being late.
+    /// The warning about a list that should have been replaced by `next_update`, in seconds since the Unix epoch. The
+    /// list stays in force: if all clients were refused as revoked, an authority would cause an outage by being late.
     pub(super) fn outdated(&self, next_update: i64) -> Option<String> {
         let (path, next) = (self.crl_file.as_ref()?.display(), date(next_update));
         Some(format!(
@@ -102,8 +102,8 @@ impl ClientAuthPlan {
     }
 }
 
-/// The warnings about authorities that have expired. What they have issued is accepted: their own certificates are trusted as
-/// they are (RFC 5280, section 6.1.1).
+/// The warnings about authorities that have expired. What they have issued is accepted: their own certificates are
+/// trusted as they are (RFC 5280, section 6.1.1).
 fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
     let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
     let warnings = anchors.filter_map(|(_, anchor)| {

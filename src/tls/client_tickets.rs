@@ -1,8 +1,8 @@
 //! Tickets for clients with certificates: a session is resumed no longer than the certificate of its client is valid.
 //!
 //! rustls does not verify the certificate again when a session is resumed, and issues further tickets then. Once the
-//! certificate has expired, each of these sessions would have to be refused, even if the client has a new certificate by then:
-//! the client cannot show that when it resumes.
+//! certificate has expired, each of these sessions would have to be refused, even if the client has a new certificate
+//! by then: the client cannot show that when it resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -18,11 +18,12 @@ use super::words::unix_now;
 
 const TIME_BYTES: usize = 8;
 
-/// The longest state of a session that is put into a ticket, in bytes. The state contains the whole chain of the client. A
-/// ticket has at most 64 KiB (RFC 8446, section 4.6.1), and each client gets two.
+/// The longest state of a session that is put into a ticket, in bytes. The state contains the whole chain of the
+/// client. A ticket has at most 64 KiB (RFC 8446, section 4.6.1), and each client gets two.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
-/// The verifier of the client of one connection, and the source of its tickets, which are good until its certificate expires.
+/// The verifier of the client of one connection, and the source of its tickets, which are good until its certificate
+/// expires.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
     ticketer: &Arc<dyn ProducesTickets>,

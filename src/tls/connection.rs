@@ -16,8 +16,8 @@ use super::rustls_connection::{RustlsConnection, Step, Wanted};
 /// The length of the header of a record.
 const RECORD_HEADER_BYTES: usize = 5;
 
-/// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that ciphers of TLS 1.2 may add (RFC 5246,
-/// section 6.2.3; TLS 1.3 adds less).
+/// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that ciphers of TLS 1.2 may add (RFC
+/// 5246, section 6.2.3; TLS 1.3 adds less).
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
 /// Bytes of a handshake that may be held before it is complete. A chain of certificates may have 64 KiB, the limit of
@@ -99,8 +99,8 @@ impl TlsConnection {
         self.incoming.capacity() + self.early.capacity()
     }
 
-    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`; on an error, that is the
-    /// alert. What was received beyond the handshake is kept.
+    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`; on an error, that is
+    /// the alert. What was received beyond the handshake is kept.
     ///
     /// # Errors
     /// Why the handshake has failed.
@@ -126,8 +126,8 @@ impl TlsConnection {
         result
     }
 
-    /// Moves bytes that were received and not decrypted yet to the front of a buffer, as many as there is room for, so that
-    /// more can be appended for [`decrypt`](Self::decrypt). Returns how many they are: usually less than a record.
+    /// Moves bytes that were received and not decrypted yet to the front of a buffer, as many as there is room for, so
+    /// that more can be appended for [`decrypt`](Self::decrypt). Returns how many they are: usually less than a record.
     pub fn take_unread(&mut self, buffer: &mut [u8]) -> usize {
         let taken = self.incoming.len().min(buffer.len());
         buffer[..taken].copy_from_slice(&self.incoming[..taken]);
@@ -163,9 +163,10 @@ impl TlsConnection {
         self.early.extend_from_slice(plain);
     }
 
-    /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns how
-    /// many bytes of plaintext there are in `plain`, which must have room for as many bytes as were received. `outgoing`
-    /// gets what is to be sent because of it: the answer to a request for new keys, or the alert on an error.
+    /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns
+    /// how many bytes of plaintext there are in `plain`, which must have room for as many bytes as were received.
+    /// `outgoing` gets what is to be sent because of it: the answer to a request for new keys, or the alert on an
+    /// error.
     ///
     /// # Errors
     /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before it is returned first.
@@ -204,17 +205,19 @@ impl TlsConnection {
         Ok(decrypted)
     }
 
-    /// Encrypts in records of at most `record_bytes` of plaintext, and adds them to `outgoing`; on an error, adds the alert.
+    /// Encrypts in records of at most `record_bytes` of plaintext, and adds them to `outgoing`; on an error, adds the
+    /// alert.
     ///
     /// # Errors
-    /// What the peer has sent before is not valid, or the connection has failed already. [`rustls::Error::EncryptError`]: the
-    /// keys are used up, after 2^24 records of TLS 1.2 with AES-GCM; TLS 1.3 gets new ones.
+    /// What the peer has sent before is not valid, or the connection has failed already.
+    /// [`rustls::Error::EncryptError`]: the keys are used up, after 2^24 records of TLS 1.2 with AES-GCM; TLS 1.3 gets
+    /// new ones.
     pub fn encrypt(&mut self, plain: &[u8], record_bytes: usize, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
         self.write(Wanted::Encrypt { plain, record_bytes }, outgoing)
     }
 
-    /// Ends our stream: adds a `close_notify` alert (RFC 8446, section 6.1) to `outgoing`. A connection that has failed has
-    /// none to send.
+    /// Ends our stream: adds a `close_notify` alert (RFC 8446, section 6.1) to `outgoing`. A connection that has failed
+    /// has none to send.
     pub fn close(&mut self, outgoing: &mut Vec<u8>) {
         let _ = self.write(Wanted::Close, outgoing);
     }
@@ -235,8 +238,8 @@ impl TlsConnection {
                 Ok(Step::PeerClosed) => self.has_peer_closed = true,
                 Ok(Step::Wait) => return Err(rustls::Error::HandshakeNotComplete),
                 Err(error) => {
-                    // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the stream
-                    // would look complete, without the bytes that were to be encrypted.
+                    // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the
+                    // stream would look complete, without the bytes that were to be encrypted.
                     if error != rustls::Error::EncryptError {
                         write_alert(&mut self.rustls, &error, self.incoming.len(), outgoing);
                     }
@@ -248,8 +251,8 @@ impl TlsConnection {
     }
 }
 
-/// Processes records until more bytes are needed, or with `ends_with_handshake` until the handshake is complete. Returns how
-/// many bytes were used.
+/// Processes records until more bytes are needed, or with `ends_with_handshake` until the handshake is complete.
+/// Returns how many bytes were used.
 fn process(
     rustls: &mut RustlsConnection,
     incoming: &mut [u8],
@@ -275,8 +278,8 @@ fn process(
 /// Adds the alert that follows an error. `unread_bytes` were received and not used yet.
 fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
-        // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no record.
-        // They replace the unread ones, of which it has seen some already.
+        // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no
+        // record. They replace the unread ones, of which it has seen some already.
         let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
         let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }

@@ -16,8 +16,8 @@ use super::words::bounded;
 use crate::error::with_context;
 use crate::regular_file;
 
-/// The longest file that is read, in bytes. A list of revoked certificates may be long, but a file that is longer than this was
-/// named by mistake.
+/// The longest file that is read, in bytes. A list of revoked certificates may be long, but a file that is longer than
+/// this was named by mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The problem of a file.

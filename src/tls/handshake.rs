@@ -1,8 +1,8 @@
 //! Handshakes on a socket.
 //!
-//! A handshake is a burst of computation. A worker computes the handshakes with clients one step at a time, and between two
-//! steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes start in
-//! the order of their requests, and a started handshake continues before another one starts.
+//! A handshake is a burst of computation. A worker computes the handshakes with clients one step at a time, and between
+//! two steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes
+//! start in the order of their requests, and a started handshake continues before another one starts.
 //!
 //! Handshakes with servers do not queue: a wait would count as the server's time.
 
@@ -46,8 +46,9 @@ pub enum HandshakeError {
     Tls(#[from] rustls::Error),
 }
 
-/// Completes a handshake with a client until the deadline. `first` is what the client has sent already: its ClientHello. `hold`
-/// gets the number of bytes that are held while the client is waited for, and returns whether there is room for them.
+/// Completes a handshake with a client until the deadline. `first` is what the client has sent already: its
+/// ClientHello. `hold` gets the number of bytes that are held while the client is waited for, and returns whether there
+/// is room for them.
 ///
 /// Dropping the future leaves the connection useless.
 ///
@@ -122,8 +123,8 @@ pub async fn handshake_with_server(
 /// The turns of the handshakes with clients on a worker. Both semaphores are fair.
 #[derive(Debug)]
 struct HandshakeQueue {
-    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. So a started handshake waits
-    /// for at most one first step of another handshake.
+    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. So a started
+    /// handshake waits for at most one first step of another handshake.
     first_steps: Semaphore,
     /// Taken for every step.
     steps: Semaphore,
@@ -139,8 +140,8 @@ impl Default for HandshakeQueue {
 }
 
 impl HandshakeQueue {
-    /// Waits until a handshake may start, but at most half of the time until its deadline. Under a lasting load, a handshake
-    /// that has waited longer would not be complete in time, and would take turns from others.
+    /// Waits until a handshake may start, but at most half of the time until its deadline. Under a lasting load, a
+    /// handshake that has waited longer would not be complete in time, and would take turns from others.
     async fn begin(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, HandshakeError> {
         let now = Instant::now();
         let latest = now + deadline.saturating_duration_since(now) / 2;
@@ -225,7 +226,8 @@ mod tests {
         Ok(())
     }
 
-    /// Starts this many handshakes, one after each `pause`. Returns how many were complete within a second of their start.
+    /// Starts this many handshakes, one after each `pause`. Returns how many were complete within a second of their
+    /// start.
     async fn completed(handshakes: u32, pause: Duration) -> u32 {
         let queue = Arc::<HandshakeQueue>::default();
         let mut all = JoinSet::new();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::words::unix_now;
 
-/// When the files in force were last looked at for expiry, in seconds since the Unix epoch: each expiry is reported once.
+/// When the files in force were last looked at for expiry, in seconds since the Unix epoch: each expiry is reported
+/// once.
 #[derive(Debug)]
 pub(super) struct LastExpiryCheck(AtomicI64);
 
@@ -17,7 +18,8 @@ impl Default for LastExpiryCheck {
 }
 
 impl LastExpiryCheck {
-    /// Looks now. Returns the period since the last look: what was valid until a moment in that period has expired since.
+    /// Looks now. Returns the period since the last look: what was valid until a moment in that period has expired
+    /// since.
     pub(super) fn advance(&self) -> Range<i64> {
         let now = unix_now();
         self.0.swap(now, Relaxed)..now

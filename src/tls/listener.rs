@@ -70,7 +70,8 @@ pub struct ListenerTls {
 #[derive(Debug)]
 struct HandshakePolicy {
     versions: Vec<Option<FileStamp>>,
-    /// A configuration for each list of protocols. If clients are asked for certificates, each connection has its own copy.
+    /// A configuration for each list of protocols. If clients are asked for certificates, each connection has its own
+    /// copy.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -88,8 +89,8 @@ pub struct TlsReload {
     pub certificates: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy: bool,
-    /// Problems of new or changed certificates that can be used nevertheless; and certificates that have expired since the last
-    /// look.
+    /// Problems of new or changed certificates that can be used nevertheless; and certificates that have expired since
+    /// the last look.
     pub warnings: Vec<String>,
     /// The files that are broken now and were not before. What was in force stays.
     pub broken: Vec<String>,
@@ -134,8 +135,8 @@ impl ListenerTlsPlan {
         let hash = auth.as_ref().map_or_else(Default::default, |auth| auth.hash);
         let ticketer: Arc<dyn ProducesTickets> = match &self.tickets {
             Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
-            // Its keys are new, so that they are of this policy alone. They are replaced every six hours, and tickets are good
-            // for twelve: whoever gets hold of the keys cannot decrypt older sessions of TLS 1.2.
+            // Its keys are new, so that they are of this policy alone. They are replaced every six hours, and tickets
+            // are good for twelve: whoever gets hold of the keys cannot decrypt older sessions of TLS 1.2.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
@@ -181,8 +182,8 @@ impl ListenerTlsPlan {
 }
 
 impl ListenerTls {
-    /// Reads all files, except those of certificates that were read `before` and have not changed. Takes long if there are
-    /// many.
+    /// Reads all files, except those of certificates that were read `before` and have not changed. Takes long if there
+    /// are many.
     ///
     /// # Errors
     /// A file cannot be used. The error is about the first one.
@@ -264,8 +265,8 @@ impl ListenerTls {
         &self.plan
     }
 
-    /// The configuration of a handshake that may agree on this list of protocols: the list of the listener, or of one of its
-    /// routes.
+    /// The configuration of a handshake that may agree on this list of protocols: the list of the listener, or of one
+    /// of its routes.
     #[must_use]
     pub fn config(&self, alpn: &[Box<[u8]>]) -> Option<Arc<ServerConfig>> {
         let policy = self.policy.load();
@@ -304,8 +305,8 @@ impl ListenerTls {
         warnings
     }
 
-    /// When the first of the lists of revoked certificates should be replaced, in seconds since the Unix epoch; `None`: there
-    /// are no lists, or they do not say.
+    /// When the first of the lists of revoked certificates should be replaced, in seconds since the Unix epoch; `None`:
+    /// there are no lists, or they do not say.
     #[must_use]
     pub fn crl_next_update(&self) -> Option<i64> {
         self.policy.load().crl_next_update
@@ -339,12 +340,12 @@ mod tests {
     use super::*;
     use crate::tls::CertificateFiles;
 
-    /// The admin port answers on the thread that checks servers and handles signals: a file system that hangs must not stop
-    /// these.
+    /// The admin port answers on the thread that checks servers and handles signals: a file system that hangs must not
+    /// stop these.
     #[test]
     fn broken_files_can_be_listed_during_a_reload() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("own.pem");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("own.pem");
         let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).unwrap();
         std::fs::write(&file, own.cert.pem() + &own.signing_key.serialize_pem()).unwrap();
         let plan = ListenerTlsPlan {

@@ -14,16 +14,16 @@ use super::file::{TlsFileError, read};
 pub enum CertificateLocation {
     /// A chain, the server's certificate first, and its key. Both may be in one file.
     Files(CertificateFiles),
-    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. Directories within
-    /// it may have such pairs, too, or `fullchain.pem` with `privkey.pem`.
+    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. Directories
+    /// within it may have such pairs, too, or `fullchain.pem` with `privkey.pem`.
     Directory(PathBuf),
     /// A certificate that is ordered by ACME. Another one stands in until its file is there.
     Acme(AcmeCertificate),
 }
 
 impl CertificateLocation {
-    /// The files of its certificates, sorted by name. A known pair stays one while only one of its files is there: it is being
-    /// replaced.
+    /// The files of its certificates, sorted by name. A known pair stays one while only one of its files is there: it
+    /// is being replaced.
     pub(super) fn files(
         &self,
         is_known: &dyn Fn(&CertificateFiles) -> bool,

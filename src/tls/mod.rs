@@ -1,15 +1,15 @@
-//! TLS that ends or begins here: the certificates of listeners, what is agreed with clients, what the servers of pools are
-//! asked for, and the TLS of one connection.
+//! TLS that ends or begins here: the certificates of listeners, what is agreed with clients, what the servers of pools
+//! are asked for, and the TLS of one connection.
 //!
-//! A [`ListenerTls`] configures handshakes with clients, a [`PoolTls`] those with servers. Their files are read again while
-//! they are in force; a broken file does not replace a good one. A [`TlsConnection`] is the TLS of one connection without IO;
-//! [`handshake_with_client`] and [`handshake_with_server`] complete its handshake on a socket.
+//! A [`ListenerTls`] configures handshakes with clients, a [`PoolTls`] those with servers. Their files are read again
+//! while they are in force; a broken file does not replace a good one. A [`TlsConnection`] is the TLS of one connection
+//! without IO; [`handshake_with_client`] and [`handshake_with_server`] complete its handshake on a socket.
 //!
-//! **A new setting** is a field of [`ListenerTlsPlan`] or [`PoolTlsPlan`]; its key in `config/keys.rs` or `config/keys/pool.rs`,
-//! and in `config/parse/tls.rs` or `pool_tls.rs` there; a file that it names, in `files` of the plan; its comparison in
-//! `plan/changed`; the names that other proxies have for it in `config/synonyms/tls.rs`; `conf/full.toml` and `docs/tls.md`.
-//! Whether a client's TLS ends here is decided by `route` ([`TlsMode`](crate::route::TlsMode)); `session/terminate.rs`
-//! completes it.
+//! **A new setting** is a field of [`ListenerTlsPlan`] or [`PoolTlsPlan`]; its key in `config/keys.rs` or
+//! `config/keys/pool.rs`, and in `config/parse/tls.rs` or `pool_tls.rs` there; a file that it names, in `files` of the
+//! plan; its comparison in `plan/changed`; the names that other proxies have for it in `config/synonyms/tls.rs`;
+//! `conf/full.toml` and `docs/tls.md`. Whether a client's TLS ends here is decided by `route`
+//! ([`TlsMode`](crate::route::TlsMode)); `session/terminate.rs` completes it.
 
 mod words;
 mod last_expiry_check;

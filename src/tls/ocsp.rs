@@ -1,5 +1,5 @@
-//! OCSP responses that are sent along with a certificate (RFC 6960). Clients verify the signatures; here, only responses that
-//! no client would accept are held back.
+//! OCSP responses that are sent along with a certificate (RFC 6960). Clients verify the signatures; here, only
+//! responses that no client would accept are held back.
 
 use std::path::Path;
 
@@ -99,8 +99,8 @@ impl Staple {
 }
 
 impl CertificateId<'_> {
-    /// Whether this identifies the certificate: by its serial number and the name of its issuer. The key of the issuer is not
-    /// known here.
+    /// Whether this identifies the certificate: by its serial number and the name of its issuer. The key of the issuer
+    /// is not known here.
     fn is(&self, certificate: &X509Certificate<'_>) -> bool {
         let issuer = certificate.issuer().as_raw();
         let known = [

@@ -20,8 +20,8 @@ use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
 use crate::name::ServerName;
 
-/// For how many names a server's tickets are kept. There are more names only where `sni` is the client's; then the tickets of
-/// the least recent names are dropped.
+/// For how many names a server's tickets are kept. There are more names only where `sni` is the client's; then the
+/// tickets of the least recent names are dropped.
 const NAMES_WITH_SESSIONS_MAX: usize = 32;
 
 /// `[pools.NAME.tls]`: how TLS with the servers of a pool begins.
@@ -70,8 +70,8 @@ impl OfferedProtocols {
         }
     }
 
-    /// Whether the server must select a protocol: only if it is offered nothing but HTTP/2, which requires that (RFC 9113,
-    /// section 3.2). Servers of other protocols may not know this extension.
+    /// Whether the server must select a protocol: only if it is offered nothing but HTTP/2, which requires that (RFC
+    /// 9113, section 3.2). Servers of other protocols may not know this extension.
     #[must_use]
     pub fn must_be_selected(&self, client: ClientChoice<'_>) -> bool {
         self.offered(client) == [b"h2"]
@@ -79,8 +79,8 @@ impl OfferedProtocols {
 }
 
 impl SentSni {
-    /// The name for a server at this address, with this host name if it has one. An IP address is not sent (RFC 6066, section
-    /// 3).
+    /// The name for a server at this address, with this host name if it has one. An IP address is not sent (RFC 6066,
+    /// section 3).
     #[must_use]
     pub fn server_name(
         &self,
@@ -113,8 +113,8 @@ pub struct ClientChoice<'a> {
     pub protocol: Option<&'a [u8]>,
 }
 
-/// The TLS with the servers of a pool that is in force. Its files may be read again at any time; handshakes under way go on
-/// with the settings that they began with.
+/// The TLS with the servers of a pool that is in force. Its files may be read again at any time; handshakes under way
+/// go on with the settings that they began with.
 #[derive(Debug)]
 pub struct PoolTls {
     plan: PoolTlsPlan,
@@ -194,8 +194,8 @@ pub fn unverified_config() -> Arc<ClientConfig> {
     read.expect("no file is read").config
 }
 
-/// A configuration that accepts only servers with a valid certificate, by the authorities in a PEM file; `None`: by those of
-/// the system. `identity`: our certificate for servers that ask for one.
+/// A configuration that accepts only servers with a valid certificate, by the authorities in a PEM file; `None`: by
+/// those of the system. `identity`: our certificate for servers that ask for one.
 ///
 /// # Errors
 /// A file cannot be used.
@@ -212,8 +212,8 @@ pub fn client_config(
     Ok(plan.read()?.config)
 }
 
-/// As [`client_config`], from texts instead of files. `identity`: our certificate with its chain, and its key, for servers that
-/// ask for one.
+/// As [`client_config`], from texts instead of files. `identity`: our certificate with its chain, and its key, for
+/// servers that ask for one.
 ///
 /// # Errors
 /// A text cannot be used.

@@ -1,8 +1,8 @@
 //! Whether the certificates of a chain are revoked (RFC 5280, section 6.3).
 //!
-//! An authority that changes its key has two lists for a while. That a certificate is not revoked is shown by a list that is
-//! signed with the same key as the certificate: authorities with one name may be different ones. That it is revoked is shown
-//! by the list of any known key of its issuer's name: the issuer may sign its lists with its new key.
+//! An authority that changes its key has two lists for a while. That a certificate is not revoked is shown by a list
+//! that is signed with the same key as the certificate: authorities with one name may be different ones. That it is
+//! revoked is shown by the list of any known key of its issuer's name: the issuer may sign its lists with its new key.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -41,8 +41,8 @@ struct Trusted<'a> {
 }
 
 impl Revocations {
-    /// Parses the lists in the text of `crl_file`. `certificates` and `roots` are both the authorities of `ca_file`. Also
-    /// returns warnings: problems of files that can be used nevertheless.
+    /// Parses the lists in the text of `crl_file`. `certificates` and `roots` are both the authorities of `ca_file`.
+    /// Also returns warnings: problems of files that can be used nevertheless.
     ///
     /// # Errors
     /// A list cannot be used, or it would lock out all clients of its authority.
@@ -72,9 +72,9 @@ impl Revocations {
         self.lists.iter().filter_map(RevocationList::next_update).min()
     }
 
-    /// Accepts a certificate with a chain to an authority that is trusted, of which nothing is revoked. Of the certificate
-    /// itself this must be known; of an authority in between only if there are lists with the name of its issuer that may be
-    /// of the key that has signed it: it is rare that all have a list.
+    /// Accepts a certificate with a chain to an authority that is trusted, of which nothing is revoked. Of the
+    /// certificate itself this must be known; of an authority in between only if there are lists with the name of its
+    /// issuer that may be of the key that has signed it: it is rare that all have a list.
     ///
     /// # Errors
     /// There is no such chain. Other problems of the certificate have to be found before this is called.
@@ -125,7 +125,8 @@ impl Revocations {
             let is_of_key = |list: &&&RevocationList| may_sign_lists && list.is_signed_with(&key, &self.algorithms);
             let of_key = lists.iter().filter(is_of_key).count(); // now their key is known
             let known = newest(lists.iter().copied().filter(|list| list.is_verified()));
-            // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
+            // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the
+            // list.
             if known.iter().any(|list| list.has(serial)) {
                 return Err(CertificateError::Revoked);
             }
@@ -150,7 +151,8 @@ impl Revocations {
             .collect()
     }
 
-    /// Finds out which lists are signed by these authorities. Returns warnings about lists and authorities that do not match.
+    /// Finds out which lists are signed by these authorities. Returns warnings about lists and authorities that do not
+    /// match.
     fn match_keys(
         &self,
         (crl_file, ca_file): (&Path, &Path),
@@ -197,15 +199,16 @@ impl Revocations {
         Ok(warnings)
     }
 
-    /// Keeps the newest of several lists about the same certificates: if new lists are appended to the file, it has older ones,
-    /// too.
+    /// Keeps the newest of several lists about the same certificates: if new lists are appended to the file, it has
+    /// older ones, too.
     fn forget_outdated(&mut self) {
         self.lists.sort_by(RevocationList::by_age);
         self.lists = newest(self.lists.drain(..));
     }
 
-    /// Finds out which of these authorities are revoked by another one of them, or were issued only by revoked ones. (The check
-    /// of a path does not look at the certificate of the trusted authority at its end.) Returns a warning about each.
+    /// Finds out which of these authorities are revoked by another one of them, or were issued only by revoked ones.
+    /// (The check of a path does not look at the certificate of the trusted authority at its end.) Returns a warning
+    /// about each.
     fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
         let issuers = |authority: &Trusted<'_>| -> Vec<usize> {
             let is_issuer = |index: &usize| authority.is_issued_by(&trusted[*index], &self.algorithms);
@@ -220,7 +223,8 @@ impl Revocations {
                 .any(|list| list.is_of_other_key(&authority.key) && has(list))
         };
         let mut revoked: Vec<_> = trusted.iter().map(is_listed).collect();
-        // Repeated, because each round reaches one more level of authorities; there are at most as many levels as authorities.
+        // Repeated, because each round reaches one more level of authorities; there are at most as many levels as
+        // authorities.
         for _ in trusted {
             for (index, issuers) in issuers.iter().enumerate() {
                 revoked[index] |= !issuers.is_empty() && issuers.iter().all(|issuer| revoked[*issuer]);

@@ -113,8 +113,8 @@ impl RevocationList {
         self.signer.get().is_some()
     }
 
-    /// Whether it is signed with this key. The signature of a long list takes long to verify: the key that it is signed with
-    /// is remembered, and until it is known, the last [`OTHER_KEYS_MAX`] keys that it is not signed with.
+    /// Whether it is signed with this key. The signature of a long list takes long to verify: the key that it is signed
+    /// with is remembered, and until it is known, the last [`OTHER_KEYS_MAX`] keys that it is not signed with.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,

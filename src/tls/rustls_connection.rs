@@ -114,14 +114,15 @@ fn take_step<D>(
                 encrypted.map(|()| Step::Written)
             }
         },
-        // The handshake waits for the peer, or the connection is closed both ways. There is no early data: the configurations
-        // refuse it.
+        // The handshake waits for the peer, or the connection is closed both ways. There is no early data: the
+        // configurations refuse it.
         Ok(_) => Ok(Step::Wait),
     };
     (discard, step)
 }
 
-/// Appends what `write` writes, with `expected` bytes of room. If these are too few, writes once more with as many as needed.
+/// Appends what `write` writes, with `expected` bytes of room. If these are too few, writes once more with as many as
+/// needed.
 fn write_into(
     outgoing: &mut Vec<u8>,
     expected: usize,

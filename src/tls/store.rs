@@ -15,8 +15,8 @@ use super::file::TlsFileError;
 use super::location::CertificateLocation;
 use crate::name::NamePattern;
 
-/// Certificates. A name is found by its hash, however many there are; a wildcard by the hash of the name without its first
-/// label (RFC 9525, section 6.3).
+/// Certificates. A name is found by its hash, however many there are; a wildcard by the hash of the name without its
+/// first label (RFC 9525, section 6.3).
 #[derive(Debug, Default)]
 pub struct CertificateStore {
     all: Vec<Arc<Certificate>>,
@@ -132,8 +132,8 @@ impl CertificateStore {
         self.exact.get(name).or_else(wildcard).map_or(&[], Vec::as_slice)
     }
 
-    /// The certificate for a client: one for the name that it asks for, else the first one; with a key that the client can
-    /// verify.
+    /// The certificate for a client: one for the name that it asks for, else the first one; with a key that the client
+    /// can verify.
     #[must_use]
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
         let fits = |certificate: &&Arc<Certificate>| certificate.key.key.choose_scheme(schemes).is_some();

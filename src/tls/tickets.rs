@@ -3,9 +3,9 @@
 //! ```text
 //! ticket: name of the key (16) | nonce (12) | AES-256-GCM of { time of issue (8) | state of the session } | tag (16)
 //! ```
-//! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates: rustls
-//! does not verify a client's certificate again when its session is resumed. Therefore a ticket must not outlive the policy
-//! under which it was issued. A process without such secrets uses the tickets of rustls.
+//! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates:
+//! rustls does not verify a client's certificate again when its session is resumed. Therefore a ticket must not outlive
+//! the policy under which it was issued. A process without such secrets uses the tickets of rustls.
 
 use std::fmt;
 use std::path::Path;

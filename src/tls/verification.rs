@@ -14,8 +14,8 @@ use super::file::{PemText, TlsFileError, authorities};
 /// The name that errors have instead of a file.
 const SYSTEM: &str = "the system trust store";
 
-/// Accepts a certificate for the server's name that was issued by an authority in this PEM text; `None`: by an authority of the
-/// system.
+/// Accepts a certificate for the server's name that was issued by an authority in this PEM text; `None`: by an
+/// authority of the system.
 ///
 /// # Errors
 /// The text cannot be used.

@@ -214,7 +214,8 @@ fn plain_name(presented: &str) -> &str {
     }
 }
 
-/// The text of an error and its sources, as [`chain`](crate::error::chain) has it, with [`error_text`] for errors of TLS.
+/// The text of an error and its sources, as [`chain`](crate::error::chain) has it, with [`error_text`] for errors of
+/// TLS.
 #[must_use]
 pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     chain_with(error, |part| {

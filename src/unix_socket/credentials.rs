@@ -12,8 +12,8 @@ use crate::addr::UnixPeer;
 pub fn peer_of(socket: &impl AsFd) -> Option<UnixPeer> {
     let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `credentials` and `length` live through the call, `length` is the size of `credentials`, and the kernel writes
-    // at most that many bytes.
+    // SAFETY: `credentials` and `length` live through the call, `length` is the size of `credentials`, and the kernel
+    // writes at most that many bytes.
     let answer = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),

@@ -20,8 +20,8 @@ const NAMES_TRIED: usize = 16;
 /// The longest such name, in bytes.
 const NAME_BYTES_MAX: usize = 7;
 
-/// How often to try, and how long to wait in between, while another process gives its socket a name in the same folder.
-/// That takes microseconds.
+/// How often to try, and how long to wait in between, while another process gives its socket a name in the same
+/// directory. That takes microseconds.
 const LOCK_TRIES: usize = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(1);
 
@@ -49,12 +49,13 @@ pub fn unix_socket() -> io::Result<Socket> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)
 }
 
-/// A connection to the process that listens on this path; `None`: there is no file, or one that an ended process has left.
+/// A connection to the process that listens on this path; `None`: there is no file, or one that an ended process has
+/// left.
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `connect`. That of a file that may not be connected to names its owner, and has no
-/// number.
+/// ([`ErrorKind::AddrInUse`]); or those of `connect`. That of a file that may not be connected to names its owner, and
+/// has no number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let Ok(existing) = path.symlink_metadata() else {
         return Ok(None);
@@ -77,8 +78,8 @@ pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
 }
 
 impl BoundUnix {
-    /// Binds a socket for this path, with these permissions (`0o660`). A process that listens on the path is not disturbed
-    /// before [`Self::listen`].
+    /// Binds a socket for this path, with these permissions (`0o660`). A process that listens on the path is not
+    /// disturbed before [`Self::listen`].
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `chmod`.
@@ -100,15 +101,16 @@ impl BoundUnix {
         })
     }
 
-    /// Listens, and gives the file its name. The file that a process has left there is replaced. Where several processes
-    /// do this at once, one of them succeeds.
+    /// Listens, and gives the file its name. The file that a process has left there is replaced. Where several
+    /// processes do this at once, one of them succeeds.
     ///
     /// # Errors
-    /// Another process listens there ([`ErrorKind::AddrInUse`]); or those of [`connect_to_listener`], `listen` and `rename`.
+    /// Another process listens there ([`ErrorKind::AddrInUse`]); or those of [`connect_to_listener`], `listen` and
+    /// `rename`.
     pub fn listen(self, backlog: i32) -> io::Result<(Socket, SocketFile)> {
         let Self { socket, mut file, path } = self;
         socket.listen(backlog)?;
-        let _lock = lock_folder(&path);
+        let _lock = lock_directory(&path);
         if let Some(living) = connect_to_listener(&path)? {
             return Err(in_use_by(&living));
         }
@@ -148,15 +150,15 @@ fn temporary_name(name: &OsStr) -> String {
     }
 }
 
-/// Locks the folder of a socket until it is dropped: other processes that lock it do not name their sockets there meanwhile.
-/// `None`: the folder cannot be read, or is locked for long. Then this process listens nevertheless: anybody who can read the
-/// folder can lock it.
-fn lock_folder(path: &Path) -> Option<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+/// Locks the directory of a socket until it is dropped: other processes that lock it do not name their sockets there
+/// meanwhile. `None`: the directory cannot be read, or is locked for long. Then this process listens nevertheless:
+/// anybody who can read the directory can lock it.
+fn lock_directory(path: &Path) -> Option<File> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
     for _ in 0..LOCK_TRIES {
-        match folder.try_lock() {
-            Ok(()) => return Some(folder),
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
             Err(TryLockError::Error(_)) => return None,
         }
@@ -207,9 +209,9 @@ mod tests {
 
     #[test]
     fn a_socket_has_its_permissions_and_is_removed_on_drop() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
-        let names = || folder.path().read_dir().unwrap().count();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let names = || directory.path().read_dir().unwrap().count();
         let bound = BoundUnix::new(&path, 0o640).unwrap();
         assert!(!path.exists(), "it does not listen yet");
         let (_socket, file) = bound.listen(1).unwrap();
@@ -223,8 +225,8 @@ mod tests {
 
     #[test]
     fn a_living_process_is_distinguished_from_a_stale_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         assert!(connect_to_listener(&path).unwrap().is_none());
         let (socket, file) = BoundUnix::new(&path, 0o600).unwrap().listen(1).unwrap();
         let connected = connect_to_listener(&path).unwrap().unwrap();
@@ -245,8 +247,8 @@ mod tests {
 
     #[test]
     fn a_process_whose_queue_is_full_keeps_its_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         let (_socket, _file) = BoundUnix::new(&path, 0o600).unwrap().listen(0).unwrap();
         let mut queue = Vec::new();
         let full = loop {
@@ -261,8 +263,8 @@ mod tests {
     /// Several processes that start at once do the same.
     #[test]
     fn only_one_of_several_concurrent_listeners_succeeds() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         for _ in 0..50 {
             let bound: Vec<_> = (0..4).map(|_| BoundUnix::new(&path, 0o600).unwrap()).collect();
             let started: Vec<_> = std::thread::scope(|scope| {
@@ -280,18 +282,18 @@ mod tests {
             drop(socket); // its file stays, and the next listeners replace it
         }
         assert_eq!(
-            folder.path().read_dir().unwrap().count(),
+            directory.path().read_dir().unwrap().count(),
             1,
             "no temporary name is left"
         );
     }
 
     #[test]
-    fn a_locked_folder_does_not_prevent_listening() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = File::open(folder.path()).unwrap();
+    fn a_locked_directory_does_not_prevent_listening() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = File::open(directory.path()).unwrap();
         lock.lock().unwrap();
-        let (_socket, file) = BoundUnix::new(&folder.path().join("a"), 0o600)
+        let (_socket, file) = BoundUnix::new(&directory.path().join("a"), 0o600)
             .unwrap()
             .listen(1)
             .unwrap();
@@ -309,9 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn other_files_in_the_folder_are_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let neighbour = folder.path().join(".000001");
+    fn other_files_in_the_directory_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let neighbour = directory.path().join(".000001");
         std::fs::write(&neighbour, "precious").unwrap();
         assert!(bind(&neighbour, 0o600).is_err(), "a name that is taken is left alone");
         assert_eq!(std::fs::read(&neighbour).unwrap(), b"precious");

@@ -1,4 +1,5 @@
-//! Addresses that are valid on this machine or on one of its links only. The tests use network namespaces, which need root.
+//! Addresses that are valid on this machine or on one of its links only. The tests use network namespaces, which need
+//! root.
 
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV6, TcpListener};
@@ -149,8 +150,8 @@ fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
         );
         assert_eq!(left_out[times - 1]["server"], address.to_string());
         assert_eq!(client.read_all(), b"", "the pool has no server");
-        // Until acequia sees the new address, the session may have led back to the listener a few times. Each of these sessions
-        // ends with the one before.
+        // Until acequia sees the new address, the session may have led back to the listener a few times. Each of these
+        // sessions ends with the one before.
         drop(client);
         wait_for_active_sessions(&proxy, 0);
         let status = proxy.command(&["status"]).stdout;

@@ -14,8 +14,8 @@ const LIBRARY: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A proxy whose wall clock is offset as the file `clock` in its folder says: `+0`, `+1d`. Its monotonic clock is the
-/// kernel's.
+/// A proxy whose wall clock is offset as the file `clock` in its directory says: `+0`, `+1d`. Its monotonic clock is
+/// the kernel's.
 fn start(server: &Server) -> Proxy {
     let config = format!(
         r#"
@@ -46,9 +46,9 @@ fn start(server: &Server) -> Proxy {
 }
 
 fn step(proxy: &Proxy, to: &str) {
-    let next = proxy.folder().join("next");
+    let next = proxy.directory().join("next");
     fs::write(&next, format!("{to}\n")).unwrap();
-    fs::rename(next, proxy.folder().join("clock")).unwrap();
+    fs::rename(next, proxy.directory().join("clock")).unwrap();
 }
 
 fn checks(proxy: &Proxy) -> f64 {

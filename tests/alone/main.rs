@@ -1,5 +1,5 @@
-//! Tests that change the state of a whole process or machine: resource limits, namespaces, the clock, the panic hook. All but
-//! `panics` are black-box tests.
+//! Tests that change the state of a whole process or machine: resource limits, namespaces, the clock, the panic hook.
+//! All but `panics` are black-box tests.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 

@@ -7,7 +7,7 @@ use libc::{EACCES, EINVAL, ENOSYS, EPERM, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET,
 
 use crate::support::client::{Client, assert_echoes_bytes};
 use crate::support::process::Process;
-use crate::support::proxy::{BINARY, Proxy, config_folder};
+use crate::support::proxy::{BINARY, Proxy, config_directory};
 use crate::support::seccomp::{Call, refusing};
 use crate::support::server::Server;
 
@@ -113,14 +113,14 @@ fn without_an_optional_call_traffic_goes_on_and_the_loss_is_logged_once_at_most(
 fn without_a_required_call_the_start_fails_and_names_the_call() {
     let config = "[listeners.l]\nbind = \"[::]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:1\"]";
     with_each(&REQUIRED, |call, error| {
-        let folder = config_folder("acequia.toml", config);
+        let directory = config_directory("acequia.toml", config);
         let under = refusing(&call, error);
         let mut command = std::process::Command::new(&under[0]);
         command
             .args(&under[1..])
             .args([BINARY, "run", "-c"])
-            .arg(folder.path().join("acequia.toml"));
-        let mut process = Process::start(command.env("XDG_RUNTIME_DIR", folder.path()));
+            .arg(directory.path().join("acequia.toml"));
+        let mut process = Process::start(command.env("XDG_RUNTIME_DIR", directory.path()));
         let status = process.wait();
         let log = process.stderr.lines().join("\n");
         assert!(status.code() == Some(3) && log.contains(call.name), "{status}: {log}");

@@ -45,10 +45,10 @@ impl Line {
     }
 }
 
-/// All lines of the access logs in this folder, and those that cannot be parsed.
-pub fn read(folder: &Path) -> (Vec<Line>, Vec<String>) {
+/// All lines of the access logs in this directory, and those that cannot be parsed.
+pub fn read(directory: &Path) -> (Vec<Line>, Vec<String>) {
     let (mut lines, mut broken) = (Vec::new(), Vec::new());
-    for entry in read_dir(folder).expect("the folder exists").flatten() {
+    for entry in read_dir(directory).expect("the directory exists").flatten() {
         if entry.file_name().to_string_lossy().starts_with("access") {
             let text = read_to_string(entry.path()).expect("nobody removes the logs");
             for line in text.lines() {

@@ -186,8 +186,8 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Drips until `is_over` is set and every session is closed. Sends for one part of the clients at a time, so that the
-    /// bytes are spread over the second.
+    /// Drips until `is_over` is set and every session is closed. Sends for one part of the clients at a time, so that
+    /// the bytes are spread over the second.
     fn drip(&self, count: usize, to: SocketAddr, hello: &[u8]) {
         let mut all: Vec<Option<Dripper>> = (0..count).map(|_| None).collect();
         let part = count.div_ceil(PARTS as usize);

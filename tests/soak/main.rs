@@ -64,8 +64,8 @@ struct Arguments {
     /// Seed of all random choices; printed, so that a run can be repeated.
     #[arg(long)]
     seed: Option<u64>,
-    /// Run instead: thousands of slowloris clients (a byte of their hello per second) beside well-behaved ones; takes three
-    /// times the duration.
+    /// Run instead: thousands of slowloris clients (a byte of their hello per second) beside well-behaved ones; takes
+    /// three times the duration.
     #[arg(long)]
     drip: bool,
 }

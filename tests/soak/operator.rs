@@ -130,7 +130,7 @@ impl<'a> Operator<'a> {
         match self.rng.u32(..3) {
             0 => {
                 self.count("reload of an empty file");
-                fs::write(self.proxy.folder().join("acequia.toml"), "").expect("the file is writable");
+                fs::write(self.proxy.directory().join("acequia.toml"), "").expect("the file is writable");
             }
             1 => {
                 self.count("reload of half a file");
@@ -199,9 +199,9 @@ impl<'a> Operator<'a> {
     fn rotate(&mut self) {
         self.count("log rotation");
         let number = self.done.counts["log rotation"];
-        let folder = self.site.logs.path();
-        let now = folder.join("access.log");
-        fs::rename(&now, folder.join(format!("access-{number}.log"))).expect("the log exists");
+        let directory = self.site.logs.path();
+        let now = directory.join("access.log");
+        fs::rename(&now, directory.join(format!("access-{number}.log"))).expect("the log exists");
         self.proxy.signal(Signal::USR1);
         eventually("a new access log is opened", || now.exists());
     }

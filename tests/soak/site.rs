@@ -75,9 +75,9 @@ pub struct Host {
     pub port: Port,
 }
 
-/// All servers behind acequia, and the folder of the access log.
+/// All servers behind acequia, and the directory of the access log.
 pub struct Site {
-    /// The folder of the access log.
+    /// The directory of the access log.
     pub logs: TempDir,
     pub hosts: Vec<Host>,
     refusing: [Port; 2],
@@ -97,7 +97,7 @@ impl Site {
             })
         };
         Self {
-            logs: tempfile::tempdir().expect("a temporary folder can be created"),
+            logs: tempfile::tempdir().expect("a temporary directory can be created"),
             hosts: POOLS.iter().flat_map(hosts).collect(),
             refusing: [refusing(), refusing()],
             hanging: hanging(),

@@ -177,10 +177,10 @@ impl Authority {
 }
 
 impl Issued {
-    /// Writes `NAME.pem` and `NAME.key` into a folder, replacing each file by a rename.
-    pub fn write(&self, folder: &Path, name: &str) {
+    /// Writes `NAME.pem` and `NAME.key` into a directory, replacing each file by a rename.
+    pub fn write(&self, directory: &Path, name: &str) {
         for (ending, text) in [("pem", &self.certificate), ("key", &self.key)] {
-            replace(&folder.join(format!("{name}.{ending}")), text);
+            replace(&directory.join(format!("{name}.{ending}")), text);
         }
     }
 

@@ -1,5 +1,5 @@
-//! Chromium without a window, driven over two pipes with the Chrome DevTools Protocol: messages are JSON that ends with a
-//! zero byte.
+//! Chromium without a window, driven over two pipes with the Chrome DevTools Protocol: messages are JSON that ends with
+//! a zero byte.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};

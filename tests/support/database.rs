@@ -71,7 +71,7 @@ impl Redis {
 pub struct Postgres {
     port: Port,
     process: Process,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 /// pg_hba.conf: `checker` and `acequia` need their passwords.
@@ -99,34 +99,34 @@ impl Postgres {
         Self::run(Self::initialized(), settings)
     }
 
-    /// A folder with an empty database.
+    /// A directory with an empty database.
     fn initialized() -> TempDir {
-        let folder = folder_of_postgres();
-        let data = folder.path().join("data");
+        let directory = directory_of_postgres();
+        let data = directory.path().join("data");
         must(
-            as_postgres(&program("initdb"), folder.path())
+            as_postgres(&program("initdb"), directory.path())
                 .args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"])
                 .arg(&data),
         );
         std::fs::write(data.join("pg_hba.conf"), HBA).unwrap();
-        folder
+        directory
     }
 
     /// With a self-signed certificate.
     pub fn start_with_tls() -> Self {
-        let folder = Self::initialized();
+        let directory = Self::initialized();
         let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
-        let certificate = Self::own_file(folder.path(), "server.crt", &made.cert.pem());
-        let key = Self::own_file(folder.path(), "server.key", &made.signing_key.serialize_pem());
+        let certificate = Self::own_file(directory.path(), "server.crt", &made.cert.pem());
+        let key = Self::own_file(directory.path(), "server.key", &made.signing_key.serialize_pem());
         let files = [("ssl_cert_file", certificate), ("ssl_key_file", key)];
         let files = files.map(|(setting, file)| format!("{setting}={}", file.display()));
-        Self::run(folder, &["ssl=on", &files[0], &files[1]])
+        Self::run(directory, &["ssl=on", &files[0], &files[1]])
     }
 
     /// A streaming replica of another server.
     pub fn replica_of(primary: &Self) -> Self {
-        let folder = folder_of_postgres();
-        let mut command = as_postgres(&program("pg_basebackup"), folder.path());
+        let directory = directory_of_postgres();
+        let mut command = as_postgres(&program("pg_basebackup"), directory.path());
         command
             .args([
                 "-h",
@@ -141,26 +141,30 @@ impl Postgres {
                 "--no-sync",
             ])
             .args(["-p", &primary.port.number().to_string(), "-D"])
-            .arg(folder.path().join("data"));
+            .arg(directory.path().join("data"));
         must(&mut command);
-        Self::run(folder, &[])
+        Self::run(directory, &[])
     }
 
-    fn run(folder: TempDir, settings: &[&str]) -> Self {
+    fn run(directory: TempDir, settings: &[&str]) -> Self {
         let port = Port::keep();
-        let process = Self::spawn(&folder, &port, settings);
+        let process = Self::spawn(&directory, &port, settings);
         let ready = || super::process::finished(&mut psql(port.address, "SELECT 1")).code == Some(0);
         eventually("PostgreSQL answers", ready);
-        Self { port, process, folder }
+        Self {
+            port,
+            process,
+            directory,
+        }
     }
 
-    /// Ends it with all its sessions, and starts it again on the same port. Until [`Self::finish_starting`] it refuses every
-    /// session with SQLSTATE 57P03, as any server does while it starts.
+    /// Ends it with all its sessions, and starts it again on the same port. Until [`Self::finish_starting`] it refuses
+    /// every session with SQLSTATE 57P03, as any server does while it starts.
     pub fn restart_slowly(&mut self) {
         self.process.signal(Signal::INT);
         self.process.wait();
-        Self::own_file(&self.folder.path().join("data"), "standby.signal", "");
-        self.process = Self::spawn(&self.folder, &self.port, &["hot_standby=off"]);
+        Self::own_file(&self.directory.path().join("data"), "standby.signal", "");
+        self.process = Self::spawn(&self.directory, &self.port, &["hot_standby=off"]);
         let refuses = || {
             let refused = super::process::finished(&mut psql(self.port.address, "SELECT 1"));
             refused
@@ -172,21 +176,21 @@ impl Postgres {
 
     /// Lets it accept sessions after [`Self::restart_slowly`].
     pub fn finish_starting(&self) {
-        let mut promote = as_postgres(&program("pg_ctl"), self.folder());
+        let mut promote = as_postgres(&program("pg_ctl"), self.directory());
         must(
             promote
                 .args(["promote", "--no-wait", "-D"])
-                .arg(self.folder().join("data")),
+                .arg(self.directory().join("data")),
         );
     }
 
-    fn spawn(folder: &TempDir, port: &Port, settings: &[&str]) -> Process {
-        let mut command = as_postgres(&program("postgres"), folder.path());
+    fn spawn(directory: &TempDir, port: &Port, settings: &[&str]) -> Process {
+        let mut command = as_postgres(&program("postgres"), directory.path());
         command
             .arg("-D")
-            .arg(folder.path().join("data"))
+            .arg(directory.path().join("data"))
             .arg("-k")
-            .arg(folder.path())
+            .arg(directory.path())
             .args(["-p", &port.number().to_string()]);
         command.args(["-h", "127.0.0.1", "-c", "fsync=off"]);
         for setting in settings {
@@ -227,12 +231,12 @@ impl Postgres {
         let limit = limit.or(getrlimit(Resource::Nproc).maximum);
         let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
         // As its user: for another one's process it takes a capability that containers lack.
-        let mut prlimit = as_postgres(Path::new("prlimit"), self.folder());
+        let mut prlimit = as_postgres(Path::new("prlimit"), self.directory());
         must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={limit}:")]));
     }
 
-    /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so the
-    /// list is complete.
+    /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so
+    /// the list is complete.
     fn signal_children(&self, signal: Signal) {
         let own = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
@@ -243,23 +247,23 @@ impl Postgres {
     }
 
     /// Writes a file that only the `postgres` user may read.
-    pub fn own_file(folder: &Path, name: &str, text: &str) -> PathBuf {
-        let path = folder.join(name);
+    pub fn own_file(directory: &Path, name: &str, text: &str) -> PathBuf {
+        let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
         must(Command::new("chown").arg("postgres").arg(&path));
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         path
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 }
 
-fn folder_of_postgres() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    must(Command::new("chown").arg("postgres").arg(folder.path()));
-    folder
+fn directory_of_postgres() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    must(Command::new("chown").arg("postgres").arg(directory.path()));
+    directory
 }
 
 /// `psql` with one statement; prints only values.
@@ -269,8 +273,8 @@ pub fn psql(address: SocketAddr, statement: &str) -> Command {
     command
 }
 
-/// The result of a statement over direct TLS, which Debian's `psql` does not support. `None`: psycopg, which does, is not
-/// installed; `scripts/test` installs it.
+/// The result of a statement over direct TLS, which Debian's `psql` does not support. `None`: psycopg, which does, is
+/// not installed; `scripts/test` installs it.
 pub fn over_direct_tls(address: SocketAddr, name: &str, ca_file: &Path, statement: &str) -> Option<String> {
     const PYTHON: &str = "
 import sys
@@ -279,9 +283,9 @@ import psycopg
 with psycopg.connect(sys.argv[2]) as client:
     print(client.execute(sys.argv[3]).fetchone()[0])
 ";
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/psycopg");
-    if !folder.exists() {
-        eprintln!("not checked: there is no {}", folder.display());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/psycopg");
+    if !directory.exists() {
+        eprintln!("not checked: there is no {}", directory.display());
         return None;
     }
     let target = format!(
@@ -291,7 +295,7 @@ with psycopg.connect(sys.argv[2]) as client:
         ca_file.display()
     );
     let mut command = Command::new("python3");
-    command.args(["-c", PYTHON]).arg(folder).args([&target, statement]);
+    command.args(["-c", PYTHON]).arg(directory).args([&target, statement]);
     Some(must(&mut command).trim_end().to_owned())
 }
 
@@ -316,12 +320,12 @@ fn to_postgres(name: &str, address: SocketAddr) -> Command {
 }
 
 /// PostgreSQL refuses to run as root.
-fn as_postgres(program: &Path, folder: &Path) -> Command {
+fn as_postgres(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
         .arg(program)
-        .current_dir(folder);
+        .current_dir(directory);
     command
 }
 

@@ -18,11 +18,12 @@ pub struct NameServer {
     address: SocketAddr,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl NameServer {
-    /// Starts one on port 53 of an address of its own. `None`, with a note on standard error, without the privilege to do so.
+    /// Starts one on port 53 of an address of its own. `None`, with a note on standard error, without the privilege to
+    /// do so.
     pub fn start() -> Option<Self> {
         let mut hosts = (1..=254).map(|host| (Ipv4Addr::new(127, 42, 53, host), 53));
         let bound = hosts.find_map(|address| match UdpSocket::bind(address) {
@@ -37,8 +38,8 @@ impl NameServer {
             bound => bound.unwrap(),
         };
         let address = socket.local_addr().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(directory.path().join(name), text).unwrap();
         write("resolv.conf", format!("nameserver {}\n", address.ip()));
         write("nsswitch.conf", "hosts: dns\n".to_owned());
         let ends = Arc::new(AtomicBool::new(false));
@@ -50,14 +51,14 @@ impl NameServer {
             address,
             ends,
             thread: Some(thread),
-            folder,
+            directory,
         })
     }
 
     /// A proxy that asks it and nobody else.
     pub fn asked_by(&self, config: &str) -> Setup {
         let mount = |name: &str| {
-            let file = self.folder.path().join(name);
+            let file = self.directory.path().join(name);
             format!(
                 "if [ -e /etc/{name} ]; then mount --bind '{}' /etc/{name}; fi && ",
                 file.display()

@@ -1,4 +1,4 @@
-//! A Docker engine in a folder and a network of its own, with an image that is made of busybox.
+//! A Docker engine in a directory and a network of its own, with an image that is made of busybox.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,15 +28,15 @@ pub const PORT: u16 = 8080;
 
 /// A running engine. Dropping it stops it and its containers.
 pub struct Docker {
-    folder: TempDir,
+    directory: TempDir,
     process: Option<Process>,
     /// Where its networks are, and the calling thread.
     _network: Namespaces,
 }
 
 impl Docker {
-    /// Starts an engine, and moves the calling thread, and so its children, to its network. Returns `None`, with a note on
-    /// standard error, where the system lacks namespaces, bridges or control groups.
+    /// Starts an engine, and moves the calling thread, and so its children, to its network. Returns `None`, with a note
+    /// on standard error, where the system lacks namespaces, bridges or control groups.
     pub fn start() -> Option<Self> {
         let network = Namespaces::enter(0)?;
         if let Some(lacking) = lacking() {
@@ -44,7 +44,7 @@ impl Docker {
             return None;
         }
         let mut docker = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             process: None,
             _network: network,
         };
@@ -54,13 +54,13 @@ impl Docker {
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("docker.sock")
+        self.directory.path().join("docker.sock")
     }
 
     /// Starts the daemon, and waits until it answers.
     pub fn begin(&mut self) {
-        let folder = self.folder.path();
-        let path = |name: &str| folder.join(name).display().to_string();
+        let directory = self.directory.path();
+        let path = |name: &str| directory.join(name).display().to_string();
         let mut command = Command::new("unshare");
         // Its mounts end with it and its containers.
         command.args(["--mount", "dockerd", "--live-restore", "--shutdown-timeout", "2"]);
@@ -80,7 +80,7 @@ impl Docker {
             "--ip6tables=false",
             "--userland-proxy=false",
         ]);
-        fs::write(folder.join("daemon.json"), "{}").unwrap();
+        fs::write(directory.join("daemon.json"), "{}").unwrap();
         let mut process = Process::start(&mut command);
         eventually("the Docker engine answers", || {
             let is_running = process.is_running();
@@ -100,13 +100,13 @@ impl Docker {
 
     /// Makes an image of busybox.
     fn import(&self) {
-        let root = self.folder.path().join("root");
+        let root = self.directory.path().join("root");
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
         for program in PROGRAMS {
             symlink("busybox", root.join("bin").join(program)).unwrap();
         }
-        let archive = self.folder.path().join("image.tar");
+        let archive = self.directory.path().join("image.tar");
         must(
             Command::new("tar")
                 .arg("-cf")
@@ -120,7 +120,7 @@ impl Docker {
 
     /// Makes an image whose containers run this program of a shell.
     pub fn make_image(&self, name: &str, program: &str) {
-        let archive = self.folder.path().join("image.tar").display().to_string();
+        let archive = self.directory.path().join("image.tar").display().to_string();
         let command = format!("CMD {}", serde_json::json!(["sh", "-c", program]));
         self.run(&["import", "--change", &command, &archive, name]);
     }
@@ -159,15 +159,15 @@ impl Docker {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command
-            .env("DOCKER_CONFIG", self.folder.path().join("client"))
+            .env("DOCKER_CONFIG", self.directory.path().join("client"))
             .arg("-H")
             .arg(format!("unix://{}", self.socket().display()))
             .args(arguments);
         command
     }
 
-    /// Starts a container whose server sends its name, and reads until its client has finished. It ignores SIGTERM, as any
-    /// first process of a container does that has no handler for it.
+    /// Starts a container whose server sends its name, and reads until its client has finished. It ignores SIGTERM, as
+    /// any first process of a container does that has no handler for it.
     pub fn start_server(&self, name: &str, options: &[&str]) {
         let program = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
         let arguments = [
@@ -210,9 +210,10 @@ impl Drop for Docker {
                 sleep(Duration::from_millis(10));
             }
         }
-        // A test that fails may leave containerd, and its helpers that hold containers: their arguments have the folder.
-        let folder = self.folder.path().display().to_string();
-        for pid in processes_of(&folder) {
+        // A test that fails may leave containerd, and its helpers that hold containers: their arguments have the
+        // directory.
+        let directory = self.directory.path().display().to_string();
+        for pid in processes_of(&directory) {
             let _ = kill_process(pid, Signal::KILL);
         }
     }

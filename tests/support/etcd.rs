@@ -12,19 +12,19 @@ use super::authority::Authority;
 use super::eventually;
 use super::process::{Finished, Port, Process, finished};
 
-/// An etcd with a folder and ports of its own.
+/// An etcd with a directory and ports of its own.
 pub struct Etcd {
-    folder: TempDir,
+    directory: TempDir,
     client: Port,
     peer: Port,
     process: Option<Process>,
-    /// The folder of [`TlsFiles`], if it speaks TLS.
+    /// The directory of [`TlsFiles`], if it speaks TLS.
     tls: Option<PathBuf>,
     /// The password of the user `root`, once logins are needed.
     password: RefCell<Option<String>>,
 }
 
-/// A folder with certificates for etcd and its clients, `server`, `client` and `ca`.
+/// A directory with certificates for etcd and its clients, `server`, `client` and `ca`.
 pub struct TlsFiles(TempDir);
 
 impl TlsFiles {
@@ -66,7 +66,7 @@ impl Etcd {
 
     fn start_as(tls: Option<PathBuf>) -> Self {
         let mut etcd = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             client: Port::keep(),
             peer: Port::keep(),
             process: None,
@@ -82,9 +82,9 @@ impl Etcd {
         format!("{scheme}://127.0.0.1:{}", self.client.number())
     }
 
-    /// The folder of its data and of the files of a test.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// The directory of its data and of the files of a test.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts it again with the same data.
@@ -92,7 +92,7 @@ impl Etcd {
         let peer = format!("http://127.0.0.1:{}", self.peer.number());
         let url = self.url();
         let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(self.folder.path().join("data"));
+        command.arg("--data-dir").arg(self.directory.path().join("data"));
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("default={peer}"), "--enable-v2=false"]);

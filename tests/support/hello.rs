@@ -94,14 +94,14 @@ fn record(content: &[u8]) -> Vec<u8> {
 
 /// A captured ClientHello of `tests/data/hello`, and the name in it.
 pub fn captured(file: &str) -> (Vec<u8>, String) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hello");
-    let index = std::fs::read_to_string(folder.join("index.tsv")).unwrap();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hello");
+    let index = std::fs::read_to_string(directory.join("index.tsv")).unwrap();
     let row = index
         .lines()
         .find(|row| row.split('\t').next() == Some(file))
         .unwrap_or_else(|| panic!("no {file}"));
     (
-        std::fs::read(folder.join(format!("{file}.bin"))).unwrap(),
+        std::fs::read(directory.join(format!("{file}.bin"))).unwrap(),
         row.split('\t').nth(1).unwrap().to_owned(),
     )
 }

@@ -18,7 +18,8 @@ use super::tls_server::ManualTlsServer;
 /// The token that it accepts.
 pub const TOKEN: &str = "correct-1";
 
-/// A fake API server. It speaks TLS, and wants [`TOKEN`] or, with [`Self::for_certificates`], a certificate of the client.
+/// A fake API server. It speaks TLS, and wants [`TOKEN`] or, with [`Self::for_certificates`], a certificate of the
+/// client.
 pub struct ApiServer {
     server: Server,
     shared: Arc<Shared>,
@@ -96,8 +97,8 @@ impl ApiServer {
     }
 
     /// Writes a kubeconfig whose user has these keys. Returns its path.
-    pub fn kubeconfig(&self, folder: &Path, user: &str) -> PathBuf {
-        let (file, port) = (folder.join("kubeconfig"), self.port());
+    pub fn kubeconfig(&self, directory: &Path, user: &str) -> PathBuf {
+        let (file, port) = (directory.join("kubeconfig"), self.port());
         let authority = BASE64.encode(self.authority.certificate());
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\n\

@@ -15,7 +15,7 @@ use super::process::{Port, Process, finished, must};
 pub struct MariaDb {
     port: Port,
     process: Process,
-    folder: TempDir,
+    directory: TempDir,
     /// The ports at which it speaks to the other nodes of its Galera cluster, and gets data from them.
     cluster: [Port; 3],
 }
@@ -69,26 +69,26 @@ impl MariaDb {
     }
 
     fn run_with(number: u32, settings: &[&str], cluster: [Port; 3]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        must(Command::new("chown").arg("mysql").arg(folder.path()));
+        let directory = tempfile::tempdir().unwrap();
+        must(Command::new("chown").arg("mysql").arg(directory.path()));
         let mut install = as_mysql("mariadb-install-db");
         install.args([
             "--no-defaults",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         ]);
-        install.arg(format!("--datadir={}", folder.path().join("data").display()));
-        install.arg(format!("--tmpdir={}", folder.path().display()));
+        install.arg(format!("--datadir={}", directory.path().join("data").display()));
+        install.arg(format!("--tmpdir={}", directory.path().display()));
         must(&mut install);
         let port = Port::keep();
         let mut command = as_mysql("mariadbd");
         command
             .arg("--no-defaults")
-            .arg(format!("--datadir={}", folder.path().join("data").display()))
+            .arg(format!("--datadir={}", directory.path().join("data").display()))
             // A server that starts removes the temporary tables that it finds there: those of others, if it is shared.
-            .arg(format!("--tmpdir={}", folder.path().display()))
-            .arg(format!("--socket={}", folder.path().join("socket").display()))
-            .arg(format!("--pid-file={}", folder.path().join("pid").display()))
+            .arg(format!("--tmpdir={}", directory.path().display()))
+            .arg(format!("--socket={}", directory.path().join("socket").display()))
+            .arg(format!("--pid-file={}", directory.path().join("pid").display()))
             .arg(format!("--port={}", port.number()))
             .arg(format!("--server-id={number}"))
             .args(["--bind-address=127.0.0.1", "--log-bin=log", "--gtid-strict-mode=ON"])
@@ -98,7 +98,7 @@ impl MariaDb {
         let server = Self {
             port,
             process,
-            folder,
+            directory,
             cluster,
         };
         eventually("MariaDB answers", || {
@@ -134,7 +134,9 @@ impl MariaDb {
     fn client(&self, statements: &str) -> Command {
         let mut command = Command::new("mariadb");
         command.args(["--no-defaults", "-u", "root", "-B", "-S"]);
-        command.arg(self.folder.path().join("socket")).args(["-e", statements]);
+        command
+            .arg(self.directory.path().join("socket"))
+            .args(["-e", statements]);
         command
     }
 
@@ -152,8 +154,8 @@ impl MariaDb {
         self.process.stderr.lines()
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 }
 

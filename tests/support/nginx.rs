@@ -12,14 +12,14 @@ use super::process::{Port, Process};
 pub struct Nginx {
     port: Port,
     _process: Process,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl Nginx {
     /// Starts it. `words` are the parameters after the address in `listen`, for example `http2`.
     pub fn start(words: &str) -> Self {
-        let (port, folder) = (Port::keep(), tempfile::tempdir().unwrap());
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (port, directory) = (Port::keep(), tempfile::tempdir().unwrap());
+        let path = |name: &str| directory.path().join(name).display().to_string();
         let text = format!(
             "daemon off; master_process off; worker_processes 1; pid {pid}; error_log {error};\n\
              events {{ worker_connections 64; }}\n\
@@ -39,7 +39,7 @@ impl Nginx {
         Self {
             port,
             _process: process,
-            _folder: folder,
+            _directory: directory,
         }
     }
 

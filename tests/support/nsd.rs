@@ -23,10 +23,10 @@ const SOA: u16 = 6;
 /// How long nsd may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// nsd with the zone `test`. Queries go over UDP to the relay, which stays while nsd is stopped but then gives no answer.
-/// Dropping it ends both.
+/// nsd with the zone `test`. Queries go over UDP to the relay, which stays while nsd is stopped but then gives no
+/// answer. Dropping it ends both.
 pub struct Nsd {
-    folder: TempDir,
+    directory: TempDir,
     process: Option<Process>,
     serial: u32,
     relay: Arc<Relay>,
@@ -52,12 +52,13 @@ struct Relay {
 }
 
 impl Nsd {
-    /// Starts nsd with these records in its zone, each with its TTL, as in `a 1 A 127.0.0.1`. Negative answers hold for 1 s.
+    /// Starts nsd with these records in its zone, each with its TTL, as in `a 1 A 127.0.0.1`. Negative answers hold for
+    /// 1 s.
     pub fn start(records: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let relay = Arc::<Relay>::default();
         let mut nsd = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             process: None,
             serial: 0,
             address: socket.local_addr().unwrap(),
@@ -77,7 +78,7 @@ impl Nsd {
 
     fn write(&mut self, records: &str) {
         self.serial += 1;
-        let (serial, zone) = (self.serial, self.folder.path().join("zone"));
+        let (serial, zone) = (self.serial, self.directory.path().join("zone"));
         let text = format!("$ORIGIN test.\n@ 1 SOA ns root {serial} 1 1 1 1\n@ 1 NS ns\n{records}\n");
         let next = zone.with_extension("next");
         fs::write(&next, text).unwrap();
@@ -112,15 +113,15 @@ impl Nsd {
     }
 
     fn config(&self, address: SocketAddr) -> std::path::PathBuf {
-        let folder = self.folder.path();
-        let path = folder.join("nsd.conf");
+        let directory = self.directory.path();
+        let path = directory.join("nsd.conf");
         let text = format!(
-            "server:\n ip-address: {}@{}\n server-count: 1\n username: \"\"\n zonesdir: {folder:?}\n database: \"\"\n \
+            "server:\n ip-address: {}@{}\n server-count: 1\n username: \"\"\n zonesdir: {directory:?}\n database: \"\"\n \
              pidfile: \"\"\n xfrdfile: \"\"\n zonelistfile: {:?}\n\
              remote-control:\n control-enable: no\nzone:\n name: test\n zonefile: zone\n",
             address.ip(),
             address.port(),
-            folder.join("zone.list")
+            directory.join("zone.list")
         );
         fs::write(&path, text).unwrap();
         path

@@ -11,7 +11,8 @@ use super::proxy::Proxy;
 
 const UNCHECKED: &str = "health = { check = \"off\" }";
 
-/// The ways from clients to servers. Neither side speaks TLS; where there is TLS on the way, further proxies begin and end it.
+/// The ways from clients to servers. Neither side speaks TLS; where there is TLS on the way, further proxies begin and
+/// end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// The observed proxy alone.

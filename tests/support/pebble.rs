@@ -23,7 +23,7 @@ pub struct PebbleSetup {
 /// A running Pebble. Dropping it kills it. It keeps its accounts and orders only in memory.
 pub struct Pebble {
     authority: Authority,
-    folder: TempDir,
+    files: TempDir,
     process: Option<Process>,
     names: Option<Process>,
     directory: u16,
@@ -64,11 +64,11 @@ impl PebbleSetup {
 
     /// Starts it. It cannot resolve names until [`Pebble::start_names`].
     pub fn without_names(self) -> Pebble {
-        let (authority, folder) = (Authority::new("authority of pebble"), tempfile::tempdir().unwrap());
+        let (authority, files) = (Authority::new("authority of pebble"), tempfile::tempdir().unwrap());
         authority
             .issue(&["localhost", "127.0.0.1"])
-            .write(folder.path(), "pebble");
-        replace(&folder.path().join("ca.pem"), &authority.certificate());
+            .write(files.path(), "pebble");
+        replace(&files.path().join("ca.pem"), &authority.certificate());
         let ports: Vec<_> = (0..3).map(|_| Port::keep()).collect();
         let [directory, management, names_port] = [0, 1, 2].map(|index: usize| ports[index].number());
         let mut config = json!({
@@ -86,12 +86,12 @@ impl PebbleSetup {
             config["certificateValidityPeriod"] = self.validity_seconds.into();
         }
         replace(
-            &folder.path().join("pebble.json"),
+            &files.path().join("pebble.json"),
             &json!({ "pebble": config }).to_string(),
         );
         let mut pebble = Pebble {
             authority,
-            folder,
+            files,
             process: None,
             names: None,
             directory,
@@ -112,7 +112,7 @@ impl Pebble {
             .args(["-config", "pebble.json", "-dnsserver"])
             .arg(format!("127.0.0.1:{}", self.names_port))
             .env("PEBBLE_VA_NOSLEEP", "1")
-            .current_dir(self.folder.path());
+            .current_dir(self.files.path());
         self.process = Some(Process::start(&mut command));
         let port = self.management;
         eventually("pebble listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
@@ -163,7 +163,7 @@ impl Pebble {
 
     /// `directory` and `ca_file` of `[acme.NAME]`.
     pub fn keys(&self) -> String {
-        let ca_file = self.folder.path().join("ca.pem");
+        let ca_file = self.files.path().join("ca.pem");
         format!(
             "directory = \"https://localhost:{}/dir\"\nca_file = {ca_file:?}\n",
             self.directory

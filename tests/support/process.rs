@@ -158,8 +158,8 @@ pub fn must(command: &mut Command) -> String {
     finished.stdout
 }
 
-/// A reserved port. It is bound with SO_REUSEADDR but not listening, so it refuses clients until a process that also sets
-/// SO_REUSEADDR listens there, and again after that process ends. The system gives it to nobody else meanwhile.
+/// A reserved port. It is bound with SO_REUSEADDR but not listening, so it refuses clients until a process that also
+/// sets SO_REUSEADDR listens there, and again after that process ends. The system gives it to nobody else meanwhile.
 pub struct Port {
     socket: Socket,
     pub address: SocketAddr,

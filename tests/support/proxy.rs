@@ -17,7 +17,8 @@ use super::{PATIENCE, eventually, wait_for};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
 
-/// How to start a proxy. A TOML configuration without an `[admin]` section gets one; a JSON configuration is used as is.
+/// How to start a proxy. A TOML configuration without an `[admin]` section gets one; a JSON configuration is used as
+/// is.
 pub struct Setup {
     toml: String,
     under: Vec<String>,
@@ -44,7 +45,7 @@ impl Setup {
 
     /// Starts it, and waits until it has logged its addresses.
     pub fn launch(self) -> Proxy {
-        let (folder, mut command) = self.command();
+        let (directory, mut command) = self.command();
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -62,7 +63,7 @@ impl Setup {
         let mut proxy = Proxy {
             process,
             unread,
-            folder,
+            directory,
             listeners: Vec::new(),
             admin: None,
         };
@@ -83,25 +84,25 @@ impl Setup {
         } else {
             "acequia.toml"
         };
-        let folder = config_folder(file, &self.toml);
+        let directory = config_directory(file, &self.toml);
         let mut words = self.under.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
             .args(["run", "-c"])
-            .arg(folder.path().join(file))
-            .env("XDG_RUNTIME_DIR", folder.path())
-            .current_dir(folder.path());
-        (folder, command)
+            .arg(directory.path().join(file))
+            .env("XDG_RUNTIME_DIR", directory.path())
+            .current_dir(directory.path());
+        (directory, command)
     }
 }
 
-/// A folder with this configuration, readable by other users.
-pub fn config_folder(name: &str, text: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    std::fs::write(folder.path().join(name), with_admin(name, text)).unwrap();
-    folder
+/// A directory with this configuration, readable by other users.
+pub fn config_directory(name: &str, text: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(directory.path().join(name), with_admin(name, text)).unwrap();
+    directory
 }
 
 fn with_admin(name: &str, text: &str) -> String {
@@ -114,21 +115,22 @@ fn with_admin(name: &str, text: &str) -> String {
 }
 
 thread_local! {
-    /// Where the default admin socket of processes is that a test starts without one of its own: beside no other test's.
+    /// Where the default admin socket of processes is that a test starts without one of its own: beside no other
+    /// test's.
     static RUNTIME_DIR: TempDir = tempfile::tempdir().unwrap();
 }
 
 /// The command `acequia` with these arguments.
 pub fn acequia(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    RUNTIME_DIR.with(|folder| command.args(arguments).env("XDG_RUNTIME_DIR", folder.path()));
+    RUNTIME_DIR.with(|directory| command.args(arguments).env("XDG_RUNTIME_DIR", directory.path()));
     command
 }
 
 /// Runs `acequia check` with this configuration.
 pub fn check(config: &str) -> Finished {
-    let folder = config_folder("acequia.toml", config);
-    finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()))
+    let directory = config_directory("acequia.toml", config);
+    finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(directory.path()))
 }
 
 /// The exit code and the standard error of [`check`].
@@ -142,7 +144,7 @@ pub struct Proxy {
     process: Process,
     /// Its standard output while nobody reads it.
     unread: Option<ChildStdout>,
-    folder: TempDir,
+    directory: TempDir,
     listeners: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
 }
@@ -217,9 +219,9 @@ impl Proxy {
         self.process.pid()
     }
 
-    /// The folder of its configuration, and its working folder.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// The directory of its configuration, and its working directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts to read its standard output.
@@ -242,8 +244,8 @@ impl Proxy {
         parsed(&self.process.stdout)
     }
 
-    /// The access log, once it has at least this many lines, sorted by session number. Each worker writes the lines of its own
-    /// sessions, so that lines of two workers may come in either order.
+    /// The access log, once it has at least this many lines, sorted by session number. Each worker writes the lines of
+    /// its own sessions, so that lines of two workers may come in either order.
     pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
         let mut lines = wait_for("the access log is written", || {
             Some(self.access()).filter(|lines| lines.len() >= wanted)
@@ -272,9 +274,9 @@ impl Proxy {
 
     /// Replaces its configuration file, by a rename, without reloading it.
     pub fn rewrite(&self, toml: &str) {
-        let next = self.folder().join("next.toml");
+        let next = self.directory().join("next.toml");
         std::fs::write(&next, with_admin("acequia.toml", toml)).unwrap();
-        std::fs::rename(next, self.folder().join("acequia.toml")).unwrap();
+        std::fs::rename(next, self.directory().join("acequia.toml")).unwrap();
     }
 
     /// Replaces its configuration and reloads it by SIGHUP; returns whether the reload was accepted.
@@ -299,8 +301,8 @@ impl Proxy {
     pub fn command(&self, arguments: &[&str]) -> Finished {
         finished(
             acequia(arguments)
-                .env("XDG_RUNTIME_DIR", self.folder())
-                .current_dir(self.folder()),
+                .env("XDG_RUNTIME_DIR", self.directory())
+                .current_dir(self.directory()),
         )
     }
 

@@ -119,8 +119,8 @@ impl Front {
         client.0.flush()
     }
 
-    /// Pebble's response. The header `Host` is passed on: Pebble takes its own name from it, and the client has signed URLs
-    /// with that name.
+    /// Pebble's response. The header `Host` is passed on: Pebble takes its own name from it, and the client has signed
+    /// URLs with that name.
     fn forward(&self, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut pebble = self.client.connect(self.pebble, "localhost")?;
         let head = head.trim_end();

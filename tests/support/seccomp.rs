@@ -36,7 +36,8 @@ impl Call {
         }
     }
 
-    /// A seccomp program (an array of struct sock_filter of linux/filter.h, in hexadecimal) that fails this call with `errno`.
+    /// A seccomp program (an array of struct sock_filter of linux/filter.h, in hexadecimal) that fails this call with
+    /// `errno`.
     fn filter(&self, errno: i32) -> String {
         const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
         const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K

@@ -12,11 +12,11 @@ use super::client::Client;
 use super::process::{Port, Process};
 use super::{eventually, wait_for};
 
-/// A Redis server or Sentinel with a folder of its own.
+/// A Redis server or Sentinel with a directory of its own.
 pub struct RedisNode {
     port: Port,
     process: Process,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl RedisNode {
@@ -85,18 +85,22 @@ impl RedisNode {
     }
 
     fn run(port: Port, settings: &[&str], arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("redis.conf");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("redis.conf");
         let own = [
             format!("port {}", port.number()),
             "bind 127.0.0.1".to_owned(),
-            format!("dir {}", folder.path().display()),
+            format!("dir {}", directory.path().display()),
         ];
         let lines: Vec<&str> = own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
         std::fs::write(&file, lines.join("\n")).unwrap();
         let process = Process::start(Command::new("redis-server").arg(&file).args(arguments));
         eventually("Redis answers", || Client::try_connect(port.address).is_ok());
-        Self { port, process, folder }
+        Self {
+            port,
+            process,
+            directory,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -122,8 +126,8 @@ impl RedisNode {
         self.process.stdout.lines()
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Waits until a Sentinel names this server, and until it knows a replica of `orders`.

@@ -14,12 +14,12 @@ pub fn fill(stream: &mut TcpStream) {
     while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}
 }
 
-/// The receive buffer of a client that is to read slowly, as given to the kernel. With a larger one the kernel reports late
-/// that the client has read.
+/// The receive buffer of a client that is to read slowly, as given to the kernel. With a larger one the kernel reports
+/// late that the client has read.
 pub const SLOW_READER_BUFFER: usize = 32 << 10;
 
-/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for two seconds. Each call of `read` must read exactly
-/// the given number of bytes: that empties the buffer, so that the kernel reports it.
+/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for two seconds. Each call of `read` must read
+/// exactly the given number of bytes: that empties the buffer, so that the kernel reports it.
 pub fn read_slowly(mut read: impl FnMut(usize)) {
     for _ in 0..20 {
         sleep(Duration::from_millis(100));

@@ -10,14 +10,14 @@ use super::wait_for;
 
 /// A terminal in which a shell command runs.
 pub struct Tmux {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Tmux {
     /// Starts the command in a terminal of this size. The terminal stays when the command has ended.
     pub fn start(width: u32, height: u32, variables: &[(&str, &str)], command: &str) -> Self {
         let tmux = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         };
         let mut start = tmux.command(&["-f", "/dev/null", "new-session", "-d"]);
         start.args(["-x", &width.to_string(), "-y", &height.to_string()]);
@@ -29,7 +29,7 @@ impl Tmux {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut tmux = Command::new("tmux");
-        tmux.arg("-S").arg(self.folder.path().join("tmux")).args(arguments);
+        tmux.arg("-S").arg(self.directory.path().join("tmux")).args(arguments);
         tmux
     }
 

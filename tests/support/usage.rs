@@ -54,8 +54,8 @@ pub fn pipes(proxy: &Proxy) -> usize {
     descriptors_of(proxy, "pipe:")
 }
 
-/// The anonymous resident memory of a process in bytes. Pages of files are left out: code is paged in when it first runs,
-/// whatever clients do.
+/// The anonymous resident memory of a process in bytes. Pages of files are left out: code is paged in when it first
+/// runs, whatever clients do.
 pub fn anonymous_bytes(proxy: &Proxy) -> u64 {
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();

@@ -84,8 +84,8 @@ pub(crate) fn test_lines(code: &[Token]) -> usize {
     test_items(code).iter().map(lines).sum()
 }
 
-/// The first names behind a path prefix such as `crate::` or `super::`, each with its line. A longer path that ends with
-/// the prefix is another one: `super::super::a` is not a use of `super::a`.
+/// The first names behind a path prefix such as `crate::` or `super::`, each with its line. A longer path that ends
+/// with the prefix is another one: `super::super::a` is not a use of `super::a`.
 pub(crate) fn names_behind(code: &[Token], prefix: &[&str]) -> Vec<(String, usize)> {
     let prefix: Vec<&str> = prefix.iter().flat_map(|part| [*part, ":", ":"]).collect();
     let mut names = Vec::new();
@@ -146,7 +146,8 @@ pub(crate) fn names_from(code: &[Token], modules: &[String]) -> Vec<(String, Str
     names
 }
 
-/// Names of the types that a file defines: structs, enums, unions and traits, and aliases outside of `impl` and `trait`.
+/// Names of the types that a file defines: structs, enums, unions and traits, and aliases outside of `impl` and
+/// `trait`.
 pub(crate) fn types(code: &[Token]) -> Vec<(String, usize)> {
     let mut depth = 0;
     let mut found = Vec::new();

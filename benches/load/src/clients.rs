@@ -133,8 +133,8 @@ impl Counts {
         let _ = self.working.subscribe().wait_for(|working| *working).await; // cannot fail: self holds the sender
     }
 
-    /// Connects and exchanges `first`, retrying until that succeeds; counts the client as connected, and returns when all
-    /// clients are.
+    /// Connects and exchanges `first`, retrying until that succeeds; counts the client as connected, and returns when
+    /// all clients are.
     async fn connect(&self, address: SocketAddr, first: &[u8]) -> TcpStream {
         let permit = self
             .connect_permits
@@ -341,8 +341,8 @@ async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
     counts.failed(); // without an error neither ends
 }
 
-/// Reads 16 KiB ten times a second while the server sends as fast as it can. Counts as connected once the buffers on the
-/// way have had time to fill.
+/// Reads 16 KiB ten times a second while the server sends as fast as it can. Counts as connected once the buffers on
+/// the way have had time to fill.
 async fn slow_reader(address: SocketAddr, counts: Rc<Counts>) {
     const READS_UNTIL_FULL: usize = 10;
     let mut bytes = vec![0; 16 * 1024];

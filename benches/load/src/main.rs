@@ -46,10 +46,10 @@ struct Arguments {
     /// Idle sessions kept open for the measurement of memory; 0 skips it.
     #[arg(long, default_value_t = 5000)]
     idle: usize,
-    /// Folder of the proxies' configuration templates.
+    /// Directory of the proxies' configuration templates.
     #[arg(long, default_value = "benches/proxies")]
     templates: PathBuf,
-    /// Folder to search for programs before the system's folders; may be repeated.
+    /// Directory to search for programs before the system's directories; may be repeated.
     #[arg(long)]
     programs: Vec<PathBuf>,
     /// Another build of acequia to compare with this one.

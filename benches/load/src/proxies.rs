@@ -95,7 +95,7 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<ProxyKind> {
 
 /// Programs, templates and addresses that all proxies share.
 pub(crate) struct Site<'a> {
-    /// Folders to search before those of the system.
+    /// Directories to search before those of the system.
     pub(crate) programs: &'a [PathBuf],
     pub(crate) templates: &'a Path,
     pub(crate) namespace: &'a NetworkNamespace,
@@ -106,7 +106,7 @@ pub(crate) struct Site<'a> {
 
 impl Site<'_> {
     fn program(&self, name: &str) -> String {
-        let mut paths = self.programs.iter().map(|folder| folder.join(name));
+        let mut paths = self.programs.iter().map(|directory| directory.join(name));
         let found = paths.find(|path| path.is_file());
         found.map_or_else(|| name.into(), |path| path.display().to_string())
     }
@@ -116,13 +116,13 @@ impl Site<'_> {
 pub(crate) struct Proxy {
     pub(crate) target: Target,
     child: Child,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Proxy {
     /// Starts it and waits until it serves; `None`, with a note on standard error, when it cannot be started or fails.
     pub(crate) fn start(kind: &ProxyKind, site: &Site<'_>) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder can be created");
+        let directory = tempfile::tempdir().expect("a temporary directory can be created");
         let [echo, source, sink, by_name @ ..] = free_addresses::<{ 3 + NAMES.len() }>(site);
         let target = Target {
             echo,
@@ -131,15 +131,15 @@ impl Proxy {
             by_name,
         };
         let template = fs::read_to_string(site.templates.join(kind.template)).expect("the template exists");
-        let path = folder.path().join(kind.template);
-        let text = filled(&template, &placeholders(kind, &target, site, folder.path()));
+        let path = directory.path().join(kind.template);
+        let text = filled(&template, &placeholders(kind, &target, site, directory.path()));
         fs::write(&path, text).expect("the configuration can be written");
         for names in NAMES {
             let line = |number| format!("{} {}\n", hello::name(number), pool(number));
             let map: String = (0..names).map(line).collect();
-            fs::write(folder.path().join(format!("names{names}.map")), map).expect("the map can be written");
+            fs::write(directory.path().join(format!("names{names}.map")), map).expect("the map can be written");
         }
-        let stderr = folder.path().join("stderr");
+        let stderr = directory.path().join("stderr");
         let spawned = site
             .namespace
             .command(&site.program(&kind.program))
@@ -160,7 +160,7 @@ impl Proxy {
         let mut proxy = Self {
             target,
             child,
-            _folder: folder,
+            _directory: directory,
         };
         if !proxy.wait_until_serving() {
             let stderr = fs::read_to_string(stderr).unwrap_or_default();
@@ -170,7 +170,8 @@ impl Proxy {
         Some(proxy)
     }
 
-    /// Waits until each listener accepts, for at most 20 s, and then for the first health checks. Returns whether it serves.
+    /// Waits until each listener accepts, for at most 20 s, and then for the first health checks. Returns whether it
+    /// serves.
     fn wait_until_serving(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         let Target {
@@ -292,9 +293,9 @@ fn pool(number: usize) -> &'static str {
 }
 
 /// The placeholders of a template and their values.
-fn placeholders(kind: &ProxyKind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(String, String)> {
+fn placeholders(kind: &ProxyKind, target: &Target, site: &Site<'_>, directory: &Path) -> Vec<(String, String)> {
     let mut values = vec![
-        ("FOLDER".into(), folder.display().to_string()),
+        ("DIRECTORY".into(), directory.display().to_string()),
         ("IP".into(), site.ip.to_string()),
         ("SERVER_IP".into(), site.servers.echo[0].ip().to_string()),
     ];

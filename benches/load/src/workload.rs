@@ -10,8 +10,8 @@ pub(crate) struct Workload {
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// A closed loop: each session sends this many bytes and waits for the echo, again and again. A slow answer delays the
-    /// next message of its session.
+    /// A closed loop: each session sends this many bytes and waits for the echo, again and again. A slow answer delays
+    /// the next message of its session.
     RoundTrips { sessions: usize, bytes: usize },
     /// An open loop: messages of 64 bytes at a fixed rate per second over all sessions, whether or not earlier ones are
     /// answered. Latency counts from the time a message was due, so that one late answer delays the following ones too.
@@ -20,9 +20,9 @@ pub(crate) enum Load {
     NewSessions { clients: usize },
     /// The same with a ClientHello for one of this many names.
     NewByName { clients: usize, names: usize },
-    /// A few clients that connect, say something and wait for an answer that the server sends in two writes, with Nagle's
-    /// algorithm on; `by_name`: what they say begins with a ClientHello. The latency is that of the whole answer, from
-    /// before the connect: a delayed ACK on the way is in it.
+    /// A few clients that connect, say something and wait for an answer that the server sends in two writes, with
+    /// Nagle's algorithm on; `by_name`: what they say begins with a ClientHello. The latency is that of the whole
+    /// answer, from before the connect: a delayed ACK on the way is in it.
     FirstAnswer { answer: Answer, by_name: bool },
     /// Endless transfers.
     Bulk { sessions: usize, up: bool, down: bool },

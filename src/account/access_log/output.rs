@@ -1,4 +1,5 @@
-//! The target of the access log. While the target accepts nothing, lines are lost; writing resumes when it accepts again.
+//! The target of the access log. While the target accepts nothing, lines are lost; writing resumes when it accepts
+//! again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -64,8 +65,8 @@ impl Output {
         }))
     }
 
-    /// Buffers a line. If the buffer is full it is written first; if that fails, this line is lost and the buffer is kept
-    /// for the next attempt. Returns the number of lines lost.
+    /// Buffers a line. If the buffer is full it is written first; if that fails, this line is lost and the buffer is
+    /// kept for the next attempt. Returns the number of lines lost.
     pub(super) fn write(&mut self, line: &str) -> u64 {
         let Err(error) = self.stream.write_all(line.as_bytes()) else {
             return 0;

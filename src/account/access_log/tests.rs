@@ -16,8 +16,8 @@ fn record() -> AccessRecord {
 
 #[test]
 fn finish_waits_until_every_record_is_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("access.log");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
     let target = AccessTarget::File(path.clone());
     let (log, writer) = start(&target, LogFormat::Json, Counter::noop()).unwrap();
     log.write(record());
@@ -30,8 +30,8 @@ fn finish_waits_until_every_record_is_written() {
 
 #[test]
 fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
-    let folder = tempfile::tempdir().unwrap();
-    let [path, renamed] = ["access.log", "access.log.1"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [path, renamed] = ["access.log", "access.log.1"].map(|name| directory.path().join(name));
     let dropped = Arc::new(AtomicU64::new(0));
     let (queue, messages) = sync_channel(2);
     let log = AccessLog {
@@ -53,8 +53,8 @@ fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
 
 #[test]
 fn records_queued_before_a_switch_go_to_the_old_output() {
-    let folder = tempfile::tempdir().unwrap();
-    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
     let (log, writer) = start(&AccessTarget::File(first.clone()), LogFormat::Json, Counter::noop()).unwrap();
     log.write(record());
     log.switch(None, LogFormat::Json);
@@ -74,8 +74,8 @@ fn records_queued_before_a_switch_go_to_the_old_output() {
 
 #[test]
 fn the_later_of_two_switches_wins_while_the_queue_is_full() {
-    let folder = tempfile::tempdir().unwrap();
-    let [fifo, replaced, last] = ["fifo", "replaced", "last"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [fifo, replaced, last] = ["fifo", "replaced", "last"].map(|name| directory.path().join(name));
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let mut reader = File::options().read(true).write(true).open(&fifo).unwrap();
     let dropped = Arc::new(AtomicU64::new(0));

@@ -7,9 +7,9 @@ use crate::account::exposition::{GaugeFamily, MetricType, format_labels, write_h
 use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
-/// The times at which certificates become valid and expire, in the text exposition format: the certificates of listeners, and
-/// those that pools present to their servers. Of several with the same first name, the one that expires first is shown. Also
-/// the times at which lists of revoked certificates should be replaced.
+/// The times at which certificates become valid and expire, in the text exposition format: the certificates of
+/// listeners, and those that pools present to their servers. Of several with the same first name, the one that expires
+/// first is shown. Also the times at which lists of revoked certificates should be replaced.
 #[must_use]
 pub fn certificate_expiries<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,

@@ -93,8 +93,8 @@ impl PathSeries {
         self.pool.queue_wait().record(waited);
     }
 
-    /// Whether no further session can take this path: the listener is gone, or the server is, or (for sessions without a
-    /// server) the pool is no longer configured.
+    /// Whether no further session can take this path: the listener is gone, or the server is, or (for sessions without
+    /// a server) the pool is no longer configured.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         let has_no_destination = match &self.server {

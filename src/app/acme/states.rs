@@ -14,7 +14,8 @@ use crate::live::InForce;
 use crate::name::ServerName;
 use crate::tls::{AcmeCertificate, Certificate, CertificateLocation};
 
-/// The latest order of this process for each certificate, by its file. It is known even if the attempts cannot be written.
+/// The latest order of this process for each certificate, by its file. It is known even if the attempts cannot be
+/// written.
 pub(super) type LatestOrders = HashMap<PathBuf, LatestOrder>;
 
 /// The latest order for a certificate.
@@ -76,8 +77,8 @@ impl Default for Due {
     }
 }
 
-/// The state of a certificate, given when it is `due`. The latest order of this process counts; if there was none, the attempts
-/// that were `kept`.
+/// The state of a certificate, given when it is `due`. The latest order of this process counts; if there was none, the
+/// attempts that were `kept`.
 fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {
@@ -99,8 +100,8 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
     }
 }
 
-/// When a certificate is to be replaced: at once if it is not one for these names. The expiry of its chain does not count:
-/// another certificate would have the same chain.
+/// When a certificate is to be replaced: at once if it is not one for these names. The expiry of its chain does not
+/// count: another certificate would have the same chain.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {
@@ -123,8 +124,9 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
     }
 }
 
-/// The end of the pause after a certificate that an earlier process has written to this file. A file from the future has none:
-/// the clock was ahead. Neither has one of which the certificate has expired: it was copied, as from a backup.
+/// The end of the pause after a certificate that an earlier process has written to this file. A file from the future
+/// has none: the clock was ahead. Neither has one of which the certificate has expired: it was copied, as from a
+/// backup.
 fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
     let end = u64::try_from(current.own_not_after).unwrap_or_default();
     if UNIX_EPOCH + Duration::from_secs(end) <= SystemTime::now() {

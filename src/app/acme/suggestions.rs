@@ -33,8 +33,9 @@ impl Suggestions {
         self.0.get(&identifier.to_string())?.suggested.as_ref()
     }
 
-    /// Waits until the first question about one of these certificates is due, and asks it. Answers about other certificates are
-    /// forgotten. Never ends if there are no certificates. Nothing is lost if this is dropped: the question is asked again.
+    /// Waits until the first question about one of these certificates is due, and asks it. Answers about other
+    /// certificates are forgotten. Never ends if there are no certificates. Nothing is lost if this is dropped: the
+    /// question is asked again.
     pub(super) async fn poll(&mut self, accounts: &[AcmePlan], states: &[RenewalState]) {
         let asked = states.iter().filter_map(|state| {
             let is_used = state.reason != RenewalReason::NotIssued;

@@ -15,8 +15,8 @@ pub(super) struct AgentReply {
 }
 
 impl AgentReply {
-    /// Reads a line of words that are separated by spaces, tabs or commas. Letter case does not matter. Text after `#` is a
-    /// description. Unknown words are skipped, as by HAProxy, and so is `maxconn:`. `None`: nothing was received.
+    /// Reads a line of words that are separated by spaces, tabs or commas. Letter case does not matter. Text after `#`
+    /// is a description. Unknown words are skipped, as by HAProxy, and so is `maxconn:`. `None`: nothing was received.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return None;

@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use super::descriptors::close_on_exec;
 use crate::readiness;
 
-/// A running command. Dropping it kills its process group with SIGKILL, which no process can ignore. Processes that have left
-/// the group are not found.
+/// A running command. Dropping it kills its process group with SIGKILL, which no process can ignore. Processes that
+/// have left the group are not found.
 pub(super) struct ProcessGroup {
     /// `None`: it has been reaped. Before that, no other process can have its PID, nor another group its number.
     child: Option<Child>,
@@ -34,8 +34,8 @@ impl ProcessGroup {
     /// # Errors
     /// Those of starting it.
     pub(super) fn start(mut command: Command) -> io::Result<(Self, OutputPipes)> {
-        // Of this thread, from which the command inherits. An error: the kernel has no ambient capabilities, so none are
-        // inherited.
+        // Of this thread, from which the command inherits. An error: the kernel has no ambient capabilities, so none
+        // are inherited.
         let _ = clear_ambient_capability_set();
         close_on_exec();
         let mut child = command.process_group(0).spawn()?;

@@ -9,12 +9,12 @@ use tokio::net::unix::pipe::Receiver;
 
 use super::lines::{LINE_BYTES_MAX, Lines};
 
-/// The part of the standard output that is read, in bytes. Then its pipe is closed: a command that writes more is killed by
-/// SIGPIPE, unless it ignores that.
+/// The part of the standard output that is read, in bytes. Then its pipe is closed: a command that writes more is
+/// killed by SIGPIPE, unless it ignores that.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
-/// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread. No more than a
-/// pipe has by default.
+/// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread. No
+/// more than a pipe has by default.
 const READ_BYTES_MAX: usize = 1 << 16;
 
 /// What a command has printed so far.
@@ -37,8 +37,8 @@ impl Printed {
         text(&self.first)
     }
 
-    /// The first line of the standard output and the last line of the standard error. A line that has not ended is shown only if
-    /// there is no whole one.
+    /// The first line of the standard output and the last line of the standard error. A line that has not ended is
+    /// shown only if there is no whole one.
     pub(super) fn reason(&self) -> String {
         let last = if self.last.is_empty() {
             self.errors.current()

@@ -1,5 +1,5 @@
-//! The login ("Connection Phase" in the chapter "Client/Server Protocol" of the MySQL source code documentation), with the
-//! plugins `mysql_native_password` and `caching_sha2_password`.
+//! The login ("Connection Phase" in the chapter "Client/Server Protocol" of the MySQL source code documentation), with
+//! the plugins `mysql_native_password` and `caching_sha2_password`.
 //!
 //! ```text
 //!  server                                        check

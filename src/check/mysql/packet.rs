@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::check::CheckTarget;
 use crate::check::stream::{CheckStream, start_tls};
 
-/// The most bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID sets.
+/// The most bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID
+/// sets.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 
 /// The command that ends a session.

@@ -1,4 +1,5 @@
-//! A query and its rows ("Text Resultset" in the chapter "Client/Server Protocol" of the MySQL source code documentation).
+//! A query and its rows ("Text Resultset" in the chapter "Client/Server Protocol" of the MySQL source code
+//! documentation).
 
 use super::packet::{Fields, MysqlFailure, Packets, malformed};
 

@@ -1,5 +1,5 @@
-//! Keeps a password from being sent in clear text over a connection without TLS, and finds the error that a server sends in
-//! place of an answer to SSLRequest.
+//! Keeps a password from being sent in clear text over a connection without TLS, and finds the error that a server
+//! sends in place of an answer to SSLRequest.
 
 use std::io;
 use std::pin::Pin;
@@ -16,14 +16,15 @@ pub(super) enum LoginRefusal {
          or let its pg_hba.conf ask for scram-sha-256"
     )]
     ClearTextPassword,
-    /// The server cannot start a process for the connection. It says so before it has read anything, and in an old version of
-    /// the protocol.
+    /// The server cannot start a process for the connection. It says so before it has read anything, and in an old
+    /// version of the protocol.
     #[error("the server cannot start a process for the connection: its log says why")]
     NoProcess,
 }
 
-/// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to TLS, and
-/// at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend Protocol").
+/// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to
+/// TLS, and at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend
+/// Protocol").
 pub(super) struct CleartextPasswordGuard<R> {
     from: R,
     next: AwaitedByte,

@@ -15,8 +15,8 @@ fn probe(listener: &TcpListener) -> PostgresProbe {
     PostgresProbe::new(Arc::new(check), target)
 }
 
-/// Checks a server that answers the login with `answer`, sent at most `times` times. Returns the error of the check, and how
-/// many answers were sent.
+/// Checks a server that answers the login with `answer`, sent at most `times` times. Returns the error of the check,
+/// and how many answers were sent.
 async fn checked(answer: &[u8], times: usize) -> (String, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let serve = async {

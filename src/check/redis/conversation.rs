@@ -10,7 +10,8 @@ use crate::check::CheckFailure;
 use crate::check::file::read_password;
 use crate::check::stream::CheckStream;
 
-/// The most bytes read from a server in one check: `INFO replication` has a line for each replica. Usually it sends 2 KiB.
+/// The most bytes read from a server in one check: `INFO replication` has a line for each replica. Usually it sends 2
+/// KiB.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
 /// How to log in.
@@ -79,15 +80,15 @@ impl Pipeline {
     /// Sends the commands. Returns the replies to those that were added.
     ///
     /// # Errors
-    /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; the server ends the connection, speaks another
-    /// protocol or sends too much.
+    /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; the server ends the connection, speaks
+    /// another protocol or sends too much.
     pub(super) async fn send(self, stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
         let Replies { added, refusal } = self.exchange(stream).await?;
         refusal.map_or(Ok(added), Err)
     }
 
-    /// Sends the commands. A server that is loading its data, or does not serve data that may be outdated, refuses `PING` but
-    /// answers `ROLE` and `INFO`: then the result has both the refusal and the replies.
+    /// Sends the commands. A server that is loading its data, or does not serve data that may be outdated, refuses
+    /// `PING` but answers `ROLE` and `INFO`: then the result has both the refusal and the replies.
     ///
     /// # Errors
     /// As of [`Self::send`], for any other refusal.

@@ -16,14 +16,16 @@ use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 
-/// How long most Sentinels must have named the same primary in the same epoch before that counts even if a higher epoch was
-/// seen before. They tell each other of a failover within seconds.
+/// How long most Sentinels must have named the same primary in the same epoch before that counts even if a higher epoch
+/// was seen before. They tell each other of a failover within seconds.
 const AGREED_AFTER: Duration = Duration::from_secs(30);
 
-/// The part of the time of a check that the Sentinels have to answer, in tenths: the server's own answer needs time as well.
+/// The part of the time of a check that the Sentinels have to answer, in tenths: the server's own answer needs time as
+/// well.
 const SENTINEL_TENTHS: u32 = 4;
 
-/// The part of the time of a check after which the Sentinels are waited for no longer, in tenths: the rest is for its result.
+/// The part of the time of a check after which the Sentinels are waited for no longer, in tenths: the rest is for its
+/// result.
 const LAST_TENTHS: u32 = 9;
 
 /// Why there is no answer of the Sentinels.
@@ -68,8 +70,8 @@ pub(super) struct NamedPrimary {
     pub(super) port: u16,
     /// `run_id` of the server; empty: Sentinel does not know it yet.
     pub(super) run_id: String,
-    /// The configuration epoch. A failover begins a new one with a higher number; the majority of the Sentinels agrees on
-    /// it.
+    /// The configuration epoch. A failover begins a new one with a higher number; the majority of the Sentinels agrees
+    /// on it.
     pub(super) epoch: u32,
 }
 
@@ -109,7 +111,8 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    /// The epoch in which this server is named the primary, and whether they agree on that; `None`: it is not the primary.
+    /// The epoch in which this server is named the primary, and whether they agree on that; `None`: it is not the
+    /// primary.
     pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
         let repeated = self.repeated.iter().map(|named| (named, false));
         let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
@@ -130,8 +133,8 @@ pub(super) struct SentinelAnswers {
 }
 
 impl SentinelAnswers {
-    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check; `asked`: how many
-    /// Sentinels there are.
+    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check; `asked`: how
+    /// many Sentinels there are.
     ///
     /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of
     /// another group. If a higher epoch counted before, that holds only if the majority's own epoch has risen, if all
@@ -281,8 +284,8 @@ async fn ask_one(
     named.map_err(CheckFailure::unfit)
 }
 
-/// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values by
-/// turns). During a failover the latter still describes the old primary, though in the new epoch.
+/// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values
+/// by turns). During a failover the latter still describes the old primary, though in the new epoch.
 fn read_named(address: &[RespValue], master: &[RespValue]) -> Option<NamedPrimary> {
     let value = |name| {
         let mut pairs = master.chunks_exact(2);

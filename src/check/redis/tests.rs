@@ -238,8 +238,8 @@ fn named((port, epoch): (u16, u32)) -> NamedPrimary {
     }
 }
 
-/// What three Sentinels say together after each of these checks: the second of the check, and the port and epoch that each
-/// Sentinel names that answers.
+/// What three Sentinels say together after each of these checks: the second of the check, and the port and epoch that
+/// each Sentinel names that answers.
 fn naming<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<Naming>; N] {
     let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
     checks.map(|(second, reported)| {

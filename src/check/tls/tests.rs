@@ -78,8 +78,8 @@ async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<Certific
     })
 }
 
-fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
-    let file = folder.path().join("ca.pem");
+fn verifying(directory: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
+    let file = directory.path().join("ca.pem");
     std::fs::write(&file, authority).unwrap();
     TlsCheck {
         sni: Some(ServerName::from_config(sni).unwrap()),
@@ -98,30 +98,30 @@ async fn any_certificate_passes_and_its_validity_is_reported() {
 
 #[tokio::test]
 async fn a_certificate_is_verified_if_configured() {
-    let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
+    let (keys, directory) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
     assert!(
-        checked(verifying(&folder, &keys.authority, NAME), address)
+        checked(verifying(&directory, &keys.authority, NAME), address)
             .await
             .is_ok()
     );
-    let other_name = checked(verifying(&folder, &keys.authority, "other.example"), address).await;
+    let other_name = checked(verifying(&directory, &keys.authority, "other.example"), address).await;
     assert!(other_name.unwrap_err().contains("not valid for name"));
-    let unknown_authority = checked(verifying(&folder, &self::keys().authority, NAME), address).await;
+    let unknown_authority = checked(verifying(&directory, &self::keys().authority, NAME), address).await;
     assert!(unknown_authority.unwrap_err().contains("invalid peer certificate"));
-    let empty = checked(verifying(&folder, "", NAME), address).await;
+    let empty = checked(verifying(&directory, "", NAME), address).await;
     assert!(empty.unwrap_err().contains("ca_file"));
 }
 
 #[tokio::test]
 async fn a_changed_ca_file_is_read_again() {
-    let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
+    let (keys, directory) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
-    let probe = probe(verifying(&folder, "", NAME), address);
+    let probe = probe(verifying(&directory, "", NAME), address);
     assert!(probe.handshake().await.is_err());
-    std::fs::write(folder.path().join("ca.pem"), &keys.authority).unwrap();
+    std::fs::write(directory.path().join("ca.pem"), &keys.authority).unwrap();
     assert!(probe.handshake().await.is_ok());
-    std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
+    std::fs::remove_file(directory.path().join("ca.pem")).unwrap();
     let missing = probe.handshake().await.unwrap_err();
     assert!(
         matches!(missing, CheckFailure::Local(_)),
@@ -174,7 +174,7 @@ async fn an_unknown_authority_fails_with_the_system_authorities() {
 /// `openssl req -x509` makes such certificates.
 #[tokio::test]
 async fn a_certificate_of_an_authority_is_refused_in_words() {
-    let (mut keys, folder) = (keys(), tempfile::tempdir().unwrap());
+    let (mut keys, directory) = (keys(), tempfile::tempdir().unwrap());
     let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -182,7 +182,7 @@ async fn a_certificate_of_an_authority_is_refused_in_words() {
     keys.certificate = certificate.der().clone();
     keys.key = key.serialize_der();
     let address = server(&keys, &[]).await;
-    let refused = checked(verifying(&folder, &certificate.pem(), NAME), address).await;
+    let refused = checked(verifying(&directory, &certificate.pem(), NAME), address).await;
     let error = refused.unwrap_err();
     assert!(error.contains("that of an authority, with CA:TRUE"), "{error}");
 }

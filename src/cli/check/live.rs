@@ -1,8 +1,9 @@
 //! `acequia check --live`: tries what the configuration refers to, as `run` would, and opens nothing that stays.
 //!
-//! Names are resolved and servers are checked once by the code that does so while acequia runs. Where a listener passes TLS
-//! on by server name, the certificates of the servers are compared with the names of the routes. Clones, and servers that a
-//! source other than a file lists, are known only while acequia runs: they are not tried, and the output says so.
+//! Names are resolved and servers are checked once by the code that does so while acequia runs. Where a listener passes
+//! TLS on by server name, the certificates of the servers are compared with the names of the routes. Clones, and
+//! servers that a source other than a file lists, are known only while acequia runs: they are not tried, and the output
+//! says so.
 
 mod certificates;
 
@@ -27,7 +28,8 @@ use crate::live::{Live, LivePool, LivePools};
 use crate::plan::{Fallback, Plan, PoolId, PoolPlan, PoolPlans};
 use crate::pool::{Member, MemberState};
 
-/// The wait for all names and checks, then for all connections to servers that are not checked, then for all certificates.
+/// The wait for all names and checks, then for all connections to servers that are not checked, then for all
+/// certificates.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the results are looked at.
@@ -86,8 +88,8 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     (text, found)
 }
 
-/// Connects to each server that is not checked. Returns why that failed, by the indices of pool and server; an empty text: it
-/// did not fail. A server that is missing has not answered in time.
+/// Connects to each server that is not checked. Returns why that failed, by the indices of pool and server; an empty
+/// text: it did not fail. A server that is missing has not answered in time.
 async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), String> {
     let (deadline, at_once) = (Instant::now() + PATIENCE, Arc::new(Semaphore::new(AT_ONCE)));
     let (mut connects, mut results) = (JoinSet::new(), HashMap::new());
@@ -120,8 +122,8 @@ struct TriedPool {
     is_partial: bool,
 }
 
-/// Writes the state of each server. `connect`: what [`connect_unchecked`] returns for a server that is not checked, by its
-/// index.
+/// Writes the state of each server. `connect`: what [`connect_unchecked`] returns for a server that is not checked, by
+/// its index.
 fn try_pool<'c>(
     pool: &LivePool,
     connect: impl Fn(usize) -> Option<&'c str>,

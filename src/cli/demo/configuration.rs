@@ -53,14 +53,14 @@ impl ListenerAddresses {
 /// The file of the balancer's own certificate, with its key.
 pub(super) const CERTIFICATE_FILE: &str = "edge.pem";
 
-/// The text of the configuration. `folder` is for the access log, the Unix socket and the certificate.
-pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
+/// The text of the configuration. `directory` is for the access log, the Unix socket and the certificate.
+pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, directory: &Path) -> String {
     let ListenerAddresses {
         admin, tls, tcp, app, ..
     } = listeners;
     // Quoted as TOML strings.
-    let [access, socket, certificate] =
-        ["access.log", "admin.sock", CERTIFICATE_FILE].map(|name| Value::from(folder.join(name).display().to_string()));
+    let [access, socket, certificate] = ["access.log", "admin.sock", CERTIFICATE_FILE]
+        .map(|name| Value::from(directory.join(name).display().to_string()));
     format!(
         r#"# The configuration of `acequia demo`. Its servers end with it.
 

@@ -6,16 +6,16 @@ use super::configuration::ListenerAddresses;
 use super::servers::ServerAddresses;
 
 /// The text. Each command works as printed.
-pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
+pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, directory: &Path) -> String {
     let admin = listeners.admin;
-    let (table, commands) = (table(listeners, servers), commands(listeners, folder));
-    let folder = folder.display();
+    let (table, commands) = (table(listeners, servers), commands(listeners, directory));
+    let directory = directory.display();
     format!(
         "\
 acequia balances six servers of its own on this machine. Ctrl-C ends it.
 
   in a browser         http://{admin}/
-  in a terminal        acequia top --socket {folder}/admin.sock
+  in a terminal        acequia top --socket {directory}/admin.sock
 
 {table}
 Commands to try in another terminal:
@@ -54,7 +54,7 @@ fn table(listeners: &ListenerAddresses, servers: &ServerAddresses) -> String {
     )
 }
 
-fn commands(listeners: &ListenerAddresses, folder: &Path) -> String {
+fn commands(listeners: &ListenerAddresses, directory: &Path) -> String {
     let ListenerAddresses {
         admin,
         tls,
@@ -63,7 +63,7 @@ fn commands(listeners: &ListenerAddresses, folder: &Path) -> String {
         http,
         app,
     } = listeners;
-    let folder = folder.display();
+    let directory = directory.display();
     let [(tcp_host, tcp_port), (http_host, http_port), (app_host, app_port)] =
         [tcp, http, app].map(|address| (address.ip(), address.port()));
     format!(
@@ -83,12 +83,12 @@ fn commands(listeners: &ListenerAddresses, folder: &Path) -> String {
   curl -kL --connect-to ::{http_host}: http://a.demo.test:{http_port}
   # the metrics, the access log, and the configuration
   curl -s http://{admin}/metrics
-  tail -f {folder}/access.log
-  cat {folder}/demo.toml
+  tail -f {directory}/access.log
+  cat {directory}/demo.toml
   # the sessions, the servers, and draining a server
-  acequia sessions --socket {folder}/admin.sock
-  acequia servers --socket {folder}/admin.sock
-  acequia server drain echo/one --socket {folder}/admin.sock
+  acequia sessions --socket {directory}/admin.sock
+  acequia servers --socket {directory}/admin.sock
+  acequia server drain echo/one --socket {directory}/admin.sock
 ",
     )
 }

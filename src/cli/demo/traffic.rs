@@ -1,5 +1,5 @@
-//! A few clients, so that there is something to see: requests over TLS, TCP sessions that last a while, and visitors who come
-//! and go.
+//! A few clients, so that there is something to see: requests over TLS, TCP sessions that last a while, and visitors
+//! who come and go.
 
 use std::io;
 use std::net::SocketAddr;
@@ -58,8 +58,8 @@ const CALM: Duration = Duration::from_secs(15);
 /// The wait after a failure, such as a server that was disabled.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes traffic until a signal ends the demo. Then its sessions end, so that the load balancer waits only for the sessions of
-/// other clients.
+/// Makes traffic until a signal ends the demo. Then its sessions end, so that the load balancer waits only for the
+/// sessions of other clients.
 pub(super) async fn run(listeners: ListenerAddresses) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -101,8 +101,8 @@ fn update(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
     }))
 }
 
-/// Opens the stream again. It may have been lost because this program was stopped for a while, or because the process was
-/// restarted.
+/// Opens the stream again. It may have been lost because this program was stopped for a while, or because the process
+/// was restarted.
 async fn reopen(remote: &Remote, lost: RemoteError) -> Result<Option<EventStream>, RemoteError> {
     sleep(REOPEN_PAUSE).await;
     match timeout(REOPEN_TIME_MAX, open(remote)).await {

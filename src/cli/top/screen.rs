@@ -48,8 +48,8 @@ impl RawTerminal {
         enable_raw_mode()?;
         // After SIGSTOP the alternate screen was not left, and has what the shell wrote.
         execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
-        // A new one takes the screen for empty. `Terminal::clear` would ask for the place of the cursor, while another thread
-        // reads keys.
+        // A new one takes the screen for empty. `Terminal::clear` would ask for the place of the cursor, while another
+        // thread reads keys.
         self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         Ok(())
     }

@@ -55,8 +55,8 @@ pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
     (shown.into_iter().map(|(index, _)| index).collect(), rows.get(selected))
 }
 
-/// The text cut to this many cells of the terminal. An ellipsis in the middle stands for what does not fit: long names often
-/// differ at their end only.
+/// The text cut to this many cells of the terminal. An ellipsis in the middle stands for what does not fit: long names
+/// often differ at their end only.
 fn shorten(text: String, width: usize) -> String {
     let cells = |text: &str| Span::raw(text).width();
     if cells(&text) <= width {

@@ -129,8 +129,8 @@ impl<'a> AcmeAccounts<'a> {
     }
 }
 
-/// The first listener with a guard that lets only some networks in, of those that answer a challenge of this account which no
-/// listener without such a guard answers; and that guard. By their names.
+/// The first listener with a guard that lets only some networks in, of those that answer a challenge of this account
+/// which no listener without such a guard answers; and that guard. By their names.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],

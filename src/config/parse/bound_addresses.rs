@@ -20,7 +20,8 @@ pub(super) struct BoundAddresses {
 }
 
 impl BoundAddresses {
-    /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free port.
+    /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free
+    /// port.
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
             Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address

@@ -7,8 +7,8 @@ use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
 
-/// Rejects a listener that sends clients to a pool with TLS although the clients use TLS already, or begin it within their
-/// protocol. `listener`: its entry in the file; `section`: its keys; `positions`: those of the routes.
+/// Rejects a listener that sends clients to a pool with TLS although the clients use TLS already, or begin it within
+/// their protocol. `listener`: its entry in the file; `section`: its keys; `positions`: those of the routes.
 pub(super) fn reject(
     (listener, section): (&KeyValue, &Section<'_>),
     (protocol, terminates): (Protocol, bool),

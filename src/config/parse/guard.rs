@@ -216,8 +216,9 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with a network or an address a line. An error names the file and the line, and with `quotes` shows the line.
-/// A file without a line feed at its end may be one that is just being written: part of an address may be another address.
+/// Reads a file with a network or an address a line. An error names the file and the line, and with `quotes` shows the
+/// line. A file without a line feed at its end may be one that is just being written: part of an address may be another
+/// address.
 fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);
@@ -301,8 +302,8 @@ mod tests {
 
     #[test]
     fn network_files_have_one_network_per_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("networks");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("networks");
         fs::write(&path, "# blocked\n10.0.0.0/8\n\n192.0.2.1 # one\n2001:db8::/32\n").unwrap();
         let file = |key: &str| rules(&format!("{key} = \"{}\"", path.display()));
         assert_eq!(file("deny_file").unwrap().deny.ranges(), 3);

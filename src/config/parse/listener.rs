@@ -18,8 +18,8 @@ use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, Server
 use crate::route::{Route, RouteTable};
 use crate::tls::{ClientAuthPlan, ListenerTlsPlan};
 
-/// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
-/// not a table.
+/// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the
+/// listener is not a table.
 pub(super) fn listener<'a>(
     entry: &'a KeyValue,
     inherited: ListenerSettings,
@@ -80,7 +80,8 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// Ends TLS here by default if the listener has certificates. Then, or if routes may be announced later, reads the ClientHello.
+/// Ends TLS here by default if the listener has certificates. Then, or if routes may be announced later, reads the
+/// ClientHello.
 fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&AnnouncePlan>) -> RouteTable<PoolId> {
     match (kind.terminates, announce) {
         (true, _) => table.terminating_by_default(),
@@ -89,8 +90,8 @@ fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&A
     }
 }
 
-/// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need another
-/// `protocol`.
+/// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need
+/// another `protocol`.
 fn unsuited(
     (entry, section): (&KeyValue, &Section<'_>),
     (protocol, kind): (Protocol, RouteKind),
@@ -109,8 +110,8 @@ fn unsuited(
     }
 }
 
-/// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit is reached.
-/// A route by network is passed over, because the next session comes from another address.
+/// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit is
+/// reached. A route by network is passed over, because the next session comes from another address.
 fn reject_own_servers(
     bind: &[ListenAddr],
     table: &RouteTable<PoolId>,

@@ -15,8 +15,8 @@ pub(super) struct NamedSections<'a, Id> {
 }
 
 impl<'a, Id: Copy> NamedSections<'a, Id> {
-    /// Converts the sections in the order of the file. Also returns the plans of those that could be converted; `id` makes
-    /// the identifier of a plan from its index among them.
+    /// Converts the sections in the order of the file. Also returns the plans of those that could be converted; `id`
+    /// makes the identifier of a plan from its index among them.
     pub(super) fn convert<P>(
         entries: &'a [KeyValue],
         id: impl Fn(usize) -> Id,

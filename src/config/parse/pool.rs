@@ -232,8 +232,8 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
     value::one_of(node, &POLICIES, problems)
 }
 
-/// The fallback, used while the pool has no usable server. Whether a named pool exists is checked when all pools are known.
-/// `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool.
+/// The fallback, used while the pool has no usable server. Whether a named pool exists is checked when all pools are
+/// known. `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool.
 fn fallback(
     section: &Section<'_>,
     has_pool_primary: bool,

@@ -104,7 +104,8 @@ impl<'a> Pools<'a> {
         None
     }
 
-    /// The pools that may serve the sessions of this one: the pool itself, its fallback, the fallback of that, and so on.
+    /// The pools that may serve the sessions of this one: the pool itself, its fallback, the fallback of that, and so
+    /// on.
     pub(super) fn serving(&self, id: PoolId) -> impl Iterator<Item = &Arc<PoolPlan>> {
         let plan = |id: PoolId| &self.in_order[id.0];
         let fallback = move |pool: &&Arc<PoolPlan>| match pool.fallback.as_ref()? {
@@ -164,7 +165,8 @@ impl<'a> Pools<'a> {
         self.sections.id(&entry.key).map(|id| &self.in_order[id.0])
     }
 
-    /// Warns of each pool whose containers a crash may leave behind: without `state_dir`, the next start does not know them.
+    /// Warns of each pool whose containers a crash may leave behind: without `state_dir`, the next start does not know
+    /// them.
     pub(super) fn warn_of_crashes(&self, problems: &mut Problems<'_>) {
         for entry in self.sections.entries {
             if self.plan_of(entry).is_some_and(|plan| plan.has_containers()) {

@@ -18,8 +18,8 @@ const WORKERS: RangeInclusive<u32> = 1..=1024;
 /// A process on Linux has at most 2^30 descriptors (`fs.nr_open`).
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 30;
 
-/// The lower bound is the upper bound of `hello_max`. Most ClientHellos come in one packet and have 200 to 1,800 bytes; the
-/// memory is for those that come in pieces, and for clients that wait for their server.
+/// The lower bound is the upper bound of `hello_max`. Most ClientHellos come in one packet and have 200 to 1,800 bytes;
+/// the memory is for those that come in pieces, and for clients that wait for their server.
 const HELLO_MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
 /// The size of `sun_path` without its final zero byte: unix(7).

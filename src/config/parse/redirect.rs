@@ -127,8 +127,8 @@ pub(super) fn resolve(
                 );
             }
             Some(port) => {
-                // A listener with Unix sockets only, or without a valid `bind`, has no port. Port 0 means another port at each
-                // start.
+                // A listener with Unix sockets only, or without a valid `bind`, has no port. Port 0 means another port
+                // at each start.
                 let bound = Some(port.unwrap_or(443)).filter(|port| *port != 0);
                 redirect.port = redirect.port.or(bound);
             }

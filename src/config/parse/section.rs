@@ -155,8 +155,8 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Reports a name with white space, invisible characters or characters that need an escape: names are used in log lines,
-/// labels and commands.
+/// Reports a name with white space, invisible characters or characters that need an escape: names are used in log
+/// lines, labels and commands.
 fn check_name(name: &str, position: &Position, problems: &mut Problems<'_>) {
     if !is_name(name) {
         let hint = match name {

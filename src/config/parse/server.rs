@@ -33,8 +33,8 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
     NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
 }
 
-/// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. Empty if a
-/// source lists them.
+/// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. Empty if
+/// a source lists them.
 pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
     let has_clones = pool.get("scale").is_some();

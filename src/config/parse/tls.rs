@@ -148,8 +148,8 @@ pub(super) fn unused_certificates(
     }
 }
 
-/// Sets the protocols of ALPN: instead of the listener's, those of the routes, each once. For clients of PostgreSQL, adds its
-/// protocol: without it, they do not accept TLS that begins without an SSLRequest.
+/// Sets the protocols of ALPN: instead of the listener's, those of the routes, each once. For clients of PostgreSQL,
+/// adds its protocol: without it, they do not accept TLS that begins without an SSLRequest.
 pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], speaks: Protocol) {
     let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
     plan.route_alpn = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();

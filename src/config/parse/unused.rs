@@ -21,9 +21,9 @@ const EARLIER_ROUTES_MAX: usize = 1_000;
 
 /// Warns about routes, and names of routes, over which an earlier route of the same rank always wins.
 ///
-/// An earlier route always wins a name of a later one if three things are true: it has the same name, so that the rank is the
-/// same; its other conditions hold whenever those of the later one hold; and it has as many kinds of conditions. It cannot have
-/// more kinds: a further condition would not hold whenever the later route matches.
+/// An earlier route always wins a name of a later one if three things are true: it has the same name, so that the rank
+/// is the same; its other conditions hold whenever those of the later one hold; and it has as many kinds of conditions.
+/// It cannot have more kinds: a further condition would not hold whenever the later route matches.
 pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Position], problems: &mut Problems<'_>) {
     // The earlier routes: those without a name condition, and those with each name.
     let mut unnamed: Vec<&PoolRoute> = Vec::new();
@@ -85,8 +85,8 @@ fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
         && covered(&earlier.user, &later.user)
 }
 
-/// Warns about routes by `database` or `user` where these are never known: within TLS that is passed on. `terminates`: whether
-/// the listener has certificates.
+/// Warns about routes by `database` or `user` where these are never known: within TLS that is passed on. `terminates`:
+/// whether the listener has certificates.
 pub(super) fn unmatched_sessions(
     routes: &[PoolRoute],
     positions: &[&Position],

@@ -79,8 +79,8 @@ impl Container {
         Some(self.labels.as_ref()?.get(key)?.as_str())
     }
 
-    /// The container as a server. Its address is the one in the network of its label, else in `network`, else in its only
-    /// network. Its port is that of its label, else `port`, else the only one that it exposes.
+    /// The container as a server. Its address is the one in the network of its label, else in `network`, else in its
+    /// only network. Its port is that of its label, else `port`, else the only one that it exposes.
     pub(in crate::discover) fn server(
         &self,
         network: Option<&str>,

@@ -1,5 +1,5 @@
-//! How the API server of Kubernetes is reached: its URL, the trusted authorities, and the login. The files are read again for
-//! each use, because tokens and certificates are replaced.
+//! How the API server of Kubernetes is reached: its URL, the trusted authorities, and the login. The files are read
+//! again for each use, because tokens and certificates are replaced.
 
 use std::env;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::kubeconfig;
 use crate::plan::KubernetesPlan;
 use crate::tls::{PemText, client_config_of};
 
-/// The folder in a pod with the token of its service account and the authorities of the API server.
+/// The directory in a pod with the token of its service account and the authorities of the API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// How the API server is reached.
@@ -76,9 +76,9 @@ impl Access {
     }
 }
 
-/// The credentials in a pod: the variables and the files of its service account. The kubelet replaces the token before it
-/// expires.
-fn in_cluster(folder: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<ApiCredentials, AccessError> {
+/// The credentials in a pod: the variables and the files of its service account. The kubelet replaces the token before
+/// it expires.
+fn in_cluster(directory: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<ApiCredentials, AccessError> {
     let (host, port) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
     let (Some(host), Some(port)) = (variable(host), variable(port)) else {
         let hint = "outside of a cluster, name a file by `kubeconfig` in [providers.kubernetes]";
@@ -90,8 +90,8 @@ fn in_cluster(folder: &Path, variable: impl Fn(&str) -> Option<String>) -> Resul
     };
     Ok(ApiCredentials {
         server: format!("https://{host}:{port}"),
-        trusted: Some(PemText::read(&folder.join("ca.crt"))?),
-        token: Some(Token::read(&folder.join("token"))?),
+        trusted: Some(PemText::read(&directory.join("ca.crt"))?),
+        token: Some(Token::read(&directory.join("token"))?),
         identity: None,
         name: "the service account".to_owned(),
     })
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn a_pod_has_variables_and_files() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let certificate = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;
-        fs::write(folder.path().join("ca.crt"), certificate.pem()).unwrap();
-        fs::write(folder.path().join("token"), "abc\n").unwrap();
+        fs::write(directory.path().join("ca.crt"), certificate.pem()).unwrap();
+        fs::write(directory.path().join("token"), "abc\n").unwrap();
         for (host, url) in [
             ("10.96.0.1", "https://10.96.0.1:443"),
             ("fd00::1", "https://[fd00::1]:443"),
@@ -134,12 +134,12 @@ mod tests {
                 let is_host = name == "KUBERNETES_SERVICE_HOST";
                 Some(if is_host { host } else { "443" }.to_owned())
             };
-            let access = Access::with(in_cluster(folder.path(), variable).unwrap()).unwrap();
+            let access = Access::with(in_cluster(directory.path(), variable).unwrap()).unwrap();
             assert_eq!(access.url, url);
             let authorization = access.authorization.unwrap();
             assert!(authorization == "Bearer abc" && authorization.is_sensitive());
         }
-        let error = in_cluster(folder.path(), |_| None).err().unwrap().to_string();
+        let error = in_cluster(directory.path(), |_| None).err().unwrap().to_string();
         assert!(error.contains("name a file by `kubeconfig`"), "{error}");
     }
 }

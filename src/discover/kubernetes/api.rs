@@ -237,8 +237,8 @@ async fn beginning_of(response: &mut StreamedResponse) -> Vec<u8> {
 pub(super) struct SliceWatch(ResponseLines);
 
 impl SliceWatch {
-    /// The next event; `None`: the server has ended the watch. The caller sets a deadline. Nothing is lost if this future is
-    /// dropped.
+    /// The next event; `None`: the server has ended the watch. The caller sets a deadline. Nothing is lost if this
+    /// future is dropped.
     pub(super) async fn next(&mut self) -> Result<Option<SliceEvent>, KubernetesError> {
         let Some(line) = self.0.next().await? else {
             return Ok(None);

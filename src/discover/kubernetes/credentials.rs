@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn an_unusable_token_is_not_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("token");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
         for (text, problem) in [(&b" \n"[..], "it is empty"), (b"secret\xff", "it is not UTF-8")] {
             fs::write(&file, text).unwrap();
             let error = chain(&*Token::read(&file).err().unwrap());

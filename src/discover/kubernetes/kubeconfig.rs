@@ -19,8 +19,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Keys of a cluster that would change how it is reached, and are not supported.
 const CLUSTER_UNSUPPORTED: [&str; 2] = ["proxy-url", "tls-server-name"];
 
-/// Keys of a user that would change who it is, and are not supported. A plugin is a program that somebody else has chosen:
-/// listing servers must not start one.
+/// Keys of a user that would change who it is, and are not supported. A plugin is a program that somebody else has
+/// chosen: listing servers must not start one.
 const USER_UNSUPPORTED: [&str; 8] = [
     "exec",
     "auth-provider",
@@ -99,12 +99,12 @@ pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     let shown = file.display();
     let bytes = regular_file::read(file, FILE_BYTES_MAX).map_err(|error| with_context(error, shown.to_string()))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{shown}: it is not UTF-8"))?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    parse(text, folder, &shown.to_string()).map_err(|error| format!("{shown}: {error}").into())
+    let directory = file.parent().unwrap_or(Path::new("."));
+    parse(text, directory, &shown.to_string()).map_err(|error| format!("{shown}: {error}").into())
 }
 
-/// The credentials in the text of a file; paths in it are relative to `folder`.
-fn parse(text: &str, folder: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
+/// The credentials in the text of a file; paths in it are relative to `directory`.
+fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
     let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| match error.location() {
         Some(place) => format!(
             "line {}, column {}: it is not a valid kubeconfig",
@@ -129,7 +129,7 @@ fn parse(text: &str, folder: &Path, shown: &str) -> Result<ApiCredentials, Acces
         }
         None => None,
     };
-    let pem = ConfigPlace { folder, shown };
+    let pem = ConfigPlace { directory, shown };
     let trusted = found.trusted(&cluster, pem)?;
     let mut credentials = ApiCredentials {
         server: found.server,
@@ -141,7 +141,7 @@ fn parse(text: &str, folder: &Path, shown: &str) -> Result<ApiCredentials, Acces
     if let Some(NamedUser { name, user }) = user {
         user.check(&name)?;
         credentials.identity = user.identity(&name, pem)?;
-        credentials.token = user.token(&name, folder)?;
+        credentials.token = user.token(&name, directory)?;
         credentials.name = format!("user `{name}`");
     }
     Ok(credentials)
@@ -181,9 +181,9 @@ impl KubeUser {
     }
 
     /// The token. A file counts before a token in the text: it is replaced before it expires.
-    fn token(self, name: &str, folder: &Path) -> Result<Option<Token>, AccessError> {
+    fn token(self, name: &str, directory: &Path) -> Result<Option<Token>, AccessError> {
         match (self.token_file, self.token.filter(|token| !token.is_empty())) {
-            (Some(file), _) => Token::read(&folder.join(file)).map(Some),
+            (Some(file), _) => Token::read(&directory.join(file)).map(Some),
             (None, Some(text)) => Ok(Some(Token {
                 text,
                 name: format!("the token of user `{name}`"),
@@ -196,12 +196,12 @@ impl KubeUser {
 /// Where a kubeconfig is.
 #[derive(Clone, Copy)]
 struct ConfigPlace<'a> {
-    folder: &'a Path,
+    directory: &'a Path,
     shown: &'a str,
 }
 
 impl ConfigPlace<'_> {
-    /// A text in PEM: from the data, else from a file, relative to the folder of the kubeconfig.
+    /// A text in PEM: from the data, else from a file, relative to the directory of the kubeconfig.
     fn pem(self, key: &str, file: Option<&Path>, data: Option<&String>) -> Result<Option<PemText>, AccessError> {
         match (data.filter(|data| !data.is_empty()), file) {
             (Some(data), _) => {
@@ -213,7 +213,7 @@ impl ConfigPlace<'_> {
                     text: decoded.into(),
                 }))
             }
-            (None, Some(file)) => Ok(Some(PemText::read(&self.folder.join(file))?)),
+            (None, Some(file)) => Ok(Some(PemText::read(&self.directory.join(file))?)),
             (None, None) => Ok(None),
         }
     }

@@ -1,4 +1,5 @@
-//! EndpointSlices (discovery.k8s.io/v1): the fields that are read, and the servers that the slices of one Service make up.
+//! EndpointSlices (discovery.k8s.io/v1): the fields that are read, and the servers that the slices of one Service make
+//! up.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,8 @@ use crate::plan::{LISTED_MAX, ListedServer, ServicePort};
 use crate::pool::MemberConfig;
 use crate::text::{Reason, is_name};
 
-/// The most endpoints that are kept: twice the servers of a list, because a Service of both families has each pod twice.
+/// The most endpoints that are kept: twice the servers of a list, because a Service of both families has each pod
+/// twice.
 const ENDPOINTS_MAX: usize = 2 * LISTED_MAX;
 
 /// The longest name of an object (its names are subdomains of RFC 1123).
@@ -235,12 +237,13 @@ impl Slices {
 }
 
 impl Findings for Slices {
-    /// The servers: the endpoints that are ready, and, as draining servers, those that are ending and still serve. If no
-    /// endpoint is ready, these get the new sessions, as with kube-proxy.
+    /// The servers: the endpoints that are ready, and, as draining servers, those that are ending and still serve. If
+    /// no endpoint is ready, these get the new sessions, as with kube-proxy.
     fn list(&self) -> ListAnswer {
         let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
-        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while. The first
-        // of them counts: IPv4 comes before IPv6, and within a family an endpoint that stays before one that ends.
+        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while.
+        // The first of them counts: IPv4 comes before IPv6, and within a family an endpoint that stays before one that
+        // ends.
         endpoints.sort_by_key(|endpoint| {
             (
                 endpoint.address.is_ipv6(),
@@ -280,8 +283,8 @@ fn too_many() -> String {
     format!("the Service has more than {LISTED_MAX} endpoints")
 }
 
-/// Whether zones matter: every ready endpoint has hints, and one has our zone. If an endpoint has no hints, it is new, and the
-/// hints of the others may be out of date: kube-proxy ignores them, too.
+/// Whether zones matter: every ready endpoint has hints, and one has our zone. If an endpoint has no hints, it is new,
+/// and the hints of the others may be out of date: kube-proxy ignores them, too.
 fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
     let mut ready = endpoints.iter().filter(|endpoint| !endpoint.is_terminating);
     let all_have_hints = ready.clone().all(|endpoint| endpoint.zone != ZoneHint::Missing);
@@ -289,9 +292,9 @@ fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
 }
 
 impl EndpointConditions {
-    /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing `serving`
-    /// as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint that is about to end
-    /// is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
+    /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing
+    /// `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint
+    /// that is about to end is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
     fn is_terminating(&self) -> Option<bool> {
         let is_ready = self.ready.unwrap_or(true);
         match self.terminating.unwrap_or(false) {

@@ -1,5 +1,5 @@
-//! `tcp-request … accept` and `reject`: the first rule of a set that matches holds. Here, `deny` holds before `allow`, and
-//! both hold before routes.
+//! `tcp-request … accept` and `reject`: the first rule of a set that matches holds. Here, `deny` holds before `allow`,
+//! and both hold before routes.
 
 use super::super::networks::{EVERYWHERE, common, without};
 use super::condition::{AclTest, Term};
@@ -39,8 +39,8 @@ impl AcceptedClients {
         }
     }
 
-    /// A rule that rejects all clients except those in these networks. Returns the networks that may pass, with those accepted
-    /// so far.
+    /// A rule that rejects all clients except those in these networks. Returns the networks that may pass, with those
+    /// accepted so far.
     ///
     /// # Errors
     /// Why this cannot be carried over.
@@ -87,8 +87,8 @@ impl AcceptedClients {
     }
 }
 
-/// The networks of the clients for which one of the alternatives holds, or, with `unless`, none. `None`: something other than
-/// networks is tested, or there are too many.
+/// The networks of the clients for which one of the alternatives holds, or, with `unless`, none. `None`: something
+/// other than networks is tested, or there are too many.
 pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option<Vec<String>> {
     if alternatives
         .iter()

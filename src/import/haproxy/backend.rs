@@ -138,8 +138,9 @@ impl Backend {
         LineOutcome::Carried
     }
 
-    /// The pool. Options that a pool has here, and a server has in HAProxy, are those of the first server; those of checks are
-    /// of the first server that is checked, and `slowstart` is of the first that has it. Other values are noted.
+    /// The pool. Options that a pool has here, and a server has in HAProxy, are those of the first server; those of
+    /// checks are of the first server that is checked, and `slowstart` is of the first that has it. Other values are
+    /// noted.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section

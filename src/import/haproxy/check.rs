@@ -135,8 +135,8 @@ impl Checks {
         LineOutcome::Carried
     }
 
-    /// Sets the keys of the pool and of its health section. `is_tls`: whether the lines of the servers ask for checks in TLS.
-    /// Returns whether checks are in TLS and may have settings for the verification of certificates.
+    /// Sets the keys of the pool and of its health section. `is_tls`: whether the lines of the servers ask for checks
+    /// in TLS. Returns whether checks are in TLS and may have settings for the verification of certificates.
     pub(super) fn write(&self, is_tls: bool, pool: &mut ImportedSection, health: &mut ImportedSection) -> bool {
         let is_tls = is_tls || self.http.connection.is_tls || self.conversation.connection.is_tls;
         let kind = match self.kind {

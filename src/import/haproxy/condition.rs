@@ -12,7 +12,8 @@ pub(super) enum AclTest {
     /// The server name is one of these, or matches one.
     Sni {
         names: Vec<String>,
-        /// Whether HAProxy takes other names as well: `-m end a.example` also takes `nota.example`, and no pattern does.
+        /// Whether HAProxy takes other names as well: `-m end a.example` also takes `nota.example`, and no pattern
+        /// does.
         is_partial: bool,
     },
     /// The client offers one of these protocols.
@@ -66,8 +67,8 @@ impl Acls {
         why
     }
 
-    /// The condition after `if`: alternatives, each of which needs all of its terms. None of them is empty: `or` needs no term
-    /// on either side (`parse_acl_cond` of HAProxy). Without an alternative, the condition never holds.
+    /// The condition after `if`: alternatives, each of which needs all of its terms. None of them is empty: `or` needs
+    /// no term on either side (`parse_acl_cond` of HAProxy). Without an alternative, the condition never holds.
     pub(super) fn condition(&self, words: &[String]) -> Vec<Vec<Term>> {
         let mut alternatives: Vec<Vec<Term>> = Vec::new();
         let (mut begins, mut is_negated) = (true, false);

@@ -163,7 +163,8 @@ impl Frontend {
         }
     }
 
-    /// A rule that accepts only these networks. Several such rules would leave only the clients that all of them accept.
+    /// A rule that accepts only these networks. Several such rules would leave only the clients that all of them
+    /// accept.
     fn allow_only(&mut self, networks: Result<Vec<String>, &'static str>) -> LineOutcome {
         match networks {
             Ok(_) if !self.listener.allow.is_empty() => LineOutcome::LeftOut("another rule says already who may pass"),

@@ -43,7 +43,8 @@ impl HttpConversation {
         outcome
     }
 
-    /// Sets the path. HAProxy sends any word. A single `GET`, which is meant as the method and is in use with Patroni, is one.
+    /// Sets the path. HAProxy sends any word. A single `GET`, which is meant as the method and is in use with Patroni,
+    /// is one.
     fn set_path(&mut self, path: &str) -> LineOutcome {
         if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
             self.path = Some("/".to_owned());

@@ -193,8 +193,8 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. A byte that is
-/// no character stays as it is written, which is how a regular expression writes it.
+/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. A byte
+/// that is no character stays as it is written, which is how a regular expression writes it.
 fn escaped(rest: &mut Chars<'_>, word: &mut String) {
     let mut after = rest.clone();
     let Some(c) = after.next() else { return };

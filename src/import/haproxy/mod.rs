@@ -131,8 +131,8 @@ fn other_mode(inherited: &[Line], section: &ProxySection) -> Option<String> {
     (mode != "tcp").then(|| mode.clone())
 }
 
-/// Reads a proxy section: its client side, its server side, or both. `verifies`: whether the certificates of servers without
-/// `verify` are verified.
+/// Reads a proxy section: its client side, its server side, or both. `verifies`: whether the certificates of servers
+/// without `verify` are verified.
 fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
     let mut frontend = (section.kind != "backend").then(|| Frontend::new(&section.name));
     let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verifies));

@@ -10,8 +10,8 @@ pub(super) fn is_rule(directive: &Directive) -> bool {
     matches!(directive.name(), "allow" | "deny")
 }
 
-/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is not a network, or it is one of
-/// IPv4-mapped addresses; no client of nginx has such an address.
+/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is not a network, or it is one
+/// of IPv4-mapped addresses; no client of nginx has such an address.
 pub(super) fn network(text: &str) -> Option<String> {
     match parse_network(text) {
         Ok(_) => Some(text.to_owned()),
@@ -20,8 +20,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. Here, `deny` holds before `allow`: a network that an earlier rule allows is taken out of
-/// one that is denied.
+/// Converts the rules of a server. Here, `deny` holds before `allow`: a network that an earlier rule allows is taken
+/// out of one that is denied.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {

@@ -16,7 +16,8 @@ use super::number::integer;
 use block::{Directive, parse};
 use map::NameMap;
 
-/// Converts the text of a file. A file without a `stream` block is read as the contents of one: it may be an included file.
+/// Converts the text of a file. A file without a `stream` block is read as the contents of one: it may be an included
+/// file.
 pub(super) fn read(text: &str) -> Imported {
     let mut imported = Imported::default();
     let all = parse(text);
@@ -57,9 +58,9 @@ impl Targets {
         self.upstreams.push(upstream);
     }
 
-    /// The name of the pool that `proxy_pass` means: an upstream, or a pool of its own for an address. Servers that connect
-    /// to the same upstream in different ways have a pool each: `connects_by` are the words of `proxy_ssl`, `proxy_protocol`,
-    /// `proxy_bind` and `proxy_next_upstream`.
+    /// The name of the pool that `proxy_pass` means: an upstream, or a pool of its own for an address. Servers that
+    /// connect to the same upstream in different ways have a pool each: `connects_by` are the words of `proxy_ssl`,
+    /// `proxy_protocol`, `proxy_bind` and `proxy_next_upstream`.
     fn pool(&mut self, target: &str, connects_by: &str) -> Option<String> {
         let name = valid_name(target).replace([':', '.', '[', ']'], "-");
         let is_meant = |upstream: &&ImportedPool| upstream.name == target || upstream.name == name;

@@ -9,8 +9,8 @@ fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
-/// The CPU time of a list of `count` servers, of another list of as many, of a list in which one server has changed, and of a
-/// check of each.
+/// The CPU time of a list of `count` servers, of another list of as many, of a list in which one server has changed,
+/// and of a check of each.
 fn cost_of(count: usize) -> Duration {
     let live = Live::new(plan_of("discover = { file = \"/run/servers.json\" }"), Vec::new());
     let list = |port: usize, last: usize| {

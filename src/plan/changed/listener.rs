@@ -9,8 +9,8 @@ use crate::sniff::SniffLimits;
 use crate::tls::ListenerTlsPlan;
 
 impl ListenerPlan {
-    /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are the plans that they are in; pools
-    /// and guards are compared by name.
+    /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are the plans that they are
+    /// in; pools and guards are compared by name.
     #[must_use]
     pub fn changed(&self, plan: &Plan, next: &Self, next_plan: &Plan) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());

@@ -17,7 +17,8 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) reason: Option<Reason>,
     /// When the verdict last changed, or checks began or ceased to be refused.
     pub(in crate::pool) since: SystemTime,
-    /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong role since.
+    /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong
+    /// role since.
     pub(in crate::pool) passed_at: Option<Instant>,
     /// When a check last found that it serves sessions; if no check has, when its checks began.
     pub(in crate::pool) serves_at: Instant,

@@ -173,8 +173,8 @@ async fn the_position_of_a_lost_primary_proves_no_absence_of_later_writes() {
 }
 
 proptest! {
-    /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is never more
-    /// than the real one. It is less by at most two intervals and the resolution.
+    /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is
+    /// never more than the real one. It is less by at most two intervals and the resolution.
     #[test]
     fn lag_is_the_age_of_the_oldest_missing_write(
         writes in prop::collection::vec((1u64..3000, 1u64..100_000), 1..200),

@@ -3,13 +3,13 @@
 use super::{Claim, Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
-    /// Begins anew with the epoch in which the Sentinels agree on this server, even if a higher epoch, or the same one with
-    /// another server, is remembered. It takes two such checks, and in between none that finds a server named in the remembered
-    /// epoch or a higher one: during a failover, one check may be overtaken by another. The earlier claims of other servers are
-    /// forgotten, because their epochs do not compare.
+    /// Begins anew with the epoch in which the Sentinels agree on this server, even if a higher epoch, or the same one
+    /// with another server, is remembered. It takes two such checks, and in between none that finds a server named in
+    /// the remembered epoch or a higher one: during a failover, one check may be overtaken by another. The earlier
+    /// claims of other servers are forgotten, because their epochs do not compare.
     ///
-    /// If this server's claim has no number, the remembered ones are forgotten: the Sentinels that gave them are no longer
-    /// configured.
+    /// If this server's claim has no number, the remembered ones are forgotten: the Sentinels that gave them are no
+    /// longer configured.
     pub(super) fn renew_numbers(&mut self, server: &str) {
         let claim = self.seen(server).and_then(|seen| seen.claim);
         if claim.is_some_and(|claim| claim.numbering == Numbering::None)

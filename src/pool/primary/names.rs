@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// Takes over what is remembered for the servers of the pool that are the same ones, and forgets what was seen of labels
-    /// that other servers have now. `servers`: the label and address of each server.
+    /// Takes over what is remembered for the servers of the pool that are the same ones, and forgets what was seen of
+    /// labels that other servers have now. `servers`: the label and address of each server.
     pub(in crate::pool) fn follow_names(&mut self, servers: &BTreeMap<Arc<str>, String>) {
         let before = self.memory();
         let addresses = &self.addresses;
@@ -30,9 +30,9 @@ impl PrimaryWatch {
         self.others_changed |= self.memory() != before;
     }
 
-    /// The labels that what is remembered of others moves to. The server is the one at its address, even if another server has
-    /// its name now: names are exchanged in the DNS or in the configuration. If none is at its address, it is the only one with
-    /// its name, at an address of which nothing is remembered.
+    /// The labels that what is remembered of others moves to. The server is the one at its address, even if another
+    /// server has its name now: names are exchanged in the DNS or in the configuration. If none is at its address, it
+    /// is the only one with its name, at an address of which nothing is remembered.
     fn successors(&self, servers: &BTreeMap<Arc<str>, String>) -> HashMap<Arc<str>, Arc<str>> {
         let labels: Vec<_> = self.remembered().collect();
         let is_at = |label: &Arc<str>, address: &str| servers.get(label).is_some_and(|now| now == address);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Observation, PrimaryWatch, Seen};
 
-/// Numbers the checks at which a server calls itself primary, in the order of their results. One that lives and refuses a
-/// check is still what it was.
+/// Numbers the checks at which a server calls itself primary, in the order of their results. One that lives and refuses
+/// a check is still what it was.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClaimNumbers(u64);
 
@@ -27,8 +27,8 @@ impl ClaimNumbers {
 }
 
 impl PrimaryWatch {
-    /// The servers that call themselves primary at the same time. One that has not done so since another one did for the first
-    /// time is not among them: in a switchover, it may be a replica by now.
+    /// The servers that call themselves primary at the same time. One that has not done so since another one did for
+    /// the first time is not among them: in a switchover, it may be a replica by now.
     pub(in crate::pool) fn claimants(&self) -> impl Iterator<Item = &Arc<str>> {
         let newest = self.claims().map(|(_, seen, _)| seen.claimed);
         let newest = newest.max_by_key(|(_, latest)| *latest);

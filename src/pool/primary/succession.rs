@@ -12,8 +12,8 @@ enum Succession {
     Closed,
     /// Servers that have been replicas beside the remembered primary. That one is down, disabled or a replica itself.
     Replicas,
-    /// Also servers that were never seen beside the remembered primary. That one has left the pool: it may be one of them,
-    /// under another name.
+    /// Also servers that were never seen beside the remembered primary. That one has left the pool: it may be one of
+    /// them, under another name.
     Newcomers,
     /// All: nothing is remembered.
     Open,
@@ -83,8 +83,8 @@ impl PrimaryWatch {
         }
     }
 
-    /// The servers that may become or be the primary, but whose role is not known yet. As long as there are any, nothing is
-    /// decided.
+    /// The servers that may become or be the primary, but whose role is not known yet. As long as there are any,
+    /// nothing is decided.
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {
@@ -99,8 +99,8 @@ impl PrimaryWatch {
         self.succession().includes(self.others.get(server).copied())
     }
 
-    /// Accepts the claim of the candidate if it is the only one, once the role of all servers that may become the primary is
-    /// known. If there are several candidates, all are rejected from then on.
+    /// Accepts the claim of the candidate if it is the only one, once the role of all servers that may become the
+    /// primary is known. If there are several candidates, all are rejected from then on.
     pub(super) fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {
@@ -149,8 +149,8 @@ impl PrimaryWatch {
         self.reject_others_than(server);
     }
 
-    /// This server is the primary, and is alive. Other servers that call themselves primary at the same time may not succeed
-    /// it. Neither may servers of which nothing is known: they may be old primaries that are down.
+    /// This server is the primary, and is alive. Other servers that call themselves primary at the same time may not
+    /// succeed it. Neither may servers of which nothing is known: they may be old primaries that are down.
     pub(super) fn reject_others_than(&mut self, server: &str) {
         self.forget_standing(server);
         let is_rejected = |(label, knowledge): (&Arc<str>, &Knowledge)| {

@@ -131,7 +131,8 @@ const STOPPING: Observation = Observation::Refused {
     accepts_sessions: false,
 };
 
-/// In a switchover, the old primary stops after a check that passed, and another server is promoted before its next check.
+/// In a switchover, the old primary stops after a check that passed, and another server is promoted before its next
+/// check.
 #[test]
 fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
     let mut pool = watch(None, &["a", "b"]);

@@ -17,8 +17,8 @@ pub(in crate::pool) enum Verdict<A> {
     AllWait,
 }
 
-/// The waiting clients. Those that have ended their stream are behind all others. Within both groups, the order is that of the
-/// tickets.
+/// The waiting clients. Those that have ended their stream are behind all others. Within both groups, the order is that
+/// of the tickets.
 #[derive(Debug)]
 pub(in crate::pool) struct WaitingLine<T> {
     open: BTreeMap<Ticket, T>,
@@ -73,8 +73,8 @@ impl<T> WaitingLine<T> {
             .is_some()
     }
 
-    /// Makes room for the client that has drawn the latest ticket, if it still waits: removes the last client that has ended
-    /// its stream or, if there is none, the newcomer itself. Returns the removed client.
+    /// Makes room for the client that has drawn the latest ticket, if it still waits: removes the last client that has
+    /// ended its stream or, if there is none, the newcomer itself. Returns the removed client.
     pub(in crate::pool) fn make_room_for(&mut self, newcomer: Ticket) -> Option<T> {
         let waits = self.open.contains_key(&newcomer) || self.ended.contains_key(&newcomer);
         let last_ended = if waits { self.ended.pop_last() } else { None };
@@ -140,8 +140,8 @@ mod tests {
     #[derive(Default)]
     struct Model {
         line: WaitingLine<(u64, Option<usize>)>,
-        /// The waiting clients, in the order of arrival: the number, the ticket, the wanted server, and whether the stream has
-        /// ended.
+        /// The waiting clients, in the order of arrival: the number, the ticket, the wanted server, and whether the
+        /// stream has ended.
         tickets: Vec<(u64, Ticket, Option<usize>, bool)>,
         taken: [usize; SERVERS],
         served: Vec<u64>,

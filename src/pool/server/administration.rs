@@ -54,7 +54,8 @@ impl Server {
         self.has(DISABLED)
     }
 
-    /// Waits for the next change of its administrative state. A change after this call, even before the first poll, counts.
+    /// Waits for the next change of its administrative state. A change after this call, even before the first poll,
+    /// counts.
     pub fn admin_state_changed(&self) -> impl Future<Output = ()> {
         self.admin_state_changed.notified()
     }
@@ -82,8 +83,8 @@ impl Server {
         true
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its agent.
-    /// `configured`: its configured weight.
+    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its
+    /// agent. `configured`: its configured weight.
     pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
         let mut shown = self.overrides();
         let AgentRecord { settings, since } = *self.lock_agent();
@@ -109,8 +110,8 @@ impl Server {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that only 0 % takes
-    /// it out.
+    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that only 0 %
+    /// takes it out.
     pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
         const WEIGHT_MAX: u32 = 256;
         let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NO_WEIGHT)?;

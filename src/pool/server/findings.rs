@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{STAND_IN, Server};
 
 impl Server {
-    /// Whether it answers its checks, whatever its role, or has no checks. Whether it is ejected or in use is another question.
+    /// Whether it answers its checks, whatever its role, or has no checks. Whether it is ejected or in use is another
+    /// question.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.lock_checks().rise_fall.is_healthy()

@@ -41,13 +41,14 @@ impl Server {
         }
     }
 
-    /// Whether it takes no sessions for the moment, as sessions or its latest check have found, but may take some again at any
-    /// time: it is not down, and its role is not wrong.
+    /// Whether it takes no sessions for the moment, as sessions or its latest check have found, but may take some again
+    /// at any time: it is not down, and its role is not wrong.
     pub(in crate::pool) fn may_return_at_any_time(&self) -> bool {
         self.check_state() != CheckState::Down && !self.is_unfit() && self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it may be picked as the stand-in for servers of another role. It is never ejected as such: it is the last one.
+    /// Whether it may be picked as the stand-in for servers of another role. It is never ejected as such: it is the
+    /// last one.
     pub(in crate::pool) fn may_stand_in(&self) -> bool {
         self.is_stand_in() && !self.is_suspended()
     }

@@ -16,7 +16,8 @@ impl Server {
             self.store_flag(BEHIND, checks.rise_fall.is_behind()),
             self.store_flag(SUSPENDED, checks.rise_fall.is_suspended()),
         ];
-        // Only after everything is stored: otherwise a server that is down only because it is behind could be seen as failed.
+        // Only after everything is stored: otherwise a server that is down only because it is behind could be seen as
+        // failed.
         if changes.contains(&true) {
             self.subscribers.notify();
         }

@@ -177,8 +177,8 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
 
-/// Two clients wait for the only server. When another server joins, it is the one for the second client; the first client waits
-/// on.
+/// Two clients wait for the only server. When another server joins, it is the one for the second client; the first
+/// client waits on.
 #[tokio::test(start_paused = true)]
 async fn a_queued_client_follows_a_change_of_its_own_server() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
@@ -235,8 +235,9 @@ async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
     assert!(began.elapsed() >= back_off && began.elapsed() < back_off * 2);
 }
 
-/// Many threads take and return places, wait and give up. No server ever has too many sessions, no client is served before an
-/// earlier one that waits for the same server, and at the end no client is left waiting: a lost wake-up would be a timeout.
+/// Many threads take and return places, wait and give up. No server ever has too many sessions, no client is served
+/// before an earlier one that waits for the same server, and at the end no client is left waiting: a lost wake-up would
+/// be a timeout.
 #[test]
 fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
     const THREADS: u64 = 8;

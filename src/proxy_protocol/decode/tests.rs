@@ -168,8 +168,8 @@ proptest! {
         }
     }
 
-    /// What is encoded is decoded again, whatever follows; every shorter prefix is undecided; and no bit of a header with a
-    /// checksum can change unnoticed.
+    /// What is encoded is decoded again, whatever follows; every shorter prefix is undecided; and no bit of a header
+    /// with a checksum can change unnoticed.
     #[test]
     fn every_cut_of_a_header_is_undecided(
         (client, local) in (any_socket(), any_socket()),

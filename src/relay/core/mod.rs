@@ -3,9 +3,9 @@
 //!
 //! An engine asks [`Core::next`] what to do in each direction, does it in its own way, and reports the result:
 //! [`received`](Core::received), [`sent`](Core::sent), [`ended`](Core::ended), [`shut_down`](Core::shut_down),
-//! [`broke`](Core::broke). Before it waits it calls [`settle`](Core::settle); at the [`deadline`](Core::deadline)
-//! it calls [`expire`](Core::expire). Once [`Core::closed`] returns a value, the relay is over. The core does not know when
-//! a socket is ready or an operation complete, nor where the engine keeps unsent bytes.
+//! [`broke`](Core::broke). Before it waits it calls [`settle`](Core::settle); at the [`deadline`](Core::deadline) it
+//! calls [`expire`](Core::expire). Once [`Core::closed`] returns a value, the relay is over. The core does not know
+//! when a socket is ready or an operation complete, nor where the engine keeps unsent bytes.
 
 mod timer;
 mod direction;
@@ -102,7 +102,8 @@ impl<'a> Core<'a> {
         self.closed
     }
 
-    /// Whether the connection of the server broke and its last bytes are being delivered. The relay then only reads from it.
+    /// Whether the connection of the server broke and its last bytes are being delivered. The relay then only reads
+    /// from it.
     pub(super) fn is_delivering(&self) -> bool {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
@@ -176,8 +177,8 @@ impl<'a> Core<'a> {
         self.skip_last_end();
     }
 
-    /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is still
-    /// delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
+    /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
+    /// still delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
     ///
     /// A client that is cut off after the server has finished counts as finished: it waits for no answer, and many
     /// clients end like this. A server that is cut off never counts as finished: its answer may be incomplete.
@@ -201,8 +202,9 @@ impl<'a> Core<'a> {
         self.skip_last_end();
     }
 
-    /// How the relay ends because the connection of this side broke. A reset is not a fault once the client has sent everything
-    /// and, if the server broke, the server has sent everything, too: often a side does not read the last bytes of the other.
+    /// How the relay ends because the connection of this side broke. A reset is not a fault once the client has sent
+    /// everything and, if the server broke, the server has sent everything, too: often a side does not read the last
+    /// bytes of the other.
     fn broken(&self, side: Side, fault: Fault) -> Closed {
         let has_said_all = match self.timer.as_deref() {
             Some(RelayTimer::Delivery(delivery)) => {
@@ -293,8 +295,9 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// Ends the relay after a silence from `since` until now: which of the limits applied, and whether bytes were pending. A
-    /// client that does not have everything yet may take longer to follow its server, as long as no other limit is reached.
+    /// Ends the relay after a silence from `since` until now: which of the limits applied, and whether bytes were
+    /// pending. A client that does not have everything yet may take longer to follow its server, as long as no other
+    /// limit is reached.
     fn give_up(&mut self, queues: SendQueues, since: Instant, now: Instant) {
         let is_unsent = self.up.unsent() + self.down.unsent() > 0;
         // Where the system does not report send queues, they count as empty: the kernel continues to send them.

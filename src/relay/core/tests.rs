@@ -193,7 +193,8 @@ fn a_session_with_bytes_waiting_for_bandwidth_is_not_at_rest() {
     assert!(!core.is_at_rest(), "the client has asked for something");
 }
 
-/// With the protocol of a database, the end of the server is the end of the session: but not before the client has everything.
+/// With the protocol of a database, the end of the server is the end of the session: but not before the client has
+/// everything.
 #[test]
 fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
     let limits = RelayLimits {

@@ -13,8 +13,8 @@ pub(in crate::relay) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the client's send queue is checked meanwhile: the kernel has no event for "acknowledged".
 pub(in crate::relay) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The send queue of a socket: what the kernel has not sent yet, or what the peer has not acknowledged. It changes whenever
-/// something reaches the peer.
+/// The send queue of a socket: what the kernel has not sent yet, or what the peer has not acknowledged. It changes
+/// whenever something reaches the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) struct SendQueue {
     /// Segments that are sent and not acknowledged.
@@ -57,8 +57,8 @@ impl RelayTimer {
 
 /// The limit on silence. Its deadline is moved only when it is reached, never at every read.
 ///
-/// It is not silence when the kernel still delivers bytes to a peer that reads slowly. There is no event for that, so the
-/// send queues are compared: at half of the limit and at its end.
+/// It is not silence when the kernel still delivers bytes to a peer that reads slowly. There is no event for that, so
+/// the send queues are compared: at half of the limit and at its end.
 #[derive(Debug)]
 pub(super) struct SilenceTimer {
     limit: Duration,
@@ -95,8 +95,8 @@ impl SilenceTimer {
         self.queues = None;
     }
 
-    /// To be called at the deadline. Returns the send queues if nothing has moved for the whole limit; otherwise sets a new
-    /// deadline.
+    /// To be called at the deadline. Returns the send queues if nothing has moved for the whole limit; otherwise sets a
+    /// new deadline.
     pub(super) fn expire(&mut self, now: Instant, queues: impl FnOnce() -> SendQueues) -> Option<SendQueues> {
         let silent_for = now - self.since;
         if silent_for < self.limit / 2 {
@@ -137,8 +137,9 @@ impl DeliveryTimer {
         }
     }
 
-    /// To be called at the deadline. Returns whether delivery is over; otherwise sets a new deadline. `is_delivered` tells
-    /// whether the client has everything, `has_moved` whether bytes have moved since the last check, or wait for bandwidth.
+    /// To be called at the deadline. Returns whether delivery is over; otherwise sets a new deadline. `is_delivered`
+    /// tells whether the client has everything, `has_moved` whether bytes have moved since the last check, or wait for
+    /// bandwidth.
     pub(super) fn expire(
         &mut self,
         now: Instant,

@@ -1,15 +1,17 @@
 //! Engines: they move the bytes of a relay as its [core](super::core) decides.
 //!
-//! There is one, which waits until sockets are ready. An engine based on completions (io_uring) would be a second module
-//! here and drive the same core, as the tests in `completions` do. [`relay`](super::relay()) would choose between the two.
-//! [`relay_tls`](super::relay_tls) waits for readiness (`poll::tls`), so sessions with TLS would stay with [`poll`].
+//! There is one, which waits until sockets are ready. An engine based on completions (io_uring) would be a second
+//! module here and drive the same core, as the tests in `completions` do. [`relay`](super::relay()) would choose
+//! between the two. [`relay_tls`](super::relay_tls) waits for readiness (`poll::tls`), so sessions with TLS would stay
+//! with [`poll`].
 //!
 //! Each [`worker`](crate::worker) would own a ring, and wake its tokio runtime by an eventfd of the ring. A throttled
-//! direction is read only when its [`Throttle`](crate::guard::Throttle) is ready, so an engine polls that before it submits
-//! a read. `limit_pipes` belongs to `poll`, although the worker calls it: another engine would have limits of its own.
+//! direction is read only when its [`Throttle`](crate::guard::Throttle) is ready, so an engine polls that before it
+//! submits a read. `limit_pipes` belongs to `poll`, although the worker calls it: another engine would have limits of
+//! its own.
 //!
-//! A relay that is dropped would have operations under way: their buffers and sockets belong to the ring until these complete.
-//! The descriptors of rings would be a share in `descriptors`. Where io_uring is refused ([`crate::optional`]), [`poll`] would
-//! take over.
+//! A relay that is dropped would have operations under way: their buffers and sockets belong to the ring until these
+//! complete. The descriptors of rings would be a share in `descriptors`. Where io_uring is refused
+//! ([`crate::optional`]), [`poll`] would take over.
 
 pub(super) mod poll;

@@ -1,6 +1,6 @@
-//! The core, driven by operations that complete, as of io_uring, instead of sockets that become ready: the same sessions
-//! and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS: the core
-//! decides what that means, whatever drives it.
+//! The core, driven by operations that complete, as of io_uring, instead of sockets that become ready: the same
+//! sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS:
+//! the core decides what that means, whatever drives it.
 
 use std::sync::Mutex;
 

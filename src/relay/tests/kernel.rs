@@ -1,5 +1,5 @@
-//! A deterministic model of the kernel's side of the two sockets of a session, and of their peers: a case that fails once
-//! fails every time.
+//! A deterministic model of the kernel's side of the two sockets of a session, and of their peers: a case that fails
+//! once fails every time.
 //!
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
@@ -164,7 +164,8 @@ impl End {
         self.turn >= TURN_BYTES
     }
 
-    /// `sk_stream_is_writeable`: a third of the queue is free. A closed socket is writable: the write returns the error.
+    /// `sk_stream_is_writeable`: a third of the queue is free. A closed socket is writable: the write returns the
+    /// error.
     pub(super) fn is_writable(&self) -> bool {
         self.finished || self.broke.is_some() || self.queued() <= self.queue_size / 3 * 2
     }
@@ -207,9 +208,9 @@ impl End {
         }
     }
 
-    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error is EPIPE if the
-    /// peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES could also be a
-    /// refusal of the call.
+    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error is EPIPE
+    /// if the peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES
+    /// could also be a refusal of the call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {
@@ -438,8 +439,8 @@ impl World {
         answer
     }
 
-    /// Whether the end of the stream that was just read is a truncation; returns `true` once. It is a fault, except for a
-    /// client whose server is known to have finished.
+    /// Whether the end of the stream that was just read is a truncation; returns `true` once. It is a fault, except for
+    /// a client whose server is known to have finished.
     pub(super) fn take_truncation(&mut self, side: Side) -> bool {
         let server = &self.server;
         let has_server_finished = server.end_read && (server.broke.is_none() || server.error.is_some());

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use super::kernel::{End, World};
 use super::*;
 
-/// Timers have a resolution of a millisecond. Three roundings add up: of a deadline, of the deadline that it was computed from,
-/// and of its half.
+/// Timers have a resolution of a millisecond. Three roundings add up: of a deadline, of the deadline that it was
+/// computed from, and of its half.
 const ROUNDING: Duration = Duration::from_millis(3);
 
 /// The most that a direction may hold, apart from the first bytes: a pipe.

@@ -36,8 +36,8 @@ impl Pace {
         }
     }
 
-    /// Waits for the next tick. Returns whether it came in time: on a busy machine a silence may last longer than the peer
-    /// intends, and then the test has to begin anew.
+    /// Waits for the next tick. Returns whether it came in time: on a busy machine a silence may last longer than the
+    /// peer intends, and then the test has to begin anew.
     async fn tick(&mut self) -> bool {
         self.ticks.tick().await;
         std::mem::replace(&mut self.last, Instant::now()).elapsed() < LIMIT / 2
@@ -75,7 +75,8 @@ async fn silence_with_unsent_bytes_ends_by_a_reset() {
 #[tokio::test]
 async fn bytes_in_the_send_queue_of_the_kernel_count_as_pending() {
     let mut session = limited(IDLE).await;
-    // More than fits into the client's receive buffer, less than fits into our send buffer too: the relay holds nothing.
+    // More than fits into the client's receive buffer, less than fits into our send buffer too: the relay holds
+    // nothing.
     let bytes = {
         let buffer = SockRef::from(&session.client).recv_buffer_size().unwrap();
         vec![4; buffer * 2]

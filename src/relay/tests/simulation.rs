@@ -1,5 +1,5 @@
-//! Thousands of short sessions over the [model of the kernel](super::kernel), each checked by the [oracle](super::oracle)
-//! whenever the relay sleeps and when it ends.
+//! Thousands of short sessions over the [model of the kernel](super::kernel), each checked by the
+//! [oracle](super::oracle) whenever the relay sleeps and when it ends.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -199,8 +199,8 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
     ]
 }
 
-/// The check that finds the send queue changed by the first `Consumes` must not be the last before the limit of the silence
-/// that follows.
+/// The check that finds the send queue changed by the first `Consumes` must not be the last before the limit of the
+/// silence that follows.
 #[test]
 fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
     let at = |millis, act| Step {

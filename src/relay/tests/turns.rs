@@ -206,9 +206,9 @@ impl Sealing {
     }
 }
 
-/// This many bytes of bulk both ways, by threads of their own and as fast as the machine goes, beside one client that waits for
-/// each answer. That client and its server are on the relays' thread: so only turns are measured, not how the system divides
-/// its cores. The bulk clients do not decrypt the bytes that they get.
+/// This many bytes of bulk both ways, by threads of their own and as fast as the machine goes, beside one client that
+/// waits for each answer. That client and its server are on the relays' thread: so only turns are measured, not how the
+/// system divides its cores. The bulk clients do not decrypt the bytes that they get.
 async fn beside_bulk((bulk, bulk_sealing): (Session, Sealing), (talk, mut sealing): (Session, Sealing), bytes: u64) {
     let read = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();

@@ -78,8 +78,8 @@ pub(super) fn describe(status: WaitStatus) -> String {
 /// Kills all children until none is left, also those that have become our children because their parents have ended.
 ///
 /// # Errors
-/// Some still run: they may not be killed, such as those of a setuid program, or do not end within [`KILL_TIMEOUT`], such as
-/// in an uninterruptible wait.
+/// Some still run: they may not be killed, such as those of a setuid program, or do not end within [`KILL_TIMEOUT`],
+/// such as in an uninterruptible wait.
 pub(super) async fn kill_all() -> io::Result<()> {
     kill_until_none(
         children,

@@ -53,7 +53,8 @@ impl KeeperProcess {
         Ok(Self { child, socket })
     }
 
-    /// Exchanges messages with the keeper until it ends, `requests` is closed, or `deliver` breaks. Then the keeper ends.
+    /// Exchanges messages with the keeper until it ends, `requests` is closed, or `deliver` breaks. Then the keeper
+    /// ends.
     async fn exchange(
         self,
         mut requests: UnboundedReceiver<KeeperRequest>,

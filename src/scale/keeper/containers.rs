@@ -43,9 +43,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_engine_is_asked_although_another_one_is_gone() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let held = ["1-absent", "2-asked", "3-absent"].map(|name| HeldContainers {
-            socket: folder.path().join(name),
+            socket: directory.path().join(name),
             label: "a=b".into(),
         });
         let asked = UnixListener::bind(&held[1].socket).unwrap();

@@ -1,5 +1,5 @@
-//! The processes of a clone whose keeper was killed. They are found by a mark in their environment, which a process inherits from
-//! the one that has started it, also in another session.
+//! The processes of a clone whose keeper was killed. They are found by a mark in their environment, which a process
+//! inherits from the one that has started it, also in another session.
 
 use std::fs;
 use std::io;
@@ -35,8 +35,8 @@ impl Mark {
         (VARIABLE.to_owned(), format!("{:016x}", self.0))
     }
 
-    /// Kills all processes that have the mark and run as us or as this user, which the clone runs as. One that we may not signal
-    /// is left, and so is one that has replaced its environment.
+    /// Kills all processes that have the mark and run as us or as this user, which the clone runs as. One that we may
+    /// not signal is left, and so is one that has replaced its environment.
     pub(super) async fn kill_all(self, user: Option<String>) {
         for _ in 0..LOOKS_MAX {
             sleep(PAUSE).await; // one that the keeper was starting has the mark only then

@@ -44,8 +44,8 @@ pub enum ProcessEvent {
     NotStarted(String),
     /// It has printed a line; this many before it are not reported.
     Output(String, u64),
-    /// It has ended, and so has all that it has started, except what may not be killed, or does not end after SIGKILL. The text
-    /// says how it has ended. Nothing follows.
+    /// It has ended, and so has all that it has started, except what may not be killed, or does not end after SIGKILL.
+    /// The text says how it has ended. Nothing follows.
     Ended(String),
 }
 

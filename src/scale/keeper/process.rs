@@ -26,16 +26,16 @@ const OPEN_FILES: u64 = 1024;
 /// The maximum number of events that wait to be sent. Tasks with more events wait.
 const EVENTS_MAX: usize = 64;
 
-/// How long to wait for the last output of a process that has ended. All processes that held its pipe are dead by then, unless
-/// one cannot be killed, or the pipe was passed to a process elsewhere.
+/// How long to wait for the last output of a process that has ended. All processes that held its pipe are dead by then,
+/// unless one cannot be killed, or the pipe was passed to a process elsewhere.
 const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our containers
-/// are removed, if there is no error.
+/// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our
+/// containers are removed, if there is no error.
 ///
 /// # Errors
-/// Standard input is no such socket, the system refuses what the keeper needs, containers were not removed, or processes still
-/// run that cannot be killed.
+/// Standard input is no such socket, the system refuses what the keeper needs, containers were not removed, or
+/// processes still run that cannot be killed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
     drop_capabilities();
@@ -51,8 +51,8 @@ pub fn run() -> io::Result<()> {
     })
 }
 
-/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). We keep our
-/// own: they are needed to start a clone as another user.
+/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). We
+/// keep our own: they are needed to start a clone as another user.
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
     for capability in CapabilitySet::all().iter() {
@@ -93,8 +93,8 @@ impl Held {
         let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
         let mut requests = BufReader::new(reader).lines();
         let mut child_ended = signal(SignalKind::child())?;
-        // These signals are meant for us: we end the keeper by closing its socket. They are handled and not ignored, because
-        // the processes that it starts then have the default again.
+        // These signals are meant for us: we end the keeper by closing its socket. They are handled and not ignored,
+        // because the processes that it starts then have the default again.
         let _handled = [
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,

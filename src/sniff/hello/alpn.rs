@@ -6,8 +6,8 @@ use super::cursor::Cursor;
 
 /// A `ProtocolNameList` (RFC 7301, section 3.1): names of 1 to 255 bytes, in the client's order.
 ///
-/// It keeps the bytes of the wire format, in which each name has a length prefix of one byte. They are validated once, when
-/// the list is created; the names are then read in place, so that 30,000 names need no memory but their bytes.
+/// It keeps the bytes of the wire format, in which each name has a length prefix of one byte. They are validated once,
+/// when the list is created; the names are then read in place, so that 30,000 names need no memory but their bytes.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProtocolList(Box<[u8]>);
 
@@ -24,7 +24,8 @@ impl ProtocolList {
         Some(Self(list.into()))
     }
 
-    /// A list of these names. A name that is empty or longer than 255 bytes is left out, because no client can offer it.
+    /// A list of these names. A name that is empty or longer than 255 bytes is left out, because no client can offer
+    /// it.
     pub fn new<N: AsRef<[u8]>>(names: impl IntoIterator<Item = N>) -> Self {
         let mut list = Vec::new();
         for name in names {

@@ -22,17 +22,18 @@ use super::cursor::Cursor;
 use super::{Alert, Malformed};
 use crate::name::{ServerName, Sni};
 
-/// How many bytes of an invalid name are kept for the log, before they are escaped. A valid name has at most 254 with its
-/// trailing dot, so that a longer one can be recognized.
+/// How many bytes of an invalid name are kept for the log, before they are escaped. A valid name has at most 254 with
+/// its trailing dot, so that a longer one can be recognized.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
 /// The fields of a ClientHello that routes and the access log use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or if it is empty or an IP literal.
+    /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or if it is empty or an IP
+    /// literal.
     pub name: Option<Sni>,
-    /// The `host_name` if it is not a valid name (empty, an IP literal, other bytes): its first [`RAW_NAME_BYTES_MAX`] bytes,
-    /// escaped to ASCII. For the access log only.
+    /// The `host_name` if it is not a valid name (empty, an IP literal, other bytes): its first [`RAW_NAME_BYTES_MAX`]
+    /// bytes, escaped to ASCII. For the access log only.
     pub raw_name: Option<Box<str>>,
     /// The ALPN protocols (RFC 7301).
     pub alpn: ProtocolList,

@@ -11,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::{Finished, finished};
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -27,15 +27,15 @@ fn is_socket(path: &Path) -> bool {
 
 #[test]
 fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
-    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("a.sock");
+    let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("a.sock");
     let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
     assert!(is_socket(&path));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     // Commands find it through the configuration, even a broken one, or by its path.
     assert_eq!(proxy.command(&["status"]).code, Some(0));
     std::fs::write(
-        proxy.folder().join("acequia.toml"),
+        proxy.directory().join("acequia.toml"),
         format!("[admin]\nsocket = {path:?}\n[listeners"),
     )
     .unwrap();
@@ -50,15 +50,15 @@ fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
 
 #[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
-    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("a.sock");
+    let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("a.sock");
     let text = text(&server, path.to_str().unwrap());
     let first = Proxy::start(&text);
     first.signal(Signal::KILL);
     first.wait();
     assert!(is_socket(&path), "a killed process leaves it behind");
     let second = Proxy::start(&text);
-    let other = config_folder("acequia.toml", &text);
+    let other = config_directory("acequia.toml", &text);
     let third = finished(acequia(&["run"]).current_dir(other.path()));
     assert_refused(&third, &second);
     assert_eq!(second.command(&["status"]).code, Some(0));
@@ -67,7 +67,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
 /// Asserts that it does not start, and names the running process and the remedy.
 fn assert_refused(refused: &Finished, other: &Proxy) {
     assert_eq!(refused.code, Some(3), "{refused:#?}");
-    let file = other.folder().join("acequia.toml");
+    let file = other.directory().join("acequia.toml");
     let who = format!(
         "another acequia listens there (pid {}), which runs {}",
         other.pid(),
@@ -90,10 +90,10 @@ fn usual(server: &Server) -> String {
 fn a_second_process_on_the_default_socket_is_refused() {
     let server = Server::echo();
     let first = Proxy::start(&usual(&server));
-    let other = config_folder("acequia.toml", &usual(&server));
+    let other = config_directory("acequia.toml", &usual(&server));
     let second = finished(
         acequia(&["run"])
-            .env("XDG_RUNTIME_DIR", first.folder())
+            .env("XDG_RUNTIME_DIR", first.directory())
             .current_dir(other.path()),
     );
     assert_refused(&second, &first);
@@ -105,10 +105,10 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
     let server = Server::echo();
     let proxy = Proxy::start(&usual(&server));
     let name = format!("p/{}", server.address);
-    let other = config_folder("second.toml", &usual(&server));
+    let other = config_directory("second.toml", &usual(&server));
     let second = other.path().join("second.toml");
     let assert_rejected = |output: Finished| {
-        let own = proxy.folder().join("acequia.toml");
+        let own = proxy.directory().join("acequia.toml");
         let words = [
             &format!("(pid {}) runs {}", proxy.pid(), own.display()),
             second.to_str().unwrap(),
@@ -134,7 +134,7 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
     std::fs::rename(&second, other.path().join("acequia.toml")).unwrap();
     let in_there = finished(
         acequia(&["server", "drain", &name])
-            .env("XDG_RUNTIME_DIR", proxy.folder())
+            .env("XDG_RUNTIME_DIR", proxy.directory())
             .current_dir(other.path()),
     );
     assert!(
@@ -142,26 +142,26 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
         "{in_there:#?}"
     );
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
-    // First by another path to the same file; then by the socket, whatever file is in this folder.
+    // First by another path to the same file; then by the socket, whatever file is in this directory.
     let link = other.path().join("link.toml");
-    std::os::unix::fs::symlink(proxy.folder().join("acequia.toml"), &link).unwrap();
+    std::os::unix::fs::symlink(proxy.directory().join("acequia.toml"), &link).unwrap();
     assert_eq!(proxy.command(&["status", "-c", link.to_str().unwrap()]).code, Some(0));
-    let socket = proxy.folder().join("acequia/admin.sock");
+    let socket = proxy.directory().join("acequia/admin.sock");
     let by_socket = finished(acequia(&["status", "--socket", socket.to_str().unwrap()]).current_dir(other.path()));
     assert_eq!(by_socket.code, Some(0), "{by_socket:#?}");
 }
 
 #[test]
-fn the_folder_of_the_socket_is_created_with_mode_0700() {
-    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("new/a.sock");
+fn the_directory_of_the_socket_is_created_with_mode_0700() {
+    let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("new/a.sock");
     let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
     assert!(is_socket(&path));
     let made = path.parent().unwrap().metadata().unwrap();
     assert_eq!(made.permissions().mode() & 0o7777, 0o700);
     assert_eq!(proxy.command(&["status"]).code, Some(0));
     drop(proxy);
-    let too_deep = folder.path().join("no/such/a.sock");
+    let too_deep = directory.path().join("no/such/a.sock");
     let refused = run(&text(&server, too_deep.to_str().unwrap()));
     assert!(
         refused.code == Some(3) && refused.stderr.contains("cannot create its directory"),
@@ -170,14 +170,14 @@ fn the_folder_of_the_socket_is_created_with_mode_0700() {
 }
 
 fn run(text: &str) -> Finished {
-    let folder = config_folder("acequia.toml", text);
-    finished(acequia(&["run"]).current_dir(folder.path()))
+    let directory = config_directory("acequia.toml", text);
+    finished(acequia(&["run"]).current_dir(directory.path()))
 }
 
 #[test]
-fn a_folder_where_others_may_replace_the_socket_is_rejected() {
-    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
-    let inner = folder.path().join("inner");
+fn a_directory_where_others_may_replace_the_socket_is_rejected() {
+    let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
+    let inner = directory.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
     let text = text(&server, inner.join("a.sock").to_str().unwrap());
     let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
@@ -192,7 +192,7 @@ fn a_folder_where_others_may_replace_the_socket_is_rejected() {
     drop(Proxy::start(&text)); // as /tmp
     mode(0o755);
     if !rustix::process::geteuid().is_root() {
-        return; // nobody else can give a folder away
+        return; // nobody else can give a directory away
     }
     std::os::unix::fs::chown(&inner, Some(65534), None).unwrap();
     let refused = run(&text);
@@ -203,16 +203,16 @@ fn a_folder_where_others_may_replace_the_socket_is_rejected() {
 }
 
 #[test]
-fn other_files_in_the_folder_are_left_alone() {
-    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("a.sock");
+fn other_files_in_the_directory_are_left_alone() {
+    let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("a.sock");
     let text = text(&server, path.to_str().unwrap());
     // The shell becomes the process, so that it knows its number.
-    let script = format!("echo precious > {}/.$$ && exec \"$@\"", folder.path().display());
+    let script = format!("echo precious > {}/.$$ && exec \"$@\"", directory.path().display());
     let proxy = Proxy::setup(&text).under(&["sh", "-c", &script, "sh"]).start();
-    let beside = folder.path().join(format!(".{}", proxy.pid()));
+    let beside = directory.path().join(format!(".{}", proxy.pid()));
     assert_eq!(std::fs::read_to_string(beside).unwrap(), "precious\n");
-    assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+    assert_eq!(directory.path().read_dir().unwrap().count(), 2);
 }
 
 /// A fake process that sends each of these responses, status and body, to one client.
@@ -280,8 +280,8 @@ fn responses_cannot_control_the_terminal() {
         (&["reload"], 0, 200, changes.to_string()),
         (&["status"], 1, 404, json!({ "error": evil }).to_string()),
     ];
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("fake.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fake.sock");
     let answers = cases.iter().map(|(_, _, status, body)| (*status, body.clone()));
     let fake_process = fake_process(&path, answers.collect());
     for (words, code, _, body) in cases {
@@ -303,8 +303,8 @@ fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
     let server = Server::echo();
     let usual = usual(&server);
     let with_default = Proxy::start(&usual);
-    assert!(is_socket(&with_default.folder().join("acequia/admin.sock")));
-    // A path that cannot be created, since /dev/null is not a folder.
+    assert!(is_socket(&with_default.directory().join("acequia/admin.sock")));
+    // A path that cannot be created, since /dev/null is not a directory.
     let without = Proxy::setup(&usual)
         .under(&["env", "XDG_RUNTIME_DIR=/dev/null"])
         .start();
@@ -321,7 +321,7 @@ fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
 fn silent_connections_do_not_block_commands() {
     let server = Server::echo();
     let proxy = Proxy::start(&text(&server, "a.sock"));
-    let path = proxy.folder().join("a.sock");
+    let path = proxy.directory().join("a.sock");
     let _silent: Vec<_> = (0..40)
         .map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap())
         .collect();

@@ -15,13 +15,13 @@ use serde_json::Value;
 
 pub(super) const TOKEN: &str = "a-token-nobody-guesses";
 
-/// A file with the token, which lives as long as its folder.
+/// A file with the token, which lives as long as its directory.
 pub(super) fn token() -> (tempfile::TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("token");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
     let line = format!("token_file = {path:?}");
-    (folder, line)
+    (directory, line)
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn state_shows_the_latest_reload_without_its_errors() {
 #[test]
 fn a_rejected_request_is_logged_without_the_token() {
     let server = Server::echo();
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let proxy = start(&[&server], &line);
     let wrong = "Authorization: Bearer guessed-1";
     assert_eq!(tcp(&proxy, "GET", "/api/v1/servers/shop/none", &[], "").0, 404);
@@ -84,7 +84,7 @@ fn a_rejected_request_is_logged_without_the_token() {
 #[test]
 fn over_tcp_writes_need_the_token_and_the_own_origin() {
     let server = Server::echo();
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let proxy = start(&[&server], &format!("{line}\nhosts = [\"lb.example\"]"));
     let bearer = format!("Authorization: Bearer {TOKEN}");
     let status = |method: &str, path: &str, headers: &[&str]| tcp(&proxy, method, path, headers, "").0;
@@ -146,13 +146,13 @@ fn over_tcp_writes_need_the_token_and_the_own_origin() {
         (200, &"127.0.0.1".into(), &7.into())
     );
     // The token may change at any time; without its file no write is allowed.
-    std::fs::write(_folder.path().join("token"), "another").unwrap();
+    std::fs::write(_directory.path().join("token"), "another").unwrap();
     assert_eq!(status("POST", reload, &[&bearer]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
-    std::fs::remove_file(_folder.path().join("token")).unwrap();
+    std::fs::remove_file(_directory.path().join("token")).unwrap();
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
-    std::fs::write(_folder.path().join("token"), "another").unwrap();
+    std::fs::write(_directory.path().join("token"), "another").unwrap();
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
     assert_eq!(proxy.get("/metrics").0, 200);
     let stopped = proxy.stop();
@@ -172,7 +172,7 @@ fn without_a_token_writes_are_rejected_and_also_reads_off_loopback() {
     assert!(answer.contains("token_file"), "{answer}");
     // The address that the port is bound to decides, not the one it is reached by: a relay on this machine may forward
     // connections from anywhere.
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let wide = Proxy::start(&config(&[&server], &format!("bind = \"0.0.0.0:0\"\n{line}")));
     let ask = |headers: &[&str]| {
         let stream = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
@@ -256,7 +256,7 @@ fn api_errors_are_json_and_name_the_mistake() {
     }
     // A chunked body has the same limit.
     let chunk = format!("4400\r\n{}\r\n0\r\n\r\n", " ".repeat(0x4400));
-    let stream = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+    let stream = UnixStream::connect(proxy.directory().join("acequia/admin.sock")).unwrap();
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
     let (status, answer) = exchange(stream, &format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}"));
     assert_eq!(status, 413, "{answer}");
@@ -319,8 +319,8 @@ fn the_sessions_with_the_most_come_first() {
     for sort in ["rate", "rtt", "idle"] {
         assert_eq!(first(sort).len(), 2, "{sort}");
     }
-    // Each worker looks once a second which of its sessions have moved. So two that fell silent together may come in either
-    // order.
+    // Each worker looks once a second which of its sessions have moved. So two that fell silent together may come in
+    // either order.
     eventually("the longest idle first", || {
         for active in [0, 2] {
             clients[active].send(b"x").read(1);

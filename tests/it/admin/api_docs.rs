@@ -86,7 +86,7 @@ fn same_shape(path: &str, documented: &Value, live: &Value) {
 
 /// What a documented command prints, for this process and this session; JSON.
 fn printed(proxy: &Proxy, request: &str, session: &str) -> Value {
-    let socket = proxy.folder().join("acequia/admin.sock");
+    let socket = proxy.directory().join("acequia/admin.sock");
     let request = request
         .replace("/run/acequia/admin.sock", socket.to_str().unwrap())
         .replace("/sessions/117", &format!("/sessions/{session}"))
@@ -143,7 +143,7 @@ fn assert_content(request: (&str, &str), answer: &Value, proxy: &Proxy, session:
             (&"insiders".into(), &"shop".into())
         ),
         ("GET", "/api/v1/process") => {
-            let file = proxy.folder().join("acequia.toml");
+            let file = proxy.directory().join("acequia.toml");
             assert_eq!(answer["pid"], proxy.pid());
             assert_eq!(answer["configuration"], file.to_str().unwrap());
         }

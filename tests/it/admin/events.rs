@@ -200,7 +200,7 @@ fn event_streams_are_limited_and_do_not_block_other_requests() {
     let (status, error) = tcp(&proxy, "GET", "/api/v1/events", &[], "");
     assert!(status == 503 && error.contains("event streams"), "{error}");
     assert_eq!(tcp(&proxy, "GET", "/api/v1/state", &[], "").0, 200);
-    let socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+    let socket = UnixStream::connect(proxy.directory().join("acequia/admin.sock")).unwrap();
     let _on_socket = event_stream(socket).expect("places are kept for the Unix socket");
     streams.pop();
     eventually("the place of a client that left is free", || {
@@ -210,13 +210,13 @@ fn event_streams_are_limited_and_do_not_block_other_requests() {
 
 #[test]
 fn a_stream_ends_when_the_token_that_it_was_opened_with_is_replaced() {
-    let (folder, line) = token();
+    let (directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = Proxy::start(&config(&[&a, &b], &format!("bind = \"0.0.0.0:0\"\n{line}")));
     let header = |token: &str| format!("Authorization: Bearer {token}");
     let mut before = Events::open_with(&proxy, &[&header(TOKEN)]);
     before.next("state");
-    std::fs::write(folder.path().join("token"), "another\n").unwrap();
+    std::fs::write(directory.path().join("token"), "another\n").unwrap();
     let mut after = Events::open_with(&proxy, &[&header("another")]);
     after.next("state");
     before.read_to_end();
@@ -273,7 +273,7 @@ fn clients_that_do_not_read_lose_their_streams() {
             client
         })
         .collect();
-    let socket = proxy.folder().join("acequia/admin.sock");
+    let socket = proxy.directory().join("acequia/admin.sock");
     let open = || event_stream(UnixStream::connect(&socket).unwrap());
     let of_socket: Vec<_> = (0..8).filter_map(|_| open()).collect();
     assert_eq!(of_socket.len(), 8);

@@ -248,8 +248,8 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
     let (sessions, ..) = mixed_load(&setting.proxy);
     let metrics = metrics_after_sessions(&setting.proxy, sessions);
     let text = setting.proxy.get("/metrics").1;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("metrics");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("metrics");
     std::fs::write(&file, text).unwrap();
     let checked = finished(
         Command::new("promtool")
@@ -273,9 +273,9 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
-    // No TLS is terminated here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role,
-    // grows or has a source of its servers, no route is announced, nothing is kept over a restart, the configuration is not
-    // from a store, and no client cancels a query.
+    // No TLS is terminated here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a
+    // role, grows or has a source of its servers, no route is announced, nothing is kept over a restart, the
+    // configuration is not from a store, and no client cancels a query.
     let may_be_missing = [
         "acequia_announce_last_success_timestamp_seconds",
         "acequia_announce_up",

@@ -34,8 +34,8 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
     .concat()
 }
 
-/// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent and
-/// received.
+/// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent
+/// and received.
 pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
     let read_to_end = |mut client: Client| drop(client.try_read_all());
     let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());

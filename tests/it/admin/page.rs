@@ -176,7 +176,7 @@ fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
 
 #[test]
 fn with_the_token_the_page_confirms_drains_and_shows_the_answer() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
     let mut browser = open(&proxy);
@@ -213,10 +213,10 @@ fn with_the_token_the_page_confirms_drains_and_shows_the_answer() {
 
 #[test]
 fn a_reload_error_is_shown_only_with_the_token() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
-    let file = proxy.folder().join("acequia.toml");
+    let file = proxy.directory().join("acequia.toml");
     std::fs::write(&file, "wrong = [").unwrap();
     let authorization = &*format!("Authorization: Bearer {TOKEN}");
     assert_eq!(tcp(&proxy, "POST", "/api/v1/reload", &[authorization], "").0, 422);

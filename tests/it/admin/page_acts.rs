@@ -1,4 +1,5 @@
-//! Actions of the page: it asks once, says what it will do, and shows the answer. It sorts, pages, and soon shows a dead server.
+//! Actions of the page: it asks once, says what it will do, and shows the answer. It sorts, pages, and soon shows a
+//! dead server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -49,7 +50,7 @@ fn open_server(browser: &mut Browser, key: &str) {
 
 #[test]
 fn every_action_asks_once_explains_itself_and_shows_the_answer() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
     let get = |path: &str| -> Value { serde_json::from_str(&tcp(&proxy, "GET", path, &[], "").1).unwrap() };
@@ -101,7 +102,7 @@ fn every_action_asks_once_explains_itself_and_shows_the_answer() {
 
 #[test]
 fn open_details_follow_what_happens_and_keep_what_is_typed() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
     let set = |body: &str| assert_eq!(unix(&proxy, "POST", "/api/v1/servers/shop/big", body).0, 200);
@@ -121,7 +122,7 @@ fn open_details_follow_what_happens_and_keep_what_is_typed() {
     confirm(&mut browser);
     browser.evaluate("document.getElementById('p:shop').click()");
     browser.eventually(&shows("2 of 2 servers up"));
-    let file = proxy.folder().join("acequia.toml");
+    let file = proxy.directory().join("acequia.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(
         &file,
@@ -146,7 +147,7 @@ fn acts_on_the_process(browser: &mut Browser, proxy: &Proxy) {
     assert!(answer.contains("198.51.100.0/24"), "{answer}");
     let edits = tcp(proxy, "GET", "/api/v1/guards/fair", &[], "").1;
     assert!(edits.contains("198.51.100.0/24"), "{edits}");
-    let file = proxy.folder().join("acequia.toml");
+    let file = proxy.directory().join("acequia.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, config.replace("name = \"small\"", "name = \"tiny\"")).unwrap();
     browser.evaluate("document.getElementById('reload').click()");

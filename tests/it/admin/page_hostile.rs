@@ -27,7 +27,7 @@ const NAME: &str = "<marquee>";
 
 #[test]
 fn foreign_text_is_never_inserted_as_html() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let config = config(&[&a, &b], &format!("bind = \"127.0.0.1:0\"\n{line}"));
     let proxy = Proxy::start(&config.replace("\"big\"", &format!("\"{NAME}\"")));
@@ -37,7 +37,7 @@ fn foreign_text_is_never_inserted_as_html() {
             .write_all(&Hello::named("shop.example.com").bytes())
             .unwrap();
     }
-    std::fs::write(proxy.folder().join("acequia.toml"), format!("wrong = [ # {MARKUP}")).unwrap();
+    std::fs::write(proxy.directory().join("acequia.toml"), format!("wrong = [ # {MARKUP}")).unwrap();
     let authorization = &*format!("Authorization: Bearer {TOKEN}");
     assert_eq!(tcp(&proxy, "POST", "/api/v1/reload", &[authorization], "").0, 422);
     let mut browser = open(&proxy);
@@ -137,12 +137,12 @@ fn axe_finds_no_accessibility_problem_on_the_page() {
             path.display()
         )
     });
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
     let _client = Client::connect(proxy.at("https"));
     drop(b);
-    std::fs::write(proxy.folder().join("acequia.toml"), "wrong = [").unwrap();
+    std::fs::write(proxy.directory().join("acequia.toml"), "wrong = [").unwrap();
     let authorization = &*format!("Authorization: Bearer {TOKEN}");
     assert_eq!(tcp(&proxy, "POST", "/api/v1/reload", &[authorization], "").0, 422);
     let mut browser = open(&proxy);
@@ -189,7 +189,7 @@ fn assert_no_barrier(browser: &mut Browser, state: &str) {
 /// Makes the pictures for README.md anew: `ACEQUIA_PICTURES=docs/pictures cargo nextest run pictures`.
 #[test]
 fn pictures_of_the_demo() {
-    let Ok(folder) = std::env::var("ACEQUIA_PICTURES") else {
+    let Ok(directory) = std::env::var("ACEQUIA_PICTURES") else {
         return;
     };
     let mut demo = Command::new(env!("CARGO_BIN_EXE_acequia"));
@@ -214,14 +214,14 @@ fn pictures_of_the_demo() {
     while browser.evaluate(history) != true {
         std::thread::yield_now();
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    std::fs::create_dir_all(&folder).unwrap();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    std::fs::create_dir_all(&directory).unwrap();
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
         browser.evaluate("new Promise((drawn) => setTimeout(drawn, 1500))");
         let picture = browser.picture();
         assert!(picture.len() < 300_000, "{} bytes", picture.len());
-        std::fs::write(folder.join(format!("page-{scheme}.png")), picture).unwrap();
+        std::fs::write(directory.join(format!("page-{scheme}.png")), picture).unwrap();
     }
     kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
     demo.wait().unwrap();

@@ -1,4 +1,5 @@
-//! The page is drawn anew each second. What its user does meanwhile must not be lost, and nothing may stand still for it.
+//! The page is drawn anew each second. What its user does meanwhile must not be lost, and nothing may stand still for
+//! it.
 
 use std::fs;
 
@@ -58,7 +59,7 @@ fn a_click_a_selection_and_the_focus_outlast_what_changes() {
 
 #[test]
 fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[admin]\nbind = \"127.0.0.1:0\"\n{line}\n[listeners.plain]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
@@ -98,7 +99,7 @@ fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
 
 #[test]
 fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
-    let (folder, line) = token();
+    let (directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
     let mut browser = open(&proxy);
@@ -106,7 +107,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     enter(&mut browser, TOKEN);
     // The page may still be about to look at the token for another reason. This look comes after all others.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
-    let file = folder.path().join("token");
+    let file = directory.path().join("token");
     fs::write(&file, "another one that is long enough\n").unwrap();
     browser.evaluate("document.querySelector('#server-table button.plain').click()");
     choose(&mut browser, "Drain", "gets no new sessions");
@@ -119,7 +120,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     fs::write(&file, TOKEN).unwrap();
     enter(&mut browser, TOKEN);
     fs::write(&file, "another one that is long enough\n").unwrap();
-    let config = proxy.folder().join("acequia.toml");
+    let config = proxy.directory().join("acequia.toml");
     fs::write(&config, fs::read_to_string(&config).unwrap() + "\nnonsense = 1\n").unwrap();
     proxy.signal(Signal::HUP);
     browser

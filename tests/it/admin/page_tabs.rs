@@ -12,7 +12,7 @@ const TABS: usize = 8;
 
 #[test]
 fn many_tabs_stay_live_if_reading_needs_the_token() {
-    let (_folder, line) = token();
+    let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));

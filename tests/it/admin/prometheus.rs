@@ -19,33 +19,36 @@ fn conf(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(path)
 }
 
-/// A Prometheus that scrapes a proxy five times a second, and evaluates the shipped alerts as often, without waiting for
-/// their `for`.
+/// A Prometheus that scrapes a proxy five times a second, and evaluates the shipped alerts as often, without waiting
+/// for their `for`.
 struct Prometheus {
     _process: Process,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
     address: SocketAddr,
 }
 
 impl Prometheus {
     fn scraping(proxy: &Proxy) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let rules = fs::read_to_string(conf("prometheus/rules.yml")).unwrap();
         let is_wait = |line: &&str| !line.trim_start().starts_with("for: ");
         let rules: Vec<&str> = rules.lines().filter(is_wait).collect();
-        fs::write(folder.path().join("rules.yml"), rules.join("\n")).unwrap();
+        fs::write(directory.path().join("rules.yml"), rules.join("\n")).unwrap();
         let config = format!(
             "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\
              rule_files: [rules.yml]\n\
              scrape_configs: [{{ job_name: acequia, static_configs: [{{ targets: [\"{}\"] }}] }}]\n",
             proxy.admin()
         );
-        let file = folder.path().join("prometheus.yml");
+        let file = directory.path().join("prometheus.yml");
         fs::write(&file, config).unwrap();
         let process = Process::start(
             Command::new("prometheus")
                 .arg(format!("--config.file={}", file.display()))
-                .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+                .arg(format!(
+                    "--storage.tsdb.path={}",
+                    directory.path().join("data").display()
+                ))
                 .arg("--web.listen-address=127.0.0.1:0"),
         );
         let address = wait_for("Prometheus listens", || {
@@ -55,7 +58,7 @@ impl Prometheus {
         });
         Self {
             _process: process,
-            _folder: folder,
+            _directory: directory,
             address,
         }
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::api::{tcp, unix};
 use crate::support::client::ask;
 use crate::support::process::{finished, must};
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
@@ -62,16 +62,16 @@ fn rest(stream: &mut TcpStream, length: [u8; 4]) -> io::Result<Vec<u8>> {
     stream.read_exact(&mut body).map(|()| body)
 }
 
-/// With the secrets in the files `password` and `token` of this folder.
-fn config(server: &Server, folder: &Path) -> String {
+/// With the secrets in the files `password` and `token` of this directory.
+fn config(server: &Server, directory: &Path) -> String {
     format!(
         "[log]\nlevel = \"trace\"\n[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = {:?}\n\
          [listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p]\nservers = [{{ address = \"{}\", name = \"s\" }}]\nrole = \"primary\"\n\
          [pools.p.health]\ncheck = \"postgres\"\nuser = \"checker\"\npassword_file = {:?}\ninterval = \"50ms\"\nfall = 1\n",
-        folder.join("token"),
+        directory.join("token"),
         server.address,
-        folder.join("password"),
+        directory.join("password"),
     )
 }
 
@@ -135,12 +135,12 @@ fn becomes(proxy: &Proxy, state: &str, reason: &str) {
 
 #[test]
 fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("password", &format!("{PASSWORD}-wrong\n"));
     write("token", TOKEN);
     let server = postgres();
-    let proxy = Proxy::start(&config(&server, folder.path()));
+    let proxy = Proxy::start(&config(&server, directory.path()));
     let mut output = Output::default();
     becomes(&proxy, "check refused", "that is not the password");
     output.collect_all(&proxy);
@@ -158,7 +158,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     output.collect_all(&proxy);
     // A configuration that contains the secrets instead of the names of their files.
     let written = format!("password = \"{PASSWORD}\"\nPASSWORD = \"{PASSWORD}\"\nuser =");
-    let wrong = config(&server, folder.path()).replace("user =", &written);
+    let wrong = config(&server, directory.path()).replace("user =", &written);
     proxy.rewrite(&wrong.replace("token_file", &format!("token = \"{TOKEN}\"\ntoken_file")));
     output.collect(proxy.command(&["check"]));
     output.collect(proxy.command(&["reload"]));
@@ -181,8 +181,8 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
 
 #[test]
 fn a_fifo_in_place_of_a_secret_is_an_error_and_blocks_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     let fifo = |name: &str| {
         let _ = std::fs::remove_file(path(name));
         must(Command::new("mkfifo").args(["-m", "600"]).arg(path(name)));
@@ -190,7 +190,7 @@ fn a_fifo_in_place_of_a_secret_is_an_error_and_blocks_nothing() {
     std::fs::write(path("password"), PASSWORD).unwrap();
     std::fs::write(path("token"), TOKEN).unwrap();
     let server = postgres();
-    let text = config(&server, folder.path());
+    let text = config(&server, directory.path());
     let proxy = Proxy::start(&text);
     eventually("the check passes", || health(&proxy).0 == "\"up\"");
     fifo("password");
@@ -202,7 +202,7 @@ fn a_fifo_in_place_of_a_secret_is_an_error_and_blocks_nothing() {
     let check = proxy.command(&["check"]);
     assert!(check.stderr.contains("token: not a regular file"), "{check:#?}");
     drop(proxy);
-    let second = config_folder("acequia.toml", &text);
+    let second = config_directory("acequia.toml", &text);
     let started = finished(acequia(&["run"]).current_dir(second.path()));
     assert_eq!(started.code, Some(3), "{started:#?}");
 }

@@ -115,7 +115,7 @@ fn random_two_of_three_servers_is_about_even() {
 fn source_hash_keeps_a_client_on_the_server_that_the_route_command_shows() {
     let (_servers, config) = pool("source-hash", [1, 1, 1]);
     let proxy = Proxy::start(&config);
-    let file = proxy.folder().join("acequia.toml");
+    let file = proxy.directory().join("acequia.toml");
     let mut used = BTreeSet::new();
     for client in (1..=24).map(|last| format!("127.0.0.{last}")) {
         let order = must(acequia(&["route", "--listener", "l", "--from", &client, "-c"]).arg(&file));

@@ -21,7 +21,7 @@ fn config(hanging: std::net::SocketAddr, good: std::net::SocketAddr, connect_tim
 /// A loopback address whose clients try this server first.
 fn client_address_hashed_to(proxy: &Proxy, first: std::net::SocketAddr) -> String {
     let order = |client: &str| {
-        let file = proxy.folder().join("acequia.toml");
+        let file = proxy.directory().join("acequia.toml");
         let words = ["route", "--listener", "both", "--from", client, "-c"];
         must(acequia(&words).arg(file))
     };

@@ -48,8 +48,8 @@ const CLIENTS_MIN: usize = 3;
 fn a_server_that_resets_at_once_affects_few_clients() {
     for balance in ["random-two", "source-hash", "least-conn", "round-robin"] {
         let (bad, good) = (resetting(), Server::named("good"));
-        // Without checks, because passed checks end an ejection for failed connects. If the reset comes before the connect is
-        // complete, it is a failed connect, and another server is tried.
+        // Without checks, because passed checks end an ejection for failed connects. If the reset comes before the
+        // connect is complete, it is a failed connect, and another server is tried.
         let proxy = Proxy::start(&config(&[&bad, &good], balance, ", check = \"off\""));
         let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
         assert!(unserved <= UNSERVED_MAX, "{balance}: {unserved}");

@@ -28,9 +28,9 @@ fn full_with_all_keys() -> String {
 
 /// Users copy it without the files around it.
 #[test]
-fn full_toml_loads_from_any_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("full.toml");
+fn full_toml_loads_from_any_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("full.toml");
     std::fs::copy(shipped("full.toml"), &path).unwrap();
     let loaded = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
@@ -39,7 +39,7 @@ fn full_toml_loads_from_any_folder() {
     let report = config::load(&path).unwrap_err();
     assert_eq!(report.error_count(), 2, "{report}");
     for file in ["allowed.txt", "denied.txt"] {
-        std::fs::write(folder.path().join(file), "192.0.2.0/24 # one\n").unwrap();
+        std::fs::write(directory.path().join(file), "192.0.2.0/24 # one\n").unwrap();
     }
     let loaded = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
@@ -196,7 +196,7 @@ fn the_files_of_the_package_exist() {
     let shipped: Vec<&str> = sources.filter(|source| !source.starts_with("target/")).collect();
     assert!(shipped.len() > 5, "{shipped:?}");
     for source in shipped {
-        let folder = source.split_once("/*").map_or(source, |(folder, _)| folder);
-        assert!(root.join(folder).exists(), "{source}");
+        let directory = source.split_once("/*").map_or(source, |(directory, _)| directory);
+        assert!(root.join(directory).exists(), "{source}");
     }
 }

@@ -15,10 +15,10 @@ use crate::support::server::Server;
 use crate::support::tls_server::ManualTlsServer;
 
 fn check_live(toml: &str, arguments: &[&str]) -> Finished {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a.toml"), toml).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.toml"), toml).unwrap();
     let arguments = [&["check", "--live", "-c", "a.toml"], arguments].concat();
-    finished(acequia(&arguments).current_dir(folder.path()))
+    finished(acequia(&arguments).current_dir(directory.path()))
 }
 
 /// A TLS server with a certificate for these names, until the test ends.
@@ -128,8 +128,8 @@ fn certificates_are_compared_with_the_names_of_routes() {
 #[test]
 fn servers_known_only_at_run_time_are_not_tried() {
     let good = Server::echo();
-    let folder = tempfile::tempdir().unwrap();
-    let list = folder.path().join("servers.json");
+    let directory = tempfile::tempdir().unwrap();
+    let list = directory.path().join("servers.json");
     std::fs::write(&list, format!("[\"{}\"]", good.address)).unwrap();
     let toml = [
         listener("l", "listed", ""),

@@ -80,9 +80,9 @@ fn can_be_run(command: &str) -> bool {
 
 #[test]
 fn readme_examples_print_the_shown_output() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (name, text) in configurations() {
-        fs::write(folder.path().join(name), text).unwrap();
+        fs::write(directory.path().join(name), text).unwrap();
     }
     let mut commands_run = 0;
     let blocks = blocks(README, "console");
@@ -91,7 +91,7 @@ fn readme_examples_print_the_shown_output() {
         .flat_map(|block| examples(block))
         .filter(|(c, _)| can_be_run(c))
     {
-        assert_eq!(run(&command, folder.path()), expected, "{command}");
+        assert_eq!(run(&command, directory.path()), expected, "{command}");
         commands_run += 1;
     }
     assert!(commands_run >= 4, "{commands_run}");
@@ -109,28 +109,32 @@ fn minimal_toml_passes_check() {
 #[test]
 fn the_configurations_of_the_package_and_of_kubernetes_pass_check() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let manifests = fs::read_to_string(root.join("conf/kubernetes/acequia.yaml")).unwrap();
     let inside = manifests.split("acequia.toml: |\n").nth(1).unwrap();
     let indented = inside
         .lines()
         .take_while(|line| line.is_empty() || line.starts_with("    "));
     let text: String = indented.map(|line| format!("{}\n", line.trim_start())).collect();
-    fs::write(folder.path().join("kubernetes.toml"), text).unwrap();
-    fs::copy(root.join("conf/debian/acequia.toml"), folder.path().join("debian.toml")).unwrap();
+    fs::write(directory.path().join("kubernetes.toml"), text).unwrap();
+    fs::copy(
+        root.join("conf/debian/acequia.toml"),
+        directory.path().join("debian.toml"),
+    )
+    .unwrap();
     for name in ["kubernetes.toml", "debian.toml"] {
-        let output = run(&format!("acequia check -c {name}"), folder.path());
+        let output = run(&format!("acequia check -c {name}"), directory.path());
         assert_eq!(output, format!("{name}: 1 listener, 1 pool, 1 server: fine\n"));
     }
 }
 
 /// The output of a command: both streams, as a terminal would show them.
-fn run(command: &str, folder: &Path) -> String {
+fn run(command: &str, directory: &Path) -> String {
     let here = Path::new(env!("CARGO_BIN_EXE_acequia")).parent().unwrap();
     let path = format!("{}:{}", here.display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec 2>&1; {command}")]);
-    let output = shell.env("PATH", path).current_dir(folder).output().unwrap();
+    let output = shell.env("PATH", path).current_dir(directory).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -162,8 +166,8 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0)
 }
 
-/// What links to the headings of a text are called, as GitHub makes them: in lower case, without punctuation, with hyphens
-/// for spaces.
+/// What links to the headings of a text are called, as GitHub makes them: in lower case, without punctuation, with
+/// hyphens for spaces.
 fn anchors(text: &str) -> HashSet<String> {
     let mut is_code = false;
     let mut anchors = HashSet::new();
@@ -192,8 +196,8 @@ fn readme_replication_example_finds_the_primary_and_the_replica() {
     must(&mut psql(primary.address(), create_role));
     let password = create_role.split('\'').nth(1).unwrap();
     let replica = Postgres::replica_of(&primary);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("postgres.password");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("postgres.password");
     fs::write(&file, format!("{password}\n")).unwrap();
     let configurations = configurations();
     let (_, text) = configurations
@@ -203,7 +207,7 @@ fn readme_replication_example_finds_the_primary_and_the_replica() {
     let text = [
         ("127.0.0.1:6432", "127.0.0.1:0".to_owned()),
         ("127.0.0.1:6433", "127.0.0.1:0".to_owned()),
-        ("/var/lib/acequia", folder.path().display().to_string()),
+        ("/var/lib/acequia", directory.path().display().to_string()),
         ("127.0.0.1:5432", replica.address().to_string()),
         ("127.0.0.1:5433", primary.address().to_string()),
         ("/etc/acequia/postgres.password", file.display().to_string()),

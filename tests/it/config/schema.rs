@@ -1,5 +1,5 @@
-//! `conf/acequia.schema.json`, with which editors complete, describe and check a configuration. It is generated here: the keys
-//! come from the parser's own tables, the descriptions from the comments of `conf/full.toml`.
+//! `conf/acequia.schema.json`, with which editors complete, describe and check a configuration. It is generated here:
+//! the keys come from the parser's own tables, the descriptions from the comments of `conf/full.toml`.
 //!
 //! `BLESS=1` writes the file again.
 
@@ -470,8 +470,8 @@ fn bounds(schema: &Value) -> Option<[u64; 2]> {
     parts.find_map(|part| Some([part["minimum"].as_u64()?, part["maximum"].as_u64()?]))
 }
 
-/// The bounds of a key's integers, from the errors of the parser. `read` reads the file with a value for the key, and returns
-/// the errors.
+/// The bounds of a key's integers, from the errors of the parser. `read` reads the file with a value for the key, and
+/// returns the errors.
 fn parser_bounds(read: impl Fn(i64) -> String) -> Option<[u64; 2]> {
     let bound = |value: i64, words: &str| {
         let report = read(value);
@@ -535,11 +535,11 @@ fn validated(texts: &[String]) -> Vec<String> {
          validator = jsonschema.Draft202012Validator(schema)\n\
          found = [validator.iter_errors(tomllib.load(open(file, 'rb'))) for file in sys.argv[2:]]\n\
          print(json.dumps(['; '.join(f'{e.json_path}: {e.message}' for e in errors) for errors in found]))";
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("python3");
     command.args(["-c", PROGRAM]).arg(path(SCHEMA));
     for (index, text) in texts.iter().enumerate() {
-        let file = folder.path().join(index.to_string());
+        let file = directory.path().join(index.to_string());
         fs::write(&file, text).unwrap();
         command.arg(file);
     }

@@ -1,4 +1,5 @@
-//! Sessions of ordinary clients over TLS end as closed, although the client has gone before the server's last bytes arrive.
+//! Sessions of ordinary clients over TLS end as closed, although the client has gone before the server's last bytes
+//! arrive.
 
 use crate::support::database::{Postgres, psql};
 use crate::support::process::must;
@@ -19,7 +20,8 @@ fn psql_sessions_over_tls_end_as_closed() {
         assert_eq!(output, "t\n", "expected TLS");
     }
     let lines = proxy.access_lines(SESSIONS);
-    // psql says goodbye and closes at once, and the server closes at the goodbye: sometimes the server's end comes first.
+    // psql says goodbye and closes at once, and the server closes at the goodbye: sometimes the server's end comes
+    // first.
     let is_closed = |ending: &str| ending == "client_closed" || ending == "server_closed";
     let others: Vec<_> = lines
         .iter()

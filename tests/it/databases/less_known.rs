@@ -1,5 +1,5 @@
-//! The right server, even where checks find out less than everything: they are refused, some functions are denied, or a reload
-//! begins them anew. Also the sessions of a replica that is behind.
+//! The right server, even where checks find out less than everything: they are refused, some functions are denied, or a
+//! reload begins them anew. Also the sessions of a replica that is behind.
 
 use super::primary::{config, is_up, primary_and_replica, reached, reason};
 use crate::support::counts::{ended_sessions, log_count};
@@ -14,7 +14,7 @@ fn run(server: &Postgres, statement: &str) {
 
 /// The server rejects the role of the checks from now on.
 fn refuse_checks(server: &Postgres) {
-    let file = server.folder().join("data/pg_hba.conf");
+    let file = server.directory().join("data/pg_hba.conf");
     let rules = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("host all watcher 127.0.0.1/32 reject\n{rules}")).unwrap();
     run(server, "SELECT pg_reload_conf()");

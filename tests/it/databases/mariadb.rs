@@ -14,13 +14,14 @@ use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
 fn password() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("password");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
-    (folder, file)
+    (directory, file)
 }
 
-/// Two listeners over the same servers, `primary` and `replica` after the roles; `more` are further lines of the replicas.
+/// Two listeners over the same servers, `primary` and `replica` after the roles; `more` are further lines of the
+/// replicas.
 fn config(servers: &[&MariaDb], password: &Path, more: &str) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
     let pool = |name: &str, more: &str| {
@@ -51,7 +52,7 @@ fn answer(address: SocketAddr, statement: &str) -> Option<String> {
 fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
     let first = MariaDb::start(1, &[]);
     let second = MariaDb::replica_of(&first, 2);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&first, &second], &password, "max_lag = \"5s\""));
     let (write, read) = (proxy.at("primary"), proxy.at("replica"));
     eventually("the checks find both roles", || {
@@ -100,7 +101,7 @@ fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
 fn a_replica_whose_thread_stops_is_down_after_max_lag() {
     let primary = MariaDb::start(1, &[]);
     let replica = MariaDb::replica_of(&primary, 2);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"2s\""));
     eventually("the replica is up", || has_state(&proxy, "replica", &replica, "up"));
     replica.run("STOP SLAVE SQL_THREAD");
@@ -125,7 +126,7 @@ fn a_replica_whose_thread_stops_is_down_after_max_lag() {
 #[test]
 fn a_full_server_lives_and_keeps_its_sessions() {
     let server = MariaDb::start(1, &["--max-connections=10", "--connect-timeout=3600"]);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     eventually("it is up", || has_state(&proxy, "primary", &server, "up"));
     let clients: Vec<_> = (0..16).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
@@ -152,7 +153,7 @@ fn a_full_server_lives_and_keeps_its_sessions() {
 fn all_galera_nodes_take_writes_and_none_is_a_rival() {
     let first = MariaDb::galera_node(1, None);
     let second = MariaDb::galera_node(2, Some(&first));
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&first, &second], &password, ""));
     eventually("both are up", || {
         has_state(&proxy, "primary", &first, "up") && has_state(&proxy, "primary", &second, "up")
@@ -183,7 +184,7 @@ fn the_check_logs_in_with_tls_if_the_server_offers_it() {
     ];
     let server = MariaDb::start(1, &settings.each_ref().map(String::as_str));
     server.run("ALTER USER checker@'127.0.0.1' REQUIRE SSL");
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     eventually("it is up", || has_state(&proxy, "primary", &server, "up"));
     server.run("ALTER USER checker@'127.0.0.1' IDENTIFIED BY 'something else'");
@@ -196,7 +197,7 @@ fn the_check_logs_in_with_tls_if_the_server_offers_it() {
 #[test]
 fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
     let server = MariaDb::start(1, &[]);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, "").replace("500ms", "100ms"));
     let before = server.log().len();
     let label = server.address().to_string();

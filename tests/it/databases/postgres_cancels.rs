@@ -63,13 +63,13 @@ fn a_cancel_of_a_passed_through_session_reaches_the_servers_of_its_client() {
 
 #[test]
 fn a_cancel_reaches_a_session_with_terminated_tls() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     Authority::new("test authority")
         .issue(&["db.example"])
-        .write(folder.path(), "db");
+        .write(directory.path(), "db");
     let tls = format!(
         "[listeners.db.tls]\ncertificates = {{ directory = {:?} }}",
-        folder.path()
+        directory.path()
     );
     cancels_reach_their_own_sessions(6, "require", "by_key", &tls);
 }
@@ -123,7 +123,8 @@ fn six_silent_servers_do_not_delay_a_cancel() {
     assert_eq!(right.received(), [STRAY.to_vec()]);
     let line = proxy.access_line();
     assert_eq!((&line["ending"], &line["attempts"]), (&"cancel".into(), &7.into()));
-    // The servers were connected to at once; their silence after that counts neither as a failure nor as a slow connect.
+    // The servers were connected to at once; their silence after that counts neither as a failure nor as a slow
+    // connect.
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_connect_failures_total", &[("pool", "db")]), 0.0);
     assert_eq!(

@@ -22,22 +22,23 @@ const PORT: &str = "SELECT inet_server_port()";
 /// A proxy with a certificate for all names.
 struct Site {
     authority: Authority,
-    folder: TempDir,
+    directory: TempDir,
     proxy: Proxy,
 }
 
 impl Site {
-    /// Routes by name to `a` (`b` for b.example), by database `orders` to `b`. `lines` are further lines of the listener.
+    /// Routes by name to `a` (`b` for b.example), by database `orders` to `b`. `lines` are further lines of the
+    /// listener.
     fn start(a: SocketAddr, b: SocketAddr, lines: &str) -> Self {
         Self::start_with(a, b, lines, "")
     }
 
     /// As [`Self::start`], with these lines of the pool `a`.
     fn start_with(a: SocketAddr, b: SocketAddr, lines: &str, of_a: &str) -> Self {
-        let (authority, folder) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
+        let (authority, directory) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
         let names = ["a.example", "b.example", "other.example", "passed.example"];
-        authority.issue(&names).write(folder.path(), "site");
-        std::fs::write(folder.path().join("authority.txt"), authority.certificate()).unwrap();
+        authority.issue(&names).write(directory.path(), "site");
+        std::fs::write(directory.path().join("authority.txt"), authority.certificate()).unwrap();
         let proxy = Proxy::start(&format!(
             "[guards.nobody]\ndeny = \"127.0.0.0/8\"\n[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{lines}\n\
              [listeners.db.tls]\ncertificates = {{ directory = {:?} }}\n\
@@ -49,11 +50,11 @@ impl Site {
              [[listeners.db.routes]]\ndatabase = \"gone\"\npool = \"gone\"\n\
              [pools.a]\nservers = [\"{a}\"]\nhealth.check = \"off\"\n{of_a}\n[pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\"\n\
              [pools.gone]\nservers = [\"127.0.0.1:1\"]\nhealth.check = \"off\"",
-            folder.path()
+            directory.path()
         ));
         Self {
             authority,
-            folder,
+            directory,
             proxy,
         }
     }
@@ -61,7 +62,7 @@ impl Site {
     /// `psql` with this statement, which connects to a name and verifies it.
     fn psql(&self, name: &str, database: &str, statement: &str) -> Command {
         let mut command = psql(self.proxy.at("db"), statement);
-        let authority = self.folder.path().join("authority.txt");
+        let authority = self.directory.path().join("authority.txt");
         let target = format!(
             "host={name} hostaddr=127.0.0.1 dbname={database} sslmode=verify-full sslrootcert={}",
             authority.display()
@@ -186,7 +187,7 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
         "the server asks for no password"
     );
     drop(client);
-    let authority = site.folder.path().join("authority.txt");
+    let authority = site.directory.path().join("authority.txt");
     if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, PORT) {
         assert_eq!(port, server.address().port().to_string());
     }
@@ -251,19 +252,19 @@ fn requests_other_than_a_session_within_tls_reach_no_server() {
 
 #[test]
 fn clients_without_tls_are_refused_if_client_certificates_are_required() {
-    let (authority, folder, server) = (
+    let (authority, directory, server) = (
         Authority::new("test authority"),
         tempfile::tempdir().unwrap(),
         Server::silent(),
     );
-    authority.issue(&["a.example"]).write(folder.path(), "site");
-    let ca_file = folder.path().join("authority.txt");
+    authority.issue(&["a.example"]).write(directory.path(), "site");
+    let ca_file = directory.path().join("authority.txt");
     std::fs::write(&ca_file, authority.certificate()).unwrap();
     let proxy = Proxy::start(&format!(
         "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"p\"\n\
          [listeners.db.tls]\ncertificates = {{ directory = {:?} }}\nclient_auth = {{ ca_file = {ca_file:?} }}\n\
          [pools.p]\nservers = [\"{}\"]\nhealth.check = \"off\"",
-        folder.path(),
+        directory.path(),
         server.address
     ));
     let refusal = Client::connect(proxy.at("db")).send(&startup("postgres")).read_all();

@@ -1,5 +1,5 @@
-//! A server of PostgreSQL that starts or stops accepts connections and refuses each session: clients go on to another server, or
-//! wait until it is back.
+//! A server of PostgreSQL that starts or stops accepts connections and refuses each session: clients go on to another
+//! server, or wait until it is back.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

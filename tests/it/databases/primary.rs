@@ -15,8 +15,8 @@ pub(super) fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&
     let [a, b] = servers.map(|server| server.address());
     let health = "{ check = \"postgres\", user = \"watcher\", database = \"postgres\", interval = \"100ms\", \
                   timeout = \"5s\", rise = 1, fall = 2 }";
-    let state = state_dir.map_or_else(String::new, |folder| {
-        format!("[runtime]\nstate_dir = {:?}\n", folder.path())
+    let state = state_dir.map_or_else(String::new, |directory| {
+        format!("[runtime]\nstate_dir = {:?}\n", directory.path())
     });
     format!(
         "{state}[listeners.write]\nbind = \"127.0.0.1:0\"\npool = \"writers\"\n[listeners.read]\nbind = \"127.0.0.1:0\"\n\

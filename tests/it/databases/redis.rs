@@ -264,8 +264,8 @@ fn a_sentinel_failover_moves_the_writers_away_from_the_old_primary() {
 #[test]
 fn a_server_that_refuses_the_check_lives_and_no_output_shows_the_password() {
     let server = RedisNode::start(&["requirepass right-password", "maxclients 20"]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("password");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
     std::fs::write(&file, "wrong-password\n").unwrap();
     let health = format!("password_file = {file:?}");
     let one_pool = config(&[&server], &health).replace("role = ", "# role = ");

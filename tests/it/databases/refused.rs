@@ -33,11 +33,11 @@ fn start(more: &str) -> (Postgres, Proxy) {
     let server = Postgres::start_with(&["max_connections=70"]);
     with_checker(&server);
     run(&server, "CREATE DATABASE checks");
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&server, &password, more));
     eventually("the server is up", || health(&proxy, &server)["health"] == "up");
     // The file is read at each check: it must stay.
-    std::mem::forget(_folder);
+    std::mem::forget(_directory);
     (server, proxy)
 }
 
@@ -152,7 +152,7 @@ fn a_password_that_cannot_be_read_takes_no_server_down() {
     let server = Postgres::start();
     with_checker(&server);
     run(&server, "CREATE DATABASE checks");
-    let (_folder, file) = password();
+    let (_directory, file) = password();
     let proxy = Proxy::start(&config(&server, &file, "role_trust = \"1h\""));
     eventually("the server is up", || health(&proxy, &server)["health"] == "up");
     let mut session = Session::open(proxy.at("db")).ok().unwrap();
@@ -226,8 +226,8 @@ fn a_server_that_refuses_its_first_check_is_not_logged_as_down() {
         stream.write_all(&[b"E", &length[..], fields].concat()).unwrap();
         let _ = stream.read(&mut [0; 1024]); // the StartupMessage
     });
-    let folder = tempfile::tempdir().unwrap();
-    let password = folder.path().join("password");
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
     std::fs::write(&password, "x").unwrap();
     let health = format!("health = {{ check = \"postgres\", user = \"checker\", password_file = {password:?} }}");
     let text = format!(
@@ -245,7 +245,7 @@ fn a_server_that_refuses_its_first_check_is_not_logged_as_down() {
 #[test]
 fn a_password_is_never_sent_in_clear_text_without_tls() {
     let (server, proxy) = start("");
-    let file = server.folder().join("data/pg_hba.conf");
+    let file = server.directory().join("data/pg_hba.conf");
     let rules = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("host all checker 127.0.0.1/32 password\n{rules}")).unwrap();
     run(&server, "SELECT pg_reload_conf()");

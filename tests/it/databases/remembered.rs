@@ -1,5 +1,5 @@
-//! The primary remembered in `state_dir`: it is still known after a file that cannot be read, and after a downgrade, and a
-//! second process cannot overwrite it.
+//! The primary remembered in `state_dir`: it is still known after a file that cannot be read, and after a downgrade,
+//! and a second process cannot overwrite it.
 
 use std::fs;
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use super::redis::{RememberingPair, config, has_state, is_written, reason};
 use crate::support::eventually;
 use crate::support::process::finished;
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::sentinel::RedisNode;
 
 #[test]
@@ -27,8 +27,8 @@ fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
     let (file, aside) = (state.path().join("primaries.json"), state.path().join("aside"));
     fs::rename(&file, &aside).unwrap();
     symlink(&file, &file).unwrap(); // reading it fails: too many levels of symbolic links
-    let folder = config_folder("acequia.toml", &text);
-    let failed = finished(acequia(&["run"]).current_dir(folder.path()));
+    let directory = config_directory("acequia.toml", &text);
+    let failed = finished(acequia(&["run"]).current_dir(directory.path()));
     assert_eq!(failed.code, Some(3), "{failed:#?}");
     assert!(failed.stderr.contains(&file.display().to_string()), "{failed:#?}");
     assert_eq!(fs::read_link(&file).unwrap(), file, "it is left as it is");
@@ -113,7 +113,7 @@ fn a_second_primary_is_told_while_the_first_one_has_too_many_clients() {
 }
 
 #[test]
-fn a_state_folder_belongs_to_one_process_and_is_free_after_a_kill() {
+fn a_state_directory_belongs_to_one_process_and_is_free_after_a_kill() {
     let state = tempfile::tempdir().unwrap();
     let server = RedisNode::start(&[]);
     let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&server], "");
@@ -121,8 +121,8 @@ fn a_state_folder_belongs_to_one_process_and_is_free_after_a_kill() {
     eventually("the primary is remembered", || {
         state.path().join("primaries.json").exists()
     });
-    let folder = config_folder("acequia.toml", &(text.clone() + "[admin]\nsocket = \"off\"\n"));
-    let run = |command: &str| finished(acequia(&[command]).current_dir(folder.path()));
+    let directory = config_directory("acequia.toml", &(text.clone() + "[admin]\nsocket = \"off\"\n"));
+    let run = |command: &str| finished(acequia(&[command]).current_dir(directory.path()));
     let failed = run("run");
     assert_eq!(failed.code, Some(3), "{failed:#?}");
     let expected = format!(
@@ -150,7 +150,7 @@ fn a_primary_that_cannot_be_saved_is_reported_everywhere() {
     let unsaved = || proxy.metrics().sum("acequia_state_dir_unsaved", &[]);
     assert_eq!(unsaved(), 0.0);
     // acequia may be writing another file there at that moment.
-    eventually("the folder is gone", || {
+    eventually("the directory is gone", || {
         let _ = fs::remove_dir_all(state.path());
         !state.path().exists()
     });
@@ -175,10 +175,10 @@ fn the_start_fails_with_an_invalid_file_of_primaries() {
          servers = [\"127.0.0.1:9\"]\n",
         state.path()
     );
-    let folder = config_folder("acequia.toml", &text);
+    let directory = config_directory("acequia.toml", &text);
     for contents in ["", "{\"primary\": {"] {
         fs::write(&file, contents).unwrap();
-        let failed = finished(acequia(&["run"]).current_dir(folder.path()));
+        let failed = finished(acequia(&["run"]).current_dir(directory.path()));
         assert_eq!(failed.code, Some(3), "{failed:#?}");
         let expected = "primaries.json are not valid: restore the file, or remove it to begin without a known primary";
         assert!(failed.stderr.contains(expected), "{failed:#?}");

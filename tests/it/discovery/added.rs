@@ -12,20 +12,20 @@ use crate::support::process::Finished;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A folder for what outlives a restart.
+/// A directory for what outlives a restart.
 struct Site {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Site {
     fn new() -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
     fn config(&self, server: &Server) -> String {
-        let state = self.folder.path();
+        let state = self.directory.path();
         let address = server.address;
         format!(
             "[runtime]\nstate_dir = {state:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
@@ -34,7 +34,7 @@ impl Site {
     }
 
     fn kept(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("added-servers.json")).unwrap_or_default()
+        std::fs::read_to_string(self.directory.path().join("added-servers.json")).unwrap_or_default()
     }
 }
 

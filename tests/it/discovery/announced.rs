@@ -28,8 +28,8 @@ fn config(docker: &Docker, web: &Server, announce: &str) -> String {
     )
 }
 
-/// The values of the metrics of announced routes: whether their source is up, how many are in force, and how many refused for
-/// two reasons.
+/// The values of the metrics of announced routes: whether their source is up, how many are in force, and how many
+/// refused for two reasons.
 fn measured(proxy: &Proxy) -> [f64; 4] {
     let metrics = proxy.metrics();
     let refused = |reason| metrics.sum("acequia_announcements_refused", &[("reason", reason)]);

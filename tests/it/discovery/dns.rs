@@ -190,7 +190,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     assert!(status.contains("the name server does not answer"), "{status}");
 
     proxy.stop();
-    let proxy = Proxy::start(&(runtime + &by_srv(&nsd, ""))); // the folder of the state has the list
+    let proxy = Proxy::start(&(runtime + &by_srv(&nsd, ""))); // the directory of the state has the list
     assert!(reaches_only(&proxy, "first"));
     assert_eq!(names(&proxy), [format!("one.test:{}@127.0.0.1", first.address.port())]);
     nsd.begin();

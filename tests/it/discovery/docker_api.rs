@@ -1,5 +1,5 @@
-//! Engines that are not installed here: Docker 29, which refuses versions of the API that older engines need, and engines with
-//! wrong answers. Only their answers are imitated, according to the documentation of the API.
+//! Engines that are not installed here: Docker 29, which refuses versions of the API that older engines need, and
+//! engines with wrong answers. Only their answers are imitated, according to the documentation of the API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,7 +18,7 @@ use crate::support::server::Server;
 
 /// An engine: the versions of the API that it speaks, and its containers.
 struct Engine {
-    folder: TempDir,
+    directory: TempDir,
     state: Arc<Mutex<State>>,
 }
 
@@ -37,8 +37,8 @@ struct State {
 
 impl Engine {
     fn start(oldest: u32, newest: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("docker.sock")).unwrap();
         let state = Arc::new(Mutex::new(State {
             oldest,
             newest,
@@ -53,7 +53,7 @@ impl Engine {
                 let _ = shared.lock().unwrap().respond(stream); // the client may not want all of it
             }
         });
-        Self { folder, state }
+        Self { directory, state }
     }
 
     /// Answers lists with this from now on, and says that something has happened.
@@ -72,7 +72,7 @@ impl Engine {
     }
 
     fn config(&self) -> String {
-        let socket = self.folder.path().join("docker.sock");
+        let socket = self.directory.path().join("docker.sock");
         format!(
             "[providers.docker]\nsocket = {socket:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
              [pools.p]\ndiscover = {{ docker = \"acequia.pool=orders\", settle = \"0s\" }}"
@@ -209,7 +209,7 @@ fn an_incomplete_list_changes_nothing() {
 #[test]
 fn an_engine_that_hangs_does_not_delay_the_shutdown() {
     let engine = Engine::start(44, 52);
-    let socket = engine.folder.path().join("docker.sock");
+    let socket = engine.directory.path().join("docker.sock");
     let config = format!(
         "[providers.docker]\nsocket = {socket:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p.scale]\n\
          min = 1\nmax = 1\nsessions_per_server = 1\nstart_timeout = \"10m\"\ndocker = {{ image = \"app\", port = 80 }}"

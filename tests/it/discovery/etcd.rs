@@ -84,7 +84,7 @@ fn a_wrong_password_is_reported_without_being_shown() {
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());
     etcd.enable_login("correct-1");
-    let password = etcd.folder().join("password");
+    let password = etcd.directory().join("password");
     fs::write(&password, "wrong-2\n").unwrap();
     let login = format!("[providers.etcd]\nuser = \"root\"\npassword_file = {password:?}\n");
     let proxy = Proxy::setup(&config(&etcd).replace("[providers.etcd]\n", &login)).launch();

@@ -18,18 +18,18 @@ use crate::support::server::Server;
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 const LISTED: &str = "servers listed";
 
-/// A file that lists servers, and a folder for what outlives a restart.
+/// A file that lists servers, and a directory for what outlives a restart.
 struct Site {
-    folder: TempDir,
+    directory: TempDir,
     file: PathBuf,
 }
 
 impl Site {
     fn new(servers: &[&Server]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let site = Self {
-            file: folder.path().join("servers.json"),
-            folder,
+            file: directory.path().join("servers.json"),
+            directory,
         };
         site.list(servers);
         site
@@ -42,13 +42,13 @@ impl Site {
 
     /// Writes the file as editors do.
     fn write(&self, text: &str) {
-        let next = self.folder.path().join("next");
+        let next = self.directory.path().join("next");
         fs::write(&next, text).unwrap();
         fs::rename(next, &self.file).unwrap();
     }
 
     fn config(&self, keys: &str) -> String {
-        let (state, file) = (self.folder.path().join("state"), &self.file);
+        let (state, file) = (self.directory.path().join("state"), &self.file);
         format!(
             "[runtime]\nstate_dir = {state:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
              [pools.p]\nbalance = \"round-robin\"\ndiscover = {{ file = {file:?}, settle = \"0s\" }}\n{keys}"
@@ -56,7 +56,7 @@ impl Site {
     }
 
     fn kept(&self) -> String {
-        fs::read_to_string(self.folder.path().join("state/servers.json")).unwrap_or_default()
+        fs::read_to_string(self.directory.path().join("state/servers.json")).unwrap_or_default()
     }
 }
 
@@ -264,7 +264,7 @@ fn a_reload_from_fixed_servers_to_a_source_leaves_no_gap() {
     let source = format!("discover = {{ file = {:?}, settle = \"0s\" }}", site.file);
     let fixed = discovered.replace(&source, &format!("servers = [\"{}\"]", server.address));
     let proxy = Proxy::start(&fixed);
-    fs::write(proxy.folder().join("acequia.toml"), &discovered).unwrap();
+    fs::write(proxy.directory().join("acequia.toml"), &discovered).unwrap();
     let (status, _) = api::unix(&proxy, "POST", "/api/v1/reload", "");
     assert_eq!(status, 200);
     assert!(reaches_only(&proxy, "first"), "its source lists nothing yet");
@@ -275,7 +275,7 @@ fn a_reload_from_fixed_servers_to_a_source_leaves_no_gap() {
 fn check_warns_about_an_unusable_list_and_route_shows_the_listed_servers() {
     let server = Server::echo();
     let site = Site::new(&[&server]);
-    let config = site.folder.path().join("acequia.toml").display().to_string();
+    let config = site.directory.path().join("acequia.toml").display().to_string();
     fs::write(&config, site.config("")).unwrap();
     let route = finished(&mut acequia(&["route", "-c", &config, "--listener", "l"]));
     assert!(route.stdout.contains(&server.address.to_string()), "{}", route.stdout);

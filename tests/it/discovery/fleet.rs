@@ -52,9 +52,9 @@ fn reached(proxy: &Proxy) -> String {
 
 /// The result of a command with this file as its configuration.
 fn with_file(command: &str, toml: &str) -> Finished {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("edge.toml"), toml).unwrap();
-    finished(acequia(&[command, "-c", "edge.toml"]).current_dir(folder.path()))
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("edge.toml"), toml).unwrap();
+    finished(acequia(&[command, "-c", "edge.toml"]).current_dir(directory.path()))
 }
 
 /// Waits until the status of an instance has an error, and returns that.
@@ -341,11 +341,11 @@ fn check_reads_the_text_and_shows_its_errors_with_key_and_line() {
 fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
     let server = Server::named("server");
     let etcd = Etcd::start();
-    let folder = TempDir::new().unwrap();
-    let allowed = folder.path().join("allowed");
+    let directory = TempDir::new().unwrap();
+    let allowed = directory.path().join("allowed");
     fs::create_dir(&allowed).unwrap();
-    fs::write(folder.path().join("secret"), "10.0.0.1\n").unwrap();
-    std::os::unix::fs::symlink(folder.path().join("secret"), allowed.join("link")).unwrap();
+    fs::write(directory.path().join("secret"), "10.0.0.1\n").unwrap();
+    std::os::unix::fs::symlink(directory.path().join("secret"), allowed.join("link")).unwrap();
     fs::write(allowed.join("networks"), "127.0.0.0/8\n").unwrap();
     let with_list = |path: &str| {
         let guard = format!("[guards.g]\nallow_file = {path:?}\n");
@@ -353,7 +353,7 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
     };
     let at = |name: &str| allowed.join(name).display().to_string();
     let check = "[pools.p.health]\ncheck = \"exec\"\ncommand = \"/bin/true\"\n";
-    let file = |more: &str| bootstrap(&etcd, "one", folder.path(), more);
+    let file = |more: &str| bootstrap(&etcd, "one", directory.path(), more);
     let (nothing, files) = (file(""), file(&format!("allow = [\"files:{}/\"]", allowed.display())));
     let commands = file("allow = [\"exec\"]");
     let (command, files_refused) = ("commands are not taken", "files are not taken");
@@ -378,7 +378,7 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
         (
             text(&server).replace(
                 "127.0.0.1:0",
-                &format!("unix:{}", folder.path().join("l.sock").display()),
+                &format!("unix:{}", directory.path().join("l.sock").display()),
             ),
             &files,
             Some(files_refused),
@@ -402,15 +402,15 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
 fn errors_written_to_the_store_do_not_quote_file_contents() {
     let server = Server::named("server");
     let etcd = Etcd::start();
-    let folder = TempDir::new().unwrap();
-    let list = folder.path().join("list");
+    let directory = TempDir::new().unwrap();
+    let list = directory.path().join("list");
     fs::write(&list, "10.0.0.0/8\nhunter2\n").unwrap();
     etcd.put(KEY, &text(&server));
     let file = bootstrap(
         &etcd,
         "one",
-        folder.path(),
-        &format!("allow = [\"files:{}\"]", folder.path().display()),
+        directory.path(),
+        &format!("allow = [\"files:{}\"]", directory.path().display()),
     );
     let proxy = Proxy::start(&file);
     etcd.put(KEY, &(text(&server) + &format!("[guards.g]\nallow_file = {list:?}\n")));

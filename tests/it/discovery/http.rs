@@ -145,8 +145,8 @@ fn the_certificate_of_the_url_is_verified() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let registry = Registry::over_tls(&ours.issue(&["127.0.0.1"]));
     registry.list(&first);
-    let folder = tempfile::tempdir().unwrap();
-    let authorities = folder.path().join("ca.pem");
+    let directory = tempfile::tempdir().unwrap();
+    let authorities = directory.path().join("ca.pem");
     replace(&authorities, &other.certificate());
     let config = registry.config_with("https", &format!(", ca_file = {authorities:?}"));
     let proxy = Proxy::setup(&config).launch(); // it is not ready without a list

@@ -41,17 +41,17 @@ fn terminating() -> Value {
     json!({ "ready": false, "serving": true, "terminating": true })
 }
 
-/// A fake API server, and a folder for the kubeconfig.
+/// A fake API server, and a directory for the kubeconfig.
 struct Cluster {
     api: ApiServer,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Cluster {
     fn start() -> Self {
         Self {
             api: ApiServer::start(),
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     fn config_with_user(&self, user: &str) -> String {
-        let file = self.api.kubeconfig(self.folder.path(), user);
+        let file = self.api.kubeconfig(self.directory.path(), user);
         format!("[providers.kubernetes]\nkubeconfig = {file:?}\n{}", pools())
     }
 }
@@ -198,7 +198,7 @@ fn a_refusal_names_the_missing_permission_and_shows_no_token() {
     let first = Server::named("first");
     let cluster = Cluster::start();
     cluster.ready(&first, "orders-1");
-    let token = cluster.folder.path().join("token");
+    let token = cluster.directory.path().join("token");
     replace(&token, "wrong-2\n");
     let config = cluster.config_with_user("{tokenFile: token}");
     let proxy = Proxy::setup(&config).launch(); // it is not ready without a list
@@ -231,26 +231,26 @@ fn a_client_certificate_can_log_in() {
     let first = Server::named("first");
     let cluster = Cluster {
         api: ApiServer::for_certificates(),
-        folder: tempfile::tempdir().unwrap(),
+        directory: tempfile::tempdir().unwrap(),
     };
     cluster.ready(&first, "orders-1");
     cluster
         .api
         .authority()
         .issue(&["acequia"])
-        .write(cluster.folder.path(), "own");
+        .write(cluster.directory.path(), "own");
     let user = "{client-certificate: own.pem, client-key: own.key}";
     let proxy = Proxy::start(&cluster.config_with_user(user));
     assert!(reaches_only(&proxy, "first"));
 }
 
-/// Runs acequia as in a pod whose service account is in this folder.
-fn launch_in_pod(api: &ApiServer, folder: &Path) -> Proxy {
+/// Runs acequia as in a pod whose service account is in this directory.
+fn launch_in_pod(api: &ApiServer, directory: &Path) -> Proxy {
     let port = format!("KUBERNETES_SERVICE_PORT={}", api.port());
     let account = "/run/secrets/kubernetes.io/serviceaccount";
     let script = format!(
         "mount -t tmpfs none /run && mkdir -p {account} && mount --bind {} {account} && exec \"$@\"",
-        folder.display()
+        directory.display()
     );
     let words = [
         "unshare",
@@ -271,15 +271,15 @@ fn a_pod_uses_its_service_account_whose_token_changes() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let api = ApiServer::start();
     api.put("orders", "orders-1", slice(&first, "orders-1", &ready()));
-    let folder = tempfile::tempdir().unwrap();
-    replace(&folder.path().join("ca.crt"), &api.authority().certificate());
-    replace(&folder.path().join("token"), "expired-0");
-    let proxy = launch_in_pod(&api, folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    replace(&directory.path().join("ca.crt"), &api.authority().certificate());
+    replace(&directory.path().join("token"), "expired-0");
+    let proxy = launch_in_pod(&api, directory.path());
     wait_for_error(
         &proxy,
         "it does not accept the token in /var/run/secrets/kubernetes.io/serviceaccount/token",
     );
-    replace(&folder.path().join("token"), TOKEN);
+    replace(&directory.path().join("token"), TOKEN);
     eventually("the new token is read", || reaches_only(&proxy, "first"));
     api.put("orders", "orders-1", slice(&second, "orders-1", &ready()));
     eventually("the endpoints are followed", || reaches_only(&proxy, "second"));
@@ -301,11 +301,11 @@ fn kubectl_can_read_the_fake_api_server() {
     }
     let file = cluster
         .api
-        .kubeconfig(cluster.folder.path(), &format!("{{token: {TOKEN}}}"));
+        .kubeconfig(cluster.directory.path(), &format!("{{token: {TOKEN}}}"));
     let kubectl = |arguments: &[&str]| {
         let mut command = Command::new("kubectl");
         command
-            .env("HOME", cluster.folder.path())
+            .env("HOME", cluster.directory.path())
             .arg("--kubeconfig")
             .arg(&file);
         command

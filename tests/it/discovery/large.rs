@@ -27,8 +27,8 @@ fn list(server: &Server, count: usize, last: &Server) -> String {
 fn cost_of(count: usize) -> Duration {
     let everywhere = || TcpListener::bind("0.0.0.0:0").unwrap();
     let (first, second) = (Server::echo_on(everywhere()), Server::echo_on(everywhere()));
-    let folder = tempfile::tempdir().unwrap();
-    let (file, next) = (folder.path().join("servers.json"), folder.path().join("next"));
+    let directory = tempfile::tempdir().unwrap();
+    let (file, next) = (directory.path().join("servers.json"), directory.path().join("next"));
     let put = |text: String| {
         fs::write(&next, text).unwrap();
         fs::rename(&next, &file).unwrap();

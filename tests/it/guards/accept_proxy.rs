@@ -187,7 +187,8 @@ fn without_require_a_server_first_client_needs_no_header() {
     wait_for_ended_sessions(&proxy, "hello_timeout", 2);
 }
 
-/// Each byte comes in time, the whole does not: the deadline counts from accept, for the header and the ClientHello together.
+/// Each byte comes in time, the whole does not: the deadline counts from accept, for the header and the ClientHello
+/// together.
 #[test]
 fn a_dripping_peer_is_closed_in_time() {
     let server = Server::keeping(b"answer");

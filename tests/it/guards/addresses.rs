@@ -157,8 +157,8 @@ fn a_route_guard_is_asked_after_routing_and_answers_by_an_alert() {
 #[test]
 fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
     let server = greeting_server();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("denied.txt");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("denied.txt");
     std::fs::write(&file, "127.0.0.2\n").unwrap();
     let text = config(&server, &format!("deny_file = \"{}\"", file.display()), "");
     let proxy = Proxy::start(&text);
@@ -187,8 +187,8 @@ fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
 #[test]
 fn an_allow_file_adds_to_the_allow_list() {
     let server = greeting_server();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("allowed.txt");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("allowed.txt");
     std::fs::write(&file, "# the office\n127.0.0.2\n").unwrap();
     let guard = format!("allow = \"127.0.0.4\"\nallow_file = \"{}\"", file.display());
     let text = config(&server, &guard, "");
@@ -203,8 +203,8 @@ fn an_allow_file_adds_to_the_allow_list() {
 #[test]
 fn a_hundred_thousand_networks_are_reloaded_within_seconds() {
     let server = greeting_server();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("denied.txt");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("denied.txt");
     let network = |number: u32| {
         let [_, a, b, c] = (number * 2).to_be_bytes();
         format!("{}.{a}.{b}.{c}\n", 20 + number % 50)

@@ -42,8 +42,8 @@ fn read_for(client: &mut Client, time: Duration) -> u64 {
     total
 }
 
-/// Asserts that one of three rounds succeeds. They compare throughput with the real clock, and a busy machine may spoil any
-/// round; a wrong limit fails in all three.
+/// Asserts that one of three rounds succeeds. They compare throughput with the real clock, and a busy machine may spoil
+/// any round; a wrong limit fails in all three.
 fn in_one_of_three_rounds(mut round: impl FnMut() -> Result<(), String>) {
     let outcomes: Vec<_> = (0..3).map_while(|_| round().err()).collect();
     assert!(outcomes.len() < 3, "{outcomes:#?}");

@@ -68,8 +68,8 @@ fn a_certificate_with_thousands_of_names_makes_a_short_reason() {
     const REASON_CHARS_MAX: usize = 256;
     let names = (0..2_500).map(|number| format!("host-{number}.example.com")).collect();
     let (server, certificate) = tls_server_of_many(names);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
     std::fs::write(&file, certificate).unwrap();
     let check = format!("check = \"tls\"\nverify = true\nsni = \"other.example\"\nca_file = {file:?}");
     let proxy = Proxy::start(&config(&[server.address], "", &check));

@@ -55,8 +55,8 @@ fn children(proxy: &Proxy) -> Vec<char> {
 
 #[test]
 fn a_command_gets_the_server_and_no_environment_of_the_process() {
-    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
-    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
+    let file = |name: &str| directory.path().join(name).display().to_string();
     // The first check alone writes, so that no file is empty when it is read.
     let script = format!(
         "[ -e {0} ] && exit 0; cat /proc/$$/environ | tr '\\0' '\\n' > {0}; ls -l /proc/$$/fd > {1}; \
@@ -99,8 +99,8 @@ fn a_failure_shows_the_first_line_of_the_output() {
 
 #[test]
 fn a_program_that_is_missing_takes_no_server_down() {
-    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
-    let program = folder.path().join("check");
+    let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
+    let program = directory.path().join("check");
     std::os::unix::fs::symlink("/bin/true", &program).unwrap();
     let keys = format!("[pools.p.health]\ncheck = \"exec\"\ninterval = \"20ms\"\nfall = 1\ncommand = [{program:?}]");
     let proxy = Proxy::start(&one_pool(&[server.address], &keys));
@@ -141,8 +141,8 @@ fn a_failure_shows_the_last_line_of_the_standard_error() {
 
 #[test]
 fn commands_that_ignore_signals_are_killed_with_their_children() {
-    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
-    let pids = folder.path().join("pids");
+    let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
+    let pids = directory.path().join("pids");
     let script = format!(
         "trap '' TERM INT HUP PIPE; for i in 1 2 3; do sleep 1000 & echo $! >> {0}; done; echo $$ >> {0}; wait",
         pids.display()
@@ -169,8 +169,8 @@ fn commands_that_ignore_signals_are_killed_with_their_children() {
 
 #[test]
 fn a_command_under_way_is_killed_when_the_process_stops() {
-    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
-    let pids = folder.path().join("pids");
+    let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
+    let pids = directory.path().join("pids");
     let script = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", pids.display());
     let other = Server::silent();
     let text = format!(

@@ -33,17 +33,17 @@ fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
 struct Nginx {
     plain: Port,
     tls: Port,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     _process: Process,
 }
 
 impl Nginx {
     fn start() -> Self {
-        let (plain, tls, folder) = (Port::keep(), Port::keep(), tempfile::tempdir().unwrap());
+        let (plain, tls, directory) = (Port::keep(), Port::keep(), tempfile::tempdir().unwrap());
         let authority = Authority::new("authority");
-        replace(&folder.path().join("ca.pem"), &authority.certificate());
-        authority.issue(&["web.example"]).write(folder.path(), "web");
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        replace(&directory.path().join("ca.pem"), &authority.certificate());
+        authority.issue(&["web.example"]).write(directory.path(), "web");
+        let path = |name: &str| directory.path().join(name).display().to_string();
         let server = "location / { return 404; } location = /ok { return 200 '{\"status\": \"ok\"}'; } \
                       location = /down { return 503; }";
         let text = format!(
@@ -70,20 +70,20 @@ impl Nginx {
         Self {
             plain,
             tls,
-            folder,
+            directory,
             _process: process,
         }
     }
 
     fn file(&self, name: &str) -> String {
-        std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+        std::fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
     }
 }
 
 #[test]
 fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
     let nginx = Nginx::start();
-    let ca_file = nginx.folder.path().join("ca.pem");
+    let ca_file = nginx.directory.path().join("ca.pem");
     let with_tls = format!("tls = true\nsni = \"web.example\"\nverify = true\nca_file = {ca_file:?}");
     let proxy = Proxy::start(&config(
         nginx.plain.address,
@@ -128,8 +128,8 @@ fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
     assert!(log.contains("\"acequia/"), "{log}");
 }
 
-/// Answers `GET /primary` and `GET /replica` as the REST API of Patroni does, by the documentation of version 4: 200 if the
-/// member has the role, else 503, with its state in JSON. `lag` above 16 MB is not accepted.
+/// Answers `GET /primary` and `GET /replica` as the REST API of Patroni does, by the documentation of version 4: 200 if
+/// the member has the role, else 503, with its state in JSON. `lag` above 16 MB is not accepted.
 fn patroni(is_primary: &Arc<AtomicBool>, is_running: &Arc<AtomicBool>) -> Server {
     let (is_primary, is_running) = (Arc::clone(is_primary), Arc::clone(is_running));
     Server::run(move |mut stream| {
@@ -156,8 +156,8 @@ fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     let is_running = Arc::new(AtomicBool::new(true));
     let members = roles.each_ref().map(|role| patroni(role, &is_running));
     let databases = [Server::named("first"), Server::named("second")];
-    // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each member
-    // has a pool of its own.
+    // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each
+    // member has a pool of its own.
     let check = |member: &Server, path: &str| {
         format!(
             "on_down = \"close\"\nclose_over = \"0s\"\nhealth = {{ check = \"http\", port = {}, path = \"{path}\", \

@@ -51,7 +51,7 @@ fn with_hosts(hosts: &Path, config: &str) -> Proxy {
 struct Site {
     first: Server,
     second: Server,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Site {
@@ -64,7 +64,7 @@ impl Site {
         Self {
             first,
             second,
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
@@ -74,7 +74,7 @@ impl Site {
             .iter()
             .map(|address| format!("{address} pool.test\n"))
             .collect();
-        std::fs::write(self.folder.path().join("hosts"), lines).unwrap();
+        std::fs::write(self.directory.path().join("hosts"), lines).unwrap();
     }
 
     fn label(&self, address: &str) -> String {
@@ -84,7 +84,7 @@ impl Site {
     /// A proxy with this hosts file.
     fn proxy(&self) -> Proxy {
         let proxy = with_hosts(
-            &self.folder.path().join("hosts"),
+            &self.directory.path().join("hosts"),
             &config(&[format!("pool.test:{}", self.second.address.port())]),
         );
         self.wait_for_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
@@ -183,7 +183,7 @@ fn a_name_that_never_resolved_is_shown_by_status_and_servers() {
     let site = Site::new();
     site.set_addresses(&[]);
     let servers = [format!("pool.test:{}", site.first.address.port())];
-    let proxy = with_hosts(&site.folder.path().join("hosts"), &config(&servers));
+    let proxy = with_hosts(&site.directory.path().join("hosts"), &config(&servers));
     for command in ["status", "servers"] {
         let shown = proxy.command(&[command]);
         let notes: Vec<_> = shown
@@ -234,7 +234,7 @@ fn a_name_is_used_as_soon_as_it_resolves() {
     let site = Site::new();
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
-    let proxy = with_hosts(&site.folder.path().join("hosts"), &config(&[entry]));
+    let proxy = with_hosts(&site.directory.path().join("hosts"), &config(&[entry]));
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("it has been asked for", || proxy.log().iter().any(is_unresolved));
     assert_eq!(ask(proxy.at("l"), b""), b"");
@@ -258,7 +258,7 @@ fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
         format!("\"pool.test:{port}\""),
         format!("{{ address = \"pool.test:{port}\", name = \"shop\" }}"),
     );
-    let proxy = with_hosts(&site.folder.path().join("hosts"), &text("p", &name));
+    let proxy = with_hosts(&site.directory.path().join("hosts"), &text("p", &name));
     site.wait_for_up(&proxy, &["127.0.0.2"]);
     for (pool, servers, added) in [
         ("p", &named, "p/shop@127.0.0.2".to_owned()),
@@ -274,8 +274,8 @@ fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
 
 /// A proxy whose resolver hangs until somebody opens the hosts file, a FIFO, for writing; then it fails.
 fn with_hanging_resolver(server: &Server) -> (Proxy, TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let hosts = folder.path().join("hosts");
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
     must(Command::new("mkfifo").arg(&hosts));
     let proxy = with_hosts(
         &hosts,
@@ -284,13 +284,13 @@ fn with_hanging_resolver(server: &Server) -> (Proxy, TempDir, PathBuf) {
     eventually("the other server is checked", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
     });
-    (proxy, folder, hosts)
+    (proxy, directory, hosts)
 }
 
 #[test]
 fn a_hanging_resolver_delays_readiness_but_no_session() {
     let server = Server::echo();
-    let (proxy, _folder, hosts) = with_hanging_resolver(&server);
+    let (proxy, _directory, hosts) = with_hanging_resolver(&server);
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
     assert_eq!(proxy.get("/ready").0, 503);
     File::options().write(true).open(&hosts).unwrap();
@@ -300,7 +300,7 @@ fn a_hanging_resolver_delays_readiness_but_no_session() {
 #[test]
 fn the_process_ends_even_if_the_resolver_hangs() {
     let server = Server::echo();
-    let (proxy, _folder, _hosts) = with_hanging_resolver(&server);
+    let (proxy, _directory, _hosts) = with_hanging_resolver(&server);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
@@ -339,7 +339,7 @@ fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
     let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
-    let proxy = with_hosts(&site.folder.path().join("hosts"), &text);
+    let proxy = with_hosts(&site.directory.path().join("hosts"), &text);
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("it has been asked for", || proxy.log().iter().any(is_unresolved));
     let waits = format!("waiting for an address of pool `p`: `{entry}` is not resolved yet\n");

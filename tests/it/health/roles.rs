@@ -50,12 +50,12 @@ fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
     )
 }
 
-/// A file with the password, in a folder of its own.
+/// A file with the password, in a directory of its own.
 pub(crate) fn password() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("password");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
-    (folder, file)
+    (directory, file)
 }
 
 fn answer(address: std::net::SocketAddr, statement: &str) -> Option<String> {
@@ -69,7 +69,7 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
     with_checker(&primary);
     must(&mut pgbench(primary.address(), &["-i", "-q"]));
     let replica = Postgres::replica_of(&primary);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, ""));
     let (write, read) = (proxy.at("write"), proxy.at("read"));
     // On a busy machine the first check may time out.
@@ -150,7 +150,7 @@ fn a_lagging_replica_is_down_and_an_idle_one_is_up() {
     let primary = Postgres::start();
     with_checker(&primary);
     let replica = Postgres::replica_of(&primary);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"1s\""));
     let label = replica.address().to_string();
     let health = || proxy.server("replica", &label);
@@ -189,7 +189,7 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
     let [on, certificate, key] = &tls;
     let server = Postgres::start_with(&[on, certificate, key, "log_connections=on"]);
     with_checker(&server);
-    let (_folder, password) = password();
+    let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     let label = server.address().to_string();
     eventually("the check logs in", || {
@@ -251,7 +251,7 @@ fn a_check_without_a_login_passes_and_leaves_no_line_in_the_servers_log() {
     assert!(line.contains("database \"missing\" does not exist"), "{line}");
 }
 
-/// Settings that give a server a certificate, and the folder that holds it.
+/// Settings that give a server a certificate, and the directory that holds it.
 fn tls_settings() -> (TempDir, [String; 3]) {
     let keys = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();

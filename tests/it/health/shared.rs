@@ -23,7 +23,8 @@ fn checks(proxy: &Proxy, pool: &str) -> f64 {
     proxy.metrics().sum("acequia_health_checks_total", &[("pool", pool)])
 }
 
-/// The connections that the server has accepted while each of these pools had ten checks, for each check of the last pool.
+/// The connections that the server has accepted while each of these pools had ten checks, for each check of the last
+/// pool.
 fn connections_per_check(proxy: &Proxy, server: &Redis, pools: &[&str]) -> f64 {
     let connections = || server.info("total_connections_received") as f64 - 1.0; // its own
     let last = pools.last().unwrap();

@@ -125,11 +125,11 @@ fn handshake_bytes_count_towards_the_hello_budget() {
     const BUDGET: usize = 8 << 20;
     const CLIENTS: usize = 400; // each sends 64 KB
     raise_descriptor_limit();
-    let (server, authority, folder) = (Server::echo(), Authority::new("a"), tempfile::tempdir().unwrap());
-    authority.issue(&["good.example"]).write(folder.path(), "good");
+    let (server, authority, directory) = (Server::echo(), Authority::new("a"), tempfile::tempdir().unwrap());
+    authority.issue(&["good.example"]).write(directory.path(), "good");
     let certificates = format!(
         "[listeners.tls.tls]\ncertificates = [{{ directory = {:?} }}]\n",
-        folder.path()
+        directory.path()
     );
     let proxy = Proxy::start(&(config(&server, "hello_memory = \"8MiB\"") + &certificates));
     let setup = TlsSetup::new(&authority, &[&TLS12], None);
@@ -165,7 +165,7 @@ fn a_reload_changes_the_hello_budget() {
     assert_eq!(log_count(&proxy, USED_UP), 0);
     let admin = "\n[admin]\nbind = \"127.0.0.1:0\"\n";
     let smaller = text.replace("64MiB", "1MiB") + admin;
-    std::fs::write(proxy.folder().join("acequia.toml"), smaller).unwrap();
+    std::fs::write(proxy.directory().join("acequia.toml"), smaller).unwrap();
     proxy.signal(rustix::process::Signal::HUP);
     eventually("it is reloaded", || log_count(&proxy, "reloaded") == 1);
     let _more = half_hellos(&proxy, 1);

@@ -181,7 +181,8 @@ fn the_largest_extensions_and_thousands_of_protocols_pass_by_default() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, ""));
     let records = [16_000; 4];
-    // With supported_versions and server_name these are 65,535 bytes of extensions: the most that their length field can hold.
+    // With supported_versions and server_name these are 65,535 bytes of extensions: the most that their length field
+    // can hold.
     let largest = Hello::named("good.example").padded(65_501).in_records(&records);
     assert!(ask(proxy.at("tls"), &largest) == largest);
     let protocols: Vec<String> = (0..400).map(|number| format!("p{number}")).collect();

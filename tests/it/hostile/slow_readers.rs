@@ -1,5 +1,5 @@
-//! A peer that does not read costs a bounded amount of memory, ours and the kernel's, however much is sent to it; and it
-//! loses no bytes.
+//! A peer that does not read costs a bounded amount of memory, ours and the kernel's, however much is sent to it; and
+//! it loses no bytes.
 
 use std::fs::read_to_string;
 use std::io::{Read, Write, copy, repeat, sink};
@@ -51,8 +51,8 @@ fn write_until_full(stream: &mut TcpStream, bytes: usize) -> usize {
     taken
 }
 
-/// The most bytes that the kernel buffers from one end of a connection through a proxy to the other: two send and two receive
-/// buffers.
+/// The most bytes that the kernel buffers from one end of a connection through a proxy to the other: two send and two
+/// receive buffers.
 fn kernel_buffer_bytes() -> usize {
     let most = |kind: &str| {
         let sizes = read_to_string(format!("/proc/sys/net/ipv4/tcp_{kind}mem")).unwrap();

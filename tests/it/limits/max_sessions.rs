@@ -1,5 +1,5 @@
-//! `max_sessions` of servers: no server gets more sessions, and a place is free only when the server has ended its session,
-//! too.
+//! `max_sessions` of servers: no server gets more sessions, and a place is free only when the server has ended its
+//! session, too.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -232,8 +232,8 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
     }));
 }
 
-/// A client that does not look at its socket, such as one in a pool of connections, keeps no place of a server that has ended its
-/// session.
+/// A client that does not look at its socket, such as one in a pool of connections, keeps no place of a server that has
+/// ended its session.
 #[test]
 fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
     for (protocol, ends_with_server) in [("tcp", false), ("redis", true)] {

@@ -126,8 +126,8 @@ fn a_half_closed_client_stays_in_the_queue_if_it_may_expect_an_answer() {
 
 #[test]
 fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
-    let (manual, folder) = (ManualServer::new(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("l");
+    let (manual, directory) = (ManualServer::new(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("l");
     let bind = format!("\"127.0.0.1:0\", \"unix:{}\"", path.display());
     let text = configs::listener("l", "p", "").replace("\"127.0.0.1:0\"", &format!("[{bind}]"));
     let proxy = Proxy::start(&(text + &configs::pool("p", &[manual.server.address], QUEUE)));
@@ -150,8 +150,8 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
     assert_eq!(read, b"ping", "the other one has waited on");
 }
 
-/// To the kernel, clients that have gone look like clients that have sent everything. With one worker, their ends are noticed
-/// before later events.
+/// To the kernel, clients that have gone look like clients that have sent everything. With one worker, their ends are
+/// noticed before later events.
 #[test]
 fn departed_clients_do_not_delay_a_waiting_one() {
     let server = Server::echo();

@@ -18,7 +18,8 @@ fn config(servers: &[SocketAddr], pool: &str) -> String {
     configs::one_pool(servers, &format!("health = {{ check = \"off\" }}\n{pool}"))
 }
 
-/// Waits until each server has this many sessions, more or less. Each client whose session was ended comes back meanwhile.
+/// Waits until each server has this many sessions, more or less. Each client whose session was ended comes back
+/// meanwhile.
 fn wait_until_even(proxy: &Proxy, servers: &[Server], clients: &mut [Client], share: u64, off_by: u64) {
     let sessions = |server: &Server| {
         proxy.server("p", &server.address.to_string())["sessions"]
@@ -169,8 +170,8 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     );
 }
 
-/// The relay has sent their last byte, but the kernel still delivers it, because their clients read slowly. `idle_for` begins
-/// when it is delivered.
+/// The relay has sent their last byte, but the kernel still delivers it, because their clients read slowly. `idle_for`
+/// begins when it is delivered.
 #[test]
 fn sessions_with_undelivered_bytes_are_not_moved() {
     const ANSWER: usize = 2 << 20;
@@ -206,8 +207,8 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     second.read(ANSWER);
 }
 
-/// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. There are more of them than sessions in
-/// excess.
+/// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. There are more of them than
+/// sessions in excess.
 #[test]
 fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     let answers_pings = |mut stream: std::net::TcpStream| {

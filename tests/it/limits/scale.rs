@@ -309,8 +309,8 @@ fn clones_inherit_nothing_restart_survive_reloads_and_end_with_the_process() {
 #[test]
 fn hooks_start_and_stop_clones_elsewhere() {
     let server = Server::echo();
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
     let keys = format!(
         "min = 1\nmax = 2\nsessions_per_server = 10\nhook = {{ start = [\"/bin/sh\", \"-c\", \"echo start {{name}} >> {log}; echo \
          {address}\"], stop = [\"/bin/sh\", \"-c\", \"echo stop {{name}} {{address}} >> {log}\"] }}",
@@ -374,8 +374,8 @@ fn a_quit_kills_clones_at_once() {
 
 #[test]
 fn a_hook_that_hangs_does_not_delay_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
     let keys = format!(
         "min = 1\nmax = 1\nsessions_per_server = 10\nstart_timeout = \"1h\"\nhook = {{ start = [\"/bin/sh\", \"-c\", \"echo \
          start {{name}} >> {log}; sleep 3600\"], stop = [\"/bin/sh\", \"-c\", \"echo stop {{name}} >> {log}; sleep 3600\"] }}",

@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A folder for the scripts of hooks, and for the files that they write.
+/// A directory for the scripts of hooks, and for the files that they write.
 struct Hooks(tempfile::TempDir);
 
 impl Hooks {

@@ -323,7 +323,7 @@ fn text_lines_leave_out_unknown_fields() {
     ));
     let proxy = proxy.start();
     ask(proxy.at("plain"), b"x");
-    let file = proxy.folder().join("access.log");
+    let file = proxy.directory().join("access.log");
     let text = wait_for("a line", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))
     });
@@ -346,7 +346,10 @@ fn text_lines_leave_out_unknown_fields() {
 fn sigusr1_reopens_the_access_log_after_a_rename() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!("{}\n[log]\naccess = \"access.log\"", config(server.address)));
-    let (now, before) = (proxy.folder().join("access.log"), proxy.folder().join("access.log.1"));
+    let (now, before) = (
+        proxy.directory().join("access.log"),
+        proxy.directory().join("access.log.1"),
+    );
     let lines = |path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
     ask(proxy.at("plain"), b"x");
     eventually("the first line is written", || lines(&now) == 1);

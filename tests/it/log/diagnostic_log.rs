@@ -1,4 +1,5 @@
-//! A diagnostic log that nobody reads, or whose reader is gone, neither blocks traffic nor delays the end of the process.
+//! A diagnostic log that nobody reads, or whose reader is gone, neither blocks traffic nor delays the end of the
+//! process.
 
 use std::env;
 use std::fs::File;

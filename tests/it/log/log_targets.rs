@@ -11,7 +11,7 @@ use crate::support::client::{Client, ask, run_sessions};
 use crate::support::counts::{log_count, log_lines};
 use crate::support::eventually;
 use crate::support::process::{finished, must};
-use crate::support::proxy::{Proxy, Setup, acequia, config_folder};
+use crate::support::proxy::{Proxy, Setup, acequia, config_directory};
 use crate::support::server::Server;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -28,7 +28,8 @@ fn config(server: &Server, target: &str) -> String {
     )
 }
 
-/// Runs these shell commands in the configuration's folder, in a mount namespace of its own, before the proxy starts.
+/// Runs these shell commands in the configuration's directory, in a mount namespace of its own, before the proxy
+/// starts.
 fn after(words: &str, config: &str) -> Setup {
     let script = format!("{words} && exec \"$@\"");
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
@@ -50,7 +51,7 @@ fn lines_are_dropped_while_the_disk_is_full_and_written_again_afterwards() {
     let server = Server::echo();
     let disk = "mkdir disk && mount -t tmpfs -o size=64k none disk";
     let proxy = after(disk, &config(&server, "disk/access.log")).start();
-    let seen_by_it = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.folder().display());
+    let seen_by_it = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.directory().display());
     let [log, ballast] = ["access.log", "ballast"].map(|name| Path::new(&seen_by_it).join(name));
     run_sessions(&proxy, 1);
     eventually("the line is written", || lines(&log) == 1);
@@ -71,7 +72,7 @@ fn lines_are_dropped_while_the_disk_is_full_and_written_again_afterwards() {
 fn lines_pending_on_a_full_disk_are_counted_as_dropped_when_the_log_is_reopened() {
     let server = Server::echo();
     let proxy = after("ln -s /dev/full access.log", &config(&server, "access.log")).start();
-    let log = proxy.folder().join("access.log");
+    let log = proxy.directory().join("access.log");
     run_sessions(&proxy, 5);
     log_lines(&proxy, FAILS, 1);
     fs::remove_file(&log).unwrap();
@@ -86,39 +87,41 @@ fn lines_pending_on_a_full_disk_are_counted_as_dropped_when_the_log_is_reopened(
 fn when_reopening_fails_the_error_is_logged_and_the_old_file_stays_in_use() {
     let server = Server::echo();
     let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
-    let folder = proxy.folder().join("logs");
+    let directory = proxy.directory().join("logs");
     let cannot = || log_count(&proxy, "cannot reopen the access log, continuing with the old file");
-    let mut old = fs::File::open(folder.join("access.log")).unwrap();
-    fs::remove_dir_all(&folder).unwrap();
+    let mut old = fs::File::open(directory.join("access.log")).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
     proxy.signal(Signal::USR1);
     eventually("the failure is logged", || cannot() == 1);
     run_sessions(&proxy, 1);
     eventually("the old file gets the line", || {
         old.read_to_end(&mut Vec::new()).unwrap() > 0
     });
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir(&directory).unwrap();
     proxy.signal(Signal::USR1);
-    eventually("the new file exists", || folder.join("access.log").exists());
+    eventually("the new file exists", || directory.join("access.log").exists());
     run_sessions(&proxy, 1);
-    eventually("the line is in the new file", || lines(&folder.join("access.log")) == 1);
+    eventually("the line is in the new file", || {
+        lines(&directory.join("access.log")) == 1
+    });
     assert_eq!((cannot(), dropped(&proxy)), (1, 0));
 }
 
 #[test]
 fn a_fifo_without_a_reader_is_an_error_and_does_not_block() {
     let server = Server::echo();
-    let folder = config_folder("acequia.toml", &config(&server, "./fifo"));
-    must(Command::new("mkfifo").arg(folder.path().join("fifo")));
-    let started = finished(acequia(&["run"]).current_dir(folder.path()));
+    let directory = config_directory("acequia.toml", &config(&server, "./fifo"));
+    must(Command::new("mkfifo").arg(directory.path().join("fifo")));
+    let started = finished(acequia(&["run"]).current_dir(directory.path()));
     assert_eq!(started.code, Some(3), "{started:#?}");
     assert!(started.stderr.contains("cannot write the access log"), "{started:#?}");
     assert!(started.stderr.contains("fifo: "), "{started:#?}");
     let proxy = Proxy::start(&config(&server, "access.log"));
-    must(Command::new("mkfifo").arg(proxy.folder().join("fifo")));
+    must(Command::new("mkfifo").arg(proxy.directory().join("fifo")));
     assert!(!proxy.reload(&config(&server, "./fifo")));
     run_sessions(&proxy, 1);
     eventually("the line is in the old file", || {
-        lines(&proxy.folder().join("access.log")) == 1
+        lines(&proxy.directory().join("access.log")) == 1
     });
 }
 

@@ -8,14 +8,14 @@ use std::process::Command;
 
 use crate::support::client::{ask, server_reached};
 use crate::support::process::{Finished, Port, finished, must};
-use crate::support::proxy::{BINARY, Proxy, acequia, config_folder};
+use crate::support::proxy::{BINARY, Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use crate::support::{eventually, is_root_for};
 
 /// Runs a command on this configuration to its end.
 fn on(config: &str, command: &[&str]) -> Finished {
-    let folder = config_folder("acequia.toml", config);
-    finished(acequia(command).arg("-c").arg(folder.path().join("acequia.toml")))
+    let directory = config_directory("acequia.toml", config);
+    finished(acequia(command).arg("-c").arg(directory.path().join("acequia.toml")))
 }
 
 const FINE: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
@@ -131,9 +131,9 @@ fn an_admin_port_on_a_listener_address_is_a_configuration_error() {
 
 #[test]
 fn exposed_secrets_cause_warnings() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, mode| {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         std::fs::write(&path, "open sesame").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         path
@@ -170,12 +170,13 @@ fn exposed_secrets_cause_warnings() {
 
 #[test]
 fn a_privileged_port_without_privileges_is_reported() {
-    let folder = config_folder("acequia.toml", &bound_to(&["0.0.0.0:443".to_owned()]));
-    // A network namespace of its own, with the default limit for privileged ports and no other listeners; no capabilities.
+    let directory = config_directory("acequia.toml", &bound_to(&["0.0.0.0:443".to_owned()]));
+    // A network namespace of its own, with the default limit for privileged ports and no other listeners; no
+    // capabilities.
     let mut command = Command::new("unshare");
     command
         .args(["--user", "--net", BINARY, "run", "-c"])
-        .arg(folder.path().join("acequia.toml"));
+        .arg(directory.path().join("acequia.toml"));
     let failed = finished(&mut command);
     assert_cannot_bind(
         &failed,
@@ -291,9 +292,9 @@ fn route_shows_where_a_connection_would_go() {
 }
 
 #[test]
-fn without_an_argument_acequia_toml_in_the_current_folder_is_read() {
-    let folder = config_folder("acequia.toml", FINE);
-    let output = must(acequia(&["check"]).current_dir(folder.path()));
+fn without_an_argument_acequia_toml_in_the_current_directory_is_read() {
+    let directory = config_directory("acequia.toml", FINE);
+    let output = must(acequia(&["check"]).current_dir(directory.path()));
     assert!(output.contains("acequia.toml: 1 listener"), "{output}");
 }
 
@@ -307,8 +308,8 @@ fn a_json_configuration_is_accepted() {
     );
     let proxy = Proxy::start(&json);
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
-    let folder = config_folder("acequia.json", &json.replace("\"pool\":", "\"pol\":"));
-    let failed = finished(acequia(&["check", "-c"]).arg(folder.path().join("acequia.json")));
+    let directory = config_directory("acequia.json", &json.replace("\"pool\":", "\"pol\":"));
+    let failed = finished(acequia(&["check", "-c"]).arg(directory.path().join("acequia.json")));
     assert!(
         failed.code == Some(1) && failed.stderr.contains("listeners.l.pol"),
         "{failed:#?}"
@@ -317,14 +318,14 @@ fn a_json_configuration_is_accepted() {
 
 #[test]
 fn failing_to_write_the_answer_exits_with_1_and_a_closed_pipe_with_0() {
-    let folder = config_folder("acequia.toml", FINE);
+    let directory = config_directory("acequia.toml", FINE);
     let into = |out: &str| {
         let script = format!("{BINARY} \"$@\" {out}; exit ${{PIPESTATUS[0]}}");
         let mut command = Command::new("bash");
         finished(
             command
                 .args(["-c", &script, "acequia", "check", "-c"])
-                .arg(folder.path().join("acequia.toml")),
+                .arg(directory.path().join("acequia.toml")),
         )
     };
     let full = into("> /dev/full");
@@ -387,8 +388,8 @@ fn the_explanation_of_a_route_names_what_containers_may_announce() {
 /// The package's upgrade, and operators before a restart, rely on it.
 #[test]
 fn check_refuses_what_run_refuses_with_the_same_exit_code() {
-    let folder = tempfile::tempdir().unwrap();
-    let (missing, empty) = (folder.path().join("missing"), folder.path().join("empty"));
+    let directory = tempfile::tempdir().unwrap();
+    let (missing, empty) = (directory.path().join("missing"), directory.path().join("empty"));
     std::fs::write(&empty, "").unwrap();
     std::fs::set_permissions(&empty, Permissions::from_mode(0o600)).unwrap();
     let login = |file: &Path| {

@@ -39,8 +39,8 @@ impl Demo {
         }
     }
 
-    /// Its folder, by the path of its access log.
-    fn folder(&self) -> PathBuf {
+    /// Its directory, by the path of its access log.
+    fn directory(&self) -> PathBuf {
         let mut words = self.intro.iter().flat_map(|line| line.split(' '));
         let log = words.find(|word| word.ends_with("/access.log")).unwrap();
         Path::new(log).parent().unwrap().to_owned()
@@ -75,7 +75,7 @@ impl Demo {
 }
 
 impl Drop for Demo {
-    /// Killed, it would leave its folder behind.
+    /// Killed, it would leave its directory behind.
     fn drop(&mut self) {
         if self.process.try_wait().unwrap().is_none() {
             self.end();
@@ -307,15 +307,15 @@ fn closing_its_output_ends_the_demo() {
 #[test]
 fn the_demo_ends_with_its_terminal_and_leaves_nothing() {
     let mut demo = Demo::start_with(&[]); // with sessions of its own
-    let folder = demo.folder();
+    let directory = demo.directory();
     kill_process(Pid::from_child(&demo.process), Signal::HUP).unwrap();
     assert_eq!(demo.process.wait().unwrap().code(), Some(0));
-    assert!(!folder.exists());
+    assert!(!directory.exists());
 }
 
 #[test]
-fn only_the_owner_can_open_the_folder_of_the_demo() {
+fn only_the_owner_can_open_the_directory_of_the_demo() {
     let demo = Demo::start();
-    let folder = demo.folder();
-    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+    let directory = demo.directory();
+    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
 }

@@ -197,7 +197,7 @@ fn sigusr1_reopens_the_access_log_while_draining() {
         "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n{}",
         one_pool(&[server.address], "")
     ));
-    let log = proxy.folder().join("access.log");
+    let log = proxy.directory().join("access.log");
     proxy.signal(Signal::TERM);
     eventually("draining begins", || proxy.get("/ready").0 == 503);
     std::fs::rename(&log, log.with_extension("old")).expect("the log exists");

@@ -15,9 +15,9 @@ fn answered(file: &Path, answers: &str, arguments: &str) -> Finished {
 
 #[test]
 fn answers_and_flags_give_a_valid_file() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for service in ["tcp", "tls", "postgres", "mysql", "redis"] {
-        let [asked, flagged] = ["asked", "flagged"].map(|name| folder.path().join(format!("{service}-{name}.toml")));
+        let [asked, flagged] = ["asked", "flagged"].map(|name| directory.path().join(format!("{service}-{name}.toml")));
         let answers = format!("127.0.0.1:5000\\n10.0.0.1:5432, db.internal:5432\\n{service}\\n");
         let flags = format!("--listen 127.0.0.1:5000 --servers 10.0.0.1:5432,db.internal:5432 --service {service}");
         for (file, done) in [
@@ -45,8 +45,8 @@ fn answers_and_flags_give_a_valid_file() {
 
 #[test]
 fn init_keeps_an_existing_file_and_writes_none_on_a_wrong_answer() {
-    let folder = tempfile::tempdir().unwrap();
-    let (kept, absent) = (folder.path().join("kept.toml"), folder.path().join("absent.toml"));
+    let directory = tempfile::tempdir().unwrap();
+    let (kept, absent) = (directory.path().join("kept.toml"), directory.path().join("absent.toml"));
     fs::write(&kept, "mine").unwrap();
     let right = "127.0.0.1:5000\\n10.0.0.1:5432\\ntcp\\n";
     let done = answered(&kept, right, "");

@@ -18,19 +18,19 @@ use crate::support::server::Server;
 struct ServiceManager {
     socket: UnixDatagram,
     path: PathBuf,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl ServiceManager {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             socket,
             path,
-            _folder: folder,
+            _directory: directory,
         }
     }
 
@@ -214,7 +214,7 @@ fn verify(unit: &Path) {
 
 #[test]
 fn the_unit_for_systemd_is_valid_and_exposes_little() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let text = shipped_unit();
     // `ProcSubset=pid` would hide /proc/stat, and without that there is no `process_start_time_seconds`.
     assert!(!text.lines().any(|line| line == "ProcSubset=pid"));
@@ -222,7 +222,7 @@ fn the_unit_for_systemd_is_valid_and_exposes_little() {
     let text = text
         .replace("/usr/bin/acequia", "/bin/true")
         .replace("Documentation=man:acequia(1)\n", "");
-    let unit = folder.path().join("acequia.service");
+    let unit = directory.path().join("acequia.service");
     std::fs::write(&unit, text).unwrap();
     verify(&unit);
     let analysed = Command::new("systemd-analyze")
@@ -232,7 +232,7 @@ fn the_unit_for_systemd_is_valid_and_exposes_little() {
         .unwrap();
     let table = String::from_utf8_lossy(&analysed.stdout);
     assert!(analysed.status.success(), "exposure is above 1.5:\n{table}");
-    let drop_ins = folder.path().join("acequia.service.d");
+    let drop_ins = directory.path().join("acequia.service.d");
     std::fs::create_dir(&drop_ins).unwrap();
     for name in ["transparent.conf", "programs.conf"] {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd").join(name);

@@ -14,7 +14,7 @@ use crate::support::server::Server;
 use crate::support::tmux::Tmux;
 
 fn top(proxy: &Proxy, width: u32, height: u32, variables: &[(&str, &str)]) -> Tmux {
-    let socket = proxy.folder().join("acequia/admin.sock");
+    let socket = proxy.directory().join("acequia/admin.sock");
     let command = format!("{} top --socket {}", env!("CARGO_BIN_EXE_acequia"), socket.display());
     let tmux = Tmux::start(width, height, variables, &command);
     tmux.wait_for("SERVER ");
@@ -195,7 +195,7 @@ fn while_all_streams_are_taken_top_polls() {
     let proxy = start(&[&a, &b], "");
     let streams: Vec<_> = (0..32)
         .map(|_| {
-            let socket = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+            let socket = UnixStream::connect(proxy.directory().join("acequia/admin.sock")).unwrap();
             event_stream(socket).expect("a free stream")
         })
         .collect();

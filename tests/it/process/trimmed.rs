@@ -1,11 +1,11 @@
-//! A release does not contain the folders in which it was built.
+//! A release does not contain the directories in which it was built.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::support::process::must;
 
-/// Builds a program that may panic, as cargo would, from a file in the registry of this folder.
+/// Builds a program that may panic, as cargo would, from a file in the registry of this directory.
 fn built(cargo_home: &Path, optimized: &str) -> Vec<u8> {
     let source = cargo_home.join("registry/main.rs");
     std::fs::create_dir_all(source.parent().unwrap()).unwrap();
@@ -26,13 +26,16 @@ fn has(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn optimized_code_does_not_contain_its_source_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let optimized = built(folder.path(), "opt-level=3");
+fn optimized_code_does_not_contain_its_source_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let optimized = built(directory.path(), "opt-level=3");
     assert!(has(&optimized, "/cargo/registry/main.rs"));
-    assert!(!has(&optimized, folder.path().to_str().unwrap()));
-    let debugged = built(folder.path(), "opt-level=0");
-    assert!(has(&debugged, folder.path().to_str().unwrap()), "a debugger finds it");
+    assert!(!has(&optimized, directory.path().to_str().unwrap()));
+    let debugged = built(directory.path(), "opt-level=0");
+    assert!(
+        has(&debugged, directory.path().to_str().unwrap()),
+        "a debugger finds it"
+    );
 }
 
 #[test]

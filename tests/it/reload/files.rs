@@ -85,7 +85,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
         (&occupied, "ddress already in use"),
     ] {
         // Written in place, as some editors do, or truncated by a full disk.
-        std::fs::write(proxy.folder().join("acequia.toml"), text).unwrap();
+        std::fs::write(proxy.directory().join("acequia.toml"), text).unwrap();
         let before = proxy.reloads();
         proxy.signal(Signal::HUP);
         eventually("the rejected reload is counted", || {
@@ -98,7 +98,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
         assert_eq!(command.stderr.lines().next().unwrap().matches("error: ").count(), 1);
         assert_eq!(server_reached(proxy.at("l")), "good");
     }
-    std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
+    std::fs::remove_file(proxy.directory().join("acequia.toml")).unwrap();
     assert_eq!(proxy.command(&["reload"]).code, Some(1));
     assert_eq!(server_reached(proxy.at("l")), "good");
     assert!(proxy.reload(&config_of(&[&server])));
@@ -271,7 +271,7 @@ fn a_reload_reports_its_changes_and_what_needs_a_restart() {
 fn a_blocked_read_of_the_configuration_does_not_keep_the_process_from_ending() {
     let server = Server::named("x");
     let proxy = Proxy::start(&config_of(&[&server]));
-    let file = proxy.folder().join("acequia.toml");
+    let file = proxy.directory().join("acequia.toml");
     std::fs::remove_file(&file).unwrap();
     must(Command::new("mkfifo").arg(&file));
     proxy.signal(Signal::HUP);
@@ -309,7 +309,7 @@ fn a_reload_changes_max_connections_and_the_access_log() {
     );
     drop((held, fourth));
     eventually("four lines are in the new file", || {
-        std::fs::read_to_string(proxy.folder().join("other.log")).is_ok_and(|text| text.lines().count() == 4)
+        std::fs::read_to_string(proxy.directory().join("other.log")).is_ok_and(|text| text.lines().count() == 4)
     });
     assert_eq!(proxy.access().len(), 0);
 }

@@ -25,7 +25,7 @@ fn wait_until_served_by(proxy: &Proxy, name: &str) {
 fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
     let [a, b, c] = servers();
     let proxy = Proxy::start(&text(&a));
-    std::fs::write(proxy.folder().join("acequia.toml"), text(&b)).unwrap();
+    std::fs::write(proxy.directory().join("acequia.toml"), text(&b)).unwrap();
     wait_until_served_by(&proxy, "b");
     // As editors do.
     for (server, name) in [(&c, "c"), (&a, "a")] {
@@ -36,26 +36,26 @@ fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
     proxy.rewrite("[listeners");
     eventually("the invalid file is rejected", || proxy.reloads().1 > 0.0);
     assert_eq!(server_reached(proxy.at("l")), "a");
-    std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
+    std::fs::remove_file(proxy.directory().join("acequia.toml")).unwrap();
     proxy.rewrite(&text(&b));
     wait_until_served_by(&proxy, "b");
 }
 
 #[test]
 fn a_file_behind_swapped_symlinks_as_in_kubernetes_is_reloaded() {
-    // Kubernetes mounts a ConfigMap as a symlink into a folder that is a symlink, too, and swaps the latter.
+    // Kubernetes mounts a ConfigMap as a symlink into a directory that is a symlink, too, and swaps the latter.
     let [a, b, c] = servers();
     let proxy = Proxy::start(&text(&a));
-    let folder = proxy.folder();
+    let directory = proxy.directory();
     let version = |name: &str, server: &Server| {
-        std::fs::create_dir(folder.join(name)).unwrap();
-        std::fs::write(folder.join(name).join("acequia.toml"), text(server)).unwrap();
-        symlink(name, folder.join("..next")).unwrap();
-        std::fs::rename(folder.join("..next"), folder.join("..data")).unwrap();
+        std::fs::create_dir(directory.join(name)).unwrap();
+        std::fs::write(directory.join(name).join("acequia.toml"), text(server)).unwrap();
+        symlink(name, directory.join("..next")).unwrap();
+        std::fs::rename(directory.join("..next"), directory.join("..data")).unwrap();
     };
     version("..1", &b);
-    symlink("..data/acequia.toml", folder.join("next")).unwrap();
-    std::fs::rename(folder.join("next"), folder.join("acequia.toml")).unwrap();
+    symlink("..data/acequia.toml", directory.join("next")).unwrap();
+    std::fs::rename(directory.join("next"), directory.join("acequia.toml")).unwrap();
     wait_until_served_by(&proxy, "b");
     for (name, server, served) in [("..2", &c, "c"), ("..3", &a, "a")] {
         version(name, server);
@@ -64,10 +64,10 @@ fn a_file_behind_swapped_symlinks_as_in_kubernetes_is_reloaded() {
 }
 
 #[test]
-fn other_files_in_the_folder_cause_no_reload() {
+fn other_files_in_the_directory_cause_no_reload() {
     let [a, ..] = servers();
     let proxy = Proxy::start(&text(&a));
-    std::fs::write(proxy.folder().join("acequia.toml.swp"), "x").unwrap();
+    std::fs::write(proxy.directory().join("acequia.toml.swp"), "x").unwrap();
     // An event that comes after any reload that the other file could cause.
     proxy.rewrite("[listeners");
     eventually("the invalid file is rejected", || proxy.reloads().1 > 0.0);

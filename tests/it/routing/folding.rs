@@ -47,7 +47,7 @@ fn names_match_in_any_case_and_with_a_final_dot() {
                 assert!(ask(proxy.at("l"), &hello) == hello, "{name} unchanged");
             }
             assert_eq!(proxy.access_lines(number + 1)[number]["route"], *route, "{name}");
-            let file = proxy.folder().join("acequia.toml");
+            let file = proxy.directory().join("acequia.toml");
             let output = must(acequia(&["route", "--listener", "l", "--sni", name, "-c"]).arg(file));
             assert!(output.contains(&format!("\nroute {route}: ")), "{name}: {output}");
         }
@@ -81,7 +81,7 @@ fn an_invalid_name_does_not_evade_a_refusing_route() {
             assert_eq!(answer.last(), Some(&112), "{name}: unrecognized_name");
             let line = &proxy.access_lines(number + 1)[number];
             assert_eq!((&line["ending"], &line["sni"]), (&"refused".into(), &(*name).into()));
-            let file = proxy.folder().join("acequia.toml");
+            let file = proxy.directory().join("acequia.toml");
             let said = must(acequia(&["route", "--listener", "l", "--sni", name, "-c"]).arg(file));
             assert!(said.contains(&format!("closed  taken: sni matches {sni}\n")), "{said}");
         }

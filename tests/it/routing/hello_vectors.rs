@@ -1,5 +1,5 @@
 //! ClientHellos from public captures of real clients. They are not part of the project: `ACEQUIA_VECTORS` names their
-//! folder. Its `index.tsv` has a row per file: file, source, server name, ALPN, class, notes.
+//! directory. Its `index.tsv` has a row per file: file, source, server name, ALPN, class, notes.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ const BYTES_MAX: usize = 64 << 10;
 
 #[test]
 fn every_captured_hello_yields_its_listed_name_and_alpn() {
-    let Some(folder) = std::env::var_os("ACEQUIA_VECTORS") else {
-        eprintln!("skipped: ACEQUIA_VECTORS names no folder of ClientHellos");
+    let Some(directory) = std::env::var_os("ACEQUIA_VECTORS") else {
+        eprintln!("skipped: ACEQUIA_VECTORS names no directory of ClientHellos");
         return;
     };
-    let folder = Path::new(&folder);
-    let index = std::fs::read_to_string(folder.join("index.tsv")).expect("the folder has an index");
+    let directory = Path::new(&directory);
+    let index = std::fs::read_to_string(directory.join("index.tsv")).expect("the directory has an index");
     let mut rows = 0;
     for row in index.lines().skip(1) {
         let [file, _, name, alpn, class, ..] = row.split('\t').collect::<Vec<_>>()[..] else {
             panic!("a row with too few columns: {row}");
         };
-        let wire = std::fs::read(folder.join(file)).expect("the index lists files that are there");
+        let wire = std::fs::read(directory.join(file)).expect("the index lists files that are there");
         let verdict = HelloReader::new(BYTES_MAX).advance(&wire);
         same_at_every_split(file, &wire, &verdict);
         match (class, &verdict) {

@@ -140,7 +140,7 @@ fn commands_show_that_a_listener_redirects() {
     let proxy = redirecting("");
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("redirect to https"), "{status}");
-    let file = proxy.folder().join("acequia.toml");
+    let file = proxy.directory().join("acequia.toml");
     let route = must(acequia(&["route", "--listener", "http", "-c"]).arg(file));
     assert!(
         route.contains("redirected to https, port 8443, of listener https (308)"),

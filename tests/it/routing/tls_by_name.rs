@@ -75,7 +75,7 @@ fn openssl_gets_the_certificate_of_the_server_selected_by_name() {
     ] {
         let pem = s_client(proxy.at("l"), asked);
         let pem = &pem[pem.find("-----BEGIN").expect(&pem)..];
-        let file = proxy.folder().join("server.pem");
+        let file = proxy.directory().join("server.pem");
         std::fs::write(&file, pem).unwrap();
         let names = must(
             Command::new("openssl")
@@ -109,8 +109,8 @@ fn curl_uses_http_1_and_2_with_the_server_selected_by_name() {
 #[test]
 fn tls_of_openssl_s_server_is_passed_through() {
     let port = Port::keep();
-    let folder = tempfile::tempdir().unwrap();
-    let (key, cert) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
+    let directory = tempfile::tempdir().unwrap();
+    let (key, cert) = (directory.path().join("key.pem"), directory.path().join("cert.pem"));
     let mut make = Command::new("openssl");
     make.args([
         "req",

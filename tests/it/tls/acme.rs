@@ -15,7 +15,8 @@ use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The ports of a listener `https` that terminates TLS and of a listener `http` that redirects to it, and a state folder.
+/// The ports of a listener `https` that terminates TLS and of a listener `http` that redirects to it, and a state
+/// directory.
 pub(super) struct Site {
     https: Port,
     http: Port,
@@ -397,14 +398,14 @@ fn a_certificate_stays_in_use_when_a_new_order_changes_its_file() {
 fn instances_forward_validations_to_the_ordering_one() {
     let (site, member) = (Site::new(), Port::keep());
     let pebble = PebbleSetup::new(member.number(), site.http.number()).start();
-    let (authority, folder) = (Authority::new("own"), tempfile::tempdir().unwrap());
-    authority.issue(&["own.example"]).write(folder.path(), "own");
+    let (authority, directory) = (Authority::new("own"), tempfile::tempdir().unwrap());
+    authority.issue(&["own.example"]).write(directory.path(), "own");
     let config = format!(
         "[listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
          [listeners.https.tls]\ncertificates = [{{ directory = {:?} }}]\n\
          [[listeners.https.routes]]\nalpn = \"acme-tls/1\"\ntls = \"pass\"\npool = \"orders\"\n{}{}",
         member.address,
-        folder.path(),
+        directory.path(),
         pool("p", &[site.server.address], "health = { check = \"off\" }"),
         pool("orders", &[site.https.address], "health = { check = \"off\" }")
     );
@@ -413,10 +414,10 @@ fn instances_forward_validations_to_the_ordering_one() {
     issued(&proxy);
     let passed = |line: &Value| line["pool"] == "orders" && line["tls"] == "pass";
     fleet.wait_for_access("a challenge that was passed on is logged", passed);
-    // The other members read the certificate from a copy of the folder.
+    // The other members read the certificate from a copy of the directory.
     fs::copy(
         site.state.path().join("shop.example.pem"),
-        folder.path().join("shop.pem"),
+        directory.path().join("shop.pem"),
     )
     .unwrap();
     eventually("the member has the certificate", || {
@@ -426,13 +427,13 @@ fn instances_forward_validations_to_the_ordering_one() {
 
 #[test]
 fn validations_of_foreign_names_are_routed() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::echo());
+    let (directory, server) = (tempfile::tempdir().unwrap(), Server::echo());
     let config = format!(
         "[acme.absent]\ndirectory = \"https://127.0.0.1:1/dir\"\nstate_dir = {:?}\n\
          [listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [listeners.tls.tls]\ncertificates = [{{ acme = \"absent\", names = [\"ours.example\"] }}]\n\
          [[listeners.tls.routes]]\nsni = \"theirs.example\"\ntls = \"pass\"\npool = \"p\"\n{}",
-        folder.path(),
+        directory.path(),
         pool("p", &[server.address], "health = { check = \"off\" }")
     );
     let proxy = Proxy::start(&config);

@@ -1,4 +1,4 @@
-//! The folder of an ACME account and of its certificates, and what goes wrong with it.
+//! The directory of an ACME account and of its certificates, and what goes wrong with it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
 
-/// Runs these shell commands in a mount namespace of its own before the proxy starts. `$STATE` is the folder.
+/// Runs these shell commands in a mount namespace of its own before the proxy starts. `$STATE` is the directory.
 fn after(words: &str, site: &Site, config: &str) -> Setup {
     let script = format!("STATE={}; {words} && exec \"$@\"", site.state.path().display());
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
@@ -52,7 +52,7 @@ fn while_the_disk_is_full_nothing_is_ordered() {
 }
 
 #[test]
-fn a_read_only_folder_is_served_after_a_restart() {
+fn a_read_only_directory_is_served_after_a_restart() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let runtime = format!("[runtime]\nstate_dir = {:?}\n", site.state.path());
@@ -79,18 +79,18 @@ fn a_read_only_folder_is_served_after_a_restart() {
 }
 
 #[test]
-fn a_folder_that_was_removed_is_made_again_by_the_next_order() {
+fn a_directory_that_was_removed_is_made_again_by_the_next_order() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    let folder = site.state.path().join("pebble");
+    let directory = site.state.path().join("pebble");
     let config = site.config(&pebble, "", &["shop.example"]);
-    let config = config.replace(&format!("{:?}", site.state.path()), &format!("{folder:?}"));
+    let config = config.replace(&format!("{:?}", site.state.path()), &format!("{directory:?}"));
     let proxy = Proxy::start(&config);
     issued(&proxy);
-    fs::remove_dir_all(&folder).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
     proxy.answer(&["cert", "renew", "shop.example"]);
     eventually("another is issued", || orders(&proxy, "ok") == 2.0);
-    assert!(folder.join("account.json").exists());
+    assert!(directory.join("account.json").exists());
 }
 
 /// A file system that hangs has the same effect on a process that opens a file there.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 /// The SHA-256 of the public key of a certificate of the site, in base64.
 fn pin(site: &Site, name: &str) -> String {
-    let certificate = CertificateDer::from_pem_file(site.folder().join(name)).unwrap();
+    let certificate = CertificateDer::from_pem_file(site.directory().join(name)).unwrap();
     let (_, parsed) = parse_x509_certificate(&certificate).unwrap();
     BASE64_STANDARD.encode(digest(&SHA256, parsed.public_key().raw))
 }

@@ -10,7 +10,7 @@ use crate::support::authority::{Authority, replace};
 use crate::support::configs::pool;
 use crate::support::eventually;
 use crate::support::process::{finished, must};
-use crate::support::proxy::{Proxy, acequia, checked, config_folder};
+use crate::support::proxy::{Proxy, acequia, checked, config_directory};
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
 
@@ -40,21 +40,21 @@ fn a_certificate_is_selected_by_name_and_defaults_to_the_first() {
 #[test]
 fn certificates_of_a_directory_are_found_in_every_usual_layout() {
     let (site, server) = (Site::new(), Server::named("hello"));
-    let folder = site.folder().join("sites");
-    for directory in ["secret", "certbot"] {
-        fs::create_dir_all(folder.join(directory)).unwrap();
+    let directory = site.directory().join("sites");
+    for name in ["secret", "certbot"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
     }
     let issue = |name: &str| site.authority.issue(&[name]);
-    issue("pem.example").write(&folder, "pem");
+    issue("pem.example").write(&directory, "pem");
     let manager = issue("manager.example");
-    replace(&folder.join("secret/tls.crt"), &manager.certificate);
-    replace(&folder.join("secret/tls.key"), &manager.key);
+    replace(&directory.join("secret/tls.crt"), &manager.certificate);
+    replace(&directory.join("secret/tls.key"), &manager.key);
     let certbot = issue("certbot.example");
-    replace(&folder.join("certbot/fullchain.pem"), &certbot.certificate);
-    replace(&folder.join("certbot/privkey.pem"), &certbot.key);
-    replace(&folder.join("certbot/chain.pem"), &site.authority.certificate());
+    replace(&directory.join("certbot/fullchain.pem"), &certbot.certificate);
+    replace(&directory.join("certbot/privkey.pem"), &certbot.key);
+    replace(&directory.join("certbot/chain.pem"), &site.authority.certificate());
     let both = issue("both.example");
-    replace(&folder.join("both.pem"), &(both.certificate + &both.key));
+    replace(&directory.join("both.pem"), &(both.certificate + &both.key));
     let config = site.config(server.address, "", "");
     let start = config.find("certificates = ").unwrap();
     let end = start + config[start..].find('\n').unwrap();
@@ -94,7 +94,7 @@ fn a_changed_certificate_is_replaced_and_no_client_notices() {
         };
         for _ in 0..2 {
             let before = shown();
-            site.authority.issue(&["shop.example"]).write(site.folder(), "shop");
+            site.authority.issue(&["shop.example"]).write(site.directory(), "shop");
             eventually("the new certificate is shown", || shown() != before);
         }
         stop.store(true, Relaxed);
@@ -115,7 +115,7 @@ fn a_broken_file_changes_nothing_and_is_reported() {
     };
     let before = shown();
     replace(
-        &site.folder().join("shop.key"),
+        &site.directory().join("shop.key"),
         &site.authority.issue(&["x.example"]).key,
     );
     eventually("the log tells that the key does not fit", || {
@@ -153,7 +153,7 @@ fn a_broken_file_changes_nothing_and_is_reported() {
             .sum("acequia_certificate_reloads_total", &[("result", "error")])
             >= 1.0
     );
-    site.authority.issue(&["shop.example"]).write(site.folder(), "shop");
+    site.authority.issue(&["shop.example"]).write(site.directory(), "shop");
     eventually("the certificate that fits is shown", || shown() != before);
     eventually("nothing is broken", || {
         !proxy.command(&["status"]).stdout.contains("broken")
@@ -190,7 +190,7 @@ fn check_names_the_faulty_tls_file_and_the_fault() {
     );
     site.authority
         .issue_expired(&["other.example"])
-        .write(site.folder(), "other");
+        .write(site.directory(), "other");
     let (code, said) = checked(&config(""));
     assert!(
         code == Some(0) && said.contains("other.pem: the certificate has expired on"),
@@ -198,15 +198,15 @@ fn check_names_the_faulty_tls_file_and_the_fault() {
     );
     let issued = site.authority.issue(&["other.example"]);
     let chain = issued.certificate.clone() + &Authority::new("another").certificate();
-    replace(&site.folder().join("other.pem"), &chain);
-    replace(&site.folder().join("other.key"), &issued.key);
+    replace(&site.directory().join("other.pem"), &chain);
+    replace(&site.directory().join("other.key"), &issued.key);
     let (code, said) = checked(&config(""));
     assert!(
         code == Some(0) && said.contains("other.pem: wrong order: certificate 1 was not issued by"),
         "{said}"
     );
     replace(
-        &site.folder().join("other.key"),
+        &site.directory().join("other.key"),
         &site.authority.issue(&["x.example"]).key,
     );
     let (code, said) = checked(&config(""));
@@ -214,19 +214,19 @@ fn check_names_the_faulty_tls_file_and_the_fault() {
         code == Some(1) && said.contains("other.key: the key does not fit the certificate in"),
         "{said}"
     );
-    let folder = config_folder("acequia.toml", &config(""));
-    let run = finished(acequia(&["run", "-c", "acequia.toml"]).current_dir(folder.path()));
+    let directory = config_directory("acequia.toml", &config(""));
+    let run = finished(acequia(&["run", "-c", "acequia.toml"]).current_dir(directory.path()));
     assert!(
         run.code == Some(1) && run.stderr.contains("the key does not fit"),
         "{run:?}"
     );
-    replace(&site.folder().join("other.key"), "no key");
+    replace(&site.directory().join("other.key"), "no key");
     let (code, said) = checked(&config(""));
     assert!(
         code == Some(1) && said.contains("other.key: there is no private key in it"),
         "{said}"
     );
-    fs::remove_file(site.folder().join("other.key")).unwrap();
+    fs::remove_file(site.directory().join("other.key")).unwrap();
     let (code, said) = checked(&config(""));
     assert!(
         code == Some(3) && said.starts_with("error: ") && said.contains("other.key"),
@@ -241,11 +241,11 @@ fn check_shows_how_to_convert_other_formats_to_pem() {
     let openssl = |arguments: &str| {
         must(
             Command::new("openssl")
-                .current_dir(site.folder())
+                .current_dir(site.directory())
                 .args(arguments.split(' ')),
         );
     };
-    let keep = || site.authority.issue(&["shop.example"]).write(site.folder(), "shop");
+    let keep = || site.authority.issue(&["shop.example"]).write(site.directory(), "shop");
     for (made, hint) in [
         (
             "x509 -in shop.pem -outform der -out made",
@@ -263,7 +263,7 @@ fn check_shows_how_to_convert_other_formats_to_pem() {
         keep();
         openssl(made);
         let (file, _) = hint.split_once(':').unwrap();
-        fs::rename(site.folder().join("made"), site.folder().join(file)).unwrap();
+        fs::rename(site.directory().join("made"), site.directory().join(file)).unwrap();
         let (code, said) = checked(&config);
         assert!(code == Some(1) && said.contains(hint), "{said}");
     }
@@ -272,14 +272,16 @@ fn check_shows_how_to_convert_other_formats_to_pem() {
 #[test]
 fn check_reports_a_client_ca_that_is_not_an_authority() {
     let site = Site::new();
-    site.authority.issue(&["client.example"]).write(site.folder(), "client");
+    site.authority
+        .issue(&["client.example"])
+        .write(site.directory(), "client");
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("client.pem"));
     let config = site.config("127.0.0.1:9".parse().unwrap(), &auth, "");
     let (code, said) = checked(&config);
     let expected = "client.pem: `CN=client.example` is not an authority: the certificate of `CN=test authority`";
     assert!(code == Some(1) && said.contains(expected), "{said}");
-    let both = site.authority.certificate() + &fs::read_to_string(site.folder().join("client.pem")).unwrap();
-    replace(&site.folder().join("client.pem"), &both);
+    let both = site.authority.certificate() + &fs::read_to_string(site.directory().join("client.pem")).unwrap();
+    replace(&site.directory().join("client.pem"), &both);
     assert_eq!(checked(&config), (Some(0), String::new()));
 }
 
@@ -295,7 +297,7 @@ fn check_warns_about_certificates_not_yet_valid_or_about_to_expire() {
         (-4..2, None),
     ] {
         let issued = site.authority.issue_between(&["other.example"], days.clone());
-        issued.write(site.folder(), "other");
+        issued.write(site.directory(), "other");
         let (code, said) = checked(&config);
         assert_eq!(code, Some(0), "{said}");
         match warning {
@@ -331,7 +333,7 @@ fn a_half_written_file_changes_nothing() {
     let next = site.authority.issue(&["shop.example"]);
     // Each file is written in place and in two parts; every state on the way is read.
     let written = |ending: &str, text: &str| {
-        let path = site.folder().join(format!("shop.{ending}"));
+        let path = site.directory().join(format!("shop.{ending}"));
         for part in [&text[..0], &text[..text.len() / 2], text] {
             fs::write(&path, part).unwrap();
             proxy.command(&["cert", "reload"]);
@@ -349,7 +351,7 @@ fn a_half_written_file_changes_nothing() {
 #[test]
 fn a_fifo_in_place_of_an_ocsp_response_blocks_nothing() {
     let site = Site::new();
-    must(Command::new("mkfifo").arg(site.folder().join("shop.ocsp")));
+    must(Command::new("mkfifo").arg(site.directory().join("shop.ocsp")));
     let (code, said) = checked(&site.config("127.0.0.1:9".parse().unwrap(), "", ""));
     assert!(
         code == Some(0) && said.contains("shop.ocsp") && said.contains("no OCSP response is sent"),
@@ -360,10 +362,10 @@ fn a_fifo_in_place_of_an_ocsp_response_blocks_nothing() {
 #[test]
 fn a_directory_that_loses_its_last_certificate_is_broken() {
     let (site, server) = (Site::new(), Server::named("hello"));
-    let folder = site.folder().join("sites");
-    fs::create_dir(&folder).unwrap();
+    let directory = site.directory().join("sites");
+    fs::create_dir(&directory).unwrap();
     for name in ["shop.example", "other.example"] {
-        site.authority.issue(&[name]).write(&folder, name);
+        site.authority.issue(&[name]).write(&directory, name);
     }
     let config = format!(
         "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
@@ -374,7 +376,7 @@ fn a_directory_that_loses_its_last_certificate_is_broken() {
     let proxy = Proxy::start(&config);
     let remove = |name: &str| {
         for ending in ["pem", "key"] {
-            fs::remove_file(folder.join(format!("{name}.{ending}"))).unwrap();
+            fs::remove_file(directory.join(format!("{name}.{ending}"))).unwrap();
         }
         proxy.command(&["cert", "reload"])
     };
@@ -403,10 +405,10 @@ fn a_directory_that_loses_its_last_certificate_is_broken() {
 fn route_shows_whether_tls_is_terminated_and_the_certificate() {
     let site = Site::new();
     let routes = "[[listeners.tls.routes]]\nsni = \"*.example\"\ntls = \"pass\"\npool = \"p\"\n";
-    let folder = config_folder("acequia.toml", &site.config("127.0.0.1:9".parse().unwrap(), "", routes));
+    let directory = config_directory("acequia.toml", &site.config("127.0.0.1:9".parse().unwrap(), "", routes));
     let said = |sni: &str| {
         let words = ["route", "-c", "acequia.toml", "--listener", "tls", "--sni", sni];
-        finished(acequia(&words).current_dir(folder.path())).stdout
+        finished(acequia(&words).current_dir(directory.path())).stdout
     };
     assert!(
         said("shop.example").contains("TLS is passed on"),
@@ -425,7 +427,7 @@ fn cert_list_shows_every_certificate_and_cert_reload_reads_the_files_again() {
     let (site, server) = (Site::new(), Server::named("hello"));
     site.authority
         .issue_expired(&["other.example"])
-        .write(site.folder(), "other");
+        .write(site.directory(), "other");
     let proxy = site.start(server.address);
     let listed = proxy.answer(&["cert", "list"])["certificates"].clone();
     assert_eq!(listed.as_array().unwrap().len(), 2);
@@ -433,7 +435,7 @@ fn cert_list_shows_every_certificate_and_cert_reload_reads_the_files_again() {
     assert_eq!(shop["listener"], "tls");
     assert_eq!(shop["names"], serde_json::json!(["shop.example", "*.shop.example"]));
     assert_eq!(shop["issuer"], "test authority");
-    assert_eq!(shop["file"], site.folder().join("shop.pem").to_str().unwrap());
+    assert_eq!(shop["file"], site.directory().join("shop.pem").to_str().unwrap());
     let table = proxy.command(&["cert", "list"]).stdout;
     let lines: Vec<_> = table.lines().collect();
     assert!(
@@ -446,14 +448,14 @@ fn cert_list_shows_every_certificate_and_cert_reload_reads_the_files_again() {
     );
     assert!(lines[2].starts_with("shop.example *.shop.example"), "{table}");
 
-    site.authority.issue(&["new.example"]).write(site.folder(), "other");
+    site.authority.issue(&["new.example"]).write(site.directory(), "other");
     let reloaded = proxy.answer(&["cert", "reload"]);
     // The files are also watched: whichever is first reads them.
     assert!(reloaded["listeners"][0]["changed"].as_u64().unwrap() <= 1, "{reloaded}");
     let names = |number: usize| proxy.answer(&["cert", "list"])["certificates"][number]["names"].clone();
     assert_eq!(names(1), serde_json::json!(["new.example"]));
 
-    replace(&site.folder().join("other.key"), "no key");
+    replace(&site.directory().join("other.key"), "no key");
     let failed = proxy.command(&["cert", "reload"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(

@@ -8,10 +8,10 @@ use crate::support::authority::replace;
 use crate::support::process::must;
 use crate::support::proxy::checked;
 
-/// Runs openssl(1) in the folder of the site.
+/// Runs openssl(1) in the directory of the site.
 fn openssl(site: &Site, arguments: &str) {
     let mut command = Command::new("openssl");
-    must(command.current_dir(site.folder()).args(arguments.split(' ')));
+    must(command.current_dir(site.directory()).args(arguments.split(' ')));
 }
 
 /// The exit code and the standard error.
@@ -54,11 +54,11 @@ fn a_certificate_for_clients_alone_draws_a_warning() {
 fn a_truncated_file_is_reported_as_truncated() {
     let site = Site::new();
     for file in ["other.pem", "other.key"] {
-        let whole = fs::read_to_string(site.folder().join(file)).unwrap();
-        replace(&site.folder().join(file), &whole[..whole.len() / 2]);
+        let whole = fs::read_to_string(site.directory().join(file)).unwrap();
+        replace(&site.directory().join(file), &whole[..whole.len() / 2]);
         let (code, said) = check(&site);
         let expected = format!("{file}: not whole: a section has a `-----BEGIN` line, and no `-----END` line");
         assert!(code == Some(1) && said.contains(&expected), "{said}");
-        replace(&site.folder().join(file), &whole);
+        replace(&site.directory().join(file), &whole);
     }
 }

@@ -27,8 +27,8 @@ struct Guarded {
 impl Guarded {
     fn new(keys: &str) -> Self {
         let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
-        replace(&site.folder().join("clients.pem"), &clients.certificate());
-        replace(&site.folder().join("clients.crl"), &clients.revocations(&[]));
+        replace(&site.directory().join("clients.pem"), &clients.certificate());
+        replace(&site.directory().join("clients.crl"), &clients.revocations(&[]));
         let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
         let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl}, {keys} }}");
         let proxy = Proxy::start(&site.config(server.address, &auth, ""));
@@ -145,7 +145,7 @@ fn a_revoked_certificate_is_refused_even_with_a_ticket() {
     }
     assert!(guarded.proxy.metrics().sum("acequia_tls_resumptions_total", &[]) == 0.0);
     replace(
-        &guarded.site.folder().join("clients.crl"),
+        &guarded.site.directory().join("clients.crl"),
         &guarded.clients.revocations(&[&goes]),
     );
     eventually("the certificate is refused", || {
@@ -214,7 +214,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
     let guarded = Guarded::new("mode = \"require\"");
     let (between, issued) = guarded.clients.subordinate("between");
     let client = between.issue(&["a.example"]).followed_by(&issued);
-    let lists = |text: String| replace(&guarded.site.folder().join("clients.crl"), &text);
+    let lists = |text: String| replace(&guarded.site.directory().join("clients.crl"), &text);
     let reload = || assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
     assert!(!guarded.serves(Some(&client)), "there is no list of its authority");
     lists(guarded.clients.revocations(&[]) + &between.revocations(&[]));
@@ -245,7 +245,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
 #[test]
 fn check_warns_about_an_authority_that_has_expired() {
     let (site, clients, server) = (Site::new(), Authority::expired("clients"), Server::named("hello"));
-    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    replace(&site.directory().join("clients.pem"), &clients.certificate());
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("clients.pem"));
     let proxy = Proxy::start(&site.config(server.address, &auth, ""));
     let own = clients.issue(&["a.example"]);
@@ -266,9 +266,9 @@ fn check_warns_about_an_authority_that_has_expired() {
 fn an_outdated_revocation_list_stays_in_force_and_check_warns() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
     let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
-    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    replace(&site.directory().join("clients.pem"), &clients.certificate());
     replace(
-        &site.folder().join("clients.crl"),
+        &site.directory().join("clients.crl"),
         &clients.revocations_until(&[&goes], SystemTime::now() - Duration::from_secs(3600)),
     );
     let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
@@ -290,13 +290,13 @@ fn expiring_lists_and_certificates_in_use_are_reported() {
         clients.issue(&["b.example"]),
         SystemTime::now() + Duration::from_secs(3),
     );
-    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    replace(&site.directory().join("clients.pem"), &clients.certificate());
     replace(
-        &site.folder().join("clients.crl"),
+        &site.directory().join("clients.crl"),
         &clients.revocations_until(&[&goes], soon),
     );
     let short = site.authority.issue_for_seconds(&["other.example"], 3);
-    short.write(site.folder(), "other");
+    short.write(site.directory(), "other");
     let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
     let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}");
     let proxy = Proxy::start(&site.config(server.address, &auth, ""));
@@ -328,7 +328,7 @@ fn a_refused_client_gets_a_specific_alert() {
     let issue = |name| guarded.clients.issue(&[name]);
     let revoked = issue("r.clients.example");
     replace(
-        &guarded.site.folder().join("clients.crl"),
+        &guarded.site.directory().join("clients.crl"),
         &guarded.clients.revocations(&[&revoked]),
     );
     assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
@@ -353,7 +353,7 @@ fn a_refused_client_gets_a_specific_alert() {
 #[test]
 fn a_proxy_header_carries_the_client_certificate() {
     let (site, clients, manual) = (Site::new(), Authority::new("clients"), ManualServer::new());
-    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    replace(&site.directory().join("clients.pem"), &clients.certificate());
     let auth = format!(
         "client_auth = {{ ca_file = {}, mode = \"request\" }}",
         site.file("clients.pem")

@@ -22,11 +22,11 @@ fn curl_speaks_http2_through_to_a_server_without_tls() {
     let site = Site::new();
     let server = Nginx::start("http2");
     let proxy = Proxy::start(&site.config(server.address(), "alpn = [\"h2\"]", ""));
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let answer = must(
         Command::new("curl")
             .args(["-sS", "--http2", "--cacert"])
-            .arg(site.folder().join("ca.pem"))
+            .arg(site.directory().join("ca.pem"))
             .args([
                 "--connect-to",
                 &format!("::{}", proxy.at("tls")),
@@ -40,10 +40,10 @@ fn curl_speaks_http2_through_to_a_server_without_tls() {
 #[test]
 fn mosquitto_subscribes_and_publishes_with_certificates_of_clients() {
     let (site, clients, port) = (Site::new(), Authority::new("clients"), Port::keep());
-    let path = |name: &str| site.folder().join(name).display().to_string();
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
-    replace(&site.folder().join("clients.pem"), &clients.certificate());
-    clients.issue(&["meter.example"]).write(site.folder(), "meter");
+    let path = |name: &str| site.directory().join(name).display().to_string();
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("clients.pem"), &clients.certificate());
+    clients.issue(&["meter.example"]).write(site.directory(), "meter");
     let broker = format!("listener {} 127.0.0.1\nallow_anonymous true\n", port.number());
     std::fs::write(path("mosquitto.conf"), broker).unwrap();
     let _broker = Process::start(Command::new("mosquitto").args(["-c", &path("mosquitto.conf")]));
@@ -95,7 +95,7 @@ for _ in range(2):
 ";
     let (site, echo) = (Site::new(), Server::echo());
     let proxy = site.start(echo.address);
-    let ca = site.folder().join("ca.pem");
+    let ca = site.directory().join("ca.pem");
     replace(&ca, &site.authority.certificate());
     let (ca, port) = (ca.display().to_string(), proxy.at("tls").port().to_string());
     let printed = must(Command::new("python3").args(["-c", PYTHON, &port, &ca]));
@@ -125,7 +125,7 @@ for _ in range(2):
 fn redis_cli_reaches_a_server_without_tls() {
     let (site, redis) = (Site::new(), Redis::start());
     let proxy = site.start(redis.address());
-    let ca = site.folder().join("ca.pem");
+    let ca = site.directory().join("ca.pem");
     replace(&ca, &site.authority.certificate());
     let mut command = Command::new("redis-cli");
     command.args(["-h", "127.0.0.1", "-p", &proxy.at("tls").port().to_string(), "--tls"]);
@@ -141,7 +141,7 @@ fn redis_cli_reaches_a_server_without_tls() {
 fn libpq_with_direct_tls_reaches_a_server_without_tls() {
     let (site, server) = (Site::new(), Postgres::start());
     let proxy = Proxy::start(&site.config(server.address(), "alpn = [\"postgresql\"]", ""));
-    let ca = site.folder().join("ca.pem");
+    let ca = site.directory().join("ca.pem");
     replace(&ca, &site.authority.certificate());
     let Some(port) = over_direct_tls(proxy.at("tls"), "shop.example", &ca, "SELECT inet_server_port()") else {
         return;
@@ -152,8 +152,8 @@ fn libpq_with_direct_tls_reaches_a_server_without_tls() {
     assert_eq!(line["ending"], "client_closed");
 }
 
-/// A server that sends all messages back, and 1 MB on its own; it closes when it is asked to. It prints how each client has
-/// closed.
+/// A server that sends all messages back, and 1 MB on its own; it closes when it is asked to. It prints how each client
+/// has closed.
 const WEBSOCKET_SERVER: &str = "
 import asyncio, websockets
 async def talk(socket):
@@ -206,7 +206,7 @@ fn websocket_messages_pass_both_ways_and_either_side_closes() {
         lines.first()?.strip_prefix("port ")?.parse::<u16>().ok()
     });
     let proxy = Proxy::start(&site.config(([127, 0, 0, 1], port).into(), "alpn = [\"http/1.1\"]", ""));
-    let ca = site.folder().join("ca.pem");
+    let ca = site.directory().join("ca.pem");
     replace(&ca, &site.authority.certificate());
     let mut client = Command::new(python);
     client

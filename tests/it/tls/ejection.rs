@@ -14,7 +14,7 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 /// A proxy that would eject its server at the first failure. `listener` and `tls` are further lines.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!(
         "retries = 0\nhealth = {{ check = \"off\", eject_after = 1 }}\n[pools.p.tls]\nca_file = {}\n{tls}",
         site.file("ca.pem")

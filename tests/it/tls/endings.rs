@@ -61,7 +61,7 @@ fn a_client_close_after_the_server_end_is_no_truncation() {
 
 /// A proxy that terminates TLS, and uses TLS to this server.
 fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let to_server = format!("[pools.p.tls]\nca_file = {}\n", site.file("ca.pem"));
     Proxy::start(&(site.config(server.manual.server.address, "", "") + &to_server))
 }

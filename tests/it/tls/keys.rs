@@ -14,7 +14,7 @@ fn check_warns_about_keys_that_others_can_read() {
     let site = Site::new();
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
     assert_eq!(check(&config).stderr, "");
-    let key = site.folder().join("other.key");
+    let key = site.directory().join("other.key");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let warning = format!(
         "others may read the key in {} (mode 0644): `chmod 600` it",
@@ -29,7 +29,7 @@ fn no_private_key_appears_in_log_errors_or_api() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let secret = site.authority.issue(&["secret.example"]).key;
     let secret_line = secret.lines().nth(1).unwrap().to_owned();
-    let file = site.folder().join("shop.key");
+    let file = site.directory().join("shop.key");
     let config = site.config(server.address, "", "");
     let proxy = Proxy::start(&config);
     // A whole key that fits no certificate, half a key, and a key labeled as a public one.

@@ -10,10 +10,16 @@ use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 17 (`shop.pem`,
-/// `shop.key`).
-fn make_certificates(folder: &Path) {
-    let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
+/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 17
+/// (`shop.pem`, `shop.key`).
+fn make_certificates(directory: &Path) {
+    let openssl = |arguments: &str| {
+        must(
+            Command::new("openssl")
+                .current_dir(directory)
+                .args(arguments.split(' ')),
+        )
+    };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     for name in ["ca", "other"] {
         openssl(&format!(
@@ -26,32 +32,32 @@ fn make_certificates(folder: &Path) {
     ));
 }
 
-/// Makes a response about the certificate with this serial number, in hexadecimal digits. It is valid for three days, which
-/// begin at the offset `from`, in the format of libfaketime.
-fn respond(folder: &Path, serial: &str, from: &str) {
-    respond_as(folder, "ca", (serial, serial), from);
+/// Makes a response about the certificate with this serial number, in hexadecimal digits. It is valid for three days,
+/// which begin at the offset `from`, in the format of libfaketime.
+fn respond(directory: &Path, serial: &str, from: &str) {
+    respond_as(directory, "ca", (serial, serial), from);
 }
 
 /// As [`respond`], from this authority, which knows the certificate with the second serial number only.
-fn respond_as(folder: &Path, authority: &str, (serial, known): (&str, &str), from: &str) {
+fn respond_as(directory: &Path, authority: &str, (serial, known): (&str, &str), from: &str) {
     let index = format!("V\t491231235959Z\t\t{known}\tunknown\t/CN=shop\n");
-    fs::write(folder.join("index.txt"), index).unwrap();
+    fs::write(directory.join("index.txt"), index).unwrap();
     let arguments = format!(
         "ocsp -index index.txt -rsigner {authority}.pem -rkey {authority}.key -CA {authority}.pem -issuer {authority}.pem \
          -serial 0x{serial} -respout next -ndays 3"
     );
     must(
         Command::new("openssl")
-            .current_dir(folder)
+            .current_dir(directory)
             .args(arguments.split(' '))
             .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1")
             .env("FAKETIME", from),
     );
-    fs::rename(folder.join("next"), folder.join("shop.ocsp")).unwrap();
+    fs::rename(directory.join("next"), directory.join("shop.ocsp")).unwrap();
 }
 
-fn config(folder: &Path, server: &Server) -> String {
-    let file = |name: &str| folder.join(name).display().to_string();
+fn config(directory: &Path, server: &Server) -> String {
+    let file = |name: &str| directory.join(name).display().to_string();
     format!(
         "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[listeners.tls.tls]\n\
          certificates = [{{ cert = {:?}, key = {:?} }}]\n{}",
@@ -85,13 +91,13 @@ fn is_stapled(proxy: &Proxy) -> bool {
 
 #[test]
 fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::named("hello"));
-    let folder = folder.path();
-    make_certificates(folder);
-    let proxy = Proxy::start(&config(folder, &server));
+    let (directory, server) = (tempfile::tempdir().unwrap(), Server::named("hello"));
+    let directory = directory.path();
+    make_certificates(directory);
+    let proxy = Proxy::start(&config(directory, &server));
     assert!(!is_stapled(&proxy));
 
-    respond(folder, "11", "+0d");
+    respond(directory, "11", "+0d");
     proxy.answer(&["cert", "reload"]);
     assert!(is_stapled(&proxy) && shown(&proxy).contains("Cert Status: good"));
 
@@ -107,17 +113,17 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
             "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent",
         ),
     ] {
-        respond(folder, serial, from);
+        respond(directory, serial, from);
         eventually(expected, || !is_stapled(&proxy));
         eventually("the log tells why", || {
             proxy.log().iter().any(|line| line.to_string().contains(expected))
         });
-        respond(folder, "11", "+0d");
+        respond(directory, "11", "+0d");
         proxy.answer(&["cert", "reload"]);
         assert!(is_stapled(&proxy));
     }
 
-    let check = || finished(acequia(&["check", "-c"]).arg(proxy.folder().join("acequia.toml"))).stderr;
+    let check = || finished(acequia(&["check", "-c"]).arg(proxy.directory().join("acequia.toml"))).stderr;
     for (authority, known, from, told) in [
         (
             "other",
@@ -133,22 +139,22 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
             "shop.ocsp: the certificate is unknown to the OCSP responder: no",
         ),
     ] {
-        respond_as(folder, authority, ("11", known), from);
+        respond_as(directory, authority, ("11", known), from);
         proxy.answer(&["cert", "reload"]);
         assert!(!is_stapled(&proxy), "{told}");
         let said = check();
         assert!(said.contains(told), "{said}");
     }
-    respond(folder, "11", "+0d");
-    let mut longer = fs::read(folder.join("shop.ocsp")).unwrap();
+    respond(directory, "11", "+0d");
+    let mut longer = fs::read(directory.join("shop.ocsp")).unwrap();
     longer.push(0);
-    fs::write(folder.join("shop.ocsp"), longer).unwrap();
+    fs::write(directory.join("shop.ocsp"), longer).unwrap();
     assert!(check().contains("shop.ocsp: not a successful OCSP response"));
 
-    fs::write(folder.join("shop.ocsp"), "no response").unwrap();
+    fs::write(directory.join("shop.ocsp"), "no response").unwrap();
     proxy.answer(&["cert", "reload"]);
     assert!(!is_stapled(&proxy));
-    let checked = finished(acequia(&["check", "-c"]).arg(proxy.folder().join("acequia.toml")));
+    let checked = finished(acequia(&["check", "-c"]).arg(proxy.directory().join("acequia.toml")));
     assert!(
         checked.code == Some(0) && checked.stderr.contains("shop.ocsp: not a successful OCSP response"),
         "{checked:?}"

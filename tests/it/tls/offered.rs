@@ -11,7 +11,7 @@ use crate::support::tls_server::ManualTlsServer;
 
 /// A proxy with a listener `l` and a server at this host. `tls` are further lines of its `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy {
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let port = server.manual.server.address.port();
     Proxy::start(&format!(
         "{}[pools.p]\nservers = [\"{host}:{port}\"]\nhealth = {{ check = \"off\" }}\n[pools.p.tls]\n{tls}\n",

@@ -8,7 +8,7 @@ use crate::support::configs::{listener, pool};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A proxy with the certificates in the folder `sites`.
+/// A proxy with the certificates in the directory `sites`.
 fn start(site: &Site, server: &Server) -> Proxy {
     let tls = format!(
         "[listeners.tls.tls]\ncertificates = [{{ directory = {} }}]",
@@ -26,9 +26,9 @@ fn start(site: &Site, server: &Server) -> Proxy {
 #[test]
 fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
     let (site, server) = (Site::new(), Server::named("hello"));
-    let folder = site.folder().join("sites");
-    fs::create_dir_all(folder.join("bot")).unwrap();
-    site.authority.issue(&["a.example"]).write(&folder, "a"); // the default certificate
+    let directory = site.directory().join("sites");
+    fs::create_dir_all(directory.join("bot")).unwrap();
+    site.authority.issue(&["a.example"]).write(&directory, "a"); // the default certificate
     let layouts = [
         ("pem.example", "b.pem", "b.key"),
         ("crt.example", "c.crt", "c.key"),
@@ -36,15 +36,15 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
     ];
     for (name, certificate, key) in layouts {
         let issued = site.authority.issue(&[name]);
-        replace(&folder.join(certificate), &issued.certificate);
-        replace(&folder.join(key), &issued.key);
+        replace(&directory.join(certificate), &issued.certificate);
+        replace(&directory.join(key), &issued.key);
     }
     let proxy = start(&site, &server);
     let is_served = |name| site.client().connect(proxy.at("tls"), name).is_ok();
-    let away = folder.join("away");
+    let away = directory.join("away");
     for (name, certificate, key) in layouts {
         for file in [certificate, key] {
-            fs::rename(folder.join(file), &away).unwrap();
+            fs::rename(directory.join(file), &away).unwrap();
             let reloaded = proxy.command(&["cert", "reload"]);
             assert!(
                 reloaded.code == Some(1) && reloaded.stderr.contains(&format!("{file}: No such file")),
@@ -53,12 +53,12 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
             assert!(is_served(name), "{name} without {file}");
             let status = proxy.command(&["status"]).stdout;
             assert!(status.contains("broken") && status.contains(file), "{status}");
-            fs::rename(&away, folder.join(file)).unwrap();
+            fs::rename(&away, directory.join(file)).unwrap();
             assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
             assert!(is_served(name));
         }
-        fs::remove_file(folder.join(certificate)).unwrap();
-        fs::remove_file(folder.join(key)).unwrap();
+        fs::remove_file(directory.join(certificate)).unwrap();
+        fs::remove_file(directory.join(key)).unwrap();
         assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
         assert!(!is_served(name));
     }
@@ -67,13 +67,13 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
 #[test]
 fn a_key_may_move_into_the_file_of_its_certificate() {
     let (site, server) = (Site::new(), Server::named("hello"));
-    let folder = site.folder().join("sites");
-    fs::create_dir(&folder).unwrap();
-    site.authority.issue(&["a.example"]).write(&folder, "a");
+    let directory = site.directory().join("sites");
+    fs::create_dir(&directory).unwrap();
+    site.authority.issue(&["a.example"]).write(&directory, "a");
     let proxy = start(&site, &server);
     let next = site.authority.issue(&["a.example"]);
-    replace(&folder.join("a.pem"), &(next.certificate.clone() + &next.key));
-    fs::remove_file(folder.join("a.key")).unwrap();
+    replace(&directory.join("a.pem"), &(next.certificate.clone() + &next.key));
+    fs::remove_file(directory.join("a.key")).unwrap();
     assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
     let client = site.client().connect(proxy.at("tls"), "a.example").unwrap();
     assert_eq!(client.certificate(), next.chain_and_key().0[0]);
@@ -87,7 +87,7 @@ fn an_open_session_goes_on_when_its_certificate_is_replaced() {
     let mut open = setup.connect(proxy.at("tls"), "shop.example").unwrap();
     assert_eq!(open.send(b"before").read(6), b"before");
     let next = site.authority.issue(&["shop.example"]);
-    next.write(site.folder(), "shop");
+    next.write(site.directory(), "shop");
     assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
     let client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
     assert_eq!(client.certificate(), next.chain_and_key().0[0]);

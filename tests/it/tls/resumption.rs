@@ -24,7 +24,7 @@ fn reload(proxy: &Proxy) {
 fn ticket_secrets_are_rotated_by_adding_lines_without_losing_resumption() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let [first, second] = ["first", "second"].map(|name| format!("{name:x<32}\n"));
-    let secrets = |text: &str| fs::write(site.folder().join("tickets"), text).unwrap();
+    let secrets = |text: &str| fs::write(site.directory().join("tickets"), text).unwrap();
     secrets(&first);
     let proxy = Proxy::start(&site.config(server.address, &format!("tickets = {}", site.file("tickets")), ""));
     let (stays, leaves) = (site.client(), site.client());
@@ -42,9 +42,9 @@ fn ticket_secrets_are_rotated_by_adding_lines_without_losing_resumption() {
 fn a_change_of_client_authorities_prevents_resumption() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let (clients, others) = (Authority::new("clients"), Authority::new("others"));
-    let file = site.folder().join("clients.pem");
+    let file = site.directory().join("clients.pem");
     replace(&file, &clients.certificate());
-    fs::write(site.folder().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::write(site.directory().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
     for tickets in [String::new(), format!("tickets = {}", site.file("tickets"))] {
         let keys = format!("client_auth = {{ ca_file = {} }}\n{tickets}", site.file("clients.pem"));
         let proxy = Proxy::start(&site.config(server.address, &keys, ""));

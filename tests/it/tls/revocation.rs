@@ -59,8 +59,8 @@ impl Guarded {
 }
 
 fn write(site: &Site, authorities: &str, lists: &str) {
-    replace(&site.folder().join("clients.pem"), authorities);
-    replace(&site.folder().join("clients.crl"), lists);
+    replace(&site.directory().join("clients.pem"), authorities);
+    replace(&site.directory().join("clients.crl"), lists);
 }
 
 fn config(site: &Site, server: &Server) -> String {
@@ -260,25 +260,31 @@ fn of_several_lists_of_an_authority_the_newest_counts() {
 }
 
 /// Makes an authority `clients`, and a list of this authority with these `extensions`, by openssl.
-fn list_of_openssl(folder: &Path, extensions: &str) {
-    let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
+fn list_of_openssl(directory: &Path, extensions: &str) {
+    let openssl = |arguments: &str| {
+        must(
+            Command::new("openssl")
+                .current_dir(directory)
+                .args(arguments.split(' ')),
+        )
+    };
     openssl(
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout clients.key -out clients.pem -days 30 \
          -subj /CN=clients",
     );
-    fs::write(folder.join("index.txt"), "").unwrap();
-    fs::write(folder.join("number"), "01\n").unwrap();
+    fs::write(directory.join("index.txt"), "").unwrap();
+    fs::write(directory.join("number"), "01\n").unwrap();
     let text = format!("[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ndefault_md = sha256\n{extensions}");
-    fs::write(folder.join("ca.conf"), text).unwrap();
+    fs::write(directory.join("ca.conf"), text).unwrap();
     openssl("ca -config ca.conf -gencrl -keyfile clients.key -cert clients.pem -crldays 30 -out clients.crl");
 }
 
 #[test]
 fn a_list_that_cannot_be_used_is_told_with_what_to_do() {
     let (site, server) = (Site::new(), Server::named("hello"));
-    fs::write(site.folder().join("acequia.toml"), config(&site, &server)).unwrap();
+    fs::write(site.directory().join("acequia.toml"), config(&site, &server)).unwrap();
     let check = || {
-        let file = site.folder().join("acequia.toml");
+        let file = site.directory().join("acequia.toml");
         finished(&mut acequia(&["check", "-c", file.to_str().unwrap()]))
     };
     let extended = "crlnumber = number\ncrl_extensions = more\n[more]\n";
@@ -303,7 +309,7 @@ fn a_list_that_cannot_be_used_is_told_with_what_to_do() {
             None,
         ),
     ] {
-        list_of_openssl(site.folder(), extensions);
+        list_of_openssl(site.directory(), extensions);
         let checked = check();
         assert_eq!(checked.code, Some(told.map_or(0, |_| 1)), "{extensions}: {checked:#?}");
         assert!(

@@ -20,7 +20,7 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 /// A listener `l` for clients without TLS, whose servers get TLS. `tls` and `keys` are further lines.
 fn config(site: &Site, servers: &[SocketAddr], tls: &str, keys: &str) -> String {
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!("{keys}\n[pools.p.tls]\nca_file = {}\n{tls}\n", site.file("ca.pem"));
     listener("l", "p", "") + &pool("p", servers, &keys)
 }
@@ -102,7 +102,7 @@ fn sni_and_alpn_of_the_client_can_be_used_for_the_server() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["shop.example", "*.shop.example"]));
     let server = server.selecting(&["h2", "http/1.1"]);
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let tls = format!(
         "{}\n[pools.p.tls]\nca_file = {}\nsni = \"client\"\nalpn = \"client\"",
         UNCHECKED,
@@ -207,7 +207,7 @@ fn the_access_log_shows_why_the_server_certificate_is_refused() {
 fn a_server_that_requests_a_certificate_gets_the_configured_one() {
     let (site, clients) = (Site::new(), Authority::new("clients"));
     let ours = clients.issue(&["balancer.example"]);
-    ours.write(site.folder(), "ours");
+    ours.write(site.directory(), "ours");
     let own = site.authority.issue(&["127.0.0.1"]);
     let server = ManualTlsServer::with(&own, &[&TLS13], Some(&clients));
     let identity = format!("cert = {}\nkey = {}", site.file("ours.pem"), site.file("ours.key"));
@@ -344,7 +344,7 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
         is_complete.is_ok() && client.read_all() == b"served"
     };
     assert!(is_served());
-    let file = site.folder().join("ca.pem");
+    let file = site.directory().join("ca.pem");
     replace(&file, "no certificate");
     eventually("the broken file is reported", || {
         log_count(&proxy, "a TLS file is broken: the files read before stay in force") == 1
@@ -423,14 +423,14 @@ fn check_reads_the_tls_files_of_pools() {
     ] {
         site.authority
             .issue_between(&["o.example"], days)
-            .write(site.folder(), "o");
+            .write(site.directory(), "o");
         let (code, said) = checked(&with_identity);
         assert!(
             code == Some(0) && said.contains("pools.p.tls: ") && said.contains(warning),
             "{said}"
         );
     }
-    replace(&site.folder().join("ca.pem"), "no certificate");
+    replace(&site.directory().join("ca.pem"), "no certificate");
     let (code, said) = checked(&config);
     assert!(
         code == Some(1) && said.contains("pools.p.tls") && said.contains("no certificate"),

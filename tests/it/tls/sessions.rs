@@ -239,7 +239,7 @@ fn sessions_are_resumed_on_any_worker() {
 #[test]
 fn instances_with_common_secrets_resume_each_others_sessions() {
     let (site, server) = (Site::new(), Server::named("hello"));
-    std::fs::write(site.folder().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::write(site.directory().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
     let config = site.config(server.address, &format!("tickets = {}", site.file("tickets")), "");
     let (one, two, alone) = (Proxy::start(&config), Proxy::start(&config), site.start(server.address));
     let setup = site.client();

@@ -9,29 +9,29 @@ use crate::support::proxy::Proxy;
 use crate::support::tls_client::TlsSetup;
 use tempfile::TempDir;
 
-/// A folder of certificates: `shop` for shop.example and *.shop.example, `other` for other.example.
+/// A directory of certificates: `shop` for shop.example and *.shop.example, `other` for other.example.
 pub(super) struct Site {
     pub(super) authority: Authority,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Site {
     pub(super) fn new() -> Self {
-        let (authority, folder) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
+        let (authority, directory) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
         authority
             .issue(&["shop.example", "*.shop.example"])
-            .write(folder.path(), "shop");
-        authority.issue(&["other.example"]).write(folder.path(), "other");
-        Self { authority, folder }
+            .write(directory.path(), "shop");
+        authority.issue(&["other.example"]).write(directory.path(), "other");
+        Self { authority, directory }
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
-    /// The path of a file in the folder, as written in a configuration.
+    /// The path of a file in the directory, as written in a configuration.
     pub(super) fn file(&self, name: &str) -> String {
-        format!("{:?}", self.folder.path().join(name))
+        format!("{:?}", self.directory.path().join(name))
     }
 
     /// A listener `tls` with both certificates, and a pool `p` of this server. `tls` and `routes` are further lines.

@@ -22,7 +22,7 @@ const CROWD: usize = 500;
 /// A proxy with one worker, and a listener `tls` with a slow certificate. `more` is further configuration.
 fn start(site: &Site, server: &Server, more: &str) -> Proxy {
     let slow = site.authority.issue_slow(&["shop.example"]);
-    slow.write(site.folder(), "shop");
+    slow.write(site.directory(), "shop");
     let config = site.config(server.address, "", "").replace("\"2s\"", "\"10m\"");
     Proxy::start(&format!("[runtime]\nworkers = 1\n{config}{more}"))
 }
@@ -85,7 +85,7 @@ fn a_started_handshake_continues_before_new_ones_start() {
 fn handshakes_with_servers_do_not_wait_for_those_with_clients() {
     let (site, server) = (Site::new(), Server::named("served"));
     let tls_server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let address = tls_server.manual.server.address;
     let more = listener("plain", "q", "")
         + &pool("q", &[address], "health = { check = \"off\" }")

@@ -7,7 +7,7 @@ use crate::support::authority::{Authority, replace};
 use crate::support::client::Client;
 use crate::support::configs::{listener, pool};
 use crate::support::process::finished;
-use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::tls_server::ManualTlsServer;
 
 /// A listener `l` whose server gets TLS. `tls` are further lines.
@@ -20,7 +20,7 @@ fn config(server: SocketAddr, tls: &str) -> String {
 fn system_authorities_are_read_when_a_pool_first_uses_them() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
-    let file = site.folder().join("system.pem");
+    let file = site.directory().join("system.pem");
     replace(&file, &Authority::new("another").certificate());
     let address = server.manual.server.address;
     let authorities = format!("SSL_CERT_FILE={}", file.display());
@@ -51,13 +51,13 @@ fn a_command_over_http_needs_no_system_authorities() {
 #[test]
 fn without_system_authorities_the_start_fails_with_a_remedy() {
     let site = Site::new();
-    let folder = config_folder("acequia.toml", &config("127.0.0.1:9".parse().unwrap(), ""));
-    let (absent, empty) = (site.folder().join("absent.pem"), site.folder().join("empty.pem"));
+    let directory = config_directory("acequia.toml", &config("127.0.0.1:9".parse().unwrap(), ""));
+    let (absent, empty) = (site.directory().join("absent.pem"), site.directory().join("empty.pem"));
     replace(&empty, "");
     for file in [absent, empty] {
         let mut run = acequia(&["run", "-c", "acequia.toml"]);
         run.env("SSL_CERT_FILE", file).env_remove("SSL_CERT_DIR");
-        run.current_dir(folder.path());
+        run.current_dir(directory.path());
         let done = finished(&mut run);
         assert!(
             done.code == Some(3)

@@ -16,8 +16,8 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// Far below the 40 ms that a kernel delays an ACK by. The median of many tries is compared with it: a busy machine delays a
-/// few of them, a delayed ACK all.
+/// Far below the 40 ms that a kernel delays an ACK by. The median of many tries is compared with it: a busy machine
+/// delays a few of them, a delayed ACK all.
 const LATE: Duration = Duration::from_millis(15);
 
 const TRIES: usize = 21;

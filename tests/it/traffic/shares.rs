@@ -14,8 +14,11 @@ use crate::support::server::Server;
 const LONG: usize = 200;
 const SHORT: usize = 4_000;
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
 }
 
 /// The descriptors registered in each epoll instance of the process; an instance may itself have several descriptors.

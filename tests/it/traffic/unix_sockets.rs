@@ -18,12 +18,12 @@ use tokio::time::Instant;
 use crate::support::client::{Client, ask};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::process::finished;
-use crate::support::proxy::{Proxy, acequia, checked, config_folder};
+use crate::support::proxy::{Proxy, acequia, checked, config_directory};
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::reset;
 use crate::support::{PATIENCE, eventually};
 
-/// A folder for sockets.
+/// A directory for sockets.
 struct Sockets(TempDir);
 
 impl Sockets {
@@ -210,8 +210,8 @@ fn the_socket_file_exists_as_long_as_the_listener() {
     assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
 
     // A second process names the first one in its error, and changes nothing.
-    let folder = config_folder("acequia.toml", &with(""));
-    let second = finished(acequia(&["run", "-c"]).arg(folder.path().join("acequia.toml")));
+    let directory = config_directory("acequia.toml", &with(""));
+    let second = finished(acequia(&["run", "-c"]).arg(directory.path().join("acequia.toml")));
     assert_eq!(second.code, Some(3), "{second:#?}");
     let expected = format!("another process listens there (pid {}); stop that process", proxy.pid());
     assert!(second.stderr.contains(&expected), "{}", second.stderr);
@@ -260,9 +260,9 @@ fn a_reload_creates_a_removed_socket_file_again() {
 fn the_longest_path_may_have_a_short_name() {
     let (sockets, server) = (Sockets::new(), Server::echo());
     let room = UnixPath::BYTES_MAX - sockets.path("").as_os_str().len();
-    let folder = "d".repeat(room - "/s".len());
-    fs::create_dir(sockets.path(&folder)).unwrap();
-    let path = sockets.path(&format!("{folder}/s"));
+    let directory = "d".repeat(room - "/s".len());
+    fs::create_dir(sockets.path(&directory)).unwrap();
+    let path = sockets.path(&format!("{directory}/s"));
     assert_eq!(path.as_os_str().len(), UnixPath::BYTES_MAX);
     let address = format!("unix:{}", path.display());
     let _proxy = Proxy::start(&config(&address, "", &server.address.to_string(), ""));
@@ -283,8 +283,8 @@ fn a_path_that_cannot_be_bound_is_reported_with_the_remedy() {
         ("missing/l", "; create its directory"),
     ] {
         let config = config(&sockets.address(name), "", &server.address.to_string(), "");
-        let folder = config_folder("acequia.toml", &config);
-        let done = finished(acequia(&["run", "-c"]).arg(folder.path().join("acequia.toml")));
+        let directory = config_directory("acequia.toml", &config);
+        let done = finished(acequia(&["run", "-c"]).arg(directory.path().join("acequia.toml")));
         assert_eq!(done.code, Some(3), "{done:#?}");
         assert!(done.stderr.contains(expected), "{}", done.stderr);
     }
@@ -373,8 +373,8 @@ fn a_unix_client_is_in_no_network_and_counts_by_user() {
     );
 }
 
-/// A folder may be reached by several paths, as `/run` by `/var/run`. A listener that was its own server under another one would
-/// fill up with sessions.
+/// A directory may be reached by several paths, as `/run` by `/var/run`. A listener that was its own server under
+/// another one would fill up with sessions.
 #[test]
 fn check_knows_a_socket_by_any_of_its_paths() {
     let sockets = Sockets::new();

@@ -54,7 +54,8 @@ impl Handshakes {
         self.left == 0 || Instant::now() >= self.deadline
     }
 
-    /// The names in the certificate that a server shows for a name; `None`: the handshake failed, as its own check reports.
+    /// The names in the certificate that a server shows for a name; `None`: the handshake failed, as its own check
+    /// reports.
     async fn certificate_of(
         &mut self,
         member: &Member,

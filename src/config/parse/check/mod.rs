@@ -62,8 +62,8 @@ const PEERS_KINDS: [(&[&str], &str); 8] = [
     (&["redis-check", "redis_health_check"], "redis"),
 ];
 
-/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`, and what the pool requires of the role of its
-/// servers. `None`: "off".
+/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`, and what the pool requires of the role
+/// of its servers. `None`: "off".
 pub(super) fn check(
     pool: &Section<'_>,
     health: &Section<'_>,

@@ -28,10 +28,10 @@ users:
 ";
 
 fn read_text(text: &str) -> Result<ApiCredentials, String> {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("ca.pem"), "from a file").unwrap();
-    std::fs::write(folder.path().join("token"), "secret-2\n").unwrap();
-    let file = folder.path().join("config");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("ca.pem"), "from a file").unwrap();
+    std::fs::write(directory.path().join("token"), "secret-2\n").unwrap();
+    let file = directory.path().join("config");
     std::fs::write(&file, text).unwrap();
     read(&file).map_err(|error| {
         let error = crate::error::chain(&*error);

@@ -134,8 +134,8 @@ fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name()
     assert_eq!(reason(&pool, "db2"), "a second primary: db1 is the first");
 }
 
-/// The first of these servers is the primary of a pool, and the second its replica. After a restart, the servers are the latter
-/// ones. Returns the labels of the primary and of the replica that are remembered then.
+/// The first of these servers is the primary of a pool, and the second its replica. After a restart, the servers are
+/// the latter ones. Returns the labels of the primary and of the replica that are remembered then.
 fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     let mut pool = PrimaryWatch::default();
     list(&mut pool, &before);

@@ -29,7 +29,8 @@ pub(super) struct Copied {
     pub(super) rest: Option<Box<[u8]>>,
 }
 
-/// Reads once, at most `read_max` bytes, and sends as many of them as the receiver accepts. Nothing may be unsent before.
+/// Reads once, at most `read_max` bytes, and sends as many of them as the receiver accepts. Nothing may be unsent
+/// before.
 pub(super) fn poll_copy<W: Wire>(
     cx: &mut Context<'_>,
     core: &mut Core<'_>,

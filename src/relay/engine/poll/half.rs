@@ -53,8 +53,8 @@ impl Half {
         self.is_reading
     }
 
-    /// Does what the core decides until it must wait, has used up its turn (then it will be polled again), or has nothing
-    /// more to do. `throttle` limits how fast it reads.
+    /// Does what the core decides until it must wait, has used up its turn (then it will be polled again), or has
+    /// nothing more to do. `throttle` limits how fast it reads.
     pub(super) fn poll<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,8 +126,8 @@ impl Half {
         granted.map(Ok)
     }
 
-    /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes read;
-    /// 0 is the end of the stream.
+    /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes
+    /// read; 0 is the end of the stream.
     fn poll_read<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,

@@ -189,8 +189,8 @@ impl<'a, W: Wire> WatchedWire<'a, W> {
     }
 }
 
-/// Waits until the server's connection breaks. The end of its stream may have arrived behind bytes that the client does not take:
-/// then the server has ended the session, too.
+/// Waits until the server's connection breaks. The end of its stream may have arrived behind bytes that the client does
+/// not take: then the server has ended the session, too.
 async fn server_fault<W: Wire>(server: &W, traffic: &Traffic) -> Fault {
     let mut fault = pin!(server.fault());
     tokio::select! {

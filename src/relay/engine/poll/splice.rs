@@ -3,8 +3,8 @@
 //! A pipe is filled only when it is empty, so that EAGAIN on filling has one meaning: the socket has no data.
 //! SPLICE_F_MORE is never set: it corks the socket for up to 200 ms.
 //!
-//! Linux does not splice past urgent data: the socket then looks empty, or at its end if the sender has finished. So both
-//! results are verified by recv(2).
+//! Linux does not splice past urgent data: the socket then looks empty, or at its end if the sender has finished. So
+//! both results are verified by recv(2).
 
 use std::cell::RefCell;
 use std::io;
@@ -82,8 +82,8 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Takes an empty pipe. `None` if the budget of descriptors or the user's pipe pages are used up, or the system does
-    /// not support splice(2): then the caller copies.
+    /// Takes an empty pipe. `None` if the budget of descriptors or the user's pipe pages are used up, or the system
+    /// does not support splice(2): then the caller copies.
     pub(super) fn take() -> Option<Self> {
         let ends = POOL.with_borrow_mut(|pool| {
             if let Some(ends) = pool.free.pop() {
@@ -190,8 +190,8 @@ impl Drop for Pipe {
 
 fn new_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-    // Past `pipe-user-pages-soft` the kernel refuses to enlarge pipes (EPERM); splicing through a small one is worse than
-    // copying.
+    // Past `pipe-user-pages-soft` the kernel refuses to enlarge pipes (EPERM); splicing through a small one is worse
+    // than copying.
     fcntl_setpipe_size(&ends.1, PIPE_BYTES)?;
     Ok(ends)
 }
@@ -204,9 +204,9 @@ fn is_shortage(error: Errno) -> bool {
     )
 }
 
-/// Whether an error of splice(2) is one of the connection, which recv(2) or send(2) would return too: those of `tcp_reset`,
-/// of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other means that the system
-/// does not support splice(2).
+/// Whether an error of splice(2) is one of the connection, which recv(2) or send(2) would return too: those of
+/// `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other means
+/// that the system does not support splice(2).
 ///
 /// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal,
 /// the stream would seem to end normally. So the system is asked with another splice, without a connection.

@@ -1,8 +1,8 @@
 //! TLS over a socket, as a connection that bytes are moved through: its bytes are the plaintext.
 //!
 //! The end of the stream is a `close_notify` alert; a socket that ends without it was cut off
-//! ([`Fault::Truncated`](crate::socket::Fault)). Records are read, decrypted and encrypted in buffers of the thread, so that
-//! an idle session holds nothing but its keys.
+//! ([`Fault::Truncated`](crate::socket::Fault)). Records are read, decrypted and encrypted in buffers of the thread, so
+//! that an idle session holds nothing but its keys.
 
 use std::cell::RefCell;
 use std::io;
@@ -24,12 +24,12 @@ use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 /// The most bytes of records that are received at once.
 const RECV_BYTES_MAX: usize = 64 * 1024;
 
-/// Plaintext of a record while a burst begins: it fits into one segment, also over IPv6 and with TCP timestamps, so that
-/// the peer can decrypt it as soon as that has come.
+/// Plaintext of a record while a burst begins: it fits into one segment, also over IPv6 and with TCP timestamps, so
+/// that the peer can decrypt it as soon as that has come.
 const SMALL_RECORD_BYTES: usize = 1390;
 
-/// Plaintext in small records at the beginning of a burst: about what a new connection may send within the first round trip
-/// (RFC 6928).
+/// Plaintext in small records at the beginning of a burst: about what a new connection may send within the first round
+/// trip (RFC 6928).
 const SMALL_RECORDS_TOTAL: usize = 10 * SMALL_RECORD_BYTES;
 
 /// Plaintext of a record otherwise: the most that TLS allows (RFC 8446, section 5.1).

@@ -45,8 +45,8 @@ pub(in crate::relay) trait Wire: Sync {
     /// Receives at least a byte; 0 is the end of the stream.
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Takes as many bytes as it can, at least one. They are sent once [`poll_flush`](Self::poll_flush) is ready; until then
-    /// no others may be given to it.
+    /// Takes as many bytes as it can, at least one. They are sent once [`poll_flush`](Self::poll_flush) is ready; until
+    /// then no others may be given to it.
     fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
     /// Ready when the kernel has everything that was taken.
@@ -58,7 +58,8 @@ pub(in crate::relay) trait Wire: Sync {
     /// Waits until the connection breaks, without reading from it.
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
-    /// Waits until the end of the peer's stream, or its reset, has arrived, although bytes before it may still be unread.
+    /// Waits until the end of the peer's stream, or its reset, has arrived, although bytes before it may still be
+    /// unread.
     fn read_closed(&self) -> impl Future<Output = ()> + Send;
 
     /// The bytes that the peer does not have yet; `None` where the system does not report it.

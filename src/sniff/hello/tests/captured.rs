@@ -19,8 +19,8 @@ impl Captured {
 
 /// What `scripts/capture-hello` has made.
 pub(super) fn all() -> Vec<Captured> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/hello");
-    let index = std::fs::read_to_string(folder.join("index.tsv")).unwrap();
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/hello");
+    let index = std::fs::read_to_string(directory.join("index.tsv")).unwrap();
     let all: Vec<_> = index
         .lines()
         .skip(1)
@@ -29,7 +29,7 @@ pub(super) fn all() -> Vec<Captured> {
             let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
             Captured {
                 file: file.to_owned(),
-                wire: std::fs::read(folder.join(format!("{file}.bin"))).unwrap(),
+                wire: std::fs::read(directory.join(format!("{file}.bin"))).unwrap(),
                 name: said(name),
                 raw_name: said(raw_name),
                 alpn: alpn

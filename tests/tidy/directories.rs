@@ -1,12 +1,12 @@
-//! Order inside folders: a file uses only those that its folder lists above it, and no two use each other.
+//! Order inside directories: a file uses only those that its directory lists above it, and no two use each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::scanner::{Token, names_behind, names_from, tokens, without_tests};
 use super::{files, read};
 
-/// A file with modules, and the folder that they are in.
-struct Folder {
+/// A file with modules, and the directory that they are in.
+struct Directory {
     /// `src/pool`
     path: String,
     /// Its modules in the listed order; test modules are separate.
@@ -16,15 +16,15 @@ struct Folder {
 }
 
 #[test]
-fn files_of_a_folder_use_only_those_listed_above_them() {
+fn files_of_a_directory_use_only_those_listed_above_them() {
     let mut wrong = Vec::new();
-    for folder in folders() {
-        for (user, used) in folder.uses() {
-            let place = |module: &str| folder.modules.iter().position(|listed| listed == module);
+    for directory in directories() {
+        for (user, used) in directory.uses() {
+            let place = |module: &str| directory.modules.iter().position(|listed| listed == module);
             if place(&used) > place(&user) {
                 wrong.push(format!(
                     "{}: `{user}` uses `{used}`, which is listed below it",
-                    folder.path
+                    directory.path
                 ));
             }
         }
@@ -32,7 +32,7 @@ fn files_of_a_folder_use_only_those_listed_above_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-fn folders() -> Vec<Folder> {
+fn directories() -> Vec<Directory> {
     let mut found = Vec::new();
     for file in files("src") {
         let code = without_tests(tokens(&read(&file)));
@@ -42,13 +42,13 @@ fn folders() -> Vec<Folder> {
             continue;
         }
         let path = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap();
-        found.push(Folder {
+        found.push(Directory {
             path: path.to_owned(),
             re_exports: names_from(&code, &modules).into_iter().collect(),
             modules,
         });
     }
-    assert!(found.len() > 10, "{} folders", found.len());
+    assert!(found.len() > 10, "{} directories", found.len());
     found
 }
 
@@ -57,7 +57,7 @@ fn modules_of(code: &[Token]) -> Vec<String> {
     declared.map(|at| at[1].text.clone()).collect()
 }
 
-impl Folder {
+impl Directory {
     /// Which module uses which other.
     fn uses(&self) -> BTreeSet<(String, String)> {
         let mut uses = BTreeSet::new();
@@ -80,7 +80,7 @@ impl Folder {
             .collect()
     }
 
-    /// The modules of this folder that a file below it uses.
+    /// The modules of this directory that a file below it uses.
     fn used_by(&self, file: &str) -> Vec<String> {
         let code = without_tests(tokens(&read(file)));
         let inside = file.strip_prefix(&self.path).unwrap().trim_start_matches('/');
