@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use socket2::SockRef;
-use tokio::net::TcpSocket;
+use socket2::Socket;
 
 use super::late_port::choose_port_late;
 use crate::addr::{ClientAddr, ServerAddr};
@@ -109,7 +108,7 @@ impl BindSource {
     /// chosen when the socket is connected.
     pub(super) fn bind(
         &self,
-        socket: &TcpSocket,
+        socket: &Socket,
         server: SocketAddr,
         client: Option<ClientAddr>,
     ) -> Result<(), BindSourceError> {
@@ -125,7 +124,7 @@ impl BindSource {
             (BindAddresses::Client, _) => return Err(BindSourceError::OtherFamily),
         };
         LATE_PORT.try_result(choose_port_late(socket));
-        let bound = socket.bind(SocketAddr::new(address, 0));
+        let bound = socket.bind(&SocketAddr::new(address, 0).into());
         bound.map_err(|error| BindSourceError::Bind(address, error))
     }
 
@@ -167,8 +166,7 @@ fn fitting(addresses: &[IpAddr], server: SocketAddr) -> impl Iterator<Item = IpA
 }
 
 /// Lets a socket be bound to an address that is not of this machine.
-fn set_transparent(socket: &TcpSocket, address: IpAddr) -> io::Result<()> {
-    let socket = SockRef::from(socket);
+fn set_transparent(socket: &Socket, address: IpAddr) -> io::Result<()> {
     match address {
         IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
         IpAddr::V6(_) => socket.set_ip_transparent_v6(true),

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::bind_source::{BindSource, log_no_ports};
 use crate::addr::{ClientAddr, ServerAddr, UnixPath};
 use crate::proxy_protocol::{Version, local_header};
-use crate::socket::{SocketOptions, delay_ack, reset, stream_of, tcp_socket_for};
+use crate::socket::{SocketOptions, connect_socket, delay_ack, reset, stream_of, tcp_socket_for};
 use crate::unix_socket::unix_socket;
 
 /// How connections to the servers of a pool are opened.
@@ -76,7 +76,7 @@ pub async fn connect(
                 connected = Err(error);
                 continue; // another source may be an address of this machine
             }
-            connected = socket.connect(address).await;
+            connected = connect_socket(socket, address).await;
             // Another source may have a port left.
             if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
                 break;
