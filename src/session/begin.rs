@@ -56,8 +56,8 @@ pub(super) async fn begin(
         if !has_moved {
             let answer = match why {
                 NotBegun::NotReady { message, .. } => Ok(message),
-                NotBegun::Ended(None) => Ok(Vec::new()), // the relay reads the end again
-                NotBegun::Ended(Some(fault)) => Err(fault),
+                NotBegun::Ended { fault: Some(fault), .. } => Err(fault),
+                NotBegun::Ended { begun, .. } => Ok(begun), // the relay reads the end again
             };
             return Ok((connected, answer));
         }
@@ -82,11 +82,11 @@ enum FirstAnswer {
 
 /// Sends a server these bytes, and reads its first message.
 async fn first_answer(client: &TcpStream, server: &mut TcpStream, first: &[u8]) -> FirstAnswer {
-    let ended = |error: &std::io::Error| FirstAnswer::NotBegun(NotBegun::Ended(Some(Fault::classify(error))));
+    let ended = |fault: Option<Fault>, begun| FirstAnswer::NotBegun(NotBegun::Ended { fault, begun });
     match timeout(SEND_TIME_MAX, server.write_all(first)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return ended(&error),
-        Err(_) => return FirstAnswer::NotBegun(NotBegun::Ended(Some(Fault::Lost))),
+        Ok(Err(error)) => return ended(Some(Fault::classify(&error)), Vec::new()),
+        Err(_) => return ended(Some(Fault::Lost), Vec::new()),
     }
     let until = Instant::now() + LOGIN_TIME_MAX;
     let mut answer = Vec::new();
@@ -99,8 +99,8 @@ async fn first_answer(client: &TcpStream, server: &mut TcpStream, first: &[u8]) 
             () = sleep_until(until) => return FirstAnswer::Undecided(answer),
         };
         match (read, first_message(&answer)) {
-            (Err(error), _) if answer.is_empty() => return ended(&error),
-            (Ok(0), _) if answer.is_empty() => return FirstAnswer::NotBegun(NotBegun::Ended(None)),
+            (Err(error), FirstMessage::NeedMore) => return ended(Some(Fault::classify(&error)), answer),
+            (Ok(0), FirstMessage::NeedMore) => return ended(None, answer),
             (_, FirstMessage::NotReady(reason)) => {
                 let message = answer;
                 return FirstAnswer::NotBegun(NotBegun::NotReady { reason, message });

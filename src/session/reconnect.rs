@@ -15,7 +15,7 @@ use super::steps::Connected;
 use crate::account::Entry;
 use crate::dial::{ConnectFailure, DialClient, DialError, Dialled, Progress, Search, dial, pause};
 use crate::live::LivePool;
-use crate::refuse::Reply;
+use crate::refuse::{PostgresError, Reply};
 use crate::relay::{Closed, Side};
 use crate::socket::close_cleanly_again;
 
@@ -41,7 +41,7 @@ pub(super) async fn move_on(
         return Ok((connected, false));
     };
     let Connected { socket, server, .. } = connected;
-    if let NotBegun::Ended(fault) = why {
+    if let NotBegun::Ended { fault, .. } = why {
         let closed = fault.map_or(Closed::Finished(Side::Server), |fault| {
             Closed::Broke(Side::Server, fault)
         });
@@ -62,12 +62,14 @@ pub(super) async fn move_on(
             Ok((connected, true))
         }
         Err(error) => {
-            let reply = match (why, connected.client_tls) {
-                (NotBegun::NotReady { message, .. }, None) => Reply::Message(message.clone()),
-                (NotBegun::NotReady { message, .. }, Some(mut tls)) => {
-                    within_tls(Reply::Message(message.clone()), &mut tls)
-                }
-                (NotBegun::Ended(_), _) => reply_to_login(entry),
+            let message = match why {
+                NotBegun::NotReady { message, .. } => message.clone(),
+                NotBegun::Ended { .. } => PostgresError::NoServer.response(entry.info().startup()),
+            };
+            let reply = match connected.client_tls {
+                Some(mut tls) => within_tls(Reply::Message(message), &mut tls),
+                None if entry.info().startup().is_some() => Reply::Message(message),
+                None => reply_to_login(entry),
             };
             Err(Refusal::DialError(error, reply))
         }

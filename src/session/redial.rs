@@ -21,7 +21,7 @@ pub(super) struct Redial {
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
-    /// Whether a server has ended its connection without a word. The client may be the reason, so another server gets
+    /// Whether a server has ended its connection before it had answered. The client may be the reason, so another server gets
     /// it only once.
     has_met_end: bool,
 }
@@ -46,14 +46,19 @@ pub(super) enum NotBegun {
         /// The bytes of its message.
         message: Vec<u8>,
     },
-    /// It has ended the connection without a word; `None`: by an orderly close.
-    Ended(Option<Fault>),
+    /// It has ended the connection before its first message was complete.
+    Ended {
+        /// `None`: by an orderly close.
+        fault: Option<Fault>,
+        /// What it had sent of the message.
+        begun: Vec<u8>,
+    },
 }
 
 /// Records that a server has not begun a session. Returns how long the session waits before it goes on without this
 /// server; `None`: it does not. If the server says that it takes no sessions, it gets no new ones for a while.
 ///
-/// A server that ends the connection without a word gets new sessions all the same, because the client may be the
+/// A server that ends the connection before it has answered gets new sessions all the same, because the client may be the
 /// reason: only this client waits for it, as for one that restarts.
 pub(super) fn record_failure(
     redial: &mut Redial,
@@ -63,8 +68,8 @@ pub(super) fn record_failure(
 ) -> Option<Duration> {
     let (reason, failure) = match why {
         NotBegun::NotReady { reason, .. } => (&**reason, Some(ServerFailure::Refusal)),
-        NotBegun::Ended(_) if redial.has_met_end => return None,
-        NotBegun::Ended(_) => ("closed", None),
+        NotBegun::Ended { .. } if redial.has_met_end => return None,
+        NotBegun::Ended { .. } => ("closed", None),
     };
     redial.has_met_end |= failure.is_none();
     let (search, lease, now) = (&mut redial.search, server.lease(), Instant::now());

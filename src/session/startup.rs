@@ -65,7 +65,9 @@ pub(super) async fn start(
             key?
         }
         false => {
-            connected.server.begun();
+            if !connected.asks_server {
+                connected.server.begun(); // its answer cannot be read
+            }
             None
         }
     };
@@ -107,6 +109,9 @@ async fn relay_tls_answer(
     (connected, asked) = ask_a_server(client, connected, state, entry).await?;
     let (answer, bytes) =
         asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, no_answer()))?;
+    if bytes > 0 {
+        connected.server.begun();
+    }
     entry.info().detail = None;
     let is_answer = matches!(answer[..bytes], [b'S' | b'N', ..]);
     if is_answer && bytes > 1 {
@@ -166,13 +171,17 @@ async fn ask_a_server(
     let (first, within) = (std::mem::take(&mut connected.first), state.plan.sniff.hello_timeout);
     loop {
         let asked = ask_for_tls(&mut connected.socket, &first, within, entry).await;
-        let ended = match &asked {
+        let fault = match &asked {
             Ok((_, 0)) | Err(TlsRequestError::Closed) => None,
             Err(TlsRequestError::Broke(error)) => Some(Fault::classify(error)),
             Ok(_) | Err(TlsRequestError::Late) => return Ok((connected, asked)),
         };
         let has_moved;
-        (connected, has_moved) = move_on(connected, &NotBegun::Ended(ended), client, state, entry).await?;
+        let why = NotBegun::Ended {
+            fault,
+            begun: Vec::new(),
+        };
+        (connected, has_moved) = move_on(connected, &why, client, state, entry).await?;
         if !has_moved {
             return Ok((connected, asked));
         }

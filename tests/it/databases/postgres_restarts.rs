@@ -131,6 +131,12 @@ fn end(mut stream: TcpStream) {
     read_request(&mut stream);
 }
 
+/// Ends the session within its first message, as a server that is killed.
+fn break_off(mut stream: TcpStream) {
+    read_request(&mut stream);
+    let _ = stream.write_all(b"E\0\0\0\x50SFATAL\0VFA");
+}
+
 /// The PROXY header and the StartupMessage.
 fn read_request(stream: &mut TcpStream) -> Vec<u8> {
     let mut request = Vec::new();
@@ -144,7 +150,8 @@ fn read_request(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word() {
-    for (fails, failures) in [(refuse as fn(TcpStream), 1), (end as fn(TcpStream), 4)] {
+    let fails: [(fn(TcpStream), usize); 3] = [(refuse, 1), (end, 4), (break_off, 4)];
+    for (fails, failures) in fails {
         let failing = Server::run(fails);
         let ready = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
             received.lock().unwrap().push(read_request(&mut stream));
@@ -179,16 +186,36 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word()
 /// The client may be the reason that a server ends the connection without a word: it must not keep the others waiting.
 #[test]
 fn a_client_to_which_no_server_says_a_word_waits_only_once() {
-    let silent = Server::run(end);
-    let proxy = Proxy::start(&config(&[silent.address], &format!("{QUEUE}\n{UNCHECKED}")));
-    assert_eq!(Client::connect(proxy.at("db")).send(&STARTUP).read_all(), b"");
-    let line = proxy.access_line();
+    let fails: [(fn(TcpStream), &[u8]); 2] = [(end, b""), (break_off, b"E\0\0\0\x50SFATAL\0VFA")];
+    for (fails, answer) in fails {
+        let failing = Server::run(fails);
+        let proxy = Proxy::start(&config(&[failing.address], &format!("{QUEUE}\n{UNCHECKED}")));
+        assert_eq!(Client::connect(proxy.at("db")).send(&STARTUP).read_all(), answer);
+        let line = proxy.access_line();
+        assert_eq!(
+            (&line["ending"], &line["attempts"]),
+            (&"server_closed".into(), &2.into()),
+            "{line:#}"
+        );
+        assert_eq!(ejected(&proxy), 0.0);
+    }
+}
+
+/// Such a server has served nobody.
+#[test]
+fn a_server_that_ends_a_request_for_tls_without_a_word_has_served_nobody() {
+    let silent = Server::run(|mut stream| stream.read_exact(&mut [0; 8]).unwrap());
+    let proxy = Proxy::start(&config(&[silent.address], UNCHECKED));
+    let mut client = Client::connect(proxy.at("db"));
+    assert_eq!(client.send(b"\0\0\0\x08\x04\xd2\x16\x2f").read_all(), b"");
+    proxy.access_line();
+    let state: serde_json::Value = serde_json::from_str(&proxy.get("/api/v1/state").1).unwrap();
+    let server = &state["pools"][0]["servers"][0];
     assert_eq!(
-        (&line["ending"], &line["attempts"]),
-        (&"server_closed".into(), &2.into()),
-        "{line:#}"
+        (&server["sessions_so_far"], &state["totals"]["sessions_so_far"]),
+        (&0.into(), &1.into()),
+        "{state:#}"
     );
-    assert_eq!(ejected(&proxy), 0.0);
 }
 
 /// Such a client gets a session, too, and shows that the server is back.
