@@ -115,24 +115,30 @@ pub fn tcp_socket_for(address: SocketAddr) -> io::Result<Socket> {
     Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))
 }
 
-/// Connects a socket that does not block.
-///
-/// As [`TcpSocket::connect`](tokio::net::TcpSocket::connect), but the error of the socket is asked for only if epoll
-/// reports that it has one: a system call less for each connection.
+/// Begins to connect a socket that does not block. See [`until_connected`].
 ///
 /// # Errors
-/// Those of `connect` (connect(2)).
-pub async fn connect_socket(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
+/// Those of `connect` that it returns at once (connect(2)), and of epoll.
+pub fn begin_connect(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
     match socket.connect(&address.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-        _ => {}
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => stream_of(socket.into()),
     }
-    let stream = stream_of(socket.into())?;
-    let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
+}
+
+/// Waits until a socket is connected.
+///
+/// As [`TcpStream::connect`], but the error of the socket is asked for only if epoll reports one: a system call less
+/// for each connection.
+///
+/// # Errors
+/// Those of `connect` that it returns later (connect(2)).
+pub async fn until_connected(socket: &TcpStream) -> io::Result<()> {
+    let ready = socket.ready(Interest::WRITABLE | Interest::ERROR).await?;
     if ready.is_error() {
-        stream.take_error()?.map_or(Ok(()), Err)?;
+        socket.take_error()?.map_or(Ok(()), Err)?;
     }
-    Ok(stream)
+    Ok(())
 }
 
 /// Closes a socket by a reset: what is queued is dropped, and the peer cannot mistake the end for a complete answer.

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::bind_source::{BindSource, log_no_ports};
 use crate::addr::{ClientAddr, ServerAddr, UnixPath};
 use crate::proxy_protocol::{Version, local_header};
-use crate::socket::{SocketOptions, connect_socket, delay_ack, reset, stream_of, tcp_socket_for};
+use crate::socket::{SocketOptions, begin_connect, delay_ack, reset, stream_of, tcp_socket_for, until_connected};
 use crate::unix_socket::unix_socket;
 
 /// How connections to the servers of a pool are opened.
@@ -50,44 +50,50 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// # Errors
 /// Those of `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
 /// [`io::ErrorKind::ConnectionRefused`] also for a connection to itself.
-pub async fn connect(
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub fn connect(
     server: &ServerAddr,
     options: &ConnectOptions,
     client: Option<ClientAddr>,
     last_ack: LastAck,
-) -> io::Result<TcpStream> {
-    let connected = timeout(options.timeout, async {
-        let Some(address) = server.socket() else {
-            return connect_unix(server).await;
-        };
-        let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
-        let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
-        // Bounded by the number of sources, which take turns.
-        for _ in 0..sources {
-            let socket = tcp_socket_for(address)?;
-            options.socket.apply(&SockRef::from(&socket));
-            if last_ack == LastAck::Delayed {
-                delay_ack(&socket);
+) -> impl Future<Output = io::Result<TcpStream>> {
+    async move {
+        let connected = timeout(options.timeout, async {
+            let Some(address) = server.socket() else {
+                return Box::pin(connect_unix(server)).await; // boxed: it is larger than what follows
+            };
+            let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
+            let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
+            // Bounded by the number of sources, which take turns.
+            for _ in 0..sources {
+                let socket = tcp_socket_for(address)?;
+                options.socket.apply(&SockRef::from(&socket));
+                if last_ack == LastAck::Delayed {
+                    delay_ack(&socket);
+                }
+                if let Some(source) = &options.source
+                    && let Err(error) = source.bind(&socket, address, client).map_err(io::Error::other)
+                {
+                    source.log(server, &error);
+                    connected = Err(error);
+                    continue; // another source may be an address of this machine
+                }
+                connected = match begin_connect(socket, address) {
+                    Ok(socket) => until_connected(&socket).await.map(|()| socket),
+                    Err(error) => Err(error),
+                };
+                // Another source may have a port left.
+                if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+                    break;
+                }
             }
-            if let Some(source) = &options.source
-                && let Err(error) = source.bind(&socket, address, client).map_err(io::Error::other)
-            {
-                source.log(server, &error);
-                connected = Err(error);
-                continue; // another source may be an address of this machine
+            if matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+                log_no_ports(options.source.as_ref(), server);
             }
-            connected = connect_socket(socket, address).await;
-            // Another source may have a port left.
-            if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
-                break;
-            }
-        }
-        if matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
-            log_no_ports(options.source.as_ref(), server);
-        }
-        reject_self_connection(connected?, address)
-    });
-    connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            reject_self_connection(connected?, address)
+        });
+        connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 /// Connects to a Unix socket, as soon as there is room in its queue.

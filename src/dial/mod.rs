@@ -148,62 +148,64 @@ pub struct Dialled {
 /// # Errors
 /// [`DialError`]: no server is left to try, has room or is waited for, or 1 + [`DialOptions::retries`] attempts have
 /// failed.
-pub async fn dial(
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub fn dial(
     pool: &Pool,
     options: &DialOptions,
     tls: Option<&DialTls<'_>>,
     client: DialClient<'_>,
     search: &mut Search,
     mut report: impl FnMut(Progress<'_>),
-) -> Result<Dialled, DialError> {
-    loop {
-        let picked = match pool.pick(client.address, &search.tried, Instant::now()) {
-            Ok(lease) => lease,
-            Err(NoLease::NoServer) => return Err(DialError::no_server_after(&search.tried)),
-            // Boxed: only a client that waits needs the room.
-            Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, search, &mut report)).await?,
-        };
-        let mut lease = HeldLease::new(picked);
-        let was_usable = is_usable(lease.server());
-        let began = Instant::now();
-        report(Progress::Trying(lease.server()));
-        // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
-        let connected = tokio::select! {
-            biased;
-            connected = attempt(&mut lease, &options.connect, client.address, tls) => connected,
-            fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
-        };
-        // While it connected, checks may have shown that it is an old primary. It must not get the client then.
-        let connected = match connected {
-            Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => Err(AttemptError::WentDown(socket)),
-            connected => connected,
-        };
-        let failure = connected.as_ref().err().map(AttemptError::failure);
-        let (goes_on, ejected_for) = match &connected {
-            Ok(_) => (false, None),
-            Err(error) => {
-                let failure = error.server_failure();
-                search.record_failure(pool, lease.lease(), options.retries, failure, Instant::now())
+) -> impl Future<Output = Result<Dialled, DialError>> {
+    async move {
+        loop {
+            let picked = match pool.pick(client.address, &search.tried, Instant::now()) {
+                Ok(lease) => lease,
+                Err(NoLease::NoServer) => return Err(DialError::no_server_after(&search.tried)),
+                // Boxed: only a client that waits needs the room.
+                Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, search, &mut report)).await?,
+            };
+            let mut lease = HeldLease::new(picked);
+            let was_usable = is_usable(lease.server());
+            let began = Instant::now();
+            report(Progress::Trying(lease.server()));
+            // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
+            let connected = tokio::select! {
+                biased;
+                connected = attempt(&mut lease, &options.connect, client.address, tls, began) => connected,
+                fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
+            };
+            // While it connected, checks may have shown that it is an old primary. It must not get the client then.
+            let connected = match connected {
+                Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => {
+                    Err(AttemptError::WentDown(socket))
+                }
+                connected => connected,
+            };
+            let failure = connected.as_ref().err().map(AttemptError::failure);
+            let (goes_on, ejected_for) = match &connected {
+                Ok(_) => (false, None),
+                Err(error) => {
+                    let failure = error.server_failure();
+                    search.record_failure(pool, lease.lease(), options.retries, failure, Instant::now())
+                }
+            };
+            let ended_ejection = failure.is_none() && !client.awaits_answer && pool.connected(lease.lease());
+            report(Progress::Ended(Attempt {
+                server: lease.server(),
+                took: began.elapsed(),
+                failure,
+                tls_error: connected.as_ref().err().and_then(AttemptError::tls_error),
+                ejected_for,
+                ended_ejection,
+            }));
+            match connected {
+                Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
+                Err(error) => error.close(lease),
             }
-        };
-        let ended_ejection = failure.is_none() && !client.awaits_answer && pool.connected(lease.lease());
-        report(Progress::Ended(Attempt {
-            server: lease.server(),
-            took: began.elapsed(),
-            failure,
-            tls_error: connected.as_ref().err().and_then(AttemptError::tls_error),
-            ejected_for,
-            ended_ejection,
-        }));
-        match connected {
-            Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
-            Err(AttemptError::Tls(_, socket) | AttemptError::TlsTimeout(socket) | AttemptError::WentDown(socket)) => {
-                close_unused(socket, lease);
+            if !goes_on {
+                return Err(DialError::ConnectFailed);
             }
-            Err(AttemptError::Connect(_)) => drop(lease),
-        }
-        if !goes_on {
-            return Err(DialError::ConnectFailed);
         }
     }
 }
@@ -243,6 +245,14 @@ enum AttemptError {
 }
 
 impl AttemptError {
+    /// Closes the connection, if there was one, and returns the lease.
+    fn close(self, lease: HeldLease) {
+        match self {
+            Self::Connect(_) => drop(lease),
+            Self::Tls(_, socket) | Self::TlsTimeout(socket) | Self::WentDown(socket) => close_unused(socket, lease),
+        }
+    }
+
     fn failure(&self) -> ConnectFailure {
         match self {
             Self::Connect(error) => ConnectFailure::classify(error),
@@ -276,8 +286,9 @@ async fn attempt(
     options: &ConnectOptions,
     client: ClientAddr,
     tls: Option<&DialTls<'_>>,
+    began: Instant,
 ) -> Result<(TcpStream, Option<Box<TlsConnection>>), AttemptError> {
-    let deadline = Instant::now() + options.timeout;
+    let deadline = began + options.timeout;
     let address = &lease.server().spec().address;
     let socket = connect(address, options, Some(client), LastAck::AtOnce).await;
     let socket = socket.map_err(AttemptError::Connect)?;

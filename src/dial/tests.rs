@@ -115,6 +115,15 @@ async fn client() -> (TcpStream, TcpStream) {
     (client, listener.accept().await.unwrap().0)
 }
 
+fn dial_client(accepted: &TcpStream) -> DialClient<'_> {
+    DialClient {
+        socket: accepted,
+        address: ClientAddr::new(accepted.peer_addr().unwrap()),
+        may_half_close: true,
+        awaits_answer: false,
+    }
+}
+
 /// An attempt that was reported: the index of the server in the pool, and the failure.
 type ReportedAttempt = (usize, Option<ConnectFailure>);
 
@@ -136,13 +145,7 @@ async fn dialled_while(
     mut at_attempt: impl FnMut(&Server),
 ) -> Reported {
     let (mut attempts, mut ejected) = (Vec::new(), Vec::new());
-    let servers = pool.servers();
-    let client = DialClient {
-        socket: accepted,
-        address: ClientAddr::new(accepted.peer_addr().unwrap()),
-        may_half_close: true,
-        awaits_answer: false,
-    };
+    let (servers, client) = (pool.servers(), dial_client(accepted));
     let mut trying = None;
     let result = dial(pool, options, None, client, &mut Search::default(), |progress| {
         let attempt = match progress {
@@ -177,6 +180,27 @@ fn live(pool: &Pool) -> Vec<u32> {
 
 const REFUSED: Option<ConnectFailure> = Some(ConnectFailure::Refused);
 const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
+
+/// The largest block that glibc hands out again as it is (tcache). Larger ones cost a new session several percent of its
+/// CPU time, and leave holes between the sessions.
+const REUSED_BYTES_MAX: usize = 1032;
+
+#[tokio::test]
+async fn the_future_of_a_dial_is_a_block_that_is_reused() {
+    let ((_client, accepted), pool) = (client().await, pool(&[]));
+    let (mut search, used) = (Search::default(), [&0, &1]);
+    // That of a session holds two references.
+    let report = |_: Progress<'_>| assert!(used[0] < used[1]);
+    let bytes = size_of_val(&dial(
+        &pool,
+        &OPTIONS,
+        None,
+        dial_client(&accepted),
+        &mut search,
+        report,
+    ));
+    assert!(bytes + 16 <= REUSED_BYTES_MAX, "{bytes} bytes");
+}
 
 #[tokio::test]
 async fn after_a_refusal_another_server_is_tried() {
