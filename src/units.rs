@@ -25,7 +25,7 @@ pub enum SizeError {
     #[error("write {}", suggest_size(*.0))]
     MissingUnit(u64),
     /// Anything else.
-    #[error(r#"write an integer with a unit (B, KiB or MiB), as in "16KiB""#)]
+    #[error(r#"write an integer with a unit (B, KiB, MiB or GiB), as in "16KiB""#)]
     Malformed,
 }
 
