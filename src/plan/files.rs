@@ -12,13 +12,9 @@ impl Plan {
     #[must_use]
     pub fn files(&self) -> Vec<(String, &Path)> {
         let token = self.admin.token_file.as_deref();
-        let mut files: Vec<_> = token
-            .map(|path| (String::from("admin.token_file"), path))
-            .into_iter()
-            .collect();
+        let mut files: Vec<_> = in_section("admin", token.map(|path| ("token_file", path))).collect();
         for acme in &self.acme {
-            let read = acme.files().into_iter();
-            files.extend(read.map(|(key, path)| (format!("acme.{}.{key}", acme.name), path)));
+            files.extend(in_section(&format!("acme.{}", acme.name), acme.files()));
         }
         let sources = || {
             self.pools
@@ -34,27 +30,38 @@ impl Plan {
         };
         let etcd_of_remote = self.remote.as_ref().map(|remote| &*remote.etcd);
         let etcd = etcd_of_remote.or_else(etcd_of_sources);
-        let read = etcd.into_iter().flat_map(EtcdPlan::files);
-        files.extend(read.map(|(key, path)| (format!("providers.etcd.{key}"), path)));
+        files.extend(in_section("providers.etcd", etcd.into_iter().flat_map(EtcdPlan::files)));
         let kubeconfig = sources().find_map(|source| match source {
             DiscoverSource::Kubernetes(service) => service.kubernetes.kubeconfig.as_deref(),
             _ => None,
         });
-        files.extend(kubeconfig.map(|path| (String::from("providers.kubernetes.kubeconfig"), path)));
+        files.extend(in_section(
+            "providers.kubernetes",
+            kubeconfig.map(|path| ("kubeconfig", path)),
+        ));
         for listener in &self.listeners {
-            let read = listener.tls.iter().flat_map(ListenerTlsPlan::files);
-            files.extend(read.map(|(key, path)| (format!("listeners.{}.tls.{key}", listener.name), path)));
+            let of_tls = listener.tls.iter().flat_map(ListenerTlsPlan::files);
+            files.extend(in_section(&format!("listeners.{}.tls", listener.name), of_tls));
         }
         for pool in &self.pools {
             if let Some(DiscoverSource::Http(http)) = pool.discover.as_ref().map(|discover| &discover.source) {
-                let authorities = http.ca_file.as_deref();
-                files.extend(authorities.map(|path| (format!("pools.{}.discover.ca_file", pool.name), path)));
+                let authorities = http.ca_file.as_deref().map(|path| ("ca_file", path));
+                files.extend(in_section(&format!("pools.{}.discover", pool.name), authorities));
             }
-            let read = pool.tls.iter().flat_map(PoolTlsPlan::files);
-            files.extend(read.map(|(key, path)| (format!("pools.{}.tls.{key}", pool.name), path)));
-            let read = pool.health.check.iter().flat_map(|check| check.files());
-            files.extend(read.map(|(key, path)| (format!("pools.{}.health.{key}", pool.name), path)));
+            let of_tls = pool.tls.iter().flat_map(PoolTlsPlan::files);
+            files.extend(in_section(&format!("pools.{}.tls", pool.name), of_tls));
+            let of_check = pool.health.check.iter().flat_map(|check| check.files());
+            files.extend(in_section(&format!("pools.{}.health", pool.name), of_check));
         }
         files
     }
+}
+
+/// Puts the name of a section before the keys that name files.
+fn in_section<'a>(
+    section: &str,
+    files: impl IntoIterator<Item = (&'static str, &'a Path)>,
+) -> impl Iterator<Item = (String, &'a Path)> {
+    let files = files.into_iter();
+    files.map(move |(key, path)| (format!("{section}.{key}"), path))
 }
