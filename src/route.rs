@@ -165,7 +165,7 @@ impl<T> RouteTable<T> {
     #[must_use]
     pub fn route_of(&self, name: &ServerName) -> Option<&Route<T>> {
         let bucket = self.exact.get(name.as_str().as_bytes())?;
-        let first = bucket.guarded.first().copied().or(bucket.open);
+        let first = bucket.conditional.first().copied().or(bucket.unconditional);
         first.map(|index| &self.routes[index])
     }
 
@@ -237,9 +237,9 @@ impl<T> RouteTable<T> {
     fn best(&self, input: &RouteInput<'_>) -> Option<usize> {
         let offered = Offered::new(input.alpn);
         let first = |bucket: &Bucket| {
-            let mut guarded = bucket.guarded.iter().copied();
-            let admitted = guarded.find(|index| self.routes[*index].meets_other_conditions(input, &offered));
-            admitted.or(bucket.open)
+            let mut conditional = bucket.conditional.iter().copied();
+            let matching = conditional.find(|index| self.routes[*index].meets_other_conditions(input, &offered));
+            matching.or(bucket.unconditional)
         };
         let by_name = |name: &Sni| {
             let exact = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
@@ -323,23 +323,23 @@ impl<T> Route<T> {
 #[derive(Clone, Debug, Default)]
 struct Bucket {
     /// The routes with further conditions, best first.
-    guarded: Vec<usize>,
-    /// The first written route without further conditions: it takes every client that gets here.
-    open: Option<usize>,
+    conditional: Vec<usize>,
+    /// The first written route without further conditions: it takes every client that none of the others takes.
+    unconditional: Option<usize>,
 }
 
 impl Bucket {
     /// Adds a route that fits no better than those in the bucket.
     fn add<T>(&mut self, index: usize, route: &Route<T>) {
         if route.kinds() > 0 {
-            self.guarded.push(index);
+            self.conditional.push(index);
         } else {
-            self.open.get_or_insert(index);
+            self.unconditional.get_or_insert(index);
         }
     }
 }
 
-/// Buckets by the name of the pattern, folded as clients' names are.
+/// Buckets by the name of the pattern, normalized as clients' names are.
 type ByName = HashMap<Arc<[u8]>, Bucket, BuildHasherDefault<NameHasher>>;
 
 /// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions in a

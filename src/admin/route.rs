@@ -197,7 +197,7 @@ fn verdict_body((route, verdict): &(&Route<PoolId>, RouteVerdict<'_>)) -> Verdic
         RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
         RouteVerdict::PassedOver(unmet) => (
             "passed over",
-            unmet.iter().map(|condition| condition.wanted(route)).collect(),
+            unmet.iter().map(|condition| condition.describe_unmet(route)).collect(),
         ),
     };
     VerdictBody {

@@ -284,7 +284,7 @@ fn write_routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt
                 writeln!(text, "holds, but {by} wins: it {}", because.as_str())?;
             }
             RouteVerdict::PassedOver(unmet) => {
-                let unmet: Vec<_> = unmet.iter().map(|condition| condition.wanted(route)).collect();
+                let unmet: Vec<_> = unmet.iter().map(|condition| condition.describe_unmet(route)).collect();
                 writeln!(text, "passed over: {}", unmet.join("; "))?;
             }
         }

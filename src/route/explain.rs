@@ -78,7 +78,7 @@ pub enum Advantage {
 impl Condition {
     /// Says why it does not hold for a client.
     #[must_use]
-    pub fn wanted<T>(self, route: &Route<T>) -> String {
+    pub fn describe_unmet<T>(self, route: &Route<T>) -> String {
         match self {
             Self::Name => format!("sni is not {}", one_of(&route.sni, ToString::to_string)),
             Self::Alpn => {
@@ -145,12 +145,12 @@ impl<T> RouteTable<T> {
         let offered = Offered::new(input.alpn);
         let verdict = |index: usize, route| match (fit(route, input, &offered), best) {
             (Err(unmet), _) => RouteVerdict::PassedOver(unmet),
-            (Ok(over), Some(best)) if best != index => {
+            (Ok(outranked), Some(best)) if best != index => {
                 let winner = &self.routes[best];
-                let wins = fit(winner, input, &offered);
+                let winning = fit(winner, input, &offered);
                 RouteVerdict::Outranked {
                     by: &winner.name,
-                    because: advantage(wins.as_ref().ok(), &over),
+                    because: advantage(winning.as_ref().ok(), &outranked),
                 }
             }
             (Ok(fit), _) => RouteVerdict::Taken(fit.entries),
@@ -203,10 +203,10 @@ fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>
     })
 }
 
-fn advantage(winner: Option<&Fit<'_>>, over: &Fit<'_>) -> Advantage {
-    match winner {
-        Some(fit) if fit.rank > over.rank => Advantage::Name,
-        Some(fit) if fit.kinds > over.kinds => Advantage::Kinds,
+fn advantage(winning: Option<&Fit<'_>>, outranked: &Fit<'_>) -> Advantage {
+    match winning {
+        Some(winning) if winning.rank > outranked.rank => Advantage::Name,
+        Some(winning) if winning.kinds > outranked.kinds => Advantage::Kinds,
         _ => Advantage::Order,
     }
 }

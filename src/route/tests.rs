@@ -43,14 +43,14 @@ fn protocols(text: &str) -> ProtocolList {
 /// The name of the route that takes such a client, or what happens to the client instead.
 fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
     let name = Sni::from_wire(name.as_bytes());
-    let known = RouteInput {
+    let input = RouteInput {
         name: name.as_ref(),
         alpn: &protocols(alpn),
         client: client.parse().ok().map(|ip: IpAddr| ClientAddr::new((ip, 1).into())),
         database: None,
         user: None,
     };
-    match table.find(&known) {
+    match table.find(&input) {
         RouteChoice::Route { route, pool, .. } => {
             assert_eq!(*pool, format!("pool of {}", route.name));
             route.name.to_string()
@@ -177,14 +177,14 @@ fn every_route_is_explained() {
         None,
     );
     let name = Sni::from_wire(b"a.b.com").unwrap();
-    let known = RouteInput {
+    let input = RouteInput {
         name: Some(&name),
         alpn: &protocols("h2"),
         client: None,
         database: None,
         user: None,
     };
-    let explanation = table.explain(&known);
+    let explanation = table.explain(&input);
     let winner: Arc<str> = "h2".into();
     let outranked = |because| RouteVerdict::Outranked { by: &winner, because };
     let verdicts: Vec<_> = explanation.routes.iter().map(|(_, verdict)| verdict.clone()).collect();
@@ -205,14 +205,14 @@ fn every_route_is_explained() {
             RouteVerdict::PassedOver(vec![Condition::From]),
         ]
     );
-    assert_eq!(explanation.choice, table.find(&known));
+    assert_eq!(explanation.choice, table.find(&input));
 }
 
 /// The choice that the table must agree with: tests every route as the rule is written. The greatest rank wins; of
 /// equals, the first one.
-fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> Option<usize> {
+fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> Option<usize> {
     let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
-        let (name, is_valid) = match known.name {
+        let (name, is_valid) = match input.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
             Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false),
             None => (None, false),
@@ -232,16 +232,16 @@ fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> O
     };
     let fits = |route: &Route<&str>| {
         let alpn = route.alpn.is_empty()
-            || known
+            || input
                 .alpn
                 .iter()
                 .any(|offered| route.alpn.iter().any(|wanted| **wanted == *offered));
-        let ip = known.client.and_then(ClientAddr::ip);
+        let ip = input.client.and_then(ClientAddr::ip);
         let from = route.from.is_empty() || ip.is_some_and(|ip| route.from.iter().any(|net| net.contains(&ip)));
         let text = |patterns: &[Glob], text: Option<&[u8]>| {
             patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
         };
-        let startup = text(&route.database, known.database) && text(&route.user, known.user);
+        let startup = text(&route.database, input.database) && text(&route.user, input.user);
         let kinds = [
             route.alpn.len(),
             route.from.len(),
@@ -301,17 +301,17 @@ proptest! {
         startup in prop::option::of(prop::sample::select(vec![("a", "u"), ("ab", "u"), ("b", "v")])),
     ) {
         let name = name.and_then(|text| Sni::from_wire(text.as_bytes()));
-        let known = RouteInput {
+        let input = RouteInput {
             name: name.as_ref(),
             alpn: &protocols(&alpn.join(" ")),
             client: ip.map(|ip| ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 1).into())),
             database: startup.map(|(database, _)| database.as_bytes()),
             user: startup.map(|(_, user)| user.as_bytes()),
         };
-        let expected = reference_choice(&routes, &known);
+        let expected = reference_choice(&routes, &input);
         let table = RouteTable::new(routes, Some("default"));
-        prop_assert_eq!(table.best(&known), expected);
-        let explained = table.explain(&known);
+        prop_assert_eq!(table.best(&input), expected);
+        let explained = table.explain(&input);
         let taken = explained.routes.iter().position(|(_, verdict)| matches!(verdict, RouteVerdict::Taken(_)));
         prop_assert_eq!(taken, expected);
     }
@@ -329,14 +329,14 @@ fn a_postgresql_session_is_routed_by_database_and_user() {
         Some("default"),
     );
     let pool_for = |database: &'static str, user: &'static str| {
-        let known = RouteInput {
+        let input = RouteInput {
             name: None,
             alpn: &ProtocolList::default(),
             client: None,
             database: Some(database.as_bytes()),
             user: Some(user.as_bytes()),
         };
-        match table.find(&known) {
+        match table.find(&input) {
             RouteChoice::Route { route, .. } => route.name.to_string(),
             _ => "default".into(),
         }
@@ -360,7 +360,7 @@ fn a_list_of_30_000_protocols_is_scanned_once() {
     let table = RouteTable::new((0..2_000).map(routes).collect(), None);
     let name = Sni::from_wire(b"a.b").unwrap();
     let alpn = ProtocolList::new(vec![b"x".as_slice(); 30_000].into_iter().chain([b"p1999".as_slice()]));
-    let known = RouteInput {
+    let input = RouteInput {
         name: Some(&name),
         alpn: &alpn,
         client: None,
@@ -368,7 +368,7 @@ fn a_list_of_30_000_protocols_is_scanned_once() {
         user: None,
     };
     let began = tokio::time::Instant::now();
-    assert_eq!(table.best(&known), Some(1_999));
+    assert_eq!(table.best(&input), Some(1_999));
     // 60 million comparisons would take seconds in a build for tests.
     assert!(
         began.elapsed() < std::time::Duration::from_millis(500),
