@@ -47,16 +47,16 @@ pub fn open_to_lock(path: &Path) -> io::Result<File> {
 /// Reads a short file.
 ///
 /// # Errors
-/// As of [`open`], or the file cannot be read, or is longer than this.
+/// Those of [`open`]; or the file cannot be read, or is longer than `bytes_max`.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    read_erased(path, bytes_max).map(|mut bytes| mem::take(&mut *bytes))
+    read_zeroizing(path, bytes_max).map(|mut bytes| mem::take(&mut *bytes))
 }
 
 /// As [`read`], for a file that may contain a secret: the bytes are erased when they are dropped.
 ///
 /// # Errors
 /// Those of [`read`].
-pub fn read_erased(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+pub fn read_zeroizing(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = open(path)?;
     let length = file.metadata()?.len().min(bytes_max);
     // Reserved at once: a buffer that grows leaves copies of a secret behind.
@@ -73,12 +73,12 @@ pub fn read_erased(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>
     Ok(bytes)
 }
 
-/// Reads a file that contains a secret and nothing else but what `trim` takes off.
+/// Reads a file whose content, without what `trim` removes at its ends, is a secret.
 ///
 /// # Errors
 /// Those of [`read`]; or the secret is empty.
 pub fn read_secret(path: &Path, bytes_max: u64, trim: fn(&[u8]) -> &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
-    let bytes = read_erased(path, bytes_max)?;
+    let bytes = read_zeroizing(path, bytes_max)?;
     match trim(&bytes) {
         [] => Err(io::Error::other("it is empty")),
         secret => Ok(Zeroizing::new(secret.to_vec())),

@@ -205,7 +205,7 @@ async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), 
 
 fn load(directory: &Path) -> io::Result<Option<AccountFile>> {
     let file = directory.join(FILE);
-    let bytes = match regular_file::read_erased(&file, ACCOUNT_BYTES_MAX) {
+    let bytes = match regular_file::read_zeroizing(&file, ACCOUNT_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(with_context(error, file.display().to_string())),

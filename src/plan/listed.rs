@@ -14,6 +14,9 @@ use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 /// The most servers of one list. More would be a mistake, or a wrong answer.
 pub const LISTED_MAX: usize = 10_000;
 
+/// The largest weight.
+pub const WEIGHT_MAX: u16 = 256;
+
 /// A server as a source lists it: `"host:port"`, or an object with these keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedServer {
@@ -164,9 +167,6 @@ pub fn listed_entries(
     }
     Ok(entries)
 }
-
-/// The largest weight.
-pub const WEIGHT_MAX: u16 = 256;
 
 impl DiscoverPlan {
     /// Checks that the source may list these servers.

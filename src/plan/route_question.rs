@@ -8,16 +8,17 @@ use crate::name::Sni;
 use crate::route::{Explanation, RouteInput};
 use crate::sniff::hello::ProtocolList;
 
-/// The known facts of a connection.
+/// The known facts about a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteQuestion<'a> {
-    /// The server name that the client asks for. As with real clients, an invalid one counts as none.
+    /// The server name that the client asks for. As with real clients, an empty name and an IP literal count as none.
     pub sni: Option<&'a str>,
     /// The protocols that it offers.
     pub alpn: &'a [String],
     /// Its address; `None`: no `from` condition holds.
     pub client: Option<IpAddr>,
-    /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. Default: as the user.
+    /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. `None`: the name of
+    /// the user, as PostgreSQL has it.
     pub database: Option<&'a str>,
     /// The user that it names, if it is such a client.
     pub user: Option<&'a str>,

@@ -104,7 +104,7 @@ impl PemText {
 
 /// The bytes of a file. They are erased when they are dropped: they may contain a key.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
-    regular_file::read_erased(path, FILE_BYTES_MAX).map_err(|error| TlsFileError {
+    regular_file::read_zeroizing(path, FILE_BYTES_MAX).map_err(|error| TlsFileError {
         os_error: error.raw_os_error(),
         ..TlsFileError::new(path, error.to_string())
     })

@@ -146,12 +146,12 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         guards: _, // compared by the caller: they are indices of their plans
         to,
     } = old;
-    let same_target = match (to, &new.to) {
+    let has_same_target = match (to, &new.to) {
         (Target::Pool(old), Target::Pool(new)) => is_same_pool(old, new),
         (Target::Refuse, Target::Refuse) => true,
         _ => false,
     };
-    same_target
+    has_same_target
         && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
         && (database, user) == (&new.database, &new.user)
 }
