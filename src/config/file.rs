@@ -38,7 +38,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Moves all positions to where the text of the file begins. The recursion is bounded by that of the parsers.
+    /// Adds the offset of the text of its file to all positions. The recursion is bounded by that of the parsers.
     pub(super) fn shift(&mut self, by: usize) {
         for entry in &mut self.entries {
             entry.position.shift(by);

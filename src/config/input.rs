@@ -29,7 +29,7 @@ impl Position {
         }
     }
 
-    /// Moves it to where the text of its file begins.
+    /// Adds the offset of the text of its file.
     pub(super) fn shift(&mut self, by: usize) {
         match self {
             Self::File => {}

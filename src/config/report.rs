@@ -71,7 +71,7 @@ impl Problem {
         self.position.order()
     }
 
-    /// Moves it to where the text of its file begins.
+    /// Adds the offset of the text of its file to the position.
     pub(super) fn shift(&mut self, by: usize) {
         self.position.shift(by);
     }
@@ -211,13 +211,13 @@ impl Report {
                 out.push_str("\n\n");
             }
         }
-        let total = match (counted(errors, "error"), counted(warnings, "warning")) {
-            _ if errors + warnings == 0 => return out,
-            (errors, _) if warnings == 0 => errors,
-            (_, warnings) if errors == 0 => warnings,
-            (errors, warnings) => format!("{errors}, {warnings}"),
-        };
-        out.push_str(&total);
+        let counts = [(errors, "error"), (warnings, "warning")];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts.map(|(count, noun)| counted(count, noun)).collect();
+        if counts.is_empty() {
+            return out;
+        }
+        out.push_str(&counts.join(", "));
         if warnings > WARNINGS_SHOWN_MAX {
             out.push_str(&format!("; {WARNINGS_SHOWN_MAX} of the warnings are shown"));
         }

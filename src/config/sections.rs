@@ -45,13 +45,13 @@ fn beside_remote(entry: &KeyValue) -> Option<Problem> {
     })
 }
 
-/// Adds a section. If it is there already, adds those of its subsections whose names are new, and reports the others.
+/// Adds a section. If it exists already, adds those of its subsections whose names are new, and reports the others.
 fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Vec<Problem>) {
-    let Some(there) = root.entries.iter_mut().find(|there| there.key == entry.key) else {
+    let Some(existing) = root.entries.iter_mut().find(|existing| existing.key == entry.key) else {
         root.entries.push(entry);
         return;
     };
-    let mut twice = |name: String, first: &KeyValue, second: &KeyValue| {
+    let mut report_twice = |name: String, first: &KeyValue, second: &KeyValue| {
         let first = input.describe_position(&first.position);
         let message = format!("`[{name}]` is in two keys");
         problems.push(Problem::error(
@@ -61,14 +61,14 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
         ));
     };
     if !NAMED.contains(&&*entry.key) {
-        return twice(entry.key.clone(), there, &entry);
+        return report_twice(entry.key.clone(), existing, &entry);
     }
     let name = entry.key.clone();
-    match (&mut there.node.value, entry.node.value) {
+    match (&mut existing.node.value, entry.node.value) {
         (Value::Table(sections), Value::Table(further)) => {
             for section in further.entries {
                 match sections.entries.iter().find(|first| first.key == section.key) {
-                    Some(first) => twice(format!("{name}.{}", section.key), first, &section),
+                    Some(first) => report_twice(format!("{name}.{}", section.key), first, &section),
                     None => sections.entries.push(section),
                 }
             }

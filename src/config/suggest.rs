@@ -25,8 +25,8 @@ fn hint(section: &SectionKeys, key: &str) -> String {
             None => format!("acequia calls it {equivalent}"),
         };
     }
-    if let Some(known) = nearest(key, section.keys) {
-        return format!("did you mean `{known}`?");
+    if let Some(hint) = did_you_mean(key, section.keys) {
+        return hint;
     }
     if let Some(sections) = sections_with(key) {
         return format!("it belongs in {sections}");
@@ -48,6 +48,11 @@ fn sections_with(key: &str) -> Option<String> {
     let sections = keys::ALL.iter().filter(|section| section.keys.contains(&key));
     let titles: Vec<_> = sections.map(|section| section.title).collect();
     (!titles.is_empty()).then(|| titles.join(" or "))
+}
+
+/// A hint that names the nearest known word.
+pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
+    nearest(word, known).map(|nearest| format!("did you mean `{nearest}`?"))
 }
 
 /// The known word with the smallest edit distance: at most one edit in three characters, and not all characters edited.

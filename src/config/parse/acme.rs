@@ -63,10 +63,8 @@ impl<'a> AcmeAccounts<'a> {
         let wanted = value::string(node, problems)?;
         let Some(index) = self.in_order.iter().position(|account| *account.name == *wanted) else {
             let known: Vec<_> = self.in_order.iter().map(|account| &*account.name).collect();
-            let hint = match suggest::nearest(wanted, &known) {
-                Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => format!("add [acme.{wanted}] with `directory`"),
-            };
+            let hint = suggest::did_you_mean(wanted, &known);
+            let hint = hint.unwrap_or_else(|| format!("add [acme.{wanted}] with `directory`"));
             problems.error(&node.position, format!("unknown account `{wanted}`"), hint);
             return None;
         };
@@ -129,8 +127,9 @@ impl<'a> AcmeAccounts<'a> {
     }
 }
 
-/// The first listener with a guard that lets only some networks in, of those that answer a challenge of this account
-/// which no listener without such a guard answers; and that guard. By their names.
+/// The first listener that answers a challenge of this account behind a guard that allows only some networks, while no
+/// listener without such a guard answers it: the ACME server may not reach it. Returns the names of the listener and
+/// the guard.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
@@ -198,8 +197,8 @@ fn account(
         let hint = "write it without `/`, and without `.` at its beginning: it is the name of a directory";
         problems.error(position, "invalid name of an account", hint);
     }
-    let own = section.get("state_dir").and_then(|node| value::path(node, problems));
-    let state_dir = own.or_else(|| Some(state_dir?.join("acme").join(name)));
+    let configured = section.path("state_dir", problems);
+    let state_dir = configured.or_else(|| Some(state_dir?.join("acme").join(name)));
     if state_dir.is_none() && section.is_missing("state_dir") {
         let hint = format!("add state_dir = \"/var/lib/acequia/acme/{name}\", or `state_dir` to [runtime]");
         problems.error(position, "`state_dir` is missing", hint);
@@ -208,7 +207,7 @@ fn account(
         name: name.into(),
         directory: directory.unwrap_or_default().into(),
         contact: entries(&section, "contact", problems, contact),
-        ca_file: section.get("ca_file").and_then(|node| value::path(node, problems)),
+        ca_file: section.path("ca_file", problems),
         eab: external_account(&section, problems),
         challenge: section.one_of("challenge", &challenges, problems).unwrap_or_default(),
         state_dir: state_dir?,

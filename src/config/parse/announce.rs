@@ -19,7 +19,7 @@ pub(super) fn announce(
     let (position, node) = listener.entry("announce")?;
     let section = Section::open(node, position, &keys::ANNOUNCE, problems)?;
     section.required("from", r#"from = "docker""#, problems);
-    let _ = section.one_of("from", &[("docker", ())], problems);
+    section.one_of("from", &[("docker", ())], problems);
     section.required("names", r#"names = ["*.apps.example.com"]"#, problems);
     if protocol == Protocol::Mysql {
         let hint = "remove `announce`: routes are announced by server names";

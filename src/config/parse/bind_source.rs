@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use super::list::entries;
-use super::{Problems, Section, address};
+use super::{Problems, Section, address, value};
 use crate::addr::ServerLocation;
-use crate::config::file::Value;
 use crate::dial::{BindAddresses, BindSource};
 use crate::plan::ServerEntry;
 
@@ -16,24 +15,24 @@ pub(super) fn bind_source(
     problems: &mut Problems<'_>,
 ) -> Option<BindSource> {
     let (position, node) = pool.entry("bind_source")?;
-    let servers: Vec<_> = servers.iter().filter(|server| !server.location.is_unix()).collect();
-    if servers.is_empty() {
+    let by_ip: Vec<_> = servers.iter().filter(|server| !server.location.is_unix()).collect();
+    if by_ip.is_empty() && !servers.is_empty() {
         let message = "`bind_source` has no effect: all servers are on Unix sockets";
         problems.warning(position, message, "remove it");
     }
-    if matches!(&node.value, Value::String(text) if text == "client") {
+    if value::is_text(node, "client") {
         return Some(BindSource::new(BindAddresses::Client));
     }
     let addresses = entries(pool, "bind_source", problems, source_address);
-    let is_reachable = |server: &&&ServerEntry| match &server.location {
+    let has_source = |server: &&&ServerEntry| match &server.location {
         ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. } => addresses
             .iter()
             .any(|address| server.ip().is_some_and(|ip| ip.is_ipv4() == address.is_ipv4())),
-        ServerLocation::Name { .. } => true, // each address of it is judged when it is connected to
+        ServerLocation::Name { .. } => true, // checked for each of its addresses when it is connected to
     };
-    if let Some(server) = servers
+    if let Some(server) = by_ip
         .iter()
-        .find(|server| !is_reachable(server))
+        .find(|server| !has_source(server))
         .filter(|_| !addresses.is_empty())
     {
         let message = format!(
@@ -57,5 +56,27 @@ fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
             let message = format!("`{text}` is an IPv4-mapped IPv6 address");
             Err((message, String::from("write the IPv4 address")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::read;
+
+    #[test]
+    fn bind_source_has_no_effect_only_if_all_servers_are_unix_sockets() {
+        let warnings = |servers: &str| {
+            let text = format!(
+                "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nbind_source = \"client\"\n{servers}"
+            );
+            read("a.toml", &text).unwrap().warnings.to_string()
+        };
+        for servers in [
+            "discover = { dns = \"a.test:1\" }",
+            "servers = [\"unix:/run/a.sock\", \"10.0.0.1:1\"]",
+        ] {
+            assert_eq!(warnings(servers), "", "{servers}");
+        }
+        assert!(warnings("servers = [\"unix:/run/a.sock\"]").contains("`bind_source` has no effect"));
     }
 }

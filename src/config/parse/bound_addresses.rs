@@ -13,7 +13,7 @@ use crate::config::report::Position;
 #[derive(Default)]
 pub(super) struct BoundAddresses {
     all: HashMap<ListenAddr, Position>,
-    /// The Unix sockets: each as written, and where, if a listener's.
+    /// The Unix sockets: each as written, and its position; `None`: it is the socket of the API.
     unix: HashMap<UnixPlace, (String, Option<Position>)>,
     /// The address of the admin port, with which no listener may overlap. It is parsed first.
     admin: Option<(ListenAddr, Position)>,

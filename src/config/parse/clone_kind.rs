@@ -109,7 +109,7 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
         Some(image.into())
     });
     docker.required("port", PORT_EXAMPLE, problems);
-    let port = docker.integer("port", 1..=u32::from(u16::MAX), problems);
+    let port = docker.port("port", problems);
     let network = docker.name("network", problems);
     if let (Some((position, _)), Some(network)) = (docker.entry("network"), network)
         && (network == HOST_NETWORK || network == "none" || network.starts_with("container:"))
@@ -126,7 +126,7 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
         env: env(&docker, problems),
         network: network.map(Into::into),
         image: image?,
-        port: port.and_then(|port| u16::try_from(port).ok())?,
+        port: port?,
     })
 }
 

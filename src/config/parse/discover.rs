@@ -88,9 +88,7 @@ pub(super) fn discover(
     };
     warn_of_other_keys(&section, problems);
     let settle = section.duration("settle", SETTLE, problems).unwrap_or(SETTLE_DEFAULT);
-    let allow_empty = section
-        .get("allow_empty")
-        .and_then(|node| value::boolean(node, problems));
+    let allow_empty = section.boolean("allow_empty", problems);
     let source = source?;
     Some(DiscoverPlan {
         allow_unix: matches!(source, DiscoverSource::File(_)) && !problems.is_remote(position),
@@ -125,14 +123,16 @@ fn http(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<DiscoverSo
     let text = value::string(node, problems)?;
     let url = text.parse().ok().filter(|url: &Uri| {
         let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-        let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
-        is_http && !has_user
+        let is_without_user = url
+            .authority()
+            .is_some_and(|authority| !authority.as_str().contains('@'));
+        is_http && is_without_user
     });
     if url.is_none() {
         let hint = r#"write "https://HOST/PATH" or "http://HOST:PORT/PATH", without a user"#;
         problems.error(&node.position, "invalid URL", hint);
     }
-    let ca_file = section.get("ca_file").and_then(|node| value::path(node, problems));
+    let ca_file = section.path("ca_file", problems);
     Some(DiscoverSource::Http(HttpSourcePlan {
         interval: section
             .duration("interval", INTERVAL, problems)
@@ -167,11 +167,11 @@ fn docker(section: &Section<'_>, providers: &Providers, problems: &mut Problems<
         let hint = r#"write "KEY" or "KEY=VALUE", as in "acequia.pool=orders""#;
         problems.error(&node.position, "this is not the label of a container", hint);
     }
-    let port = section.integer("port", 1..=u32::from(u16::MAX), problems);
+    let port = section.port("port", problems);
     Some(DiscoverSource::Docker(DockerSourcePlan {
         socket: Arc::clone(&providers.docker_socket),
         label: label.into(),
-        port: port.and_then(|port| u16::try_from(port).ok()),
+        port,
         network: section.name("network", problems).map(Into::into),
     }))
 }
@@ -210,8 +210,7 @@ fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort>
             Some(ServicePort::Name(text.as_str().into()))
         }
         _ => {
-            let number = value::integer(node, 1..=u32::from(u16::MAX), problems)?;
-            let number = u16::try_from(number).ok().and_then(NonZeroU16::new);
+            let number = NonZeroU16::new(value::port(node, problems)?);
             number.map(ServicePort::Number)
         }
     }

@@ -30,8 +30,8 @@ pub(super) fn dns(section: &Section<'_>, family: IpFamily, problems: &mut Proble
 fn srv_name(node: &Node, problems: &mut Problems<'_>) -> Option<Name> {
     let text = value::string(node, problems)?;
     let name = text.parse().ok().filter(|name: &Name| !name.is_root());
-    let is_written_so = |c: char| c.is_whitespace() || c == ':';
-    let valid = name.filter(|_| !text.is_empty() && !text.contains(is_written_so));
+    let is_invalid = |c: char| c.is_whitespace() || c == ':';
+    let valid = name.filter(|_| !text.is_empty() && !text.contains(is_invalid));
     if valid.is_none() {
         let hint =
             r#"write "_SERVICE._tcp.NAME"; the port is in its records. For A and AAAA records: dns = "NAME:PORT""#;

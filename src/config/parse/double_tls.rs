@@ -2,15 +2,14 @@
 
 use super::pools::Pools;
 use super::{Problems, Section};
-use crate::config::file::KeyValue;
 use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
 
 /// Rejects a listener that sends clients to a pool with TLS although the clients use TLS already, or begin it within
-/// their protocol. `listener`: its entry in the file; `section`: its keys; `positions`: those of the routes.
+/// their protocol. `section`: the keys of the listener; `positions`: those of the routes.
 pub(super) fn reject(
-    (listener, section): (&KeyValue, &Section<'_>),
+    (listener, section): (&str, &Section<'_>),
     (protocol, terminates): (Protocol, bool),
     (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
@@ -57,10 +56,7 @@ pub(super) fn reject(
         let hint = if terminates {
             format!("remove tls = \"pass\" of the route, or [pools.{pool}.tls]")
         } else {
-            format!(
-                "add [listeners.{}.tls] with `certificates`, or remove [pools.{pool}.tls]",
-                listener.key
-            )
+            format!("add [listeners.{listener}.tls] with `certificates`, or remove [pools.{pool}.tls]")
         };
         problems.error(position, message, hint);
     }

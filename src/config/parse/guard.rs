@@ -70,10 +70,7 @@ impl<'a> Guards<'a> {
             return id;
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = match suggest::nearest(name, &names) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("add [guards.{name}]"),
-        };
+        let hint = suggest::did_you_mean(name, &names).unwrap_or_else(|| format!("add [guards.{name}]"));
         problems.error(&node.position, format!("unknown guard `{name}`"), hint);
         None
     }
@@ -120,10 +117,7 @@ fn guard(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<GuardPlan> {
         sources_max: section
             .integer("sources_max", 1..=SOURCES_MAX, problems)
             .unwrap_or(SOURCES_DEFAULT) as usize,
-        report_only: section
-            .get("report_only")
-            .and_then(|node| value::boolean(node, problems))
-            .unwrap_or(false),
+        report_only: section.boolean("report_only", problems).unwrap_or(false),
         refuse_with: section
             .one_of("refuse_with", &REFUSE_WITH, problems)
             .unwrap_or_default(),
@@ -192,8 +186,8 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
         let path = value::path(node, problems)?;
         let path = problems.resolve_path(&path);
         // Those who read the store must not see the contents of a file: errors are written back.
-        let quotes = !problems.is_remote(&node.position);
-        match read_networks(&path, quotes) {
+        let may_quote = !problems.is_remote(&node.position);
+        match read_networks(&path, may_quote) {
             Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
                 let message = format!("{} has no network: nobody would be allowed", path.display());
                 problems.error(&node.position, message, "add a network or an address a line");
@@ -216,10 +210,10 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with a network or an address a line. An error names the file and the line, and with `quotes` shows the
+/// Reads a file with a network or an address a line. An error names the file and the line; if `may_quote`, it quotes the
 /// line. A file without a line feed at its end may be one that is just being written: part of an address may be another
 /// address.
-fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
+fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);
     let bytes = bytes.map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
@@ -236,7 +230,7 @@ fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::I
         }
         match address::network(line) {
             Ok(network) => networks.push(network),
-            Err(_) if !quotes => errors.push((format!("{name}, line {number}: not a network"), String::new())),
+            Err(_) if !may_quote => errors.push((format!("{name}, line {number}: not a network"), String::new())),
             Err((message, hint)) => {
                 let message = Reason::new(&message); // a line may be as long as the file
                 errors.push((format!("{name}, line {number}: {message}"), hint));

@@ -21,8 +21,6 @@ const STREAK: RangeInclusive<u32> = 1..=1_000;
 /// Each check under way has a file descriptor, which is then missing for sessions.
 const CONCURRENCY: RangeInclusive<u32> = 1..=1024;
 
-const PORT: RangeInclusive<u32> = 1..=65_535;
-
 /// The defaults of the keys that begin with `eject`.
 const EJECTION: EjectLimits = EjectLimits {
     after: 3,
@@ -81,9 +79,7 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
             .duration("role_trust", NONZERO_DURATION, problems)
             .unwrap_or(defaults.role_trust),
         address: section.get("address").and_then(|node| check_address(node, problems)),
-        port: section
-            .integer("port", PORT, problems)
-            .and_then(|port| u16::try_from(port).ok()),
+        port: section.port("port", problems),
         concurrency: section
             .integer("concurrency", CONCURRENCY, problems)
             .map_or(defaults.concurrency, |checks| checks as usize),
@@ -158,9 +154,6 @@ fn ejection(section: &Section<'_>, problems: &mut Problems<'_>) -> EjectLimits {
         percent_max: section
             .integer("eject_max_percent", 0..=100, problems)
             .unwrap_or(EJECTION.percent_max),
-        on_reset: section
-            .get("eject_on_reset")
-            .and_then(|node| value::boolean(node, problems))
-            .unwrap_or(EJECTION.on_reset),
+        on_reset: section.boolean("eject_on_reset", problems).unwrap_or(EJECTION.on_reset),
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn entries<T: Clone + Eq + Hash>(
 }
 
 /// Converts an ALPN protocol.
-pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
+pub(super) fn alpn_protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
     if text.is_empty() || text.len() > ALPN_BYTES_MAX {
         let hint = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
         return Err((String::from("invalid protocol name"), hint));

@@ -35,12 +35,12 @@ pub(super) fn listener<'a>(
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
     let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
-    let protocol = verifying(protocol, tls.as_ref(), &section, problems);
+    let protocol = requiring_tls(protocol, tls.as_ref(), &section, problems);
     let kind = RouteKind {
         is_postgres: protocol.is_postgres(),
         terminates: section.entry("tls").is_some(),
     };
-    let (routes, places) = routes(&entry.key, &section, (protocol, kind), names, problems);
+    let (routes, positions) = routes(&entry.key, &section, (protocol, kind), names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
     report_missing_target(&section, &entry.position, problems);
@@ -59,7 +59,13 @@ pub(super) fn listener<'a>(
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    unsuited((entry, &section), (protocol, kind), (&table, &places), pools, problems);
+    report_unsuited_pools(
+        (&entry.key, &section),
+        (protocol, kind),
+        (&table, &positions),
+        pools,
+        problems,
+    );
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
@@ -80,8 +86,8 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// Ends TLS here by default if the listener has certificates. Then, or if routes may be announced later, reads the
-/// ClientHello.
+/// The table, which needs the ClientHello also if the listener terminates TLS by default, or if routes may be announced
+/// later.
 fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&AnnouncePlan>) -> RouteTable<PoolId> {
     match (kind.terminates, announce) {
         (true, _) => table.terminating_by_default(),
@@ -92,16 +98,16 @@ fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&A
 
 /// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need
 /// another `protocol`.
-fn unsuited(
-    (entry, section): (&KeyValue, &Section<'_>),
+fn report_unsuited_pools(
+    (name, section): (&str, &Section<'_>),
     (protocol, kind): (Protocol, RouteKind),
     (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
     problems: &mut Problems<'_>,
 ) {
     let routes = (table, positions);
-    double_tls::reject((entry, section), (protocol, kind.terminates), routes, pools, problems);
-    let (pools, position) = (&pools.in_order, &entry.position);
+    double_tls::reject((name, section), (protocol, kind.terminates), routes, pools, problems);
+    let (pools, position) = (&pools.in_order, section.position());
     match protocol {
         _ if kind.terminates => {}
         Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
@@ -191,8 +197,8 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     protocol
 }
 
-/// Requires TLS in the protocol if every client needs a certificate: none may avoid that by doing without TLS.
-fn verifying(
+/// The protocol, with TLS required if every client needs a certificate: none may avoid that by doing without TLS.
+fn requiring_tls(
     mut protocol: Protocol,
     tls: Option<&ListenerTlsPlan>,
     section: &Section<'_>,

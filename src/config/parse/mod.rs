@@ -69,7 +69,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let remote = remote::remote(&file, &providers, problems);
     problems.trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
-    let state_dir = runtime.get("state_dir").and_then(|node| value::path(node, problems));
+    let state_dir = runtime.path("state_dir", problems);
     let runtime = process::runtime(&runtime, problems);
     let log = process::log(&file.child("log", &keys::LOG, problems), problems);
     let defaults = file.child("defaults", &keys::DEFAULTS, problems);

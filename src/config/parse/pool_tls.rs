@@ -1,8 +1,8 @@
 //! `[pools.NAME.tls]`.
 
-use super::list::{entries, protocol};
+use super::list::{alpn_protocol, entries};
 use super::{Problems, Section, value};
-use crate::config::file::{Node, Value};
+use crate::config::file::Node;
 use crate::config::keys;
 use crate::name::ServerName;
 use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SentSni};
@@ -11,7 +11,7 @@ use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SentSni};
 pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Option<PoolTlsPlan> {
     let (position, node) = pool.entry("tls")?;
     let section = Section::open(node, position, &keys::POOL_TLS, problems)?;
-    let verify = section.get("verify").and_then(|node| value::boolean(node, problems));
+    let verify = section.boolean("verify", problems);
     if let (Some((position, _)), Some(false)) = (section.entry("verify"), verify) {
         problems.warning(
             position,
@@ -20,7 +20,7 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
         );
     }
     let verify = verify.unwrap_or(true);
-    let ca_file = section.get("ca_file").and_then(|node| value::path(node, problems));
+    let ca_file = section.path("ca_file", problems);
     if let (Some((position, _)), false) = (section.entry("ca_file"), verify) {
         problems.warning(
             position,
@@ -33,17 +33,17 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
         alpn: if section.get("alpn").is_some_and(is_client) {
             OfferedProtocols::Client
         } else {
-            OfferedProtocols::List(entries(&section, "alpn", problems, protocol))
+            OfferedProtocols::List(entries(&section, "alpn", problems, alpn_protocol))
         },
         verify,
         ca_file,
-        identity: identity(&section, problems),
+        identity: identity(&section, ["cert", "key"], "client.pem", problems),
     })
 }
 
 /// Whether the value is that of the client's TLS.
 fn is_client(node: &Node) -> bool {
-    matches!(&node.value, Value::String(text) if text == "client")
+    value::is_text(node, "client")
 }
 
 fn sni(node: &Node, problems: &mut Problems<'_>) -> SentSni {
@@ -64,10 +64,13 @@ pub(super) fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Se
     name.ok()
 }
 
-/// The files of a certificate. Its key may be in the same file.
-pub(super) fn certificate_files(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
-    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
-    let (cert, key) = (path("cert"), path("key"));
+/// The files of a certificate, with the keys that name it and its private key. Both may be in one file.
+pub(super) fn certificate_files(
+    section: &Section<'_>,
+    [cert_key, key_key]: [&str; 2],
+    problems: &mut Problems<'_>,
+) -> Option<CertificateFiles> {
+    let (cert, key) = (section.path(cert_key, problems), section.path(key_key, problems));
     let cert = cert?;
     Some(CertificateFiles {
         key: key.unwrap_or_else(|| cert.clone()),
@@ -75,13 +78,19 @@ pub(super) fn certificate_files(section: &Section<'_>, problems: &mut Problems<'
     })
 }
 
-/// Our certificate.
-fn identity(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
-    let files = certificate_files(section, problems);
-    if let Some((position, _)) = section.entry("key")
-        && section.is_missing("cert")
+/// Our certificate as a client. `example`: a file for the first of the keys.
+pub(super) fn identity(
+    section: &Section<'_>,
+    keys: [&str; 2],
+    example: &str,
+    problems: &mut Problems<'_>,
+) -> Option<CertificateFiles> {
+    let [cert_key, key_key] = keys;
+    if let Some((position, _)) = section.entry(key_key)
+        && section.is_missing(cert_key)
     {
-        problems.error(position, "`key` belongs to `cert`", r#"add cert = "client.pem""#);
+        let message = format!("`{key_key}` belongs to `{cert_key}`");
+        problems.error(position, message, format!("add {cert_key} = \"{example}\""));
     }
-    files
+    certificate_files(section, keys, problems)
 }

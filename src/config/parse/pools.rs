@@ -53,9 +53,10 @@ impl<'a> Pools<'a> {
         };
         let mut next = HashMap::new();
         for entry in self.sections.entries {
-            let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
             if let Some(key) = fallback(entry)
-                && plan.is_none_or(|plan| plan.fallback != Some(Fallback::Primary))
+                && self
+                    .plan_of(entry)
+                    .is_none_or(|plan| plan.fallback != Some(Fallback::Primary))
                 && self.find(&key.node, problems).is_some()
                 && let Value::String(name) = &key.node.value
             {
@@ -90,12 +91,12 @@ impl<'a> Pools<'a> {
             return id;
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = match (suggest::nearest(name, &names), names.as_slice()) {
+        let hint = match (suggest::did_you_mean(name, &names), names.as_slice()) {
             _ if name == Fallback::Primary.name() => {
                 "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool"
                     .to_owned()
             }
-            (Some(near), _) => format!("did you mean `{near}`?"),
+            (Some(hint), _) => hint,
             (None, []) => format!("add [pools.{name}]"),
             (None, few) if few.len() <= NAMES_LISTED_MAX => format!("known pools: `{}`", few.join("`, `")),
             _ => String::new(),

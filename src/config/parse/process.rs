@@ -7,7 +7,7 @@ use super::limits::ANY_DURATION;
 use super::{BoundAddresses, Problems, Section, address, list, tls, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::ListenAddr;
-use crate::config::file::{Node, Value};
+use crate::config::file::Node;
 use crate::config::{keys, suggest};
 use crate::name::{NameError, ServerName};
 use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
@@ -41,10 +41,7 @@ pub(super) fn runtime(section: &Section<'_>, problems: &mut Problems<'_>) -> Run
             .unwrap_or(256 << 20),
         drain_timeout: duration("drain_timeout", 30, problems),
         drain_delay: duration("drain_delay", 0, problems),
-        watch: section
-            .get("watch")
-            .and_then(|node| value::boolean(node, problems))
-            .unwrap_or(false),
+        watch: section.boolean("watch", problems).unwrap_or(false),
     }
 }
 
@@ -56,7 +53,7 @@ pub(super) fn max_connections(section: &Section<'_>, problems: &mut Problems<'_>
 }
 
 fn workers(node: &Node, problems: &mut Problems<'_>) -> Option<usize> {
-    if matches!(&node.value, Value::String(text) if text == "auto") {
+    if value::is_text(node, "auto") {
         return None;
     }
     value::integer(node, WORKERS, problems).map(|number| number as usize)
@@ -68,7 +65,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     let plan = AdminPlan {
         bind: section.get("bind").and_then(|node| bound.add_admin(node, problems)),
         hosts: list::entries(&section, "hosts", problems, host),
-        token_file: section.get("token_file").and_then(|node| value::path(node, problems)),
+        token_file: section.path("token_file", problems),
         tls: tls::admin_tls(&section, problems),
         socket: section
             .get("socket")

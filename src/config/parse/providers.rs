@@ -9,12 +9,12 @@ use hyper::Uri;
 
 use super::address::InvalidValue;
 use super::list::entries;
+use super::pool_tls::identity;
 use super::{Problems, Section, value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::etcd::{EtcdLogin, EtcdPlan};
 use crate::plan::{DiscoverSource, KubernetesPlan, ListenerPlan, PoolPlan};
-use crate::tls::CertificateFiles;
 use crate::user::Users;
 
 /// Where the engine of this machine listens.
@@ -119,10 +119,14 @@ fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan
     let section = Section::open(node, position, &keys::ETCD, problems)?;
     section.required("endpoints", r#"endpoints = ["https://10.0.0.2:2379"]"#, problems);
     let endpoints = entries(&section, "endpoints", problems, endpoint);
-    let path = |key, problems: &mut Problems<'_>| section.get(key).and_then(|node| value::path(node, problems));
-    let ca_file = path("ca_file", problems);
-    let password_file = path("password_file", problems);
-    let identity = identity(&section, problems);
+    let ca_file = section.path("ca_file", problems);
+    let password_file = section.path("password_file", problems);
+    let identity = identity(
+        &section,
+        ["cert_file", "key_file"],
+        "/etc/acequia/etcd-client.pem",
+        problems,
+    );
     let user = section.get("user").and_then(|node| value::string(node, problems));
     if section.is_missing("user") != section.is_missing("password_file") {
         let hint = "write both, or neither";
@@ -145,26 +149,9 @@ fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan
     })
 }
 
-/// Our certificate.
-fn identity(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
-    if let Some((position, _)) = section.entry("key_file")
-        && section.is_missing("cert_file")
-    {
-        let hint = r#"add cert_file = "/etc/acequia/etcd-client.pem""#;
-        problems.error(position, "`key_file` belongs to `cert_file`", hint);
-    }
-    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
-    let (cert, key) = (path("cert_file"), path("key_file"));
-    let cert = cert?;
-    Some(CertificateFiles {
-        key: key.unwrap_or_else(|| cert.clone()),
-        cert,
-    })
-}
-
 fn kubernetes(providers: &Section<'_>, problems: &mut Problems<'_>) -> KubernetesPlan {
     let section = providers.child("kubernetes", &keys::KUBERNETES, problems);
-    let kubeconfig = section.get("kubeconfig").and_then(|node| value::path(node, problems));
+    let kubeconfig = section.path("kubeconfig", problems);
     KubernetesPlan {
         kubeconfig,
         zone: section.name("zone", problems).map(Into::into),
@@ -174,10 +161,14 @@ fn kubernetes(providers: &Section<'_>, problems: &mut Problems<'_>) -> Kubernete
 /// The URL of a member: a scheme, a host and a port. The password has a key of its own, since URLs are shown.
 fn endpoint(text: &str) -> Result<Uri, InvalidValue> {
     let valid = text.parse().ok().filter(|url: &Uri| {
-        let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
+        let is_without_user = url
+            .authority()
+            .is_some_and(|authority| !authority.as_str().contains('@'));
         let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-        is_http && !has_user && url.path_and_query().is_none_or(|path| path == "/")
+        is_http && is_without_user && url.path_and_query().is_none_or(|path| path == "/")
     });
-    let hint = || String::from("write \"http://HOST:PORT\" or \"https://HOST:PORT\", without a user and a path");
-    valid.ok_or_else(|| (String::from("invalid endpoint"), hint()))
+    valid.ok_or_else(|| {
+        let hint = "write \"http://HOST:PORT\" or \"https://HOST:PORT\", without a user and a path";
+        (String::from("invalid endpoint"), String::from(hint))
+    })
 }

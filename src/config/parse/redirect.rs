@@ -49,7 +49,7 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
     let section = Section::open(node, position, &keys::REDIRECT, problems)?;
     let to = section.required("to", r#"to = "NAME", the listener to redirect to"#, problems)?;
     let name = value::string(to, problems)?;
-    let port = section.integer("port", 1..=65_535, problems);
+    let port = section.port("port", problems);
     let statuses = RedirectStatus::ALL;
     let status = section.get("code").and_then(|node| {
         let code = value::integer(node, 300..=399, problems)?;
@@ -75,7 +75,7 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
     Some(UnresolvedRedirect {
         redirect: Redirect {
             to: name.into(),
-            port: port.and_then(|port| u16::try_from(port).ok()),
+            port,
             status: status.unwrap_or(RedirectStatus::Permanent),
             hosts,
         },
@@ -115,7 +115,7 @@ pub(super) fn resolve(
             }
             None => {
                 let names: Vec<&str> = listeners.iter().map(|listener| &*listener.name).collect();
-                let hint = suggest::nearest(to, &names).map_or(String::new(), |near| format!("did you mean `{near}`?"));
+                let hint = suggest::did_you_mean(to, &names).unwrap_or_default();
                 problems.error(position, format!("unknown listener `{to}`"), hint);
             }
             Some(None) if redirect.port.is_none() && is_bound(to, listeners) => {

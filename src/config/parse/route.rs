@@ -1,6 +1,6 @@
 //! `[[listeners.NAME.routes]]`.
 
-use super::list::{entries, protocol};
+use super::list::{alpn_protocol, entries};
 use super::{Names, Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
@@ -40,7 +40,7 @@ pub(super) fn route(
     Some(Route {
         name: section.name("name", problems).unwrap_or(default_name).into(),
         sni: entries(&section, "sni", problems, pattern),
-        alpn: entries(&section, "alpn", problems, protocol),
+        alpn: entries(&section, "alpn", problems, alpn_protocol),
         from: entries(&section, "from", problems, address::network),
         tls: tls_mode(&section, kind.terminates, problems),
         database: entries(&section, "database", problems, glob),
@@ -129,8 +129,8 @@ fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) 
             ),
         }
     }
-    let names_session = route.entry("database").or_else(|| route.entry("user"));
-    if let (Some((position, _)), Some(TlsMode::Pass), true) = (names_session, mode, terminates) {
+    let session_key = route.entry("database").or_else(|| route.entry("user"));
+    if let (Some((position, _)), Some(TlsMode::Pass), true) = (session_key, mode, terminates) {
         let hint = "remove tls = \"pass\", or `database` and `user`";
         problems.error(position, "this is encrypted in TLS that is passed on", hint);
     }

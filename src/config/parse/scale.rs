@@ -81,14 +81,14 @@ fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, prob
 
 fn rules(section: &Section<'_>, sessions_max: Option<NonZeroU32>, problems: &mut Problems<'_>) -> ScaleRules {
     let min = section.integer("min", CLONES, problems).unwrap_or(1);
-    let _ = section.required("max", "max = 8", problems);
+    section.required("max", "max = 8", problems);
     let max = section.integer("max", 1..=*CLONES.end(), problems);
     if let (Some((position, _)), Some(max)) = (section.entry("max"), max)
         && max < min
     {
         problems.error(position, "`max` is less than `min`", format!("at least {min}"));
     }
-    let _ = section.required("sessions_per_server", "sessions_per_server = 50", problems);
+    section.required("sessions_per_server", "sessions_per_server = 50", problems);
     let sessions = section.integer("sessions_per_server", SESSIONS, problems);
     if let (Some((position, _)), Some(sessions), Some(full)) =
         (section.entry("sessions_per_server"), sessions, sessions_max)

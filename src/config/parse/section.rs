@@ -1,6 +1,7 @@
 //! A section: a table together with the keys that are valid in it.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Problems, value};
@@ -110,6 +111,21 @@ impl<'a> Section<'a> {
     /// An integer within bounds.
     pub(super) fn integer(&self, key: &str, bounds: RangeInclusive<u32>, problems: &mut Problems<'_>) -> Option<u32> {
         value::integer(self.get(key)?, bounds, problems)
+    }
+
+    /// The number of a port.
+    pub(super) fn port(&self, key: &str, problems: &mut Problems<'_>) -> Option<u16> {
+        value::port(self.get(key)?, problems)
+    }
+
+    /// A boolean.
+    pub(super) fn boolean(&self, key: &str, problems: &mut Problems<'_>) -> Option<bool> {
+        value::boolean(self.get(key)?, problems)
+    }
+
+    /// The path of a file.
+    pub(super) fn path(&self, key: &str, problems: &mut Problems<'_>) -> Option<PathBuf> {
+        value::path(self.get(key)?, problems)
     }
 
     /// A duration within bounds.

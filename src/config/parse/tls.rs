@@ -1,7 +1,7 @@
 //! `[listeners.NAME.tls]` and `[admin.tls]`.
 
 use super::acme::AcmeAccounts;
-use super::list::{entries, protocol};
+use super::list::{alpn_protocol, entries};
 use super::pool_tls::certificate_files;
 use super::{Problems, Section, route, value};
 use crate::config::file::Node;
@@ -12,15 +12,18 @@ use crate::route::{Route, Target, TlsMode};
 use crate::sniff::postgres;
 use crate::tls::{CertificateLocation, ClientAuthPlan, ListenerTlsPlan, MinVersion};
 
+/// The keys for the files of a certificate and of its private key.
+const CERTIFICATE_KEYS: [&str; 2] = ["cert", "key"];
+
 /// The TLS of a listener; `None`: none is terminated there.
 pub(super) fn listener_tls(
     listener: &Section<'_>,
-    speaks: Protocol,
+    protocol: Protocol,
     acme: &mut AcmeAccounts<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<ListenerTlsPlan> {
     let (position, node) = listener.entry("tls")?;
-    if speaks == Protocol::Mysql {
+    if protocol == Protocol::Mysql {
         let hint = "remove one of them: MySQL servers send first, and keep their certificates";
         problems.error(position, "the TLS of MySQL clients cannot end here", hint);
     }
@@ -34,10 +37,10 @@ pub(super) fn listener_tls(
             .iter()
             .filter_map(|node| certificate(node, acme, problems))
             .collect(),
-        alpn: entries(&section, "alpn", problems, protocol),
+        alpn: entries(&section, "alpn", problems, alpn_protocol),
         min_version: section.one_of("min_version", &versions, problems).unwrap_or_default(),
         client_auth: client_auth(&section, problems),
-        tickets: section.get("tickets").and_then(|node| value::path(node, problems)),
+        tickets: section.path("tickets", problems),
         route_alpn: Vec::new(),
     })
 }
@@ -48,7 +51,11 @@ pub(super) fn admin_tls(admin: &Section<'_>, problems: &mut Problems<'_>) -> Opt
     let section = Section::open(node, position, &keys::ADMIN_TLS, problems)?;
     section.required("cert", r#"cert = "admin.pem""#, problems);
     Some(ListenerTlsPlan {
-        certificates: vec![CertificateLocation::Files(certificate_files(&section, problems)?)],
+        certificates: vec![CertificateLocation::Files(certificate_files(
+            &section,
+            CERTIFICATE_KEYS,
+            problems,
+        )?)],
         alpn: vec![Box::from(*b"http/1.1")],
         min_version: MinVersion::default(),
         client_auth: None,
@@ -79,7 +86,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
         );
     }
     match (section.entry("cert"), section.entry("directory")) {
-        (Some(_), None) => certificate_files(&section, problems).map(CertificateLocation::Files),
+        (Some(_), None) => certificate_files(&section, CERTIFICATE_KEYS, problems).map(CertificateLocation::Files),
         (None, Some((_, directory))) => {
             if let Some((position, _)) = section.entry("key") {
                 problems.error(
@@ -119,7 +126,7 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     let modes = [("require", true), ("request", false)];
     Some(ClientAuthPlan {
         is_required: section.one_of("mode", &modes, problems).unwrap_or(true),
-        crl_file: section.get("crl_file").and_then(|node| value::path(node, problems)),
+        crl_file: section.path("crl_file", problems),
         names: entries(&section, "names", problems, route::pattern),
         ca_file: ca_file.and_then(|node| value::path(node, problems))?,
     })
@@ -148,14 +155,14 @@ pub(super) fn unused_certificates(
     }
 }
 
-/// Sets the protocols of ALPN: instead of the listener's, those of the routes, each once. For clients of PostgreSQL,
-/// adds its protocol: without it, they do not accept TLS that begins without an SSLRequest.
-pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], speaks: Protocol) {
+/// Sets the lists of ALPN protocols that routes have, each once. If the listener has no list and its clients speak
+/// PostgreSQL, gives it that protocol: without it, clients do not accept TLS that begins without an SSLRequest.
+pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], protocol: Protocol) {
     let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
     plan.route_alpn = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();
     plan.route_alpn.sort();
     plan.route_alpn.dedup();
-    if plan.alpn.is_empty() && speaks.is_postgres() {
+    if plan.alpn.is_empty() && protocol.is_postgres() {
         plan.alpn.push(postgres::ALPN.into());
     }
 }

@@ -136,6 +136,12 @@ pub(super) fn integer(node: &Node, bounds: RangeInclusive<u32>, problems: &mut P
     within(node, &number.to_string(), number, &bounds, u32::to_string, problems)
 }
 
+/// The number of a port, not 0.
+pub(super) fn port(node: &Node, problems: &mut Problems<'_>) -> Option<u16> {
+    let number = integer(node, 1..=u32::from(u16::MAX), problems)?;
+    u16::try_from(number).ok()
+}
+
 /// Whether the value is `"off"`.
 pub(super) fn is_off(node: &Node) -> bool {
     is_text(node, "off")

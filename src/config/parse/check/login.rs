@@ -24,9 +24,7 @@ pub(super) fn password_login(
     problems: &mut Problems<'_>,
 ) -> Option<PasswordLogin> {
     let user = section.get("user").and_then(|node| name(node, bytes_max, problems));
-    let password_file = section
-        .get("password_file")
-        .and_then(|node| value::path(node, problems));
+    let password_file = section.path("password_file", problems);
     Some(PasswordLogin {
         user: user?.into(),
         password_file,

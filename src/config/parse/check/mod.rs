@@ -41,7 +41,7 @@ static READERS: [KindReader; 9] = [
 const DEFAULT: KindReader = tcp::READER;
 
 /// The names of check kinds in HAProxy, Envoy and Traefik.
-const PEERS_KINDS: [(&[&str], &str); 8] = [
+const KIND_SYNONYMS: [(&[&str], &str); 8] = [
     (&["httpchk", "http-check", "http_health_check", "https"], "http"),
     (
         &[
@@ -96,7 +96,7 @@ fn reader(node: &Node, problems: &mut Problems<'_>) -> Option<Option<KindReader>
     let kinds = READERS.iter().map(|reader| (reader.kind.name, Some(*reader)));
     let values: Vec<_> = kinds.chain([("off", None)]).collect();
     if let Value::String(text) = &node.value
-        && let Some(kind) = kind_of_peer(text)
+        && let Some(kind) = synonymous_kind(text)
     {
         let message = format!("unknown value `{text}`");
         problems.error(&node.position, message, format!("acequia calls it \"{kind}\""));
@@ -106,9 +106,9 @@ fn reader(node: &Node, problems: &mut Problems<'_>) -> Option<Option<KindReader>
 }
 
 /// The kind of check that another proxy calls by this word.
-fn kind_of_peer(word: &str) -> Option<&'static str> {
+fn synonymous_kind(word: &str) -> Option<&'static str> {
     let word = word.trim_start_matches("option ");
-    let (_, kind) = PEERS_KINDS.iter().find(|(words, _)| words.contains(&word))?;
+    let (_, kind) = KIND_SYNONYMS.iter().find(|(words, _)| words.contains(&word))?;
     Some(kind)
 }
 
@@ -143,7 +143,7 @@ mod tests {
         let kinds = KINDS.map(|kind| kind.name);
         assert_eq!(READERS.map(|reader| reader.kind.name), kinds);
         assert!(
-            PEERS_KINDS
+            KIND_SYNONYMS
                 .iter()
                 .all(|(words, kind)| kinds.contains(kind) && !words.iter().any(|word| kinds.contains(word)))
         );

@@ -7,9 +7,7 @@ use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
 use crate::check::postgres::{KIND, PostgresCheck, PostgresLogin};
-
-/// The longest name of a user or database, in bytes: the limit of PostgreSQL (NAMEDATALEN - 1).
-const NAME_BYTES_MAX: usize = 63;
+use crate::sniff::postgres::NAME_BYTES_MAX;
 
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 

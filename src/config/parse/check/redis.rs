@@ -20,7 +20,7 @@ const SENTINELS_MAX: usize = 16;
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let tls = section.get("tls").and_then(|node| value::boolean(node, problems));
+    let tls = section.boolean("tls", problems);
     Arc::new(RedisCheck {
         login: login(section, "user", "password_file", problems),
         tls: tls.unwrap_or(false),
@@ -37,7 +37,7 @@ fn login(
     let user = section
         .get(user_key)
         .and_then(|node| name(node, NAME_BYTES_MAX, problems));
-    let password_file = section.get(file_key).and_then(|node| value::path(node, problems));
+    let password_file = section.path(file_key, problems);
     if let Some((position, _)) = section.entry(user_key)
         && section.is_missing(file_key)
     {

@@ -1,7 +1,7 @@
 //! `role` and `max_lag` of `[pools.NAME]`, for the kinds of checks that know roles.
 
 use super::super::limits::NONZERO_DURATION;
-use super::{Problems, Section, value};
+use super::{Problems, Section};
 use crate::check::Check;
 use crate::pool::{Role, RoleRequirement};
 
@@ -31,7 +31,7 @@ pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: 
             problems.error(position, format!("`{key}` needs a login"), hint);
         }
     }
-    let single = pool.get("single").and_then(|node| value::boolean(node, problems));
+    let single = pool.boolean("single", problems);
     RoleRequirement {
         role,
         max_lag,

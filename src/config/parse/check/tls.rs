@@ -36,14 +36,14 @@ pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -
 fn settings(section: &Section<'_>, problems: &mut Problems<'_>) -> TlsCheck {
     let sni = section.get("sni").and_then(|node| server_name(node, problems));
     let alpn = list::entries(section, "alpn", problems, |text| {
-        list::protocol(text).map(|_| Box::<str>::from(text))
+        list::alpn_protocol(text).map(|_| Box::<str>::from(text))
     });
-    let verify = section.get("verify").and_then(|node| value::boolean(node, problems));
+    let verify = section.boolean("verify", problems);
     let check = TlsCheck {
         sni,
         alpn,
         verify,
-        ca_file: section.get("ca_file").and_then(|node| value::path(node, problems)),
+        ca_file: section.path("ca_file", problems),
     };
     if let (Some((position, _)), Some(false)) = (section.entry("ca_file"), check.verify) {
         problems.warning(
