@@ -174,6 +174,11 @@ pub(super) fn is_protocol(name: &str) -> bool {
     (1..=255).contains(&name.len())
 }
 
+/// Whether the configuration accepts this path of a file.
+pub(super) fn is_file(path: &str) -> bool {
+    !path.is_empty() && !path.ends_with('/') && !path.contains('\0')
+}
+
 /// A string in TOML, in one line.
 pub(super) fn quoted(text: &str) -> String {
     if text.contains(['\n', '\r']) {

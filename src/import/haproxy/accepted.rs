@@ -1,5 +1,5 @@
-//! `tcp-request … accept` and `reject`: the first rule of a set that matches holds. Here, `deny` holds before `allow`,
-//! and both hold before routes.
+//! `tcp-request … accept` and `reject`. In HAProxy, the first rule of a set that matches decides. In acequia, `deny` is
+//! applied before `allow`, and both before routes.
 
 use super::super::networks::{EVERYWHERE, common, without};
 use super::condition::{AclTest, Term};

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list};
+use super::super::imported::{ImportedPool, ImportedSection, ImportedServer, Remark, is_file, quoted, quoted_list};
 use super::super::number::{duration, duration_value};
 use super::IdleTimeouts;
 use super::address;
 use super::check::Checks;
 use super::differences;
 use super::line::{Line, LineOutcome, set_duration, set_integer};
-use super::server::{self, ServerOptions};
+use super::server::{self, ServerLine, ServerOptions};
 use crate::config::address::ip;
 
 /// The shortest interval of checks.
@@ -21,9 +21,9 @@ pub(super) struct Backend {
     pool: ImportedPool,
     checks: Checks,
     default_server: ServerOptions,
-    servers: Vec<(usize, ImportedServer, ServerOptions)>,
+    servers: Vec<ServerLine>,
     balance: Option<&'static str>,
-    silence: IdleTimeouts,
+    idle_timeouts: IdleTimeouts,
     uses_all_backups: bool,
     /// `timeout queue`
     queue_timeout: Option<Duration>,
@@ -44,8 +44,8 @@ impl Backend {
     }
 
     /// The timeouts of its sessions.
-    pub(super) fn silence(&self) -> IdleTimeouts {
-        self.silence
+    pub(super) fn idle_timeouts(&self) -> IdleTimeouts {
+        self.idle_timeouts
     }
 
     /// Reads a line of the section.
@@ -62,11 +62,11 @@ impl Backend {
             ("server", _) => self.server(line, word(2), Some(word(1)), words.get(3..)),
             ("server-template", _) => self.server(line, word(3), None, words.get(4..)),
             ("timeout", "server") => {
-                self.silence.server = duration(word(2), 1);
+                self.idle_timeouts.server = duration(word(2), 1);
                 LineOutcome::Carried
             }
             ("timeout", "tunnel") => {
-                self.silence.tunnel = duration(word(2), 1);
+                self.idle_timeouts.tunnel = duration(word(2), 1);
                 LineOutcome::Carried
             }
             ("timeout", "connect") => set_duration(&mut self.pool.section, "connect_timeout", word(2)),
@@ -134,13 +134,17 @@ impl Backend {
             priority: u32::from(own.is_backup),
             sessions_max: own.sessions_max,
         };
-        self.servers.push((line.number, server, own));
+        self.servers.push(ServerLine {
+            number: line.number,
+            server,
+            options: own,
+        });
         LineOutcome::Carried
     }
 
-    /// The pool. Options that a pool has here, and a server has in HAProxy, are those of the first server; those of
-    /// checks are of the first server that is checked, and `slowstart` is of the first that has it. Other values are
-    /// noted.
+    /// The pool. Where HAProxy has an option for each server and acequia one for the pool, that of the first server is
+    /// taken; for checks, that of the first server with checks; `slowstart`, from the first server that has it. Other
+    /// values are noted.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section
@@ -149,11 +153,11 @@ impl Backend {
             self.remarks
                 .push(Remark::left_out(0, &format!("default-server: {left_out}"), ""));
         }
-        let find = |is_fit: fn(&ServerOptions) -> bool| {
-            let options = self.servers.iter().map(|(_, _, options)| options);
-            options.clone().find(|options| is_fit(options)).cloned()
+        let first = |is_fit: fn(&ServerOptions) -> bool| {
+            let mut options = self.servers.iter().map(|line| &line.options);
+            options.find(|options| is_fit(options)).cloned()
         };
-        let (checked, with_agent) = (find(|options| options.is_checked), find(|options| options.has_agent));
+        let (checked, with_agent) = (first(|options| options.is_checked), first(|options| options.has_agent));
         match (checked, with_agent) {
             (Some(options), agent) => {
                 self.write_health(&options);
@@ -173,7 +177,7 @@ impl Backend {
         self.write_pool();
         self.write_limits();
         self.pool.section.remarks.extend(self.remarks);
-        self.pool.servers = self.servers.into_iter().map(|(_, server, _)| server).collect();
+        self.pool.servers = self.servers.into_iter().map(|line| line.server).collect();
         self.pool
     }
 
@@ -182,23 +186,21 @@ impl Backend {
         if self.uses_all_backups {
             return;
         }
-        let backups = self.servers.iter_mut().filter(|(_, server, _)| server.priority > 0);
-        for (tier, (_, server, _)) in (1..).zip(backups) {
-            server.priority = 255.min(tier);
+        let servers = self.servers.iter_mut().map(|line| &mut line.server);
+        for (tier, backup) in (1..).zip(servers.filter(|server| server.priority > 0)) {
+            backup.priority = 255.min(tier);
         }
     }
 
     fn note_unchecked(&mut self) {
-        let is_any_checked = self.servers.iter().any(|(_, _, options)| options.is_checked);
-        let unchecked = self
-            .servers
-            .iter()
-            .filter(|(_, _, options)| !options.is_checked && is_any_checked);
-        let notes = unchecked.map(|(line, server, _)| {
-            Remark::note(
-                *line,
-                format!("{} had no checks; here all servers of a pool have them", server.address),
-            )
+        if !self.servers.iter().any(|line| line.options.is_checked) {
+            return;
+        }
+        let unchecked = self.servers.iter().filter(|line| !line.options.is_checked);
+        let notes = unchecked.map(|line| {
+            let address = &line.server.address;
+            let text = format!("{address} had no checks; here all servers of a pool have them");
+            Remark::note(line.number, text)
         });
         self.remarks.extend(notes);
     }
@@ -259,15 +261,15 @@ impl Backend {
 
     /// `maxconn` of servers, beyond which clients wait.
     fn write_limits(&mut self) {
-        let limits: Vec<_> = self.servers.iter().map(|(_, server, _)| server.sessions_max).collect();
+        let limits: Vec<_> = self.servers.iter().map(|line| line.server.sessions_max).collect();
         let Some(first) = limits.iter().flatten().next() else {
             return;
         };
         let section = &mut self.pool.section;
         if limits.iter().all(|limit| *limit == Some(*first)) {
             section.set("max_sessions", first.to_string());
-            for (_, server, _) in &mut self.servers {
-                server.sessions_max = None;
+            for line in &mut self.servers {
+                line.server.sessions_max = None;
             }
         }
         // Without `timeout queue`, `timeout connect` holds.
@@ -284,7 +286,7 @@ impl Backend {
     }
 
     fn write_pool(&mut self) {
-        let Some((_, _, first)) = self.servers.first() else {
+        let Some(ServerLine { options: first, .. }) = self.servers.first() else {
             return;
         };
         let section = &mut self.pool.section;
@@ -294,10 +296,10 @@ impl Backend {
         if first.closes_when_down {
             section.set("on_down", quoted("close"));
         }
-        if self.servers.iter().any(|(_, _, options)| options.closes_when_back) {
+        if self.servers.iter().any(|line| line.options.closes_when_back) {
             section.set("on_recover", quoted("close"));
         }
-        if let Some(time) = self.servers.iter().find_map(|(_, _, options)| options.slow_start) {
+        if let Some(time) = self.servers.iter().find_map(|line| line.options.slow_start) {
             section.set("slow_start", duration_value(time));
         }
         if let Some(family) = first.family {
@@ -339,9 +341,4 @@ fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
 fn ca_file(options: &ServerOptions) -> Option<String> {
     let file = options.ca_file.as_ref()?;
     (is_file(file) && !file.starts_with('@')).then(|| quoted(file))
-}
-
-/// Whether the configuration accepts the path of a file.
-fn is_file(path: &str) -> bool {
-    !path.is_empty() && !path.ends_with('/') && !path.contains('\0')
 }

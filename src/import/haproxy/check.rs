@@ -7,7 +7,7 @@ use super::conversation::Conversation;
 use super::http_check::HttpConversation;
 use super::line::{Line, LineOutcome};
 
-/// What a backend checks.
+/// How the servers of a backend are checked.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     kind: Option<&'static str>,

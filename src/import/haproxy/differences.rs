@@ -2,60 +2,94 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedServer, Remark};
-use super::server::ServerOptions;
+use super::super::imported::Remark;
+use super::server::{ServerLine, ServerOptions};
 use crate::units::format_duration;
 
-/// The name of a key, and its value for a server with these options.
-type ComparedKey = (&'static str, fn(&ServerOptions) -> Option<String>);
+/// A key that has one value for all servers of a pool.
+struct PoolKey {
+    name: &'static str,
+    /// The value of a server with these options.
+    value: fn(&ServerOptions) -> Option<String>,
+    /// Whether the pool gets the value of another server if the first one has none.
+    skips_unset: bool,
+}
 
-/// Keys of the pool. `slow_start` is that of the first server that has one.
-const POOL: [ComparedKey; 6] = [
-    ("proxy_protocol", |options| options.proxy_protocol.map(str::to_owned)),
-    ("tls", |options| options.is_tls.then(|| String::from("on"))),
-    ("bind_source", |options| options.source.clone()),
-    ("on_down", |options| {
+impl PoolKey {
+    /// A key that gets the value of the first server.
+    const fn of_first(name: &'static str, value: fn(&ServerOptions) -> Option<String>) -> Self {
+        Self {
+            name,
+            value,
+            skips_unset: false,
+        }
+    }
+
+    /// A key that gets the first value that is set.
+    const fn first_set(name: &'static str, value: fn(&ServerOptions) -> Option<String>) -> Self {
+        Self {
+            skips_unset: true,
+            ..Self::of_first(name, value)
+        }
+    }
+
+    /// The value of the pool of these servers, and whose value that is.
+    fn pool_value(&self, servers: &[&ServerLine]) -> (Option<String>, &'static str) {
+        let mut values = servers.iter().map(|line| (self.value)(&line.options));
+        match values.next().flatten() {
+            None if self.skips_unset => (values.flatten().next(), "another server"),
+            first => (first, "the first server"),
+        }
+    }
+}
+
+/// Keys of the pool.
+const POOL: [PoolKey; 6] = [
+    PoolKey::of_first("proxy_protocol", |options| options.proxy_protocol.map(str::to_owned)),
+    PoolKey::of_first("tls", |options| options.is_tls.then(|| String::from("on"))),
+    PoolKey::of_first("bind_source", |options| options.source.clone()),
+    PoolKey::of_first("on_down", |options| {
         options.closes_when_down.then(|| String::from("\"close\""))
     }),
-    ("slow_start", |options| time(options.slow_start)),
-    ("resolve", |options| options.family.map(str::to_owned)),
+    PoolKey::first_set("slow_start", |options| time(options.slow_start)),
+    PoolKey::of_first("resolve", |options| options.family.map(str::to_owned)),
 ];
 
 /// Keys of `[pools.NAME.tls]`, for servers with TLS.
-const TLS: [ComparedKey; 5] = [
-    ("sni", |options| {
+const TLS: [PoolKey; 5] = [
+    PoolKey::of_first("sni", |options| {
         options.tls_name.clone().or_else(|| options.verified_name.clone())
     }),
-    ("verify", |options| {
+    PoolKey::of_first("verify", |options| {
         options.verifies.map(|verifies| verifies.to_string())
     }),
-    ("ca_file", |options| options.ca_file.clone()),
-    ("cert", |options| options.certificate.clone()),
-    ("alpn", |options| {
+    PoolKey::of_first("ca_file", |options| options.ca_file.clone()),
+    PoolKey::of_first("cert", |options| options.certificate.clone()),
+    PoolKey::of_first("alpn", |options| {
         (!options.protocols.is_empty()).then(|| options.protocols.join(","))
     }),
 ];
 
 /// Keys of `[pools.NAME.health]`, for servers that are checked.
-const CHECK: [ComparedKey; 8] = [
-    ("interval", |options| time(options.interval)),
-    ("interval_down", |options| time(options.interval_down)),
-    ("rise", |options| number(options.rise)),
-    ("fall", |options| number(options.fall)),
-    ("port of the checks", |options| number(options.check_port)),
-    ("address of the checks", |options| options.check_address.clone()),
-    ("tls of the checks", |options| {
+const CHECK: [PoolKey; 8] = [
+    PoolKey::of_first("interval", |options| time(options.interval)),
+    PoolKey::of_first("interval_down", |options| time(options.interval_down)),
+    PoolKey::of_first("rise", |options| number(options.rise)),
+    PoolKey::of_first("fall", |options| number(options.fall)),
+    PoolKey::of_first("port of the checks", |options| number(options.check_port)),
+    PoolKey::of_first("address of the checks", |options| options.check_address.clone()),
+    PoolKey::of_first("tls of the checks", |options| {
         options.is_checked_by_tls.map(|is_tls| is_tls.to_string())
     }),
-    ("sni of the checks", |options| options.check_name.clone()),
+    PoolKey::of_first("sni of the checks", |options| options.check_name.clone()),
 ];
 
 /// Keys of `[pools.NAME.health]`, for servers with `agent-check`.
-const AGENT: [ComparedKey; 4] = [
-    ("interval", |options| time(options.agent_interval)),
-    ("port of the agent", |options| number(options.agent_port)),
-    ("address of the agent", |options| options.agent_address.clone()),
-    ("send", |options| options.agent_send.clone()),
+const AGENT: [PoolKey; 4] = [
+    PoolKey::of_first("interval", |options| time(options.agent_interval)),
+    PoolKey::of_first("port of the agent", |options| number(options.agent_port)),
+    PoolKey::of_first("address of the agent", |options| options.agent_address.clone()),
+    PoolKey::of_first("send", |options| options.agent_send.clone()),
 ];
 
 fn time(time: Option<Duration>) -> Option<String> {
@@ -67,31 +101,33 @@ fn number(number: Option<u32>) -> Option<String> {
 }
 
 /// A note for each value of a server that differs from the pool's.
-pub(super) fn notes(servers: &[(usize, ImportedServer, ServerOptions)]) -> Vec<Remark> {
+pub(super) fn notes(servers: &[ServerLine]) -> Vec<Remark> {
     let mut notes = Vec::new();
-    let mut compare = |keys: &[ComparedKey], applies_to: fn(&ServerOptions) -> bool| {
-        let compared: Vec<_> = servers.iter().filter(|(_, _, options)| applies_to(options)).collect();
-        for (key, value) in keys {
-            let values = compared.iter().map(|(_, _, options)| value(options));
-            let first = values.clone().next().flatten();
-            let (pool_value, whose) = match *key {
-                "slow_start" if first.is_none() => (values.flatten().next(), "another server"),
-                _ => (first, "the first server"),
-            };
-            for (line, server, options) in &compared {
-                let own = value(options);
+    let mut compare = |keys: &[PoolKey], applies_to: fn(&ServerOptions) -> bool| {
+        let compared: Vec<_> = servers.iter().filter(|line| applies_to(&line.options)).collect();
+        for key in keys {
+            let (pool_value, whose) = key.pool_value(&compared);
+            for line in &compared {
+                let own = (key.value)(&line.options);
                 if own != pool_value {
                     let of_pool = (pool_value.as_deref(), whose);
-                    notes.push(Remark::one_value(*line, key, &server.address, of_pool, own.as_deref()));
+                    let address = &line.server.address;
+                    notes.push(Remark::one_value(
+                        line.number,
+                        key.name,
+                        address,
+                        of_pool,
+                        own.as_deref(),
+                    ));
                 }
             }
         }
     };
     compare(&POOL, |_| true);
-    if servers.first().is_some_and(|(_, _, options)| options.is_tls) {
+    if servers.first().is_some_and(|line| line.options.is_tls) {
         compare(&TLS, |options| options.is_tls);
     }
-    if servers.iter().any(|(_, _, options)| options.is_checked) {
+    if servers.iter().any(|line| line.options.is_checked) {
         compare(&CHECK, |options| options.is_checked);
     } else {
         compare(&AGENT, |options| options.has_agent);

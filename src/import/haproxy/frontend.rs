@@ -97,41 +97,40 @@ impl Frontend {
         }
     }
 
-    /// Adds a route for each alternative of the condition that begins at a word.
+    /// Adds a route for each alternative of the condition that begins with the word `at`. The first note is kept.
     fn routes(&mut self, line: &Line, at: usize, pool: Option<&str>) -> LineOutcome {
         let condition = self.acls.condition(line.words.get(at..).unwrap_or_default());
         let mut outcome = LineOutcome::Carried;
         for terms in condition {
-            match route(&terms) {
-                Ok(mut route) => {
-                    route.pool = pool.map(str::to_owned);
-                    route.line = line.number;
-                    if [&route.sni, &route.alpn, &route.from]
-                        .iter()
-                        .all(|entries| entries.is_empty())
-                    {
-                        let is_tls = terms.iter().any(|term| term.test == AclTest::ClientHello);
-                        if is_tls {
-                            route.sni = vec![String::from("*")];
-                            if matches!(outcome, LineOutcome::Carried) {
-                                let note = "TLS clients without a server name do not take this route";
-                                outcome = LineOutcome::Noted(String::from(note));
-                            }
-                        } else if let Some(pool) = pool {
-                            self.for_all = Some(pool.to_owned());
-                            break;
-                        } else {
-                            return LineOutcome::LeftOut("it would refuse all clients");
-                        }
-                    }
-                    let has_partial = |term: &Term| matches!(term.test, AclTest::Sni { is_partial: true, .. });
-                    if matches!(outcome, LineOutcome::Carried) && terms.iter().any(has_partial) {
-                        outcome = LineOutcome::Noted(String::from(PARTIAL));
-                    }
-                    self.listener.routes.push(route);
+            let mut route = match route(&terms) {
+                Ok(route) => route,
+                Err(why) => {
+                    outcome = LineOutcome::LeftOut(why);
+                    continue;
                 }
-                Err(why) => outcome = LineOutcome::LeftOut(why),
+            };
+            route.pool = pool.map(str::to_owned);
+            route.line = line.number;
+            let is_for_all = route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty();
+            let is_for_tls = terms.iter().any(|term| term.test == AclTest::ClientHello);
+            let has_partial = |term: &Term| matches!(term.test, AclTest::Sni { is_partial: true, .. });
+            let mut note = terms.iter().any(has_partial).then_some(PARTIAL);
+            match pool {
+                _ if !is_for_all => {}
+                _ if is_for_tls => {
+                    route.sni = vec![String::from("*")];
+                    note = Some("TLS clients without a server name do not take this route");
+                }
+                Some(pool) => {
+                    self.for_all = Some(pool.to_owned());
+                    break;
+                }
+                None => return LineOutcome::LeftOut("it would refuse all clients"),
             }
+            if let (Some(note), LineOutcome::Carried) = (note, &outcome) {
+                outcome = LineOutcome::Noted(note.to_owned());
+            }
+            self.listener.routes.push(route);
         }
         outcome
     }

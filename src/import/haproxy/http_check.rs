@@ -43,8 +43,8 @@ impl HttpConversation {
         outcome
     }
 
-    /// Sets the path. HAProxy sends any word. A single `GET`, which is meant as the method and is in use with Patroni,
-    /// is one.
+    /// Sets the path. `option httpchk GET`, as in the file that comes with Patroni, is meant to set the method, but
+    /// HAProxy takes a single word for the path and sends it.
     fn set_path(&mut self, path: &str) -> LineOutcome {
         if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
             self.path = Some("/".to_owned());
@@ -126,7 +126,7 @@ impl HttpConversation {
         }
     }
 
-    /// Sets the statuses to those that hold; returns whether they were not set.
+    /// Sets the statuses to those that hold; returns whether none were set before.
     fn set_statuses(&mut self, holds: impl Fn(u16) -> bool) -> bool {
         let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
         for status in STATUSES.filter(|status| holds(*status)) {

@@ -113,6 +113,7 @@ pub(super) fn is_zero(text: &str) -> bool {
     integer(text, 0, 1) == Some(0)
 }
 
+/// The words that begin a section.
 const SECTIONS: [&str; 18] = [
     "global",
     "defaults",
@@ -177,7 +178,7 @@ fn words(text: &str) -> Vec<String> {
     while let Some(c) = chars.next() {
         match (quote, c) {
             (Some('\''), c) if c != '\'' => word.get_or_insert_default().push(c),
-            (_, '\\') => escaped(&mut chars, word.get_or_insert_default()),
+            (_, '\\') => push_escaped(&mut chars, word.get_or_insert_default()),
             (Some(open), c) if c == open => quote = None,
             (Some(_), c) => word.get_or_insert_default().push(c),
             (None, '#') => break,
@@ -194,8 +195,8 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. A byte
-/// that is no character stays as it is written, which is how a regular expression writes it.
-fn escaped(rest: &mut Chars<'_>, word: &mut String) {
+/// that is not ASCII stays as it is written, because a regular expression writes it the same way.
+fn push_escaped(rest: &mut Chars<'_>, word: &mut String) {
     let mut after = rest.clone();
     let Some(c) = after.next() else { return };
     match c {

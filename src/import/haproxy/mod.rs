@@ -27,7 +27,7 @@ use line::{Line, LineOutcome, ProxySection, ZERO, is_zero, sections};
 pub(super) fn read(text: &str) -> Imported {
     let mut imported = Imported::default();
     let mut defaults = Defaults::default();
-    let mut silences: HashMap<String, IdleTimeouts> = HashMap::new();
+    let mut idle_timeouts: HashMap<String, IdleTimeouts> = HashMap::new();
     let mut frontends = Vec::new();
     let mut verifies = true;
     for section in sections(text) {
@@ -45,7 +45,7 @@ pub(super) fn read(text: &str) -> Imported {
                 }
                 let (frontend, backend) = proxy(inherited, &section, verifies);
                 if let Some(backend) = backend {
-                    silences.insert(section.name.clone(), backend.silence());
+                    idle_timeouts.insert(section.name.clone(), backend.idle_timeouts());
                     imported.pools.push(backend.into_pool());
                 }
                 frontends.extend(frontend);
@@ -57,7 +57,7 @@ pub(super) fn read(text: &str) -> Imported {
         }
     }
     for frontend in frontends {
-        imported.listeners.push(with_silence(frontend, &silences));
+        imported.listeners.push(with_idle_timeout(frontend, &idle_timeouts));
     }
     imported
 }
@@ -69,19 +69,19 @@ struct IdleTimeouts {
     tunnel: Option<Duration>,
 }
 
-/// The listener of a frontend, with a limit of silence. `timeout tunnel` replaces the others. Otherwise the longer of
-/// `timeout client` and `timeout server` holds, because silence here means that neither side sends.
-fn with_silence(frontend: Frontend, silences: &HashMap<String, IdleTimeouts>) -> ImportedListener {
+/// The listener of a frontend, with `idle_timeout`. `timeout tunnel` replaces the others. Otherwise the longer of
+/// `timeout client` and `timeout server` is taken, because acequia counts a session as idle only if neither side sends.
+fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTimeouts>) -> ImportedListener {
     let client = frontend.client_timeout;
     let mut listener = frontend.into_listener();
     let routed = listener.routes.iter().filter_map(|route| route.pool.as_ref());
     let pools = listener.pool.iter().chain(routed);
-    let silence = pools
-        .filter_map(|pool| silences.get(pool))
+    let timeouts = pools
+        .filter_map(|pool| idle_timeouts.get(pool))
         .copied()
         .next()
         .unwrap_or_default();
-    let longest = silence.tunnel.or(client.max(silence.server));
+    let longest = timeouts.tunnel.or(client.max(timeouts.server));
     if let Some(longest) = longest.filter(|longest| !longest.is_zero()) {
         listener.section.set("idle_timeout", duration_value(longest));
     }

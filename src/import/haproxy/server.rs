@@ -2,10 +2,19 @@
 
 use std::time::Duration;
 
-use super::super::imported::{SESSIONS_MAX, is_protocol};
+use super::super::imported::{ImportedServer, SESSIONS_MAX, is_protocol};
 use super::super::number::{duration, integer};
 use super::address;
 use crate::name::ServerName;
+
+/// A `server` line that was read.
+#[derive(Debug)]
+pub(super) struct ServerLine {
+    /// Its number in the file.
+    pub(super) number: usize,
+    pub(super) server: ImportedServer,
+    pub(super) options: ServerOptions,
+}
 
 /// Options of a server.
 #[derive(Clone, Debug, Default)]
@@ -85,21 +94,21 @@ impl ServerOptions {
     pub(super) fn read(&mut self, words: &[String]) {
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
-            if self.flag(word) {
+            if self.read_flag(word) {
                 continue;
             }
             if word == "source" {
-                let (source, words) = source(rest.as_slice());
+                let (source, count) = source(rest.as_slice());
                 match source {
                     Some(source) => self.source = Some(source),
                     None => self
                         .left_out
-                        .push(format!("source {}", rest.as_slice()[..words].join(" "))),
+                        .push(format!("source {}", rest.as_slice()[..count].join(" "))),
                 }
-                rest = rest.as_slice()[words..].iter();
+                rest = rest.as_slice()[count..].iter();
                 continue;
             }
-            let is_known = self.value(word, || rest.next().map_or("", String::as_str));
+            let is_known = self.read_value(word, || rest.next().map_or("", String::as_str));
             if is_known {
                 continue;
             }
@@ -113,7 +122,7 @@ impl ServerOptions {
     }
 
     /// Reads an option without a value; returns whether it is one.
-    fn flag(&mut self, word: &str) -> bool {
+    fn read_flag(&mut self, word: &str) -> bool {
         match word {
             "backup" => self.is_backup = true,
             "no-backup" => self.is_backup = false,
@@ -136,7 +145,7 @@ impl ServerOptions {
     }
 
     /// Reads an option with a value; returns whether it is one.
-    fn value<'v>(&mut self, word: &str, value: impl FnOnce() -> &'v str) -> bool {
+    fn read_value<'v>(&mut self, word: &str, value: impl FnOnce() -> &'v str) -> bool {
         match word {
             "weight" => self.weight = integer(value(), 0, 256).or(self.weight),
             "inter" => self.interval = duration(value(), 1).or(self.interval),
@@ -147,7 +156,7 @@ impl ServerOptions {
             "addr" => self.check_address = Some(value().to_owned()),
             "ca-file" => self.ca_file = Some(value().to_owned()),
             "verify" => self.verifies = Some(value() == "required"),
-            "sni" => return self.read_name(value()),
+            "sni" => self.read_name(value()),
             "verifyhost" => self.verified_name = host_name(value()),
             "check-sni" => self.check_name = host_name(value()),
             "crt" => self.certificate = Some(value().to_owned()),
@@ -176,8 +185,8 @@ impl ServerOptions {
         true
     }
 
-    /// Reads `sni`, an expression. Returns true, because it is an option with a value.
-    fn read_name(&mut self, expression: &str) -> bool {
+    /// Reads `sni`, an expression.
+    fn read_name(&mut self, expression: &str) {
         let constant = expression.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')'));
         let fetch = expression.split(',').next().unwrap_or_default();
         self.tls_name = match constant {
@@ -188,7 +197,6 @@ impl ServerOptions {
         if self.tls_name.is_none() {
             self.left_out.push(format!("sni {expression}"));
         }
-        true
     }
 }
 
