@@ -1,4 +1,5 @@
-//! Sets of networks, as lists. Rules where the first match holds become two lists, one of which holds before the other.
+//! Sets of networks, as lists. They convert rules of which the first match decides to two lists, of which one is always
+//! applied before the other.
 
 use ipnet::IpNet;
 

@@ -7,7 +7,7 @@ use super::Import;
 use super::imported::{
     Imported, ImportedListener, ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list,
 };
-use crate::text::escape;
+use crate::text::escape_bounded;
 
 /// The longest text of a line in a comment, in characters.
 const REMARK_CHARS_MAX: usize = 200;
@@ -71,10 +71,7 @@ impl Writer {
     /// Comments, one a line; each once, where several sections come from one line.
     fn remarks(&mut self, remarks: &[Remark]) {
         for remark in remarks {
-            let mut text = escape(&remark.text, &[]).to_string();
-            if text.chars().count() > REMARK_CHARS_MAX {
-                text = text.chars().take(REMARK_CHARS_MAX).chain(['…']).collect();
-            }
+            let text = escape_bounded(&remark.text, REMARK_CHARS_MAX);
             if !self.seen.insert((remark.line, text.clone())) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! `allow` and `deny` (ngx_stream_access_module): the first rule that matches holds.
+//! `allow` and `deny` (ngx_stream_access_module): the first rule that matches decides.
 
 use super::super::imported::{ImportedListener, Remark};
 use super::super::networks::without;
@@ -20,8 +20,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. Here, `deny` holds before `allow`: a network that an earlier rule allows is taken
-/// out of one that is denied.
+/// Converts the rules of a server. In acequia, `deny` is applied before `allow`: a network that an earlier rule allows is
+/// subtracted from one that is denied.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {

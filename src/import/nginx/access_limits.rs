@@ -36,8 +36,8 @@ pub(super) fn client_zone(directive: &Directive) -> Option<&str> {
 }
 
 /// Sets the limits of a server.
-pub(super) fn read(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
-    limit_sessions(all, names, listener);
+pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
+    limit_sessions(all, targets, listener);
     limit_bandwidth(all, listener);
 }
 
@@ -47,13 +47,13 @@ fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directive> {
     matching.next_back().copied()
 }
 
-fn limit_sessions(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
+fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
     let mut least: Option<u32> = None;
     let is_dry = last(all, "limit_conn_dry_run").is_some_and(|directive| directive.word(1) == Some("on"));
     for directive in all.iter().filter(|directive| directive.name() == "limit_conn") {
         let limit = directive.word(2).and_then(|text| integer(text, 0, SESSIONS_MAX));
         let limit = limit.filter(|limit| *limit > 0);
-        let users = directive.word(1).and_then(|zone| names.client_zones.get_mut(zone));
+        let users = directive.word(1).and_then(|zone| targets.client_zones.get_mut(zone));
         let (Some(users), Some(limit), false) = (users, limit, is_dry) else {
             let why = match is_dry {
                 true => "it only reports, as `report_only = true` of a guard",

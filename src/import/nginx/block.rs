@@ -123,12 +123,12 @@ fn tokens(text: &str) -> Vec<(usize, NginxToken)> {
             '"' | '\'' if is_first => {
                 while let Some((_, inside)) = chars.next().filter(|(_, inside)| *inside != c) {
                     match inside {
-                        '\\' => escaped(word, chars.next()),
+                        '\\' => push_escaped(word, chars.next()),
                         inside => word.push(inside),
                     }
                 }
             }
-            '\\' => escaped(word, chars.next()),
+            '\\' => push_escaped(word, chars.next()),
             '{' => {
                 word.push('{');
                 let is_name = |(_, next): &(usize, char)| !next.is_whitespace() && !";{}".contains(*next);
@@ -152,7 +152,7 @@ fn with_lines(text: &str) -> impl Iterator<Item = (usize, char)> {
 }
 
 /// Adds what `\` with this character after it means, within quotes or without (nginx, `ngx_conf_read_token`).
-fn escaped(word: &mut String, next: Option<(usize, char)>) {
+fn push_escaped(word: &mut String, next: Option<(usize, char)>) {
     match next {
         Some((_, c @ ('"' | '\'' | '\\'))) => word.push(c),
         Some((_, 't')) => word.push('\t'),

@@ -113,22 +113,22 @@ impl Targets {
 }
 
 fn read_stream(stream: &[Directive], imported: &mut Imported) {
-    let mut names = Targets::default();
+    let mut targets = Targets::default();
     let mut inherited = Vec::new();
     for directive in stream {
         match (directive.name(), &directive.block) {
             ("upstream", Some(block)) => {
                 let name = valid_name(directive.word(1).unwrap_or_default());
-                names.add(upstream::read(name, block));
+                targets.add(upstream::read(name, block));
             }
             ("map", Some(block)) => match NameMap::read(directive, block, &mut imported.remarks) {
-                Some((variable, map)) => drop(names.maps.insert(variable, map)),
+                Some((variable, map)) => drop(targets.maps.insert(variable, map)),
                 None => imported
                     .remarks
                     .push(directive.left_out("only maps of the server name are carried over")),
             },
             ("limit_conn_zone", None) => match access_limits::client_zone(directive) {
-                Some(zone) => drop(names.client_zones.insert(zone.to_owned(), 0)),
+                Some(zone) => drop(targets.client_zones.insert(zone.to_owned(), 0)),
                 None => imported.remarks.push(directive.left_out("")),
             },
             ("server", Some(_)) => {}
@@ -145,14 +145,14 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
             imported.remarks.push(directive.left_out("a server for HTTP"));
             continue;
         }
-        match server::read(&inherited, block, &mut names) {
+        match server::read(&inherited, block, &mut targets) {
             Ok(listener) => imported.listeners.push(listener),
             Err(why) => imported
                 .remarks
                 .push(Remark::left_out(directive.line, &summary(directive), why)),
         }
     }
-    imported.pools = names.pools;
+    imported.pools = targets.pools;
 }
 
 /// A server, with its addresses and target.

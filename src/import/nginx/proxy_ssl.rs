@@ -6,7 +6,7 @@ use super::block::Directive;
 use crate::name::ServerName;
 
 /// Sets the TLS of the pools of a server.
-pub(super) fn read(all: &[&Directive], names: &mut Targets, listener: &ImportedListener) {
+pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &ImportedListener) {
     let value = |name: &str| {
         let mut of_name = all.iter().filter(|directive| directive.name() == name);
         of_name.next_back().and_then(|directive| directive.word(1))
@@ -17,7 +17,7 @@ pub(super) fn read(all: &[&Directive], names: &mut Targets, listener: &ImportedL
     }
     let verifies = is_on("proxy_ssl_verify");
     let uses_name = verifies || is_on("proxy_ssl_server_name");
-    for pool in names.used_by(listener) {
+    for pool in targets.used_by(listener) {
         let mut tls = ImportedSection::default();
         // Without proxy_ssl_name, it is what proxy_pass names: an upstream, or the host of the server.
         let upstream = Some(pool.name.as_str()).filter(|_| pool.servers.len() > 1);

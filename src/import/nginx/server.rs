@@ -12,8 +12,8 @@ use super::proxy_ssl;
 use crate::config::address;
 
 /// The defaults of nginx for `proxy_timeout` and `proxy_connect_timeout`.
-const SILENCE: Duration = Duration::from_secs(600);
-const CONNECT: Duration = Duration::from_secs(60);
+const PROXY_TIMEOUT: Duration = Duration::from_secs(600);
+const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Directives that are read here; servers inherit them from `stream`.
 const KNOWN: [&str; 27] = [
@@ -60,7 +60,7 @@ pub(super) fn is_known(directive: &Directive) -> bool {
 pub(super) fn read(
     inherited: &[&Directive],
     block: &[Directive],
-    names: &mut Targets,
+    targets: &mut Targets,
 ) -> Result<ImportedListener, &'static str> {
     let mut listener = ImportedListener::default();
     let is_own = |directive: &&&Directive| !block.iter().any(|own| own.name() == directive.name());
@@ -76,7 +76,7 @@ pub(super) fn read(
     access_limits::client_auth(&all, &mut listener)?;
     let target = block.iter().find(|directive| directive.name() == "proxy_pass");
     let target = target.ok_or("it has no proxy_pass")?;
-    pass(target, &connects_by(&all), names, &mut listener)?;
+    set_target(target, &connects_by(&all), targets, &mut listener)?;
     listener.name = name(&listener);
     let rules: Vec<&Directive> = all
         .iter()
@@ -84,11 +84,11 @@ pub(super) fn read(
         .filter(|directive| access::is_rule(directive))
         .collect();
     access::read(&rules, &mut listener);
-    certificates(&all, &mut listener);
-    proxied_peers(&all, &mut listener);
-    access_limits::read(&all, names, &mut listener);
-    settings(&all, names, &mut listener);
-    proxy_ssl::read(&all, names, &listener);
+    set_certificates(&all, &mut listener);
+    set_proxied_peers(&all, &mut listener);
+    access_limits::read(&all, targets, &mut listener);
+    set_settings(&all, targets, &mut listener);
+    proxy_ssl::read(&all, targets, &listener);
     Ok(listener)
 }
 
@@ -146,16 +146,16 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
 }
 
 /// Sets the pool, and routes where the target depends on the server name.
-fn pass(
+fn set_target(
     directive: &Directive,
     connects_by: &str,
-    names: &mut Targets,
+    targets: &mut Targets,
     listener: &mut ImportedListener,
 ) -> Result<(), &'static str> {
     let target = directive.word(1).unwrap_or_default();
     if !target.contains('$') {
         listener.pool = Some(
-            names
+            targets
                 .pool(target, connects_by)
                 .ok_or("proxy_pass is not an address with a port")?,
         );
@@ -166,12 +166,12 @@ fn pass(
         None => (target, String::new()),
     };
     let variable = variable.replace(['{', '}'], "");
-    let map = names
+    let map = targets
         .maps
         .remove(&variable)
         .ok_or("proxy_pass depends on the connection")?;
     for (line, patterns, entry) in &map.entries {
-        match names.pool(&format!("{entry}{suffix}"), connects_by) {
+        match targets.pool(&format!("{entry}{suffix}"), connects_by) {
             Some(pool) => {
                 let mut route = ImportedRoute {
                     pool: Some(pool),
@@ -193,7 +193,7 @@ fn pass(
         }
     }
     if let Some(default) = &map.default {
-        listener.pool = names.pool(&format!("{default}{suffix}"), connects_by);
+        listener.pool = targets.pool(&format!("{default}{suffix}"), connects_by);
         if listener.pool.is_none() {
             let what = format!("default {default}");
             listener
@@ -202,7 +202,7 @@ fn pass(
                 .push(Remark::left_out(directive.line, &what, ""));
         }
     }
-    names.maps.insert(variable, map);
+    targets.maps.insert(variable, map);
     Ok(())
 }
 
@@ -215,7 +215,7 @@ fn name(listener: &ImportedListener) -> String {
     }
 }
 
-fn certificates(all: &[&Directive], listener: &mut ImportedListener) {
+fn set_certificates(all: &[&Directive], listener: &mut ImportedListener) {
     let named = |name: &str| -> Vec<&str> {
         let own = all.iter().filter(|directive| directive.name() == name);
         own.filter_map(|directive| directive.word(1)).collect()
@@ -239,7 +239,7 @@ fn certificates(all: &[&Directive], listener: &mut ImportedListener) {
 }
 
 /// `set_real_ip_from`: the peers whose PROXY header is believed.
-fn proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
+fn set_proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
     if listener.proxied_by.is_empty() {
         return;
     }
@@ -259,18 +259,18 @@ fn proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
 }
 
 /// Sets timeouts, and the settings of the server's pools.
-fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
-    let (mut silence, mut connect, mut header) = (SILENCE, CONNECT, false);
-    let mut hello = None;
+fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
+    let (mut idle_timeout, mut connect_timeout, mut hello_timeout) = (PROXY_TIMEOUT, PROXY_CONNECT_TIMEOUT, None);
+    let mut sends_header = false;
     let (mut retries, mut tries_others) = (None, true);
     for directive in all {
         let time = directive.word(1).and_then(|text| duration(text, 1_000));
         match (directive.name(), time) {
-            ("proxy_timeout", Some(time)) => silence = time,
-            ("proxy_connect_timeout", Some(time)) => connect = time,
+            ("proxy_timeout", Some(time)) => idle_timeout = time,
+            ("proxy_connect_timeout", Some(time)) => connect_timeout = time,
             // Where TLS ends, `hello_timeout` is for the whole handshake.
-            ("preread_timeout" | "ssl_handshake_timeout", Some(time)) => hello = hello.max(Some(time)),
-            ("proxy_protocol", _) => header = directive.word(1) == Some("on"),
+            ("preread_timeout" | "ssl_handshake_timeout", Some(time)) => hello_timeout = hello_timeout.max(Some(time)),
+            ("proxy_protocol", _) => sends_header = directive.word(1) == Some("on"),
             ("listen" | "proxy_pass" | "ssl_preread" | "resolver" | "ssl_alpn" | "ssl_protocols", _)
             | ("allow" | "deny" | "ssl_certificate" | "ssl_certificate_key" | "set_real_ip_from", _)
             | ("access_log" | "error_log", _) => {}
@@ -279,7 +279,7 @@ fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedList
             }
             ("tcp_nodelay", _) => {}
             ("proxy_next_upstream", _) => tries_others = directive.word(1) != Some("off"),
-            ("proxy_bind", _) => source(directive, names, listener),
+            ("proxy_bind", _) => set_source(directive, targets, listener),
             (name, _) if name.starts_with("proxy_ssl") && is_known(directive) => {}
             (name, _) if access_limits::KNOWN.contains(&name) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` limits both
@@ -291,21 +291,21 @@ fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedList
             _ => listener.section.remarks.push(directive.left_out("")),
         }
     }
-    if let Some(time) = hello {
+    if let Some(time) = hello_timeout {
         listener.section.set("hello_timeout", duration_value(time));
     }
-    listener.section.set("idle_timeout", duration_value(silence));
-    set_in_pools(names, listener, "connect_timeout", &duration_value(connect));
+    listener.section.set("idle_timeout", duration_value(idle_timeout));
+    set_in_pools(targets, listener, "connect_timeout", &duration_value(connect_timeout));
     if let Some(retries) = if tries_others { retries } else { Some(0) } {
-        set_in_pools(names, listener, "retries", &retries.to_string());
+        set_in_pools(targets, listener, "retries", &retries.to_string());
     }
-    if header {
-        set_in_pools(names, listener, "proxy_protocol", &quoted("v1"));
+    if sends_header {
+        set_in_pools(targets, listener, "proxy_protocol", &quoted("v1"));
     }
 }
 
 /// `proxy_bind`: the address that connections to servers come from.
-fn source(directive: &Directive, names: &mut Targets, listener: &mut ImportedListener) {
+fn set_source(directive: &Directive, targets: &mut Targets, listener: &mut ImportedListener) {
     let source = match (directive.word(1).unwrap_or_default(), directive.word(2)) {
         ("off", None) => return,
         ("$remote_addr" | "$remote_addr:$remote_port" | "$remote_addr:0", Some("transparent")) => {
@@ -316,7 +316,7 @@ fn source(directive: &Directive, names: &mut Targets, listener: &mut ImportedLis
     };
     match source {
         Some(source) => {
-            for pool in names.used_by(listener) {
+            for pool in targets.used_by(listener) {
                 pool.source = Some(source.clone());
             }
         }
@@ -328,9 +328,9 @@ fn source(directive: &Directive, names: &mut Targets, listener: &mut ImportedLis
 }
 
 /// Sets a key of each pool of a listener. The first server that sets it decides for all.
-fn set_in_pools(names: &mut Targets, listener: &mut ImportedListener, key: &'static str, value: &str) {
+fn set_in_pools(targets: &mut Targets, listener: &mut ImportedListener, key: &'static str, value: &str) {
     let mut remarks = Vec::new();
-    for pool in names.used_by(listener) {
+    for pool in targets.used_by(listener) {
         match pool.section.get(key) {
             None => pool.section.set(key, value),
             Some(other) if other != value => {
