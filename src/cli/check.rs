@@ -48,55 +48,71 @@ const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 /// that `run` would have. If there are none, the servers are tried if that is in the scope.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
-    let mut failed = ExitCode::from(EXIT_CONFIG);
-    let (report, summary, found) = match check(path) {
-        Ok((path, loaded)) => {
-            let mut found = match scope {
-                CheckScope::WithoutFiles => Vec::new(),
-                CheckScope::Files | CheckScope::Live => check_files(&loaded.plan),
-            };
-            if scope != CheckScope::WithoutFiles {
-                found.extend(check_as_service(&path, &found));
-            }
-            let mut summary = summary(&path, &loaded.plan);
-            if scope == CheckScope::Live && found.iter().all(|finding| !finding.is_error()) {
-                let (servers, more) = live::try_out(loaded.plan);
-                if more.iter().any(Finding::is_error) {
-                    summary = summary.replacen(&format!(": {FINE}\n"), ":\n", 1);
-                }
-                summary += &servers;
-                found.extend(more);
-            }
-            (loaded.warnings, Some(summary), found)
-        }
+    let (path, Loaded { plan, warnings }) = match load(path) {
+        Ok(loaded) => loaded,
         Err(report) => {
-            failed = exit::for_report(&report);
-            (report, None, Vec::new())
+            print_problems(&report, &[], format);
+            return exit::for_report(&report);
         }
     };
-    let is_valid = summary.is_some() && found.iter().all(|finding| !finding.is_error());
-    if let Some(code) = found.iter().filter_map(|finding| finding.exit_code).max() {
-        failed = ExitCode::from(code);
+    let (counts, networks) = (counts(&path, &plan), guard_networks(&plan));
+    let mut found = match scope {
+        CheckScope::WithoutFiles => Vec::new(),
+        CheckScope::Files | CheckScope::Live => check_files(&plan),
+    };
+    if scope != CheckScope::WithoutFiles {
+        found.extend(check_as_service(&path, &found));
     }
-    let printed = match format {
-        CheckFormat::Json => print_json(&json(&report, &found, is_valid)),
-        CheckFormat::Text => {
-            report.print_to_stderr();
-            for finding in &found {
-                print_message(finding.severity(), &finding.message);
-            }
-            summary
-                .filter(|_| is_valid || scope == CheckScope::Live)
-                .map_or(ExitCode::SUCCESS, |summary| print(&summary))
-        }
-    };
-    if is_valid { printed } else { failed }
+    let tried = (scope == CheckScope::Live && exit_code(&found).is_none()).then(|| live::try_out(plan));
+    let servers = tried.map(|(servers, more)| {
+        found.extend(more);
+        servers
+    });
+    let mut printed = print_problems(&warnings, &found, format);
+    let failed = exit_code(&found);
+    let is_fine = failed.is_none();
+    if format == CheckFormat::Text && (is_fine || servers.is_some()) {
+        let end = if is_fine { " fine" } else { "" };
+        let servers = servers.unwrap_or_default();
+        printed = print(&format!("{counts}:{end}\n{networks}{servers}"));
+    }
+    failed.map_or(printed, ExitCode::from)
 }
 
-fn check(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
+fn load(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
     let path = config::find(path)?;
     let loaded = configuration::load(&path)?;
     Ok((path, loaded))
+}
+
+/// The exit code of `run` with these problems; `None`: none of them is an error.
+fn exit_code(found: &[Finding]) -> Option<u8> {
+    found.iter().filter_map(|finding| finding.exit_code).max()
+}
+
+/// Prints the problems of the text, and those that were found beyond it. Returns the exit code for the output.
+fn print_problems(report: &Report, found: &[Finding], format: CheckFormat) -> ExitCode {
+    match format {
+        CheckFormat::Json => print_json(&json(report, found)),
+        CheckFormat::Text => {
+            report.print_to_stderr();
+            for finding in found {
+                print_message(finding.severity(), &finding.message);
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn json(report: &Report, found: &[Finding]) -> String {
+    let is_valid = report.error_count() == 0 && exit_code(found).is_none();
+    let mut problems = report.to_json();
+    problems.extend(
+        found
+            .iter()
+            .map(|finding| serde_json::json!({ "severity": finding.severity(), "message": finding.message })),
+    );
+    serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
 }
 
 /// Problems that only the user of the service has, and not root, who runs this command: files that it may not read.
@@ -105,7 +121,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
     if full(path) != full(Path::new(SERVICE_FILE)) || !rustix::process::geteuid().is_root() {
         return Vec::new();
     }
-    let findings = || match check(Some(path)) {
+    let findings = || match load(Some(path)) {
         Ok((_, loaded)) => check_files(&loaded.plan)
             .into_iter()
             .map(|finding| finding.message)
@@ -120,16 +136,6 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
         .collect()
 }
 
-fn json(report: &Report, found: &[Finding], is_valid: bool) -> String {
-    let mut problems = report.to_json();
-    problems.extend(
-        found
-            .iter()
-            .map(|finding| serde_json::json!({ "severity": finding.severity(), "message": finding.message })),
-    );
-    serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
-}
-
 /// A problem of a file that the configuration names, or of a server.
 struct Finding {
     /// That of `run`, which refuses this; `None`: a warning.
@@ -139,11 +145,7 @@ struct Finding {
 
 impl Finding {
     fn severity(&self) -> &'static str {
-        if self.is_error() { "error" } else { "warning" }
-    }
-
-    fn is_error(&self) -> bool {
-        self.exit_code.is_some()
+        if self.exit_code.is_some() { "error" } else { "warning" }
     }
 
     /// The error with which `run` would end.
@@ -238,25 +240,25 @@ fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
     }
 }
 
-/// The end of the first line of the summary.
-const FINE: &str = "fine";
-
-fn summary(path: &Path, plan: &Plan) -> String {
+/// The beginning of the summary: the file, and how much is in it.
+fn counts(path: &Path, plan: &Plan) -> String {
     let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
     let remote = plan.remote.as_ref();
     let remote = remote.map_or_else(String::new, |remote| format!(" with {}", remote.from()));
-    let mut summary = format!(
-        "{}{remote}: {}, {}, {}: {FINE}\n",
+    format!(
+        "{}{remote}: {}, {}, {}",
         path.display(),
         counted(plan.listeners.len(), "listener"),
         counted(plan.pools.len(), "pool"),
         counted(servers, "server"),
-    );
+    )
+}
+
+/// A line for each guard with lists of networks.
+fn guard_networks(plan: &Plan) -> String {
     let networks = plan.guards.iter().map(|guard| GuardNetworks::new(guard));
-    for networks in networks.filter(GuardNetworks::has_lists) {
-        summary += &format!("{networks}\n");
-    }
-    summary
+    let with_lists = networks.filter(GuardNetworks::has_lists);
+    with_lists.map(|networks| format!("{networks}\n")).collect()
 }
 
 #[cfg(test)]
@@ -268,8 +270,8 @@ mod tests {
         let text = "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"a.b:1\", \"10.0.0.1:1\"]";
         let plan = config::read("a.toml", text).expect("no mistake in it").plan;
         assert_eq!(
-            summary(Path::new("a.toml"), &plan),
-            "a.toml: 1 listener, 1 pool, 2 servers: fine\n"
+            counts(Path::new("a.toml"), &plan),
+            "a.toml: 1 listener, 1 pool, 2 servers"
         );
         let guards = "\n[guards.a]\nallow = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\n[guards.b]\ndeny = \"10.2.0.0/16\"\n\
                       [guards.c]\nsessions = 5";
@@ -277,6 +279,6 @@ mod tests {
             .expect("no mistake in it")
             .plan;
         let expected = "guard a: 2 networks allowed, 0 denied\nguard b: 1 network denied\n";
-        assert!(summary(Path::new("a.toml"), &plan).ends_with(expected));
+        assert_eq!(guard_networks(&plan), expected);
     }
 }
