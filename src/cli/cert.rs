@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 
-use super::reload::still_in_force;
+use super::reload::broken_files;
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::server::encode;
 use super::table::table;
@@ -143,7 +143,7 @@ fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
     let pool_errors = body.pools.iter().flat_map(errors_of_pool);
     let listener_errors = body.listeners.iter().flat_map(listener_errors);
     let broken: Vec<_> = listener_errors.chain(pool_errors).collect();
-    still_in_force(&broken)
+    broken_files(&broken)
 }
 
 fn reloaded(body: &CertificateReloadsBody) -> String {

@@ -14,7 +14,6 @@ pub mod run;
 pub mod demo;
 pub mod sessions;
 mod primaries;
-mod origin;
 pub mod status;
 pub mod server;
 pub mod pool;
@@ -119,7 +118,7 @@ enum Command {
         #[command(subcommand)]
         command: Option<guard::GuardCommand>,
     },
-    /// Say which server is the primary of a pool of a running acequia, or how many clones it has.
+    /// Tell a running acequia which server is the primary of a pool, or how many clones the pool is to have.
     Pool {
         #[command(flatten)]
         remote: Remote,

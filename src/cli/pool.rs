@@ -1,4 +1,4 @@
-//! `acequia pool`: says which server is the primary of a pool, and how many clones it has.
+//! `acequia pool`: sets which server is the primary of a pool, and how many clones it has.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use super::status::{ServerLine, clone_table, scale_note, server_table};
 use crate::admin::bodies::ServerBody;
 use crate::admin::pool_bodies::ScaleBody;
 
-/// A request about a pool.
+/// A change of a pool.
 #[derive(Debug, Subcommand)]
 pub enum PoolCommand {
     /// Use this server as the primary, although another one may have been, or may be on a higher timeline

@@ -14,7 +14,7 @@ const BROKEN_SHOWN: usize = 20;
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
     let request = ApiRequest::post("/api/v1/reload", String::new());
-    let broken = |changes: &Changes| still_in_force(&changes.broken);
+    let broken = |changes: &Changes| broken_files(&changes.broken);
     remote.request_in_part(request, broken, |changes| {
         let mut text = String::new();
         if changes.guards != Difference::default() {
@@ -59,7 +59,7 @@ fn difference(kind: &str, difference: &Difference) -> String {
 }
 
 /// The error about TLS files that are broken; `None`: there are none.
-pub(super) fn still_in_force(broken: &[String]) -> Option<RemoteError> {
+pub(super) fn broken_files(broken: &[String]) -> Option<RemoteError> {
     (!broken.is_empty()).then(|| {
         RemoteError::Rejected(format!(
             "TLS files are broken, and the files read before stay in force: {}",

@@ -27,7 +27,7 @@ use client::{explain_peer, write_guards};
 use servers::write_servers;
 use termination::write_tls;
 
-/// The known facts of the connection.
+/// The known facts about the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct RouteArgs {
     /// The listener that accepts the connection

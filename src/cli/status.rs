@@ -2,14 +2,15 @@
 
 mod announced;
 mod pool_notes;
+mod store;
 mod tls;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use super::primaries;
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::table::{duration, or_dash, table};
-use super::{origin, primaries};
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
 use crate::admin::guard_bodies::GuardBody;
 use crate::admin::pool_bodies::{CloneBody, QueueBody, ScaleBody};
@@ -32,7 +33,7 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.sessions_so_far,
             totals.servers_up,
             totals.servers
-        ) + &origin::line(state.remote.as_ref());
+        ) + &store::line(state.remote.as_ref());
         Ok(format!(
             "{summary}\n{}\n{}{}{}{}{}{}{}{}",
             listener_table(&state.listeners),
@@ -321,6 +322,11 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .into_iter()
         .flatten()
         .map(move |note| format!("{name}: {note}\n"))
+}
+
+/// How many of these notes are left out; `None`: none is.
+fn count_left_out(notes: usize) -> Option<usize> {
+    notes.checked_sub(NOTES_MAX).filter(|more| *more > 0)
 }
 
 /// The cell of column HEALTH.

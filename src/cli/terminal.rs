@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use super::exit::EXIT_OUTPUT;
-use crate::text::{escape, is_unsafe};
+use crate::text::{self, escape};
 
 /// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is one, so
 /// that a script does not mistake a part of the output for all of it.
@@ -17,24 +17,10 @@ pub(super) fn print_json(json: &str) -> ExitCode {
     write(&escape_json(json))
 }
 
-/// Escapes unsafe characters as `\u` and four hexadecimal digits (RFC 8259, section 7). In valid JSON they occur only
-/// in strings, except for the carriage return, which occurs only between values and becomes a space.
+/// Escapes unsafe characters, and ends the last line. In valid JSON, a carriage return is always between values: a space
+/// takes its place.
 fn escape_json(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len() + 1);
-    for c in json.chars() {
-        match c {
-            '\n' | '\t' => escaped.push(c),
-            '\r' => escaped.push(' '),
-            c if !is_unsafe(c) => escaped.push(c),
-            c => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    escaped.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-        }
-    }
-    escaped.push('\n');
-    escaped
+    text::escape_json(json).replace('\r', " ") + "\n"
 }
 
 /// Prints a message to standard error; `severity` is `error` or `warning`. A failure to write is ignored.

@@ -28,9 +28,9 @@ use crate::live::{Live, LivePool, LivePools};
 use crate::plan::{Fallback, Plan, PoolId, PoolPlan, PoolPlans};
 use crate::pool::{Member, MemberState};
 
-/// The wait for all names and checks, then for all connections to servers that are not checked, then for all
+/// The time limit for all names and checks, then for all connections to servers that are not checked, then for all
 /// certificates.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PHASE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How often the results are looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -68,7 +68,7 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
             ticks.tick().await;
         }
     };
-    let _ = timeout(PATIENCE, async {
+    let _ = timeout(PHASE_TIME_MAX, async {
         tokio::select! {
             () = checked => {}
             () = monitor.run() => {}
@@ -77,21 +77,21 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     .await; // servers without a result by then are shown as unchecked
     let in_force = live.in_force();
     let (mut text, mut found) = (String::new(), Vec::new());
-    let connects = connect_unchecked(&in_force.pools).await;
+    let connected = connect_unchecked(&in_force.pools).await;
     let tried = in_force.pools.iter().enumerate().map(|(index, pool)| {
-        let connect = |server| connects.get(&(index, server)).map(String::as_str);
-        try_pool(pool, connect, &mut text, &mut found)
+        let connected = |server| connected.get(&(index, server));
+        try_pool(pool, connected, &mut text, &mut found)
     });
     let tried: Vec<TriedPool> = tried.collect();
-    judge(&in_force.plan.pools, &tried, &mut found);
+    find_unusable_pools(&in_force.plan.pools, &tried, &mut found);
     certificates::compare_all(&in_force.plan.listeners, &in_force.pools, &mut found).await;
     (text, found)
 }
 
-/// Connects to each server that is not checked. Returns why that failed, by the indices of pool and server; an empty
-/// text: it did not fail. A server that is missing has not answered in time.
-async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), String> {
-    let (deadline, at_once) = (Instant::now() + PATIENCE, Arc::new(Semaphore::new(AT_ONCE)));
+/// Connects to each server that is not checked. Returns the results, by the indices of pool and server. A server that is
+/// missing has not answered in time.
+async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), Result<(), String>> {
+    let (deadline, at_once) = (Instant::now() + PHASE_TIME_MAX, Arc::new(Semaphore::new(AT_ONCE)));
     let (mut connects, mut results) = (JoinSet::new(), HashMap::new());
     let unchecked = pools.iter().enumerate().filter(|(_, pool)| !pool.plan().is_checked());
     for (index, pool) in unchecked {
@@ -101,15 +101,12 @@ async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), String>
             connects.spawn(async move {
                 let _permit = at_once.acquire().await;
                 let result = connect_for_check(&address, &options).await;
-                (
-                    (index, server),
-                    result.err().map(|error| chain(&error)).unwrap_or_default(),
-                )
+                ((index, server), result.map(drop).map_err(|error| chain(&error)))
             });
         }
     }
-    while let Ok(Some(Ok((which, failure)))) = timeout_at(deadline, connects.join_next()).await {
-        results.insert(which, failure);
+    while let Ok(Some(Ok((which, result)))) = timeout_at(deadline, connects.join_next()).await {
+        results.insert(which, result);
     }
     results
 }
@@ -122,11 +119,10 @@ struct TriedPool {
     is_partial: bool,
 }
 
-/// Writes the state of each server. `connect`: what [`connect_unchecked`] returns for a server that is not checked, by
-/// its index.
+/// Writes the state of each server. `connected`: the result of [`connect_unchecked`] for the server with this index.
 fn try_pool<'c>(
     pool: &LivePool,
-    connect: impl Fn(usize) -> Option<&'c str>,
+    connected: impl Fn(usize) -> Option<&'c Result<(), String>>,
     text: &mut String,
     found: &mut Vec<Finding>,
 ) -> TriedPool {
@@ -134,10 +130,10 @@ fn try_pool<'c>(
     let is_checked = pool.plan().is_checked();
     let mut is_usable = false;
     for (index, member) in pool.servers().iter().enumerate() {
-        let passed = match (is_checked, connect(index)) {
+        let passed = match (is_checked, connected(index)) {
             (true, _) => check_of(member),
-            (false, Some("")) => Ok("connected"),
-            (false, Some(failure)) => Err(failure.to_owned()),
+            (false, Some(Ok(()))) => Ok("connected"),
+            (false, Some(Err(failure))) => Err(failure.clone()),
             (false, None) => Err(String::from("has not answered in time")),
         };
         let idle = idle_reason(member);
@@ -203,7 +199,7 @@ fn idle_reason(member: &Member) -> Option<&'static str> {
 }
 
 /// A pool without a usable server is an error, unless another one stands in for it.
-fn judge(pools: &PoolPlans, tried: &[TriedPool], found: &mut Vec<Finding>) {
+fn find_unusable_pools(pools: &PoolPlans, tried: &[TriedPool], found: &mut Vec<Finding>) {
     let may_serve = |id: &PoolId| tried[id.0].is_usable || tried[id.0].is_partial;
     for (index, pool) in pools.iter().enumerate() {
         if may_serve(&PoolId(index)) {

@@ -1,7 +1,7 @@
-//! What is to be known about the servers of a pool.
+//! The notes of `status` and `servers` about the servers of a pool.
 
 use super::super::primaries;
-use super::{NOTES_MAX, since};
+use super::{NOTES_MAX, count_left_out, since};
 use crate::admin::bodies::{PoolBody, ServerBody};
 use crate::admin::pool_bodies::{AddedServerBody, LeftOutBody};
 
@@ -15,8 +15,8 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
     let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
     let unresolved = pool.unresolved.iter().take(NOTES_MAX);
     let unresolved = unresolved.map(|name| format!("{}/{name}: not resolved yet", pool.name));
-    let more = Some(pool.unresolved.len().saturating_sub(NOTES_MAX)).filter(|more| *more > 0);
-    let more = more.map(|more| format!("{}: {more} more names are not resolved yet", pool.name));
+    let more_unresolved = count_left_out(pool.unresolved.len())
+        .map(|more| format!("{}: {more} more names are not resolved yet", pool.name));
     let source = pool.discovery.as_ref().and_then(|discovery| {
         let (name, source) = (&pool.name, &discovery.source);
         match (&discovery.error, &discovery.warning) {
@@ -39,8 +39,8 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
             pool.name
         )
     });
-    let more_left_out = Some(pool.left_out.len().saturating_sub(NOTES_MAX)).filter(|more| *more > 0);
-    let more_left_out = more_left_out.map(|more| format!("{}: {more} more servers are left out", pool.name));
+    let more_left_out =
+        count_left_out(pool.left_out.len()).map(|more| format!("{}: {more} more servers are left out", pool.name));
     let roles = primaries::notes(pool).into_iter();
     let notes = roles.chain(fallback).chain(unusable).chain(source);
     notes
@@ -48,7 +48,7 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
         .chain(left_out)
         .chain(more_left_out)
         .chain(unresolved)
-        .chain(more)
+        .chain(more_unresolved)
         .collect()
 }
 

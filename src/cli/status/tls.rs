@@ -8,7 +8,7 @@ use crate::text::counted;
 /// A line for each certificate and each broken file, after an empty line; nothing if there are none.
 pub(super) fn notes(state: &StateBody) -> String {
     let mut notes = String::new();
-    let is_broken = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");
+    let broken_note = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");
     let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
     let listeners = state.listeners.iter();
     let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));
@@ -25,7 +25,7 @@ pub(super) fn notes(state: &StateBody) -> String {
             notes += &format!("\n{listener}: {warning}");
         }
         for broken in &tls.broken {
-            notes += &is_broken(listener, broken);
+            notes += &broken_note(listener, broken);
         }
     }
     for (name, tls) in state
@@ -37,7 +37,7 @@ pub(super) fn notes(state: &StateBody) -> String {
             notes += &format!("\npool {name}: its certificate for servers {}", expiry(expires));
         }
         for broken in &tls.broken {
-            notes += &is_broken(&format!("pool {name}"), broken);
+            notes += &broken_note(&format!("pool {name}"), broken);
         }
     }
     if notes.is_empty() { notes } else { notes + "\n" }

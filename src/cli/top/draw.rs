@@ -125,9 +125,9 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         Some(Err(error)) => error.clone(),
         Some(Ok(read)) => {
             let session = selected.map(|session| session_detail(session));
-            let part = read
-                .next
-                .map(|_| format!("the oldest {} of {}", read.sessions.len(), read.total));
+            let which = if read.next.is_some() { "oldest" } else { "first" }; // without an order, and with one
+            let is_part = read.sessions.len() < read.total;
+            let part = is_part.then(|| format!("the {which} {} of {}", read.sessions.len(), read.total));
             let parts: Vec<_> = part.into_iter().chain(session).collect();
             if parts.is_empty() {
                 nothing("session", view.sessions.filter())

@@ -13,7 +13,7 @@ use crate::cli::status::since;
 use crate::cli::table::{duration, size};
 use crate::text::{counted, escape, first_and_more};
 
-/// How long the process must have been silent before that is shown. There are news every second, or every 2 s by polls.
+/// How long the process must have been silent before that is shown. News come every second, or every 2 s by polls.
 const SILENCE_SHOWN: Duration = Duration::from_secs(4);
 
 pub(super) fn process_line(view: &View, state: &StateBody, palette: &Palette) -> Line<'static> {

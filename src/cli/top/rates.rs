@@ -18,7 +18,7 @@ pub(super) struct Rates {
 /// The part of an event `sample` that is used.
 #[derive(Debug, Deserialize)]
 pub(super) struct SampleEvent {
-    /// The seconds that it is of; 0: a process that does not say it, so 1.
+    /// The seconds that it covers; 0: the process is of a version whose samples cover one second each.
     #[serde(default)]
     seconds: u64,
     totals: Rates,

@@ -44,12 +44,12 @@ impl RawTerminal {
     }
 
     fn take(&mut self) -> io::Result<()> {
-        disable_raw_mode()?; // so that enabling it notes the usual modes again
+        disable_raw_mode()?; // so that enabling it saves the usual modes again
         enable_raw_mode()?;
         // After SIGSTOP the alternate screen was not left, and has what the shell wrote.
         execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
-        // A new one takes the screen for empty. `Terminal::clear` would ask for the place of the cursor, while another
-        // thread reads keys.
+        // A new `Terminal` assumes that the screen is empty. `Terminal::clear` would ask for the position of the cursor
+        // while another thread reads keys.
         self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         Ok(())
     }

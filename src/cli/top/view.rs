@@ -38,7 +38,7 @@ const CONDITIONS: [&str; 15] = [
     "min_rtt",
 ];
 
-/// A request to the process.
+/// The effect of a key beyond the view.
 pub(super) enum Action {
     Quit,
     /// Stop until a shell continues it.
@@ -331,7 +331,7 @@ impl View {
     }
 }
 
-/// The order of the process that begins as this column does, from the highest down.
+/// The sort key of the API for this column; `None`: the API does not sort by it.
 fn session_order(title: &str) -> Option<&'static str> {
     match title {
         "IDLE" => Some("idle"),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::super::Finding;
-use super::PATIENCE;
+use super::PHASE_TIME_MAX;
 use crate::dial::connect_for_check;
 use crate::live::{LivePool, LivePools};
 use crate::name::{NamePattern, Sni};
@@ -35,7 +35,7 @@ struct Handshakes {
 pub(super) async fn compare_all(listeners: &[Arc<ListenerPlan>], pools: &LivePools, found: &mut Vec<Finding>) {
     let mut handshakes = Handshakes {
         left: HANDSHAKES_MAX,
-        deadline: Instant::now() + PATIENCE,
+        deadline: Instant::now() + PHASE_TIME_MAX,
         tls: unverified_config().into(),
         failed: HashSet::new(),
     };
