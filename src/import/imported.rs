@@ -127,8 +127,8 @@ impl Remark {
         }
     }
 
-    /// A key has one `value` for all servers of a pool, that of the server which `whose` names, and another one for
-    /// this server.
+    /// A key has one `value` for all servers of a pool, which is that of the server that `whose` names. This server had
+    /// another one: `own`.
     pub(super) fn one_value(
         line: usize,
         key: &str,

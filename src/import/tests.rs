@@ -206,6 +206,24 @@ fn a_file_without_tcp_sections_is_an_error() {
 }
 
 #[test]
+fn paths_of_certificates_that_are_not_valid_are_left_out() {
+    let haproxy = "
+listen a
+    mode tcp
+    bind :1 ssl crt / crt \"\" crt /a.pem verify optional ca-file \"\"
+    bind :2 ssl crt / verify required ca-file /ca.pem
+    bind :3 ssl crt /a.pem verify required
+    server s 10.0.0.1:1
+";
+    let nginx = "server { listen 1 ssl; ssl_certificate \"\"; ssl_certificate /a/; ssl_certificate /a.pem; \
+                 ssl_certificate_key \"\"; ssl_certificate_key /b; ssl_certificate_key \"\"; proxy_pass 10.0.0.1:1; }";
+    for (origin, text) in [(Origin::Haproxy, haproxy), (Origin::Nginx, nginx)] {
+        let expected = ["bind = \"0.0.0.0:1\"", "certificates = [{ cert = \"/a.pem\" }]"];
+        assert_lines(&lines(origin, text), &expected);
+    }
+}
+
+#[test]
 fn only_addresses_with_accept_proxy_trust_a_header() {
     let haproxy = "
 listen a

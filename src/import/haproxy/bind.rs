@@ -1,6 +1,6 @@
 //! `bind` (configuration manual, section 5.1).
 
-use super::super::imported::{ImportedListener, Remark, is_protocol, quoted};
+use super::super::imported::{ImportedListener, Remark, is_file, is_protocol, quoted};
 use super::super::number::integer;
 use super::address::binds;
 use super::line::{Line, LineOutcome};
@@ -14,9 +14,18 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     let is_for_both = options.iter().any(|word| word == "v4v6");
     let is_tls = options.iter().any(|word| word == "ssl");
     let verifies = options.windows(2).any(|pair| pair == ["verify", "required"]);
-    if is_tls && verifies && !options.iter().any(|word| word == "crt") {
-        // Without certificates, `client_auth` would be lost, and the address open to all.
-        return LineOutcome::LeftOut("it requires certificates of clients, and crt is missing");
+    let has = |option: &str, is_valid: fn(&str) -> bool| {
+        let mut pairs = options.windows(2);
+        pairs.any(|pair| pair[0] == option && is_valid(&pair[1]))
+    };
+    if is_tls && verifies {
+        // Without either, `client_auth` would be lost, and the address open to all.
+        if !has("crt", |path| certificate(path).is_some()) {
+            return LineOutcome::LeftOut("it requires certificates of clients, and crt is missing");
+        }
+        if !has("ca-file", is_file) {
+            return LineOutcome::LeftOut("it requires certificates of clients, and ca-file is missing");
+        }
     }
     let (mut own, mut is_partial) = (Vec::new(), false);
     let had_tls = listener.bind.len() > listener.plain.len();
@@ -61,7 +70,16 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             | "no-tlsv11"
             | "prefer-client-ciphers" => {}
             "name" | "process" | "thread" => drop(value()),
-            "crt" => listener.certificates.push(certificate(&value())),
+            "crt" => {
+                let path = value();
+                match certificate(&path) {
+                    Some(entry) => listener.certificates.push(entry),
+                    None => {
+                        let remark = Remark::left_out(line.number, &format!("of bind: crt {path}"), "");
+                        listener.section.remarks.push(remark);
+                    }
+                }
+            }
             "alpn" => {
                 let protocols: Vec<String> = value().split(',').map(String::from).collect();
                 if protocols.iter().all(|protocol| is_protocol(protocol)) {
@@ -73,7 +91,7 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
                     listener.tls.set("min_version", quoted("1.3"));
                 }
             }
-            "ca-file" => client_ca = Some(value()),
+            "ca-file" => client_ca = Some(value()).filter(|path| is_file(path)),
             "verify" => verify = Some(value()),
             "mode" => {
                 let digits = value();
@@ -115,14 +133,11 @@ fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, list
     }
 }
 
-/// A file, or a directory if the name ends like one.
-fn certificate(path: &str) -> String {
+/// An entry of `certificates`: a file, or a directory if the path ends like one. `None`: the path is not valid.
+fn certificate(path: &str) -> Option<String> {
     let key = if path.ends_with('/') { "directory" } else { "cert" };
-    let path = match path.trim_end_matches('/') {
-        "" => path,
-        name => name,
-    };
-    format!("{{ {key} = {} }}", quoted(path))
+    let path = path.trim_end_matches('/');
+    is_file(path).then(|| format!("{{ {key} = {} }}", quoted(path)))
 }
 
 /// `expect-proxy` names the peers, and holds for all addresses.

@@ -67,8 +67,9 @@ impl Acls {
         why
     }
 
-    /// The condition after `if`: alternatives, each of which needs all of its terms. None of them is empty: `or` needs
-    /// no term on either side (`parse_acl_cond` of HAProxy). Without an alternative, the condition never holds.
+    /// The condition after `if`: alternatives, each of which needs all of its terms. An `or` without a term on one side
+    /// adds no alternative (`parse_acl_cond` of HAProxy), so that none is empty. Without an alternative, the condition
+    /// never holds.
     pub(super) fn condition(&self, words: &[String]) -> Vec<Vec<Term>> {
         let mut alternatives: Vec<Vec<Term>> = Vec::new();
         let (mut begins, mut is_negated) = (true, false);

@@ -20,8 +20,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. In acequia, `deny` is applied before `allow`: a network that an earlier rule allows is
-/// subtracted from one that is denied.
+/// Converts the rules of a server. In acequia, `deny` is applied before `allow`: a network that an earlier rule allows
+/// is subtracted from one that is denied.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Who may connect and how much a client may take: `ssl_verify_client` (ngx_stream_ssl_module), `limit_conn`
 //! (ngx_stream_limit_conn_module), `proxy_download_rate` and `proxy_upload_rate` (ngx_stream_proxy_module).
 
-use super::super::imported::{ImportedListener, Remark, SESSIONS_MAX, quoted};
+use super::super::imported::{ImportedListener, Remark, SESSIONS_MAX, is_file, quoted};
 use super::super::number::integer;
 use super::Targets;
 use super::block::Directive;
@@ -113,7 +113,7 @@ fn limit_bandwidth(all: &[&Directive], listener: &mut ImportedListener) {
 /// Sets `client_auth`, for the addresses that terminate TLS.
 ///
 /// # Errors
-/// It would be open to all clients, which it is not in nginx.
+/// Why the server cannot be carried over: it would be open to all clients, which it is not in nginx.
 pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -> Result<(), &'static str> {
     let Some(directive) = last(all, "ssl_verify_client") else {
         return Ok(());
@@ -125,17 +125,18 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
         Some("on") => "require",
         Some("optional") => "request",
         _ => {
-            let why = "certificates of clients are asked for to be verified only";
+            let why = "certificates of clients are requested only if they are verified, too";
             listener.section.remarks.push(directive.left_out(why));
             return Ok(());
         }
     };
     let file = |name: &str| {
         let path = last(all, name).and_then(|directive| directive.word(1))?;
-        (!path.is_empty() && !path.ends_with('/')).then(|| quoted(path))
+        is_file(path).then(|| quoted(path))
     };
     let ca_file = file("ssl_client_certificate").or_else(|| file("ssl_trusted_certificate"));
-    let has_certificate = last(all, "ssl_certificate").is_some_and(|directive| directive.word(1).is_some());
+    let mut certificates = all.iter().filter(|directive| directive.name() == "ssl_certificate");
+    let has_certificate = certificates.any(|directive| directive.word(1).is_some_and(is_file));
     match ca_file {
         Some(ca_file) if has_certificate => {
             let crl = file("ssl_crl").map_or(String::new(), |crl| format!(", crl_file = {crl}"));

@@ -48,7 +48,7 @@ struct Targets {
     pools: Vec<ImportedPool>,
     /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.
     upstreams: Vec<ImportedPool>,
-    /// Pool names, by the name of the upstream and how the `server` blocks that use it connect to others.
+    /// Pool names, by the name of the upstream and how the `server` blocks that use it connect to its servers.
     pool_names: HashMap<(String, String), String>,
 }
 

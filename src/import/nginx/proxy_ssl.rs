@@ -1,6 +1,6 @@
 //! `proxy_ssl` (ngx_stream_proxy_module): TLS with the servers.
 
-use super::super::imported::{ImportedListener, ImportedSection, quoted};
+use super::super::imported::{ImportedListener, ImportedSection, is_file, quoted};
 use super::Targets;
 use super::block::Directive;
 use crate::name::ServerName;
@@ -38,7 +38,7 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &Importe
             ),
         ];
         for (key, path) in files {
-            if let Some(path) = path.filter(|path| !path.is_empty() && !path.ends_with('/')) {
+            if let Some(path) = path.filter(|path| is_file(path)) {
                 tls.set(key, quoted(path));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_protocol, quoted};
+use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_file, is_protocol, quoted};
 use super::super::number::{duration, duration_value, integer, own_address};
 use super::Targets;
 use super::access;
@@ -92,7 +92,7 @@ pub(super) fn read(
     Ok(listener)
 }
 
-/// How a server connects to others, in words that can be compared.
+/// How a `server` block connects to the servers of its pool, in words that can be compared.
 fn connects_by(all: &[&Directive]) -> String {
     // The value of a directive about connecting that means the same as its absence.
     let default = |name: &str| match name {
@@ -216,15 +216,21 @@ fn name(listener: &ImportedListener) -> String {
 }
 
 fn set_certificates(all: &[&Directive], listener: &mut ImportedListener) {
-    let named = |name: &str| -> Vec<&str> {
-        let own = all.iter().filter(|directive| directive.name() == name);
-        own.filter_map(|directive| directive.word(1)).collect()
-    };
-    let keys = named("ssl_certificate_key");
-    for (index, cert) in named("ssl_certificate").into_iter().enumerate() {
-        let key = keys.get(index).map(|key| format!(", key = {}", quoted(key)));
-        let entry = format!("{{ cert = {}{} }}", quoted(cert), key.unwrap_or_default());
-        listener.certificates.push(entry);
+    let named = |name: &'static str| all.iter().filter(move |directive| directive.name() == name);
+    let keys: Vec<Option<&str>> = named("ssl_certificate_key")
+        .map(|directive| directive.word(1))
+        .collect();
+    for (index, directive) in named("ssl_certificate").enumerate() {
+        let Some(cert) = directive.word(1).filter(|path| is_file(path)) else {
+            let remark = directive.left_out("not the path of a file");
+            listener.section.remarks.push(remark);
+            continue;
+        };
+        let key = keys.get(index).copied().flatten().filter(|path| is_file(path));
+        let key = key.map_or_else(String::new, |key| format!(", key = {}", quoted(key)));
+        listener
+            .certificates
+            .push(format!("{{ cert = {}{key} }}", quoted(cert)));
     }
     for directive in all {
         match directive.name() {
