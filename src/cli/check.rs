@@ -56,18 +56,17 @@ pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitC
         }
     };
     let (counts, networks) = (counts(&path, &plan), guard_networks(&plan));
-    let mut found = match scope {
-        CheckScope::WithoutFiles => Vec::new(),
-        CheckScope::Files | CheckScope::Live => check_files(&plan),
-    };
+    let mut found = Vec::new();
     if scope != CheckScope::WithoutFiles {
+        found.extend(check_files(&plan));
         found.extend(check_as_service(&path, &found));
     }
-    let tried = (scope == CheckScope::Live && exit_code(&found).is_none()).then(|| live::try_out(plan));
-    let servers = tried.map(|(servers, more)| {
+    let mut servers = None;
+    if scope == CheckScope::Live && exit_code(&found).is_none() {
+        let (text, more) = live::try_out(plan);
         found.extend(more);
-        servers
-    });
+        servers = Some(text);
+    }
     let mut printed = print_problems(&warnings, &found, format);
     let failed = exit_code(&found);
     let is_fine = failed.is_none();

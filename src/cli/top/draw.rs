@@ -331,6 +331,10 @@ mod tests {
         assert!(screen.contains("shop/a") && !screen.contains('│'), "{screen}");
         let mut none = view_of(&[]);
         assert!(drawn(&mut none, &Palette::PLAIN, 80, 24).0.contains("no server "));
+        none.take_sessions(serde_json::from_str(r#"{"total": 5, "sessions": []}"#).map_err(|_| String::new()));
+        press(&mut none, KeyCode::Tab);
+        assert!(drawn(&mut none, &Palette::PLAIN, 80, 24).0.contains("the first 0 of 5"));
+        press(&mut none, KeyCode::Tab);
         press(&mut none, KeyCode::Char('/'));
         press(&mut none, KeyCode::Char('x'));
         assert!(

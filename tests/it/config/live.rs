@@ -80,6 +80,14 @@ fn servers_are_checked_once_and_a_pool_without_one_is_an_error() {
 }
 
 #[test]
+fn a_configuration_with_an_unusable_file_is_not_called_fine() {
+    let good = Server::echo();
+    let admin = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"/nonexistent\"\n";
+    let done = check_live(&(listener("l", "p", "") + &pool("p", &[good.address], "") + admin), &[]);
+    assert!(done.code != Some(0) && done.stdout.is_empty(), "{done:?}");
+}
+
+#[test]
 fn a_name_without_an_address_is_reported() {
     let done = check_live(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"nowhere.invalid:1\"]",
