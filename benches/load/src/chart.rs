@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::report::{Report, cpu_text, rate_text};
+use crate::report::{Figures, Idle, Report, Row, cpu_text, rate_text};
 
 const PANEL: (u32, u32) = (460, 250);
 const COLUMNS: usize = 2;
@@ -46,74 +46,66 @@ pub(crate) fn draw(report: &Report, path: &Path) {
 
 fn panels(report: &Report) -> Vec<Panel> {
     let cpu = |title, workload: &str| {
-        let table = report.table(workload)?;
-        let proxies = table.rows.iter().filter(|row| row.median(|round| round.cpu_each) > 0.0);
-        let bars = proxies.map(|row| {
-            let value = row.median(|round| round.cpu_each);
-            Bar {
-                name: row.name,
-                value,
-                text: cpu_text(value, table.unit),
-            }
-        });
-        Some(Panel {
-            title,
-            bars: bars.collect(),
-        })
-    };
-    let rate = |title, workload: &str| {
-        let table = report.table(workload)?;
-        let bars = table.rows.iter().map(|row| {
-            let value = row.median(|round| round.rate);
-            Bar {
-                name: row.name,
-                value,
-                text: rate_text(value, table.unit),
-            }
-        });
-        Some(Panel {
-            title,
-            bars: bars.collect(),
-        })
-    };
-    let p99 = |title, workload: &str| {
-        let table = report.table(workload)?;
-        let bars = table.rows.iter().map(|row| {
-            let value = row.median(|round| round.p99);
-            Bar {
-                name: row.name,
-                value,
-                text: format!("{:.0} µs", value * 1e6),
-            }
-        });
-        Some(Panel {
-            title,
-            bars: bars.collect(),
-        })
+        let mut panel = panel(report, title, workload, |round| round.cpu_each, cpu_text)?;
+        panel.bars.retain(|bar| bar.value > 0.0); // without a proxy, there is none
+        Some(panel)
     };
     let panels = [
         cpu(
             "CPU per 64-byte round trip, 128 sessions",
             "64-byte round trips, 128 sessions",
         ),
-        p99(
+        panel(
+            report,
             "p99 at 10,000 round trips a second",
             "64-byte round trips, 128 sessions, 10,000/s",
+            |round| round.p99,
+            |seconds, _| format!("{:.0} µs", seconds * 1e6),
         ),
         cpu("CPU per new session", "new sessions"),
         cpu(
             "CPU per new session by one of 10,000 names",
             "new sessions by name, among 10000 names",
         ),
-        rate("bulk, 8 sessions (longer is better)", "bulk down, 8 sessions"),
+        panel(
+            report,
+            "bulk, 8 sessions (longer is better)",
+            "bulk down, 8 sessions",
+            |round| round.rate,
+            rate_text,
+        ),
         cpu("CPU per GB, 8 sessions", "bulk down, 8 sessions"),
         memory(report),
     ];
     panels.into_iter().flatten().collect()
 }
 
+/// A bar for each proxy with the median of a figure; `None`: the run has not measured the workload. `text` gets the
+/// value and the unit of the workload.
+fn panel(
+    report: &Report,
+    title: &'static str,
+    workload: &str,
+    figure: fn(&Figures) -> f64,
+    text: fn(f64, &str) -> String,
+) -> Option<Panel> {
+    let table = report.table(workload)?;
+    let bar = |row: &Row| {
+        let value = row.median(figure);
+        Bar {
+            name: row.name,
+            value,
+            text: text(value, table.unit),
+        }
+    };
+    Some(Panel {
+        title,
+        bars: table.rows.iter().map(bar).collect(),
+    })
+}
+
 fn memory(report: &Report) -> Option<Panel> {
-    let bar = |idle: &crate::report::Idle| Bar {
+    let bar = |idle: &Idle| Bar {
         name: idle.name,
         value: idle.user_bytes as f64,
         text: format!("{} bytes", idle.user_bytes),

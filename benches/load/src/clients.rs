@@ -25,7 +25,7 @@ use crate::workload::{Answer, Load};
 const CONNECTING_MAX: usize = 64;
 
 /// Time for all clients to connect; after it, counting begins with those that are connected.
-const CONNECTING_PATIENCE: Duration = Duration::from_secs(20);
+const CONNECTING_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// The message where the size does not matter.
 const MESSAGE: [u8; 64] = [7; 64];
@@ -73,64 +73,66 @@ pub(crate) struct Run<'a> {
 
 /// The counts shared by the clients of one run, which run on one thread.
 struct Counts {
-    counting: Cell<bool>,
+    is_counting: Cell<bool>,
     units: Cell<u64>,
     errors: Cell<u64>,
     latencies: RefCell<Histogram<u64>>,
     connected: watch::Sender<usize>,
     /// Clients start to work only when all are connected: thousands at work would slow down those still connecting.
-    working: watch::Sender<bool>,
+    may_work: watch::Sender<bool>,
     connect_permits: Semaphore,
 }
 
 impl Counts {
     fn new() -> Rc<Self> {
         Rc::new(Self {
-            counting: Cell::new(false),
+            is_counting: Cell::new(false),
             units: Cell::new(0),
             errors: Cell::new(0),
             latencies: RefCell::new(no_latencies()),
             connected: watch::Sender::new(0),
-            working: watch::Sender::new(false),
+            may_work: watch::Sender::new(false),
             connect_permits: Semaphore::new(CONNECTING_MAX),
         })
     }
 
-    fn done(&self, units: u64) {
+    /// Counts units of work.
+    fn count(&self, units: u64) {
         self.units.set(self.units.get() + units);
     }
 
-    /// Counts one unit that began, or was due, at this time.
-    fn done_since(&self, began: Instant) {
-        self.done(1);
-        if self.counting.get() {
+    /// Counts one unit of work that began, or was due, at this time, and its latency.
+    fn count_since(&self, began: Instant) {
+        self.count(1);
+        if self.is_counting.get() {
             self.latencies
                 .borrow_mut()
                 .saturating_record(began.elapsed().as_nanos() as u64);
         }
     }
 
-    fn failed(&self) {
+    fn count_failure(&self) {
         self.errors.set(self.errors.get() + 1);
     }
 
-    fn is_connected(&self) {
+    fn count_connected(&self) {
         self.connected.send_modify(|clients| *clients += 1);
     }
 
-    /// Waits until this many clients are connected; those missing after [`CONNECTING_PATIENCE`] count as failed.
-    async fn until_connected(&self, clients: usize) {
+    /// Waits until this many clients are connected, and lets them work. Those missing after [`CONNECTING_TIME_MAX`]
+    /// count as failed.
+    async fn start_when_connected(&self, clients: usize) {
         let mut connected = self.connected.subscribe();
         let all = connected.wait_for(|connected| *connected >= clients);
-        if timeout(CONNECTING_PATIENCE, all).await.is_err() {
-            (*self.connected.borrow()..clients).for_each(|_| self.failed());
+        if timeout(CONNECTING_TIME_MAX, all).await.is_err() {
+            (*self.connected.borrow()..clients).for_each(|_| self.count_failure());
         }
-        self.working.send_replace(true);
+        self.may_work.send_replace(true);
     }
 
     /// Waits until all clients are connected.
-    async fn until_working(&self) {
-        let _ = self.working.subscribe().wait_for(|working| *working).await; // cannot fail: self holds the sender
+    async fn until_all_connected(&self) {
+        let _ = self.may_work.subscribe().wait_for(|may_work| *may_work).await; // cannot fail: self holds the sender
     }
 
     /// Connects and exchanges `first`, retrying until that succeeds; counts the client as connected, and returns when
@@ -149,12 +151,12 @@ impl Counts {
                 io::Result::Ok(socket)
             };
             if let Ok(socket) = one.await {
-                self.is_connected();
+                self.count_connected();
                 drop(permit);
-                self.until_working().await;
+                self.until_all_connected().await;
                 return socket;
             }
-            self.failed();
+            self.count_failure();
             sleep(Duration::from_millis(10)).await;
         }
     }
@@ -167,18 +169,18 @@ pub(crate) fn no_latencies() -> Histogram<u64> {
 impl Run<'_> {
     /// Runs the load and counts. The clients are dropped at the end.
     pub(crate) async fn measure(&self, load: Load) -> Measured {
-        let clients = LocalSet::new();
+        let tasks = LocalSet::new();
         let counts = Counts::new();
         let arrived = || self.discarded.load(Relaxed);
-        let (took, cpu, units, up) = clients
+        let (took, cpu, units, up) = tasks
             .run_until(async {
-                let clients_to_connect = self.begin(load, &counts);
-                counts.until_connected(clients_to_connect).await;
+                let clients = self.begin(load, &counts);
+                counts.start_when_connected(clients).await;
                 sleep(self.time / 10).await;
-                counts.counting.set(true);
+                counts.is_counting.set(true);
                 let (began, cpu, units, up) = (Instant::now(), (self.cpu)(), counts.units.get(), arrived());
                 sleep(self.time).await;
-                counts.counting.set(false);
+                counts.is_counting.set(false);
                 let (cpu, units, up) = (
                     (self.cpu)().saturating_sub(cpu),
                     counts.units.get() - units,
@@ -187,7 +189,7 @@ impl Run<'_> {
                 (began.elapsed().as_secs_f64(), cpu.as_secs_f64(), units, up)
             })
             .await;
-        drop(clients);
+        drop(tasks);
         let units = match load {
             Load::Bulk { .. } => (units + up) as f64 / 1e9,
             _ => units as f64,
@@ -223,7 +225,7 @@ impl Run<'_> {
                 let answers: Vec<_> = answers.collect();
                 let counts = counts();
                 spawn_local(async move {
-                    counts.until_working().await;
+                    counts.until_all_connected().await;
                     pace(rate, answers);
                 });
                 sessions
@@ -270,10 +272,10 @@ async fn round_trips(address: SocketAddr, bytes: usize, counts: Rc<Counts>) {
         loop {
             let began = Instant::now();
             if exchange(&mut socket, &message, &mut answer).await.is_err() {
-                counts.failed();
+                counts.count_failure();
                 break;
             }
-            counts.done_since(began);
+            counts.count_since(began);
         }
     }
 }
@@ -285,11 +287,11 @@ async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, coun
     let mut socket = counts.connect(address, &MESSAGE).await;
     while let Some(due) = dues.recv().await {
         if exchange(&mut socket, &MESSAGE, &mut answer).await.is_err() {
-            counts.failed();
+            counts.count_failure();
             socket = counts.connect(address, &MESSAGE).await;
             continue;
         }
-        counts.done_since(due);
+        counts.count_since(due);
     }
 }
 
@@ -301,8 +303,8 @@ async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Ans
     // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
     const STEP: usize = 7919;
     let mut number = *counts.connected.borrow() * 104_729;
-    counts.is_connected();
-    counts.until_working().await;
+    counts.count_connected();
+    counts.until_all_connected().await;
     let mut answer = Vec::new();
     loop {
         number = (number + STEP) % messages.len();
@@ -314,9 +316,9 @@ async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Ans
             exchange(&mut socket, message, &mut answer).await
         };
         match one.await {
-            Ok(()) => counts.done_since(began),
+            Ok(()) => counts.count_since(began),
             Err(_) => {
-                counts.failed();
+                counts.count_failure();
                 sleep(Duration::from_millis(10)).await;
             }
         }
@@ -334,11 +336,11 @@ async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
     let receive = async {
         let mut bytes = vec![0; BULK_BYTES];
         while down && let Ok(read @ 1..) = reading.read(&mut bytes).await {
-            counts.done(read as u64);
+            counts.count(read as u64);
         }
     };
     tokio::join!(send, receive);
-    counts.failed(); // without an error neither ends
+    counts.count_failure(); // without an error neither ends
 }
 
 /// Reads 16 KiB ten times a second while the server sends as fast as it can. Counts as connected once the buffers on
@@ -351,14 +353,14 @@ async fn slow_reader(address: SocketAddr, counts: Rc<Counts>) {
         for read in 1.. {
             socket.read_exact(&mut bytes).await?;
             if read == READS_UNTIL_FULL {
-                counts.is_connected();
+                counts.count_connected();
             }
             sleep(Duration::from_millis(100)).await;
         }
         io::Result::Ok(())
     };
     if one.await.is_err() {
-        counts.failed();
+        counts.count_failure();
     }
 }
 

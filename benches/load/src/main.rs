@@ -228,24 +228,25 @@ fn measured(
 /// Memory per idle session, with each proxy started anew. The kernel's share covers only the proxy's two sockets: the
 /// memory of the same sessions without a proxy is subtracted.
 fn idle(kinds: &[(&'static str, Option<&ProxyKind>)], site: &Site<'_>, sessions: usize) -> Vec<Idle> {
-    let kernel = |target: &Target, user: &dyn Fn() -> u64| {
-        let (kernel, before) = (proxies::kernel_bytes(), user());
+    // The bytes of the kernel and of the process that the sessions take.
+    let used = |target: &Target, user_bytes: &dyn Fn() -> u64| {
+        let (kernel_before, user_before) = (proxies::kernel_bytes(), user_bytes());
         let then = || {
             (
-                proxies::kernel_bytes().saturating_sub(kernel),
-                user().saturating_sub(before),
+                proxies::kernel_bytes().saturating_sub(kernel_before),
+                user_bytes().saturating_sub(user_before),
             )
         };
         let held = runtime().block_on(clients::idle(target.echo, sessions, then));
         held.expect("every session can be opened")
     };
-    let (bare, _) = kernel(&direct(site.servers), &|| 0);
+    let (bare, _) = used(&direct(site.servers), &|| 0);
     let proxies = kinds
         .iter()
         .filter_map(|(name, kind)| Some((*name, Proxy::start((*kind)?, site)?)));
     proxies
         .map(|(name, proxy)| {
-            let (kernel, user) = kernel(&proxy.target, &|| proxy.private_bytes());
+            let (kernel, user) = used(&proxy.target, &|| proxy.private_bytes());
             let each = |bytes: u64| bytes / sessions as u64;
             Idle {
                 name,
