@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// The longest name in bytes: RFC 1035, section 2.3.4, without the length byte and the root label.
-pub const NAME_BYTES_MAX: usize = 253;
+pub const SERVER_NAME_BYTES_MAX: usize = 253;
 
 /// The longest label in bytes: RFC 1035, section 2.3.4.
 pub const LABEL_BYTES_MAX: usize = 63;
@@ -23,7 +23,7 @@ pub enum NameError {
     /// Empty, or only a dot.
     #[error("a server name must not be empty")]
     Empty,
-    /// Over [`NAME_BYTES_MAX`].
+    /// Over [`SERVER_NAME_BYTES_MAX`].
     #[error("a server name has at most 253 bytes")]
     TooLong,
     /// A label that is empty or over [`LABEL_BYTES_MAX`].
@@ -64,7 +64,7 @@ impl ServerName {
         if name.is_empty() {
             return Err(NameError::Empty);
         }
-        if name.len() > NAME_BYTES_MAX {
+        if name.len() > SERVER_NAME_BYTES_MAX {
             return Err(NameError::TooLong);
         }
         for label in name.split('.') {
@@ -129,7 +129,7 @@ pub enum Sni {
 
 /// The end of an invalid name, normalized like valid names: ASCII letters in lower case, without one trailing dot.
 ///
-/// Only the part is kept that can match a `*.suffix`: the last [`NAME_BYTES_MAX`] bytes and the dot before them.
+/// Only the part is kept that can match a `*.suffix`: the last [`SERVER_NAME_BYTES_MAX`] bytes and the dot before them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvalidName(Box<[u8]>);
 
@@ -180,7 +180,7 @@ impl Sni {
 impl InvalidName {
     fn normalized(sent: &[u8]) -> Self {
         let name = sent.strip_suffix(b".").unwrap_or(sent);
-        let kept = name.len().min(NAME_BYTES_MAX + 1);
+        let kept = name.len().min(SERVER_NAME_BYTES_MAX + 1);
         Self(name[name.len() - kept..].to_ascii_lowercase().into())
     }
 }

@@ -271,7 +271,7 @@ impl Peer {
 
     /// Sends a request; returns the response.
     async fn exchange(self, request: ApiRequest) -> Result<Bytes, RemoteError> {
-        let request = self.address(request)?;
+        let request = self.http_request(request)?;
         let response = http_client::exchange(self.stream, request, RESPONSE_BYTES_MAX).await;
         let (head, bytes) = response.map_err(RemoteError::Connection)?.into_parts();
         if head.status == StatusCode::OK {
@@ -281,7 +281,7 @@ impl Peer {
     }
 
     /// The request as it is sent to this process.
-    fn address(&self, request: ApiRequest) -> Result<Request<Full<Bytes>>, RemoteError> {
+    fn http_request(&self, request: ApiRequest) -> Result<Request<Full<Bytes>>, RemoteError> {
         let builder = Request::builder().method(request.method).uri(request.path);
         let builder = builder
             .header(header::HOST, &self.host)

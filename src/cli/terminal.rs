@@ -17,8 +17,8 @@ pub(super) fn print_json(json: &str) -> ExitCode {
     write(&escape_json(json))
 }
 
-/// Escapes unsafe characters, and ends the last line. In valid JSON, a carriage return is always between values: a space
-/// takes its place.
+/// Escapes unsafe characters, and ends the last line. In valid JSON, a carriage return is always between values: a
+/// space takes its place.
 fn escape_json(json: &str) -> String {
     text::escape_json(json).replace('\r', " ") + "\n"
 }

@@ -93,9 +93,9 @@ fn an_invalid_name_is_normalized_and_its_end_is_kept() {
     assert_eq!(InvalidName::normalized(b"X!Z.Example.").0[..], *b"x!z.example");
     assert_eq!(InvalidName::normalized(b"x!z.example..").0[..], *b"x!z.example.");
     let suffix = "b.".repeat(126) + "c";
-    assert_eq!(suffix.len(), NAME_BYTES_MAX);
+    assert_eq!(suffix.len(), SERVER_NAME_BYTES_MAX);
     let long = InvalidName::normalized(format!("{}!.{suffix}", "a".repeat(60_000)).as_bytes());
-    assert_eq!(long.0.len(), NAME_BYTES_MAX + 1);
+    assert_eq!(long.0.len(), SERVER_NAME_BYTES_MAX + 1);
     assert_eq!(Sni::Invalid(long).parents().next(), Some(suffix.as_bytes()));
 }
 

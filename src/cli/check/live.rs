@@ -88,8 +88,8 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     (text, found)
 }
 
-/// Connects to each server that is not checked. Returns the results, by the indices of pool and server. A server that is
-/// missing has not answered in time.
+/// Connects to each server that is not checked. Returns the results, by the indices of pool and server. A server that
+/// is missing has not answered in time.
 async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), Result<(), String>> {
     let (deadline, at_once) = (Instant::now() + PHASE_TIME_MAX, Arc::new(Semaphore::new(AT_ONCE)));
     let (mut connects, mut results) = (JoinSet::new(), HashMap::new());

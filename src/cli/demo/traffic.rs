@@ -53,7 +53,7 @@ const VISITOR_INTERVAL: Duration = Duration::from_millis(500);
 const VISITOR_MESSAGES: u32 = 50;
 
 /// The pause before visitors come again, when all have left.
-const CALM: Duration = Duration::from_secs(15);
+const VISIT_PAUSE: Duration = Duration::from_secs(15);
 
 /// The wait after a failure, such as a server that was disabled.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ async fn make_sessions(address: SocketAddr, number: u64) {
     }
 }
 
-/// Visitors come, stay a while and leave; then it is calm.
+/// Visitors come, stay a while and leave; then there is a pause.
 async fn make_visits(address: SocketAddr) {
     loop {
         let mut visitors = JoinSet::new();
@@ -115,7 +115,7 @@ async fn make_visits(address: SocketAddr) {
             sleep(VISITOR_INTERVAL).await;
         }
         while visitors.join_next().await.is_some() {}
-        sleep(CALM).await;
+        sleep(VISIT_PAUSE).await;
     }
 }
 

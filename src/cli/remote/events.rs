@@ -15,7 +15,7 @@ pub(in crate::cli) struct EventStream {
 
 impl EventStream {
     pub(super) async fn open(peer: Peer) -> Result<Self, RemoteError> {
-        let request = peer.address(ApiRequest::get("/api/v1/events"))?;
+        let request = peer.http_request(ApiRequest::get("/api/v1/events"))?;
         let response = http_client::open(peer.stream, request)
             .await
             .map_err(RemoteError::Connection)?;

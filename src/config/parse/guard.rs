@@ -210,9 +210,9 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with a network or an address a line. An error names the file and the line; if `may_quote`, it quotes the
-/// line. A file without a line feed at its end may be one that is just being written: part of an address may be another
-/// address.
+/// Reads a file with a network or an address a line. An error names the file and the line, and quotes the line if
+/// `may_quote`. A file without a line feed at its end may be one that is just being written: part of an address may be
+/// another address.
 fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);

@@ -5,7 +5,8 @@ use crate::guard::GuardRules;
 use crate::plan::GuardPlan;
 
 impl GuardPlan {
-    /// Keys whose values differ. It does not matter whether networks are in the configuration or in a file that it names.
+    /// Keys whose values differ. It does not matter whether networks are in the configuration or in a file that it
+    /// names.
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
