@@ -3,10 +3,14 @@
 //! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a
 //! log. Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
 
+mod lines;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::ops::Deref;
 use std::sync::Arc;
+
+pub(crate) use lines::{LINE_BYTES_MAX, Lines};
 
 /// The longest [`Reason`], in characters, the ellipsis included.
 pub const REASON_CHARS_MAX: usize = 256;

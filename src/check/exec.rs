@@ -5,7 +5,6 @@
 
 mod descriptors;
 mod group;
-mod lines;
 mod printed;
 
 use std::io;
@@ -24,7 +23,6 @@ use crate::error::{os_error, with_context};
 use crate::units::format_duration;
 pub(crate) use descriptors::close_on_exec;
 use group::ProcessGroup;
-pub(crate) use lines::Lines;
 use printed::{Printed, PrintedStream, StreamPipe, lock};
 
 /// The kind.
@@ -285,7 +283,7 @@ mod tests {
         let failed = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo last >&2; exit 1").await;
         assert_eq!(
             failed.unwrap_err().len(),
-            "exit status: 1: ".len() + lines::LINE_BYTES_MAX
+            "exit status: 1: ".len() + crate::text::LINE_BYTES_MAX
         );
         for left in ["sleep 1000 & echo left", "yes >&2 & echo left"] {
             assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::check::exec::Lines;
+use crate::text::Lines;
 
 /// How many lines of a clone are logged at once.
 const BURST: u32 = 100;

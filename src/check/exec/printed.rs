@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::net::unix::pipe::Receiver;
 
-use super::lines::{LINE_BYTES_MAX, Lines};
+use crate::text::{LINE_BYTES_MAX, Lines};
 
 /// The part of the standard output that is read, in bytes. Then its pipe is closed: a command that writes more is
 /// killed by SIGPIPE, unless it ignores that.
@@ -111,7 +111,7 @@ pub(super) struct StreamPipe {
 }
 
 impl StreamPipe {
-    /// To be called within a runtime. `pipe`: `None`: there is none.
+    /// A stream that is read from `pipe`; `None`: it is not a pipe. To be called within a runtime.
     ///
     /// # Errors
     /// Out of descriptors.

@@ -1,9 +1,10 @@
 //! The lines that a process prints, bounded in length.
 
-/// The longest line that is kept, in bytes; the rest of a longer one is dropped. More than a reason shows.
-pub(super) const LINE_BYTES_MAX: usize = 1024;
+/// The longest line that is kept, in bytes; the rest of a longer one is dropped. More than a [`Reason`](super::Reason)
+/// shows.
+pub(crate) const LINE_BYTES_MAX: usize = 1024;
 
-/// Divides bytes into lines without empty ones.
+/// Divides bytes into lines. Empty lines are left out, and so is white space at the end of a line.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     current: Vec<u8>,
@@ -31,7 +32,7 @@ impl Lines {
     }
 
     /// The line that has no end yet, so far.
-    pub(super) fn current(&self) -> &[u8] {
+    pub(crate) fn current(&self) -> &[u8] {
         &self.current
     }
 }
