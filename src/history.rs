@@ -173,7 +173,7 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
 /// begun is the difference between two sums of open and ended sessions. Each session is counted by the name of its
 /// server: the count of an address is that of all its names.
 fn sessions(pool: &LivePool) -> u32 {
-    let departed = pool.departed().into_iter().filter(|departed| !departed.with_pool);
+    let departed = pool.departed().into_iter().filter(|departed| !departed.left_with_pool);
     let departed = departed.filter_map(|departed| departed.server.upgrade());
     let present = pool.servers();
     let present = present.iter().map(|server| server.own_live());

@@ -19,7 +19,7 @@ pub struct Departed {
     /// server was promoted since.
     pub cause: Option<Cause>,
     /// Whether its pool left with it.
-    pub with_pool: bool,
+    pub left_with_pool: bool,
     /// What was known of it, if it was the primary when it left.
     pub(super) primary: Option<Arc<KnownPrimary>>,
 }

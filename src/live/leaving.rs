@@ -14,23 +14,24 @@ impl LivePool {
     /// holds them.
     #[must_use]
     pub fn departed(&self) -> Vec<Departed> {
-        let mut departed = self.departed.still_held();
-        let departure = self.departure().filter(|_| !departed.is_empty());
-        let departure = departure.map(|cause| (cause, self.server_addresses()));
-        for departed in &mut departed {
-            let supersession = || {
-                let server = departed.server.upgrade()?;
-                self.supersession(departed.primary.as_deref()?, &server)
+        let mut all = self.departed.still_held();
+        if all.is_empty() {
+            return all; // nearly always
+        }
+        let on_leave = self.departure().map(|cause| (cause, self.server_addresses()));
+        for departed in &mut all {
+            let Some(server) = departed.server.upgrade() else {
+                continue;
             };
+            let supersession = || self.supersession(departed.primary.as_deref()?, &server);
             let departure = || {
-                let (cause, addresses) = departure.as_ref()?;
-                let server = departed.server.upgrade()?;
-                let has_left = !departed.with_pool && !addresses.contains(&server.spec().address);
+                let (cause, addresses) = on_leave.as_ref()?;
+                let has_left = !departed.left_with_pool && !addresses.contains(&server.spec().address);
                 has_left.then_some(*cause)
             };
             departed.cause = supersession().or(departed.cause).or_else(departure);
         }
-        departed
+        all
     }
 
     /// Remembers the servers of the pool `before` that are not among `now`.
@@ -46,7 +47,7 @@ impl LivePool {
     }
 
     /// Its servers that are not among `present`, with what holds for their sessions now.
-    fn leaving(&self, present: &HashSet<ServerId>, with_pool: bool) -> Vec<Departed> {
+    fn leaving(&self, present: &HashSet<ServerId>, left_with_pool: bool) -> Vec<Departed> {
         let now = Instant::now();
         let servers = self.servers();
         let known = self.requires_one_primary().then(|| self.roles().known_primary());
@@ -55,7 +56,7 @@ impl LivePool {
         let departed = left.map(|server| Departed {
             server: Arc::downgrade(server),
             cause: self.cause(server, now),
-            with_pool,
+            left_with_pool,
             primary: known.clone().filter(|known| *known.server == *server.spec().label),
         });
         departed.collect()
@@ -80,10 +81,10 @@ impl Live {
         let renamed_pools = RenamedPools::among(&new);
         for gone in now.pools.iter().filter(|pool| next.pool(pool.name()).is_none()) {
             let mut departed = gone.departed();
-            departed.iter_mut().for_each(|departed| departed.with_pool = true);
+            departed.iter_mut().for_each(|departed| departed.left_with_pool = true);
             departed.extend(gone.leaving(&HashSet::new(), true));
-            let renamed = renamed_pools.of(gone).map_or(&self.gone, |pool| &*pool.departed);
-            renamed.extend(departed);
+            let kept_in = renamed_pools.of(gone).map_or(&self.gone, |pool| &*pool.departed);
+            kept_in.extend(departed);
         }
         let servers = new.iter().flat_map(|pool| pool.servers().to_vec());
         let returned: HashSet<_> = servers.map(|server| server.id()).collect();
@@ -113,16 +114,16 @@ impl<'p> RenamedPools<'p> {
         }
     }
 
-    /// The pool that a pool which is gone has become: it requires the same role, and has a server at an address of it,
-    /// or the same source of servers, which may not have listed any yet.
+    /// The pool that this pool, which is gone, has become: it requires the same role, and has a server at the same
+    /// address, or the same source of servers, which may not have listed any yet.
     fn of(&self, gone: &LivePool) -> Option<&'p LivePool> {
-        let is_same = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
+        let has_same_role = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();
         let with_server = servers
             .iter()
             .filter_map(|server| self.by_address.get(&server.spec().address));
-        let has_source = |pool: &&&LivePool| pool.plan().discover == gone.plan().discover;
-        let with_source = self.discovered.iter().filter(has_source);
-        with_server.flatten().chain(with_source).find(is_same).copied()
+        let has_same_source = |pool: &&&LivePool| pool.plan().discover == gone.plan().discover;
+        let with_source = self.discovered.iter().filter(has_same_source);
+        with_server.flatten().chain(with_source).find(has_same_role).copied()
     }
 }

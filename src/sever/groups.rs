@@ -41,12 +41,17 @@ impl GroupsToClose {
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();
+        let mut with_departed = Vec::new();
         for pool in in_force.pools.iter() {
             // Most pools close none.
             if pool.plan().severing.is_on() {
                 groups.add_pool(pool, now);
             }
-            groups.add_departed(&pool.departed());
+            let departed = pool.departed();
+            groups.add_departed(&departed);
+            if !departed.is_empty() {
+                with_departed.push((pool, departed));
+            }
         }
         groups.add_departed(&live.departed_with_pools());
         for server in live.overridden() {
@@ -54,7 +59,9 @@ impl GroupsToClose {
                 groups.add_combined(&server, drain);
             }
         }
-        in_force.pools.iter().for_each(|pool| groups.add_renamed(pool));
+        for (pool, departed) in with_departed {
+            groups.add_renamed(pool, &departed);
+        }
         groups
     }
 
@@ -81,19 +88,14 @@ impl GroupsToClose {
 
     /// Adds servers that left when their name, or that of their pool, changed: their sessions are closed with those of
     /// the server that is now at their address.
-    fn add_renamed(&mut self, pool: &LivePool) {
-        let departed = if self.is_empty() { Vec::new() } else { pool.departed() };
-        if departed.is_empty() {
-            return; // nearly always
-        }
+    fn add_renamed(&mut self, pool: &LivePool, departed: &[Departed]) {
         let servers = pool.servers();
         let cause_of = |server: &Member| Some(self.by_group.get(&Group::Server(server.id()))?.cause);
         let causes = servers
             .iter()
             .filter_map(|server| Some((server.spec().address, cause_of(server)?)));
         let causes: HashMap<_, _> = causes.collect();
-        let former = departed.iter().filter_map(|departed| departed.server.upgrade());
-        for former in former {
+        for former in departed.iter().filter_map(|departed| departed.server.upgrade()) {
             if let Some(cause) = causes.get(&former.spec().address) {
                 self.add_combined(&former, *cause);
             }
@@ -149,11 +151,11 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
     })
 }
 
-/// Why sessions on the fallback of a pool are to be closed, if there are any: the pool is usable again.
+/// Why sessions of a pool that are on its fallback are to be closed: the pool is usable again. `None`: they go on.
 fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
-    let may_have_some = || pool.plan().fallback.is_some() || pool.has_fallback_sessions();
-    let is_back = || may_have_some() && pool.is_usable(now) && !pool.is_on_stand_in(now);
+    let may_be_on_fallback = || pool.plan().fallback.is_some() || pool.has_fallback_sessions();
+    let is_back = || may_be_on_fallback() && pool.is_usable(now) && !pool.is_on_stand_in(now);
     (severing.on_recover == Sever::Close && is_back()).then_some(Cause {
         ending: Ending::FailedBack,
         over: severing.close_over,
