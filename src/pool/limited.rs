@@ -115,7 +115,7 @@ impl Pool {
 
     /// Whether a client waits for whichever server has room first, and not for its own.
     pub(super) fn waits_for_any_server(&self) -> bool {
-        self.rules.policy != Policy::SourceHash
+        !self.rules.policy.is_by_client()
     }
 
     /// Whether all servers that a client could wait for are among these.

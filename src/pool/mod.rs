@@ -4,7 +4,7 @@
 //! a snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 //!
 //! **A new policy** is a variant of [`Policy`], a file with its function, and an arm in `choose`; its name stands in
-//! `config::parse::pool`. Where it picks by the client, as `source-hash` does, see what else compares with that one.
+//! `config::parse::pool`. If it picks by the client, as `source-hash` does, add it to [`Policy::is_by_client`].
 
 mod turn_counter;
 mod server_observer;
@@ -255,8 +255,8 @@ impl Pool {
         }
     }
 
-    /// The servers that may be picked now, best tier first. Within a tier they are in the order of preference if the
-    /// policy has a fixed one for a client (source-hash), else as listed.
+    /// The servers that may be picked now, best tier first. Within a tier they are in the order in which the policy
+    /// tries them for this client if it picks by the client, else as listed.
     #[must_use]
     pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
@@ -266,7 +266,7 @@ impl Pool {
             let next = CandidateSet::new(&servers, &self.rules, now, is_listed).candidates;
             match client {
                 _ if next.is_empty() => break,
-                Some(client) if self.rules.policy == Policy::SourceHash => {
+                Some(client) if self.rules.policy.is_by_client() => {
                     order.extend(source_hash::in_order(&next, client));
                 }
                 _ => order.extend(next.iter().map(|candidate| candidate.index)),

@@ -28,6 +28,12 @@ impl Policy {
             Self::RandomTwo => "random-two",
         }
     }
+
+    /// Whether it picks by the client: the same client gets the same server as long as the candidates stay the same.
+    #[must_use]
+    pub const fn is_by_client(self) -> bool {
+        matches!(self, Self::SourceHash)
+    }
 }
 
 /// How many clients may wait for a server of a pool, and for how long.

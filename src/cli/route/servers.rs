@@ -10,7 +10,7 @@ use crate::addr::ClientHost;
 use crate::discover::with_listed_servers;
 use crate::live::{LivePool, NameAddresses};
 use crate::plan::{PoolPlan, ServerEntry};
-use crate::pool::{Member, Policy, QueueLimits, ServerRegistry};
+use crate::pool::{Member, QueueLimits, ServerRegistry};
 use crate::units::format_duration;
 
 /// Writes the servers of a pool, and what happens while they are full.
@@ -24,8 +24,8 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
         .collect();
     let fixed_servers = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
     let servers = fixed_servers.in_order(from.map(ClientHost::Ip), Instant::now());
-    match (policy, from) {
-        (Policy::SourceHash, Some(_)) => {
+    match from {
+        Some(_) if policy.is_by_client() => {
             writeln!(
                 text,
                 "{}; the servers in the order in which they are tried:",
@@ -48,7 +48,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
     names
         .iter()
         .try_for_each(|entry| writeln!(text, "  {}", unresolved_line(entry)))?;
-    if policy == Policy::SourceHash && from.is_none() {
+    if policy.is_by_client() && from.is_none() {
         writeln!(
             text,
             "note: with --from, the servers are shown in the order in which they are tried"
@@ -70,7 +70,7 @@ fn write_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
         return Ok(());
     }
     match &pool.rules.queue {
-        Some(QueueLimits { clients_max, timeout }) if pool.policy() == Policy::SourceHash => writeln!(
+        Some(QueueLimits { clients_max, timeout }) if pool.policy().is_by_client() => writeln!(
             text,
             "while its server is full: it waits for that one, {} at most; the queue has {clients_max} places",
             format_duration(*timeout)

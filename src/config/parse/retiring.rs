@@ -22,7 +22,7 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
         rebalance: pool.duration_or_off("rebalance", SECONDS, problems).flatten(),
         idle_for: pool.duration("idle_for", SECONDS, problems).unwrap_or(IDLE_FOR_DEFAULT),
     };
-    if let (Some((position, _)), Some(_), Policy::SourceHash) = (pool.entry("rebalance"), plan.rebalance, policy) {
+    if let (Some((position, _)), Some(_), true) = (pool.entry("rebalance"), plan.rebalance, policy.is_by_client()) {
         let message = "`rebalance` does not go with `balance = \"source-hash\"`";
         problems.error(
             position,
