@@ -70,7 +70,7 @@ struct AgentProbe {
     tls: Option<TlsProbe>,
     server: CheckTarget,
     // A std mutex: locked for a few lines.
-    heard: Mutex<AgentState>,
+    state: Mutex<AgentState>,
 }
 
 /// The settings of an agent so far: a reply changes only those that it mentions.
@@ -90,7 +90,7 @@ impl Probe for AgentProbe {
             // A silent agent must not fail the check of the server.
             let reply = timeout(self.agent_timeout(), self.ask()).await;
             let reply = reply.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-            self.heard.lock().unwrap_or_else(PoisonError::into_inner).record(reply)
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).record(reply)
         })
     }
 }
@@ -107,7 +107,7 @@ impl AgentProbe {
             check,
             agent,
             server,
-            heard: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -119,7 +119,7 @@ impl AgentProbe {
     /// Asks the agent.
     ///
     /// # Errors
-    /// Those of connecting; the reply is not that of an agent.
+    /// Those of connecting; the agent sends nothing.
     async fn ask(&self) -> Result<AgentReply, CheckFailure> {
         let (mut stream, _) = open(&self.agent, self.tls.as_ref()).await?;
         if !self.check.send.is_empty() {
@@ -129,10 +129,8 @@ impl AgentProbe {
         let mut bytes = Vec::new();
         let mut stream = stream.take(REPLY_BYTES_MAX);
         while !bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) && stream.read_buf(&mut bytes).await? > 0 {}
-        AgentReply::parse(&bytes).ok_or_else(|| {
-            let said = String::from_utf8_lossy(&bytes).into_owned();
-            io::Error::other(format!("not an agent reply: {said}")).into()
-        })
+        AgentReply::parse(&bytes)
+            .ok_or_else(|| io::Error::other("the agent closed the connection without a reply").into())
     }
 }
 
@@ -180,10 +178,26 @@ mod tests {
         Ok(AgentReply::parse(text.as_bytes()).unwrap())
     }
 
+    #[tokio::test]
+    async fn an_agent_that_sends_nothing_has_not_replied() {
+        let agent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let check = AgentCheck {
+            send: Box::default(),
+            tls: None,
+        };
+        let probe = AgentProbe::new(Arc::new(check), CheckTarget::for_test(agent.local_addr().unwrap()));
+        let close = async { drop(agent.accept().await.unwrap()) };
+        let (reply, ()) = tokio::join!(probe.ask(), close);
+        assert_eq!(
+            reply.unwrap_err().reason(),
+            "the agent closed the connection without a reply"
+        );
+    }
+
     #[test]
     fn an_agent_setting_holds_until_changed_or_the_agent_is_gone() {
-        let mut heard = AgentState::default();
-        let mut settings = |reply| heard.record(reply).map(|pass| pass.agent);
+        let mut state = AgentState::default();
+        let mut settings = |reply| state.record(reply).map(|pass| pass.agent);
         let gone = || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         let set = |admin_state, weight_percent| AgentSettings {
             admin_state,
@@ -214,9 +228,9 @@ mod tests {
         assert!(settings(said("down\n")).is_err());
         assert!(settings(gone()).is_err());
         assert!(settings(gone()).is_err());
-        let pass = heard.record(gone()).unwrap();
+        let pass = state.record(gone()).unwrap();
         assert_eq!(pass.agent, AgentSettings::default());
         assert!(pass.agent_lost.is_some());
-        assert_eq!(heard.record(gone()).unwrap().agent_lost, None, "it is lost once");
+        assert_eq!(state.record(gone()).unwrap().agent_lost, None, "it is lost once");
     }
 }
