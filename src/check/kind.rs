@@ -12,8 +12,8 @@
 //!   with its cluster, and a replica that does not follow its primary. The check still reports what it knows of the
 //!   server's role.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
-//! - [`CheckFailure::Local`]: this host lacks something that the check needs, as a file that cannot be read. Nothing
-//!   follows for the server, but no role is learnt, either.
+//! - [`CheckFailure::Local`]: this host lacks something that the check needs, such as a file that it cannot read.
+//!   Nothing follows for the server, but no role is learnt, either.
 //! - [`CheckFailure::Io`]: everything else.
 
 use std::any::Any;

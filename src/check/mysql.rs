@@ -246,6 +246,8 @@ impl Memory {
 }
 
 impl DonorUse {
+    /// Judges a member of a Galera cluster; `None`: the server is no member of one.
+    ///
     /// # Errors
     /// [`CheckFailure::Unfit`]: the member is not in sync with its cluster, or a donor that is to be avoided.
     fn judge(self, member: Option<&GaleraMember>) -> Result<(), CheckFailure> {

@@ -24,7 +24,7 @@ use crate::pool::{Role, ServerFacts, WalPosition};
 use crate::sniff::postgres::GSSENC_REQUEST;
 use crate::tls::unverified_config;
 use clear_text::{CleartextPasswordGuard, LoginRefusal};
-use denials::Denials;
+use denials::{Denials, Question};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -190,9 +190,9 @@ impl PostgresProbe {
         let ask = async {
             let answers = tokio::join!(
                 client.simple_query(ROLE),
-                self.ask_if_allowed(&client, 0, POSITION),
-                self.ask_if_allowed(&client, 1, SYSTEM),
-                self.ask_if_allowed(&client, 2, RESTARTPOINT)
+                self.ask_if_allowed(&client, Question::Position, POSITION),
+                self.ask_if_allowed(&client, Question::System, SYSTEM),
+                self.ask_if_allowed(&client, Question::Restartpoint, RESTARTPOINT)
             );
             drop(client); // sends Terminate, and ends `connection`
             answers
@@ -225,22 +225,22 @@ impl PostgresProbe {
     async fn ask_if_allowed(
         &self,
         client: &Client,
-        number: usize,
+        question: Question,
         query: &str,
     ) -> Result<Option<Vec<SimpleQueryMessage>>, tokio_postgres::Error> {
-        if !self.denials().may_ask(number) {
+        if !self.denials().may_ask(question) {
             return Ok(None);
         }
         let address = self.target.address;
         match client.simple_query(query).await {
             Ok(answer) => {
-                if self.denials().allow(number) {
+                if self.denials().allow(question) {
                     tracing::info!(server = %address, query, "the check may run its query again");
                 }
                 Ok(Some(answer))
             }
             Err(error) if Denials::is_denial(&error) => {
-                if self.denials().deny(number, &error) {
+                if self.denials().deny(question, &error) {
                     let error = chain(&error);
                     tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
                 }

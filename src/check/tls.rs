@@ -237,7 +237,7 @@ fn in_ca_file(error: TlsFileError) -> io::Error {
     with_context(error.into(), "ca_file")
 }
 
-/// `notAfter` (RFC 5280, section 4.1.2.5).
+/// The validity of a certificate (RFC 5280, section 4.1.2.5); `None`: the certificate cannot be read.
 fn times(certificate: &CertificateDer<'_>) -> Option<CertificateTimes> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(CertificateTimes {

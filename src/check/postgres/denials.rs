@@ -9,24 +9,39 @@ use tokio_postgres::error::SqlState;
 /// After which time a question that a server has denied is asked again: each leaves an error in the server's log.
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The questions that the server has denied to this user, with when that was.
+/// A question that a server may deny to the user of the check.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    /// The timeline and the position.
+    Position,
+    /// The identity of the data.
+    System,
+    /// The latest point from which the server can start again.
+    Restartpoint,
+}
+
+/// The number of questions.
+const QUESTIONS: usize = 3;
+
+/// The questions that the server has denied to this user, by [`Question`].
 #[derive(Debug, Default)]
 pub(super) struct Denials {
-    at: [Option<Instant>; 3],
-    /// The function that may not be called, for each question.
-    function: [Option<&'static str>; 3],
+    /// When it last denied them; `None`: it has not, or has answered since.
+    at: [Option<Instant>; QUESTIONS],
+    /// The functions that may not be called.
+    function: [Option<&'static str>; QUESTIONS],
 }
 
 impl Denials {
     /// Whether to ask this question.
-    pub(super) fn may_ask(&self, number: usize) -> bool {
-        self.at[number].is_none_or(|at| at.elapsed() >= DENIED_INTERVAL)
+    pub(super) fn may_ask(&self, question: Question) -> bool {
+        self.at[question as usize].is_none_or(|at| at.elapsed() >= DENIED_INTERVAL)
     }
 
     /// A denial without an error.
     #[cfg(test)]
-    pub(super) fn forbid(&mut self, number: usize) {
-        self.at[number] = Some(Instant::now());
+    pub(super) fn forbid(&mut self, question: Question) {
+        self.at[question as usize] = Some(Instant::now());
     }
 
     /// Whether an error denies a question to this user, or this variety of PostgreSQL does not know it.
@@ -35,24 +50,24 @@ impl Denials {
     }
 
     /// Records a denial. Returns whether it is the first one.
-    pub(super) fn deny(&mut self, number: usize, error: &Error) -> bool {
-        self.function[number] = denied_function(error);
-        self.at[number].replace(Instant::now()).is_none()
+    pub(super) fn deny(&mut self, question: Question, error: &Error) -> bool {
+        self.function[question as usize] = denied_function(error);
+        self.at[question as usize].replace(Instant::now()).is_none()
     }
 
     /// Records an answer. Returns whether the question was denied before.
-    pub(super) fn allow(&mut self, number: usize) -> bool {
-        self.function[number] = None;
-        self.at[number].take().is_some()
+    pub(super) fn allow(&mut self, question: Question) -> bool {
+        self.function[question as usize] = None;
+        self.at[question as usize].take().is_some()
     }
 
     /// The function without which the timeline and the position are not known.
     pub(super) fn function(&self) -> Option<&'static str> {
-        self.function[0]
+        self.function[Question::Position as usize]
     }
 }
 
-/// The functions of the first question, for the timeline and the position.
+/// The functions of [`Question::Position`].
 const FUNCTIONS: [&str; 6] = [
     "pg_walfile_name(pg_lsn)",
     "pg_current_wal_lsn()",
@@ -88,11 +103,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn denied_queries_are_tried_again_after_a_minute() {
         let mut denials = Denials::default();
-        assert!(denials.may_ask(0));
-        denials.at[0] = Some(Instant::now());
+        assert!(denials.may_ask(Question::Position));
+        denials.forbid(Question::Position);
         tokio::time::advance(DENIED_INTERVAL - Duration::from_millis(1)).await;
-        assert_eq!([0, 1, 2].map(|number| denials.may_ask(number)), [false, true, true]);
+        let all = [Question::Position, Question::System, Question::Restartpoint];
+        assert_eq!(all.map(|question| denials.may_ask(question)), [false, true, true]);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(denials.may_ask(0));
+        assert!(denials.may_ask(Question::Position));
     }
 }

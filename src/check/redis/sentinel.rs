@@ -133,8 +133,8 @@ pub(super) struct SentinelAnswers {
 }
 
 impl SentinelAnswers {
-    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check; `asked`: how
-    /// many Sentinels there are.
+    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check;
+    /// `sentinels`: how many Sentinels were asked.
     ///
     /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of
     /// another group. If a higher epoch counted before, that holds only if the majority's own epoch has risen, if all
@@ -144,12 +144,12 @@ impl SentinelAnswers {
     /// valid, too, as long as one of them still names it: a Sentinel that is wrong must not take out the primary while
     /// another one is down. If the higher epoch is the right one, the server that is named in it calls itself primary
     /// as well, and the pool takes that one.
-    pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, asked: usize, now: Instant) -> Option<Naming> {
+    pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, sentinels: usize, now: Instant) -> Option<Naming> {
         let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
-        let by_majority = reported.iter().filter(|named| 2 * alike(named) > asked);
+        let by_majority = reported.iter().filter(|named| 2 * alike(named) > sentinels);
         // Of several in one epoch, one that knows the run id: it is recognized under each of its addresses.
         let by_majority = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
-        let is_unanimous = by_majority.is_some_and(|named| alike(named) == asked);
+        let is_unanimous = by_majority.is_some_and(|named| alike(named) == sentinels);
         self.by_majority = by_majority.map(|named| {
             let before = self
                 .by_majority
@@ -285,7 +285,7 @@ async fn ask_one(
 }
 
 /// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values
-/// by turns). During a failover the latter still describes the old primary, though in the new epoch.
+/// alternately). During a failover the latter still describes the old primary, though in the new epoch.
 fn read_named(address: &[RespValue], master: &[RespValue]) -> Option<NamedPrimary> {
     let value = |name| {
         let mut pairs = master.chunks_exact(2);
