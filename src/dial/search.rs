@@ -35,7 +35,7 @@ impl Search {
             self.tried.clear();
             return (true, back_off);
         }
-        let goes_on = self.tried.len() <= retries as usize && !pool.has_only(&self.tried, now);
+        let goes_on = self.tried.len() <= retries as usize && pool.has_any_besides(&self.tried, now);
         (goes_on, back_off)
     }
 
@@ -43,7 +43,7 @@ impl Search {
     /// the return of servers. Returns whether that is so.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
-        let may = pool.outlasts_failures() && !pool.can_pick_besides(&tried, now);
+        let may = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);
         if may {
             self.tried.clear();
         }

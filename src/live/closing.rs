@@ -10,7 +10,7 @@ use crate::plan::Sever;
 use crate::pool::{AdminState, CheckState, KnownPrimary, Member, Role, Server};
 
 impl LivePool {
-    /// Why sessions of one of its servers are to be closed, if there are any. A drain is no such cause.
+    /// Why sessions of one of its servers are to be closed; `None`: they go on. An operator's drain is not considered.
     #[must_use]
     pub fn cause(&self, server: &Member, now: Instant) -> Option<Cause> {
         let severing = self.plan().severing;
@@ -38,8 +38,8 @@ impl LivePool {
         })
     }
 
-    /// The cause of a server that is down. `is_old`: another one is the primary. Then what its sessions write may be
-    /// lost: they are closed at once.
+    /// The cause for a server that is down. `is_old`: another one is the primary. Then what its sessions write may be
+    /// lost, so they are closed at once.
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,
@@ -48,7 +48,7 @@ impl LivePool {
             } else {
                 self.plan().severing.close_over
             },
-            at_once_since: (self.plan().health.required.role == Some(Role::Primary)).then(|| server.serves_at()),
+            at_once_since: (self.plan().health.required.role == Some(Role::Primary)).then(|| server.seen_serving_at()),
         }
     }
 
@@ -70,7 +70,7 @@ impl LivePool {
         is_old.then(|| self.cause_down(server, true))
     }
 
-    /// Why sessions of servers that have left are closed, although they were not to be closed before.
+    /// Why sessions of servers that have left are closed merely because the servers have left; `None`: they go on.
     pub(super) fn departure(&self) -> Option<Cause> {
         let severing = self.plan().severing;
         (severing.on_leave == Sever::Close).then_some(Cause {
@@ -83,6 +83,6 @@ impl LivePool {
     /// Whether only one of its servers, the primary, may serve its sessions.
     pub(super) fn requires_one_primary(&self) -> bool {
         let required = self.plan().health.required;
-        required.role == Some(Role::Primary) && required.is_one_primary()
+        required.role == Some(Role::Primary) && required.uses_one_primary()
     }
 }

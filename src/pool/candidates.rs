@@ -80,7 +80,7 @@ pub(super) struct CandidateSet {
     /// Whether the candidates replace servers of another role because none of those is left.
     pub(super) are_stand_ins: bool,
     /// The earliest instant at which time alone changes any of this; `None`: never.
-    expires: Option<Instant>,
+    expires_at: Option<Instant>,
 }
 
 impl CandidateSet {
@@ -131,10 +131,10 @@ impl CandidateSet {
             panic_tier,
             in_panic: panic_tier == Some(best.0),
             are_stand_ins,
-            expires: None,
+            expires_at: None,
         };
         let trials = members.iter().filter_map(|member| member.trial_due_at());
-        set.expires = trials.filter(|due| *due > now).min();
+        set.expires_at = trials.filter(|due| *due > now).min();
         set.apply_slow_start(rules, now);
         set
     }
@@ -146,7 +146,7 @@ impl CandidateSet {
         for candidate in &mut self.candidates {
             candidate.weight *= candidate.server.slow_start_percent(now, slow_start); // at most 256 * 100
             let next = candidate.server.next_percent_at(now, slow_start);
-            self.expires = self.expires.into_iter().chain(next).min();
+            self.expires_at = self.expires_at.into_iter().chain(next).min();
         }
     }
 
@@ -156,14 +156,14 @@ impl CandidateSet {
     }
 
     /// The earliest instant at which time alone changes any of this; `None`: never.
-    pub(super) fn expires(&self) -> Option<Instant> {
-        self.expires
+    pub(super) fn expires_at(&self) -> Option<Instant> {
+        self.expires_at
     }
 
     /// Whether no time limit of the set has passed. An instant before the set was built counts as the time it was
     /// built: other sessions have already used it.
     pub(super) fn is_valid_at(&self, now: Instant) -> bool {
-        self.expires.is_none_or(|expires| now < expires)
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 
     /// The kind of lease a session gets on this candidate, claiming the trial if it needs it; `None`: another session

@@ -11,7 +11,8 @@ use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
 /// How long a server is ejected when it has failed a session and clients wait for its return; after that, one session
-/// tries it. Also how long a client waits alone for a server that has ended its session without a word.
+/// tries it. Also how long a single client waits if a server has ended its session without a word: then that server is
+/// not ejected.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When, and for how long, failed connects take a server out.
@@ -98,7 +99,7 @@ impl Ejection {
         if self.current.is_none() {
             self.failures = self.failures.saturating_add(1);
         }
-        self.evaluate(now, limits, permitted, kind)
+        self.eject_if_due(now, limits, permitted, kind)
     }
 
     /// Records that a session of this client was not served. Parameters and result as for [`Self::record_failure`].
@@ -114,10 +115,17 @@ impl Ejection {
         if self.current.is_none() {
             self.unserved.add(client, now);
         }
-        self.evaluate(now, limits, permitted, kind)
+        self.eject_if_due(now, limits, permitted, kind)
     }
 
-    fn evaluate(&mut self, now: Instant, limits: EjectLimits, permitted: bool, kind: LeaseKind) -> Option<Duration> {
+    /// Ejects the server, or keeps it ejected, if the recorded failures are enough for that. Returns the back-off.
+    fn eject_if_due(
+        &mut self,
+        now: Instant,
+        limits: EjectLimits,
+        permitted: bool,
+        kind: LeaseKind,
+    ) -> Option<Duration> {
         match (self.current, kind) {
             (Some(_), LeaseKind::Trial) => {}
             // Sessions that were dialling when the server was ejected prove nothing new. However many they are, they do

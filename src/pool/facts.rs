@@ -87,7 +87,7 @@ pub struct FailedCheck {
 }
 
 impl From<CheckOutcome> for FailedCheck {
-    /// Nothing.
+    /// A check that has found out nothing but its outcome.
     fn from(outcome: CheckOutcome) -> Self {
         let facts = Box::default();
         Self { outcome, facts }

@@ -85,7 +85,7 @@ pub enum CheckOutcome {
 
 impl CheckOutcome {
     /// Whether the result means that the server serves sessions, whether or not it is used.
-    pub(super) const fn is_of_serving(&self) -> bool {
+    pub(super) const fn proves_serving(&self) -> bool {
         matches!(
             self,
             Self::Pass
@@ -130,7 +130,8 @@ pub(super) struct RiseFall {
     /// Checks in a row that failed.
     failures: u32,
     latest: LatestResult,
-    /// The latest check was prevented by this host; `latest` is that of the one before. Whether new sessions go on.
+    /// Set if this host prevented the latest check: whether new sessions go on. Then `latest` is the result of the check
+    /// before.
     prevented: Option<bool>,
     /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role
     /// is required and not known yet.

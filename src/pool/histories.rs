@@ -40,22 +40,22 @@ impl<P, R> Histories<P, R> {
         self.primary.as_ref()
     }
 
-    /// The history of this replica, `anew` if there is none yet; and that of the primary.
-    pub(super) fn replica_or(&mut self, label: &Arc<str>, anew: R) -> (&mut R, Option<&P>) {
-        let replica = self.replicas.entry(Arc::clone(label)).or_insert(anew);
+    /// The history of this replica, which begins as `initial` if there is none yet; and that of the primary.
+    pub(super) fn replica_or(&mut self, label: &Arc<str>, initial: R) -> (&mut R, Option<&P>) {
+        let replica = self.replicas.entry(Arc::clone(label)).or_insert(initial);
         (replica, self.primary.as_ref().map(|primary| &primary.history))
     }
 
-    /// The history of this primary on this timeline, and whether it was known; `anew` if it was another one, whose
-    /// history is forgotten: positions of another primary or timeline do not compare.
-    pub(super) fn primary_or(&mut self, label: &Arc<str>, timeline: Option<u32>, anew: P) -> (&mut P, bool) {
+    /// The history of this primary on this timeline, and whether it was known. If not, it begins as `initial`, and that
+    /// of another primary or timeline is forgotten, because their positions do not compare.
+    pub(super) fn primary_or(&mut self, label: &Arc<str>, timeline: Option<u32>, initial: P) -> (&mut P, bool) {
         let is_same = |known: &TimelineHistory<P>| known.label == *label && known.timeline == timeline;
         let known = self.primary.take().filter(is_same);
         let is_known = known.is_some();
         let history = known.unwrap_or_else(|| TimelineHistory {
             label: Arc::clone(label),
             timeline,
-            history: anew,
+            history: initial,
         });
         (&mut self.primary.insert(history).history, is_known)
     }

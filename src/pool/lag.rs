@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::facts::{ServerFacts, WalPosition};
 use super::histories::Histories;
 
-/// The parts of `max_lag` that are reported apart.
+/// The parts into which `max_lag` is divided: times that are closer to each other are not told apart.
 const RESOLUTION: u32 = 64;
 
 /// The oldest positions that are kept; a replica that is behind for longer is reported to be so for at least that long.
@@ -23,8 +23,8 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// KiB, unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
 
-/// More than the longest record that is not the end of a transaction: 32 pages and their description. A replica applies
-/// only whole records: so it may stay up to this far before a position within a record.
+/// More than the longest record that is not the end of a transaction, which has 32 pages and their description. A
+/// replica applies only whole records, so it may stay up to this far before a position within a record.
 const RECORD_BYTES: u64 = 512 << 10;
 
 /// Positions in the order in which they were reached.
@@ -123,11 +123,11 @@ impl LagWatch {
         let Some(WalPosition { written, .. }) = facts.wal else {
             return;
         };
-        let anew = PrimaryHistory {
+        let initial = PrimaryHistory {
             written: PositionHistory::default(),
             reported_at: now,
         };
-        let (primary, _) = self.histories.primary_or(label, facts.timeline, anew);
+        let (primary, _) = self.histories.primary_or(label, facts.timeline, initial);
         primary.written.record(now, written, max_lag);
         primary.reported_at = now;
     }
@@ -140,12 +140,12 @@ impl LagWatch {
         max_lag: Duration,
         now: Instant,
     ) -> Option<Duration> {
-        let anew = ReplicaHistory {
+        let initial = ReplicaHistory {
             received: PositionHistory::default(),
             followed_at: now,
             caught_up_at: now,
         };
-        let (replica, primary) = self.histories.replica_or(label, anew);
+        let (replica, primary) = self.histories.replica_or(label, initial);
         let lag_since =
             |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if let Some(wal) = facts.wal {

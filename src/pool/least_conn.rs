@@ -39,10 +39,9 @@ const BLOCK_MIN: usize = 16;
 
 /// The least loaded candidate; `None` if there is none.
 ///
-/// If several have the lowest load, `turn` is called once with their number, at least 2, and returns which one to take,
-/// from
-/// 0. Scanning from a moving start instead would favour equals that follow loaded servers. `turn` is not called without
-///    a choice, so that retries, which often have none, do not use up turns.
+/// If several have the lowest load, `turn` is called once. It gets their number, at least 2, and returns the index of
+/// the one to take. Scanning from a moving start instead would favour equals that follow loaded servers. `turn` is not
+/// called without a choice, so that retries, which often have none, do not use up turns.
 pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
     let mut lowest = candidates.first()?;
     let mut load = Load::new(lowest);

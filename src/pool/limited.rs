@@ -118,9 +118,9 @@ impl Pool {
         !self.rules.policy.is_by_client()
     }
 
-    /// Whether all servers that a client could wait for are among these.
-    pub fn has_only(&self, tried: &[ServerId], now: Instant) -> bool {
-        !self.can_pick_besides(tried, now) && !self.has_awaited(tried)
+    /// Whether a client could be given, or wait for, a server that is not among these.
+    pub fn has_any_besides(&self, tried: &[ServerId], now: Instant) -> bool {
+        self.can_pick_besides(tried, now) || self.waits_for_return_besides(tried)
     }
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the
@@ -142,7 +142,7 @@ impl Pool {
     ) -> Result<Lease, QueueFailure> {
         let began = Instant::now();
         let limits = self.queue_limits(began).ok_or(QueueFailure::NoQueue)?;
-        if !tried.is_empty() && self.queue.has_only(self, tried, began) {
+        if !tried.is_empty() && !self.queue.has_any_besides(self, tried, began) {
             return Err(QueueFailure::NoServer); // it need not wait for its turn to learn that
         }
         let deadline = *turn.since.get_or_insert(began) + limits.timeout;
@@ -154,7 +154,7 @@ impl Pool {
             let mut stream_end = pin!(stream_end);
             loop {
                 let changed = pin!(self.queue.changed()); // before the line is served, so that no change is missed
-                let expires = self.queue.serve_if_stale(self, Instant::now());
+                let expires_at = self.queue.serve_if_stale(self, Instant::now());
                 tokio::select! {
                     biased;
                     answer = &mut place.answer => break answer,
@@ -163,7 +163,7 @@ impl Pool {
                         place.move_behind_open();
                     }
                     () = changed => {}
-                    () = sleep_until(expires.map_or(deadline, |expires| expires.min(deadline))) => {
+                    () = sleep_until(expires_at.map_or(deadline, |expires_at| expires_at.min(deadline))) => {
                         if Instant::now() >= deadline {
                             if place.leave() {
                                 return Err(QueueFailure::Timeout);
@@ -185,7 +185,7 @@ impl Pool {
     /// sleeps, if a server is being started, or if another one takes no sessions for the moment and the pool waits for
     /// its return.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
-        if self.start_wait().is_some() && tried.is_empty() || self.has_awaited(tried) {
+        if self.start_wait().is_some() && tried.is_empty() || self.waits_for_return_besides(tried) {
             NoLease::Full
         } else {
             NoLease::NoServer

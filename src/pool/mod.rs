@@ -92,7 +92,7 @@ pub struct Pool {
     members: ArcSwap<Vec<Member>>,
     snapshot: SnapshotCell,
     was_resolved: AtomicBool,
-    /// Of all pools of this name.
+    /// Shared by all pools of this name.
     queue: Arc<PoolQueue>,
     /// Turns of equally loaded servers, and of retries.
     tie_breaker: TurnCounter,
@@ -182,7 +182,7 @@ impl Pool {
     /// When time alone changes next which servers may be picked; `None`: never.
     #[must_use]
     pub fn changes_at(&self, now: Instant) -> Option<Instant> {
-        self.snapshot(now).set.expires()
+        self.snapshot(now).set.expires_at()
     }
 
     /// Whether a session would be given the primary, because no replica is usable.

@@ -44,9 +44,10 @@ pub(super) enum Observation {
         /// Whether it still gets new sessions: it neither starts up nor shuts down.
         accepts_sessions: bool,
     },
-    /// The check failed. `is_down`: so often that the server is down. This is not taken back by fewer failures.
+    /// The check failed.
     Failed {
-        /// Whether the server is down.
+        /// Whether so many checks have failed that the server is down. It stays down until it reports its role, even if
+        /// a later failure says otherwise.
         is_down: bool,
     },
 }
@@ -77,7 +78,7 @@ struct Seen {
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
     /// The numbers of the first and the latest check at which it has called itself primary, without another role in
-    /// between, as of [`ClaimNumbers`].
+    /// between. [`ClaimNumbers`] gives them.
     claimed: (u64, u64),
 }
 
@@ -86,7 +87,7 @@ struct Seen {
 pub(super) struct Claim {
     /// Its timeline.
     pub(super) timeline: Option<u32>,
-    /// As of [`ServerFacts`](super::ServerFacts).
+    /// The kind of number that `timeline` is.
     pub(super) numbering: Numbering,
 }
 
@@ -116,8 +117,8 @@ pub(super) struct PrimaryWatch {
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
-    /// The Sentinels have agreed once on this server in an epoch that is too low.
-    renewed: Option<Arc<str>>,
+    /// The server on which the Sentinels have agreed once in an epoch that is too low: a second time renews the numbers.
+    renewal_candidate: Option<Arc<str>>,
 }
 
 /// How many servers that have left the pool are remembered with their roles, in case they come back. When there are

@@ -55,7 +55,7 @@ pub struct PoolQueue {
 struct Waiters {
     line: WaitingLine<Waiter>,
     /// When time alone may make room, such as for the trial of an ejected server; `None`: never.
-    expires: Option<Instant>,
+    expires_at: Option<Instant>,
     /// The servers as they were when everybody last had a turn, with the number of their changes.
     snapshot: Weak<Snapshot>,
     generation: u64,
@@ -212,7 +212,7 @@ impl PoolQueue {
         self.occupied.store(waiters.line.len(), SeqCst);
         fence(SeqCst); // the client is counted before it looks for room
         let now = Instant::now();
-        let mut answers = waiters.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
+        let mut answers = waiters.serve(serving(in_force.as_deref(), own_pool), now);
         // A client that comes again keeps its place. So the line exceeds its limit at most by clients that had been
         // given a lease.
         if is_new && waiters.line.len() > clients_max {
@@ -224,24 +224,23 @@ impl PoolQueue {
         place
     }
 
-    /// Whether `tried` has all servers that a joining client could wait for.
-    pub(super) fn has_only(&self, own_pool: &Pool, tried: &[ServerId], now: Instant) -> bool {
+    /// Whether a joining client could wait for a server that is not among these.
+    pub(super) fn has_any_besides(&self, own_pool: &Pool, tried: &[ServerId], now: Instant) -> bool {
         let in_force = self.in_force();
-        let pool = in_force.as_deref().map_or(own_pool, AsRef::as_ref);
-        pool.has_only(tried, now)
+        serving(in_force.as_deref(), own_pool).has_any_besides(tried, now)
     }
 
     /// Serves the line if anything has changed since that was last done. Returns when to call it again if nothing
     /// changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
-        let expires = self.lock().expires;
-        let has_expired = expires.is_some_and(|expires| expires <= now);
+        let expires_at = self.lock().expires_at;
+        let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
         if !self.is_stale.swap(false, SeqCst) && !has_expired {
-            return expires;
+            return expires_at;
         }
         let in_force = self.in_force();
-        self.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
-        self.lock().expires
+        self.serve(serving(in_force.as_deref(), own_pool), now);
+        self.lock().expires_at
     }
 
     fn serve(&self, pool: &Pool, now: Instant) {
@@ -271,6 +270,11 @@ impl PoolQueue {
     fn lock(&self) -> MutexGuard<'_, Waiters> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The pool from whose servers the line is served: the one in force or, if there is none, the one of the client.
+fn serving<'a>(in_force: Option<&'a SharedPool>, own_pool: &'a Pool) -> &'a Pool {
+    in_force.map_or(own_pool, AsRef::as_ref)
 }
 
 impl Waiters {
@@ -308,7 +312,7 @@ impl Waiters {
                 answer => Verdict::Answered(answer),
             }
         });
-        self.expires = pool.snapshot(now).set.expires(); // if a client was given a trial, this has changed
+        self.expires_at = pool.snapshot(now).set.expires_at(); // if a client was given a trial, this has changed
         answers
     }
 }

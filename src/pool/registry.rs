@@ -1,8 +1,8 @@
 //! The registry of all servers, of the operators' overrides, and of the known roles in each pool.
 //!
-//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Except for its
-//! role: the role that it had when it left no longer counts. Overrides are kept for servers that do not exist at the
-//! moment, too.
+//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state, but not its role:
+//! the role that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment,
+//! too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

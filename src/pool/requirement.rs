@@ -42,7 +42,7 @@ impl RoleRequirement {
 
     /// Whether the pool uses one primary at most.
     #[must_use]
-    pub fn is_one_primary(&self) -> bool {
+    pub fn uses_one_primary(&self) -> bool {
         self.has_primary() && self.role != Some(Role::Replica)
     }
 
@@ -81,7 +81,7 @@ impl RoleRequirement {
     /// remedy.
     pub(super) fn name_denied(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
-        let is_claiming = facts.role == Some(Role::Primary) && self.is_one_primary();
+        let is_claiming = facts.role == Some(Role::Primary) && self.uses_one_primary();
         let reason = match outcome {
             CheckOutcome::Behind(reason) if lag.is_none() => reason,
             CheckOutcome::Unfit(reason) if is_claiming => reason,

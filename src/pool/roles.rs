@@ -130,12 +130,12 @@ impl PoolRoles {
         let is_listed = state.servers.contains_key(label);
         let max_lag = required.max_lag.filter(|_| !is_primary && is_listed);
         let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
-        let other_history = state.other_history(label, facts, required);
-        let has_lag = !is_primary && other_history.is_none(); // the lag on another history means nothing
+        let why_diverged = state.why_diverged(label, facts, required);
+        let has_lag = !is_primary && why_diverged.is_none(); // the lag on another history means nothing
         server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
         // For a server that calls itself the primary, the result is the verdict, once there is one.
-        if !(is_primary && !is_multi_primary && required.is_one_primary()) {
-            let outcome = match (required.judge(role, lag), other_history) {
+        if !(is_primary && !is_multi_primary && required.uses_one_primary()) {
+            let outcome = match (required.judge(role, lag), why_diverged) {
                 (CheckOutcome::Pass | CheckOutcome::Behind(_), Some(why)) => CheckOutcome::Unfit((&*why).into()),
                 (outcome, _) => outcome,
             };
@@ -255,7 +255,7 @@ impl RolesState {
     }
 
     /// Why a replica does not follow the primary, if that is certain.
-    fn other_history(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
+    fn why_diverged(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.servers.contains_key(label) {
             return None;
         }
@@ -349,7 +349,7 @@ impl RolesState {
         if judgement.is_other_primary {
             self.primary = self.primaries.in_force().map(Arc::from);
         }
-        if !required.is_one_primary() {
+        if !required.uses_one_primary() {
             return judgement;
         }
         for (label, verdict) in &mut self.verdicts {

@@ -254,8 +254,8 @@ impl Server {
             CheckOutcome::Unfit(_) => checks.passed_at = None,
             _ => {}
         }
-        if outcome.is_of_serving() {
-            checks.serves_at = Instant::now();
+        if outcome.proves_serving() {
+            checks.seen_serving_at = Instant::now();
         }
         self.publish_checks(&checks);
         if (before, changed) == (CheckState::Down, Some(CheckState::Up)) {
@@ -282,7 +282,7 @@ impl Server {
     }
 
     /// If it is down and does not answer its checks, treats its role as wrong until a check has found that it is right,
-    /// and leaves it down for the reason that it has. Returns whether that is so.
+    /// and leaves it down for the reason that it has. Returns whether it did.
     pub(super) fn reject_if_dead(&self) -> bool {
         let mut checks = self.lock_checks();
         let is_dead = checks.rise_fall.state() == CheckState::Down && !checks.rise_fall.is_healthy();

@@ -1,5 +1,5 @@
-//! What the failure of a server means for it, and for the clients that wait for the return of servers, as of those that
-//! restart.
+//! What follows when a server has failed a client: the server may be ejected, and the client may wait for the return of
+//! a server, such as one that restarts.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Pool {
         if failure == ServerFailure::Refusal {
             limits.after = 1;
         }
-        if failure == ServerFailure::Tls || !self.outlasts_failures() || self.can_pick_besides(tried, now) {
+        if failure == ServerFailure::Tls || !self.waits_for_return() || self.can_pick_besides(tried, now) {
             let back_off = self.record_failure(lease, now, |ejection, permitted| {
                 ejection.record_failure(now, limits, permitted, lease.kind())
             });
@@ -61,13 +61,13 @@ impl Pool {
             .server()
             .record_failure(|ejection| ejection.record_failure(now, limits, true, lease.kind()));
         AfterFailure {
-            // A panic goes on to pick servers that are ejected.
-            may_wait: !self.is_panicking(now) && self.has_awaited(&[]),
+            // In panic, ejected servers are picked too, so that nobody waits.
+            may_wait: !self.is_panicking(now) && self.waits_for_return_besides(&[]),
             back_off,
         }
     }
 
-    /// Whether nothing but the trial of ejected servers is left.
+    /// Whether only ejected servers whose trial is due can be picked.
     #[must_use]
     pub fn is_on_trial(&self, now: Instant) -> bool {
         self.snapshot(now).set.has_only_trials()
@@ -76,7 +76,7 @@ impl Pool {
     /// Whether its clients wait for the return of servers. They do not if no server is limited: then the queue is never
     /// used.
     #[must_use]
-    pub fn outlasts_failures(&self) -> bool {
+    pub fn waits_for_return(&self) -> bool {
         let is_limited = |member: &Member| member.sessions_max().is_some();
         self.rules.waits_for_return && self.members.load().iter().any(is_limited)
     }
@@ -89,10 +89,10 @@ impl Pool {
     }
 
     /// Whether clients wait for the return of a server that is not among these.
-    pub(super) fn has_awaited(&self, tried: &[ServerId]) -> bool {
+    pub(super) fn waits_for_return_besides(&self, tried: &[ServerId]) -> bool {
         let is_awaited = |member: &Member| {
             member.is_in_service() && member.may_return_at_any_time() && !tried.contains(&member.id())
         };
-        self.outlasts_failures() && self.members.load().iter().any(is_awaited)
+        self.waits_for_return() && self.members.load().iter().any(is_awaited)
     }
 }

@@ -49,7 +49,7 @@ pub enum SessionOutcome {
     Served,
     /// The server did not serve it, and the client did not cause that.
     Unserved,
-    /// Neither.
+    /// It proves nothing.
     Inconclusive,
 }
 

@@ -49,7 +49,7 @@ impl SnapshotCell {
 
     /// Makes later changes of these servers invalidate the snapshot.
     pub(super) fn watch<'a>(&self, servers: impl Iterator<Item = &'a Arc<Server>>) {
-        servers.for_each(|server| server.notify_changes(&self.changes));
+        servers.for_each(|server| server.subscribe(&self.changes));
     }
 
     /// Invalidates the snapshot: the list of servers has changed.

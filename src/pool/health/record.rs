@@ -21,7 +21,7 @@ pub(in crate::pool) struct CheckRecord {
     /// role since.
     pub(in crate::pool) passed_at: Option<Instant>,
     /// When a check last found that it serves sessions; if no check has, when its checks began.
-    pub(in crate::pool) serves_at: Instant,
+    pub(in crate::pool) seen_serving_at: Instant,
     /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.
     pub(in crate::pool) lag: Option<Duration>,
 }
@@ -40,7 +40,7 @@ impl CheckRecord {
             reason: None,
             since: SystemTime::now(),
             passed_at: None,
-            serves_at: Instant::now(),
+            seen_serving_at: Instant::now(),
             lag: None,
         }
     }

@@ -25,14 +25,18 @@ impl PrimaryWatch {
             timeline > highest || timeline == highest && *known.server == *server
         });
         if is_usual {
-            self.renewed = None;
+            self.renewal_candidate = None;
             return;
         }
         if !is_agreed {
             return;
         }
-        if self.renewed.take().is_none_or(|renewed| *renewed != *server) {
-            self.renewed = Some(server.into());
+        if self
+            .renewal_candidate
+            .take()
+            .is_none_or(|candidate| *candidate != *server)
+        {
+            self.renewal_candidate = Some(server.into());
             return;
         }
         if let Some(known) = &mut self.known {

@@ -30,18 +30,19 @@ impl PrimaryWatch {
         self.others_changed |= self.memory() != before;
     }
 
-    /// The labels that what is remembered of others moves to. The server is the one at its address, even if another
-    /// server has its name now: names are exchanged in the DNS or in the configuration. If none is at its address, it
-    /// is the only one with its name, at an address of which nothing is remembered.
+    /// Maps each label of which something is remembered to the present label of its server, if that is another one. The
+    /// server is the one at the same address, even if another server has its name now: names are exchanged in the DNS
+    /// or in the configuration. If no server is at that address, it is the only one with its name, unless something is
+    /// remembered of the address where that one is.
     fn successors(&self, servers: &BTreeMap<Arc<str>, String>) -> HashMap<Arc<str>, Arc<str>> {
         let labels: Vec<_> = self.remembered().collect();
         let is_at = |label: &Arc<str>, address: &str| servers.get(label).is_some_and(|now| now == address);
         if labels.iter().all(|label| is_at(label, &self.address_of(label))) {
             return HashMap::new(); // nearly always
         }
-        let old_names = only(labels.iter().map(|label| (name_in(label), label)));
+        let old_names = unique(labels.iter().map(|label| (name_in(label), label)));
         let old_addresses: HashSet<_> = labels.iter().map(|label| self.address_of(label)).collect();
-        let names = only(servers.keys().map(|label| (name_in(label), label)));
+        let names = unique(servers.keys().map(|label| (name_in(label), label)));
         let addresses: HashMap<_, _> = servers
             .iter()
             .map(|(label, address)| (address.as_str(), label))
@@ -52,16 +53,16 @@ impl PrimaryWatch {
                 return None;
             }
             // The address of a host that is gone may be that of a new one.
-            let is_known = |new: &str| {
+            let may_be_same = |new: &str| {
                 names.contains_key(name) || old_names.contains_key(name_in(new)) || !is_other_host(old, new)
             };
-            let at_address = addresses.get(&*address).copied().filter(|new| is_known(new));
-            let of_name = || {
+            let by_address = addresses.get(&*address).copied().filter(|new| may_be_same(new));
+            let by_name = || {
                 let is_only = old_names.get(name) == Some(&Some(old));
                 let new = names.get(name).copied().flatten().filter(|_| is_only)?;
                 (!old_addresses.contains(servers.get(new)?.as_str())).then_some(new)
             };
-            match at_address.or_else(of_name) {
+            match by_address.or_else(by_name) {
                 Some(new) => Some(Arc::clone(new)),
                 None if servers.contains_key(old) => Some((*address).into()), // another server has the label now
                 None => None,
@@ -71,7 +72,8 @@ impl PrimaryWatch {
         moved.filter(|(old, new)| old != new).collect()
     }
 
-    /// A server with two names, as while one after the other is resolved, has the standing of the one that is known.
+    /// Gives a label of which nothing is remembered the standing of another one at the same address: a server has two
+    /// names for a while when host names are resolved one after the other.
     fn share_standings(&mut self, servers: &BTreeMap<Arc<str>, String>) {
         let known = self.others.iter();
         let known = known.filter_map(|(label, standing)| Some((servers.get(label)?.as_str(), *standing)));
@@ -104,7 +106,8 @@ impl PrimaryWatch {
         kept.map_or_else(|| address_in(label), |address| Cow::Borrowed(address))
     }
 
-    /// Of two labels of one server, what excludes it more counts.
+    /// Moves what is remembered to other labels. If two of them are the same server, the standing that excludes it more
+    /// counts.
     fn rename(&mut self, moved: &HashMap<Arc<str>, Arc<str>>) {
         if moved.is_empty() {
             return;
@@ -122,17 +125,20 @@ impl PrimaryWatch {
         if let Some(known) = &self.known {
             self.others.remove(&*known.server);
         }
-        self.renewed = None;
+        self.renewal_candidate = None;
     }
 }
 
-/// The label of each key; `None` if several have it.
-fn only<'a>(labels: impl Iterator<Item = (&'a str, &'a Arc<str>)>) -> HashMap<&'a str, Option<&'a Arc<str>>> {
-    let mut only = HashMap::new();
+/// The label of each key; `None` if several labels have the key.
+fn unique<'a>(labels: impl Iterator<Item = (&'a str, &'a Arc<str>)>) -> HashMap<&'a str, Option<&'a Arc<str>>> {
+    let mut by_key = HashMap::new();
     for (key, label) in labels {
-        only.entry(key).and_modify(|only| *only = None).or_insert(Some(label));
+        by_key
+            .entry(key)
+            .and_modify(|label| *label = None)
+            .or_insert(Some(label));
     }
-    only
+    by_key
 }
 
 /// The parts of the label of a server whose host name was resolved: `host:port@ip`, or `name@ip`.

@@ -134,7 +134,7 @@ impl PrimaryWatch {
         let Some(seen) = self.seen(server) else {
             return;
         };
-        self.renewed = None;
+        self.renewal_candidate = None;
         let known = self.known.as_ref();
         let timeline = seen.claim.and_then(|claim| claim.timeline);
         self.known = Some(KnownPrimary {

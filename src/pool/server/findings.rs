@@ -22,8 +22,8 @@ impl Server {
 
     /// When a check last found that it serves sessions; if no check has, when its checks began.
     #[must_use]
-    pub fn serves_at(&self) -> Instant {
-        self.lock_checks().serves_at
+    pub fn seen_serving_at(&self) -> Instant {
+        self.lock_checks().seen_serving_at
     }
 
     /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.

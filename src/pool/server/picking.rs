@@ -27,8 +27,8 @@ impl Server {
         }
         if self.is_ejected() {
             // No trial while the latest check failed: the session would probably fail too.
-            let due = !self.has(FAILING) && self.lock_ejection().is_trial_due(now);
-            return if due {
+            let is_due = !self.has(FAILING) && self.lock_ejection().is_trial_due(now);
+            return if is_due {
                 Availability::TrialDue
             } else {
                 Availability::Unavailable
@@ -69,8 +69,8 @@ impl Server {
 
     /// The session that had the trial has ended.
     pub(in crate::pool) fn release_trial(&self) {
-        let is_due = self.lock_ejection().release_trial(Instant::now());
-        if is_due {
+        let is_sooner = self.lock_ejection().release_trial(Instant::now());
+        if is_sooner {
             self.subscribers.notify();
         }
     }
@@ -91,8 +91,8 @@ impl Server {
         self.subscribers.notify();
     }
 
-    /// Increments the counter after each change that may affect picks.
-    pub(in crate::pool) fn notify_changes(&self, counter: &Arc<ChangeCounter>) {
+    /// From now on, increments the counter after each change that may affect picks.
+    pub(in crate::pool) fn subscribe(&self, counter: &Arc<ChangeCounter>) {
         self.subscribers.add(counter);
     }
 
