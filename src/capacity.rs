@@ -122,6 +122,15 @@ pub struct Permit {
     _process: CapacityPermit,
 }
 
+impl Permit {
+    fn new(listener: CapacityPermit, process: CapacityPermit) -> Self {
+        Self {
+            _listener: listener,
+            _process: process,
+        }
+    }
+}
+
 impl ConnectionLimits {
     /// Limits of a listener within those of the process. `None`: as many as the process has.
     #[must_use]
@@ -148,28 +157,21 @@ impl ConnectionLimits {
     pub fn try_acquire(&self) -> Option<Permit> {
         let listener = self.listener.try_acquire()?;
         let process = self.process.try_acquire()?;
-        Some(Permit {
-            _listener: listener,
-            _process: process,
-        })
+        Some(Permit::new(listener, process))
     }
 
     /// A permit as soon as one is free; first come, first served over all workers. While it waits for one half it does
     /// not hold the other one, which somebody else could use and which would count as a session. Cancel safe.
     pub async fn acquire(&self) -> Permit {
-        let permit = |listener, process| Permit {
-            _listener: listener,
-            _process: process,
-        };
         loop {
             let listener = self.listener.acquire().await;
             if let Some(process) = self.process.try_acquire() {
-                return permit(listener, process);
+                return Permit::new(listener, process);
             }
             drop(listener);
             let process = self.process.acquire().await;
             if let Some(listener) = self.listener.try_acquire() {
-                return permit(listener, process);
+                return Permit::new(listener, process);
             }
         }
     }
@@ -203,7 +205,7 @@ impl ListenerLimits {
 
     /// The limits of a listener, with this maximum from now on; see [`Capacity::resize`].
     pub fn listener(&self, name: &Arc<str>, listener_max: Option<usize>) -> ConnectionLimits {
-        let mut by_name = self.in_use();
+        let mut by_name = self.lock();
         let limits = by_name
             .entry(Arc::clone(name))
             .or_insert_with(|| ConnectionLimits::new(listener_max, Arc::clone(&self.process)));
@@ -214,7 +216,7 @@ impl ListenerLimits {
     /// The sessions of each listener in force, and of each other that still has any, in no order.
     #[must_use]
     pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
-        let by_name = self.in_use();
+        let by_name = self.lock();
         let sessions = |(name, limits): (&Arc<str>, &ConnectionLimits)| (Arc::clone(name), limits.in_use());
         by_name.iter().map(sessions).collect()
     }
@@ -223,7 +225,7 @@ impl ListenerLimits {
     /// [`Self::sessions`].
     #[must_use]
     pub fn sizes(&self) -> Vec<(Arc<str>, usize)> {
-        let by_name = self.in_use();
+        let by_name = self.lock();
         let size = |limits: &ConnectionLimits| limits.listener.size().min(limits.process.size());
         by_name
             .iter()
@@ -237,7 +239,8 @@ impl ListenerLimits {
         self.process.size()
     }
 
-    fn in_use(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
+    /// Locks the limits, and drops those that nothing uses any more.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         by_name.retain(|_, limits| Arc::strong_count(&limits.listener) > 1);
         by_name

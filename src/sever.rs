@@ -47,14 +47,14 @@ impl Severing {
         }
     }
 
-    /// Puts the cause of `anew` in force. The pace begins anew only with another ending or another time, so a server
+    /// Puts the cause of `latest` in force. The pace begins anew only with another ending or another time, so a server
     /// that answers now and then cannot put off the end of its sessions.
-    fn update(&mut self, anew: Self) {
+    fn update(&mut self, latest: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
-        if pace_of(&self.cause) == pace_of(&anew.cause) {
-            self.cause = anew.cause;
+        if pace_of(&self.cause) == pace_of(&latest.cause) {
+            self.cause = latest.cause;
         } else {
-            *self = anew;
+            *self = latest;
         }
     }
 }
@@ -106,8 +106,8 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
     Some(pool.cause(member, now)?.over)
 }
 
-/// Closes the sessions that are due: with `at_once_since` all that were connected since or await their server, and of
-/// the others the oldest first.
+/// Closes the sessions that are due: those that [`Cause::at_once_since`] closes at once, and of the others the oldest
+/// first.
 fn sever(
     wanted: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,
@@ -141,13 +141,13 @@ fn sever(
         }
     }
     severings.retain(|group, _| sessions.contains_key(group));
-    for (group, mut there) in sessions {
-        let anew = Severing::new(wanted[&group], now, there.len());
-        let severing = severings.entry(group).or_insert(anew);
-        severing.update(anew);
-        there.sort_unstable_by_key(|record| record.id());
-        let due = severing.pace.due(now, there.len());
-        for record in there.iter().take(due) {
+    for (group, mut records) in sessions {
+        let latest = Severing::new(wanted[&group], now, records.len());
+        let severing = severings.entry(group).or_insert(latest);
+        severing.update(latest);
+        records.sort_unstable_by_key(|record| record.id());
+        let due = severing.pace.due(now, records.len());
+        for record in records.iter().take(due) {
             record.cut(severing.cause.ending);
         }
     }

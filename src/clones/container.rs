@@ -140,7 +140,7 @@ impl RunningContainer {
             () = too_late => self.held.place.remove().await,
         };
         match removed {
-            Ok(()) => self.held.removed(),
+            Ok(()) => self.held.mark_removed(),
             Err(error) => {
                 let (container, error) = (self.name(), chain(&*error));
                 tracing::warn!(%pool, %clone, container, error, "the container of a clone cannot be removed: it may still run");

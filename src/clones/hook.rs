@@ -50,12 +50,12 @@ impl HookedClone {
             ran = timeout(limit, run(&hook.start, hook, name, None)) => ran.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = shutdown.cancelled() => Err(io::Error::other("acequia ends")),
         };
-        let address = clone.started(ran, name, addresses);
+        let address = clone.take_address(ran, name, addresses);
         (clone, address)
     }
 
     /// Takes the address that `start` has printed. It is kept even if the command has failed, because `stop` gets it.
-    fn started(
+    fn take_address(
         &mut self,
         ran: io::Result<HookOutput>,
         name: &CloneName,

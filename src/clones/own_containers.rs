@@ -36,6 +36,7 @@ pub(super) struct OwnContainers {
     /// Where the files of instances are; `None`: there is no `state_dir`.
     directory: Option<PathBuf>,
     keeper: ContainerKeeper,
+    /// The number of the next container, as a part of its name.
     next: AtomicU64,
     // Std mutexes: locked for a few lines, this one by no thread with a runtime.
     engines: Mutex<Engines>,
@@ -235,8 +236,8 @@ impl ContainerPlace {
 }
 
 impl HeldContainer {
-    /// To be called when it was removed.
-    pub(super) fn removed(mut self) {
+    /// Ends the hold: the container was removed.
+    pub(super) fn mark_removed(mut self) {
         self.is_removed = true;
     }
 }

@@ -30,14 +30,15 @@ pub(super) struct PoolClones {
     pool: Arc<LivePool>,
     scaler: Scaler,
     /// By number.
-    clones: BTreeMap<u32, Clone>,
+    clones: BTreeMap<u32, CloneHandle>,
     /// Notified when a clone has changed its state.
     changed: Arc<Notify>,
     /// The servers that the pool was given.
     published: Vec<ServerEntry>,
 }
 
-struct Clone {
+/// A clone, as its pool holds it.
+struct CloneHandle {
     status: Arc<StatusCell>,
     leave: CancellationToken,
     _task: AbortOnDropHandle<()>,
@@ -85,7 +86,7 @@ impl PoolClones {
             match self.pool.plan().scale.clone().filter(|_| is_scaled) {
                 _ if shutdown.is_cancelled() => {}
                 Some(plan) => self.decide(&plan),
-                None if self.is_held() => {}
+                None if self.holds_clones() => {}
                 None => self.clones.values().for_each(|clone| clone.leave.cancel()),
             }
             self.publish(is_scaled);
@@ -93,8 +94,8 @@ impl PoolClones {
         self.publish(is_scaled);
     }
 
-    /// Whether the pool is to have other servers than clones, and none of them is listed yet.
-    fn is_held(&self) -> bool {
+    /// Whether the pool keeps its clones for now: it is to have other servers, and none of them is listed yet.
+    fn holds_clones(&self) -> bool {
         let in_force = self.context.live.in_force();
         let holds = |pool: &Arc<LivePool>| pool.dynamic().holds_clones();
         in_force.pool(self.pool.name()).is_some_and(holds)
@@ -159,7 +160,7 @@ impl PoolClones {
             plan: Arc::clone(plan),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
-        let clone = Clone {
+        let clone = CloneHandle {
             status,
             leave,
             _task: task,
@@ -186,7 +187,7 @@ impl PoolClones {
 
     /// Gives the pool its running clones as servers, if it is to have clones, and publishes the status of all clones.
     fn publish(&mut self, is_scaled: bool) {
-        let clones: Vec<_> = self.clones.values().map(Clone::shown).collect();
+        let clones: Vec<_> = self.clones.values().map(CloneHandle::shown).collect();
         let Some(plan) = self.pool.plan().scale.clone().filter(|_| is_scaled) else {
             self.pool.scale().publish(clones);
             self.pool.set_start_wait(None);
@@ -202,7 +203,7 @@ impl PoolClones {
             self.published = servers;
             self.assign_servers();
         }
-        let starts_one = self.clones.values().any(Clone::starts);
+        let starts_one = self.clones.values().any(CloneHandle::starts);
         self.pool.set_start_wait(starts_one.then_some(plan.start_timeout));
     }
 
@@ -231,7 +232,7 @@ async fn next(pools: &mut watch::Receiver<Option<Arc<LivePool>>>) -> Option<Arc<
     }
 }
 
-impl Clone {
+impl CloneHandle {
     /// Whether it was asked to leave.
     fn is_leaving(&self) -> bool {
         self.leave.is_cancelled()

@@ -20,12 +20,14 @@ pub(super) struct StatusCell {
     changed: Arc<Notify>,
 }
 
+/// The content of a [`StatusCell`].
 pub(super) struct Shown {
     pub(super) status: CloneStatus,
     /// Its server, once the pool has it.
     server: Option<Member>,
     /// The pause before its next start.
     pub(super) pause: Duration,
+    /// Whether there is nothing left of it.
     has_left: bool,
 }
 

@@ -31,12 +31,12 @@ impl SharedChecks {
     pub(super) fn begin(self: &Arc<Self>, setup: CheckSetup, user: ServerCheck) -> CheckUse {
         let user = Arc::new(user);
         let mut checks = self.lock();
-        let there = checks.entry(setup.address()).or_default();
+        let at_address = checks.entry(setup.address()).or_default();
         let is_like = |check: &Arc<SharedCheck>| check.probe.setup().is_like(&setup);
-        let shared = there.iter().filter_map(Weak::upgrade).find(is_like);
+        let shared = at_address.iter().filter_map(Weak::upgrade).find(is_like);
         let shared = shared.unwrap_or_else(|| {
             let shared = Arc::new(SharedCheck::begin(self, setup));
-            there.push(Arc::downgrade(&shared));
+            at_address.push(Arc::downgrade(&shared));
             shared
         });
         drop(checks);
@@ -72,9 +72,9 @@ impl Drop for SharedCheck {
     fn drop(&mut self) {
         let address = self.probe.setup().address();
         let mut checks = self.checks.lock();
-        if let Some(there) = checks.get_mut(&address) {
-            there.retain(|check| check.strong_count() > 0);
-            if there.is_empty() {
+        if let Some(at_address) = checks.get_mut(&address) {
+            at_address.retain(|check| check.strong_count() > 0);
+            if at_address.is_empty() {
                 checks.remove(&address);
             }
         }

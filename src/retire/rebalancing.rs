@@ -20,16 +20,17 @@ pub(super) struct Rebalancing {
     pace: Pace,
     /// By server without excess, the most sessions that it has kept since `counts_since`.
     most_kept: HashMap<CountId, usize>,
-    /// `None`: no session has ended yet.
+    /// Since when `most_kept` counts; `None`: no session has ended yet.
     counts_since: Option<Instant>,
     /// The sessions that were asked to end, and go on.
     asked: HashSet<u64>,
     /// Sessions that have ended since a server without excess has kept one more.
     ended: usize,
-    /// When the first of them ended.
-    since: Instant,
-    /// When it paused, or last tried with one session whether it still has to.
-    paused: Option<Instant>,
+    /// When the first of the `ended` sessions ended.
+    first_ended_at: Instant,
+    /// When it paused, or last ended one session to find out whether that has an effect again; `None`: it does not
+    /// pause.
+    paused_at: Option<Instant>,
 }
 
 impl Rebalancing {
@@ -40,8 +41,8 @@ impl Rebalancing {
             counts_since: None,
             asked: HashSet::new(),
             ended: 0,
-            since: now,
-            paused: None,
+            first_ended_at: now,
+            paused_at: None,
         }
     }
 
@@ -57,7 +58,7 @@ impl Rebalancing {
         self.asked.retain(|session| is_open(*session));
         let ended = before - self.asked.len();
         if self.ended == 0 && ended > 0 {
-            self.since = now;
+            self.first_ended_at = now;
             // What a server kept long ago, and has lost, says nothing. But one that ends its sessions after some
             // seconds must not seem to gain whenever their number goes up and down: so this is forgotten only once in
             // each `over`.
@@ -74,7 +75,7 @@ impl Rebalancing {
         };
         self.most_kept = balance.without_excess.iter().map(most_kept).collect();
         if has_gained {
-            (self.ended, self.paused) = (0, None);
+            (self.ended, self.paused_at) = (0, None);
         }
     }
 
@@ -82,17 +83,17 @@ impl Rebalancing {
     /// `over`.
     pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
         let is_current = self.pace.over == over && now - self.pace.began < over;
-        if !is_current || self.paused.is_some() {
+        if !is_current || self.paused_at.is_some() {
             self.pace = new_pace(over, balance, now);
         }
-        match self.paused {
-            Some(paused) if now - paused < over => 0,
+        match self.paused_at {
+            Some(paused_at) if now - paused_at < over => 0,
             Some(_) => {
-                self.paused = Some(now);
+                self.paused_at = Some(now);
                 1
             }
-            None if self.ended >= self.patience(balance) && now - self.since >= RETURN_TIME_MIN => {
-                self.paused = Some(now);
+            None if self.ended >= self.patience(balance) && now - self.first_ended_at >= RETURN_TIME_MIN => {
+                self.paused_at = Some(now);
                 tracing::warn!(
                     pool,
                     ended = self.ended,

@@ -66,23 +66,24 @@ impl PrintedLines {
 /// How many lines may be logged.
 struct Allowance {
     lines: u32,
-    since: Instant,
+    /// When lines were last added.
+    added_at: Instant,
 }
 
 impl Allowance {
     const fn new(now: Instant) -> Self {
         Self {
             lines: BURST,
-            since: now,
+            added_at: now,
         }
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let gained = (now - self.since).as_nanos() / LINE_EVERY.as_nanos();
+        let gained = (now - self.added_at).as_nanos() / LINE_EVERY.as_nanos();
         let gained = u32::try_from(gained).unwrap_or(u32::MAX);
         if gained > 0 {
             self.lines = self.lines.saturating_add(gained).min(BURST);
-            self.since = now;
+            self.added_at = now;
         }
         let is_allowed = self.lines > 0;
         self.lines = self.lines.saturating_sub(1);

@@ -11,7 +11,7 @@ pub struct Pace {
     pub over: Duration,
     /// When it began.
     pub began: Instant,
-    /// Sessions when it began.
+    /// The number of sessions when it began.
     pub first: usize,
 }
 
@@ -20,14 +20,14 @@ impl Pace {
     /// n sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. Sessions that end by
     /// themselves count as ended. At the end of the time none is left, however many were added meanwhile.
     #[must_use]
-    pub fn due(&self, now: Instant, there: usize) -> usize {
+    pub fn due(&self, now: Instant, present: usize) -> usize {
         let left = self.over.saturating_sub(now - self.began);
         if left.is_zero() {
-            return there;
+            return present;
         }
         let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.over.as_nanos());
         // At most `first`; one less, because the first is ended at the beginning and not after a part of the time.
-        there.saturating_sub((may_be_left as usize).saturating_sub(1))
+        present.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
 }
 
@@ -47,11 +47,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sessions_are_closed_evenly_over_the_whole_time() {
         let five = pace(5, TEN);
-        let mut there = 5;
+        let mut present = 5;
         let mut cut_at = Vec::new();
         for tick in 0..=100 {
-            let due = five.due(five.began + INTERVAL_MIN * tick, there);
-            there -= due;
+            let due = five.due(five.began + INTERVAL_MIN * tick, present);
+            present -= due;
             cut_at.extend(std::iter::repeat_n(tick / 10, due));
         }
         assert_eq!(cut_at, [0, 2, 4, 6, 8]);
@@ -77,20 +77,20 @@ mod tests {
             steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),
         ) {
             let pace = pace(first, Duration::from_millis(millis));
-            let (mut now, mut there) = (pace.began, first);
+            let (mut now, mut present) = (pace.began, first);
             for (wait, leave, come) in steps {
                 now += Duration::from_millis(wait);
-                there = there.saturating_sub(leave) + come;
-                let due = pace.due(now, there);
-                prop_assert!(due <= there);
-                there -= due;
+                present = present.saturating_sub(leave) + come;
+                let due = pace.due(now, present);
+                prop_assert!(due <= present);
+                present -= due;
                 let left = pace.over.saturating_sub(now - pace.began);
-                // Whole nanoseconds on both sides: (there + 1) * over against first * left.
+                // Whole nanoseconds on both sides: (present + 1) * over against first * left.
                 let (over, allowed) = (pace.over.as_nanos(), first as u128 * left.as_nanos());
-                let taken = there as u128 * over;
+                let taken = present as u128 * over;
                 prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
             }
-            prop_assert_eq!(pace.due(pace.began + pace.over, there), there);
+            prop_assert_eq!(pace.due(pace.began + pace.over, present), present);
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn run() -> io::Result<()> {
     let socket: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut keeper = Held::default();
+        let mut keeper = Keeper::default();
         let ended = keeper.serve(socket.into()).await;
         let killed = child::kill_all().await;
         let removed = containers::remove_all(&keeper.containers).await;
@@ -70,10 +70,10 @@ fn reset_limits() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// What a keeper holds.
+/// A keeper, and what it holds.
 #[derive(Default)]
-struct Held {
-    /// `None`: it was not started, or has ended.
+struct Keeper {
+    /// The process of the clone; `None`: it was not started, or has ended.
     leader: Option<Leader>,
     containers: BTreeSet<HeldContainers>,
 }
@@ -87,7 +87,7 @@ struct Leader {
     kill_at: Option<Instant>,
 }
 
-impl Held {
+impl Keeper {
     async fn serve(&mut self, socket: net::UnixStream) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
@@ -100,7 +100,7 @@ impl Held {
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
         ];
-        let (events, mut to_tell) = channel(EVENTS_MAX);
+        let (events, mut to_send) = channel(EVENTS_MAX);
         loop {
             tokio::select! {
                 // All of them are cancel safe: a line that is not complete is kept.
@@ -109,7 +109,7 @@ impl Held {
                     Some(line) => self.follow(serde_json::from_str(&line)?, &events),
                 },
                 _ = child_ended.recv() => self.reap(&events).await,
-                Some(event) = to_tell.recv() => writer.write_all(&line_of(&event)).await?,
+                Some(event) = to_send.recv() => writer.write_all(&line_of(&event)).await?,
                 () = self.wait_for_kill_time() => self.kill(),
             }
         }
