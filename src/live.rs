@@ -281,7 +281,7 @@ impl Live {
         self.in_force.send_replace(Arc::clone(&next));
         self.registry.notify_change();
         drop(changing);
-        self.forget_absent();
+        self.evict_absent_overrides();
         next
     }
 
@@ -326,7 +326,7 @@ impl Live {
 
     /// The overrides of servers that are in no pool of the plan, sorted by name.
     #[must_use]
-    pub fn absent(&self) -> Vec<(ServerPath, Overrides)> {
+    pub fn absent_overrides(&self) -> Vec<(ServerPath, Overrides)> {
         if !self.registry.has_overrides() {
             return Vec::new(); // nearly always; the names of all servers are not collected then
         }
@@ -335,7 +335,7 @@ impl Live {
 
     /// Removes the oldest overrides of absent servers if there are too many, and logs that. To be called after the
     /// number of absent servers may have grown.
-    pub fn forget_absent(&self) {
+    pub fn evict_absent_overrides(&self) {
         if !self.registry.has_excess_overrides() {
             return;
         }

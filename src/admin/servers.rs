@@ -163,7 +163,7 @@ pub(super) async fn set_overrides(
     let in_force = live.in_force();
     let server = match find(&in_force, &pool_name, &server_name) {
         Ok(found) => Some(found),
-        Err(_) if live.absent().iter().any(|(absent, _)| *absent == name) => None,
+        Err(_) if live.absent_overrides().iter().any(|(absent, _)| *absent == name) => None,
         Err(error) => return Err(error),
     };
     let by: Arc<str> = client.to_string().into();
@@ -172,7 +172,7 @@ pub(super) async fn set_overrides(
         overrides = live.apply_override(&name, change, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, order = %change, "server override set");
     }
-    live.forget_absent();
+    live.evict_absent_overrides();
     Ok(Json(match server {
         Some((pool, server)) => OverrideBody::Present(Box::new(server_body(pool, &server, Instant::now()))),
         None => OverrideBody::Absent(absent_server_body(&name, &overrides)),

@@ -90,7 +90,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         pools,
         absent: admin
             .live
-            .absent()
+            .absent_overrides()
             .iter()
             .map(|(name, overrides)| absent_server_body(name, overrides))
             .collect(),

@@ -31,8 +31,8 @@ struct Lists {
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
     /// The list before `listed`. It is kept as long as no server of `listed` can be used; empty: none is kept.
     kept: Arc<[ServerEntry]>,
-    /// Whether `listed` or `kept` has clones of before a reload, as long as its source has listed nothing that can be
-    /// used.
+    /// Whether `listed` or `kept` has clones that were started before a reload. They stay as long as the source has
+    /// listed nothing that can be used.
     holds_clones: bool,
 }
 
@@ -123,7 +123,8 @@ impl DynamicServers {
         state.lists = state.lists.taken_over(plan, before);
     }
 
-    /// Whether clones of before a reload are to stay until the source of the pool has listed servers that can be used.
+    /// Whether clones that were started before a reload stay until the source of the pool has listed servers that can be
+    /// used.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
         self.lock().lists.holds_clones

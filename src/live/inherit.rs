@@ -23,8 +23,8 @@ pub(super) fn inherit_primary<'p>(
     let candidates = registry.known_primaries().into_iter().filter_map(|(name, known)| {
         let entry = entries.iter().find(|entry| has_label(entry, &known.server))?;
         let other = named(&name);
-        let is_same = |other: &Arc<LivePool>| other.entries().iter().any(|same| is_same_server(same, entry));
-        if other.is_some_and(|other| !is_same(other)) {
+        let has_server = |other: &Arc<LivePool>| other.entries().iter().any(|same| is_same_server(same, entry));
+        if other.is_some_and(|other| !has_server(other)) {
             return None; // another server of the same name
         }
         Some(((other.is_some(), known.highest_timeline()), name, known))

@@ -147,9 +147,9 @@ impl LivePool {
         self.entries.send_replace(entries);
     }
 
-    /// Copies to `addresses` what names of the next plan resolve to here, as far as that plan wants the family. If the
-    /// plans want different families, a name that has addresses in `addresses` keeps them: they were looked up for the
-    /// next plan. Returns whether anything changed.
+    /// Copies to `addresses` what names of the next plan resolve to here, except addresses of a family that the next
+    /// plan does not want. If the plans want different families, a name that has addresses in `addresses` keeps them:
+    /// they were looked up for the next plan. Returns whether anything changed.
     fn hand_over(&self, next: &PoolPlan, entries: &[ServerEntry], addresses: &mut NameAddresses) -> bool {
         let known = self.lock();
         let has_same_family = self.plan.resolve == next.resolve;
