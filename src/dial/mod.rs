@@ -57,7 +57,7 @@ pub struct DialClient<'a> {
     /// left.
     pub may_half_close: bool,
     /// Whether only the server's first answer shows that it serves the session. Then the caller reports that
-    /// ([`Pool::connected`]).
+    /// ([`Pool::record_connect`]).
     pub awaits_answer: bool,
 }
 
@@ -190,7 +190,7 @@ pub fn dial(
                     search.record_failure(pool, lease.lease(), options.retries, failure, Instant::now())
                 }
             };
-            let ended_ejection = failure.is_none() && !client.awaits_answer && pool.connected(lease.lease());
+            let ended_ejection = failure.is_none() && !client.awaits_answer && pool.record_connect(lease.lease());
             report(Progress::Ended(Attempt {
                 server: lease.server(),
                 took: began.elapsed(),

@@ -29,7 +29,7 @@ impl Search {
         now: Instant,
     ) -> (bool, Option<Duration>) {
         self.tried.push(lease.server().id());
-        let after = failure.map(|failure| pool.failed(lease, &self.tried, failure, now));
+        let after = failure.map(|failure| pool.record_failure(lease, &self.tried, failure, now));
         let AfterFailure { may_wait, back_off } = after.unwrap_or_default();
         if may_wait {
             self.tried.clear();

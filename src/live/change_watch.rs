@@ -105,7 +105,7 @@ mod tests {
                 .pick(client, &[pool().servers()[0].id()], Instant::now())
                 .unwrap();
             while !lease.server().is_ejected() {
-                let _ = pool().failed(&lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
+                let _ = pool().record_failure(&lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
             }
         };
         let changes: [(&str, &dyn Fn()); 8] = [

@@ -4,7 +4,8 @@
 //! a snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 //!
 //! **A new policy** is a variant of [`Policy`], a file with its function, and an arm in `choose`; its name stands in
-//! `config::parse::pool`. If it picks by the client, as `source-hash` does, add it to [`Policy::is_by_client`].
+//! `config::parse::pool`. If it picks by the client, as `source-hash` does, it also belongs in [`Policy::is_by_client`]
+//! and [`Pool::in_order`].
 
 mod turn_counter;
 mod server_observer;
@@ -264,11 +265,9 @@ impl Pool {
         loop {
             let is_listed = |id| order.iter().any(|index| servers[*index].id() == id);
             let next = CandidateSet::new(&servers, &self.rules, now, is_listed).candidates;
-            match client {
+            match (client, self.rules.policy) {
                 _ if next.is_empty() => break,
-                Some(client) if self.rules.policy.is_by_client() => {
-                    order.extend(source_hash::in_order(&next, client));
-                }
+                (Some(client), Policy::SourceHash) => order.extend(source_hash::in_order(&next, client)),
                 _ => order.extend(next.iter().map(|candidate| candidate.index)),
             }
         }
@@ -305,20 +304,20 @@ impl Pool {
 
     /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection. Later
     /// calls for the same lease change nothing.
-    pub fn connected(&self, lease: &Lease) -> bool {
+    pub fn record_connect(&self, lease: &Lease) -> bool {
         !lease.note_served() && lease.server().record_connect(lease.kind())
     }
 
     /// Records that a session has ended. Returns what that changed. A session that the server did not serve
     /// ([`FinishedSession::outcome`]) counts as a failed connect, with the same limits.
-    pub fn finished(&self, lease: &Lease, session: &FinishedSession, now: Instant) -> Option<EjectionChange> {
+    pub fn record_end(&self, lease: &Lease, session: &FinishedSession, now: Instant) -> Option<EjectionChange> {
         match session.outcome(self.rules.eject.on_reset) {
             SessionOutcome::Served => {
                 let has_ended = lease.server().record_served(session.connected_at);
                 has_ended.then_some(EjectionChange::Ended)
             }
             SessionOutcome::Unserved => {
-                let back_off = self.record_failure(lease, now, |ejection, permitted| {
+                let back_off = self.update_ejection(lease, now, |ejection, permitted| {
                     ejection.record_unserved(session.client, now, self.rules.eject, permitted, lease.kind())
                 });
                 back_off.map(EjectionChange::Began)
@@ -330,8 +329,9 @@ impl Pool {
         }
     }
 
-    /// Records a failure on a server. `record` gets whether the pool permits one more ejection.
-    fn record_failure(
+    /// Changes the ejection of a server after a failure. `record` gets whether the pool permits one more ejection, and
+    /// returns the back-off if it ejects the server.
+    fn update_ejection(
         &self,
         lease: &Lease,
         now: Instant,

@@ -36,14 +36,20 @@ impl Pool {
     /// If no other can be picked, and clients wait for the return of servers, it is ejected for [`RETURN_WAIT`], so
     /// that all of them wait. Otherwise the last usable server is never ejected, nor are more than
     /// [`EjectLimits::percent_max`] of the servers in service.
-    pub fn failed(&self, lease: &Lease, tried: &[ServerId], failure: ServerFailure, now: Instant) -> AfterFailure {
+    pub fn record_failure(
+        &self,
+        lease: &Lease,
+        tried: &[ServerId],
+        failure: ServerFailure,
+        now: Instant,
+    ) -> AfterFailure {
         lease.note_failed();
         let mut limits = self.rules.eject;
         if failure == ServerFailure::Refusal {
             limits.after = 1;
         }
         if failure == ServerFailure::Tls || !self.waits_for_return() || self.can_pick_besides(tried, now) {
-            let back_off = self.record_failure(lease, now, |ejection, permitted| {
+            let back_off = self.update_ejection(lease, now, |ejection, permitted| {
                 ejection.record_failure(now, limits, permitted, lease.kind())
             });
             return AfterFailure {

@@ -63,7 +63,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::addr::ServerAddr;
     use crate::pool::ejection::LeaseKind;
     use crate::pool::lease::Lease;
     use crate::pool::tests::rules;
@@ -79,12 +78,7 @@ mod tests {
         ] {
             let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
             let server = |label: &str, port: u16| {
-                let spec = ServerSpec {
-                    label: label.into(),
-                    identity: label.into(),
-                    address: ServerAddr::new(([127, 0, 0, 1], port).into()),
-                    resolved_from: None,
-                };
+                let spec = ServerSpec::for_test(label, ([127, 0, 0, 1], port).into());
                 registry.get_or_create(&name, spec, false)
             };
             let servers = [server("a", 1), server("b", 1), server("c", 2)];
@@ -109,12 +103,7 @@ mod tests {
     fn sessions_of_a_former_name_count_at_the_address() {
         let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
         let server = |label: &str| {
-            let spec = ServerSpec {
-                label: label.into(),
-                identity: label.into(),
-                address: ServerAddr::new(([127, 0, 0, 1], 1).into()),
-                resolved_from: None,
-            };
+            let spec = ServerSpec::for_test(label, ([127, 0, 0, 1], 1).into());
             registry.get_or_create(&name, spec, false)
         };
         let before = server("before");

@@ -32,6 +32,17 @@ pub struct ServerSpec {
 }
 
 impl ServerSpec {
+    /// A server of this label, which is its identity, too, at this address.
+    #[cfg(test)]
+    pub(crate) fn for_test(label: &str, address: std::net::SocketAddr) -> Self {
+        Self {
+            label: label.into(),
+            identity: label.into(),
+            address: ServerAddr::new(address),
+            resolved_from: None,
+        }
+    }
+
     /// The host name in its configured address; `None`: the address itself is configured.
     #[must_use]
     pub fn host(&self) -> Option<&str> {

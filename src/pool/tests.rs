@@ -3,20 +3,16 @@ mod queue_order;
 mod snapshot;
 mod tiers;
 
+use std::time::SystemTime;
+
 use super::ejection::LeaseKind;
 use super::health::Availability;
 use super::*;
-use crate::addr::ServerAddr;
 use proptest::prelude::*;
 
 /// A candidate with this identity, weight and number of sessions.
 pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) -> Candidate {
-    let spec = ServerSpec {
-        label: identity.into(),
-        identity: identity.into(),
-        address: ServerAddr::new(([10, 0, 0, 1], 443).into()),
-        resolved_from: None,
-    };
+    let spec = ServerSpec::for_test(identity, ([10, 0, 0, 1], 443).into());
     Candidate::for_test(index, Server::new(spec, false).with_live(live), weight)
 }
 
@@ -56,14 +52,7 @@ fn server(n: usize, weight: u16, is_checked: bool) -> Member {
 }
 
 fn in_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
-    let label: Arc<str> = format!("s{n}").into();
-    let address = ServerAddr::new(([10, 0, 0, n as u8], 80).into());
-    let spec = ServerSpec {
-        identity: Arc::clone(&label),
-        label,
-        address,
-        resolved_from: None,
-    };
+    let spec = ServerSpec::for_test(&format!("s{n}"), ([10, 0, 0, n as u8], 80).into());
     Member::new(Arc::new(Server::new(spec, is_checked)), member_config)
 }
 
@@ -110,6 +99,10 @@ fn fails(server: &Server, times: u32) {
     }
 }
 
+fn apply(server: &Server, order: Override) {
+    server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
+}
+
 fn client(n: u16) -> ClientAddr {
     let [high, low] = n.to_be_bytes();
     ClientAddr::new(([192, 0, high, low], 40_000).into())
@@ -118,7 +111,7 @@ fn client(n: u16) -> ClientAddr {
 /// Fails a connect. Returns the back-off if that ejects the server.
 fn fail_connect(pool: &Pool, lease: &Lease, now: Instant) -> Option<Duration> {
     let tried = [lease.server().id()];
-    pool.failed(lease, &tried, ServerFailure::Connect, now).back_off
+    pool.record_failure(lease, &tried, ServerFailure::Connect, now).back_off
 }
 
 /// Fails `times` connects to the server. Returns the back-off if the last one ejects it.
@@ -268,11 +261,11 @@ async fn a_successful_connect_resets_the_failure_count_and_ends_an_ejection() {
     let now = Instant::now();
     for _ in 0..10 {
         assert_eq!(fail_connects(&pool, server, 2, now), None);
-        assert!(!pool.connected(&Lease::take(server, LeaseKind::Regular)));
+        assert!(!pool.record_connect(&Lease::take(server, LeaseKind::Regular)));
     }
     assert!(fail_connects(&pool, server, 3, now).is_some());
     assert!(
-        pool.connected(&Lease::take(server, LeaseKind::Regular)),
+        pool.record_connect(&Lease::take(server, LeaseKind::Regular)),
         "that ends the ejection"
     );
     assert!(server.is_up());
@@ -295,7 +288,7 @@ async fn after_the_back_off_one_trial_session_opens_the_way_for_others() {
         let trial = pool
             .pick(client(0), &other, due + EJECT.first * 2)
             .expect("the longer back-off is over");
-        assert!(pool.connected(&trial));
+        assert!(pool.record_connect(&trial));
         assert_eq!(
             picked(&pool, due + EJECT.first * 2),
             labels(&["s0", "s1"]),

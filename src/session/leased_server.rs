@@ -60,7 +60,7 @@ impl LeasedServer {
     /// nothing.
     pub(super) fn begun(&self) {
         let Some(pool) = self.pool.get() else { return };
-        if pool.connected(self.lease.lease()) {
+        if pool.record_connect(self.lease.lease()) {
             tracing::info!(pool = %pool.name(), server = %self.label(), "server is back");
         }
     }
@@ -125,7 +125,7 @@ impl LeasedServer {
         }
         let Some(pool) = self.pool.get() else { return };
         let server = &lease.server().spec().label;
-        match pool.finished(lease, &session, Instant::now()) {
+        match pool.record_end(lease, &session, Instant::now()) {
             Some(EjectionChange::Began(back_off)) => {
                 tracing::warn!(pool = %pool.name(), %server, reason = "unserved", back_off = format_duration(back_off), "server is ejected");
             }

@@ -357,7 +357,8 @@ async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
     let lease = pick(&pool, 0).unwrap();
     let (first, second) = (start_waiting(&pool, 1).await, start_waiting(&pool, 2).await);
     let began = Instant::now();
-    let fails = |lease: &Lease| pool.failed(lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
+    let fails =
+        |lease: &Lease| pool.record_failure(lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
     assert_eq!(
         fails(&lease),
         AfterFailure {
@@ -373,7 +374,7 @@ async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
     let trial = second.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(2));
     let third = start_waiting(&pool, 3).await;
-    assert!(pool.connected(&trial));
+    assert!(pool.record_connect(&trial));
     drop(trial);
     let _lease = third.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(2), "it is back");
@@ -407,7 +408,7 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
     let all: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
     assert!(
         !pool
-            .failed(&lease, &all, ServerFailure::Connect, Instant::now())
+            .record_failure(&lease, &all, ServerFailure::Connect, Instant::now())
             .may_wait
     );
     let rules = PoolRules {
@@ -415,7 +416,7 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
         ..*pool.rules()
     };
     let pool = Pool::with_queue("pool".into(), rules, pool.servers().to_vec(), Arc::default());
-    let may_wait = |tried, failure| pool.failed(&lease, tried, failure, Instant::now()).may_wait;
+    let may_wait = |tried, failure| pool.record_failure(&lease, tried, failure, Instant::now()).may_wait;
     assert!(!may_wait(&all[..1], ServerFailure::Connect));
     assert!(!may_wait(&all, ServerFailure::Tls));
     assert!(may_wait(&all, ServerFailure::Connect));

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::SystemTime;
 
 use tokio::time::advance;
 
@@ -154,7 +153,7 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
         11 => set(Override::Weight(Some(u16::from(amount % 4)))),
         12 => set(Override::Weight(None)),
         13 | 14 => drop(fail_connects(pool, server, 3, now)),
-        15 => drop(pool.connected(&Lease::take(server, LeaseKind::Regular))),
+        15 => drop(pool.record_connect(&Lease::take(server, LeaseKind::Regular))),
         16 => drop(fail_connect(pool, &Lease::take(server, LeaseKind::Trial), now)),
         17 => advance(Duration::from_millis(u64::from(amount))).await,
         _ => advance(Duration::from_millis(40 * u64::from(amount))).await,
@@ -284,7 +283,7 @@ fn concurrent_threads_get_one_trial_of_an_ejected_server() {
         });
         let trials = picks.iter().filter(|lease| lease.kind() == LeaseKind::Trial);
         assert_eq!(trials.count(), 1, "round {round}");
-        pool.connected(&Lease::take(&servers[0], LeaseKind::Regular));
+        pool.record_connect(&Lease::take(&servers[0], LeaseKind::Regular));
     }
 }
 
@@ -350,13 +349,9 @@ async fn without_a_change_the_snapshot_is_not_rebuilt() {
     let first = Arc::as_ptr(&pool.snapshot(Instant::now()));
     for n in 0..100 {
         let lease = pool.pick(client(n), &[], Instant::now()).unwrap();
-        pool.connected(&lease);
+        pool.record_connect(&lease);
         passes(&pool.servers()[0], 1);
         advance(Duration::from_secs(1)).await;
     }
     assert_eq!(Arc::as_ptr(&pool.snapshot(Instant::now())), first);
-}
-
-fn apply(server: &Server, order: Override) {
-    server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
 }

@@ -1,7 +1,5 @@
 //! Tiers, panic, slow start and operators' overrides.
 
-use std::time::SystemTime;
-
 use tokio::time::advance;
 
 use super::*;
@@ -21,10 +19,6 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     let servers: Vec<_> = priorities.iter().enumerate().map(new_member).collect();
     servers.iter().for_each(|server| passes(server, 1));
     Pool::new("pool".into(), of_pool, servers)
-}
-
-fn apply(server: &Server, order: Override) {
-    server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
 }
 
 #[tokio::test(start_paused = true)]
