@@ -26,9 +26,9 @@ impl LivePool {
                     .note_failure(server, &failed, &members, required, thresholds.fall)
             }
         };
-        let is_other_primary = judgement.is_other_primary;
+        let is_new = judgement.is_primary_or_list_new;
         recorded.extend(follow(judgement, self.name(), self.roles(), thresholds));
-        self.update_stand_in(is_other_primary, &members, is_confirmed.then_some(server));
+        self.update_stand_in(is_new, &members, is_confirmed.then_some(server));
         recorded
     }
 
@@ -41,21 +41,22 @@ impl LivePool {
         } = self.plan().health;
         let members = self.servers();
         let judgement = self.roles().trust(server, &members, required)?;
-        let is_other_primary = judgement.is_other_primary;
+        let is_new = judgement.is_primary_or_list_new;
         let recorded = follow(judgement, self.name(), self.roles(), thresholds).collect();
-        self.update_stand_in(is_other_primary, &members, None);
+        self.update_stand_in(is_new, &members, None);
         Some(recorded)
     }
 
     /// If the pool falls back to its primary, lets the primary in force stand in for replicas, and no other server.
-    /// `is_other`: it may be another primary than before. `checked`: the server of the check that has just passed.
-    fn update_stand_in(&self, is_other: bool, members: &[Member], checked: Option<&Arc<Server>>) {
+    /// `is_new`: the primary or the list of servers is another one than before. `checked`: the server of the check that
+    /// has just passed.
+    fn update_stand_in(&self, is_new: bool, members: &[Member], checked: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;
         }
         let primary = self.roles().primary_in_force();
         let is_primary = |server: &Server| primary.as_ref() == Some(&server.spec().label);
-        if is_other {
+        if is_new {
             members
                 .iter()
                 .for_each(|member| member.set_stand_in(is_primary(member)));

@@ -100,11 +100,11 @@ impl DivergenceWatch {
             .copied()
             .filter(goes_on)
             .unwrap_or_default();
-        let found = self.traces.primary().filter(|found| *found.label == *primary);
-        let is_apart = known.is_apart && found.is_some_and(|found| latest.is_apart(&found.history.latest));
-        let why = found.and_then(|found| match is_apart {
-            true => Some(why_apart(&latest, found)),
-            false => why_outdated(facts.restartpoint?, found),
+        let primary = self.traces.primary().filter(|traced| *traced.label == *primary);
+        let is_apart = known.is_apart && primary.is_some_and(|primary| latest.is_apart(&primary.history.latest));
+        let why = primary.and_then(|primary| match is_apart {
+            true => Some(why_apart(&latest, primary)),
+            false => why_outdated(facts.restartpoint?, primary),
         });
         let replica = ReplicaTrace {
             latest,

@@ -130,8 +130,8 @@ pub(super) struct RiseFall {
     /// Checks in a row that failed.
     failures: u32,
     latest: LatestResult,
-    /// Set if this host prevented the latest check: whether new sessions go on. Then `latest` is the result of the check
-    /// before.
+    /// Set if this host prevented the latest check: whether new sessions go on. Then `latest` is the result of the
+    /// check before.
     prevented: Option<bool>,
     /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role
     /// is required and not known yet.

@@ -163,8 +163,8 @@ impl LagWatch {
             let behind = lag_since(replica.received.behind_since(wal.applied));
             // A replica that has followed no server since the primary was last seen may be as far as the primary was
             // then; if there was no primary, that cannot be known.
-            let unknown = || lag_since(Some(replica.followed_at));
-            return Some(behind.max(primary.map_or_else(unknown, lag_behind)));
+            let since_followed = || lag_since(Some(replica.followed_at));
+            return Some(behind.max(primary.map_or_else(since_followed, lag_behind)));
         }
         let reported = facts.lag?;
         if reported < Duration::from_secs(1).min(max_lag) {

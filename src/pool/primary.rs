@@ -117,7 +117,8 @@ pub(super) struct PrimaryWatch {
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
-    /// The server on which the Sentinels have agreed once in an epoch that is too low: a second time renews the numbers.
+    /// The server on which the Sentinels have agreed once in an epoch that is too low. A second time renews the
+    /// numbers.
     renewal_candidate: Option<Arc<str>>,
 }
 

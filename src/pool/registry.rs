@@ -1,8 +1,7 @@
 //! The registry of all servers, of the operators' overrides, and of the known roles in each pool.
 //!
-//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state, but not its role:
-//! the role that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment,
-//! too.
+//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. But the role
+//! that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment, too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -255,12 +254,7 @@ mod tests {
     use crate::pool::AdminState;
 
     fn spec(label: &str, port: u16) -> ServerSpec {
-        ServerSpec {
-            label: label.into(),
-            identity: label.into(),
-            address: ServerAddr::new(([127, 0, 0, 1], port).into()),
-            resolved_from: None,
-        }
+        ServerSpec::for_test(label, ([127, 0, 0, 1], port).into())
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct RoleJudgement {
     pub new_primary: Option<(KnownPrimary, Numbering)>,
     /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another
     /// one.
-    pub is_other_primary: bool,
+    pub is_primary_or_list_new: bool,
     /// Whether the memory of the primary has changed: another one, or new facts about the same one.
     is_memory_changed: bool,
 }
@@ -184,7 +184,7 @@ impl PoolRoles {
             return None;
         }
         let mut judgement = state.reconsider(before.as_ref(), None, members, required);
-        judgement.is_other_primary |= is_other_list;
+        judgement.is_primary_or_list_new |= is_other_list;
         self.notify(&judgement);
         Some(judgement)
     }
@@ -304,7 +304,7 @@ impl RolesState {
         let is_other_list = self.set_list(members, required);
         if !required.has_primary() || !self.servers.contains_key(label) {
             return RoleJudgement {
-                is_other_primary: is_other_list,
+                is_primary_or_list_new: is_other_list,
                 ..RoleJudgement::default()
             };
         }
@@ -323,7 +323,7 @@ impl RolesState {
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
         judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
-        judgement.is_other_primary |= is_other_list;
+        judgement.is_primary_or_list_new |= is_other_list;
         judgement
     }
 
@@ -343,10 +343,10 @@ impl RolesState {
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).map(|known| self.primaries.numbered(known)),
             is_memory_changed: known != before || others_changed,
-            is_other_primary: self.primaries.in_force() != self.primary.as_deref(),
+            is_primary_or_list_new: self.primaries.in_force() != self.primary.as_deref(),
             ..RoleJudgement::default()
         };
-        if judgement.is_other_primary {
+        if judgement.is_primary_or_list_new {
             self.primary = self.primaries.in_force().map(Arc::from);
         }
         if !required.uses_one_primary() {

@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::addr::ServerAddr;
 use crate::pool::{CheckState, CheckVerdict, MemberConfig, Override, ServerRegistry, ServerSpec, Thresholds};
 
 const REQUIRED: RoleRequirement = RoleRequirement {
@@ -23,13 +22,7 @@ fn address(n: usize) -> SocketAddr {
 }
 
 fn member(registry: &ServerRegistry, n: usize) -> Member {
-    let label: Arc<str> = format!("s{n}").into();
-    let spec = ServerSpec {
-        label: Arc::clone(&label),
-        identity: label,
-        address: ServerAddr::new(address(n)),
-        resolved_from: None,
-    };
+    let spec = ServerSpec::for_test(&format!("s{n}"), address(n));
     Member::new(
         registry.get_or_create(&pool_name(), spec, true),
         MemberConfig::default(),
@@ -184,7 +177,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
             let role = if n == 0 { Role::Primary } else { Role::Replica };
             roles.judge(server, &facts(role, Some(1)), list, REQUIRED, now)
         });
-        judgements.filter(|judgement| judgement.is_other_primary).count()
+        judgements.filter(|judgement| judgement.is_primary_or_list_new).count()
     };
     let list = members(&registry, 0..SERVERS);
     assert_eq!(round(&list), 2, "the list is new, and then the primary is known");
