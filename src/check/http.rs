@@ -297,19 +297,19 @@ fn describe(status: StatusCode) -> String {
 }
 
 fn http_error(error: hyper::Error) -> io::Error {
-    let context = match () {
-        () if error.is_parse_too_large() => Some("the head of the response is too long"),
-        () if error.is_parse() => Some("the server does not speak HTTP"),
-        () if is_incomplete(&error) => Some("the server closed the connection before it had answered"),
+    let context = if error.is_parse_too_large() {
+        "the head of the response is too long"
+    } else if error.is_parse() {
+        "the server does not speak HTTP"
+    } else if is_incomplete(&error) {
+        "the server closed the connection before it had answered"
+    } else if error.is_canceled() {
         // The request was not sent.
-        () if error.is_canceled() => Some("the server sends or closes before it is asked: it does not speak HTTP"),
-        () => None,
+        "the server sends or closes before it is asked: it does not speak HTTP"
+    } else {
+        return io::Error::other(error);
     };
-    let error = io::Error::other(error);
-    match context {
-        Some(context) => with_context(error, context),
-        None => error,
-    }
+    with_context(io::Error::other(error), context)
 }
 
 /// Whether the connection was closed in the middle of the response, or before it.

@@ -51,10 +51,10 @@ impl Lists {
         let listed = self.listed.iter().filter(|(by, _)| before.lister() == Some(*by));
         let listed = listed.flat_map(|(_, listed)| &**listed);
         let mut labels: HashSet<_> = plan.entries.iter().map(ServerEntry::label).collect();
-        let kept = before.entries.iter().chain(listed).chain(&*self.kept);
-        let kept = kept.filter(|entry| labels.insert(entry.label())).cloned();
+        let earlier = before.entries.iter().chain(listed).chain(&*self.kept);
+        let earlier = earlier.filter(|entry| labels.insert(entry.label())).cloned();
         Self {
-            listed: Some((lister, kept.collect())),
+            listed: Some((lister, earlier.collect())),
             kept: Arc::default(),
             holds_clones: (before.lister(), lister) == (Some(Lister::Clones), Lister::Source),
         }
@@ -123,8 +123,8 @@ impl DynamicServers {
         state.lists = state.lists.taken_over(plan, before);
     }
 
-    /// Whether clones that were started before a reload stay until the source of the pool has listed servers that can be
-    /// used.
+    /// Whether clones that were started before a reload stay until the source of the pool has listed servers that can
+    /// be used.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
         self.lock().lists.holds_clones

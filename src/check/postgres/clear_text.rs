@@ -34,9 +34,9 @@ pub(super) struct CleartextPasswordGuard<R> {
 enum AwaitedByte {
     /// The answer to SSLRequest.
     SslAnswer,
-    /// The kind of a message and its length, and how many bytes of these are there.
+    /// The kind of a message and its length, and how many of these bytes have come.
     Head([u8; 5], usize),
-    /// The code of the first request for authentication, and how many bytes of it are there.
+    /// The code of the first request for authentication, and how many of its bytes have come.
     AuthenticationCode([u8; 4], usize),
     /// The body of another message, and how many of its bytes are left.
     OtherMessage(u32),
@@ -70,11 +70,11 @@ impl AwaitedByte {
             Self::SslAnswer if byte == ERROR => return Err(LoginRefusal::NoProcess),
             Self::SslAnswer => Self::Head([0; 5], 0), // whatever else it is, the client goes on without TLS
             Self::Decided => Self::Decided,
-            Self::Head(mut head, there) => {
-                head[there] = byte;
+            Self::Head(mut head, filled) => {
+                head[filled] = byte;
                 let [kind, length @ ..] = head;
-                match (there + 1 == head.len(), u32::from_be_bytes(length)) {
-                    (false, _) => Self::Head(head, there + 1),
+                match (filled + 1 == head.len(), u32::from_be_bytes(length)) {
+                    (false, _) => Self::Head(head, filled + 1),
                     (true, _) if kind == AUTHENTICATION => Self::AuthenticationCode([0; 4], 0),
                     // The length counts its own 4 bytes.
                     (true, length @ 5..) => Self::OtherMessage(length - 4),
@@ -83,10 +83,10 @@ impl AwaitedByte {
             }
             Self::OtherMessage(left) if left > 1 => Self::OtherMessage(left - 1),
             Self::OtherMessage(_) => Self::Head([0; 5], 0),
-            Self::AuthenticationCode(mut code, there) => {
-                code[there] = byte;
-                if there + 1 < code.len() {
-                    Self::AuthenticationCode(code, there + 1)
+            Self::AuthenticationCode(mut code, filled) => {
+                code[filled] = byte;
+                if filled + 1 < code.len() {
+                    Self::AuthenticationCode(code, filled + 1)
                 } else if code == CLEAR_TEXT_PASSWORD {
                     return Err(LoginRefusal::ClearTextPassword);
                 } else {

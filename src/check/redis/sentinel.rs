@@ -145,11 +145,11 @@ impl SentinelAnswers {
     /// another one is down. If the higher epoch is the right one, the server that is named in it calls itself primary
     /// as well, and the pool takes that one.
     pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, sentinels: usize, now: Instant) -> Option<Naming> {
-        let alike = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
-        let by_majority = reported.iter().filter(|named| 2 * alike(named) > sentinels);
+        let votes = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
+        let by_majority = reported.iter().filter(|named| 2 * votes(named) > sentinels);
         // Of several in one epoch, one that knows the run id: it is recognized under each of its addresses.
         let by_majority = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
-        let is_unanimous = by_majority.is_some_and(|named| alike(named) == sentinels);
+        let is_unanimous = by_majority.is_some_and(|named| votes(named) == sentinels);
         self.by_majority = by_majority.map(|named| {
             let before = self
                 .by_majority
