@@ -89,7 +89,7 @@ pub(super) async fn authorize(
     let has_failed = status.is_client_error() || status.is_server_error();
     if has_failed
         && !(was_run && method.is_safe())
-        && let Some(suppressed) = admin.access.rejection_lines.line(Instant::now())
+        && let Some(suppressed) = admin.access.rejection_lines.take_line(Instant::now())
     {
         let path: String = uri.path().chars().take(PATH_CHARS_MAX).collect();
         let path = format!("{}{}", super::API, escape(&path, &[]));

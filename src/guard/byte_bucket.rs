@@ -27,7 +27,7 @@ pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 /// The bandwidth of one direction of a session, or of all sessions of a guard.
 #[derive(Debug)]
 pub(super) struct ByteBucket {
-    /// The start of its times.
+    /// What [`Nanos`] are counted from.
     epoch: Instant,
     // A std mutex, locked for a few lines by each slot that is reserved or used.
     queue: Mutex<SlotQueue>,

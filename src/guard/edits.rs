@@ -44,7 +44,7 @@ struct DeniedNow {
 
 impl DenyEdits {
     /// Whether an edit denies an address.
-    pub(super) fn deny(&self, address: IpAddr, now: Instant) -> bool {
+    pub(super) fn denies(&self, address: IpAddr, now: Instant) -> bool {
         let mut denied = self.denied.load();
         if denied
             .as_ref()
@@ -137,7 +137,7 @@ mod tests {
             until: seconds.map(|seconds| start + Duration::from_secs(seconds)),
         };
         let after = |seconds| start + Duration::from_secs(seconds);
-        let denied = |address: &str, seconds| edits.deny(address.parse().unwrap(), after(seconds));
+        let denied = |address: &str, seconds| edits.denies(address.parse().unwrap(), after(seconds));
         assert!(!denied("10.0.0.1", 0));
         assert!(edits.add(edit("10.0.0.0/8", None), start));
         assert!(edits.add(edit("192.0.2.0/24", Some(10)), start));

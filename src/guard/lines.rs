@@ -30,10 +30,10 @@ impl LineBudget {
         }
     }
 
-    /// Whether to log a refusal: `Some` with the number of refusals that were not logged since the last line, or
-    /// `None`: do not log it.
+    /// Takes a line for a refusal. Returns how many refusals were not logged since the last line; `None`: this one is
+    /// not to be logged either.
     #[must_use]
-    pub fn line(&self, now: Instant) -> Option<u64> {
+    pub fn take_line(&self, now: Instant) -> Option<u64> {
         let now = nanos(now.saturating_duration_since(self.epoch));
         if self.bucket.take(
             Rate::new(LINES_PER_SECOND, Duration::from_secs(1), LINES_PER_SECOND),
@@ -53,10 +53,10 @@ mod tests {
     #[test]
     fn ten_lines_a_second_are_logged_and_the_next_line_counts_the_rest() {
         let (budget, start) = (LineBudget::new(), Instant::now());
-        let lines: Vec<_> = (0..1_000).filter_map(|_| budget.line(start)).collect();
+        let lines: Vec<_> = (0..1_000).filter_map(|_| budget.take_line(start)).collect();
         assert_eq!(lines, [0; 10]);
         let later = start + Duration::from_secs(2);
-        assert_eq!(budget.line(later), Some(990));
-        assert_eq!(budget.line(later), Some(0));
+        assert_eq!(budget.take_line(later), Some(990));
+        assert_eq!(budget.take_line(later), Some(0));
     }
 }

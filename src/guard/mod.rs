@@ -67,7 +67,7 @@ pub struct Guard {
 /// The counts, which stay when the rules change.
 #[derive(Debug)]
 struct GuardCounts {
-    /// The start of all times.
+    /// What [`Nanos`] are counted from.
     epoch: Instant,
     sessions: Arc<SessionTable>,
     rate: SharedBucket,
@@ -246,7 +246,7 @@ impl Guard {
     #[must_use]
     pub fn refusal_of_address(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
         let address = client.ip();
-        let is_denied = address.is_some_and(|address| self.counts.edits.deny(address, now));
+        let is_denied = address.is_some_and(|address| self.counts.edits.denies(address, now));
         if is_denied {
             Some(GuardReason::Deny)
         } else {
@@ -254,11 +254,10 @@ impl Guard {
         }
     }
 
-    /// Whether to log a refusal before the ClientHello: `Some` with the number of refusals that were not logged since
-    /// the last line, or `None`: do not log it.
+    /// Takes a line of the log for a refusal before the ClientHello. See [`LineBudget::take_line`].
     #[must_use]
-    pub fn line(&self, now: Instant) -> Option<u64> {
-        self.counts.lines.line(now)
+    pub fn take_line(&self, now: Instant) -> Option<u64> {
+        self.counts.lines.take_line(now)
     }
 
     /// Denies a network from now on, until the edit ends; sessions under way go on. The edit replaces one of the same

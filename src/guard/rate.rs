@@ -5,12 +5,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A time in nanoseconds since the start of the guard: it fits an atomic.
+/// A time span in nanoseconds, or a point in time as the nanoseconds since an epoch. It fits an atomic.
 pub(super) type Nanos = u64;
 
-/// A time since the epoch.
+/// This time span in nanoseconds.
 pub(super) fn nanos(elapsed: Duration) -> Nanos {
-    Nanos::try_from(elapsed.as_nanos()).unwrap_or(Nanos::MAX) // 584 years
+    Nanos::try_from(elapsed.as_nanos()).unwrap_or(Nanos::MAX) // enough for 584 years
 }
 
 /// How much may be taken at once, and over time.

@@ -33,13 +33,13 @@ impl Opened<'_> {
             }
             Refusal::ProxyHeader(error.reason)
         })?;
-        note(header, first, self.entry);
+        store(header, first, self.entry);
         Ok(self)
     }
 
-    /// Refuses a peer that may not connect. Such refusals are logged as seldom as those of guards.
+    /// Refuses a peer that may not connect. The log lines of such refusals are bounded, like those of guards.
     fn refuse_untrusted(&self) -> Refusal {
-        let line = self.state.untrusted_lines.line(Instant::now());
+        let line = self.state.untrusted_lines.take_line(Instant::now());
         let mut info = self.entry.info();
         info.detail = Some("untrusted_peer");
         let extras = info.extras.get_or_insert_default();
@@ -49,7 +49,7 @@ impl Opened<'_> {
 }
 
 /// Stores in the entry what was read, so that the sessions of other listeners stay small.
-fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
+fn store(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
     let extras = info.extras.get_or_insert_default();
     extras.forwarded = header;

@@ -88,7 +88,7 @@ pub(super) async fn answer_postgres(
     };
     let reply = match known.reply(reason) {
         Reply::Close => otherwise,
-        told => told,
+        reply => reply,
     };
     Refusal::Guard(reason, reply)
 }
@@ -151,7 +151,7 @@ fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Insta
     if known.has_sent_hello() {
         return (known.reply(reason), LogLine::Usual);
     }
-    let Some(suppressed) = guard.line(now) else {
+    let Some(suppressed) = guard.take_line(now) else {
         return (Reply::Reset, LogLine::Suppressed);
     };
     let reply = match (known.reply(reason), guard.rules().refuse_with) {
