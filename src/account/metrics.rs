@@ -51,8 +51,8 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Std mutexes. A worker locks that of the registry when it sees a path for the first time, so a scrape holds it
-    // only to expire series and to copy them.
+    // Std mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only to
+    // expire series and to copy them.
     registry: Mutex<Registry>,
     /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,

@@ -2,6 +2,7 @@
 //!
 //! Every session has one [`Entry`] and exactly one [`Ending`]. Each worker has its own [`Ledger`]; all of them count in
 //! the same [`Metrics`].
+//!
 //! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram is a field in
 //! `series`; a method of [`Entry`] counts. A gauge of the state is a family in one of the `*_samples.rs`.
 
@@ -181,8 +182,7 @@ impl Ledger {
         }
     }
 
-    /// The records of all open sessions. Takes the lock for 256 sessions at a time, so that the worker never waits
-    /// long.
+    /// The records of all open sessions. Takes the lock for 256 sessions at a time: the worker never waits long.
     #[must_use]
     pub fn records(&self) -> Vec<Arc<Record>> {
         const BATCH: usize = 256;

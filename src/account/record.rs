@@ -149,7 +149,7 @@ impl Record {
         self.cancel.ending_at_rest()
     }
 
-    /// The pool and the server it relays to, as [`count_id`](crate::pool::Server::count_id) has it; `None` until the
+    /// The pool that it relays to, and the [`count_id`](crate::pool::Server::count_id) of the server; `None` until the
     /// relay has started, and when it has ended.
     #[must_use]
     pub fn relays_to(&self) -> Option<(Arc<str>, CountId)> {
@@ -182,10 +182,10 @@ impl Record {
 
     /// Its current state, except what only the kernel knows ([`Self::tcp_info`]).
     #[must_use]
-    pub fn seen(&self) -> SessionView {
+    pub fn view(&self) -> SessionView {
         let info = self.info();
         let age = self.age();
-        let since_active = age.saturating_sub(Duration::from_millis(self.rates.active.load(Relaxed)));
+        let idle = age.saturating_sub(Duration::from_millis(self.rates.active_at_ms.load(Relaxed)));
         SessionView {
             id: self.id,
             peer: info.peer,
@@ -199,7 +199,7 @@ impl Record {
             pool: info.pool.clone(),
             server: info.server.as_ref().map(|server| Arc::clone(&server.spec().label)),
             age,
-            idle: since_active,
+            idle,
             bytes_up: self.traffic.up.bytes(),
             bytes_down: self.traffic.down.bytes(),
             rate_up: self.rates.up.load(Relaxed),
@@ -220,7 +220,7 @@ impl Record {
         let rate = |bytes: u64| (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         if up + down > 0 {
             self.rates
-                .active
+                .active_at_ms
                 .store(u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX), Relaxed);
         }
         self.rates.up.store(rate(up), Relaxed);
@@ -235,8 +235,8 @@ struct ByteRates {
     up: AtomicU64,
     /// Bytes a second.
     down: AtomicU64,
-    /// The age of the session when it last relayed a byte, in milliseconds.
-    active: AtomicU64,
+    /// The age of the session when it last relayed a byte.
+    active_at_ms: AtomicU64,
 }
 
 /// The state of an open session at one moment.

@@ -22,15 +22,15 @@ pub struct SessionExtras {
     pub(super) queue: Option<QueueWait>,
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,
-    /// The bytes read after the header, until the next step takes them. Not a fact: kept here between two steps, so
-    /// that sessions of other listeners have no room for it.
+    /// The bytes read after the header, until the next step takes them. They are no fact about the session. They are
+    /// kept here so that the sessions of other listeners stay small.
     pub first: Option<Box<FirstBytes>>,
 }
 
-/// The line of the access log of a session that was refused: many such lines are suppressed.
+/// Whether the access log gets a line for a refused session. In a flood, most of these lines are suppressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLine {
-    /// It is written as that of any session.
+    /// It is written, as for any session.
     #[default]
     Usual,
     /// It is written, and this many before it were not.
@@ -65,7 +65,7 @@ impl SessionExtras {
         self.passes.iter().any(|pass| **pass.guard().name() == *guard)
     }
 
-    /// What the session has taken of the guards that it has passed.
+    /// The passes that the session holds.
     pub fn passes(&self) -> &[GuardPass] {
         &self.passes
     }

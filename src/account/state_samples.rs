@@ -1,5 +1,5 @@
-//! The samples that are read from the state of the process when metrics are rendered, so those of a removed server are
-//! gone.
+//! The samples that are read from the state of the process when metrics are rendered, so that those of a removed server
+//! disappear with it.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -43,7 +43,7 @@ impl Totals {
     }
 
     pub(super) fn record_busy(&self, busy: Duration) {
-        self.busy_us.store(busy.as_micros() as u64, Relaxed); // 584,000 years
+        self.busy_us.store(busy.as_micros() as u64, Relaxed); // enough for 584,000 years
     }
 
     pub(super) fn busy(&self) -> Duration {

@@ -77,11 +77,11 @@ enum SessionOrder {
 
 impl SessionOrder {
     /// The amount that is compared. Makes two system calls for round-trip times.
-    fn amount(self, record: &Record, seen: &SessionView) -> u64 {
+    fn amount(self, record: &Record, view: &SessionView) -> u64 {
         match self {
-            Self::Bytes => seen.bytes_up + seen.bytes_down,
-            Self::Rate => seen.rate_up + seen.rate_down,
-            Self::Idle => u64::try_from(seen.idle.as_millis()).unwrap_or(u64::MAX),
+            Self::Bytes => view.bytes_up + view.bytes_down,
+            Self::Rate => view.rate_up + view.rate_down,
+            Self::Idle => u64::try_from(view.idle.as_millis()).unwrap_or(u64::MAX),
             Self::Rtt => {
                 let ends = record.tcp_info().unwrap_or_default();
                 let longest = ends.into_iter().flatten().map(|info| info.rtt_us).max();
@@ -130,7 +130,7 @@ impl SessionQuery {
 }
 
 impl SessionFilter {
-    fn matches(&self, record: &Record, seen: &SessionView) -> bool {
+    fn matches(&self, record: &Record, view: &SessionView) -> bool {
         let is_name = |expected: &Option<String>, actual: Option<&str>| {
             expected.as_ref().is_none_or(|expected| actual == Some(expected))
         };
@@ -140,20 +140,20 @@ impl SessionFilter {
             expected.as_ref().is_none_or(is_equal)
         };
         let query = &self.query;
-        is_name(&query.listener, Some(&seen.listener))
-            && is_name(&query.route, seen.route.as_deref())
-            && is_name(&query.pool, seen.pool.as_deref())
-            && is_name(&query.server, seen.server.as_deref())
-            && is_name(&query.sni, seen.sni.as_deref())
-            && is_name(&query.database, seen.database.as_deref())
-            && is_name(&query.user, seen.user.as_deref())
-            && is_address(&query.peer, &seen.peer, seen.peer.ip())
-            && is_address(&query.client, &seen.client, seen.client.ip())
-            && seen.age >= self.min_age
-            && seen.idle >= self.min_idle
-            && query.id.is_none_or(|id| id == seen.id)
-            && seen.bytes_up + seen.bytes_down >= query.min_bytes.unwrap_or(0)
-            && seen.rate_up + seen.rate_down >= query.min_rate.unwrap_or(0)
+        is_name(&query.listener, Some(&view.listener))
+            && is_name(&query.route, view.route.as_deref())
+            && is_name(&query.pool, view.pool.as_deref())
+            && is_name(&query.server, view.server.as_deref())
+            && is_name(&query.sni, view.sni.as_deref())
+            && is_name(&query.database, view.database.as_deref())
+            && is_name(&query.user, view.user.as_deref())
+            && is_address(&query.peer, &view.peer, view.peer.ip())
+            && is_address(&query.client, &view.client, view.client.ip())
+            && view.age >= self.min_age
+            && view.idle >= self.min_idle
+            && query.id.is_none_or(|id| id == view.id)
+            && view.bytes_up + view.bytes_down >= query.min_bytes.unwrap_or(0)
+            && view.rate_up + view.rate_down >= query.min_rate.unwrap_or(0)
             // Last, because it costs system calls.
             && (self.min_rtt.is_zero() || self.has_min_rtt(record))
     }
@@ -184,19 +184,19 @@ pub(super) async fn list(
     let mut first = BinaryHeap::new();
     for chunk in records.chunks(YIELD_AFTER) {
         for record in chunk {
-            let seen = record.seen();
-            if !filter.matches(record, &seen) {
+            let view = record.view();
+            if !filter.matches(record, &view) {
                 continue;
             }
             total += 1;
             if let Some(order) = filter.query.sort {
-                first.push(Reverse((order.amount(record, &seen), Reverse(seen.id))));
+                first.push(Reverse((order.amount(record, &view), Reverse(view.id))));
                 if first.len() > filter.limit {
                     first.pop();
                 }
-            } else if seen.id > after && sessions.len() < filter.limit {
-                sessions.push(session_body(record, seen));
-            } else if seen.id > after {
+            } else if view.id > after && sessions.len() < filter.limit {
+                sessions.push(session_body(record, view));
+            } else if view.id > after {
                 next = sessions.last().map(|last: &SessionBody| last.id);
             }
         }
@@ -204,34 +204,34 @@ pub(super) async fn list(
     }
     for Reverse((_, Reverse(id))) in first.into_sorted_vec() {
         if let Ok(index) = records.binary_search_by_key(&id, |record| record.id()) {
-            sessions.push(session_body(&records[index], records[index].seen()));
+            sessions.push(session_body(&records[index], records[index].view()));
         }
     }
     Ok(Json(SessionsBody { total, sessions, next }))
 }
 
-fn session_body(record: &Record, seen: SessionView) -> SessionBody {
+fn session_body(record: &Record, view: SessionView) -> SessionBody {
     let [client, server] = record.tcp_info().unwrap_or_default();
     let text = |shared: Option<Arc<str>>| shared.as_deref().map(str::to_owned);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     SessionBody {
-        id: seen.id,
-        listener: seen.listener.to_string(),
-        peer: seen.peer.to_string(),
-        client: seen.client.to_string(),
-        sni: text(seen.sni),
-        alpn: seen.alpn.map(Into::into),
-        database: seen.database,
-        user: seen.user,
-        route: text(seen.route),
-        pool: text(seen.pool),
-        server: text(seen.server),
-        age_ms: ms(seen.age),
-        idle_ms: ms(seen.idle),
-        bytes_up: seen.bytes_up,
-        bytes_down: seen.bytes_down,
-        rate_up: seen.rate_up,
-        rate_down: seen.rate_down,
+        id: view.id,
+        listener: view.listener.to_string(),
+        peer: view.peer.to_string(),
+        client: view.client.to_string(),
+        sni: text(view.sni),
+        alpn: view.alpn.map(Into::into),
+        database: view.database,
+        user: view.user,
+        route: text(view.route),
+        pool: text(view.pool),
+        server: text(view.server),
+        age_ms: ms(view.age),
+        idle_ms: ms(view.idle),
+        bytes_up: view.bytes_up,
+        bytes_down: view.bytes_down,
+        rate_up: view.rate_up,
+        rate_down: view.rate_down,
         client_rtt_us: client.map(|info| info.rtt_us),
         server_rtt_us: server.map(|info| info.rtt_us),
     }
@@ -253,7 +253,7 @@ pub(super) async fn kill(
         pool,
         server,
         ..
-    } = record.seen();
+    } = record.view();
     tracing::info!(
         id,
         %listener,

@@ -238,9 +238,9 @@ async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
         ssl: None,
     }));
     let record = Arc::clone(entry.record());
-    assert_eq!(record.seen().client, client);
+    assert_eq!(record.view().client, client);
     entry.close(Ending::Killed);
-    assert_eq!(record.seen().client, client);
+    assert_eq!(record.view().client, client);
 }
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn a_session_that_goes_on_to_a_fallback_no_longer_has_the_server_that_fail
     entry.attempt_finished(Duration::ZERO, Some(ConnectFailure::Refused));
     entry.pool_chosen(&"f".into());
     let record = Arc::clone(entry.record());
-    assert_eq!(record.seen().server, None);
+    assert_eq!(record.view().server, None);
     entry.close(Ending::QueueFull);
     let text = setup.metrics.render([], [], [], [], &[]);
     let ended = text.lines().find(|line| line.contains("ending=\"queue_full\""));

@@ -210,18 +210,17 @@ impl Registry {
             let histogram = &pool.series.session_duration;
             histogram.write(names::SESSION_DURATION, &labels, text);
         }
-        let waits = |(name, pool): (_, &Tracked<PoolSeries>)| {
-            Some((name, Arc::clone(&pool.series))).filter(|(_, series)| series.queue_wait_if_any().is_some())
-        };
-        let mut with_queue = self.pools.iter().filter_map(waits).peekable();
-        if with_queue.peek().is_some() {
+        let mut waits = self
+            .pools
+            .iter()
+            .filter_map(|(name, pool)| Some((name, pool.series.queue_wait_if_any()?)))
+            .peekable();
+        if waits.peek().is_some() {
             let help = "Time that sessions have waited in the queue of a pool, whether they got a server or not.";
             write_header(text, names::QUEUE_WAIT, MetricType::Histogram, help);
         }
-        for (name, series) in with_queue {
-            series
-                .queue_wait()
-                .write(names::QUEUE_WAIT, &format_labels(&[("pool", name)]), text);
+        for (name, histogram) in waits {
+            histogram.write(names::QUEUE_WAIT, &format_labels(&[("pool", name)]), text);
         }
     }
 
