@@ -6,8 +6,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Lets the kernel choose the port of a socket that is bound to port 0 only when it is connected. Then the port may be
-/// in use, but not by a connection to the same server; if it were chosen earlier, it could not be in use at all. The
+/// Makes the kernel choose the port of a socket that is bound to port 0 when the socket is connected. The port then
+/// only has to be free for connections to this server. A port that is chosen by `bind` has to be free for all. The
 /// option works for IPv6, too.
 ///
 /// # Errors

@@ -39,14 +39,14 @@ impl Search {
         (goes_on, back_off)
     }
 
-    /// Begins anew after the server of this lease, if no other could be picked now and clients of this pool wait for
-    /// the return of servers. Returns whether that is so.
+    /// Forgets which servers have failed the client, so that it may get the server of this lease again. Only if no
+    /// other can be picked now, and clients of this pool wait for the return of servers. Returns whether that is so.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
-        let may = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);
-        if may {
+        let begins_again = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);
+        if begins_again {
             self.tried.clear();
         }
-        may
+        begins_again
     }
 }

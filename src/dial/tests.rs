@@ -3,6 +3,7 @@
 mod went_down;
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::task::Poll;
 
@@ -10,8 +11,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-
-use std::net::SocketAddr;
 
 use super::*;
 use crate::addr::ServerAddr;
@@ -181,8 +180,8 @@ fn live(pool: &Pool) -> Vec<u32> {
 const REFUSED: Option<ConnectFailure> = Some(ConnectFailure::Refused);
 const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
 
-/// The largest block that glibc hands out again as it is (tcache). Larger ones cost a new session several percent of its
-/// CPU time, and leave holes between the sessions.
+/// The largest block that glibc hands out again as it is (tcache). Larger ones cost a new session several percent of
+/// its CPU time, and leave holes between the sessions.
 const REUSED_BYTES_MAX: usize = 1032;
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
 
-/// How long a server may take to end a session whose client has finished and is gone. After that it is reset, because
-/// it may work on for nobody.
+/// How long a server may take to end a session whose client has finished and is gone. After that its connection is
+/// reset, because it may work on for nobody.
 const END_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The server of a session that has connected.
@@ -138,11 +138,11 @@ impl LeasedServer {
 /// Closes the sockets of a session that ended like this. The lease returns when the server has ended the session, too.
 /// `is_complete`: the server has got the client's whole stream, and its end.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bool) {
-    // A client that has finished may be gone before its server has ended. The server ends the session by itself, which
-    // is seen unless it is reset.
+    // A client that has finished may be gone before the server has ended the session. The server then ends it by
+    // itself. That end can only be seen if the connection is not reset.
     let is_client_gone = matches!(closed, Closed::Broke(Side::Client, _) | Closed::ResetAfterEnd(_));
-    let is_awaited = lease.is_held() && is_client_gone && is_complete;
-    if closed.is_abrupt() && !is_awaited {
+    let awaits_server_end = lease.is_held() && is_client_gone && is_complete;
+    if closed.is_abrupt() && !awaits_server_end {
         ends.reset_when_closed();
     }
     let has_server_ended = || match closed {
@@ -153,16 +153,16 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
     if !lease.is_held() || has_server_ended() {
         drop(ends);
         lease.end();
-    } else if is_awaited {
+    } else if awaits_server_end {
         lease.give_back_after(async move {
             if timeout(END_TIME_MAX, read_closed(&ends.server)).await.is_err() {
                 ends.reset_when_closed();
                 drop(ends);
-                pending().await // nothing more is seen
+                pending().await // the server's end cannot be seen any more
             }
         });
     } else if closed.is_abrupt() {
-        drop(ends); // nothing more is seen of a connection that was reset
+        drop(ends); // by a reset, so the server's end cannot be seen
         drop(lease);
     } else {
         ends.finish();

@@ -21,8 +21,8 @@ pub(super) struct Redial {
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
-    /// Whether a server has ended its connection before it had answered. The client may be the reason, so another server gets
-    /// it only once.
+    /// Whether a server has ended its connection before it had answered. The client may be the reason, so this
+    /// reconnects it only once.
     has_met_end: bool,
 }
 
@@ -55,11 +55,11 @@ pub(super) enum NotBegun {
     },
 }
 
-/// Records that a server has not begun a session. Returns how long the session waits before it goes on without this
-/// server; `None`: it does not. If the server says that it takes no sessions, it gets no new ones for a while.
+/// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
+/// `None`: it stays with this server. If the server says that it takes no sessions, it gets no new ones for a while.
 ///
-/// A server that ends the connection before it has answered gets new sessions all the same, because the client may be the
-/// reason: only this client waits for it, as for one that restarts.
+/// A server that ends the connection before it has answered gets new sessions all the same, because the client may be
+/// the reason: only this client waits for it, as for one that restarts.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

@@ -27,18 +27,20 @@ use crate::tls::{HandshakeError, TlsConnection, error_word};
 /// # Errors
 /// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
 /// another protocol that somebody has sent here; the server would refuse it, too.
-pub(super) fn find_handshake_settings<'a>(client: &Identified<'a>) -> Result<Option<HandshakeSettings<'a>>, Refusal> {
-    let Some(PostgresOpening::Tls(hello, start)) = client.sniffed.as_ref().and_then(Sniffed::postgres) else {
+pub(super) fn find_handshake_settings<'a>(
+    identified: &Identified<'a>,
+) -> Result<Option<HandshakeSettings<'a>>, Refusal> {
+    let Some(PostgresOpening::Tls(hello, start)) = identified.sniffed.as_ref().and_then(Sniffed::postgres) else {
         return Ok(None);
     };
-    let state = client.state;
-    let known = RouteInput::of(client.entry.info().client(), Some(hello), None);
+    let state = identified.state;
+    let known = RouteInput::of(identified.entry.info().client(), Some(hello), None);
     let Some((mode, alpn)) = state.plan.routes.tls_before_startup(&known) else {
         return Ok(None);
     };
-    let handshake = HandshakeSettings::new(state, mode, alpn, client.at);
+    let handshake = HandshakeSettings::new(state, mode, alpn, identified.at);
     if handshake.is_some() && *start == TlsStart::Direct && hello.alpn.iter().all(|offered| offered != ALPN) {
-        client.entry.info().detail = Some("direct_tls_without_alpn");
+        identified.entry.info().detail = Some("direct_tls_without_alpn");
         let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
         return Err(Refusal::Refused(Reply::Alert(alert)));
     }
@@ -47,7 +49,7 @@ pub(super) fn find_handshake_settings<'a>(client: &Identified<'a>) -> Result<Opt
 
 /// Completes the handshake, finds out where the client wants to go, and connects to a server there.
 pub(super) async fn connect_decrypted(
-    client: Identified<'_>,
+    identified: Identified<'_>,
     handshake: HandshakeSettings<'_>,
 ) -> Result<Connected, Refusal> {
     let Identified {
@@ -56,7 +58,7 @@ pub(super) async fn connect_decrypted(
         at,
         entry,
         sniffed,
-    } = client;
+    } = identified;
     let (tls, hello) = complete_handshake(client, entry, handshake, sniffed).await?;
     let (mut tls, startup) = read_startup(client, tls, state, at, entry).await;
     let routed = match startup {
