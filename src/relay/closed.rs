@@ -54,8 +54,8 @@ pub enum Closed {
     HalfClosed(Pending),
     /// The session was cut.
     Cut,
-    /// The session was asked to end at rest, and was at rest: nothing is unsent, the peers have
-    /// acknowledged everything, and the last byte came from the server.
+    /// The session was asked to end at rest, and was at rest: nothing is unsent, the peers have acknowledged
+    /// everything, and the last byte came from the server.
     AtRest,
 }
 
@@ -70,7 +70,7 @@ pub enum EndRequest<'a> {
     NoteDelivery(&'a DeliveryNotes),
 }
 
-/// How often such a request has found bytes on their way: read, and not yet acknowledged by the receiver. The count
+/// How many end requests have found bytes on their way: read, and not yet acknowledged by the receiver. The count
 /// wraps.
 #[derive(Debug, Default)]
 pub struct DeliveryNotes(AtomicU8);

@@ -36,8 +36,8 @@ impl ByteCounter {
         self.0.load(Relaxed) & !HAS_ENDED
     }
 
-    /// Notes the end of the stream: that of a server, or its reset, has arrived; that of a client was sent on. Only the
-    /// session that owns it may call this.
+    /// Notes the end of the stream. A server's end of stream, or its reset, has arrived; a client's end of stream was
+    /// sent on to its server. Only the session that owns it may call this.
     pub fn end(&self) {
         self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
     }

@@ -135,11 +135,11 @@ impl HelloReader {
     }
 
     fn header(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
-        let plausible = fresh[0] == HANDSHAKE && fresh.get(1).is_none_or(|&major| major == RECORD_MAJOR);
-        if !plausible && self.records == 0 {
+        let is_handshake = fresh[0] == HANDSHAKE && fresh.get(1).is_none_or(|&major| major == RECORD_MAJOR);
+        if !is_handshake && self.records == 0 {
             return Some(HelloVerdict::NotTls);
         }
-        if !plausible {
+        if !is_handshake {
             return Some(malformed(
                 Alert::UnexpectedMessage,
                 "another record within the ClientHello",

@@ -74,7 +74,7 @@ pub struct HttpReader {
     empty: usize,
     /// Bytes in which no head ends.
     scanned: usize,
-    /// The first line is complete, and may be one of a request.
+    /// Whether the first line is complete, and may be one of a request.
     has_request_line: bool,
 }
 

@@ -205,13 +205,14 @@ const HTTP_HEAD_LIMITS: SniffLimits = SniffLimits {
     hello_bytes_max: 16 << 10,
 };
 
-/// Reads until it is clear how the client begins. A client that has sent nothing yet costs no buffer.
+/// Reads until it is clear how the client begins, within `limits`, whose time counts from `accepted_at`. `first` has
+/// the bytes that were read already; further ones are added to them, and charged to `memory`. A client that has sent
+/// nothing yet costs no buffer.
 ///
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///
 /// # Errors
-/// Why the client cannot be routed. The bounds are those of `limits`; the time counts from `accepted_at`. The memory
-/// for what is read is charged to `memory`. `first` has the bytes that were read already; the others are added to them.
+/// Why the client cannot be routed.
 pub async fn sniff<S>(
     socket: &mut S,
     limits: &SniffLimits,

@@ -8,7 +8,7 @@ pub(super) struct Direction {
     state: DirectionState,
     /// Whether the sender has sent everything: its stream has ended or, in TLS, its latest bytes are a close_notify.
     is_complete: bool,
-    /// Whether the sender's bytes wait for bandwidth.
+    /// Whether the engine leaves bytes of the sender unread. See [`Core::hold_back`](super::Core::hold_back).
     is_held_back: bool,
 }
 
@@ -108,7 +108,7 @@ impl Direction {
     }
 
     /// Skips forwarding the end to the receiver, if nothing else is left to do.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn skip_end(&mut self) {
         if self.next() == Next::ShutDown {
             self.state = DirectionState::Done;
         }

@@ -206,13 +206,13 @@ impl<'a> Core<'a> {
     /// everything and, if the server broke, the server has sent everything, too: often a side does not read the last
     /// bytes of the other.
     fn broken(&self, side: Side, fault: Fault) -> Closed {
-        let has_said_all = match self.timer.as_deref() {
+        let has_sent_all = match self.timer.as_deref() {
             Some(RelayTimer::Delivery(delivery)) => {
                 delivery.fault == Fault::Reset && delivery.is_after_client && self.down.is_complete()
             }
             _ => self.is_client_through(),
         };
-        if fault == Fault::Reset && has_said_all && self.down.unsent() == 0 {
+        if fault == Fault::Reset && has_sent_all && self.down.unsent() == 0 {
             let first = self.first_ended.or(self.first_close_notify);
             Closed::ResetAfterEnd(first.unwrap_or(Side::Client))
         } else {
@@ -325,14 +325,14 @@ impl<'a> Core<'a> {
     }
 
     /// Skips forwarding the end of the direction that finishes last: both connections are about to be reset, or to be
-    /// closed, which has the same effect without a system call.
+    /// closed, which has the same effect without a system call. Once both directions are done, the relay is over.
     fn skip_last_end(&mut self) {
         if !self.ends_explicitly || self.is_delivering() {
             if self.down.is_done() {
-                self.up.settle();
+                self.up.skip_end();
             }
             if self.up.is_done() {
-                self.down.settle();
+                self.down.skip_end();
             }
         }
         if let (true, true, Some(first)) = (self.up.is_done(), self.down.is_done(), self.first_ended)

@@ -77,7 +77,7 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, Malformed> {
     let mut extensions = Cursor::new(fields.ext.unwrap_or_default());
     while !extensions.is_empty() {
         let (kind, data) = extension(&mut extensions).ok_or(Malformed::undecodable("an extension cut short"))?;
-        if !seen.first(kind) {
+        if !seen.insert(kind) {
             // RFC 8446, section 4.2.
             return Err(Malformed::new(Alert::IllegalParameter, "an extension twice"));
         }
@@ -181,12 +181,12 @@ impl Default for SeenExtensions {
 }
 
 impl SeenExtensions {
-    /// Records a type. Returns whether it was not recorded before.
-    fn first(&mut self, kind: u16) -> bool {
+    /// Adds a type. Returns whether it was not seen before.
+    fn insert(&mut self, kind: u16) -> bool {
         let word = &mut self.0[usize::from(kind >> 6)];
         let bit = 1 << (kind & 63);
-        let first = *word & bit == 0;
+        let is_new = *word & bit == 0;
         *word |= bit;
-        first
+        is_new
     }
 }

@@ -26,12 +26,12 @@ pub(super) fn all() -> Vec<Captured> {
         .skip(1)
         .map(|row| {
             let [file, name, raw_name, alpn, facts] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
-            let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let non_empty = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
             Captured {
                 file: file.to_owned(),
                 wire: std::fs::read(directory.join(format!("{file}.bin"))).unwrap(),
-                name: said(name),
-                raw_name: said(raw_name),
+                name: non_empty(name),
+                raw_name: non_empty(raw_name),
                 alpn: alpn
                     .split(',')
                     .filter(|name| !name.is_empty())
