@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::decode::{ProxyAddresses, ProxyHeader};
 use super::wire::{
-    CRC32C, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TYPE_ALPN, TYPE_AUTHORITY, TYPE_CRC32C, TYPE_SSL, TYPE_UNIQUE_ID,
-    UNIX_BYTES, UNIX_STREAM, VERSION_2_PROXY,
+    CRC32C, FIXED_BYTES, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TYPE_ALPN, TYPE_AUTHORITY, TYPE_CRC32C, TYPE_SSL,
+    TYPE_UNIQUE_ID, UNIX_BYTES, UNIX_STREAM, VERSION_2_PROXY,
 };
 use crate::addr::{ClientAddr, ListenAddr, UnixPath};
 use crate::tls::TlsSummary;
@@ -89,36 +89,28 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
     bytes.extend(SIGNATURE);
     push_addresses(&mut bytes, info);
     let forwarded = info.forwarded;
-    let known = |own: Option<&'_ [u8]>, theirs: Option<&Box<[u8]>>| own.map(Box::from).or_else(|| theirs.cloned());
-    let authority = info.authority.map(str::as_bytes);
+    let forwarded_alpn = forwarded.and_then(|header| header.alpn.as_deref());
+    let forwarded_authority = forwarded.and_then(|header| header.authority.as_deref());
+    let forwarded_ssl = forwarded.and_then(|header| header.ssl.as_deref());
     let tls = info.tls.map(encode_tls);
     for (kind, value) in [
-        (
-            TYPE_ALPN,
-            known(info.alpn, forwarded.and_then(|header| header.alpn.as_ref())),
-        ),
+        (TYPE_ALPN, info.alpn.or(forwarded_alpn)),
         (
             TYPE_AUTHORITY,
-            known(authority, forwarded.and_then(|header| header.authority.as_ref())),
+            info.authority.map(str::as_bytes).or(forwarded_authority),
         ),
-        (
-            TYPE_UNIQUE_ID,
-            known(None, forwarded.and_then(|header| header.unique_id.as_ref())),
-        ),
-        (
-            TYPE_SSL,
-            known(tls.as_deref(), forwarded.and_then(|header| header.ssl.as_ref())),
-        ),
+        (TYPE_UNIQUE_ID, forwarded.and_then(|header| header.unique_id.as_deref())),
+        (TYPE_SSL, tls.as_deref().or(forwarded_ssl)),
     ] {
         if let Some(value) = value {
-            push_value(&mut bytes, kind, &value);
+            push_value(&mut bytes, kind, value);
         }
     }
     push_value(&mut bytes, TYPE_CRC32C, &[0; 4]);
     // At most 216 bytes for addresses, 4,096 from a header that was read, 258 for ALPN, 256 for the authority, about
     // 350 for TLS, and 7 for the checksum.
-    let length = (bytes.len() - 16) as u16;
-    bytes[14..16].copy_from_slice(&length.to_be_bytes());
+    let length = (bytes.len() - FIXED_BYTES) as u16;
+    bytes[FIXED_BYTES - 2..FIXED_BYTES].copy_from_slice(&length.to_be_bytes());
     let checksum = CRC32C.checksum(&bytes);
     let at = bytes.len() - 4;
     bytes[at..].copy_from_slice(&checksum.to_be_bytes());
@@ -171,9 +163,11 @@ impl ClientInfo<'_> {
 }
 
 /// The value of TYPE_SSL (section 2.2.6).
+///
 /// ```text
 /// client(1) | verify(4) | { type | length(2) | value }*
-/// ``` `verify` is zero if the client has shown a certificate. Such a certificate was verified: no other is accepted.
+/// ```
+/// `verify` is zero if the client has shown a certificate. Such a certificate was verified: no other is accepted.
 fn encode_tls(tls: &TlsSummary) -> Vec<u8> {
     let has_certificate = tls.peer.is_some();
     let client = match (has_certificate, tls.resumed) {
