@@ -4,7 +4,6 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -207,40 +206,32 @@ impl Fault {
     }
 }
 
-/// Watches the peer of a socket without reading from it. All waits together need one descriptor, from the first wait
-/// on. Without a descriptor, nothing is noticed.
-#[derive(Debug)]
+/// Watches the peer of a socket without reading from it.
+#[derive(Clone, Copy, Debug)]
 pub struct PeerWatch<'a> {
     socket: &'a TcpStream,
-    /// It has a readiness of its own: a later reader of the socket must not miss that there is something to read.
-    copy: OnceLock<Option<TcpStream>>,
 }
 
 impl<'a> PeerWatch<'a> {
     /// Watches the peer of this socket.
     #[must_use]
     pub const fn new(socket: &'a TcpStream) -> Self {
-        Self {
-            socket,
-            copy: OnceLock::new(),
-        }
+        Self { socket }
     }
 
     /// Waits until the peer has ended its stream.
-    pub async fn stream_end(&self) {
-        match self.copy() {
-            Some(copy) => read_closed(copy).await,
-            None => pending().await,
-        }
+    pub async fn stream_end(self) {
+        read_closed(self.socket).await;
     }
 
     /// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not
-    /// tell one from the other: then this never ends.
-    pub async fn unix_close(&self) {
+    /// tell one from the other: then this never ends. This needs a descriptor; without one, nothing is noticed.
+    pub async fn unix_close(self) {
         if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
             return pending().await;
         }
-        let Some(copy) = self.copy() else {
+        // A copy has a readiness of its own: a later writer to the socket must not miss that there is room.
+        let Ok(copy) = self.socket.as_fd().try_clone_to_owned().and_then(stream_of) else {
             return pending().await;
         };
         // The end of both directions, EPOLLHUP: we have not ended ours.
@@ -251,16 +242,11 @@ impl<'a> PeerWatch<'a> {
             let _ = copy.try_io::<()>(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
         }
     }
-
-    fn copy(&self) -> Option<&TcpStream> {
-        let copy = || self.socket.as_fd().try_clone_to_owned().and_then(stream_of).ok();
-        self.copy.get_or_init(copy).as_ref()
-    }
 }
 
 /// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is
-/// read, and readers of the socket lose no readiness: of what this interest stands for, no socket of ours asks epoll
-/// for urgent bytes.
+/// read, and readers of the socket lose no readiness. The interest stands for urgent bytes and for the end of the
+/// stream, and no socket of ours asks epoll for urgent bytes.
 pub async fn read_closed(socket: &TcpStream) {
     let _ = socket.ready(Interest::PRIORITY).await; // an error means that the runtime ends
 }
@@ -304,14 +290,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_waits_for_the_peer_of_a_unix_socket_need_one_descriptor() {
+    async fn waits_for_the_end_and_the_close_of_a_unix_socket_need_one_descriptor() {
         let (client, accepted) = UnixStream::pair().unwrap();
         accepted.set_nonblocking(true).unwrap();
         let accepted = stream_of(accepted.into()).unwrap();
         let watch = PeerWatch::new(&accepted);
-        assert_eq!(descriptors_of(&accepted), 1, "none before the first wait");
         let (mut end, mut close) = (pin!(watch.stream_end()), pin!(watch.unix_close()));
-        assert!((&mut end).now_or_never().is_none() && (&mut close).now_or_never().is_none());
+        assert!((&mut end).now_or_never().is_none());
+        assert_eq!(
+            descriptors_of(&accepted),
+            1,
+            "the wait for the end of the stream needs none"
+        );
+        assert!((&mut close).now_or_never().is_none());
         assert_eq!(descriptors_of(&accepted), 2);
         client.shutdown(std::net::Shutdown::Write).unwrap();
         end.await;
