@@ -27,7 +27,7 @@ const MESSAGE_ALIGNMENT: usize = 4;
 /// The types of messages about a route.
 const ROUTE_MESSAGES: [u16; 2] = [libc::RTM_NEWROUTE, libc::RTM_DELROUTE];
 
-/// The most times that the routes are asked for because they have changed meanwhile.
+/// How often the routes are read at most. They are read again if they have changed meanwhile.
 const DUMPS_MAX: usize = 5;
 
 /// The groups that get a message when a route changes. A new address always brings a route to it.
@@ -280,7 +280,8 @@ mod tests {
         message
     }
 
-    fn is_interrupted(mut message: Vec<u8>) -> Vec<u8> {
+    /// The same message as part of an answer during which routes have changed.
+    fn interrupted(mut message: Vec<u8>) -> Vec<u8> {
         NetlinkBuffer::new(&mut message).set_flags(NLM_F_DUMP_INTR);
         message
     }
@@ -304,7 +305,7 @@ mod tests {
         let failed = Dump::default().take(&done(-libc::ENOBUFS));
         assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
         let mut dump = Dump::default();
-        dump.take(&is_interrupted(route(TABLE_LOCAL, RouteType::Local, 1)))
+        dump.take(&interrupted(route(TABLE_LOCAL, RouteType::Local, 1)))
             .unwrap();
         dump.take(&done(0)).unwrap();
         assert!(dump.is_complete && dump.is_interrupted);

@@ -33,9 +33,9 @@ const READ_BYTES_MAX: usize = 4096;
 /// The last bytes for a refused client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The end of the stream.
+    /// The end of the stream, by closing the socket. If bytes of the client are unread, that is a reset.
     Close,
-    /// The end of the stream, also for a client whose bytes were not read.
+    /// The end of the stream. Bytes of the client are read and dropped, so that it is no reset.
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),

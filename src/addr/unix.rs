@@ -91,8 +91,8 @@ fn without_dots(parts: &str) -> String {
     path
 }
 
-/// Where a Unix socket is, whatever its path is called: in one directory a name stands for one socket, also if a
-/// symbolic link or a second mount leads to that directory. It is as it was when it was looked up.
+/// Where a Unix socket is: its directory, and its name there. Two paths of one socket have equal places, also if one of
+/// them leads there by a symbolic link or a second mount. It is as it was when it was looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnixPlace {
     /// The device and the inode of the directory; `None`: it cannot be found.

@@ -70,12 +70,15 @@ struct Sessions {
 #[must_use = "dropping the entry removes it"]
 pub struct CancelEntry {
     table: Arc<CancelTable>,
-    place: Place,
+    key: EntryKey,
 }
 
+/// What a session is found by in [`Sessions`].
 #[derive(Debug)]
-enum Place {
-    Key(CancelKey, u64),
+enum EntryKey {
+    /// The key of the session, and the number of its entry.
+    Session(CancelKey, u64),
+    /// Its client, and the server that it is on.
     Client(ListenerClient, ServerId),
 }
 
@@ -109,7 +112,7 @@ impl CancelTable {
         sessions.by_key.insert(key.clone(), (number, target));
         CancelEntry {
             table: Arc::clone(self),
-            place: Place::Key(key, number),
+            key: EntryKey::Session(key, number),
         }
     }
 
@@ -126,7 +129,7 @@ impl CancelTable {
         servers.entry(server).or_insert((target, 0)).1 += 1;
         CancelEntry {
             table: Arc::clone(self),
-            place: Place::Client(at, server),
+            key: EntryKey::Client(at, server),
         }
     }
 
@@ -178,13 +181,13 @@ impl CancelTable {
 impl Drop for CancelEntry {
     fn drop(&mut self) {
         let mut sessions = self.table.lock();
-        match &self.place {
-            Place::Key(key, number) => {
+        match &self.key {
+            EntryKey::Session(key, number) => {
                 if sessions.by_key.get(key).is_some_and(|(entered, _)| entered == number) {
                     sessions.by_key.remove(key);
                 }
             }
-            Place::Client(at, server) => {
+            EntryKey::Client(at, server) => {
                 let Some(servers) = sessions.by_client.get_mut(at) else {
                     return;
                 };

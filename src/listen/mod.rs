@@ -86,8 +86,8 @@ impl Bound {
         Self::bind(address, options, true)
     }
 
-    fn bind(address: ListenAddr, options: &SocketOptions, is_shared: bool) -> Result<Self, BindError> {
-        let first = bind(address, is_shared, options).map_err(|cause| BindError::new(address, cause))?;
+    fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> Result<Self, BindError> {
+        let first = bind(address, options, reuse_port).map_err(|cause| BindError::new(address, cause))?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
             address: real.map_or(address, |real| address.with_port(real.port())),
@@ -103,8 +103,8 @@ impl Bound {
     pub fn bind_unix(path: UnixPath, mode: u32) -> Result<Self, BindError> {
         let address = ListenAddr::from_unix(path);
         let bound = || {
-            if let Some(living) = connect_to_listener(path.as_path())? {
-                return Err(in_use_by(&living));
+            if let Some(connection) = connect_to_listener(path.as_path())? {
+                return Err(in_use_by(&connection));
             }
             BoundUnix::new(path.as_path(), mode)
         };
@@ -184,7 +184,7 @@ fn listen_tcp(
     let is_shared = REUSE_PORT.try_result(first.set_reuse_port(true));
     let mut sockets = vec![OwnedFd::from(first)];
     while is_shared && sockets.len() < workers {
-        let next = bind(address, true, options)?;
+        let next = bind(address, options, true)?;
         next.listen(backlog)?;
         sockets.push(next.into());
     }
@@ -214,14 +214,14 @@ pub fn listen_alone(address: ListenAddr) -> Result<TcpListener, BindError> {
         user_timeout: None,
     };
     let listening = || {
-        let socket = bind(address, false, &OPTIONS)?;
+        let socket = bind(address, &OPTIONS, false)?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
     listening().map_err(|cause| BindError::new(address, cause))
 }
 
-fn bind(address: ListenAddr, reuse_port: bool, options: &SocketOptions) -> io::Result<Socket> {
+fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> io::Result<Socket> {
     let address = address.socket().ok_or(io::ErrorKind::Unsupported)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| refused("socket", error))?;

@@ -99,7 +99,7 @@ fn a_persistent_accept_error_does_not_block_the_worker() {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let accepting = async {
-            let bound = bind(loopback(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
+            let bound = bind(loopback(), &OPTIONS, false).unwrap(); // nobody listens: EINVAL
             let (mut listener, limits) = (
                 Listener::new(bound.into(), QueueOwner::Process).unwrap(),
                 limits(None, 1),

@@ -1,5 +1,5 @@
-//! Tells a client of MySQL or Redis without TLS why it is refused: an error in the server's stead, which the client's
-//! program prints.
+//! Tells a client of MySQL or Redis without TLS why it is refused, by an error such as a server sends. The client's
+//! program prints it.
 
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

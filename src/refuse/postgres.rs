@@ -1,5 +1,5 @@
-//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints the message, except that of
-//! an answer to an SSLRequest, which anybody may have put there. A client in TLS gets an alert instead.
+//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints its message, but not if it
+//! answers an SSLRequest: anybody may have injected that answer. A client in TLS gets an alert instead.
 //!
 //! ```text
 //! "Message Formats" and "Error and Notice Message Fields" in the PostgreSQL documentation

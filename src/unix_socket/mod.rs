@@ -54,8 +54,8 @@ pub fn unix_socket() -> io::Result<Socket> {
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `connect`. That of a file that may not be connected to names its owner, and
-/// has no number.
+/// ([`ErrorKind::AddrInUse`]); or those of `connect`. If the permissions of the file forbid it, the error names the
+/// owner of the file, and has no OS error number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let Ok(existing) = path.symlink_metadata() else {
         return Ok(None);
@@ -111,8 +111,8 @@ impl BoundUnix {
         let Self { socket, mut file, path } = self;
         socket.listen(backlog)?;
         let _lock = lock_directory(&path);
-        if let Some(living) = connect_to_listener(&path)? {
-            return Err(in_use_by(&living));
+        if let Some(connection) = connect_to_listener(&path)? {
+            return Err(in_use_by(&connection));
         }
         std::fs::rename(&file.path, &path)?;
         file.path = path;
@@ -123,8 +123,8 @@ impl BoundUnix {
 /// The error that a process listens on a path: another one ([`ErrorKind::AddrInUse`]), or this one
 /// ([`ErrorKind::ResourceBusy`]).
 #[must_use]
-pub fn in_use_by(living: &Socket) -> io::Error {
-    match peer_of(living) {
+pub fn in_use_by(connection: &Socket) -> io::Error {
+    match peer_of(connection) {
         Some(peer) if peer.pid == std::process::id() => {
             io::Error::new(ErrorKind::ResourceBusy, "this process listens there already")
         }
