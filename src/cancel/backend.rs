@@ -23,6 +23,7 @@ const READY_FOR_QUERY: u8 = b'Z';
 /// Reads the messages of a server, which come in pieces, up to its first ReadyForQuery.
 #[derive(Debug, Default)]
 pub struct BackendReader {
+    /// The header of the current message, as far as it has come.
     header: Vec<u8>,
     /// Bytes of the current message that are still to come.
     body_left: usize,
@@ -31,6 +32,7 @@ pub struct BackendReader {
     /// The content of BackendKeyData, as far as it has come.
     content: Vec<u8>,
     key: Option<CancelKey>,
+    /// Bytes read so far.
     taken: usize,
     is_done: bool,
 }

@@ -211,8 +211,8 @@ impl Guard {
         }
     }
 
-    /// Common limits are asked last: a source that takes too much does not use them up. A client that is refused takes
-    /// nothing.
+    /// Checks the rules in turn. Common limits come last: a source that takes too much does not use them up. A client
+    /// that is refused takes nothing.
     fn check(
         &self,
         client: ClientAddr,

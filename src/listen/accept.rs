@@ -82,6 +82,7 @@ pub struct Accepted {
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     queue: QueueOwner,
+    /// Clients accepted since it last yielded.
     batch: u32,
     /// How many more clients may be accepted, once the queue is closed.
     remaining: u32,

@@ -36,7 +36,7 @@ pub(super) async fn begin(
     entry: &mut Entry,
 ) -> Result<(Connected, Result<Vec<u8>, Fault>), Refusal> {
     let mut first = std::mem::take(&mut connected.first);
-    // Behind a request for TLS, the server has got the header already.
+    // Where the client's bytes begin in `first`. After an SSLRequest, the server has the header already.
     let mut startup_at = match &connected.redial {
         Some(redial) if !connected.asks_server => redial.header.len(),
         _ => 0,

@@ -196,7 +196,7 @@ impl<'a> Identified<'a> {
     }
 }
 
-/// Chooses a pool for the client: the one that is meant, or its fallback.
+/// Records that the client goes to this pool: the one that was meant, or its fallback.
 ///
 /// # Errors
 /// See [`check_direct_tls`].
