@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::account::{Ledger, Metrics, PoolCounts, TotalCounts, sessions_opened};
+use crate::account::{Ledger, Metrics, TotalCounts, sessions_opened};
 use crate::capacity::ListenerLimits;
 use crate::live::{InForce, Live, LivePool};
 pub use recorder::{EndingCounts, PastPool, PoolSample, Recorder, Sample, TotalsSample};
@@ -159,7 +159,7 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     }
     let counts = metrics.pool_counts(&all);
     let activity = |(index, pool): (usize, &Arc<LivePool>)| {
-        let ended = counts[index].as_ref().map_or(0, PoolCounts::ended);
+        let ended = counts[index].as_ref().map_or(0, TotalCounts::ended);
         (std::cmp::Reverse(ended + u64::from(sessions(pool))), index)
     };
     let mut ranked: Vec<_> = in_force.pools.iter().enumerate().map(activity).collect();

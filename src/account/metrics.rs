@@ -26,9 +26,8 @@ use registry::{Registry, get_or_insert};
 use super::guard_samples::write_guards;
 use super::histogram::DurationCounts;
 use super::names;
-use super::series::{
-    ListenerSeries, METADATA, PathKey, PathSeries, PoolCounts, PoolSeries, ServerSeries, SharedRecorder, label,
-};
+use super::series::{ListenerSeries, METADATA, PathKey, PathSeries, PoolSeries, ServerSeries, SharedRecorder, label};
+use super::totals::TotalCounts;
 use crate::dial::ConnectFailure;
 use crate::guard::Guard;
 use crate::pool::{Pool, Server};
@@ -124,9 +123,9 @@ impl Metrics {
     }
 
     /// The totals of the sessions of these pools since the start; `None` for a pool without series.
-    pub fn pool_counts<'a>(&self, pools: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Option<PoolCounts>> {
+    pub fn pool_counts<'a>(&self, pools: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Option<TotalCounts>> {
         let registry = self.registry();
-        let counts = |name| registry.pools.get(name).map(|pool| pool.series.counts());
+        let counts = |name| registry.pools.get(name).map(|pool| pool.series.totals.counts());
         pools.into_iter().map(counts).collect()
     }
 

@@ -17,6 +17,7 @@ mod guard_samples;
 mod announce_samples;
 mod scale_samples;
 mod state_samples;
+mod totals;
 mod series;
 mod metrics;
 mod session_tls;
@@ -24,7 +25,6 @@ mod queue_wait;
 mod session_extras;
 mod session_info;
 mod record;
-mod totals;
 mod open_session;
 
 use std::collections::HashMap;
@@ -44,8 +44,8 @@ pub use openmetrics::{METRICS_TYPE, OPENMETRICS_TYPE, openmetrics, prefers_openm
 pub use record::{Record, SessionView};
 pub use scale_samples::{ScaleSamples, write_scales};
 pub use series::{
-    CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, PoolCounts,
-    RouteCount, ServerSeries, SessionRoute,
+    CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, RouteCount,
+    ServerSeries, SessionRoute,
 };
 pub use session_extras::{LogLine, SessionExtras};
 pub use session_info::SessionInfo;
@@ -65,7 +65,7 @@ use crate::tcp_info::TcpInfo;
 use access_log::AccessLog;
 use open_session::OpenSession;
 use queue_wait::QueueWait;
-use totals::Totals;
+use totals::WorkerTotals;
 
 /// The id of the next session.
 static NEXT_SESSION_ID: AtomicU64 = AtomicU64::new(1);
@@ -80,7 +80,7 @@ pub fn sessions_opened() -> u64 {
 pub struct Ledger {
     metrics: Arc<Metrics>,
     log: AccessLog,
-    totals: Totals,
+    totals: WorkerTotals,
     // Std mutexes, locked for a few statements and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
     /// The paths seen by this worker; spares it the lock that all workers share.
@@ -108,7 +108,7 @@ impl Ledger {
         Self {
             metrics,
             log,
-            totals: Totals::new(),
+            totals: WorkerTotals::new(),
             open: Mutex::new(open),
             paths: Mutex::default(),
         }
@@ -145,7 +145,7 @@ impl Ledger {
         let elapsed = now - std::mem::replace(&mut open.published_at, now);
         for (_, session) in &mut open.sessions {
             if let Some((up, down)) = session.publish_traffic() {
-                self.totals.add_bytes(up, down);
+                self.totals.sessions.add_bytes(up, down);
                 session.record.record_rates(up, down, elapsed);
             }
         }
@@ -170,7 +170,7 @@ impl Ledger {
     /// The totals of this worker's sessions since the start.
     #[must_use]
     pub fn totals(&self) -> TotalCounts {
-        self.totals.read()
+        self.totals.sessions.counts()
     }
 
     /// Cuts every open session with this ending, and every session opened later.
@@ -310,7 +310,7 @@ impl Entry {
         }
         if failure.is_none() {
             self.info().set_connected(duration, self.record.age());
-            self.ledger.totals.record_connect(duration);
+            self.ledger.totals.sessions.record_connect(duration);
             if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
                 session.path.clone_from(&self.path);
             }
@@ -369,8 +369,8 @@ impl Drop for Entry {
         let mut session = self.ledger.open_sessions().sessions.remove(self.key);
         session.path = Some(Arc::clone(&path));
         let (up, down) = session.publish_traffic().unwrap_or_default();
-        self.ledger.totals.add_bytes(up, down);
-        self.ledger.totals.record_ending(self.ending);
+        self.ledger.totals.sessions.add_bytes(up, down);
+        self.ledger.totals.sessions.record_ending(self.ending);
         path.record_session(self.ending, duration);
         if self.ledger.log.is_on() && self.is_logged(&info) {
             let record = info.access_record(self.record.id(), self.traffic(), self.ending, duration);

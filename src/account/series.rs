@@ -11,7 +11,6 @@ mod path;
 pub(super) use counters::{METADATA, SharedRecorder, label};
 pub use listener::{CancelPlacement, ListenerId, ListenerSeries, RouteCount, SessionRoute};
 pub use path::{PathKey, PathSeries};
-pub use pool::PoolCounts;
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
 pub use tls::HandshakeResult;

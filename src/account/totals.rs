@@ -1,4 +1,4 @@
-//! The totals of a worker's sessions since the start.
+//! The totals of sessions since the start: of a worker, and of a pool.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -6,52 +6,49 @@ use std::time::Duration;
 use super::Ending;
 use super::histogram::{DurationCounts, HANDSHAKE_BOUNDS, Histogram};
 
-/// Counters of one worker's sessions. Only that worker writes them.
+/// Counters of sessions.
 #[derive(Debug)]
-pub(super) struct Totals {
+pub(super) struct SessionTotals {
     /// Indexed by the discriminant of [`Ending`].
     endings: [AtomicU64; Ending::ALL.len()],
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     connect_duration: Histogram,
-    /// How long the worker has been busy, in microseconds.
-    busy_us: AtomicU64,
 }
 
-impl Totals {
+impl SessionTotals {
     pub(super) fn new() -> Self {
         Self {
             endings: [const { AtomicU64::new(0) }; Ending::ALL.len()],
             bytes_up: AtomicU64::new(0),
             bytes_down: AtomicU64::new(0),
             connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
-            busy_us: AtomicU64::new(0),
         }
     }
 
+    /// Counts a session that has ended.
     pub(super) fn record_ending(&self, ending: Ending) {
         self.endings[ending as usize].fetch_add(1, Relaxed);
     }
 
+    /// Adds bytes read from clients (`up`) and from servers (`down`).
     pub(super) fn add_bytes(&self, up: u64, down: u64) {
         self.bytes_up.fetch_add(up, Relaxed);
         self.bytes_down.fetch_add(down, Relaxed);
     }
 
+    /// Counts a successful connect to a server.
     pub(super) fn record_connect(&self, duration: Duration) {
         self.connect_duration.record(duration);
     }
 
-    pub(super) fn record_busy(&self, busy: Duration) {
-        self.busy_us.store(busy.as_micros() as u64, Relaxed); // enough for 584,000 years
-    }
-
-    pub(super) fn busy(&self) -> Duration {
-        Duration::from_micros(self.busy_us.load(Relaxed))
+    /// The sessions that ended in this way.
+    pub(super) fn ended(&self, ending: Ending) -> u64 {
+        self.endings[ending as usize].load(Relaxed)
     }
 
     /// The counts now.
-    pub(super) fn read(&self) -> TotalCounts {
+    pub(super) fn counts(&self) -> TotalCounts {
         TotalCounts {
             endings: self.endings.each_ref().map(|count| count.load(Relaxed)),
             bytes_up: self.bytes_up.load(Relaxed),
@@ -61,7 +58,32 @@ impl Totals {
     }
 }
 
-/// The totals of sessions since the start.
+/// Counters of one worker. Only that worker writes them.
+#[derive(Debug)]
+pub(super) struct WorkerTotals {
+    pub(super) sessions: SessionTotals,
+    /// How long the worker has been busy, in microseconds.
+    busy_us: AtomicU64,
+}
+
+impl WorkerTotals {
+    pub(super) fn new() -> Self {
+        Self {
+            sessions: SessionTotals::new(),
+            busy_us: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn record_busy(&self, busy: Duration) {
+        self.busy_us.store(busy.as_micros() as u64, Relaxed); // enough for 584,000 years
+    }
+
+    pub(super) fn busy(&self) -> Duration {
+        Duration::from_micros(self.busy_us.load(Relaxed))
+    }
+}
+
+/// The totals of sessions at one moment.
 #[derive(Clone, Debug)]
 pub struct TotalCounts {
     /// Sessions that have ended, indexed by the discriminant of [`Ending`].
@@ -86,14 +108,27 @@ impl Default for TotalCounts {
 }
 
 impl TotalCounts {
-    /// Adds the counts of another worker.
-    pub fn add(&mut self, other: &Self) {
+    /// Adds the counts of others.
+    pub fn add(&mut self, others: &Self) {
         self.endings
             .iter_mut()
-            .zip(other.endings)
+            .zip(others.endings)
             .for_each(|(sum, count)| *sum += count);
-        self.bytes_up += other.bytes_up;
-        self.bytes_down += other.bytes_down;
-        self.connects.add(&other.connects);
+        self.bytes_up += others.bytes_up;
+        self.bytes_down += others.bytes_down;
+        self.connects.add(&others.connects);
+    }
+
+    /// Sessions that have ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.endings.iter().sum()
+    }
+
+    /// The sessions that failed: [`Ending::is_failure`].
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        let failures = Ending::ALL.iter().filter(|ending| ending.is_failure());
+        failures.map(|ending| self.endings[*ending as usize]).sum()
     }
 }

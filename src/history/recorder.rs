@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use super::SAMPLES_MAX;
-use crate::account::{Ending, PoolCounts, TotalCounts};
+use crate::account::{Ending, TotalCounts};
 use crate::plan::Plan;
 
 /// Sessions that have ended, indexed by the discriminant of [`Ending`].
@@ -30,7 +30,7 @@ pub(super) struct Reading {
 /// The values of the counters of a pool at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolReading {
-    pub(super) counts: PoolCounts,
+    pub(super) counts: TotalCounts,
     /// Open sessions.
     pub(super) sessions: u32,
 }
@@ -275,14 +275,14 @@ impl PastPool {
     fn record(&mut self, now: PoolReading, seconds: u64) -> Option<PoolSample> {
         let before = self.before.replace(now)?;
         let now = self.before.as_ref()?;
-        let since = |of: fn(&PoolCounts) -> u64| of(&now.counts).saturating_sub(of(&before.counts));
-        let ended = since(PoolCounts::ended);
+        let since = |of: fn(&TotalCounts) -> u64| of(&now.counts).saturating_sub(of(&before.counts));
+        let ended = since(TotalCounts::ended);
         let connects = now.counts.connects.since(&before.counts.connects);
         let sample = PoolSample {
             sessions: now.sessions,
             // New sessions: those that have ended, plus the growth of the open ones.
             opened: clamp((ended + u64::from(now.sessions)).saturating_sub(before.sessions.into())),
-            failed: clamp(since(PoolCounts::failed)),
+            failed: clamp(since(TotalCounts::failed)),
             bytes_up: since(|counts| counts.bytes_up) as f32,
             bytes_down: since(|counts| counts.bytes_down) as f32,
             connect_p99: connects.quantile(0.99).map(|seconds| seconds as f32),

@@ -200,7 +200,7 @@ impl Registry {
         for (name, pool) in &self.pools {
             for ending in Ending::ALL {
                 let labels = format_labels(&[("pool", name), ("ending", ending.as_str())]);
-                write_sample(text, names::POOL_SESSIONS, &labels, pool.series.sessions(*ending));
+                write_sample(text, names::POOL_SESSIONS, &labels, pool.series.totals.ended(*ending));
             }
         }
         let help = "Time from accept to the end of a session.";

@@ -68,7 +68,7 @@ impl PathSeries {
             self.bytes_down.increment(down);
         }
         if up + down > 0 {
-            self.pool.add_bytes(up, down);
+            self.pool.totals.add_bytes(up, down);
         }
     }
 
@@ -84,7 +84,7 @@ impl PathSeries {
             server.record_attempt(duration, failure);
         }
         if failure.is_none() {
-            self.pool.record_connect(duration);
+            self.pool.totals.record_connect(duration);
         }
     }
 

@@ -13,12 +13,7 @@ fn reading(opened: u64, open: u32, pools: usize) -> Reading {
     let ended = opened - u64::from(open);
     totals.endings[Ending::ServerReset as usize] = ended;
     (totals.bytes_up, totals.bytes_down) = (10 * opened, 100 * opened);
-    let counts = PoolCounts {
-        endings: totals.endings,
-        bytes_up: totals.bytes_up,
-        bytes_down: totals.bytes_down,
-        ..PoolCounts::default()
-    };
+    let counts = totals.clone();
     Reading {
         at: SystemTime::UNIX_EPOCH + Duration::from_secs(opened),
         sessions: open as usize,
