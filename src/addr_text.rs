@@ -132,6 +132,11 @@ pub(crate) fn ip(text: &str) -> Result<ServerAddr, InvalidValue> {
     Ok(ServerAddr::new(address))
 }
 
+/// A network, or a single address.
+pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
+    parse_network(text).map_err(|error| (error.to_string(), error.hint()))
+}
+
 /// The path of `unix:/run/db.sock`; `None`: the text has another form. What HAProxy and others write instead gets a
 /// hint.
 fn unix_path(text: &str) -> Result<Option<UnixPath>, InvalidValue> {
@@ -196,11 +201,6 @@ fn check_one_host(ip: IpAddr) -> Result<(), InvalidValue> {
         IpAddr::V6(_) => String::from("for this machine write [::1]"),
     };
     Err((format!("`{ip}` is not the address of one host"), hint))
-}
-
-/// A network, or a single address.
-pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
-    parse_network(text).map_err(|error| (error.to_string(), error.hint()))
 }
 
 /// Host and port of `host:port`.

@@ -65,18 +65,6 @@ pub async fn refuse(mut client: TcpStream, reply: Reply) {
     }
 }
 
-/// Answers an SSLRequest, and waits for the beginning of the ClientHello.
-async fn agree_to_tls<S>(client: &mut S) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    client.write_all(b"S").await?;
-    match poll_fn(|cx| discard_some(Pin::new(client), cx, REFUSAL_BYTES_MAX)).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
-    }
-}
-
 /// The alert for a client that no route takes, or that a route refuses.
 #[must_use]
 pub fn alert_without_route(hello: &Hello) -> Alert {
@@ -86,6 +74,18 @@ pub fn alert_without_route(hello: &Hello) -> Alert {
         Alert::MissingExtension
     } else {
         Alert::HandshakeFailure
+    }
+}
+
+/// Answers an SSLRequest, and waits for the beginning of the ClientHello.
+async fn agree_to_tls<S>(client: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    client.write_all(b"S").await?;
+    match poll_fn(|cx| discard_some(Pin::new(client), cx, REFUSAL_BYTES_MAX)).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }
 

@@ -46,7 +46,7 @@ pub struct SessionInfo {
     pub(super) endpoints: Option<Weak<Endpoints>>,
     /// Whether the relay has ended, or none follows.
     pub has_no_relay: bool,
-    /// Attempts to connect to a server, including the current one; 255 also for more.
+    /// Attempts to connect to a server, including the current one, counted up to 255.
     pub(super) attempts: u8,
     /// Time from accept to the end of sniffing.
     pub(super) hello_duration: Option<Microseconds>,

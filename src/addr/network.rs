@@ -48,7 +48,8 @@ pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     }
 }
 
-/// The IPv4 network of an IPv4-mapped one: of a network inside `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
+/// The IPv4 network that an IPv4-mapped IPv6 network stands for. It is inside `::ffff:0:0/96` (RFC 4291, section
+/// 2.5.5.2).
 fn ipv4_of_mapped(network: IpNet) -> Option<Ipv4Net> {
     let IpNet::V6(v6) = network else {
         return None;

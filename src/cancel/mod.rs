@@ -93,7 +93,8 @@ impl Default for CancelTable {
 }
 
 impl CancelTable {
-    /// Sets how many connections all requests may have at once, besides one each. See [`Capacity::resize`].
+    /// Sets how many connections all requests together may have at once, in addition to the first one of each. See
+    /// [`Capacity::resize`].
     pub fn resize(&self, connections: usize) {
         self.connections.resize(Some(connections));
     }

@@ -1,8 +1,9 @@
 //! A session's lease, which is kept until its server has ended the session, too.
 //!
 //! A server with a limit of its own counts a session from the connect until it has seen the end of the session. So the
-//! place on a limited server is returned when the server's end is seen, also if the session then goes on towards its
-//! client, or [`HOLD_TIME_MAX`] after ours. Leases of other servers are returned at once.
+//! place on a limited server is returned when the server has ended the session, even if the session then goes on
+//! towards its client. If the server does not end it, the place is returned [`HOLD_TIME_MAX`] after our end. Leases of
+//! other servers are returned at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::pool::{Lease, Server};
 /// How long a place is kept after our end of the connection.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A lease. Once its server was connected to, dropping it, as when a session is cut, keeps the place of a limited
-/// server for [`HOLD_TIME_MAX`].
+/// A lease. If it is dropped after its server was connected to, for example because the session is cut, the place on a
+/// limited server is kept for [`HOLD_TIME_MAX`].
 #[derive(Debug)]
 pub struct HeldLease(Option<Lease>);
 

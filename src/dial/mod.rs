@@ -1,5 +1,5 @@
-//! Connects a session to a server: a time limit for each attempt; after a failure the pool's next pick; a bounded
-//! number of attempts, or a bounded wait for the return of a server.
+//! Connects a session to a server. Each attempt has a time limit. After a failure the pool picks another server, for a
+//! bounded number of attempts, or the client waits for the return of a server, for a bounded time.
 //!
 //! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
 

@@ -14,8 +14,8 @@ use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
     /// If the client is an ACME server that validates a name whose order is pending (RFC 8737), completes the
-    /// handshake, which ends the session. Others go on, also validations of other names: servers may have an ACME
-    /// client of their own.
+    /// handshake, which ends the session. Other clients go on, and so do validations of other names: servers may have
+    /// an ACME client of their own.
     pub(super) async fn answer_challenge(self) -> Result<Self, Refusal> {
         match self.challenge() {
             None => Ok(self),

@@ -11,8 +11,8 @@ use crate::live::LivePool;
 use crate::plan::PoolId;
 use crate::pool::Server;
 
-/// The fallback that serves a client whose pool has failed for this reason, as when its servers have gone down while
-/// the client waited; `None`: the pool could still serve it, or there is no such fallback.
+/// The fallback for a client whose pool has failed for this reason, for example because its servers have gone down
+/// while the client waited; `None`: the pool could still serve it, or no fallback can.
 pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialError) -> Option<PoolId> {
     if !matches!(reason, DialError::NoServer | DialError::ConnectFailed) {
         return None;

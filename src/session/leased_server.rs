@@ -102,7 +102,7 @@ impl LeasedServer {
         }
     }
 
-    /// Returns the lease, because the server has ended the session, which may go on towards its client.
+    /// Returns the lease: the server has ended the session. The session may go on towards its client.
     pub(super) fn end_lease(&self) {
         self.lease.end();
     }

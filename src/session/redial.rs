@@ -58,8 +58,8 @@ pub(super) enum NotBegun {
 /// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
 /// `None`: it stays with this server. If the server says that it takes no sessions, it gets no new ones for a while.
 ///
-/// A server that ends the connection before it has answered gets new sessions all the same, because the client may be
-/// the reason: only this client waits for it, as for one that restarts.
+/// A server that ends the connection before it has answered still gets new sessions, because the client may be the
+/// reason. Only this client waits for it, as for a server that restarts.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,
