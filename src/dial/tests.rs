@@ -187,18 +187,16 @@ const REUSED_BYTES_MAX: usize = 1032;
 #[tokio::test]
 async fn the_future_of_a_dial_is_a_block_that_is_reused() {
     let ((_client, accepted), pool) = (client().await, pool(&[]));
-    let (mut search, used) = (Search::default(), [&0, &1]);
-    // That of a session holds two references.
-    let report = |_: Progress<'_>| assert!(used[0] < used[1]);
+    let mut search = Search::default();
     let bytes = size_of_val(&dial(
         &pool,
         &OPTIONS,
         None,
         dial_client(&accepted),
         &mut search,
-        report,
+        |_| {},
     ));
-    assert!(bytes + 16 <= REUSED_BYTES_MAX, "{bytes} bytes");
+    assert!(bytes + 16 <= REUSED_BYTES_MAX, "{bytes} bytes"); // the report of a session holds two references
 }
 
 #[tokio::test]
