@@ -109,9 +109,6 @@ async fn relay_tls_answer(
     (connected, asked) = ask_a_server(client, connected, state, entry).await?;
     let (answer, bytes) =
         asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, no_answer()))?;
-    if bytes > 0 {
-        connected.server.begun();
-    }
     entry.info().detail = None;
     let is_answer = matches!(answer[..bytes], [b'S' | b'N', ..]);
     if is_answer && bytes > 1 {
@@ -127,6 +124,9 @@ async fn relay_tls_answer(
     let sent = client.write_all(&answer[..bytes]).await;
     sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::classify(&error)), Reply::Close))?;
     if answer[..bytes] != *b"N" {
+        if bytes > 0 {
+            connected.server.begun(); // its next answer cannot be read
+        }
         return Ok(connected); // an end of the stream, or an error, is relayed as it is
     }
     let sniffed = sniff_postgres(

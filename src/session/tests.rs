@@ -95,6 +95,8 @@ impl Setup {
     }
 }
 
+const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+
 async fn is_reset(socket: &mut TcpStream) -> bool {
     let read = socket.read(&mut [0]).await;
     read.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
@@ -163,7 +165,6 @@ async fn a_client_whose_server_goes_down_after_it_has_denied_tls_gets_an_error()
     let mut answer = [0];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"N");
-    const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
     client.write_all(&STARTUP).await.unwrap();
     server.read_exact(&mut [0; STARTUP.len()]).await.unwrap();
     setup.ledger.records()[0].cut(Ending::ServerDown);
@@ -188,6 +189,45 @@ async fn a_client_whose_server_goes_down_before_it_has_answered_a_request_for_tl
     assert_eq!(reply, Alert::InternalError.record(None));
     drop(client);
     session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_begin_a_login_has_not_served_it() {
+    const REFUSAL: &[u8] = b"E\0\0\0\x1fC57P03\0Mit is starting up\0\0";
+    for (begins, answer) in [
+        ("with a request for TLS", &b""[..]),
+        ("after a denial of TLS", REFUSAL),
+        ("in the clear", REFUSAL),
+        ("in the clear", b""),
+        ("in the clear", b"E\0\0\0\x40SFATAL"),
+    ] {
+        let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
+        let (mut client, mut server, session) = if begins == "in the clear" {
+            let (client, session) = setup.session().await;
+            let session = tokio::spawn(session);
+            client.try_write(&STARTUP).unwrap();
+            (client, setup.server.accept().await.unwrap().0, session)
+        } else {
+            setup.asked_for_tls().await
+        };
+        if begins == "after a denial of TLS" {
+            server.write_all(b"N").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+            client.write_all(&STARTUP).await.unwrap();
+        }
+        if begins != "with a request for TLS" {
+            server.read_exact(&mut [0; STARTUP.len()]).await.unwrap();
+        }
+        server.write_all(answer).await.unwrap();
+        drop(server);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, answer, "{begins}");
+        drop(client);
+        session.await.unwrap();
+        let served = setup.state.pools.first().unwrap().servers()[0].served();
+        assert_eq!(served, 0, "{begins}: {}", answer.escape_ascii());
+    }
 }
 
 /// The block that tokio allocates for the task is 112 bytes larger, and its size is a multiple of 128. With this
