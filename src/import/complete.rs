@@ -50,40 +50,54 @@ pub(super) fn complete(imported: &mut Imported) {
 /// Splits listeners whose addresses differ: addresses without TLS, or without PROXY headers, get a listener of their
 /// own.
 fn separate_listeners(imported: &mut Imported) {
-    let mut separated = Vec::with_capacity(imported.listeners.len());
     let mut others = Vec::new();
-    for mut listener in std::mem::take(&mut imported.listeners) {
-        let (plain, proxied) = (
-            std::mem::take(&mut listener.plain),
-            std::mem::take(&mut listener.proxied),
-        );
-        let is_plain = |address: &String| !listener.certificates.is_empty() && plain.contains(address);
-        let is_direct = |address: &String| !proxied.is_empty() && !proxied.contains(address);
-        let kind = |address: &String| (is_plain(address), is_direct(address));
-        let mut binds: BTreeMap<(bool, bool), Vec<String>> = BTreeMap::new();
+    for listener in &mut imported.listeners {
+        let mut binds: BTreeMap<AddressKind, Vec<String>> = BTreeMap::new();
         for address in &listener.bind {
-            binds.entry(kind(address)).or_default().push(address.clone());
+            let kind = AddressKind::new(address, listener);
+            binds.entry(kind).or_default().push(address.clone());
         }
-        let mut of_kinds = binds.into_iter().map(|((is_plain, is_direct), bind)| {
-            let mut of_kind = listener.clone();
-            of_kind.bind = bind;
-            if is_plain {
-                of_kind.certificates.clear();
-            }
-            if is_direct {
-                of_kind.proxied_by.clear();
-            }
-            (of_kind, [(is_plain, "-plain"), (is_direct, "-direct")])
-        });
-        separated.push(of_kinds.next().map_or_else(|| listener.clone(), |(first, _)| first));
-        for (mut other, suffixes) in of_kinds {
-            let suffixes = suffixes.iter().filter(|(is_so, _)| *is_so).map(|(_, suffix)| *suffix);
-            other.name.extend(suffixes);
-            others.push(other);
+        let whole = listener.clone();
+        let mut parts = binds.into_iter().map(|(kind, bind)| kind.part_of(&whole, bind));
+        if let Some(first) = parts.next() {
+            let name = std::mem::take(&mut listener.name);
+            *listener = ImportedListener { name, ..first };
+        }
+        others.extend(parts);
+    }
+    imported.listeners.append(&mut others);
+}
+
+/// What an address lacks that other addresses of its listener have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct AddressKind {
+    /// Whether it lacks TLS.
+    is_plain: bool,
+    /// Whether it lacks PROXY headers.
+    is_direct: bool,
+}
+
+impl AddressKind {
+    fn new(address: &String, listener: &ImportedListener) -> Self {
+        Self {
+            is_plain: !listener.certificates.is_empty() && listener.plain.contains(address),
+            is_direct: !listener.proxied.is_empty() && !listener.proxied.contains(address),
         }
     }
-    separated.append(&mut others);
-    imported.listeners = separated;
+
+    /// A listener for these addresses of `whole`.
+    fn part_of(self, whole: &ImportedListener, bind: Vec<String>) -> ImportedListener {
+        let mut part = ImportedListener { bind, ..whole.clone() };
+        if self.is_plain {
+            part.certificates.clear();
+            part.name.push_str("-plain");
+        }
+        if self.is_direct {
+            part.proxied_by.clear();
+            part.name.push_str("-direct");
+        }
+        part
+    }
 }
 
 /// Gives listeners and pools valid and unique names.
