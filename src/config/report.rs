@@ -149,20 +149,8 @@ impl Report {
     /// The number of errors. A file without errors is valid.
     #[must_use]
     pub fn error_count(&self) -> usize {
-        self.count(Severity::Error)
-    }
-
-    /// The number of warnings.
-    #[must_use]
-    pub fn warning_count(&self) -> usize {
-        self.count(Severity::Warning)
-    }
-
-    fn count(&self, severity: Severity) -> usize {
-        self.problems
-            .iter()
-            .filter(|problem| problem.severity == severity)
-            .count()
+        let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+        self.problems.iter().filter(is_error).count()
     }
 
     /// Whether there are no problems.

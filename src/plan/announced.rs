@@ -155,14 +155,11 @@ impl Plan {
         }
         let taken = |reason| (AnnouncementRefusal::Taken, reason);
         self.check_free(listener, &name).map_err(taken)?;
-        let server = announcement
-            .server
-            .clone()
-            .and_then(|server| match is_address_of(listener, &server) {
-                true => Err("its address is that of the listener".into()),
-                false => Ok(server),
-            });
-        let server = server.map_err(|reason| (AnnouncementRefusal::NoServer, reason))?;
+        let no_server = |reason| (AnnouncementRefusal::NoServer, reason);
+        let server = announcement.server.clone().map_err(no_server)?;
+        if is_address_of(listener, &server) {
+            return Err(no_server("its address is that of the listener".into()));
+        }
         announced.add((index, name), announcement, server)
     }
 

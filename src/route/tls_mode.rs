@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(
             mode(&by_database, "refused.example"),
             Some(TlsMode::Terminate),
-            "it is told within TLS"
+            "the refusal is sent within TLS"
         );
         assert_eq!(mode(&by_database, "other.example"), Some(TlsMode::Terminate));
     }
