@@ -136,7 +136,7 @@ pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, U
 struct RouteContext<'a> {
     plan: &'a Plan,
     listener: &'a ListenerPlan,
-    /// The TLS that ends at the listener; `None`: none does, or its files cannot be read.
+    /// The TLS that is terminated at the listener; `None`: none is, or its files cannot be read.
     tls: Option<&'a Arc<ListenerTls>>,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct ImportedListener {
     pub(super) name: String,
     /// Addresses that the configuration accepts.
     pub(super) bind: Vec<String>,
-    /// The addresses of `bind` at which no TLS ends, whatever certificates there are.
+    /// The addresses of `bind` at which no TLS is terminated, whatever certificates there are.
     pub(super) plain: Vec<String>,
     /// The pool for clients that match no route.
     pub(super) pool: Option<String>,

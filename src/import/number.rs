@@ -7,10 +7,10 @@ use crate::config::address;
 use crate::units;
 
 /// The shortest duration that the configuration accepts.
-const LEAST: Duration = Duration::from_millis(1);
+const DURATION_MIN: Duration = Duration::from_millis(1);
 
 /// The longest duration that the configuration accepts.
-const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+const DURATION_MAX_MS: u64 = 365 * 24 * 3_600_000;
 
 /// Parses a duration such as `30s`, `1h30m` or `500`. A number without a unit counts units of `unit_ms` milliseconds.
 /// Parts of a millisecond are rounded up. `None`: it has another form.
@@ -37,13 +37,13 @@ pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
         total_us = total_us.checked_add(number.checked_mul(unit_us)?)?;
         rest = &rest[digits + unit..];
     }
-    let milliseconds = total_us.div_ceil(1_000).min(YEAR_MS);
+    let milliseconds = total_us.div_ceil(1_000).min(DURATION_MAX_MS);
     (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
 }
 
 /// The duration as a value of the configuration.
 pub(super) fn duration_value(duration: Duration) -> String {
-    format!("\"{}\"", units::format_duration(duration.max(LEAST)))
+    format!("\"{}\"", units::format_duration(duration.max(DURATION_MIN)))
 }
 
 /// Parses an integer and limits it to the bounds. `None`: it is not an integer.
@@ -72,7 +72,7 @@ mod tests {
             ("1h30m", 1, 5_400_000),
             ("100us", 1, 1),
             ("1d", 1, 86_400_000),
-            ("5y", 1, YEAR_MS),
+            ("5y", 1, DURATION_MAX_MS),
             ("0", 1, 0),
         ] {
             assert_eq!(

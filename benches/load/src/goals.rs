@@ -7,7 +7,7 @@ use crate::report::{Figures, Idle, Report, Table};
 const OWN: &str = "acequia";
 
 /// HAProxy's two modes; a goal compares with the better of them.
-const OTHER: [&str; 2] = ["HAProxy, splice", "HAProxy, copy"];
+const HAPROXY_MODES: [&str; 2] = ["HAProxy, splice", "HAProxy, copy"];
 
 /// An upper or lower bound on a ratio.
 struct Goal {
@@ -139,7 +139,7 @@ pub(crate) fn markdown(report: &Report) -> String {
 
 fn against_haproxy(table: &Table, goal: &Goal) -> Option<f64> {
     let own = table.row(OWN)?;
-    let others = OTHER.iter().filter_map(|name| table.row(name));
+    let others = HAPROXY_MODES.iter().filter_map(|name| table.row(name));
     goal.bound.hardest(others.map(|other| own.ratio(other, goal.figure)))
 }
 
@@ -157,7 +157,7 @@ fn memory(idle: &[Idle]) -> Option<f64> {
             .find(|idle| idle.name == name)
             .map(|idle| idle.user_bytes as f64)
     };
-    let others = OTHER.iter().filter_map(|name| figure(name));
+    let others = HAPROXY_MODES.iter().filter_map(|name| figure(name));
     Some(figure(OWN)? / others.min_by(f64::total_cmp)?)
 }
 

@@ -110,6 +110,7 @@ impl<I: Clone + PartialEq> List<I> {
         }
         let chosen = self.chosen.as_ref();
         let found = chosen.and_then(|chosen| rows.iter().position(|row| id(row) == *chosen));
+        // Where a chosen row is gone, the row in its place is selected.
         let current = found.unwrap_or(if chosen.is_some() { self.position } else { 0 });
         let last = rows.len().saturating_sub(1);
         self.position = current.min(last).saturating_add_signed(self.movement).min(last);
@@ -118,6 +119,7 @@ impl<I: Clone + PartialEq> List<I> {
             self.chosen.clone_from(&self.selected);
             self.movement = 0;
         }
+        // Scrolls no more than needed to show the selected row, and leaves no room below the last row.
         self.offset = self
             .offset
             .min(self.position)

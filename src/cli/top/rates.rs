@@ -43,7 +43,8 @@ pub(super) struct ServerRates {
 }
 
 impl ServerRates {
-    pub(super) fn count(&mut self, state: &StateBody) {
+    /// Takes the counts of a new state, and computes the rates since the previous one.
+    pub(super) fn update(&mut self, state: &StateBody) {
         let now = Instant::now();
         let seconds = self.counted_at.map(|at| (now - at).as_secs_f64());
         let counts = state.servers().map(|(pool, server)| {

@@ -118,14 +118,14 @@ impl View {
     }
 
     pub(super) fn take_state(&mut self, state: StateBody) {
-        self.server_rates.count(&state);
+        self.server_rates.update(&state);
         self.state = Some(state);
     }
 
     pub(super) fn take_changes(&mut self, changes: ChangesBody) {
         if let Some(state) = &mut self.state {
             changes.apply(state);
-            self.server_rates.count(state);
+            self.server_rates.update(state);
         }
     }
 

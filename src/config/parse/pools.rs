@@ -63,6 +63,7 @@ impl<'a> Pools<'a> {
                 next.insert(&*entry.key, (name.as_str(), &key.node.position));
             }
         }
+        // Follows the fallbacks from each pool, up to one that an earlier path has passed.
         let mut done = HashSet::new();
         for entry in self.sections.entries {
             let mut path = Vec::new();
@@ -139,6 +140,7 @@ impl<'a> Pools<'a> {
         for (range, max) in self.in_order.iter().filter_map(clones) {
             *max_by_range.entry(range).or_default() += max;
         }
+        // The pools whose ranges are within this one share its ports.
         let needed = |range: &RangeInclusive<u16>| {
             let sharing = max_by_range
                 .iter()

@@ -113,7 +113,10 @@ pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option
             if term.is_negated {
                 excluded.extend_from_slice(networks);
             } else {
-                of_all = Some(of_all.map_or_else(|| Some(networks.to_vec()), |some| common(&some, networks))?);
+                of_all = Some(match of_all {
+                    None => networks.to_vec(),
+                    Some(others) => common(&others, networks)?,
+                });
             }
         }
         of_any.extend(without(of_all.as_deref().unwrap_or(&all), &excluded)?);

@@ -9,11 +9,11 @@ use super::address;
 use super::check::Checks;
 use super::differences;
 use super::line::{Line, LineOutcome, set_duration, set_integer};
-use super::server::{self, ServerLine, ServerOptions};
+use super::server::{self, ParsedServer, ServerOptions};
 use crate::config::address::ip;
 
 /// The shortest interval of checks.
-const INTERVAL_LEAST: Duration = Duration::from_millis(10);
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// A backend that is being read.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct Backend {
     pool: ImportedPool,
     checks: Checks,
     default_server: ServerOptions,
-    servers: Vec<ServerLine>,
+    servers: Vec<ParsedServer>,
     balance: Option<&'static str>,
     idle_timeouts: IdleTimeouts,
     uses_all_backups: bool,
@@ -134,8 +134,8 @@ impl Backend {
             priority: u32::from(own.is_backup),
             sessions_max: own.sessions_max,
         };
-        self.servers.push(ServerLine {
-            number: line.number,
+        self.servers.push(ParsedServer {
+            line: line.number,
             server,
             options: own,
         });
@@ -154,7 +154,7 @@ impl Backend {
                 .push(Remark::left_out(0, &format!("default-server: {left_out}"), ""));
         }
         let first = |is_fit: fn(&ServerOptions) -> bool| {
-            let mut options = self.servers.iter().map(|line| &line.options);
+            let mut options = self.servers.iter().map(|parsed| &parsed.options);
             options.find(|options| is_fit(options)).cloned()
         };
         let (checked, with_agent) = (first(|options| options.is_checked), first(|options| options.has_agent));
@@ -177,7 +177,7 @@ impl Backend {
         self.write_pool();
         self.write_limits();
         self.pool.section.remarks.extend(self.remarks);
-        self.pool.servers = self.servers.into_iter().map(|line| line.server).collect();
+        self.pool.servers = self.servers.into_iter().map(|parsed| parsed.server).collect();
         self.pool
     }
 
@@ -186,21 +186,21 @@ impl Backend {
         if self.uses_all_backups {
             return;
         }
-        let servers = self.servers.iter_mut().map(|line| &mut line.server);
+        let servers = self.servers.iter_mut().map(|parsed| &mut parsed.server);
         for (tier, backup) in (1..).zip(servers.filter(|server| server.priority > 0)) {
             backup.priority = 255.min(tier);
         }
     }
 
     fn note_unchecked(&mut self) {
-        if !self.servers.iter().any(|line| line.options.is_checked) {
+        if !self.servers.iter().any(|parsed| parsed.options.is_checked) {
             return;
         }
-        let unchecked = self.servers.iter().filter(|line| !line.options.is_checked);
-        let notes = unchecked.map(|line| {
-            let address = &line.server.address;
+        let unchecked = self.servers.iter().filter(|parsed| !parsed.options.is_checked);
+        let notes = unchecked.map(|parsed| {
+            let address = &parsed.server.address;
             let text = format!("{address} had no checks; here all servers of a pool have them");
-            Remark::note(line.number, text)
+            Remark::note(parsed.line, text)
         });
         self.remarks.extend(notes);
     }
@@ -214,7 +214,7 @@ impl Backend {
         let intervals = [("interval", options.interval), ("interval_down", options.interval_down)];
         for (key, time) in intervals {
             if let Some(time) = time {
-                health.set(key, duration_value(time.max(INTERVAL_LEAST)));
+                health.set(key, duration_value(time.max(INTERVAL_MIN)));
             }
         }
         for (key, number) in [
@@ -252,7 +252,7 @@ impl Backend {
             health.set("address", quoted(address));
         }
         if let Some(time) = options.agent_interval {
-            health.set("interval", duration_value(time.max(INTERVAL_LEAST)));
+            health.set("interval", duration_value(time.max(INTERVAL_MIN)));
         }
         if let Some(text) = &options.agent_send {
             health.set("send", quoted(text));
@@ -261,15 +261,15 @@ impl Backend {
 
     /// `maxconn` of servers, beyond which clients wait.
     fn write_limits(&mut self) {
-        let limits: Vec<_> = self.servers.iter().map(|line| line.server.sessions_max).collect();
+        let limits: Vec<_> = self.servers.iter().map(|parsed| parsed.server.sessions_max).collect();
         let Some(first) = limits.iter().flatten().next() else {
             return;
         };
         let section = &mut self.pool.section;
         if limits.iter().all(|limit| *limit == Some(*first)) {
             section.set("max_sessions", first.to_string());
-            for line in &mut self.servers {
-                line.server.sessions_max = None;
+            for parsed in &mut self.servers {
+                parsed.server.sessions_max = None;
             }
         }
         // Without `timeout queue`, `timeout connect` holds.
@@ -286,7 +286,7 @@ impl Backend {
     }
 
     fn write_pool(&mut self) {
-        let Some(ServerLine { options: first, .. }) = self.servers.first() else {
+        let Some(ParsedServer { options: first, .. }) = self.servers.first() else {
             return;
         };
         let section = &mut self.pool.section;
@@ -296,10 +296,10 @@ impl Backend {
         if first.closes_when_down {
             section.set("on_down", quoted("close"));
         }
-        if self.servers.iter().any(|line| line.options.closes_when_back) {
+        if self.servers.iter().any(|parsed| parsed.options.closes_when_back) {
             section.set("on_recover", quoted("close"));
         }
-        if let Some(time) = self.servers.iter().find_map(|line| line.options.slow_start) {
+        if let Some(time) = self.servers.iter().find_map(|parsed| parsed.options.slow_start) {
             section.set("slow_start", duration_value(time));
         }
         if let Some(family) = first.family {

@@ -70,16 +70,7 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             | "no-tlsv11"
             | "prefer-client-ciphers" => {}
             "name" | "process" | "thread" => drop(value()),
-            "crt" => {
-                let path = value();
-                match certificate(&path) {
-                    Some(entry) => listener.certificates.push(entry),
-                    None => {
-                        let remark = Remark::left_out(line.number, &format!("of bind: crt {path}"), "");
-                        listener.section.remarks.push(remark);
-                    }
-                }
-            }
+            "crt" => add_certificate(&value(), line, listener),
             "alpn" => {
                 let protocols: Vec<String> = value().split(',').map(String::from).collect();
                 if protocols.iter().all(|protocol| is_protocol(protocol)) {
@@ -130,6 +121,16 @@ fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, list
     }
     if let Some(client_auth) = client_auth {
         listener.tls.set("client_auth", client_auth);
+    }
+}
+
+fn add_certificate(path: &str, line: &Line, listener: &mut ImportedListener) {
+    match certificate(path) {
+        Some(entry) => listener.certificates.push(entry),
+        None => {
+            let remark = Remark::left_out(line.number, &format!("of bind: crt {path}"), "");
+            listener.section.remarks.push(remark);
+        }
     }
 }
 

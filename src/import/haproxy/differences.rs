@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::Remark;
-use super::server::{ServerLine, ServerOptions};
+use super::server::{ParsedServer, ServerOptions};
 use crate::units::format_duration;
 
 /// A key that has one value for all servers of a pool.
@@ -34,8 +34,8 @@ impl PoolKey {
     }
 
     /// The value of the pool of these servers, and whose value that is.
-    fn pool_value(&self, servers: &[&ServerLine]) -> (Option<String>, &'static str) {
-        let mut values = servers.iter().map(|line| (self.value)(&line.options));
+    fn pool_value(&self, servers: &[&ParsedServer]) -> (Option<String>, &'static str) {
+        let mut values = servers.iter().map(|parsed| (self.value)(&parsed.options));
         match values.next().flatten() {
             None if self.skips_unset => (values.flatten().next(), "another server"),
             first => (first, "the first server"),
@@ -101,19 +101,19 @@ fn number(number: Option<u32>) -> Option<String> {
 }
 
 /// A note for each value of a server that differs from the pool's.
-pub(super) fn notes(servers: &[ServerLine]) -> Vec<Remark> {
+pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
     let mut notes = Vec::new();
     let mut compare = |keys: &[PoolKey], applies_to: fn(&ServerOptions) -> bool| {
-        let compared: Vec<_> = servers.iter().filter(|line| applies_to(&line.options)).collect();
+        let compared: Vec<_> = servers.iter().filter(|parsed| applies_to(&parsed.options)).collect();
         for key in keys {
             let (pool_value, whose) = key.pool_value(&compared);
-            for line in &compared {
-                let own = (key.value)(&line.options);
+            for parsed in &compared {
+                let own = (key.value)(&parsed.options);
                 if own != pool_value {
                     let of_pool = (pool_value.as_deref(), whose);
-                    let address = &line.server.address;
+                    let address = &parsed.server.address;
                     notes.push(Remark::one_value(
-                        line.number,
+                        parsed.line,
                         key.name,
                         address,
                         of_pool,
@@ -124,10 +124,10 @@ pub(super) fn notes(servers: &[ServerLine]) -> Vec<Remark> {
         }
     };
     compare(&POOL, |_| true);
-    if servers.first().is_some_and(|line| line.options.is_tls) {
+    if servers.first().is_some_and(|parsed| parsed.options.is_tls) {
         compare(&TLS, |options| options.is_tls);
     }
-    if servers.iter().any(|line| line.options.is_checked) {
+    if servers.iter().any(|parsed| parsed.options.is_checked) {
         compare(&CHECK, |options| options.is_checked);
     } else {
         compare(&AGENT, |options| options.has_agent);

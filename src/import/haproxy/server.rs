@@ -9,9 +9,9 @@ use crate::name::ServerName;
 
 /// A `server` line that was read.
 #[derive(Debug)]
-pub(super) struct ServerLine {
-    /// Its number in the file.
-    pub(super) number: usize,
+pub(super) struct ParsedServer {
+    /// The number of the line.
+    pub(super) line: usize,
     pub(super) server: ImportedServer,
     pub(super) options: ServerOptions,
 }

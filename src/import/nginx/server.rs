@@ -274,7 +274,7 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
         match (directive.name(), time) {
             ("proxy_timeout", Some(time)) => idle_timeout = time,
             ("proxy_connect_timeout", Some(time)) => connect_timeout = time,
-            // Where TLS ends, `hello_timeout` is for the whole handshake.
+            // Where TLS is terminated, `hello_timeout` is for the whole handshake.
             ("preread_timeout" | "ssl_handshake_timeout", Some(time)) => hello_timeout = hello_timeout.max(Some(time)),
             ("proxy_protocol", _) => sends_header = directive.word(1) == Some("on"),
             ("listen" | "proxy_pass" | "ssl_preread" | "resolver" | "ssl_alpn" | "ssl_protocols", _)
