@@ -59,13 +59,8 @@ pub(super) fn listener<'a>(
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    report_unsuited_pools(
-        (&entry.key, &section),
-        (protocol, kind),
-        (&table, &positions),
-        pools,
-        problems,
-    );
+    let named = (&*entry.key, &section);
+    report_unsuited_pools(named, (protocol, kind), (&table, &positions), pools, problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),

@@ -274,7 +274,7 @@ fn failback(section: &Section<'_>, is_checked: bool, problems: &mut Problems<'_>
     failback
 }
 
-/// When sessions are cut because servers go down or come back.
+/// Which sessions are closed when the state of a server changes.
 fn severing(
     section: &Section<'_>,
     entries: &[ServerEntry],
@@ -300,25 +300,35 @@ fn severing(
             .duration("close_over", ANY_DURATION, problems)
             .unwrap_or(CLOSE_OVER_DEFAULT),
     };
-    let mut warn = |key, hint, is_unused| {
+    let priority = |entry: &ServerEntry| entry.member_config.priority;
+    let has_one_tier = !entries.is_empty() // those of a source are not known yet
+        && entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
+    let unused = [
+        (
+            "close_over",
+            "none of `on_down`, `on_lag`, `on_recover` and `on_leave` is \"close\"",
+            !plan.is_on(),
+        ),
+        (
+            "on_lag",
+            "`max_lag` is not set",
+            plan.on_lag == Sever::Close && health.required.max_lag.is_none(),
+        ),
+        (
+            "on_down",
+            "a server without checks never goes down",
+            plan.on_down == Sever::Close && health.check.is_none(),
+        ),
+        (
+            "on_recover",
+            "all servers have the same `priority`",
+            plan.on_recover == Sever::Close && has_one_tier && fallback.is_none(),
+        ),
+    ];
+    for (key, hint, is_unused) in unused {
         if let (Some((position, _)), true) = (section.entry(key), is_unused) {
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
-    };
-    let never_closes = [plan.on_down, plan.on_lag, plan.on_recover, plan.on_leave] == [Sever::Keep; 4];
-    warn(
-        "close_over",
-        "none of `on_down`, `on_lag`, `on_recover` and `on_leave` is \"close\"",
-        never_closes,
-    );
-    let never_behind = plan.on_lag == Sever::Close && health.required.max_lag.is_none();
-    warn("on_lag", "`max_lag` is not set", never_behind);
-    let never_down = plan.on_down == Sever::Close && health.check.is_none();
-    warn("on_down", "a server without checks never goes down", never_down);
-    let priority = |entry: &ServerEntry| entry.member_config.priority;
-    let one_tier = !entries.is_empty() // those of a source are not known yet
-        && entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
-    let never_worse = plan.on_recover == Sever::Close && one_tier && fallback.is_none();
-    warn("on_recover", "all servers have the same `priority`", never_worse);
+    }
     plan
 }

@@ -147,19 +147,20 @@ pub(super) fn log(section: &Section<'_>, problems: &mut Problems<'_>) -> LogPlan
 
 /// A keyword or a path. A path contains a `/` or a `.`, so that a misspelt keyword does not create a file.
 fn access(node: &Node, problems: &mut Problems<'_>) -> Option<AccessTarget> {
+    let keywords = [
+        ("stdout", AccessTarget::Stdout),
+        ("stderr", AccessTarget::Stderr),
+        ("off", AccessTarget::Off),
+    ];
     let text = value::string(node, problems)?;
-    match text {
-        "stdout" => return Some(AccessTarget::Stdout),
-        "stderr" => return Some(AccessTarget::Stderr),
-        "off" => return Some(AccessTarget::Off),
-        _ => {}
+    if let Some((_, target)) = keywords.iter().find(|(keyword, _)| *keyword == text) {
+        return Some(target.clone());
     }
     let is_path = text.contains(['/', '.']) && !text.ends_with('/') && !text.contains('\0');
     if is_path {
         return Some(AccessTarget::File(text.into()));
     }
-    let keywords = ["stdout", "stderr", "off"];
-    let hint = suggest::nearest(text, &keywords).map_or_else(
+    let hint = suggest::nearest(text, &keywords.map(|(keyword, _)| keyword)).map_or_else(
         || String::from(r#"write "stdout", "stderr", "off" or a path, as in "./access.log""#),
         |nearest| format!("did you mean \"{nearest}\"?"),
     );
