@@ -24,7 +24,7 @@ use crate::pool::{Role, ServerFacts, WalPosition};
 use crate::sniff::postgres::GSSENC_REQUEST;
 use crate::tls::unverified_config;
 use clear_text::{CleartextPasswordGuard, LoginRefusal};
-use denials::{Denials, Question};
+use denials::{DeniableQuestion, Denials};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -190,9 +190,9 @@ impl PostgresProbe {
         let ask = async {
             let answers = tokio::join!(
                 client.simple_query(ROLE),
-                self.ask_if_allowed(&client, Question::Position, POSITION),
-                self.ask_if_allowed(&client, Question::System, SYSTEM),
-                self.ask_if_allowed(&client, Question::Restartpoint, RESTARTPOINT)
+                self.ask_if_allowed(&client, DeniableQuestion::Position, POSITION),
+                self.ask_if_allowed(&client, DeniableQuestion::System, SYSTEM),
+                self.ask_if_allowed(&client, DeniableQuestion::Restartpoint, RESTARTPOINT)
             );
             drop(client); // sends Terminate, and ends `connection`
             answers
@@ -225,7 +225,7 @@ impl PostgresProbe {
     async fn ask_if_allowed(
         &self,
         client: &Client,
-        question: Question,
+        question: DeniableQuestion,
         query: &str,
     ) -> Result<Option<Vec<SimpleQueryMessage>>, tokio_postgres::Error> {
         if !self.denials().may_ask(question) {

@@ -11,7 +11,7 @@ const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A question that a server may deny to the user of the check.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Question {
+pub(super) enum DeniableQuestion {
     /// The timeline and the position.
     Position,
     /// The identity of the data.
@@ -23,7 +23,7 @@ pub(super) enum Question {
 /// The number of questions.
 const QUESTIONS: usize = 3;
 
-/// The questions that the server has denied to this user, by [`Question`].
+/// The questions that the server has denied to this user, by [`DeniableQuestion`].
 #[derive(Debug, Default)]
 pub(super) struct Denials {
     /// When it last denied them; `None`: it has not, or has answered since.
@@ -34,13 +34,13 @@ pub(super) struct Denials {
 
 impl Denials {
     /// Whether to ask this question.
-    pub(super) fn may_ask(&self, question: Question) -> bool {
+    pub(super) fn may_ask(&self, question: DeniableQuestion) -> bool {
         self.at[question as usize].is_none_or(|at| at.elapsed() >= DENIED_INTERVAL)
     }
 
     /// A denial without an error.
     #[cfg(test)]
-    pub(super) fn forbid(&mut self, question: Question) {
+    pub(super) fn forbid(&mut self, question: DeniableQuestion) {
         self.at[question as usize] = Some(Instant::now());
     }
 
@@ -50,24 +50,24 @@ impl Denials {
     }
 
     /// Records a denial. Returns whether it is the first one.
-    pub(super) fn deny(&mut self, question: Question, error: &Error) -> bool {
+    pub(super) fn deny(&mut self, question: DeniableQuestion, error: &Error) -> bool {
         self.function[question as usize] = denied_function(error);
         self.at[question as usize].replace(Instant::now()).is_none()
     }
 
     /// Records an answer. Returns whether the question was denied before.
-    pub(super) fn allow(&mut self, question: Question) -> bool {
+    pub(super) fn allow(&mut self, question: DeniableQuestion) -> bool {
         self.function[question as usize] = None;
         self.at[question as usize].take().is_some()
     }
 
     /// The function without which the timeline and the position are not known.
     pub(super) fn function(&self) -> Option<&'static str> {
-        self.function[Question::Position as usize]
+        self.function[DeniableQuestion::Position as usize]
     }
 }
 
-/// The functions of [`Question::Position`].
+/// The functions of [`DeniableQuestion::Position`].
 const FUNCTIONS: [&str; 6] = [
     "pg_walfile_name(pg_lsn)",
     "pg_current_wal_lsn()",
@@ -103,12 +103,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn denied_queries_are_tried_again_after_a_minute() {
         let mut denials = Denials::default();
-        assert!(denials.may_ask(Question::Position));
-        denials.forbid(Question::Position);
+        assert!(denials.may_ask(DeniableQuestion::Position));
+        denials.forbid(DeniableQuestion::Position);
         tokio::time::advance(DENIED_INTERVAL - Duration::from_millis(1)).await;
-        let all = [Question::Position, Question::System, Question::Restartpoint];
+        let all = [
+            DeniableQuestion::Position,
+            DeniableQuestion::System,
+            DeniableQuestion::Restartpoint,
+        ];
         assert_eq!(all.map(|question| denials.may_ask(question)), [false, true, true]);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(denials.may_ask(Question::Position));
+        assert!(denials.may_ask(DeniableQuestion::Position));
     }
 }
