@@ -20,6 +20,16 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// All sessions are closed over this time.
+    #[must_use]
+    pub const fn paced(ending: Ending, over: Duration) -> Self {
+        Self {
+            ending,
+            over,
+            at_once_since: None,
+        }
+    }
+
     /// Both causes: closes with the ending of this one, unless the other closes some sessions at once, and over the
     /// shorter time.
     #[must_use]

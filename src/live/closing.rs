@@ -31,11 +31,8 @@ impl LivePool {
             return Some(self.cause_down(server, self.has_other_primary(server)));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);
-        (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
-            ending: Ending::FailedBack,
-            over: severing.close_over,
-            at_once_since: None,
-        })
+        let closes = severing.on_recover == Sever::Close && is_worse();
+        closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
     }
 
     /// The cause for a server that is down. `is_old`: another one is the primary. Then what its sessions write may be
@@ -73,11 +70,7 @@ impl LivePool {
     /// Why sessions of servers that have left are closed merely because the servers have left; `None`: they go on.
     pub(super) fn departure(&self) -> Option<Cause> {
         let severing = self.plan().severing;
-        (severing.on_leave == Sever::Close).then_some(Cause {
-            ending: Ending::ServerDrained,
-            over: severing.close_over,
-            at_once_since: None,
-        })
+        (severing.on_leave == Sever::Close).then_some(Cause::paced(Ending::ServerDrained, severing.close_over))
     }
 
     /// Whether only one of its servers, the primary, may serve its sessions.

@@ -143,12 +143,11 @@ impl GroupsToClose {
     }
 }
 
+/// Why sessions of a server with these overrides are to be closed; `None`: they go on.
 fn drain(overrides: &Overrides) -> Option<Cause> {
-    overrides.close_over.map(|over| Cause {
-        ending: Ending::ServerDrained,
-        over,
-        at_once_since: None,
-    })
+    overrides
+        .close_over
+        .map(|over| Cause::paced(Ending::ServerDrained, over))
 }
 
 /// Why sessions of a pool that are on its fallback are to be closed: the pool is usable again. `None`: they go on.
@@ -156,9 +155,6 @@ fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
     let may_be_on_fallback = || pool.plan().fallback.is_some() || pool.has_fallback_sessions();
     let is_back = || may_be_on_fallback() && pool.is_usable(now) && !pool.is_on_stand_in(now);
-    (severing.on_recover == Sever::Close && is_back()).then_some(Cause {
-        ending: Ending::FailedBack,
-        over: severing.close_over,
-        at_once_since: None,
-    })
+    let closes = severing.on_recover == Sever::Close && is_back();
+    closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
 }
