@@ -1,7 +1,7 @@
 //! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
 //! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache
-//! lines; close together they are some 64 to 128.
+//! lines; close together they are about 64 to 128.
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

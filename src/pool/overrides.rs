@@ -52,7 +52,8 @@ pub enum Override {
         /// The time over which open sessions are cut; `None`: they are never cut.
         close_over: Option<Duration>,
     },
-    /// Take no new sessions until [`Self::Enable`]; checks continue. What an operator has set holds.
+    /// Take no new sessions until [`Self::Enable`]; checks continue. Changes nothing if an operator has drained or
+    /// disabled the server.
     AwaitFailback,
     /// Replace the configured weight, 0 to 256; `None`: use the configured one again.
     Weight(Option<u16>),

@@ -46,7 +46,7 @@ struct RegistryEntries {
     sweep_at: usize,
     /// Overrides that change something.
     overrides: HashMap<ServerPath, StoredOverrides>,
-    /// Override changes so far.
+    /// The number of override changes so far.
     changes: u64,
 }
 

@@ -147,7 +147,7 @@ impl Server {
     /// Counts a session that ends, and gives its place to the first in line.
     pub(in crate::pool) fn end_session(&self) {
         self.own_live.fetch_sub(1, Relaxed);
-        self.live.fetch_sub(1, SeqCst); // before the queue is looked at: see there
+        self.live.fetch_sub(1, SeqCst); // before the queue is asked whether clients wait: no wake-up is lost
         if let Some(queue) = &self.queue {
             queue.place_freed();
         }
