@@ -36,7 +36,7 @@ impl PoolChecks {
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
         // Dropped last, so that checks that are used again go on.
         let mut before = std::mem::take(&mut self.uses);
-        let (capacity, is_same) = self.follow(pool);
+        let (capacity, is_same) = self.take_over_plan(pool);
         let check = pool.plan().health.check.as_ref();
         let reads_certificate = check.is_some_and(|check| check.reads_certificate());
         for server in pool.servers().iter() {
@@ -58,7 +58,7 @@ impl PoolChecks {
 
     /// Takes over the plan of the pool. Returns the permits for its checks, and whether the checks are configured as
     /// before.
-    fn follow(&mut self, pool: &LivePool) -> (Arc<Semaphore>, bool) {
+    fn take_over_plan(&mut self, pool: &LivePool) -> (Arc<Semaphore>, bool) {
         let (plan, health) = (pool.plan(), &pool.plan().health);
         let is_same = |current: &&CurrentChecks| {
             current.health == *health && current.connect == plan.dial.connect && current.tls == plan.tls

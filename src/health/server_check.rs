@@ -99,9 +99,9 @@ impl ServerCheck {
         }
     }
 
-    /// The meaning of a result for this pool. A server that must have a role and does not report it counts as alive, as
-    /// one that refuses the check does.
-    fn found(&self, pool: &LivePool, result: &Result<CheckPass, CheckFailure>) -> Result<ServerFacts, FailedCheck> {
+    /// Applies the settings in a result, and returns what the result means for this pool. A server that must have a
+    /// role and does not report it counts as alive, as one that refuses the check does.
+    fn interpret(&self, pool: &LivePool, result: &Result<CheckPass, CheckFailure>) -> Result<ServerFacts, FailedCheck> {
         let plan = &pool.plan().health;
         let refused = |reason: &str, accepts_sessions: bool| {
             let outcome = CheckOutcome::Refused {
@@ -178,7 +178,7 @@ impl ServerCheck {
         if let Err(CheckFailure::Shortage(_)) = result {
             return Vec::new();
         }
-        let found = self.found(pool, result);
+        let found = self.interpret(pool, result);
         let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. } | CheckOutcome::Prevented { .. }));
         let recorded = pool.record_check(&self.server, found);
         let of_server = recorded

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::pool::LivePool;
-use super::recorded_outcome::{RecordedOutcome, follow};
+use super::recorded_outcome::{RecordedOutcome, apply_judgement};
 use crate::plan::{Fallback, HealthPlan};
 use crate::pool::{FailedCheck, Member, Server, ServerFacts};
 
@@ -27,7 +27,7 @@ impl LivePool {
             }
         };
         let is_new = judgement.is_primary_or_list_new;
-        recorded.extend(follow(judgement, self.name(), self.roles(), thresholds));
+        recorded.extend(apply_judgement(judgement, self.name(), self.roles(), thresholds));
         self.update_stand_in(is_new, &members, is_confirmed.then_some(server));
         recorded
     }
@@ -42,7 +42,7 @@ impl LivePool {
         let members = self.servers();
         let judgement = self.roles().trust(server, &members, required)?;
         let is_new = judgement.is_primary_or_list_new;
-        let recorded = follow(judgement, self.name(), self.roles(), thresholds).collect();
+        let recorded = apply_judgement(judgement, self.name(), self.roles(), thresholds).collect();
         self.update_stand_in(is_new, &members, None);
         Some(recorded)
     }

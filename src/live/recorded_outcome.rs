@@ -37,8 +37,9 @@ impl RecordedOutcome {
     }
 }
 
-/// Logs what a judgement changes about the primary of a pool, and records the results that follow from it.
-pub(super) fn follow(
+/// Logs what a judgement changes about the primary of a pool, and records the results that follow from it. Each is
+/// recorded when the iterator gets to it.
+pub(super) fn apply_judgement(
     judgement: RoleJudgement,
     pool: &str,
     roles: &PoolRoles,

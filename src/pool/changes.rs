@@ -52,19 +52,19 @@ pub(super) struct Subscribers {
 impl Subscribers {
     /// Adds a counter. It is removed when its pool is gone.
     pub(super) fn add(&self, counter: &Arc<ChangeCounter>) {
-        let mut counters = self.locked();
+        let mut counters = self.lock();
         counters.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(counter));
         counters.push(Arc::downgrade(counter));
     }
 
     /// Counts a change in all subscribed pools. Call it after the change was stored.
     pub(super) fn notify(&self) {
-        for counter in self.locked().iter().filter_map(Weak::upgrade) {
+        for counter in self.lock().iter().filter_map(Weak::upgrade) {
             counter.increment();
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, Vec<Weak<ChangeCounter>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<ChangeCounter>>> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,7 +82,7 @@ mod tests {
             subscribers.add(&ChangeCounter::new(Arc::<PoolQueue>::default()));
             subscribers.add(&kept);
         }
-        assert_eq!(subscribers.locked().len(), 1);
+        assert_eq!(subscribers.lock().len(), 1);
         subscribers.notify();
         assert_eq!(kept.count(), 2, "subscribed once, incremented once");
     }

@@ -106,7 +106,7 @@ impl Keeper {
                 // All of them are cancel safe: a line that is not complete is kept.
                 request = requests.next_line() => match request? {
                     None => return Ok(()),
-                    Some(line) => self.follow(serde_json::from_str(&line)?, &events),
+                    Some(line) => self.handle(serde_json::from_str(&line)?, &events),
                 },
                 _ = child_ended.recv() => self.reap(&events).await,
                 Some(event) = to_send.recv() => writer.write_all(&line_of(&event)).await?,
@@ -115,7 +115,7 @@ impl Keeper {
         }
     }
 
-    fn follow(&mut self, request: KeeperRequest, events: &Sender<ProcessEvent>) {
+    fn handle(&mut self, request: KeeperRequest, events: &Sender<ProcessEvent>) {
         match request {
             KeeperRequest::Start(clone) => {
                 let event = match self.start(&clone, events) {
