@@ -2,7 +2,6 @@
 //! and orders one by ACME.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -16,7 +15,7 @@ use super::context::{Admin, rfc3339};
 use super::error::ApiError;
 use crate::acme::{RenewalState, RenewalsByFile};
 use crate::reload::{TlsReloads, reload_tls};
-use crate::tls::{Certificate, ListenerTls, PoolTls, TlsReload};
+use crate::tls::{Certificate, ListenerTls, PoolTls, TlsReload, issuer_time};
 
 /// `GET /api/v1/certificates`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -179,12 +178,9 @@ pub(super) async fn renew(
     Ok(Json(RenewBody { renewing }))
 }
 
-/// A time in seconds since the Unix epoch, which the issuer of a certificate has chosen.
+/// A time of a certificate, in seconds since the Unix epoch, as it is shown.
 pub(super) fn time(seconds: i64) -> String {
-    /// 9999-12-31T23:59:59Z, the end of the times that RFC 3339 can write.
-    const MAX_SECONDS: u64 = 253_402_300_799;
-    let seconds = u64::try_from(seconds).unwrap_or(0).min(MAX_SECONDS);
-    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    rfc3339(issuer_time(seconds))
 }
 
 pub(super) async fn reload(

@@ -29,7 +29,7 @@ use crate::live::{InForce, Live};
 use crate::plan::Plan;
 use crate::regular_file;
 use crate::reload::reload_tls;
-use crate::tls::{AcmeCertificate, Certificate, read_certificate};
+use crate::tls::{AcmeCertificate, Certificate, parse_certificate};
 
 /// The longest wait between two looks for orders that are due: clocks may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
@@ -150,7 +150,7 @@ impl AcmeOrders {
                 (issued, None)
             }
             Err(error) => {
-                let failed = Self::failed(wanted, &state, &error);
+                let failed = Self::record_failure(wanted, &state, &error);
                 (LatestOrder::Failed(failed.clone()), Some(failed))
             }
         };
@@ -189,7 +189,7 @@ impl AcmeOrders {
     }
 
     /// Logs that an attempt has failed. Returns the attempts so far, to be kept.
-    fn failed(wanted: &AcmeCertificate, state: &RenewalState, error: &AcmeError) -> Attempts {
+    fn record_failure(wanted: &AcmeCertificate, state: &RenewalState, error: &AcmeError) -> Attempts {
         let now = SystemTime::now();
         let retry_after = error.retry_after(now);
         let failures = state
@@ -220,7 +220,7 @@ impl AcmeOrders {
 /// Writes a new chain with its key, if it is valid.
 async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certificate, AcmeError> {
     blocking(move || {
-        let certificate = read_certificate(&file, text.as_bytes())?;
+        let certificate = parse_certificate(&file, text.as_bytes())?;
         regular_file::replace(&file, text.as_bytes()).map_err(|error| {
             with_context(
                 error,

@@ -11,7 +11,7 @@ use x509_parser::certificate::{Validity, X509Certificate};
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::parse_x509_certificate;
 
-use super::file::{FileStamp, TlsFileError, certificates, file_version, not_pem, nothing_found, read};
+use super::file::{FileVersion, TlsFileError, certificates, file_version, not_pem, nothing_found, read};
 use super::ocsp::Staple;
 use super::words::{bounded, date, unix_now};
 use crate::name::{NamePattern, ServerName};
@@ -30,7 +30,7 @@ pub struct CertificateFiles {
 pub struct Certificate {
     pub(super) files: CertificateFiles,
     /// The versions of its files, taken before they were read.
-    pub(super) versions: FileStamps,
+    pub(super) versions: FileVersions,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
     /// When the OCSP response expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
@@ -59,13 +59,14 @@ pub struct Certificate {
     pub warnings: Vec<String>,
 }
 
-pub(super) type FileStamps = [Option<FileStamp>; 3];
+/// The versions of the files of a certificate: its chain, its key and its OCSP response.
+pub(super) type FileVersions = [Option<FileVersion>; 3];
 
-/// The certificate in a PEM text that has a chain with its key, and is to be written to this file.
+/// Parses a PEM text that has a chain with its key. It is not in `file` yet, but is to be written to it.
 ///
 /// # Errors
 /// The text has no usable certificate and key.
-pub fn read_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFileError> {
+pub fn parse_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFileError> {
     let files = CertificateFiles {
         cert: file.to_owned(),
         key: file.to_owned(),
@@ -79,7 +80,7 @@ impl CertificateFiles {
         self.cert.with_extension("ocsp")
     }
 
-    pub(super) fn versions(&self) -> FileStamps {
+    pub(super) fn versions(&self) -> FileVersions {
         [
             file_version(&self.cert),
             file_version(&self.key),
@@ -94,10 +95,10 @@ impl CertificateFiles {
         self.certificate(versions, &chain, &parse_key(&self.key, &read(&self.key)?)?)
     }
 
-    /// A certificate with its key, both read from these versions of the files.
+    /// Makes a certificate of its chain and its key, which were read from these versions of the files.
     pub(super) fn certificate(
         &self,
-        versions: FileStamps,
+        versions: FileVersions,
         chain: &[CertificateDer<'static>],
         key: &PrivateKeyDer<'static>,
     ) -> Result<Certificate, TlsFileError> {

@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use x509_parser::parse_x509_certificate;
 
 use super::certificate::dns_names;
-use super::file::{FileStamp, TlsFileError, authorities, certificates, file_version, read};
+use super::file::{FileVersion, TlsFileError, authorities, certificates, file_version, read};
 use super::revocation::Revocations;
 use super::words::{bounded, date, unix_now};
 use crate::name::{NamePattern, Sni};
@@ -47,7 +47,7 @@ pub(super) struct ClientVerification {
 
 impl ClientAuthPlan {
     /// The versions of the files.
-    pub(super) fn versions(&self) -> Vec<Option<FileStamp>> {
+    pub(super) fn versions(&self) -> Vec<Option<FileVersion>> {
         let files = [Some(&self.ca_file), self.crl_file.as_ref()];
         files.into_iter().flatten().map(|path| file_version(path)).collect()
     }
@@ -78,7 +78,7 @@ impl ClientAuthPlan {
         let chain = chain.map_err(|error| TlsFileError::new(&self.ca_file, error.to_string()))?;
         let next_update = revocations.as_ref().and_then(Revocations::next_update);
         hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());
-        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(Clients {
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(PolicyVerifier {
             chain,
             revocations,
             names: self.names.clone(),
@@ -119,7 +119,8 @@ fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
 
 /// Accepts clients whose chain is valid and whose certificate has one of these names.
 #[derive(Debug)]
-struct Clients {
+struct PolicyVerifier {
+    /// Verifies the chain, but not whether it is revoked.
     chain: Arc<dyn ClientCertVerifier>,
     /// Refuses a chain with a revoked certificate; `None`: there are no lists.
     revocations: Option<Revocations>,
@@ -127,19 +128,19 @@ struct Clients {
     names: Vec<NamePattern>,
 }
 
-impl Clients {
+impl PolicyVerifier {
     fn has_name(&self, certificate: &CertificateDer<'_>) -> bool {
         parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| dns_names(&parsed).any(|name| self.matches(name)))
     }
 
-    /// An invalid name matches nothing: it must not open a door. (The pattern of a route may match one.)
+    /// An invalid name matches nothing, so that it grants no access. (In a route, a pattern may match an invalid name.)
     fn matches(&self, name: &str) -> bool {
         let valid = Sni::from_config(name).ok().filter(|name| name.valid().is_some());
         valid.is_some_and(|name| self.names.iter().any(|pattern| pattern.rank(&name).is_some()))
     }
 }
 
-impl ClientCertVerifier for Clients {
+impl ClientCertVerifier for PolicyVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.chain.client_auth_mandatory()
     }

@@ -2,7 +2,7 @@
 //!
 //! rustls does not verify the certificate again when a session is resumed, and issues further tickets then. Once the
 //! certificate has expired, each of these sessions would have to be refused, even if the client has a new certificate
-//! by then: the client cannot show that when it resumes.
+//! by then: a client that resumes a session sends no certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -29,7 +29,7 @@ pub(super) fn for_one_client(
     ticketer: &Arc<dyn ProducesTickets>,
 ) -> (Arc<dyn ClientCertVerifier>, Arc<dyn ProducesTickets>) {
     let expires = Arc::new(AtomicI64::new(i64::MAX));
-    let verifier = ClientVerifier {
+    let verifier = ExpiryRecorder {
         verifier: Arc::clone(verifier),
         expires: Arc::clone(&expires),
     };
@@ -40,9 +40,9 @@ pub(super) fn for_one_client(
     (Arc::new(verifier), Arc::new(ticketer))
 }
 
-/// Remembers when the certificate that it has accepted expires.
+/// Verifies as `verifier` does, and records when the accepted certificate expires.
 #[derive(Debug)]
-struct ClientVerifier {
+struct ExpiryRecorder {
     verifier: Arc<dyn ClientCertVerifier>,
     /// In seconds since the Unix epoch.
     expires: Arc<AtomicI64>,
@@ -92,7 +92,7 @@ impl ProducesTickets for ClientTicketer {
     }
 }
 
-impl ClientCertVerifier for ClientVerifier {
+impl ClientCertVerifier for ExpiryRecorder {
     fn verify_client_cert(
         &self,
         certificate: &CertificateDer<'_>,

@@ -65,16 +65,16 @@ impl From<TlsFileError> for io::Error {
 
 /// The version of a file: its inode, length and time of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(super) struct FileVersion {
     inode: u64,
     length: u64,
     changed: (i64, i64),
 }
 
 /// The version of a file; symbolic links are followed. `None`: there is no file.
-pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
+pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
     let metadata = path.metadata().ok()?;
-    Some(FileStamp {
+    Some(FileVersion {
         inode: metadata.ino(),
         length: metadata.len(),
         changed: (metadata.mtime(), metadata.mtime_nsec()),

@@ -46,7 +46,7 @@ pub enum HandshakeError {
     Tls(#[from] rustls::Error),
 }
 
-/// Completes a handshake with a client until the deadline. `first` is what the client has sent already: its
+/// Completes a handshake with a client before the deadline. `first` is what the client has sent already: its
 /// ClientHello. `hold` gets the number of bytes that are held while the client is waited for, and returns whether there
 /// is room for them.
 ///

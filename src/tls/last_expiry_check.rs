@@ -1,4 +1,4 @@
-//! Finds certificates that have expired since the last look.
+//! Finds certificates that have expired since the last check.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -18,8 +18,8 @@ impl Default for LastExpiryCheck {
 }
 
 impl LastExpiryCheck {
-    /// Looks now. Returns the period since the last look: what was valid until a moment in that period has expired
-    /// since.
+    /// Begins the next check. Returns the period since the last one: what was valid until a moment in that period has
+    /// expired since the last check.
     pub(super) fn advance(&self) -> Range<i64> {
         let now = unix_now();
         self.0.swap(now, Relaxed)..now

@@ -14,7 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use super::certificate::Certificate;
 use super::client_auth::ClientAuthPlan;
 use super::client_tickets::for_one_client;
-use super::file::{FileStamp, TlsFileError, file_version};
+use super::file::{FileVersion, TlsFileError, file_version};
 use super::last_expiry_check::LastExpiryCheck;
 use super::location::CertificateLocation;
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
@@ -69,7 +69,7 @@ pub struct ListenerTls {
 /// The configuration of handshakes, apart from certificates.
 #[derive(Debug)]
 struct HandshakePolicy {
-    versions: Vec<Option<FileStamp>>,
+    versions: Vec<Option<FileVersion>>,
     /// A configuration for each list of protocols. If clients are asked for certificates, each connection has its own
     /// copy.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
@@ -90,7 +90,7 @@ pub struct TlsReload {
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy: bool,
     /// Problems of new or changed certificates that can be used nevertheless; and certificates that have expired since
-    /// the last look.
+    /// the last check.
     pub warnings: Vec<String>,
     /// The files that are broken now and were not before. What was in force stays.
     pub broken: Vec<String>,
@@ -120,7 +120,7 @@ impl ListenerTlsPlan {
         TlsFileError::new(directory, "there is no certificate with its key in it")
     }
 
-    fn versions(&self) -> Vec<Option<FileStamp>> {
+    fn versions(&self) -> Vec<Option<FileVersion>> {
         let auth = self.client_auth.iter().flat_map(ClientAuthPlan::versions);
         auth.chain(self.tickets.iter().map(|path| file_version(path))).collect()
     }

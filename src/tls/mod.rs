@@ -32,7 +32,7 @@ mod pool;
 mod handshake;
 
 pub use acme_certificate::AcmeCertificate;
-pub use certificate::{Certificate, CertificateFiles, certificate_names, read_certificate};
+pub use certificate::{Certificate, CertificateFiles, certificate_names, parse_certificate};
 pub use client_auth::ClientAuthPlan;
 #[cfg(test)]
 pub(crate) use connection::tests::connected_for;
@@ -48,5 +48,5 @@ pub use pool::{
 pub use store::CertificateStore;
 pub use words::{
     PeerCertificate, TlsSummary, error_chain, error_text, error_word, has_unknown_issuer, is_about_client_certificate,
-    shown_warnings, version_word,
+    issuer_time, shown_warnings, version_word,
 };

@@ -65,7 +65,7 @@ impl Staple {
         let Some(mut responses) = single_responses(&response) else {
             return not_sent(&format!("{path}: not a successful OCSP response, in DER"));
         };
-        let Some((_, found)) = responses.find(|(id, _)| id.is(certificate)) else {
+        let Some((_, found)) = responses.find(|(id, _)| id.identifies(certificate)) else {
             return not_sent(&format!("{path}: the OCSP response is for another certificate"));
         };
         let SingleResponse {
@@ -99,9 +99,9 @@ impl Staple {
 }
 
 impl CertificateId<'_> {
-    /// Whether this identifies the certificate: by its serial number and the name of its issuer. The key of the issuer
-    /// is not known here.
-    fn is(&self, certificate: &X509Certificate<'_>) -> bool {
+    /// Whether this is the identifier of the certificate. The serial number and the name of the issuer are compared,
+    /// but not the key of the issuer, which is not known here.
+    fn identifies(&self, certificate: &X509Certificate<'_>) -> bool {
         let issuer = certificate.issuer().as_raw();
         let known = [
             (OID_HASH_SHA1, &SHA1_FOR_LEGACY_USE_ONLY),

@@ -14,7 +14,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::certificate::{Certificate, CertificateFiles, parse_key};
 use super::connection::TlsConnection;
-use super::file::{FileStamp, PemText, TlsFileError, certificates, file_version};
+use super::file::{FileVersion, PemText, TlsFileError, certificates, file_version};
 use super::last_expiry_check::LastExpiryCheck;
 use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
@@ -130,7 +130,7 @@ pub struct PoolTls {
 #[derive(Debug)]
 struct Current {
     /// The versions of the files; taken before they were read.
-    versions: Vec<Option<FileStamp>>,
+    versions: Vec<Option<FileVersion>>,
     config: Arc<ClientConfig>,
     identity: Option<Arc<Certificate>>,
 }
@@ -158,7 +158,7 @@ impl PoolTlsPlan {
         files
     }
 
-    fn versions(&self) -> Vec<Option<FileStamp>> {
+    fn versions(&self) -> Vec<Option<FileVersion>> {
         self.files().iter().map(|(_, path)| file_version(path)).collect()
     }
 

@@ -72,9 +72,10 @@ impl Revocations {
         self.lists.iter().filter_map(RevocationList::next_update).min()
     }
 
-    /// Accepts a certificate with a chain to an authority that is trusted, of which nothing is revoked. Of the
-    /// certificate itself this must be known; of an authority in between only if there are lists with the name of its
-    /// issuer that may be of the key that has signed it: it is rare that all have a list.
+    /// Accepts a certificate with a chain to a trusted authority, if no certificate of the chain is revoked. A list
+    /// must say so about the certificate itself. About an intermediate authority, a list must say so only if there are
+    /// lists with the name of its issuer, and one of them may be signed with the key that has signed the authority: it
+    /// is rare that all authorities have a list.
     ///
     /// # Errors
     /// There is no such chain. Other problems of the certificate have to be found before this is called.
@@ -143,7 +144,7 @@ impl Revocations {
         Ok(())
     }
 
-    /// Those with the name of its issuer that cover a certificate.
+    /// The lists with the name of its issuer that cover a certificate.
     fn lists_about(&self, certificate: &CertificateDer<'_>, is_authority: bool, issuer: &[u8]) -> Vec<&RevocationList> {
         let lists = self.lists.iter();
         lists
@@ -217,7 +218,7 @@ impl Revocations {
         let issuers: Vec<_> = trusted.iter().map(issuers).collect();
         let is_listed = |authority: &Trusted<'_>| {
             let has = |list: &RevocationList| list.covers(authority.certificate, true) && authority.is_in(list);
-            // None revokes itself.
+            // The list of an authority does not revoke the authority itself.
             self.lists
                 .iter()
                 .any(|list| list.is_of_other_key(&authority.key) && has(list))
@@ -261,7 +262,7 @@ impl Revocations {
     }
 }
 
-/// Of lists of which the newest come first, those without a newer one about the same certificates.
+/// The lists that have no newer one about the same certificates. `lists` must be sorted, the newest first.
 fn newest<L: Borrow<RevocationList>>(lists: impl Iterator<Item = L>) -> Vec<L> {
     let mut newest: Vec<L> = Vec::new();
     for list in lists {

@@ -18,7 +18,8 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::words::{bounded, date};
 
-/// The most keys of others that a list remembers. Who has a certificate of an authority in between may send any number.
+/// The most keys that a list remembers because it is not signed with them. A client that has the key of an intermediate
+/// authority may send any number of such keys.
 const OTHER_KEYS_MAX: usize = 8;
 
 /// A complete list of one authority: not a delta CRL, and not an indirect one.
@@ -38,7 +39,7 @@ pub(super) struct RevocationList {
     scope: Option<Scope>,
     /// The key that it is signed with, once it is known.
     signer: OnceLock<SubjectPublicKeyInfoDer<'static>>,
-    /// Until then, the last keys that it is not signed with.
+    /// While `signer` is not known: the latest keys that it is not signed with.
     others: Mutex<VecDeque<SubjectPublicKeyInfoDer<'static>>>,
 }
 

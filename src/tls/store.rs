@@ -27,7 +27,7 @@ pub struct CertificateStore {
 /// The result of reading certificates.
 pub(super) struct LoadedStore {
     pub(super) store: CertificateStore,
-    /// Certificates that are new, or were read again.
+    /// How many certificates are new, were read again, or are gone.
     pub(super) changed: usize,
     /// Problems of those certificates that can be used nevertheless.
     pub(super) warnings: Vec<String>,

@@ -240,12 +240,18 @@ fn snake_case(name: &str) -> String {
     word
 }
 
-/// A time in seconds since the Unix epoch as in RFC 3339. The issuer of a certificate has chosen it.
-pub(super) fn date(seconds: i64) -> String {
+/// A time in seconds since the Unix epoch that the issuer of a certificate has chosen, clamped to the times from 1970
+/// on that RFC 3339 can express.
+#[must_use]
+pub fn issuer_time(seconds: i64) -> SystemTime {
     /// 9999-12-31T23:59:59Z, the last time that RFC 3339 can express.
     const MAX_SECONDS: u64 = 253_402_300_799;
-    let seconds = u64::try_from(seconds).unwrap_or(0).min(MAX_SECONDS);
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(MAX_SECONDS))
+}
+
+/// [`issuer_time`] as in RFC 3339.
+pub(super) fn date(seconds: i64) -> String {
+    humantime::format_rfc3339_seconds(issuer_time(seconds)).to_string()
 }
 
 /// Seconds since the Unix epoch.
@@ -321,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_for_other_names_is_told_with_them() {
+    fn an_error_about_the_name_lists_the_names_of_the_certificate() {
         let shown = |presented: &[&str]| {
             let error = CertificateError::NotValidForNameContext {
                 expected: "b.example".try_into().unwrap(),

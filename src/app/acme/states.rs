@@ -141,7 +141,7 @@ fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::read_certificate;
+    use crate::tls::parse_certificate;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -199,7 +199,7 @@ mod tests {
         let (leaf, key) = issued_until(2090);
         let (chain, _) = issued_until(2020);
         let text = leaf + &chain + &key;
-        let read = read_certificate("/state/a.example.pem".as_ref(), text.as_bytes()).unwrap();
+        let read = parse_certificate("/state/a.example.pem".as_ref(), text.as_bytes()).unwrap();
         assert!(read.has_expired(), "one of its chain has");
         let at = |names| due(&read, &wanted(names), &Suggestions::default()).at;
         assert!(at(&["a.example"]) > SystemTime::now());
@@ -211,7 +211,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap(); // as if written just now
         let end_of = |year| {
             let (certificate, key) = issued_until(year);
-            let read = read_certificate(file.path(), (certificate + &key).as_bytes()).unwrap();
+            let read = parse_certificate(file.path(), (certificate + &key).as_bytes()).unwrap();
             end_of_pause(&read, file.path())
         };
         assert_eq!(end_of(2020), UNIX_EPOCH);

@@ -97,7 +97,7 @@ fn lists_about_the_same_certificates_have_the_same_key_and_the_same_scope() {
 }
 
 #[test]
-fn the_last_keys_of_others_are_remembered() {
+fn the_latest_keys_that_did_not_sign_a_list_are_remembered() {
     let authority = authority();
     let (list, key) = (list(&authority, 1, None), key(&authority));
     let algorithms = default_provider().signature_verification_algorithms;

@@ -117,9 +117,12 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
     let checked = guarded.check();
     assert_eq!(checked.code, Some(1), "{checked:#?}");
     let what = "the list of `CN=clients` of 2024-01-01T00:00:00Z is not signed with the key that this authority has in";
-    let told = |finished: &Finished| format!("{}{}", finished.stdout, finished.stderr).contains(what);
-    assert!(told(&reloaded) && told(&checked), "{reloaded:#?} {checked:#?}");
-    // It is only told where there is a good one beside it.
+    let is_reported = |finished: &Finished| format!("{}{}", finished.stdout, finished.stderr).contains(what);
+    assert!(
+        is_reported(&reloaded) && is_reported(&checked),
+        "{reloaded:#?} {checked:#?}"
+    );
+    // Beside a valid list it is only reported.
     let refusals = || [&stays, &goes].map(|own| guarded.refusal(own));
     let served = [None, Some("certificate_revoked".to_owned())];
     assert_eq!(refusals(), served);
@@ -127,7 +130,7 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
         assert_eq!(guarded.reload(&own.certificate(), &lists).code, Some(0));
         assert_eq!(refusals(), served);
         let checked = guarded.check();
-        assert!(checked.code == Some(0) && told(&checked), "{checked:#?}");
+        assert!(checked.code == Some(0) && is_reported(&checked), "{checked:#?}");
     }
 }
 
@@ -280,7 +283,7 @@ fn list_of_openssl(directory: &Path, extensions: &str) {
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_told_with_what_to_do() {
+fn an_unusable_list_is_reported_with_the_remedy() {
     let (site, server) = (Site::new(), Server::named("hello"));
     fs::write(site.directory().join("acequia.toml"), config(&site, &server)).unwrap();
     let check = || {
