@@ -2,6 +2,7 @@
 //! and to Docker and Kubernetes.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,13 @@ use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::with_context;
 use crate::socket::{Keepalive, SocketOptions};
+use crate::units::format_duration;
 
 /// A server that is gone without a sign is noticed after 35 s of silence, also during a response without end.
 const SOCKET_OPTIONS: SocketOptions = SocketOptions {
@@ -67,9 +70,9 @@ pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Bo
         return Ok(Box::new(stream));
     };
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let agreed = TlsConnector::from(tls).connect(name, stream).await;
-    let agreed = agreed.map_err(|error| with_context(error, format!("no TLS with {host}:{port}")))?;
-    Ok(Box::new(agreed))
+    let connected = TlsConnector::from(tls).connect(name, stream).await;
+    let stream = connected.map_err(|error| with_context(error, format!("no TLS with {host}:{port}")))?;
+    Ok(Box::new(stream))
 }
 
 /// Takes the URL from a request, which then has its path and `Host` (RFC 9112, section 3.2.1).
@@ -181,6 +184,19 @@ pub async fn exchange(
     let body = Limited::new(body, body_bytes_max).collect().await?.to_bytes();
     drop(connection);
     Ok(Response::from_parts(head, body))
+}
+
+/// Waits for an answer, for at most this long.
+///
+/// # Errors
+/// Those of `answer`; or there is none in time, which the error says of `server`.
+pub async fn in_time<T>(
+    limit: Duration,
+    server: impl Display,
+    answer: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    let late = |_| Err(format!("{server} gives no answer within {}", format_duration(limit)).into());
+    timeout(limit, answer).await.unwrap_or_else(late)
 }
 
 /// Runs a connection; ends it when it is dropped.

@@ -13,12 +13,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
 use crate::error::with_context;
-use crate::http_client::{StreamedResponse, exchange, open};
+use crate::http_client::{StreamedResponse, exchange, in_time, open};
 use crate::text::Reason;
-use crate::units::format_duration;
 
 /// How long one request with its response may take, or the head of a response that has no end.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,13 +94,13 @@ impl DockerEngine {
         Ok(engine)
     }
 
-    /// The containers that match these filters: only running ones, or all that exist.
+    /// The containers that match these filters: those that run, and with `with_stopped` all others, too.
     pub(crate) async fn containers<T: DeserializeOwned>(
         &self,
         filters: &Value,
-        existing: bool,
+        with_stopped: bool,
     ) -> Result<Vec<T>, DockerError> {
-        let query = query(&[("all", &existing.to_string()), ("filters", &filters.to_string())]);
+        let query = query(&[("all", &with_stopped.to_string()), ("filters", &filters.to_string())]);
         let path = format!("/containers/json?{query}");
         self.json(&self.ask(Method::GET, &path, None, REQUEST_TIMEOUT).await?)
     }
@@ -177,14 +175,7 @@ impl DockerEngine {
         limit: Duration,
         answer: impl Future<Output = Result<T, DockerError>>,
     ) -> Result<T, DockerError> {
-        let late = || {
-            format!(
-                "{} gives no answer within {}",
-                self.socket.display(),
-                format_duration(limit)
-            )
-        };
-        timeout(limit, answer).await.unwrap_or_else(|_| Err(late().into()))
+        in_time(limit, self.socket.display(), answer).await
     }
 }
 

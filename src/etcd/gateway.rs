@@ -10,7 +10,6 @@ use hyper::{Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::EtcdError;
 use super::messages::{
@@ -20,11 +19,10 @@ use super::messages::{
 use super::plan::{EtcdLogin, EtcdPlan};
 use crate::blocking::blocking;
 use crate::error::with_context;
-use crate::http_client::{ResponseLines, connect, exchange, open, take_url, uses_tls};
+use crate::http_client::{ResponseLines, connect, exchange, in_time, open, take_url, uses_tls};
 use crate::regular_file;
 use crate::text::Reason;
 use crate::tls::client_config;
-use crate::units::format_duration;
 
 /// How long one request with its response may take, or the head of the response to a watch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -192,15 +190,7 @@ impl Gateway {
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, EtcdError>>) -> Result<T, EtcdError> {
-        let in_time = timeout(REQUEST_TIMEOUT, answer).await;
-        in_time.unwrap_or_else(|_| {
-            Err(format!(
-                "{} gives no answer within {}",
-                self.endpoint,
-                format_duration(REQUEST_TIMEOUT)
-            )
-            .into())
-        })
+        in_time(REQUEST_TIMEOUT, &self.endpoint, answer).await
     }
 }
 

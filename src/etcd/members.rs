@@ -9,7 +9,7 @@ use super::EtcdError;
 use super::gateway::Gateway;
 use super::messages::{EtcdKeyValue, KeyChange, KeyRange};
 use super::plan::EtcdPlan;
-use crate::units::format_duration;
+use crate::http_client::in_time;
 
 /// After this time without an event, the keys are read again: a connection may be dead without a sign of it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub struct FollowedKeys {
     pub keys_max: usize,
 }
 
-/// Gets the values of keys.
+/// Receives the values of keys.
 pub trait KeyFollower: Send {
     /// Takes all keys that exist now.
     ///
@@ -84,14 +84,13 @@ impl Members {
     pub async fn read(&mut self, keys: &FollowedKeys, time: Duration) -> Result<Vec<EtcdKeyValue>, EtcdError> {
         let mut last = EtcdError::from("no member is configured");
         for _ in 0..self.plan.endpoints.len() {
-            let asked = timeout(time, async {
+            let asked = in_time(time, "etcd", async {
                 let gateway = self.connect().await?;
                 gateway.read(&keys.read, keys.keys_max).await
             });
             match asked.await {
-                Ok(Ok(read)) => return Ok(read.keys),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = format!("etcd gives no answer within {}", format_duration(time)).into(),
+                Ok(read) => return Ok(read.keys),
+                Err(error) => last = error,
             }
         }
         Err(last)

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::etcd::{EtcdError, EtcdKeyValue, KeyChange, KeyFollower, Members};
+use crate::http_client::in_time;
 use crate::plan::{RemotePlan, RemoteText, RemoteTexts};
-use crate::units::format_duration;
 
 /// How long one member may take to answer while somebody waits for the texts.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -25,9 +23,8 @@ const BYTES_MAX: usize = 16 << 20;
 /// No member answers, or the texts are too long.
 pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
     let mut members = Members::new(Arc::clone(&plan.etcd));
-    let (keys, within) = (plan.keys(), FETCH_TIMEOUT);
-    let read = timeout(within, members.read(&keys, MEMBER_TIMEOUT)).await;
-    let keys = read.map_err(|_| format!("etcd gives no answer within {}", format_duration(within)))??;
+    let keys = plan.keys();
+    let keys = in_time(FETCH_TIMEOUT, "etcd", members.read(&keys, MEMBER_TIMEOUT)).await?;
     let mut texts = KnownTexts::default();
     keys.into_iter().for_each(|key| texts.put(key));
     texts.all(plan)

@@ -9,14 +9,12 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::access::Access;
 use super::credentials::AccessError;
 use super::slices::EndpointSlice;
-use crate::http_client::{ResponseLines, StreamedResponse, connect, exchange, open, take_url};
+use crate::http_client::{ResponseLines, StreamedResponse, connect, exchange, in_time, open, take_url};
 use crate::plan::ServiceSourcePlan;
-use crate::units::format_duration;
 
 /// How long one request with its response may take, or the head of the response to a watch.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,10 +73,10 @@ pub(super) struct SliceListMetadata {
     pub(super) next_page: String,
 }
 
-/// An event of a watch.
+/// A line of a watch, as the API server sends it.
 #[derive(Deserialize)]
 #[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
-enum WatchMessageOfSlices {
+enum WatchMessage {
     Added(EndpointSlice),
     Modified(EndpointSlice),
     Deleted(EndpointSlice),
@@ -142,7 +140,7 @@ impl<'a> SlicesApi<'a> {
         };
         let response = self.in_time(asked).await?;
         if !response.status().is_success() {
-            return Err(self.refused(Verb::List, response.status(), response.body()));
+            return Err(self.refusal(Verb::List, response.status(), response.body()));
         }
         // The contents of a wrong answer are not shown: it may come from something else than an API server.
         serde_json::from_slice(response.body()).map_err(|_| "the answer is not a list of EndpointSlices".into())
@@ -168,7 +166,7 @@ impl<'a> SlicesApi<'a> {
         let (response, refusal) = self.in_time(opened).await?;
         match response.status.is_success() {
             true => Ok(SliceWatch(ResponseLines::new(response, BODY_BYTES_MAX))),
-            false => Err(self.refused(Verb::Watch, response.status, &refusal)),
+            false => Err(self.refusal(Verb::Watch, response.status, &refusal)),
         }
     }
 
@@ -189,19 +187,11 @@ impl<'a> SlicesApi<'a> {
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, AccessError>>) -> Result<T, AccessError> {
-        let in_time = timeout(REQUEST_TIMEOUT, answer).await;
-        in_time.unwrap_or_else(|_| {
-            Err(format!(
-                "{} gives no answer within {}",
-                self.access.url,
-                format_duration(REQUEST_TIMEOUT)
-            )
-            .into())
-        })
+        in_time(REQUEST_TIMEOUT, &self.access.url, answer).await
     }
 
     /// Why the API server has refused a request, and what to do about it.
-    fn refused(&self, verb: Verb, status: StatusCode, body: &[u8]) -> KubernetesError {
+    fn refusal(&self, verb: Verb, status: StatusCode, body: &[u8]) -> KubernetesError {
         let ApiStatus { message, .. } = serde_json::from_slice(body).unwrap_or_default();
         let (login, namespace) = (&self.access.login, &self.source.namespace);
         match status {
@@ -245,11 +235,11 @@ impl SliceWatch {
         };
         let event = serde_json::from_slice(&line).map_err(|_| "an event of the watch is not valid")?;
         Ok(Some(match event {
-            WatchMessageOfSlices::Added(slice) | WatchMessageOfSlices::Modified(slice) => SliceEvent::Put(slice),
-            WatchMessageOfSlices::Deleted(slice) => SliceEvent::Deleted(slice),
-            WatchMessageOfSlices::Bookmark(slice) => SliceEvent::Bookmark(slice),
-            WatchMessageOfSlices::Error(ApiStatus { code: 410, .. }) => return Err(KubernetesError::Gone),
-            WatchMessageOfSlices::Error(ApiStatus { code, message }) => {
+            WatchMessage::Added(slice) | WatchMessage::Modified(slice) => SliceEvent::Put(slice),
+            WatchMessage::Deleted(slice) => SliceEvent::Deleted(slice),
+            WatchMessage::Bookmark(slice) => SliceEvent::Bookmark(slice),
+            WatchMessage::Error(ApiStatus { code: 410, .. }) => return Err(KubernetesError::Gone),
+            WatchMessage::Error(ApiStatus { code, message }) => {
                 return Err(format!("the watch has failed: {message} ({code})").into());
             }
         }))
