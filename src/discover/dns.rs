@@ -44,7 +44,7 @@ pub(super) struct DnsSource {
     plan: DnsSourcePlan,
     defaults: MemberConfig,
     /// The SRV records; for a host name, one made-up record with it as the target.
-    records: DnsAnswer<SrvRecord>,
+    srv: DnsAnswer<SrvRecord>,
     addresses: HashMap<AddressQuestion, DnsAnswer<IpAddr>>,
     /// No round begins before this time: of many questions with short TTLs, some are always due.
     next_round: Instant,
@@ -54,9 +54,9 @@ pub(super) struct DnsSource {
 
 impl DnsSource {
     pub(super) fn new(plan: DnsSourcePlan, defaults: MemberConfig) -> Self {
-        let mut records = DnsAnswer::unknown();
+        let mut srv = DnsAnswer::unknown();
         if let DnsQuery::Host { host, port } = &plan.query {
-            records.records.push(SrvRecord {
+            srv.records.push(SrvRecord {
                 priority: 0,
                 target: host.clone(),
                 port: *port,
@@ -66,7 +66,7 @@ impl DnsSource {
         Self {
             plan,
             defaults,
-            records,
+            srv,
             addresses: HashMap::new(),
             next_round: Instant::now(),
             problems: HostProblems::new(),
@@ -94,23 +94,23 @@ impl DnsSource {
 
     /// When the next question is due. Without SRV records the addresses of their targets do not matter.
     fn due(&self) -> Option<Instant> {
-        let records = self.srv_name().map(|_| self.records.due);
-        if self.records.has_failed {
-            return records;
+        let srv = self.srv_name().map(|_| self.srv.due);
+        if self.srv.has_failed {
+            return srv;
         }
         let addresses = self.addresses.values().map(|answer| answer.due);
-        addresses.chain(records).min()
+        addresses.chain(srv).min()
     }
 
     /// Asks the questions that are due.
     async fn ask_due(&mut self, resolver: &TokioResolver) -> Result<ServerList, Reason> {
-        let srv_name = self.srv_name().filter(|_| self.records.is_due());
+        let srv_name = self.srv_name().filter(|_| self.srv.is_due());
         if let Some(name) = srv_name.cloned() {
             let answered = timeout(ANSWER_TIMEOUT, ask_srv(resolver, name)).await;
-            self.records.take(answered.unwrap_or_else(|_| Err(SILENT.into())));
+            self.srv.take(answered.unwrap_or_else(|_| Err(SILENT.into())));
         }
-        match &self.records.problem {
-            Some(error) if self.records.has_failed => return Err(error.clone()),
+        match &self.srv.problem {
+            Some(error) if self.srv.has_failed => return Err(error.clone()),
             Some(absent) => {
                 self.addresses.clear();
                 return Ok(ServerList {
@@ -125,10 +125,10 @@ impl DnsSource {
         if let Some(error) = self.failure_of_all() {
             return Err(error);
         }
-        let (servers, problems) = servers(&self.records.records, &self.hosts(), self.defaults)?;
+        let (servers, problems) = servers(&self.srv.records, &self.hosts(), self.defaults)?;
         let warning = warning(&problems);
         if !servers.is_empty() {
-            self.note(problems); // else it is reported that the list cannot be used
+            self.log_problems(problems); // else it is reported that the list cannot be used
         }
         Ok(ServerList { servers, warning })
     }
@@ -147,7 +147,7 @@ impl DnsSource {
             IpFamily::V4 => &TYPES[..1],
             IpFamily::V6 => &TYPES[1..],
         };
-        let targets = self.records.records.iter().map(|record| &record.target);
+        let targets = self.srv.records.iter().map(|record| &record.target);
         let wanted: HashSet<AddressQuestion> = targets
             .filter(|target| !target.is_empty())
             .flat_map(|target| types.iter().map(|kind| (target.clone(), *kind)))
@@ -212,7 +212,7 @@ impl DnsSource {
 
     /// The state of the present targets.
     fn hosts(&self) -> HashMap<Box<str>, HostAddresses> {
-        let targets = self.records.records.iter().map(|record| &record.target);
+        let targets = self.srv.records.iter().map(|record| &record.target);
         let named = targets.filter(|target| !target.is_empty());
         named.map(|target| (target.clone(), self.host(target))).collect()
     }
@@ -233,8 +233,8 @@ impl DnsSource {
         }
     }
 
-    /// Logs hosts that have new problems, and that no host has problems any more.
-    fn note(&mut self, problems: HostProblems) {
+    /// Logs it if a host has a new problem, and if no host has problems any more.
+    fn log_problems(&mut self, problems: HostProblems) {
         let source = &self.plan;
         let mut new = problems.iter().filter(|(host, _)| !self.problems.contains_key(*host));
         if let Some((host, error)) = new.next() {

@@ -22,18 +22,18 @@ static READ: OptionalCall = OptionalCall::new(
     "until it succeeds, a server at a new address of this machine is not recognised as a listener of ours at all addresses",
 );
 
-/// The time between two looks where changes are not reported, or the addresses could not be read.
+/// The time between two reads where changes are not reported, or the addresses could not be read.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The least time from one look to the next: often many addresses come at once. The first change after a quiet time is
-/// looked at without delay, because meanwhile a session may open another one, and so on, up to the limit.
+/// The least time from one read to the next: often many addresses come at once. After a quiet time, the first change
+/// causes a read without delay: until then, a session to this machine may open another one, and so on, up to the limit.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Follows the addresses. Never returns.
 pub(super) async fn follow(live: &Live) {
     loop {
         let Err(error) = follow_reports(live).await;
-        if look(live).await {
+        if refresh(live).await {
             WATCH.record_failure(&error);
         }
         sleep(INTERVAL).await;
@@ -42,20 +42,20 @@ pub(super) async fn follow(live: &Live) {
 
 async fn follow_reports(live: &Live) -> io::Result<Infallible> {
     loop {
-        // A new one: what the one before has still to report is seen by this look.
+        // A new watch: this read includes what the one before has not reported yet.
         let mut watch = LocalAddressWatch::open()?;
-        let has_looked = look(live).await;
+        let is_fresh = refresh(live).await;
         let paused = Instant::now() + PAUSE;
         tokio::select! {
             changed = watch.changed() => changed?,
-            () = sleep(INTERVAL), if !has_looked => {}
+            () = sleep(INTERVAL), if !is_fresh => {}
         }
         sleep_until(paused).await;
     }
 }
 
 /// Reads the addresses. If that fails, those of before stay in force. Returns whether it succeeded.
-async fn look(live: &Live) -> bool {
+async fn refresh(live: &Live) -> bool {
     let addresses = blocking(LocalAddresses::read).await;
     READ.try_result(addresses.map(|addresses| live.set_local_addresses(addresses)))
 }

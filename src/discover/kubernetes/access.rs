@@ -36,10 +36,10 @@ impl Access {
             Some(file) => kubeconfig::read(file)?,
             None => in_cluster(Path::new(SERVICE_ACCOUNT), |name| env::var(name).ok())?,
         };
-        Self::with(credentials)
+        Self::new(credentials)
     }
 
-    fn with(credentials: ApiCredentials) -> Result<Self, AccessError> {
+    fn new(credentials: ApiCredentials) -> Result<Self, AccessError> {
         let ApiCredentials {
             server,
             trusted,
@@ -116,12 +116,12 @@ mod tests {
                 identity: None,
                 name: "the test".to_owned(),
             };
-            assert_eq!(Access::with(credentials).is_err(), is_read);
+            assert_eq!(Access::new(credentials).is_err(), is_read);
         }
     }
 
     #[test]
-    fn a_pod_has_variables_and_files() {
+    fn credentials_in_a_pod_come_from_variables_and_files() {
         let directory = tempfile::tempdir().unwrap();
         let certificate = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;
         fs::write(directory.path().join("ca.crt"), certificate.pem()).unwrap();
@@ -134,7 +134,7 @@ mod tests {
                 let is_host = name == "KUBERNETES_SERVICE_HOST";
                 Some(if is_host { host } else { "443" }.to_owned())
             };
-            let access = Access::with(in_cluster(directory.path(), variable).unwrap()).unwrap();
+            let access = Access::new(in_cluster(directory.path(), variable).unwrap()).unwrap();
             assert_eq!(access.url, url);
             let authorization = access.authorization.unwrap();
             assert!(authorization == "Bearer abc" && authorization.is_sensitive());

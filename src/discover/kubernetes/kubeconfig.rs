@@ -106,10 +106,10 @@ pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
 /// The credentials in the text of a file; paths in it are relative to `directory`.
 fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
     let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| match error.location() {
-        Some(place) => format!(
+        Some(location) => format!(
             "line {}, column {}: it is not a valid kubeconfig",
-            place.line(),
-            place.column()
+            location.line(),
+            location.column()
         ),
         None => "it is not a valid kubeconfig".to_owned(),
     })?;
@@ -129,8 +129,8 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
         }
         None => None,
     };
-    let pem = ConfigPlace { directory, shown };
-    let trusted = found.trusted(&cluster, pem)?;
+    let place = ConfigPlace { directory, shown };
+    let trusted = found.trusted(&cluster, place)?;
     let mut credentials = ApiCredentials {
         server: found.server,
         trusted,
@@ -140,7 +140,7 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
     };
     if let Some(NamedUser { name, user }) = user {
         user.check(&name)?;
-        credentials.identity = user.identity(&name, pem)?;
+        credentials.identity = user.identity(&name, place)?;
         credentials.token = user.token(&name, directory)?;
         credentials.name = format!("user `{name}`");
     }

@@ -260,9 +260,9 @@ impl Findings for Slices {
         }
         endpoints.sort_by_key(|endpoint| (&endpoint.pod, endpoint.address));
         let has_ready = endpoints.iter().any(|endpoint| !endpoint.is_terminating);
-        let zone_counts = zone_counts(&endpoints);
+        let zones_matter = zones_matter(&endpoints);
         let servers = endpoints.iter().map(|endpoint| {
-            let is_far = zone_counts && endpoint.zone != ZoneHint::Ours;
+            let is_far = zones_matter && endpoint.zone != ZoneHint::Ours;
             let listed = ListedServer {
                 name: endpoint.pod.as_deref().map(str::to_owned),
                 priority: is_far.then(|| self.defaults.priority.saturating_add(1)),
@@ -285,7 +285,7 @@ fn too_many() -> String {
 
 /// Whether zones matter: every ready endpoint has hints, and one has our zone. If an endpoint has no hints, it is new,
 /// and the hints of the others may be out of date: kube-proxy ignores them, too.
-fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
+fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
     let mut ready = endpoints.iter().filter(|endpoint| !endpoint.is_terminating);
     let all_have_hints = ready.clone().all(|endpoint| endpoint.zone != ZoneHint::Missing);
     all_have_hints && ready.any(|endpoint| endpoint.zone == ZoneHint::Ours)
