@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::units::format_duration;
 use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::units::format_duration;
 
 /// The file is read after this long without an event. Before that, somebody may still be writing it.
 const QUIET_PERIOD: Duration = Duration::from_millis(100);

@@ -189,7 +189,7 @@ mod tests {
     use crate::plan::Plan;
 
     #[test]
-    fn a_late_tick_is_one_second_and_a_stall_is_as_many_as_it_took() {
+    fn a_late_tick_counts_one_second_and_a_stall_counts_all_of_its_seconds() {
         let mut clock = SecondsClock::ending_with(Duration::from_millis(1_500));
         let at = [1_500, 2_501, 4_400, 4_501, 5_499, 13_700, 14_501, 15_501];
         let seconds = at.map(|ms| clock.advance(Duration::from_millis(ms)));

@@ -96,7 +96,7 @@ impl Changes {
     /// Describes the items that were kept with other settings, a line for each kind: `2 pools changed: orders
     /// (health.interval), web (balance)`.
     #[must_use]
-    pub fn changed(&self) -> Vec<String> {
+    pub fn changed_lines(&self) -> Vec<String> {
         let kinds = [
             ("guard", &self.guards),
             ("listener", &self.listeners),
@@ -268,7 +268,7 @@ pub struct LatestReload {
     /// Who requested it.
     pub by: Box<str>,
     /// Whether it succeeded; otherwise the configuration before it is still in force.
-    pub is_done: bool,
+    pub has_succeeded: bool,
     /// Why it failed.
     pub error: Option<Box<str>>,
 }
@@ -318,7 +318,7 @@ impl Reloader {
         self.latest.store(Some(Arc::new(LatestReload {
             at: SystemTime::now(),
             by: by.into(),
-            is_done: error.is_none(),
+            has_succeeded: error.is_none(),
             error: error.map(String::into_boxed_str),
         })));
     }

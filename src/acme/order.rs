@@ -41,11 +41,11 @@ pub async fn issue(
     replaces: Option<CertificateIdentifier<'static>>,
     challenges: &Arc<Challenges>,
 ) -> Result<Zeroizing<String>, AcmeError> {
-    let ordered = timeout(ORDER_TIMEOUT, place(plan, names, replaces, challenges)).await;
+    let ordered = timeout(ORDER_TIMEOUT, place_order(plan, names, replaces, challenges)).await;
     ordered.unwrap_or(Err(AcmeError::Timeout(ORDER_TIMEOUT)))
 }
 
-async fn place(
+async fn place_order(
     plan: &AcmePlan,
     names: &[ServerName],
     replaces: Option<CertificateIdentifier<'static>>,

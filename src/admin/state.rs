@@ -77,7 +77,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         last_reload: admin.reloader.latest().map(|latest| ReloadBody {
             at: rfc3339(latest.at),
             by: latest.by.to_string(),
-            done: latest.is_done,
+            done: latest.has_succeeded,
         }),
         remote: remote_body(admin),
         unsaved: admin.unsaved.iter().flat_map(|unsaved| unsaved.list()).collect(),

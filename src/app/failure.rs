@@ -57,9 +57,7 @@ impl Failure {
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Tls { cause, .. } if cause.can_be_read())
     }
-}
 
-impl Failure {
     /// The file that it is about.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {

@@ -23,7 +23,7 @@ const WRITE_MASK: u32 = 0o022;
 ///
 /// # Errors
 /// The first of [`unreadable`].
-pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn check_readable(plan: &Plan) -> Result<(), Failure> {
     unreadable(plan).next().map_or(Ok(()), Err)
 }
 
@@ -40,10 +40,10 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
     plan.files().into_iter().filter_map(failure)
 }
 
-/// The warnings about files: for each file of the plan that is empty (a password file: that is an error), or that
-/// others may write, or read if it holds a secret. A file whose mode cannot be read gets no warning.
+/// A warning for each file of the plan that is empty, that others may write, or that holds a secret and that others may
+/// read. An empty password file is left out: it is an error. So is a file whose mode cannot be read.
 #[must_use]
-pub fn suspect(plan: &Plan) -> Vec<String> {
+pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
         let metadata = path.metadata().ok()?;
         if metadata.is_file() && metadata.len() == 0 && !key.ends_with("password_file") {

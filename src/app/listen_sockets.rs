@@ -37,7 +37,7 @@ pub(super) struct ListenSockets {
     /// The sockets that the service manager has passed. A listener with the address of such a socket takes it, now and
     /// after a reload.
     passed: PassedSockets,
-    open: HashMap<Key, OpenAddress>,
+    open: HashMap<AddressKey, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
     closing: Vec<(ListenAddr, Weak<()>)>,
 }
@@ -74,9 +74,9 @@ impl OpenAddress {
 /// What identifies an address across reloads: the address; for port 0, which is another port each time, also the
 /// listener and the index among its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key(ListenAddr, Option<(Arc<str>, usize)>);
+struct AddressKey(ListenAddr, Option<(Arc<str>, usize)>);
 
-impl Key {
+impl AddressKey {
     fn all(listener: &ListenerPlan) -> impl Iterator<Item = Self> {
         listener.bind.iter().enumerate().map(|(index, address)| {
             let port_0 = (address.port() == Some(0)).then(|| (Arc::clone(&listener.name), index));
@@ -89,14 +89,14 @@ impl Key {
 #[derive(Default)]
 pub(super) struct NewlyBound {
     /// Each address, with the name of its listener and the backlog.
-    addresses: Vec<(Key, Arc<str>, Bound, u32)>,
+    addresses: Vec<(AddressKey, Arc<str>, Bound, u32)>,
     /// Warnings about Unix sockets whose files are gone.
     pub(super) warnings: Vec<String>,
 }
 
 /// New addresses, listened on.
 #[derive(Default)]
-pub(super) struct NewlyListening(Vec<(Key, ListenAddr, Listening)>);
+pub(super) struct NewlyListening(Vec<(AddressKey, ListenAddr, Listening)>);
 
 impl NewlyBound {
     /// The number of addresses.
@@ -133,7 +133,7 @@ impl ListenSockets {
         let mut bound = NewlyBound::default();
         let ours = self.all_addresses();
         for listener in &plan.listeners {
-            for key in Key::all(listener) {
+            for key in AddressKey::all(listener) {
                 let open = self.open.get(&key);
                 let is_lost = open.is_some_and(OpenAddress::is_lost);
                 if open.is_some() && !is_lost {
@@ -143,7 +143,7 @@ impl ListenSockets {
                 let result = match (self.passed.at(address), address.unix()) {
                     (Some(passed), _) => Bound::passed(address, passed, &listener.socket),
                     (None, Some(path)) => Bound::bind_unix(*path, listener.unix_mode),
-                    (None, None) if ours.overlap(address) => Bound::with_reuse_port(address, &listener.socket),
+                    (None, None) if ours.overlaps(address) => Bound::with_reuse_port(address, &listener.socket),
                     (None, None) => Bound::new(address, &listener.socket),
                 };
                 let lost = |what: &str| {
@@ -170,11 +170,11 @@ impl ListenSockets {
     /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on.
     /// Addresses of ours that overlap share their port.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
-        let mut all: Vec<(Key, ListenAddr, Listening)> = Vec::new();
+        let mut all: Vec<(AddressKey, ListenAddr, Listening)> = Vec::new();
         let mut ours = ByPort::default();
         for (key, listener, bound, backlog) in bound.addresses {
             let address = bound.address();
-            if ours.overlap(address) {
+            if ours.overlaps(address) {
                 bound.share();
             }
             ours.add(address);
@@ -189,13 +189,13 @@ impl ListenSockets {
     /// The addresses that each listener of the plan has once [`Self::apply`] is done, in the order of the plan.
     pub(super) fn addresses(&self, plan: &Plan, listening: &NewlyListening) -> Vec<Vec<ListenAddr>> {
         let new: HashMap<_, _> = listening.0.iter().map(|(key, address, _)| (key, *address)).collect();
-        let address = |key: Key| {
+        let address = |key: AddressKey| {
             let open = self.open.get(&key).map(|open| open.address);
             open.or_else(|| new.get(&key).copied())
         };
         let listeners = plan.listeners.iter();
         listeners
-            .map(|listener| Key::all(listener).filter_map(address).collect())
+            .map(|listener| AddressKey::all(listener).filter_map(address).collect())
             .collect()
     }
 
@@ -205,7 +205,7 @@ impl ListenSockets {
         let mut states = HashMap::new();
         for listener in &in_force.plan.listeners {
             let state = self.state(listener, in_force);
-            states.extend(Key::all(listener).map(|key| (key, Arc::clone(&state))));
+            states.extend(AddressKey::all(listener).map(|key| (key, Arc::clone(&state))));
         }
         let closing = self.open.extract_if(|key, open| match states.get(key) {
             Some(state) => {
@@ -295,7 +295,7 @@ impl ByPort {
     }
 
     /// Whether the kernel takes this address for a conflict with one of these.
-    fn overlap(&self, address: ListenAddr) -> bool {
+    fn overlaps(&self, address: ListenAddr) -> bool {
         let at_port = self.0.get(&address.port()).into_iter().flatten();
         at_port.copied().any(|ours| ours.overlaps(address))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::files::{exposed_key, readable, suspect};
+use super::files::{check_readable, exposed_key, file_warnings};
 use super::pool_tls::{self, load_pool_tls};
 use super::{Failure, acme};
 use crate::account::Metrics;
@@ -68,10 +68,10 @@ pub(super) fn check_and_load(
     plan: &Plan,
     before: Option<(&InForce, &Metrics)>,
 ) -> Result<(LiveTls, Vec<String>), Failure> {
-    readable(plan)?;
+    check_readable(plan)?;
     let mut warnings = acme::make_directories(plan)?;
     let tls = load_tls(plan, before)?;
-    warnings.extend(suspect(plan));
+    warnings.extend(file_warnings(plan));
     warnings.extend(tls_warnings(plan, &tls));
     Ok((tls, warnings))
 }
@@ -238,15 +238,15 @@ mod tests {
 
     #[test]
     fn patterns_overlap_if_a_name_can_match_both() {
-        let meet = |one, other| {
+        let overlap = |one, other| {
             let pattern = |text| NamePattern::from_config(text).unwrap();
             let (one, other) = (pattern(one), pattern(other));
             assert_eq!(may_overlap(&one, &other), may_overlap(&other, &one));
             may_overlap(&one, &other)
         };
-        assert!(meet("a.example", "a.example") && meet("*.example", "a.example") && meet("*", "a.example"));
-        assert!(meet("*.example", "*.b.example") && meet("*.example", "*.example"));
-        assert!(!meet("a.example", "b.example") && !meet("*.example", "example"));
-        assert!(!meet("*.a.example", "*.b.example") && !meet("*.example", "a.anexample"));
+        assert!(overlap("a.example", "a.example") && overlap("*.example", "a.example") && overlap("*", "a.example"));
+        assert!(overlap("*.example", "*.b.example") && overlap("*.example", "*.example"));
+        assert!(!overlap("a.example", "b.example") && !overlap("*.example", "example"));
+        assert!(!overlap("*.a.example", "*.b.example") && !overlap("*.example", "a.anexample"));
     }
 }

@@ -23,6 +23,7 @@ mod start;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime;
@@ -50,7 +51,7 @@ use background::reopen_on_signal;
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
-pub use files::{suspect, unreadable};
+pub use files::{file_warnings, unreadable};
 use fixed_settings::FixedSettings;
 use listen_sockets::{ListenSockets, NewlyListening};
 pub use listener_tls::{load_tls, tls_warnings};
@@ -262,6 +263,15 @@ impl App {
             () = signals.cut_requested() => Duration::ZERO,
             () = sleep(runtime.drain_delay) => runtime.drain_timeout,
         }
+    }
+
+    /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
+    fn begin_shutdown(&mut self) {
+        service_manager::stopping();
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {} // dropping a request answers it: the process is about to end
+        self.watch(None);
+        self.admin.is_draining.store(true, Relaxed);
     }
 }
 

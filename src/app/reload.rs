@@ -5,7 +5,6 @@
 
 use std::mem::take;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,7 +13,7 @@ use super::listen_sockets::NewlyListening;
 use super::listener_tls::{broken_files, check_and_load};
 use super::remote::{ReadConfiguration, for_store};
 use super::retirement::retire;
-use super::{App, Failure, announce, service_manager, watch};
+use super::{App, Failure, announce, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
 use crate::blocking::blocking;
@@ -218,7 +217,7 @@ fn log_changes(by: &str, changes: &Changes) {
         guards = counts(&changes.guards),
         listeners = counts(&changes.listeners),
         servers = counts(&changes.servers),
-        changed = changes.changed().join("; "),
+        changed = changes.changed_lines().join("; "),
         needs_restart = changes.needs_restart.join(", "),
         "reloaded"
     );
@@ -248,15 +247,4 @@ async fn check(
         Ok((read, tls, warnings.join("\n")))
     })
     .await
-}
-
-impl App {
-    /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
-    pub(super) fn begin_shutdown(&mut self) {
-        service_manager::stopping();
-        self.requests.close();
-        while self.requests.try_recv().is_ok() {} // dropping a request answers it: the process is about to end
-        self.watch(None);
-        self.admin.is_draining.store(true, Relaxed);
-    }
 }

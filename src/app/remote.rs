@@ -44,12 +44,12 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
             Ok(texts) => Some(texts),
             Err(error) => {
                 tracing::warn!(from, %error, "the configuration of the store cannot be read");
-                remote.lost(error);
+                remote.record_loss(error);
                 None
             }
         };
         if let Some(texts) = &fetched {
-            remote.begin(texts);
+            remote.set_tried(texts);
             match read_with_texts(source, texts) {
                 Ok(plan) => plans.push(FirstPlan {
                     texts: Some(Arc::clone(texts)),
@@ -154,7 +154,7 @@ impl App {
                 }
             },
         };
-        self.remote.begin(&texts);
+        self.remote.set_tried(&texts);
         let (loaded, texts) = blocking(move || {
             let loaded = of_file.with_texts(&texts).map_err(ReloadError::Configuration);
             loaded.map(|loaded| (loaded, texts))

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::configuration;
 use super::exit::{self, EXIT_CONFIG, EXIT_RUN};
 use super::terminal::{print, print_json, print_message};
-use crate::app::{self, Failure, load_tls, suspect, tls_warnings};
+use crate::app::{self, Failure, file_warnings, load_tls, tls_warnings};
 use crate::config::report::Report;
 use crate::config::{self, Loaded};
 use crate::discover::listed_now;
@@ -183,7 +183,7 @@ fn check_files(plan: &Plan) -> Vec<Finding> {
     }
     let mut found: Vec<Finding> = unreadable.iter().map(Finding::failure).collect();
     found.extend(check_directories(plan));
-    found.extend(suspect(plan).into_iter().map(Finding::warning));
+    found.extend(file_warnings(plan).into_iter().map(Finding::warning));
     found.extend(check_lists(plan));
     found.extend(check_tls(plan, &unreadable));
     found

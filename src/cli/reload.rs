@@ -23,7 +23,7 @@ pub fn run(remote: &Remote) -> ExitCode {
         text += &difference("listeners", &changes.listeners);
         text += &difference("pools", &changes.pools);
         text += &difference("servers", &changes.servers);
-        for line in changes.changed() {
+        for line in changes.changed_lines() {
             text += &format!("{line}\n");
         }
         for networks in &changes.guard_networks {

@@ -323,9 +323,7 @@ impl TotalsSample {
             endings: std::array::from_fn(|ending| clamp(totals.endings[ending] - earlier.endings[ending])),
         }
     }
-}
 
-impl TotalsSample {
     /// The part of this sample for one of its seconds.
     fn second(&self, sessions_before: u32, second: &Second) -> Self {
         let count = |count: u32| clamp(second.share(count.into()));

@@ -38,7 +38,7 @@ fn changed_keys_are_listed_where_names_stay() {
                [pools.orders]\nservers = [\"10.0.0.1:1\", { address = \"10.0.0.2:1\", name = \"b\" }]\n\
                [pools.orders.health]\ninterval = \"2s\"\n[pools.web]\nservers = [\"10.0.0.3:1\"]\n\
                [pools.web.health]\nrise = 2\n";
-    assert_eq!(changes(old, old).changed(), Vec::<String>::new());
+    assert_eq!(changes(old, old).changed_lines(), Vec::<String>::new());
     for (from, to, expected) in [
         (
             "interval = \"2s\"",
@@ -66,6 +66,6 @@ fn changed_keys_are_listed_where_names_stay() {
     ] {
         let new = old.replace(from, to);
         assert_ne!(old, new);
-        assert_eq!(changes(old, &new).changed(), [expected]);
+        assert_eq!(changes(old, &new).changed_lines(), [expected]);
     }
 }

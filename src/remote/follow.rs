@@ -40,7 +40,7 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
     let mut back_off = BackOff::default();
     loop {
         let take = |texts: RemoteTexts| {
-            if config.found() {
+            if config.record_answer() {
                 tracing::info!(from, "the store of the configuration answers again");
             }
             back_off.reset();
@@ -52,7 +52,7 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
         };
         let error = members.follow(&keys, &mut TextFollower::new(plan, take)).await;
         let error = Reason::from(chain(&*error));
-        if config.lost(error.clone()) {
+        if config.record_loss(error.clone()) {
             tracing::warn!(from, %error, "the store of the configuration is lost: what is in force stays");
         }
         back_off.pause().await;
@@ -69,17 +69,17 @@ async fn reload_on_changes(
     let by = format!("a change of {}", plan.from());
     loop {
         let refused = config.state().refused;
-        let may_pass = refused.is_some_and(|refused| refused.by == RefusedBy::Machine);
+        let is_retried = refused.is_some_and(|refused| refused.by == RefusedBy::Machine);
         tokio::select! {
             changed = texts.changed() => match changed {
                 Ok(()) => sleep(SETTLE).await,
                 Err(_) => return,
             },
-            () = sleep(RETRY_AFTER), if may_pass => {}
+            () = sleep(RETRY_AFTER), if is_retried => {}
         }
         let latest = texts.borrow_and_update().clone();
         let is_tried = config.state().tried == latest;
-        if let Some(latest) = latest.filter(|_| may_pass || !is_tried) {
+        if let Some(latest) = latest.filter(|_| is_retried || !is_tried) {
             // The reload itself logs its result.
             let _ = reloader.reload_texts(by.clone(), latest).await;
         }

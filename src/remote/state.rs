@@ -101,7 +101,7 @@ impl RemoteConfig {
     }
 
     /// Records which texts are tried. [`Self::put_in_force`] or [`Self::refuse`] is to follow.
-    pub fn begin(&self, texts: &Arc<RemoteTexts>) {
+    pub fn set_tried(&self, texts: &Arc<RemoteTexts>) {
         self.state.send_modify(|state| state.tried = Some(Arc::clone(texts)));
     }
 
@@ -118,7 +118,7 @@ impl RemoteConfig {
         self.set_in_force(texts, |_| false);
     }
 
-    /// `stays_refused`: whether what was refused still is.
+    /// `stays_refused` says whether the texts that were refused still are.
     fn set_in_force(&self, texts: Option<Arc<RemoteTexts>>, stays_refused: impl FnOnce(&mut RemoteState) -> bool) {
         self.state.send_modify(|state| {
             if !stays_refused(state) {
@@ -164,12 +164,12 @@ impl RemoteConfig {
     }
 
     /// Records that the store answers. Returns whether it did not before.
-    pub fn found(&self) -> bool {
+    pub fn record_answer(&self) -> bool {
         self.state.send_if_modified(|state| state.lost.take().is_some())
     }
 
     /// Records that the store does not answer. Returns whether it did before.
-    pub fn lost(&self, error: Reason) -> bool {
+    pub fn record_loss(&self, error: Reason) -> bool {
         let mut is_new = false;
         self.state.send_modify(|state| {
             is_new = state.lost.is_none();
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn a_refused_text_keeps_the_texts_in_force() {
         let config = RemoteConfig::default();
-        config.begin(&texts(1));
+        config.set_tried(&texts(1));
         config.put_in_force(Some(texts(1)));
         let since = config.state().in_force.unwrap().since;
-        config.begin(&texts(2));
+        config.set_tried(&texts(2));
         config.refuse("wrong", RefusedBy::Configuration);
         let state = config.state();
         assert_eq!(state.in_force.unwrap().version.revision, 1);
@@ -229,11 +229,11 @@ mod tests {
     #[test]
     fn the_loss_of_the_store_is_reported_once() {
         let config = RemoteConfig::default();
-        assert!(!config.found());
-        assert!(config.lost(Reason::new("a")));
+        assert!(!config.record_answer());
+        assert!(config.record_loss(Reason::new("a")));
         let since = config.state().lost.unwrap().since;
-        assert!(!config.lost(Reason::new("b")));
+        assert!(!config.record_loss(Reason::new("b")));
         assert_eq!(config.state().lost.unwrap().since, since);
-        assert!(config.found());
+        assert!(config.record_answer());
     }
 }

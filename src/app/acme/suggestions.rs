@@ -126,19 +126,19 @@ mod tests {
         };
         let failure = || Err(AcmeError::NoChallenge("any"));
         let mut polled = None;
-        let mut hear = |answer| {
-            let heard = Polled::after(polled.take(), answer, "a.example", "ca");
-            let before = (heard.suggested.clone(), heard.failures);
-            assert!(heard.next >= Instant::now() + Duration::from_secs(59), "never at once");
-            polled = Some(heard);
+        let mut polled_after = |answer| {
+            let latest = Polled::after(polled.take(), answer, "a.example", "ca");
+            let before = (latest.suggested.clone(), latest.failures);
+            assert!(latest.next >= Instant::now() + Duration::from_secs(59), "never at once");
+            polled = Some(latest);
             before
         };
-        assert_eq!(hear(failure()), (None, 1));
-        assert_eq!(hear(answer(suggested.clone())), (suggested.clone(), 0));
+        assert_eq!(polled_after(failure()), (None, 1));
+        assert_eq!(polled_after(answer(suggested.clone())), (suggested.clone(), 0));
         assert_eq!(
-            (hear(failure()), hear(failure())),
+            (polled_after(failure()), polled_after(failure())),
             ((suggested.clone(), 1), (suggested, 2))
         );
-        assert_eq!(hear(answer(None)), (None, 0));
+        assert_eq!(polled_after(answer(None)), (None, 0));
     }
 }

@@ -70,7 +70,7 @@ fn rings_keep_the_latest_samples() {
 }
 
 #[test]
-fn a_stall_is_as_many_samples_as_it_took_seconds() {
+fn a_stall_adds_a_sample_for_each_of_its_seconds() {
     let mut recorder = Recorder::default();
     recorder.choose_pools(&plan(), vec!["a".into()]);
     recorder.record(reading(2, 2, 1), 1);
@@ -149,7 +149,7 @@ fn pools_that_stay_chosen_keep_their_samples() {
 }
 
 #[test]
-fn all_rings_take_less_than_2_mb() {
+fn all_rings_together_take_less_than_2_mb() {
     let pools = super::super::POOLS_MAX * SAMPLES_MAX.next_power_of_two() * size_of::<PoolSample>();
     let totals = SAMPLES_MAX.next_power_of_two() * size_of::<TotalsSample>();
     assert!(pools + totals + MINUTES_MAX * size_of::<EndingCounts>() < 2 << 20);
