@@ -1,8 +1,7 @@
 //! `/api/v1/pools/{pool}/servers`: servers that an operator adds to a pool, and removes again.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -11,16 +10,12 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 
 use super::access::ApiClient;
-use super::context::{Admin, rfc3339};
+use super::context::{Admin, parse_for, rfc3339};
 use super::error::ApiError;
 use super::pool_bodies::AddedServerBody;
 use crate::live::{AddServerError, AddedServer, Addition, LivePool};
 use crate::plan::ListedServer;
 use crate::text::escape;
-use crate::units::parse_duration;
-
-/// `for`: up to a year.
-const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(8760 * 3600);
 
 /// The body of a request that adds a server.
 #[derive(Debug, Deserialize)]
@@ -43,11 +38,7 @@ pub(super) async fn add(
 ) -> Result<Json<AddedServerBody>, ApiError> {
     let Path(pool) = path?;
     let Json(request) = request?;
-    let time = request.time.as_deref().map(parse_duration).transpose();
-    let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
-    if time.is_some_and(|time| !TIME.contains(&time)) {
-        return Err(ApiError::bad_request("`for` must be 1ms to 8760h"));
-    }
+    let time = parse_for(request.time.as_deref())?;
     let server = ListedServer {
         name: request.name,
         weight: request.weight,

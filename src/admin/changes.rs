@@ -55,11 +55,11 @@ pub struct ChangesBody {
 /// The changes between two states.
 #[derive(Debug)]
 pub(super) enum StateChanges {
-    /// Only this has changed.
-    Some(Box<ChangesBody>),
+    /// Nothing else has changed.
+    Partial(Box<ChangesBody>),
     /// The TLS of the admin port, the listeners, the list of pools, or whether there are announced routes or a store
     /// have changed: the whole state is to be shown again.
-    Many,
+    Whole,
 }
 
 /// Compares two states of one process, and consumes the earlier one.
@@ -89,12 +89,12 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         || before.listeners != now.listeners
         || !names_before.eq(now.pools.iter().map(|pool| &pool.name))
     {
-        return StateChanges::Many;
+        return StateChanges::Whole;
     }
     for (before, now) in before.pools.into_iter().zip(&mut now.pools) {
         changes.add_pool(before, now);
     }
-    StateChanges::Some(Box::new(changes))
+    StateChanges::Partial(Box::new(changes))
 }
 
 impl ChangesBody {
@@ -232,7 +232,7 @@ mod tests {
         let expected = now.clone();
         let changes = changes_between(before.clone(), &mut now);
         assert_eq!(now, expected, "the new state is complete");
-        if let StateChanges::Some(changes) = &changes {
+        if let StateChanges::Partial(changes) = &changes {
             let sent = serde_json::to_string(changes).unwrap();
             let mut applied = before;
             serde_json::from_str::<ChangesBody>(&sent).unwrap().apply(&mut applied);
@@ -244,23 +244,23 @@ mod tests {
         changes
     }
 
-    fn some(change: impl FnOnce(&mut StateBody)) -> ChangesBody {
+    fn partial(change: impl FnOnce(&mut StateBody)) -> ChangesBody {
         match changes(change) {
-            StateChanges::Some(changes) => *changes,
-            StateChanges::Many => panic!("the whole state"),
+            StateChanges::Partial(changes) => *changes,
+            StateChanges::Whole => panic!("the whole state"),
         }
     }
 
     #[test]
     fn unchanged_entries_are_not_listed() {
-        let same = some(|_| ());
+        let same = partial(|_| ());
         assert!(same.pools.is_empty() && same.servers.is_empty() && same.sessions.is_empty());
         assert!(same.listeners.is_empty() && same.guards.is_none() && same.absent.is_none());
     }
 
     #[test]
     fn a_server_with_only_new_session_counts_is_listed_by_its_counts() {
-        let changed = some(|state| {
+        let changed = partial(|state| {
             state.pools[0].servers[1].sessions = 7;
             state.listeners[0].sessions = 7;
         });
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_route_with_new_session_counts_is_listed_by_its_counts() {
-        let changed = some(|state| {
+        let changed = partial(|state| {
             (
                 state.listeners[0].routes[1].sessions_so_far,
                 state.listeners[0].sessions,
@@ -281,13 +281,13 @@ mod tests {
         assert_eq!(changed.routes["l"].len(), 1);
         assert!(matches!(
             changes(|state| state.listeners[0].routes[1].more = 1),
-            StateChanges::Many
+            StateChanges::Whole
         ));
     }
 
     #[test]
     fn changed_servers_and_pools_with_other_servers_are_listed() {
-        let changed = some(|state| {
+        let changed = partial(|state| {
             state.pools[0].servers[1].health = "down".into();
             state.pools[1].servers.clear();
         });
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_and_announcements_tell_is_sent_when_it_has_changed() {
+    fn changes_of_the_store_and_of_announcements_are_sent() {
         let remote = |lost: Option<&str>| {
             serde_json::from_value(serde_json::json!({
                 "from": "etcd:/a", "instance": "one", "revision": 1, "keys": 1, "since": null, "refused": null,
@@ -314,11 +314,11 @@ mod tests {
         };
         assert!(matches!(
             changes(|state| state.remote = remote(None)),
-            StateChanges::Many
+            StateChanges::Whole
         ));
         assert!(matches!(
             changes(|state| state.announced = announced(None)),
-            StateChanges::Many
+            StateChanges::Whole
         ));
         let with_both = || StateBody {
             remote: remote(None),
@@ -329,18 +329,20 @@ mod tests {
             (state.remote, state.announced) = (remote(Some("refused")), announced(Some("refused")));
         });
         assert!(
-            matches!(changed, StateChanges::Some(changes) if changes.remote.is_some() && changes.announced.is_some())
+            matches!(changed, StateChanges::Partial(changes) if changes.remote.is_some() && changes.announced.is_some())
         );
         let same = changes_from(with_both(), |_| ());
-        assert!(matches!(same, StateChanges::Some(changes) if changes.remote.is_none() && changes.announced.is_none()));
+        assert!(
+            matches!(same, StateChanges::Partial(changes) if changes.remote.is_none() && changes.announced.is_none())
+        );
     }
 
     #[test]
     fn new_listeners_or_pools_send_the_whole_state() {
-        assert!(matches!(changes(|state| state.pools.truncate(1)), StateChanges::Many));
+        assert!(matches!(changes(|state| state.pools.truncate(1)), StateChanges::Whole));
         assert!(matches!(
             changes(|state| state.listeners[0].pool = None),
-            StateChanges::Many
+            StateChanges::Whole
         ));
     }
 }

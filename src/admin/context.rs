@@ -1,10 +1,11 @@
-//! The state that the handlers of the admin port share.
+//! What the handlers of the admin port share: their state, and the forms of times in requests and bodies.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::error::ApiError;
 use super::streams::Events;
 use crate::account::{Ledger, Metrics};
 use crate::acme::Renewals;
@@ -15,6 +16,20 @@ use crate::live::Live;
 use crate::reload::Reloader;
 use crate::remote::RemoteConfig;
 use crate::state_dir::UnsavedFiles;
+use crate::units::parse_duration;
+
+/// The longest time of `for` in a request. The same limit holds for durations in the configuration.
+const FOR_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Parses `for` of a request: the time after which what it does is undone; `None`: never.
+pub(super) fn parse_for(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
+    let time = text.map(parse_duration).transpose();
+    let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
+    if time.is_some_and(|time| time.is_zero() || time > FOR_TIME_MAX) {
+        return Err(ApiError::bad_request("`for` must be 1ms to 8760h"));
+    }
+    Ok(time)
+}
 
 /// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
 pub(super) fn rfc3339(at: SystemTime) -> String {

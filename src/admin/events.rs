@@ -107,8 +107,8 @@ pub async fn publish(admin: Arc<Admin>) {
             let began = thread_cpu_time();
             let mut now = state_body(&look);
             let event = match before.map(|before| changes_between(before, &mut now)) {
-                Some(StateChanges::Some(changes)) => event("changes", &changes),
-                None | Some(StateChanges::Many) => event("state", &now),
+                Some(StateChanges::Partial(changes)) => event("changes", &changes),
+                None | Some(StateChanges::Whole) => event("state", &now),
             };
             (now, event, thread_cpu_time().saturating_sub(began))
         });

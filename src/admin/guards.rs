@@ -1,7 +1,7 @@
 //! `/api/v1/guards`: shows a guard, denies networks, and undoes that.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -12,19 +12,16 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::access::ApiClient;
-use super::context::{Admin, rfc3339};
+use super::context::{Admin, parse_for, rfc3339};
 use super::error::ApiError;
 use super::guard_bodies::{DeniedBody, DenyEditBody, GuardBody, GuardDetailBody, SourceCountBody, UndoneBody};
 use crate::addr::parse_network;
 use crate::guard::{ClientSource, DenyEdit, EDITS_MAX, Guard, GuardReason};
 use crate::live::LiveGuards;
-use crate::units::{format_duration, parse_duration};
+use crate::units::format_duration;
 
 /// The most sources that are shown of each kind.
 const SOURCES_SHOWN: usize = 10;
-
-/// The longest time for which a network is denied. The same limit holds for durations in the configuration.
-const DENY_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The body of a request to deny a network.
 #[derive(Debug, Deserialize)]
@@ -102,11 +99,7 @@ pub(super) async fn deny(
     let Path(name) = name?;
     let Json(request) = request?;
     let network = network(&request.network)?;
-    let time = request.time.as_deref().map(parse_duration).transpose();
-    let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
-    if time.is_some_and(|time| time.is_zero() || time > DENY_TIME_MAX) {
-        return Err(ApiError::bad_request("`for` must be 1ms to 8760h"));
-    }
+    let time = parse_for(request.time.as_deref())?;
     let guard = find(&admin, &name)?;
     let (by, now): (Arc<str>, _) = (client.to_string().into(), Instant::now());
     let edit = DenyEdit {

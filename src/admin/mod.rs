@@ -27,6 +27,7 @@ mod state;
 pub mod sessions;
 pub mod route;
 pub mod servers;
+mod reload;
 mod pools;
 mod history;
 pub mod changes;
@@ -175,8 +176,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/certificates", get(certificates::list))
         .route("/certificates/reload", post(certificates::reload))
         .route("/certificates/{name}/renew", post(certificates::renew))
-        .route("/reload", get(servers::reload_error))
-        .route("/reload", post(servers::reload))
+        .route("/reload", get(reload::latest_error))
+        .route("/reload", post(reload::reload))
         .route("/route", get(route::explain))
         .route("/endings", get(history::endings))
         .route("/history", get(history::history))

@@ -1,5 +1,4 @@
-//! `/api/v1/servers/{pool}/{server}` shows a server, and sets its overrides; `/api/v1/reload` reloads the
-//! configuration, and says why the latest reload failed.
+//! `/api/v1/servers/{pool}/{server}` shows a server, and sets its overrides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +6,6 @@ use std::time::SystemTime;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -18,11 +16,10 @@ use super::bodies::{OverrideBody, ServerBody};
 use super::context::{Admin, milliseconds};
 use super::error::ApiError;
 use super::state::{absent_server_body, server_body};
-use crate::error::chain;
 use crate::live::{InForce, LivePool};
 use crate::plan::WEIGHT_MAX;
 use crate::pool::{Member, Override, Overrides, ServerPath};
-use crate::reload::{Changes, ReloadError};
+use crate::units::parse_duration;
 
 /// The body of a request: `use`, `weight`, or both.
 #[derive(Debug, Deserialize)]
@@ -54,8 +51,8 @@ impl OverrideRequest {
                 "unknown key `{key}`; known keys: `use`, `close_over`, `weight`"
             ));
         }
-        let close_over = self.close_over.as_deref().map(crate::units::parse_duration).transpose();
-        let close_over = close_over.map_err(|label| format!("`close_over` is not a duration: {label}"))?;
+        let close_over = self.close_over.as_deref().map(parse_duration).transpose();
+        let close_over = close_over.map_err(|error| format!("`close_over` is not a duration: {error}"))?;
         let mut overrides = Vec::new();
         match self.usage.as_deref() {
             Some("draining") => overrides.push(Override::Drain { close_over }),
@@ -97,13 +94,6 @@ pub(super) struct ServerDetailBody {
     connect_failures: BTreeMap<&'static str, u64>,
 }
 
-/// `GET /api/v1/reload`.
-#[derive(Debug, Serialize)]
-pub(super) struct ReloadErrorBody {
-    /// Why the latest reload failed; absent: it did not, or there was none.
-    error: Option<String>,
-}
-
 /// A pool and a server of it, by their names.
 pub(super) fn find<'a>(
     in_force: &'a InForce,
@@ -141,14 +131,6 @@ pub(super) async fn show(
     }))
 }
 
-/// Why the latest reload failed; for clients with the token, because it quotes the configuration.
-pub(super) async fn reload_error(State(admin): State<Arc<Admin>>) -> Json<ReloadErrorBody> {
-    let latest = admin.reloader.latest();
-    Json(ReloadErrorBody {
-        error: latest.and_then(|latest| latest.error.as_deref().map(str::to_owned)),
-    })
-}
-
 pub(super) async fn set_overrides(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
@@ -177,20 +159,4 @@ pub(super) async fn set_overrides(
         Some((pool, server)) => OverrideBody::Present(Box::new(server_body(pool, &server, Instant::now()))),
         None => OverrideBody::Absent(absent_server_body(&name, &overrides)),
     }))
-}
-
-pub(super) async fn reload(
-    State(admin): State<Arc<Admin>>,
-    Extension(client): Extension<ApiClient>,
-) -> Result<Json<Changes>, ApiError> {
-    let changes = admin.reloader.reload(client.to_string()).await;
-    changes.map(Json).map_err(|error| {
-        let status = match error {
-            ReloadError::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadError::NoFile => StatusCode::CONFLICT,
-            ReloadError::System(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            ReloadError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        ApiError::new(status, chain(&error))
-    })
 }

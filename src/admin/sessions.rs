@@ -18,9 +18,10 @@ use super::context::Admin;
 use super::error::ApiError;
 use super::session_bodies::{KilledBody, SessionBody, SessionsBody};
 use crate::account::{Ending, Record, SessionView};
+use crate::units::parse_duration;
 
 /// The default of `limit`.
-const LIMIT: usize = 100;
+const LIMIT_DEFAULT: usize = 100;
 
 /// The largest `limit`. Each session shown costs two system calls, for the round-trip times.
 const LIMIT_MAX: usize = 1000;
@@ -107,7 +108,7 @@ impl SessionQuery {
     /// # Errors
     /// A duration is invalid, `limit` is out of range, or there is both `sort` and `after`.
     pub fn parse(self) -> Result<SessionFilter, String> {
-        let limit = self.limit.unwrap_or(LIMIT);
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("`limit` must be 1 to {LIMIT_MAX}"));
         }
@@ -115,7 +116,7 @@ impl SessionQuery {
             return Err("`after` is for sessions by their number: leave it or `sort` out".into());
         }
         let parse = |key: &str, text: &Option<String>| {
-            let parsed = text.as_deref().map(crate::units::parse_duration).transpose();
+            let parsed = text.as_deref().map(parse_duration).transpose();
             let parsed = parsed.map_err(|error| format!("`{key}` is not a duration: {error}"));
             parsed.map(Option::unwrap_or_default)
         };
