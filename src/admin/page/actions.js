@@ -1,4 +1,5 @@
-// Details of one thing, and what can be done with it. Each act says first what it will do, and shows the answer.
+// The details of a listener, pool or server, and the actions on it. A dialog says what an action will do before it is
+// sent, and then shows the answer of the API.
 
 import { byId, bytes, count, counted, duration, element, facts, localTime, openDialog, show, since } from "./dom.js";
 import { known, newest, originOf, serverCounts, serverState } from "./state.js";
@@ -18,12 +19,12 @@ export const setCanWrite = (can) => {
 /** How often the details are read again while they are shown. */
 const DETAIL_INTERVAL_MS = 2000;
 
-/** Gives the title and the content of the details that are shown. */
+/** Reads the title and the content of the details that are shown. */
 let readDetail = null;
 
 let detailReadAt = 0;
 
-/** Shows what `read` gives, which is a title and content, until the dialog is closed. */
+/** Shows the title and the content that `read` returns, until the dialog is closed. */
 async function openDetail(read) {
   readDetail = read;
   const found = await readAgain();
@@ -55,7 +56,7 @@ function fillDetail([title, ...content]) {
   const close = element("button", { onclick: () => detail().close(), "data-key": "close" }, "Close");
   const hadFocus = detail().contains(document.activeElement);
   show(detail(), element("h2", { id: "detail-title" }, title), ...content, element("p", { class: "actions" }, close));
-  // What had it may be gone: a server that drains has no `Drain`.
+  // The control with the focus may be gone: a draining server has no `Drain` button.
   if (hadFocus && !detail().contains(document.activeElement)) detail().querySelector('[data-key="close"]').focus();
 }
 
@@ -97,7 +98,7 @@ const HISTORY_AGE_MAX_MS = 10_000;
 export const showPool = (name) => openDetail(async () => {
   const pool = known.state.pools.find((pool) => pool.name === name);
   if (!pool) return [`Pool ${name}`, problem("There is no such pool any more.")];
-  if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // what it tells is old then
+  if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // if it fails, the old one is shown
   const samples = known.history?.pools.find((past) => past.name === name);
   const p99 = (samples && newest(samples.connect_p99_ms)) ?? null;
   return [
@@ -241,13 +242,13 @@ function denyNetwork(guard) {
   );
 }
 
-/** Asks once, acts, and shows the answer. */
+/** Asks for confirmation, then calls `act` and shows its result. */
 function ask(title, what, act, ...fields) {
   const dialog = byId("question");
   const answer = element("p", { role: "status" });
   const go = element("button", { class: "danger", onclick: async () => {
     go.disabled = true;
-    cancel.textContent = "Close"; // it cannot be called back
+    cancel.textContent = "Close"; // the request cannot be cancelled
     answer.textContent = "…";
     try {
       const done = await act();
@@ -271,7 +272,7 @@ function ask(title, what, act, ...fields) {
   openDialog(dialog);
 }
 
-/** The answer of the API in a line. */
+/** The answer of the API, shortened. */
 function summary(done) {
   const text = JSON.stringify(done);
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;

@@ -3,18 +3,18 @@
 import { byId, bytes, count, duration, element, show } from "./dom.js";
 import { isSampled, known, newest } from "./state.js";
 
-/** The samples across a chart: those that there are, and at least so many. */
+/** A chart is as wide as the number of its samples, but at least this wide. */
 const SAMPLES_MIN = 120;
 
 const HEIGHT = 100;
 
-/** So much higher than its peak is a chart: a line at its upper edge would look as if it was cut. */
+/** The height of a chart in multiples of its peak: a line at the upper edge would look cut off. */
 const HEADROOM = 1.15;
 
 const rate = (value) => `${bytes(value)}/s`;
 const perSecond = (value) => `${count(value)}/s`;
 
-/** The charts of the process; those with two lines have a name for each. */
+/** The charts of the process. If a chart has two lines, each has a name. */
 const TOTALS = [
   { title: "Sessions", lines: [["", (totals) => totals.sessions]], format: count },
   { title: "New sessions", lines: [["", (totals) => totals.opened]], format: perSecond },
@@ -23,7 +23,7 @@ const TOTALS = [
   { title: "Ended", lines: [["all", ended], ["failed", failed]], format: perSecond },
 ];
 
-/** Those of a pool. */
+/** The charts of a pool. */
 const POOL = [
   { title: "Sessions", lines: [["", (pool) => pool.sessions]], format: count },
   { title: "New sessions", lines: [["", (pool) => pool.opened]], format: perSecond },
@@ -43,7 +43,7 @@ function failed(totals) {
   return sum(lists.map(([, list]) => list), totals.sessions.length);
 }
 
-/** The sessions that have come and are no longer there. */
+/** The sessions that ended in each second: the new ones, minus the growth of the open ones. */
 function endedOf({ sessions, opened }) {
   return opened.map((number, at) => Math.max(0, number - sessions[at] + (sessions[at - 1] ?? sessions[at] - number)));
 }
@@ -96,7 +96,7 @@ function figure({ title, lines, format }, source) {
 
 const height = (value, top) => (HEIGHT - 2 - (HEIGHT - 6) * (value / top)).toFixed(1);
 
-/** A line from the right: the newest sample is at the edge, and gaps stay gaps. */
+/** A line with the newest sample at the right edge. Missing values are gaps. */
 function path(values, top, width) {
   const start = width - values.length;
   let text = "";
@@ -114,7 +114,7 @@ function path(values, top, width) {
   return text;
 }
 
-/** What is below a line without gaps. */
+/** The area below a line without gaps. */
 function area(values, top, width) {
   const start = width - values.length;
   const line = values.map((value, at) => `L${start + at} ${height(value, top)}`).join("");

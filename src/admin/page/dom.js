@@ -1,6 +1,8 @@
 // Elements and numbers. Text enters the page through text nodes only, never as HTML.
 
-/** Makes an element. `properties` are attributes, but for the listener `onclick`; null is left out. */
+/**
+ * Makes an element. `properties` are attributes, except for the listener `onclick`. Those that are null are left out.
+ */
 export function element(name, properties = {}, ...children) {
   const made = name.startsWith("svg:")
     ? document.createElementNS("http://www.w3.org/2000/svg", name.slice(4))
@@ -19,7 +21,10 @@ const flat = (children) => children.flat(Infinity)
   .filter((child) => child !== null && child !== undefined)
   .map((child) => (child instanceof Node ? child : new Text(visible(String(child)))));
 
-/** Characters that are invisible, or that change the direction of the text around them; control characters, but for a new line. */
+/**
+ * Invisible characters, those that change the direction of the text around them, and control characters except line
+ * feeds.
+ */
 const UNSAFE = /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\p{Cf}\u{e0000}-\u{e007f}]/gu;
 
 /** Text that is what it looks like. Clients choose the names of users and databases. */
@@ -31,9 +36,11 @@ export const breakable = (text) => text.split(/(?<=[./:@])/).flatMap((part, at) 
 export const byId = (id) => document.getElementById(id);
 
 /**
- * Gives an element these children. What it has already stays, and is changed only where it differs: a click, the focus, a
- * selection of text and how far something is scrolled outlast it (in what moves, the focus only). Children are the same if they have the same name and the same
- * `data-key`, in their order. So a function that was made with a child does not hold that child: it may not be in the page.
+ * Gives an element these children. A child that it already has stays in the page, and only the differences are changed.
+ * So a click under way, the focus, the selection and the scroll position are kept; a child that moves keeps only the
+ * focus. Two children are the same if they have the same element name and the same `data-key`; several such children
+ * are matched in order. A listener must not refer to a child that it was made with: that child may have been merged
+ * into another one in the page.
  */
 export function show(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
@@ -54,7 +61,7 @@ function updateChildren(parent, wanted) {
   for (const node of [...old.values()].flat()) node.remove();
   let next = parent.firstChild;
   for (const child of children) {
-    // A node that goes further down is moved itself, and not all that come before it then.
+    // If a node moves down, only this node is moved, and not all the nodes between its old and its new place.
     if (child !== next && child === next?.nextSibling) {
       next.remove();
       next = child;
@@ -64,7 +71,7 @@ function updateChildren(parent, wanted) {
   }
 }
 
-/** Makes a node like another one. Returns it, or the other one if there is none. */
+/** Makes `node` like `wanted` and returns it. Without a node, returns `wanted` itself. */
 function update(node, wanted) {
   if (!node) return wanted;
   if (node instanceof Text) {
@@ -144,7 +151,7 @@ export function facts(pairs) {
 /** The `data-key` of what opened the last dialog. */
 let opener;
 
-/** Opens a dialog. When it closes, the focus returns to the control that opened it, or to the one that has its place. */
+/** Opens a dialog. When it closes, the focus returns to the control that opened it, or to the one that replaced it. */
 export function openDialog(dialog) {
   opener = document.activeElement?.dataset.key ?? opener;
   dialog.onclose = () => [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === opener)?.focus({ preventScroll: true });

@@ -4,7 +4,10 @@ import { byId, count, counted, element, show } from "./dom.js";
 import { allServers, isDegraded, known, serverCounts, serverState } from "./state.js";
 import { showListener, showPool, showServer } from "./actions.js";
 
-/** The most boxes in a column, and where the columns are below each other; what needs attention comes first, and the rest is counted. */
+/**
+ * The most boxes in a column on a wide screen, and on a narrow one, where the columns are below each other. Boxes that
+ * need attention come first, and the boxes left out are counted.
+ */
 const [BOXES_MAX, NARROW_BOXES_MAX] = [16, 5];
 
 const isNarrow = matchMedia("(max-width: 52rem)");
@@ -23,7 +26,7 @@ export function setUpFlow() {
   });
 }
 
-/** The key of what no route takes. No name has a space. */
+/** The key of the box for clients that no route takes. No route has this name: names have no spaces. */
 const REST = " rest";
 
 /** The pool whose servers are shown alone. */
@@ -102,12 +105,12 @@ function routes(state, links) {
     if (listener.pool) all.push({ ...rest, name: entries.length > 0 ? "any other client" : "any client", key: REST, pool: listener.pool });
     if (listener.redirect) all.push({ ...rest, name: `redirect to ${listener.redirect}`, key: " redirect" });
     all.push(...entries);
-    more += listener.more_routes; // their names are not known here
+    more += listener.more_routes; // counted even if a filter is set: their names are not known here
   }
   all = all.filter(({ listener, name, pool }) => isWanted(listener.name, name, pool ?? ""));
   const order = new Map(state.listeners.map((listener, at) => [listener, at]));
   const chosen = all.length > boxesMax() ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, boxesMax()) : all;
-  // By listener; what is left to the last of its routes comes last.
+  // By listener. The box for clients that no route takes comes last.
   chosen.sort((a, b) => order.get(a.listener) - order.get(b.listener) || (a.key === REST) - (b.key === REST));
   const boxes = chosen.map(({ listener, key, name, notes, sessions, pool }) => {
     const id = `r:${listener.name}:${key}`;
@@ -169,7 +172,7 @@ function servers(links) {
   const shown = all.length > boxesMax()
     ? all.toSorted((a, b) => rank(a) - rank(b) || b.server.sessions - a.server.sessions).slice(0, boxesMax())
     : all;
-  // Where only some are shown, those of a pool need not be next to each other.
+  // If only some servers are shown, those of a pool need not be next to each other.
   const ofPool = (pool) => (all.length > shown.length ? element("small", {}, `of ${pool.name}`) : narrow(`of ${pool.name}`));
   const boxes = shown.map(({ pool, server }) => {
     const { word, sign, kind } = serverState(server);

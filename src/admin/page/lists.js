@@ -53,7 +53,7 @@ export function showServers() {
   servers.update(rows);
 }
 
-/** The sessions that are read at once: the most that the API gives. */
+/** The number of sessions that are read at once: the most that the API returns. */
 const SESSIONS_READ = 1000;
 
 const FILTERS = [
@@ -62,7 +62,7 @@ const FILTERS = [
   ["min_bytes", "Bytes, at least", "1000000"], ["min_rtt", "Round trip, at least", "50ms"],
 ];
 
-/** What the columns with an `order` mean for sessions that are not all read. */
+/** Which sessions are read if not all of them can be, by the `order` of the column that they are sorted by. */
 const ORDERS = { bytes: "the most bytes", rate: "the highest rates", idle: "the longest silence", rtt: "the longest round trips" };
 
 let sessions;
@@ -70,7 +70,7 @@ let sessions;
 /** The filters in use: what was entered last, names and values. */
 let filters = [];
 
-/** Whether there are more sessions than can be read at once: the order decides which ones are. */
+/** Whether more sessions match than can be read at once. Then the order decides which ones are read. */
 let isPart = false;
 
 export function setUpSessions() {

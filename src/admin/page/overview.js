@@ -1,13 +1,13 @@
-// The top line, and what somebody should look at.
+// The tiles with the main numbers, and the notices about problems.
 
 import { byId, bytes, count, counted, duration, element, localTime, now, show, since } from "./dom.js";
 import { SILENCE_MAX_MS, isDegraded, known, latest, newest } from "./state.js";
 
-/** How many names a notice lists. */
-const namesShown = 10;
+/** The most names that a notice lists. */
+const NAMES_SHOWN = 10;
 
-/** The worst come first. */
-const noticesShown = 12;
+/** The most notices that are shown, the worst first. */
+const NOTICES_SHOWN = 12;
 
 export function showOverview() {
   const { state } = known;
@@ -45,7 +45,7 @@ function reloadNote(reload) {
   return reload.done ? `✓ reloaded by ${reload.by}` : `✕ reload failed ${since(reload.at)} ago`;
 }
 
-/** Without times that go on: a screen reader reads what changes. */
+/** The notices. They contain no running times: a screen reader would read each change. */
 function notices(state) {
   const notice = (kind, title, text) => element("p", { class: `notice ${kind}` }, element("strong", {}, title), ` ${text}`);
   const list = [];
@@ -72,8 +72,8 @@ function notices(state) {
       list.push(notice("warn", `${pool.name}/${name} is left out:`, `it is listener ${listener}, which leads back to the pool.`));
     }
     if (pool.unresolved.length > 0) {
-      const more = pool.unresolved.length - namesShown;
-      const names = pool.unresolved.slice(0, namesShown).join(", ") + (more > 0 ? ` and ${more} more` : "");
+      const more = pool.unresolved.length - NAMES_SHOWN;
+      const names = pool.unresolved.slice(0, NAMES_SHOWN).join(", ") + (more > 0 ? ` and ${more} more` : "");
       list.push(notice("warn", `Pool ${pool.name}:`, `not resolved yet: ${names}.`));
     }
   }
@@ -102,12 +102,12 @@ function notices(state) {
   }
   const isBad = (one) => one.classList.contains("bad");
   list.sort((a, b) => isBad(b) - isBad(a));
-  const rest = list.splice(noticesShown);
+  const rest = list.splice(NOTICES_SHOWN);
   if (rest.length > 0) list.push(notice(rest.some(isBad) ? "bad" : "warn", "And", `${counted(rest.length, "more notice")}.`));
   return list;
 }
 
-/** What is wrong with the configuration of a fleet in its store, and what is used instead. */
+/** The problems of the configuration in the fleet's store, and what is in force instead. */
 function ofStore({ from, instance, revision, refused, lost, lost_since, has_namesake: isNamesake }) {
   const instead = revision === null ? "no configuration is in force yet" : `revision ${revision} stays in force`;
   return [
@@ -117,7 +117,7 @@ function ofStore({ from, instance, revision, refused, lost, lost_since, has_name
   ].filter(Boolean);
 }
 
-/** The text of the error: read with the token, because it quotes the configuration. */
+/** The errors of the reload at this time. Reading them needs the token, because they quote the configuration. */
 export const reloadError = { at: null, text: null };
 
 function failedReload(reload) {

@@ -10,11 +10,13 @@ import { readSessions, setUpEndings, setUpServers, setUpSessions, showEndings, s
 import { setUpRoute, showRouteForm } from "./route.js";
 import { refreshDetail, reloadConfiguration, setCanWrite } from "./actions.js";
 
-/** The page is drawn at most so often. */
+/** The pause before the page is drawn. Changes in between are drawn together. */
 const DRAW_INTERVAL_MS = 250;
 
-/** How often the sessions are read while their table can be seen, and how much later for each of them: to find those that come
- * first, the process looks at all. */
+/**
+ * The shortest pause between two reads of the sessions while their table can be seen, and the pause for each open
+ * session: the process examines every session to find the ones to return.
+ */
 const SESSIONS_INTERVAL_MS = 5000;
 const INTERVAL_PER_SESSION_MS = 0.2;
 
@@ -35,7 +37,7 @@ function draw() {
   }), DRAW_INTERVAL_MS);
 }
 
-/** Which sections are on the screen, or nearly: only they are drawn. */
+/** Which sections are on the screen, or close to it. Only these are drawn. */
 const isSeen = new Map();
 
 function watchSections() {
@@ -67,7 +69,7 @@ const WORDS = {
   token: ["token needed", "warn"],
 };
 
-/** Without the token nothing can be read. */
+/** Whether nothing can be read without the token. */
 let needsToken = false;
 
 function report(what, reason) {
@@ -77,9 +79,9 @@ function report(what, reason) {
   badge.className = `badge ${kind}`;
   badge.title = reason?.message ?? reason ?? "";
   needsToken = what === "token";
-  byId("main").hidden = needsToken; // what was shown before would grow old
+  byId("main").hidden = needsToken; // its content is out of date
   if (needsToken) byId("access").textContent = wantedToken(reason);
-  if (what === "lost") draw(); // what is shown grows old
+  if (what === "lost") draw(); // shows that the content is out of date
 }
 
 const TOKEN_FILE = "it is in the file that token_file of [admin] names.";
@@ -90,12 +92,14 @@ const wantedToken = ({ status, message }) => (status === 401 && !hasToken()
 
 const refusalOf = (error) => (error instanceof ApiError && [401, 403].includes(error.status) ? error.message : null);
 
-/** Why the token that was entered last is none. */
+/** Why the token that was entered last was not accepted; null if it was. */
 let refusal = null;
 
 let access = Promise.resolve();
 
-/** Finds out whether this page may change anything; once at a time, since it may forget the token. */
+/**
+ * Finds out whether this page may change anything, and shows it. One call at a time, because it may forget the token.
+ */
 export function showAccess() {
   access = access.catch(() => {}).then(findOutAccess);
   return access;
@@ -117,7 +121,7 @@ async function findOutAccess() {
 /** Other errors are reported by `follow`. */
 const reportRefusal = (error) => refusalOf(error) && report("token", error);
 
-/** How long after a failure the errors of a failed reload are read again. */
+/** How long after a failure to read them the errors of a reload are read again. */
 const ERROR_INTERVAL_MS = 10_000;
 
 /** Reads the errors of a failed reload, which need the token. */
@@ -161,7 +165,7 @@ setUpEndings();
 setUpRoute();
 watchSections();
 showAccess().catch(reportRefusal);
-/** The configuration that the access was found out for: another may have a token, or none. */
+/** The configuration in force when the access was last checked. Another one may have another token, or none. */
 let inForceSince = null;
 follow(report, () => {
   draw();

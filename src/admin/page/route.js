@@ -32,7 +32,7 @@ export function showRouteForm() {
   if (names.includes(chosen)) select.value = chosen;
 }
 
-/** What the listener takes the balancer in front for. */
+/** How the listener treats the balancer in front of it. */
 const PEERS = {
   trusted: "is trusted to name the client",
   client: "counts as the client itself: the listener does not trust it to name another",

@@ -1,5 +1,5 @@
-// Where the page's data comes from: the API, with the token if one is entered, and its stream of events. Tabs of one
-// browser share one stream. Without a stream the page polls.
+// Reads the data of the page from the API and its stream of events, with the token if one was entered. The tabs of a
+// browser share one stream. If the stream fails, the page polls.
 
 import { HISTORY_INTERVAL_MS, SILENCE_MAX_MS, apply, byEnding, known } from "./state.js";
 
@@ -7,7 +7,7 @@ import { HISTORY_INTERVAL_MS, SILENCE_MAX_MS, apply, byEnding, known } from "./s
 let token = "";
 
 export const setToken = (text) => {
-  token = /^[\x20-\x7e]*$/.test(text) ? text : "?"; // no token has what a header cannot have
+  token = /^[\x20-\x7e]*$/.test(text) ? text : "?"; // a token with a character that a header cannot have is wrong
 };
 
 export const hasToken = () => token !== "";
@@ -27,11 +27,17 @@ export const onDoubt = (listener) => {
   doubt = listener;
 };
 
-/** What the process answers if the token is needed, wrong or useless, or its file cannot be read; and for other reasons. */
+/**
+ * The statuses with which the process answers, among other reasons, if the token is missing, wrong or of no use, or its
+ * file cannot be read (503).
+ */
 const DOUBTFUL = [401, 403, 503];
 const REFUSED = [401, 403];
 
-/** The process closes a connection that is no stream after 15 s. In the browser a request may wait for others before that. */
+/**
+ * The process closes a connection that is not a stream after 15 s. A request may also wait in the browser before it is
+ * sent.
+ */
 const REQUEST_TIME_MAX_MS = 15_000;
 
 async function request(path, options = {}) {
@@ -72,16 +78,18 @@ export async function send(method, path, body) {
 
 export const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
 
-/** How long a tab without locks waits for another that passes events on. */
+/** How long a tab without locks waits for events from another tab before it opens a stream itself. */
 const ELECTION_MS = 500;
 
-/** After so many failures of the stream in a row the page polls. */
+/** The page polls after this many failures of the stream in a row. */
 const FAILURES_MAX = 3;
 
-/** A stream that ends earlier has failed: a connection that is too slow for the changes is cut again and again. */
+/**
+ * A stream that ends before this time has failed: a connection that is too slow for the changes is cut again and again.
+ */
 const STREAM_MIN_MS = 20_000;
 
-/** After so many polls the page tries the stream again. */
+/** The page tries the stream again after this many polls. */
 const POLLS_MAX = 5;
 
 export async function readHistory() {
@@ -89,7 +97,10 @@ export async function readHistory() {
   known.sampledAt = known.historyReadAt = Date.now();
 }
 
-/** Follows the process for ever. `report` gets `live`, `polling`, `lost` or `token` with a reason; `changed` that there is news. */
+/**
+ * Follows the process for ever. Calls `report` with `live`, `polling`, `lost` or `token`, and a reason for the last
+ * two; calls `changed` when there is new data.
+ */
 export async function follow(report, changed) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("acequia") : null;
   const readAgain = () => readHistory().catch((error) => {
@@ -100,7 +111,7 @@ export async function follow(report, changed) {
     if (!document.hidden && Date.now() - known.historyReadAt > HISTORY_INTERVAL_MS) readAgain().then(changed);
   });
   known.heardAt = Date.now();
-  // By a timer: a request may wait for long before it fails.
+  // With a timer, because a request may wait for long before it fails.
   setInterval(() => {
     if (Date.now() - known.heardAt > SILENCE_MAX_MS && !tokenWaiter) report("lost", `nothing has come for ${SILENCE_MAX_MS / 1000} s`);
   }, 1000);
@@ -109,7 +120,7 @@ export async function follow(report, changed) {
     let isTrying = false;
     try {
       known.endings = Object.fromEntries((await get("endings")).map((one) => [one.ending, one]));
-      // While it polls, the history is read every minute only: it is large.
+      // While the page polls, the history is read only once a minute, because it is large.
       if (failures < FAILURES_MAX || !known.history) await readHistory();
       if (failures >= FAILURES_MAX && polls < POLLS_MAX) {
         polls += 1;
@@ -120,7 +131,7 @@ export async function follow(report, changed) {
         continue;
       }
       [isTrying, polls] = [failures >= FAILURES_MAX, 0];
-      failures += 1; // until it has reported something for long enough
+      failures += 1; // set to 0 once the stream has lasted
       const began = Date.now();
       isRefused = false;
       await shared(channel, (name, data) => {
@@ -144,7 +155,7 @@ export async function follow(report, changed) {
 
 const needsToken = (error) => error instanceof ApiError && REFUSED.includes(error.status);
 
-/** Whether the process has refused this tab, which then may not take what another one passes on. */
+/** Whether the process has refused this tab. Then it must not take events that another tab passes on. */
 let isRefused = false;
 
 let tokenWaiter = null;
@@ -161,8 +172,9 @@ const tokenEntered = () => new Promise((resume) => {
 export const resume = () => tokenWaiter?.();
 
 /**
- * Reads the stream, or what the tab that reads it passes on. Returns when either ends. A browser has few connections for all its
- * tabs. Whoever gets here was just given the history by the process, and so may read what a tab with a token passes on.
+ * Reads the stream, or the events that another tab passes on, until they end. Tabs share a stream because a browser has
+ * few connections to one host. The process has just given this tab the history, so it may also read what a tab with a
+ * token passes on.
  */
 async function shared(channel, take) {
   if (!channel) return stream(take);
@@ -173,16 +185,16 @@ async function shared(channel, take) {
   ));
 }
 
-/** Why a tab ends its stream when another tab has one. */
+/** The reason for which a tab ends its stream when another tab has one. */
 const GAVE_WAY = new Error("another tab has a stream");
 
-/** Without a lock a tab begins a stream where it hears none. */
+/** Without locks, a tab opens a stream if no other tab passes events on. */
 async function elected(channel, take) {
   if (await listen(channel, take, ELECTION_MS)) return;
   await passOn(channel, take, Math.random());
 }
 
-/** Reads the stream for all tabs. Of two that do, the one with the higher number ends. */
+/** Reads the stream for all tabs. If two tabs do, the one with the higher number ends its stream. */
 async function passOn(channel, take, number = 0) {
   const abort = new AbortController();
   channel.onmessage = ({ data: message }) => {
@@ -229,7 +241,7 @@ async function stream(take, abort = new AbortController()) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      heardAt = known.heardAt = Date.now(); // a part of a large event on a slow connection is a sign of life, too
+      heardAt = known.heardAt = Date.now(); // a part of an event counts, too: a large one takes long on a slow connection
       text += value;
       const events = text.split("\n\n");
       text = events.pop();

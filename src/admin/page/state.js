@@ -1,4 +1,4 @@
-// What the page knows: the state of the process with its changes, and the samples of the last 15 minutes.
+// The data of the page: the state of the process, to which changes are applied, and the samples of the last 15 minutes.
 
 import { clock, counted } from "./dom.js";
 
@@ -23,14 +23,16 @@ export const known = {
   historyReadAt: 0,
 };
 
-/** How often the history is read again while the page is seen: samples do not tell what the last hour has lost, nor which pools
- * are no longer in it. */
+/**
+ * How often the history is read again while the page is visible. Samples do not say which endings are more than an hour
+ * old by now, nor which pools have left the history.
+ */
 export const HISTORY_INTERVAL_MS = 60_000;
 
-/** Whether the history is not older than when it is read in time. */
+/** Whether the history was read again in time. */
 export const isHistoryCurrent = () => Date.now() - known.historyReadAt < 1.5 * HISTORY_INTERVAL_MS;
 
-/** A history with objects by ending in place of lists. */
+/** Replaces the lists of endings in a history by objects with the endings as keys. */
 export function byEnding(history) {
   const span = (name) => Object.fromEntries(history.endings.map((one) => [one.ending, one[name]]));
   history.totals.endings = Object.fromEntries(history.totals.endings.map(({ ending, counts }) => [ending, counts]));
@@ -47,7 +49,10 @@ export function apply(name, data) {
   else if (name === "sample" && known.history) applySample(known.history, data);
 }
 
-/** The clocks of this machine and of the process differ if they do so by more than this. A sample comes within a second. */
+/**
+ * The smallest difference between the clocks of this machine and of the process that counts. A sample comes within a
+ * second.
+ */
 const CLOCK_STEP_MIN_MS = 5000;
 
 function followClock(at) {
@@ -82,10 +87,12 @@ function applyChanges(state, changes) {
   }
 }
 
-/** A sample is of one second, unless the process was held up: then what it tells is spread over them, as in the history. */
+/**
+ * Adds a sample to the history. If it covers several seconds, its counts are spread over them, as the process does it.
+ */
 function applySample(history, sample) {
   const time = Date.parse(sample.at);
-  const isSetBack = time < known.sampleTime; // the clock of the process
+  const isSetBack = time < known.sampleTime; // the clock of the process was set back
   known.sampleTime = time;
   if (history.at && time <= Date.parse(history.at) && !isSetBack) return; // the history has it already
   history.at = sample.at;
@@ -106,7 +113,7 @@ function applySample(history, sample) {
     append(history.totals, totals, before, second);
     for (const [ending, list] of Object.entries(history.totals.endings)) {
       push(list, share(endings[ending] ?? 0, second));
-      // The minute ends a second later, too.
+      // The last minute moves on by a second.
       const { minute } = history.endings;
       minute[ending] = Math.max(0, (minute[ending] ?? 0) + list.at(-1) - (list.at(-61) ?? 0));
     }
@@ -136,24 +143,24 @@ function push(list, value) {
   if (list.length > SAMPLES_MAX) list.shift();
 }
 
-/** There is a sample a second, but not while the page polls. */
+/** The greatest age of a sample that counts as current. While the page polls, there are no samples. */
 const SAMPLE_AGE_MAX_MS = 5000;
 
-/** A p99 is shown for so many seconds after the last connect. */
+/** A p99 is shown for this many seconds after the last connect. */
 const P99_SECONDS = 60;
 
 /** The newest value of a list that is not null, of the last minute; undefined if there is none. */
 export const newest = (values) => values.slice(-P99_SECONDS).findLast((value) => value !== null);
 
-/** Whether the newest sample is of now. */
+/** Whether the newest sample is current. */
 export const isSampled = () => Date.now() - known.sampledAt < SAMPLE_AGE_MAX_MS;
 
-/** The newest value of a list of the process; null if it is not of now. */
+/** The newest value of a list of the process; null if it is not current. */
 export const latest = (key) => (isSampled() ? known.history?.totals[key].at(-1) ?? 0 : null);
 
 /**
- * The word, the sign and the colour for the state of a server, and since when it has been in it where that is known. The words are
- * those of `acequia servers`, and `full`.
+ * The word, the sign and the colour for the state of a server, and since when it has been in that state, if known. The
+ * words are those of `acequia servers`, and `full`.
  */
 export function serverState(server) {
   if (server.use === "disabled") return { word: "disabled", sign: "–", kind: "unknown", since: server.set_at };
@@ -173,7 +180,7 @@ export const SERVER_STATES = [
   "up", "down", "wrong role", "unchecked", "check refused", "ejected", "full", "draining", "awaiting failback", "disabled",
 ];
 
-/** The lower, the sooner somebody should look at a server in this state; equal for the same word only. */
+/** A rank: states with a lower rank need attention sooner. Different words have different ranks. */
 export const urgency = ({ word, kind }) => ["bad", "warn", "unknown", "good"].indexOf(kind) * 10 + SERVER_STATES.indexOf(word);
 
 /** `2 of 3 servers up, 1 usable`. */

@@ -1,8 +1,8 @@
-// Tables that are sorted and paged.
+// Tables with sorting and pages.
 
 import { element, show } from "./dom.js";
 
-/** Rows of one page. */
+/** The number of rows of a page. */
 const PAGE = 50;
 
 const byName = new Intl.Collator("en", { numeric: true });
@@ -13,9 +13,12 @@ function compare(a, b) {
 }
 
 /**
- * A table. Its first column tells rows apart. `columns`: `title`, `value` (what is sorted by), `cell` (an element or text; default: the value), and `number`, `word`,
- * `long` or `name` if it is one. With `when`, it is shown only if that holds for a row.
- * `sort`: the title of the column at first, and whether the highest comes first. `onsort` is called when another is chosen.
+ * A table. The values of its first column identify the rows. A column has a `title`, a `value` by which rows are
+ * sorted, and optionally a `cell`, the element or text that is shown (by default the value). Its kind may be `number`,
+ * `word`, `long` or `name`. A column with a `when` is shown only if that holds for at least one row.
+ *
+ * `sort` is the title of the column that the table is sorted by at first, and `descending` says whether the highest
+ * value comes first. `onsort` is called when another order is chosen.
  */
 export class Table {
   constructor(table, pages, columns, { sort, descending = false, onsort } = {}) {
