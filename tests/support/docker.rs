@@ -210,8 +210,7 @@ impl Drop for Docker {
                 sleep(Duration::from_millis(10));
             }
         }
-        // A test that fails may leave containerd, and its helpers that hold containers: their arguments have the
-        // directory.
+        // A failed test may leave containerd and the shims of containers. They have the directory in their arguments.
         let directory = self.directory.path().display().to_string();
         for pid in processes_of(&directory) {
             let _ = kill_process(pid, Signal::KILL);

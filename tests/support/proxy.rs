@@ -115,8 +115,7 @@ fn with_admin(name: &str, text: &str) -> String {
 }
 
 thread_local! {
-    /// Where the default admin socket of processes is that a test starts without one of its own: beside no other
-    /// test's.
+    /// The directory of the default admin socket of the processes that a test starts. Each test has its own.
     static RUNTIME_DIR: TempDir = tempfile::tempdir().unwrap();
 }
 

@@ -228,7 +228,7 @@ fn a_stream_ends_when_the_token_that_it_was_opened_with_is_replaced() {
 }
 
 #[test]
-fn a_stall_is_as_many_seconds_of_the_history_as_it_took() {
+fn a_stall_adds_all_of_its_seconds_to_the_history() {
     const STALL: Duration = Duration::from_secs(3);
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");

@@ -1,5 +1,5 @@
-//! The page is drawn anew each second. What its user does meanwhile must not be lost, and nothing may stand still for
-//! it.
+//! The page is drawn anew each second. That must not lose what its user is doing, and what the user is doing must not
+//! stop the drawing.
 
 use std::fs;
 
@@ -153,7 +153,7 @@ fn after_long_in_the_background_the_last_hour_is_read_again() {
 }
 
 #[test]
-fn notices_tell_of_the_store_and_of_what_is_not_saved() {
+fn notices_report_the_store_and_unsaved_files() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let mut browser = open(&proxy);

@@ -91,7 +91,7 @@ fn an_old_primary_stays_one_when_an_operator_exchanges_the_names() {
 }
 
 #[test]
-fn a_second_primary_is_told_while_the_first_one_has_too_many_clients() {
+fn a_second_primary_is_reported_while_the_first_one_has_too_many_clients() {
     let pair = RememberingPair::start();
     let RememberingPair { old, new, proxy, .. } = &pair;
     assert!(proxy.reload(&pair.text.replace("fall = 1", "fall = 3")));

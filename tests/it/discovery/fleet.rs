@@ -121,7 +121,7 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
 
 /// A lease lasts a minute: its remaining time goes up only when the instance renews it.
 #[test]
-fn a_running_instance_renews_the_lease_of_its_status_and_tells_of_another_with_its_name() {
+fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_its_name() {
     let server = Server::named("server");
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&server));

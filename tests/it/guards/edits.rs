@@ -46,7 +46,8 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
     assert_eq!(open.read(4), b"ping", "an open session goes on");
     assert!(proxy.reload(&config(&server, "sessions = 4000")));
     assert!(is_denied(&proxy));
-    // While the guard is not configured, nothing is denied. Configured again, it has its edits. A warning tells both.
+    // While the guard is not configured, nothing is denied. When it is configured again, it has its edits. Both changes
+    // cause a warning.
     let without = config(&server, "sessions = 4000").replace("[guards.g]\nsessions = 4000\n", "");
     let without = without.replace("\"g\", ", "");
     proxy.rewrite(&without);

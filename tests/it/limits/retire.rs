@@ -18,8 +18,8 @@ fn config(servers: &[SocketAddr], pool: &str) -> String {
     configs::one_pool(servers, &format!("health = {{ check = \"off\" }}\n{pool}"))
 }
 
-/// Waits until each server has this many sessions, more or less. Each client whose session was ended comes back
-/// meanwhile.
+/// Waits until each server has `share` sessions, with a difference of at most `off_by`. Each client whose session was
+/// ended connects again.
 fn wait_until_even(proxy: &Proxy, servers: &[Server], clients: &mut [Client], share: u64, off_by: u64) {
     let sessions = |server: &Server| {
         proxy.server("p", &server.address.to_string())["sessions"]
