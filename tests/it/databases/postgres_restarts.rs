@@ -131,10 +131,12 @@ fn end(mut stream: TcpStream) {
     read_request(&mut stream);
 }
 
+const PART_OF_AN_ERROR: &[u8] = b"E\0\0\0\x50SFATAL\0VFA";
+
 /// Ends the session within its first message, as a server that is killed.
 fn break_off(mut stream: TcpStream) {
     read_request(&mut stream);
-    let _ = stream.write_all(b"E\0\0\0\x50SFATAL\0VFA");
+    let _ = stream.write_all(PART_OF_AN_ERROR);
 }
 
 /// The PROXY header and the StartupMessage.
@@ -150,8 +152,7 @@ fn read_request(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word() {
-    let fails: [(fn(TcpStream), usize); 3] = [(refuse, 1), (end, 4), (break_off, 4)];
-    for (fails, failures) in fails {
+    for (fails, failures) in [(refuse as fn(TcpStream), 1), (end, 4), (break_off, 4)] {
         let failing = Server::run(fails);
         let ready = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
             received.lock().unwrap().push(read_request(&mut stream));
@@ -186,8 +187,7 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word()
 /// The client may be the reason that a server ends the connection without a word: it must not keep the others waiting.
 #[test]
 fn a_client_to_which_no_server_says_a_word_waits_only_once() {
-    let fails: [(fn(TcpStream), &[u8]); 2] = [(end, b""), (break_off, b"E\0\0\0\x50SFATAL\0VFA")];
-    for (fails, answer) in fails {
+    for (fails, answer) in [(end as fn(TcpStream), &b""[..]), (break_off, PART_OF_AN_ERROR)] {
         let failing = Server::run(fails);
         let proxy = Proxy::start(&config(&[failing.address], &format!("{QUEUE}\n{UNCHECKED}")));
         assert_eq!(Client::connect(proxy.at("db")).send(&STARTUP).read_all(), answer);
