@@ -82,6 +82,8 @@ pub struct Accepted {
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     queue: QueueOwner,
+    /// Clients that are in the queue as far as is known; `u32::MAX` where the system does not report its length.
+    queued: u32,
     /// Clients accepted since it last yielded.
     batch: u32,
     /// How many more clients may be accepted, once the queue is closed.
@@ -104,6 +106,7 @@ impl Listener {
         Ok(Self {
             socket: watch(socket)?,
             queue,
+            queued: 0,
             batch: 0,
             remaining: 0,
         })
@@ -116,15 +119,31 @@ impl Listener {
     pub async fn accept(&mut self, limits: &ConnectionLimits, mut on_pause: impl FnMut(AcceptPause)) -> Accepted {
         self.yield_after_batch().await;
         loop {
+            self.wait_for_clients().await;
+            match self.try_accept(limits, &mut on_pause).await {
+                Ok(Some(accepted)) => {
+                    self.queued -= 1;
+                    return accepted;
+                }
+                Ok(None) => {}
+                Err(_would_block) => self.queued = 0, // another process or worker with this socket was faster
+            }
+        }
+    }
+
+    /// Waits until the queue has clients, and counts them. So accept is not called in vain: the kernel makes a socket
+    /// and a file before it looks into the queue, and such a call costs several times as much as the count.
+    async fn wait_for_clients(&mut self) {
+        while self.queued == 0 {
             let Ok(mut ready) = self.socket.readable().await else {
                 // The runtime is shutting down, and this task is about to be dropped.
                 return std::future::pending().await;
             };
-            match self.try_accept(limits, &mut on_pause).await {
-                Ok(Some(accepted)) => return accepted,
-                Ok(None) => {}
-                Err(_would_block) => ready.clear_ready(),
-            }
+            // A socket that does not listen any more stays ready: the error of accept tells why.
+            let at_least = u32::from(ready.ready().is_read_closed());
+            // Before the count: a client that joins after it makes the socket ready again (epoll(7), EPOLLET).
+            ready.clear_ready();
+            self.queued = self.queue_length().unwrap_or(u32::MAX).max(at_least);
         }
     }
 

@@ -1,10 +1,12 @@
 //! Binding, listening and accepting.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::net::TcpStream;
@@ -168,4 +170,35 @@ async fn a_closed_accept_queue_accepts_queued_clients_and_few_later_ones() {
         clients.push(TcpStream::connect(address).await.unwrap()); // the queue is empty
     }
     assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
+}
+
+/// As two workers with one socket of the service manager, or two processes.
+#[tokio::test]
+async fn a_client_that_another_listener_of_the_socket_has_accepted_is_not_waited_for() {
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let socket = bound.listen(1, 16).unwrap().sockets.pop().unwrap();
+    let copy = socket.try_clone().unwrap();
+    let [mut first, mut second] = [socket, copy].map(|socket| Listener::new(socket, QueueOwner::Process).unwrap());
+    let (limits, mut clients) = (limits(None, 16), Vec::new());
+    for _ in 0..3 {
+        clients.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut accepted = vec![first.accept(&limits, |_| {}).await]; // it has counted three clients
+    accepted.push(second.accept(&limits, |_| {}).await);
+    accepted.push(second.accept(&limits, |_| {}).await);
+    {
+        let mut next = pin!(first.accept(&limits, |_| {}));
+        assert!((&mut next).now_or_never().is_none(), "none is left");
+        clients.push(TcpStream::connect(address).await.unwrap());
+        accepted.push(next.await);
+    }
+    let mut peers: Vec<_> = accepted.iter().map(|accepted| accepted.peer.to_string()).collect();
+    let mut own: Vec<_> = clients
+        .iter()
+        .map(|client| client.local_addr().unwrap().to_string())
+        .collect();
+    peers.sort();
+    own.sort();
+    assert_eq!(peers, own);
 }
