@@ -29,7 +29,8 @@ impl AcceptedClients {
             let is_harmless = matches!(term.test, AclTest::ClientHello | AclTest::Always | AclTest::Sni { .. });
             !term.is_negated && (is_harmless || matches!(term.test, AclTest::Networks(_)))
         };
-        for terms in alternatives {
+        // With `unless`, the networks are those whose clients are not accepted.
+        for terms in alternatives.iter().filter(|_| !is_unless) {
             self.networks
                 .extend(networks_of(std::slice::from_ref(terms), false).into_iter().flatten());
         }

@@ -95,7 +95,7 @@ port = 8443
 }
 
 #[test]
-fn haproxy_tests_of_the_first_bytes_are_not_read_as_their_opposite() {
+fn unsupported_values_of_haproxy_fetches_are_left_out() {
     let text = "
 listen a
     mode tcp
@@ -378,7 +378,7 @@ listen a
 }
 
 #[test]
-fn a_haproxy_address_whose_certificates_are_in_a_list_does_not_lose_that_it_verifies_clients() {
+fn a_haproxy_address_that_verifies_clients_is_left_out_if_its_certificates_are() {
     let text = "
 listen a
     mode tcp
@@ -480,6 +480,12 @@ fn accepting_rules_of_haproxy_are_kept() {
             "# note",
         ),
         (
+            "tcp-request content accept unless { src 10.0.0.0/8 } or { req.ssl_sni a.example }\n\
+             tcp-request content reject if { src 10.0.0.0/8 }",
+            &["deny = \"10.0.0.0/8\""],
+            "accepted by an earlier line",
+        ),
+        (
             "tcp-request connection reject if { src 10.0.0.0/30 } !{ src 10.0.0.1 } or { src ::1 }",
             &["deny = [\"10.0.0.2/31\", \"10.0.0.0\", \"::1\"]"],
             "# note",
@@ -574,7 +580,7 @@ fn accepting_rules_of_haproxy_are_kept() {
 }
 
 #[test]
-fn names_that_a_haproxy_end_also_matches_are_noted() {
+fn haproxy_suffixes_without_a_dot_are_noted() {
     let note = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
     for rule in ["use_backend b", "tcp-request content reject"] {
         let lines = haproxy_front(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
