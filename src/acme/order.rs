@@ -23,7 +23,7 @@ use crate::name::ServerName;
 /// How long a whole order may take. Servers validate within seconds.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long the server is asked whether it has validated all names, and then whether it has issued the certificate.
+/// How long the server is polled until it has validated all names, and then until it has issued the certificate.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
 /// The error type (RFC 8555, section 6.7) and the HTTP status (RFC 6585) of a server that limits orders.
@@ -81,9 +81,11 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
     const LINE_CHARS: usize = 64;
     let (head, tail) = ("-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----\n");
     let encoded = Zeroizing::new(BASE64_STANDARD.encode(key));
-    let lines = encoded.len() + encoded.len().div_ceil(LINE_CHARS);
+    let body_chars = encoded.len() + encoded.len().div_ceil(LINE_CHARS);
     // Reserved at once: a buffer that grows leaves copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(head.len() + lines + tail.len() + chain.len()));
+    let mut text = Zeroizing::new(String::with_capacity(
+        head.len() + body_chars + tail.len() + chain.len(),
+    ));
     text.push_str(head);
     let mut rest = &**encoded;
     while !rest.is_empty() {
@@ -129,10 +131,11 @@ fn may_be_about_replaced(error: &Error) -> bool {
     match error {
         Error::Unsupported(_) => true,
         Error::Api(problem) => {
-            let is_ours = |status| (400..500).contains(&status) && status != TOO_MANY_REQUESTS;
-            problem.status.is_none_or(is_ours) && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
+            let is_refusal = |status| (400..500).contains(&status) && status != TOO_MANY_REQUESTS;
+            problem.status.is_none_or(is_refusal)
+                && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
         }
-        // The order that the server has made does not name the certificate.
+        // So instant-acme reports an order of the server that does not name the certificate.
         Error::Other(error) => !error.is::<NoAnswer>(),
         _ => false,
     }
@@ -177,8 +180,10 @@ async fn begin_challenges(
 async fn failed_authorization(order: &mut Order) -> Option<AcmeError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.ok()?;
-        let state = authorization.refresh().await.ok()?;
+        let Ok(mut authorization) = authorization else { continue };
+        let Ok(state) = authorization.refresh().await else {
+            continue;
+        };
         let mut errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
         if let Some(problem) = errors.next() {
             return Some(AcmeError::NotValidated {
