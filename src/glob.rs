@@ -15,7 +15,8 @@ impl Glob {
         Self(pattern.into())
     }
 
-    /// Whether the pattern matches the whole text. Linear in the text for each `*` of the pattern.
+    /// Whether the pattern matches the whole text. Takes at most the length of the text times the length of the
+    /// pattern.
     #[must_use]
     pub fn matches(&self, text: &[u8]) -> bool {
         let mut parts = self.0.as_bytes().split(|byte| *byte == b'*');
@@ -28,7 +29,7 @@ impl Glob {
         let Some(mut rest) = rest.strip_suffix(last) else {
             return false;
         };
-        // Between two `*` the first place is as good as any later one.
+        // The first match is enough: it leaves the most text for the later parts.
         for part in parts.filter(|part| !part.is_empty()) {
             let Some(at) = rest.windows(part.len()).position(|window| window == part) else {
                 return false;
@@ -38,7 +39,7 @@ impl Glob {
         true
     }
 
-    /// Whether it matches everything that `other` matches. May be false where it does.
+    /// Whether it matches everything that `other` matches. Only simple cases are recognized: `false` proves nothing.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self == other || &*self.0 == "*" || (!other.0.contains('*') && self.matches(other.0.as_bytes()))

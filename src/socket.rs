@@ -1,4 +1,4 @@
-//! Options of a session's sockets (keepalive, user timeout, no delay), their faults, and closing by a reset.
+//! A session's sockets: their options (keepalive, user timeout, no delay), connecting, faults, and closing by a reset.
 
 use std::future::pending;
 use std::io;
@@ -110,7 +110,7 @@ pub fn local_address(socket: &TcpStream, on_unix: Option<ListenAddr>) -> io::Res
 /// # Errors
 /// Those of `socket`.
 pub fn tcp_socket_for(address: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
+    let kind = Type::STREAM.nonblocking();
     Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))
 }
 
@@ -127,8 +127,7 @@ pub fn begin_connect(socket: Socket, address: SocketAddr) -> io::Result<TcpStrea
 
 /// Waits until a socket is connected.
 ///
-/// As [`TcpStream::connect`], but the error of the socket is asked for only if epoll reports one: a system call less
-/// for each connection.
+/// Like [`TcpStream::connect`], but reads SO_ERROR only if epoll reports an error, which saves a system call.
 ///
 /// # Errors
 /// Those of `connect` that it returns later (connect(2)).

@@ -33,8 +33,7 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
             write_sample(text, name, &format_labels(&[("guard", guard.name())]), value(guard));
         }
     };
-    let help =
-        "Sources that a guard has forgotten before they had paid for their sessions, because there were too many.";
+    let help = "Sources that a guard forgot before their allowance was full again, because it tracked too many.";
     single(
         text,
         names::GUARD_EVICTIONS,

@@ -226,8 +226,8 @@ impl Metrics {
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.build_info.set(1.0);
         self.lines_dropped.increment(0);
-        let reloads = self.reloads.iter().chain(&self.certificate_reloads);
-        reloads.for_each(|reloads| reloads.increment(0));
+        let counters = self.reloads.iter().chain(&self.certificate_reloads);
+        counters.for_each(|counter| counter.increment(0));
         self.last_reload.set(self.configured_at.load(Relaxed) as f64);
         let registry = {
             let mut registry = self.registry();

@@ -1,4 +1,4 @@
-//! Unix sockets (unix(7)): the path of one, and who is at the other end.
+//! Unix sockets (unix(7)): their paths, and the peer process.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -23,7 +23,7 @@ pub enum UnixPathError {
     /// It is longer than [`UnixPath::BYTES_MAX`].
     #[error("the path of a Unix socket has at most 107 bytes")]
     TooLong,
-    /// It ends with a slash, or has an empty part or a control character.
+    /// It ends with a slash, `.` or `..`, or has an empty part or a control character.
     #[error("this is not the path of a file")]
     NoFile,
 }
@@ -32,7 +32,8 @@ impl UnixPath {
     /// The limit of the kernel: `sun_path` of unix(7) without the zero byte at the end.
     pub const BYTES_MAX: usize = 107;
 
-    /// The path. `.` and `..` are left out, except for `..` after a symbolic link, which leads elsewhere.
+    /// The path. `.` and `..` are left out, except for `..` after a symbolic link, which leads elsewhere. Makes system
+    /// calls if it has `..`.
     ///
     /// # Errors
     /// Why it cannot be the path of a socket.

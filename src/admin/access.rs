@@ -30,12 +30,12 @@ use crate::text::escape;
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// The path (without `/api/v1`, which the router has removed) of the error of a reload. It needs a token in any case:
-/// the error quotes the configuration.
+/// The path, without `/api/v1`, that returns the error of the last reload. It always needs a token, because the error
+/// quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The path of the streams of events. A page of another origin cannot read them, but could open as many as there may
-/// be.
+/// The path of the streams of events. A page of another origin cannot read them, but could open so many that the
+/// limit is reached.
 const EVENTS_PATH: &str = "/events";
 
 /// How often the token of an open stream is checked again.
@@ -189,11 +189,11 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     if texts(&SITE).all(|site| site == "same-origin" || site == "none") && texts(&header::ORIGIN).all(is_ours) {
         return Ok(());
     }
-    let message = "pages of another origin must not change anything, nor follow the events";
+    let message = "pages of another origin may neither change anything nor read events";
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
-/// The token that a request states.
+/// The token of a request.
 fn token_in(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let only = values.next().filter(|_| values.next().is_none());

@@ -32,7 +32,7 @@ pub struct GuardBody {
 pub struct GuardDetailBody {
     /// Its counts.
     pub guard: GuardBody,
-    /// Sources forgotten before they had paid for their sessions.
+    /// Sources forgotten before their allowance was full again.
     pub evictions: u64,
     /// The sources with most sessions, at most ten.
     pub top_sessions: Vec<SourceCountBody>,

@@ -60,7 +60,7 @@ pub fn connect(
     async move {
         let connected = timeout(options.timeout, async {
             let Some(address) = server.socket() else {
-                return Box::pin(connect_unix(server)).await; // boxed: it is larger than what follows
+                return Box::pin(connect_unix(server)).await; // boxed: larger than the rest
             };
             let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
             let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());

@@ -24,8 +24,8 @@ pub enum ConnectFailure {
     Tls,
     /// The server went down, lost its role, or was disabled while it was being connected to.
     WentDown,
-    /// The server accepted the connection and then said that it takes no sessions now, or closed it before it said
-    /// anything.
+    /// The server accepted the connection and then said that it takes no sessions now, or closed it before its
+    /// first message was complete.
     NotReady,
     /// Another error.
     Other,

@@ -15,8 +15,8 @@ pub struct EtcdPlan {
     pub login: Option<EtcdLogin>,
     /// The authorities of its members; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate, for members that ask for one. It is not a login: once logins are needed, the gateway refuses
-    /// certificates with a common name.
+    /// Our certificate, for members that ask for one. It is not a login: an etcd that requires logins refuses, in
+    /// its gRPC gateway, clients whose certificate has a common name.
     pub identity: Option<CertificateFiles>,
 }
 

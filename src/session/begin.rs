@@ -45,7 +45,7 @@ pub(super) async fn begin(
         reset_when_closed(&connected.socket);
         let why = match first_answer(client, &mut connected.socket, &first).await {
             FirstAnswer::Begun(answer) => {
-                connected.server.begun();
+                connected.server.record_begun();
                 return Ok((connected, Ok(answer)));
             }
             FirstAnswer::Undecided(answer) => return Ok((connected, Ok(answer))),
@@ -56,8 +56,8 @@ pub(super) async fn begin(
         if !has_moved {
             let answer = match why {
                 NotBegun::NotReady { message, .. } => Ok(message),
-                NotBegun::Ended { fault: Some(fault), .. } => Err(fault),
-                NotBegun::Ended { begun, .. } => Ok(begun), // the relay reads the end again
+                NotBegun::Ended { fault: Some(fault), .. } => Err(fault), // part of a message is of no use
+                NotBegun::Ended { partial, .. } => Ok(partial),           // the relay reads the end again
             };
             return Ok((connected, answer));
         }
@@ -82,7 +82,7 @@ enum FirstAnswer {
 
 /// Sends a server these bytes, and reads its first message.
 async fn first_answer(client: &TcpStream, server: &mut TcpStream, first: &[u8]) -> FirstAnswer {
-    let ended = |fault: Option<Fault>, begun| FirstAnswer::NotBegun(NotBegun::Ended { fault, begun });
+    let ended = |fault: Option<Fault>, partial| FirstAnswer::NotBegun(NotBegun::Ended { fault, partial });
     match timeout(SEND_TIME_MAX, server.write_all(first)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return ended(Some(Fault::classify(&error)), Vec::new()),

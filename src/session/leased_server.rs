@@ -58,7 +58,7 @@ impl LeasedServer {
 
     /// Records that the server has begun the session, or that its answer cannot be read here. Later calls change
     /// nothing.
-    pub(super) fn begun(&self) {
+    pub(super) fn record_begun(&self) {
         let Some(pool) = self.pool.get() else { return };
         if pool.record_connect(self.lease.lease()) {
             tracing::info!(pool = %pool.name(), server = %self.label(), "server is back");

@@ -24,7 +24,7 @@ use crate::socket::close_cleanly_again;
 ///
 /// # Errors
 /// The client has left, or there was no server in time. The client then gets the message of this server, if it has sent
-/// one.
+/// a whole one.
 pub(super) async fn move_on(
     mut connected: Connected,
     why: &NotBegun,

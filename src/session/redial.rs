@@ -21,8 +21,8 @@ pub(super) struct Redial {
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
-    /// Whether a server has ended its connection before it had answered. The client may be the reason, so this
-    /// reconnects it only once.
+    /// Whether a server has ended its connection before its first message was complete. The client may be the reason,
+    /// so this reconnects it only once.
     has_met_end: bool,
 }
 
@@ -51,15 +51,15 @@ pub(super) enum NotBegun {
         /// `None`: by an orderly close.
         fault: Option<Fault>,
         /// What it had sent of the message.
-        begun: Vec<u8>,
+        partial: Vec<u8>,
     },
 }
 
 /// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
 /// `None`: it stays with this server. If the server says that it takes no sessions, it gets no new ones for a while.
 ///
-/// A server that ends the connection before it has answered still gets new sessions, because the client may be the
-/// reason. Only this client waits for it, as for a server that restarts.
+/// A server that ends the connection before its first message is complete still gets new sessions, because the client
+/// may be the reason. Only this client waits for it, as for a server that restarts.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

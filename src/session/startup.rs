@@ -57,7 +57,7 @@ pub(super) async fn start(
                 Err(fault) => Err(Refusal::Broke(Side::Server, fault)),
             };
             if matches!(key, Ok(Some(_))) {
-                connected.server.begun(); // unless that was known before the login
+                connected.server.record_begun(); // unless that was known before the login
             }
             if let Err(Refusal::Broke(side, fault)) = &key {
                 connected.server.report(client, Closed::Broke(*side, *fault), entry);
@@ -66,7 +66,7 @@ pub(super) async fn start(
         }
         false => {
             if !connected.asks_server {
-                connected.server.begun(); // its answer cannot be read
+                connected.server.record_begun(); // its answer cannot be read
             }
             None
         }
@@ -125,7 +125,7 @@ async fn relay_tls_answer(
     sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::classify(&error)), Reply::Close))?;
     if answer[..bytes] != *b"N" {
         if bytes > 0 {
-            connected.server.begun(); // its next answer cannot be read
+            connected.server.record_begun(); // also by an error; what it sends next cannot be read
         }
         return Ok(connected); // an end of the stream, or an error, is relayed as it is
     }
@@ -179,7 +179,7 @@ async fn ask_a_server(
         let has_moved;
         let why = NotBegun::Ended {
             fault,
-            begun: Vec::new(),
+            partial: Vec::new(),
         };
         (connected, has_moved) = move_on(connected, &why, client, state, entry).await?;
         if !has_moved {

@@ -1,4 +1,4 @@
-//! Pebble, the ACME server for tests, with a name server that has every name at 127.0.0.1.
+//! Pebble, the ACME server for tests, with a name server that resolves every name to 127.0.0.1.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -28,7 +28,7 @@ pub struct Pebble {
     names: Option<Process>,
     directory: u16,
     management: u16,
-    names_port: u16,
+    dns_port: u16,
     _ports: Vec<Port>,
 }
 
@@ -57,20 +57,20 @@ impl PebbleSetup {
 
     /// Starts it, with its name server.
     pub fn start(self) -> Pebble {
-        let mut pebble = self.without_names();
-        pebble.start_names();
+        let mut pebble = self.start_without_name_server();
+        pebble.start_name_server();
         pebble
     }
 
-    /// Starts it. It cannot resolve names until [`Pebble::start_names`].
-    pub fn without_names(self) -> Pebble {
+    /// Starts it. It cannot resolve names until [`Pebble::start_name_server`].
+    pub fn start_without_name_server(self) -> Pebble {
         let (authority, files) = (Authority::new("authority of pebble"), tempfile::tempdir().unwrap());
         authority
             .issue(&["localhost", "127.0.0.1"])
             .write(files.path(), "pebble");
         replace(&files.path().join("ca.pem"), &authority.certificate());
         let ports: Vec<_> = (0..3).map(|_| Port::keep()).collect();
-        let [directory, management, names_port] = [0, 1, 2].map(|index: usize| ports[index].number());
+        let [directory, management, dns_port] = [0, 1, 2].map(|index: usize| ports[index].number());
         let mut config = json!({
             "listenAddress": format!("127.0.0.1:{directory}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
@@ -96,7 +96,7 @@ impl PebbleSetup {
             names: None,
             directory,
             management,
-            names_port,
+            dns_port,
             _ports: ports,
         };
         pebble.start();
@@ -110,7 +110,7 @@ impl Pebble {
         let mut command = Command::new("pebble");
         command
             .args(["-config", "pebble.json", "-dnsserver"])
-            .arg(format!("127.0.0.1:{}", self.names_port))
+            .arg(format!("127.0.0.1:{}", self.dns_port))
             .env("PEBBLE_VA_NOSLEEP", "1")
             .current_dir(self.files.path());
         self.process = Some(Process::start(&mut command));
@@ -124,17 +124,17 @@ impl Pebble {
         self.process = None;
     }
 
-    /// It answers nothing until [`Self::thaw`].
-    pub fn freeze(&self) {
+    /// It answers nothing until [`Self::resume`].
+    pub fn pause(&self) {
         self.process.as_ref().unwrap().signal(Signal::STOP);
     }
 
-    pub fn thaw(&self) {
+    pub fn resume(&self) {
         self.process.as_ref().unwrap().signal(Signal::CONT);
     }
 
-    pub fn start_names(&mut self) {
-        let port = self.names_port;
+    pub fn start_name_server(&mut self) {
+        let port = self.dns_port;
         let mut command = Command::new("pebble-challtestsrv");
         command
             .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])

@@ -1,4 +1,4 @@
-//! The series of the TLS that ends at a listener.
+//! The series of TLS that a listener terminates.
 
 use std::time::Duration;
 
@@ -44,10 +44,10 @@ impl HandshakeResult {
     }
 }
 
-/// The versions of TLS that may be agreed; empty: the handshake failed before that.
+/// The versions of TLS that may be negotiated; empty: the handshake failed before that.
 const VERSIONS: [&str; 3] = ["1.2", "1.3", ""];
 
-/// The series of the TLS that ends at a listener.
+/// The series of TLS that a listener terminates.
 pub(in crate::account) struct TlsSeries {
     handshakes: [LabelledCounters<{ HandshakeResult::ALL.len() }>; VERSIONS.len()],
     resumptions: Counter,

@@ -137,7 +137,7 @@ fn traffic_goes_on_and_lines_are_dropped_when_the_reader_of_stdout_is_gone() {
 }
 
 #[test]
-fn without_standard_output_access_records_are_dropped() {
+fn without_standard_output_the_process_serves_and_stops_cleanly() {
     let server = Server::echo();
     let under = ["sh", "-c", "exec \"$@\" >&-", "sh"];
     let proxy = Proxy::setup(&config(&server, "stdout")).under(&under).start();

@@ -161,14 +161,14 @@ fn a_certificate_is_renewed_before_it_expires() {
 fn an_order_survives_a_reload_and_its_certificate_is_used_at_once() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    pebble.freeze();
+    pebble.pause();
     let proxy = site.start(&pebble);
     eventually("an order is under way", || {
         listed(&proxy)["renewal"]["under_way"] == true
     });
     let config = site.config(&pebble, "", &["shop.example", "www.example"]);
     assert!(proxy.reload(&config.replace("[listeners.https.tls]", "[listeners.https.tls]\nalpn = [\"http/1.1\"]")));
-    pebble.thaw();
+    pebble.resume();
     issued(&proxy);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
     assert_eq!(orders(&proxy, "ok"), 1.0, "expected one order");
@@ -178,7 +178,7 @@ fn an_order_survives_a_reload_and_its_certificate_is_used_at_once() {
 fn only_one_order_runs_at_a_time() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    pebble.freeze();
+    pebble.pause();
     let config = site.config(&pebble, "", &["shop.example"]);
     let other = "certificates = [{ acme = \"pebble\", names = [\"other.example\"] }, ";
     let proxy = Proxy::start(&config.replace("certificates = [", other));
@@ -189,7 +189,7 @@ fn only_one_order_runs_at_a_time() {
     eventually("an order is under way", || {
         count(|one| one["renewal"]["under_way"] == true) == 1
     });
-    pebble.thaw();
+    pebble.resume();
     eventually("both are issued", || {
         assert!(count(|one| one["renewal"]["under_way"] == true) <= 1);
         count(|one| one["self_signed"] == false) == 2
@@ -199,7 +199,7 @@ fn only_one_order_runs_at_a_time() {
 #[test]
 fn a_failed_order_backs_off_even_if_it_cannot_be_saved() {
     let site = Site::new();
-    let pebble = site.pebble().without_names();
+    let pebble = site.pebble().start_without_name_server();
     fs::create_dir(site.state.path().join("attempts.json")).unwrap();
     let proxy = site.start(&pebble);
     let renewal = wait_for("the failure is shown", || {
@@ -216,7 +216,7 @@ fn a_failed_order_backs_off_even_if_it_cannot_be_saved() {
 #[test]
 fn a_refused_order_backs_off_across_a_restart_behind_a_self_signed_certificate() {
     let site = Site::new();
-    let mut pebble = site.pebble().without_names();
+    let mut pebble = site.pebble().start_without_name_server();
     let proxy = site.start(&pebble);
     eventually("the order fails", || orders(&proxy, "error") == 1.0);
     let renewal = wait_for("the failure is shown", || {
@@ -262,7 +262,7 @@ fn a_refused_order_backs_off_across_a_restart_behind_a_self_signed_certificate()
 
     let proxy = site.start(&pebble);
     assert_eq!(listed(&proxy)["renewal"]["at"], renewal["at"]);
-    pebble.start_names();
+    pebble.start_name_server();
     proxy.answer(&["cert", "renew", "shop.example"]);
     issued(&proxy);
     assert_eq!(listed(&proxy)["renewal"]["failures"], 0);
