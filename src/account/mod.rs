@@ -20,6 +20,7 @@ mod state_samples;
 mod totals;
 mod series;
 mod metrics;
+mod session_id;
 mod session_tls;
 mod queue_wait;
 mod session_extras;
@@ -29,7 +30,6 @@ mod open_session;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ pub use series::{
     ServerSeries, SessionRoute,
 };
 pub use session_extras::{LogLine, SessionExtras};
+pub use session_id::sessions_opened;
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
 pub use state_samples::{
@@ -66,15 +67,6 @@ use access_log::AccessLog;
 use open_session::OpenSession;
 use queue_wait::QueueWait;
 use totals::WorkerTotals;
-
-/// The id of the next session.
-static NEXT_SESSION_ID: AtomicU64 = AtomicU64::new(1);
-
-/// The number of sessions opened since the process started.
-#[must_use]
-pub fn sessions_opened() -> u64 {
-    NEXT_SESSION_ID.load(Relaxed) - 1
-}
 
 /// The accounting of one worker's sessions.
 pub struct Ledger {
@@ -117,7 +109,7 @@ impl Ledger {
     /// Opens the entry of a session that was accepted at the time `at`.
     pub fn open(self: &Arc<Self>, listener: &Arc<ListenerSeries>, peer: PeerAddr, at: Instant) -> Entry {
         let info = SessionInfo::new(Arc::clone(listener), peer);
-        let record = Arc::new(Record::new(NEXT_SESSION_ID.fetch_add(1, Relaxed), at, info));
+        let record = Arc::new(Record::new(session_id::next(), at, info));
         let mut open = self.open_sessions();
         let key = open.sessions.insert(OpenSession {
             record: Arc::clone(&record),
@@ -317,12 +309,16 @@ impl Entry {
         }
     }
 
-    /// The server that it was connected to has not begun the session: the session has no server until another attempt
-    /// starts.
-    pub fn attempt_undone(&mut self, failure: ConnectFailure) {
-        if let Some(path) = self.path.take() {
-            path.record_attempt(Duration::ZERO, Some(failure));
+    /// The server that it was connected to does not begin the session.
+    pub fn not_ready(&self) {
+        if let Some(path) = &self.path {
+            path.record_attempt(Duration::ZERO, Some(ConnectFailure::NotReady));
         }
+    }
+
+    /// It leaves the server that it was connected to: it has none until another attempt starts.
+    pub fn server_left(&mut self) {
+        self.path = None;
         self.info().set_unconnected();
         if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
             session.path = None;

@@ -12,6 +12,7 @@ use crate::cancel::{CancelEntry, CancelTarget};
 use crate::dial::{HeldLease, close_unused};
 use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
+use crate::plan::Protocol;
 use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
@@ -25,6 +26,7 @@ const END_TIME_MAX: Duration = Duration::from_millis(100);
 pub(super) struct LeasedServer {
     lease: HeldLease,
     pool: Arc<PoolInForce>,
+    protocol: Protocol,
     connected_at: Instant,
     /// Where cancel requests look for the session, if it is one of PostgreSQL.
     cancel: Option<Box<CancelEntry>>,
@@ -32,10 +34,11 @@ pub(super) struct LeasedServer {
 
 impl LeasedServer {
     /// The server of this pool that was just connected to.
-    pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>) -> Self {
+    pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>, protocol: Protocol) -> Self {
         Self {
             lease,
             pool: Arc::clone(pool.in_force()),
+            protocol,
             connected_at: Instant::now(),
             cancel: None,
         }
@@ -110,7 +113,14 @@ impl LeasedServer {
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
         self.report(&ends.client, closed, entry);
-        close(self.lease, ends, closed, entry.traffic().up.has_ended());
+        // The messages of databases have lengths: an end of the stream completes none. So the server may get one, and
+        // end the session, if its client has closed without a close_notify alert, as many do.
+        let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
+        let may_finish = is_truncated && self.protocol.is_database() && self.lease.is_held();
+        if may_finish {
+            ends.finish();
+        }
+        close(self.lease, ends, closed, may_finish || entry.traffic().up.has_ended());
     }
 
     /// Reports the session to the pool that is in force now. The client's socket is still open.

@@ -13,7 +13,7 @@ use super::redial::{NotBegun, record_failure};
 use super::refusal::{Refusal, within_tls};
 use super::steps::Connected;
 use crate::account::Entry;
-use crate::dial::{ConnectFailure, DialClient, DialError, Dialled, Progress, Search, dial, pause};
+use crate::dial::{DialClient, DialError, Dialled, Progress, Search, dial, pause};
 use crate::live::LivePool;
 use crate::refuse::{PostgresError, Reply};
 use crate::relay::{Closed, Side};
@@ -32,6 +32,7 @@ pub(super) async fn move_on(
     state: &ListenerState,
     entry: &mut Entry,
 ) -> Result<(Connected, bool), Refusal> {
+    entry.not_ready();
     let Some(mut redial) = connected.redial.take() else {
         return Ok((connected, false));
     };
@@ -47,7 +48,7 @@ pub(super) async fn move_on(
         });
         server.report(client, closed, entry);
     }
-    entry.attempt_undone(ConnectFailure::NotReady);
+    entry.server_left();
     close_cleanly_again(&socket);
     server.abandon(socket);
     match Box::pin(dial_again(pool, wait, &mut redial.search, client, entry)).await {
@@ -55,7 +56,7 @@ pub(super) async fn move_on(
             note_stand_in(entry, pool, dialled.lease.server());
             let connected = Connected {
                 socket: dialled.socket,
-                server: LeasedServer::new(dialled.lease, pool),
+                server: LeasedServer::new(dialled.lease, pool, state.plan.protocol),
                 redial: Some(redial),
                 ..connected
             };

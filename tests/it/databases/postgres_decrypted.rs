@@ -1,7 +1,7 @@
 //! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and the bytes within it decide.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -274,4 +274,38 @@ fn clients_without_tls_are_refused_if_client_certificates_are_required() {
         "{refusal}"
     );
     assert_eq!(server.sessions(), 0);
+}
+
+/// Many clients close without a close_notify alert. What they have sent has lengths, so that the end of the stream
+/// completes nothing. Without it, the server would be reset, and nobody would see when it has ended.
+#[test]
+fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_its_place_is_free() {
+    const CLIENTS: usize = 3;
+    let server = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
+        let startup = startup("postgres");
+        stream.read_exact(&mut vec![0; startup.len()]).unwrap();
+        stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
+        let rest = stream.read_to_end(&mut Vec::new());
+        received.lock().unwrap().push(format!("{rest:?}").into_bytes());
+    });
+    let site = Site::start_with(
+        server.address,
+        server.address,
+        "",
+        "max_sessions = 1\nqueue = { max = 9 }",
+    );
+    for _ in 0..CLIENTS {
+        let mut client = site.client();
+        assert_eq!(
+            client.send(&startup("postgres")).read(15),
+            b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I"
+        );
+    }
+    let lines = site.proxy.access_lines(CLIENTS);
+    assert!(
+        lines.iter().all(|line| line["ending"] == "client_truncated"),
+        "{lines:#?}"
+    );
+    eventually("all have ended", || server.received().len() == CLIENTS);
+    assert_eq!(server.received(), vec![b"Ok(0)".to_vec(); CLIENTS]);
 }

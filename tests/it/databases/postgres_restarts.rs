@@ -102,6 +102,10 @@ fn psql_prints_the_words_of_the_server_when_nothing_else_is_left() {
         let is_expected =
             |line: &serde_json::Value| line["ending"].as_str().is_some_and(|ending| endings.contains(&ending));
         assert!(lines.iter().all(is_expected), "{lines:#?}");
+        assert!(
+            not_ready(&proxy) >= 2.0,
+            "{pool}: those that reached the clients count, too"
+        );
     }
 }
 
@@ -197,7 +201,7 @@ fn a_client_to_which_no_server_says_a_word_waits_only_once() {
             (&"server_closed".into(), &2.into()),
             "{line:#}"
         );
-        assert_eq!(ejected(&proxy), 0.0);
+        assert_eq!((ejected(&proxy), not_ready(&proxy)), (0.0, 2.0));
     }
 }
 
