@@ -29,7 +29,7 @@ impl Routed<'_> {
             let (mut dialled, mut first, search) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
             let pool = &self.state.pools[self.pool];
             note_stand_in(self.entry, pool, dialled.lease.server());
-            let server = LeasedServer::new(dialled.lease, pool, self.state.plan.protocol);
+            let server = LeasedServer::new(dialled.lease, pool);
             if let Some(connection) = &dialled.tls {
                 self.entry.info().tls_mut().server = Some(TlsSummary::new(connection.negotiated()));
                 first.clear(); // the header was sent

@@ -12,7 +12,6 @@ use crate::cancel::{CancelEntry, CancelTarget};
 use crate::dial::{HeldLease, close_unused};
 use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
-use crate::plan::Protocol;
 use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
@@ -26,7 +25,6 @@ const END_TIME_MAX: Duration = Duration::from_millis(100);
 pub(super) struct LeasedServer {
     lease: HeldLease,
     pool: Arc<PoolInForce>,
-    protocol: Protocol,
     connected_at: Instant,
     /// Where cancel requests look for the session, if it is one of PostgreSQL.
     cancel: Option<Box<CancelEntry>>,
@@ -34,11 +32,10 @@ pub(super) struct LeasedServer {
 
 impl LeasedServer {
     /// The server of this pool that was just connected to.
-    pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>, protocol: Protocol) -> Self {
+    pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,
             pool: Arc::clone(pool.in_force()),
-            protocol,
             connected_at: Instant::now(),
             cancel: None,
         }
@@ -111,12 +108,13 @@ impl LeasedServer {
     }
 
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
-    pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
+    /// `ends_with_server`: the session is one of a database.
+    pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry, ends_with_server: bool) {
         self.report(&ends.client, closed, entry);
         // The messages of databases have lengths: an end of the stream completes none. So the server may get one, and
         // end the session, if its client has closed without a close_notify alert, as many do.
         let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
-        let may_finish = is_truncated && self.protocol.is_database() && self.lease.is_held();
+        let may_finish = is_truncated && ends_with_server && self.lease.is_held();
         if may_finish {
             ends.finish();
         }

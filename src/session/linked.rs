@@ -83,7 +83,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         Some(linked) => linked.into_parts(),
         None => return,
     };
-    let (entry, end) = (&session.entry, session.end_request());
+    let (entry, end, ends_with_server) = (&session.entry, session.end_request(), limits.ends_with_server);
     let throttle = entry
         .info()
         .extras
@@ -108,7 +108,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
     let RelayedSession { mut entry, server } = session;
     entry.relay_finished(&ends);
     let at_rest = (closed == Closed::AtRest).then(|| Arc::clone(&ends));
-    server.release(ends, closed, &entry);
+    server.release(ends, closed, &entry, ends_with_server);
     let ending = ending_of(closed, entry.record());
     match at_rest {
         Some(ends) => Box::pin(close_at_rest(ends, entry, ending)).await,

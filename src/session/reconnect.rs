@@ -56,7 +56,7 @@ pub(super) async fn move_on(
             note_stand_in(entry, pool, dialled.lease.server());
             let connected = Connected {
                 socket: dialled.socket,
-                server: LeasedServer::new(dialled.lease, pool, state.plan.protocol),
+                server: LeasedServer::new(dialled.lease, pool),
                 redial: Some(redial),
                 ..connected
             };
