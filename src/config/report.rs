@@ -149,8 +149,18 @@ impl Report {
     /// The number of errors. A file without errors is valid.
     #[must_use]
     pub fn error_count(&self) -> usize {
-        let is_error = |problem: &&Problem| problem.severity == Severity::Error;
-        self.problems.iter().filter(is_error).count()
+        self.count(Severity::Error)
+    }
+
+    /// The number of warnings. The fuzz target of the configuration compares it with what is shown.
+    #[must_use]
+    pub fn warning_count(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        let is_counted = |problem: &&Problem| problem.severity == severity;
+        self.problems.iter().filter(is_counted).count()
     }
 
     /// Whether there are no problems.
