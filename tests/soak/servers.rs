@@ -100,19 +100,24 @@ impl Shared {
         let mut known = None;
         // Connections whose end has arrived already are not counted any more.
         tokio::task::yield_now().await;
-        self.most.fetch_max(self.open.fetch_add(1, Relaxed) + 1, Relaxed);
+        let open = OpenConnection::count(&self);
         let end = tokio::select! {
-            end = self.talk(socket, &tally, &mut known) => end,
+            end = self.talk(socket, &tally, &mut known, open) => end,
             _ = dies.wait_for(|is_alive| !is_alive) => End::Died,
         };
-        self.open.fetch_sub(1, Relaxed);
         if let Some(session) = known {
             self.records.server(session, Side::new(&tally, end));
         }
     }
 
     /// Dropping this resets the session, as accepted sockets do, unless it has ended well.
-    async fn talk(&self, mut socket: TcpStream, tally: &Arc<Tally>, known: &mut Option<u32>) -> End {
+    async fn talk(
+        &self,
+        mut socket: TcpStream,
+        tally: &Arc<Tally>,
+        known: &mut Option<u32>,
+        open: OpenConnection<'_>,
+    ) -> End {
         let from_header = if let Nature::Proxied { is_named } = self.nature {
             match read_proxy_header(&mut socket).await {
                 Ok(client) => Some((is_named, client)),
@@ -129,6 +134,7 @@ impl Shared {
                 Err(error) => return End::from_result(Err(error)),
             },
         };
+        let _open = open; // dropped before the socket, whose end lets the next client in
         let mut order = [0; Order::BYTES];
         let read_order = async {
             if self.nature == Nature::Greets {
@@ -167,6 +173,22 @@ impl Shared {
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => End::Stalled,
             result => End::from_result(result),
         }
+    }
+}
+
+/// A connection that counts as open until this is dropped.
+struct OpenConnection<'a>(&'a Shared);
+
+impl<'a> OpenConnection<'a> {
+    fn count(shared: &'a Shared) -> Self {
+        shared.most.fetch_max(shared.open.fetch_add(1, Relaxed) + 1, Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
     }
 }
 
