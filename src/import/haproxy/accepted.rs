@@ -29,12 +29,14 @@ impl AcceptedClients {
             let is_harmless = matches!(term.test, AclTest::ClientHello | AclTest::Always | AclTest::Sni { .. });
             !term.is_negated && (is_harmless || matches!(term.test, AclTest::Networks(_)))
         };
-        // With `unless`, the networks are those whose clients are not accepted.
-        for terms in alternatives.iter().filter(|_| !is_unless) {
+        if is_unless {
+            return LineOutcome::LeftOut(""); // its networks are those whose clients are not accepted
+        }
+        for terms in alternatives {
             self.networks
                 .extend(networks_of(std::slice::from_ref(terms), false).into_iter().flatten());
         }
-        match !is_unless && alternatives.iter().all(is_understood) {
+        match alternatives.iter().all(is_understood) {
             true => LineOutcome::Carried,
             false => LineOutcome::LeftOut(""),
         }
