@@ -310,7 +310,7 @@ impl Entry {
     }
 
     /// The server that it was connected to does not begin the session.
-    pub fn not_ready(&self) {
+    pub fn server_not_ready(&self) {
         if let Some(path) = &self.path {
             path.record_attempt(Duration::ZERO, Some(ConnectFailure::NotReady));
         }

@@ -126,6 +126,11 @@ impl DialError {
     }
 }
 
+/// For tests: the largest block that glibc hands out again as it is (tcache). Larger ones leave holes between the
+/// sessions.
+#[cfg(test)]
+pub(crate) const REUSED_BYTES_MAX: usize = 1032;
+
 /// A server that was connected to.
 pub struct Dialled {
     /// The connection.

@@ -180,10 +180,6 @@ fn live(pool: &Pool) -> Vec<u32> {
 const REFUSED: Option<ConnectFailure> = Some(ConnectFailure::Refused);
 const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
 
-/// The largest block that glibc hands out again as it is (tcache). Larger ones cost a new session several percent of
-/// its CPU time, and leave holes between the sessions.
-const REUSED_BYTES_MAX: usize = 1032;
-
 #[tokio::test]
 async fn the_future_of_a_dial_is_a_block_that_is_reused() {
     let ((_client, accepted), pool) = (client().await, pool(&[]));

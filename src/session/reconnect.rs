@@ -32,7 +32,7 @@ pub(super) async fn move_on(
     state: &ListenerState,
     entry: &mut Entry,
 ) -> Result<(Connected, bool), Refusal> {
-    entry.not_ready();
+    entry.server_not_ready();
     let Some(mut redial) = connected.redial.take() else {
         return Ok((connected, false));
     };
@@ -63,14 +63,16 @@ pub(super) async fn move_on(
             Ok((connected, true))
         }
         Err(error) => {
-            let message = match why {
-                NotBegun::NotReady { message, .. } => message.clone(),
-                NotBegun::Ended { .. } => PostgresError::NoServer.response(entry.info().startup()),
+            let reply = match why {
+                NotBegun::NotReady { message, .. } => Reply::Message(message.clone()),
+                NotBegun::Ended { .. } if connected.client_tls.is_some() => {
+                    Reply::Message(PostgresError::NoServer.response(entry.info().startup()))
+                }
+                NotBegun::Ended { .. } => reply_to_login(entry),
             };
             let reply = match connected.client_tls {
-                Some(mut tls) => within_tls(Reply::Message(message), &mut tls),
-                None if entry.info().startup().is_some() => Reply::Message(message),
-                None => reply_to_login(entry),
+                Some(mut tls) => within_tls(reply, &mut tls),
+                None => reply,
             };
             Err(Refusal::DialError(error, reply))
         }

@@ -14,7 +14,7 @@ use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat}
 use crate::account::{Ending, Metrics, Record};
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::capacity::{Capacity, ConnectionLimits};
-use crate::dial::ConnectFailure;
+use crate::dial::{ConnectFailure, REUSED_BYTES_MAX};
 use crate::listen::{Bound, Listener, QueueOwner};
 use crate::live::Live;
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader};
@@ -301,9 +301,6 @@ async fn a_session_that_goes_on_to_a_fallback_no_longer_has_the_server_that_fail
     let labels = |line: &str| line.contains("pool=\"f\"") && line.contains("server=\"\"");
     assert!(ended.is_some_and(labels), "{text}");
 }
-
-/// The largest block that glibc hands out again as it is (tcache).
-const REUSED_BYTES_MAX: usize = 1032;
 
 #[tokio::test]
 async fn memory_of_the_first_steps_leaves_no_holes_in_the_heap() {
