@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::hello::Malformed;
 use super::http::InvalidRequest;
@@ -113,8 +113,8 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
 
     /// Reads until a reader has decided, within the limits.
     pub(super) async fn read<R: PrefaceReader>(&mut self, reader: &mut R) -> Result<R::Found, SniffFailure> {
-        let time_left = self.limits.hello_timeout.saturating_sub(self.accepted_at.elapsed());
-        let decided = timeout(time_left, self.read_until_decided(reader)).await;
+        let deadline = self.accepted_at + self.limits.hello_timeout;
+        let decided = timeout_at(deadline, self.read_until_decided(reader)).await;
         decided.unwrap_or(Err(SniffFailure::TooSlow))
     }
 

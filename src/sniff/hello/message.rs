@@ -15,6 +15,8 @@
 //! without an error at the first entry it cannot read: an unusual extension would hide a server name behind it, and the
 //! route would depend on another name than the server sees.
 
+use std::collections::BTreeSet;
+
 use tls_parser::{TlsClientHelloContents, TlsVersion, parse_tls_handshake_client_hello};
 
 use super::alpn::ProtocolList;
@@ -171,19 +173,20 @@ fn escape_for_log(sent: &[u8]) -> Box<str> {
     sent[..kept].escape_ascii().to_string().into()
 }
 
-/// The extension types seen so far, one bit each, so that the time is linear in the number of extensions.
-struct SeenExtensions([u64; 1 << 10]);
-
-impl Default for SeenExtensions {
-    fn default() -> Self {
-        Self([0; 1 << 10])
-    }
+/// The extension types seen so far. Nearly all types that IANA has assigned are below 256; they have a bit each. A client
+/// may send thousands of others, so they are looked up in less than linear time.
+#[derive(Default)]
+struct SeenExtensions {
+    low: [u64; 4],
+    others: BTreeSet<u16>,
 }
 
 impl SeenExtensions {
     /// Adds a type. Returns whether it was not seen before.
     fn insert(&mut self, kind: u16) -> bool {
-        let word = &mut self.0[usize::from(kind >> 6)];
+        let Some(word) = self.low.get_mut(usize::from(kind >> 6)) else {
+            return self.others.insert(kind);
+        };
         let bit = 1 << (kind & 63);
         let is_new = *word & bit == 0;
         *word |= bit;
