@@ -125,7 +125,8 @@ async fn connect(
         at,
         entry,
     };
-    // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    // Statements of their own: as one expression, the future would hold the parts of all steps at once. Each step takes
+    // its input by value: a local that was borrowed stays in the future until its end.
     let opened = match state.plan.accept_proxy {
         Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
         None => opened,
@@ -135,9 +136,15 @@ async fn connect(
         return Err(opened.redirect(redirect).await);
     }
     let identified = opened.sniff().await?;
-    let identified = identified.answer_challenge().await?;
-    let routed = identified.route()?.pass_guards()?;
-    let routed = routed.terminate().await?;
+    let (identified, challenge) = identified.find_challenge();
+    if let Some(config) = challenge {
+        return Err(Box::pin(identified.answer_challenge(config)).await); // boxed: other sessions stay small
+    }
+    let (routed, handshake) = identified.route()?.pass_guards()?.take_handshake();
+    let routed = match handshake {
+        Some(handshake) => Box::pin(routed.terminate(handshake)).await?, // boxed: few clients are in this step
+        None => routed,
+    };
     routed.connect().await
 }
 

@@ -13,15 +13,11 @@ use crate::sniff::{HeldBytes, Sniffed};
 use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
-    /// If the client is an ACME server that validates a name whose order is pending (RFC 8737), completes the
-    /// handshake, which ends the session. Other clients go on, and so do validations of other names: servers may have
-    /// an ACME client of their own.
-    pub(super) async fn answer_challenge(self) -> Result<Self, Refusal> {
-        match self.challenge() {
-            None => Ok(self),
-            // Boxed: other sessions do not pay for it.
-            Some(config) => Err(Box::pin(self.handshake_for_challenge(config)).await),
-        }
+    /// The TLS settings for a client that is an ACME server and validates a name whose order is pending (RFC 8737).
+    /// Validations of other names go on as other clients do: servers may have an ACME client of their own.
+    pub(super) fn find_challenge(self) -> (Self, Option<Arc<ServerConfig>>) {
+        let challenge = self.challenge();
+        (self, challenge)
     }
 
     fn challenge(&self) -> Option<Arc<ServerConfig>> {
@@ -32,7 +28,8 @@ impl Identified<'_> {
         self.state.challenges.tls_config(hello.server_name()?.as_str())
     }
 
-    async fn handshake_for_challenge(self, config: Arc<ServerConfig>) -> Refusal {
+    /// Completes the handshake with the ACME server, which ends the session.
+    pub(super) async fn answer_challenge(self, config: Arc<ServerConfig>) -> Refusal {
         let first = self.sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default();
         let mut connection = match TlsConnection::server(config) {
             Ok(connection) => connection,

@@ -24,23 +24,28 @@ use crate::tls::{
 /// The number of TLS 1.2 on the wire.
 const TLS_1_2: u16 = 0x0303;
 
-impl Routed<'_> {
-    /// Completes the handshake with a client whose TLS is terminated here; others go on as they are.
-    pub(super) async fn terminate(mut self) -> Result<Self, Refusal> {
-        let Some(handshake) = self.handshake.take() else {
-            return Ok(self);
-        };
-        let sniffed = self.sniffed.take();
-        // Boxed: of the clients that we wait for, few are in this step.
-        match Box::pin(complete_handshake(self.client, self.entry, handshake, sniffed)).await {
-            Ok(tls) => self.tls = Some(tls),
-            Err(Refusal::NotTls) if self.state.plan.protocol == Protocol::Redis => {
-                let reply = PlainRefusal::TlsRequired.redis();
-                return Err(Refusal::Responded(Ending::TlsFailed, Reply::Message(reply)));
-            }
-            Err(refusal) => return Err(refusal),
+impl<'a> Routed<'a> {
+    /// Takes the settings of the handshake, if one is to be completed.
+    pub(super) fn take_handshake(mut self) -> (Self, Option<HandshakeSettings<'a>>) {
+        let handshake = self.handshake.take();
+        (self, handshake)
+    }
+
+    /// Completes the handshake with a client whose TLS is terminated here.
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+    pub(super) fn terminate(mut self, handshake: HandshakeSettings<'a>) -> impl Future<Output = Result<Self, Refusal>> {
+        async move {
+            let sniffed = self.sniffed.take();
+            let tls = complete_handshake(self.client, self.entry, handshake, sniffed).await;
+            self.tls = Some(tls.map_err(|refusal| match refusal {
+                Refusal::NotTls if self.state.plan.protocol == Protocol::Redis => {
+                    let reply = PlainRefusal::TlsRequired.redis();
+                    Refusal::Responded(Ending::TlsFailed, Reply::Message(reply))
+                }
+                refusal => refusal,
+            })?);
+            Ok(self)
         }
-        Ok(self)
     }
 }
 
