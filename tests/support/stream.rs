@@ -18,10 +18,14 @@ pub fn fill(stream: &mut TcpStream) {
 /// late that the client has read.
 pub const SLOW_READER_BUFFER: usize = 32 << 10;
 
-/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for two seconds. Each call of `read` must read
+/// The idle timeout of a session whose client reads slowly: shorter than [`read_slowly`] takes, and long enough that
+/// a test that gets no core for a second does not look idle.
+pub const SLOW_READER_IDLE_TIMEOUT: &str = "2s";
+
+/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for three seconds. Each call of `read` must read
 /// exactly the given number of bytes: that empties the buffer, so that the kernel reports it.
 pub fn read_slowly(mut read: impl FnMut(usize)) {
-    for _ in 0..20 {
+    for _ in 0..30 {
         sleep(Duration::from_millis(100));
         read(2 * SLOW_READER_BUFFER);
     }

@@ -11,7 +11,7 @@ use crate::support::client::small_buffer_client;
 use crate::support::counts::{ended_sessions, wait_for_ended_sessions};
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, refusing};
-use crate::support::stream::{SLOW_READER_BUFFER, fill, read_slowly, read_to_end, reset};
+use crate::support::stream::{SLOW_READER_BUFFER, SLOW_READER_IDLE_TIMEOUT, fill, read_slowly, read_to_end, reset};
 use crate::support::tls_server::ManualTlsServer;
 use rustix::process::Signal;
 use socket2::Socket;
@@ -196,9 +196,10 @@ fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides() {
 #[test]
 fn a_slow_reader_does_not_count_as_idle() {
     let (site, manual) = (Site::new(), ManualServer::new());
+    let idle_timeout = format!("idle_timeout = \"{SLOW_READER_IDLE_TIMEOUT}\"\nhello_timeout");
     let config = site
         .config(manual.server.address, "", "")
-        .replace("hello_timeout", "idle_timeout = \"1s\"\nhello_timeout");
+        .replace("hello_timeout", &idle_timeout);
     let proxy = Proxy::start(&config);
     let socket = small_buffer_client(proxy.at("tls"), SLOW_READER_BUFFER).0;
     let mut client = site.client().over(socket, "shop.example").unwrap();

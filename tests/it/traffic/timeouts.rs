@@ -14,7 +14,7 @@ use crate::support::path::Path;
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
-use crate::support::stream::{SLOW_READER_BUFFER, fill, read_slowly, read_to_end};
+use crate::support::stream::{SLOW_READER_BUFFER, SLOW_READER_IDLE_TIMEOUT, fill, read_slowly, read_to_end};
 use crate::support::{eventually, wait_for};
 use tokio::time::Instant;
 
@@ -151,7 +151,10 @@ fn user_timeout_ends_a_session_whose_client_does_not_read() {
 
 fn a_slow_reader_does_not_count_as_idle(path: Path) {
     let manual = ManualServer::new();
-    let proxy = path.open(manual.server.address, "idle_timeout = \"1s\"");
+    let proxy = path.open(
+        manual.server.address,
+        &format!("idle_timeout = \"{SLOW_READER_IDLE_TIMEOUT}\""),
+    );
     let mut client = small_buffer_client(proxy.at("plain"), SLOW_READER_BUFFER);
     let mut server = manual.session();
     fill(&mut server);
