@@ -51,9 +51,10 @@
 //! renews them; its requests, and those of the commands, go through [`http_client`]. [`history`] samples the counters
 //! every second. [`remote`] follows the configuration that a fleet shares in a store, requests reloads, and writes back
 //! what came of them; it and [`discover`] read [`etcd`], with a [`back_off`] after failures. `docker` asks engines of
-//! Docker, which run servers and clones. [`admin`] shows the state, also as a page, and changes it on request. [`app`]
-//! binds and starts all this, handles signals, and is the only module that may use all others; [`cli`] is the command
-//! line. If root runs `acequia check`, it also checks what the [`user`] of the service may read.
+//! Docker, which run servers and clones. `command` runs the commands of an operator: those of checks, and those that
+//! start and stop clones. [`admin`] shows the state, also as a page, and changes it on request. [`app`] binds and
+//! starts all this, handles signals, and is the only module that may use all others; [`cli`] is the command line. If
+//! root runs `acequia check`, it also checks what the [`user`] of the service may read.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan, and its
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
@@ -107,6 +108,7 @@ pub mod cancel;
 pub mod ends;
 pub mod relay;
 pub mod account;
+pub(crate) mod command;
 pub mod check;
 pub mod scale;
 pub mod plan;

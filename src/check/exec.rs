@@ -1,29 +1,19 @@
 //! The check `exec`: a command of the operator decides.
 //!
-//! The command runs without a shell, in a process group of its own that is killed when the check ends. It inherits
-//! nothing from this process: no environment, no descriptors, no ambient capabilities.
-
-mod descriptors;
-mod group;
-mod printed;
+//! The environment of the command describes the server; nothing of ours is in it.
 
 use std::io;
 use std::net::IpAddr;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::addr::ServerAddr;
-use crate::blocking::blocking;
-use crate::error::{os_error, with_context};
+use crate::command::{CommandOutput, PATH, Printed, lock_printed, run_command};
+use crate::error::os_error;
 use crate::units::format_duration;
-pub(crate) use descriptors::close_on_exec;
-use group::ProcessGroup;
-use printed::{Printed, PrintedStream, StreamPipe, lock};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -35,13 +25,6 @@ pub static KIND: CheckKind = CheckKind {
 
 /// The most commands that run at once, over all pools.
 const PROCESSES_MAX: usize = 64;
-
-/// The pause after a full pipe. A pipe that is never empty uses up no budget of the task, and would keep the thread
-/// busy.
-const FLOOD_PAUSE: Duration = Duration::from_millis(10);
-
-/// `PATH` of the command. The rest of its environment describes the server.
-pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 static PROCESSES: Semaphore = Semaphore::const_new(PROCESSES_MAX);
 
@@ -91,14 +74,14 @@ impl Probe for ExecProbe {
 
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            *lock(&self.printed) = Printed::default();
+            *lock_printed(&self.printed) = Printed::default();
             execute(self.command(), &self.printed).await?;
             Ok(CheckPass::default())
         })
     }
 
     fn timed_out(&self) -> io::Error {
-        let printed = lock(&self.printed).reason();
+        let printed = lock_printed(&self.printed).reason();
         let gap = if printed.is_empty() { "" } else { ": " };
         let timeout = format_duration(self.target.timeout);
         io::Error::new(
@@ -152,73 +135,9 @@ async fn execute(command: Command, printed: &Mutex<Printed>) -> Result<(), Check
             Some(libc::EAGAIN) => CheckFailure::Shortage(error),
             _ => CheckFailure::local(error),
         })?;
-    let line = lock(printed).reason();
+    let line = lock_printed(printed).reason();
     CommandOutput { status, line }.success()?;
     Ok(())
-}
-
-/// How a command has ended, and what it has printed.
-pub(crate) struct CommandOutput {
-    pub(crate) status: ExitStatus,
-    /// The first line of its output, without white space around it.
-    pub(crate) line: String,
-}
-
-impl CommandOutput {
-    /// The first line of the output.
-    ///
-    /// # Errors
-    /// The command has failed. The error has its exit status and that line.
-    pub(crate) fn success(self) -> io::Result<String> {
-        let Self { status, line } = self;
-        if status.success() {
-            return Ok(line);
-        }
-        let gap = if line.is_empty() { "" } else { ": " };
-        Err(io::Error::other(format!("{status}{gap}{line}")))
-    }
-}
-
-/// Runs a command to its end. The standard output of the command must be piped. Dropping the future kills the command.
-///
-/// # Errors
-/// It cannot be started.
-pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
-    let printed = Mutex::default();
-    let status = run_command(command, &printed).await?;
-    let line = lock(&printed).first_line();
-    Ok(CommandOutput { status, line })
-}
-
-async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more,
-    // it is dropped there, which kills the command.
-    let started = blocking(move || ProcessGroup::start(command)).await;
-    let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
-    let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;
-    let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.errors)?;
-    let exits = group.watch()?;
-    // The exit comes first: a process that is left behind may print for ever.
-    loop {
-        let may_have_more = tokio::select! {
-            biased;
-            exited = exits.readable() => {
-                let _ready = exited?;
-                break;
-            }
-            () = output.readable() => output.read(printed),
-            () = errors.readable() => errors.read(printed),
-        };
-        if may_have_more {
-            sleep(FLOOD_PAUSE).await;
-        }
-    }
-    output.read(printed);
-    errors.read(printed);
-    lock(printed).finish();
-    // Processes that the command has left behind are killed.
-    group.reap()
 }
 
 #[cfg(test)]

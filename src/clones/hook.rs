@@ -14,7 +14,7 @@ use super::KILL_AFTER;
 use super::clone_name::CloneName;
 use super::hook_addresses::{HookAddress, HookAddresses};
 use crate::addr::ServerAddr;
-use crate::check::exec::{CommandOutput, PATH, output};
+use crate::command::{CommandOutput, PATH, output};
 use crate::error::chain;
 use crate::scale::{CloneHook, PrintedLine, PrintedPipe, fill};
 

@@ -16,7 +16,7 @@ use super::hook_addresses::HookAddresses;
 use super::own_containers::OwnContainers;
 use super::ports::{Port, Ports};
 use crate::addr::ServerAddr;
-use crate::check::exec::PATH;
+use crate::command::PATH;
 use crate::error::chain;
 use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};

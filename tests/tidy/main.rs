@@ -22,7 +22,7 @@ const FUNCTION_LINES_MAX: usize = 60;
 /// Where a system call has no safe wrapper.
 const UNSAFE_FILES: [&str; 7] = [
     "src/app/allocator.rs",
-    "src/check/exec/descriptors.rs",
+    "src/command/descriptors.rs",
     "src/dial/late_port.rs",
     "src/listen/passed.rs",
     "src/readiness.rs",

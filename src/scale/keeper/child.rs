@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 use tokio::time::{Instant, sleep};
 
 use super::message::StartClone;
-use crate::check::exec::close_on_exec;
+use crate::command::close_on_exec;
 use crate::error::with_context;
 use crate::text::first_and_more;
 use crate::user;

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::marked::Mark;
 use super::message::{HeldContainers, KeeperRequest, ProcessEvent, StartClone, line_of};
-use crate::check::exec::close_on_exec;
+use crate::command::close_on_exec;
 use crate::error::{chain, with_context};
 
 /// This program, also after its file was replaced.

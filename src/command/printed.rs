@@ -19,7 +19,7 @@ const READ_BYTES_MAX: usize = 1 << 16;
 
 /// What a command has printed so far.
 #[derive(Debug, Default)]
-pub(super) struct Printed {
+pub(crate) struct Printed {
     /// The first line of the standard output, without its end.
     first: Vec<u8>,
     /// The length of the standard output, in bytes.
@@ -39,7 +39,7 @@ impl Printed {
 
     /// The first line of the standard output and the last line of the standard error. A line that has not ended is
     /// shown only if there is no whole one.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let last = if self.last.is_empty() {
             self.errors.current()
         } else {
@@ -90,7 +90,7 @@ fn text(line: &[u8]) -> String {
 }
 
 /// Locks what a command has printed; it is consistent also after a panic.
-pub(super) fn lock(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
+pub(crate) fn lock_printed(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
     printed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -134,7 +134,7 @@ impl StreamPipe {
         for _ in 0..READ_BYTES_MAX / buffer.len() {
             let Some(receiver) = &self.receiver else { return false };
             match receiver.try_read(&mut buffer) {
-                Ok(count) if count > 0 && lock(printed).add(self.stream, &buffer[..count]) => {}
+                Ok(count) if count > 0 && lock_printed(printed).add(self.stream, &buffer[..count]) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Ok(_) | Err(_) => self.receiver = None,
             }

@@ -1,0 +1,94 @@
+//! Runs commands of the operator: checks, and hooks of clones.
+//!
+//! A command runs without a shell, in a process group of its own that is killed with it. It inherits no descriptors and
+//! no ambient capabilities.
+
+mod descriptors;
+mod group;
+mod printed;
+
+use std::io;
+use std::process::{Command, ExitStatus};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::blocking::blocking;
+use crate::error::with_context;
+pub(crate) use descriptors::close_on_exec;
+use group::ProcessGroup;
+pub(crate) use printed::{Printed, lock_printed};
+use printed::{PrintedStream, StreamPipe};
+
+/// `PATH` of the commands.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The pause after a full pipe. A pipe that is never empty uses up no budget of the task, and would keep the thread
+/// busy.
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
+
+/// How a command has ended, and what it has printed.
+pub(crate) struct CommandOutput {
+    pub(crate) status: ExitStatus,
+    /// The first line of its output, without white space around it.
+    pub(crate) line: String,
+}
+
+impl CommandOutput {
+    /// The first line of the output.
+    ///
+    /// # Errors
+    /// The command has failed. The error has its exit status and that line.
+    pub(crate) fn success(self) -> io::Result<String> {
+        let Self { status, line } = self;
+        if status.success() {
+            return Ok(line);
+        }
+        let gap = if line.is_empty() { "" } else { ": " };
+        Err(io::Error::other(format!("{status}{gap}{line}")))
+    }
+}
+
+/// Runs a command to its end. The standard output of the command must be piped. Dropping the future kills the command.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
+    let printed = Mutex::default();
+    let status = run_command(command, &printed).await?;
+    let line = lock_printed(&printed).first_line();
+    Ok(CommandOutput { status, line })
+}
+
+/// As [`output`]. `printed`: where to put what the command prints, also if this future is dropped.
+pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more,
+    // it is dropped there, which kills the command.
+    let started = blocking(move || ProcessGroup::start(command)).await;
+    let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
+    let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;
+    let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.errors)?;
+    let exits = group.watch()?;
+    // The exit comes first: a process that is left behind may print for ever.
+    loop {
+        let may_have_more = tokio::select! {
+            biased;
+            exited = exits.readable() => {
+                let _ready = exited?;
+                break;
+            }
+            () = output.readable() => output.read(printed),
+            () = errors.readable() => errors.read(printed),
+        };
+        if may_have_more {
+            sleep(FLOOD_PAUSE).await;
+        }
+    }
+    output.read(printed);
+    errors.read(printed);
+    lock_printed(printed).finish();
+    // Processes that the command has left behind are killed.
+    group.reap()
+}
