@@ -155,10 +155,14 @@ pub fn close_cleanly_again(socket: &impl AsFd) {
     LINGER.try_result(SockRef::from(socket).set_linger(None));
 }
 
-/// Lets the kernel delay the next ACK by up to 40 ms, to send it with bytes or with the end of the stream (tcp(7),
-/// TCP_QUICKACK). The kernel sets the option again by itself.
-pub fn delay_ack(socket: &impl AsFd) {
+/// Lets the kernel delay ACKs, to send them with bytes or with the end of the stream (tcp(7), TCP_QUICKACK).
+pub fn delay_acks(socket: &impl AsFd) {
     QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, false));
+}
+
+/// Ends what [`delay_acks`] began. An ACK that is due is sent.
+pub fn ack_at_once(socket: &impl AsFd) {
+    QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, true));
 }
 
 /// Whether the peer has finished or broken, with nothing left to read before that.

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::bind_source::{BindSource, log_no_ports};
 use crate::addr::{ClientAddr, ServerAddr, UnixPath};
 use crate::proxy_protocol::{Version, local_header};
-use crate::socket::{SocketOptions, begin_connect, delay_ack, reset, stream_of, tcp_socket_for, until_connected};
+use crate::socket::{SocketOptions, begin_connect, delay_acks, reset, stream_of, tcp_socket_for, until_connected};
 use crate::unix_socket::unix_socket;
 
 /// How connections to the servers of a pool are opened.
@@ -34,8 +34,9 @@ pub struct ConnectOptions {
 pub enum LastAck {
     /// At once.
     AtOnce,
-    /// With the first bytes sent, at most 40 ms late. The kernel then delays the ACKs of the server's first bytes, too
-    /// (tcp(7), TCP_QUICKACK), so this is only for a connection that is closed before anything is sent.
+    /// With the first bytes, or with the end of the stream; after 200 ms without either. That saves a packet. The caller
+    /// calls [`ack_at_once`](crate::socket::ack_at_once) when it has sent the first bytes: the kernel would delay the
+    /// ACK of the first answer, too, and a server with Nagle's algorithm would wait for that in the middle of it.
     Delayed,
 }
 
@@ -69,7 +70,7 @@ pub fn connect(
                 let socket = tcp_socket_for(address)?;
                 options.socket.apply(&SockRef::from(&socket));
                 if last_ack == LastAck::Delayed {
-                    delay_ack(&socket);
+                    delay_acks(&socket);
                 }
                 if let Some(source) = &options.source
                     && let Err(error) = source.bind(&socket, address, client).map_err(io::Error::other)

@@ -59,6 +59,8 @@ pub struct DialClient<'a> {
     /// Whether only the server's first answer shows that it serves the session. Then the caller reports that
     /// ([`Pool::record_connect`]).
     pub awaits_answer: bool,
+    /// When the kernel completes the connection to the server.
+    pub last_ack: LastAck,
 }
 
 /// The progress of [`dial`], reported while it runs.
@@ -181,7 +183,7 @@ pub fn dial(
             // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
             let connected = tokio::select! {
                 biased;
-                connected = attempt(&mut lease, &options.connect, client.address, tls, began) => connected,
+                connected = attempt(&mut lease, &options.connect, &client, tls, began) => connected,
                 fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
             };
             // While it connected, checks may have shown that it is an old primary. It must not get the client then.
@@ -293,13 +295,13 @@ impl AttemptError {
 async fn attempt(
     lease: &mut HeldLease,
     options: &ConnectOptions,
-    client: ClientAddr,
+    client: &DialClient<'_>,
     tls: Option<&DialTls<'_>>,
     began: Instant,
 ) -> Result<(TcpStream, Option<Box<TlsConnection>>), AttemptError> {
     let deadline = began + options.timeout;
     let address = &lease.server().spec().address;
-    let socket = connect(address, options, Some(client), LastAck::AtOnce).await;
+    let socket = connect(address, options, Some(client.address), client.last_ack).await;
     let socket = socket.map_err(AttemptError::Connect)?;
     lease.set_connected();
     let Some(tls) = tls else {

@@ -120,6 +120,7 @@ fn dial_client(accepted: &TcpStream) -> DialClient<'_> {
         address: ClientAddr::new(accepted.peer_addr().unwrap()),
         may_half_close: true,
         awaits_answer: false,
+        last_ack: LastAck::AtOnce,
     }
 }
 

@@ -10,7 +10,7 @@ use super::redial::Redial;
 use super::refusal::{Refusal, reply, within_tls};
 use super::steps::{ClientTls, Connected, Routed, enter_pool, forwarded, proxy_header, take_first};
 use crate::account::Entry;
-use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, Progress, Search, dial};
+use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, LastAck, Progress, Search, dial};
 use crate::live::LivePool;
 use crate::plan::ListenerPlan;
 use crate::refuse::{PostgresError, Reply};
@@ -83,12 +83,15 @@ impl Routed<'_> {
         let (protocol, sniffed) = (state.plan.protocol, sniffed.as_ref());
         let has_hello = tls.is_some() || sniffed.is_some_and(|sniffed| sniffed.hello().is_some());
         let address = entry.info().client();
+        // Whether the relay has bytes for the server as soon as there is a connection.
+        let sends_at_once = sniffed.is_some() && tls.is_none() && !protocol.is_postgres();
         // A client of a database or of TLS that ends its stream so early has left.
-        let dial_client = DialClient {
+        let mut dial_client = DialClient {
             socket: client,
             address,
             may_half_close: !protocol.is_database() && !has_hello,
             awaits_answer: protocol.is_postgres(),
+            last_ack: LastAck::AtOnce,
         };
         // Bounded: fallbacks form no cycle.
         loop {
@@ -99,6 +102,11 @@ impl Routed<'_> {
                 client: client_choice(tls.as_ref()),
                 header: &first,
             });
+            dial_client.last_ack = if sends_at_once && dial_tls.is_none() {
+                LastAck::Delayed
+            } else {
+                LastAck::AtOnce
+            };
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();
             // In a box of its own: glibc reuses freed blocks of up to 1,032 bytes as they are; larger ones would leave

@@ -13,7 +13,7 @@ use super::redial::{NotBegun, record_failure};
 use super::refusal::{Refusal, within_tls};
 use super::steps::Connected;
 use crate::account::Entry;
-use crate::dial::{DialClient, DialError, Dialled, Progress, Search, dial, pause};
+use crate::dial::{DialClient, DialError, Dialled, LastAck, Progress, Search, dial, pause};
 use crate::live::LivePool;
 use crate::refuse::{PostgresError, Reply};
 use crate::relay::{Closed, Side};
@@ -95,6 +95,7 @@ async fn dial_again(
         address: entry.info().client(),
         may_half_close: false,
         awaits_answer: true,
+        last_ack: LastAck::AtOnce,
     };
     let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
     dial(pool, &pool.plan().dial, None, dial_client, search, on_progress).await

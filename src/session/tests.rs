@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -37,13 +38,18 @@ struct Setup {
 
 impl Setup {
     async fn new(log: AccessTarget) -> Self {
-        Self::with_protocol("tcp", log).await
+        Self::with_listener("pool = \"p\"", log).await
     }
 
     async fn with_protocol(protocol: &str, log: AccessTarget) -> Self {
+        Self::with_listener(&format!("protocol = \"{protocol}\"\npool = \"p\""), log).await
+    }
+
+    /// `keys`: those of the listener.
+    async fn with_listener(keys: &str, log: AccessTarget) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let text = format!(
-            "[listeners.l]\nbind = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\npool = \"p\"\n\
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\n{keys}\n\
              [pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
             server.local_addr().unwrap()
         );
@@ -313,4 +319,27 @@ async fn memory_of_the_first_steps_leaves_no_holes_in_the_heap() {
         bytes <= REUSED_BYTES_MAX,
         "expected at most {REUSED_BYTES_MAX} bytes, got {bytes}"
     );
+}
+
+#[tokio::test]
+async fn a_server_gets_the_first_bytes_with_the_last_ack_of_the_connect() {
+    let hello = include_bytes!("../../tests/data/hello/curl-h2.bin");
+    let mut setup = Setup::with_listener("routes = [{ sni = \"*\", pool = \"p\" }]", AccessTarget::Off).await;
+    let mut has_waited = false;
+    // The kernel sends the ACK alone if it takes us too long to send bytes, so not every session must show it.
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(setup.address).await.unwrap();
+        client.write_all(hello).await.unwrap();
+        let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+        let entry = setup.ledger.open(&setup.state.series, peer, at);
+        let linked = Box::pin(link(socket, Arc::clone(&setup.state), at, entry)).await;
+        // On loopback an ACK is delivered before the call that sends it returns.
+        let accepted = rustix::net::accept(&setup.server);
+        drop(linked);
+        if accepted.is_err_and(|error| error == Errno::AGAIN) {
+            has_waited = true;
+            setup.server.accept().await.unwrap(); // with the end of the stream
+        }
+    }
+    assert!(has_waited);
 }

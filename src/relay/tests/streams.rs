@@ -1,11 +1,15 @@
 //! No byte lost, added or reordered: pseudo-random conversations, both ways at once.
 
+use std::future::pending;
+
 use fastrand::Rng;
+use rustix::net::sockopt::tcp_quickack;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
 use super::*;
 use crate::relay::engine::poll::pipes;
+use crate::socket::delay_acks;
 
 /// How many bytes a stream has before it repeats: a prime, so that no buffer's size hides a shift.
 const PATTERN_BYTES: usize = 65_521;
@@ -176,6 +180,31 @@ async fn converse_with_seeds(seeds: std::ops::Range<u64>) {
         assert!(matches!(converse(seed).await, Closed::Finished(_)), "seed {seed}");
         drop(said);
     }
+}
+
+#[tokio::test]
+async fn acks_to_the_server_are_sent_at_once_after_the_first_bytes() {
+    let (_client, inner_client) = connected(None, None).await;
+    let (mut server, inner_server) = connected(None, None).await;
+    delay_acks(&inner_server); // as when it was connected to
+    assert!(!tcp_quickack(&inner_server).unwrap());
+    let traffic = Traffic::default();
+    let first = b"first".to_vec();
+    let relaying = relay(
+        &inner_client,
+        &inner_server,
+        first,
+        NO_LIMITS,
+        &traffic,
+        None,
+        pending(),
+    );
+    let mut received = [0; 5];
+    tokio::select! {
+        closed = relaying => panic!("{closed:?}"),
+        read = within(server.read_exact(&mut received)) => assert_eq!((read.unwrap(), &received), (5, b"first")),
+    }
+    assert!(tcp_quickack(&inner_server).unwrap());
 }
 
 #[tokio::test]

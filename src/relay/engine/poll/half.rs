@@ -1,6 +1,7 @@
 //! One direction of a session: where its unsent bytes are, and how they move.
 
 use std::io;
+use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
@@ -24,6 +25,8 @@ pub(super) struct Half {
     read_mode: ReadMode,
     /// Whether the last poll waited for the sender; a reset of its socket is then noticed by reading.
     is_reading: bool,
+    /// Whether its first bytes are still to be sent.
+    sends_first: bool,
 }
 
 /// The bytes that were read and not sent yet. The core knows how many.
@@ -42,6 +45,7 @@ impl Half {
     /// Creates a half. `first` are bytes that were read before.
     pub(super) fn new(first: Vec<u8>) -> Self {
         Self {
+            sends_first: !first.is_empty(),
             unsent: Unsent::bytes(first.into()),
             read_mode: ReadMode::default(),
             is_reading: false,
@@ -76,7 +80,12 @@ impl Half {
                     }
                     return Poll::Ready(Ok(()));
                 }
-                Next::Send => ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?,
+                Next::Send => {
+                    ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?;
+                    if mem::take(&mut self.sends_first) {
+                        receiver.ack_at_once();
+                    }
+                }
                 Next::ShutDown => {
                     ready!(receiver.poll_shut_down(cx));
                     core.shut_down(from);

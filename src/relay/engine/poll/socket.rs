@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::relay::core::SendQueue;
-use crate::socket::{Fault, read_closed, socket_fault};
+use crate::socket::{Fault, ack_at_once, read_closed, socket_fault};
 use crate::tcp_info::TcpInfo;
 
 /// Bytes that one splice takes out of a socket at most, although a pipe may hold more.
@@ -50,6 +50,9 @@ pub(in crate::relay) trait Socket: Sync {
 
     /// Sends up to `bytes` bytes out of a pipe, by splice(2).
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
+
+    /// Ends a delay of ACKs; see [`ack_at_once`].
+    fn ack_at_once(&self) {}
 
     /// Shuts the connection down for writing.
     fn shut_down(&self);
@@ -95,6 +98,10 @@ impl Socket for TcpStream {
 
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
         spliced(pipe, self, bytes)
+    }
+
+    fn ack_at_once(&self) {
+        ack_at_once(self);
     }
 
     fn shut_down(&self) {

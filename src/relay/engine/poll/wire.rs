@@ -52,6 +52,10 @@ pub(in crate::relay) trait Wire: Sync {
     /// Ready when the kernel has everything that was taken.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Called when the first bytes were sent, which the last ACK of the connect may have waited for
+    /// ([`LastAck`](crate::dial::LastAck)). It waits for those of a socket only.
+    fn ack_at_once(&self) {}
+
     /// Ends the stream towards the peer. Ready when the kernel has that, too.
     fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()>;
 
@@ -99,6 +103,10 @@ impl<S: Socket> Wire for S {
 
     fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(())) // what was taken was sent
+    }
+
+    fn ack_at_once(&self) {
+        Socket::ack_at_once(self);
     }
 
     fn poll_shut_down(&self, _: &mut Context<'_>) -> Poll<()> {
