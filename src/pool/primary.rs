@@ -1,16 +1,21 @@
 //! Decides which of a pool's servers that call themselves primary is the primary: a pure function of what checks have
 //! seen, in any order.
 //!
-//! The promotion of a replica begins a new timeline with a higher number. So of several primaries of one database the
-//! one on the highest timeline is the primary, and the others are old ones whose writes are lost. The primary is
-//! remembered: so an old primary that comes back alone is not taken for the primary. Where timelines do not decide (two
-//! primaries on one timeline, or a kind of server that has none), the remembered primary stays. Where no server has a
-//! timeline, another server succeeds the primary once that is down, if it has been a replica beside it and was promoted
-//! after that. So the roles of the other servers are remembered, too. Where some servers have a timeline, a server
-//! whose timeline cannot be read is not the primary.
+//! The primary is remembered. Of the servers of its database, the first rule that applies decides:
+//! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
+//!    number. If several servers are on the highest one, none is the primary.
+//! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
+//! 3. Where no server has a timeline, another server succeeds a primary that is down, if it was seen as a replica beside
+//!    it and was promoted after that. So the roles of the other servers are remembered, too.
+//! 4. Where some servers have a timeline, a server whose timeline cannot be read is not the primary.
+//!
+//! For example, `a` is the primary on timeline 3 and goes down. Its replica `b` is promoted, and is the primary on
+//! timeline 4. If `a` comes back on timeline 3, it is an old primary, whose writes are lost: even if `b` is down by
+//! then.
 //!
 //! This is not consensus: it decides where this process sends sessions, not who may write.
 
+mod knowledge;
 mod epochs;
 mod names;
 mod rejection;
@@ -22,74 +27,8 @@ use std::sync::Arc;
 
 use super::facts::Numbering;
 use super::known_primary::{KnownPrimary, Standing};
-use rivals::ClaimNumbers;
-
-/// What the latest check has seen of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Observation {
-    /// It calls itself primary.
-    Primary {
-        /// The identity of its data.
-        system_identifier: Option<u64>,
-        /// What it reports about its history.
-        claim: Claim,
-    },
-    /// It does not call itself primary, or takes writes beside others by design.
-    Replica {
-        /// The identity of its data.
-        system_identifier: Option<u64>,
-    },
-    /// It answers, but refused the check: its role is not known from that.
-    Refused {
-        /// Whether it still gets new sessions: it neither starts up nor shuts down.
-        accepts_sessions: bool,
-    },
-    /// The check failed.
-    Failed {
-        /// Whether so many checks have failed that the server is down. It stays down until it reports its role, even if
-        /// a later failure says otherwise.
-        is_down: bool,
-    },
-}
-
-/// What checks have found out about a server.
-#[derive(Clone, Copy, Debug, Default)]
-enum Knowledge {
-    /// There was no check yet.
-    #[default]
-    Unchecked,
-    /// Its checks were refused, or failed but not so often that it is down. Its role is not known.
-    Silent,
-    /// Its role is known, or it is down.
-    Seen(Seen),
-    /// An operator has disabled it: it is not checked, and what was seen of it does not count. Nothing waits for it.
-    Disabled,
-}
-
-/// A server whose role is known, or that is down.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    /// As last reported, even while the server fails.
-    system_identifier: Option<u64>,
-    /// `None`: it did not call itself primary.
-    claim: Option<Claim>,
-    /// It is down. Its claim is kept only to be recognised when it is back.
-    is_down: bool,
-    /// Its latest check failed, or was refused: it may have been restarted.
-    has_failed: bool,
-    /// The numbers of the first and the latest check at which it has called itself primary, without another role in
-    /// between. [`ClaimNumbers`] gives them.
-    claimed: (u64, u64),
-}
-
-/// A server calls itself primary.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claim {
-    /// Its timeline.
-    pub(super) timeline: Option<u32>,
-    /// The kind of number that `timeline` is.
-    pub(super) numbering: Numbering,
-}
+pub(super) use knowledge::{Claim, Observation};
+use knowledge::{ClaimNumbers, Knowledge, Seen};
 
 /// Whether a server that calls itself primary is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +44,9 @@ pub(super) enum PrimaryVerdict {
 /// Decides which server of a pool is the primary.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrimaryWatch {
-    /// Its list of other servers is empty: they are in `others`, also while no primary is known.
+    /// The remembered primary. Its own list of the other servers is empty: they are in `others`.
     known: Option<KnownPrimary>,
+    /// What is remembered of the other servers, by label. It is kept while no primary is known, too.
     others: BTreeMap<Arc<str>, Standing>,
     /// Whether `others` has changed since that was last asked.
     others_changed: bool,
@@ -199,60 +139,40 @@ impl PrimaryWatch {
         let Some(knowledge) = self.servers.get_mut(server) else {
             return;
         };
-        let before = match (*knowledge, observation) {
-            (Knowledge::Seen(seen), _) => seen,
-            (Knowledge::Disabled, _) => return,
-            (_, Observation::Refused { .. } | Observation::Failed { is_down: false }) => {
-                *knowledge = Knowledge::Silent;
-                return;
-            }
-            _ => Seen::default(),
+        let before = knowledge.seen();
+        *knowledge = knowledge.after(observation, &mut self.claim_numbers);
+        let Some(seen) = knowledge.seen() else {
+            return; // disabled, or still silent
         };
-        let (identifier, claim) = match observation {
-            Observation::Primary {
-                system_identifier,
-                claim,
-            } => {
-                // A server cannot lose its timeline without a restart, during which a check would fail.
-                let is_timeline = claim.numbering == Numbering::Timeline;
-                let known = before.claim.filter(|_| is_timeline && !before.has_failed);
-                let timeline = claim.timeline.or_else(|| known?.timeline);
-                (system_identifier, Some(Claim { timeline, ..claim }))
-            }
-            Observation::Replica { system_identifier } => (system_identifier, None),
-            Observation::Refused { .. } | Observation::Failed { .. } => (None, before.claim),
-        };
-        *knowledge = Knowledge::Seen(Seen {
-            system_identifier: identifier.or(before.system_identifier),
-            claim,
-            claimed: self.claim_numbers.after(before, observation),
-            // A server that is down stays down until it reports its role.
-            is_down: match observation {
-                Observation::Failed { is_down } => is_down || before.is_down,
-                Observation::Refused { .. } => before.is_down,
-                Observation::Primary { .. } | Observation::Replica { .. } => false,
-            },
-            has_failed: matches!(observation, Observation::Refused { .. } | Observation::Failed { .. }),
-        });
-        match claim {
+        match seen.claim {
             Some(_) => self.claiming.insert(server.into()),
             None => self.claiming.remove(server),
         };
-        let is_promoted_again = before
-            .claim
-            .zip(claim)
-            .is_some_and(|(before, now)| now.timeline > before.timeline);
-        match (observation, self.others.get(server)) {
-            (Observation::Replica { .. }, _) => self.set_standing(server, Standing::Replica),
-            (Observation::Primary { .. }, Some(Standing::Replica)) => self.set_standing(server, Standing::Promoted),
-            (_, Some(Standing::Rejected)) if is_promoted_again => self.forget_standing(server),
-            _ => {}
-        }
-        if matches!(observation, Observation::Primary { .. }) {
-            self.renew_numbers(server);
+        match observation {
+            Observation::Primary { .. } => {
+                self.note_claim(server, before.and_then(|before| before.claim), seen.claim);
+                self.renew_numbers(server);
+            }
+            Observation::Replica { .. } => self.set_standing(server, Standing::Replica),
+            Observation::Refused { .. } | Observation::Failed { .. } => {}
         }
         let is_answer = !matches!(observation, Observation::Failed { .. });
         self.decide(is_answer.then_some(server));
+    }
+
+    /// Updates the standing of a server that calls itself primary. A higher timeline than that of its claim before is a
+    /// new promotion.
+    fn note_claim(&mut self, server: &str, before: Option<Claim>, now: Option<Claim>) {
+        let is_promoted_again = || {
+            before
+                .zip(now)
+                .is_some_and(|(before, now)| now.timeline > before.timeline)
+        };
+        match self.others.get(server) {
+            Some(Standing::Replica) => self.set_standing(server, Standing::Promoted),
+            Some(Standing::Rejected) if is_promoted_again() => self.forget_standing(server),
+            _ => {}
+        }
     }
 
     /// The server that is the primary; `None`: there is none, or none can be trusted.
@@ -262,7 +182,7 @@ impl PrimaryWatch {
         // A timeline that is not known is the lowest. Of one server, a lower epoch is that of other Sentinels.
         let is_ordered = claim.timeline >= known.timeline || claim.numbering != Numbering::Timeline;
         let is_it = is_same_system(seen.system_identifier, known.system_identifier) && is_ordered;
-        (is_it && self.higher(known).is_empty()).then_some(&*known.server)
+        (is_it && self.on_higher_timeline(known).is_empty()).then_some(&*known.server)
     }
 
     /// This primary, and what its timeline is a number of.
@@ -289,10 +209,7 @@ impl PrimaryWatch {
     }
 
     fn seen(&self, server: &str) -> Option<Seen> {
-        match self.servers.get(server) {
-            Some(Knowledge::Seen(seen)) => Some(*seen),
-            _ => None,
-        }
+        self.servers.get(server)?.seen()
     }
 
     /// All claims of the servers of the pool that are not down.
@@ -303,16 +220,15 @@ impl PrimaryWatch {
         })
     }
 
-    /// The servers of the same database that claim a higher timeline than the remembered one. Up to the highest
-    /// timeline that an operator has overruled, only promotions since then count.
-    fn higher(&self, known: &KnownPrimary) -> Vec<Arc<str>> {
+    /// The servers of the same database on the highest timeline, if that is higher than the remembered one. Up to the
+    /// highest timeline that an operator has overruled, only promotions since then count.
+    fn on_higher_timeline(&self, known: &KnownPrimary) -> Vec<Arc<str>> {
         if known.highest_timeline().is_none() {
-            return Vec::new(); // there are none
+            return Vec::new(); // nothing to compare with
         }
         let is_promoted = |label: &str| {
-            self.others
-                .get(label)
-                .is_some_and(|standing| *standing != Standing::Rejected)
+            let standing = self.others.get(label);
+            standing.is_some_and(|standing| *standing != Standing::Rejected)
         };
         let is_higher = |(label, seen, claim): &(&Arc<str>, Seen, Claim)| {
             is_same_system(seen.system_identifier, known.system_identifier)
@@ -320,13 +236,12 @@ impl PrimaryWatch {
                 && (claim.timeline > known.overruled || is_promoted(label))
         };
         let higher: Vec<_> = self.claims().filter(is_higher).collect();
-        let top = higher.iter().map(|(.., claim)| claim.timeline).max().flatten();
-        let is_top = |(.., claim): &&(&Arc<str>, Seen, Claim)| claim.timeline == top;
-        let tops = higher.iter().filter(is_top);
-        tops.map(|(label, ..)| Arc::clone(label)).collect()
+        let highest = higher.iter().map(|(.., claim)| claim.timeline).max();
+        let on_highest = higher.iter().filter(|(.., claim)| Some(claim.timeline) == highest);
+        on_highest.map(|(label, ..)| Arc::clone(label)).collect()
     }
 
-    /// `answered`: the server whose check this is, if it has answered.
+    /// Applies the rules of this module after a check. `answered`: the server that was checked, if it has answered.
     fn decide(&mut self, answered: Option<&str>) {
         if self.is_new_database() {
             self.known = None;
@@ -336,15 +251,15 @@ impl PrimaryWatch {
         let Some(known) = self.known.clone() else {
             return self.decide_anew();
         };
-        let higher = self.higher(&known);
-        match higher.as_slice() {
+        match self.on_higher_timeline(&known).as_slice() {
             [] => {}
             [server] => return self.adopt(server),
             _ => return, // nothing decides between them
         }
         if self.in_force().is_some() {
             let server = &*known.server;
-            // It lives beside the others. Before its next answer it may have died, and one of them may follow it.
+            // The primary is alive, so no claim of another server is a promotion after its death. A check of another
+            // server does not show that: the primary may have died since its last answer.
             if answered == Some(server) {
                 self.reject_others_than(server);
             }
@@ -360,14 +275,14 @@ impl PrimaryWatch {
         });
     }
 
-    /// Whether all servers have the same system identifier, and it is not the remembered one. The remembered primary
-    /// must be among them: the others alone may be servers of another database that are listed by mistake.
+    /// Whether the pool was set up anew: all servers have the same system identifier, and it is not the remembered one.
+    /// The remembered primary must be among them: the others alone may be servers of another database that are listed by
+    /// mistake.
     fn is_new_database(&self) -> bool {
-        let remembered = self.known.as_ref();
-        let old = remembered.and_then(|known| known.system_identifier);
-        let new = remembered.and_then(|known| self.seen(&known.server)?.system_identifier);
-        let mut systems = self.servers.keys().map(|label| self.seen(label)?.system_identifier);
-        old.zip(new).is_some_and(|(old, new)| old != new) && systems.all(|system| system == new)
+        let Some(known) = &self.known else { return false };
+        let system = |label: &str| self.seen(label)?.system_identifier;
+        let (old, new) = (known.system_identifier, system(&known.server));
+        !is_same_system(old, new) && self.servers.keys().all(|label| system(label) == new)
     }
 }
 

@@ -1,12 +1,16 @@
 //! Configuration epochs begin at 0 again when the Sentinels are set up anew.
+//!
+//! For example, `a` was the primary in epoch 5, and new Sentinels agree on `b` in epoch 0. Two checks of `b` with that
+//! result renew the numbers: `b` is the primary, and epoch 0 is remembered. The checks between them must not find a
+//! server that is named in epoch 5 or a higher one: during a failover, one check may be overtaken by another.
+
+use std::sync::Arc;
 
 use super::{Claim, Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
-    /// Begins anew with the epoch in which the Sentinels agree on this server, even if a higher epoch, or the same one
-    /// with another server, is remembered. It takes two such checks, and in between none that finds a server named in
-    /// the remembered epoch or a higher one: during a failover, one check may be overtaken by another. The earlier
-    /// claims of other servers are forgotten, because their epochs do not compare.
+    /// Begins anew with the epoch in which the Sentinels agree on this server, at the second such check, even if a
+    /// higher epoch, or the same one with another server, is remembered.
     ///
     /// If this server's claim has no number, the remembered ones are forgotten: the Sentinels that gave them are no
     /// longer configured.
@@ -17,44 +21,39 @@ impl PrimaryWatch {
         {
             (known.timeline, known.overruled) = (None, None);
         }
-        let Some((timeline, is_agreed)) = claim.and_then(epoch) else {
+        let Some((epoch, is_agreed)) = claim.and_then(epoch) else {
             return;
         };
-        let is_usual = self.known.as_ref().is_some_and(|known| {
-            let highest = known.highest_timeline();
-            timeline > highest || timeline == highest && *known.server == *server
-        });
-        if is_usual {
+        if self.is_in_order(server, epoch) {
             self.renewal_candidate = None;
-            return;
+        } else if is_agreed {
+            match self.renewal_candidate.take() {
+                Some(candidate) if *candidate == *server => self.begin_anew(&candidate),
+                _ => self.renewal_candidate = Some(server.into()),
+            }
         }
-        if !is_agreed {
-            return;
-        }
-        if self
-            .renewal_candidate
-            .take()
-            .is_none_or(|candidate| *candidate != *server)
-        {
-            self.renewal_candidate = Some(server.into());
-            return;
-        }
+    }
+
+    /// Whether this epoch is higher than the remembered ones, or the same with the same server.
+    fn is_in_order(&self, server: &str, epoch: Option<u32>) -> bool {
+        self.known.as_ref().is_some_and(|known| {
+            let highest = known.highest_timeline();
+            epoch > highest || epoch == highest && *known.server == *server
+        })
+    }
+
+    /// Makes this server the primary. The claims of other servers are forgotten, because their epochs do not compare.
+    fn begin_anew(&mut self, server: &Arc<str>) {
         if let Some(known) = &mut self.known {
             known.overruled = None;
         }
-        let others: Vec<_> = self
-            .claiming
-            .iter()
-            .filter(|other| ***other != *server)
-            .cloned()
-            .collect();
-        for other in others {
-            self.claiming.remove(&other);
-            if let Some(Knowledge::Seen(seen)) = self.servers.get_mut(&other) {
+        for other in self.claiming.iter().filter(|label| *label != server) {
+            if let Some(Knowledge::Seen(seen)) = self.servers.get_mut(other) {
                 seen.claim = None;
             }
         }
-        self.adopt(&server.into());
+        self.claiming.retain(|label| label == server);
+        self.adopt(server);
     }
 }
 

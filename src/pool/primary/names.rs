@@ -1,5 +1,20 @@
-//! A server that is given another name or address is still the one that it was: what is remembered of it follows its
-//! address, or else its name.
+//! What is remembered of a server follows the server when its label changes.
+//!
+//! 1. The server at the same address is the same server, even if another one has its name now: names are exchanged in
+//!    the DNS or in the configuration. But if both labels are of resolved host names, and the old host is gone and the
+//!    new one was unknown, the address was given to another host.
+//! 2. If no server is at that address, the only server with the same name is the same server, unless something is
+//!    remembered of the address where that one is.
+//!
+//! For example, something is remembered of `db:5432@10.0.0.1`:
+//! ```text
+//! the pool has now                                the same server is
+//! m at 10.0.0.1:5432                              m (rule 1)
+//! db:5432@10.0.0.2, web:5432@10.0.0.1             web:5432@10.0.0.1 (rule 1: `db` is not gone)
+//! web:5432@10.0.0.1                               none: the address was given to `web`
+//! db:5432@10.0.0.2                                db:5432@10.0.0.2 (rule 2)
+//! db:5432@10.0.0.2, db:5432@10.0.0.3              none: `db` is not one server
+//! ```
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -9,8 +24,8 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// Takes over what is remembered for the servers of the pool that are the same ones, and forgets what was seen of
-    /// labels that other servers have now. `servers`: the label and address of each server.
+    /// Moves what is remembered to the present labels, and forgets what checks have seen of labels that other servers
+    /// have now. `servers`: the address of each server of the pool by label.
     pub(in crate::pool) fn follow_names(&mut self, servers: &BTreeMap<Arc<str>, String>) {
         let before = self.memory();
         let addresses = &self.addresses;
@@ -30,45 +45,38 @@ impl PrimaryWatch {
         self.others_changed |= self.memory() != before;
     }
 
-    /// Maps each label of which something is remembered to the present label of its server, if that is another one. The
-    /// server is the one at the same address, even if another server has its name now: names are exchanged in the DNS
-    /// or in the configuration. If no server is at that address, it is the only one with its name, unless something is
-    /// remembered of the address where that one is.
+    /// Maps each label of which something is remembered to the present label of its server, if that is another one. If
+    /// its server is gone and another one has its label, it is mapped to its address, which then serves as its label.
     fn successors(&self, servers: &BTreeMap<Arc<str>, String>) -> HashMap<Arc<str>, Arc<str>> {
         let labels: Vec<_> = self.remembered().collect();
-        let is_at = |label: &Arc<str>, address: &str| servers.get(label).is_some_and(|now| now == address);
-        if labels.iter().all(|label| is_at(label, &self.address_of(label))) {
+        let is_unchanged = |label: &Arc<str>| servers.get(label).is_some_and(|now| *now == *self.address_of(label));
+        if labels.iter().all(is_unchanged) {
             return HashMap::new(); // nearly always
         }
         let old_names = unique(labels.iter().map(|label| (name_in(label), label)));
         let old_addresses: HashSet<_> = labels.iter().map(|label| self.address_of(label)).collect();
-        let names = unique(servers.keys().map(|label| (name_in(label), label)));
-        let addresses: HashMap<_, _> = servers
-            .iter()
-            .map(|(label, address)| (address.as_str(), label))
-            .collect();
-        let successor = |old: &Arc<str>| {
-            let (name, address) = (name_in(old), self.address_of(old));
-            if is_at(old, &address) {
-                return None;
-            }
-            // The address of a host that is gone may be that of a new one.
-            let may_be_same = |new: &str| {
-                names.contains_key(name) || old_names.contains_key(name_in(new)) || !is_other_host(old, new)
+        let new_names = unique(servers.keys().map(|label| (name_in(label), label)));
+        let at_address = servers.iter().map(|(label, address)| (address.as_str(), label));
+        let at_address: HashMap<_, _> = at_address.collect();
+        let by_address = |old: &Arc<str>| {
+            let new = at_address.get(&*self.address_of(old)).copied()?;
+            let was_given_away = || {
+                let is_gone = !new_names.contains_key(name_in(old));
+                is_gone && !old_names.contains_key(name_in(new)) && is_other_host(old, new)
             };
-            let by_address = addresses.get(&*address).copied().filter(|new| may_be_same(new));
-            let by_name = || {
-                let is_only = old_names.get(name) == Some(&Some(old));
-                let new = names.get(name).copied().flatten().filter(|_| is_only)?;
-                (!old_addresses.contains(servers.get(new)?.as_str())).then_some(new)
-            };
-            match by_address.or_else(by_name) {
-                Some(new) => Some(Arc::clone(new)),
-                None if servers.contains_key(old) => Some((*address).into()), // another server has the label now
-                None => None,
-            }
+            (!was_given_away()).then_some(new)
         };
-        let moved = labels.iter().filter_map(|old| Some((Arc::clone(old), successor(old)?)));
+        let by_name = |old: &Arc<str>| {
+            let is_only = old_names.get(name_in(old)) == Some(&Some(old));
+            let new = new_names.get(name_in(old)).copied().flatten().filter(|_| is_only)?;
+            (!old_addresses.contains(servers.get(new)?.as_str())).then_some(new)
+        };
+        let successor = |old: &Arc<str>| match by_address(old).or_else(|| by_name(old)) {
+            Some(new) => Some(Arc::clone(new)),
+            None => servers.contains_key(old).then(|| self.address_of(old).into()),
+        };
+        let moved = labels.iter().filter(|label| !is_unchanged(label));
+        let moved = moved.filter_map(|old| Some((Arc::clone(old), successor(old)?)));
         moved.filter(|(old, new)| old != new).collect()
     }
 
@@ -159,7 +167,7 @@ fn host_address(label: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port.parse().ok()?))
 }
 
-/// Whether two labels have the names of different hosts. `db1` and `db1.example` may be one.
+/// Whether two labels are of resolved host names of different hosts. `db1` and `db1.example` may be one host.
 fn is_other_host(one: &str, other: &str) -> bool {
     let first = |label| name_in(label).split(['.', ':']).next().map(str::to_ascii_lowercase);
     host_address(one).is_some() && host_address(other).is_some() && first(one) != first(other)

@@ -1,9 +1,9 @@
 //! Why a server that calls itself primary is not one, in words.
 
-use super::{Claim, Numbering, PrimaryWatch, Seen, is_same_system};
+use super::{Claim, KnownPrimary, Numbering, PrimaryWatch, Seen, is_same_system};
 
 impl PrimaryWatch {
-    /// Why this server, which calls itself primary, is not one.
+    /// Why this server, which calls itself primary, is not one. The first reason that applies is given.
     pub(super) fn why_rejected(&self, server: &str, seen: Seen, claim: Claim) -> String {
         if let Some(known) = &self.known
             && !is_same_system(known.system_identifier, seen.system_identifier)
@@ -12,18 +12,10 @@ impl PrimaryWatch {
             let primary = &known.server;
             return format!("another database: its system identifier is {own}, and that of {primary} is {other}");
         }
-        let (numbering, on) = (claim.numbering, preposition(claim.numbering));
-        let is_same = |other: &Seen| is_same_system(other.system_identifier, seen.system_identifier);
-        let claims = self.claims().filter(|(_, other, _)| is_same(other));
-        let timelines = claims.filter_map(|(other, _, claim)| Some((&**other, claim.timeline?)));
-        let highest = || timelines.max_by_key(|(_, timeline)| *timeline);
-        // An operator may have overruled those that are higher than the one in force.
-        let used = self
-            .in_force()
-            .and_then(|used| Some((used, self.known.as_ref()?.timeline?)));
-        if let (Some(low), Some((other, high))) = (claim.timeline, used.or_else(highest))
+        if let (Some(low), Some((other, high))) = (claim.timeline, self.timeline_to_compare_with(seen))
             && low < high
         {
+            let (numbering, on) = (claim.numbering, preposition(claim.numbering));
             return format!("an old primary: {numbering} {low}, and {other} is {on} {high}");
         }
         if self.in_force().is_none() && self.may_follow(server) {
@@ -33,35 +25,58 @@ impl PrimaryWatch {
                 return format!("not decided: the role of {names} is not known; `acequia pool trust` decides");
             }
         }
-        if let Some(known) = &self.known {
-            let primary = &known.server;
-            if let (None, Some(known)) = (claim.timeline, known.timeline) {
-                return format!("the timeline of the server cannot be read, and {primary} was on {known}");
-            }
-            return match (claim.timeline, known.highest_timeline()) {
-                (Some(timeline), _) if known.overruled >= Some(timeline) => {
-                    format!("an operator has decided against {numbering} {timeline}: {primary} is the primary")
-                }
-                (Some(low), Some(high)) if low < high && **primary == *server => {
-                    format!("the server has gone back: it is {on} {numbering} {low}, and was {on} {high}")
-                }
-                (Some(low), Some(high)) if low < high => {
-                    format!("an old primary: {numbering} {low}, and {primary} was {on} {high}")
-                }
-                (Some(number), _) => format!("a second primary {on} {numbering} {number}: {primary} is the first"),
-                (None, _) => format!("a second primary: {primary} is the first"),
-            };
+        match &self.known {
+            Some(known) => second_to(known, server, claim),
+            None => self.one_of_several(server),
         }
-        let others: Vec<_> = self
-            .claims()
-            .map(|(label, ..)| &**label)
-            .filter(|label| *label != server)
-            .collect();
+    }
+
+    /// The timeline of the primary in force, else the highest one that a server of the same database claims; with the
+    /// server. An operator may have overruled claims that are higher than that of the primary in force.
+    fn timeline_to_compare_with(&self, seen: Seen) -> Option<(&str, u32)> {
+        let in_force = self.in_force();
+        let in_force = in_force.and_then(|server| Some((server, self.known.as_ref()?.timeline?)));
+        in_force.or_else(|| {
+            let claims = self.claims();
+            let same = claims.filter(|(_, other, _)| is_same_system(other.system_identifier, seen.system_identifier));
+            let timelines = same.filter_map(|(other, _, claim)| Some((&**other, claim.timeline?)));
+            timelines.max_by_key(|(_, timeline)| *timeline)
+        })
+    }
+
+    /// The reason if no primary is remembered.
+    fn one_of_several(&self, server: &str) -> String {
+        let labels = self.claims().map(|(label, ..)| &**label);
+        let others: Vec<_> = labels.filter(|label| *label != server).collect();
         if others.is_empty() {
             return "another server called itself primary too, and none is known to be the right one".to_owned();
         }
         let others = others.join(", ");
         format!("{others} calls itself primary too, and none is known to be the right one")
+    }
+}
+
+/// The reason if this primary is remembered.
+fn second_to(known: &KnownPrimary, server: &str, claim: Claim) -> String {
+    let primary = &*known.server;
+    let (numbering, on) = (claim.numbering, preposition(claim.numbering));
+    let Some(timeline) = claim.timeline else {
+        return match known.timeline {
+            Some(known) => format!("the timeline of the server cannot be read, and {primary} was on {known}"),
+            None => format!("a second primary: {primary} is the first"),
+        };
+    };
+    match known.highest_timeline() {
+        _ if known.overruled >= Some(timeline) => {
+            format!("an operator has decided against {numbering} {timeline}: {primary} is the primary")
+        }
+        Some(high) if timeline < high && primary == server => {
+            format!("the server has gone back: it is {on} {numbering} {timeline}, and was {on} {high}")
+        }
+        Some(high) if timeline < high => {
+            format!("an old primary: {numbering} {timeline}, and {primary} was {on} {high}")
+        }
+        _ => format!("a second primary {on} {numbering} {timeline}: {primary} is the first"),
     }
 }
 

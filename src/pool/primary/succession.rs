@@ -1,4 +1,8 @@
-//! Decides which server may become the primary where no timeline decides.
+//! Decides which server may become the primary where no timeline decides. That depends on the state of the remembered
+//! primary ([`Succession`]) and on what is remembered of the other server ([`Standing`]).
+//!
+//! For example, `a` is the primary, and `b` was seen as its replica. Once `a` is down, `b` may succeed it. If `b` was
+//! promoted while `a` was alive, it is rejected, and may not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,10 +42,11 @@ impl PrimaryWatch {
         };
         let label = Arc::clone(label);
         let is_same = |other: Option<u64>| is_same_system(other, seen.system_identifier);
-        let remembered = self.known.as_ref().filter(|known| is_same(known.system_identifier));
-        let remembered = remembered.and_then(KnownPrimary::highest_timeline);
-        let claimed = self.claims().filter(|(_, seen, _)| is_same(seen.system_identifier));
-        let highest = claimed.filter_map(|(.., claim)| claim.timeline).max().max(remembered);
+        let known = self.known.as_ref().filter(|known| is_same(known.system_identifier));
+        let remembered = known.and_then(KnownPrimary::highest_timeline);
+        let claims = self.claims().filter(|(_, seen, _)| is_same(seen.system_identifier));
+        let claimed = claims.filter_map(|(.., claim)| claim.timeline).max();
+        let highest = claimed.max(remembered);
         self.known = Some(KnownPrimary {
             server: server.into(),
             system_identifier: seen.system_identifier,
@@ -50,21 +55,8 @@ impl PrimaryWatch {
             ..KnownPrimary::default()
         });
         // A server that is down may have been promoted before this: it is not known to be a replica now.
-        let is_replica = |knowledge: &Knowledge| {
-            matches!(
-                knowledge,
-                Knowledge::Seen(Seen {
-                    claim: None,
-                    is_down: false,
-                    ..
-                })
-            )
-        };
-        let rejected = self.servers.iter().filter(|(_, knowledge)| !is_replica(knowledge));
-        let rejected: Vec<_> = rejected.map(|(label, _)| Arc::clone(label)).collect();
-        for label in rejected {
-            self.set_standing(&label, Standing::Rejected);
-        }
+        let is_replica = |seen: &Seen| seen.claim.is_none() && !seen.is_down;
+        self.reject(|_, knowledge, _| !knowledge.seen().as_ref().is_some_and(is_replica));
         self.forget_standing(&label);
         self.decide(Some(server));
         true
@@ -88,8 +80,8 @@ impl PrimaryWatch {
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {
-            let has_told_nothing = matches!(knowledge, Knowledge::Unchecked | Knowledge::Silent);
-            let is_awaited = has_told_nothing && succession.includes(self.others.get(label).copied());
+            let is_unknown = matches!(knowledge, Knowledge::Unchecked | Knowledge::Silent);
+            let is_awaited = is_unknown && succession.includes(self.others.get(label).copied());
             is_awaited.then_some((label, *knowledge))
         })
     }
@@ -99,21 +91,19 @@ impl PrimaryWatch {
         self.succession().includes(self.others.get(server).copied())
     }
 
-    /// Accepts the claim of the candidate if it is the only one, once the role of all servers that may become the
-    /// primary is known. If there are several candidates, all are rejected from then on.
+    /// Makes the candidate the primary if it is the only one, once the role of all servers that may become the primary
+    /// is known. If there are several candidates, all are rejected from then on.
     pub(super) fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {
             let standing = self.others.get(label).copied();
-            let is_one = succession.includes(standing) && is_candidate(&seen, &claim);
-            is_one.then(|| (Arc::clone(label), standing))
+            let may_follow = succession.includes(standing) && is_candidate(&seen, &claim);
+            may_follow.then(|| (Arc::clone(label), standing))
         });
         let candidates: Vec<_> = candidates.collect();
-        if candidates.is_empty() || self.awaited().next().is_some() {
-            return;
-        }
         match candidates.as_slice() {
             [] | [(_, Some(Standing::Rejected))] => {}
+            _ if self.awaited().next().is_some() => {}
             [(only, _)] => self.adopt(only),
             several => several
                 .iter()
@@ -149,17 +139,27 @@ impl PrimaryWatch {
         self.reject_others_than(server);
     }
 
-    /// This server is the primary, and is alive. Other servers that call themselves primary at the same time may not
-    /// succeed it. Neither may servers of which nothing is known: they may be old primaries that are down.
+    /// This server is the primary, and is alive. All other servers but its replicas are rejected: those that call
+    /// themselves primary at the same time, and those of which nothing is known, which may be old primaries that are
+    /// down.
     pub(super) fn reject_others_than(&mut self, server: &str) {
         self.forget_standing(server);
-        let is_rejected = |(label, knowledge): (&Arc<str>, &Knowledge)| {
-            let claims = matches!(knowledge, Knowledge::Seen(Seen { claim: Some(_), .. }));
-            let is_replica = !claims && self.others.get(label) == Some(&Standing::Replica);
-            let is_rejected = **label != *server && !is_replica;
-            is_rejected.then(|| Arc::clone(label))
-        };
-        let rejected: Vec<_> = self.servers.iter().filter_map(is_rejected).collect();
+        self.reject(|label, knowledge, standing| {
+            let claims = knowledge.seen().is_some_and(|seen| seen.claim.is_some());
+            let is_replica = standing == Some(Standing::Replica) && !claims;
+            label != server && !is_replica
+        });
+    }
+
+    /// Rejects the servers of the pool for which this is true. It is called with the label, the knowledge and the
+    /// standing of each.
+    fn reject(&mut self, is_rejected: impl Fn(&str, &Knowledge, Option<Standing>) -> bool) {
+        let servers = self.servers.iter();
+        let rejected = servers.filter(|(label, knowledge)| {
+            let standing = self.others.get(*label).copied();
+            is_rejected(label, knowledge, standing)
+        });
+        let rejected: Vec<_> = rejected.map(|(label, _)| Arc::clone(label)).collect();
         for label in rejected {
             self.set_standing(&label, Standing::Rejected);
         }

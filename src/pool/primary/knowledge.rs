@@ -1,0 +1,170 @@
+//! What checks have found out about one server, from one check to the next.
+
+use crate::pool::facts::Numbering;
+
+/// What the latest check has seen of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pool) enum Observation {
+    /// It calls itself primary.
+    Primary {
+        /// The identity of its data.
+        system_identifier: Option<u64>,
+        /// What it reports about its history.
+        claim: Claim,
+    },
+    /// It does not call itself primary. Also a server that takes writes, if its cluster has several primaries by design.
+    Replica {
+        /// The identity of its data.
+        system_identifier: Option<u64>,
+    },
+    /// It answers, but refused the check: its role is not known from that.
+    Refused {
+        /// Whether it still gets new sessions: it neither starts up nor shuts down.
+        accepts_sessions: bool,
+    },
+    /// The check failed.
+    Failed {
+        /// Whether so many checks have failed that the server is down. It stays down until it reports its role, even if
+        /// a later failure says otherwise.
+        is_down: bool,
+    },
+}
+
+/// A server calls itself primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::pool) struct Claim {
+    /// Its timeline.
+    pub(in crate::pool) timeline: Option<u32>,
+    /// The kind of number that `timeline` is.
+    pub(in crate::pool) numbering: Numbering,
+}
+
+/// What checks have found out about a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Knowledge {
+    /// There was no check yet.
+    #[default]
+    Unchecked,
+    /// Its checks were refused, or failed but not so often that it is down. Its role is not known.
+    Silent,
+    /// Its role is known, or it is down.
+    Seen(Seen),
+    /// An operator has disabled it: it is not checked, and what was seen of it does not count. Nothing waits for it.
+    Disabled,
+}
+
+/// A server whose role is known, or that is down.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// As last reported, even while the server fails.
+    pub(super) system_identifier: Option<u64>,
+    /// `None`: it did not call itself primary.
+    pub(super) claim: Option<Claim>,
+    /// It is down. Its claim is kept only to be recognised when it is back.
+    pub(super) is_down: bool,
+    /// Its latest check failed, or was refused: it may have been restarted.
+    has_failed: bool,
+    /// When it has called itself primary, without another role in between.
+    pub(super) claimed: ClaimPeriod,
+}
+
+/// The first and the latest check at which a server has called itself primary, as numbers of [`ClaimNumbers`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClaimPeriod {
+    pub(super) first: u64,
+    pub(super) latest: u64,
+}
+
+/// Numbers the checks of all servers of a pool at which one calls itself primary, in the order of their results.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ClaimNumbers(u64);
+
+impl Knowledge {
+    pub(super) fn seen(&self) -> Option<Seen> {
+        match self {
+            Self::Seen(seen) => Some(*seen),
+            Self::Unchecked | Self::Silent | Self::Disabled => None,
+        }
+    }
+
+    /// What is known after a further check.
+    pub(super) fn after(self, observation: Observation, numbers: &mut ClaimNumbers) -> Self {
+        match (self, observation) {
+            (Self::Disabled, _) => Self::Disabled,
+            (Self::Seen(seen), _) => Self::Seen(seen.after(observation, numbers)),
+            (_, Observation::Refused { .. } | Observation::Failed { is_down: false }) => Self::Silent,
+            _ => Self::Seen(Seen::default().after(observation, numbers)),
+        }
+    }
+}
+
+impl Seen {
+    fn after(self, observation: Observation, numbers: &mut ClaimNumbers) -> Self {
+        let claimed = match self.is_claim(observation) {
+            true => numbers.extend(self),
+            false => self.claimed,
+        };
+        match observation {
+            Observation::Primary {
+                system_identifier,
+                claim,
+            } => Self {
+                system_identifier: system_identifier.or(self.system_identifier),
+                claim: Some(self.with_known_timeline(claim)),
+                is_down: false,
+                has_failed: false,
+                claimed,
+            },
+            Observation::Replica { system_identifier } => Self {
+                system_identifier: system_identifier.or(self.system_identifier),
+                claim: None,
+                is_down: false,
+                has_failed: false,
+                claimed,
+            },
+            Observation::Refused { .. } => Self {
+                has_failed: true,
+                claimed,
+                ..self
+            },
+            Observation::Failed { is_down } => Self {
+                is_down: is_down || self.is_down,
+                has_failed: true,
+                claimed,
+                ..self
+            },
+        }
+    }
+
+    /// Whether the server calls itself primary at this check. One that is alive and refuses a check is still what it
+    /// was.
+    fn is_claim(&self, observation: Observation) -> bool {
+        match observation {
+            Observation::Primary { .. } => true,
+            Observation::Refused { accepts_sessions } => accepts_sessions && self.claim.is_some() && !self.is_down,
+            Observation::Replica { .. } | Observation::Failed { .. } => false,
+        }
+    }
+
+    /// This claim with the timeline of the one before, if it has none and the server was not restarted in between: a
+    /// server keeps its timeline until a restart, during which a check would fail.
+    fn with_known_timeline(&self, claim: Claim) -> Claim {
+        let is_timeline = claim.numbering == Numbering::Timeline;
+        let known = self.claim.filter(|_| is_timeline && !self.has_failed);
+        Claim {
+            timeline: claim.timeline.or_else(|| known?.timeline),
+            ..claim
+        }
+    }
+}
+
+impl ClaimNumbers {
+    /// Numbers a check, and adds it to the period of this server, or begins a new one if it had another role before.
+    fn extend(&mut self, before: Seen) -> ClaimPeriod {
+        self.0 += 1;
+        ClaimPeriod {
+            first: before.claim.map_or(self.0, |_| before.claimed.first),
+            latest: self.0,
+        }
+    }
+}
