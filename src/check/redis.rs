@@ -3,6 +3,7 @@
 
 mod resp;
 mod conversation;
+mod naming;
 mod sentinel;
 
 use std::io;
@@ -20,8 +21,9 @@ use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, Runni
 use crate::pool::{Numbering, Role, ServerFacts, Stream};
 use crate::tls::unverified_config;
 use conversation::{Credentials, Pipeline, Replies};
+use naming::{NamedPrimary, Naming};
 use resp::RespValue;
-use sentinel::{NamedPrimary, Naming, Sentinels};
+use sentinel::Sentinels;
 
 pub use conversation::RedisLogin;
 pub use sentinel::SentinelGroup;

@@ -1,7 +1,7 @@
-//! Sentinels: which server they name as the primary.
+//! Asks the Sentinels of a check which server is the primary.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,15 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::conversation::{Credentials, Pipeline, RedisLogin};
+use super::naming::{NamedPrimary, Naming, SentinelAnswers};
 use super::resp::RespValue;
 use crate::addr::ServerAddr;
 use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
-
-/// How long most Sentinels must have named the same primary in the same epoch before that counts even if a higher epoch
-/// was seen before. They tell each other of a failover within seconds.
-const AGREED_AFTER: Duration = Duration::from_secs(30);
 
 /// The part of the time of a check that the Sentinels have to answer, in tenths: the server's own answer needs time as
 /// well.
@@ -62,131 +59,6 @@ impl SentinelGroup {
     }
 }
 
-/// The server that a Sentinel names as the primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NamedPrimary {
-    /// Its address or host name, as Sentinel knows it.
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// `run_id` of the server; empty: Sentinel does not know it yet.
-    pub(super) run_id: String,
-    /// The configuration epoch. A failover begins a new one with a higher number; the majority of the Sentinels agrees
-    /// on it.
-    pub(super) epoch: u32,
-}
-
-impl NamedPrimary {
-    /// Whether another Sentinel names the same server.
-    fn is_same_server(&self, other: &Self) -> bool {
-        (&self.host, self.port) == (&other.host, other.port)
-    }
-
-    /// Whether another Sentinel names the same server in the same epoch.
-    fn is_same_naming(&self, other: &Self) -> bool {
-        self.is_same_server(other) && self.epoch == other.epoch
-    }
-
-    /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
-    pub(super) fn is_target(&self, target: &CheckTarget, run_id: &str) -> bool {
-        let is_host = match self.host.parse::<IpAddr>() {
-            Ok(ip) => target.address.ip() == Some(ip),
-            Err(_) => target
-                .host
-                .as_deref()
-                .is_some_and(|host| host.eq_ignore_ascii_case(&self.host)),
-        };
-        is_host && target.address.port() == Some(self.port) || !run_id.is_empty() && self.run_id == run_id
-    }
-}
-
-/// What the Sentinels say together.
-#[derive(Clone, Debug)]
-pub(super) struct Naming {
-    /// The primary.
-    pub(super) primary: NamedPrimary,
-    /// Whether they agree on it, so that it counts even if a higher epoch is remembered.
-    pub(super) is_agreed: bool,
-    /// The primary that most of them named before some of them failed, if one of them still names it.
-    pub(super) repeated: Option<NamedPrimary>,
-}
-
-impl Naming {
-    /// The epoch in which this server is named the primary, and whether they agree on that; `None`: it is not the
-    /// primary.
-    pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
-        let repeated = self.repeated.iter().map(|named| (named, false));
-        let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
-        let (named, is_agreed) = all.find(|(named, _)| named.is_target(target, run_id))?;
-        Some((named.epoch, is_agreed))
-    }
-}
-
-/// What the Sentinels have said.
-#[derive(Debug, Default)]
-pub(super) struct SentinelAnswers {
-    /// The primary that counts.
-    last: Option<NamedPrimary>,
-    /// The primary that more than half of them named when a majority last counted.
-    majority: Option<NamedPrimary>,
-    /// The primary that more than half of them named at the latest check, and since when they have named it.
-    by_majority: Option<(NamedPrimary, Instant)>,
-}
-
-impl SentinelAnswers {
-    /// What the Sentinels say now; `None`: none has ever answered. `reported`: the answers of this check;
-    /// `sentinels`: how many Sentinels were asked.
-    ///
-    /// The primary that more than half of them name counts, even if another Sentinel knows a higher epoch: it may be of
-    /// another group. If a higher epoch counted before, that holds only if the majority's own epoch has risen, if all
-    /// Sentinels agree, or if the majority has named the server for [`AGREED_AFTER`]: they may have been set up anew.
-    /// Otherwise the primary in the highest epoch counts, including the one that counted before: a Sentinel that was
-    /// cut off from the others must not bring back an old primary. In that case the primary that most named last stays
-    /// valid, too, as long as one of them still names it: a Sentinel that is wrong must not take out the primary while
-    /// another one is down. If the higher epoch is the right one, the server that is named in it calls itself primary
-    /// as well, and the pool takes that one.
-    pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, sentinels: usize, now: Instant) -> Option<Naming> {
-        let votes = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
-        let by_majority = reported.iter().filter(|named| 2 * votes(named) > sentinels);
-        // Of several in one epoch, one that knows the run id: it is recognized under each of its addresses.
-        let by_majority = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
-        let is_unanimous = by_majority.is_some_and(|named| votes(named) == sentinels);
-        self.by_majority = by_majority.map(|named| {
-            let before = self
-                .by_majority
-                .take()
-                .filter(|(before, _)| before.is_same_naming(named));
-            (named.clone(), before.map_or(now, |(_, since)| since))
-        });
-        if let Some((named, since)) = &self.by_majority {
-            let is_agreed = is_unanimous || now.duration_since(*since) >= AGREED_AFTER;
-            // An epoch that only a minority has named must not prevent a failover by the majority.
-            let is_next = self.majority.as_ref().is_none_or(|before| before.epoch < named.epoch);
-            let is_in_order = is_next || self.last.as_ref().is_none_or(|last| last.epoch <= named.epoch);
-            if is_agreed || is_in_order {
-                self.last = Some(named.clone());
-                self.majority.clone_from(&self.last);
-                return Some(Naming {
-                    primary: named.clone(),
-                    is_agreed,
-                    repeated: None,
-                });
-            }
-        }
-        let repeated = self
-            .majority
-            .clone()
-            .filter(|majority| reported.iter().any(|named| named.is_same_naming(majority)));
-        // Among several with the highest epoch, `max_by_key` takes the last: an answer of now, if there is one.
-        let all = self.last.take().into_iter().chain(reported);
-        self.last = all.max_by_key(|named| named.epoch);
-        self.last.clone().map(|primary| Naming {
-            primary,
-            is_agreed: false,
-            repeated,
-        })
-    }
-}
-
 /// The Sentinels of a check.
 pub(super) struct Sentinels {
     group: Arc<SentinelGroup>,
@@ -212,8 +84,8 @@ impl Sentinels {
         }
     }
 
-    /// When to stop waiting. Sentinels that hang must not use up the check's time: the last known answer still has to
-    /// count in it. `began`: when the check began.
+    /// When to stop waiting for answers. Sentinels that hang must leave some of the check's time, so that the primary
+    /// that they named before can still be its result. `began`: when the check began.
     fn deadline(&self, began: Instant) -> Instant {
         let from_sentinels = Instant::now() + self.timeout * SENTINEL_TENTHS / 10;
         from_sentinels.min(began + self.timeout * LAST_TENTHS / 10)

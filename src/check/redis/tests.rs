@@ -1,7 +1,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::sentinel::SentinelAnswers;
+use super::naming::SentinelAnswers;
 use super::*;
 
 /// Checks a server that sends this answer, whatever is asked, and Sentinels that send these.

@@ -1,0 +1,171 @@
+//! Which server the Sentinels of a check name as the primary, all answers taken together.
+//!
+//! The first rule that applies decides:
+//! 1. The server that more than half of them name is the primary, even if another Sentinel knows a higher epoch: that
+//!    one may be of another group. If a higher epoch counted before, one of these must hold as well: the majority's own
+//!    epoch has risen, all Sentinels agree, or the majority has named the server for [`AGREED_AFTER`]. In the last two
+//!    cases the Sentinels may have been set up anew.
+//! 2. Otherwise the server that is named in the highest epoch is the primary. The one that counted before takes part: a
+//!    Sentinel that was cut off from the others must not bring back an old primary.
+//!
+//! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it: a
+//! Sentinel that is wrong must not take out the primary while another one is down. If the higher epoch is the right
+//! one, the server that is named in it calls itself primary as well, and the pool takes that one.
+//!
+//! For example, all of three Sentinels name `a` in epoch 4. Then two of them are down, and the third one names
+//! - `b` in epoch 3: `a` stays the primary;
+//! - `b` in epoch 5: `b` is the primary.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::check::CheckTarget;
+
+/// How long most Sentinels must have named the same primary in the same epoch before that counts even if a higher epoch
+/// was seen before. They tell each other of a failover within seconds.
+const AGREED_AFTER: Duration = Duration::from_secs(30);
+
+/// The server that a Sentinel names as the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedPrimary {
+    /// Its address or host name, as Sentinel knows it.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// `run_id` of the server; empty: Sentinel does not know it yet.
+    pub(super) run_id: String,
+    /// The configuration epoch. A failover begins a new one with a higher number; the majority of the Sentinels agrees
+    /// on it.
+    pub(super) epoch: u32,
+}
+
+impl NamedPrimary {
+    /// Whether another Sentinel names the same server.
+    fn is_same_server(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
+
+    /// Whether another Sentinel names the same server in the same epoch.
+    fn is_same_naming(&self, other: &Self) -> bool {
+        self.is_same_server(other) && self.epoch == other.epoch
+    }
+
+    /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
+    pub(super) fn is_target(&self, target: &CheckTarget, run_id: &str) -> bool {
+        let is_host = match self.host.parse::<IpAddr>() {
+            Ok(ip) => target.address.ip() == Some(ip),
+            Err(_) => target
+                .host
+                .as_deref()
+                .is_some_and(|host| host.eq_ignore_ascii_case(&self.host)),
+        };
+        is_host && target.address.port() == Some(self.port) || !run_id.is_empty() && self.run_id == run_id
+    }
+}
+
+/// What the Sentinels say together.
+#[derive(Clone, Debug)]
+pub(super) struct Naming {
+    /// The primary.
+    pub(super) primary: NamedPrimary,
+    /// Whether they agree on it, so that it counts even if a higher epoch is remembered.
+    pub(super) is_agreed: bool,
+    /// The primary that most of them named before some of them failed, if one of them still names it.
+    pub(super) repeated: Option<NamedPrimary>,
+}
+
+impl Naming {
+    /// The epoch in which this server is named the primary, and whether they agree on that; `None`: it is not the
+    /// primary.
+    pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
+        let repeated = self.repeated.iter().map(|named| (named, false));
+        let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
+        let (named, is_agreed) = all.find(|(named, _)| named.is_target(target, run_id))?;
+        Some((named.epoch, is_agreed))
+    }
+}
+
+/// What the Sentinels have said.
+#[derive(Debug, Default)]
+pub(super) struct SentinelAnswers {
+    /// The primary after the latest check.
+    primary: Option<NamedPrimary>,
+    /// The primary when rule 1 last decided.
+    last_by_majority: Option<NamedPrimary>,
+    /// The server that more than half of them named at the latest check; it may not count yet.
+    majority: Option<Majority>,
+}
+
+/// A server that more than half of the Sentinels name.
+#[derive(Debug)]
+struct Majority {
+    named: NamedPrimary,
+    /// Since when they have named it, in this epoch.
+    since: Instant,
+    is_unanimous: bool,
+}
+
+impl SentinelAnswers {
+    /// What the Sentinels say now, by the rules of this module; `None`: none has ever answered. `reported`: the answers
+    /// of this check; `sentinels`: how many Sentinels were asked.
+    pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, sentinels: usize, now: Instant) -> Option<Naming> {
+        self.count(&reported, sentinels, now);
+        self.follow_majority(now)
+            .or_else(|| self.follow_highest_epoch(reported))
+    }
+
+    /// Finds the server that more than half of the Sentinels name.
+    fn count(&mut self, reported: &[NamedPrimary], sentinels: usize, now: Instant) {
+        let votes = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
+        let by_majority = reported.iter().filter(|named| 2 * votes(named) > sentinels);
+        // Of several answers in one epoch, one with the run id: the server is recognized by it at each of its addresses.
+        let named = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
+        let before = self.majority.take();
+        self.majority = named.map(|named| Majority {
+            named: named.clone(),
+            since: before
+                .filter(|before| before.named.is_same_naming(named))
+                .map_or(now, |before| before.since),
+            is_unanimous: votes(named) == sentinels,
+        });
+    }
+
+    /// Rule 1. `None`: it does not apply.
+    fn follow_majority(&mut self, now: Instant) -> Option<Naming> {
+        let Majority {
+            named,
+            since,
+            is_unanimous,
+        } = self.majority.as_ref()?;
+        let is_agreed = *is_unanimous || now.duration_since(*since) >= AGREED_AFTER;
+        // An epoch that only a minority has named must not prevent a failover by the majority.
+        let last = self.last_by_majority.as_ref();
+        let has_risen = last.is_none_or(|last| last.epoch < named.epoch);
+        let is_highest = self.primary.as_ref().is_none_or(|before| before.epoch <= named.epoch);
+        if !(is_agreed || has_risen || is_highest) {
+            return None;
+        }
+        self.primary = Some(named.clone());
+        self.last_by_majority.clone_from(&self.primary);
+        Some(Naming {
+            primary: named.clone(),
+            is_agreed,
+            repeated: None,
+        })
+    }
+
+    /// Rule 2.
+    fn follow_highest_epoch(&mut self, reported: Vec<NamedPrimary>) -> Option<Naming> {
+        let is_repeated = |last: &NamedPrimary| reported.iter().any(|named| named.is_same_naming(last));
+        let repeated = self.last_by_majority.clone().filter(is_repeated);
+        // Among several with the highest epoch, `max_by_key` takes the last: an answer of now, if there is one.
+        let all = self.primary.take().into_iter().chain(reported);
+        self.primary = all.max_by_key(|named| named.epoch);
+        Some(Naming {
+            primary: self.primary.clone()?,
+            is_agreed: false,
+            repeated,
+        })
+    }
+}
