@@ -1,7 +1,8 @@
 //! What the simulation does not cover, such as a system that does not report send queues; and rules, one by one.
 
-use super::super::closed::DeliveryNotes;
+use super::super::closed::{DeliveryNotes, EndRequest, Pending};
 use super::*;
+use crate::socket::Fault;
 
 const IDLE: RelayLimits = RelayLimits {
     idle_timeout: Some(Duration::from_secs(60)),

@@ -1,0 +1,187 @@
+//! How a relay ends.
+//!
+//! ```text
+//! both sides have finished                        Finished, once everything has been sent
+//! the client breaks                               Broke, at once
+//! the server breaks                               Broke, after the client has got what the server had sent
+//! a reset after the client has sent everything    ResetAfterEnd, if nothing is left to be sent either way
+//! silence                                         Idle or HalfClosed, after the limit
+//! the client is silent after its server's end     Finished, after FOLLOW_TIMEOUT, if the client has to follow
+//! a request from outside                          Cut, or AtRest if nothing is under way
+//! ```
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::timer::{DeliveryTimer, RelayTimer, SendQueue, SendQueues};
+use super::{Core, FOLLOW_TIMEOUT, silence_timer};
+use crate::relay::closed::{Closed, EndRequest, Pending, Side};
+use crate::socket::Fault;
+
+impl Core<'_> {
+    /// This side has finished: it sends no more.
+    pub(in crate::relay) fn ended(&mut self, from: Side, now: Instant) {
+        self.direction_mut(from).end();
+        if from == Side::Server {
+            self.traffic.down.end();
+        }
+        if !self.is_delivering() {
+            self.direction_mut(from).complete();
+        }
+        if self.first_ended.is_none() && !self.is_delivering() {
+            self.first_ended = self.first_close_notify.or(Some(from));
+            self.client_follows &= from == Side::Server;
+            self.limit_half_close(now);
+        }
+        self.skip_last_end();
+    }
+
+    /// One side has finished: from now on the half-close timeout applies, too, or [`FOLLOW_TIMEOUT`].
+    fn limit_half_close(&mut self, now: Instant) {
+        let follow = self.client_follows.then_some(FOLLOW_TIMEOUT);
+        let limit = self.half_closed_limit().into_iter().chain(follow).min();
+        self.timer = limit.map(|limit| silence_timer(limit, now));
+    }
+
+    /// The limit on silence after the first end, whatever is under way; `None`: there is none.
+    fn half_closed_limit(&self) -> Option<Duration> {
+        self.idle_timeout.into_iter().chain(self.half_close_timeout).min()
+    }
+
+    /// The connection of the other side was shut down for writing, because this side has finished.
+    pub(in crate::relay) fn shut_down(&mut self, from: Side) {
+        self.direction_mut(from).finish();
+        if from == Side::Client {
+            self.traffic.up.end();
+        }
+        self.skip_last_end();
+    }
+
+    /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
+    /// still delivered, within [`DELIVERY_TIMEOUT`](super::DELIVERY_TIMEOUT).
+    ///
+    /// A client that is cut off after the server has finished counts as finished: it waits for no answer, and many
+    /// clients end like this. A server that is cut off never counts as finished: its answer may be incomplete.
+    pub(in crate::relay) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
+        if side == Side::Client && fault == Fault::Truncated && self.down.has_ended() && !self.is_delivering() {
+            return self.ended(side, now);
+        }
+        match side {
+            Side::Client => self.closed = Some(self.broken(side, fault)),
+            Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
+            Side::Server => {
+                if fault != Fault::Tls {
+                    self.traffic.down.end();
+                }
+                let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
+                self.up.abandon(); // `down` is the last direction from now on, so `skip_last_end` skips its clean end
+                self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
+                self.has_moved = true;
+            }
+        }
+        self.skip_last_end();
+    }
+
+    /// How the relay ends because the connection of this side broke. A reset is not a fault once the client has sent
+    /// everything and, if the server broke, the server has sent everything, too: often a side does not read the last
+    /// bytes of the other.
+    pub(super) fn broken(&self, side: Side, fault: Fault) -> Closed {
+        let has_sent_all = match self.timer.as_deref() {
+            Some(RelayTimer::Delivery(delivery)) => {
+                delivery.fault == Fault::Reset && delivery.is_after_client && self.down.is_complete()
+            }
+            _ => self.is_client_through(),
+        };
+        if fault == Fault::Reset && has_sent_all && self.down.unsent() == 0 {
+            let first = self.first_ended.or(self.first_close_notify);
+            Closed::ResetAfterEnd(first.unwrap_or(Side::Client))
+        } else {
+            Closed::Broke(side, fault)
+        }
+    }
+
+    /// Whether the client has sent everything, and all of it was sent on.
+    fn is_client_through(&self) -> bool {
+        self.up.is_complete() && self.up.unsent() == 0
+    }
+
+    /// Ends the relay on request, if it may end now. `queue` returns the send queue of the socket towards a side.
+    pub(in crate::relay) fn end(&mut self, request: EndRequest<'_>, queue: impl Fn(Side) -> Option<SendQueue>) {
+        // A queue that the system does not report counts as delivered.
+        let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
+        let is_under_way = || !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server);
+        match request {
+            EndRequest::Cut => self.closed = Some(Closed::Cut),
+            EndRequest::IfAtRest(notes) | EndRequest::NoteDelivery(notes) if is_under_way() => notes.add(),
+            EndRequest::IfAtRest(_) if self.is_at_rest() => self.closed = Some(Closed::AtRest),
+            EndRequest::IfAtRest(_) | EndRequest::NoteDelivery(_) => {}
+        }
+    }
+
+    /// Whether everything that the peers have sent so far was read and sent on.
+    fn is_sent(&self) -> bool {
+        [&self.up, &self.down]
+            .into_iter()
+            .all(|direction| direction.unsent() == 0 && !direction.is_held_back())
+    }
+
+    /// Whether nothing is under way, as far as we can tell: the client has its answer, and has asked for nothing since.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let has_ended = self.up.has_ended() || self.down.has_ended() || self.is_delivering();
+        self.server_was_last && self.is_sent() && !has_ended
+    }
+
+    /// The limit on silence was reached: ends the relay, unless only [`FOLLOW_TIMEOUT`] was reached and the client does
+    /// not have everything yet. Then it may take longer to follow its server, until another limit is reached.
+    pub(super) fn give_up(&mut self, queues: SendQueues, since: Instant, now: Instant) {
+        let pending = self.pending(queues);
+        let end = self.half_closed_limit().map(|limit| since + limit);
+        let may_follow = self.first_ended.is_some() && end.is_none_or(|end| now < end);
+        if may_follow && pending == Pending::Bytes {
+            if let Some(RelayTimer::Silence(silence)) = self.timer.as_deref_mut() {
+                silence.extend(now, end);
+            }
+            return;
+        }
+        let half_close = self.half_close_timeout.unwrap_or(Duration::MAX);
+        self.closed = match (self.first_ended, pending) {
+            (Some(first), Pending::Nothing) if self.client_follows => Some(Closed::Finished(first)),
+            (Some(_), _) if half_close < self.idle_timeout.unwrap_or(Duration::MAX) => {
+                Some(Closed::HalfClosed(pending))
+            }
+            _ => Some(Closed::Idle(pending)),
+        };
+    }
+
+    /// Whether bytes are still to be delivered. Send queues that the system does not report count as empty: the kernel
+    /// continues to send them.
+    fn pending(&self, queues: SendQueues) -> Pending {
+        let is_unsent = self.up.unsent() + self.down.unsent() > 0;
+        let is_queued = queues.into_iter().flatten().any(|queue| !queue.is_delivered());
+        if is_unsent || is_queued {
+            Pending::Bytes
+        } else {
+            Pending::Nothing
+        }
+    }
+
+    /// Skips forwarding the end of the direction that finishes last: both connections are about to be reset, or to be
+    /// closed, which has the same effect without a system call. Once both directions are done, the relay is over.
+    pub(super) fn skip_last_end(&mut self) {
+        if !self.ends_explicitly || self.is_delivering() {
+            if self.down.is_done() {
+                self.up.skip_end();
+            }
+            if self.up.is_done() {
+                self.down.skip_end();
+            }
+        }
+        if let (true, true, Some(first)) = (self.up.is_done(), self.down.is_done(), self.first_ended)
+            && self.closed.is_none()
+            && !self.is_delivering()
+        {
+            self.closed = Some(Closed::Finished(first));
+        }
+    }
+}
