@@ -1,17 +1,22 @@
 //! Bandwidth: how fast bytes may be read.
 //!
-//! A direction that has something to read reserves a slot of each of its [buckets](ByteBucket) for what is there, a few
-//! kilobytes at most, sleeps until the slot begins, reads, and gives back what it did not need. What is given back must
-//! be little: the slots of the directions behind it do not move.
+//! A direction of a session that has something to read takes these steps:
+//! 1. It reserves a slot of each of its [buckets](ByteBucket) for what is there, a few kilobytes at most.
+//! 2. It sleeps until the latest of these slots begins, and until its turn.
+//! 3. It reads, and gives back what it did not need. That must be little: the slots of the directions behind it do not
+//!    move.
 //!
-//! A direction that wakes late leaves a slot unused that has begun. Another direction that runs at that moment would
-//! take all such slots, again and again. Therefore each direction also keeps to its share: it gets one slot in each
-//! round of the bucket that it waits for, and a round takes as long as the slots of all that wait for that bucket. A
-//! direction that is behind its share catches up.
+//! For example, ten downloads share a bucket of 1 MiB/s. A slot has 20 KiB and takes 20 ms, and each download gets one
+//! slot in a round of 200 ms.
 //!
-//! Slots that are given back before they begin leave a gap. A direction that waits long looks from time to time whether
-//! it could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It also
-//! looks whether its slot is void because the rate has changed.
+//! The turns keep the shares equal. A direction that wakes late leaves the beginning of its slot unused, and another
+//! direction that is awake could fill all such gaps with further slots of its own. So a direction gets one slot in each
+//! round: its next turn begins when the round is over, which takes as long as the slots of all directions that wait for
+//! the same bucket. A direction that is behind its turns catches up.
+//!
+//! Slots that are given back before they begin leave a gap, too. A direction that waits long looks from time to time
+//! whether it could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It
+//! also looks whether its slot is void because the rate has changed.
 
 #[cfg(test)]
 mod tests;
@@ -59,7 +64,7 @@ impl Throttle {
 #[derive(Debug)]
 pub struct DirectionThrottle {
     buckets: Vec<Arc<ByteBucket>>,
-    /// Its next slot begins no earlier, so that it keeps to its share.
+    /// When its next turn begins: it reads no earlier, so that it keeps to its share.
     next_turn: Instant,
     slot: Option<Slot>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -74,8 +79,9 @@ struct Slot {
     /// What was reserved of each bucket.
     reserved: Vec<Reserved>,
     begins: Instant,
-    /// When its turn began, and how long it lasts if `bytes_max` are read.
-    turn: (Instant, Duration),
+    turn_begins: Instant,
+    /// How long the round is. The turn lasts that long if `bytes_max` are read.
+    round: Duration,
 }
 
 impl DirectionThrottle {
@@ -142,39 +148,46 @@ impl DirectionThrottle {
             let share = u128::from(reserved.length) * u128::from(unused) / u128::from(slot.bytes);
             bucket.give_back(*reserved, share as Nanos); // at most its length
         }
-        let (began, interval) = slot.turn;
         let used = (slot.bytes - unused) as f64 / slot.bytes_max as f64;
         // At most [`RECHECK_INTERVAL`]: a long queue of slots is fair by itself, and shrinks when others leave.
-        self.next_turn = began + interval.mul_f64(used).min(RECHECK_INTERVAL);
+        self.next_turn = slot.turn_begins + slot.round.mul_f64(used).min(RECHECK_INTERVAL);
     }
 
+    /// Reserves a slot of each bucket.
     fn reserve(&self, now: Instant, readable: usize) -> Slot {
         let bytes_max = self.buckets.iter().map(|bucket| bucket.slot_bytes()).min();
         let bytes_max = bytes_max.unwrap_or(SLOT_BYTES_MAX);
         let bytes = bytes_max.min((readable as u64).saturating_add(1));
-        let turn = now
-            .checked_sub(Duration::from_nanos(SAVINGS_NANOS_MAX))
-            .map_or(self.next_turn, |saved| self.next_turn.max(saved));
         let mut reserved = Vec::with_capacity(self.buckets.len());
+        // The bucket that the direction waits for: that of the slot which begins last.
         let mut last = None;
         for (index, bucket) in self.buckets.iter().enumerate() {
-            let (starts, slot) = bucket.reserve(bytes, now);
+            let (begins, slot) = bucket.reserve(bytes, now);
             reserved.push(slot);
-            if last.is_none_or(|(_, latest)| starts >= latest) {
-                last = Some((index, starts));
+            if last.is_none_or(|(_, latest)| begins >= latest) {
+                last = Some((index, begins));
             }
         }
-        let begins = last.map_or(turn, |(_, starts)| turn.max(starts));
-        // It takes part only in the round of the bucket that it waits for: directions that wait for another bucket need
-        // not leave it a turn that it could not use.
+        let turn_begins = self.turn_at(now);
+        let begins = last.map_or(turn_begins, |(_, begins)| turn_begins.max(begins));
+        // It takes part only in the round of that bucket: directions that wait for another bucket need not leave it a
+        // turn that it could not use.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));
         Slot {
             bytes,
             bytes_max,
             reserved,
             begins: if readable == 0 { now } else { begins },
-            turn: (turn, Duration::from_nanos(round)),
+            turn_begins,
+            round: Duration::from_nanos(round),
         }
+    }
+
+    /// When the turn begins. One that is late catches up at most what an unused bucket saves.
+    fn turn_at(&self, now: Instant) -> Instant {
+        let savings = Duration::from_nanos(SAVINGS_NANOS_MAX);
+        now.checked_sub(savings)
+            .map_or(self.next_turn, |earliest| self.next_turn.max(earliest))
     }
 }
 

@@ -52,38 +52,19 @@ impl CertificateStore {
         store
     }
 
-    /// Reads the certificates of these locations. Those whose files have not changed are taken from `before`.
+    /// Reads the certificates of these locations. Those whose files have not changed are taken from `before`. One that
+    /// cannot be read is taken from there, too, and reported as broken.
     pub(super) fn load(locations: &[CertificateLocation], before: &Self) -> LoadedStore {
-        let known = before.all.iter().map(|certificate| (&certificate.files, certificate));
-        let known: HashMap<_, _> = known.collect();
-        let (mut files, mut broken) = (Vec::<(CertificateFiles, Option<&AcmeCertificate>)>::new(), Vec::new());
-        for location in locations {
-            let acme = match location {
-                CertificateLocation::Acme(acme) => Some(acme),
-                CertificateLocation::Files(_) | CertificateLocation::Directory(_) => None,
-            };
-            let found = location
-                .files(&|files| known.contains_key(files))
-                .unwrap_or_else(|error| {
-                    broken.push(error);
-                    before.files_of(location)
-                });
-            files.extend(found.into_iter().map(|files| (files, acme)));
-        }
-        let kept = |files: &CertificateFiles, acme: Option<&AcmeCertificate>| {
-            let kept = known.get(files).filter(|kept| kept.is_current());
-            let kept = kept.filter(|kept| acme.map_or(kept.acme.is_none(), |acme| acme.accepts(kept)));
-            kept.map(|kept| Arc::clone(kept))
-        };
+        let known: KnownCertificates<'_> = before.all.iter().map(|known| (&known.files, known)).collect();
+        let mut broken = Vec::new();
+        let wanted = before.find_wanted(locations, &known, &mut broken);
+        let loaded = in_parallel(&wanted, |wanted| match wanted.unchanged(&known) {
+            Some(unchanged) => Ok((Arc::clone(unchanged), false)),
+            None => Ok((Arc::new(wanted.load(&before.all)?), true)),
+        });
         let (mut changed, mut warnings) = (0, Vec::new());
-        let mut all = Vec::with_capacity(files.len());
-        for ((files, _), loaded) in files.iter().zip(in_parallel(&files, |(files, acme)| {
-            let load = || acme.map_or_else(|| files.load(), |acme| acme.load(&before.all));
-            kept(files, *acme).map_or_else(
-                || load().map(|loaded| (Arc::new(loaded), true)),
-                |kept| Ok((kept, false)),
-            )
-        })) {
+        let mut all = Vec::with_capacity(wanted.len());
+        for (wanted, loaded) in wanted.iter().zip(loaded) {
             match loaded {
                 Ok((certificate, is_new)) => {
                     if is_new {
@@ -94,7 +75,7 @@ impl CertificateStore {
                 }
                 Err(error) => {
                     broken.push(error);
-                    all.extend(known.get(files).map(|kept| Arc::clone(kept)));
+                    all.extend(known.get(&wanted.files).map(|kept| Arc::clone(kept)));
                 }
             }
         }
@@ -105,6 +86,29 @@ impl CertificateStore {
             warnings,
             broken,
         }
+    }
+
+    /// The certificates at these locations. Where a location cannot be read, they are those that are known from there.
+    fn find_wanted<'a>(
+        &self,
+        locations: &'a [CertificateLocation],
+        known: &KnownCertificates<'_>,
+        broken: &mut Vec<TlsFileError>,
+    ) -> Vec<WantedCertificate<'a>> {
+        let mut wanted = Vec::new();
+        for location in locations {
+            let acme = match location {
+                CertificateLocation::Acme(acme) => Some(acme),
+                CertificateLocation::Files(_) | CertificateLocation::Directory(_) => None,
+            };
+            let found = location.files(&|files| known.contains_key(files));
+            let found = found.unwrap_or_else(|error| {
+                broken.push(error);
+                self.files_of(location)
+            });
+            wanted.extend(found.into_iter().map(|files| WantedCertificate { files, acme }));
+        }
+        wanted
     }
 
     /// The files of certificates from this location.
@@ -140,6 +144,33 @@ impl CertificateStore {
         let named = name.map_or(&[][..], |name| self.for_name(name));
         let named = named.iter().find(fits).or(named.first());
         named.or_else(|| self.all.iter().find(fits)).or(self.all.first())
+    }
+}
+
+type KnownCertificates<'a> = HashMap<&'a CertificateFiles, &'a Arc<Certificate>>;
+
+/// A certificate of the configuration, which may be known already.
+struct WantedCertificate<'a> {
+    files: CertificateFiles,
+    acme: Option<&'a AcmeCertificate>,
+}
+
+impl WantedCertificate<'_> {
+    /// The known certificate, if it is still the one that is wanted.
+    fn unchanged<'a>(&self, known: &KnownCertificates<'a>) -> Option<&'a Arc<Certificate>> {
+        let known = known.get(&self.files).copied().filter(|known| known.is_current())?;
+        let is_of_same_kind = match self.acme {
+            Some(acme) => acme.accepts(known),
+            None => known.acme.is_none(),
+        };
+        is_of_same_kind.then_some(known)
+    }
+
+    fn load(&self, known: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
+        match self.acme {
+            Some(acme) => acme.load(known),
+            None => self.files.load(),
+        }
     }
 }
 
