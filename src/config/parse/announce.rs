@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::list::entries;
-use super::route::{RouteKind, pattern};
+use super::route::{ListenerKind, pattern};
 use super::{Names, Problems, Section};
 use crate::config::keys;
 use crate::plan::{AnnouncePlan, Protocol};
@@ -13,7 +13,7 @@ use crate::route::TlsMode;
 pub(super) fn announce(
     listener: &Section<'_>,
     names: &Names<'_, '_>,
-    (protocol, kind): (Protocol, RouteKind),
+    kind: ListenerKind,
     problems: &mut Problems<'_>,
 ) -> Option<AnnouncePlan> {
     let (position, node) = listener.entry("announce")?;
@@ -21,7 +21,7 @@ pub(super) fn announce(
     section.required("from", r#"from = "docker""#, problems);
     section.one_of("from", &[("docker", ())], problems);
     section.required("names", r#"names = ["*.apps.example.com"]"#, problems);
-    if protocol == Protocol::Mysql {
+    if kind.protocol == Protocol::Mysql {
         let hint = "remove `announce`: routes are announced by server names";
         problems.error(
             position,

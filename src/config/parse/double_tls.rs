@@ -1,6 +1,7 @@
 //! TLS within TLS: the client's TLS, passed on by a listener to a pool that encrypts it again.
 
 use super::pools::Pools;
+use super::route::ListenerKind;
 use super::{Problems, Section};
 use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
@@ -10,7 +11,7 @@ use crate::route::{Route, RouteTable, TlsMode};
 /// their protocol. `section`: the keys of the listener; `positions`: those of the routes.
 pub(super) fn reject(
     (listener, section): (&str, &Section<'_>),
-    (protocol, terminates): (Protocol, bool),
+    ListenerKind { protocol, terminates }: ListenerKind,
     (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
     problems: &mut Problems<'_>,

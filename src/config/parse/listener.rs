@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::pools::Pools;
 use super::redirect::{self, UnresolvedRedirect};
-use super::route::RouteKind;
+use super::route::ListenerKind;
 use super::{
     BoundAddresses, Names, Problems, Section, accept_proxy, announce, double_tls, process, route, tls, unused, value,
 };
@@ -35,32 +34,30 @@ pub(super) fn listener<'a>(
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
     let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
-    let protocol = requiring_tls(protocol, tls.as_ref(), &section, problems);
-    let kind = RouteKind {
-        is_postgres: protocol.is_postgres(),
+    let protocol = with_tls_required(protocol, tls.as_ref(), &section, problems);
+    let kind = ListenerKind {
+        protocol,
         terminates: section.entry("tls").is_some(),
     };
-    let (routes, positions) = routes(&entry.key, &section, (protocol, kind), names, problems);
+    let (routes, positions) = routes(&entry.key, &section, kind, names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
     report_missing_target(&section, &entry.position, problems);
     let pool = section.get("pool").and_then(|node| names.pools.find(node, problems));
-    let announce = announce::announce(&section, names, (protocol, kind), problems);
+    let announce = announce::announce(&section, names, kind, problems);
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
-        let others = pool.is_some() || announce.is_some();
-        tls::unused_certificates(tls, &routes, others, position, problems);
+        let has_other_targets = pool.is_some() || announce.is_some();
+        tls::unused_certificates(tls, &routes, has_other_targets, position, problems);
         tls::set_protocols(tls, &routes, protocol);
     }
-    let table = RouteTable::new(routes, pool);
-    report_hello_of_mysql(protocol, &table, &entry.position, problems);
-    let table = reading_hello(table, kind, announce.as_ref());
+    let table = route_table(routes, pool, kind, announce.as_ref(), &entry.position, problems);
     let pools = &*names.pools;
     reject_own_servers(&bind, &table, &pools.in_order, &entry.position, problems);
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    let named = (&*entry.key, &section);
-    report_unsuited_pools(named, (protocol, kind), (&table, &positions), pools, problems);
+    double_tls::reject((&entry.key, &section), kind, (&table, &positions), pools, problems);
+    warn_of_other_services(&table, kind, &pools.in_order, section.position(), problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
@@ -81,9 +78,21 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// The table, which needs the ClientHello also if the listener terminates TLS by default, or if routes may be announced
-/// later.
-fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&AnnouncePlan>) -> RouteTable<PoolId> {
+/// The table of the routes. It reads the ClientHello also if the listener terminates TLS by default, or if routes may be
+/// announced later.
+fn route_table(
+    routes: Vec<Route<PoolId>>,
+    default: Option<PoolId>,
+    kind: ListenerKind,
+    announce: Option<&AnnouncePlan>,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) -> RouteTable<PoolId> {
+    let table = RouteTable::new(routes, default);
+    if kind.protocol == Protocol::Mysql && table.needs_hello() {
+        let message = "MySQL servers send first: no `sni` or `alpn` can be read before";
+        problems.error(position, message, "give each pool a listener of its own");
+    }
     match (kind.terminates, announce) {
         (true, _) => table.terminating_by_default(),
         (false, Some(_)) => table.reading_hello(),
@@ -91,19 +100,15 @@ fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&A
     }
 }
 
-/// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need
-/// another `protocol`.
-fn report_unsuited_pools(
-    (name, section): (&str, &Section<'_>),
-    (protocol, kind): (Protocol, RouteKind),
-    (table, positions): (&RouteTable<PoolId>, &[&Position]),
-    pools: &Pools<'_>,
+/// Warns about pools of a service whose clients need another `protocol`.
+fn warn_of_other_services(
+    table: &RouteTable<PoolId>,
+    kind: ListenerKind,
+    pools: &[Arc<PoolPlan>],
+    position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    let routes = (table, positions);
-    double_tls::reject((name, section), (protocol, kind.terminates), routes, pools, problems);
-    let (pools, position) = (&pools.in_order, section.position());
-    match protocol {
+    match kind.protocol {
         _ if kind.terminates => {}
         Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
         Protocol::Tcp => unused::stray_cancels(table, pools, position, problems),
@@ -192,8 +197,8 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     protocol
 }
 
-/// The protocol, with TLS required if every client needs a certificate: none may avoid that by doing without TLS.
-fn requiring_tls(
+/// The protocol, with `tls_required` if every client needs a certificate: a client without TLS would do without one.
+fn with_tls_required(
     mut protocol: Protocol,
     tls: Option<&ListenerTlsPlan>,
     section: &Section<'_>,
@@ -217,7 +222,7 @@ fn requiring_tls(
 fn routes<'a>(
     listener: &str,
     section: &Section<'a>,
-    (protocol, kind): (Protocol, RouteKind),
+    kind: ListenerKind,
     names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> (Vec<Route<PoolId>>, Vec<&'a Position>) {
@@ -242,26 +247,10 @@ fn routes<'a>(
         positions.push(&node.position);
         routes.push(route);
     }
-    unused::unmatched_sessions(&routes, &positions, protocol, kind.terminates, problems);
+    unused::unmatched_sessions(&routes, &positions, kind.protocol, kind.terminates, problems);
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     (routes, positions)
-}
-
-/// Reports routes that need a ClientHello, which no client of MySQL sends.
-fn report_hello_of_mysql(
-    protocol: Protocol,
-    table: &RouteTable<PoolId>,
-    position: &Position,
-    problems: &mut Problems<'_>,
-) {
-    if protocol == Protocol::Mysql && table.needs_hello() {
-        problems.error(
-            position,
-            "MySQL servers send first: no `sni` or `alpn` can be read before",
-            "give each pool a listener of its own",
-        );
-    }
 }
 
 /// Reports a listener whose clients cannot go anywhere.

@@ -6,16 +6,16 @@ use crate::config::file::Node;
 use crate::config::keys;
 use crate::glob::Glob;
 use crate::name::NamePattern;
-use crate::plan::PoolId;
+use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, Target, TlsMode};
 use crate::sniff::postgres;
 
-/// What the routes of a listener depend on.
+/// What the routes and pools of a listener must suit.
 #[derive(Clone, Copy)]
-pub(super) struct RouteKind {
-    /// Whether its clients speak PostgreSQL.
-    pub(super) is_postgres: bool,
-    /// Whether it has certificates.
+pub(super) struct ListenerKind {
+    /// What its clients speak.
+    pub(super) protocol: Protocol,
+    /// Whether it has certificates, and so can terminate TLS.
     pub(super) terminates: bool,
 }
 
@@ -23,13 +23,13 @@ pub(super) struct RouteKind {
 pub(super) fn route(
     default_name: &str,
     node: &Node,
-    kind: RouteKind,
+    kind: ListenerKind,
     names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
     for key in ["database", "user"] {
-        if let (Some((position, _)), false) = (section.entry(key), kind.is_postgres) {
+        if let (Some((position, _)), false) = (section.entry(key), kind.protocol.is_postgres()) {
             problems.error(
                 position,
                 format!("`{key}` is known only of clients of PostgreSQL"),
@@ -80,38 +80,26 @@ fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
 fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<'_>) -> Option<Target<PoolId>> {
     let refuse = section.entry("refuse");
     let refuses = refuse.and_then(|(_, node)| value::boolean(node, problems));
-    match (section.get("pool"), refuse, refuses) {
-        (Some(pool), Some((position, _)), Some(true)) => {
-            problems.error(
-                position,
-                "this route has both `pool` and `refuse`",
-                "remove one of them",
-            );
-            pools.find(pool, problems).map(Target::Pool)
+    if let Some(pool) = section.get("pool") {
+        if let (Some((position, _)), Some(true)) = (refuse, refuses) {
+            let message = "this route has both `pool` and `refuse`";
+            problems.error(position, message, "remove one of them");
         }
-        (Some(pool), ..) => pools.find(pool, problems).map(Target::Pool),
-        (None, _, Some(true)) => Some(Target::Refuse),
-        (None, Some((position, _)), Some(false)) => {
-            problems.error(
-                position,
-                "this route has no target",
-                r#"write refuse = true, or pool = "NAME""#,
-            );
-            None
-        }
-        (None, Some(_), None) => None, // not a boolean, which has been reported
-        (None, None, _) => {
-            if !section.is_missing("pool") || !section.is_missing("refuse") {
-                return None; // under a wrong key, which has been reported
-            }
-            problems.error(
-                section.position(),
-                "this route has no target",
-                r#"add pool = "NAME" or refuse = true"#,
-            );
-            None
-        }
+        return pools.find(pool, problems).map(Target::Pool);
     }
+    let no_target = "this route has no target";
+    match (refuse, refuses) {
+        (_, Some(true)) => return Some(Target::Refuse),
+        (Some((position, _)), Some(false)) => {
+            problems.error(position, no_target, r#"write refuse = true, or pool = "NAME""#);
+        }
+        (Some(_), None) => {} // not a boolean, which has been reported
+        (None, _) if section.is_missing("pool") && section.is_missing("refuse") => {
+            problems.error(section.position(), no_target, r#"add pool = "NAME" or refuse = true"#);
+        }
+        (None, _) => {} // under a wrong key, which has been reported
+    }
+    None
 }
 
 /// How a route of a listener treats TLS. `terminates`: whether the listener has certificates.
