@@ -9,8 +9,8 @@ use crate::text::first_and_more;
 /// The most errors about broken files that are shown.
 const BROKEN_SHOWN: usize = 20;
 
-/// Requests a reload and prints what it changed. The exit code is also 1 if everything is in force except some broken
-/// TLS files.
+/// Requests a reload and prints what it changed. Broken TLS files make the exit code 1, although everything else is in
+/// force.
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
     let request = ApiRequest::post("/api/v1/reload", String::new());

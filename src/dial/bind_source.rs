@@ -42,7 +42,9 @@ pub struct BindSource(Arc<Shared>);
 struct Shared {
     from: BindAddresses,
     turn: AtomicUsize,
+    /// Whether an error of [`BindSource::bind`] was logged.
     was_logged: AtomicBool,
+    /// Whether it was logged that no port is left.
     was_full_logged: AtomicBool,
 }
 
@@ -112,16 +114,17 @@ impl BindSource {
         server: SocketAddr,
         client: Option<ClientAddr>,
     ) -> Result<(), BindSourceError> {
-        let address = match (&self.0.from, client.and_then(ClientAddr::ip)) {
+        let address = match (&self.0.from, client) {
             (BindAddresses::Addresses(addresses), _) => {
                 self.next(addresses, server).ok_or(BindSourceError::NoneFits)?
             }
-            (BindAddresses::Client, None) if client.is_none() => return Ok(()),
-            (BindAddresses::Client, Some(ip)) if ip.is_ipv4() == server.is_ipv4() => {
+            (BindAddresses::Client, None) => return Ok(()), // a check
+            (BindAddresses::Client, Some(client)) => {
+                let ip = client.ip().filter(|ip| ip.is_ipv4() == server.is_ipv4());
+                let ip = ip.ok_or(BindSourceError::OtherFamily)?;
                 set_transparent(socket, ip).map_err(BindSourceError::Transparent)?;
                 ip
             }
-            (BindAddresses::Client, _) => return Err(BindSourceError::OtherFamily),
         };
         LATE_PORT.try_result(choose_port_late(socket));
         let bound = socket.bind(&SocketAddr::new(address, 0).into());

@@ -20,7 +20,7 @@ use crate::text::Reason;
 /// nothing.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 
-/// The most addresses of one host that are used, as for names among `servers`. Of more, the lowest are used.
+/// The most addresses of one host that are used: the lowest ones. The names in `servers` have the same limit.
 const ADDRESSES_MAX: usize = 256;
 
 /// The most aliases in a row: as many as the resolver follows for addresses.
@@ -37,6 +37,16 @@ pub(super) struct Found<T> {
     pub(super) remark: Option<Reason>,
     /// How long it holds.
     pub(super) ttl: Duration,
+}
+
+impl<T> Found<T> {
+    /// The same answer, which holds no longer than this.
+    fn limited_to(self, ttl: Duration) -> Self {
+        Self {
+            ttl: self.ttl.min(ttl),
+            ..self
+        }
+    }
 }
 
 /// A resolver that asks this name server, or those of the system. It caches no answers.
@@ -62,16 +72,15 @@ pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<
     let mut ttl = Duration::MAX;
     for _ in 0..ALIASES_MAX {
         let found = ask(resolver, name.clone(), RecordType::SRV, srv_record).await?;
-        if found.records.is_empty() {
-            let mut alias = ask(resolver, name, RecordType::CNAME, alias_target).await?;
-            if let Some(target) = alias.records.pop() {
-                ttl = ttl.min(alias.ttl);
-                name = target;
-                continue;
-            }
+        if !found.records.is_empty() {
+            return Ok(found.limited_to(ttl));
         }
-        let ttl = ttl.min(found.ttl);
-        return Ok(Found { ttl, ..found });
+        let mut alias = ask(resolver, name, RecordType::CNAME, alias_target).await?;
+        let Some(target) = alias.records.pop() else {
+            return Ok(found.limited_to(ttl));
+        };
+        ttl = ttl.min(alias.ttl);
+        name = target;
     }
     Err("the name is an alias of too many others".into())
 }

@@ -1,4 +1,4 @@
-//! Servers that are keys of etcd: a range of keys is read, and watched from the revision of that read on.
+//! Servers that are keys of etcd. A range of keys is read, and then watched from the revision of that read on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,26 +42,26 @@ impl ServerSource for EtcdSource {
     fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a> {
         Box::pin(async {
             let keys = &self.keys;
-            let mut reported = ReportedKeys { keys, reports };
-            let error = self.members.follow(&self.followed, &mut reported).await;
+            let mut updates = KeyUpdates { keys, reports };
+            let error = self.members.follow(&self.followed, &mut updates).await;
             Reason::from(chain(&*error))
         })
     }
 }
 
-/// Reports whenever a key changes.
-struct ReportedKeys<'a> {
+/// Takes over what etcd says of the keys, and reports each change.
+struct KeyUpdates<'a> {
     keys: &'a SharedFindings<Keys>,
     reports: &'a Reports,
 }
 
-impl ReportedKeys<'_> {
+impl KeyUpdates<'_> {
     fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> T {
         change(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl KeyFollower for ReportedKeys<'_> {
+impl KeyFollower for KeyUpdates<'_> {
     fn take_all(&mut self, all: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
         self.change(|keys| {
             let present: HashSet<&[u8]> = all.iter().map(|kv| &*kv.key).collect();
@@ -113,6 +113,7 @@ impl Keys {
             false => server(&value, self.defaults),
         };
         let shown = Reason::from(String::from_utf8_lossy(&key).into_owned());
+        // Cut, but still longer than any valid key, so that it is not mistaken for one.
         let key = key[..key.len().min(KEY_BYTES_MAX + 1)].to_vec();
         let state = self.states.entry(key).or_default();
         match entry {
@@ -131,8 +132,8 @@ impl Keys {
 }
 
 impl Findings for Keys {
-    /// The servers in the order of their keys. Of two servers with one name, or without a name at one address, the
-    /// first counts: a server that registers under a new key may still have its old one.
+    /// The servers in the order of their keys. Two keys may be of the same server, with one name or, without a name, one
+    /// address: a server that registers under a new key may still have its old one. Then the first counts.
     fn list(&self) -> ListAnswer {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());

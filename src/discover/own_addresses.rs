@@ -1,5 +1,5 @@
-//! Follows the addresses of this machine: where one comes or goes, such as a virtual address that moves between two
-//! machines, a server may become one of our listeners, or no longer be one.
+//! Follows the addresses of this machine. When one comes or goes, a server at that address becomes one of our own
+//! listeners, or no longer is one: for example at a virtual address that moves between two machines.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,8 +25,9 @@ static READ: OptionalCall = OptionalCall::new(
 /// The time between two reads where changes are not reported, or the addresses could not be read.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The least time from one read to the next: often many addresses come at once. After a quiet time, the first change
-/// causes a read without delay: until then, a session to this machine may open another one, and so on, up to the limit.
+/// The least time from one read to the next: often many addresses come at once. The first change after a quiet time is
+/// read without delay, because until then a session may lead back to its own listener and open another one, and so on,
+/// up to the limit of sessions.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Follows the addresses. Never returns.
@@ -42,19 +43,19 @@ pub(super) async fn follow(live: &Live) {
 
 async fn follow_reports(live: &Live) -> io::Result<Infallible> {
     loop {
-        // A new watch: this read includes what the one before has not reported yet.
+        // A new watch for each read: what the last watch has not reported yet is included in the read.
         let mut watch = LocalAddressWatch::open()?;
         let is_fresh = refresh(live).await;
-        let paused = Instant::now() + PAUSE;
+        let next_read = Instant::now() + PAUSE;
         tokio::select! {
             changed = watch.changed() => changed?,
             () = sleep(INTERVAL), if !is_fresh => {}
         }
-        sleep_until(paused).await;
+        sleep_until(next_read).await;
     }
 }
 
-/// Reads the addresses. If that fails, those of before stay in force. Returns whether it succeeded.
+/// Reads the addresses. If that fails, the addresses read before stay in force. Returns whether it succeeded.
 async fn refresh(live: &Live) -> bool {
     let addresses = blocking(LocalAddresses::read).await;
     READ.try_result(addresses.map(|addresses| live.set_local_addresses(addresses)))

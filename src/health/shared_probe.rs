@@ -31,7 +31,7 @@ impl CheckSetup {
         let check = Arc::clone(health.check.as_ref()?);
         let address = health.address.unwrap_or(spec.address);
         let port = health.port.or(spec.address.port());
-        let path = || (Arc::clone(&plan.name), Arc::clone(&spec.label));
+        let pool_and_label = || (Arc::clone(&plan.name), Arc::clone(&spec.label));
         Some(Self {
             target: CheckTarget {
                 address: port.map_or(address, |port| address.with_port(port)),
@@ -39,7 +39,7 @@ impl CheckSetup {
                 // As for sessions: what keeps sessions from connecting must also fail a check.
                 connect: plan.dial.connect.clone(),
                 server: spec.address,
-                path: check.is_of_one_pool().then(path),
+                path: check.is_of_one_pool().then(pool_and_label),
                 timeout: health.timeout,
                 tls,
             },
@@ -108,7 +108,7 @@ impl CheckSetup {
     }
 }
 
-/// A check, and the servers for which it runs: one server, as each pool sees it.
+/// A check of one server, and its users: the server as a member of each pool that checks it in the same way.
 pub(super) struct SharedProbe {
     setup: CheckSetup,
     probe: Box<dyn Probe>,
@@ -118,7 +118,7 @@ pub(super) struct SharedProbe {
 }
 
 impl SharedProbe {
-    /// A check without servers yet.
+    /// A check without users yet.
     pub(super) fn new(setup: CheckSetup) -> Self {
         Self {
             probe: setup.probe(),
@@ -133,13 +133,13 @@ impl SharedProbe {
         &self.setup
     }
 
-    /// Adds a server, which is checked at once.
+    /// Adds a user, for which a check runs at once.
     pub(super) fn join(&self, user: Arc<ServerCheck>) {
         self.lock().push(user);
         self.has_joined.notify_one();
     }
 
-    /// Removes a server.
+    /// Removes a user.
     pub(super) fn leave(&self, user: &Arc<ServerCheck>) {
         self.lock().retain(|other| !Arc::ptr_eq(other, user));
     }
@@ -152,7 +152,7 @@ impl SharedProbe {
         self.lock().clone()
     }
 
-    /// The servers to be checked now: those that are not disabled.
+    /// The users to be checked now: those that are not disabled.
     pub(super) fn active(&self) -> Vec<Arc<ServerCheck>> {
         let mut users = self.users();
         users.retain(|user| !user.server.is_disabled());
@@ -164,15 +164,16 @@ impl SharedProbe {
         self.setup.interval(&self.active())
     }
 
-    /// Waits for `due`, and until a server is to be checked. Returns at once when checks of a further server begin.
+    /// Waits until the next check is to run: at `due`, or as soon as a user joins or is enabled. While all users are
+    /// disabled, none runs.
     pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
         let mut due = pin!(due);
         loop {
             let users = self.users();
             // Created before the states are read, so that a change in between is not missed.
             let state_changed = any(users.iter().map(|user| user.server.admin_state_changed()));
-            let new_ones = users.iter().filter(|user| user.start_if_enabled()).count(); // asks each of them
-            if new_ones > 0 {
+            let started = users.iter().filter(|user| user.start_if_enabled()).count(); // not `any`: starts each of them
+            if started > 0 {
                 return;
             }
             let is_idle = users.iter().all(|user| user.server.is_disabled());

@@ -17,7 +17,7 @@ pub struct AcceptProxy {
     pub refuses_others: bool,
 }
 
-/// Who the client of a peer is, as far as is known before it connects.
+/// Who the client of a peer is, as `accept_proxy` decides it from their addresses alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientOf {
     /// The peer itself. A header that it sends is data.

@@ -34,13 +34,13 @@ impl RoleRequirement {
         self.role.is_some() || self.max_lag.is_some()
     }
 
-    /// Whether roles matter, and one of the servers at most is the primary.
+    /// Whether roles matter, and the servers are one primary and its replicas.
     #[must_use]
     pub fn has_primary(&self) -> bool {
         self.is_set() && self.single
     }
 
-    /// Whether the pool uses one primary at most.
+    /// Whether the pool sends sessions to the primary, and to one primary at most.
     #[must_use]
     pub fn uses_one_primary(&self) -> bool {
         self.has_primary() && self.role != Some(Role::Replica)
@@ -77,8 +77,8 @@ impl RoleRequirement {
         }
     }
 
-    /// If the outcome may follow from what the user of the check may not ask for, adds that to the reason, with the
-    /// remedy.
+    /// Adds the function that the user of the check may not call to the reason, with the remedy, if that may be why the
+    /// server did not pass: without it, lag and timeline are not known.
     pub(super) fn name_denied(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
         let is_claiming = facts.role == Some(Role::Primary) && self.uses_one_primary();

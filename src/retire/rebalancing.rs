@@ -1,6 +1,12 @@
-//! How many sessions of a pool are to be ended now, so that it becomes even: those that are due, as long as ending them
-//! has an effect. Clients whose sessions were ended have to come back to servers without excess, and stay there.
-//! Otherwise a server that accepts connections only to end them would get the sessions of the others for ever.
+//! How many sessions of a pool are to be ended now, so that it becomes even.
+//!
+//! Sessions are ended at a pace, as long as that has an effect: their clients have to come back to servers without
+//! excess, and stay there. Otherwise rebalancing pauses, because a server that accepts connections only to end them
+//! would get the sessions of the others for ever. While it pauses, it ends one session in each period `over` to find out
+//! whether that has an effect again.
+//!
+//! For example, `a` has 80 sessions and `b` has none. After six sessions were ended (three for each server) and `b` has
+//! kept none of their clients for 5 s, it pauses. When `b` keeps one, it goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -18,18 +24,17 @@ const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Rebalancing {
     pace: Pace,
-    /// By server without excess, the most sessions that it has kept since `counts_since`.
+    /// By server without excess, the most sessions that it has kept from one tick to the next since `counts_since`.
     most_kept: HashMap<CountId, usize>,
     /// Since when `most_kept` counts; `None`: no session has ended yet.
     counts_since: Option<Instant>,
     /// The sessions that were asked to end, and go on.
     asked: HashSet<u64>,
-    /// Sessions that have ended since a server without excess has kept one more.
+    /// How many sessions have ended since a server without excess last gained one.
     ended: usize,
     /// When the first of the `ended` sessions ended.
     first_ended_at: Instant,
-    /// When it paused, or last ended one session to find out whether that has an effect again; `None`: it does not
-    /// pause.
+    /// When it paused, or last ended a session in the pause; `None`: it does not pause.
     paused_at: Option<Instant>,
 }
 
@@ -46,7 +51,7 @@ impl Rebalancing {
         }
     }
 
-    /// To be called at each tick. `kept`: how many of a server's sessions it had already at the last tick.
+    /// To be called at each tick. `kept`: how many of a server's sessions it has had since the last tick or longer.
     pub(super) fn observe(
         &mut self,
         balance: &Balance,
@@ -59,14 +64,25 @@ impl Rebalancing {
         let ended = before - self.asked.len();
         if self.ended == 0 && ended > 0 {
             self.first_ended_at = now;
-            // What a server kept long ago, and has lost, says nothing. But one that ends its sessions after some
-            // seconds must not seem to gain whenever their number goes up and down: so this is forgotten only once in
-            // each `over`.
-            if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
-                (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
-            }
+            self.renew_counts(now);
         }
         self.ended += ended;
+        if self.count_kept(balance, kept) {
+            (self.ended, self.paused_at) = (0, None);
+        }
+    }
+
+    /// Forgets `most_kept`, at most once in each period `over`. What a server kept long ago, and has lost, must not hide
+    /// that it gains. But one that ends its sessions after some seconds must not seem to gain each time that their
+    /// number goes up again.
+    fn renew_counts(&mut self, now: Instant) {
+        if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
+            (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
+        }
+    }
+
+    /// Updates `most_kept`. Returns whether a server has gained a session.
+    fn count_kept(&mut self, balance: &Balance, kept: impl Fn(CountId) -> usize) -> bool {
         let mut has_gained = false;
         let most_kept = |server: &CountId| {
             let (kept, most) = (kept(*server), self.most_kept.get(server).copied());
@@ -74,16 +90,13 @@ impl Rebalancing {
             (*server, most.map_or(kept, |most| kept.max(most)))
         };
         self.most_kept = balance.without_excess.iter().map(most_kept).collect();
-        if has_gained {
-            (self.ended, self.paused_at) = (0, None);
-        }
+        has_gained
     }
 
-    /// How many sessions are to be ended now. If ending sessions has had no effect, that is one session in each period
-    /// `over`.
+    /// How many sessions are to be ended now.
     pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
-        let is_current = self.pace.over == over && now - self.pace.began < over;
-        if !is_current || self.paused_at.is_some() {
+        let is_in_time = self.pace.over == over && now - self.pace.began < over;
+        if !is_in_time || self.paused_at.is_some() {
             self.pace = new_pace(over, balance, now);
         }
         match self.paused_at {

@@ -27,7 +27,8 @@ fn a_socket_never_connects_to_itself() {
          [pools.checked]\nservers = [\"{server}\"]\nhealth = {{ interval = \"10ms\" }}"
     ))
     .start();
-    // This is for this thread's namespace. One connect in five now has the server's port as its source.
+    // In the namespace of this thread. Of ten ports, connect(2) takes the five even ones first, so that one connect in
+    // five has the server's port as its source.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20009").unwrap();
     for _ in 0..CLIENTS {
         let mut client = network.client(1, proxy.at("unchecked"));

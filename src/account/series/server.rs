@@ -114,6 +114,16 @@ impl ServerSeries {
         *self.certificate_slot() = Some([not_before, not_after]);
     }
 
+    /// Removes the times of the certificate, because no check reads the certificate any more.
+    pub fn clear_certificate(&self) {
+        *self.certificate_slot() = None;
+    }
+
+    /// From when to when the certificate is valid, in seconds since the Unix epoch, if known.
+    pub(in crate::account) fn certificate(&self) -> Option<[i64; 2]> {
+        *self.certificate_slot()
+    }
+
     /// Sets whether the checks log in to a service, which may refuse them.
     pub fn publish_may_refuse_checks(&self, may_refuse: bool) {
         self.may_refuse_checks.store(may_refuse, Relaxed);
@@ -122,11 +132,6 @@ impl ServerSeries {
     /// Whether the checks log in to a service, which may refuse them.
     pub(in crate::account) fn may_refuse_checks(&self) -> bool {
         self.may_refuse_checks.load(Relaxed)
-    }
-
-    /// Removes the times of the certificate, because no check reads the certificate any more.
-    pub fn clear_certificate(&self) {
-        *self.certificate_slot() = None;
     }
 
     /// Counts a change of the checks' verdict on the server to this one.
@@ -152,16 +157,11 @@ impl ServerSeries {
         self.servers().iter().all(|server| server.strong_count() == 0)
     }
 
-    /// From when to when the certificate is valid, in seconds since the Unix epoch, if known.
-    pub(in crate::account) fn certificate(&self) -> Option<[i64; 2]> {
-        *self.certificate_slot()
-    }
-
-    /// The number of sessions on servers with this label, other than this one.
-    pub(in crate::account) fn active_sessions(&self, besides: Option<&Arc<Server>>) -> u32 {
+    /// The number of sessions on all servers with this label but `excluded`.
+    pub(in crate::account) fn active_sessions(&self, excluded: Option<&Arc<Server>>) -> u32 {
         let servers = self.servers();
         let existing = servers.iter().filter_map(Weak::upgrade);
-        let others = existing.filter(|server| besides.is_none_or(|besides| besides.id() != server.id()));
+        let others = existing.filter(|server| excluded.is_none_or(|excluded| excluded.id() != server.id()));
         others.map(|server| server.own_live()).sum()
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the password. `key` names the file.
+    /// Reads the password. `key` is the key of the configuration that names its file.
     ///
     /// # Errors
     /// Those of reading the file.
@@ -80,8 +80,8 @@ impl Pipeline {
     /// Sends the commands. Returns the replies to those that were added.
     ///
     /// # Errors
-    /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; the server ends the connection, speaks
-    /// another protocol or sends too much.
+    /// The server refuses the login or `PING` ([`CheckFailure::Refused`]), ends the connection, speaks another protocol
+    /// or sends too much.
     pub(super) async fn send(self, stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
         let Replies { added, refusal } = self.exchange(stream).await?;
         refusal.map_or(Ok(added), Err)
@@ -91,9 +91,10 @@ impl Pipeline {
     /// `PING` but answers `ROLE` and `INFO`: then the result has both the refusal and the replies.
     ///
     /// # Errors
-    /// As of [`Self::send`], for any other refusal.
+    /// Those of [`Self::send`], but for that refusal.
     pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
-        // A server that has no room for a client says so and closes: then the write may fail although a reply is there.
+        // A server that has no room for a client says so and closes. Then the write may fail, but its reply can be read:
+        // so the error of the write counts only if there is none.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = stream.take(REPLY_BYTES_MAX);
         let (mut received, mut read) = (Vec::new(), 0);
@@ -104,7 +105,7 @@ impl Pipeline {
                 Ok((reply, rest)) => {
                     read = received.len() - rest.len();
                     if replies.len() < self.preliminary {
-                        refusal = refusal.or(suspended(accept(&reply))?);
+                        refusal = refusal.or(judge(&reply)?);
                     }
                     replies.push(reply);
                 }
@@ -132,30 +133,21 @@ pub(super) struct Replies {
     pub(super) refusal: Option<CheckFailure>,
 }
 
-/// The refusal, if it is that of a server that accepts no sessions for now but answers other commands.
-fn suspended(accepted: Result<(), CheckFailure>) -> Result<Option<CheckFailure>, CheckFailure> {
-    match accepted {
-        Ok(()) => Ok(None),
-        Err(
-            refused @ CheckFailure::Refused {
-                accepts_sessions: false,
-                ..
-            },
-        ) => Ok(Some(refused)),
-        Err(other) => Err(other),
-    }
-}
-
-/// Accepts a reply to the login or `PING`.
-fn accept(reply: &RespValue) -> Result<(), CheckFailure> {
+/// Judges a reply to the login or `PING`. Returns the refusal of a server that accepts no sessions for now but answers
+/// other commands.
+///
+/// # Errors
+/// Any other refusal, or it is not the reply of a Redis server.
+fn judge(reply: &RespValue) -> Result<Option<CheckFailure>, CheckFailure> {
     match reply {
-        RespValue::Text(text) if matches!(text.as_str(), "OK" | "PONG") => Ok(()),
+        RespValue::Text(text) if matches!(text.as_str(), "OK" | "PONG") => Ok(None),
         RespValue::Error(reason) => {
-            let first_word = reason.split(' ').next();
-            Err(CheckFailure::Refused {
-                accepts_sessions: !matches!(first_word, Some("LOADING" | "MASTERDOWN")),
+            let is_suspended = matches!(reason.split(' ').next(), Some("LOADING" | "MASTERDOWN"));
+            let refusal = CheckFailure::Refused {
+                accepts_sessions: !is_suspended,
                 reason: reason.clone(),
-            })
+            };
+            if is_suspended { Ok(Some(refusal)) } else { Err(refusal) }
         }
         _ => Err(io::Error::other("not a Redis server: unexpected reply to PING").into()),
     }

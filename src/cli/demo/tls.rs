@@ -23,33 +23,22 @@ use tokio_rustls::TlsAcceptor;
 /// The time for the handshake, and for the head of each request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A self-signed certificate for one name, and its key.
-fn self_signed(owner: &str, certified: &str) -> io::Result<(Certificate, KeyPair)> {
-    let key = KeyPair::generate().map_err(io::Error::other)?;
-    let mut params = CertificateParams::new([certified.to_owned()]).map_err(io::Error::other)?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("acequia demo, {owner}"));
-    let certificate = params.self_signed(&key).map_err(io::Error::other)?;
-    Ok((certificate, key))
-}
-
-/// Writes a self-signed certificate for one name with its key to a new file, which only this user may read.
+/// Writes a self-signed certificate for one host name with its key to a new file, which only this user may read.
 ///
 /// # Errors
 /// It cannot be written.
-pub(super) fn write_certificate(path: &Path, certified: &str) -> io::Result<()> {
-    let (certificate, key) = self_signed("balancer", certified)?;
+pub(super) fn write_certificate(path: &Path, host: &str) -> io::Result<()> {
+    let (certificate, key) = self_signed("balancer", host)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all((certificate.pem() + &key.serialize_pem()).as_bytes())
 }
 
-/// An acceptor with a self-signed certificate for one name.
+/// An acceptor with a self-signed certificate of this server for one host name.
 ///
 /// # Errors
 /// The certificate cannot be created: a bug.
-pub(super) fn acceptor(server: &str, certified: &str) -> io::Result<TlsAcceptor> {
-    let (certificate, key) = self_signed(&format!("server {server}"), certified)?;
+pub(super) fn acceptor(server: &str, host: &str) -> io::Result<TlsAcceptor> {
+    let (certificate, key) = self_signed(&format!("server {server}"), host)?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -59,6 +48,17 @@ pub(super) fn acceptor(server: &str, certified: &str) -> io::Result<TlsAcceptor>
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A self-signed certificate for one host name, and its key. `owner` is shown in it.
+fn self_signed(owner: &str, host: &str) -> io::Result<(Certificate, KeyPair)> {
+    let key = KeyPair::generate().map_err(io::Error::other)?;
+    let mut params = CertificateParams::new([host.to_owned()]).map_err(io::Error::other)?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("acequia demo, {owner}"));
+    let certificate = params.self_signed(&key).map_err(io::Error::other)?;
+    Ok((certificate, key))
 }
 
 /// Serves clients for as long as it is polled.

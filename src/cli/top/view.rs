@@ -188,7 +188,7 @@ impl View {
         }
     }
 
-    /// Does what a key means.
+    /// Applies a key. Returns what is to be done beyond the view.
     pub(super) fn press(&mut self, key: KeyEvent) -> Option<Action> {
         if key.kind == KeyEventKind::Release {
             return None;
@@ -201,9 +201,11 @@ impl View {
         }
         self.answer = None;
         if let Some(question) = self.question.take() {
-            let given = |c| question.choices.into_iter().find(|choice| choice.key == c);
-            let KeyCode::Char(c) = key.code else { return None };
-            return given(c).map(|choice| Action::Change {
+            let choice = question
+                .choices
+                .into_iter()
+                .find(|choice| key.code == KeyCode::Char(choice.key));
+            return choice.map(|choice| Action::Change {
                 request: choice.request,
                 done: choice.done,
             });

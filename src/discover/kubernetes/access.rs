@@ -52,11 +52,7 @@ impl Access {
             (None, Some((certificate, _))) => certificate.name.display().to_string(),
             (None, None) => format!("{name}, which has neither a token nor a certificate"),
         };
-        let url: Option<Uri> = server.parse().ok();
-        let url = url.filter(|url| {
-            url.authority()
-                .is_some_and(|authority| !authority.as_str().contains('@'))
-        });
+        let url: Option<Uri> = server.parse().ok().filter(has_host_only);
         let with_tls = match url.as_ref().and_then(Uri::scheme_str) {
             Some("https") => true,
             Some("http") if token.is_none() => false,
@@ -74,6 +70,12 @@ impl Access {
             login,
         })
     }
+}
+
+/// Whether the URL has a host, and no user or password.
+fn has_host_only(url: &Uri) -> bool {
+    url.authority()
+        .is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 /// The credentials in a pod: the variables and the files of its service account. The kubelet replaces the token before
