@@ -93,7 +93,7 @@ impl Pipeline {
     /// # Errors
     /// Those of [`Self::send`], but for that refusal.
     pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
-        // A server that has no room for a client says so and closes. Then the write may fail, but its reply can be read:
+        // A server that has no room for a client says so and closes. Then the write may fail although there is a reply,
         // so the error of the write counts only if there is none.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = stream.take(REPLY_BYTES_MAX);
