@@ -48,29 +48,15 @@ pub(super) async fn start(
         connected = relay_tls_answer(client, connected, state, entry).await?;
     }
     let is_readable = entry.info().startup().is_some();
-    let key = match is_readable {
-        true => {
-            let answer;
-            (connected, answer) = begin(client, connected, state, entry).await?;
-            let key = match answer {
-                Ok(answer) => relay_login(client, &mut connected, &answer, entry).await,
-                Err(fault) => Err(Refusal::Broke(Side::Server, fault)),
-            };
-            if matches!(key, Ok(Some(_))) {
-                connected.server.record_begun(); // unless that was known before the login
-            }
-            if let Err(Refusal::Broke(side, fault)) = &key {
-                connected.server.report(client, Closed::Broke(*side, *fault), entry);
-            }
-            key?
+    let key;
+    if is_readable {
+        (connected, key) = log_in(client, connected, state, entry).await?;
+    } else {
+        key = None;
+        if !connected.asks_server {
+            connected.server.record_begun(); // its answer cannot be read
         }
-        false => {
-            if !connected.asks_server {
-                connected.server.record_begun(); // its answer cannot be read
-            }
-            None
-        }
-    };
+    }
     connected.redial = None;
     if let Some(target) = connected.server.cancel_target() {
         let address = entry.info().client().host();
@@ -82,18 +68,35 @@ pub(super) async fn start(
     Ok(connected)
 }
 
-/// The client has sent bytes before its request for TLS was answered (CVE-2021-23214).
-fn smuggled() -> Refusal {
-    Refusal::Sniff(SniffError {
-        reason: SniffFailure::Packet(InvalidPacket::Smuggled),
-        bytes_read: 0,
-        is_tls: false,
-    })
+/// Begins a session whose StartupMessage is known, and relays its login. Returns the key that cancels its queries, if the
+/// server has sent one.
+///
+/// # Errors
+/// Those of [`begin`] and [`relay_login`].
+async fn log_in(
+    client: &TcpStream,
+    connected: Connected,
+    state: &ListenerState,
+    entry: &mut Entry,
+) -> Result<(Connected, Option<CancelKey>), Refusal> {
+    let (mut connected, answer) = begin(client, connected, state, entry).await?;
+    let key = match answer {
+        Ok(answer) => relay_login(client, &mut connected, &answer, entry).await,
+        Err(fault) => Err(Refusal::Broke(Side::Server, fault)),
+    };
+    match &key {
+        Ok(Some(_)) => connected.server.record_begun(), // unless that was known before the login
+        Err(Refusal::Broke(side, fault)) => {
+            connected.server.report(client, Closed::Broke(*side, *fault), entry);
+        }
+        Ok(None) | Err(_) => {}
+    }
+    Ok((connected, key?))
 }
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the
 /// clear: its StartupMessage is read, and becomes the first bytes for the server. Server and client have
-/// `hello_timeout` each, counted from now: since accept, the client may have waited in a queue.
+/// `hello_timeout` each. It counts from here and not from accept, because the client may have waited in a queue.
 ///
 /// # Errors
 /// The server does not answer in time, or bytes follow its answer (CVE-2021-23222). Or the client sent bytes before the
@@ -110,25 +113,46 @@ async fn relay_tls_answer(
     let (answer, bytes) =
         asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, no_answer()))?;
     entry.info().detail = None;
-    let is_answer = matches!(answer[..bytes], [b'S' | b'N', ..]);
-    if is_answer && bytes > 1 {
-        return Err(Refusal::ServerRefusedTls(Reply::Close));
-    }
-    if is_answer && has_unread(client) {
-        return Err(smuggled());
-    }
-    if !is_answer && bytes > 0 && requires_tls(&state.plan) {
-        // Nothing may follow in the clear.
-        return Err(Refusal::ServerRefusedTls(Reply::Message(answer[..bytes].to_vec())));
-    }
-    let sent = client.write_all(&answer[..bytes]).await;
-    sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::classify(&error)), Reply::Close))?;
-    if answer[..bytes] != *b"N" {
-        if bytes > 0 {
-            connected.server.record_begun(); // also by an error; what it sends next cannot be read
+    let answer = &answer[..bytes];
+    match answer {
+        [b'S' | b'N', _, ..] => return Err(Refusal::ServerRefusedTls(Reply::Close)),
+        [b'S' | b'N'] if has_unread(client) => return Err(smuggled()),
+        [b'S' | b'N'] | [] => {}
+        // An error. Nothing may follow in the clear.
+        error if requires_tls(&state.plan) => {
+            return Err(Refusal::ServerRefusedTls(Reply::Message(error.to_vec())));
         }
-        return Ok(connected); // an end of the stream, or an error, is relayed as it is
+        _ => {}
     }
+    let sent = client.write_all(answer).await;
+    sent.map_err(|error| Refusal::DialError(DialError::ClientFault(Fault::classify(&error)), Reply::Close))?;
+    match answer {
+        b"N" => connected.first = read_in_the_clear(client, state, entry).await?,
+        [] => {} // the relay reads the end of the stream again
+        // An `S`, or an error: what the server sends next cannot be read.
+        _ => connected.server.record_begun(),
+    }
+    Ok(connected)
+}
+
+/// The client has sent bytes before its request for TLS was answered (CVE-2021-23214).
+fn smuggled() -> Refusal {
+    Refusal::Sniff(SniffError {
+        reason: SniffFailure::Packet(InvalidPacket::Smuggled),
+        bytes_read: 0,
+        is_tls: false,
+    })
+}
+
+/// Reads the StartupMessage of a client whose server does not speak TLS. Returns the first bytes for the server.
+///
+/// # Errors
+/// The packet is not valid or late, or a request to cancel a query. Or TLS is required.
+async fn read_in_the_clear(
+    client: &mut TcpStream,
+    state: &ListenerState,
+    entry: &mut Entry,
+) -> Result<Vec<u8>, Refusal> {
     let sniffed = sniff_postgres(
         client,
         &state.plan.sniff,
@@ -153,9 +177,11 @@ async fn relay_tls_answer(
         );
         return Err(Refusal::Refused(reply));
     }
-    connected.first = sniffed.first.into_vec();
-    Ok(connected)
+    Ok(sniffed.first.into_vec())
 }
+
+/// The answer to an SSLRequest, and how many bytes of it are valid. See [`ask_for_tls`].
+type TlsAnswerBytes = Result<([u8; 2], usize), TlsRequestError>;
 
 /// Sends the client's SSLRequest to its server. If that ends the connection without a word, another one gets it.
 /// Returns the answer.
@@ -167,7 +193,7 @@ async fn ask_a_server(
     mut connected: Connected,
     state: &ListenerState,
     entry: &mut Entry,
-) -> Result<(Connected, Result<([u8; 2], usize), TlsRequestError>), Refusal> {
+) -> Result<(Connected, TlsAnswerBytes), Refusal> {
     let (first, within) = (std::mem::take(&mut connected.first), state.plan.sniff.hello_timeout);
     loop {
         let asked = ask_for_tls(&mut connected.socket, &first, within, entry).await;
