@@ -1,13 +1,15 @@
 //! Decides which of a pool's servers that call themselves primary is the primary: a pure function of what checks have
 //! seen, in any order.
 //!
-//! The primary is remembered. Of the servers of its database, the first rule that applies decides:
+//! The primary is remembered. If none is, the only server on the highest timeline is the primary, once the roles of all
+//! servers are known. Otherwise the first of these rules that applies decides, among the servers of its database:
 //! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
 //!    number. If several servers are on the highest one, none is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
 //! 3. Where no server has a timeline, another server succeeds a primary that is down, if it was seen as a replica beside
-//!    it and was promoted after that. So the roles of the other servers are remembered, too.
-//! 4. Where some servers have a timeline, a server whose timeline cannot be read is not the primary.
+//!    it and was promoted after that. So the roles of the other servers are remembered, too. See [`succession`].
+//! 4. There is no primary. For example, where some servers have a timeline, one whose timeline cannot be read is not
+//!    the primary.
 //!
 //! For example, `a` is the primary on timeline 3 and goes down. Its replica `b` is promoted, and is the primary on
 //! timeline 4. If `a` comes back on timeline 3, it is an old primary, whose writes are lost: even if `b` is down by

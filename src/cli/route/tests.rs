@@ -356,53 +356,71 @@ route https#3: refused
     );
 }
 
-#[test]
-fn a_postgresql_session_is_explained() {
-    let text = "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"p\"\n\
-                [[listeners.db.routes]]\ndatabase = [\"orders\", \"orders_*\"]\nuser = \"app\"\npool = \"p\"\n\
-                [pools.p]\nservers = [\"10.0.0.1:5432\"]";
-    let plan = config::read("test.toml", text).ok().unwrap().plan;
-    let explained = |plan: &Plan, user: Option<&str>, sni: Option<&str>| {
-        let args = RouteArgs {
-            listener: "db".into(),
-            sni: sni.map(Into::into),
-            database: Some("orders_2".into()),
-            user: user.map(Into::into),
-            ..RouteArgs::default()
-        };
-        explain(plan, &LiveTls::default(), &args).unwrap()
+const POSTGRES: &str = r#"
+[listeners.db]
+bind = "127.0.0.1:0"
+protocol = "postgres"
+pool = "p"
+[[listeners.db.routes]]
+database = ["orders", "orders_*"]
+user = "app"
+pool = "p"
+[pools.p]
+servers = ["10.0.0.1:5432"]
+"#;
+
+/// The listener also terminates TLS, but for one name.
+const POSTGRES_TLS: &str = r#"
+[listeners.db.tls]
+certificates = { directory = "/none" }
+[[listeners.db.routes]]
+sni = "passed.example"
+tls = "pass"
+pool = "p"
+"#;
+
+/// The explanation for a client of the database `orders_2`.
+fn explained_in(config: &str, user: Option<&str>, sni: Option<&str>) -> String {
+    let plan = config::read("test.toml", config).ok().unwrap().plan;
+    let args = RouteArgs {
+        listener: "db".into(),
+        sni: sni.map(Into::into),
+        database: Some("orders_2".into()),
+        user: user.map(Into::into),
+        ..RouteArgs::default()
     };
-    let taken = explained(&plan, Some("app"), None);
-    let client = "listener db: a client from anywhere, no sni, no alpn, database orders_2, user app\n";
-    assert!(taken.starts_with(client), "{taken}");
-    assert!(
-        taken.contains("  db#1  taken: database matches orders_*; user matches app\n"),
-        "{taken}"
-    );
-    let passed = explained(&plan, None, None);
-    assert!(passed.contains("  db#1  passed over: user is not app\n"), "{passed}");
-    let encrypted = explained(&plan, Some("app"), Some("a.example"));
-    assert!(
-        encrypted.contains("note: a client with sni or alpn uses TLS, and its database and user are encrypted\n"),
-        "{encrypted}"
-    );
-    assert!(encrypted.contains("passed over: database is not"), "{encrypted}");
-    let tls = "[listeners.db.tls]\ncertificates = { directory = \"/none\" }\n[[listeners.db.routes]]\n\
-               sni = \"passed.example\"\ntls = \"pass\"\npool = \"p\"\n[pools.p]";
-    let plan = config::read("test.toml", &text.replace("[pools.p]", tls))
-        .ok()
-        .unwrap()
-        .plan;
-    let decrypted = explained(&plan, Some("app"), Some("a.example"));
-    assert!(
-        decrypted.contains("db#1  taken: database matches orders_*"),
-        "{decrypted}"
-    );
-    let passed = explained(&plan, Some("app"), Some("passed.example"));
-    assert!(
-        passed.contains("are encrypted\n") && passed.contains("db#2  taken"),
-        "{passed}"
-    );
+    explain(&plan, &LiveTls::default(), &args).unwrap()
+}
+
+#[track_caller]
+fn assert_explains(explanation: &str, expected: &[&str]) {
+    for part in expected {
+        assert!(explanation.contains(part), "expected {part:?} in:\n{explanation}");
+    }
+}
+
+#[test]
+fn a_postgresql_session_in_the_clear_is_explained() {
+    let taken = explained_in(POSTGRES, Some("app"), None);
+    let expected = [
+        "listener db: a client from anywhere, no sni, no alpn, database orders_2, user app\n",
+        "  db#1  taken: database matches orders_*; user matches app\n",
+    ];
+    assert_explains(&taken, &expected);
+    let passed_over = explained_in(POSTGRES, None, None);
+    assert_explains(&passed_over, &["  db#1  passed over: user is not app\n"]);
+}
+
+#[test]
+fn the_database_of_a_postgresql_session_is_known_only_if_its_tls_is_terminated() {
+    let encrypted = explained_in(POSTGRES, Some("app"), Some("a.example"));
+    let note = "note: a client with sni or alpn uses TLS, and its database and user are encrypted\n";
+    assert_explains(&encrypted, &[note, "passed over: database is not"]);
+    let with_tls = POSTGRES.replace("[pools.p]", &format!("{POSTGRES_TLS}[pools.p]"));
+    let decrypted = explained_in(&with_tls, Some("app"), Some("a.example"));
+    assert_explains(&decrypted, &["db#1  taken: database matches orders_*"]);
+    let passed = explained_in(&with_tls, Some("app"), Some("passed.example"));
+    assert_explains(&passed, &["are encrypted\n", "db#2  taken"]);
 }
 
 #[test]

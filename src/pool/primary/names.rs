@@ -3,7 +3,7 @@
 //! 1. The server at the same address is the same server, even if another one has its name now: names are exchanged in
 //!    the DNS or in the configuration. But if both labels are of resolved host names, and the old host is gone and the
 //!    new one was unknown, the address was given to another host.
-//! 2. If no server is at that address, the only server with the same name is the same server, unless something is
+//! 2. If there is no such server, the only server with the same name is the same server, unless something is
 //!    remembered of the address where that one is.
 //!
 //! For example, something is remembered of `db:5432@10.0.0.1`:

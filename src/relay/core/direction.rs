@@ -6,7 +6,8 @@ pub(super) struct Direction {
     /// Bytes read and not sent yet. A u32, because it is part of every session twice.
     unsent: u32,
     state: DirectionState,
-    /// Whether the sender has sent everything: its stream has ended or, in TLS, its latest bytes are a close_notify.
+    /// Whether the sender has sent everything: its stream has ended or, in TLS, its latest bytes are a close_notify, so
+    /// that a reset loses nothing. The end of a stream that broke is not complete.
     is_complete: bool,
     /// Whether the engine leaves bytes of the sender unread. See [`Core::hold_back`](super::Core::hold_back).
     is_held_back: bool,
@@ -18,7 +19,7 @@ enum DirectionState {
     Open,
     /// The sender has finished; unsent bytes and the end itself must still be forwarded.
     Ended,
-    /// The end was forwarded to the receiver, or never will be.
+    /// The end was forwarded to the receiver, or never will be: nothing more happens in this direction.
     Done,
 }
 

@@ -104,16 +104,18 @@ impl SilenceTimer {
             return None;
         }
         let queues = queues();
-        if self.queues.replace(queues).is_some_and(|before| before != queues) {
+        let has_moved = self.queues.replace(queues).is_some_and(|before| before != queues);
+        if has_moved {
             self.since = now;
             // Not later: if bytes move before then, the first check of the next silence is due at half of the limit.
             self.check_at = now + self.limit / 2;
-        } else if silent_for >= self.limit {
-            return Some(queues);
-        } else {
-            self.check_at = self.since + self.limit;
+            return None;
         }
-        None
+        if silent_for < self.limit {
+            self.check_at = self.since + self.limit;
+            return None;
+        }
+        Some(queues)
     }
 }
 

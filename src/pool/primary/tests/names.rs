@@ -71,38 +71,47 @@ fn failed_over(servers: [(&str, &str); 2]) -> PrimaryWatch {
     pool
 }
 
+/// These servers, in the same order, after an exchange of their names. If a name was resolved, the address is a part of
+/// the label.
+fn exchanged<'a>([first, second]: [(&str, &'a str); 2]) -> [(String, &'a str); 2] {
+    let label = |before: &str, address: &str| match before.split_once('@') {
+        Some((name, _)) => format!("{name}@{}", address.trim_end_matches(":3306")),
+        None => before.to_owned(),
+    };
+    [
+        (label(second.0, first.1), first.1),
+        (label(first.0, second.1), second.1),
+    ]
+}
+
 #[test]
 fn an_old_primary_stays_one_when_names_are_exchanged() {
-    for named in [NAMED, HOSTS] {
-        let [(first, _), (second, _)] = named;
-        let swapped = [(first, named[1].1), (second, named[0].1)].map(|(label, address)| match label.split_once('@') {
-            Some((name, _)) => (
-                format!("{name}@{}", address.trim_end_matches(":3306")),
-                address.to_owned(),
-            ),
-            None => (label.to_owned(), address.to_owned()),
-        });
-        let [new, old] = swapped.each_ref().map(|(label, address)| (&**label, &**address));
-        let mut pool = failed_over(named);
-        let mut restarted = PrimaryWatch::new(pool.memory());
+    for before in [NAMED, HOSTS] {
+        let after = exchanged(before);
+        let [old, new] = after.each_ref().map(|(label, address)| (&**label, *address));
+        let [(old_before, _), (new_before, _)] = before;
+        let pool = failed_over(before);
+        let restarted = PrimaryWatch::new(pool.memory());
         // Host names are resolved one after the other: for some time one server has both names, and the other one none.
-        let (mut new_first, mut old_first) = (pool.clone(), pool.clone());
-        list(&mut new_first, &[new, named[1]]);
-        in_force(
-            &mut new_first,
-            &[(named[1].0, MARIADB), (new.0, MARIADB), (named[1].0, MARIADB)],
-        );
-        list(&mut old_first, &[named[0], old]);
-        let steps = [(named[0].0, MARIADB), (old.0, MARIADB), (named[0].0, MARIADB)];
-        assert_eq!(in_force(&mut old_first, &steps), [""; 3]);
-        for pool in [&mut pool, &mut restarted, &mut new_first, &mut old_first] {
-            list(pool, &[new, old]);
+        let mut new_has_both = pool.clone();
+        list(&mut new_has_both, &[new, before[1]]);
+        let steps = [(new_before, MARIADB), (new.0, MARIADB), (new_before, MARIADB)];
+        in_force(&mut new_has_both, &steps);
+        let mut old_has_both = pool.clone();
+        list(&mut old_has_both, &[before[0], old]);
+        let steps = [(old_before, MARIADB), (old.0, MARIADB), (old_before, MARIADB)];
+        assert_eq!(in_force(&mut old_has_both, &steps), [""; 3]);
+        for mut pool in [pool, restarted, new_has_both, old_has_both] {
+            list(&mut pool, &[new, old]);
             assert_ne!(pool.in_force(), Some(old.0));
             let steps = [(old.0, MARIADB), (new.0, MARIADB), (old.0, MARIADB)];
-            let in_force = in_force(pool, &steps);
+            let in_force = in_force(&mut pool, &steps);
             assert_ne!(in_force[0], old.0);
             assert_eq!(in_force[1..], [new.0, new.0]);
-            assert_eq!(reason(pool, old.0), format!("a second primary: {} is the first", new.0));
+            assert_eq!(
+                reason(&pool, old.0),
+                format!("a second primary: {} is the first", new.0)
+            );
         }
     }
 }
@@ -134,8 +143,8 @@ fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name()
     assert_eq!(reason(&pool, "db2"), "a second primary: db1 is the first");
 }
 
-/// The first of these servers is the primary of a pool, and the second its replica. After a restart, the servers are
-/// the latter ones. Returns the labels of the primary and of the replica that are remembered then.
+/// The servers of a pool, a primary and its replica, are `before`, and after a restart of this process `after`. Returns
+/// the labels of the primary and of the replica that are remembered then.
 fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     let mut pool = PrimaryWatch::default();
     list(&mut pool, &before);
@@ -176,6 +185,7 @@ fn memory_follows_an_address_before_a_name() {
     ];
     let expected = "DB1.example.:3306@10.0.0.1, db2.example.com:3306@10.0.0.2";
     assert_eq!(after_restart(HOSTS, &respelled), expected);
+    // Both hosts are spelled otherwise, and have the address of the other one: no rule applies.
     let moved = [
         ("db1.example:3306@10.0.0.2", "10.0.0.2:3306"),
         ("db2.example:3306@10.0.0.1", "10.0.0.1:3306"),

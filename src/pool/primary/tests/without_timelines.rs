@@ -200,14 +200,17 @@ impl Node {
     }
 }
 
-/// What the checks have found, across restarts.
+/// What the checks have found, across restarts: a simple model of which servers must not be used.
 #[derive(Debug, Default)]
 struct SeenNodes {
+    /// Whether each server called itself primary when it last told its role.
     claims: [bool; 3],
-    /// It was the primary, or called itself that beside the primary, and was not seen as a replica since.
+    /// Whether each server is an old primary: it was the primary, or called itself that beside the primary, and was not
+    /// seen as a replica since.
     is_old: [bool; 3],
-    /// The primary that was used last, and whether it has been down, a replica, or disabled since then.
+    /// The primary that was used last.
     last: Option<usize>,
+    /// Whether that one has been down, a replica, or disabled since then.
     last_is_gone: bool,
 }
 
