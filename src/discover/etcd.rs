@@ -132,8 +132,8 @@ impl Keys {
 }
 
 impl Findings for Keys {
-    /// The servers in the order of their keys. Two keys may be of the same server, with one name or, without a name, one
-    /// address: a server that registers under a new key may still have its old one. Then the first counts.
+    /// The servers in the order of their keys. Two keys may be of the same server, with one name or, without a name,
+    /// one address: a server that registers under a new key may still have its old one. Then the first counts.
     fn list(&self) -> ListAnswer {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());

@@ -6,8 +6,8 @@
 //! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
 //!    number. If several servers are on the highest one, none is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
-//! 3. Where no server has a timeline, another server succeeds a primary that is down, if it was seen as a replica beside
-//!    it and was promoted after that. So the roles of the other servers are remembered, too. See [`succession`].
+//! 3. Where no server has a timeline, another server succeeds a primary that is down, if it was seen as a replica
+//!    beside it and was promoted after that. So the roles of the other servers are remembered, too. See [`succession`].
 //! 4. There is no primary. For example, where some servers have a timeline, one whose timeline cannot be read is not
 //!    the primary.
 //!
@@ -278,8 +278,8 @@ impl PrimaryWatch {
     }
 
     /// Whether the pool was set up anew: all servers have the same system identifier, and it is not the remembered one.
-    /// The remembered primary must be among them: the others alone may be servers of another database that are listed by
-    /// mistake.
+    /// The remembered primary must be among them: the others alone may be servers of another database that are listed
+    /// by mistake.
     fn is_new_database(&self) -> bool {
         let Some(known) = &self.known else { return false };
         let system = |label: &str| self.seen(label)?.system_identifier;

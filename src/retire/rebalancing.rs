@@ -2,8 +2,8 @@
 //!
 //! Sessions are ended at a pace, as long as that has an effect: their clients have to come back to servers without
 //! excess, and stay there. Otherwise rebalancing pauses, because a server that accepts connections only to end them
-//! would get the sessions of the others for ever. While it pauses, it ends one session in each period `over` to find out
-//! whether that has an effect again.
+//! would get the sessions of the others for ever. While it pauses, it ends one session in each period `over` to find
+//! out whether that has an effect again.
 //!
 //! For example, `a` has 80 sessions and `b` has none. After six sessions were ended (three for each server) and `b` has
 //! kept none of their clients for 5 s, it pauses. When `b` keeps one, it goes on.
@@ -72,8 +72,8 @@ impl Rebalancing {
         }
     }
 
-    /// Forgets `most_kept`, at most once in each period `over`. What a server kept long ago, and has lost, must not hide
-    /// that it gains. But one that ends its sessions after some seconds must not seem to gain each time that their
+    /// Forgets `most_kept`, at most once in each period `over`. What a server kept long ago, and has lost, must not
+    /// hide that it gains. But one that ends its sessions after some seconds must not seem to gain each time that their
     /// number goes up again.
     fn renew_counts(&mut self, now: Instant) {
         if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {

@@ -68,8 +68,8 @@ pub(super) async fn start(
     Ok(connected)
 }
 
-/// Begins a session whose StartupMessage is known, and relays its login. Returns the key that cancels its queries, if the
-/// server has sent one.
+/// Begins a session whose StartupMessage is known, and relays its login. Returns the key that cancels its queries, if
+/// the server has sent one.
 ///
 /// # Errors
 /// Those of [`begin`] and [`relay_login`].

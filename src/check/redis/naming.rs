@@ -119,7 +119,8 @@ impl SentinelAnswers {
     fn count(&mut self, reported: &[NamedPrimary], sentinels: usize, now: Instant) {
         let votes = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
         let by_majority = reported.iter().filter(|named| 2 * votes(named) > sentinels);
-        // Of several answers in one epoch, one with the run id: the server is recognized by it at each of its addresses.
+        // Of several answers in one epoch, one with the run id: the server is recognized by it at each of its
+        // addresses.
         let named = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
         let before = self.majority.take();
         self.majority = named.map(|named| Majority {

@@ -78,8 +78,8 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// The table of the routes. It reads the ClientHello also if the listener terminates TLS by default, or if routes may be
-/// announced later.
+/// The table of the routes. It reads the ClientHello also if the listener terminates TLS by default, or if routes may
+/// be announced later.
 fn route_table(
     routes: Vec<Route<PoolId>>,
     default: Option<PoolId>,

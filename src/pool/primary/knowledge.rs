@@ -12,7 +12,8 @@ pub(in crate::pool) enum Observation {
         /// What it reports about its history.
         claim: Claim,
     },
-    /// It does not call itself primary. Also a server that takes writes, if its cluster has several primaries by design.
+    /// It does not call itself primary. Also a server that takes writes, if its cluster has several primaries by
+    /// design.
     Replica {
         /// The identity of its data.
         system_identifier: Option<u64>,
