@@ -166,19 +166,15 @@ pub fn dial(
 ) -> impl Future<Output = Result<Dialled, DialError>> {
     async move {
         loop {
-            let mut began = Instant::now();
-            let picked = match pool.pick(client.address, &search.tried, began) {
+            let picked = match pool.pick(client.address, &search.tried, Instant::now()) {
                 Ok(lease) => lease,
                 Err(NoLease::NoServer) => return Err(DialError::no_server_after(&search.tried)),
                 // Boxed: only a client that waits needs the room.
-                Err(NoLease::Full) => {
-                    let lease = Box::pin(queued::wait(pool, &client, search, &mut report)).await?;
-                    began = Instant::now();
-                    lease
-                }
+                Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, search, &mut report)).await?,
             };
             let mut lease = HeldLease::new(picked);
             let was_usable = is_usable(lease.server());
+            let began = Instant::now();
             report(Progress::Trying(lease.server()));
             // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
             let connected = tokio::select! {
