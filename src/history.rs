@@ -1,4 +1,5 @@
-//! The recent past: 15 minutes by the second, and an hour of endings by the minute, in rings that do not grow.
+//! The recent past, in rings that do not grow: a sample of each second of the last 15 minutes, and the endings of
+//! sessions in each minute of the last hour.
 //!
 //! Pools have rings of their own, at most [`POOLS_MAX`] of them: the ones with most sessions since the start. All rings
 //! together take less than 2 MB.
@@ -30,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// so that each contains the bytes of exactly one second.
 const PHASE: Duration = Duration::from_millis(500);
 
-/// A reading that is early by at most this much still closes the second.
+/// A reading may be early by at most this much: the second that is about to end counts as ended.
 const EARLY_MAX: Duration = Duration::from_millis(50);
 
 /// The seconds between two choices of the pools that have samples.
@@ -165,13 +166,13 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     let mut ranked: Vec<_> = in_force.pools.iter().enumerate().map(activity).collect();
     ranked.sort_unstable();
     ranked.truncate(POOLS_MAX);
-    ranked.sort_unstable_by_key(|(_, index)| *index);
+    ranked.sort_unstable_by_key(|(_, index)| *index); // back to the order of the plan
     ranked.into_iter().map(|(_, index)| Arc::clone(&all[index])).collect()
 }
 
-/// The open sessions on the servers of a pool, including those that have left it: the number of sessions that have
-/// begun is the difference between two sums of open and ended sessions. Each session is counted by the name of its
-/// server: the count of an address is that of all its names.
+/// The open sessions on the servers of a pool. Sessions on servers that have left the pool are included: a sample
+/// computes how many sessions have begun from the sum of open and ended sessions, so none may vanish from both. Only
+/// sessions under a server's own name are counted, because servers with other names may share its address.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.departed().into_iter().filter(|departed| !departed.left_with_pool);
     let departed = departed.filter_map(|departed| departed.server.upgrade());

@@ -111,8 +111,8 @@ pub struct CertificateReloadBody {
 }
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBody> {
-    let renewals = admin.renewals.state();
-    let renewals = RenewalState::by_file(&renewals);
+    let states = admin.renewals.state();
+    let renewals = RenewalState::by_file(&states);
     let listener_certificates = |(name, tls): (&str, &Arc<ListenerTls>)| -> Vec<CertificateBody> {
         let store = tls.certificates();
         store
@@ -178,7 +178,7 @@ pub(super) async fn renew(
     Ok(Json(RenewBody { renewing }))
 }
 
-/// A time of a certificate, in seconds since the Unix epoch, as it is shown.
+/// The text for a time of a certificate, which is in seconds since the Unix epoch.
 pub(super) fn time(seconds: i64) -> String {
     rfc3339(issuer_time(seconds))
 }
@@ -205,9 +205,9 @@ pub(super) async fn reload(
             listeners: listeners.into_iter().map(listener_reload).collect(),
             pools: pools.into_iter().map(pool_reload).collect(),
         };
-        let of_listeners = body.listeners.iter().map(|listener| &listener.broken);
-        let broken = of_listeners.chain(body.pools.iter().map(|pool| &pool.broken));
-        let broken: usize = broken.map(Vec::len).sum();
+        let of_listeners: usize = body.listeners.iter().map(|listener| listener.broken.len()).sum();
+        let of_pools: usize = body.pools.iter().map(|pool| pool.broken.len()).sum();
+        let broken = of_listeners + of_pools;
         tracing::info!(by = %client, broken, "TLS files read again on request");
         body
     });

@@ -1,4 +1,4 @@
-//! Escapes characters in JSON that are unsafe to display: it contains names that clients have sent, and curl shows it
+//! Escapes characters in JSON that are unsafe to display. It contains names that clients have sent, and curl shows it
 //! unchanged.
 
 use std::borrow::Cow;
@@ -25,7 +25,7 @@ pub(super) async fn escape_body(response: Response) -> Response {
     };
     let escaped = match std::str::from_utf8(&bytes).map(escape_json) {
         Ok(Cow::Owned(escaped)) => Some(escaped),
-        _ => None,
+        Ok(Cow::Borrowed(_)) | Err(_) => None, // nothing is unsafe, or it is no text
     };
     let body = match escaped {
         Some(escaped) => Body::from(escaped),

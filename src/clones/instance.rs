@@ -22,7 +22,7 @@ use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 use crate::units::format_duration;
 
-/// How long a killed process may take to end before this process ends without it: longer than its keeper takes.
+/// How long this process, when it ends, waits for a killed clone to end: longer than the clone's keeper waits.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A clone that has been started.
@@ -35,7 +35,11 @@ pub(super) struct Instance {
 
 /// The running part of a clone.
 pub(super) enum RunningClone {
-    Process { process: KeptProcess, _port: Port },
+    /// The port stays taken while the process runs.
+    Process {
+        process: KeptProcess,
+        _port: Port,
+    },
     Container(RunningContainer),
     Hooked(HookedClone),
 }
@@ -101,7 +105,7 @@ impl Launch<'_> {
         })
     }
 
-    /// Drops a start that takes too long, or that the shutdown ends: its process or container is then stopped.
+    /// Drops a start that takes too long, or that the shutdown ends. Dropping it stops its process or container.
     async fn in_time(
         &self,
         limit: Duration,
@@ -208,6 +212,8 @@ async fn process_ended(process: &mut KeptProcess, name: &CloneName) -> String {
     }
 }
 
+/// Stops a process, and waits until it has ended. Once this process shuts down, SIGKILL follows after [`KILL_AFTER`] at
+/// most.
 async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
     if !shutdown.is_cancelled() {
         process.stop(kill_after);

@@ -5,11 +5,16 @@
 //! while they are in force; a broken file does not replace a good one. A [`TlsConnection`] is the TLS of one connection
 //! without IO; [`handshake_with_client`] and [`handshake_with_server`] complete its handshake on a socket.
 //!
-//! **A new setting** is a field of [`ListenerTlsPlan`] or [`PoolTlsPlan`]; its key in `config/keys.rs` or
-//! `config/keys/pool.rs`, and in `config/parse/tls.rs` or `pool_tls.rs` there; a file that it names, in `files` of the
-//! plan; its comparison in `plan/changed`; the names that other proxies have for it in `config/synonyms/tls.rs`;
-//! `conf/full.toml` and `docs/tls.md`. Whether a client's TLS ends here is decided by `route`
-//! ([`TlsMode`](crate::route::TlsMode)); `session/terminate.rs` completes it.
+//! **A new setting** is a field of [`ListenerTlsPlan`] or [`PoolTlsPlan`]. It needs:
+//! - its key in `config/keys.rs` or `config/keys/pool.rs`, and its parser in `config/parse/tls.rs` or
+//!   `config/parse/pool_tls.rs`;
+//! - an entry in the plan's `files`, if it names a file;
+//! - its comparison in `plan/changed`;
+//! - the names that other proxies have for it in `config/synonyms/tls.rs`;
+//! - a description in `conf/full.toml` and `docs/tls.md`.
+//!
+//! Whether a client's TLS ends here is decided by `route` ([`TlsMode`](crate::route::TlsMode)).
+//! `session/terminate.rs` completes its handshake.
 
 mod words;
 mod last_expiry_check;

@@ -44,8 +44,11 @@ impl HandshakeResult {
     }
 }
 
-/// The versions of TLS that may be negotiated; empty: the handshake failed before that.
-const VERSIONS: [&str; 3] = ["1.2", "1.3", ""];
+/// The label `version` of a handshake that failed before a version was negotiated.
+const NO_VERSION: &str = "";
+
+/// The values of the label `version`.
+const VERSIONS: [&str; 3] = ["1.2", "1.3", NO_VERSION];
 
 /// The series of TLS that a listener terminates.
 pub(in crate::account) struct TlsSeries {
@@ -68,6 +71,7 @@ impl TlsSeries {
         }
     }
 
+    /// An unknown version is counted as [`NO_VERSION`], the last one.
     pub(super) fn record_handshake(&self, version: &str, result: HandshakeResult, duration: Duration) {
         let index = VERSIONS.iter().position(|known| *known == version);
         let counters = &self.handshakes[index.unwrap_or(VERSIONS.len() - 1)];

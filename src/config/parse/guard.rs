@@ -19,7 +19,7 @@ use crate::{regular_file, units};
 /// Sources that `rate_per_source` remembers unless the file says otherwise; they take 3.4 MB.
 const SOURCES_DEFAULT: u32 = 100_000;
 
-/// 340 MB.
+/// The most sources that `sources_max` may allow; they take 340 MB.
 const SOURCES_MAX: u32 = 10_000_000;
 
 /// The most bad lines of a file that are reported.
@@ -96,7 +96,9 @@ fn guard(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<GuardPlan> {
     let burst = section.integer("burst", 1..=1_000_000, problems);
     let rate_per_source = self::rate(&section, "rate_per_source", burst, problems);
     for key in ["burst", "sources_max"] {
-        if let (Some((position, _)), true) = (section.entry(key), section.is_missing("rate_per_source")) {
+        if let Some((position, _)) = section.entry(key)
+            && section.is_missing("rate_per_source")
+        {
             problems.warning(
                 position,
                 format!("`{key}` is never used"),
@@ -132,7 +134,7 @@ fn sessions(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Op
     section.integer(key, process::CONNECTIONS, problems)
 }
 
-/// A rate. Unless there is a burst, it allows at once what it allows in a second, at least one.
+/// A rate. `burst`: how many it allows at once; `None`: as many as in a second, at least one.
 fn rate(section: &Section<'_>, key: &str, burst: Option<u32>, problems: &mut Problems<'_>) -> Option<Rate> {
     let node = section.get(key)?;
     let text = value::string(node, problems)?;
@@ -179,13 +181,13 @@ fn source_bits(section: &Section<'_>, problems: &mut Problems<'_>) -> SourceBits
     }
 }
 
-/// The networks of a key and those of a file. `None`: there is neither.
+/// The networks of `key`, and those in the file that `file_key` names. `None`: both keys are missing.
 fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Problems<'_>) -> Option<NetworkSet> {
     let mut networks: Vec<IpNet> = entries(section, key, problems, address::network);
     if let Some(node) = section.get(file_key) {
         let path = value::path(node, problems)?;
         let path = problems.resolve_path(&path);
-        // Those who read the store must not see the contents of a file: errors are written back.
+        // Errors are written back to the store. Those who read it must not see the contents of a file.
         let may_quote = !problems.is_remote(&node.position);
         match read_networks(&path, may_quote) {
             Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {

@@ -76,7 +76,7 @@ impl LineOutcome {
     }
 }
 
-/// Sets a key to the duration that a line has.
+/// Sets a key to the duration that a line has. As in HAProxy, a number without a unit is in milliseconds.
 pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, text: &str) -> LineOutcome {
     match duration(text, 1) {
         None => LineOutcome::LeftOut("not a duration"),
@@ -91,7 +91,7 @@ pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, tex
 /// The note for a 0 by which HAProxy means its own default, or no limit.
 pub(super) const ZERO: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
 
-/// Sets a key to the number that a line has, limited to the bounds. Where these begin above 0, a 0 sets nothing.
+/// Sets a key to the number that a line has, limited to the bounds. If the lower bound is above 0, a 0 sets nothing.
 pub(super) fn set_integer(
     section: &mut ImportedSection,
     key: &'static str,
@@ -177,6 +177,7 @@ fn words(text: &str) -> Vec<String> {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match (quote, c) {
+            // Within single quotes a backslash is an ordinary character.
             (Some('\''), c) if c != '\'' => word.get_or_insert_default().push(c),
             (_, '\\') => push_escaped(&mut chars, word.get_or_insert_default()),
             (Some(open), c) if c == open => quote = None,

@@ -42,7 +42,7 @@ pub enum ProcessEvent {
     Started(u32),
     /// It could not be started. Nothing follows.
     NotStarted(String),
-    /// It has printed a line; this many before it are not reported.
+    /// It has printed a line. The number is how many lines before it are not reported.
     Output(String, u64),
     /// It has ended, and so has all that it has started, except what may not be killed, or does not end after SIGKILL.
     /// The text says how it has ended. Nothing follows.
