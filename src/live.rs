@@ -58,8 +58,7 @@ pub struct InForce {
     pub pools: LivePools,
     /// The guards of the plan, in its order.
     pub guards: LiveGuards,
-    /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose
-    /// where port 0 is configured.
+    /// The addresses of each listener, in the order of the plan. They have the port that the system chose for port 0.
     pub addresses: Vec<Vec<ListenAddr>>,
     /// The TLS that ends or begins here.
     pub tls: LiveTls,
@@ -121,13 +120,16 @@ impl InForce {
 #[derive(Debug)]
 pub struct Live {
     in_force: watch::Sender<Arc<InForce>>,
-    // A std mutex: locked while what is in force changes, so that a pool's successor misses no address.
+    // A std mutex: locked while what is in force changes, so that no address is set in a pool that is being replaced.
     changing: Mutex<()>,
     registry: Arc<ServerRegistry>,
+    /// Notified when the lists of sources have changed.
     listed_changed: Notify,
+    /// Notified when operators have added or removed servers.
     added_changed: watch::Sender<()>,
     /// The servers of pools that are gone.
     gone: departed::DepartedServers,
+    /// Notified when other routes are announced.
     announced_changed: Notify,
     // A std mutex: locked for a few lines.
     announcing: Mutex<Announcing>,
@@ -355,14 +357,12 @@ impl Live {
         if self.was_ready.load(Relaxed) {
             return None;
         }
-        let needs_address = self.started.elapsed() < ADDRESS_PATIENCE;
+        let is_starting = self.started.elapsed() < ADDRESS_PATIENCE;
         let in_force = self.in_force();
-        let is_announcing = || in_force.plan.announcing_engine().is_some() && self.announcing().is_up.is_none();
-        let pool_not_ready = || match needs_address && is_announcing() {
-            true => Some("the first list of announced routes".to_owned()),
-            false => in_force.pools.iter().find_map(|pool| pool.why_not_ready(needs_address)),
-        };
-        let waits_for = in_force.plan.why_not_ready().or_else(pool_not_ready);
+        let awaits_routes = || in_force.plan.announcing_engine().is_some() && self.announcing().is_up.is_none();
+        let routes = || (is_starting && awaits_routes()).then(|| "the first list of announced routes".to_owned());
+        let pool = || in_force.pools.iter().find_map(|pool| pool.why_not_ready(is_starting));
+        let waits_for = in_force.plan.why_not_ready().or_else(routes).or_else(pool);
         self.was_ready.fetch_or(waits_for.is_none(), Relaxed);
         waits_for
     }

@@ -17,7 +17,8 @@ pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 /// The path of a validation's request, before the token (RFC 8555, section 8.3).
 const HTTP_PREFIX: &str = "/.well-known/acme-challenge/";
 
-/// The challenges that are pending. Few: those of one order. All workers look here, for the rare clients that ask.
+/// The challenges that are pending. There are few, because orders are made one at a time. All workers look here, but
+/// only for the rare clients that validate a name.
 #[derive(Debug, Default)]
 pub struct Challenges(Mutex<PendingAnswers>);
 

@@ -26,9 +26,11 @@ pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
     })
 }
 
-/// The sample of the texts from the store, for metrics.
+/// The sample of the texts from the store, for metrics; `None`: the configuration is not from a store.
 pub(super) fn sample(admin: &Admin) -> Option<RemoteSample> {
-    admin.live.in_force().plan.remote.as_ref()?;
+    if admin.live.plan().remote.is_none() {
+        return None;
+    }
     let state = admin.remote.state();
     Some(RemoteSample {
         is_up: state.lost.is_none(),

@@ -120,18 +120,18 @@ fn pool_bodies(in_force: &InForce) -> Vec<PoolBody> {
     in_force.pools.iter().enumerate().map(body).collect()
 }
 
-/// `sessions`: the current sessions of each listener.
+/// `sessions`: the number of open sessions of each listener, by its name.
 fn listener_bodies(
     admin: &Admin,
     in_force: &InForce,
     sessions: &HashMap<Arc<str>, usize>,
     renewals: &RenewalsByFile<'_>,
 ) -> Vec<ListenerBody> {
-    let series = admin.metrics.listeners();
-    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
+    let all_series = admin.metrics.listeners();
+    let series_by_name: HashMap<_, _> = all_series.iter().map(|series| (series.name(), series)).collect();
     let body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
-        let series = series.get(&listener.name).copied();
+        let series = series_by_name.get(&listener.name).copied();
         let tls = in_force.tls.listeners.get(&listener.name);
         ListenerBody {
             tls: tls.map(|tls| listener_tls_body(tls, renewals)),
@@ -200,11 +200,11 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
 
 fn listener_tls_body(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> ListenerTlsBody {
     let store = tls.certificates();
-    let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
+    let expires_first = store.all().iter().min_by_key(|certificate| certificate.not_after);
     ListenerTlsBody {
         certificates: store.all().len(),
-        expires_first: first.and_then(|first| first.names.first().map(ToString::to_string)),
-        expires: time(first.map_or(0, |first| first.not_after)),
+        expires_first: expires_first.and_then(|certificate| certificate.names.first().map(ToString::to_string)),
+        expires: time(expires_first.map_or(0, |certificate| certificate.not_after)),
         self_signed: store
             .all()
             .iter()
@@ -228,7 +228,7 @@ fn listener_tls_body(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> Listen
     }
 }
 
-/// The failed orders of the certificates in these files, of those whose latest order has failed.
+/// A text for each of these files whose certificate could not be ordered lately: how many orders failed, and why.
 fn failed_orders<'a>(
     files: impl Iterator<Item = &'a Path>,
     renewals: &'a RenewalsByFile<'a>,

@@ -31,7 +31,7 @@ use crate::regular_file;
 use crate::reload::reload_tls;
 use crate::tls::{AcmeCertificate, Certificate, parse_certificate};
 
-/// The longest wait between two looks for orders that are due: clocks may be set.
+/// The longest wait between two looks for orders that are due. It is bounded because the system's clock may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The most that is usually written after an order: a chain with its key, the account and the failed attempts.
@@ -47,6 +47,7 @@ pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
     for account in &plan.acme {
         let directory = &account.state_dir;
         let made = make_directory(directory).and_then(|()| match regular_file::probe(directory, ROOM_BYTES) {
+            // A full disk, for example, may have room later. Permissions must be corrected.
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 warnings.push(format!(
                     "{}: not writable, so no certificate is ordered: {error}",
@@ -108,16 +109,15 @@ impl AcmeOrders {
                 }
             }
             let now = SystemTime::now();
-            let first = (0..states.len()).min_by_key(|index| states[*index].next);
-            let due = first.filter(|first| states[*first].next <= now);
-            if let Some(due) = due {
-                states[due].is_under_way = true;
-            }
-            let next = first.map(|first| states[first].next);
-            let ordered = due.map(|due| states[due].clone());
+            let first = states.iter_mut().min_by_key(|state| state.next);
+            let next = first.as_ref().map(|first| first.next);
+            let due = first.filter(|first| first.next <= now).map(|due| {
+                due.is_under_way = true;
+                due.clone()
+            });
             self.renewals.publish(states);
-            if let Some(state) = ordered {
-                self.order(&in_force, state).await;
+            if let Some(due) = due {
+                self.order(&in_force, due).await;
                 continue;
             }
             let wait = next.map_or(LOOK_INTERVAL, |next| next.duration_since(now).unwrap_or_default());
@@ -131,6 +131,8 @@ impl AcmeOrders {
         }
     }
 
+    /// Makes an order, logs the result, and keeps it: in memory, and failures also in `state_dir`. Puts an issued
+    /// certificate in force.
     async fn order(&mut self, in_force: &Arc<InForce>, state: RenewalState) {
         let wanted = &state.wanted;
         let (name, acme) = (wanted.name(), &*wanted.acme);

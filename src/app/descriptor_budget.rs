@@ -9,7 +9,8 @@ use crate::plan::Plan;
 /// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
 const RUNTIME_DESCRIPTORS: usize = 4;
 
-/// A clone has the socket to its keeper and the lock of its port, or its log and the request that waits for its end.
+/// File descriptors of a clone. A process has the socket to its keeper and the lock of its port. A container has its
+/// log and the request that waits for its end.
 const CLONE_DESCRIPTORS: usize = 2;
 
 /// The file descriptors of the process.
@@ -25,9 +26,9 @@ pub(super) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// To be called when everything is open that does not belong to a session. Of the listening sockets, only one for
-    /// each of `addresses` is open at that time: those of the other workers come later. `limit`: the limit of open
-    /// files.
+    /// `limit`: the limit of open files. `addresses`: the number of addresses that are listened on. To be called when
+    /// everything is open that does not belong to a session, except for the listening sockets: one for each address is
+    /// open already, and those of the other workers come later.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {

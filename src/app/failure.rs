@@ -52,7 +52,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the configuration itself is wrong, and not only a file missing: a file of TLS can be read, but not used.
+    /// Whether the configuration itself is wrong: a file of TLS can be read, but its contents cannot be used. A file
+    /// that is missing does not count.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Tls { cause, .. } if cause.can_be_read())

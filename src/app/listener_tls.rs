@@ -23,15 +23,16 @@ use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan, sh
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS.
-/// Where TLS is configured as in the plan before, it stays, and only files that have changed are read.
+/// Where TLS is configured as in the plan before, it stays, and only files that have changed are read. `before`: what
+/// is in force, and the metrics that count what is read again.
 ///
 /// # Errors
 /// The first file that cannot be used.
 pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Failure> {
     let load = |name: &str, tls_plan: &ListenerTlsPlan| {
         let known = before.and_then(|(before, metrics)| {
-            let (_, known) = before.tls.all().find(|(known, _)| *known == name)?;
-            Some((known, metrics))
+            let (_, tls) = before.tls.all().find(|(listener, _)| *listener == name)?;
+            Some((tls, metrics))
         });
         match known {
             Some((known, metrics)) if known.plan() == tls_plan => {
@@ -59,8 +60,8 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
     Ok(loaded)
 }
 
-/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files;
-/// not those of [`broken_files`].
+/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files,
+/// but not the errors that [`broken_files`] returns.
 ///
 /// # Errors
 /// The first file that cannot be read or used.
@@ -126,13 +127,13 @@ pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
 fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
     let certificates = store.all().iter();
     let warnings = certificates.clone().flat_map(|certificate| {
-        let is_for_none = certificate.names.is_empty().then(|| {
+        let without_names = certificate.names.is_empty().then(|| {
             format!(
                 "{}: the certificate is for no host name (it has no DNS name in subjectAltName)",
                 certificate.path().display()
             )
         });
-        let is_for_clients = (!certificate.is_for_servers).then(|| {
+        let not_for_servers = (!certificate.is_for_servers).then(|| {
             format!(
                 "{}: the certificate is not for servers (extendedKeyUsage): clients refuse it",
                 certificate.path().display()
@@ -142,8 +143,8 @@ fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
             .warnings
             .iter()
             .cloned()
-            .chain(is_for_none)
-            .chain(is_for_clients)
+            .chain(without_names)
+            .chain(not_for_servers)
     });
     let exposed = certificates.filter_map(|certificate| exposed_key(certificate.key_path()));
     warnings.chain(exposed).collect()

@@ -52,7 +52,7 @@ pub struct SendExpectCheck {
 pub struct ConversationStep {
     /// Bytes that are sent first.
     pub send: Option<Box<[u8]>>,
-    /// Then, what comes is read until this matches what has come since the last match.
+    /// After that, the answer is read until this pattern matches what the server has sent since the last match.
     pub expect: Option<Pattern>,
 }
 
@@ -113,9 +113,11 @@ impl Probe for SendExpectProbe {
         let Some(entry) = step.checked_sub(1).and_then(|index| self.check.steps.get(index)) else {
             return ErrorKind::TimedOut.into(); // there was no connection
         };
-        let found = if answer.is_empty() { "nothing" } else { "no match" };
         let what = match &entry.expect {
-            Some(pattern) if *has_sent => unmet(*step, pattern, &format!("{found} within {timeout}"), answer),
+            Some(pattern) if *has_sent => {
+                let found = if answer.is_empty() { "nothing" } else { "no match" };
+                unmet(*step, pattern, &format!("{found} within {timeout}"), answer)
+            }
             _ => format!("{}: not done within {timeout}", sending(*step)),
         };
         io::Error::new(ErrorKind::TimedOut, what)
@@ -138,12 +140,12 @@ fn lock(progress: &Mutex<ConversationState>) -> MutexGuard<'_, ConversationState
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The half of a step that sends, for errors.
+/// The name of the sending half of a step, for errors.
 fn sending(step: usize) -> String {
     format!("step {step} (send)")
 }
 
-/// Says that a step has not found its pattern. `answer`: what the server has sent since the last match.
+/// The message that a step has not found its pattern. `answer`: what the server has sent since the last match.
 fn unmet(step: usize, pattern: &Pattern, why: &str, answer: &[u8]) -> String {
     let pattern = escape_bounded(pattern.as_str(), PATTERN_CHARS_SHOWN);
     let answer = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_BYTES_SHOWN)]);
@@ -155,10 +157,10 @@ fn unmet(step: usize, pattern: &Pattern, why: &str, answer: &[u8]) -> String {
     format!("step {step} (expect `{pattern}`): {why}{got}")
 }
 
-/// Takes the steps, and closes.
+/// Carries out the steps, then closes the connection.
 ///
 /// # Errors
-/// Those of the connection; a pattern is not found before the server closes or a limit is reached.
+/// The connection fails, or a pattern is not found before the server closes or a limit is reached.
 async fn converse(
     steps: &[ConversationStep],
     stream: Box<dyn CheckStream>,
@@ -233,6 +235,7 @@ impl Answers {
         }
     }
 
+    /// Publishes how far the conversation has come, for the error of a timeout.
     fn publish(&self, progress: &Mutex<ConversationState>, step: usize, has_sent: bool) {
         let answer = &self.bytes[self.matched..];
         let mut progress = lock(progress);

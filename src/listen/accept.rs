@@ -30,8 +30,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// The maximum number of clients that are accepted although they joined a queue after it was closed. The kernel lets
-/// few join.
+/// The most clients that are accepted although they joined a queue after it was closed. The kernel lets few of them
+/// join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
 /// How many clients of a closed queue are accepted where the system does not report its length: the default of
@@ -139,7 +139,8 @@ impl Listener {
                 // The runtime is shutting down, and this task is about to be dropped.
                 return std::future::pending().await;
             };
-            // A socket that does not listen any more stays ready: the error of accept tells why.
+            // A socket that does not listen any more stays ready with an empty queue. It counts as one client, so that
+            // accept is called and its error tells why.
             let at_least = u32::from(ready.ready().is_read_closed());
             // Before the count: a client that joins after it makes the socket ready again (epoll(7), EPOLLET).
             ready.clear_ready();
@@ -159,8 +160,8 @@ impl Listener {
         }
     }
 
-    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client joins it only while it is empty. A
-    /// queue of the service manager stays open: its clients wait for the next process.
+    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client can join only an empty queue. A queue
+    /// of the service manager stays open: its clients wait for the next process.
     pub fn close_queue(&mut self) {
         if self.queue == QueueOwner::ServiceManager {
             return; // `remaining` is 0
@@ -222,8 +223,8 @@ impl Listener {
         }
     }
 
-    /// Accepts once, as soon as there is a permit; `None`: there was an error of one client or a pause, try again.
-    /// EAGAIN is the only error.
+    /// Accepts once, as soon as there is a permit. `None`: accepting failed for one client, or paused; the caller tries
+    /// again. EAGAIN is the only error.
     async fn try_accept(
         &self,
         limits: &ConnectionLimits,

@@ -21,8 +21,8 @@ impl Live {
         self.lock_announcing().source.clone()
     }
 
-    /// Records that the source of announced routes has given this list, which is in force. Returns whether the source
-    /// had given none at the previous try.
+    /// Records that the source of announced routes has given this list, which is in force. Returns whether its previous
+    /// answer was not usable, or there was none.
     pub fn record_announced(&self, latest: &Arc<[Announcement]>, at: SystemTime) -> bool {
         let mut announcing = self.lock_announcing();
         if announcing.latest != *latest {
@@ -32,7 +32,8 @@ impl Live {
         announcing.source.record_success(at, None)
     }
 
-    /// Records that the source of announced routes has failed. Returns whether it had not failed at the previous try.
+    /// Records that the source of announced routes has failed. Returns whether its previous answer was usable, or there
+    /// was none.
     pub fn record_announcing_failure(&self, error: Reason) -> bool {
         self.lock_announcing().source.record_failure(error)
     }

@@ -28,8 +28,8 @@ impl RecordedOutcome {
         }
     }
 
-    /// Whether the server was up, and is down now because of a failure. A server that has another role, or is behind,
-    /// works: if that were a failure, two switchovers or one long transaction could take all servers of a pool out.
+    /// Whether the server was up, and is down now because of a failure. Another role or a lag is no failure, because
+    /// the server works: otherwise two switchovers or one long transaction could take all servers of a pool out.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let went_down = self.change.before == CheckState::Up && self.change.state == Some(CheckState::Down);
@@ -46,6 +46,7 @@ pub(super) fn apply_judgement(
     thresholds: Thresholds,
 ) -> impl Iterator<Item = RecordedOutcome> {
     if let Some((KnownPrimary { server, timeline, .. }, numbering)) = &judgement.new_primary {
+        // The log has a field of its own for an epoch.
         let (timeline, epoch) = match numbering {
             Numbering::Timeline | Numbering::None => (*timeline, None),
             Numbering::Epoch { .. } => (None, *timeline),

@@ -52,18 +52,19 @@ pub struct PoolRules {
     pub policy: Policy,
     /// When failures eject a server.
     pub eject: EjectLimits,
-    /// The time after which the trial of an ejected server may be claimed again.
+    /// The longest time that a connect takes. If the session that tries an ejected server has not reported a result
+    /// after this time, another one may try.
     pub connect_timeout: Duration,
     /// The time in which the weight of a server that came back grows to its full value; `None`: at once.
     pub slow_start: Option<Duration>,
-    /// If less than this percentage (1 to 100) of the servers in service in the best tier is healthy, all of them are
-    /// used; `None`: never.
+    /// The pool panics if less than this percentage (1 to 100) of the servers in service in the best tier is healthy:
+    /// it then uses all of them. `None`: it never panics.
     pub panic_threshold: Option<u8>,
     /// Who may wait for a server with room; `None`: nobody.
     pub queue: Option<QueueLimits>,
     /// How long a client may wait for a server of a pool that sleeps; `None`: the pool never sleeps.
     pub wake: Option<Duration>,
-    /// Whether clients with a `queue` also wait for a server that takes no sessions for the moment, because nothing
-    /// else would serve them: neither a fallback nor a server that is started for them.
+    /// Whether clients of a pool with a `queue` also wait for a server that takes no sessions for the moment. Set if
+    /// nothing else would serve them: neither a fallback nor a server that is started for them.
     pub waits_for_return: bool,
 }

@@ -12,7 +12,8 @@ const FIRST_PERCENT: u16 = 10;
 #[derive(Debug)]
 pub(super) struct SlowStart {
     created_at: Instant,
-    /// When the slow start began: nanoseconds since `created_at`, plus 1. 0: the server has its full weight.
+    /// When the slow start began, in nanoseconds since `created_at`, plus 1, so that 0 is free to say: the server has
+    /// its full weight.
     began: AtomicU64,
 }
 
@@ -25,7 +26,7 @@ impl SlowStart {
         }
     }
 
-    /// Starts anew: the server came back.
+    /// Begins a slow start: the server came back.
     pub(super) fn begin(&self) {
         let age = u64::try_from(self.created_at.elapsed().as_nanos()).unwrap_or(u64::MAX); // 584 years
         self.began.store(age.saturating_add(1), Relaxed);
@@ -57,6 +58,7 @@ impl SlowStart {
         start.checked_add(Duration::from_nanos(u64::try_from(after).ok()?))
     }
 
+    /// The time that `began` stands for; `None`: the server has its full weight.
     fn start(&self, began: u64) -> Option<Instant> {
         Some(self.created_at + Duration::from_nanos(began.checked_sub(1)?))
     }

@@ -26,7 +26,7 @@ pub enum TlsAnswer {
     No,
     /// As the server answers it.
     AskServer,
-    /// It was answered before: another one is an error.
+    /// One was answered before, so that another one is an error.
     Given,
 }
 
@@ -47,7 +47,8 @@ pub(super) struct PostgresReader {
     hello_bytes_max: usize,
 }
 
-/// ContentType `handshake` (RFC 8446, section 5.1). As the first byte of a length it would be out of range.
+/// ContentType `handshake` (RFC 8446, section 5.1). A packet of PostgreSQL cannot begin with this byte: its length
+/// would be out of range.
 const TLS_HANDSHAKE: u8 = 22;
 
 impl PostgresReader {
@@ -99,6 +100,7 @@ impl PrefaceReader for PostgresReader {
     type Found = PostgresOpening;
 
     fn inspect(&mut self, bytes: &[u8]) -> Inspection<PostgresOpening> {
+        // Only a client that has sent no request may begin with its ClientHello.
         let has_asked = self.has_asked_for_gss || self.tls == TlsAnswer::Given;
         if self.hello.is_none() && !has_asked && bytes.first() == Some(&TLS_HANDSHAKE) {
             self.await_hello(TlsStart::Direct);

@@ -14,7 +14,7 @@ pub(in crate::account) struct PoolSeries {
     /// The totals of its sessions. Connects are those to its servers.
     pub(in crate::account) totals: SessionTotals,
     pub(in crate::account) session_duration: Histogram,
-    /// Waits in its queue. Made at first use: most pools have no queue.
+    /// Waits in its queue. Empty until the pool has a queue: most pools have none.
     queue_wait: OnceLock<Histogram>,
 }
 
@@ -28,12 +28,12 @@ impl PoolSeries {
         }
     }
 
-    /// The histogram of waits in its queue.
+    /// The histogram of waits in its queue, made now if there was none.
     pub(in crate::account) fn queue_wait(&self) -> &Histogram {
         self.queue_wait.get_or_init(|| Histogram::new(QUEUE_BOUNDS))
     }
 
-    /// As [`Self::queue_wait`]; `None`: the pool never had a queue.
+    /// The histogram of waits in its queue; `None`: the pool never had a queue.
     pub(in crate::account) fn queue_wait_if_any(&self) -> Option<&Histogram> {
         self.queue_wait.get()
     }

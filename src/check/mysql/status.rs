@@ -22,7 +22,7 @@ const PARSE_ERROR: u16 = 1064;
 /// ER_SPECIFIC_ACCESS_DENIED_ERROR
 const NO_PRIVILEGE: u16 = 1227;
 
-/// The lag of a replica that has a stopped thread: it does not say how far it is behind.
+/// The lag of a replica that does not say how far it is behind, because one of its threads has stopped.
 pub(super) const STOPPED: Duration = Duration::MAX;
 
 /// What a server says of itself.
@@ -30,7 +30,8 @@ pub(super) struct MysqlStatus {
     pub(super) role: Role,
     /// How far it is behind, or [`STOPPED`]; `None`: it is not a replica, or the user may not ask.
     pub(super) lag: Option<Duration>,
-    /// `server_id` of a primary, or of the only server that a replica is connected to as its source.
+    /// For a primary, its own `server_id`. For a replica, the `server_id` of its source, if it has only one and is
+    /// connected to it.
     pub(super) source: Option<u32>,
     /// `None`: it is not a member of a Galera cluster.
     pub(super) galera: Option<GaleraMember>,
@@ -102,10 +103,10 @@ async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFail
     }
 }
 
-/// Whether a replica is connected to its source.
+/// The column that says whether a replica is connected to its source, by its present and its former name.
 const IO_RUNNING: [&str; 2] = ["Replica_IO_Running", "Slave_IO_Running"];
 
-/// `server_id` of the server that a replica is connected to, if it has one source only.
+/// `server_id` of a replica's source, if it has only one and is connected to it.
 fn read_source(status: &Rows) -> Option<u32> {
     let ids = status.column(&["Source_Server_Id", "Master_Server_Id"]);
     let mut sources = ids.zip(status.column(&IO_RUNNING));

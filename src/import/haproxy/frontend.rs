@@ -10,7 +10,7 @@ use super::bind;
 use super::condition::{AclTest, Acls, Term};
 use super::line::{Line, LineOutcome, set_duration, set_integer};
 
-/// The note about `-m end` without a dot at the beginning.
+/// The note about `-m end TEXT` where the text does not begin with a dot.
 const PARTIAL: &str = "a name whose end is the text, but without a dot before it, does not match";
 
 /// A frontend that is being read.
@@ -24,7 +24,7 @@ pub(super) struct Frontend {
     pub(super) client_timeout: Option<Duration>,
     /// `default_backend`
     pub(super) pool: Option<String>,
-    /// The first `use_backend` for all clients: neither later ones nor `default_backend` get any.
+    /// The backend of the first `use_backend` for all clients. Later ones and `default_backend` get no clients.
     for_all: Option<String>,
     pub(super) remarks: Vec<Remark>,
 }
@@ -97,7 +97,8 @@ impl Frontend {
         }
     }
 
-    /// Adds a route for each alternative of the condition that begins with the word `at`. The first note is kept.
+    /// Adds a route for each alternative of the condition, which begins at the word `at`. `pool`: where the clients go;
+    /// `None`: they are refused. If alternatives have several notes, the first one is returned.
     fn routes(&mut self, line: &Line, at: usize, pool: Option<&str>) -> LineOutcome {
         let condition = self.acls.condition(line.words.get(at..).unwrap_or_default());
         let mut outcome = LineOutcome::Carried;
@@ -115,17 +116,15 @@ impl Frontend {
             let is_for_tls = terms.iter().any(|term| term.test == AclTest::ClientHello);
             let has_partial = |term: &Term| matches!(term.test, AclTest::Sni { is_partial: true, .. });
             let mut note = terms.iter().any(has_partial).then_some(PARTIAL);
-            match pool {
-                _ if !is_for_all => {}
-                _ if is_for_tls => {
-                    route.sni = vec![String::from("*")];
-                    note = Some("TLS clients without a server name do not take this route");
-                }
-                Some(pool) => {
-                    self.for_all = Some(pool.to_owned());
-                    break;
-                }
-                None => return LineOutcome::LeftOut("it would refuse all clients"),
+            if is_for_all && is_for_tls {
+                route.sni = vec![String::from("*")];
+                note = Some("TLS clients without a server name do not take this route");
+            } else if is_for_all {
+                let Some(pool) = pool else {
+                    return LineOutcome::LeftOut("it would refuse all clients");
+                };
+                self.for_all = Some(pool.to_owned());
+                break;
             }
             if let (Some(note), LineOutcome::Carried) = (note, &outcome) {
                 outcome = LineOutcome::Noted(note.to_owned());
@@ -162,8 +161,8 @@ impl Frontend {
         }
     }
 
-    /// A rule that accepts only these networks. Several such rules would leave only the clients that all of them
-    /// accept.
+    /// Accepts only these networks. Carries over only the first such rule: with several, a client must be accepted by
+    /// each of them, which one list cannot say.
     fn allow_only(&mut self, networks: Result<Vec<String>, &'static str>) -> LineOutcome {
         match networks {
             Ok(_) if !self.listener.allow.is_empty() => LineOutcome::LeftOut("another rule says already who may pass"),
@@ -175,6 +174,8 @@ impl Frontend {
         }
     }
 
+    /// Carries over a rejection. One of networks becomes the shorter list: `allow` for the other networks, or `deny`
+    /// for these. Any other one becomes routes that refuse clients.
     fn reject(&mut self, line: &Line, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
         let accepted = &self.accepted[&line.words[1]];
         let (passing, rejected) = (

@@ -20,8 +20,9 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. In acequia, `deny` is applied before `allow`: a network that an earlier rule allows
-/// is subtracted from one that is denied.
+/// Converts the rules of a server. In acequia, `deny` is applied before `allow`, so a network that an earlier rule
+/// allows is subtracted from one that is denied. nginx accepts clients that no rule matches, so its `allow` rules
+/// become an `allow` of acequia only if `deny all` follows.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {
@@ -53,6 +54,7 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
         } else if let Some(left) = without(std::slice::from_ref(&network), &allow) {
             deny.extend(left);
         } else {
+            // The rest of the network would be too many networks.
             let text = format!("{network} is denied before `allow` here");
             listener.section.remarks.push(Remark::note(rule.line, text));
             deny.push(network);

@@ -41,6 +41,7 @@ impl Directive {
 pub(super) fn parse(text: &str) -> Vec<Directive> {
     // The directives of each block that is open, with the directive that the block belongs to.
     let mut open: Vec<(Directive, Vec<Directive>)> = Vec::new();
+    // The directives of the innermost open block so far, or of the file.
     let mut all: Vec<Directive> = Vec::new();
     let mut current = Directive::default();
     let mut skipped = 0_usize; // open blocks that are too deep
@@ -105,7 +106,7 @@ fn tokens(text: &str) -> Vec<(usize, NginxToken)> {
             continue;
         }
         let token = match c {
-            // `${name}` is a variable and not a block.
+            // `{` after `$` begins the name of a variable, as in `${name}`, and not a block.
             '{' if word.as_ref().is_some_and(|(_, word)| word.ends_with('$')) => None,
             ';' => Some(NginxToken::End),
             '{' => Some(NginxToken::Open),
@@ -129,6 +130,7 @@ fn tokens(text: &str) -> Vec<(usize, NginxToken)> {
                 }
             }
             '\\' => push_escaped(word, chars.next()),
+            // The name of the variable.
             '{' => {
                 word.push('{');
                 let is_name = |(_, next): &(usize, char)| !next.is_whitespace() && !";{}".contains(*next);
