@@ -118,15 +118,15 @@ pub(crate) fn ip(text: &str) -> Result<ServerAddr, InvalidValue> {
         let hint = "write an address such as \"10.0.0.11\"; the port has a key of its own, `port`";
         (format!("`{text}` is not an IP address"), String::from(hint))
     };
-    let bracketed = if text.contains('.') && !text.contains(':') {
+    let with_port = if text.contains('.') && !text.contains(':') {
         format!("{text}:0")
     } else {
         format!("[{text}]:0")
     };
-    if let Some((address, interface)) = split_interface(&bracketed) {
+    if let Some((address, interface)) = split_interface(&with_port) {
         return with_interface(interface, |interface| ServerAddr::on_interface(address, interface));
     }
-    let address: SocketAddr = bracketed.parse().map_err(|_| invalid())?;
+    let address: SocketAddr = with_port.parse().map_err(|_| invalid())?;
     check_scope(address)?;
     check_one_host(address.ip())?;
     Ok(ServerAddr::new(address))
@@ -137,8 +137,8 @@ pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
     parse_network(text).map_err(|error| (error.to_string(), error.hint()))
 }
 
-/// The path of `unix:/run/db.sock`; `None`: the text has another form. What HAProxy and others write instead gets a
-/// hint.
+/// The path of `unix:/run/db.sock`; `None`: the text has another form. The forms in which HAProxy and others write such
+/// an address are errors with a hint.
 fn unix_path(text: &str) -> Result<Option<UnixPath>, InvalidValue> {
     let others = ["unix@", "uds@"].iter().find_map(|prefix| text.strip_prefix(prefix));
     if let Some(path) = others.or_else(|| text.starts_with('/').then_some(text)) {
@@ -195,12 +195,13 @@ fn check_one_host(ip: IpAddr) -> Result<(), InvalidValue> {
     if is_of_one_host(ip) {
         return Ok(());
     }
-    let hint = match ip.to_canonical() {
-        ip if !ip.is_unspecified() => String::from("multicast and broadcast addresses have no TCP"),
-        IpAddr::V4(_) => String::from("for this machine write 127.0.0.1"),
-        IpAddr::V6(_) => String::from("for this machine write [::1]"),
+    let canonical = ip.to_canonical();
+    let hint = match canonical {
+        _ if !canonical.is_unspecified() => "multicast and broadcast addresses have no TCP",
+        IpAddr::V4(_) => "for this machine write 127.0.0.1",
+        IpAddr::V6(_) => "for this machine write [::1]",
     };
-    Err((format!("`{ip}` is not the address of one host"), hint))
+    Err((format!("`{ip}` is not the address of one host"), String::from(hint)))
 }
 
 /// Host and port of `host:port`.
@@ -228,6 +229,7 @@ fn split(text: &str) -> Result<(&str, u16), InvalidValue> {
     if host.is_empty() {
         return Err((format!("`{text}` has no host"), format!("write \"HOST:{port}\"")));
     }
+    // The last colon is one of the address.
     if text.starts_with('[') && text.ends_with(']') {
         return Err((format!("`{text}` has no port"), format!("write \"{text}:PORT\"")));
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// `GET /api/v1/route`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteExplanationBody {
-    /// How `accept_proxy` treats `peer`: `trusted`: it may name its client; `client`: it is the client itself; or
+    /// How `accept_proxy` treats `peer`: `trusted` (it may name its client), `client` (it is the client itself) or
     /// `refused`. Absent: no peer is given.
     #[serde(default)]
     pub peer: Option<String>,

@@ -12,18 +12,19 @@ pub(super) const BACKLOG_MAX: usize = 8;
 /// The streams of events.
 pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
+    /// The permits for streams of all endpoints.
     permits: Arc<Semaphore>,
-    /// The permits for streams of the admin port.
+    /// The permits that streams of the admin port need besides.
     port_permits: Arc<Semaphore>,
 }
 
-/// The right to have a stream open, for as long as it is held.
+/// The right to have a stream open, for as long as it is held: one permit of each limit that applies.
 pub(super) type StreamPermit = Vec<OwnedSemaphorePermit>;
 
 impl Events {
-    /// No streams, and at most `streams_max` at a time, of all admin endpoints together. A fourth of them is kept for
-    /// the Unix socket: clients of the port could hold all others, because sent events may stay in the kernel's buffers
-    /// for long.
+    /// Allows at most `streams_max` streams at a time, over all admin endpoints. A fourth of them is reserved for the
+    /// Unix socket: clients of the port that do not read may hold all others for long, because their events stay in the
+    /// kernel's buffers.
     #[must_use]
     pub fn new(streams_max: usize) -> Self {
         Self {
@@ -44,7 +45,7 @@ impl Events {
     }
 }
 
-/// Whether the response of a connection is a stream of events, which may last.
+/// Tells the server of a connection whether its response is a stream of events, which may take long.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamMark {
     /// Cancelled when the response is a stream.

@@ -41,7 +41,8 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
 }
 
 /// A warning for each file of the plan that is empty, that others may write, or that holds a secret and that others may
-/// read. An empty password file is left out: it is an error. So is a file whose mode cannot be read.
+/// read. Two kinds of files get no warning: an empty password file, because it is an error, and a file whose metadata
+/// cannot be read.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
@@ -78,7 +79,9 @@ fn excess_access(permissions: &Permissions, is_secret: bool) -> Option<(&'static
     } else {
         (WRITE_MASK, "go-w")
     };
-    let what = match (mode & mask & 0o044 != 0, mode & mask & 0o022 != 0) {
+    let excess = mode & mask;
+    let (can_read, can_write) = (excess & 0o044 != 0, excess & 0o022 != 0);
+    let what = match (can_read, can_write) {
         (true, true) => "read and write",
         (true, false) => "read",
         (false, true) => "write",

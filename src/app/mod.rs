@@ -65,7 +65,7 @@ pub const ANNOUNCE: &str = "acequia::announce";
 /// Applies new settings to the diagnostic log.
 pub type ReconfigureLog = Box<dyn Fn(&LogPlan)>;
 
-/// Where a plan comes from, and what else has to follow it.
+/// Where the configuration comes from, and how its settings of the diagnostic log are applied.
 #[derive(Default)]
 pub struct ConfigSource {
     /// The file that a reload reads; `None`: there is none, and no reload.
@@ -83,8 +83,8 @@ impl ConfigSource {
     }
 }
 
-/// Runs a plan until a signal ends it. If it refers to a store, the plan of the store's texts is run. Calls `started`
-/// as soon as connections are accepted.
+/// Runs a plan until a signal ends it. If the plan refers to a store, the plan that is made from the store's texts is
+/// run instead. Calls `started` as soon as connections are accepted.
 ///
 /// # Errors
 /// Why the process could not start or go on.
@@ -168,7 +168,7 @@ struct App {
 }
 
 impl App {
-    /// Follows the first plan, and the file if that is configured.
+    /// Updates everything for the first plan. Begins to watch the file and to follow the store, if that is configured.
     fn begin(&mut self, listening: NewlyListening, drain: &Drain) {
         let in_force = self.running.live.in_force();
         self.follow(&in_force, listening, drain);

@@ -3,7 +3,6 @@
 //! [`App::prepare`] does everything that may fail or wait: read, check, resolve new names, open, bind, listen. Then
 //! [`App::apply`] makes the change, which cannot fail.
 
-use std::mem::take;
 use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
@@ -29,20 +28,21 @@ use crate::text::escape;
 /// The next plan, and everything it needs to be put in force.
 pub(super) struct Prepared {
     next: InForce,
-    /// The plan of the file, if routes may be added to it while it is in force.
+    /// The plan of the file alone, if it accepts announced routes; `next` is that plan with these routes.
     file: Option<Arc<Plan>>,
-    /// The text it was read from, if the file is to be watched.
+    /// The text of the file, if the file is to be watched.
     text: Option<String>,
     changes: Changes,
     listening: NewlyListening,
-    /// The new output of the access log; `None`: it stays. The output itself may be off.
+    /// `None`: the output of the access log stays. `Some(None)`: the access log is switched off.
     access_log: Option<Option<Output>>,
-    /// The texts of the store that it is from.
+    /// The texts of the store, if the plan is from a store.
     texts: Option<Arc<RemoteTexts>>,
 }
 
 impl App {
-    /// Ends a reload that `by` has requested: puts the next plan in force if it could be prepared.
+    /// Ends a reload that `by` has requested: puts the next plan in force if it could be prepared. Reports the
+    /// result.
     pub(super) fn reload(
         &mut self,
         by: &str,
@@ -97,15 +97,16 @@ impl App {
             Ok::<_, ReloadError>((next, changes))
         });
         let (mut next, changes) = prepared.await?;
-        let of_guards = edit_warnings(&self.running.live.in_force(), &next);
-        let warnings = [warnings].into_iter().chain(take(&mut bound.warnings)).chain(of_guards);
-        let warnings: Vec<_> = warnings.filter(|warning| !warning.is_empty()).collect();
+        let mut all_warnings = vec![warnings];
+        all_warnings.append(&mut bound.warnings);
+        all_warnings.extend(edit_warnings(&self.running.live.in_force(), &next));
+        all_warnings.retain(|warning| !warning.is_empty());
         let listening = self.sockets.listen(bound).map_err(system)?;
         next.tls = tls;
         next.addresses = self.sockets.addresses(&next.plan, &listening);
         Ok(Prepared {
             changes: Changes {
-                warnings: warnings.join("\n"),
+                warnings: all_warnings.join("\n"),
                 needs_restart: self.needs_restart(&next.plan),
                 broken: broken_files(&next.tls),
                 ..changes
@@ -159,7 +160,7 @@ impl App {
         self.sockets.apply(now, listening, drain);
     }
 
-    /// Opens the output of the access log, if it is another one than now.
+    /// Opens the output of the access log, if its settings change. See [`Prepared::access_log`].
     fn open_access_log(&self, next: &LogPlan) -> Result<Option<Option<Output>>, Failure> {
         let now = self.running.live.plan();
         if (&next.access, next.format) == (&now.log.access, now.log.format) {
@@ -180,16 +181,17 @@ impl App {
         }
     }
 
-    /// Watches the file, which had this text when it was read; `None`: stops watching it.
+    /// Watches the file, which had this text when it was read; `None`: stops watching it. Does nothing if it is being
+    /// watched already.
     pub(super) fn watch(&mut self, text: Option<String>) {
-        self.watching = match (text, self.watching.take(), &self.source.file) {
-            (Some(_), Some(watching), _) => Some(watching),
-            (Some(text), None, Some(file)) => {
-                let watching = watch::run(file.clone(), text, self.admin.reloader.clone());
-                Some(AbortOnDropHandle::new(tokio::spawn(watching)))
-            }
-            _ => None,
+        let Some(text) = text else {
+            self.watching = None;
+            return;
         };
+        if let (None, Some(file)) = (&self.watching, &self.source.file) {
+            let watching = watch::run(file.clone(), text, self.admin.reloader.clone());
+            self.watching = Some(AbortOnDropHandle::new(tokio::spawn(watching)));
+        }
     }
 
     /// The keys that differ from the running process, and take effect only after a restart.
@@ -230,8 +232,8 @@ fn log_changes(by: &str, changes: &Changes) {
     }
 }
 
-/// Reads the files that a configuration names, in another thread. Returns the TLS of its listeners, and the warnings as
-/// text: those of the configuration, and those about the files.
+/// Reads the files that a configuration names, in another thread. Returns the configuration, its TLS, and the warnings
+/// as one text: those of the configuration, and those about the files.
 async fn check(
     read: ReadConfiguration,
     now: Arc<InForce>,

@@ -1,6 +1,6 @@
 //! The check `exec`: a command of the operator decides.
 //!
-//! The environment of the command describes the server; nothing of ours is in it.
+//! The environment of the command describes the server. Nothing of the environment of this process is in it.
 
 use std::io;
 use std::net::IpAddr;
@@ -126,7 +126,7 @@ fn host(address: ServerAddr) -> String {
 /// Runs a command to its end. `printed`: where to put what it prints, also if this future is dropped.
 ///
 /// # Errors
-/// It cannot be started, or fails: its exit status, and what of its output is shown.
+/// It cannot be started, or it fails. The error of a failure has its exit status and a part of its output.
 async fn execute(command: Command, printed: &Mutex<Printed>) -> Result<(), CheckFailure> {
     let status = run_command(command, printed)
         .await

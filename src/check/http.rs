@@ -58,7 +58,8 @@ const FIELDS_MAX: usize = 100;
 /// The part of a body that is searched, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 16;
 
-/// The most bytes of a response in all, with informational responses before it and the framing of chunks.
+/// The most bytes that are read for a response: its head, its body with the framing of chunks, and informational
+/// responses (1xx) before it.
 const RESPONSE_BYTES_MAX: u64 = 1 << 18;
 
 /// The check `http`.
@@ -76,10 +77,10 @@ pub struct HttpCheck {
     pub expect: StatusList,
     /// The statuses of a server that works but has another role than its pool needs.
     pub wrong_role: StatusList,
-    /// Must be found in the first 64 KiB of the body of a response with such a status: else the server does not work.
-    /// `None`: it works.
+    /// If a response has a status of `wrong_role`, this must be found in the first 64 KiB of its body: else the server
+    /// does not work. `None`: the status is enough.
     pub wrong_role_body: Option<Pattern>,
-    /// Must be found in the first 64 KiB of the body.
+    /// If a response has a status of `expect`, this must be found in the first 64 KiB of its body.
     pub body: Option<Pattern>,
     /// `None`: no TLS. Its `alpn` is empty.
     pub tls: Option<TlsCheck>,

@@ -122,6 +122,7 @@ impl InitAnswers {
     fn configuration(&self) -> String {
         let quoted = |text: &str| Value::from(text).to_string();
         let service = self.service.as_str();
+        // The name of the listener and the pool, and lines for a database.
         let (name, protocol, roles) = match self.service {
             ServiceKind::Tcp | ServiceKind::Tls => ("service", String::new(), ""),
             ServiceKind::Postgres | ServiceKind::Mysql | ServiceKind::Redis => (

@@ -27,7 +27,7 @@ const LOG_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// A container that has been started.
 pub(super) struct RunningContainer {
     held: HeldContainer,
-    /// Returns how the container has ended; `None`: it has returned that.
+    /// The task that reads the log and returns how the container has ended. `None`: it has returned.
     follower: Option<AbortOnDropHandle<String>>,
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn pull(container: &CloneContainer, name: &CloneName) -> Result
 }
 
 impl RunningContainer {
-    /// Starts one. Dropping the future, or an error, has it removed.
+    /// Starts a container. If this fails, or if its future is dropped, the container is removed.
     ///
     /// # Errors
     /// The engine does not answer, does not start it, or gives it no address.

@@ -1,8 +1,8 @@
 //! Finds the containers of an acequia that was killed: by a file in the directory `clones` of `state_dir`.
 //!
-//! Each process that starts containers has a file there. Its name is the label of these containers, its lines are the
-//! sockets of the engines. Only one process at a time uses the directory `state_dir`: so the files of all other
-//! instances are of processes that have ended.
+//! Each process that starts containers has a file there. The name of the file is the value of the label of these
+//! containers, its lines are the sockets of the engines. Only one process at a time uses a `state_dir`, so all files
+//! but its own are those of processes that have ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -90,7 +90,7 @@ pub(super) fn ended_instances(directory: &Path, own: &str) -> io::Result<Vec<End
     Ok(others.filter_map(|name| ended_instance(directory, name)).collect())
 }
 
-/// `None`: the file cannot be read, or does not have this format.
+/// Reads the file of an instance. `None`: it cannot be read, or its name is not that of an instance.
 fn ended_instance(directory: &Path, instance: String) -> Option<EndedInstance> {
     if !instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

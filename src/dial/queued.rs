@@ -1,4 +1,4 @@
-//! Waits for a server, as long as the client waits: in a pool's queue, or for a time.
+//! Waiting in a pool's queue, or for a fixed time. A wait ends early if the client leaves.
 
 use std::future::pending;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub(super) async fn wait(
     lease
 }
 
-/// Waits this long with a client that may not half-close.
+/// Waits this long. The end of the client's stream counts as its leaving: only for clients that may not half-close.
 ///
 /// # Errors
 /// The client has left.

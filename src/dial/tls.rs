@@ -48,9 +48,10 @@ pub(super) async fn begin_tls(
         }
         Ok(connection)
     };
+    let sends_client_name = client.name.is_some() && tls.plan().sni == SentSni::Client;
+    let offers_client_protocol = client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client;
     begin.await.map_err(|error| TlsFailure {
-        may_be_client_fault: client.name.is_some() && tls.plan().sni == SentSni::Client
-            || client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client,
         error,
+        may_be_client_fault: sends_client_name || offers_client_protocol,
     })
 }

@@ -29,7 +29,7 @@ const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 
 /// What all checks share.
 pub(super) struct CheckContext {
-    /// Permits for checks under way, over all pools: each check needs a file descriptor.
+    /// Permits for checks under way in the process: each check needs a file descriptor. Pools limit their checks, too.
     pub(super) capacity: Arc<Capacity>,
     pub(super) resolver: Resolver,
     pub(super) metrics: Arc<Metrics>,
@@ -56,25 +56,27 @@ impl CheckContext {
         }
     }
 
-    /// Runs a check again and again, except while its server is disabled. Its runs never overlap. Ends only by being
-    /// dropped.
+    /// Runs a check again and again, except while its server is disabled. Its runs never overlap. The gap after the
+    /// first run depends on the number of the check, so that checks which begin together are spread over the interval.
+    /// Ends only by being dropped.
     pub(super) async fn check_repeatedly(self: Arc<Self>, probe: Arc<SharedProbe>) {
-        let number = self.next_number.fetch_add(1, Relaxed);
-        let mut first = Some(number);
+        let mut first_number = Some(self.next_number.fetch_add(1, Relaxed));
         let mut next = Instant::now();
         loop {
             probe.wait(sleep_until(self.ticks.next(next))).await;
             let began = contain_panic(self.check_once(&probe)).await;
             let began = began.unwrap_or_else(Instant::now);
             let interval = probe.interval();
-            next = began
-                + first
-                    .take()
-                    .map_or_else(|| jittered(interval), |number| first_gap(number, interval));
+            let gap = match first_number.take() {
+                Some(number) => first_gap(number, interval),
+                None => jittered(interval),
+            };
+            next = began + gap;
         }
     }
 
-    /// Waits for permits, checks, and records the result in each pool. Returns when the check began.
+    /// Waits for permits, checks, and records the result in each pool that uses the check. The permits are those of the
+    /// first of these pools. Returns when the check began.
     async fn check_once(&self, probe: &SharedProbe) -> Instant {
         let Some(user) = probe.active().into_iter().next() else {
             return Instant::now();
@@ -99,8 +101,8 @@ impl CheckContext {
         began
     }
 
-    /// Waits for the permits that each check in the process needs, then runs the check, for `limit` at most. Also
-    /// returns when it began.
+    /// Waits for the permits of the check's kind and of the process, then runs the check, for `limit` at most. Returns
+    /// when it began, and its result.
     async fn run(&self, probe: &dyn Probe, limit: Duration) -> (Instant, Result<CheckPass, CheckFailure>) {
         let of_kind = async { probe.limit()?.acquire().await.ok() }; // never closed
         let _permits = (of_kind.await, self.capacity.acquire().await);
@@ -113,7 +115,7 @@ impl CheckContext {
         (began, result)
     }
 
-    /// Logs that a shortage has begun; it has failed a check.
+    /// To be called when a check has failed by a shortage. Logs that, unless this shortage was logged before.
     fn log_shortage(&self, error: &io::Error) {
         let now = Instant::now();
         let mut shortage = self.last_shortage.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,4 @@
-//! The servers that have left their pool, or that were those of a pool which is gone, and why their sessions are to be
-//! closed.
+//! The servers that have left their pool, or whose pool is gone, and why their sessions are to be closed.
 //!
 //! A server that leaves is not checked any more. What is known of it at that moment decides about its sessions, also if
 //! nobody has acted on it yet.
@@ -15,8 +14,8 @@ use crate::pool::{KnownPrimary, Server, ServerId};
 pub struct Departed {
     /// The server. Held weakly: one that returns is the same one only as long as a session holds it.
     pub server: Weak<Server>,
-    /// Why its sessions are to be closed: for the reason that held when it left, or because it left, or because another
-    /// server was promoted since.
+    /// Why its sessions are to be closed; `None`: they may go on. Its own state when it left, that it left, or that
+    /// another server was promoted since.
     pub cause: Option<Cause>,
     /// Whether its pool left with it.
     pub left_with_pool: bool,

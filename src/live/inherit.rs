@@ -1,7 +1,7 @@
 //! What a new pool learns from other pools about the primary among its servers.
 //!
-//! A renamed pool, or a second pool of the same servers, is to know as much as the first one: otherwise it would take
-//! an old primary that comes back alone for the primary.
+//! A renamed pool, or a second pool of the same servers, must know as much as the first one. Otherwise, if an old
+//! primary came back alone, it would take that for the primary.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// If roles matter in a pool and it remembers no primary, it begins with a primary that another pool remembers, if that
-/// is one of its servers. `named`: the pool of a name. Pools that are gone are asked last.
+/// Gives a pool a primary that another pool remembers, if roles matter in it, it remembers none, and that primary is
+/// one of its servers. Pools that exist are preferred to pools that are gone, then the highest timeline counts. If the
+/// best ones disagree, nothing is inherited. `named`: finds a pool by its name.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,
     named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,
@@ -25,9 +26,10 @@ pub(super) fn inherit_primary<'p>(
         let other = named(&name);
         let has_server = |other: &Arc<LivePool>| other.entries().iter().any(|same| is_same_server(same, entry));
         if other.is_some_and(|other| !has_server(other)) {
-            return None; // another server of the same name
+            return None; // what the other pool calls so is another server
         }
-        Some(((other.is_some(), known.highest_timeline()), name, known))
+        let rank = (other.is_some(), known.highest_timeline());
+        Some((rank, name, known))
     });
     let candidates: Vec<_> = candidates.collect();
     let Some(best) = candidates.iter().map(|(rank, ..)| *rank).max() else {

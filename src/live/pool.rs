@@ -41,9 +41,9 @@ pub struct LivePool {
     scale: Arc<PoolScale>,
 }
 
-/// Leads from a pool, or a successor in a later plan, to the one in force. A session holds this instead of the pool to
-/// which it was routed. So it does not keep an old plan in memory, and it reports its end to the pool that is in force
-/// at that moment.
+/// Leads to the pool in force. A pool and all its successors in later plans share this. A session holds it instead of
+/// the pool to which it was routed. So it does not keep an old plan in memory, and it reports its end to the pool that
+/// is in force at that moment.
 // A std mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
@@ -114,8 +114,8 @@ impl LivePool {
         next
     }
 
-    /// Repeats what [`Self::successor`] did: names may have been resolved again since, and the source may have listed
-    /// other servers.
+    /// Repeats what [`Self::successor`] did, with the present state of `before`, the pool that this one replaces: since
+    /// then names may have been resolved again, and the source may have listed other servers.
     pub(super) fn repeat_succession(&self, before: &Self, registry: &ServerRegistry) {
         if before.is_resolved() {
             self.mark_resolved();
@@ -131,7 +131,7 @@ impl LivePool {
     }
 
     /// Takes over the servers that its source lists now, and those that operators have added. Returns whether the
-    /// servers of the previous list, which were kept, have left.
+    /// servers that were kept from the previous list have left.
     pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) -> bool {
         let has_released = self.release_kept(registry);
         self.update_entries(self.dynamic.entries(&self.plan), self, registry);
@@ -147,22 +147,22 @@ impl LivePool {
         self.entries.send_replace(entries);
     }
 
-    /// Copies to `addresses` what names of the next plan resolve to here, except addresses of a family that the next
-    /// plan does not want. If the plans want different families, a name that has addresses in `addresses` keeps them:
-    /// they were looked up for the next plan. Returns whether anything changed.
+    /// Copies this pool's addresses of names in `entries` to `addresses`, except those of a family that the next plan
+    /// does not want. If the plans want different families, a name that has addresses in `addresses` keeps them: they
+    /// were looked up for the next plan. Returns whether `addresses` has changed.
     fn hand_over(&self, next: &PoolPlan, entries: &[ServerEntry], addresses: &mut NameAddresses) -> bool {
         let known = self.lock();
         let has_same_family = self.plan.resolve == next.resolve;
         let mut has_changed = false;
         for (entry, ..) in names_of(entries) {
             let present = addresses.get(&entry.written);
-            let Some(same) = known
+            let Some(own) = known
                 .get(&entry.written)
                 .filter(|_| has_same_family || present.is_none())
             else {
                 continue;
             };
-            let wanted = same
+            let wanted = own
                 .iter()
                 .filter(|address| address.ip().is_some_and(|ip| next.resolve.includes(ip)));
             let wanted: Vec<_> = wanted.copied().collect();
@@ -175,7 +175,7 @@ impl LivePool {
     }
 
     /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns
-    /// whether the servers of the previous list, which were kept, have left because of that.
+    /// whether the servers that were kept from the previous list have left because of that.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.lock();
         for (name, mut found) in found {
@@ -193,7 +193,8 @@ impl LivePool {
         has_released
     }
 
-    /// The name of the pool, or of the primary, that stands in for this pool: `serving` serves for it now.
+    /// What stands in for this pool now: the name of another pool, or of the primary for its replicas. `serving`: the
+    /// pool that serves its clients, which may be itself.
     #[must_use]
     pub fn fallback_in_use(&self, serving: &Self, now: Instant) -> Option<Arc<str>> {
         if serving.name() != self.name() {
@@ -255,8 +256,8 @@ impl LivePool {
     }
 
     /// Puts this pool in force: from now on sessions find it, and its servers know whether they are checked. `before`:
-    /// the pool that it replaces. If the plan requires a role that was not required before, its servers are not used
-    /// for the role that they had.
+    /// the pool that it replaces. If the plan requires a role that was not required before, the roles that are known of
+    /// its servers are forgotten.
     pub(super) fn put_in_force(self: &Arc<Self>, before: Option<&Self>) {
         let shared = Arc::downgrade(self);
         *self.in_force.lock() = Weak::clone(&shared);
@@ -291,9 +292,9 @@ impl LivePool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Sets whether the servers are checked from now on, and whether they must have a role. A server that is no longer
-    /// a stand-in gets no further sessions as one. The role of a server that is not in `before` is forgotten: it may be
-    /// from an earlier time in the pool.
+    /// Sets whether the servers are checked from now on, and whether they must have a role. The role of a server that
+    /// is not in `before` is forgotten: it may be from an earlier time in the pool. It is no stand-in, either. If
+    /// the plan wants no stand-ins, no server is one.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let is_checked = self.plan.is_checked();

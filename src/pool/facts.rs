@@ -30,6 +30,7 @@ pub enum Numbering {
     },
 }
 
+/// What errors call the number of a history.
 impl fmt::Display for Numbering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -43,8 +44,8 @@ impl fmt::Display for Numbering {
 /// server does not say, or the check is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFacts {
-    /// The role that the server says it has. A server that must not be used counts as a replica if it is certainly not
-    /// a primary.
+    /// The role that the server says it has. A server that is not fit for use counts as a replica if it is certain that
+    /// it is not a primary.
     pub role: Option<Role>,
     /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
     pub is_multi_primary: bool,
@@ -57,7 +58,7 @@ pub struct ServerFacts {
     pub numbering: Numbering,
     /// Where it is in the log of changes.
     pub wal: Option<WalPosition>,
-    /// The latest position from which a replica can start again, and its timeline.
+    /// `(timeline, position)` of the latest point from which a replica can start again.
     pub restartpoint: Option<(u32, u64)>,
     /// Identifies the changes that a primary sends, or that a replica receives, whatever address the replica knows its
     /// primary by.

@@ -18,7 +18,7 @@ pub(super) enum RustlsConnection {
 pub(super) enum Step {
     /// Take another step.
     Next,
-    /// More bytes must be received first; or there is nothing left to do.
+    /// More bytes must be received first, or there is nothing left to do.
     Wait,
     /// The peer has ended its stream.
     PeerClosed,
@@ -35,22 +35,23 @@ pub(super) enum Wanted<'a> {
 }
 
 impl RustlsConnection {
-    /// Takes a step. Returns how many of the received bytes are done with.
+    /// Takes a step. `on_plain` is called with what was received and decrypted. What is to be sent is added to
+    /// `outgoing`. Returns how many bytes of `incoming` are done with.
     pub(super) fn take_step(
         &mut self,
         incoming: &mut [u8],
         wanted: Wanted<'_>,
-        plain: &mut dyn FnMut(&[u8]),
+        on_plain: &mut dyn FnMut(&[u8]),
         outgoing: &mut Vec<u8>,
     ) -> (usize, Result<Step, rustls::Error>) {
         match self {
             Self::Server(connection) => {
                 let status = connection.process_tls_records(incoming);
-                take_step(status, wanted, plain, outgoing)
+                take_step(status, wanted, on_plain, outgoing)
             }
             Self::Client(connection) => {
                 let status = connection.process_tls_records(incoming);
-                take_step(status, wanted, plain, outgoing)
+                take_step(status, wanted, on_plain, outgoing)
             }
         }
     }
@@ -63,11 +64,11 @@ impl RustlsConnection {
     }
 }
 
-/// Does what rustls asks for. Returns how many of the received bytes rustls is done with.
+/// Does what rustls asks for. See [`RustlsConnection::take_step`].
 fn take_step<D>(
     status: UnbufferedStatus<'_, '_, D>,
     wanted: Wanted<'_>,
-    plain: &mut dyn FnMut(&[u8]),
+    on_plain: &mut dyn FnMut(&[u8]),
     outgoing: &mut Vec<u8>,
 ) -> (usize, Result<Step, rustls::Error>) {
     let UnbufferedStatus { mut discard, state } = status;
@@ -77,7 +78,7 @@ fn take_step<D>(
             match traffic.next_record() {
                 Some(Ok(record)) => {
                     discard += record.discard;
-                    plain(record.payload);
+                    on_plain(record.payload);
                 }
                 Some(Err(error)) => break Err(error),
                 None => break Ok(Step::Next),
@@ -100,11 +101,8 @@ fn take_step<D>(
                 let close = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(|error| encrypt_room(&error));
                 write_into(outgoing, RECORD_OVERHEAD_BYTES, close).map(|()| Step::Written)
             }
-            Wanted::Encrypt {
-                plain: bytes,
-                record_bytes,
-            } => {
-                let mut pieces = bytes.chunks(record_bytes);
+            Wanted::Encrypt { plain, record_bytes } => {
+                let mut pieces = plain.chunks(record_bytes);
                 let encrypted = pieces.try_for_each(|piece| {
                     let expected = piece.len() + RECORD_OVERHEAD_BYTES;
                     write_into(outgoing, expected, |room| {
@@ -121,8 +119,8 @@ fn take_step<D>(
     (discard, step)
 }
 
-/// Appends what `write` writes, with `expected` bytes of room. If these are too few, writes once more with as many as
-/// needed.
+/// Appends what `write` writes, with `expected` bytes of room. If that is too little, `write` fails with the room that
+/// it needs, and is called again with that much. It fails with `None` if room is not the problem.
 fn write_into(
     outgoing: &mut Vec<u8>,
     expected: usize,
@@ -146,7 +144,7 @@ fn write_into(
     }
 }
 
-/// How much room is needed; `None`: room is not the problem.
+/// The error for [`write_into`]: how much room is needed; `None`: room is not the problem.
 fn encode_room(error: &EncodeError) -> Option<usize> {
     match error {
         EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
@@ -154,6 +152,7 @@ fn encode_room(error: &EncodeError) -> Option<usize> {
     }
 }
 
+/// As [`encode_room`].
 fn encrypt_room(error: &EncryptError) -> Option<usize> {
     match error {
         EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),

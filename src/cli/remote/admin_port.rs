@@ -37,8 +37,8 @@ impl AdminPort {
     pub(super) async fn connect(&self, url: &Uri) -> Result<Peer, RemoteError> {
         let token = self.token_file.as_deref().map(authorization).transpose();
         let token = token.map_err(RemoteError::TokenFile)?;
-        let config = || tls::client_config(self.ca_file.as_deref(), None);
-        let config = http_client::uses_tls(url).then(config).transpose();
+        let load_config = || tls::client_config(self.ca_file.as_deref(), None);
+        let config = http_client::uses_tls(url).then(load_config).transpose();
         let stream = http_client::connect(url, config.map_err(RemoteError::CaFile)?)
             .await
             .map_err(|error| {

@@ -23,9 +23,11 @@ pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -
             ..settings(section, problems)
         });
     }
-    let is_without = section.is_missing("tls") || node.is_some(); // otherwise `tls` itself is wrong, and reported
+    if node.is_none() && !section.is_missing("tls") {
+        return None; // `tls` itself is wrong, and reported
+    }
     for key in ["sni", "verify", "ca_file"] {
-        if let Some((position, _)) = section.entry(key).filter(|_| is_without) {
+        if let Some((position, _)) = section.entry(key) {
             let hint = "add tls = true to [pools.NAME.health]";
             problems.error(position, format!("`{key}` needs TLS"), hint);
         }
