@@ -211,21 +211,19 @@ fn listener_tls_body(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> Listen
             .filter(|certificate| certificate.is_self_signed)
             .filter_map(|certificate| certificate.names.first().map(ToString::to_string))
             .collect(),
-        warnings: {
-            let expired = store.all().iter().filter(|certificate| certificate.has_expired());
-            let expired = expired.map(|certificate| certificate.expiry_warning());
-            let ordered = store.all().iter().filter(|certificate| certificate.acme.is_some());
-            let files = ordered.map(|certificate| certificate.path());
-            let orders = failed_orders(files, renewals);
-            shown_warnings(
-                &expired
-                    .chain(orders)
-                    .chain(tls.client_auth_warnings())
-                    .collect::<Vec<_>>(),
-            )
-        },
+        warnings: listener_warnings(tls, renewals),
         broken: tls.broken(),
     }
+}
+
+fn listener_warnings(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> Vec<String> {
+    let store = tls.certificates();
+    let expired = store.all().iter().filter(|certificate| certificate.has_expired());
+    let mut warnings: Vec<_> = expired.map(|certificate| certificate.expiry_warning()).collect();
+    let ordered = store.all().iter().filter(|certificate| certificate.acme.is_some());
+    warnings.extend(failed_orders(ordered.map(|certificate| certificate.path()), renewals));
+    warnings.extend(tls.client_auth_warnings());
+    shown_warnings(&warnings)
 }
 
 /// A text for each of these files whose certificate could not be ordered lately: how many orders failed, and why.

@@ -40,8 +40,8 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
                 Ok(Arc::clone(known))
             }
             known => {
-                let known = known.map_or_else(Arc::default, |(known, _)| known.certificates());
-                ListenerTls::load(tls_plan.clone(), &known).map(Arc::new)
+                let certificates = known.map_or_else(Arc::default, |(known, _)| known.certificates());
+                ListenerTls::load(tls_plan.clone(), &certificates).map(Arc::new)
             }
         }
     };
