@@ -61,12 +61,12 @@ fn method(node: &Node, problems: &mut Problems<'_>) -> Option<Method> {
 
 fn path(node: &Node, problems: &mut Problems<'_>) -> Option<Uri> {
     let text = value::string(node, problems)?;
-    let uri = text
-        .parse()
-        .ok()
-        .filter(|uri: &Uri| text.starts_with('/') && *uri == *text);
+    // The parser would drop a fragment, and `==` would not see that.
+    let is_path = text.starts_with('/') && !text.contains('#');
+    let uri = text.parse().ok().filter(|_| is_path);
     if uri.is_none() {
-        let hint = "write a path that begins with /, as in \"/health\"; other characters than visible ASCII as %XX";
+        let hint =
+            "write a path that begins with /, as in \"/health\"; # and other characters than visible ASCII as %XX";
         problems.error(&node.position, format!("`{text}` is not a path"), hint);
     }
     uri
@@ -141,4 +141,26 @@ fn field_value(node: &Node, problems: &mut Problems<'_>) -> Option<HeaderValue> 
         problems.error(&node.position, "invalid value of a header field", hint);
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::read;
+    use crate::config::report::ColorChoice;
+
+    #[test]
+    fn a_fragment_is_not_part_of_a_path() {
+        let problems = |path: &str| {
+            let text = format!(
+                "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]\n\
+                 [pools.p.health]\ncheck = \"http\"\npath = \"{path}\""
+            );
+            read("a.toml", &text)
+                .err()
+                .map(|report| report.render(ColorChoice::Never))
+        };
+        assert_eq!(problems("/a%23b?c=d"), None);
+        let report = problems("/a#b").expect("the server would be asked for /a");
+        assert!(report.contains("`/a#b` is not a path"), "{report}");
+    }
 }
