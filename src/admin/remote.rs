@@ -28,9 +28,7 @@ pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
 
 /// The sample of the texts from the store, for metrics; `None`: the configuration is not from a store.
 pub(super) fn sample(admin: &Admin) -> Option<RemoteSample> {
-    if admin.live.plan().remote.is_none() {
-        return None;
-    }
+    admin.live.plan().remote.as_ref()?; // else there is no store
     let state = admin.remote.state();
     Some(RemoteSample {
         is_up: state.lost.is_none(),

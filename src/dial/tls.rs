@@ -48,10 +48,12 @@ pub(super) async fn begin_tls(
         }
         Ok(connection)
     };
-    let sends_client_name = client.name.is_some() && tls.plan().sni == SentSni::Client;
-    let offers_client_protocol = client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client;
-    begin.await.map_err(|error| TlsFailure {
-        error,
-        may_be_client_fault: sends_client_name || offers_client_protocol,
+    begin.await.map_err(|error| {
+        let sends_client_name = client.name.is_some() && tls.plan().sni == SentSni::Client;
+        let offers_client_protocol = client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client;
+        TlsFailure {
+            error,
+            may_be_client_fault: sends_client_name || offers_client_protocol,
+        }
     })
 }
