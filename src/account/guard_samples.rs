@@ -1,4 +1,4 @@
-//! The samples of guards. They are read from the guards at each rendering, and disappear with them.
+//! The samples of guards. Each rendering reads them from the guards, so they end with their guard.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
     if guards.is_empty() {
         return;
     }
-    let by_reason = |text: &mut String, name, help, counts: fn(&Guard) -> Counts| {
+    let write_by_reason = |text: &mut String, name, help, counts: fn(&Guard) -> Counts| {
         write_header(text, name, MetricType::Counter, help);
         for guard in guards {
             for (reason, count) in counts(guard) {
@@ -24,17 +24,17 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
         }
     };
     let help = "Clients that a guard has refused, by reason.";
-    by_reason(text, names::GUARD_REFUSALS, help, Guard::refusals);
+    write_by_reason(text, names::GUARD_REFUSALS, help, Guard::refusals);
     let help = "Clients that a guard with `report_only` would have refused, by reason.";
-    by_reason(text, names::GUARD_REPORTS, help, Guard::reports);
-    let single = |text: &mut String, name, kind, help, value: fn(&Guard) -> u64| {
+    write_by_reason(text, names::GUARD_REPORTS, help, Guard::reports);
+    let write_one_each = |text: &mut String, name, kind, help, value: fn(&Guard) -> u64| {
         write_header(text, name, kind, help);
         for guard in guards {
             write_sample(text, name, &format_labels(&[("guard", guard.name())]), value(guard));
         }
     };
     let help = "Sources that a guard forgot before their allowance was full again, because it tracked too many.";
-    single(
+    write_one_each(
         text,
         names::GUARD_EVICTIONS,
         MetricType::Counter,
@@ -42,11 +42,11 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
         Guard::evictions,
     );
     let help = "Current sessions that have passed a guard.";
-    single(text, names::GUARD_SESSIONS, MetricType::Gauge, help, |guard| {
+    write_one_each(text, names::GUARD_SESSIONS, MetricType::Gauge, help, |guard| {
         guard.sessions() as u64
     });
     let help = "Sources of the current sessions that have passed a guard.";
-    single(text, names::GUARD_SOURCES, MetricType::Gauge, help, |guard| {
+    write_one_each(text, names::GUARD_SOURCES, MetricType::Gauge, help, |guard| {
         guard.sources() as u64
     });
 }

@@ -1,8 +1,8 @@
 //! A Prometheus histogram of durations.
 //!
-//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next scrape, and it
-//! cannot remove the series of a server that is gone and keep those of idle servers. This one is an array of atomics,
-//! and its series ends when it is dropped.
+//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next scrape. And it
+//! removes series only after they have been idle, so it cannot tell a server that is gone from one without sessions.
+//! [`Histogram`] is an array of atomics, and its series ends when it is dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -68,7 +68,8 @@ impl Histogram {
         }
     }
 
-    /// Appends its lines in the text exposition format. `labels` are the text between the braces, without `le`.
+    /// Appends the lines of this histogram in the text exposition format. `labels` are the text between the braces,
+    /// without `le`.
     pub(super) fn write(&self, name: &str, labels: &str, text: &mut String) {
         let mut count = 0;
         let bounds = self.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
@@ -111,8 +112,8 @@ impl DurationCounts {
         since
     }
 
-    /// The duration in seconds that this share of the durations, 0 to 1, does not exceed, interpolated within its
-    /// bucket; `None` without durations. Durations above the last bound count as that bound.
+    /// The quantile, in seconds, for a share of 0 to 1: with 0.5 it is the median. It is interpolated within its
+    /// bucket. Durations above the last bound count as that bound. `None`: there are no durations.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.buckets.iter().sum();

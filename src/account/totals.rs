@@ -62,7 +62,7 @@ impl SessionTotals {
 #[derive(Debug)]
 pub(super) struct WorkerTotals {
     pub(super) sessions: SessionTotals,
-    /// How long the worker has been busy, in microseconds.
+    /// How long the worker has been busy since its start, in microseconds.
     busy_us: AtomicU64,
 }
 
@@ -74,6 +74,7 @@ impl WorkerTotals {
         }
     }
 
+    /// Records how long the worker has been busy since its start.
     pub(super) fn record_busy(&self, busy: Duration) {
         self.busy_us.store(busy.as_micros() as u64, Relaxed); // enough for 584,000 years
     }

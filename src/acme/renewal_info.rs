@@ -19,17 +19,17 @@ pub struct SuggestedRenewal {
     pub explanation_url: Option<Box<str>>,
 }
 
-/// An answer of a server.
+/// What a server answers to a request for renewal information.
 #[derive(Clone, Debug)]
 pub struct RenewalAnswer {
-    /// Its suggestion; `None`: it makes no suggestions, or we have no account there.
+    /// When the server suggests renewing; `None`: it makes no suggestions, or we have no account there.
     pub suggested: Option<SuggestedRenewal>,
-    /// The wait until it wants to be asked again.
+    /// How long to wait before asking the server again.
     pub retry_after: Duration,
 }
 
-/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: it has no such identifier (it is
-/// self-signed), or it has expired, and a server is not to be asked about it.
+/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: the certificate has no such
+/// identifier, as when it is self-signed, or it has expired: a server must not be asked about an expired one.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {
@@ -77,10 +77,10 @@ pub async fn renewal_info(
     })
 }
 
-/// The window from the first time to the second one, of an answer with this `Retry-After`.
+/// The window from `start` to `end`.
 ///
 /// # Errors
-/// It ends before it starts.
+/// The window ends before it starts. The error says to retry after `retry_after`, which the answer asked for.
 fn window_of([start, end]: [SystemTime; 2], retry_after: Duration) -> Result<RenewalWindow, AcmeError> {
     RenewalWindow::new(start, end).ok_or_else(|| AcmeError::Server {
         error: Error::Str("the suggested window ends before it starts"),

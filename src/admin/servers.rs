@@ -27,7 +27,7 @@ pub struct OverrideRequest {
     #[serde(rename = "use")]
     usage: Option<String>,
     close_over: Option<String>,
-    /// Absent: unchanged; null: back to the configured one.
+    /// `None`: the key is absent, and the weight stays; `Some(None)`: null, which reverts it to the configured one.
     #[serde(default, deserialize_with = "present")]
     weight: Option<Option<u16>>,
     /// Unknown keys. Because of `flatten`, serde accepts only an object for the body, not a sequence of values.
@@ -57,6 +57,7 @@ impl OverrideRequest {
         match self.usage.as_deref() {
             Some("draining") => overrides.push(Override::Drain { close_over }),
             Some("disabled") => overrides.push(Override::Disable { close_over }),
+            // The sessions of a server that stays in use are not ended.
             Some("enabled") | None if close_over.is_some() => {
                 return Err("`close_over` needs `use` to be \"draining\" or \"disabled\"".into());
             }
@@ -83,18 +84,18 @@ impl OverrideRequest {
 /// `GET /api/v1/servers/{pool}/{server}`.
 #[derive(Debug, Serialize)]
 pub(super) struct ServerDetailBody {
-    /// As in `state`.
+    /// The same as in `GET /api/v1/state`.
     #[serde(flatten)]
     server: ServerBody,
     /// Half of the successful connects took at most this many milliseconds; absent: there were none.
     connect_p50_ms: Option<f64>,
-    /// 99 % of them took at most this many.
+    /// 99 % of the successful connects took at most this many milliseconds; absent: there were none.
     connect_p99_ms: Option<f64>,
     /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
     connect_failures: BTreeMap<&'static str, u64>,
 }
 
-/// A pool and a server of it, by their names.
+/// Finds a pool, and one of its servers, by name.
 pub(super) fn find<'a>(
     in_force: &'a InForce,
     pool_name: &str,
@@ -109,7 +110,8 @@ pub(super) fn find<'a>(
     Ok((pool, server.cloned().ok_or_else(no_server)?))
 }
 
-/// A server, with facts that are not in the state because they take longer to find.
+/// Shows a server, with its connect times and failures. The state leaves those out because they are expensive to
+/// collect.
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -143,6 +145,7 @@ pub(super) async fn set_overrides(
     let live = &admin.live;
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
     let in_force = live.in_force();
+    // A server that its pool does not have now can still be changed if it has overrides.
     let server = match find(&in_force, &pool_name, &server_name) {
         Ok(found) => Some(found),
         Err(_) if live.absent_overrides().iter().any(|(absent, _)| *absent == name) => None,

@@ -1,4 +1,5 @@
-//! The life of one clone: started, checked, a server of its pool, drained, stopped; and started again when it fails.
+//! The life of one clone. It is started and checked, serves as a server of its pool, and is drained and stopped. When
+//! it fails, it is started again.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,35 +21,43 @@ use crate::units::format_duration;
 /// The time between two checks of a clone that starts.
 const FAST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often the sessions of a clone that drains, and the state of one that runs, are polled.
+/// How often a clone is polled: its sessions while it drains, its check state while it runs.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a clone must have run to count as well started: the next failure is then the first again.
+/// How long a clone must have run so that its next failure counts as a first one: the back-off begins anew.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
-/// One clone.
+/// The task that runs one clone.
 pub(super) struct CloneTask {
     pub(super) context: Arc<CloneContext>,
     pub(super) name: CloneName,
     pub(super) status: Arc<StatusCell>,
-    /// Cancelled when it shall leave its pool.
+    /// Cancelled when the clone shall leave its pool.
     pub(super) leave: CancellationToken,
-    /// The plan that was last configured: its pool may be gone.
+    /// The latest plan of the pool. It outlives the pool, because the clone is still drained when the pool is gone.
     pub(super) plan: Arc<ScalePlan>,
 }
 
-/// Why a clone no longer runs.
+/// Why a clone no longer serves.
 enum CloneEnd {
     /// It shall leave its pool.
-    Stopped,
+    Leaving,
     /// It has ended by itself, in these words.
     Exited(String),
     /// It has been down for too long.
     DownTooLong,
 }
 
+/// How a clone that has failed is started again.
+struct Restart {
+    /// The wait before the start.
+    pause: Duration,
+    /// Why the clone has failed.
+    reason: String,
+}
+
 impl CloneTask {
-    /// Runs it until it has left its pool.
+    /// Runs the clone until it has left its pool.
     pub(super) async fn run(mut self) {
         self.run_until_left().await;
         self.status.set_left();
@@ -58,38 +67,8 @@ impl CloneTask {
         let leave = self.leave.clone();
         let mut back_off = BackOff::default();
         while !leave.is_cancelled() {
-            self.follow_plan();
-            self.status.set_server(None);
-            self.status
-                .set(CloneState::Starting, |shown| shown.status.address = None);
-            let began = Instant::now();
-            let (pause, reason) = match self.start().await {
-                None => break,
-                Some(Err(FailedStart { reason, left })) => {
-                    let pause = back_off.next_pause();
-                    if !self.context.shutdown.is_cancelled() {
-                        tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
-                    }
-                    if let Some(left) = left {
-                        let shown_reason = Some(reason.as_str().into());
-                        self.status
-                            .set(CloneState::Stopping, |shown| shown.status.reason = shown_reason);
-                        left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
-                    }
-                    (pause, reason)
-                }
-                Some(Ok(mut instance)) => {
-                    self.note_started(&instance, began.elapsed());
-                    let started = Instant::now();
-                    let end = self.serve(&mut instance).await;
-                    if started.elapsed() >= STEADY_AFTER {
-                        back_off.reset();
-                    }
-                    let Some(failure) = self.finish(instance, end, &mut back_off).await else {
-                        break;
-                    };
-                    failure
-                }
+            let Some(Restart { pause, reason }) = self.run_once(&mut back_off).await else {
+                break;
             };
             self.status.set(CloneState::Waiting, |shown| {
                 shown.pause = pause;
@@ -102,7 +81,43 @@ impl CloneTask {
         }
     }
 
-    /// Takes the plan that is configured now.
+    /// Starts the clone, and runs it until it has failed or has left. Returns how it is started again; `None`: it has
+    /// left.
+    async fn run_once(&mut self, back_off: &mut BackOff) -> Option<Restart> {
+        self.follow_plan();
+        self.status.set_server(None);
+        self.status
+            .set(CloneState::Starting, |shown| shown.status.address = None);
+        let began = Instant::now();
+        let mut instance = match self.start().await? {
+            Ok(instance) => instance,
+            Err(failed) => return Some(self.clean_up(failed, back_off.next_pause()).await),
+        };
+        self.note_started(&instance, began.elapsed());
+        let started = Instant::now();
+        let end = self.serve(&mut instance).await;
+        if started.elapsed() >= STEADY_AFTER {
+            back_off.reset();
+        }
+        self.finish(instance, end, back_off).await
+    }
+
+    /// Stops what a failed start has left running.
+    async fn clean_up(&self, failed: FailedStart, pause: Duration) -> Restart {
+        let FailedStart { reason, left } = failed;
+        if !self.context.shutdown.is_cancelled() {
+            tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
+        }
+        if let Some(left) = left {
+            let shown_reason = Some(reason.as_str().into());
+            self.status
+                .set(CloneState::Stopping, |shown| shown.status.reason = shown_reason);
+            left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
+        }
+        Restart { pause, reason }
+    }
+
+    /// Takes over the plan that is in force, if the pool still has one.
     fn follow_plan(&mut self) {
         let in_force = self.context.live.in_force();
         if let Some(plan) = in_force
@@ -113,7 +128,7 @@ impl CloneTask {
         }
     }
 
-    /// Starts it, and waits for its first good check. `None`: it shall leave.
+    /// Starts the clone, and waits for its first good check. `None`: it was told to leave meanwhile, and is stopped.
     async fn start(&mut self) -> Option<Result<Instance, FailedStart>> {
         let launch = Launch {
             name: &self.name,
@@ -141,8 +156,8 @@ impl CloneTask {
             let left = Some(instance.into_running());
             return Some(Err(FailedStart { reason, left }));
         }
-        // Cancel safe, all of them: a check that is dropped closes its connection.
-        let failed = tokio::select! {
+        // Every branch is cancel safe: a check that is dropped closes its connection.
+        let failure = tokio::select! {
             biased;
             () = self.first_good_check(address) => return Some(Ok(instance)),
             how = instance.ended() => Some(ended_early(&how)),
@@ -150,7 +165,7 @@ impl CloneTask {
             () = self.leave.cancelled() => None,
         };
         let left = instance.into_running();
-        if let Some(reason) = failed {
+        if let Some(reason) = failure {
             let left = Some(left);
             return Some(Err(FailedStart { reason, left }));
         }
@@ -159,7 +174,7 @@ impl CloneTask {
         None
     }
 
-    /// Checks it again and again until a check passes.
+    /// Checks the clone until a check passes.
     async fn first_good_check(&self, address: ServerAddr) {
         loop {
             let in_force = self.context.live.in_force();
@@ -184,7 +199,7 @@ impl CloneTask {
         }
     }
 
-    /// Records that it has started.
+    /// Logs and shows that the clone has started.
     fn note_started(&self, instance: &Instance, took: Duration) {
         let CloneName { pool, clone } = &self.name;
         let (address, pid, container) = (instance.address.to_string(), instance.pid, instance.container());
@@ -192,17 +207,17 @@ impl CloneTask {
         self.status.set(CloneState::Running, |_| ());
     }
 
-    /// Waits for a reason to stop it.
+    /// Waits for a reason to stop the clone.
     async fn serve(&self, instance: &mut Instance) -> CloneEnd {
         tokio::select! {
             biased;
-            () = self.leave.cancelled() => CloneEnd::Stopped,
+            () = self.leave.cancelled() => CloneEnd::Leaving,
             how = instance.ended() => CloneEnd::Exited(how),
             () = self.down_too_long() => CloneEnd::DownTooLong,
         }
     }
 
-    /// Waits until it has been down for too long.
+    /// Waits until the clone has been down for too long.
     async fn down_too_long(&self) {
         let mut down_since = None;
         loop {
@@ -222,17 +237,12 @@ impl CloneTask {
         }
     }
 
-    /// Stops it. Returns the pause before it is started again, and the reason for that; `None`: it leaves.
-    async fn finish(
-        &mut self,
-        mut instance: Instance,
-        end: CloneEnd,
-        back_off: &mut BackOff,
-    ) -> Option<(Duration, String)> {
+    /// Stops the clone. Returns how it is started again; `None`: it has left.
+    async fn finish(&mut self, mut instance: Instance, end: CloneEnd, back_off: &mut BackOff) -> Option<Restart> {
         self.follow_plan();
         let CloneName { pool, clone } = self.name.clone();
         match end {
-            CloneEnd::Stopped => {
+            CloneEnd::Leaving => {
                 self.drain(&mut instance).await;
                 self.status.set(CloneState::Stopping, |_| ());
                 self.stop(instance, self.plan.drain).await;
@@ -243,13 +253,16 @@ impl CloneTask {
                 let pause = back_off.next_pause();
                 tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
                 self.stop(instance, KILL_AFTER).await;
-                Some((pause, how))
+                Some(Restart { pause, reason: how })
             }
             CloneEnd::DownTooLong => {
                 tracing::warn!(%pool, %clone, after = format_duration(self.plan.replace_after), "a clone is down for too long: it is replaced");
                 self.status.set(CloneState::Stopping, |_| ());
                 self.stop(instance, KILL_AFTER).await;
-                Some((Duration::ZERO, "it was down for too long".into()))
+                Some(Restart {
+                    pause: Duration::ZERO,
+                    reason: "it was down for too long".into(),
+                })
             }
         }
     }
@@ -259,13 +272,14 @@ impl CloneTask {
         running.stop(&self.name, kill_after, &self.context.shutdown).await;
     }
 
-    /// Lets its sessions end.
+    /// Waits until the sessions of the clone have ended, for at most the drain time of the plan.
     async fn drain(&self, instance: &mut Instance) {
         let server = self.status.server();
         self.status.set(CloneState::Draining, |_| ());
         let drained = async {
             loop {
-                // Not at once: a pick that began before the server left the list may still open a session on it.
+                // The first look is not at once: a pick that began before the server left the list may still open a
+                // session on it.
                 sleep(POLL_INTERVAL).await;
                 if server.as_ref().is_none_or(|server| server.live() == 0) {
                     return;
@@ -281,7 +295,7 @@ impl CloneTask {
     }
 }
 
-/// Why a clone that has ended was not started.
+/// The reason of a failed start, for a clone that has ended before its first good check.
 fn ended_early(how: &str) -> String {
     let hint = match how {
         "exit status 0" => " (a clone must stay in the foreground)",

@@ -1,7 +1,7 @@
 //! Passive ejection: takes a server out of use when sessions fail on it.
 //!
-//! [`Ejection`] is a pure state machine. Sessions write it when they connect, fail to connect, or end; the clock is
-//! passed in.
+//! [`Ejection`] is a pure state machine: its methods are the events, and the caller passes in the time. Sessions call
+//! it when they connect, fail to connect, or end.
 
 use std::time::Duration;
 
@@ -10,12 +10,11 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// How long a server is ejected when it has failed a session and clients wait for its return; after that, one session
-/// tries it. Also how long a single client waits if a server has ended its session without a word: then that server is
-/// not ejected.
+/// How long a server that has failed a session is ejected when clients wait for its return; then one session tries it.
+/// A client whose server has ended the session without a word waits as long, but that server is not ejected.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
-/// When, and for how long, failed connects take a server out.
+/// When failed connects eject a server, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EjectLimits {
     /// Failed connects in a row that eject; at least 1.
@@ -41,30 +40,31 @@ pub(super) enum LeaseKind {
 
 /// The state machine of passive ejection.
 ///
-/// After a back-off *one* session tries the server; others follow once it has connected. A server that drops packets
-/// thus delays one session per back-off, and not all of them by a connect timeout.
+/// After a back-off *one* session tries the server; others follow once it has connected. So a server that drops packets
+/// makes only one session per back-off wait for a connect timeout.
 ///
 /// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
-/// first such session on, a connect that works proves nothing. The record is cleared when a session that connected
-/// later is served, or when one has lasted for [`SERVED_AFTER`], which is evaluated when the next session connects.
+/// first unserved session on, a connect that works proves nothing: the record is cleared only when a session that
+/// connected later is served, or has lasted for [`SERVED_AFTER`]. The latter is noticed when another session connects.
 /// Passed checks do not bring such a server back, because they do not see what sessions see.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ejection {
-    /// Failed connects in a row, while in use.
+    /// Failed connects in a row while the server was not ejected.
     failures: u32,
     /// Ejections since the last connect that worked: the exponent of the back-off.
     ejections: u32,
     /// `None`: the server is not ejected.
     current: Option<CurrentEjection>,
     unserved: UnservedSessions,
-    /// When the first session connected since the latest unserved or inconclusive one.
+    /// When the oldest session connected of those since the latest unserved or inconclusive one.
     connected_at: Option<Instant>,
 }
 
 /// The state of a server that is ejected.
 #[derive(Clone, Copy, Debug)]
 struct CurrentEjection {
-    /// When a trial is granted; while one runs, when the next is granted if the first goes on without a report.
+    /// From when on a session may claim the trial. While a trial runs: from when on another session may claim it if the
+    /// first has not reported by then.
     trial_due_at: Instant,
     /// Whether a session has claimed the trial and has not reported yet.
     is_claimed: bool,
@@ -102,7 +102,8 @@ impl Ejection {
         self.eject_if_due(now, limits, permitted, kind)
     }
 
-    /// Records that a session of this client was not served. Parameters and result as for [`Self::record_failure`].
+    /// Records that a session of this client was not served. The other parameters and the result are those of
+    /// [`Self::record_failure`].
     pub(super) fn record_unserved(
         &mut self,
         client: ClientHost,
@@ -126,16 +127,15 @@ impl Ejection {
         permitted: bool,
         kind: LeaseKind,
     ) -> Option<Duration> {
-        match (self.current, kind) {
-            (Some(_), LeaseKind::Trial) => {}
-            // Sessions that were dialling when the server was ejected prove nothing new. However many they are, they do
-            // not lengthen the back-off.
-            (Some(_), LeaseKind::Regular) => return None,
-            (None, _) => {
-                if self.failures.saturating_add(self.unserved.countable()) < limits.after || !permitted {
-                    return None;
-                }
-            }
+        let is_due = if self.is_ejected() {
+            // Regular sessions were dialling when the server was ejected, and prove nothing new. However many they are,
+            // they do not lengthen the back-off.
+            kind == LeaseKind::Trial
+        } else {
+            permitted && self.failures.saturating_add(self.unserved.countable()) >= limits.after
+        };
+        if !is_due {
+            return None;
         }
         let doubled = 1u32.checked_shl(self.ejections).unwrap_or(u32::MAX);
         let back_off = limits.first.saturating_mul(doubled).min(limits.longest);
@@ -148,13 +148,13 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// Records a connect that worked. It clears the record unless sessions were not served lately. Returns whether it
-    /// ended an ejection.
+    /// Records a connect that worked, which clears the record unless there are unserved sessions in it. Returns whether
+    /// an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
-        let one_has_lasted = self
+        let has_one_lasted = self
             .connected_at
             .is_some_and(|connected_at| now >= connected_at + SERVED_AFTER);
-        if self.unserved.is_empty() || one_has_lasted {
+        if self.unserved.is_empty() || has_one_lasted {
             return self.clear();
         }
         self.failures = 0;
@@ -166,8 +166,8 @@ impl Ejection {
         false
     }
 
-    /// Records that a session that connected at this time was served. It clears the record if the session connected
-    /// after the first unserved one ended. Returns whether it ended an ejection.
+    /// Records that a session was served. That clears the record if the session connected after the first unserved one
+    /// had ended. Returns whether an ejection ended.
     pub(super) fn record_served(&mut self, connected_at: Instant) -> bool {
         self.unserved.is_older_than(connected_at) && self.clear()
     }
@@ -183,8 +183,8 @@ impl Ejection {
         was_ejected
     }
 
-    /// Records a check result. `rise` passed checks in a row since the ejection end it, unless sessions were not
-    /// served; the length of the next back-off is kept until a connect works. Returns whether the ejection ended.
+    /// Records a check result. `rise` passed checks in a row end the ejection, unless there are unserved sessions in
+    /// the record. The length of the next back-off is kept until a connect works. Returns whether the ejection ended.
     pub(super) fn record_check(&mut self, pass: bool, rise: u32) -> bool {
         let Some(current) = &mut self.current else { return false };
         current.passed_checks = if pass {
@@ -200,7 +200,7 @@ impl Ejection {
         ended
     }
 
-    /// Whether a trial would be granted.
+    /// Whether a session may claim the trial now.
     #[must_use]
     pub(super) fn is_trial_due(&self, now: Instant) -> bool {
         self.current.is_some_and(|current| now >= current.trial_due_at)
@@ -225,8 +225,8 @@ impl Ejection {
         }
     }
 
-    /// The session that had the trial has ended without a report, as when its client has left: the next one is due
-    /// after [`RETURN_WAIT`]. Returns whether that is sooner than it was.
+    /// Records that the session with the trial has ended without a report, for example because its client has left. The
+    /// next trial is due after [`RETURN_WAIT`] at the latest. Returns whether that is sooner than before.
     pub(super) fn release_trial(&mut self, now: Instant) -> bool {
         match &mut self.current {
             Some(current) if current.is_claimed => {

@@ -18,8 +18,8 @@ impl<'a> Cursor<'a> {
         self.0
     }
 
-    pub(super) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(bytes)?;
+    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
@@ -38,13 +38,13 @@ impl<'a> Cursor<'a> {
 
     /// Reads a vector with a length prefix of one byte: `<..2^8-1>` in the notation of RFC 8446, section 3.4.
     pub(super) fn vector8(&mut self) -> Option<Self> {
-        let bytes = self.u8()?;
-        self.take(bytes.into()).map(Self)
+        let length = self.u8()?;
+        self.take(length.into()).map(Self)
     }
 
     /// Reads a vector with a length prefix of two bytes: `<..2^16-1>`.
     pub(super) fn vector16(&mut self) -> Option<Self> {
-        let bytes = self.u16()?;
-        self.take(bytes.into()).map(Self)
+        let length = self.u16()?;
+        self.take(length.into()).map(Self)
     }
 }
