@@ -39,11 +39,11 @@ struct Severing {
 }
 
 impl Severing {
-    fn new(cause: Cause, began: Instant, first: usize) -> Self {
+    fn new(cause: Cause, began: Instant, initial: usize) -> Self {
         let over = cause.over;
         Self {
             cause,
-            pace: Pace { over, began, first },
+            pace: Pace { over, began, initial },
         }
     }
 

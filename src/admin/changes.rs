@@ -43,22 +43,22 @@ pub struct ChangesBody {
     /// far.
     #[serde(default)]
     routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
-    /// Pools that have changed, or have other servers.
+    /// Pools of which more has changed than their servers' values, such as the list of servers.
     pools: Vec<PoolBody>,
-    /// Servers of other pools that have changed, by pool.
+    /// Servers that have changed, in pools that are not in `pools`; by pool.
     servers: BTreeMap<String, Vec<ServerBody>>,
-    /// Other servers whose counts of sessions have changed, by pool and name: the open sessions, and the sessions so
-    /// far.
+    /// Servers of which only the counts of sessions have changed, in pools that are not in `pools`; by pool and name:
+    /// the open sessions, and the sessions so far.
     sessions: BTreeMap<String, BTreeMap<String, (u32, u64)>>,
 }
 
 /// The changes between two states.
 #[derive(Debug)]
 pub(super) enum StateChanges {
-    /// Nothing else has changed.
+    /// What has changed.
     Partial(Box<ChangesBody>),
-    /// The TLS of the admin port, the listeners, the list of pools, or whether there are announced routes or a store
-    /// have changed: the whole state is to be shown again.
+    /// The whole state is to be shown again, because something has changed that [`ChangesBody`] does not have: the TLS
+    /// of the admin port, the listeners, the list of pools, or whether there are announced routes or a store.
     Whole,
 }
 
@@ -83,6 +83,7 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
         changes.add_listener(before, now);
     }
     let names_before = before.pools.iter().map(|pool| &pool.name);
+    // The listeners are compared without their counts, which `add_listener` has made equal.
     if before.admin_tls != now.admin_tls
         || before.remote.is_some() != now.remote.is_some()
         || before.announced.is_some() != now.announced.is_some()
@@ -98,7 +99,7 @@ pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> Sta
 }
 
 impl ChangesBody {
-    /// Makes the later state out of the earlier one.
+    /// Turns the earlier state into the later one.
     pub fn apply(mut self, state: &mut StateBody) {
         state.uptime = self.uptime;
         state.draining = self.draining;

@@ -36,32 +36,42 @@ pub(super) async fn trust(
     let Json(TrustRequest { server: name }) = request?;
     let in_force = admin.live.in_force();
     let (pool, server) = find(&in_force, &pool_name, &name)?;
+    // Returns whether the server calls itself primary, so that it can be trusted.
     let trust = |pool: &LivePool, server: &str| {
-        let recorded = pool.trust(server)?;
+        let Some(recorded) = pool.trust(server) else {
+            return false;
+        };
         tracing::warn!(pool = %pool.name(), server, by = %client, "an operator trusts the server as the primary");
         report_changes(pool, &admin.metrics, &recorded);
-        Some(())
+        true
     };
-    if trust(pool, &name).is_none() {
-        let why = match pool.plan().health.required.has_primary() {
-            true => format!(
-                "`{name}` does not call itself primary at present, or the Sentinels name another one, or it takes writes \
-                 beside others by design: there is nothing to trust"
-            ),
-            false => format!(
-                "pool `{pool_name}` has no `role` or `max_lag`, or `single = false`, and selects no primary: there is \
-                 nothing to trust"
-            ),
-        };
-        return Err(ApiError::new(StatusCode::CONFLICT, why));
+    if !trust(pool, &name) {
+        return Err(ApiError::new(StatusCode::CONFLICT, nothing_to_trust(pool, &name)));
     }
     // The server is the primary in every pool that it is in, such as a pool of readers.
     for other in in_force.pools.iter().filter(|other| other.name() != pool.name()) {
-        let servers = other.servers();
-        let same = servers
+        let members = other.servers();
+        let mut same_address = members
             .iter()
-            .find(|other| other.spec().address == server.spec().address);
-        let _ = same.and_then(|same| trust(other, &same.spec().label));
+            .filter(|member| member.spec().address == server.spec().address);
+        if let Some(same) = same_address.next() {
+            trust(other, &same.spec().label);
+        }
     }
     Ok(Json(server_body(pool, &server, Instant::now())))
+}
+
+/// Why this server cannot be trusted as the primary of the pool.
+fn nothing_to_trust(pool: &LivePool, server: &str) -> String {
+    if pool.plan().health.required.has_primary() {
+        format!(
+            "`{server}` does not call itself primary at present, or the Sentinels name another one, or it takes writes \
+             beside others by design: there is nothing to trust"
+        )
+    } else {
+        format!(
+            "pool `{}` has no `role` or `max_lag`, or `single = false`, and selects no primary: there is nothing to trust",
+            pool.name()
+        )
+    }
 }

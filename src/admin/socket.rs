@@ -26,7 +26,7 @@ const BACKLOG: i32 = 64;
 /// The time for a process that already listens on the socket to identify itself.
 const RESPONSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The longest response of such a process, in bytes: enough for an escaped path of 4096 bytes.
+/// The longest response in which a process identifies itself, in bytes: enough for an escaped path of 4096 bytes.
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The uid shown for files whose owner is outside of the user namespace (`kernel.overflowuid` of sysctl(8)).
@@ -35,7 +35,8 @@ const OVERFLOW_UID: u32 = 65534;
 /// A listening Unix socket. Dropping it removes the file, unless another socket has replaced it.
 #[derive(Debug)]
 pub struct AdminListener {
-    // Before the listener, so that the file goes first: a process that starts in between finds the path in use or free.
+    // Declared before the listener, so that the file is removed before the socket is closed. A process that starts in
+    // between finds no file, and not a stale one that it would replace and we would then remove.
     _file: SocketFile,
     pub(super) listener: UnixListener,
 }
@@ -79,19 +80,17 @@ pub fn bind(configured: &AdminSocket) -> io::Result<Option<AdminListener>> {
 fn prepare_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| *directory != Path::new(""));
     let directory = directory.unwrap_or(Path::new("."));
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(with_context(
-                error,
-                format!("cannot create its directory {}", directory.display()),
-            ));
-        }
-        _ => {}
+    if let Err(error) = DirBuilder::new().mode(0o700).create(directory)
+        && error.kind() != ErrorKind::AlreadyExists
+    {
+        let what = format!("cannot create its directory {}", directory.display());
+        return Err(with_context(error, what));
     }
     // A user who may rename a directory can replace it, and the socket in it.
     for (level, directory) in directory.canonicalize()?.ancestors().enumerate() {
         let metadata = directory.metadata()?;
-        // In a user namespace, system directories belong to a user outside of the namespace (user_namespaces(7)).
+        // In a user namespace, system directories belong to a user outside of the namespace (user_namespaces(7)). The
+        // socket's own directory, at level 0, must not.
         if level == 0 || metadata.uid() != OVERFLOW_UID {
             reject_shared(directory, &metadata)?;
         }
@@ -99,7 +98,7 @@ fn prepare_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Rejects a directory in which anybody but root and the user of this process could rename an entry.
+/// Rejects a directory in which a user could rename an entry, other than root and the user of this process.
 fn reject_shared(directory: &Path, metadata: &Metadata) -> io::Result<()> {
     let rejected = |message: String| Err(io::Error::new(ErrorKind::PermissionDenied, message));
     let own_uid = rustix::process::geteuid().as_raw();
@@ -137,7 +136,8 @@ impl AdminListener {
     }
 }
 
-/// An error message with the remedy if another process listens on the socket; `None` if the socket is stale.
+/// If another process listens on the socket, the error message with the remedy. `None`: no process does, and the socket
+/// may be replaced.
 fn in_use(path: &Path) -> io::Result<Option<String>> {
     let owner = match connect_to_listener(path) {
         Ok(None) => return Ok(None),
@@ -169,16 +169,18 @@ fn request_process(mut stream: UnixStream) -> io::Result<ProcessBody> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(RESPONSE_TIME_MAX))?;
     stream.write_all(b"GET /api/v1/process HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-    let (mut response, mut read) = (Vec::new(), 1);
-    while read > 0 && response.len() as u64 <= RESPONSE_BYTES_MAX {
+    let mut response = Vec::new();
+    while response.len() as u64 <= RESPONSE_BYTES_MAX {
         let left = deadline.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?; // 0 would mean no timeout
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
+        stream.set_read_timeout(Some(left))?;
         let mut buffer = [0; 4096];
-        read = stream.read(&mut buffer)?;
-        response.extend_from_slice(&buffer[..read]);
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => response.extend_from_slice(&buffer[..read]),
+        }
     }
     let body = response
         .windows(4)

@@ -1,4 +1,4 @@
-//! Logs the ends of shortages.
+//! Logs when a shortage is over: listeners accept again, or the memory for ClientHellos is enough again.
 
 use std::sync::Arc;
 use std::time::Duration;

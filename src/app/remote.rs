@@ -1,4 +1,4 @@
-//! The configuration from the fleet's store: the plans that are tried at the start, and the texts that a reload reads.
+//! The configuration from the fleet's store: which plans are tried at the start, and which texts a reload reads.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::text::Reason;
 /// A plan to start with.
 pub(super) struct FirstPlan {
     pub(super) plan: Plan,
-    /// The texts of the store that it is from.
+    /// The texts of the store that the plan was made with; `None`: it is of the file alone.
     pub(super) texts: Option<Arc<RemoteTexts>>,
-    /// Whether they were kept in `state_dir`.
+    /// Whether `texts` were kept in `state_dir`, and not fetched now.
     pub(super) is_kept: bool,
 }
 
@@ -61,17 +61,17 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
                 }
             }
         }
-        let kept = kept_texts(&of_file, &from).filter(|kept| fetched.as_ref() != Some(kept));
-        match kept.map(|texts| (read_with_texts(source, &texts), texts)) {
-            Some((Ok(plan), texts)) => plans.push(FirstPlan {
-                texts: Some(texts),
-                is_kept: true,
-                ..plan.into()
-            }),
-            Some((Err(error), _)) => {
-                tracing::warn!(from, error = %chain(&error), "the configuration that was in force last is not valid any more");
+        if let Some(kept) = kept_texts(&of_file, &from).filter(|kept| fetched.as_ref() != Some(kept)) {
+            match read_with_texts(source, &kept) {
+                Ok(plan) => plans.push(FirstPlan {
+                    texts: Some(kept),
+                    is_kept: true,
+                    ..plan.into()
+                }),
+                Err(error) => {
+                    tracing::warn!(from, error = %chain(&error), "the configuration that was in force last is not valid any more");
+                }
             }
-            None => {}
         }
     }
     plans.push(of_file.into());
@@ -103,7 +103,8 @@ fn read_with_texts(source: &ConfigSource, texts: &RemoteTexts) -> Result<Plan, R
     Ok(loaded.plan)
 }
 
-/// The error as it is written to the store: without secrets, because everybody who may read the store may read it.
+/// The text of an error that is written to the store. It has no secrets, because everybody who can read the store can
+/// read it.
 pub(super) fn for_store(error: &ReloadError) -> String {
     match error {
         ReloadError::Configuration(report) => report.render_for_store(),
@@ -118,15 +119,15 @@ pub(super) fn for_store(error: &ReloadError) -> String {
 /// The result of reading the configuration for a reload.
 pub(super) struct ReadConfiguration {
     pub(super) loaded: Loaded,
-    /// The texts of the store that it is from.
+    /// The texts of the store that it was made with; `None`: the file refers to no store.
     pub(super) texts: Option<Arc<RemoteTexts>>,
-    /// Why these are not the texts that the store has now.
+    /// Why `texts` are not those that the store has now; `None`: they are.
     pub(super) warning: Option<String>,
 }
 
 impl App {
-    /// Adds the texts of the store if a file refers to one: those that were just read, else those that the store has
-    /// now, else those in force.
+    /// Adds the texts of the store if the file refers to one: `texts`, which were just read, if they are of that store;
+    /// else those that the store has now; else those in force.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,
@@ -143,14 +144,14 @@ impl App {
         let is_from = |texts: &Arc<RemoteTexts>| texts.from == from;
         let (texts, warning) = match texts.filter(is_from) {
             Some(texts) => (texts, None),
-            None => match (fetch_texts(&plan).await, self.remote.texts().filter(is_from)) {
-                (Ok(texts), _) => (texts, None),
-                (Err(error), Some(texts)) => {
+            None => match fetch_texts(&plan).await {
+                Ok(texts) => (texts, None),
+                Err(error) => {
+                    let Some(in_force) = self.remote.texts().filter(is_from) else {
+                        return Err(ReloadError::System(format!("{from} cannot be read: {error}").into()));
+                    };
                     let warning = format!("{from} cannot be read, and its text in force stays: {error}");
-                    (texts, Some(warning))
-                }
-                (Err(error), None) => {
-                    return Err(ReloadError::System(format!("{from} cannot be read: {error}").into()));
+                    (in_force, Some(warning))
                 }
             },
         };
@@ -167,7 +168,7 @@ impl App {
         })
     }
 
-    /// Follows the store of this plan from now on; `None`: none.
+    /// Follows the store of this plan from now on, instead of the one followed so far; `None`: follows no store.
     pub(super) fn follow_store(&mut self, plan: Option<&RemotePlan>) {
         let followed = self.following.as_ref().map(|(followed, _)| followed);
         if followed == plan {

@@ -1,9 +1,9 @@
 //! Finds the servers on which a query of PostgreSQL is to be cancelled.
 //!
 //! A CancelRequest comes on a connection of its own and names the session by a key that its server gave it. The key of
-//! a session in the clear is known, and so is its server. Of a session in TLS, only the client's address is known, and
-//! the servers on which that client has sessions. The request goes to those, at most [`SERVERS_MAX`], and at a limited
-//! rate, because a server forks for each request and logs a wrong key.
+//! a session without TLS can be read, so that its server is known. The key of a session in TLS cannot: a request with
+//! an unknown key goes to the servers on which the same client address has sessions in TLS. It goes to at most
+//! [`SERVERS_MAX`] of them, and at a limited rate, because a server forks for each request and logs a wrong key.
 
 mod backend;
 
@@ -26,9 +26,10 @@ pub const SERVERS_MAX: usize = 8;
 /// The most requests without a known key that a listener sends on in a second.
 pub const LISTENER_RATE_MAX: usize = 10;
 
-/// The most of these requests for one client address.
+/// The most requests without a known key that a listener sends on in a second for one client address.
 pub const CLIENT_RATE_MAX: usize = 2;
 
+/// The time over which both rates are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// How to reach a server that a request is for.
@@ -50,19 +51,33 @@ type ListenerClient = (Arc<str>, ClientHost);
 pub struct CancelTable {
     // A std mutex: a session takes it twice, for a few lines.
     sessions: Mutex<Sessions>,
-    /// Connections of requests, except the first one of each.
+    /// The connections that requests may have besides the first one of each.
     connections: Arc<Capacity>,
 }
 
 #[derive(Debug, Default)]
 struct Sessions {
-    /// Sessions in the clear, each with the number of its entry: a server that was restarted may give a key again.
-    by_key: HashMap<CancelKey, (u64, CancelTarget)>,
+    by_key: HashMap<CancelKey, KeyedSession>,
+    /// The number of the latest [`KeyedSession`].
     last_number: u64,
-    /// The servers on which a client has sessions whose keys are not known, and how many.
-    by_client: HashMap<ListenerClient, HashMap<ServerId, (CancelTarget, usize)>>,
+    by_client: HashMap<ListenerClient, HashMap<ServerId, UnkeyedSessions>>,
     /// The requests without a known key that were sent on in the last second, by listener.
     sent: HashMap<Arc<str>, VecDeque<(Instant, ClientHost)>>,
+}
+
+/// A session whose key is known.
+#[derive(Debug)]
+struct KeyedSession {
+    /// Tells it from a later session with the same key: a server that was restarted may give a key again.
+    number: u64,
+    target: CancelTarget,
+}
+
+/// The sessions of a client on one server whose keys are not known.
+#[derive(Debug)]
+struct UnkeyedSessions {
+    target: CancelTarget,
+    count: usize,
 }
 
 /// The entry of an open session. Dropping it removes it.
@@ -76,9 +91,9 @@ pub struct CancelEntry {
 /// What a session is found by in [`Sessions`].
 #[derive(Debug)]
 enum EntryKey {
-    /// The key of the session, and the number of its entry.
+    /// The key of the session, and the number of its [`KeyedSession`].
     Session(CancelKey, u64),
-    /// Its client, and the server that it is on.
+    /// The client of a session whose key is not known, and the server that it is on.
     Client(ListenerClient, ServerId),
 }
 
@@ -110,7 +125,7 @@ impl CancelTable {
         let mut sessions = self.lock();
         sessions.last_number += 1;
         let number = sessions.last_number;
-        sessions.by_key.insert(key.clone(), (number, target));
+        sessions.by_key.insert(key.clone(), KeyedSession { number, target });
         CancelEntry {
             table: Arc::clone(self),
             key: EntryKey::Session(key, number),
@@ -124,20 +139,23 @@ impl CancelTable {
         client: ClientHost,
         target: CancelTarget,
     ) -> CancelEntry {
-        let (at, server) = ((Arc::clone(listener), client), target.server.id());
+        let (listener_client, server) = ((Arc::clone(listener), client), target.server.id());
         let mut sessions = self.lock();
-        let servers = sessions.by_client.entry(at.clone()).or_default();
-        servers.entry(server).or_insert((target, 0)).1 += 1;
+        let servers = sessions.by_client.entry(listener_client.clone()).or_default();
+        servers
+            .entry(server)
+            .or_insert(UnkeyedSessions { target, count: 0 })
+            .count += 1;
         CancelEntry {
             table: Arc::clone(self),
-            key: EntryKey::Client(at, server),
+            key: EntryKey::Client(listener_client, server),
         }
     }
 
     /// The server of the session with this key.
     #[must_use]
     pub fn server_of(&self, key: &CancelKey) -> Option<CancelTarget> {
-        self.lock().by_key.get(key).map(|(_, target)| target.clone())
+        self.lock().by_key.get(key).map(|session| session.target.clone())
     }
 
     /// The servers on which this client of the listener has sessions whose keys are not known: at most [`SERVERS_MAX`],
@@ -147,12 +165,12 @@ impl CancelTable {
         let sessions = self.lock();
         let servers = sessions.by_client.get(&(Arc::clone(listener), client));
         let mut servers: Vec<_> = servers.into_iter().flat_map(HashMap::values).collect();
-        servers.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
+        servers.sort_by_key(|on_server| std::cmp::Reverse(on_server.count));
         servers.truncate(SERVERS_MAX);
-        servers.into_iter().map(|(target, _)| target.clone()).collect()
+        servers.into_iter().map(|on_server| on_server.target.clone()).collect()
     }
 
-    /// Whether a request without a known key may be sent on now. If so, it is counted.
+    /// Counts a request without a known key if it may be sent on now. Returns whether it may.
     #[must_use]
     pub fn admit(&self, listener: &Arc<str>, client: ClientHost, now: Instant) -> bool {
         let mut sessions = self.lock();
@@ -184,22 +202,26 @@ impl Drop for CancelEntry {
         let mut sessions = self.table.lock();
         match &self.key {
             EntryKey::Session(key, number) => {
-                if sessions.by_key.get(key).is_some_and(|(entered, _)| entered == number) {
+                if sessions
+                    .by_key
+                    .get(key)
+                    .is_some_and(|entered| entered.number == *number)
+                {
                     sessions.by_key.remove(key);
                 }
             }
-            EntryKey::Client(at, server) => {
-                let Some(servers) = sessions.by_client.get_mut(at) else {
+            EntryKey::Client(listener_client, server) => {
+                let Some(servers) = sessions.by_client.get_mut(listener_client) else {
                     return;
                 };
-                if let Some((_, left)) = servers.get_mut(server) {
-                    *left -= 1;
-                    if *left == 0 {
+                if let Some(on_server) = servers.get_mut(server) {
+                    on_server.count -= 1;
+                    if on_server.count == 0 {
                         servers.remove(server);
                     }
                 }
                 if servers.is_empty() {
-                    sessions.by_client.remove(at);
+                    sessions.by_client.remove(listener_client);
                 }
             }
         }

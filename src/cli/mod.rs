@@ -100,7 +100,7 @@ enum Command {
         remote: Remote,
     },
     /// Set an override on a server of a running acequia, or add a server. Overrides survive reloads, but not a restart;
-    /// added servers survive both, a restart with `state_dir`.
+    /// added servers survive reloads and, with `state_dir`, a restart.
     Server {
         #[command(flatten)]
         remote: Remote,

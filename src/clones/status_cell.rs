@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// Clients of a pool without a usable server wait during a pause of at most this time, and not during a longer one. It
-/// is the longest pause after a third failure in a row: 2 s, and a jitter of a quarter.
+/// The longest pause before a restart during which clients of a pool without a usable server wait for it. It is the
+/// longest pause after a third failure in a row: 2 s, and a jitter of a quarter.
 const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
 /// What a clone shows.
@@ -27,7 +27,7 @@ pub(super) struct Shown {
     server: Option<Member>,
     /// The pause before its next start.
     pub(super) pause: Duration,
-    /// Whether there is nothing left of it.
+    /// Whether it has left its pool, and all of it is stopped.
     has_left: bool,
 }
 
@@ -54,17 +54,17 @@ impl StatusCell {
         }
     }
 
-    /// Records that there is nothing left of it.
+    /// Records that it has left its pool.
     pub(super) fn set_left(&self) {
         self.change(|shown| shown.has_left = true);
     }
 
-    /// Whether there is nothing left of it.
+    /// Whether it has left its pool, and all of it is stopped.
     pub(super) fn has_left(&self) -> bool {
         self.lock().has_left
     }
 
-    /// Whether it starts, or will after a short pause.
+    /// Whether it is being started, or will be after a short pause.
     pub(super) fn starts(&self) -> bool {
         let shown = self.lock();
         match shown.status.state {
@@ -74,7 +74,8 @@ impl StatusCell {
         }
     }
 
-    /// To be called with its server as soon as the pool has it, and with `None` before the server can leave the pool.
+    /// Sets the server that it is in its pool. Must be called as soon as the pool has that server, and with `None`
+    /// before the server can leave the pool.
     pub(super) fn set_server(&self, server: Option<Member>) {
         self.lock().server = server;
     }
@@ -87,6 +88,7 @@ impl StatusCell {
         self.lock().status.clone()
     }
 
+    /// Enters a state, with further changes.
     pub(super) fn set(&self, state: CloneState, change: impl FnOnce(&mut Shown)) {
         self.change(|shown| {
             shown.status.state = state;

@@ -19,13 +19,13 @@ pub(super) struct Candidate {
     live: &'static AtomicU32,
     /// Its index in the pool's list of servers.
     pub(super) index: usize,
-    /// 1 to 256. In a pool with slow start 10 to 25,600: all weights are multiplied by 100 there.
+    /// Its weight: 1 to 256. In a pool with slow start, weights are in hundredths: 10 (10 % of weight 1) to 25,600.
     pub(super) weight: u16,
     /// XXH3-64 of its identity.
     pub(super) identity_hash: u64,
     /// See [`MemberConfig::sessions_max`](super::MemberConfig::sessions_max).
     pub(super) sessions_max: Option<NonZeroU32>,
-    /// A session must claim the one trial to get it.
+    /// Whether it is an ejected server whose trial is due. A session must claim that trial to get the server.
     is_trial: bool,
 }
 
@@ -48,12 +48,12 @@ impl Candidate {
         self.live.load(Relaxed)
     }
 
-    /// Whether it may have another session.
+    /// Whether its session limit allows another session.
     pub(super) fn has_room(&self) -> bool {
         self.sessions_max.is_none_or(|max| self.live() < max.get())
     }
 
-    /// Counts another session if it may have one. Returns whether it did.
+    /// Counts another session if the session limit allows one. Returns whether it did.
     pub(super) fn take_place(&self) -> bool {
         match self.sessions_max {
             Some(max) => self.server.add_session_below(max.get()),
@@ -65,7 +65,7 @@ impl Candidate {
     }
 }
 
-/// The candidates at one instant, and other values derived from the same state.
+/// The candidates at one instant, and other values derived from the same states of the servers.
 #[derive(Debug, Default)]
 pub(super) struct CandidateSet {
     pub(super) candidates: Vec<Candidate>,
@@ -77,9 +77,9 @@ pub(super) struct CandidateSet {
     pub(super) panic_tier: Option<u8>,
     /// Whether the candidates belong to `panic_tier`.
     in_panic: bool,
-    /// Whether the candidates replace servers of another role because none of those is left.
+    /// Whether the candidates are stand-ins, because no other server can be picked.
     pub(super) are_stand_ins: bool,
-    /// The earliest instant at which time alone changes any of this; `None`: never.
+    /// The earliest instant at which the passing of time alone changes this set; `None`: there is none.
     expires_at: Option<Instant>,
 }
 
@@ -87,7 +87,8 @@ impl CandidateSet {
     /// The candidates among these servers that are not excluded.
     ///
     /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected
-    /// server whose trial is due counts as one that is up. Without any of them, a stand-in is the candidate.
+    /// server whose trial is due counts as one that is up. If no server can be picked, the stand-ins are the
+    /// candidates.
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,
@@ -97,17 +98,18 @@ impl CandidateSet {
         let availability: Vec<_> = members.iter().map(|member| member.availability(now)).collect();
         let panic_tier = panic_tier(members, &availability, rules);
         let mut candidates = Vec::new();
+        // Lower is preferred: first the tier, then whether the server is unchecked.
         let mut best = (u8::MAX, true);
         for (index, member) in members.iter().enumerate() {
             let tier = member.priority();
-            let (usable, unchecked) = if panic_tier == Some(tier) {
+            let (is_usable, is_unchecked) = if panic_tier == Some(tier) {
                 (member.is_usable_in_panic(), false)
             } else {
                 let is_available = availability[index] != Availability::Unavailable;
                 (is_available, member.check_state() == CheckState::Unchecked)
             };
-            let preference = (tier, unchecked);
-            if !usable || preference > best || excluded(member.id()) {
+            let preference = (tier, is_unchecked);
+            if !is_usable || preference > best || excluded(member.id()) {
                 continue;
             }
             if preference < best {
@@ -120,10 +122,11 @@ impl CandidateSet {
         let are_stand_ins = candidates.is_empty();
         if are_stand_ins {
             let stand_ins = members.iter().enumerate().filter(|(_, member)| member.may_stand_in());
-            let left = stand_ins.filter(|(_, member)| !excluded(member.id()));
-            candidates.extend(left.map(|(index, member)| Candidate::new(index, member, false)));
+            let stand_ins = stand_ins.filter(|(_, member)| !excluded(member.id()));
+            candidates.extend(stand_ins.map(|(index, member)| Candidate::new(index, member, false)));
         }
         let up = (0..members.len()).filter(|index| availability[*index] == Availability::Up);
+        let trials = members.iter().filter_map(|member| member.trial_due_at());
         let mut set = Self {
             candidates,
             best_tier: up.map(|index| members[index].priority()).min(),
@@ -131,15 +134,13 @@ impl CandidateSet {
             panic_tier,
             in_panic: panic_tier == Some(best.0),
             are_stand_ins,
-            expires_at: None,
+            expires_at: trials.filter(|due| *due > now).min(),
         };
-        let trials = members.iter().filter_map(|member| member.trial_due_at());
-        set.expires_at = trials.filter(|due| *due > now).min();
         set.apply_slow_start(rules, now);
         set
     }
 
-    /// Reduces the weights of servers in slow start. Weights become hundredths, so that a percentage of a weight is
+    /// Reduces the weights of servers in slow start. All weights become hundredths, so that a percentage of a weight is
     /// exact.
     fn apply_slow_start(&mut self, rules: &PoolRules, now: Instant) {
         let Some(slow_start) = rules.slow_start else { return };
@@ -155,19 +156,19 @@ impl CandidateSet {
         !self.candidates.is_empty() && !self.in_panic && self.candidates.iter().all(|candidate| candidate.is_trial)
     }
 
-    /// The earliest instant at which time alone changes any of this; `None`: never.
+    /// The earliest instant at which the passing of time alone changes this set; `None`: there is none.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         self.expires_at
     }
 
-    /// Whether no time limit of the set has passed. An instant before the set was built counts as the time it was
-    /// built: other sessions have already used it.
+    /// Whether the set has not expired. It also counts as valid at an instant before it was built: a session that read
+    /// the clock a little earlier may use a set that other sessions use already.
     pub(super) fn is_valid_at(&self, now: Instant) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 
-    /// The kind of lease a session gets on this candidate, claiming the trial if it needs it; `None`: another session
-    /// has claimed the trial.
+    /// Claims the trial if this candidate has one that is due. Returns the kind of lease that the session gets; `None`:
+    /// it gets none, because another session has claimed the trial.
     pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
             return Some(LeaseKind::Regular);
@@ -179,8 +180,8 @@ impl CandidateSet {
 
 /// The best tier, if its percentage of healthy servers is below the panic threshold.
 ///
-/// The best tier is the first with a usable server; without one, the first with a server that panic may use. Servers
-/// without a check result count as healthy.
+/// The best tier is the first with a usable server. If there is none, it is the first with a server that panic may use.
+/// Servers without a check result count as healthy.
 fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRules) -> Option<u8> {
     let threshold = usize::from(rules.panic_threshold?);
     let all = || members.iter().zip(availability);

@@ -1,7 +1,7 @@
 //! Why a server does or does not get new sessions, in one word.
 //!
-//! Health, role and use are three facts. Their combination is one of these states, so that the servers of a pool add
-//! up.
+//! The state combines health, role and use. A server has one state at a time, so that the counts of a pool's servers by
+//! state add up to all its servers.
 
 use tokio::time::Instant;
 
@@ -25,11 +25,11 @@ pub enum MemberState {
     Ejected,
     /// Its weight is 0.
     ZeroWeight,
-    /// An operator or its agent has drained it.
+    /// An operator, or the server's agent, has drained it.
     Draining,
     /// It went down, and waits until an operator enables it.
     AwaitingFailback,
-    /// An operator or its agent has disabled it.
+    /// An operator, or the server's agent, has disabled it.
     Disabled,
 }
 
@@ -67,8 +67,8 @@ impl MemberState {
 }
 
 impl Member {
-    /// Its state. If several states keep it from new sessions, those set by an operator or its agent come before
-    /// results of checks.
+    /// Its state. If several reasons keep it from new sessions, what an operator or the server's agent has set comes
+    /// before the results of checks.
     #[must_use]
     pub fn state(&self, now: Instant) -> MemberState {
         match self.shown_overrides().admin_state {
@@ -82,6 +82,7 @@ impl Member {
         }
         match self.check_state() {
             CheckState::Unchecked => MemberState::Unchecked,
+            // A server is also down if it answers its checks but has the wrong role or refuses sessions.
             CheckState::Down if !self.is_healthy() => MemberState::Unhealthy,
             _ if self.is_unfit() => MemberState::WrongRole,
             _ if self.is_suspended() => MemberState::CheckRefused,

@@ -41,13 +41,13 @@ pub(super) struct RoundRobin {
 impl RoundRobin {
     /// The turns of these candidates, starting at turn `first` of the cycle.
     pub(super) fn new(candidates: &[Candidate], first: usize) -> Self {
-        let mut of_weight: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        for (position, weight) in (0..).zip(turns_per_cycle(candidates)) {
-            of_weight.entry(weight).or_default().push(position);
+        let mut positions_by_turns: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        for (position, turns_each) in (0..).zip(turns_per_cycle(candidates)) {
+            positions_by_turns.entry(turns_each).or_default().push(position);
         }
         let mut turns = Vec::new();
-        for (weight, positions) in of_weight {
-            let count = weight * positions.len() as u64; // at most TURNS_MAX, or the number of servers
+        for (turns_each, positions) in positions_by_turns {
+            let count = turns_each * positions.len() as u64; // at most TURNS_MAX, or the number of servers
             let owners = positions.iter().cycle();
             turns.extend((0..count).zip(owners).map(|(nth, position)| Turn {
                 at: (((2 * nth + 1) << 31) / count) as u32, // the middle of the nth of `count` equal parts
@@ -61,8 +61,9 @@ impl RoundRobin {
         }
     }
 
-    /// The turns of these candidates, continued from a previous set: after the latest turn of the server that had the
-    /// last turn in that set; or, if it is no longer a candidate, after the time of that turn in the cycle.
+    /// The turns of these candidates, continued from a previous set. They go on after the latest turn of the previous
+    /// set: after the turn of the same server that is nearest to it in time or, if that server is no longer a
+    /// candidate, after the same time in the cycle.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {
@@ -73,8 +74,8 @@ impl RoundRobin {
         next
     }
 
-    /// The number of turns in this cycle up to the one that corresponds to `latest`, a turn of this server in another
-    /// cycle.
+    /// The number of turns in this cycle up to and including the one that corresponds to `latest`, which is a turn of this
+    /// server in another cycle.
     fn turns_until(&self, latest: Turn, id: ServerId, candidates: &[Candidate]) -> usize {
         let is_same = |turn: &Turn| candidates[turn.position as usize].server.id() == id;
         let own = (0..).zip(&self.turns).filter(|(_, turn)| is_same(turn));
@@ -87,8 +88,8 @@ impl RoundRobin {
 
     /// The turn that was taken last.
     fn latest(&self) -> Option<Turn> {
-        let latest = self.counter.upcoming().checked_sub(1)?;
-        self.turns.get(latest.checked_rem(self.turns.len())?).copied()
+        let taken = self.counter.upcoming().checked_sub(1)?;
+        self.turns.get(taken.checked_rem(self.turns.len())?).copied()
     }
 
     /// Takes the next turn. Returns the position of its candidate; `None`: no candidates.

@@ -128,7 +128,7 @@ impl Rebalancing {
     /// three for each server, because `balance = "round-robin"` sends only some of them there.
     fn patience(&self, balance: &Balance) -> usize {
         let servers = balance.excess.len() + balance.without_excess.len();
-        (self.pace.first / 10).max(3 * servers)
+        (self.pace.initial / 10).max(3 * servers)
     }
 }
 
@@ -136,7 +136,7 @@ fn new_pace(over: Duration, balance: &Balance, now: Instant) -> Pace {
     Pace {
         over,
         began: now,
-        first: balance.total(),
+        initial: balance.total(),
     }
 }
 

@@ -11,8 +11,8 @@ use crate::live::LivePool;
 use crate::plan::PoolId;
 use crate::pool::Server;
 
-/// The fallback for a client whose pool has failed for this reason, for example because its servers have gone down
-/// while the client waited; `None`: the pool could still serve it, or no fallback can.
+/// The fallback for a client whose pool has failed for this reason. That happens if the servers of the pool go down
+/// while the client waits. `None`: the pool could still serve the client, or no fallback can.
 pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialError) -> Option<PoolId> {
     if !matches!(reason, DialError::NoServer | DialError::ConnectFailed) {
         return None;
@@ -20,14 +20,14 @@ pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialEr
     state.pools.usable_fallback(pool, Instant::now())
 }
 
-/// Notes that a session is on the primary, because no replica is usable.
+/// Notes it if a session is on a stand-in: on the primary of a pool of replicas, because no replica is usable.
 pub(super) fn note_stand_in(entry: &Entry, pool: &LivePool, server: &Server) {
     if server.is_stand_in() {
         note_fallback(entry, pool);
     }
 }
 
-/// Notes that a session was meant for this pool, unless it was meant for another one before.
+/// Notes that a session was meant for the pool `origin`. If it was noted before, the first note stays.
 pub(super) fn note_fallback(entry: &Entry, origin: &LivePool) {
     let origin = || Arc::clone(origin.fallback_origin());
     entry.info().fallback_from.get_or_insert_with(origin);

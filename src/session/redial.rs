@@ -1,7 +1,7 @@
-//! Whether a session of PostgreSQL is connected to a server again, because the first one has not begun it.
+//! Whether a PostgreSQL session whose server has not begun it is connected again.
 //!
-//! While a server starts or stops it accepts connections, and refuses each session. A client that has got nothing from
-//! it yet loses nothing if such a refusal counts as a failed connect.
+//! While a PostgreSQL server starts or stops, it accepts connections and refuses each session. As long as the client
+//! has got nothing from the server, such a refusal can be treated like a failed connect.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::pool::{RETURN_WAIT, ServerFailure};
 use crate::socket::Fault;
 use crate::units::format_duration;
 
-/// What a session needs to be connected again, until its server has begun it.
+/// What a session keeps, until its server has begun it, to be connected again.
 pub(super) struct Redial {
     pub(super) pool: PoolId,
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
-    /// Whether a server has ended its connection before its first message was complete. The client may be the reason,
-    /// so this reconnects it only once.
+    /// Whether a server has ended the connection before its first message was complete. The client may be the reason,
+    /// so that the session is connected again only once because of it.
     has_met_end: bool,
 }
 
 impl Redial {
-    /// For a session that was connected to a server of this pool.
+    /// Of a session that is connected to a server of this pool.
     pub(super) fn new(pool: PoolId, header: Vec<u8>, search: Search) -> Self {
         Self {
             pool,
@@ -40,43 +40,50 @@ impl Redial {
 
 /// Why a server has not begun a session.
 pub(super) enum NotBegun {
-    /// It says that it takes none now, for this reason.
+    /// The server has said that it takes no sessions now, for this reason.
     NotReady {
         reason: String,
-        /// The bytes of its message.
+        /// The bytes of the server's message.
         message: Vec<u8>,
     },
-    /// It has ended the connection before its first message was complete.
+    /// The server has ended the connection before its first message was complete.
     Ended {
         /// `None`: by an orderly close.
         fault: Option<Fault>,
-        /// What it had sent of the message.
+        /// What the server had sent of the message.
         partial: Vec<u8>,
     },
 }
 
 /// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
-/// `None`: it stays with this server. If the server says that it takes no sessions, it gets no new ones for a while.
+/// `None`: it stays with this server.
 ///
-/// A server that ends the connection before its first message is complete still gets new sessions, because the client
-/// may be the reason. Only this client waits for it, as for a server that restarts.
+/// A server that says that it takes no sessions gets no new ones for a while. One that has ended the connection still
+/// gets new sessions, because the client may be the reason. If there is no other server, this client waits for it, as
+/// for one that restarts.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,
     why: &NotBegun,
     pool: &LivePool,
 ) -> Option<Duration> {
+    let (lease, now) = (server.lease(), Instant::now());
     let (reason, failure) = match why {
         NotBegun::NotReady { reason, .. } => (&**reason, Some(ServerFailure::Refusal)),
-        NotBegun::Ended { .. } if redial.has_met_end => return None,
-        NotBegun::Ended { .. } => ("closed", None),
+        NotBegun::Ended { .. } => {
+            if redial.has_met_end {
+                return None;
+            }
+            redial.has_met_end = true;
+            if redial.search.begin_again(pool, lease, now) {
+                return Some(RETURN_WAIT);
+            }
+            ("closed", None)
+        }
     };
-    redial.has_met_end |= failure.is_none();
-    let (search, lease, now) = (&mut redial.search, server.lease(), Instant::now());
-    if failure.is_none() && search.begin_again(pool, lease, now) {
-        return Some(RETURN_WAIT);
-    }
-    let (goes_on, back_off) = search.record_failure(pool, lease, pool.plan().dial.retries, failure, now);
+    let (goes_on, back_off) = redial
+        .search
+        .record_failure(pool, lease, pool.plan().dial.retries, failure, now);
     if let Some(back_off) = back_off {
         tracing::warn!(pool = %pool.name(), server = %server.label(), reason, back_off = format_duration(back_off), "server is ejected");
     } else {

@@ -12,21 +12,22 @@ pub struct Pace {
     /// When it began.
     pub began: Instant,
     /// The number of sessions when it began.
-    pub first: usize,
+    pub initial: usize,
 }
 
 impl Pace {
-    /// How many of the present sessions have to be ended now: those above the number that may be left at this time. Of
-    /// n sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. Sessions that end by
-    /// themselves count as ended. At the end of the time none is left, however many were added meanwhile.
+    /// How many of the present sessions have to be ended now, so that no more are left than may be at this time. Of n
+    /// sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. A session that has ended by
+    /// itself is one of them. At the end of the time none is left, however many were added meanwhile.
     #[must_use]
     pub fn due(&self, now: Instant, present: usize) -> usize {
         let left = self.over.saturating_sub(now - self.began);
         if left.is_zero() {
             return present;
         }
-        let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.over.as_nanos());
-        // At most `first`; one less, because the first is ended at the beginning and not after a part of the time.
+        let may_be_left = (self.initial as u128 * left.as_nanos()).div_ceil(self.over.as_nanos());
+        // Not more than `initial`, so that it is a `usize`. One less may be left, because the first session is ended at
+        // once.
         present.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
 }
@@ -39,9 +40,9 @@ mod tests {
 
     const TEN: Duration = Duration::from_secs(10);
 
-    fn pace(first: usize, over: Duration) -> Pace {
+    fn pace(initial: usize, over: Duration) -> Pace {
         let began = Instant::now();
-        Pace { over, began, first }
+        Pace { over, began, initial }
     }
 
     #[tokio::test(start_paused = true)]

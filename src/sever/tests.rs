@@ -69,7 +69,7 @@ async fn a_server_that_flaps_does_not_begin_the_pace_anew() {
         let mut severing = first;
         severing.update(Severing::new(cause(ending, over, later), later, 50));
         assert_eq!(severing.cause, cause(ending, over, later));
-        (severing.pace.began, severing.pace.first)
+        (severing.pace.began, severing.pace.initial)
     };
     assert_eq!(update(Ending::ServerDown, over), (began, 100));
     assert_eq!(update(Ending::ServerDrained, over), (later, 50));

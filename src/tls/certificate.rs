@@ -31,9 +31,10 @@ pub struct Certificate {
     pub(super) files: CertificateFiles,
     /// The versions of its files, taken before they were read.
     pub(super) versions: FileVersions,
-    /// For rustls.
+    /// The chain, the key and the OCSP response, for rustls.
     pub(super) key: Arc<CertifiedKey>,
-    /// When the OCSP response expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
+    /// When the OCSP response expires, or begins to be valid, in seconds since the Unix epoch; `None`: never. The files
+    /// are read again then.
     pub(super) staple_changes: Option<i64>,
     /// Its host names.
     pub names: Vec<NamePattern>,
@@ -43,11 +44,11 @@ pub struct Certificate {
     pub not_before: i64,
     /// When it expires, in seconds since the Unix epoch: the earliest expiry in its chain.
     pub not_after: i64,
-    /// When it expires itself, whatever its chain does.
+    /// When the certificate itself expires, without regard to its chain, in seconds since the Unix epoch.
     pub own_not_after: i64,
     /// The `[acme.NAME]` by which it is ordered; `None`: it is not ours to renew.
     pub acme: Option<Arc<str>>,
-    /// Whether it is only a placeholder for one that is being ordered.
+    /// Whether it stands in for a certificate that is being ordered: it is an earlier one, or self-signed.
     pub is_placeholder: bool,
     /// Whether it is a self-signed placeholder.
     pub is_self_signed: bool,
@@ -62,7 +63,7 @@ pub struct Certificate {
 /// The versions of the files of a certificate: its chain, its key and its OCSP response.
 pub(super) type FileVersions = [Option<FileVersion>; 3];
 
-/// Parses a PEM text that has a chain with its key. It is not in `file` yet, but is to be written to it.
+/// Parses a chain and its key from a PEM text that is about to be written to `file`.
 ///
 /// # Errors
 /// The text has no usable certificate and key.
@@ -75,7 +76,8 @@ pub fn parse_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFil
 }
 
 impl CertificateFiles {
-    /// Where the OCSP response for the certificate may be. It is sent along if it is there (RFC 6066, section 8).
+    /// The path of the OCSP response for the certificate. If the file exists, the response is sent along with the
+    /// certificate (RFC 6066, section 8).
     fn ocsp(&self) -> PathBuf {
         self.cert.with_extension("ocsp")
     }
@@ -108,27 +110,28 @@ impl CertificateFiles {
                 "this kind of key is not supported: use ECDSA (P-256, P-384, P-521), Ed25519, or RSA of at least 2048 bits",
             )
         })?;
-        let parsed = chain.iter().map(|certificate| parse_x509_certificate(certificate));
-        let parsed: Result<Vec<_>, _> = parsed
-            .map(|parsed| parsed.map(|(_, certificate)| certificate))
+        let parsed: Result<Vec<_>, _> = chain
+            .iter()
+            .map(|der| parse_x509_certificate(der).map(|(_, certificate)| certificate))
             .collect();
         let parsed = parsed.map_err(|error| TlsFileError::new(&self.cert, format!("not a certificate: {error}")))?;
+        let own = &parsed[0]; // a chain is not empty
         let mut certified = CertifiedKey::new(chain.to_vec(), key);
         // Not `keys_match` of rustls: it reads the certificate as strictly as clients with rustls do, but other clients
         // may accept more.
         let public = certified.key.public_key();
-        if public.is_some_and(|public| *public != *parsed[0].public_key().raw) {
+        if public.is_some_and(|public| *public != *own.public_key().raw) {
             let what = format!(
                 "the key does not fit the certificate in {}, whose first one must be the server's",
                 self.cert.display()
             );
             return Err(TlsFileError::new(&self.key, what));
         }
-        let staple = Staple::read(&self.ocsp(), &parsed[0]);
+        let staple = Staple::read(&self.ocsp(), own);
         certified.ocsp = staple.response;
         let mut warnings = warnings(&self.cert, &parsed);
         warnings.extend(staple.warning);
-        let names = names_of(&parsed[0]);
+        let names = names_of(own);
         let not_after = parsed
             .iter()
             .map(|certificate| certificate.validity().not_after.timestamp())
@@ -140,15 +143,15 @@ impl CertificateFiles {
             key: Arc::new(certified),
             staple_changes: staple.changes,
             names,
-            is_for_servers: is_for(&parsed[0], |usage| usage.server_auth),
-            is_for_clients: is_for(&parsed[0], |usage| usage.client_auth),
+            is_for_servers: is_for(own, |usage| usage.server_auth),
+            is_for_clients: is_for(own, |usage| usage.client_auth),
             acme: None,
             is_placeholder: false,
             is_self_signed: false,
-            issuer: issuer_of(&parsed[0]),
-            not_before: parsed[0].validity().not_before.timestamp(),
+            issuer: issuer_of(own),
+            not_before: own.validity().not_before.timestamp(),
             not_after: not_after.unwrap_or(i64::MAX),
-            own_not_after: parsed[0].validity().not_after.timestamp(),
+            own_not_after: own.validity().not_after.timestamp(),
         })
     }
 }
@@ -172,14 +175,14 @@ impl Certificate {
         &self.files.key
     }
 
-    /// How many of these names it has, each literally.
+    /// How many of these names it lists. Names that only a wildcard of it matches do not count.
     #[must_use]
     pub fn count_names(&self, names: &[ServerName]) -> usize {
-        let is_for = |name: &&ServerName| {
-            let mut known = self.names.iter();
-            known.any(|known| matches!(known, NamePattern::Exact(known) if known == *name))
+        let is_listed = |name: &&ServerName| {
+            let mut listed = self.names.iter();
+            listed.any(|listed| matches!(listed, NamePattern::Exact(listed) if listed == *name))
         };
-        names.iter().filter(is_for).count()
+        names.iter().filter(is_listed).count()
     }
 
     /// Whether it, or another certificate of its chain, has expired.
@@ -188,7 +191,7 @@ impl Certificate {
         self.not_after < unix_now()
     }
 
-    /// Whether it has expired itself, whatever its chain does.
+    /// Whether the certificate itself has expired, without regard to its chain.
     #[must_use]
     pub fn has_expired_itself(&self) -> bool {
         self.own_not_after < unix_now()
@@ -201,7 +204,8 @@ impl Certificate {
         format!("{path}: the certificate, or one of its chain, has expired on {end}")
     }
 
-    /// Whether its files are unchanged since it was read.
+    /// Whether reading its files again would give the same: they are unchanged, and so is the state of the OCSP
+    /// response.
     pub(super) fn is_current(&self) -> bool {
         let is_same_staple = self.staple_changes.is_none_or(|changes| changes > unix_now());
         is_same_staple && self.versions == self.files.versions()
@@ -260,8 +264,8 @@ fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
     common_name.map_or_else(|| bounded(&issuer.to_string()), bounded)
 }
 
-/// How long before its expiry a certificate should have been replaced, in seconds. A certificate for 90 days is usually
-/// renewed when 30 days are left; one for a few days, when a third of them is left.
+/// How many seconds before its expiry a certificate is overdue for renewal. It is usually renewed earlier: one for 90
+/// days when 30 of them are left, one for a few days when a third of them is left.
 fn overdue_seconds(validity: &Validity) -> i64 {
     const MAX: i64 = 14 * 86_400;
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();

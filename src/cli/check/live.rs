@@ -1,9 +1,9 @@
 //! `acequia check --live`: tries what the configuration refers to, as `run` would, and opens nothing that stays.
 //!
-//! Names are resolved and servers are checked once by the code that does so while acequia runs. Where a listener passes
-//! TLS on by server name, the certificates of the servers are compared with the names of the routes. Clones, and
-//! servers that a source other than a file lists, are known only while acequia runs: they are not tried, and the output
-//! says so.
+//! It resolves names and checks servers once, with the code that does so while acequia runs. Where a listener passes
+//! TLS on by server name, it compares the certificates of the servers with the names of the routes. Clones, and servers
+//! that a source other than a file lists, are known only while acequia runs: they are not tried, and the output says
+//! so.
 
 mod certificates;
 
@@ -35,10 +35,10 @@ const PHASE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often the results are looked at.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Checks, connections, and lookups of names, at once.
+/// How many checks, how many connections, and how many lookups of names run at once.
 const AT_ONCE: usize = 64;
 
-/// Tries the plan. Returns the text to print about its servers, and the problems.
+/// Tries what the plan refers to. Returns the text to print about its servers, and the problems.
 pub(super) fn try_out(plan: Plan) -> (String, Vec<Finding>) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
@@ -57,7 +57,7 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     live.record_announced(&Arc::default(), SystemTime::now()); // what is announced is not followed
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::clone(&live));
     monitor.set_limits(AT_ONCE, AT_ONCE);
-    let checked = async {
+    let all_checked = async {
         let mut ticks = interval(TICK);
         while live
             .in_force()
@@ -70,26 +70,26 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     };
     let _ = timeout(PHASE_TIME_MAX, async {
         tokio::select! {
-            () = checked => {}
+            () = all_checked => {}
             () = monitor.run() => {}
         }
     })
     .await; // servers without a result by then are shown as unchecked
     let in_force = live.in_force();
     let (mut text, mut found) = (String::new(), Vec::new());
-    let connected = connect_unchecked(&in_force.pools).await;
-    let tried = in_force.pools.iter().enumerate().map(|(index, pool)| {
-        let connected = |server| connected.get(&(index, server));
-        try_pool(pool, connected, &mut text, &mut found)
-    });
-    let tried: Vec<TriedPool> = tried.collect();
+    let connects = connect_unchecked(&in_force.pools).await;
+    let mut tried = Vec::new();
+    for (index, pool) in in_force.pools.iter().enumerate() {
+        let connected = |server| connects.get(&(index, server));
+        tried.push(try_pool(pool, connected, &mut text, &mut found));
+    }
     find_unusable_pools(&in_force.plan.pools, &tried, &mut found);
     certificates::compare_all(&in_force.plan.listeners, &in_force.pools, &mut found).await;
     (text, found)
 }
 
-/// Connects to each server that is not checked. Returns the results, by the indices of pool and server. A server that
-/// is missing has not answered in time.
+/// Connects to each server that is not checked. Returns the results, by the indices of pool and server. A server
+/// without a result has not answered in time.
 async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), Result<(), String>> {
     let (deadline, at_once) = (Instant::now() + PHASE_TIME_MAX, Arc::new(Semaphore::new(AT_ONCE)));
     let (mut connects, mut results) = (JoinSet::new(), HashMap::new());
@@ -111,15 +111,16 @@ async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), Result<
     results
 }
 
-/// The result for a pool.
+/// Whether a pool could serve clients.
 struct TriedPool {
-    /// Whether a server would be used.
+    /// Whether it has a server that would get sessions.
     is_usable: bool,
     /// Whether it may have servers that were not tried.
     is_partial: bool,
 }
 
-/// Writes the state of each server. `connected`: the result of [`connect_unchecked`] for the server with this index.
+/// Writes the state of each server of a pool, and adds the problems. `connected` gives the result of
+/// [`connect_unchecked`] for the server with an index.
 fn try_pool<'c>(
     pool: &LivePool,
     connected: impl Fn(usize) -> Option<&'c Result<(), String>>,
@@ -130,15 +131,14 @@ fn try_pool<'c>(
     let is_checked = pool.plan().is_checked();
     let mut is_usable = false;
     for (index, member) in pool.servers().iter().enumerate() {
-        let passed = match (is_checked, connected(index)) {
-            (true, _) => check_of(member),
-            (false, Some(Ok(()))) => Ok("connected"),
-            (false, Some(Err(failure))) => Err(failure.clone()),
-            (false, None) => Err(String::from("has not answered in time")),
+        let result = if is_checked {
+            check_of(member)
+        } else {
+            connect_of(connected(index))
         };
         let idle = idle_reason(member);
-        is_usable |= passed.is_ok() && idle.is_none() || member.is_stand_in();
-        let shown = match &passed {
+        is_usable |= (result.is_ok() && idle.is_none()) || member.is_stand_in();
+        let shown = match &result {
             Ok(what) => *what,
             Err(why) => why.as_str(),
         };
@@ -147,7 +147,7 @@ fn try_pool<'c>(
             None => writeln!(text, "  {}: {shown}", member.spec()),
         };
         // A healthy server without the required role is not a problem.
-        if passed.is_err() && !(is_checked && member.is_healthy() && member.is_unfit()) {
+        if result.is_err() && !(is_checked && member.is_healthy() && member.is_unfit()) {
             let label = &member.spec().label;
             found.push(Finding::warning(format!("server {}/{label}: {shown}", pool.name())));
         }
@@ -179,6 +179,15 @@ fn untried_origins(pool: &PoolPlan) -> Vec<String> {
         .collect()
 }
 
+/// What a connect to a server that is not checked has found; `None`: it has no result yet.
+fn connect_of(result: Option<&Result<(), String>>) -> Result<&'static str, String> {
+    match result {
+        Some(Ok(())) => Ok("connected"),
+        Some(Err(failure)) => Err(failure.clone()),
+        None => Err(String::from("has not answered in time")),
+    }
+}
+
 /// What the check of a server has found, whatever its weight.
 fn check_of(member: &Member) -> Result<&'static str, String> {
     match member.health().reason {
@@ -198,7 +207,7 @@ fn idle_reason(member: &Member) -> Option<&'static str> {
     }
 }
 
-/// A pool without a usable server is an error, unless another one stands in for it.
+/// Adds an error for each pool without a usable server, or a warning if its fallback may serve instead.
 fn find_unusable_pools(pools: &PoolPlans, tried: &[TriedPool], found: &mut Vec<Finding>) {
     let may_serve = |id: &PoolId| tried[id.0].is_usable || tried[id.0].is_partial;
     for (index, pool) in pools.iter().enumerate() {

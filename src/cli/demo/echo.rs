@@ -13,7 +13,8 @@ pub(super) async fn serve(listener: TcpListener, name: Arc<str>) {
     }
 }
 
-/// Sends first, like a database: a listener that does not read a hello forwards that at once.
+/// Greets the client before it has sent anything, as a database may. A listener that reads no ClientHello forwards the
+/// greeting at once.
 async fn echo(mut socket: TcpStream, name: Arc<str>) -> io::Result<()> {
     let greeting = format!("server {name} sends back what you type\n");
     socket.write_all(greeting.as_bytes()).await?;

@@ -1,4 +1,4 @@
-//! The state machine of a server's checks, with the facts that belong to its state.
+//! The state machine of a server's checks, and what else its checks have found.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,34 +7,37 @@ use tokio::time::Instant;
 use super::{CheckState, CheckVerdict, RiseFall};
 use crate::text::Reason;
 
-/// The state machine of a server's checks, with the reason and time of its state.
+/// The state machine of a server's checks, and what else its checks have found.
 #[derive(Debug)]
 pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) rise_fall: RiseFall,
-    /// Whether it must have a role: it gets no session before a check has found that it has.
+    /// Whether the server must have a role. If so, it gets no session before a check has found that it has the right
+    /// one.
     pub(in crate::pool) requires_role: bool,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub(in crate::pool) reason: Option<Reason>,
-    /// When the verdict last changed, or checks began or ceased to be refused.
+    /// When the verdict last changed, or the checks began or ceased to be refused.
     pub(in crate::pool) since: SystemTime,
-    /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong
-    /// role since.
+    /// When a check last found that the server has the right role, or that it is a stand-in; `None`: no check has, or a
+    /// later one has found the wrong role.
     pub(in crate::pool) passed_at: Option<Instant>,
-    /// When a check last found that it serves sessions; if no check has, when its checks began.
+    /// When a check last found that the server serves sessions; if no check has, when its checks began.
     pub(in crate::pool) seen_serving_at: Instant,
-    /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.
+    /// How long the server was behind its primary at the latest check; `None`: it is not a replica, or does not report
+    /// that.
     pub(in crate::pool) lag: Option<Duration>,
 }
 
 impl CheckRecord {
     pub(in crate::pool) fn new(is_checked: bool, requires_role: bool) -> Self {
         Self {
-            rise_fall: match is_checked {
-                true => RiseFall {
+            rise_fall: if is_checked {
+                RiseFall {
                     unfit: requires_role,
                     ..RiseFall::unchecked()
-                },
-                false => RiseFall::disabled(),
+                }
+            } else {
+                RiseFall::disabled()
             },
             requires_role,
             reason: None,
@@ -53,8 +56,8 @@ pub enum RefusedCheck {
     None,
     /// It was refused, by the server or by this host; new sessions go on.
     Tolerated,
-    /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is not known any
-    /// more.
+    /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is no longer
+    /// known.
     Suspended,
 }
 
@@ -67,7 +70,7 @@ pub struct Health {
     pub refusal: RefusedCheck,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub reason: Option<Reason>,
-    /// When the verdict last changed, or checks began or ceased to be refused.
+    /// When the verdict last changed, or the checks began or ceased to be refused.
     pub since: SystemTime,
 }
 

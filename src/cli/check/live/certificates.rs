@@ -22,8 +22,9 @@ use crate::tls::{certificate_names, unverified_config};
 /// The most handshakes: a configuration may have thousands of routes.
 const HANDSHAKES_MAX: usize = 256;
 
-/// What handshakes need, and how many more may be made.
+/// What handshakes need, and their limits.
 struct Handshakes {
+    /// How many more may be made.
     left: usize,
     deadline: Instant,
     tls: TlsConnector,
@@ -54,8 +55,8 @@ impl Handshakes {
         self.left == 0 || Instant::now() >= self.deadline
     }
 
-    /// The names in the certificate that a server shows for a name; `None`: the handshake failed, as its own check
-    /// reports.
+    /// Asks a server for its certificate for `name`. Returns the host names in it; `None`: the handshake failed, which
+    /// the server's own check reports.
     async fn certificate_of(
         &mut self,
         member: &Member,
@@ -81,7 +82,7 @@ impl Handshakes {
     }
 }
 
-/// Compares the names of the routes that pass TLS on with the certificates of their servers.
+/// Compares the names of a listener's routes that pass TLS on with the certificates of their servers.
 async fn compare<'p>(
     listener: &ListenerPlan,
     pools: impl Fn(PoolId) -> &'p LivePool,
@@ -97,9 +98,9 @@ async fn compare<'p>(
                 if handshakes.is_over() {
                     return;
                 }
-                let shown = handshakes.certificate_of(member, pools(*id), listener.protocol, &name);
-                let Some(names) = shown.await else { continue };
-                let is_covered = |name: &Sni| names.iter().any(|pattern| is_for(pattern, name));
+                let asking = handshakes.certificate_of(member, pools(*id), listener.protocol, &name);
+                let Some(patterns) = asking.await else { continue };
+                let is_covered = |name: &Sni| patterns.iter().any(|pattern| covers(pattern, name));
                 let server = format!("{}/{}", pools(*id).name(), member.spec().label);
                 if !is_covered(&asked) {
                     let message = format!("route {}: the certificate of {server} is not for {name}", route.name);
@@ -119,7 +120,8 @@ async fn compare<'p>(
     }
 }
 
-/// Whether the certificate of a route is also for a name of another route, and that route has other servers.
+/// Whether browsers may send requests for `other` over connections of `route`: the certificate of `route` covers a name
+/// of `other`, which has other servers.
 fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
     let mut names = other.sni.iter().filter_map(|pattern| match pattern {
         NamePattern::Exact(name) => sni_of(name.as_str()),
@@ -128,8 +130,8 @@ fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: im
     other.to != route.to && names.any(|name| is_covered(&name))
 }
 
-/// Whether a certificate with this name is for a host. `*` stands for one label (RFC 9525, section 6.3).
-fn is_for(pattern: &NamePattern, name: &Sni) -> bool {
+/// Whether this name in a certificate covers a host. `*` stands for one label (RFC 9525, section 6.3).
+fn covers(pattern: &NamePattern, name: &Sni) -> bool {
     let labels = name.valid().map_or(0, |name| name.labels());
     match pattern {
         NamePattern::Suffix(suffix) if labels != suffix.labels() + 1 => false,
@@ -141,7 +143,7 @@ fn sni_of(name: &str) -> Option<Sni> {
     Sni::from_config(name).ok()
 }
 
-/// A name that the pattern matches; `None`: any name.
+/// A name that the pattern matches; `None`: the pattern matches every name, so no example is better than another.
 fn example_of(pattern: &NamePattern) -> Option<String> {
     match pattern {
         NamePattern::Any => None,
@@ -149,7 +151,8 @@ fn example_of(pattern: &NamePattern) -> Option<String> {
     }
 }
 
-/// A handshake as a client of this name makes it: one of PostgreSQL asks for TLS first.
+/// Makes a handshake as a client that asks for this name does. A PostgreSQL client asks for TLS first. Returns the host
+/// names in the server's certificate.
 async fn handshake(
     member: &Member,
     pool: &LivePool,
