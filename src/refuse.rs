@@ -1,4 +1,5 @@
-//! How a client is refused: closed, closed after a message that says why (in TLS an alert), or reset.
+//! How a client is refused: by a close, by a message that says why and a close (in TLS the message is an alert), or by
+//! a reset.
 
 mod plain;
 mod postgres;
@@ -23,8 +24,9 @@ use crate::socket::reset;
 /// How long bytes of a refused client are read and dropped.
 pub const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How many bytes of a refused client are read and dropped. The longest ClientHello with both its cipher suites and its
-/// extensions full (RFC 8446, section 4.1.2) fits: it may be refused when only its first segment has come.
+/// How many bytes of a refused client are read and dropped. That is enough for the longest ClientHello, in which both
+/// the cipher suites and the extensions are full (RFC 8446, section 4.1.2): it may be refused when only its first
+/// segment has come.
 pub const REFUSAL_BYTES_MAX: usize = 128 << 10;
 
 /// The size of one read.
@@ -35,21 +37,21 @@ const READ_BYTES_MAX: usize = 4096;
 pub enum Reply {
     /// The end of the stream, by closing the socket. If bytes of the client are unread, that is a reset.
     Close,
-    /// The end of the stream. Bytes of the client are read and dropped, so that it is no reset.
+    /// The end of the stream. Bytes of the client are read and dropped, so that it does not get a reset instead.
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
-    /// As `Alert`, for a client of PostgreSQL that waits for an answer to its SSLRequest: it gets an `S`, and the
-    /// record once its ClientHello begins. It prints the alert. If TLS is optional for it, it connects again without
-    /// TLS instead, and prints the message.
+    /// This TLS record, for a PostgreSQL client that waits for the answer to its SSLRequest. It gets an `S` first, and
+    /// the record when its ClientHello begins. It prints the alert or, if TLS is optional for it, connects again
+    /// without TLS and prints the message that it then gets.
     AlertAfterHello(AlertRecord),
-    /// These bytes in the protocol that it speaks, then the end of the stream.
+    /// These bytes, which are a message in the client's protocol, then the end of the stream.
     Message(Vec<u8>),
     /// A reset.
     Reset,
 }
 
-/// Refuses a client. This takes [`REFUSAL_TIME_MAX`] at most, or twice that if the client has to be answered first.
+/// Refuses a client. This takes [`REFUSAL_TIME_MAX`] at most, or twice that with [`Reply::AlertAfterHello`].
 pub async fn refuse(mut client: TcpStream, reply: Reply) {
     match reply {
         Reply::Close => drop(client),

@@ -43,7 +43,8 @@ impl Users {
     }
 }
 
-/// Runs a function in a thread with the permissions of a user: its own group, and its groups in `/etc/group`.
+/// Runs a function in a thread with the permissions of a user: with its ID, its primary group, and the groups in
+/// `/etc/group` that list it.
 ///
 /// # Errors
 /// The user is not known, `/etc/passwd` or `/etc/group` cannot be read, or this process may not change its user.
@@ -51,8 +52,8 @@ pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result
     let UserIds { user, group } = Users::read()?.find(name)?;
     let groups = groups_in(&fs::read_to_string(GROUP)?, name);
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
-    // These system calls change the thread that calls them, and no other one (setresuid(2), "C library/kernel
-    // differences").
+    // Made without the C library, these system calls change only the thread that calls them (setresuid(2), "C
+    // library/kernel differences").
     let as_user = move || {
         set_thread_groups(&groups)?;
         set_thread_res_gid(gid, gid, gid)?;
@@ -69,10 +70,11 @@ fn ids_in(users: &str, name: &str) -> Option<UserIds> {
         if fields.next() != Some(name) {
             return None;
         }
-        let mut id = |skipped| fields.nth(skipped)?.parse().ok();
+        let _password = fields.next()?;
+        let mut next_id = || fields.next()?.parse().ok();
         Some(UserIds {
-            user: id(1)?,
-            group: id(0)?,
+            user: next_id()?,
+            group: next_id()?,
         })
     };
     users.lines().find_map(ids)

@@ -24,7 +24,7 @@ use crate::session::{ListenerState, serve};
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must end one session and not the process, so it has to unwind");
 
-/// How often a worker adds its busy time, and the bytes that its open sessions have moved, to the metrics, and beats.
+/// How often a worker counts a heartbeat, and publishes its busy time and the bytes that its open sessions have moved.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
@@ -33,9 +33,9 @@ pub struct ListenSocket {
     pub socket: OwnedFd,
     /// Who owns the queue of its clients.
     pub queue: QueueOwner,
-    /// The listener that the address belongs to, and each later one that a reload puts in its place.
+    /// The state of the listener that the address belongs to. A reload sends a new one.
     pub state: watch::Receiver<Arc<ListenerState>>,
-    /// Cancelled to close the socket. Clients that then wait in a queue of this process are still accepted.
+    /// Cancelled to close the socket. If this process owns the queue, clients that wait in it are still accepted.
     pub stop: CancellationToken,
     /// Dropped when the socket is closed.
     pub open: Arc<()>,
@@ -74,8 +74,9 @@ pub struct WorkerSetup {
     pub handle: WorkerHandle,
 }
 
-/// Starts a worker's thread. It ends, and drops its handle, once it was stopped and its last session is over. Not to be
-/// called within a runtime: an error here drops the worker's runtime, which must not happen inside another one.
+/// Starts a worker's thread. The thread ends, and drops `handle`, when the worker was stopped and its last session is
+/// over. Must not be called within a runtime: an error here drops the worker's runtime, which must not happen inside
+/// another one.
 ///
 /// # Errors
 /// The system has no thread left, or the runtime cannot watch a socket.
@@ -105,8 +106,8 @@ async fn run(
     handle: WorkerHandle,
 ) {
     let sessions = TaskTracker::new();
-    let published = Arc::clone(&ledger);
-    let all = async {
+    let published_ledger = Arc::clone(&ledger);
+    let serving = async {
         run_sockets(sockets, &ledger, &sessions, &handle).await;
         sessions.close();
         tokio::select! {
@@ -116,8 +117,8 @@ async fn run(
         sessions.wait().await;
     };
     tokio::select! {
-        () = all => {}
-        () = publish_every_second(&published, heartbeat) => unreachable!("it never ends"),
+        () = serving => {}
+        () = publish_every_second(&published_ledger, heartbeat) => unreachable!("it never ends"),
     }
 }
 
@@ -135,7 +136,7 @@ async fn run_sockets(
             socket = sockets.recv() => socket,
         };
         let Some(socket) = socket else { return };
-        let guard = handle.shutdown_guard(); // a panic in a task ends that task alone
+        let guard = handle.shutdown_guard(); // a panic ends only the task, so that the guard must report it
         let (ledger, spawner, cut) = (Arc::clone(ledger), sessions.clone(), handle.cut.clone());
         sessions.spawn(async move {
             match accept_until_stopped(socket, ledger, spawner, cut).await {
@@ -146,7 +147,7 @@ async fn run_sockets(
     }
 }
 
-/// Accepts clients at one socket until it is stopped, and then those that already wait in its queue.
+/// Accepts clients at one socket until it is stopped, and then the clients that already wait in its queue.
 ///
 /// # Errors
 /// The runtime cannot watch the socket.
@@ -164,6 +165,10 @@ async fn accept_until_stopped(
         open: _open,
     } = socket;
     let mut listener = Listener::new(socket, queue)?;
+    let begin_session = |accepted, state: &Arc<ListenerState>| {
+        state.series.record_accepted();
+        sessions.spawn(serve(accepted, Arc::clone(state), &ledger));
+    };
     let mut state = Arc::clone(&states.borrow_and_update());
     // An accept that is cancelled while it waits has accepted nothing.
     let mut stopped = pin!(stop.cancelled());
@@ -180,8 +185,7 @@ async fn accept_until_stopped(
                 if states.has_changed().unwrap_or(false) {
                     state = Arc::clone(&states.borrow());
                 }
-                state.series.record_accepted();
-                sessions.spawn(serve(accepted, Arc::clone(&state), &ledger));
+                begin_session(accepted, &state);
             }
         }
     }
@@ -192,10 +196,7 @@ async fn accept_until_stopped(
             biased;
             () = cut.as_mut() => break,
             accepted = listener.accept_waiting(&state.limits, on_pause(&state)) => match accepted {
-                Some(accepted) => {
-                    state.series.record_accepted();
-                    sessions.spawn(serve(accepted, Arc::clone(&state), &ledger));
-                }
+                Some(accepted) => begin_session(accepted, &state),
                 None => break,
             },
         }

@@ -10,19 +10,21 @@ pub(super) struct OpenSession {
     pub(super) record: Arc<Record>,
     /// The path, once the session is connected to its server.
     pub(super) path: Option<Arc<PathSeries>>,
-    /// Bytes up and down that are part of the metrics already.
+    /// The bytes up and the bytes down that have been added to the metrics already.
     pub(super) published: (u64, u64),
 }
 
 impl OpenSession {
-    /// Adds the bytes moved since the last call to the metrics of the path. Returns them; `None` without a path.
+    /// Adds the bytes moved since the last call to the metrics of the path. Returns these bytes, up and down; `None`:
+    /// the session has no path yet.
     pub(super) fn publish_traffic(&mut self) -> Option<(u64, u64)> {
         let path = self.path.as_ref()?;
         let traffic = &self.record.traffic;
-        let total = (traffic.up.bytes(), traffic.down.bytes());
-        let (up, down) = (total.0 - self.published.0, total.1 - self.published.1);
+        let (total_up, total_down) = (traffic.up.bytes(), traffic.down.bytes());
+        let (published_up, published_down) = self.published;
+        let (up, down) = (total_up - published_up, total_down - published_down);
         path.add_bytes(up, down);
-        self.published = total;
+        self.published = (total_up, total_down);
         Some((up, down))
     }
 }

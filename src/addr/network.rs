@@ -10,16 +10,17 @@ pub enum NetworkError {
     /// It is neither a network nor an address.
     #[error("`{0}` is not a network")]
     Malformed(String),
-    /// It has bits set after its prefix; this is the network.
+    /// It has bits set after its prefix. The second value is the network without them.
     #[error("`{0}` has bits set after its prefix")]
     HostBits(String, IpNet),
-    /// It is IPv4-mapped; addresses of such clients are IPv4 addresses. This is the network.
+    /// It is an IPv4-mapped network, but the addresses of such clients are seen as IPv4 addresses. The second value is
+    /// the IPv4 network.
     #[error("`{0}` is an IPv4-mapped IPv6 network, which matches no client")]
     Mapped(String, Ipv4Net),
 }
 
 impl NetworkError {
-    /// What to write instead.
+    /// What to write instead of the text.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

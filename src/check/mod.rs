@@ -3,11 +3,14 @@
 //! `kind.rs` is the interface: a [`Check`] is a configured check of one kind, a [`Probe`] is a check of one server,
 //! ready to run. [`crate::health`] decides when each check runs, and what follows from its result.
 //!
-//! **A new kind** is a file here (its settings, its keys, how it runs) with an entry in [`KINDS`], and a file in
-//! `config/parse/check/` (how its keys are read) with an entry in `READERS` there; a test compares the two lists. The
-//! names of the kind in other proxies go to `PEERS_KINDS` there, those of its keys to `config/synonyms/pool.rs`, and
-//! its conversion from HAProxy to `import/haproxy/check.rs`. It is described in `conf/full.toml`, from which the schema
-//! is generated, and in `docs/checks.md`. The `protocol` of a listener is another thing: it says what clients speak.
+//! **A new kind** needs:
+//! - a file here with its settings, its keys and how it runs, and an entry in [`KINDS`];
+//! - a file in `config/parse/check/` that reads its keys, and an entry in `READERS` there. A test compares the lists;
+//! - the names of the kind in other proxies in `PEERS_KINDS` there, and those of its keys in `config/synonyms/pool.rs`;
+//! - its conversion from HAProxy in `import/haproxy/check.rs`;
+//! - a description in `conf/full.toml`, from which the schema is generated, and in `docs/checks.md`.
+//!
+//! The `protocol` of a listener has nothing to do with checks: it says what clients speak.
 
 mod kind;
 mod file;

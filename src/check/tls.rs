@@ -33,13 +33,14 @@ pub struct TlsCheck {
     /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that
     /// is an IP address.
     pub sni: Option<ServerName>,
-    /// The protocols to offer; if there are any, the server must select one of them.
+    /// The protocols to offer. If there are any, the server must select one of them; if not, those of sessions are
+    /// offered.
     pub alpn: Vec<Box<str>>,
-    /// Whether the certificate must be valid for the server name, by the authorities in `ca_file`; `None`: as for
-    /// sessions, or if there is a `ca_file`.
+    /// Whether the certificate must be valid for the server name, by the authorities in `ca_file`; `None`: it must if
+    /// there is a `ca_file`, or if it must for sessions.
     pub verify: Option<bool>,
-    /// Certificates of authorities, PEM; read when a check needs them. `None`: as for sessions, else those of the
-    /// system.
+    /// The file with the certificates of authorities, in PEM. It is read when a check needs it. `None`: as for
+    /// sessions, else the authorities of the system.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -94,10 +95,11 @@ pub(super) struct TlsProbe {
 enum CheckTls {
     /// The TLS of sessions.
     Sessions(Arc<PoolTls>),
+    /// The check's own TLS, because its settings are others than those of sessions.
     Own(Arc<OwnTls>),
 }
 
-/// TLS as a check configures it.
+/// TLS with settings of the check.
 struct OwnTls {
     plan: PoolTlsPlan,
     // A std mutex: held while files are read, which one check at a time does.
@@ -129,10 +131,11 @@ impl TlsProbe {
         Self { check, target, tls }
     }
 
-    /// Connects, completes a handshake and closes. Returns as [`Self::connect`].
+    /// Connects, completes a handshake and closes. Returns when the server's certificate is valid, as
+    /// [`Self::connect`].
     ///
     /// # Errors
-    /// Those of [`Self::connect`]; the server selects no protocol although some were offered.
+    /// Those of [`Self::connect`], or the server selects no protocol although the check offers some.
     async fn handshake(&self) -> Result<Option<CertificateTimes>, CheckFailure> {
         let (mut stream, certificate) = self.connect().await?;
         let (_, session) = stream.get_ref();
@@ -173,7 +176,7 @@ impl TlsProbe {
 }
 
 impl TlsCheck {
-    /// The settings of its handshakes, if sessions have these.
+    /// The settings of the check's handshakes. What the check does not set is taken from the settings of sessions.
     fn plan(&self, session_tls: PoolTlsPlan) -> PoolTlsPlan {
         let protocols = self.alpn.iter().map(|name| name.as_bytes().into());
         PoolTlsPlan {

@@ -72,12 +72,15 @@ fn parse_weight(text: &str) -> Result<WeightArg, String> {
     }
 }
 
+/// The name of a pool, and the name of a server in it.
+type PoolAndServer = (String, String);
+
 /// A server, by its pool and name.
 #[derive(Debug, clap::Args)]
 pub struct ServerArg {
     /// The server, named as in the output of `acequia servers`
     #[arg(value_name = "POOL/SERVER", value_parser = parse_server)]
-    pub(super) server: (String, String),
+    pub(super) server: PoolAndServer,
 }
 
 /// A server, and what happens to its sessions.
@@ -90,8 +93,9 @@ pub struct DrainArgs {
     close_over: Option<String>,
 }
 
-fn parse_server(text: &str) -> Result<(String, String), String> {
-    // The name of a pool may contain a slash, and a server without a name may be the path of a Unix socket.
+fn parse_server(text: &str) -> Result<PoolAndServer, String> {
+    // The name of a pool may contain slashes, so that the last slash counts. But a server without a name may be called
+    // by the path of its Unix socket, which contains slashes, too.
     let at = text
         .find("/unix:/")
         .or_else(|| text.rfind('/'))
@@ -143,7 +147,7 @@ fn add(remote: &Remote, args: &AddArgs) -> ExitCode {
     remote.request(ApiRequest::post(path, body.to_string()), shown)
 }
 
-fn remove(remote: &Remote, (pool, server): &(String, String)) -> ExitCode {
+fn remove(remote: &Remote, (pool, server): &PoolAndServer) -> ExitCode {
     let path = format!("/api/v1/pools/{}/servers/{}", encode(pool), encode(server));
     let shown = |removed: AddedServerBody| Ok(format!("{}/{}: removed\n", removed.pool, removed.name));
     remote.request(ApiRequest::delete(path), shown)

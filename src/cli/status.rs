@@ -34,22 +34,21 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers_up,
             totals.servers
         ) + &store::line(state.remote.as_ref());
-        Ok(format!(
-            "{summary}\n{}\n{}{}{}{}{}{}{}{}",
-            listener_table(&state.listeners),
-            pool_table(&state.pools),
+        let unsaved = state.unsaved.iter();
+        let parts_with_gaps = [
             gap_and_clones(&state.pools),
             gap_and_guards(&state.guards),
             tls::notes(&state),
-            notes_after_gap(
-                state
-                    .unsaved
-                    .iter()
-                    .map(|file| format!("not saved, and forgotten by a restart: {file}"))
-            ),
+            notes_after_gap(unsaved.map(|file| format!("not saved, and forgotten by a restart: {file}"))),
             notes_after_gap(state.announced.iter().flat_map(announced::notes)),
             notes_after_gap(state.pools.iter().flat_map(primaries::refused_checks)),
-            pool_notes(&state.pools, &state.absent)
+            pool_notes(&state.pools, &state.absent),
+        ];
+        Ok(format!(
+            "{summary}\n{}\n{}{}",
+            listener_table(&state.listeners),
+            pool_table(&state.pools),
+            parts_with_gaps.concat()
         ))
     })
 }
@@ -203,7 +202,10 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
         let pools: Vec<_> = state.pools.iter().filter(|pool| is_selected(&pool.name)).collect();
         let absent = state.absent.iter();
         let absent: Vec<_> = absent.filter(|server| is_selected(&server.pool)).collect();
-        if let (Some(name), true, true) = (pool, pools.is_empty(), absent.is_empty()) {
+        if let Some(name) = pool
+            && pools.is_empty()
+            && absent.is_empty()
+        {
             return Err(RemoteError::Rejected(format!("there is no pool `{name}`")));
         }
         let servers = pools.iter().flat_map(|pool| {
@@ -219,8 +221,8 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
     })
 }
 
-/// A line for each thing to know about the servers of pools, for each unresolved host name, and for each absent server
-/// with overrides, after an empty line if there are any.
+/// A line for each note: about the servers of pools, unresolved host names, and absent servers with overrides. Before
+/// them is an empty line; nothing if there are none.
 fn pool_notes<'a>(
     pools: impl IntoIterator<Item = &'a PoolBody>,
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
@@ -324,7 +326,7 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// How many of these notes are left out; `None`: none is.
+/// How many of a number of notes are left out; `None`: none is.
 fn count_left_out(notes: usize) -> Option<usize> {
     notes.checked_sub(NOTES_MAX).filter(|more| *more > 0)
 }

@@ -1,5 +1,5 @@
-//! The servers of a pool that are not in its plan: those that its source lists, with the state of the source, and those
-//! that operators have added.
+//! The servers of a pool that are not in its plan. Its source or its clones list some of them; operators have added
+//! others.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,8 @@ use crate::plan::{ListedServer, Lister, PoolPlan, ServerEntry, listed_entries};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 
-/// The servers of a pool that are not in its plan. A pool shares them with its successors.
+/// The servers of a pool that are not in its plan, and the state of their source. A pool shares them with the pools
+/// that replace it at reloads.
 // A std mutex: locked for a few lines, and by no session.
 #[derive(Debug, Default)]
 pub struct DynamicServers(Mutex<State>);
@@ -20,32 +21,35 @@ pub struct DynamicServers(Mutex<State>);
 struct State {
     lists: Lists,
     source: SourceState,
-    /// The servers that operators have added, in this order.
+    /// The servers that operators have added, in the order in which they did.
     added: Vec<AddedServer>,
 }
 
 /// What the lister of a pool has listed.
 #[derive(Clone, Debug, Default)]
 struct Lists {
-    /// The latest list, and who has listed it; `None`: there is none so far.
+    /// The latest list, and its lister; `None`: there is none so far.
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
-    /// The list before `listed`. It is kept as long as no server of `listed` can be used; empty: none is kept.
+    /// The servers listed before `listed`, while no server of `listed` can be used; empty: none are kept.
     kept: Arc<[ServerEntry]>,
-    /// Whether `listed` or `kept` has clones that were started before a reload. They stay as long as the source has
-    /// listed nothing that can be used.
+    /// Whether `listed` or `kept` has clones, although a reload has given the pool a source. The clones stay until the
+    /// source has listed a server that can be used.
     holds_clones: bool,
 }
 
 impl Lists {
-    /// The lists with which a plan begins that replaces the plan `before`. The list of another lister is forgotten: it
-    /// would be out of date when that lister is back. But the pool keeps its earlier servers until its source has
-    /// listed servers or a clone runs. If the pool may sleep, it keeps none: clients wake it.
+    /// The lists with which `plan` begins when it replaces the plan `before`.
+    ///
+    /// If the lister is another one, the list of the old lister is forgotten: it would be out of date if that lister
+    /// came back. But all earlier servers of the pool become the first list of the new lister, so that the pool keeps
+    /// them until its source has listed servers or a clone runs. A pool of clones that may sleep keeps none: clients
+    /// wake it.
     fn taken_over(&self, plan: &PoolPlan, before: &PoolPlan) -> Self {
         if before.lister() == plan.lister() {
             return self.clone();
         }
-        let keeps = |lister: &Lister| *lister == Lister::Source || plan.rules.wake.is_none();
-        let Some(lister) = plan.lister().filter(keeps) else {
+        let keeps_servers = |lister: &Lister| *lister == Lister::Source || plan.rules.wake.is_none();
+        let Some(lister) = plan.lister().filter(keeps_servers) else {
             return Self::default();
         };
         let listed = self.listed.iter().filter(|(by, _)| before.lister() == Some(*by));
@@ -56,7 +60,7 @@ impl Lists {
         Self {
             listed: Some((lister, earlier.collect())),
             kept: Arc::default(),
-            holds_clones: (before.lister(), lister) == (Some(Lister::Clones), Lister::Source),
+            holds_clones: before.lister() == Some(Lister::Clones) && lister == Lister::Source,
         }
     }
 }
@@ -64,7 +68,7 @@ impl Lists {
 /// The state of the source of a pool's servers.
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
-    /// Whether its latest answer was usable; `None`: it has not answered yet.
+    /// Whether the source's latest answer was usable; `None`: it has not answered yet.
     pub is_up: Option<bool>,
     /// When it last gave a usable answer.
     pub last_success: Option<SystemTime>,
@@ -93,46 +97,46 @@ impl SourceState {
     }
 }
 
-/// How many servers a list has added to a pool and removed from it.
+/// What a new list has changed in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListChange {
-    /// Servers that are new.
+    /// How many servers are new.
     pub added: usize,
-    /// Servers that are no longer listed.
+    /// How many servers are no longer listed.
     pub removed: usize,
     /// How many servers of the previous list stay until one of this list can be used.
     pub kept: usize,
 }
 
 impl DynamicServers {
-    /// The entries of a pool with this plan, which is in force.
+    /// All entries of the pool: those of its plan, which is in force, and the dynamic ones.
     pub(super) fn entries(&self, plan: &PoolPlan) -> Arc<[ServerEntry]> {
         let state = self.lock();
         entries(plan, &state.lists, &state.added)
     }
 
-    /// The entries that a pool will begin with if this plan replaces the plan `before`.
+    /// All entries that the pool will have if `plan` replaces the plan `before`.
     pub(super) fn entries_after(&self, plan: &PoolPlan, before: &PoolPlan) -> Arc<[ServerEntry]> {
         let state = self.lock();
         entries(plan, &state.lists.taken_over(plan, before), &state.added)
     }
 
-    /// Replaces the plan `before` by this plan, which is in force now.
+    /// Takes note that `plan` has replaced the plan `before`.
     pub(super) fn take_over(&self, plan: &PoolPlan, before: &PoolPlan) {
         let mut state = self.lock();
         state.lists = state.lists.taken_over(plan, before);
     }
 
-    /// Whether clones that were started before a reload stay until the source of the pool has listed servers that can
+    /// Whether clones are to stay until the pool's source, which a reload has given to it, has listed a server that can
     /// be used.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
         self.lock().lists.holds_clones
     }
 
-    /// Replaces the listed servers. `None`: the list has not changed. The previous list stays in use as long as no
-    /// server of the new one can be used: its names may not be resolved yet, or never, or all of them may be our own
-    /// listeners.
+    /// Replaces the listed servers. Returns what that has changed; `None`: the list is the same. The previous list
+    /// stays in use as long as no server of the new one can be used: its names may have no addresses, or the servers
+    /// may be our own listeners.
     fn list(
         &self,
         by: Lister,
@@ -141,16 +145,17 @@ impl DynamicServers {
     ) -> Option<ListChange> {
         let lists = &mut self.lock().lists;
         let held_clones = std::mem::take(&mut lists.holds_clones);
-        let before = lists.listed.as_ref().filter(|(before, _)| *before == by);
+        let before = lists.listed.as_ref().filter(|(lister, _)| *lister == by);
         if before.is_some_and(|(_, before)| **before == *listed) {
             return None;
         }
         let before: Arc<[_]> = before.map_or_else(Arc::default, |(_, before)| Arc::clone(before));
         let (old, new) = (identities(&before), identities(&listed));
+        // If neither list can be used, the servers that are kept already stay.
         if listed.is_empty() || listed.iter().any(&can_be_used) {
             lists.kept = Arc::default();
         } else if before.iter().any(&can_be_used) {
-            lists.kept = before; // otherwise the list that is kept already stays
+            lists.kept = before;
         }
         lists.holds_clones = held_clones && !lists.kept.is_empty();
         lists.listed = Some((by, listed.into()));
@@ -169,25 +174,27 @@ impl DynamicServers {
             kept,
             holds_clones,
         } = &mut state.lists;
-        let is_over = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(can_be_used);
-        if is_over {
+        let is_released = !kept.is_empty() && listed.iter().flat_map(|(_, listed)| &**listed).any(can_be_used);
+        if is_released {
             (*kept, *holds_clones) = (Arc::default(), false);
         }
-        is_over
+        is_released
     }
 
-    /// The latest list of the source, or the previous list as long as no server of the latest can be used; `None`:
-    /// there is none so far, or it has clones.
+    /// The list of the source to save: the latest, or the previous one as long as no server of the latest can be used.
+    /// `None`: there is none so far, or clones are in it.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let lists = &self.lock().lists;
-        let is_lasting = |by| by == Lister::Source && !lists.holds_clones;
-        let (_, listed) = lists.listed.as_ref().filter(|(by, _)| is_lasting(*by))?;
+        let (lister, listed) = lists.listed.as_ref()?;
+        if *lister != Lister::Source || lists.holds_clones {
+            return None;
+        }
         Some(Arc::clone(if lists.kept.is_empty() { listed } else { &lists.kept }))
     }
 
-    /// The servers that operators have added. One of them is not in use while the configuration or the source has
-    /// another server of its name.
+    /// The servers that operators have added. A server of these is not in use while the configuration or the source has
+    /// another one with its name.
     #[must_use]
     pub fn added(&self) -> Vec<AddedServer> {
         self.lock().added.clone()
@@ -221,9 +228,9 @@ impl DynamicServers {
     }
 }
 
-/// The entries of a pool with this plan, these lists and these servers that operators have added.
+/// All entries of a pool, from its plan, its lists, and the servers that operators have added.
 fn entries(plan: &PoolPlan, lists: &Lists, added: &[AddedServer]) -> Arc<[ServerEntry]> {
-    // What another lister has listed, before a reload, is not for this plan.
+    // A list of another lister, from before a reload, is not for this plan.
     let listed = lists.listed.as_ref().filter(|(by, _)| plan.lister() == Some(*by));
     match listed.map(|(_, listed)| listed) {
         None if added.is_empty() => Arc::clone(&plan.entries),
@@ -237,7 +244,7 @@ fn entries(plan: &PoolPlan, lists: &Lists, added: &[AddedServer]) -> Arc<[Server
                 entries.extend(kept.iter().filter(|entry| !latest.contains(&identity(entry))).cloned());
             }
             let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
-            // The configuration and the source may have got a server of the same name since.
+            // Since a server was added, the configuration or the source may have got one with the same name.
             let added = added.iter().map(|added| &added.entry);
             let added = added.filter(|entry| !labels.contains(entry.label()));
             entries.extend(added.map(|entry| with_limit_of(plan, entry)));
@@ -246,7 +253,7 @@ fn entries(plan: &PoolPlan, lists: &Lists, added: &[AddedServer]) -> Arc<[Server
     }
 }
 
-/// A listed server with the same identity as one of the previous list is the same server.
+/// Listed servers with the same identity are the same server.
 fn identity(entry: &ServerEntry) -> (Arc<str>, ServerLocation) {
     (Arc::clone(entry.label()), entry.location.clone())
 }
@@ -255,7 +262,7 @@ fn identities(entries: &[ServerEntry]) -> HashSet<(Arc<str>, ServerLocation)> {
     entries.iter().map(identity).collect()
 }
 
-/// An added server with the limit of this plan of its pool, which may differ from that of the time when it was added.
+/// An added server with the session limit of this plan, which may differ from the limit when the server was added.
 fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
     ServerEntry {
         member_config: MemberConfig {
@@ -267,18 +274,17 @@ fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
 }
 
 impl Live {
-    /// Replaces the servers that are listed for the pool of this name; those of its plan stay. `None`: nothing has
-    /// changed, or there is no such pool, or something else lists its servers since a reload. A listed server of the
-    /// same name and address as before stays, with its health, its sessions and its back-off; one that has left gets no
-    /// new sessions.
+    /// Replaces the servers that are listed for the pool of this name; those of its plan stay. A listed server with the
+    /// same name and address as before stays, with its health, its sessions and its back-off. A server that is no
+    /// longer listed gets no new sessions. Only the lister of the pool calls this.
     ///
-    /// A pool has one lister, which is the only caller for it.
+    /// Returns what has changed; `None`: nothing has, there is no such pool, or it has another lister since a reload.
     pub fn set_servers(&self, pool: &str, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
         let _changing = self.changing();
         let in_force = self.in_force();
         let pool = in_force.pool(pool).filter(|pool| pool.plan().lister() == Some(by))?;
         let own = self.registry.own_listeners().leading_to(pool.name());
-        // Clones that have left are stopped, so that they cannot be kept.
+        // Clones that have left are stopped, so that the previous list is never kept for them.
         let can_be_used = |entry: &ServerEntry| by == Lister::Clones || pool.can_use(entry, &own);
         let change = pool.dynamic().list(by, listed, can_be_used)?;
         self.update_dynamic_servers(&in_force, pool);
@@ -286,7 +292,8 @@ impl Live {
         Some(change)
     }
 
-    /// Sets the addresses of names in the pool of this name in force, if there is one, and updates its servers.
+    /// Sets the addresses that the host names in this pool resolve to, and updates its servers. Does nothing if no such
+    /// pool is in force.
     pub fn set_addresses(&self, pool: &str, addresses: NameAddresses) {
         let _changing = self.changing();
         let in_force = self.in_force();
@@ -319,7 +326,7 @@ impl Live {
         self.listed_changed.notified().await;
     }
 
-    /// Begins with servers that the sources of pools had listed before the process was started.
+    /// Restores the lists of sources that were saved before the process was started.
     pub fn restore_listed(&self, listed: BTreeMap<Box<str>, Vec<ListedServer>>) {
         for (name, listed) in listed {
             let Some(plan) = self.plan().pool(&name).and_then(|pool| pool.discover.clone()) else {

@@ -169,7 +169,7 @@ impl Ejection {
     /// Records that a session was served. That clears the record if the session connected after the first unserved one
     /// had ended. Returns whether an ejection ended.
     pub(super) fn record_served(&mut self, connected_at: Instant) -> bool {
-        self.unserved.is_older_than(connected_at) && self.clear()
+        self.unserved.began_before(connected_at) && self.clear()
     }
 
     /// Records that a session ended early and proves nothing.

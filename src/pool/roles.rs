@@ -1,4 +1,4 @@
-//! The known roles of a pool's servers, and the consequences for each server. It outlives the pool of one plan.
+//! The known roles of a pool's servers, and the consequences for each server. They outlive reloads of the pool.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,40 +25,39 @@ pub struct PoolRoles {
 
 #[derive(Debug, Default)]
 struct RolesState {
-    /// The list of the servers in the other fields. It keeps no server alive; only its address is compared.
+    /// The list that the servers in the other fields are from. Only its address is compared; it keeps no server alive.
     list: Weak<Vec<Member>>,
     /// The addresses of these servers, by label.
     servers: HashMap<Arc<str>, ServerAddr>,
     primaries: PrimaryWatch,
-    /// The primary in force at the latest judgement.
+    /// The primary that was in force at the latest judgement.
     primary: Option<Arc<str>>,
     lags: LagWatch,
     divergence: DivergenceWatch,
-    /// By label, the changes that a server sends, if it calls itself primary.
+    /// The changes that servers send that call themselves primary, by label.
     streams: HashMap<Arc<str>, Stream>,
-    /// Whether servers that call themselves primary were accepted, by label.
+    /// The verdicts on servers that call themselves primary, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,
 }
 
 /// The consequences of one check.
 #[derive(Debug, Default)]
 pub struct RoleJudgement {
-    /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks; and
+    /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks, and
     /// those of servers whose verdict has changed.
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
-    /// Set if more than one server calls itself primary at the same time, and that was not so before: all of them.
+    /// All servers that call themselves primary, if they have become more than one by this check.
     pub rivals: Option<Vec<Arc<str>>>,
-    /// Set if another server or timeline is the primary now, with what its timeline is a number of.
+    /// The primary and the kind of number that its timeline is, if the primary or its timeline is another one now.
     pub new_primary: Option<(KnownPrimary, Numbering)>,
-    /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another
-    /// one.
+    /// Whether the primary in force, or the list of servers, is another one than at the latest judgement.
     pub is_primary_or_list_new: bool,
-    /// Whether the memory of the primary has changed: another one, or new facts about the same one.
+    /// Whether what is to be remembered of primaries has changed.
     is_memory_changed: bool,
 }
 
 impl PoolRoles {
-    /// Begins with the remembered primary.
+    /// Begins with the primary that is remembered from before.
     #[must_use]
     pub(super) fn new(known: Option<KnownPrimary>, changed: Arc<Notify>) -> Self {
         let state = RolesState {
@@ -105,8 +104,8 @@ impl PoolRoles {
         self.lock().list = Weak::new();
     }
 
-    /// Judges what a check that passed has found out about a server. `members`: all servers of the pool. They are
-    /// looked at only if this is not the list of the latest judgement.
+    /// Judges a server by what a check that passed has found out, and sets its lag. `members`: all servers of the pool.
+    /// They are read only if this is not the list of the latest judgement.
     pub fn judge(
         &self,
         server: &Arc<Server>,
@@ -133,8 +132,9 @@ impl PoolRoles {
         let why_diverged = state.why_diverged(label, facts, required);
         let has_lag = !is_primary && why_diverged.is_none(); // the lag on another history means nothing
         server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
-        // For a server that calls itself the primary, the result is the verdict, once there is one.
-        if !(is_primary && !is_multi_primary && required.uses_one_primary()) {
+        // The result for a server that calls itself the primary is its verdict, which `observe` adds if there is one.
+        let needs_verdict = is_primary && !is_multi_primary && required.uses_one_primary();
+        if !needs_verdict {
             let outcome = match (required.judge(role, lag), why_diverged) {
                 (CheckOutcome::Pass | CheckOutcome::Behind(_), Some(why)) => CheckOutcome::Unfit((&*why).into()),
                 (outcome, _) => outcome,
@@ -147,9 +147,8 @@ impl PoolRoles {
         judgement
     }
 
-    /// Takes note of a check that did not pass. The server's own result is recorded already.
-    ///
-    /// `fall`: failed checks that take a server out.
+    /// Judges what a check that did not pass means for the roles. The result of the check is recorded already. `fall`:
+    /// how many failed checks take a server out.
     pub fn note_failure(
         &self,
         server: &Server,
@@ -200,7 +199,7 @@ impl PoolRoles {
     }
 }
 
-/// The observation of a server that has answered.
+/// The observation of a server that has answered. One of several primaries counts as a replica.
 fn observation(facts: &ServerFacts) -> Observation {
     let ServerFacts {
         role,
@@ -224,8 +223,8 @@ fn observation(facts: &ServerFacts) -> Observation {
 }
 
 impl RolesState {
-    /// Takes over the servers of the pool from this list, unless it is the present one already. Returns whether it is
-    /// another list. All servers of a list have the same requirement.
+    /// Takes over the servers of the pool from this list, if it is not the present one. Returns whether it did. All
+    /// servers of a list have the same requirement.
     fn set_list(&mut self, members: &Arc<Vec<Member>>, required: RoleRequirement) -> bool {
         if self.list.as_ptr() == Arc::as_ptr(members) {
             return false;
@@ -247,14 +246,14 @@ impl RolesState {
                 .map(|member| (&member.spec().label, member.is_disabled()));
             self.primaries.set_servers(with_disabled);
         } else {
-            // Facts from before a reload are not followed up any more.
+            // The pool may have had a primary before a reload; now it has none.
             self.verdicts.clear();
             self.primaries.set_servers(std::iter::empty());
         }
         true
     }
 
-    /// Why a replica does not follow the primary, if that is certain.
+    /// Notes where a replica is. Returns why it does not follow the primary, if that is certain.
     fn why_diverged(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.servers.contains_key(label) {
             return None;
@@ -293,7 +292,7 @@ impl RolesState {
         rejected.find(|rival| is_followed(rival) && !is_followed(primary))
     }
 
-    /// Takes note of what was seen of a server.
+    /// Takes note of what a check has observed of a server, and judges the servers that call themselves primary.
     fn observe(
         &mut self,
         label: &Arc<str>,
@@ -353,20 +352,21 @@ impl RolesState {
             return judgement;
         }
         for (label, verdict) in &mut self.verdicts {
-            let now = self.primaries.verdict(label);
-            let is_news = Some(label) == checked || now != *verdict;
-            *verdict = now;
+            let latest = self.primaries.verdict(label);
+            if Some(label) != checked && latest == *verdict {
+                continue;
+            }
+            *verdict = latest;
             let outcome = match verdict {
-                _ if !is_news => continue,
                 PrimaryVerdict::Undecided => continue,
                 PrimaryVerdict::Primary => required.judge(Some(Role::Primary), None),
                 PrimaryVerdict::Rejected(why) => CheckOutcome::Unfit((&**why).into()),
             };
             let same_label = members.iter().filter(|member| member.spec().label == *label);
-            let is_unasked = Some(label) != checked && matches!(verdict, PrimaryVerdict::Rejected(_));
+            let is_rejected_unasked = Some(label) != checked && matches!(verdict, PrimaryVerdict::Rejected(_));
             for member in same_label {
-                // One that is dead has not answered since: this is no result of a check.
-                if !(is_unasked && member.reject_if_dead()) {
+                // A dead server has not answered since, so that the rejection is no result of a check of it.
+                if !(is_rejected_unasked && member.reject_if_dead()) {
                     judgement.outcomes.push((Arc::clone(member), outcome.clone()));
                 }
             }

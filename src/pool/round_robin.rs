@@ -74,8 +74,8 @@ impl RoundRobin {
         next
     }
 
-    /// The number of turns in this cycle up to and including the one that corresponds to `latest`, which is a turn of this
-    /// server in another cycle.
+    /// The number of turns in this cycle up to and including the one that corresponds to `latest`, which is a turn of
+    /// this server in another cycle.
     fn turns_until(&self, latest: Turn, id: ServerId, candidates: &[Candidate]) -> usize {
         let is_same = |turn: &Turn| candidates[turn.position as usize].server.id() == id;
         let own = (0..).zip(&self.turns).filter(|(_, turn)| is_same(turn));

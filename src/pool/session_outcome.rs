@@ -12,8 +12,8 @@ use crate::addr::ClientHost;
 /// A session that lasts at least this long counts as served, even if no byte has passed.
 pub const SERVED_AFTER: Duration = Duration::from_secs(1);
 
-/// Clients from which unserved sessions must come before they count. With fewer, the server may be refusing
-/// these clients for good reasons.
+/// How many client addresses unserved sessions must come from before they count. If there are fewer, the server may
+/// refuse these clients for good reasons.
 const CLIENTS_MIN: usize = 3;
 
 /// The facts of a finished session that its server's health depends on.
@@ -23,7 +23,7 @@ pub struct FinishedSession {
     pub client: ClientHost,
     /// When the connection to the server was made.
     pub connected_at: Instant,
-    /// From then to the end of the session.
+    /// The time from `connected_at` to the end of the session.
     pub duration: Duration,
     /// Whether a byte from the client was read for the server.
     pub client_sent: bool,
@@ -56,8 +56,8 @@ pub enum SessionOutcome {
 impl FinishedSession {
     /// What the session proves.
     ///
-    /// Once the client has sent a byte, a close by the server is inconclusive: otherwise a client could eject servers
-    /// by sending what they reject. `count_resets`: a reset counts as unserved even then.
+    /// Once the client has sent a byte, an end by the server is inconclusive: otherwise a client could eject servers by
+    /// sending what they reject. With `count_resets`, a reset means unserved even if the client has sent bytes.
     #[must_use]
     pub fn outcome(&self, count_resets: bool) -> SessionOutcome {
         if self.server_sent || self.duration >= SERVED_AFTER {
@@ -71,12 +71,12 @@ impl FinishedSession {
     }
 }
 
-/// Consecutive sessions that a server did not serve, and the first few client addresses.
+/// Consecutive sessions that a server did not serve, and the first client addresses that they came from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UnservedSessions {
     consecutive: u32,
     clients: [Option<ClientHost>; CLIENTS_MIN],
-    /// When the first of them ended.
+    /// When the first of these sessions ended.
     first_ended_at: Option<Instant>,
 }
 
@@ -92,7 +92,7 @@ impl UnservedSessions {
         }
     }
 
-    /// How many count as failed connects: all, once they came from enough client addresses.
+    /// How many of the sessions count as failed connects: all, once they came from enough client addresses, else none.
     pub(super) fn countable(&self) -> u32 {
         if self.clients.iter().all(Option::is_some) {
             self.consecutive
@@ -105,9 +105,9 @@ impl UnservedSessions {
         self.consecutive == 0
     }
 
-    /// Whether the first of them had ended when this session connected.
-    pub(super) fn is_older_than(&self, connected_at: Instant) -> bool {
-        self.first_ended_at.is_some_and(|first| connected_at >= first)
+    /// Whether the first of these sessions had ended when a session connected at this time.
+    pub(super) fn began_before(&self, connected_at: Instant) -> bool {
+        self.first_ended_at.is_some_and(|ended_at| connected_at >= ended_at)
     }
 }
 

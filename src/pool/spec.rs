@@ -23,7 +23,8 @@ impl ServerId {
 pub struct ServerSpec {
     /// Its label in log, metrics and API: its name, else its address as written; if resolved, `host:port@address`.
     pub label: Arc<str>,
-    /// The input of source-hash: its name, else its address as written; never its position.
+    /// What `source-hash` takes as its input: the server's name, else its address as written. Its position in the list
+    /// has no effect.
     pub identity: Arc<str>,
     /// The address to connect to.
     pub address: ServerAddr,
@@ -32,7 +33,7 @@ pub struct ServerSpec {
 }
 
 impl ServerSpec {
-    /// A server of this label, which is its identity, too, at this address.
+    /// A server at this address, with the label as its identity, too.
     #[cfg(test)]
     pub(crate) fn for_test(label: &str, address: std::net::SocketAddr) -> Self {
         Self {

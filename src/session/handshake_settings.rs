@@ -21,13 +21,13 @@ pub(super) struct HandshakeSettings<'a> {
 }
 
 impl<'a> HandshakeSettings<'a> {
-    /// `None`: the client's TLS is passed on. The protocols of the route take precedence over those of the listener.
-    /// `at`: when the client was accepted.
+    /// The settings for a client that was accepted at this time; `None`: its TLS is passed on. The protocols of the
+    /// route take precedence over those of the listener.
     pub(super) fn new(
         state: &'a ListenerState,
         mode: TlsMode,
         route_alpn: &'a [Box<[u8]>],
-        at: Instant,
+        accepted_at: Instant,
     ) -> Option<Self> {
         let tls = state.tls.as_ref().filter(|_| mode == TlsMode::Terminate)?;
         let alpn = if route_alpn.is_empty() {
@@ -38,7 +38,7 @@ impl<'a> HandshakeSettings<'a> {
         Some(Self {
             tls,
             alpn,
-            deadline: at + state.plan.sniff.hello_timeout,
+            deadline: accepted_at + state.plan.sniff.hello_timeout,
             memory: &state.hello_memory,
         })
     }

@@ -1,4 +1,4 @@
-//! Connects a session of PostgreSQL to a server again.
+//! Connects a PostgreSQL session to a server again, because its server has not begun it.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::live::LivePool;
 use crate::refuse::{PostgresError, Reply};
 use crate::relay::{Closed, Side};
 use crate::socket::close_cleanly_again;
+use crate::tls::TlsConnection;
 
 /// Connects a session that its server has not begun to another server or, if no other is left, waits until one is back.
-/// Returns whether it did: if not, all is as before.
+/// Returns the session, and whether it has another connection now. If not, it stays on its server.
 ///
 /// # Errors
-/// The client has left, or there was no server in time. The client then gets the message of this server, if it has sent
-/// a whole one.
+/// The client has left, or there was no server in time.
 pub(super) async fn move_on(
     mut connected: Connected,
     why: &NotBegun,
@@ -62,24 +62,30 @@ pub(super) async fn move_on(
             };
             Ok((connected, true))
         }
-        Err(error) => {
-            let reply = match why {
-                NotBegun::NotReady { message, .. } => Reply::Message(message.clone()),
-                NotBegun::Ended { .. } if connected.client_tls.is_some() => {
-                    Reply::Message(PostgresError::NoServer.response(entry.info().startup()))
-                }
-                NotBegun::Ended { .. } => reply_to_login(entry),
-            };
-            let reply = match connected.client_tls {
-                Some(mut tls) => within_tls(reply, &mut tls),
-                None => reply,
-            };
-            Err(Refusal::DialError(error, reply))
-        }
+        Err(error) => Err(Refusal::DialError(
+            error,
+            reply_without_server(why, connected.client_tls.as_deref_mut(), entry),
+        )),
     }
 }
 
-/// Dials after a wait.
+/// The reply to a client for which there is no other server: the message of the one that has not begun the session, if
+/// it has sent a whole one, else one of ours.
+fn reply_without_server(why: &NotBegun, client_tls: Option<&mut TlsConnection>, entry: &Entry) -> Reply {
+    let of_server = match why {
+        NotBegun::NotReady { message, .. } => Some(Reply::Message(message.clone())),
+        NotBegun::Ended { .. } => None,
+    };
+    match client_tls {
+        Some(tls) => {
+            let ours = || Reply::Message(PostgresError::NoServer.response(entry.info().startup()));
+            within_tls(of_server.unwrap_or_else(ours), tls)
+        }
+        None => of_server.unwrap_or_else(|| reply_to_login(entry)),
+    }
+}
+
+/// Dials after a wait, which may be zero.
 async fn dial_again(
     pool: &LivePool,
     wait: Duration,

@@ -21,7 +21,8 @@ pub(super) enum Refusal {
     Guard(GuardReason, Reply),
     /// There is no valid PROXY header where one is expected.
     ProxyHeader(SniffFailure),
-    /// The listener accepts connections only from the peers in front, and this peer is not one of them.
+    /// The listener accepts connections only from certain peers, such as proxies in front of it, and this is none of
+    /// them.
     UntrustedPeer,
     /// The first bytes do not show where the client wants to go.
     Sniff(SniffError),
@@ -33,7 +34,7 @@ pub(super) enum Refusal {
     NoLocalAddress(Fault),
     /// The client does not send TLS, although TLS is to be terminated here.
     NotTls,
-    /// The TLS handshake failed. If there is an alert for that, it was sent.
+    /// The TLS handshake failed. If TLS has an alert for the failure, it was sent.
     Handshake(HandshakeError),
     /// No connection to a server was made.
     DialError(DialError, Reply),
@@ -108,23 +109,26 @@ impl Refusal {
         }
     }
 
-    /// This refusal, with its reply encrypted within the client's TLS, which is terminated here.
+    /// This refusal for a client whose TLS is terminated here: its reply is encrypted.
     pub(super) fn within_tls(self, tls: &mut TlsConnection) -> Self {
         Self::Responded(self.ending(), within_tls(self.reply(), tls))
     }
 }
 
-/// Encrypts a reply within TLS that is terminated here. Where the reply ends the stream, a close_notify alert does so.
+/// Encrypts a reply for a client whose TLS is terminated here. If the reply ends the stream, a close_notify alert ends
+/// it.
 pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,
         Reply::Close | Reply::End => Vec::new(),
+        // These are not sent within TLS.
         Reply::Alert(_) | Reply::AlertAfterHello(_) | Reply::Reset => return reply,
     };
     let mut records = Vec::new();
-    let encrypted = match &*message {
-        [] => Ok(()),
-        message => tls.encrypt(message, message.len(), &mut records),
+    let encrypted = if message.is_empty() {
+        Ok(())
+    } else {
+        tls.encrypt(&message, message.len(), &mut records)
     };
     if encrypted.is_err() {
         return Reply::Close; // the peer sent an alert, or something that is not TLS
@@ -157,20 +161,16 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
     }
 }
 
-/// The reply to a client, in the protocol that its first bytes show, otherwise in that of the listener. `alert`: the
-/// alert for a client with this ClientHello.
+/// The reply to a client, in the protocol that its first bytes show, otherwise in that of the listener.
+///
+/// `alert` makes the reply to a ClientHello; `error` is the reply in PostgreSQL, and stands for those in other
+/// protocols.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,
     alert: impl FnOnce(&Hello) -> Alert,
     error: PostgresError,
 ) -> Reply {
-    let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
-    let plain = match error {
-        PostgresError::NoServer => PlainRefusal::NoServer,
-        PostgresError::Limited => PlainRefusal::Limited,
-        _ => PlainRefusal::NotAllowed,
-    };
     if let Some(PostgresOpening::SslRequest) = sniffed.and_then(Sniffed::postgres) {
         let alert = match error {
             PostgresError::NoServer | PostgresError::Limited => Alert::InternalError,
@@ -178,6 +178,12 @@ pub(super) fn reply(
         };
         return Reply::AlertAfterHello(alert.record(None));
     }
+    let plain = match error {
+        PostgresError::NoServer => PlainRefusal::NoServer,
+        PostgresError::Limited => PlainRefusal::Limited,
+        _ => PlainRefusal::NotAllowed,
+    };
+    let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
     match (hello, startup, protocol) {
         (Some(hello), ..) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
         (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),
@@ -187,7 +193,7 @@ pub(super) fn reply(
     }
 }
 
-/// The ending of a session in which the socket of this side failed.
+/// The ending of a session in which the connection to this side failed.
 pub(super) fn ending_of_fault(side: Side, fault: Fault) -> Ending {
     match (side, fault) {
         (Side::Client, Fault::Reset) => Ending::ClientReset,

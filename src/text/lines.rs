@@ -1,7 +1,7 @@
 //! The lines that a process prints, bounded in length.
 
-/// The longest line that is kept, in bytes; the rest of a longer one is dropped. More than a [`Reason`](super::Reason)
-/// shows.
+/// The longest line that is kept, in bytes; the rest of a longer one is dropped. This is more than a
+/// [`Reason`](super::Reason) shows.
 pub(crate) const LINE_BYTES_MAX: usize = 1024;
 
 /// Divides bytes into lines. Empty lines are left out, and so is white space at the end of a line.
@@ -24,14 +24,14 @@ impl Lines {
         ended
     }
 
-    /// The line that has no end yet. To be called when there is nothing more.
+    /// Ends the current line and returns it; `None`: it is empty. Must be called when no more bytes come.
     pub(crate) fn finish(&mut self) -> Option<Vec<u8>> {
         let line = std::mem::take(&mut self.current);
         let length = line.trim_ascii_end().len();
         (length > 0).then(|| line[..length].to_vec())
     }
 
-    /// The line that has no end yet, so far.
+    /// The line that has not ended yet.
     pub(crate) fn current(&self) -> &[u8] {
         &self.current
     }

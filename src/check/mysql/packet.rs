@@ -129,6 +129,7 @@ fn read_error(payload: &[u8]) -> MysqlFailure {
         return malformed();
     };
     let Fields(rest) = fields;
+    // After "#" come five characters of SQLSTATE.
     let text = rest.strip_prefix(b"#").and_then(|rest| rest.get(5..)).unwrap_or(rest);
     MysqlFailure::Server {
         code,
@@ -136,7 +137,7 @@ fn read_error(payload: &[u8]) -> MysqlFailure {
     }
 }
 
-/// The rest of a payload, of which fields are read. They return `None` if too few bytes are left.
+/// The rest of a payload. Each method reads a field from its front, and returns `None` if too few bytes are left.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -20,7 +20,7 @@ pub(in crate::cli) enum RemoteError {
     /// The configuration turns the socket off.
     #[error("the process has no socket: `socket` in [admin] of its configuration is \"off\"")]
     SocketOff,
-    /// The configuration cannot be read, or is too broken, to find the socket.
+    /// The configuration cannot be read, or is too broken to find the socket in it.
     #[error("{0}; or name the socket with --socket")]
     Configuration(String),
     /// The client's runtime cannot start.
@@ -118,7 +118,7 @@ impl RemoteError {
     /// Prints the error and its sources; returns the exit code.
     pub(in crate::cli) fn print(&self) -> ExitCode {
         let message = chain(self);
-        // Errors of a configuration, which a reload returns, begin with this prefix already.
+        // A message about an invalid configuration, as a reload returns it, begins with this prefix already.
         print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
         ExitCode::from(match self {
             Self::OtherFile { .. }

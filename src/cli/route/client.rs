@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::guard::GuardId;
 use crate::plan::{ClientOf, GuardPlan, Plan};
 
-/// Explains which client a peer stands for.
+/// Explains who the client is when this peer connects.
 pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     match client {
         ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
@@ -16,7 +16,7 @@ pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     }
 }
 
-/// The guards that are asked, and what they say of the address.
+/// Writes the guards that are asked, and what each says of the client's address.
 pub(super) fn write_guards<'a>(
     text: &mut String,
     plan: &Plan,

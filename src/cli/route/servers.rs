@@ -17,13 +17,13 @@ use crate::units::format_duration;
 pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt::Result {
     let policy = pool.policy();
     let pool = &with_listed_servers(pool);
-    let names: Vec<_> = pool
+    let unresolved: Vec<_> = pool
         .entries
         .iter()
         .filter(|entry| entry.member_config.weight > 0 && entry.fixed().is_none())
         .collect();
-    let fixed_servers = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
-    let servers = fixed_servers.in_order(from.map(ClientHost::Ip), Instant::now());
+    let pool_of_fixed = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
+    let servers = pool_of_fixed.in_order(from.map(ClientHost::Ip), Instant::now());
     match from {
         Some(_) if policy.is_by_client() => {
             writeln!(
@@ -34,7 +34,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
             for (number, server) in (1..).zip(&servers) {
                 writeln!(text, "  {number}. {}", server_line(server))?;
             }
-            if !names.is_empty() {
+            if !unresolved.is_empty() {
                 writeln!(text, "and, anywhere in this order, the servers of these names:")?;
             }
         }
@@ -45,7 +45,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
                 .try_for_each(|server| writeln!(text, "  {}", server_line(server)))?;
         }
     }
-    names
+    unresolved
         .iter()
         .try_for_each(|entry| writeln!(text, "  {}", unresolved_line(entry)))?;
     if policy.is_by_client() && from.is_none() {
@@ -63,24 +63,25 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
     write_full(text, pool)
 }
 
-/// The behaviour when servers are at their session limits.
+/// Writes what happens while servers are at their session limits.
 fn write_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
     let limits = || pool.entries.iter().map(|entry| entry.member_config.sessions_max);
     if limits().all(|limit| limit.is_none()) {
         return Ok(());
     }
+    let are_all_limited = limits().all(|limit| limit.is_some());
     match &pool.rules.queue {
         Some(QueueLimits { clients_max, timeout }) if pool.policy().is_by_client() => writeln!(
             text,
             "while its server is full: it waits for that one, {} at most; the queue has {clients_max} places",
             format_duration(*timeout)
         ),
-        Some(QueueLimits { clients_max, timeout }) if limits().all(|limit| limit.is_some()) => writeln!(
+        Some(QueueLimits { clients_max, timeout }) if are_all_limited => writeln!(
             text,
             "while all are full: it waits, {} at most; the queue has {clients_max} places",
             format_duration(*timeout)
         ),
-        None if limits().all(|limit| limit.is_some()) => {
+        None if are_all_limited => {
             writeln!(
                 text,
                 "while all are full: refused (servers_full); full servers are passed over"

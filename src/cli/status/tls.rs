@@ -14,8 +14,8 @@ pub(super) fn notes(state: &StateBody) -> String {
     let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));
     for (listener, tls) in admin.chain(listeners) {
         let count = counted(tls.certificates, "certificate");
-        let first = tls.expires_first.as_deref().unwrap_or("the first");
-        notes += &format!("\n{listener}: {count}, {first} {}", expiry(&tls.expires));
+        let which = tls.expires_first.as_deref().unwrap_or("the first");
+        notes += &format!("\n{listener}: {count}, {which} {}", expiry(&tls.expires));
         for name in &tls.self_signed {
             notes += &format!(
                 "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"

@@ -5,22 +5,22 @@ use super::columns::Column;
 /// The longest filter, in characters.
 const FILTER_CHARS_MAX: usize = 200;
 
-/// `I` identifies a row.
+/// The state of a table whose rows are identified by an `I`.
 #[derive(Clone)]
 pub(super) struct List<I> {
     /// The index of the column that it is sorted by.
     pub(super) sort: usize,
     pub(super) is_descending: bool,
     filter: String,
-    /// The row that the user has moved to; without one the first row is selected, whichever it is.
+    /// The row that the user has moved to; `None`: the first row is selected, whichever that is.
     chosen: Option<I>,
     /// The row that was selected at the last drawing.
     selected: Option<I>,
-    /// Where it was.
+    /// The index of the row that was selected at the last drawing.
     position: usize,
-    /// The rows to move by at the next drawing.
+    /// How many rows to move down by at the next drawing; negative: up.
     movement: isize,
-    /// The first row on the screen.
+    /// The index of the first row on the screen.
     offset: usize,
 }
 
@@ -71,7 +71,7 @@ impl<I: Clone + PartialEq> List<I> {
         (self.chosen, self.position, self.offset) = (None, 0, 0);
     }
 
-    /// Selects a row this far below, at the next drawing.
+    /// At the next drawing, selects the row that is this many rows below; negative: above.
     pub(super) fn move_by(&mut self, rows: isize) {
         self.movement = self.movement.saturating_add(rows);
     }
@@ -92,8 +92,8 @@ impl<I: Clone + PartialEq> List<I> {
         }
     }
 
-    /// Sorts the rows, and decides which one is selected: returns the rows that fit a screen of this height, and the
-    /// index of the selected one among them. Rows that are equal stay in their order.
+    /// Sorts the rows, and decides which one is selected. Returns the rows that fit a screen of this height, and the
+    /// index of the selected one among them.
     pub(super) fn arrange<'r, R>(
         &mut self,
         rows: &'r mut [R],
@@ -101,6 +101,15 @@ impl<I: Clone + PartialEq> List<I> {
         id: impl Fn(&R) -> I,
         height: usize,
     ) -> (&'r [R], usize) {
+        self.sort_rows(rows, columns);
+        self.select(rows, id);
+        self.scroll(rows.len(), height);
+        let end = rows.len().min(self.offset + height);
+        (&rows[self.offset..end], self.position - self.offset)
+    }
+
+    /// Sorts the rows. Rows that are equal stay in their order.
+    fn sort_rows<R>(&self, rows: &mut [R], columns: &[Column<R>]) {
         let value = columns[self.sort].value;
         let compare = |a: &R, b: &R| value(a).order(&value(b));
         if self.is_descending {
@@ -108,9 +117,13 @@ impl<I: Clone + PartialEq> List<I> {
         } else {
             rows.sort_by(compare);
         }
+    }
+
+    /// Selects the row that the user has chosen, and moves from there. If that row is gone, the one in its place
+    /// counts.
+    fn select<R>(&mut self, rows: &[R], id: impl Fn(&R) -> I) {
         let chosen = self.chosen.as_ref();
         let found = chosen.and_then(|chosen| rows.iter().position(|row| id(row) == *chosen));
-        // Where a chosen row is gone, the row in its place is selected.
         let current = found.unwrap_or(if chosen.is_some() { self.position } else { 0 });
         let last = rows.len().saturating_sub(1);
         self.position = current.min(last).saturating_add_signed(self.movement).min(last);
@@ -119,14 +132,15 @@ impl<I: Clone + PartialEq> List<I> {
             self.chosen.clone_from(&self.selected);
             self.movement = 0;
         }
-        // Scrolls no more than needed to show the selected row, and leaves no room below the last row.
+    }
+
+    /// Scrolls no more than needed to show the selected row, and leaves no room below the last row.
+    fn scroll(&mut self, rows: usize, height: usize) {
         self.offset = self
             .offset
             .min(self.position)
             .max((self.position + 1).saturating_sub(height.max(1)));
-        self.offset = self.offset.min(rows.len().saturating_sub(height));
-        let end = rows.len().min(self.offset + height);
-        (&rows[self.offset..end], self.position - self.offset)
+        self.offset = self.offset.min(rows.saturating_sub(height));
     }
 }
 
