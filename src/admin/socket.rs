@@ -36,7 +36,7 @@ const OVERFLOW_UID: u32 = 65534;
 #[derive(Debug)]
 pub struct AdminListener {
     // Declared before the listener, so that the file is removed before the socket is closed. A process that starts in
-    // between finds no file, and not a stale one that it would replace and we would then remove.
+    // between finds the path free, and never a stale file.
     _file: SocketFile,
     pub(super) listener: UnixListener,
 }
@@ -98,7 +98,7 @@ fn prepare_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Rejects a directory in which a user could rename an entry, other than root and the user of this process.
+/// Rejects a directory in which a user other than root and the user of this process could rename an entry.
 fn reject_shared(directory: &Path, metadata: &Metadata) -> io::Result<()> {
     let rejected = |message: String| Err(io::Error::new(ErrorKind::PermissionDenied, message));
     let own_uid = rustix::process::geteuid().as_raw();
