@@ -144,9 +144,9 @@ impl DynamicServers {
         can_be_used: impl Fn(&ServerEntry) -> bool,
     ) -> Option<ListChange> {
         let lists = &mut self.lock().lists;
-        let held_clones = std::mem::take(&mut lists.holds_clones);
         let before = lists.listed.as_ref().filter(|(lister, _)| *lister == by);
         if before.is_some_and(|(_, before)| **before == *listed) {
+            lists.holds_clones &= !lists.kept.is_empty();
             return None;
         }
         let before: Arc<[_]> = before.map_or_else(Arc::default, |(_, before)| Arc::clone(before));
@@ -157,7 +157,7 @@ impl DynamicServers {
         } else if before.iter().any(&can_be_used) {
             lists.kept = before;
         }
-        lists.holds_clones = held_clones && !lists.kept.is_empty();
+        lists.holds_clones &= !lists.kept.is_empty();
         lists.listed = Some((by, listed.into()));
         Some(ListChange {
             added: new.difference(&old).count(),

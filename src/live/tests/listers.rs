@@ -48,6 +48,8 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
         holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"],
         "its name is not resolved"
     );
+    assert!(!list(Lister::Source, &["a.test:1"]));
+    assert!(holds_clones(), "the source lists the same again");
     assert!(list(Lister::Source, &["10.0.0.3:1"]));
     assert!(!holds_clones());
     assert!(!list(Lister::Clones, &[]), "the clones leave");
