@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::SockRef;
@@ -139,12 +140,9 @@ impl Listener {
                 // The runtime is shutting down, and this task is about to be dropped.
                 return std::future::pending().await;
             };
-            // A socket that does not listen any more stays ready with an empty queue. It counts as one client, so that
-            // accept is called and its error tells why.
-            let at_least = u32::from(ready.ready().is_read_closed());
             // Before the count: a client that joins after it makes the socket ready again (epoll(7), EPOLLET).
             ready.clear_ready();
-            self.queued = self.queue_length().unwrap_or(u32::MAX).max(at_least);
+            self.queued = self.queue_length().unwrap_or(u32::MAX);
         }
     }
 
@@ -210,8 +208,17 @@ impl Listener {
 
     /// The length of the queue; `None` where the system does not report it.
     fn queue_length(&self) -> Option<u32> {
-        // For a listening socket this field is the length of its queue.
-        TcpInfo::read(self.socket.get_ref().as_fd()).map(|info| info.unacknowledged)
+        // For a listening socket this field is the length of its queue. gVisor reports a zero in any case.
+        let info = TcpInfo::read(self.socket.get_ref().as_fd());
+        let length = info.map(|info| info.unacknowledged);
+        length.filter(|length| *length > 0 || !self.has_client())
+    }
+
+    /// Whether a client is in the queue, or accepting fails for another reason than an empty queue.
+    fn has_client(&self) -> bool {
+        let now = Timespec::default();
+        let mut socket = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+        poll(&mut socket, Some(&now)) != Ok(0)
     }
 
     /// Yields after each batch of clients, so that sessions accepted earlier get to run.
@@ -232,6 +239,7 @@ impl Listener {
     ) -> io::Result<Option<Accepted>> {
         let permit = match limits.try_acquire() {
             Some(permit) => permit,
+            None if !self.has_client() => return Err(io::ErrorKind::WouldBlock.into()),
             None => {
                 on_pause(AcceptPause::Limit);
                 limits.acquire().await

@@ -1,6 +1,7 @@
 //! Binding, listening and accepting.
 
 use std::future::poll_fn;
+use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::accept::{AcceptOutcome, LATE_MAX, accept, outcome_of};
@@ -152,6 +153,26 @@ async fn clients_beyond_the_limit_wait_until_a_session_ends() {
     drop(first);
     drop(second.await);
     assert_eq!(pauses, [AcceptPause::Limit]);
+}
+
+#[tokio::test]
+async fn a_listener_at_its_limit_does_not_pause_while_nobody_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let unix = UnixListener::bind(&path).unwrap();
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let tcp = bound.listen(1, 16).unwrap().sockets.remove(0);
+    let _clients = (
+        UnixStream::connect(&path).await.unwrap(),
+        TcpStream::connect(address).await.unwrap(),
+    );
+    for socket in [unix.into(), tcp] {
+        let (mut listener, limits) = (Listener::new(socket, QueueOwner::Process).unwrap(), limits(Some(1), 9));
+        let never = |pause| panic!("{pause:?}");
+        let _first = listener.accept(&limits, never).await;
+        assert!(listener.accept(&limits, never).now_or_never().is_none());
+    }
 }
 
 #[tokio::test]

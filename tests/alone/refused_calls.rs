@@ -126,3 +126,22 @@ fn without_a_required_call_the_start_fails_and_names_the_call() {
         assert!(status.code() == Some(3) && log.contains(call.name), "{status}: {log}");
     });
 }
+
+/// gVisor's TCP_INFO is all zeros, also for a queue with clients.
+#[test]
+fn clients_are_accepted_where_the_length_of_the_queue_is_always_reported_as_zero() {
+    let server = Server::echo();
+    let config = format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    );
+    let tcp_info = Call::option("TCP_INFO", SYS_getsockopt, IPPROTO_TCP, libc::TCP_INFO);
+    let under = refusing(&tcp_info, 0); // it does nothing and returns 0
+    let proxy = Proxy::setup(&config)
+        .under(&under.each_ref().map(String::as_str))
+        .start();
+    for _ in 0..3 {
+        assert_echoes_bytes(&Client::connect(proxy.at("l")), b"ping");
+    }
+    assert_eq!(proxy.stop().code, Some(0));
+}
