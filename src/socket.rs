@@ -160,9 +160,9 @@ pub fn delay_acks(socket: &impl AsFd) {
     QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, false));
 }
 
-/// Ends what [`delay_acks`] began. An ACK that is due is sent.
+/// Ends what [`delay_acks`] began. An ACK that is due is sent. Does nothing to a Unix socket.
 pub fn ack_at_once(socket: &impl AsFd) {
-    QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, true));
+    let _ = sockopt::set_tcp_quickack(socket, true); // it fails where `delay_acks` has failed, which was logged
 }
 
 /// Whether the peer has finished or broken, with nothing left to read before that.

@@ -34,9 +34,11 @@ pub struct ConnectOptions {
 pub enum LastAck {
     /// At once.
     AtOnce,
-    /// With the first bytes, or with the end of the stream; after 200 ms without either. That saves a packet. The caller
-    /// calls [`ack_at_once`](crate::socket::ack_at_once) when it has sent the first bytes: the kernel would delay the
-    /// ACK of the first answer, too, and a server with Nagle's algorithm would wait for that in the middle of it.
+    /// With the first bytes, or with the end of the stream; after 200 ms without either. That saves a packet.
+    ///
+    /// The kernel then delays the ACK of the first answer, too. A server with Nagle's algorithm would wait for it in the
+    /// middle of that answer. So the caller calls [`ack_at_once`](crate::socket::ack_at_once) when it has read the first
+    /// bytes of the server.
     Delayed,
 }
 

@@ -83,8 +83,8 @@ impl Routed<'_> {
         let (protocol, sniffed) = (state.plan.protocol, sniffed.as_ref());
         let has_hello = tls.is_some() || sniffed.is_some_and(|sniffed| sniffed.hello().is_some());
         let address = entry.info().client();
-        // Whether the relay has bytes for the server as soon as there is a connection.
-        let sends_at_once = sniffed.is_some() && tls.is_none() && !protocol.is_postgres();
+        // Whether the relay sends what is at hand for the server as soon as there is a connection.
+        let relays_at_once = tls.is_none() && !protocol.is_postgres();
         // A client of a database or of TLS that ends its stream so early has left.
         let mut dial_client = DialClient {
             socket: client,
@@ -102,7 +102,8 @@ impl Routed<'_> {
                 client: client_choice(tls.as_ref()),
                 header: &first,
             });
-            dial_client.last_ack = if sends_at_once && dial_tls.is_none() {
+            let is_at_hand = sniffed.is_some() || !first.is_empty();
+            dial_client.last_ack = if is_at_hand && relays_at_once && dial_tls.is_none() {
                 LastAck::Delayed
             } else {
                 LastAck::AtOnce

@@ -25,8 +25,8 @@ pub(super) struct Half {
     read_mode: ReadMode,
     /// Whether the last poll waited for the sender; a reset of its socket is then noticed by reading.
     is_reading: bool,
-    /// Whether its first bytes are still to be sent.
-    sends_first: bool,
+    /// Whether the ACK of the next bytes that are read must not be delayed.
+    acks_next: bool,
 }
 
 /// The bytes that were read and not sent yet. The core knows how many.
@@ -45,10 +45,18 @@ impl Half {
     /// Creates a half. `first` are bytes that were read before.
     pub(super) fn new(first: Vec<u8>) -> Self {
         Self {
-            sends_first: !first.is_empty(),
+            acks_next: false,
             unsent: Unsent::bytes(first.into()),
             read_mode: ReadMode::default(),
             is_reading: false,
+        }
+    }
+
+    /// A half that is to ACK the first bytes that it reads at once.
+    pub(super) fn acking_first() -> Self {
+        Self {
+            acks_next: true,
+            ..Self::new(Vec::new())
         }
     }
 
@@ -80,12 +88,7 @@ impl Half {
                     }
                     return Poll::Ready(Ok(()));
                 }
-                Next::Send => {
-                    ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?;
-                    if mem::take(&mut self.sends_first) {
-                        receiver.ack_at_once();
-                    }
-                }
+                Next::Send => ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?,
                 Next::ShutDown => {
                     ready!(receiver.poll_shut_down(cx));
                     core.shut_down(from);
@@ -112,6 +115,9 @@ impl Half {
                     }
                     turn += ready!(read)?;
                     self.is_reading = false;
+                    if mem::take(&mut self.acks_next) {
+                        sender.ack_at_once();
+                    }
                 }
             }
         }

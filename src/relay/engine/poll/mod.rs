@@ -47,8 +47,13 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
         core: Core::new(first.len(), limits, traffic, W::ENDS_EXPLICITLY, Instant::now()),
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
+        // The connect's last ACK may have waited for the first bytes, which makes the kernel delay later ACKs, too.
+        down: if first.is_empty() {
+            Half::new(Vec::new())
+        } else {
+            Half::acking_first()
+        },
         up: Half::new(first),
-        down: Half::new(Vec::new()),
         throttle,
         timer: None,
     };

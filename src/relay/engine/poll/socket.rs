@@ -51,7 +51,7 @@ pub(in crate::relay) trait Socket: Sync {
     /// Sends up to `bytes` bytes out of a pipe, by splice(2).
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
 
-    /// Ends a delay of ACKs; see [`ack_at_once`].
+    /// Ends a delay of ACKs, if the socket has one; see [`ack_at_once`].
     fn ack_at_once(&self) {}
 
     /// Shuts the connection down for writing.
