@@ -127,18 +127,18 @@ impl<'a> OpenAccount<'a> {
                 return Ok((account, Some(credentials)));
             };
             let is_changed = known.contact != plan.contact;
-            // The credentials cannot be copied: read back what would be written.
-            let again = is_changed
+            // `AccountCredentials` is not `Clone`: a changed account is written with a copy made by way of JSON.
+            let copy = is_changed
                 .then(|| serde_json::to_value(&known.credentials))
                 .transpose()?;
             let account = builder.from_credentials(known.credentials).await?;
             if is_changed {
                 account.update_contacts(&contact).await?;
             }
-            Ok((account, again.map(serde_json::from_value).transpose()?))
+            Ok((account, copy.map(serde_json::from_value).transpose()?))
         };
-        let (account, changed) = opened.await.map_err(|error| server_error(plan, &http, error))?;
-        if let Some(credentials) = changed {
+        let (account, to_write) = opened.await.map_err(|error| server_error(plan, &http, error))?;
+        if let Some(credentials) = to_write {
             let file = AccountFile {
                 directory: plan.directory.clone(),
                 contact: plan.contact.clone(),
@@ -181,7 +181,8 @@ fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) ->
     }
 }
 
-/// The kept account of this plan, for requests that are not worth opening one; `None`: there is none with this server.
+/// The kept account of this plan, for requests for which no account should be opened; `None`: none is kept with this
+/// server.
 pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, AcmeHttp)>, AcmeError> {
     let (http, known) = read_files(plan).await?;
     let Some(known) = known else { return Ok(None) };
@@ -192,7 +193,7 @@ pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, Ac
     }
 }
 
-/// The authorities of the server, as a client uses them, and the kept account with the server.
+/// A client that trusts the authorities of the plan, and the kept account; `None`: none is kept with this server.
 async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), AcmeError> {
     let plan = plan.clone();
     blocking(move || {

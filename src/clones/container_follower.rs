@@ -12,7 +12,7 @@ use crate::docker::{ContainerLog, DockerEngine, DockerError};
 use crate::error::chain;
 use crate::scale::{PrintedLine, PrintedLines};
 
-/// How long to wait for the end of its log after it has ended.
+/// After the end of the container or of its log: how long to wait for the end of the other.
 const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After this long without a failure of the engine, the next failure counts as the first.
@@ -41,7 +41,8 @@ impl ContainerFollower {
         }
     }
 
-    /// Logs what it prints until it has ended. Returns how. While the engine does not answer, it is believed to run.
+    /// Logs what the container prints until it has ended. Returns how it ended. While the engine does not answer, the
+    /// container is assumed to run.
     pub(super) async fn run(mut self) -> String {
         let mut back_off = BackOff::default();
         loop {
@@ -62,6 +63,7 @@ impl ContainerFollower {
         }
     }
 
+    /// As [`Self::run`], until the engine fails.
     async fn follow(&mut self) -> Result<String, DockerError> {
         let engine = DockerEngine::connect(&self.place.socket).await?;
         if std::mem::take(&mut self.is_unreachable) {
@@ -110,7 +112,7 @@ impl ContainerFollower {
     }
 }
 
-/// The next piece of the log; `None`: it has ended, or is none.
+/// The next piece of the log; `None`: it has ended, or there is no log.
 async fn next(log: &mut Option<ContainerLog>) -> Result<Option<Vec<u8>>, DockerError> {
     match log {
         Some(log) => log.next().await,

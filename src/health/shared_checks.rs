@@ -19,7 +19,7 @@ pub(super) struct SharedChecks {
 }
 
 impl SharedChecks {
-    /// None yet.
+    /// No checks yet.
     pub(super) fn new(context: CheckContext) -> Arc<Self> {
         Arc::new(Self {
             context: Arc::new(context),

@@ -23,19 +23,19 @@ const LISTENER_NAMES_MAX: usize = 1000;
 pub struct AnnouncePlan {
     /// The Unix socket of the Docker engine whose containers may announce routes.
     pub socket: Arc<Path>,
-    /// The names that they may announce match one of these; at least one.
+    /// The containers may announce only names that match one of these patterns. Never empty.
     pub names: Vec<NamePattern>,
-    /// What happens to the TLS of their clients.
+    /// What happens to the TLS of the clients of announced routes.
     pub tls: TlsMode,
-    /// The template of their pools; only the name and the servers differ.
+    /// The template of the pools of announced routes; only the name and the servers differ.
     pub pool: Arc<PoolPlan>,
 }
 
 /// The servers that announce one name at one listener.
 struct AnnouncedPool {
-    /// The group of the oldest of them.
+    /// The group (`acequia.pool`) of the oldest server, which the others must have, too.
     group: Option<Box<str>>,
-    /// The name of the oldest of them.
+    /// The name of the oldest server.
     oldest: Arc<str>,
     servers: Vec<ServerEntry>,
 }
@@ -54,7 +54,7 @@ struct Admitted {
 }
 
 impl Admitted {
-    /// Adds a server that may announce this name.
+    /// Adds a server to the pool of a name that it may announce.
     fn add(
         &mut self,
         key: RouteKey,
@@ -134,7 +134,8 @@ impl Plan {
         }
     }
 
-    /// Adds the server of an announcement to those of its name.
+    /// Adds the server of an announcement to the pool of the announced name, or says why not. `listener` is the index
+    /// of the listener that the announcement names.
     fn admit(
         &self,
         announcement: &Announcement,
@@ -175,6 +176,7 @@ impl Plan {
         Ok(())
     }
 
+    /// This plan with these pools, and a route to each.
     fn with_pools(&self, announced: BTreeMap<RouteKey, AnnouncedPool>) -> Self {
         let mut pools: Vec<Arc<PoolPlan>> = self.pools.to_vec();
         let mut routes: Vec<Vec<Route<PoolId>>> = self.listeners.iter().map(|_| Vec::new()).collect();
@@ -190,7 +192,7 @@ impl Plan {
                 ..PoolPlan::clone(&announce.pool)
             }));
         }
-        let listener = |(listener, routes): (&Arc<ListenerPlan>, Vec<Route<PoolId>>)| {
+        let with_routes = |(listener, routes): (&Arc<ListenerPlan>, Vec<Route<PoolId>>)| {
             if routes.is_empty() {
                 return Arc::clone(listener);
             }
@@ -199,13 +201,16 @@ impl Plan {
                 ..ListenerPlan::clone(listener)
             })
         };
-        let counted = self.listeners.iter().zip(&routes);
-        let accepting = counted.filter(|(listener, _)| listener.announce.is_some());
+        let accepting = self
+            .listeners
+            .iter()
+            .zip(&routes)
+            .filter(|(listener, _)| listener.announce.is_some());
         Self {
             announced_routes: accepting
                 .map(|(listener, routes)| (Arc::clone(&listener.name), routes.len()))
                 .collect(),
-            listeners: self.listeners.iter().zip(routes).map(listener).collect(),
+            listeners: self.listeners.iter().zip(routes).map(with_routes).collect(),
             pools: pools.into_iter().collect(),
             ..self.clone()
         }

@@ -97,6 +97,7 @@ impl Pool {
                 }
                 full.add(id);
             }
+            // With a queue, a client that belongs to this server waits for it.
             if !self.waits_for_any_server() && self.rules.queue.is_some() {
                 full.awaited = Some(id);
                 return None;
@@ -113,7 +114,7 @@ impl Pool {
         }
     }
 
-    /// Whether a client waits for whichever server has room first, and not for its own.
+    /// Whether a client waits for any server with room. With a policy that chooses by client, it waits for its own.
     pub(super) fn waits_for_any_server(&self) -> bool {
         !self.rules.policy.is_by_client()
     }
@@ -125,13 +126,13 @@ impl Pool {
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the
     /// session keeps its earlier place in the order. `on_join` gets the position in the queue, from 1, if it has to
-    /// wait. Once `stream_end` is ready, the session is behind those whose streams have not ended.
+    /// wait. Once `stream_end` is ready, the session moves behind the sessions whose streams have not ended.
     ///
-    /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the
-    /// queue.
+    /// A reload during the wait replaces the servers that are waited for by those of the new pool of this name.
+    /// Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// [`QueueFailure`]; also if no server is left to wait for.
+    /// Why the client waits no longer.
     pub async fn wait_for_lease(
         &self,
         client: ClientAddr,
@@ -185,26 +186,26 @@ impl Pool {
     /// sleeps, if a server is being started, or if another one takes no sessions for the moment and the pool waits for
     /// its return.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
-        if self.start_wait().is_some() && tried.is_empty() || self.waits_for_return_besides(tried) {
+        if (self.start_wait().is_some() && tried.is_empty()) || self.waits_for_return_besides(tried) {
             NoLease::Full
         } else {
             NoLease::NoServer
         }
     }
 
-    /// Whether it has no usable server at this time, and its clients wait for one to be started.
+    /// Whether the pool has no usable server at this time, and its clients wait for one to be started.
     #[must_use]
     pub fn needs_wake(&self, now: Instant) -> bool {
         self.rules.wake.is_some() && !self.is_usable(now)
     }
 
-    /// How long clients may wait while it has no usable server; `None`: they do not.
+    /// How long clients may wait while the pool has no usable server; `None`: they may not wait.
     fn start_wait(&self) -> Option<Duration> {
         self.rules.wake.or_else(|| self.queue.start_wait())
     }
 
     /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: no server is
-    /// being started. It need not be set for a pool that may sleep. It holds for all pools of this name.
+    /// being started. A pool that may sleep does not need it. It also holds for the pools of this name in other plans.
     pub fn set_start_wait(&self, wait: Option<Duration>) {
         self.queue.set_start_wait(wait);
     }
@@ -219,13 +220,13 @@ impl Pool {
         Some(QueueLimits { clients_max, timeout })
     }
 
-    /// Waits until a client has lined up in its queue since the last call. Only one task may wait for that.
+    /// Waits until a client has lined up in the queue of the pool since the last call. Only one task may wait for that.
     pub fn queue_joined(&self) -> impl Future<Output = ()> + use<> {
         let queue = Arc::clone(&self.queue);
         async move { queue.joined().await }
     }
 
-    /// How many clients wait in its queue.
+    /// How many clients wait in the queue of the pool.
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.queue.len()

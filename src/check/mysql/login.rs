@@ -57,7 +57,7 @@ enum Plugin {
     CachingSha2,
 }
 
-/// Logs in, in TLS if the server offers it and `tls` is given (the configuration, and the server).
+/// Logs in. Uses TLS if the server offers it and `tls`, the TLS configuration and the server, is given.
 ///
 /// # Errors
 /// The server's error if it denies the login; the account needs another plugin; those of the connection.
@@ -110,7 +110,7 @@ async fn finish(
                 let name = fields.terminated().ok_or_else(malformed)?;
                 plugin = match Plugin::named(name) {
                     Some(known) => known,
-                    None if account.password.is_empty() => plugin, // nothing is proved, as any plugin understands
+                    None if account.password.is_empty() => plugin, // every plugin takes an empty proof
                     None => return Err(unknown_plugin(name)),
                 };
                 scramble = read_scramble(&mut fields).ok_or_else(malformed)?;
@@ -147,13 +147,13 @@ impl<'a> Greeting<'a> {
         fields.terminated()?; // the version of the server
         fields.bytes(4)?; // the number of the connection
         let first_part = fields.bytes(8)?;
-        fields.bytes(1)?;
+        fields.bytes(1)?; // the zero byte after it
         let low = fields.u16()?;
         fields.bytes(3)?; // character set, status
         let high = fields.u16()?;
         fields.bytes(11)?; // the length of the scramble, reserved bytes
         let second_part = fields.bytes(12)?;
-        fields.bytes(1)?;
+        fields.bytes(1)?; // the zero byte after it
         let scramble = [first_part, second_part].concat();
         Some(Self {
             capabilities: u32::from(low) | u32::from(high) << 16,

@@ -35,13 +35,15 @@ impl Server {
         self.flags.load(Relaxed) & flag != 0
     }
 
+    /// Sets or clears a flag, and notifies the subscribers if that changes whether the server may be picked.
+    /// [`HAS_FAILURES`] alone does not.
     pub(super) fn set_flag(&self, flag: u16, value: bool) {
         if self.store_flag(flag, value) && flag != HAS_FAILURES {
             self.subscribers.notify();
         }
     }
 
-    /// Returns whether that has changed it.
+    /// Sets or clears a flag. Returns whether it had the other value before.
     fn store_flag(&self, flag: u16, value: bool) -> bool {
         let before = if value {
             self.flags.fetch_or(flag, Relaxed)
