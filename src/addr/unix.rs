@@ -82,6 +82,7 @@ impl UnixPath {
 fn without_dots(parts: &str) -> String {
     let mut path = String::new();
     for part in parts.split('/').filter(|part| *part != ".") {
+        // After a symbolic link, `..` leads elsewhere, so it is kept. A later `..` must not remove the kept one.
         if part == ".." && !path.ends_with("/..") && !Path::new(&path).is_symlink() {
             path.truncate(path.rfind('/').unwrap_or_default()); // above the root there is the root
         } else {
@@ -93,12 +94,12 @@ fn without_dots(parts: &str) -> String {
 }
 
 /// Where a Unix socket is: its directory, and its name there. Two paths of one socket have equal places, also if one of
-/// them leads there by a symbolic link or a second mount. It is as it was when it was looked up.
+/// them leads there by a symbolic link or a second mount. A later change of the links or mounts is not seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnixPlace {
     /// The device and the inode of the directory; `None`: it cannot be found.
     directory: Option<(u64, u64)>,
-    /// The name in the directory, or the whole path.
+    /// The name in the directory, or the whole path if the directory cannot be found.
     file: PathBuf,
 }
 

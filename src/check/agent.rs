@@ -101,7 +101,7 @@ impl AgentProbe {
         agent.connect.proxy_protocol = None;
         let tls = check.tls.clone();
         let mut server = target;
-        server.address = server.server;
+        server.address = server.server; // where sessions go, not where the agent is
         Self {
             tls: tls.map(|tls| TlsProbe::new(Arc::new(tls), agent.clone())),
             check,
@@ -119,7 +119,7 @@ impl AgentProbe {
     /// Asks the agent.
     ///
     /// # Errors
-    /// Those of connecting; the agent sends nothing.
+    /// Those of connecting and reading, or the agent sends nothing.
     async fn ask(&self) -> Result<AgentReply, CheckFailure> {
         let (mut stream, _) = open(&self.agent, self.tls.as_ref()).await?;
         if !self.check.send.is_empty() {
@@ -135,10 +135,10 @@ impl AgentProbe {
 }
 
 impl AgentState {
-    /// Records a reply, or that there is none, unless this host is the reason. Returns what follows for the
-    /// server, which has accepted a connection.
+    /// Records a reply, or a failure to get one, unless this host caused the failure. Returns the result of the check
+    /// of the server, which has accepted a connection.
     fn record(&mut self, reply: Result<AgentReply, CheckFailure>) -> Result<CheckPass, CheckFailure> {
-        let mut lost = None;
+        let mut agent_lost = None;
         match reply {
             Ok(reply) => {
                 self.misses = 0;
@@ -150,7 +150,7 @@ impl AgentState {
                 self.misses = self.misses.saturating_add(1);
                 if self.misses >= MISSES_MAX {
                     let had_effect = self.settings != AgentSettings::default() || self.down.is_some();
-                    lost = had_effect.then(|| failure.reason().into_owned());
+                    agent_lost = had_effect.then(|| failure.reason().into_owned());
                     (self.settings, self.down) = (AgentSettings::default(), None);
                 }
             }
@@ -162,7 +162,7 @@ impl AgentState {
             }),
             None => Ok(CheckPass {
                 agent: self.settings,
-                agent_lost: lost,
+                agent_lost,
                 ..CheckPass::default()
             }),
         }

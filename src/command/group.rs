@@ -20,7 +20,7 @@ pub(super) struct ProcessGroup {
     child: Option<Child>,
 }
 
-/// The ends of the pipes of a command to read from.
+/// The read ends of the pipes that a command writes to.
 pub(super) struct OutputPipes {
     /// Of its standard output.
     pub(super) output: OwnedFd,
@@ -34,8 +34,7 @@ impl ProcessGroup {
     /// # Errors
     /// Those of starting it.
     pub(super) fn start(mut command: Command) -> io::Result<(Self, OutputPipes)> {
-        // Of this thread, from which the command inherits. An error: the kernel has no ambient capabilities, so none
-        // are inherited.
+        // The command inherits the ambient capabilities of this thread. If this fails, the kernel has none.
         let _ = clear_ambient_capability_set();
         close_on_exec();
         let mut child = command.process_group(0).spawn()?;
@@ -81,7 +80,8 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
         let Some(mut child) = self.child.take() else { return };
-        // It dies soon, unless the kernel holds it. Without a runtime, this process is about to end.
+        // It dies soon, unless the kernel holds it, and is then reaped. Without a runtime, this process is about to end
+        // and need not reap it.
         if let (Ok(None), Ok(runtime)) = (child.try_wait(), Handle::try_current()) {
             runtime.spawn(async move {
                 if let Ok(ended) = watch(Pid::from_child(&child)) {

@@ -52,7 +52,7 @@ impl Printed {
         }
     }
 
-    /// Returns whether more is to be read.
+    /// Adds what was read from a stream. Returns whether more is to be read from it.
     fn add(&mut self, stream: PrintedStream, bytes: &[u8]) -> bool {
         match stream {
             PrintedStream::Output => self.add_output(bytes),
@@ -77,7 +77,7 @@ impl Printed {
         self.output_bytes < OUTPUT_BYTES_MAX
     }
 
-    /// A line that has begun is whole: nothing more comes.
+    /// Counts a line of the standard error that has begun as whole: nothing more comes.
     pub(super) fn finish(&mut self) {
         if let Some(last) = self.errors.finish() {
             self.last = last;
@@ -133,10 +133,14 @@ impl StreamPipe {
         let mut buffer = [0; 4096];
         for _ in 0..READ_BYTES_MAX / buffer.len() {
             let Some(receiver) = &self.receiver else { return false };
-            match receiver.try_read(&mut buffer) {
-                Ok(count) if count > 0 && lock_printed(printed).add(self.stream, &buffer[..count]) => {}
+            let count = match receiver.try_read(&mut buffer) {
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Ok(_) | Err(_) => self.receiver = None,
+                Err(_) => 0, // as at the end
+            };
+            let is_open = count > 0 && lock_printed(printed).add(self.stream, &buffer[..count]);
+            if !is_open {
+                self.receiver = None;
             }
         }
         true

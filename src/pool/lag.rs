@@ -23,8 +23,8 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// KiB, unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
 
-/// More than the longest record that is not the end of a transaction, which has 32 pages and their description. A
-/// replica applies only whole records, so it may stay up to this far before a position within a record.
+/// More than the longest record in the middle of a transaction, which holds 32 pages and their description. A replica
+/// applies only whole records, so it may stay up to this far before a position within a record.
 const RECORD_BYTES: u64 = 512 << 10;
 
 /// Positions in the order in which they were reached.
@@ -64,7 +64,7 @@ impl PositionHistory {
             let at = reached.get(index).map(|(at, _)| *at);
             at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
         };
-        // The first position is needed only as long as the second one is not old enough by itself.
+        // The first position can go once the second one is old enough to stand for the longest lag.
         while age(&self.reached, 1) > AGE_MAX.max(max_lag * 2) {
             self.reached.pop_front();
         }
@@ -113,7 +113,7 @@ pub(super) struct LagWatch {
 }
 
 impl LagWatch {
-    /// Forgets the servers that are not among these.
+    /// Forgets the servers whose label is not known.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.histories.retain(is_known);
     }
@@ -161,8 +161,8 @@ impl LagWatch {
             // The primary may have gone on.
             replica.received.record(now, wal.written, max_lag);
             let behind = lag_since(replica.received.behind_since(wal.applied));
-            // A replica that has followed no server since the primary was last seen may be as far as the primary was
-            // then; if there was no primary, that cannot be known.
+            // What a replica has received says nothing if it has followed no server since the primary was last seen. So
+            // the last known position of the primary counts, too, or, if there is none, when it last followed a server.
             let since_followed = || lag_since(Some(replica.followed_at));
             return Some(behind.max(primary.map_or_else(since_followed, lag_behind)));
         }

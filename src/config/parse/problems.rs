@@ -8,7 +8,7 @@ use crate::plan::{RemoteTrust, has_parent};
 /// The problems found so far.
 pub(super) struct Problems<'a> {
     input: &'a InputText,
-    /// The permissions of the texts of a store.
+    /// What the texts of a store may do.
     trust: RemoteTrust,
     errors: Vec<Problem>,
     /// Reported only if there are no errors: a setting that looks unused may be used by one that is misspelt.
@@ -16,7 +16,7 @@ pub(super) struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// No problems of this text except for those that are known.
+    /// For this text, of which these errors are already known.
     pub(super) fn new(input: &'a InputText, errors: Vec<Problem>) -> Self {
         Self {
             input,
@@ -102,7 +102,7 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// Another position in words: `line 3`.
+    /// A position as a message names it, such as `line 3`.
     pub(super) fn describe_position(&self, position: &Position) -> String {
         self.input.describe_position(position)
     }

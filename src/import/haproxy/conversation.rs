@@ -51,7 +51,7 @@ impl Conversation {
         !self.steps.is_empty()
     }
 
-    /// Reads a line; `rest` is what follows its second word.
+    /// Reads a line: `what` is its second word, `rest` what follows.
     pub(super) fn read(&mut self, what: &str, rest: &[String]) -> LineOutcome {
         let first = rest.first().map_or("", String::as_str);
         match what {
@@ -106,9 +106,9 @@ impl Conversation {
         }
     }
 
-    /// Sets the keys of the health section.
-    pub(super) fn write(&self, has_steps: bool, health: &mut ImportedSection) {
-        if has_steps {
+    /// Sets the keys of the health section; `steps` only if the kind of the check has that key.
+    pub(super) fn write(&self, takes_steps: bool, health: &mut ImportedSection) {
+        if takes_steps {
             let steps: Vec<String> = self.steps.iter().map(ImportedStep::entry).collect();
             health.set("steps", format!("[{}]", steps.join(", ")));
         }

@@ -97,8 +97,11 @@ async fn kill_until_none<T>(
     let deadline = Instant::now() + KILL_TIMEOUT;
     loop {
         let left = children();
-        let is_refused = |child: &Pid| kill(*child).is_err_and(|error| error != Errno::SRCH);
-        let refused = left.iter().filter(|child| is_refused(child)).count();
+        // ESRCH: the child has ended.
+        let kills = left.iter().map(|child| kill(*child));
+        let refused = kills
+            .filter(|killed| killed.is_err_and(|error| error != Errno::SRCH))
+            .count();
         match reap() {
             Err(_) => return Ok(()), // there is no child
             Ok(Some(_)) => {}
