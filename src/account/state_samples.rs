@@ -1,5 +1,5 @@
-//! The samples that are read from the state of the process when metrics are rendered, so that those of a removed server
-//! disappear with it.
+//! The samples that are read from the state of the process when metrics are rendered. So the samples of a server
+//! disappear when the server is removed.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -53,7 +53,8 @@ pub enum CloneKind {
     Hook(CloneHook),
 }
 
-/// `command` of `[pools.NAME.scale]`, and its other keys. In all texts `{port}`, `{name}` and `{pool}` are replaced.
+/// `command` of `[pools.NAME.scale]`, and the keys that belong to it. In all texts `{port}`, `{name}` and `{pool}` are
+/// replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneCommand {
     /// The absolute path of a program, and its arguments.
@@ -84,11 +85,11 @@ pub struct CloneContainer {
 /// `hook` of `[pools.NAME.scale]`. In all texts `{name}` and `{pool}` are replaced, in `stop` also `{address}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneHook {
-    /// Starts a clone and prints its address. The absolute path of a program, and its arguments.
+    /// The command that starts a clone and prints its address: the absolute path of a program, and its arguments.
     pub start: Vec<Box<str>>,
-    /// Stops a clone.
+    /// The command that stops a clone.
     pub stop: Vec<Box<str>>,
-    /// Environment variables of both.
+    /// Environment variables of both commands.
     pub env: Vec<(Box<str>, Box<str>)>,
 }
 

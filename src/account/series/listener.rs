@@ -139,7 +139,8 @@ impl ListenerSeries {
         let labels = [label("listener", name)];
         let pauses = LabelledCounters::new(recorder, names::ACCEPT_PAUSES, &labels, "reason");
         for reason in AcceptPause::ALL {
-            pauses.get(reason as usize, reason.as_str()).increment(0); // `increase()` sees the first one
+            // So that `increase()` of PromQL sees the first pause.
+            pauses.get(reason as usize, reason.as_str()).increment(0);
         }
         Self {
             id: ListenerId(NEXT.fetch_add(1, Relaxed)),

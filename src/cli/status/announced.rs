@@ -3,7 +3,7 @@
 use super::NOTES_MAX;
 use crate::admin::announced_bodies::{AnnouncedBody, RefusedAnnouncementBody};
 
-/// A line if their source fails, and one for each announcement that is refused.
+/// A line if the source of the announcements fails, and one for each announcement that is refused.
 pub(super) fn notes(announced: &AnnouncedBody) -> Vec<String> {
     let source = &announced.source;
     let failure = announced.error.iter();
@@ -17,8 +17,7 @@ pub(super) fn notes(announced: &AnnouncedBody) -> Vec<String> {
         } = refused;
         format!("{listener}: `{sni}`, which {source} container {from} announces, is refused: {reason}")
     });
-    let more = announced.more_refused + announced.refused.len().saturating_sub(NOTES_MAX);
-    let more = Some(more).filter(|more| *more > 0);
-    let more = more.map(|more| format!("{more} more announced routes are refused"));
+    let not_shown = announced.more_refused + announced.refused.len().saturating_sub(NOTES_MAX);
+    let more = (not_shown > 0).then(|| format!("{not_shown} more announced routes are refused"));
     failure.chain(refused).chain(more).collect()
 }

@@ -1,4 +1,4 @@
-//! The keys of the sections of a pool that checks add nothing to.
+//! The keys of those sections of a pool to which the kinds of checks add none.
 
 use super::SectionKeys;
 

@@ -24,7 +24,7 @@ pub(super) struct AcmeAccounts<'a> {
     pub(super) in_order: Vec<AcmePlan>,
     positions: Vec<&'a Position>,
     is_used: Vec<bool>,
-    /// The names of certificates by the file that they are in.
+    /// The names of each certificate, by the file of the certificate.
     files: HashMap<PathBuf, Arc<[ServerName]>>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> AcmeAccounts<'a> {
                 let hint = "add a listener with `bind` at port 80 and `redirect`";
                 problems.warning(position, "no listener answers the challenge http-01", hint);
             }
-            if let (true, Some((listener, guard))) = (is_used, excluding_guard(account, listeners, guards)) {
+            if *is_used && let Some((listener, guard)) = excluding_guard(account, listeners, guards) {
                 let message = format!(
                     "only clients in `allow` of `{guard}` reach listener `{listener}`, to which the ACME server connects"
                 );
@@ -127,24 +127,23 @@ impl<'a> AcmeAccounts<'a> {
     }
 }
 
-/// The first listener that answers a challenge of this account behind a guard that allows only some networks, while no
-/// listener without such a guard answers it: the ACME server may not reach it. Returns the names of the listener and
-/// the guard.
+/// The names of a listener and of its guard which may keep the ACME server of this account out. The guard allows only
+/// some networks, and no listener without such a guard answers a challenge that this listener answers.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
     guards: &'p [Arc<GuardPlan>],
 ) -> Option<(&'p str, &'p str)> {
-    let file = |location: &'p CertificateLocation| match location {
-        CertificateLocation::Acme(own) if own.acme == account.name => Some(Some(&*own.file)),
+    let file_of = |location: &'p CertificateLocation| match location {
+        CertificateLocation::Acme(own) if own.acme == account.name => Some(&*own.file),
         _ => None,
     };
-    // The certificates whose challenges a listener answers, by their files; `None`: all.
+    // The files of the certificates whose challenges a listener answers; `None` stands for all certificates.
     let answered = |listener: &'p Arc<ListenerPlan>| -> Vec<Option<&'p Path>> {
         match account.challenge {
             ChallengeKind::TlsAlpn01 => {
                 let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
-                certificates.filter_map(file).collect()
+                certificates.filter_map(file_of).map(Some).collect()
             }
             ChallengeKind::Http01 => listener.redirect.iter().map(|_| None).collect(),
         }

@@ -24,16 +24,14 @@ pub(super) fn bind_source(
         return Some(BindSource::new(BindAddresses::Client));
     }
     let addresses = entries(pool, "bind_source", problems, source_address);
-    let has_source = |server: &&&ServerEntry| match &server.location {
-        ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. } => addresses
+    let has_source = |server: &ServerEntry| match &server.location {
+        ServerLocation::Address(address) | ServerLocation::Resolved { address, .. } => addresses
             .iter()
-            .any(|address| server.ip().is_some_and(|ip| ip.is_ipv4() == address.is_ipv4())),
-        ServerLocation::Name { .. } => true, // checked for each of its addresses when it is connected to
+            .any(|source| address.ip().is_some_and(|ip| ip.is_ipv4() == source.is_ipv4())),
+        ServerLocation::Name { .. } => true, // its addresses are compared when a session connects
     };
-    if let Some(server) = by_ip
-        .iter()
-        .find(|server| !has_source(server))
-        .filter(|_| !addresses.is_empty())
+    if !addresses.is_empty()
+        && let Some(server) = by_ip.iter().find(|server| !has_source(server))
     {
         let message = format!(
             "no address of `bind_source` has the address family of `{}`",

@@ -13,15 +13,15 @@ use crate::config::report::Position;
 #[derive(Default)]
 pub(super) struct BoundAddresses {
     all: HashMap<ListenAddr, Position>,
-    /// The Unix sockets: each as written, and its position; `None`: it is the socket of the API.
+    /// The Unix sockets: how each is written, and its position (`None` for the socket of the API).
     unix: HashMap<UnixPlace, (String, Option<Position>)>,
     /// The address of the admin port, with which no listener may overlap. It is parsed first.
     admin: Option<(ListenAddr, Position)>,
 }
 
 impl BoundAddresses {
-    /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free
-    /// port.
+    /// Parses an address and adds it, or reports that it is bound already. `None`: it is invalid. Port 0 may be bound
+    /// often: it stands for any free port.
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
             Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address
@@ -61,7 +61,7 @@ impl BoundAddresses {
         Some(address)
     }
 
-    /// Adds a Unix socket, unless it is there already by another path, or is the socket of the API.
+    /// Adds a Unix socket, or reports that it is there already by another path, or is the socket of the API.
     fn add_unix(&mut self, path: &UnixPath, position: &Position, problems: &mut Problems<'_>) {
         let (written, first) = match self.unix.entry(path.place()) {
             Entry::Vacant(vacant) => {

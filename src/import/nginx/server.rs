@@ -53,7 +53,7 @@ pub(super) fn is_known(directive: &Directive) -> bool {
     KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
 }
 
-/// Reads the block of a server, over the directives that it inherits.
+/// Reads the block of a server. Its directives replace inherited ones of the same name.
 ///
 /// # Errors
 /// Why it cannot be carried over.
@@ -63,8 +63,8 @@ pub(super) fn read(
     targets: &mut Targets,
 ) -> Result<ImportedListener, &'static str> {
     let mut listener = ImportedListener::default();
-    let is_own = |directive: &&&Directive| !block.iter().any(|own| own.name() == directive.name());
-    let all: Vec<&Directive> = inherited.iter().filter(is_own).copied().chain(block).collect();
+    let is_not_replaced = |directive: &&&Directive| !block.iter().any(|own| own.name() == directive.name());
+    let all: Vec<&Directive> = inherited.iter().filter(is_not_replaced).copied().chain(block).collect();
     let listens = block.iter().filter(|directive| directive.name() == "listen");
     let (udp, tcp): (Vec<_>, Vec<_>) = listens.partition(|directive| directive.words.iter().any(|word| word == "udp"));
     if tcp.is_empty() && !udp.is_empty() {
@@ -95,18 +95,18 @@ pub(super) fn read(
 /// How a `server` block connects to the servers of its pool, in words that can be compared.
 fn connects_by(all: &[&Directive]) -> String {
     // The value of a directive about connecting that means the same as its absence.
-    let default = |name: &str| match name {
+    let default_of = |name: &str| match name {
         "proxy_next_upstream" => Some("on"),
         "proxy_next_upstream_tries" => Some("0"),
         "proxy_protocol" | "proxy_bind" => Some("off"),
         name if name.starts_with("proxy_ssl") => Some("off"),
         _ => None,
     };
-    let about = all.iter().filter(|directive| {
-        let default = default(directive.name());
+    let not_default = all.iter().filter(|directive| {
+        let default = default_of(directive.name());
         default.is_some() && directive.word(1) != default
     });
-    let mut words: Vec<String> = about.map(|directive| directive.words.join(" ")).collect();
+    let mut words: Vec<String> = not_default.map(|directive| directive.words.join(" ")).collect();
     words.sort_unstable();
     words.join(";")
 }
@@ -124,9 +124,9 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
         listener.section.remarks.push(remark);
         return;
     }
-    let also = options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]");
-    let also = also.then(|| text.replacen("[::]", "0.0.0.0", 1));
-    let addresses: Vec<String> = also.into_iter().chain([text]).collect();
+    let is_dual_stack = options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]");
+    let ipv4 = is_dual_stack.then(|| text.replacen("[::]", "0.0.0.0", 1));
+    let addresses: Vec<String> = ipv4.into_iter().chain([text]).collect();
     if !options.iter().any(|option| option == "ssl") {
         listener.plain.extend_from_slice(&addresses);
     }
@@ -302,7 +302,10 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     }
     listener.section.set("idle_timeout", duration_value(idle_timeout));
     set_in_pools(targets, listener, "connect_timeout", &duration_value(connect_timeout));
-    if let Some(retries) = if tries_others { retries } else { Some(0) } {
+    if !tries_others {
+        retries = Some(0);
+    }
+    if let Some(retries) = retries {
         set_in_pools(targets, listener, "retries", &retries.to_string());
     }
     if sends_header {
