@@ -69,19 +69,19 @@ impl AcmeHttp {
         let stream = connect(&url, Some(self.tls)).await?;
         let mut response = exchange(stream, request, BODY_BYTES_MAX).await?;
         let now = SystemTime::now();
-        let at = response.headers_mut().remove(RETRY_AFTER);
-        let at = at.and_then(|value| retry_time(&value, now));
+        let header = response.headers_mut().remove(RETRY_AFTER);
+        let retry_at = header.and_then(|value| retry_time(&value, now));
         // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses
         // renewal information without the header, although the time in it is only a recommendation (RFC 9773, section
         // 4.3).
-        let shown = at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
-        if let Some(shown) = shown {
-            let seconds = shown.duration_since(now).unwrap_or_default().as_secs();
+        let shown_at = retry_at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
+        if let Some(shown_at) = shown_at {
+            let seconds = shown_at.duration_since(now).unwrap_or_default().as_secs();
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         let status = response.status();
         if !status.is_success() {
-            *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = at;
+            *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = retry_at;
             let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             if !kind.is_some_and(|kind| kind.contains("json")) {
                 // No problem document (RFC 8555, section 6.7): something in front of the server may have answered.

@@ -4,7 +4,7 @@ use super::context::rfc3339;
 use super::pool_bodies::{DiscoveryBody, LeftOutBody};
 use crate::live::LivePool;
 
-/// The source of a pool that has one.
+/// The source of a pool's servers; `None`: the pool has no source (`discover`).
 pub(super) fn discovery_body(pool: &LivePool) -> Option<DiscoveryBody> {
     let plan = pool.plan().discover.as_ref()?;
     let state = pool.dynamic().source();

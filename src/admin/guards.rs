@@ -1,4 +1,4 @@
-//! `/api/v1/guards`: shows a guard, denies networks, and undoes that.
+//! `/api/v1/guards`: shows a guard, denies a network, and undoes a denial.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,7 +28,7 @@ const SOURCES_SHOWN: usize = 10;
 #[serde(deny_unknown_fields)]
 pub(super) struct DenyRequest {
     network: String,
-    /// A duration.
+    /// For how long; `None`: until it is undone.
     #[serde(rename = "for")]
     time: Option<String>,
     #[serde(default)]
@@ -112,11 +112,12 @@ pub(super) async fn deny(
         let message = format!("guard `{name}` has {EDITS_MAX} edits: undo some, or write networks to a `deny_file`");
         return Err(ApiError::new(StatusCode::CONFLICT, message));
     }
-    let records = request
-        .close
-        .then(|| admin.ledgers.iter().flat_map(|ledger| ledger.records()));
-    let denied = records.into_iter().flatten();
-    let closed = denied.filter(|record| record.cut_denied(guard.name(), network)).count();
+    let mut closed = 0;
+    if request.close {
+        for record in admin.ledgers.iter().flat_map(|ledger| ledger.records()) {
+            closed += usize::from(record.cut_denied(guard.name(), network));
+        }
+    }
     tracing::info!(guard = name, %network, for_time = time.map(format_duration), closed, %by, "network denied");
     Ok(Json(DeniedBody {
         denied: network.to_string(),

@@ -10,24 +10,24 @@ use crate::addr::ServerAddr;
 use crate::pool::{Member, ServerId};
 
 impl LivePool {
-    /// The servers that have left it, and those of the pools that had another name before it, as long as something
-    /// holds them.
+    /// The servers that have left this pool, or had left it under an earlier name, as long as something holds them.
+    /// Each has the cause to close its sessions, if there is one.
     #[must_use]
     pub fn departed(&self) -> Vec<Departed> {
         let mut all = self.departed.still_held();
         if all.is_empty() {
             return all; // nearly always
         }
-        let on_leave = self.departure().map(|cause| (cause, self.server_addresses()));
+        let departure_cause = self.departure();
+        let addresses = departure_cause.map(|_| self.server_addresses()).unwrap_or_default();
         for departed in &mut all {
             let Some(server) = departed.server.upgrade() else {
                 continue;
             };
             let supersession = || self.supersession(departed.primary.as_deref()?, &server);
             let departure = || {
-                let (cause, addresses) = on_leave.as_ref()?;
                 let has_left = !departed.left_with_pool && !addresses.contains(&server.spec().address);
-                has_left.then_some(*cause)
+                departure_cause.filter(|_| has_left)
             };
             departed.cause = supersession().or(departed.cause).or_else(departure);
         }
@@ -41,37 +41,40 @@ impl LivePool {
         self.departed.extend(before.leaving(&present, false));
     }
 
-    /// The addresses of its servers. A server that only has another name has not left.
+    /// The addresses of the pool's servers. A server that only gets another name has not left.
     fn server_addresses(&self) -> HashSet<ServerAddr> {
         self.servers().iter().map(|server| server.spec().address).collect()
     }
 
-    /// Its servers that are not among `present`, with what holds for their sessions now.
+    /// The pool's servers that are not among `present`, each with the cause to close its sessions now.
     fn leaving(&self, present: &HashSet<ServerId>, left_with_pool: bool) -> Vec<Departed> {
         let now = Instant::now();
         let servers = self.servers();
-        let known = self.requires_one_primary().then(|| self.roles().known_primary());
-        let known = known.flatten().map(Arc::new);
+        let primary = self.requires_one_primary().then(|| self.roles().known_primary());
+        let primary = primary.flatten().map(Arc::new);
         let left = servers.iter().filter(|server| !present.contains(&server.id()));
         let departed = left.map(|server| Departed {
             server: Arc::downgrade(server),
             cause: self.cause(server, now),
             left_with_pool,
-            primary: known.clone().filter(|known| *known.server == *server.spec().label),
+            primary: primary
+                .clone()
+                .filter(|primary| *primary.server == *server.spec().label),
         });
         departed.collect()
     }
 }
 
 impl Live {
-    /// The servers of pools that are gone and did not only get another name, as long as something holds them.
+    /// The servers of pools that are gone, as long as something holds them. Pools that only got another name are not
+    /// gone.
     #[must_use]
     pub fn departed_with_pools(&self) -> Vec<Departed> {
         self.gone.still_held()
     }
 
-    /// Remembers the servers of pools that the next plan does not have. A pool that only has another name goes on with
-    /// them.
+    /// Remembers the servers of pools that the next plan does not have. If such a pool only gets another name, the pool
+    /// of that name remembers them.
     pub(super) fn note_gone_pools(&self, now: &InForce, next: &InForce) {
         let new: Vec<_> = next
             .pools
@@ -93,7 +96,7 @@ impl Live {
     }
 }
 
-/// The pools that are new in a plan, to find which of them an earlier one has become.
+/// The pools that are new in a plan. Finds which of them is an earlier pool under another name.
 struct RenamedPools<'p> {
     by_address: HashMap<ServerAddr, Vec<&'p LivePool>>,
     discovered: Vec<&'p LivePool>,
@@ -114,8 +117,8 @@ impl<'p> RenamedPools<'p> {
         }
     }
 
-    /// The pool that this pool, which is gone, has become: it requires the same role, and has a server at the same
-    /// address, or the same source of servers, which may not have listed any yet.
+    /// The new pool that is the pool `gone` under another name. It requires the same role, and has a server at an
+    /// address of `gone` or the same source of servers. That source may not have listed any server yet.
     fn of(&self, gone: &LivePool) -> Option<&'p LivePool> {
         let has_same_role = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();

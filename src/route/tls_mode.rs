@@ -24,7 +24,7 @@ impl TlsMode {
 }
 
 impl<T> RouteTable<T> {
-    /// What happens to the TLS of a client with this choice; `None`: it is refused.
+    /// What happens to the TLS of a client for which this choice was made; `None`: the client is refused.
     #[must_use]
     pub fn tls_mode(&self, choice: &RouteChoice<'_, T>) -> Option<TlsMode> {
         match choice {
@@ -37,8 +37,8 @@ impl<T> RouteTable<T> {
     /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the protocols that
     /// its route agrees on; `None`: the client is refused, whatever its database and user are.
     ///
-    /// Database and user can only add routes that take the client. So a route that passes TLS on and does not win now
-    /// does not win later either; and where TLS is passed on, they never become known.
+    /// When database and user become known, more routes can match, and none ceases to match. So a route that passes TLS
+    /// on and does not win now does not win later either. Where TLS is passed on, database and user never become known.
     #[must_use]
     pub fn tls_before_startup(&self, hello: &RouteInput<'_>) -> Option<(TlsMode, &[Box<[u8]>])> {
         match self.find(hello) {

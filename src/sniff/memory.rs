@@ -21,7 +21,7 @@ pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 ///
 /// It counts what the buffers of all clients have reserved, to the byte. When that exceeds the budget, the clients that
 /// have waited longest for the rest of their ClientHello are evicted, as many as it takes. Their bytes are held until
-/// their tasks have run: until then the budget is exceeded by what was just reserved. A client that waits for a
+/// their tasks have run, so the sum may exceed the budget for that time. A client that waits for a
 /// connection to its server is counted but not evicted; if such clients alone use up the budget, every client that has
 /// to wait for more bytes is evicted at once.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Queue {
     /// The clients that wait for more bytes, by the time of accept. The number tells equal times apart.
     waiting: BTreeMap<(Instant, u64), Arc<Waiting>>,
     last_number: u64,
-    /// Bytes of clients that are evicted and have not ended yet.
+    /// Bytes of clients that are evicted and have not ended yet. They do not count for further evictions.
     leaving: usize,
     /// When the last client was evicted in this episode, and how many were.
     episode: Option<(Instant, u64)>,
@@ -76,7 +76,7 @@ impl HelloMemory {
         self.held.load(Relaxed)
     }
 
-    /// Takes the number of evictions of an episode that is over; so it is reported once. To be called now and then.
+    /// The number of evictions of an episode, once when it is over. To be called now and then.
     #[must_use]
     pub fn take_evictions(&self) -> Option<u64> {
         let mut queue = self.queue();
@@ -84,7 +84,7 @@ impl HelloMemory {
         Some(evicted)
     }
 
-    /// Charges bytes that are held elsewhere. Returns whether they fit, if need be after others were evicted.
+    /// Charges bytes that are held elsewhere. If they do not fit, evicts clients. Returns whether they fit then.
     pub(super) fn charge(&self, bytes: usize) -> bool {
         self.held.fetch_add(bytes, Relaxed);
         if !self.is_exceeded(0) {
@@ -226,7 +226,7 @@ impl FirstBytes {
         self.evict_if_exceeded();
     }
 
-    /// Whether it is evicted; if not, the task is woken when that happens.
+    /// Whether the client is evicted; if not, the task is woken when that happens.
     pub(super) fn is_evicted(&self, cx: &Context<'_>) -> bool {
         let Some((_, waiting)) = &self.waiting else {
             return false;
@@ -235,12 +235,12 @@ impl FirstBytes {
         waiting.is_evicted.load(Relaxed)
     }
 
-    /// Leaves the queue: from now on it may not be evicted.
+    /// Leaves the queue: from now on the client may not be evicted.
     pub(super) fn dequeue(&mut self) {
         self.release(0);
     }
 
-    /// Leaves the queue, and returns this much to the budget, both under the queue's lock. If `leaving` fell before
+    /// Leaves the queue, and returns these bytes to the budget, both under the queue's lock. If `leaving` fell before
     /// `held`, another thread could count the bytes of an evicted client as still needed, and evict one client too
     /// many.
     fn release(&mut self, bytes: usize) {

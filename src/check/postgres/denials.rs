@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-/// After which time a question that a server has denied is asked again: each leaves an error in the server's log.
+/// How long a question that a server has denied is not asked again. Each denial leaves an error in the server's log.
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A question that a server may deny to the user of the check.
@@ -23,12 +23,12 @@ pub(super) enum DeniableQuestion {
 /// The number of questions.
 const QUESTIONS: usize = 3;
 
-/// The questions that the server has denied to this user, by [`DeniableQuestion`].
+/// The questions that the server has denied to this user. The arrays are indexed by [`DeniableQuestion`].
 #[derive(Debug, Default)]
 pub(super) struct Denials {
-    /// When it last denied them; `None`: it has not, or has answered since.
+    /// When the server last denied the question; `None`: never, or it has answered it since.
     at: [Option<Instant>; QUESTIONS],
-    /// The functions that may not be called.
+    /// The function that the user may not call, if the latest denial was about one.
     function: [Option<&'static str>; QUESTIONS],
 }
 
@@ -88,7 +88,7 @@ fn denied_function(error: &Error) -> Option<&'static str> {
     FUNCTIONS.into_iter().find(is_named).filter(|_| is_privilege)
 }
 
-/// Errors after which a check a short time later will most likely get no answer either.
+/// Errors which mean that the next check would most likely get no answer either.
 const CODES: [SqlState; 4] = [
     SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_FUNCTION,

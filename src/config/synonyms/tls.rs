@@ -2,7 +2,7 @@
 
 use super::Synonyms;
 
-/// A certificate of a listener, where its table of TLS is not written yet.
+/// A certificate of a listener, for a listener that has no `[listeners.NAME.tls]` yet.
 pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
     "ssl",
     "crt",
@@ -19,7 +19,7 @@ pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
     "downstreamtlscontext",
 ];
 
-/// TLS with servers, where its table is not written yet.
+/// TLS with servers, for a pool that has no `[pools.NAME.tls]` yet.
 pub(super) const SERVER_TLS: &[&str] = &[
     "ssl",
     "proxyssl",
