@@ -69,9 +69,9 @@ pub struct Plan {
     pub acme: Vec<AcmePlan>,
     /// In the order of the file; a [`GuardId`] is an index here.
     pub guards: Vec<Arc<GuardPlan>>,
-    /// At least one, in the order of the file; none while the rest of the configuration is awaited.
+    /// In the order of the file. Empty only while the rest of the configuration is awaited.
     pub listeners: Vec<Arc<ListenerPlan>>,
-    /// In the order of the file, and by name.
+    /// In the order of the file; also found by name.
     pub pools: PoolPlans,
     /// The listeners that accept announcements, each with the number of routes that are announced there.
     pub announced_routes: Vec<(Arc<str>, usize)>,
@@ -156,8 +156,8 @@ pub struct ListenerPlan {
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
-    /// Bounds on the ClientHello (it is read only when a route needs it, see [`RouteTable::needs_hello`]), on what a
-    /// client of PostgreSQL sends first, and on the time of the rest of the TLS handshake.
+    /// Bounds on the ClientHello, on what a client of PostgreSQL sends first, and on the time of the rest of the TLS
+    /// handshake. A ClientHello is read only when a route needs it (see [`RouteTable::needs_hello`]).
     pub sniff: SniffLimits,
     /// Its routes, to pools of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
@@ -199,13 +199,13 @@ pub struct PoolPlan {
     pub failback: Failback,
     /// The fallback, used while this pool has no usable server.
     pub fallback: Option<Fallback>,
-    /// How it grows and shrinks; `None`: its servers are those of `entries`.
+    /// How it grows and shrinks; `None`: it starts no servers.
     pub scale: Option<Arc<ScalePlan>>,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Arc<[ServerEntry]>,
     /// The settings of a server that its own entry does not set.
     pub defaults: MemberConfig,
-    /// Where its other servers are listed; `None`: it has only the servers of `entries`.
+    /// The source that lists further servers; `None`: there is none.
     pub discover: Option<DiscoverPlan>,
     /// How often names are resolved.
     pub resolve_interval: Duration,

@@ -33,7 +33,7 @@ pub(super) struct PoolClones {
     clones: BTreeMap<u32, CloneHandle>,
     /// Notified when a clone has changed its state.
     changed: Arc<Notify>,
-    /// The servers that the pool was given.
+    /// The servers that the pool was last given.
     published: Vec<ServerEntry>,
 }
 
@@ -56,9 +56,8 @@ impl PoolClones {
         }
     }
 
-    /// Keeps as many clones as the load needs. `pools`: the pool in force; `None` when it is no longer to have clones:
-    /// then this function returns once all of them have left. When this process ends, all clones are asked to leave,
-    /// and it returns once they have ended.
+    /// Keeps as many clones as the load needs. `pools` is the pool in force, or `None` when it is no longer to have
+    /// clones. Returns once all clones have left: after such a `None`, or when this process ends.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +74,7 @@ impl PoolClones {
                 pool = next(&mut pools), if !is_ending => {
                     is_scaled = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
-                    self.publish(is_scaled); // it may have been without clones meanwhile
+                    self.publish(is_scaled); // the pool may have been without clones before
                 }
                 _ = ticks.tick() => {}
                 () = self.pool.queue_joined() => {}
@@ -84,8 +83,8 @@ impl PoolClones {
             }
             self.clones.retain(|_, clone| !clone.status.has_left());
             match self.pool.plan().scale.clone().filter(|_| is_scaled) {
-                _ if shutdown.is_cancelled() => {}
-                Some(plan) => self.decide(&plan),
+                _ if shutdown.is_cancelled() => {} // all clones are leaving
+                Some(plan) => self.scale(&plan),
                 None if self.holds_clones() => {}
                 None => self.clones.values().for_each(|clone| clone.leave.cancel()),
             }
@@ -101,7 +100,8 @@ impl PoolClones {
         in_force.pool(self.pool.name()).is_some_and(holds)
     }
 
-    fn decide(&mut self, plan: &Arc<ScalePlan>) {
+    /// Starts or stops clones as the scaler says.
+    fn scale(&mut self, plan: &Arc<ScalePlan>) {
         let wanted = self.pool.scale().wanted();
         let load = self.load();
         let step = self.scaler.decide(
@@ -128,6 +128,7 @@ impl PoolClones {
         }
     }
 
+    /// What the scaler decides on.
     fn load(&self) -> ScaleLoad {
         let servers = self.pool.servers();
         let is_clone = |name: &Arc<str>| self.published.iter().any(|entry| entry.label() == name);
@@ -191,7 +192,7 @@ impl PoolClones {
         let Some(plan) = self.pool.plan().scale.clone().filter(|_| is_scaled) else {
             self.pool.scale().publish(clones);
             self.pool.set_start_wait(None);
-            self.published.clear(); // none of them will be its server again
+            self.published.clear(); // if it is to have clones again, they are set again
             return;
         };
         let running = clones.iter().filter(|clone| clone.state == CloneState::Running);

@@ -45,9 +45,10 @@ pub struct PoolQueue {
     joined: Notify,
     /// How long clients may wait for a server that is being started, in milliseconds; 0: no server is.
     start_wait_ms: AtomicU64,
-    /// The pool whose servers the line is served from. A std mutex: locked for a line.
+    /// The pool from whose servers the line is served.
+    // A std mutex: locked for one statement.
     in_force: Mutex<Weak<SharedPool>>,
-    /// Notifies the followers of all pools of changes.
+    /// Notifies those who follow the servers of all pools.
     followers: watch::Sender<()>,
 }
 
@@ -56,8 +57,9 @@ struct Waiters {
     line: WaitingLine<Waiter>,
     /// When time alone may make room, such as for the trial of an ejected server; `None`: never.
     expires_at: Option<Instant>,
-    /// The servers as they were when everybody last had a turn, with the number of their changes.
+    /// The servers as they were when everybody last had a turn.
     snapshot: Weak<Snapshot>,
+    /// How often `snapshot` has changed.
     generation: u64,
 }
 
@@ -102,7 +104,7 @@ impl Default for PoolQueue {
 }
 
 impl PoolQueue {
-    /// An empty queue. `followers` are notified of every change of its servers.
+    /// An empty queue. `followers` are notified of every change of a server.
     pub(super) fn new(followers: watch::Sender<()>) -> Self {
         Self {
             occupied: AtomicUsize::new(0),
@@ -230,7 +232,7 @@ impl PoolQueue {
         serving(in_force.as_deref(), own_pool).has_any_besides(tried, now)
     }
 
-    /// Serves the line if anything has changed since that was last done. Returns when to call it again if nothing
+    /// Serves the line if anything has changed since it was last served. Returns when to call it again if nothing
     /// changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
         let expires_at = self.lock().expires_at;
@@ -303,7 +305,7 @@ impl Waiters {
                 Err(NoLease::Full) if pool.waits_for_any_server() && waiter.tried.is_empty() => Verdict::AllWait,
                 Err(NoLease::Full) => {
                     waiter.own = full.awaited.take().map(|own| (generation, own));
-                    // After a change, some clients may have no server left.
+                    // After a change, the others have their turn even so: some may have no server left to wait for.
                     match !has_changed && full.contains_all(&snapshot.set.candidates) {
                         true => Verdict::AllWait,
                         false => Verdict::Waits,

@@ -21,6 +21,7 @@ use crate::tls::{TlsConnection, error_word};
 pub(super) struct Linked {
     ends: Arc<Endpoints>,
     server: LeasedServer,
+    /// Bytes of the client that were read already, for the server.
     first: Vec<u8>,
     client_tls: Option<Box<TlsConnection>>,
     server_tls: Option<Box<TlsConnection>>,

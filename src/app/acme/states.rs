@@ -14,8 +14,8 @@ use crate::live::InForce;
 use crate::name::ServerName;
 use crate::tls::{AcmeCertificate, Certificate, CertificateLocation};
 
-/// The latest order of this process for each certificate, by its file. It is known even if the attempts cannot be
-/// written.
+/// The latest order of this process for each certificate, by the certificate's file. It is remembered here because the
+/// file of the attempts may not be writable.
 pub(super) type LatestOrders = HashMap<PathBuf, LatestOrder>;
 
 /// The latest order for a certificate.
@@ -38,8 +38,8 @@ pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Su
     let (mut states, mut seen) = (Vec::new(), HashSet::new());
     for listener in &in_force.plan.listeners {
         let store = in_force.tls.listeners.get(&listener.name).map(|tls| tls.certificates());
-        let known = store.iter().flat_map(|store| store.all());
-        let by_file: HashMap<_, _> = known.map(|known| (known.path(), known)).collect();
+        let loaded = store.iter().flat_map(|store| store.all());
+        let by_file: HashMap<_, _> = loaded.map(|certificate| (certificate.path(), certificate)).collect();
         let locations = listener.tls.iter().flat_map(|tls| &tls.certificates);
         for location in locations {
             let CertificateLocation::Acme(wanted) = location else {
@@ -77,8 +77,8 @@ impl Default for Due {
     }
 }
 
-/// The state of a certificate, given when it is `due`. The latest order of this process counts; if there was none, the
-/// attempts that were `kept`.
+/// The state of a certificate that is `due` then. It follows from the latest order of this process or, if there was
+/// none, from the attempts that an earlier process has `kept`.
 fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {
@@ -124,9 +124,9 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
     }
 }
 
-/// The end of the pause after a certificate that an earlier process has written to this file. A file from the future
-/// has none: the clock was ahead. Neither has one of which the certificate has expired: it was copied, as from a
-/// backup.
+/// The end of the pause after a certificate that an earlier process has written to this file. There is no pause if the
+/// file is from the future, because the clock was ahead, or if the certificate has expired, because it was copied, as
+/// from a backup.
 fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
     let end = u64::try_from(current.own_not_after).unwrap_or_default();
     if UNIX_EPOCH + Duration::from_secs(end) <= SystemTime::now() {

@@ -1,4 +1,4 @@
-//! The source of the state: the stream of events, or polls while all streams of the process are taken.
+//! Where the state comes from: the stream of events or, while the process has no free stream, polls.
 
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ impl Question {
             done,
         };
         let sessions = counted(row.server.sessions as usize, "open session");
-        let (verb, usage, effect) = match act {
+        let (verb, state, effect) = match act {
             ServerAct::Enable => {
                 let done = format!("{label} is enabled");
                 return Self {
@@ -67,13 +67,13 @@ impl Question {
                 "It gets no new sessions and is no longer checked.",
             ),
         };
-        let done = format!("{label} is {usage}");
-        let mut choices = vec![choice('y', "yes", json!({ "use": usage }), done)];
+        let done = format!("{label} is {state}");
+        let mut choices = vec![choice('y', "yes", json!({ "use": state }), done)];
         let mut text = effect.to_owned();
         if row.server.sessions > 0 {
             text += &format!(" Its {sessions} go on until they end.");
-            let body = json!({ "use": usage, "close_over": CLOSE_OVER });
-            let done = format!("{label} is {usage}, and its sessions are cut over {CLOSE_OVER}");
+            let body = json!({ "use": state, "close_over": CLOSE_OVER });
+            let done = format!("{label} is {state}, and its sessions are cut over {CLOSE_OVER}");
             choices.push(choice('c', "yes, and cut its sessions over 10 s", body, done));
         }
         Self {
