@@ -41,9 +41,9 @@ pub struct SessionQuery {
     sni: Option<String>,
     database: Option<String>,
     user: Option<String>,
-    /// An address, with or without the port.
+    /// The address that has connected, with or without the port.
     peer: Option<String>,
-    /// As `peer`.
+    /// The address of the client, which a PROXY header may have named; with or without the port.
     client: Option<String>,
     /// The minimum age, as a duration.
     min_age: Option<String>,
@@ -180,9 +180,9 @@ pub(super) async fn list(
     }
     records.sort_unstable_by_key(|record| record.id());
     let (mut total, mut sessions, mut next) = (0, Vec::new(), None);
-    // With `sort`: the `limit` sessions with the greatest amounts so far. The least of them is on top, to be replaced
-    // next.
-    let mut first = BinaryHeap::new();
+    // With `sort`: the amounts and numbers of the `limit` sessions with the greatest amounts so far. The least of them
+    // is on top (`Reverse`), to be replaced next. Among equals, the session with the lower number is kept.
+    let mut greatest = BinaryHeap::new();
     for chunk in records.chunks(YIELD_AFTER) {
         for record in chunk {
             let view = record.view();
@@ -191,19 +191,20 @@ pub(super) async fn list(
             }
             total += 1;
             if let Some(order) = filter.query.sort {
-                first.push(Reverse((order.amount(record, &view), Reverse(view.id))));
-                if first.len() > filter.limit {
-                    first.pop();
+                greatest.push(Reverse((order.amount(record, &view), Reverse(view.id))));
+                if greatest.len() > filter.limit {
+                    greatest.pop();
                 }
             } else if view.id > after && sessions.len() < filter.limit {
                 sessions.push(session_body(record, view));
             } else if view.id > after {
+                // The page is full, and there is at least one more.
                 next = sessions.last().map(|last: &SessionBody| last.id);
             }
         }
         yield_now().await;
     }
-    for Reverse((_, Reverse(id))) in first.into_sorted_vec() {
+    for Reverse((_, Reverse(id))) in greatest.into_sorted_vec() {
         if let Ok(index) = records.binary_search_by_key(&id, |record| record.id()) {
             sessions.push(session_body(&records[index], records[index].view()));
         }
@@ -245,7 +246,9 @@ pub(super) async fn kill(
 ) -> Result<Json<KilledBody>, ApiError> {
     let Path(id) = id?;
     let mut records = admin.ledgers.iter().flat_map(|ledger| ledger.records());
-    let Some(record) = records.find(|record| record.id() == id && record.cut(Ending::Killed)) else {
+    let found = records.find(|record| record.id() == id);
+    // `cut` returns whether it ended the session.
+    let Some(record) = found.filter(|record| record.cut(Ending::Killed)) else {
         return Err(ApiError::not_found(format!("no open session has the number {id}")));
     };
     let SessionView {

@@ -31,16 +31,17 @@ const ORPHANS_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// The containers of this process.
 pub(super) struct OwnContainers {
-    /// The value of the label.
+    /// The value of [`INSTANCE_LABEL`].
     pub(super) instance: String,
     /// Where the files of instances are; `None`: there is no `state_dir`.
     directory: Option<PathBuf>,
     keeper: ContainerKeeper,
     /// The number of the next container, as a part of its name.
     next: AtomicU64,
-    // Std mutexes: locked for a few lines, this one by no thread with a runtime.
+    // A std mutex: locked while a file is written, so only on threads that may block.
     engines: Mutex<Engines>,
     /// Containers that may exist although nobody holds them.
+    // A std mutex: locked for a few lines.
     left: Mutex<BTreeSet<ContainerPlace>>,
     left_changed: Notify,
 }
@@ -52,11 +53,11 @@ pub(super) struct ContainerPlace {
     pub(super) name: String,
 }
 
-/// The engines that the file of this process has.
+/// The engines that are written in the instance file of this process.
 #[derive(Default)]
 struct Engines {
     sockets: BTreeSet<PathBuf>,
-    /// `None`: there is none yet.
+    /// `None`: it is not created yet.
     file: Option<InstanceFile>,
 }
 
@@ -90,10 +91,11 @@ impl OwnContainers {
         }
     }
 
-    /// To be called before a container is created at this engine.
+    /// Has the keeper remove our containers at this engine when this process has ended, and writes the engine into the
+    /// instance file. To be called before a container is created there.
     ///
     /// # Errors
-    /// There is no keeper that would remove it.
+    /// There is no keeper that would remove the container.
     pub(super) async fn prepare(self: &Arc<Self>, socket: &Path) -> Result<(), String> {
         let label = label(&self.instance);
         let held = HeldContainers {
@@ -139,7 +141,7 @@ impl OwnContainers {
 
     /// Removes the containers that nobody holds, until this process ends.
     pub(super) async fn remove_left(&self, shutdown: &CancellationToken) {
-        let removed = async {
+        let removing = async {
             loop {
                 self.left_changed.notified().await;
                 let mut back_off = BackOff::default();
@@ -148,10 +150,10 @@ impl OwnContainers {
                 }
             }
         };
-        shutdown.run_until_cancelled(removed).await;
+        shutdown.run_until_cancelled(removing).await;
     }
 
-    /// Returns whether nothing is left.
+    /// Removes each of them if that is possible. Returns whether none is left.
     async fn try_remove_left(&self) -> bool {
         let left = lock(&self.left).clone();
         for place in left {
@@ -229,7 +231,7 @@ fn label(instance: &str) -> String {
 }
 
 impl ContainerPlace {
-    /// Removes it, and kills it if it runs.
+    /// Removes the container, and kills it if it runs.
     pub(super) async fn remove(&self) -> Result<(), DockerError> {
         DockerEngine::connect(&self.socket).await?.remove(&self.name).await
     }

@@ -45,9 +45,11 @@ const BLOCK_MIN: usize = 16;
 pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
     let mut lowest = candidates.first()?;
     let mut load = Load::new(lowest);
-    // `equals`: candidates so far whose load equals the lowest; the first of them is in `first_block`. `equals_until`:
-    // their number at the end of each block.
-    let (mut equals, mut first_block, mut equals_until) = (0, 0, [0; BLOCKS]);
+    // The number of candidates so far whose load equals the lowest, the block of the first of them, and their number at
+    // the end of each block.
+    let mut equals = 0;
+    let mut first_block = 0;
+    let mut equals_until = [0; BLOCKS];
     let blocks = || candidates.chunks(candidates.len().div_ceil(BLOCKS).max(BLOCK_MIN));
     for (block, in_block) in blocks().enumerate() {
         for candidate in in_block {

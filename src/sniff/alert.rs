@@ -38,8 +38,8 @@ pub enum Alert {
     MissingExtension = 109,
     /// No route takes the client's name.
     UnrecognizedName = 112,
-    /// TLS of a PostgreSQL client without an SSLRequest: its servers or its ALPN do not allow that (RFC 7301, section
-    /// 3.2).
+    /// A PostgreSQL client begins TLS without an SSLRequest, which its servers or its ALPN do not allow (RFC 7301,
+    /// section 3.2).
     NoApplicationProtocol = 120,
 }
 

@@ -12,7 +12,9 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
     let (position, node) = pool.entry("tls")?;
     let section = Section::open(node, position, &keys::POOL_TLS, problems)?;
     let verify = section.boolean("verify", problems);
-    if let (Some((position, _)), Some(false)) = (section.entry("verify"), verify) {
+    if verify == Some(false)
+        && let Some((position, _)) = section.entry("verify")
+    {
         problems.warning(
             position,
             "certificates of servers are not verified: whoever answers at their addresses can read all sessions",
@@ -21,7 +23,7 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
     }
     let verify = verify.unwrap_or(true);
     let ca_file = section.path("ca_file", problems);
-    if let (Some((position, _)), false) = (section.entry("ca_file"), verify) {
+    if !verify && let Some((position, _)) = section.entry("ca_file") {
         problems.warning(
             position,
             "`ca_file` is never used",
@@ -41,7 +43,7 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
     })
 }
 
-/// Whether the value is that of the client's TLS.
+/// Whether the value is `client`: what the client sends in its own TLS.
 fn is_client(node: &Node) -> bool {
     value::is_text(node, "client")
 }
@@ -64,7 +66,7 @@ pub(super) fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Se
     name.ok()
 }
 
-/// The files of a certificate, with the keys that name it and its private key. Both may be in one file.
+/// The files of a certificate and its private key, which these two configuration keys name. Both may be in one file.
 pub(super) fn certificate_files(
     section: &Section<'_>,
     [cert_key, key_key]: [&str; 2],
@@ -78,7 +80,7 @@ pub(super) fn certificate_files(
     })
 }
 
-/// Our certificate as a client. `example`: a file for the first of the keys.
+/// Our certificate as a client. `keys` are those of [`certificate_files`]; `example` is a file for the first one.
 pub(super) fn identity(
     section: &Section<'_>,
     keys: [&str; 2],

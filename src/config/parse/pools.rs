@@ -51,15 +51,16 @@ impl<'a> Pools<'a> {
             Value::Table(pool) => pool.entries.iter().find(|key| key.key == "fallback"),
             _ => None,
         };
+        // The name of the fallback of each pool, with its position.
         let mut next = HashMap::new();
         for entry in self.sections.entries {
-            if let Some(key) = fallback(entry)
-                && self
-                    .plan_of(entry)
-                    .is_none_or(|plan| plan.fallback != Some(Fallback::Primary))
-                && self.find(&key.node, problems).is_some()
-                && let Value::String(name) = &key.node.value
-            {
+            let Some(key) = fallback(entry) else { continue };
+            let is_primary = |plan: &Arc<PoolPlan>| plan.fallback == Some(Fallback::Primary);
+            if self.plan_of(entry).is_some_and(is_primary) {
+                continue; // not the name of a pool
+            }
+            let is_known = self.find(&key.node, problems).is_some(); // reports an unknown name
+            if is_known && let Value::String(name) = &key.node.value {
                 next.insert(&*entry.key, (name.as_str(), &key.node.position));
             }
         }
@@ -92,15 +93,16 @@ impl<'a> Pools<'a> {
             return id;
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = match (suggest::did_you_mean(name, &names), names.as_slice()) {
-            _ if name == Fallback::Primary.name() => {
-                "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool"
-                    .to_owned()
-            }
-            (Some(hint), _) => hint,
-            (None, []) => format!("add [pools.{name}]"),
-            (None, few) if few.len() <= NAMES_LISTED_MAX => format!("known pools: `{}`", few.join("`, `")),
-            _ => String::new(),
+        let hint = if name == Fallback::Primary.name() {
+            "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool".to_owned()
+        } else if let Some(hint) = suggest::did_you_mean(name, &names) {
+            hint
+        } else if names.is_empty() {
+            format!("add [pools.{name}]")
+        } else if names.len() <= NAMES_LISTED_MAX {
+            format!("known pools: `{}`", names.join("`, `"))
+        } else {
+            String::new()
         };
         problems.error(&node.position, format!("unknown pool `{name}`"), hint);
         None
@@ -131,13 +133,13 @@ impl<'a> Pools<'a> {
 
     /// Warns of ranges with fewer ports than the pools that share them may have clones.
     pub(super) fn warn_of_ports(&self, problems: &mut Problems<'_>) {
-        let clones = |plan: &Arc<PoolPlan>| {
+        let ports_and_max = |plan: &Arc<PoolPlan>| {
             let scale = plan.scale.as_ref()?;
             Some((scale.ports()?.clone(), scale.rules.max))
         };
         // Many pools may have the same range: only distinct ranges are compared with each other.
         let mut max_by_range: HashMap<RangeInclusive<u16>, u32> = HashMap::new();
-        for (range, max) in self.in_order.iter().filter_map(clones) {
+        for (range, max) in self.in_order.iter().filter_map(ports_and_max) {
             *max_by_range.entry(range).or_default() += max;
         }
         // The pools whose ranges are within this one share its ports.
@@ -150,7 +152,7 @@ impl<'a> Pools<'a> {
         let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, needed(range))).collect();
         let mut warned = HashSet::new();
         for entry in self.sections.entries {
-            let Some((range, own)) = self.plan_of(entry).and_then(clones) else {
+            let Some((range, own)) = self.plan_of(entry).and_then(ports_and_max) else {
                 continue;
             };
             let needed = needed_by_range[&range];

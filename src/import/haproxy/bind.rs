@@ -19,7 +19,7 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
         pairs.any(|pair| pair[0] == option && is_valid(&pair[1]))
     };
     if is_tls && verifies {
-        // Without either, `client_auth` would be lost, and the address open to all.
+        // If `crt` or `ca-file` is missing, `client_auth` would be lost, and the address would be open to all.
         if !has("crt", |path| certificate(path).is_some()) {
             return LineOutcome::LeftOut("it requires certificates of clients, and crt is missing");
         }
@@ -28,7 +28,7 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
         }
     }
     let (mut own, mut is_partial) = (Vec::new(), false);
-    let had_tls = listener.bind.len() > listener.plain.len();
+    let had_tls = listener.bind.len() > listener.plain.len(); // an address that is not plain
     for address in binds(addresses, is_for_both) {
         match address {
             Some(address) => {
@@ -52,7 +52,8 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     LineOutcome::Carried
 }
 
-/// Returns the value of `client_auth`, if clients may or must have a certificate.
+/// Carries the options of a line over to the listener, except `client_auth`: returns its value if clients may or must
+/// have a certificate.
 fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> Option<String> {
     let mut rest = options.iter();
     let mut client_ca = None;

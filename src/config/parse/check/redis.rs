@@ -11,7 +11,7 @@ use crate::check::Check;
 use crate::check::redis::{KIND, RedisCheck, RedisLogin, SentinelGroup};
 use crate::config::file::Node;
 
-/// The longest name of a user or of what Sentinels watch, in bytes. Redis has no limit.
+/// The longest name of a user or of a master that Sentinels watch, in bytes. Redis has no limit.
 const NAME_BYTES_MAX: usize = 128;
 
 /// The most Sentinels of a check: each check asks all of them.
