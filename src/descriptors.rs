@@ -93,6 +93,7 @@ impl DescriptorShares {
         } else {
             0
         };
+        // The first lookups are in `OTHERS` already.
         let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN + cancels);
         let pipes = fixed.map_or(PIPES_MAX.min(rest / PIPES_DIVISOR / 2), |fixed| fixed.pipes);
         let sessions = rest.saturating_sub(2 * pipes) / 2;

@@ -67,7 +67,8 @@ impl Record {
             .map(|server| server.id())
     }
 
-    /// When it was connected to its server, up to a millisecond later; when it was accepted, if it is not connected.
+    /// When the session was connected to its server, up to a millisecond late. If it is not connected: when it was
+    /// accepted.
     fn connected_at(&self) -> Instant {
         let after = self.info().connected_after.map(Duration::from);
         self.accepted_at + after.unwrap_or_default()
@@ -121,7 +122,8 @@ impl Record {
         is_first
     }
 
-    /// Asks the session to end with this ending if it is at rest now. If it is not, it goes on, and there is no answer.
+    /// Asks the session to end with this ending if it is at rest now. If it is not, it goes on, and the caller is not
+    /// told.
     pub fn end_at_rest(&self, ending: Ending) {
         self.cancel.end_at_rest(ending);
     }
@@ -154,8 +156,9 @@ impl Record {
     #[must_use]
     pub fn relays_to(&self) -> Option<(Arc<str>, CountId)> {
         let info = self.info();
-        let (_, pool, server) = (info.endpoints.as_ref()?, info.pool.as_ref()?, info.server.as_ref()?);
-        Some((Arc::clone(pool), server.count_id()))
+        info.endpoints.as_ref()?; // set while the relay runs
+        let pool = Arc::clone(info.pool.as_ref()?);
+        Some((pool, info.server.as_ref()?.count_id()))
     }
 
     /// Whether its server has ended it. It may go on towards its client.
@@ -278,7 +281,8 @@ pub struct SessionView {
     pub rate_down: u64,
 }
 
-/// Any thread may cancel the session, once; the session waits for that.
+/// The requests of other threads to the session: to be cut, to end at rest, to look for deliveries. The session polls
+/// them. It can be cut only once.
 ///
 /// It is four bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a
 /// mutex.

@@ -32,7 +32,7 @@ enum CloneCount {
     Auto(Auto),
 }
 
-/// The load decides.
+/// The word `auto`: the load decides.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Auto {

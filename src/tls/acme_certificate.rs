@@ -40,7 +40,7 @@ impl AcmeCertificate {
         }
     }
 
-    /// Whether a certificate that was read from its file may stay in use as it is.
+    /// Whether `known`, which was loaded for the same file, may stay in use as it is.
     pub(super) fn accepts(&self, known: &Certificate) -> bool {
         known.acme.as_ref() == Some(&self.acme)
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
@@ -80,6 +80,7 @@ impl AcmeCertificate {
             None => {
                 let made = self_signed(&self.names);
                 let (chain, key) = made.map_err(|error| TlsFileError::new(&self.file, error.to_string()))?;
+                // `[None; 3]`: it is not read from files.
                 Certificate {
                     is_self_signed: true,
                     ..files.certificate([None; 3], &[chain], &key)?
@@ -95,8 +96,8 @@ impl AcmeCertificate {
         })
     }
 
-    /// Of the certificates that were issued by ACME and are valid, the one with the most of these names; it has at
-    /// least one.
+    /// Of the certificates that ACME has issued and that have not expired, the one with the most of the names; `None`:
+    /// none has any of them.
     fn issued_before<'a>(&self, before: &'a [Arc<Certificate>]) -> Option<&'a Certificate> {
         let is_issued =
             |known: &&Arc<Certificate>| known.acme.is_some() && !known.is_self_signed && !known.has_expired();

@@ -10,6 +10,7 @@ use crate::plan::AcceptProxy;
 /// The entry of `from` for peers on the Unix sockets of the listener.
 const UNIX: &str = "unix";
 
+/// The values of `others`, each with whether peers that are not in `from` are refused.
 const OTHERS: [(&str, bool); 2] = [("serve", false), ("refuse", true)];
 
 /// Converts `accept_proxy`; `None`: the listener has none.
@@ -21,6 +22,7 @@ pub(super) fn accept_proxy(
     let (position, node) = listener.entry("accept_proxy")?;
     let section = Section::open(node, position, &keys::ACCEPT_PROXY, problems)?;
     section.required("from", r#"from = ["10.0.0.0/24"]: the balancers in front"#, problems);
+    // `None` stands for the Unix sockets.
     let from = entries(&section, "from", problems, |text| match text {
         UNIX => Ok(None),
         network => address::network(network).map(Some),

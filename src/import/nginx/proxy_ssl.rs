@@ -19,7 +19,8 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &Importe
     let uses_name = verifies || is_on("proxy_ssl_server_name");
     for pool in targets.used_by(listener) {
         let mut tls = ImportedSection::default();
-        // Without proxy_ssl_name, it is what proxy_pass names: an upstream, or the host of the server.
+        // The default of proxy_ssl_name is what proxy_pass names: an upstream, or the host of the server. The host is
+        // also what acequia sends without `sni`.
         let upstream = Some(pool.name.as_str()).filter(|_| pool.servers.len() > 1);
         match value("proxy_ssl_name").or(upstream).filter(|_| uses_name) {
             Some("$ssl_preread_server_name" | "$ssl_server_name") => tls.set("sni", quoted("client")),
