@@ -10,7 +10,8 @@ use crate::sniff::http::{Host, RequestHead};
 pub struct Redirect {
     /// The name of the listener.
     pub to: Arc<str>,
-    /// Its port, as clients see it; `None`: the one that it is bound to, which the system chooses at the start.
+    /// The port of that listener, as clients see it. `None`: the listener is bound to port 0, and the system chooses
+    /// its port at the start.
     pub port: Option<u16>,
     /// The status code.
     pub status: RedirectStatus,
@@ -71,7 +72,7 @@ pub const HEAD_TOO_LARGE: &str =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl Redirect {
-    /// The response to a request; `None`: its host is not among those that are redirected.
+    /// The response to a request. `None`: the host of the request is not redirected.
     #[must_use]
     pub fn response(&self, head: &RequestHead) -> Option<String> {
         if !self.hosts.is_empty() && !self.hosts.iter().any(|pattern| matches_host(pattern, &head.host)) {
@@ -100,7 +101,7 @@ pub fn challenge_response(key_authorization: &str) -> String {
     )
 }
 
-/// Whether the pattern matches the host. None matches an IP address.
+/// Whether the pattern matches the host. No pattern matches an IP address.
 fn matches_host(pattern: &NamePattern, host: &Host) -> bool {
     matches!(host, Host::Name(name) if pattern.rank(&Sni::Valid(name.clone())).is_some())
 }

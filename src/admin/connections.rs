@@ -1,4 +1,4 @@
-//! The connections of an admin endpoint: each serves one request, within a time, except for streams of events.
+//! The connections of an admin endpoint. Each serves one request, in a bounded time unless it is a stream of events.
 
 use std::collections::VecDeque;
 use std::io;
@@ -105,10 +105,11 @@ impl Connections {
 
     /// Returns when fewer than `max` connections are open, not counting streams of events, which have a limit of their
     /// own. If none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one
-    /// burst reach that age together, so that a queue of new clients does not wait that long for each of them. What it
-    /// has sent by then is read first: this process may have stood still for all of that time.
+    /// burst reach that age together, so that a queue of new clients does not wait that long for each of them. Before
+    /// the abort, the connection gets one more turn to read what its client has sent: this process may have stood still
+    /// since it was accepted.
     pub(super) async fn wait_until_below(&mut self, max: usize) {
-        let mut has_yielded = false;
+        let mut has_yielded = false; // whether the oldest connection had its last turn
         loop {
             while self.tasks.try_join_next().is_some() {}
             self.by_age.retain(|open| !open.task.is_finished());
@@ -154,7 +155,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark
     }
     select! {
         _ = &mut connection => {}
-        // The connection is dropped, with everything that the client has not read by then: it has stopped reading.
+        // The stream has ended, and its client has stopped reading: the rest of it is dropped with the connection.
         () = mark.ended() => {}
     }
 }

@@ -35,9 +35,11 @@ fn hint(section: &SectionKeys, key: &str) -> String {
     format!("known keys: {}", known.join(", "))
 }
 
-/// Whether an unknown key was probably meant to be `wanted`. Then `wanted` is not reported as missing too.
+/// Whether an unknown key was probably meant to be `wanted`. If so, the caller does not also report that `wanted` is
+/// missing.
 pub(super) fn probably_means(section: &SectionKeys, key: &str, wanted: &str) -> bool {
     let normalized = normalize(key);
+    // Without the closing backtick: the text may be longer, as in `priority = 1`.
     let is_synonym = || equivalent(section, &normalized).is_some_and(|text| text.contains(&format!("`{wanted}")));
     !section.keys.contains(&key)
         && (normalized == normalize(wanted) || is_synonym() || nearest(key, section.keys) == Some(wanted))
@@ -55,7 +57,8 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
     nearest(word, known).map(|nearest| format!("did you mean `{nearest}`?"))
 }
 
-/// The known word with the smallest edit distance: at most one edit in three characters, and not all characters edited.
+/// The known word with the smallest edit distance, if that is small enough: at most one edit for each three characters
+/// (but one is always allowed), and fewer edits than characters.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let chars = word.chars().count();
     if chars > WORD_CHARS_MAX {

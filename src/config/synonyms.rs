@@ -18,7 +18,8 @@ use words::{
     USER_TIMEOUT,
 };
 
-/// For one section: groups of normalized key names of other proxies, each with the equivalent here, as a hint shows it.
+/// The synonyms in one section. An entry has normalized key names of other proxies, and the text with which a hint
+/// names their equivalent here.
 type Synonyms = &'static [(&'static [&'static str], &'static str)];
 
 /// Lower case, letters and digits only: `connectTimeout`, `connect-timeout` and `connect_timeout` become equal.
@@ -29,7 +30,8 @@ pub(super) fn normalize(word: &str) -> String {
         .collect()
 }
 
-/// The equivalent of another proxy's key name, which must be normalized; or `none: ` and why none is needed.
+/// The text that names the equivalent of another proxy's key. `normalized` is the name of that key. A text that begins
+/// with `none: ` says why no equivalent is needed.
 pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'static str> {
     let (_, groups) = SYNONYMS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
     let (_, equivalent) = groups.iter().find(|(names, _)| names.contains(&normalized))?;

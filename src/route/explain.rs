@@ -30,7 +30,7 @@ pub enum RouteVerdict<'a> {
         /// The reason why it is better.
         because: Advantage,
     },
-    /// These conditions, at least one, do not hold.
+    /// The conditions that do not hold; at least one.
     PassedOver(Vec<Condition>),
 }
 
@@ -64,7 +64,8 @@ pub enum Condition {
     User,
 }
 
-/// The reason why one route is better than another one, although the conditions of both hold: the first that applies.
+/// The reason why one of two routes is better, although the conditions of both hold. If several reasons apply, it is
+/// the first of them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advantage {
     /// Its name condition fits better.
@@ -119,7 +120,7 @@ impl Advantage {
     }
 }
 
-/// The first few of a list that may be long.
+/// The first few entries of a list that may be long, joined by "or".
 fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
     const SHOWN_MAX: usize = 4;
     let mut list: Vec<_> = entries.iter().take(SHOWN_MAX).map(shown).collect();
@@ -129,7 +130,7 @@ fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
     list.join(" or ")
 }
 
-/// How well a route fits, if all its conditions hold, and by which entries.
+/// How well a route fits whose conditions all hold, and by which entries they hold.
 struct Fit<'a> {
     rank: Rank,
     kinds: usize,
@@ -143,17 +144,22 @@ impl<T> RouteTable<T> {
         // The winner is that of `find`, so that the explanation cannot differ from what happens to traffic.
         let best = self.best(input);
         let offered = Offered::new(input.alpn);
-        let verdict = |index: usize, route| match (fit(route, input, &offered), best) {
-            (Err(unmet), _) => RouteVerdict::PassedOver(unmet),
-            (Ok(outranked), Some(best)) if best != index => {
-                let winner = &self.routes[best];
-                let winning = fit(winner, input, &offered);
-                RouteVerdict::Outranked {
-                    by: &winner.name,
-                    because: advantage(winning.as_ref().ok(), &outranked),
+        let verdict = |index: usize, route| {
+            let fit_of_route = match fit(route, input, &offered) {
+                Ok(fit) => fit,
+                Err(unmet) => return RouteVerdict::PassedOver(unmet),
+            };
+            match best {
+                Some(best) if best != index => {
+                    let winner = &self.routes[best];
+                    let winning = fit(winner, input, &offered);
+                    RouteVerdict::Outranked {
+                        by: &winner.name,
+                        because: advantage(winning.as_ref().ok(), &fit_of_route),
+                    }
                 }
+                _ => RouteVerdict::Taken(fit_of_route.entries),
             }
-            (Ok(fit), _) => RouteVerdict::Taken(fit.entries),
         };
         let routes = self
             .routes
@@ -168,6 +174,10 @@ impl<T> RouteTable<T> {
     }
 }
 
+/// How well a route fits a client.
+///
+/// # Errors
+/// The conditions that do not hold.
 fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>) -> Result<Fit<'a>, Vec<Condition>> {
     let name = route.name_entry(input.name);
     let alpn = route.alpn_entry(offered);

@@ -9,7 +9,7 @@ use crate::name::ServerName;
 use crate::sniff::hello::ProtocolList;
 use crate::sniff::{SniffError, Sniffed};
 
-/// Records the sniffed facts, and counts the bytes.
+/// Records what the first bytes contain, and counts them.
 pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
     entry.traffic().up.add(sniffed.bytes_read());
     if let Some(request) = sniffed.stray_postgres_request() {
@@ -31,7 +31,7 @@ pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &E
     }
 }
 
-/// Counts the bytes of a client whose first bytes could not be used, and refuses it.
+/// Counts the bytes of a client whose first bytes could not be used. Returns its refusal.
 pub(super) fn count_unsniffed(error: SniffError, entry: &Entry) -> Refusal {
     entry.traffic().up.add(error.bytes_read);
     Refusal::Sniff(error)

@@ -9,7 +9,7 @@ use crate::sniff::http::InvalidRequest;
 use crate::sniff::{SniffError, SniffFailure, sniff_http};
 
 impl Opened<'_> {
-    /// Reads a request, and returns the response to it.
+    /// Reads a request. Returns the refusal with the response to it.
     pub(super) fn redirect(self, redirect: &Redirect) -> impl Future<Output = Refusal> {
         let Self {
             client,
@@ -17,7 +17,7 @@ impl Opened<'_> {
             at,
             entry,
         } = self;
-        // Boxed: other listeners do not pay for it.
+        // Boxed, so that the sessions of other listeners do not become larger.
         Box::pin(async move {
             let read = sniff_http(client, at, &state.hello_memory, take_first(entry)).await;
             entry.sniff_finished();
@@ -25,11 +25,13 @@ impl Opened<'_> {
             entry.traffic().up.add(bytes_read);
             match read {
                 Ok((head, _)) => {
-                    let answer = state.challenges.key_authorization(&head.path);
-                    let answer = answer.map(|answer| (Ending::AcmeChallenge, challenge_response(&answer)));
-                    let redirected = || Some((Ending::Redirected, redirect.response(&head)?));
-                    let invalid = || (Ending::RequestInvalid, BAD_REQUEST.to_owned());
-                    let (ending, response) = answer.or_else(redirected).unwrap_or_else(invalid);
+                    let (ending, response) = if let Some(answer) = state.challenges.key_authorization(&head.path) {
+                        (Ending::AcmeChallenge, challenge_response(&answer))
+                    } else if let Some(response) = redirect.response(&head) {
+                        (Ending::Redirected, response)
+                    } else {
+                        (Ending::RequestInvalid, BAD_REQUEST.to_owned())
+                    };
                     Refusal::Responded(ending, Reply::Message(response.into()))
                 }
                 Err(error) => refusal(error),
@@ -38,7 +40,8 @@ impl Opened<'_> {
     }
 }
 
-/// A client that has sent nothing in time gets no response: it may be a browser that connects in advance.
+/// The refusal of a client whose request could not be read. A client that has sent nothing in time gets no response: it
+/// may be a browser that connects in advance.
 fn refusal(error: SniffError) -> Refusal {
     let (ending, response) = match error.reason {
         SniffFailure::TooSlow if error.bytes_read > 0 => (Ending::HelloTimeout, REQUEST_TIMEOUT),

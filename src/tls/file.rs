@@ -39,7 +39,7 @@ impl TlsFileError {
         File::open(&self.path).is_ok()
     }
 
-    /// Whether the system could not read it.
+    /// Whether the system reported this error.
     pub(super) fn is_os_error(&self) -> bool {
         self.os_error.is_some()
     }
@@ -63,11 +63,12 @@ impl From<TlsFileError> for io::Error {
     }
 }
 
-/// The version of a file: its inode, length and time of change.
+/// The version of a file: its inode, length and time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileVersion {
     inode: u64,
     length: u64,
+    /// Seconds and nanoseconds.
     changed: (i64, i64),
 }
 
@@ -81,7 +82,7 @@ pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
     })
 }
 
-/// A text in PEM, and its name in errors: its file, or the key of a file that contains it.
+/// A text in PEM, and the name that errors give it: the path of the file, or the key of a kubeconfig that has the text.
 pub struct PemText {
     /// Its name in errors.
     pub name: PathBuf,
@@ -110,8 +111,8 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     })
 }
 
-/// What is wrong with a file in which nothing was found: `nothing`, unless it has another format than PEM. `command` of
-/// openssl(1) converts DER.
+/// What is wrong with a file in which nothing was found. If the file is in PEM, it is the text `nothing`. If it is in
+/// DER, the message names `command` of openssl(1), which converts it.
 pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String {
     match Any::from_der(text) {
         // A PFX begins with version 3 (RFC 7292, section 4).

@@ -9,14 +9,14 @@ use crate::config::file::KeyValue;
 /// The sections of one kind, and which of them are referred to.
 pub(super) struct NamedSections<'a, Id> {
     pub(super) entries: &'a [KeyValue],
-    /// `None`: the section exists, but could not be converted.
+    /// The identifiers by name. `None`: the section exists, but could not be converted.
     by_name: HashMap<&'a str, Option<Id>>,
     used: HashSet<&'a str>,
 }
 
 impl<'a, Id: Copy> NamedSections<'a, Id> {
-    /// Converts the sections in the order of the file. Also returns the plans of those that could be converted; `id`
-    /// makes the identifier of a plan from its index among them.
+    /// Converts the sections in the order of the file. Also returns the plans of those that could be converted. `id`
+    /// makes the identifier of a plan from its index in the returned list.
     pub(super) fn convert<P>(
         entries: &'a [KeyValue],
         id: impl Fn(usize) -> Id,
@@ -33,7 +33,8 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
         (Self { entries, by_name, used }, plans)
     }
 
-    /// Refers to the section of this name. `Some(None)`: it could not be converted; `None`: there is none.
+    /// Marks the section of this name as used, and returns its identifier. `Some(None)`: the section could not be
+    /// converted; `None`: there is no such section.
     pub(super) fn refer_to(&mut self, name: &str) -> Option<Option<Id>> {
         let (name, id) = self.by_name.get_key_value(name)?;
         self.used.insert(name);
@@ -45,7 +46,8 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
         *self.by_name.get(name)?
     }
 
-    /// Warns of each section that nothing refers to. `what`: its kind. `missing`: what could refer to it.
+    /// Warns of each section that nothing refers to. `what` is the word for such a section; the hint `missing` says
+    /// what could refer to it.
     pub(super) fn warn_unused(&self, what: &str, missing: &str, problems: &mut Problems<'_>) {
         for entry in self.entries {
             if !self.used.contains(entry.key.as_str()) {

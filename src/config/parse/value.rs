@@ -9,7 +9,7 @@ use crate::config::file::{Node, Table, Value};
 use crate::config::suggest;
 use crate::units;
 
-/// Reports that a value has the wrong type.
+/// Reports that a value has the wrong type. Always returns `None`.
 fn wrong_type<T>(node: &Node, expected: &str, hint: impl Into<String>, problems: &mut Problems<'_>) -> Option<T> {
     problems.error(
         &node.position,
@@ -216,7 +216,7 @@ pub(super) fn one_of<T: Copy>(node: &Node, values: &[(&'static str, T)], problem
     None
 }
 
-/// The value if it is within bounds, else an error.
+/// The value if it is within bounds; else reports an error that names the value as `written`.
 fn within<T: PartialOrd>(
     node: &Node,
     written: &str,

@@ -9,8 +9,8 @@ use crate::sniff::SniffLimits;
 use crate::tls::ListenerTlsPlan;
 
 impl ListenerPlan {
-    /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are the plans that they are
-    /// in; pools and guards are compared by name.
+    /// The keys whose values differ in `next`, the plan of the same listener after a reload. `self` is part of `plan`,
+    /// and `next` of `next_plan`. Pools and guards are compared by name.
     #[must_use]
     pub fn changed(&self, plan: &Plan, next: &Self, next_plan: &Plan) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
@@ -99,8 +99,8 @@ fn announce_settings(announce: Option<&AnnouncePlan>) -> [Setting; 1] {
         let AnnouncePlan {
             socket,
             names,
-            tls: _,  // that of the listener
-            pool: _, // that of `[defaults]`
+            tls: _,  // follows from `tls` of the listener
+            pool: _, // follows from `[defaults]`
         } = announce;
         (socket, names)
     });
@@ -116,7 +116,7 @@ fn tls_settings(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
             min_version,
             client_auth,
             tickets,
-            route_alpn: _, // of the routes
+            route_alpn: _, // follows from the routes
         }) => (
             Some(certificates),
             Some(alpn),
@@ -143,7 +143,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         tls,
         database,
         user,
-        guards: _, // compared by the caller: they are indices of their plans
+        guards: _, // compared by the caller: the identifiers differ between two plans
         to,
     } = old;
     let has_same_target = match (to, &new.to) {
