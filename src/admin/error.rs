@@ -54,7 +54,7 @@ impl From<QueryRejection> for ApiError {
 }
 
 impl From<JsonRejection> for ApiError {
-    /// Keeps its own status: a body that is too large is another error than a body that is not JSON.
+    /// Keeps the status of the rejection: a body that is too large is another error than a body that is not JSON.
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }

@@ -44,8 +44,9 @@ impl ServerSource for FileSource {
     }
 }
 
-/// Reads the list. `.json`: an array of servers, or an object with the key `servers`; `.toml`: the key `servers`; other
-/// names: one server a line, its address and then `KEY=VALUE` as in `10.0.0.1:5432 weight=2`, with comments after `#`.
+/// Reads the list. A `.json` file has an array of servers, or an object with the key `servers`. A `.toml` file has the
+/// key `servers`. Any other file has one server a line: its address and then `KEY=VALUE`, as in
+/// `10.0.0.1:5432 weight=2`, with comments after `#`.
 ///
 /// # Errors
 /// The file cannot be read or is too long, or is not a whole valid list.
@@ -101,7 +102,7 @@ fn lines(text: &str) -> Result<Vec<ListedServer>, Reason> {
     numbered.map(server).collect()
 }
 
-/// A server of a line.
+/// Parses one line.
 fn line(text: &str) -> Result<ListedServer, String> {
     let mut words = text.split_whitespace();
     let mut server = ListedServer::at(words.next().unwrap_or_default().to_owned());

@@ -33,7 +33,7 @@ const WATCH_END_GRACE: Duration = Duration::from_secs(10);
 /// The shortest time between two lists, and between two watches, also if the server ends each at once.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
-/// The most pages of one list: more than slices for all possible servers need.
+/// The most pages of one list. The slices of all servers that a pool may have need fewer.
 const PAGES_MAX: usize = 1000;
 
 /// The endpoints of a Service.
@@ -96,8 +96,8 @@ impl KubernetesSource {
     }
 
     /// Watches the slices from this version on, until the server ends the watch; then `version` is that of the latest
-    /// event. Reports nothing before the server has accepted the watch: a login that may list but not watch is an
-    /// error.
+    /// event. Reports the listed slices only after the server has accepted the watch, so that a login that may list but
+    /// not watch is an error.
     async fn watch(&mut self, version: &mut String, reports: &Reports) -> Result<(), KubernetesError> {
         let time = WATCH_TIME_MIN.mul_f64(1.0 + fastrand::f64() / 4.0);
         let deadline = Instant::now() + time + WATCH_END_GRACE;

@@ -10,7 +10,7 @@ use crate::config::keys;
 use crate::docker::HOST_NETWORK;
 use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind};
 
-/// The default of `ports`: outside of [`EPHEMERAL`].
+/// The default of `ports`. Not one of them is in [`EPHEMERAL`].
 const PORTS_DEFAULT: RangeInclusive<u16> = 20_000..=20_099;
 
 /// The ports that Linux gives to outgoing connections by default (ip(7), `ip_local_port_range`).
@@ -44,11 +44,15 @@ pub(super) fn clone_kind(
         return None;
     }
     for key in ["user", "ports"] {
-        if let (Some((position, _)), Some("docker" | "hook")) = (section.entry(key), kind) {
+        if let Some((position, _)) = section.entry(key)
+            && matches!(kind, Some("docker" | "hook"))
+        {
             problems.warning(position, format!("`{key}` is never used"), "it belongs to `command`");
         }
     }
-    if let (Some((position, _)), Some("docker")) = (section.entry("env"), kind) {
+    if let Some((position, _)) = section.entry("env")
+        && kind == Some("docker")
+    {
         problems.error(
             position,
             "`env` beside `docker`",
@@ -79,10 +83,9 @@ fn command(
     problems: &mut Problems<'_>,
 ) -> Option<CloneCommand> {
     let user = section.name("user", problems);
-    if let (Some((position, _)), Some(missing)) = (
-        section.entry("user"),
-        user.and_then(|name| providers.missing_user(name)),
-    ) {
+    if let Some((position, _)) = section.entry("user")
+        && let Some(missing) = user.and_then(|name| providers.missing_user(name))
+    {
         problems.warning(position, missing, "write another one: no clone starts without");
     }
     Some(CloneCommand {
@@ -111,7 +114,8 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
     docker.required("port", PORT_EXAMPLE, problems);
     let port = docker.port("port", problems);
     let network = docker.name("network", problems);
-    if let (Some((position, _)), Some(network)) = (docker.entry("network"), network)
+    if let Some((position, _)) = docker.entry("network")
+        && let Some(network) = network
         && (network == HOST_NETWORK || network == "none" || network.starts_with("container:"))
     {
         let message = format!("clones have no addresses of their own in network `{network}`");
@@ -130,7 +134,8 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
     })
 }
 
-/// Whether this may be the name of an image. Only the engine knows which names exist; these characters need no escape.
+/// Whether this may be the name of an image. Only the engine knows which names exist. The characters that are allowed
+/// need no escape in a URL.
 fn is_image(name: &str) -> bool {
     let is_valid = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_valid) && !name.contains("//")
@@ -173,7 +178,9 @@ fn env(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(Box<str>, Box
 
 fn ports(section: &Section<'_>, clones_max: u32, problems: &mut Problems<'_>) -> Option<RangeInclusive<u16>> {
     let Some(node) = section.get("ports") else {
-        if let (Some((position, _)), true) = (section.entry("max"), PORTS_DEFAULT.len() < clones_max as usize) {
+        if let Some((position, _)) = section.entry("max")
+            && PORTS_DEFAULT.len() < clones_max as usize
+        {
             let message = format!(
                 "the {} default ports are too few for `max = {clones_max}`",
                 PORTS_DEFAULT.len()

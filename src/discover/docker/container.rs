@@ -36,7 +36,7 @@ pub(in crate::discover) struct Container {
     ports: Option<Vec<ExposedPort>>,
     #[serde(default)]
     network_settings: Option<NetworkSettings>,
-    /// Whether it is to get no new sessions. Not in the answer.
+    /// Whether it is to get no new sessions. The engine does not say so: `ContainerWatch` sets it.
     #[serde(skip)]
     pub(super) is_draining: bool,
 }
@@ -67,7 +67,8 @@ impl Container {
         self.state == "paused"
     }
 
-    /// Its name without the slash. Other names have more slashes, and are those of old links.
+    /// Its name, without the slash at its beginning. Names with a second slash are aliases that links of other
+    /// containers have made.
     pub(in crate::discover) fn name(&self) -> &str {
         let names = self.names.as_deref().unwrap_or_default();
         let mut names = names.iter().map(|name| name.trim_start_matches('/'));
@@ -79,8 +80,8 @@ impl Container {
         Some(self.labels.as_ref()?.get(key)?.as_str())
     }
 
-    /// The container as a server. Its address is the one in the network of its label, else in `network`, else in its
-    /// only network. Its port is that of its label, else `port`, else the only one that it exposes.
+    /// The container as a server. Its address is the one in the network that its label names, else in `network`, else
+    /// in its only network. Its port is the one that its label names, else `port`, else the only one that it exposes.
     pub(in crate::discover) fn server(
         &self,
         network: Option<&str>,

@@ -14,15 +14,15 @@ use crate::plan::LISTED_MAX;
 /// After this time without an event, the containers are listed again.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// As `QUIET_MAX`, after a list that followed events: Docker reports that a container is paused before its lists say
-/// so.
+/// If events led to a list, the containers are listed again after this time instead of `QUIET_MAX`: Docker reports that
+/// a container is paused before its lists say so.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// For all events within this time, the containers are listed once: the start of a container has several events.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// How far back past events are asked for, so that none is missed: the engine begins to watch only after it has sent
-/// the head of its response, but it keeps past events.
+/// How far back past events are asked for. Without them, events could be missed: the engine begins to watch only after
+/// it has sent the head of its response, but it keeps past events.
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Images choose one of them by STOPSIGNAL.
@@ -66,8 +66,8 @@ impl ContainerWatch {
         Ok(containers)
     }
 
-    /// Waits for an event until `until`, and then takes all events of the next [`GATHERING`]. Returns whether there was
-    /// one.
+    /// Waits for an event until `until`, and then takes all events of the next [`GATHERING`]. Returns whether any event
+    /// came.
     async fn gather_events(&mut self, mut until: Instant) -> Result<bool, DockerError> {
         let mut has_news = false;
         while Instant::now() < until
@@ -80,8 +80,8 @@ impl ContainerWatch {
         Ok(has_news)
     }
 
-    /// The running containers. Which of them are not healthy is asked separately: the list says so only in a text for
-    /// humans. Where the two answers disagree, an event follows.
+    /// The running containers. A second request asks for those that are not healthy, because the list states the health
+    /// only in a text for humans. If it changes between the two answers, an event follows.
     async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
         let labelled = json!({ "label": [self.label] });
         let ill = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });

@@ -26,6 +26,7 @@ impl Checks {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
         match (word(0), word(1)) {
+            // Replaces the kind of another option, but not the one that `tcp-check` lines have shown.
             ("option", "tcp-check") => {
                 if self.is_of_option {
                     self.set("tcp");
@@ -76,7 +77,7 @@ impl Checks {
         }
     }
 
-    /// Reads a `tcp-check` line. A conversation with Redis is the check that is for Redis.
+    /// Reads a `tcp-check` line. A conversation with Redis becomes the check `redis`, any other one `send-expect`.
     fn read_tcp_check(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
@@ -115,14 +116,14 @@ impl Checks {
         }
     }
 
-    /// The kind of an option.
+    /// Sets the kind that an option other than `tcp-check` names.
     fn set_option(&mut self, kind: &'static str) -> LineOutcome {
         self.set(kind);
         self.is_of_option = true;
         LineOutcome::Carried
     }
 
-    /// The last kind counts. Settings from earlier lines of other kinds are dropped.
+    /// Sets the kind. The last kind counts: settings from earlier lines of other kinds are dropped.
     fn set(&mut self, kind: &'static str) -> LineOutcome {
         if self.kind != Some(kind) {
             let connection = take(&mut self.conversation.connection);
@@ -136,7 +137,8 @@ impl Checks {
     }
 
     /// Sets the keys of the pool and of its health section. `is_tls`: whether the lines of the servers ask for checks
-    /// in TLS. Returns whether checks are in TLS and may have settings for the verification of certificates.
+    /// in TLS. Returns whether the checks are in TLS and of a kind that has settings for the verification of
+    /// certificates.
     pub(super) fn write(&self, is_tls: bool, pool: &mut ImportedSection, health: &mut ImportedSection) -> bool {
         let is_tls = is_tls || self.http.connection.is_tls || self.conversation.connection.is_tls;
         let kind = match self.kind {

@@ -90,7 +90,7 @@ const WITH_VALUE: [&str; 23] = [
 ];
 
 impl ServerOptions {
-    /// Reads the words after the address, which override these options.
+    /// Reads the words after the address of a server. What they say replaces what `self` says.
     pub(super) fn read(&mut self, words: &[String]) {
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
@@ -205,7 +205,8 @@ pub(super) fn host_name(text: &str) -> Option<String> {
     ServerName::from_config(text).is_ok().then(|| text.to_owned())
 }
 
-/// Reads the words after `source`: the address, or `client`; and how many words these are.
+/// Reads the words after `source`. Returns the address, or `client`, and how many words belong to the option. `None`:
+/// it cannot be carried over.
 pub(super) fn source(words: &[String]) -> (Option<String>, usize) {
     let address = words.first().map_or("", String::as_str);
     match (words.get(1).map(String::as_str), words.get(2).map(String::as_str)) {

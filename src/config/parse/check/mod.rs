@@ -62,8 +62,8 @@ const KIND_SYNONYMS: [(&[&str], &str); 8] = [
     (&["redis-check", "redis_health_check"], "redis"),
 ];
 
-/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`, and what the pool requires of the role
-/// of its servers. `None`: "off".
+/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`. Returns the check, `None` if it is
+/// "off", and what the pool requires of the role of its servers.
 pub(super) fn check(
     pool: &Section<'_>,
     health: &Section<'_>,
@@ -73,7 +73,8 @@ pub(super) fn check(
         None => Some(DEFAULT),
         Some(node) => match reader(node, problems) {
             Some(reader) => reader,
-            None => return (Some(default()), RoleRequirement::default()), // not valid: nobody knows its keys
+            // The kind is not valid, so that no key can be called misplaced.
+            None => return (Some(default()), RoleRequirement::default()),
         },
     };
     let kind = reader.map(|reader| reader.kind);
@@ -91,7 +92,8 @@ pub(super) fn default() -> Arc<dyn Check> {
     Arc::new(TcpCheck)
 }
 
-/// The reader of the kind in `check`; `Some(None)` for "off".
+/// The reader of the kind in `check`. `Some(None)`: the check is "off". `None`: the kind is not valid, which is
+/// reported.
 fn reader(node: &Node, problems: &mut Problems<'_>) -> Option<Option<KindReader>> {
     let kinds = READERS.iter().map(|reader| (reader.kind.name, Some(*reader)));
     let values: Vec<_> = kinds.chain([("off", None)]).collect();
@@ -112,7 +114,8 @@ fn synonymous_kind(word: &str) -> Option<&'static str> {
     Some(kind)
 }
 
-/// Reports keys of a section that belong only to other kinds of checks.
+/// Reports keys of a section that belong only to other kinds of checks than `kind`. `keys_of` returns the keys of a
+/// kind that are for this section.
 fn misplaced_keys(
     kind: Option<&CheckKind>,
     section: &Section<'_>,
