@@ -12,7 +12,8 @@ use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 use crate::text::first_and_more;
 
-/// How often pools without a usable server are looked at: they may stop starting, or wake up, while no server changes.
+/// How often a pool without a usable server is looked at: its start may end, or it may wake up, without a change of any
+/// server.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The most servers that a message names.
@@ -44,10 +45,13 @@ impl Outages {
         let mut unusable_now = HashMap::new();
         for pool in in_force.pools.iter() {
             let fallback = fallbacks.remove(pool.name());
-            let is_known = || self.unusable.contains_key(pool.name());
-            let is_out = || match is_known() {
-                true => !pool.serves(now) || pool.is_on_trial(now), // a trial does not end it before it has succeeded
-                false => !pool.serves(now) && !pool.is_starting(now),
+            let is_out = || {
+                if self.unusable.contains_key(pool.name()) {
+                    // The trial of a server ends a logged outage only when it has succeeded.
+                    !pool.serves(now) || pool.is_on_trial(now)
+                } else {
+                    !pool.serves(now) && !pool.is_starting(now)
+                }
             };
             if fallback.is_some() || is_out() {
                 if self.unusable.get(pool.name()) != Some(&fallback) {

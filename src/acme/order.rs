@@ -30,8 +30,8 @@ const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120)
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// Orders a certificate for these names. `replaces`: the certificate that it replaces, if known. Meanwhile,
-/// `challenges` are answered. Returns a new key and the chain, in PEM.
+/// Orders a certificate for these names. `replaces`: the certificate that it replaces, if known. The answers to the
+/// challenges of the order are in `challenges` until it ends. Returns a new key and the chain, in PEM.
 ///
 /// # Errors
 /// Why there is no certificate.
@@ -56,12 +56,11 @@ async fn place_order(
     let _pending = begin_challenges(&opened, &mut order, names, plan.challenge, challenges).await?;
     let status = order.poll_ready(&POLLING).await;
     if !matches!(status, Ok(OrderStatus::Ready)) {
-        let failed = failed_authorization(&mut order).await;
-        return Err(match (failed, status) {
-            (Some(failed), _) => failed,
-            (None, Err(error)) => opened.error(error),
-            (None, Ok(_)) => opened.error(Error::Str("the order is invalid")),
-        });
+        if let Some(failed) = failed_authorization(&mut order).await {
+            return Err(failed);
+        }
+        let error = status.err().unwrap_or(Error::Str("the order is invalid"));
+        return Err(opened.error(error));
     }
     let key = Zeroizing::new(KeyPair::generate()?);
     let names: Vec<_> = names.iter().map(|name| name.as_str().to_owned()).collect();
@@ -126,7 +125,7 @@ async fn new_order(
 
 /// Whether an order may have failed because it names the certificate that it replaces. RFC 9773 has an error type only
 /// for a certificate that was replaced before, so all other errors count, except when the server cannot be reached, has
-/// failed, does not know the account, or limits orders. Then it would refuse another order, too.
+/// failed, does not know the account, or limits orders. In these cases it would refuse another order, too.
 fn may_be_about_replaced(error: &Error) -> bool {
     match error {
         Error::Unsupported(_) => true,
@@ -135,7 +134,7 @@ fn may_be_about_replaced(error: &Error) -> bool {
             problem.status.is_none_or(is_refusal)
                 && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
         }
-        // So instant-acme reports an order of the server that does not name the certificate.
+        // With this error, instant-acme reports that the order which the server made does not name the certificate.
         Error::Other(error) => !error.is::<NoAnswer>(),
         _ => false,
     }
@@ -176,7 +175,7 @@ async fn begin_challenges(
     Ok(pending)
 }
 
-/// What the server says about a name that it could not validate.
+/// The error of the first name that the server could not validate.
 async fn failed_authorization(order: &mut Order) -> Option<AcmeError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -200,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_repeated_without_what_it_replaces_only_if_that_may_help() {
+    fn an_order_is_repeated_without_the_replaced_certificate_only_if_that_may_help() {
         let refused = |kind: &str, status: u16| {
             let problem = serde_json::json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "status": status });
             may_be_about_replaced(&Error::Api(serde_json::from_value(problem).unwrap()))

@@ -92,10 +92,10 @@ type BoundedStream = Join<CleartextPasswordGuard<Take<OwnedReadHalf>>, OwnedWrit
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 
-/// The timeline and the position of a primary, or the positions of a replica. Every user may ask for them, and may see
-/// that a receiver runs, but no more about it. The timeline is the beginning of the name of the file that is written
-/// to: after a promotion, the control data would show the new timeline only after the next checkpoint. The position is
-/// the one up to which a replica can receive.
+/// The timeline and the WAL position of a primary, or the WAL positions of a replica and whether its WAL receiver runs.
+/// Every user may ask for them. The timeline is the beginning of the name of the WAL file that is written to: after a
+/// promotion, the control data would show the new timeline only after the next checkpoint. The position of a primary
+/// is the flushed one, because replicas can receive no more.
 const POSITION: &str = "SELECT \
     CASE WHEN NOT replica THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
     pg_wal_lsn_diff(CASE WHEN replica THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0'), \
@@ -123,8 +123,9 @@ const NO_SESSIONS: [&str; 4] = ["57P03", "58", "F0", "XX"];
 struct PostgresProbe {
     check: Arc<PostgresCheck>,
     target: CheckTarget,
-    /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the
-    /// password itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
+    /// The configuration for logins, which use TLS if the server offers it. No certificate is verified, and over TLS a
+    /// server may ask for the password itself instead of a proof (SCRAM) that the client knows it. So the user should
+    /// have no other privileges.
     tls: Arc<ClientConfig>,
     /// The questions that the server denies.
     // A std mutex, locked for a line.
@@ -220,8 +221,8 @@ impl PostgresProbe {
         Ok(facts)
     }
 
-    /// Asks for something that may be denied to a user, or that a variety of PostgreSQL may not know; `None` in these
-    /// cases.
+    /// Runs a query that may be denied to a user, or that a variety of PostgreSQL may not know. `None`: it is denied or
+    /// not known.
     async fn ask_if_allowed(
         &self,
         client: &Client,
@@ -285,12 +286,12 @@ async fn login_config(login: &PostgresLogin) -> Result<Config, CheckFailure> {
 fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     if let Some(sent) = error.as_db_error() {
         let (reason, code) = (sent.message().to_owned(), sent.code().code());
-        return match ENDED.contains(&code) {
-            true => io::Error::other(reason).into(),
-            false => CheckFailure::Refused {
-                reason,
-                accepts_sessions: !NO_SESSIONS.iter().any(|begin| code.starts_with(begin)),
-            },
+        if ENDED.contains(&code) {
+            return io::Error::other(reason).into();
+        }
+        return CheckFailure::Refused {
+            reason,
+            accepts_sessions: !NO_SESSIONS.iter().any(|begin| code.starts_with(begin)),
         };
     }
     let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
@@ -338,8 +339,8 @@ fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
     }
 }
 
-/// Reads the answer to [`POSITION`]. For a replica that has received nothing since it started, the position that it has
-/// applied counts.
+/// Reads the answer to [`POSITION`]. If a replica has received nothing since it started, the position that it has
+/// applied also stands for the received one.
 fn read_position(answer: &[SimpleQueryMessage], role: Role, facts: &mut ServerFacts) {
     let row = Row::first(answer);
     facts.timeline = row.text(0).and_then(|digits| u32::from_str_radix(digits, 16).ok());

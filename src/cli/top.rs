@@ -1,8 +1,8 @@
 //! `acequia top`: the servers and sessions of a running process, live, in the terminal.
 //!
-//! It follows the stream of events, as the page does: so even a process with very many servers makes each event once
-//! for all viewers, at a bounded cost. The rates come with the events. Sessions are not part of the stream and are read
-//! while they are shown.
+//! It follows the stream of events, as the page does. The process makes each event only once for all viewers, so that
+//! the cost is bounded even with very many servers. The events contain the rates. Sessions are not part of the stream
+//! and are read while they are shown.
 
 mod columns;
 mod rows;
@@ -43,7 +43,8 @@ use view::{Action, View};
 /// How often the sessions are read while they are shown.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often everything is drawn again even without news: the times that are shown go on, and so does a silence.
+/// How often everything is drawn again even without news: the screen shows ages, and how long the process has been
+/// silent.
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows the process until the user quits or the process is lost. Returns the exit code: 0; 2 if there is no terminal;
@@ -116,14 +117,16 @@ enum Response {
 struct Top {
     remote: Remote,
     news: mpsc::Receiver<Result<Update, RemoteError>>,
+    /// The events of the terminal: keys, and others such as a change of its size.
     keys: mpsc::Receiver<io::Result<Event>>,
     /// The signals that end the program: SIGHUP, SIGINT, SIGTERM.
     signals: [Signal; 3],
     /// The signal that stops the program until a shell continues it.
     stop: Signal,
-    /// The signal that the program goes on after a stop.
+    /// The signal that a shell sends when the program goes on after a stop.
     resumed: Signal,
     responses: JoinSet<Response>,
+    /// Whether a request for the sessions is under way.
     reads_sessions: bool,
     view: View,
 }
@@ -161,7 +164,7 @@ impl Top {
                 .draw(|frame| draw::draw(frame, &mut self.view, &palette))?;
             let [hang_up, interrupt, terminate] = &mut self.signals;
             select! {
-                biased; // the terminal is taken again before anything is drawn
+                biased; // `resumed` first: the terminal must be in raw mode again before anything is drawn
                 _ = self.resumed.recv() => screen.resume()?,
                 _ = self.stop.recv() => screen.stop()?,
                 _ = hang_up.recv() => return Ok(()),
@@ -195,7 +198,7 @@ impl Top {
         }
     }
 
-    /// Starts a request; the loop takes its response.
+    /// Starts the request of an action, if it has one. [`Self::run`] takes the response.
     fn act(&mut self, action: Action) {
         let remote = self.remote.clone();
         match action {

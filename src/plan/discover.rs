@@ -32,9 +32,9 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
-    /// Whether servers at Unix sockets are applied: only those of a file that the operator of this machine names.
-    /// Anybody who may write to another source could otherwise reach sockets that only our user may open, such as our
-    /// own admin socket.
+    /// Whether servers at Unix sockets are applied. It is true only for a file that the operator of this machine names:
+    /// otherwise, anybody who may write to the source could reach sockets that only our user may open, such as our own
+    /// admin socket.
     pub allow_unix: bool,
     /// The settings of a listed server that its source does not set.
     pub defaults: MemberConfig,
@@ -69,7 +69,7 @@ pub struct HttpSourcePlan {
     pub url: Uri,
     /// The time between an answer and the next request, before jitter.
     pub interval: Duration,
-    /// The authorities of its server; `None`: those of the system.
+    /// The authorities that may issue the server's certificate; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -140,7 +140,7 @@ pub enum ServicePort {
 pub struct KubernetesPlan {
     /// The file that names the API server and the login; `None`: those of the pod that this process is in.
     pub kubeconfig: Option<PathBuf>,
-    /// The zone that this process is in: endpoints with a hint at this zone are one tier before the others.
+    /// The zone that this process is in. Endpoints whose hints name this zone are preferred to others by one tier.
     pub zone: Option<Box<str>>,
 }
 

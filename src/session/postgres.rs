@@ -42,9 +42,9 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     }
 }
 
-/// Asks a server for TLS, because we have agreed to TLS in its stead: sends it `header` and an SSLRequest, and waits
-/// for its `S`, at most `within`. After its `S`, the server waits for the ClientHello. `reply` returns the reply to the
-/// client with an alert.
+/// Asks a server for TLS, after this process has agreed to TLS with the client. Sends the PROXY header `header` and an
+/// SSLRequest, and waits for the `S` of the server, at most `within`. After its `S`, the server waits for the
+/// ClientHello. `reply` makes the reply to the client from an alert.
 ///
 /// # Errors
 /// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
@@ -64,10 +64,14 @@ pub(super) async fn request_tls(
         asked = ask_for_tls(socket, &request, within, entry) => asked,
         fault = socket_fault(client) => return Err(Refusal::DialError(DialError::ClientFault(fault), Reply::Close)),
     };
-    match asked.and_then(|(answer, bytes)| (bytes > 0).then_some((answer, bytes)).ok_or(TlsRequestError::Closed)) {
+    let answered = match asked {
+        Ok((_, 0)) => Err(TlsRequestError::Closed),
+        asked => asked,
+    };
+    match answered {
         Ok(([b'S', _], 1)) => Ok(()),
-        Ok(answer) => {
-            let answer = char::from(answer.0[0]).escape_default();
+        Ok(([first, _], _)) => {
+            let answer = char::from(first).escape_default();
             tracing::debug!(server = %server.label(), %answer, "the server does not agree to TLS");
             Err(Refusal::ServerRefusedTls(reply(Alert::HandshakeFailure)))
         }
@@ -91,9 +95,9 @@ pub(super) enum TlsRequestError {
     Late,
 }
 
-/// Sends a server this request, which ends with an SSLRequest. Returns its answer and how many bytes of it are valid: 0
-/// at the end of the stream. A byte behind `S` or `N` is an error. An `S` or `N` does not count as a byte of the
-/// session, because the client still waits for the server.
+/// Sends a server this request, which ends with an SSLRequest. Returns a buffer with its answer, and the length of the
+/// answer; 0 at the end of the stream. Callers treat a second byte, behind `S` or `N`, as an error. An `S` or `N` alone
+/// does not count as a byte of the session, because the client still waits for the server.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],
@@ -146,13 +150,15 @@ pub(super) fn unanswered_tls_request(
     Refusal::Unanswered(ending, reply)
 }
 
-/// The reply to a client whose server goes down before it has answered the login or the request for TLS: an error, if
-/// the client can read one. Then it may try again.
+/// The reply to a client whose server goes down before it has answered the login or the request for TLS. If the client
+/// can read an error, it gets one, and may try again.
 pub(super) fn reply_to_login(entry: &Entry) -> Reply {
+    if entry.traffic().down.bytes() > 0 {
+        return Reply::Reset;
+    }
     let info = entry.info();
     let startup = info.startup().filter(|_| info.client_tls().is_none());
     match startup {
-        _ if entry.traffic().down.bytes() > 0 => Reply::Reset,
         Some(startup) => Reply::Message(PostgresError::NoServer.response(Some(startup))),
         None if info.detail == Some(TLS_REQUEST) => no_answer(),
         None => Reply::Reset,

@@ -1,8 +1,9 @@
 //! Whether the certificates of a chain are revoked (RFC 5280, section 6.3).
 //!
-//! An authority that changes its key has two lists for a while. That a certificate is not revoked is shown by a list
-//! that is signed with the same key as the certificate: authorities with one name may be different ones. That it is
-//! revoked is shown by the list of any known key of its issuer's name: the issuer may sign its lists with its new key.
+//! An authority that changes its key has two lists for a while. To show that a certificate is not revoked, a list must
+//! be signed with the same key as the certificate, because different authorities may have the same name. To show that
+//! it is revoked, any known key of an authority with the name of the issuer is enough, because the issuer may sign its
+//! lists with its new key.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -73,9 +74,9 @@ impl Revocations {
     }
 
     /// Accepts a certificate with a chain to a trusted authority, if no certificate of the chain is revoked. A list
-    /// must say so about the certificate itself. About an intermediate authority, a list must say so only if there are
-    /// lists with the name of its issuer, and one of them may be signed with the key that has signed the authority: it
-    /// is rare that all authorities have a list.
+    /// must show that the certificate itself is not revoked. For an intermediate authority, this is required only if
+    /// there are lists with the name of its issuer, and one of them may be signed with the key that has signed the
+    /// authority: it is rare that all authorities have a list.
     ///
     /// # Errors
     /// There is no such chain. Other problems of the certificate have to be found before this is called.
@@ -108,6 +109,7 @@ impl Revocations {
         }
     }
 
+    /// Checks all certificates of a chain whose signatures are verified.
     fn check(&self, path: &VerifiedPath<'_>) -> Result<(), CertificateError> {
         let anchor = path.anchor();
         let is_anchor = |revoked: &TrustAnchor<'_>| {
@@ -124,7 +126,8 @@ impl Revocations {
             let (der, serial, is_authority) = (certificate.der(), certificate.serial(), depth > 0);
             let lists = self.lists_about(&der, is_authority, certificate.issuer());
             let is_of_key = |list: &&&RevocationList| may_sign_lists && list.is_signed_with(&key, &self.algorithms);
-            let of_key = lists.iter().filter(is_of_key).count(); // now their key is known
+            // Counted rather than searched: each comparison also makes the list verified if the key has signed it.
+            let of_key = lists.iter().filter(is_of_key).count();
             let known = newest(lists.iter().copied().filter(|list| list.is_verified()));
             // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the
             // list.
@@ -200,8 +203,8 @@ impl Revocations {
         Ok(warnings)
     }
 
-    /// Keeps the newest of several lists about the same certificates: if new lists are appended to the file, it has
-    /// older ones, too.
+    /// Keeps only the newest of several lists about the same certificates. There are older ones if new lists are
+    /// appended to the file.
     fn forget_outdated(&mut self) {
         self.lists.sort_by(RevocationList::by_age);
         self.lists = newest(self.lists.drain(..));
@@ -284,7 +287,7 @@ fn may_sign_lists(authority: &Cert<'_>) -> bool {
     })
 }
 
-/// The authorities, with what of them can be parsed.
+/// The authorities whose certificates can be parsed.
 fn trusted<'a>(certificates: &'a [CertificateDer<'a>], roots: &'a RootCertStore) -> Vec<Trusted<'a>> {
     let authorities = certificates.iter().zip(&roots.roots);
     let authorities = authorities.filter_map(|(certificate, anchor)| {
@@ -311,7 +314,7 @@ impl Trusted<'_> {
 
     /// Whether this authority is in this list, which must have the name of its issuer.
     fn is_in(&self, list: &RevocationList) -> bool {
-        // In DER, without its tag and length.
+        // `list.issuer()` is in DER, without its tag and length.
         let issuer = Any::from_der(self.parsed.issuer().as_raw());
         issuer.is_ok_and(|(_, issuer)| list.issuer() == issuer.data) && list.has(self.parsed.raw_serial())
     }
