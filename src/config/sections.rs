@@ -8,10 +8,10 @@ use super::report::{InputText, Problem};
 /// The sections of a file with `[remote]`.
 const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
 
-/// The sections whose keys are names. Each text may have some of these names.
+/// The sections whose keys are names. Several texts may have such a section, each with other names.
 const NAMED: [&str; 4] = ["acme", "guards", "listeners", "pools"];
 
-/// The sections of all files as one table, and the problems of those that are in the wrong file or in two.
+/// The sections of all texts as one table, and the problems of sections that are in the wrong text or in two texts.
 pub(super) fn merged(input: &InputText, tables: Vec<Table>) -> (Table, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut tables = tables.into_iter();
@@ -73,7 +73,7 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
                 }
             }
         }
-        // What is not a table is reported where it is read.
+        // If one of the two is not a table, that one stays: it is reported where it is read.
         (first, further) if matches!(first, Value::Table(_)) => *first = further,
         _ => {}
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!  0          1         4          8             8 + size
 //! ┌──────────┬─────────┬──────────┬─────────────┐
-//! │ stream   │ 0  0  0 │ size     │ what it has │  stdout 1, stderr 2; the size is big-endian
+//! │ stream   │ 0  0  0 │ size     │ output      │  stream: stdout 1, stderr 2; the size is big-endian
 //! └──────────┴─────────┴──────────┴─────────────┘  (Docker Engine API, ContainerAttach, "Stream format")
 //! ```
 
@@ -23,7 +23,10 @@ pub(crate) struct ContainerLog {
 }
 
 impl DockerEngine {
-    /// The output of a container from this time on. An error if the engine keeps no log that it can read.
+    /// The output of a container from this time on.
+    ///
+    /// # Errors
+    /// Those of the request. The engine also refuses it if it cannot read the container's log.
     pub(crate) async fn log(&self, container: &str, since: SystemTime) -> Result<ContainerLog, DockerError> {
         let since = timestamp(since);
         let query = query(&[("follow", "1"), ("stdout", "1"), ("stderr", "1"), ("since", &since)]);

@@ -24,7 +24,7 @@ use crate::regular_file;
 use crate::text::Reason;
 use crate::tls::client_config;
 
-/// How long one request with its response may take, or the head of the response to a watch.
+/// How long one request with its response may take. For a watch, only the head of the response counts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response, and the longest message of a watch: enough for 10,000 keys.
@@ -91,6 +91,7 @@ impl Gateway {
             json!({ "request_range": range })
         };
         let reads: Vec<_> = ranges.iter().map(range).collect();
+        // A transaction without conditions always succeeds.
         let read: ReadResponse = self.ask("/v3/kv/txn", &json!({ "success": reads })).await?;
         let ranges = read.responses.into_iter().map(|read| read.response_range);
         let mut keys = Vec::new();
@@ -230,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_that_is_not_whole_is_not_sent() {
+    fn an_empty_or_too_long_password_is_not_sent() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let login = EtcdLogin {
             user: "acequia".into(),

@@ -30,9 +30,9 @@ use crate::tls::ResumableSessions;
 pub struct Server {
     /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
-    /// Its own sessions, next to the reference count for the same reason.
+    /// Its own sessions. Also near the reference count, because each pick writes both.
     own_live: AtomicU32,
-    /// The queue of its pools; `None`: nobody ever waits for it.
+    /// The queue in which clients of its pools wait; `None`: no client ever waits for this server.
     queue: Option<Arc<dyn ServerObserver>>,
     id: ServerId,
     spec: ServerSpec,
@@ -106,13 +106,14 @@ impl Server {
         }
     }
 
-    /// Identifies its count of sessions, which servers of one pool and address share: the same for those.
+    /// Identifies its count of sessions. It is the same for all servers of one pool and address, because they share the
+    /// count.
     #[must_use]
     pub fn count_id(&self) -> CountId {
         self.live_count.id()
     }
 
-    /// This server, as one of pools with this queue: the end of each of its sessions serves the queue.
+    /// This server with the queue of its pools. The end of each of its sessions serves the queue.
     #[must_use]
     pub(super) fn with_queue(self, queue: Arc<dyn ServerObserver>) -> Self {
         Self {
@@ -143,8 +144,8 @@ impl Server {
         self.identity_hash
     }
 
-    /// Open sessions, including those that are still connecting. All servers of one pool and address have one count: a
-    /// server that gets another name is the same one for its limit.
+    /// Open sessions, including those that are still connecting. All servers of one pool and address share one count,
+    /// so that the limit of a server also holds after it has got another name.
     #[must_use]
     #[inline]
     pub fn live(&self) -> u32 {
@@ -185,8 +186,8 @@ impl Server {
         self.has(EJECTED)
     }
 
-    /// Whether its checks say that it may serve sessions, or it has none, and it is not ejected. Whether it gets new
-    /// ones also depends on its weight, tier and administrative state.
+    /// Whether it is not ejected, and its checks, if it has any, say that it may serve sessions. Whether it gets new
+    /// sessions also depends on its weight, tier and administrative state.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
@@ -204,8 +205,8 @@ impl Server {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is down, and not only because of its role: if that was wrong, at least `fall` checks in a row have
-    /// failed since then.
+    /// Whether it is down, and not only because of its role. A server whose role was wrong counts as down if at least
+    /// `fall` checks in a row have failed since then.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.lock_checks().rise_fall.has_failed(fall)
     }
@@ -271,8 +272,7 @@ impl Server {
         change
     }
 
-    /// Treats its role as wrong until the next check that passes: it gets no session before its first check, and panic
-    /// does not use it.
+    /// Treats its role as wrong until a check passes. Until then it gets no session, not even in panic mode.
     pub fn assume_unfit(&self) {
         let mut checks = self.lock_checks();
         if checks.rise_fall.is_enabled() {
@@ -281,8 +281,8 @@ impl Server {
         }
     }
 
-    /// If it is down and does not answer its checks, treats its role as wrong until a check has found that it is right,
-    /// and leaves it down for the reason that it has. Returns whether it did.
+    /// If the server is down and does not answer its checks, treats its role as wrong until a check finds that the role
+    /// is right, and returns true. The server stays down for the same reason as before.
     pub(super) fn reject_if_dead(&self) -> bool {
         let mut checks = self.lock_checks();
         let is_dead = checks.rise_fall.state() == CheckState::Down && !checks.rise_fall.is_healthy();
@@ -294,8 +294,8 @@ impl Server {
         is_dead
     }
 
-    /// Forgets what its checks have found if it must have a role: it may have lost it while it was in no pool and was
-    /// not checked.
+    /// Forgets what its checks have found if it must have a role: the server may have lost the role while it was in no
+    /// pool and was not checked.
     pub fn forget_role(&self) {
         let mut checks = self.lock_checks();
         if checks.requires_role {
@@ -340,7 +340,7 @@ impl Server {
         }
     }
 
-    /// Whether sessions have recorded nothing against it. Then the end of a session that was served changes nothing.
+    /// Whether sessions have recorded nothing against it. If so, the end of a session that was served changes nothing.
     #[must_use]
     pub fn has_clean_record(&self) -> bool {
         !self.has(HAS_FAILURES)

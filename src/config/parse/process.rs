@@ -74,17 +74,23 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     };
     match &plan.socket {
         AdminSocket::Path(path) => bound.reserve_admin_socket(path),
-        AdminSocket::Default | AdminSocket::Off => {} // the default path yields to others
+        // If another socket has the default path, the admin socket gives way.
+        AdminSocket::Default | AdminSocket::Off => {}
     }
     for key in ["hosts", "token_file", "tls"] {
-        if let (Some((position, _)), true) = (section.entry(key), section.is_missing("bind")) {
+        if let Some((position, _)) = section.entry(key)
+            && section.is_missing("bind")
+        {
             problems.warning(position, format!("`{key}` is never used"), "`bind` is missing");
         }
     }
     let is_remote = |address: ListenAddr| address.ip().is_some_and(|ip| !ip.is_loopback());
-    // Without a token the API answers no remote client.
+    // Remote clients send a token: without one, the API does not answer them.
     let takes_tokens = plan.token_file.is_some() && plan.bind.is_some_and(is_remote);
-    if let (Some((position, _)), true, None) = (section.entry("bind"), takes_tokens, &plan.tls) {
+    if let Some((position, _)) = section.entry("bind")
+        && takes_tokens
+        && plan.tls.is_none()
+    {
         let hint = "add [admin.tls] with `cert` and `key`, or bind to a loopback address";
         problems.warning(
             position,
