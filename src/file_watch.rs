@@ -84,7 +84,7 @@ impl FileWatch {
     /// Watches the directories, which may have changed. To be called before each read of the file, so that a later
     /// change causes an event. `None`: the runtime shuts down.
     ///
-    /// Does so on a thread that may block: the file may be on a network file system that does not respond.
+    /// This is done on a thread that may block: the file may be on a network file system that does not respond.
     pub async fn watch(mut self) -> Option<Self> {
         let (file, new_watcher) = (self.file.clone(), Arc::clone(&self.new_watcher));
         let poll_interval = self.poll_interval;
@@ -96,8 +96,8 @@ impl FileWatch {
         };
         match spawn_blocking(watch).await {
             Ok(watching) => Some(watching),
-            // notify panics if its thread has just ended.
-            Err(lost) => lost.is_panic().then(|| Self {
+            // notify panics if its thread has just ended. The watch is lost then, and begins anew.
+            Err(error) => error.is_panic().then(|| Self {
                 is_polling,
                 ..Self::with(file, new_watcher, poll_interval)
             }),
@@ -180,8 +180,8 @@ fn new_watcher(sender: Sender<()>) -> notify::Result<RecommendedWatcher> {
     })
 }
 
-/// The directory of the path as given, and that of the file it resolves to. Both paths are canonical, because inotify
-/// watches a directory only once, whatever name it is given.
+/// The directory of the path as given, and that of the file to which the path resolves. Both paths are canonical:
+/// inotify has only one watch for a directory, whatever path is given for it.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),

@@ -196,8 +196,8 @@ fn after_dot(name: &[u8]) -> Option<&[u8]> {
     name.get(dot + 1..)
 }
 
-/// Whether it is an IPv6 address, with or without brackets. The check of names finds IPv4 addresses, whose characters
-/// are valid in names.
+/// Whether an invalid name is an IP address, with or without brackets. Usually it is an IPv6 address, because
+/// [`ServerName`] already reports a bare IPv4 address as an IP literal.
 fn is_ip_literal(sent: &[u8]) -> bool {
     let text = std::str::from_utf8(sent).unwrap_or_default();
     let bare = text

@@ -9,8 +9,8 @@ use crate::plan::Plan;
 use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
-/// Reads the files of every pool with TLS. Where TLS is configured as in the plan before, it stays, and only changed
-/// files are read.
+/// Reads the files of every pool with TLS. `before`: what was in force before. If the TLS of a pool is configured as it
+/// was then, the pool keeps it, and only changed files are read.
 ///
 /// # Errors
 /// The first file that cannot be used.

@@ -89,7 +89,8 @@ fn from(certificate: &CertificateBody) -> String {
     }
 }
 
-/// The next order of a certificate, and why, if it is in the future and the latest one has not failed.
+/// A line about the next order of a certificate and its reason, if the latest order has not failed. Other reasons than
+/// these two are not explained.
 fn renewal(certificate: &CertificateBody) -> Option<String> {
     let renewal = certificate.renewal.as_ref().filter(|renewal| renewal.failures == 0)?;
     let why = match &*renewal.reason {
@@ -101,13 +102,14 @@ fn renewal(certificate: &CertificateBody) -> Option<String> {
         _ => return None,
     };
     let name = certificate.names.first().map_or("", String::as_str);
-    Some(match renewal.under_way {
-        true => format!("{name}: an order is under way\n"),
-        false => format!("{name}: the next order is at {}, {why}\n", renewal.at),
+    Some(if renewal.under_way {
+        format!("{name}: an order is under way\n")
+    } else {
+        format!("{name}: the next order is at {}, {why}\n", renewal.at)
     })
 }
 
-/// The failed orders of a certificate.
+/// A line about the failed orders of a certificate, if there are any.
 fn failure(certificate: &CertificateBody) -> Option<String> {
     let renewal = certificate.renewal.as_ref()?;
     let error = renewal.error.as_ref()?;
@@ -130,7 +132,7 @@ fn days_left(expires: &str) -> String {
     }
 }
 
-/// The error about files that are broken.
+/// The error about the files that cannot be used, if there are any.
 fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
     let listener_errors = |listener: &CertificateReloadBody| -> Vec<String> {
         let broken = listener.broken.iter();

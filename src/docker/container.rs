@@ -68,7 +68,7 @@ impl DockerEngine {
         accept(&response, &[StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED])
     }
 
-    /// The address of a container in its network; `None`: it has none.
+    /// The address of a container in its network; `None`: the container has none.
     pub(crate) async fn address(&self, container: &str) -> Result<Option<IpAddr>, DockerError> {
         let path = format!("/containers/{container}/json");
         let response = self.ask(Method::GET, &path, None, REQUEST_TIMEOUT).await?;
@@ -87,7 +87,7 @@ impl DockerEngine {
         }
     }
 
-    /// Has a container end by the signal that its image names, SIGTERM by default. The engine kills it after
+    /// Asks a container to end, with the signal that its image names, SIGTERM by default. The engine kills it after
     /// `kill_after`.
     pub(crate) async fn stop(&self, container: &str, kill_after: Duration) -> Result<(), DockerError> {
         let path = format!("/containers/{container}/stop?t={}", kill_after.as_secs());
@@ -131,7 +131,10 @@ async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerErro
     Ok(removed)
 }
 
-/// Repeats [`remove_labelled`] until it succeeds, or until this time: then it returns the latest error.
+/// Repeats [`remove_labelled`] until it succeeds, at most until this time.
+///
+/// # Errors
+/// The latest error, if it has not succeeded in time.
 pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Instant) -> Result<usize, DockerError> {
     let mut failure = DockerError::from("no answer");
     let removed = async {

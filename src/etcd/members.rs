@@ -25,7 +25,7 @@ const GAP_MIN: Duration = Duration::from_secs(1);
 pub struct FollowedKeys {
     /// The ranges that are read.
     pub read: Vec<KeyRange>,
-    /// One range that has all of these keys. If it has others, their changes are to be ignored.
+    /// One range that contains all keys of `read`. If it contains others, the follower must ignore their changes.
     pub watched: KeyRange,
     /// The most keys that are read.
     pub keys_max: usize,
@@ -42,7 +42,7 @@ pub trait KeyFollower: Send {
     /// Takes changes, in their order; at least one.
     ///
     /// # Errors
-    /// As of [`Self::take_all`].
+    /// Those of [`Self::take_all`].
     fn take_changes(&mut self, changes: Vec<KeyChange>) -> Result<(), EtcdError>;
 }
 
@@ -61,8 +61,8 @@ impl Members {
         Self { plan, next: 0 }
     }
 
-    /// Follows keys at one member after the other, until all have failed in a row, and the first one twice: its first
-    /// failure may only mean that a login has expired. Returns the last error.
+    /// Follows keys at one member after the other, until all have failed in a row. The member that failed first gets a
+    /// second attempt, because its first failure may only mean that a login has expired. Returns the last error.
     pub async fn follow(&mut self, keys: &FollowedKeys, follower: &mut impl KeyFollower) -> EtcdError {
         let mut failures = 0;
         loop {
@@ -96,7 +96,8 @@ impl Members {
         Err(last)
     }
 
-    /// Connects to the next member. If that fails, or what the caller does then, another member is next.
+    /// Connects to the next member. After a failure, of this or of a later request, the caller just calls it again, and
+    /// gets another member.
     ///
     /// # Errors
     /// A file of the plan cannot be used, or the member does not answer or refuses the login.
@@ -107,8 +108,8 @@ impl Members {
         Gateway::connect(endpoint, Arc::clone(&self.plan)).await
     }
 
-    /// Follows keys at the next member until it fails. `watching_since`: set when its first watch begins, after its
-    /// first list.
+    /// Follows keys at the next member until it fails. Sets `watching_since` when the first watch begins, which is
+    /// after the first list.
     async fn follow_one(
         &mut self,
         keys: &FollowedKeys,
@@ -165,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// Learns nothing.
+    /// Ignores all keys.
     struct Forgetful;
 
     impl KeyFollower for Forgetful {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::imported::{Imported, ImportedListener, Remark, quoted};
 use super::number::{duration, duration_value, integer};
+use crate::units::format_duration;
 use backend::Backend;
 use frontend::Frontend;
 use line::{Line, LineOutcome, ProxySection, ZERO, is_zero, sections};
@@ -71,16 +72,14 @@ struct IdleTimeouts {
 
 /// The listener of a frontend, with `idle_timeout`. `timeout tunnel` replaces the others. Otherwise the longer of
 /// `timeout client` and `timeout server` is taken, because acequia counts a session as idle only if neither side sends.
+/// If it uses several pools, the timeouts are those of the first one that has a backend in the file.
 fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTimeouts>) -> ImportedListener {
     let client = frontend.client_timeout;
     let mut listener = frontend.into_listener();
     let routed = listener.routes.iter().filter_map(|route| route.pool.as_ref());
     let pools = listener.pool.iter().chain(routed);
-    let timeouts = pools
-        .filter_map(|pool| idle_timeouts.get(pool))
-        .copied()
-        .next()
-        .unwrap_or_default();
+    let mut timeouts = pools.filter_map(|pool| idle_timeouts.get(pool));
+    let timeouts = timeouts.next().copied().unwrap_or_default();
     let longest = timeouts.tunnel.or(client.max(timeouts.server));
     if let Some(longest) = longest.filter(|longest| !longest.is_zero()) {
         listener.section.set("idle_timeout", duration_value(longest));
@@ -96,7 +95,7 @@ struct Defaults {
 }
 
 impl Defaults {
-    /// Adds a section. Remarks about its lines are made here, once.
+    /// Adds a section, and makes the remarks about its lines. The sections that inherit these lines make none.
     fn add(&mut self, section: ProxySection, remarks: &mut Vec<Remark>) {
         let (mut frontend, mut backend) = (Frontend::new(""), Backend::new("", true));
         for line in &section.lines {
@@ -111,7 +110,8 @@ impl Defaults {
         self.unnamed = section.lines;
     }
 
-    /// The lines that a section inherits: of the section after `from`, else of the last one.
+    /// The lines that a section inherits. They are those of the `defaults` section that its `from` names, else those of
+    /// the last `defaults` section.
     fn inherited_by(&self, section: &ProxySection) -> &[Line] {
         section
             .from
@@ -156,34 +156,40 @@ fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<
     for line in section.lines.iter().filter(|line| line.words[0] != "mode") {
         remarks.extend(read(line).remark(line));
     }
-    let own = match (&mut frontend, &mut backend) {
-        (Some(frontend), _) => &mut frontend.remarks,
-        (None, Some(backend)) => &mut backend.remarks,
-        (None, None) => return (None, None),
-    };
-    own.extend(remarks);
+    if let Some(frontend) = &mut frontend {
+        frontend.remarks.extend(remarks);
+    } else if let Some(backend) = &mut backend {
+        backend.remarks.extend(remarks);
+    }
     (frontend, backend)
 }
 
 /// Reads `global`. Only the limits of the process are carried over, and whether certificates of servers are verified.
 fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) {
     for line in &section.lines {
-        let value = |most| line.words.get(1).and_then(|text| integer(text, 1, most));
-        match (line.words[0].as_str(), value(1 << 30), value(1024)) {
-            ("maxconn" | "nbthread", ..) if line.words.get(1).is_some_and(|text| is_zero(text)) => {
+        let value = line.words.get(1).map(String::as_str);
+        let number = |most| value.and_then(|text| integer(text, 1, most));
+        // The key of `[runtime]` and its value; `None`: the line is left out.
+        let setting = match line.words[0].as_str() {
+            "maxconn" | "nbthread" if value.is_some_and(is_zero) => {
                 imported.remarks.push(Remark::note(line.number, ZERO));
+                continue;
             }
-            ("maxconn", Some(limit), _) => imported.runtime.set("max_connections", limit.to_string()),
-            ("nbthread", _, Some(threads)) => imported.runtime.set("workers", threads.to_string()),
-            ("ssl-server-verify", ..) => *verifies = line.words.get(1).is_none_or(|word| word != "none"),
-            ("daemon" | "log" | "log-send-hostname", ..) => {}
-            ("hard-stop-after", ..) => match line.words.get(1).and_then(|text| duration(text, 1)) {
-                Some(time) => imported
-                    .runtime
-                    .set("drain_timeout", quoted(&crate::units::format_duration(time))),
-                None => imported.remarks.push(Remark::left_out(line.number, &line.text(), "")),
-            },
-            _ => imported.remarks.push(Remark::left_out(line.number, &line.text(), "")),
+            "ssl-server-verify" => {
+                *verifies = value != Some("none");
+                continue;
+            }
+            "daemon" | "log" | "log-send-hostname" => continue,
+            "maxconn" => number(1 << 30).map(|limit| ("max_connections", limit.to_string())),
+            "nbthread" => number(1024).map(|threads| ("workers", threads.to_string())),
+            "hard-stop-after" => value
+                .and_then(|text| duration(text, 1))
+                .map(|time| ("drain_timeout", quoted(&format_duration(time)))),
+            _ => None,
+        };
+        match setting {
+            Some((key, value)) => imported.runtime.set(key, value),
+            None => imported.remarks.push(Remark::left_out(line.number, &line.text(), "")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The keeper itself.
+//! The process of a keeper. It starts a clone or holds containers, and ends them when its socket closes.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -30,11 +30,11 @@ const EVENTS_MAX: usize = 64;
 /// unless one cannot be killed, or the pipe was passed to a process elsewhere.
 const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a keeper until its standard input, a socket, closes. On return, all that it has started is dead, and our
-/// containers are removed, if there is no error.
+/// Runs a keeper until its standard input, a socket, closes. If it returns without an error, all processes that it has
+/// started are dead, and the containers that it holds are removed.
 ///
 /// # Errors
-/// Standard input is no such socket, the system refuses what the keeper needs, containers were not removed, or
+/// Standard input is not a socket, the system refuses what the keeper needs, containers were not removed, or
 /// processes still run that cannot be killed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
@@ -54,7 +54,7 @@ pub fn run() -> io::Result<()> {
 /// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). We
 /// keep our own: they are needed to start a clone as another user.
 fn drop_capabilities() {
-    let _ = clear_ambient_capability_set(); // without ambient capabilities there are none to clear
+    let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
     for capability in CapabilitySet::all().iter() {
         let _ = remove_capability_from_bounding_set(capability); // unknown to the kernel, or we have none
     }
@@ -83,7 +83,7 @@ struct Leader {
     pid: Pid,
     /// Forwards what it prints.
     output: JoinHandle<io::Result<()>>,
-    /// When it gets SIGKILL; `None`: it has not been asked to end.
+    /// When it gets SIGKILL; `None`: it has not been asked to end, or has got SIGKILL.
     kill_at: Option<Instant>,
 }
 
@@ -93,8 +93,8 @@ impl Keeper {
         let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
         let mut requests = BufReader::new(reader).lines();
         let mut child_ended = signal(SignalKind::child())?;
-        // These signals are meant for us: we end the keeper by closing its socket. They are handled and not ignored,
-        // because the processes that it starts then have the default again.
+        // These signals do not end the keeper: they are meant for acequia, which ends it by closing the socket. They
+        // are handled instead of ignored, because the processes that the keeper starts would inherit an ignored signal.
         let _handled = [
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
@@ -147,7 +147,8 @@ impl Keeper {
     /// Reaps what has ended. Whatever a clone has started ends with it, also what has left its process group.
     async fn reap(&mut self, events: &Sender<ProcessEvent>) {
         while let Some((pid, status)) = child::reap() {
-            // Other processes have become our children because their parents have ended.
+            // Only the end of the leader is reported. Other processes became children of the keeper when their parents
+            // ended.
             if let Some(leader) = self.leader.take_if(|leader| leader.pid == pid) {
                 child::signal(pid, Signal::KILL); // what it has left in its group
                 let _ = child::kill_all().await; // it is tried again before we end
