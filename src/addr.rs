@@ -256,7 +256,8 @@ impl ListenAddr {
         own.port() == address.port() && (is_same || is_local)
     }
 
-    /// As [`Self::accepts_connections_to`], for a server as it is written. Of the host names only `localhost` is known.
+    /// As [`Self::accepts_connections_to`], for the location of a server. Host names are not looked up: only
+    /// `localhost` is known.
     #[must_use]
     pub fn is_reached_at(self, server: &ServerLocation) -> bool {
         match server {

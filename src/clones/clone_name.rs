@@ -17,7 +17,7 @@ impl CloneName {
         [("port", port), ("name", &self.clone), ("pool", &self.pool)]
     }
 
-    /// Its environment: what acequia says, then what is configured.
+    /// The environment variables of the clone: first those that acequia sets, then the configured ones.
     pub(super) fn environment<'a>(
         &'a self,
         port: &'a str,

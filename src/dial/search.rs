@@ -9,17 +9,20 @@ use crate::pool::{AfterFailure, Lease, Pool, QueueTurn, ServerFailure, ServerId}
 /// How far a client has come in its search for a server.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// The servers that have failed it since it last waited for the return of one.
+    /// The servers that have failed the client since it last waited for the return of a server.
     pub(super) tried: Vec<ServerId>,
     pub(super) turn: QueueTurn,
 }
 
 impl Search {
-    /// Records that the server of this lease has failed the client; `failure`: `None` if that does not count against
-    /// the server. Returns whether the search goes on: to one of `retries` others or, if no other is left, to wait
-    /// until one is back. Also returns the back-off, if that ejected the server.
+    /// Records that the server of this lease has failed the client. `failure`: `None` if this does not count against
+    /// the server. At most `retries` other servers are tried.
     ///
-    /// Drop the lease only after this call: the next client in line would get the place on the failed server otherwise.
+    /// Returns whether the search goes on, which may also mean to wait until a server is back; and the back-off, if
+    /// the failure has ejected the server.
+    ///
+    /// Drop the lease only after this call: otherwise, the next client in line would get its place on the failed
+    /// server.
     pub fn record_failure(
         &mut self,
         pool: &Pool,
@@ -39,8 +42,9 @@ impl Search {
         (goes_on, back_off)
     }
 
-    /// Forgets which servers have failed the client, so that it may get the server of this lease again. Only if no
-    /// other can be picked now, and clients of this pool wait for the return of servers. Returns whether that is so.
+    /// If no server besides those tried and that of this lease can be picked now, and clients of this pool wait for the
+    /// return of servers: forgets which servers have failed the client, so that it may get the same server again, and
+    /// returns true.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
         let begins_again = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);

@@ -57,8 +57,8 @@ impl DockerEngine {
     }
 }
 
-/// The name and the tag of an image; the default tag if it has none, because then all images of the name would be
-/// pulled. A digest counts as a tag.
+/// The name and the tag of an image. An image without a tag gets the default tag, because otherwise the engine would
+/// pull all images of that name. A digest counts as a tag.
 fn name_and_tag(image: &str) -> (&str, &str) {
     if let Some(parts) = image.split_once('@') {
         return parts;

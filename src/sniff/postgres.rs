@@ -1,5 +1,4 @@
-//! What a prefix of a client's bytes proves about the packet with which it begins, in PostgreSQL's protocol. No IO, no
-//! log, no clock.
+//! What the first bytes of a client prove about its first packet, in PostgreSQL's protocol. No IO, no log, no clock.
 //!
 //! ```text
 //! "Message Formats" in the chapter "Frontend/Backend Protocol" of the PostgreSQL documentation
@@ -84,7 +83,7 @@ pub enum InvalidPacket {
     /// (CVE-2021-23214).
     #[error("the PostgreSQL client sent bytes before its request for encryption was answered")]
     Smuggled,
-    /// A request for encryption that was answered before, or TLS that was not agreed.
+    /// A second request for encryption of the same kind, or TLS without a request that was agreed to.
     #[error("the PostgreSQL client asks for encryption at the wrong time")]
     Repeated,
 }
@@ -130,7 +129,7 @@ pub struct StartupMessage {
 #[must_use]
 pub fn first_packet(wire: &[u8]) -> PacketVerdict {
     let Some((length, rest)) = wire.split_first_chunk() else {
-        // A length with another first byte is out of range.
+        // The length is big-endian. It is out of range unless its first byte is 0.
         return match wire.first() {
             None | Some(0) => PacketVerdict::NeedMore,
             Some(_) => PacketVerdict::Invalid(InvalidPacket::Length),

@@ -109,6 +109,7 @@ pub fn version_word(version: Option<ProtocolVersion>) -> &'static str {
 /// Whether a handshake failed because no trusted authority has issued the peer's certificate.
 #[must_use]
 pub fn has_unknown_issuer(error: &io::Error) -> bool {
+    // The source of an `io::Error` is the source of the error in it, so that this one must be taken by `get_ref`.
     let mut causes = std::iter::successors(
         error.get_ref().map(|cause| cause as &(dyn std::error::Error + 'static)),
         |cause| match cause.downcast_ref::<io::Error>() {
@@ -131,7 +132,7 @@ pub fn is_about_client_certificate(error: &Error) -> bool {
 }
 
 /// The word for an error: the name of the alert that was received, or that the error calls for (RFC 8446, section 6.2).
-/// `keys_exhausted`, which has no alert: no more may be encrypted with the same keys.
+/// One error has no alert: `keys_exhausted` means that no more may be encrypted with the same keys.
 #[must_use]
 pub fn error_word(error: &Error) -> Cow<'static, str> {
     let alert = match error {
@@ -163,7 +164,7 @@ pub fn error_word(error: &Error) -> Cow<'static, str> {
     snake_case(&format!("{alert:?}")).into()
 }
 
-/// What an error says, for people: in words where rustls has only the name of a variant.
+/// The text of an error for people. Where rustls has only the name of a variant, the text says it in words.
 #[must_use]
 pub fn error_text(error: &Error) -> Cow<'static, str> {
     let text = match error {

@@ -114,7 +114,7 @@ impl Output {
     fn replace_stream(&mut self, next: Box<dyn Write + Send>) -> u64 {
         let _ = self.stream.flush(); // what remains in the buffer is counted below
         let (_, unwritten) = mem::replace(&mut self.stream, BufWriter::new(next)).into_parts();
-        let unwritten = unwritten.unwrap_or_default(); // an error only after a panic inside a write; none panics
+        let unwritten = unwritten.unwrap_or_default(); // an error only if a write has panicked, and none does
         let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();
         self.count_lost(lines as u64)
     }

@@ -60,7 +60,7 @@ pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut P
     })
 }
 
-/// The key of `etcd:/acequia/edge`.
+/// The key in the value of `from`, such as `/acequia/edge` in `etcd:/acequia/edge`. `None`: the value is not valid.
 fn key_of(text: &str) -> Option<&str> {
     let key = text.strip_prefix("etcd:")?;
     let is_valid = (1..=KEY_BYTES_MAX).contains(&key.len())
@@ -89,6 +89,7 @@ fn instance(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Box<st
     Some(name.into_owned().into())
 }
 
+/// Converts an entry of `allow`.
 fn allow(text: &str) -> Result<Allowed, InvalidValue> {
     if text == "exec" {
         return Ok(Allowed::Commands);

@@ -119,9 +119,10 @@ impl Backend {
         own.left_out.clear();
         own.read(options.unwrap_or_default());
         let Some(address) = address::server(location) else {
-            return LineOutcome::LeftOut(match address::is_unspecified(location) {
-                true => "HAProxy connects to the address that the client has connected to: write it",
-                false => "write \"HOST:PORT\" or \"unix:/PATH\"",
+            return LineOutcome::LeftOut(if address::is_unspecified(location) {
+                "HAProxy connects to the address that the client has connected to: write it"
+            } else {
+                "write \"HOST:PORT\" or \"unix:/PATH\""
             });
         };
         for left_out in &own.left_out {
@@ -142,9 +143,9 @@ impl Backend {
         LineOutcome::Carried
     }
 
-    /// The pool. Where HAProxy has an option for each server and acequia one for the pool, that of the first server is
-    /// taken; for checks, that of the first server with checks; `slowstart`, from the first server that has it. Other
-    /// values are noted.
+    /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
+    /// value of its first server. Options of checks are taken from the first server with checks, and `slowstart` from
+    /// the first server that has it. Other values are noted.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section

@@ -12,8 +12,8 @@ pub(super) enum AclTest {
     /// The server name is one of these, or matches one.
     Sni {
         names: Vec<String>,
-        /// Whether HAProxy takes other names as well: `-m end a.example` also takes `nota.example`, and no pattern
-        /// does.
+        /// Whether HAProxy accepts more names than these patterns match. For example, `-m end a.example` also accepts
+        /// `nota.example`, and no pattern can say that.
         is_partial: bool,
     },
     /// The client offers one of these protocols.
@@ -23,6 +23,7 @@ pub(super) enum AclTest {
     /// The client sent a ClientHello.
     ClientHello,
     Always,
+    /// It cannot be carried over, for this reason.
     Unknown(&'static str),
 }
 
@@ -72,7 +73,8 @@ impl Acls {
     /// never holds.
     pub(super) fn condition(&self, words: &[String]) -> Vec<Vec<Term>> {
         let mut alternatives: Vec<Vec<Term>> = Vec::new();
-        let (mut begins, mut is_negated) = (true, false);
+        let mut begins = true; // whether the next term begins an alternative
+        let mut is_negated = false; // whether an odd number of `!` stands before the next term
         let mut rest = words;
         while let Some((word, after)) = rest.split_first() {
             rest = after;
@@ -85,6 +87,7 @@ impl Acls {
                 (begins, is_negated) = (true, false);
                 continue;
             }
+            // Between `{` and `}` is an ACL without a name.
             let test = if name == "{" {
                 let end = rest.iter().position(|word| word == "}").unwrap_or(rest.len());
                 let anonymous = &rest[..end];
@@ -175,7 +178,7 @@ fn parse_test(words: &[String]) -> AclTest {
     }
 }
 
-/// The patterns for these values.
+/// The test for these server names.
 fn names(values: &[&str], matching: Matching) -> AclTest {
     if matching == Matching::Found {
         return AclTest::Sni {
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lines_of_an_acl_are_one_test_and_different_ones_are_none() {
+    fn an_acl_with_equal_lines_is_one_test_and_with_different_ones_unknown() {
         let mut acls = Acls::default();
         for line in ["always_true", "always_true"] {
             assert_eq!(acls.add("a", &words(line)), None);
