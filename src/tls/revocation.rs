@@ -2,8 +2,8 @@
 //!
 //! An authority that changes its key has two lists for a while. To show that a certificate is not revoked, a list must
 //! be signed with the same key as the certificate, because different authorities may have the same name. To show that
-//! it is revoked, any known key of an authority with the name of the issuer is enough, because the issuer may sign its
-//! lists with its new key.
+//! it is revoked, a list may be signed with any known key of an authority with the name of the issuer, because the
+//! issuer may sign its lists with its new key.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
