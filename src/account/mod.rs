@@ -3,8 +3,9 @@
 //! Every session has one [`Entry`] and exactly one [`Ending`]. Each worker has its own [`Ledger`]; all of them count in
 //! the same [`Metrics`].
 //!
-//! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram is a field in
-//! `series`; a method of [`Entry`] counts. A gauge of the state is a family in one of the `*_samples.rs`.
+//! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram is a field of a
+//! type in `series`, and a method of [`Entry`] increments it. A gauge of the state is a family in one of the
+//! `*_samples.rs`.
 
 mod ending;
 mod names;
@@ -182,7 +183,7 @@ impl Ledger {
         let mut start = 0;
         loop {
             let open = self.open_sessions();
-            let end = open.sessions.capacity();
+            let end = open.sessions.capacity(); // every key is below it
             let batch = (start..end.min(start + BATCH)).filter_map(|key| open.sessions.get(key));
             records.extend(batch.map(|session| Arc::clone(&session.record)));
             drop(open);
@@ -270,7 +271,8 @@ impl Entry {
         (info.pool, info.server) = (Some(Arc::clone(pool)), None);
     }
 
-    /// The session begins to wait at this position of the pool's queue. `is_asleep`: because the pool sleeps.
+    /// The session begins to wait at this position of the pool's queue. `is_asleep`: it
+    /// waits because the pool is asleep.
     pub fn queue_joined(&mut self, position: usize, is_asleep: bool) {
         let mut info = self.info();
         QueueWait::begin(&mut info.extras.get_or_insert_default().queue, position, is_asleep);
@@ -309,14 +311,14 @@ impl Entry {
         }
     }
 
-    /// The server that it was connected to does not begin the session.
+    /// The connected server does not begin the session. Counts this as a failed attempt.
     pub fn server_not_ready(&self) {
         if let Some(path) = &self.path {
             path.record_attempt(Duration::ZERO, Some(ConnectFailure::NotReady));
         }
     }
 
-    /// It leaves the server that it was connected to: it has none until another attempt starts.
+    /// The session leaves the server to which it was connected. It has no server until another attempt starts.
     pub fn server_left(&mut self) {
         self.path = None;
         self.info().set_unconnected();
@@ -373,7 +375,7 @@ impl Drop for Entry {
             self.ledger.log.write(record);
         }
         if let Some(extras) = &mut info.extras {
-            extras.end(); // now: somebody may still hold the record
+            extras.end(); // not when the record drops: the admin API may still hold it
         }
     }
 }

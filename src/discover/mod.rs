@@ -2,8 +2,8 @@
 //! servers.
 //!
 //! [`Resolver`] bounds the lookups of all pools together; [`PoolNames`] decides when each name of a pool is looked up,
-//! and hands the addresses it finds to [`crate::live::Live::set_addresses`]. [`crate::health`] polls it, so that a new
-//! server is checked at once.
+//! and hands the addresses it finds to [`crate::live::Live::set_addresses`]. [`crate::health`] polls `PoolNames`, so
+//! that a new server is checked at once.
 //!
 //! [`run`] follows the sources that `discover` gives to pools. A source reports whole lists, never changes of a list,
 //! and [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing,
@@ -14,9 +14,10 @@
 //!
 //! [`follow_announcements`] follows the routes that containers announce, each with a pool of its own.
 //!
-//! **A new source** is a file here that implements `ServerSource`, with its two matches in `sources.rs`, and a variant
-//! of [`crate::plan::DiscoverSource`]; its keys in `config/keys/pool.rs` and `config/parse/discover.rs`, and the files
-//! that it reads in `plan/files.rs`. What the sources of several pools share, such as a login, is a section
+//! **A new source** is a file here that implements `ServerSource`, an arm in each of the two matches in `sources.rs`,
+//! and a variant of [`crate::plan::DiscoverSource`]. Its keys are added in `config/keys/pool.rs` and
+//! `config/parse/discover.rs`, and the files that it reads in `plan/files.rs`. What the sources of several pools share,
+//! such as a login, is a section
 //! `[providers.NAME]` (`config/parse/providers.rs`): a *provider* is a service that sources ask. etcd is the provider
 //! of a source of servers here, and the *store* of the configuration in [`crate::remote`]. A source is described in
 //! `conf/full.toml`, from which the schema is generated, and in `docs/servers.md`.

@@ -1,5 +1,5 @@
-//! Sets of networks, as lists. They convert rules of which the first match decides to two lists, of which one is always
-//! applied before the other.
+//! Differences and intersections of lists of networks. With these, rules of which the first match decides are converted
+//! to an `allow` and a `deny` list, of which one is always applied before the other.
 
 use ipnet::IpNet;
 
@@ -60,8 +60,8 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
-/// The networks that remain of a network without a part of it. The network is halved until one half is the part: each
-/// other half remains.
+/// What remains of `network` without `hole`. The network is halved, and the half that contains `hole` is halved again,
+/// until that half is `hole`. The other halves remain.
 fn subtracted(network: IpNet, hole: &IpNet) -> Vec<IpNet> {
     if !overlap(&network, hole) {
         return vec![network];
@@ -72,7 +72,7 @@ fn subtracted(network: IpNet, hole: &IpNet) -> Vec<IpNet> {
         let halves = rest.subnets(rest.prefix_len() + 1).into_iter().flatten();
         let (with, without): (Vec<IpNet>, Vec<IpNet>) = halves.partition(|half| half.contains(hole));
         left.extend(without);
-        rest = with[0]; // one half has it
+        rest = with[0]; // exactly one half contains the hole
     }
     left
 }

@@ -33,8 +33,8 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
     NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
 }
 
-/// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. Empty if
-/// a source lists them.
+/// Converts `servers` of a pool. A pool without clones needs at least one server. Servers must have different
+/// identities, and not all of them weight 0. The list is empty if a source lists the servers.
 pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
     let has_clones = pool.get("scale").is_some();
@@ -130,6 +130,7 @@ fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> O
     })
 }
 
+/// The address of a server, as written and as parsed.
 fn location<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<(&'a str, ServerLocation)> {
     let text = value::string(node, problems)?;
     match address::server(text) {
@@ -148,10 +149,12 @@ fn location<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<(&'a str,
     }
 }
 
-/// The servers of a pool so far by identity: the name, else the address, whatever its notation.
+/// The identities of the servers of a pool that were read so far, each with the position of its server.
 #[derive(Default)]
 struct ServerIdentities<'a> {
+    /// By name; by the address as written if the server has no name.
     by_identity: HashMap<String, &'a Position>,
+    /// The servers without a name, by address, so that two notations of one address are found to be the same.
     by_location: HashMap<ServerLocation, &'a Position>,
 }
 

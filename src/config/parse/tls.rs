@@ -106,6 +106,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
             None
         }
         (None, None) => {
+            // A misspelt key has been reported already.
             if section.is_missing("cert") && section.is_missing("directory") {
                 let hint = r#"write { cert = "shop.pem", key = "shop.key" }, { directory = "sites" } or { acme = "NAME", names = […] }"#;
                 problems.error(
@@ -132,7 +133,8 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     })
 }
 
-/// Warns about certificates that are never used.
+/// Warns about certificates of a listener, or its `alpn`, that are never used. `has_pool`: the listener has a `pool`
+/// for sessions that match no route.
 pub(super) fn unused_certificates(
     plan: &ListenerTlsPlan,
     routes: &[Route<PoolId>],
@@ -155,8 +157,9 @@ pub(super) fn unused_certificates(
     }
 }
 
-/// Sets the lists of ALPN protocols that routes have, each once. If the listener has no list and its clients speak
-/// PostgreSQL, gives it that protocol: without it, clients do not accept TLS that begins without an SSLRequest.
+/// Collects the `alpn` lists of the routes in `route_alpn`, without duplicates. A PostgreSQL listener without `alpn`
+/// gets the ALPN protocol of PostgreSQL: without that protocol, clients do not accept TLS that begins without an
+/// SSLRequest.
 pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], protocol: Protocol) {
     let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
     plan.route_alpn = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();

@@ -53,8 +53,9 @@ fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut Impo
     for directive in all.iter().filter(|directive| directive.name() == "limit_conn") {
         let limit = directive.word(2).and_then(|text| integer(text, 0, SESSIONS_MAX));
         let limit = limit.filter(|limit| *limit > 0);
-        let users = directive.word(1).and_then(|zone| targets.client_zones.get_mut(zone));
-        let (Some(users), Some(limit), false) = (users, limit, is_dry) else {
+        let zone_uses = directive.word(1).and_then(|zone| targets.client_zones.get_mut(zone));
+        let counted = zone_uses.zip(limit).filter(|_| !is_dry);
+        let Some((zone_uses, limit)) = counted else {
             let why = match is_dry {
                 true => "it only reports, as `report_only = true` of a guard",
                 false => "only limits for each client are carried over",
@@ -62,12 +63,12 @@ fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut Impo
             listener.section.remarks.push(directive.left_out(why));
             continue;
         };
-        *users += 1;
-        if *users > 1 {
+        *zone_uses += 1;
+        if *zone_uses > 1 {
             let note = "nginx counts the clients of all servers with this limit together: use one guard for them";
             listener.section.remarks.push(Remark::note(directive.line, note));
         }
-        // nginx keeps to all limits.
+        // nginx applies all limits, so that the least one decides.
         least = Some(least.map_or(limit, |least| least.min(limit)));
     }
     if let Some(limit) = least {
@@ -104,7 +105,8 @@ fn limit_bandwidth(all: &[&Directive], listener: &mut ImportedListener) {
         return;
     };
     listener.limits.set("bandwidth_per_session", format!("\"{most}KiB/s\""));
-    if rates != [Some(most); 2] {
+    let are_equal = rates == [Some(most); 2];
+    if !are_equal {
         let text = "bandwidth_per_session is for each direction; nginx limits them by themselves";
         listener.section.remarks.push(Remark::note(0, text));
     }
@@ -144,7 +146,7 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
             listener.tls.set("client_auth", value);
             Ok(())
         }
-        // It may be in a file that is included: those are not read.
+        // The certificate may be in an included file, which is not read.
         _ if mode == "require" && !has_certificate => {
             Err("it requires certificates of clients, and ssl_certificate is missing")
         }

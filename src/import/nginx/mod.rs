@@ -45,10 +45,12 @@ struct Targets {
     maps: HashMap<String, NameMap>,
     /// The zones that count the sessions of each client. The value is how many limits of servers have used the zone.
     client_zones: HashMap<String, usize>,
+    /// The pools to write: those in `upstreams`, with the settings of the `server` blocks that use them, and copies.
     pools: Vec<ImportedPool>,
-    /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block.
+    /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block. Copies
+    /// are made of these.
     upstreams: Vec<ImportedPool>,
-    /// Pool names, by the name of the upstream and how the `server` blocks that use it connect to its servers.
+    /// Pool names, by the name of the upstream and by `connects_by` (see [`Targets::pool`]).
     pool_names: HashMap<(String, String), String>,
 }
 
@@ -58,9 +60,10 @@ impl Targets {
         self.upstreams.push(upstream);
     }
 
-    /// The name of the pool that `proxy_pass` means: an upstream, or a pool of its own for an address. Servers that
-    /// connect to the same upstream in different ways have a pool each: `connects_by` are the words of `proxy_ssl`,
-    /// `proxy_protocol`, `proxy_bind` and `proxy_next_upstream`.
+    /// The name of the pool that `proxy_pass` means: that of an upstream, or a pool of its own for an address. Adds the
+    /// pool if it is new. `server` blocks that connect to the same upstream in different ways get a pool each.
+    /// `connects_by` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
+    /// `proxy_next_upstream`.
     fn pool(&mut self, target: &str, connects_by: &str) -> Option<String> {
         let name = valid_name(target).replace([':', '.', '[', ']'], "-");
         let is_meant = |upstream: &&ImportedPool| upstream.name == target || upstream.name == name;

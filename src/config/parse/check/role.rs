@@ -11,7 +11,8 @@ const ROLES: [(&str, Option<Role>); 3] = [
     ("replica", Some(Role::Replica)),
 ];
 
-/// Converts the requirements of a pool for the role of its servers. `check`: the check, which has these keys.
+/// Converts the requirements of a pool for the role of its servers. `check` is the pool's check, of a kind that has
+/// these keys.
 pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: &mut Problems<'_>) -> RoleRequirement {
     let role = pool.one_of("role", &ROLES, problems).unwrap_or_default();
     let max_lag = pool.duration_or_off("max_lag", NONZERO_DURATION, problems).flatten();
@@ -26,7 +27,10 @@ pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: 
         );
     }
     for (key, is_set) in [("role", role.is_some()), ("max_lag", max_lag.is_some())] {
-        if let (Some((position, _)), true) = (pool.entry(key), is_set && !check.learns_role()) {
+        if is_set
+            && !check.learns_role()
+            && let Some((position, _)) = pool.entry(key)
+        {
             let hint = "add `user` to [pools.NAME.health]";
             problems.error(position, format!("`{key}` needs a login"), hint);
         }
