@@ -46,8 +46,10 @@ impl Attempts {
     /// ahead when the latest attempt failed.
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
+        // The bound keeps a wrong file from overflowing the sum.
         let next = UNIX_EPOCH + Duration::from_secs(self.next.min(u64::from(u32::MAX) * 2));
-        let pause = Duration::from_secs(self.pause.saturating_add(1)).min(BACK_OFF_MAX); // both are whole seconds
+        // A second more, because both numbers are rounded to whole seconds.
+        let pause = Duration::from_secs(self.pause.saturating_add(1)).min(BACK_OFF_MAX);
         if next > now + pause { UNIX_EPOCH } else { next }
     }
 
@@ -59,7 +61,7 @@ impl Attempts {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// Keeps them in the directory.
+    /// Writes the failed attempts to the file of the directory.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -84,10 +86,10 @@ impl RenewalWindow {
     }
 }
 
-/// When a certificate is ordered again: in the window that its server suggests, otherwise after two thirds of its
-/// lifetime, or up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that certificates
-/// that were issued together are not renewed together. Whatever the server suggests, a tenth of the lifetime is left
-/// for orders that fail.
+/// When a certificate is ordered again: in the window that its server suggests. Without a window, this is after two
+/// thirds of its lifetime, or up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that
+/// certificates that were issued together are not renewed together. Whatever the server suggests, a tenth of the
+/// lifetime is left for orders that fail.
 #[must_use]
 pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindow>, jitter: f64) -> SystemTime {
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);

@@ -34,11 +34,11 @@ pub struct ConnectOptions {
 pub enum LastAck {
     /// At once.
     AtOnce,
-    /// With the first bytes, or with the end of the stream; after 200 ms without either. That saves a packet.
+    /// With the first bytes, or with the end of the stream, or after 200 ms without either. This saves a packet.
     ///
-    /// The kernel then delays the ACK of the first answer, too. A server with Nagle's algorithm would wait for it in the
-    /// middle of that answer. So the caller calls [`ack_at_once`](crate::socket::ack_at_once) when it has read the first
-    /// bytes of the server.
+    /// The kernel then delays the ACK of the first answer, too, and a server with Nagle's algorithm would wait for that
+    /// ACK before it sends the rest of its answer. So the caller calls [`ack_at_once`](crate::socket::ack_at_once) when
+    /// it has read the first bytes of the server.
     Delayed,
 }
 
@@ -47,12 +47,12 @@ pub enum LastAck {
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together
-/// with the first bytes of its client. Dropping the future closes the socket. `client`: the client that it is for;
-/// `None`: it is for a check.
+/// with the first bytes of its client. Dropping the future closes the socket. `client` is the client of the session;
+/// `None`: the connection is for a check.
 ///
 /// # Errors
-/// Those of `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
-/// [`io::ErrorKind::ConnectionRefused`] also for a connection to itself.
+/// Those of the system calls `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
+/// [`io::ErrorKind::ConnectionRefused`] also if the socket connected to itself.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 pub fn connect(
     server: &ServerAddr,

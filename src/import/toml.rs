@@ -46,6 +46,7 @@ pub(super) fn write(imported: &Imported) -> Import {
 struct Writer {
     text: String,
     left_out: usize,
+    /// The line and the text of each remark that was written.
     seen: HashSet<(usize, String)>,
 }
 
@@ -68,7 +69,7 @@ impl Writer {
         }
     }
 
-    /// Comments, one a line; each once, where several sections come from one line.
+    /// Comments, one a line. A remark that several sections have from the same line is written once.
     fn remarks(&mut self, remarks: &[Remark]) {
         for remark in remarks {
             let text = escape_bounded(&remark.text, REMARK_CHARS_MAX);
@@ -84,7 +85,7 @@ impl Writer {
         }
     }
 
-    /// The guard of a listener, which has its name.
+    /// The guard of a listener. It has the name of the listener.
     fn guard(&mut self, listener: &ImportedListener) {
         if !has_guard(listener) {
             return;

@@ -26,7 +26,7 @@ pub struct BindCause {
     /// The error of the system.
     pub error: io::Error,
     address: ListenAddr,
-    /// What holds the address, where that is the cause and can be found out.
+    /// What holds the address; `None`: the address is not in use, or its holder is not known.
     holder: Option<Holder>,
 }
 
@@ -114,8 +114,8 @@ impl BindCause {
     }
 }
 
-/// What holds the address, a listener first; `None`: nothing that the kernel lists, such as a socket that is only
-/// bound.
+/// What holds the address; a listener is preferred to a connection. `None`: the kernel does not list the holder, for
+/// example because it is a socket that is bound and neither listens nor is connected.
 fn holder(address: ListenAddr) -> Option<Holder> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()
@@ -141,11 +141,11 @@ fn holder_in(line: &str, address: ListenAddr) -> Option<Holder> {
         return None;
     }
     let (ours, theirs) = (address.ip()?, ip_of(ip)?);
-    let is_any_address = theirs == IpAddr::V6(Ipv6Addr::UNSPECIFIED); // it may accept IPv4, too
+    let may_have_both_families = theirs == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let conflicts = match theirs.to_canonical() {
         same if same == ours => true,
         other if other.is_ipv4() == ours.is_ipv4() => other.is_unspecified() || ours.is_unspecified(),
-        _ => is_any_address,
+        _ => may_have_both_families,
     };
     match state {
         _ if !conflicts => None,

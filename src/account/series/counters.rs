@@ -40,7 +40,8 @@ impl<const N: usize> LabelledCounters<N> {
         }
     }
 
-    /// Returns the counter at `index`, which is below `N`; its label has this value, always the same for an index.
+    /// Returns the counter at `index`, which is below `N`. `value` is the value of its label: the same at every call
+    /// with this index.
     pub(super) fn get(&self, index: usize, value: &'static str) -> &Counter {
         self.counters[index].get_or_init(|| {
             let mut labels = self.common_labels.clone();

@@ -13,7 +13,8 @@ use crate::cli::status::age;
 pub(super) struct ServerRow<'a> {
     pub(super) pool: &'a str,
     pub(super) server: &'a ServerBody,
-    /// As of [`PoolBody::origin_of`](crate::admin::bodies::PoolBody::origin_of).
+    /// Where the server comes from; `None`: from the configuration. Set by
+    /// [`PoolBody::origin_of`](crate::admin::bodies::PoolBody::origin_of).
     pub(super) origin: Option<&'static str>,
     /// New sessions per second.
     pub(super) rate: f64,
@@ -33,14 +34,15 @@ impl ServerRow<'_> {
         format!("{}/{}", self.pool, self.server.name)
     }
 
-    /// Its state in a word with a sign, as on the page.
+    /// Its state as a sign and a word, the same as on the page, and its urgency.
     pub(super) fn state(&self) -> (&'static str, &str, Urgency) {
         state_of(self.server)
     }
 
     /// Since when it has been in this state, where that is known.
     pub(super) fn state_since(&self) -> Option<&str> {
-        match self.state().1 {
+        let (_, word, _) = self.state();
+        match word {
             "disabled" | "draining" => self.server.set_at.as_deref(),
             "awaiting failback" | "ejected" | "full" => None,
             _ => Some(&self.server.since),
@@ -48,12 +50,13 @@ impl ServerRow<'_> {
     }
 
     pub(super) fn matches(&self, filter: &str) -> bool {
-        let text = format!("{} {} {}", self.label(), self.server.address, self.state().1);
+        let (_, state, _) = self.state();
+        let text = format!("{} {} {state}", self.label(), self.server.address);
         contains_all(&text, filter)
     }
 }
 
-/// The state of a server in a word with a sign.
+/// The state of a server as a sign and a word, and its urgency.
 pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     let is_full = server.max_sessions.is_some_and(|max| server.sessions >= max);
     match (&*server.usage, &*server.health) {
@@ -70,7 +73,7 @@ pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     }
 }
 
-/// The columns of servers.
+/// The columns of servers, each with its title, its width and growth if it is text, its rank, and its value.
 pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
     [
         Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),
@@ -116,7 +119,7 @@ pub(super) fn session_matches(session: &SessionBody, filter: &str) -> bool {
     contains_all(&text, filter)
 }
 
-/// The columns of sessions.
+/// The columns of sessions, as in [`server_columns`].
 pub(super) fn session_columns<'a>() -> [Column<&'a SessionBody>; 11] {
     [
         Column::number("ID", 9, 2, |row| CellValue::Count(row.id)),

@@ -154,7 +154,7 @@ impl Slices {
         }
     }
 
-    /// Forgets a slice that is gone. Returns the version of its end.
+    /// Forgets a slice that is gone. Returns the version of its removal.
     pub(super) fn remove(&mut self, slice: EndpointSlice) -> String {
         self.by_name.remove(&slice.metadata.name);
         slice.metadata.resource_version
@@ -222,7 +222,7 @@ impl Slices {
             .parse()
             .map_err(|_| Reason::from(format!("`{text}` is not an IP address")))?;
         let address = SocketAddr::new(ip, port.clone()?.get());
-        ListedServer::at(address.to_string()).into_entry(self.defaults)?; // it may be an address to which nothing can connect
+        ListedServer::at(address.to_string()).into_entry(self.defaults)?; // refuses addresses that no server can have
         Ok(address)
     }
 
@@ -238,12 +238,12 @@ impl Slices {
 
 impl Findings for Slices {
     /// The servers: the endpoints that are ready, and, as draining servers, those that are ending and still serve. If
-    /// no endpoint is ready, these get the new sessions, as with kube-proxy.
+    /// no endpoint is ready, the ending ones get the new sessions, as with kube-proxy.
     fn list(&self) -> ListAnswer {
         let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
         // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while.
-        // The first of them counts: IPv4 comes before IPv6, and within a family an endpoint that stays before one that
-        // ends.
+        // Only the first of them is kept. Their order is: IPv4 before IPv6, within a family those that stay before
+        // those that end, and of these those that have a pod before those that have none.
         endpoints.sort_by_key(|endpoint| {
             (
                 endpoint.address.is_ipv6(),
@@ -292,9 +292,10 @@ fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
 }
 
 impl EndpointConditions {
-    /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing
-    /// `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint
-    /// that is about to end is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
+    /// Whether the endpoint is about to end; `None`: it must get no sessions. A missing `ready` counts as true, a
+    /// missing `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An
+    /// endpoint that is about to end is not ready, even if its Service calls every endpoint ready
+    /// (`publishNotReadyAddresses`).
     fn is_terminating(&self) -> Option<bool> {
         let is_ready = self.ready.unwrap_or(true);
         match self.terminating.unwrap_or(false) {
