@@ -21,7 +21,7 @@ use crate::units::parse_duration;
 /// The longest time of `for` in a request. The same limit holds for durations in the configuration.
 const FOR_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Parses `for` of a request: the time after which what it does is undone; `None`: never.
+/// Parses `for` of a request: how long the effect of the request lasts; `None`: until another request undoes it.
 pub(super) fn parse_for(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
     let time = text.map(parse_duration).transpose();
     let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
@@ -36,7 +36,7 @@ pub(super) fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// A duration in seconds, as all bodies have it: in milliseconds, to the microsecond.
+/// Converts seconds to milliseconds, rounded to the microsecond. All bodies have durations in this form.
 pub(super) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }

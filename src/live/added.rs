@@ -105,8 +105,8 @@ impl Live {
         Ok(added)
     }
 
-    /// Removes a server that was added to the pool of this name; the plan of the pool says whether its sessions go on.
-    /// Returns the server; `None`: no such server was added.
+    /// Removes a server that was added to the pool of this name. The plan of the pool says whether the sessions of a
+    /// removed server go on. Returns the server; `None`: no such server was added.
     pub fn remove_added_server(&self, pool: &str, name: &str) -> Option<AddedServer> {
         let has_this_name = |added: &AddedServer| **added.entry.label() == *name;
         self.take_added_servers(pool, has_this_name).pop()
@@ -123,6 +123,7 @@ impl Live {
         expired.collect()
     }
 
+    /// Removes the added servers of a pool for which `is_taken` is true, and returns them.
     fn take_added_servers(&self, pool: &str, is_taken: impl Fn(&AddedServer) -> bool) -> Vec<AddedServer> {
         let _changing = self.changing();
         let in_force = self.in_force();

@@ -32,8 +32,8 @@ impl LivePool {
         recorded
     }
 
-    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does
-    /// not call itself primary.
+    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: this
+    /// server does not call itself primary.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {
@@ -47,9 +47,9 @@ impl LivePool {
         Some(recorded)
     }
 
-    /// If the pool falls back to its primary, lets the primary in force stand in for replicas, and no other server.
-    /// `is_new`: the primary or the list of servers is another one than before. `checked`: the server of the check that
-    /// has just passed.
+    /// If the pool falls back to its primary, marks the primary in force, and no other server, as the stand-in for
+    /// replicas. `is_new`: the primary in force or the list of servers has changed. `checked`: the server whose check
+    /// has just passed; if it is the primary in force, it is confirmed as the stand-in.
     fn update_stand_in(&self, is_new: bool, members: &[Member], checked: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;

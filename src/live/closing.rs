@@ -35,8 +35,8 @@ impl LivePool {
         closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
     }
 
-    /// The cause for a server that is down. `is_old`: another one is the primary. Then what its sessions write may be
-    /// lost, so they are closed at once.
+    /// The cause for a server that is down. `is_old`: another server is the primary. What sessions write to an old
+    /// primary may be lost, so they are closed at once.
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,
@@ -49,14 +49,14 @@ impl LivePool {
         }
     }
 
-    /// Whether only the primary may serve its sessions, and that is another server.
+    /// Whether only the primary may serve sessions of the pool, and the primary is another server than this one.
     fn has_other_primary(&self, server: &Server) -> bool {
         let in_force = || self.roles().primary_in_force();
         self.requires_one_primary() && in_force().is_some_and(|primary| primary != server.spec().label)
     }
 
-    /// Why sessions of a server that has left are closed, if it was the primary then: another server has been promoted
-    /// since, on a timeline that continues its own.
+    /// Why sessions of a server that has left the pool are closed if it was the primary when it left, as `former` says:
+    /// another server has been promoted since, on a timeline that continues that of the former primary.
     pub(super) fn supersession(&self, former: &KnownPrimary, server: &Server) -> Option<Cause> {
         let known = self.roles().known_primary()?;
         let is_promoted = known.system_identifier.is_some()
@@ -73,7 +73,7 @@ impl LivePool {
         (severing.on_leave == Sever::Close).then_some(Cause::paced(Ending::ServerDrained, severing.close_over))
     }
 
-    /// Whether only one of its servers, the primary, may serve its sessions.
+    /// Whether only one server of the pool, the primary, may serve its sessions.
     pub(super) fn requires_one_primary(&self) -> bool {
         let required = self.plan().health.required;
         required.role == Some(Role::Primary) && required.uses_one_primary()

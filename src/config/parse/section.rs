@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
         Some((&entry.position, &entry.node))
     }
 
-    /// Whether a key is missing, and no unknown key, which has been reported, was probably meant to be this one.
+    /// Whether a key is missing. A misspelt key is not missing: it has been reported as an unknown key.
     pub(super) fn is_missing(&self, key: &str) -> bool {
         let is_meant = |entry: &KeyValue| entry.key == key || suggest::probably_means(self.keys, &entry.key, key);
         !self.table.entries.iter().any(is_meant)
@@ -138,7 +138,7 @@ impl<'a> Section<'a> {
         value::duration(self.get(key)?, bounds, problems)
     }
 
-    /// A duration within bounds, or `"off"`.
+    /// A duration within bounds, or `Some(None)` for `"off"`. `None`: the key is missing or its value not valid.
     pub(super) fn duration_or_off(
         &self,
         key: &str,
