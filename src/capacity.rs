@@ -38,13 +38,13 @@ impl Capacity {
         let mut now = self.size.lock().unwrap_or_else(PoisonError::into_inner);
         self.semaphore.add_permits(size.saturating_sub(*now));
         let surplus = now.saturating_sub(size);
-        let in_use = surplus - self.semaphore.forget_permits(surplus);
-        if in_use > 0 {
-            let in_use = u32::try_from(in_use).expect("it is at most 2^30");
+        let not_returned = surplus - self.semaphore.forget_permits(surplus);
+        if not_returned > 0 {
+            let not_returned = u32::try_from(not_returned).expect("it is at most 2^30");
             let semaphore = Arc::clone(&self.semaphore);
             // The semaphore's queue is fair: later requests wait behind this one.
             tokio::spawn(async move {
-                if let Ok(permits) = semaphore.acquire_many_owned(in_use).await {
+                if let Ok(permits) = semaphore.acquire_many_owned(not_returned).await {
                     permits.forget();
                 }
             });
@@ -77,7 +77,7 @@ impl Capacity {
         CapacityPermit::new(self, permit.expect("these semaphores are never closed"))
     }
 
-    /// Makes every later [`Self::acquire`] panic: for tests of what happens then.
+    /// Makes every later [`Self::acquire`] panic, for tests of what such a panic does.
     #[cfg(test)]
     pub(crate) fn close(&self) {
         self.semaphore.close();
@@ -160,8 +160,10 @@ impl ConnectionLimits {
         Some(Permit::new(listener, process))
     }
 
-    /// A permit as soon as one is free; first come, first served over all workers. While it waits for one half it does
-    /// not hold the other one, which somebody else could use and which would count as a session. Cancel safe.
+    /// A permit as soon as one is free; first come, first served over all workers. Cancel safe.
+    ///
+    /// While this waits for the listener's permit it does not hold one of the process, and the other way round. A
+    /// permit that is held meanwhile could not be used by others, and would count as a session.
     pub async fn acquire(&self) -> Permit {
         loop {
             let listener = self.listener.acquire().await;
@@ -213,7 +215,7 @@ impl ListenerLimits {
         limits.clone()
     }
 
-    /// The sessions of each listener in force, and of each other that still has any, in no order.
+    /// The sessions of each listener in force, and of each former listener that still has sessions, in no order.
     #[must_use]
     pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
         let by_name = self.lock();

@@ -1,5 +1,5 @@
-//! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, to etcd,
-//! and to Docker and Kubernetes.
+//! HTTP/1.1 requests, each over a connection of its own. The commands send them to the admin port, and the process to
+//! ACME servers, etcd, Docker, Kubernetes and URLs that list servers.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -75,7 +75,8 @@ pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Bo
     Ok(Box::new(stream))
 }
 
-/// Takes the URL from a request, which then has its path and `Host` (RFC 9112, section 3.2.1).
+/// Takes the URL out of a request. The request keeps the path of the URL, and gets its authority as `Host` (RFC 9112,
+/// section 3.2.1).
 ///
 /// # Errors
 /// The URL has no valid host or path.
@@ -189,7 +190,7 @@ pub async fn exchange(
 /// Waits for an answer, for at most this long.
 ///
 /// # Errors
-/// Those of `answer`; or there is none in time, which the error says of `server`.
+/// Those of `answer`; or there is no answer in time: then the error names `server`.
 pub async fn in_time<T>(
     limit: Duration,
     server: impl Display,

@@ -29,7 +29,7 @@ pub struct SessionInfo {
     pub ech: bool,
     /// Whether the client speaks TLS.
     pub has_hello: bool,
-    /// The facts from the client's bytes. Boxed: most sessions have none.
+    /// The TLS that is terminated or begun here, and the PostgreSQL startup. Boxed: most sessions have neither.
     pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
     pub route: Option<SessionRoute>,
@@ -37,8 +37,8 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// The passes of guards, the header of a peer in front, and the wait in a queue; `None`: it has none of these.
-    /// Boxed: most sessions have none.
+    /// The passes of guards, the PROXY header of a peer in front, and the wait in a queue; `None`: the session has none
+    /// of these. Boxed: most sessions have none.
     pub extras: Option<Box<SessionExtras>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -105,12 +105,13 @@ impl SessionInfo {
         self.connect_duration.is_some() && !self.has_no_relay
     }
 
-    /// Notes that it is connected to its server: for how long the attempt took, and since when it was accepted.
+    /// Notes that the session is connected to its server. `took`: how long the attempt took. `age`: the time since the
+    /// session was accepted.
     pub(super) fn set_connected(&mut self, took: Duration, age: Duration) {
         (self.connect_duration, self.connected_after) = (Some(took.into()), Some(age.into()));
     }
 
-    /// Notes that it is not connected after all, and has no server.
+    /// Notes that the session is not connected after all, and has no server.
     pub(super) fn set_unconnected(&mut self) {
         (self.connect_duration, self.connected_after, self.server) = (None, None, None);
     }
@@ -142,7 +143,7 @@ impl SessionInfo {
         self.startup().map(|startup| startup_name(&startup.user))
     }
 
-    /// Whether it is a refusal that is not logged, because there are too many.
+    /// Whether the session was refused and is not logged, because too many are refused.
     #[must_use]
     pub fn is_suppressed(&self) -> bool {
         self.extras
@@ -240,8 +241,8 @@ impl SessionInfo {
     }
 }
 
-/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. Shorter durations count
-/// as 1 µs, longer ones as 71 minutes.
+/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. Durations below 1 µs
+/// count as 1 µs, those above 71 minutes as 71 minutes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Microseconds(NonZeroU32);
 
@@ -258,7 +259,8 @@ impl From<Microseconds> for Duration {
     }
 }
 
-/// A duration in 4 bytes, for the same reason. It is rounded up; longer ones count as 49 days.
+/// A duration in 4 bytes, for the same reason as [`Microseconds`]. It is rounded up. Durations above 49 days count as
+/// 49 days.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Milliseconds(NonZeroU32);
 

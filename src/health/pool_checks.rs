@@ -17,6 +17,7 @@ use crate::tls::PoolTlsPlan;
 /// The checks of the servers of one pool.
 #[derive(Default)]
 pub(super) struct PoolChecks {
+    /// The running check of each server. Dropping a use ends the check, unless another pool uses it, too.
     pub(super) uses: HashMap<ServerId, CheckUse>,
     current: Option<CurrentChecks>,
 }
@@ -34,7 +35,7 @@ impl PoolChecks {
     /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If their
     /// configuration has changed, all servers are checked anew. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
-        // Dropped last, so that checks that are used again go on.
+        // Dropped after the new uses have begun, so that a check which one of these uses again goes on.
         let mut before = std::mem::take(&mut self.uses);
         let (capacity, is_same) = self.take_over_plan(pool);
         let check = pool.plan().health.check.as_ref();

@@ -19,7 +19,7 @@ pub(super) fn members(
     addresses: &NameAddresses,
     registry: &ServerRegistry,
 ) -> (Vec<Member>, Vec<LeftOutServer>) {
-    let own = registry.own_listeners().leading_to(&plan.name);
+    let own_listeners = registry.own_listeners().leading_to(&plan.name);
     let mut seen = HashSet::new();
     let (mut members, mut left_out) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -29,7 +29,7 @@ pub(super) fn members(
             None => resolved.map(|address| entry.resolved(*address)).collect(),
         };
         for spec in specs {
-            if let Some(listener) = own.at(spec.address) {
+            if let Some(listener) = own_listeners.at(spec.address) {
                 left_out.push(LeftOutServer {
                     label: spec.label,
                     address: spec.address,

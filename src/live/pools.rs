@@ -41,7 +41,7 @@ impl LivePools {
             }
             serving = fallback;
         }
-        // Nearly every pool has no fallback. The pick that follows sees whether such a pool is usable.
+        // Nearly every pool has no fallback. It is not checked here: the pick that follows sees whether it is usable.
         if serving == id || self[serving].is_usable(now) {
             serving
         } else {

@@ -6,14 +6,14 @@ use super::LivePool;
 use crate::pool::MemberState;
 
 impl LivePool {
-    /// Whether new sessions get a server of it, or one is started for them. Its fallback does not count.
+    /// Whether new sessions get a server of this pool, or one is started for them. The pool's fallback does not count.
     #[must_use]
     pub fn serves(&self, now: Instant) -> bool {
         (self.is_usable(now) && !self.is_on_stand_in(now)) || self.is_asleep(now)
     }
 
-    /// Whether it has no usable server only because no client has asked for one, or because the one that a client has
-    /// asked for is still starting. A pool whose clone fails to start is awake as long as it needs a clone.
+    /// Whether the pool has no usable server only because no client has asked for one, or because the clone that is
+    /// started for a client is still starting. A pool whose clone fails to start is awake as long as it needs a clone.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()

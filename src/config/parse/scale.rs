@@ -42,7 +42,9 @@ pub(super) fn scale(
         kind: clone_kind(&section, rules.max, providers, problems)?,
         rules,
     };
-    if let (Some(_), Some((position, _))) = (plan.wake(), pool.entry("fallback")) {
+    if plan.wake().is_some()
+        && let Some((position, _)) = pool.entry("fallback")
+    {
         let message = "`fallback` does not go with `min = 0` of `scale`";
         problems.error(
             position,
@@ -68,6 +70,7 @@ fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, prob
             "remove them: each clone is checked at its own address",
         );
     }
+    // All servers of the pool are processes of this machine.
     if pool.get("servers").is_none()
         && scale.get("command").is_some()
         && pool
@@ -90,16 +93,16 @@ fn rules(section: &Section<'_>, sessions_max: Option<NonZeroU32>, problems: &mut
     }
     section.required("sessions_per_server", "sessions_per_server = 50", problems);
     let sessions = section.integer("sessions_per_server", SESSIONS, problems);
-    if let (Some((position, _)), Some(sessions), Some(full)) =
-        (section.entry("sessions_per_server"), sessions, sessions_max)
-        && sessions > full.get()
+    if let Some(full) = sessions_max
+        && sessions.is_some_and(|sessions| sessions > full.get())
+        && let Some((position, _)) = section.entry("sessions_per_server")
     {
         let message = "`sessions_per_server` is more than `max_sessions`";
         problems.error(position, message, format!("at most {full}: a full server gets no more"));
     }
     ScaleRules {
         min,
-        max: max.unwrap_or(min).max(min).max(1),
+        max: max.unwrap_or(min).max(min).max(1), // at least `min` and 1, also after an error that was reported
         sessions_per_server: sessions.unwrap_or(1),
         up_after: duration(section, "up_after", 5, problems),
         down_after: duration(section, "down_after", 120, problems),

@@ -21,9 +21,10 @@ const EARLIER_ROUTES_MAX: usize = 1_000;
 
 /// Warns about routes, and names of routes, over which an earlier route of the same rank always wins.
 ///
-/// An earlier route always wins a name of a later one if three things are true: it has the same name, so that the rank
-/// is the same; its other conditions hold whenever those of the later one hold; and it has as many kinds of conditions.
-/// It cannot have more kinds: a further condition would not hold whenever the later route matches.
+/// For a name, an earlier route always wins over a later one if three things are true: both have this name, so that the
+/// rank is the same; the other conditions of the earlier route hold whenever those of the later one hold; and the
+/// earlier route has conditions of the same kinds. With fewer kinds it would lose, and a further kind of condition
+/// would not hold whenever the later route matches.
 pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Position], problems: &mut Problems<'_>) {
     // The earlier routes: those without a name condition, and those with each name.
     let mut unnamed: Vec<&PoolRoute> = Vec::new();
@@ -67,7 +68,7 @@ fn warn_shadowed(route: &PoolRoute, winner: &PoolRoute, position: &Position, pro
 
 /// Whether the conditions of `earlier` other than names hold whenever those of `later` hold, and are of the same kinds.
 fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
-    let kinds = |route: &PoolRoute| {
+    let missing_kinds = |route: &PoolRoute| {
         [
             route.alpn.is_empty(),
             route.from.is_empty(),
@@ -78,15 +79,15 @@ fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
     let within = |net: &IpNet| earlier.from.iter().any(|wider| wider.contains(net));
     let covered =
         |wide: &[Glob], narrow: &[Glob]| narrow.iter().all(|entry| wide.iter().any(|wide| wide.covers(entry)));
-    kinds(earlier) == kinds(later)
+    missing_kinds(earlier) == missing_kinds(later)
         && later.alpn.iter().all(|entry| earlier.alpn.contains(entry))
         && later.from.iter().all(within)
         && covered(&earlier.database, &later.database)
         && covered(&earlier.user, &later.user)
 }
 
-/// Warns about routes by `database` or `user` where these are never known: within TLS that is passed on. `terminates`:
-/// whether the listener has certificates.
+/// Warns about routes by `database` or `user` that match no session, because both are encrypted within TLS that is
+/// passed on. `terminates`: whether the listener has certificates.
 pub(super) fn unmatched_sessions(
     routes: &[PoolRoute],
     positions: &[&Position],
