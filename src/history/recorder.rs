@@ -38,7 +38,7 @@ pub(super) struct PoolReading {
 /// What has changed since the previous sample.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// When its last second ended.
+    /// The end of its last second.
     pub at: SystemTime,
     /// The number of seconds that it covers: one, unless the process was held up.
     pub seconds: u64,
@@ -90,7 +90,7 @@ pub struct PastPool {
     pub name: Arc<str>,
     /// Oldest first. The last one belongs to the last sample of the process.
     pub samples: VecDeque<PoolSample>,
-    /// `None`: it was chosen after the latest reading.
+    /// The latest reading; `None`: the pool was chosen after it.
     before: Option<PoolReading>,
 }
 
@@ -103,7 +103,8 @@ pub struct Recorder {
     pools: Vec<PastPool>,
     /// The plan that the pools were chosen from.
     plan: Weak<Plan>,
-    samples: u64,
+    /// How many seconds have been recorded since the start.
+    seconds_recorded: u64,
     /// The endings since the start, at the end of each minute; oldest first.
     minutes: VecDeque<EndingCounts>,
 }
@@ -140,7 +141,7 @@ impl Recorder {
         sum
     }
 
-    /// The endings of the last hour, or since the start.
+    /// The endings of the last hour, or since the start if that was less than an hour ago.
     #[must_use]
     pub fn endings_of_hour(&self) -> EndingCounts {
         let mut endings = self.endings();
@@ -194,10 +195,10 @@ impl Recorder {
     /// for the last one.
     pub(super) fn record(&mut self, mut now: Reading, seconds: u64) -> Option<Sample> {
         let pools = std::mem::take(&mut now.pools);
-        let sample = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));
-        let pools = self.pools.iter_mut().zip(pools).filter_map(sample).collect();
-        let before = self.before.replace(now);
-        let (before, now) = (before?, self.before.as_ref()?);
+        let record_pool = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));
+        let pools = self.pools.iter_mut().zip(pools).filter_map(record_pool).collect();
+        let before = self.before.replace(now)?;
+        let now = self.before.as_ref()?;
         let totals = TotalsSample::between(&before, now);
         for second in last_of(seconds, SAMPLES_MAX) {
             push(
@@ -207,8 +208,8 @@ impl Recorder {
             );
         }
         for second in last_of(seconds, MINUTES_MAX * SAMPLES_A_MINUTE as usize) {
-            self.samples += 1;
-            if self.samples.is_multiple_of(SAMPLES_A_MINUTE) {
+            self.seconds_recorded += 1;
+            if self.seconds_recorded.is_multiple_of(SAMPLES_A_MINUTE) {
                 let ended = |ending: usize| before.totals.endings[ending] + second.until(totals.endings[ending].into());
                 push(&mut self.minutes, std::array::from_fn(ended), MINUTES_MAX);
             }
@@ -236,12 +237,12 @@ fn last_of(seconds: u64, max: usize) -> impl Iterator<Item = Second> {
 }
 
 impl Second {
-    /// How much of `count`, which is for all the seconds, has come by the end of this one.
+    /// The part of `count` that falls before the end of this second. `count` is for all the seconds together.
     fn until(&self, count: u64) -> u64 {
         (u128::from(count) * u128::from(self.number) / u128::from(self.of)) as u64
     }
 
-    /// The share of this second in `count`, which is for all the seconds. The shares add up to `count`.
+    /// The share of this second in `count`, which is for all the seconds together. The shares add up to `count`.
     fn share(&self, count: u64) -> u64 {
         let before = Self {
             number: self.number - 1,

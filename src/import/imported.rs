@@ -41,7 +41,7 @@ pub(super) struct ImportedListener {
     pub(super) tls: ImportedSection,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
     pub(super) proxied_by: Vec<String>,
-    /// The addresses that `proxied_by` is for. Empty: it is for all.
+    /// The addresses of `bind` to which `proxied_by` applies. Empty: it applies to all.
     pub(super) proxied: Vec<String>,
     /// `allow` and `deny` of a guard of its own.
     pub(super) allow: Vec<String>,
@@ -97,7 +97,7 @@ pub(super) const SESSIONS_MAX: u32 = 1_000_000;
 /// A comment about a line of the imported file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remark {
-    /// Its number; 0: the remark is about no line.
+    /// The number of the line; 0: the remark is about no line.
     pub(super) line: usize,
     /// Whether the line, or a part of it, was not carried over.
     pub(super) is_left_out: bool,
@@ -118,7 +118,7 @@ impl Remark {
         }
     }
 
-    /// Something that differs.
+    /// A line that is carried over, with a difference that the operator should know.
     pub(super) fn note(line: usize, text: impl Into<String>) -> Self {
         Self {
             line,
@@ -127,8 +127,8 @@ impl Remark {
         }
     }
 
-    /// A key has one `value` for all servers of a pool, which is that of the server that `whose` names. This server had
-    /// another one: `own`.
+    /// Notes that `server` does not keep its `own` value of a key. The key has one `value` for all servers of a pool,
+    /// that of the server `whose`.
     pub(super) fn one_value(
         line: usize,
         key: &str,
@@ -143,7 +143,7 @@ impl Remark {
 }
 
 impl ImportedListener {
-    /// Believes the PROXY header of every peer at these addresses, of which there is at least one.
+    /// Believes the PROXY header of every peer at these addresses. There must be at least one: none would mean all.
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
         self.proxied_by = vec![String::from("0.0.0.0/0"), String::from("::/0")];
         self.proxied.extend_from_slice(addresses);

@@ -23,12 +23,11 @@ fn setting(key: &'static str, value: &dyn Debug) -> Setting {
     (key, format!("{value:?}"))
 }
 
+/// The keys whose values differ. Both lists have the same keys in the same order.
 fn differing(old: Vec<Setting>, new: &[Setting]) -> Vec<&'static str> {
     let pairs = old.into_iter().zip(new);
-    pairs
-        .filter(|(old, new)| old.1 != new.1)
-        .map(|(old, _)| old.0)
-        .collect()
+    let differing = pairs.filter(|((_, old), (_, new))| old != new);
+    differing.map(|((key, _), _)| key).collect()
 }
 
 impl Plan {
@@ -129,7 +128,7 @@ impl PoolPlan {
             fallback,
             scale,
             entries: _,
-            defaults: _, // those of its servers
+            defaults: _, // in the settings of its servers
             discover,
             resolve_interval,
             resolve,

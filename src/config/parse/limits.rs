@@ -78,7 +78,7 @@ impl ListenerSettings {
         relay: RelayLimits {
             idle_timeout: None,
             half_close_timeout: Some(Duration::from_secs(3600)),
-            ends_with_server: false, // set by the listener's protocol
+            ends_with_server: false, // set by `relay_of`
         },
         socket: SOCKET,
         backlog: 4096,
@@ -98,6 +98,7 @@ impl ListenerSettings {
         }
     }
 
+    /// As [`Self::overridden_by`], with the socket options of the section, which have been read already.
     fn with(self, section: &Section<'_>, socket: SocketOptions, problems: &mut Problems<'_>) -> Self {
         let hello_max = section
             .get("hello_max")
@@ -117,7 +118,7 @@ impl ListenerSettings {
                     .duration_or_off("idle_timeout", NONZERO_DURATION, problems)
                     .unwrap_or(self.relay.idle_timeout),
                 half_close_timeout: half_close.or(self.relay.half_close_timeout),
-                ends_with_server: false,
+                ends_with_server: false, // set by `relay_of`
             },
             socket,
             backlog: section.integer("backlog", BACKLOG, problems).unwrap_or(self.backlog),
@@ -148,6 +149,7 @@ impl PoolSettings {
         self.with(section, socket, problems)
     }
 
+    /// As [`Self::overridden_by`], with the socket options of the section, which have been read already.
     fn with(self, section: &Section<'_>, socket: SocketOptions, problems: &mut Problems<'_>) -> Self {
         Self {
             connect_timeout: section
@@ -169,7 +171,8 @@ fn socket(inherited: SocketOptions, section: &Section<'_>, problems: &mut Proble
     }
 }
 
-/// Keys that the table lacks are inherited too; if the inherited value is `"off"`, they have the built-in defaults.
+/// `keepalive` of a section; without it, the inherited value. Keys that its table lacks are inherited, too. If `"off"`
+/// is inherited, these keys have the built-in defaults.
 fn keepalive(inherited: Option<Keepalive>, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Keepalive> {
     let Some((position, node)) = section.entry("keepalive") else {
         return inherited;

@@ -4,7 +4,7 @@ use super::{Setting, setting};
 use crate::plan::HealthPlan;
 use crate::pool::{RoleRequirement, Thresholds};
 
-/// The settings of all kinds of checks.
+/// The settings that all kinds of checks have.
 pub(super) fn health_settings(health: &HealthPlan) -> Vec<Setting> {
     let HealthPlan {
         check,
