@@ -14,8 +14,8 @@ use crate::history::{PoolSample, Recorder, Sample};
 /// Counts by ending. Counts of 0 are left out.
 type ByEnding<T> = BTreeMap<&'static str, T>;
 
-/// The response: for each quantity a list with a value a second, oldest first. Lists of pools may be shorter than those
-/// of the process; they end with the same second.
+/// The response. Each quantity is a list with one value a second, oldest first. The lists of a pool may be shorter than
+/// those of the process; they end with the same second.
 #[derive(Debug, Serialize)]
 pub(super) struct HistoryBody {
     /// When the last second ended; absent: there is none yet.

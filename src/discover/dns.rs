@@ -46,7 +46,8 @@ pub(super) struct DnsSource {
     /// The SRV records; for a host name, one made-up record with it as the target.
     srv: DnsAnswer<SrvRecord>,
     addresses: HashMap<AddressQuestion, DnsAnswer<IpAddr>>,
-    /// No round begins before this time: of many questions with short TTLs, some are always due.
+    /// No round begins before this time. Without this bound, many questions with short TTLs would make one round follow
+    /// the other: some of them are always due.
     next_round: Instant,
     /// The hosts that could not be resolved in the last round. They have been logged.
     problems: HostProblems,
@@ -83,6 +84,7 @@ impl DnsSource {
             Err(lost) => return Reason::new(&lost.to_string()),
         };
         loop {
+            // Before the first round there may be no question yet.
             sleep_until(self.due().unwrap_or(self.next_round).max(self.next_round)).await;
             self.next_round = Instant::now() + *TTL.start();
             match self.ask_due(&resolver).await {
@@ -92,7 +94,7 @@ impl DnsSource {
         }
     }
 
-    /// When the next question is due. Without SRV records the addresses of their targets do not matter.
+    /// When the next question is due. As long as the question for SRV records fails, no addresses are asked for.
     fn due(&self) -> Option<Instant> {
         let srv = self.srv_name().map(|_| self.srv.due);
         if self.srv.has_failed {
@@ -112,6 +114,7 @@ impl DnsSource {
         match &self.srv.problem {
             Some(error) if self.srv.has_failed => return Err(error.clone()),
             Some(absent) => {
+                // The answer is that there are no SRV records.
                 self.addresses.clear();
                 return Ok(ServerList {
                     servers: Vec::new(),
@@ -128,7 +131,7 @@ impl DnsSource {
         let (servers, problems) = servers(&self.srv.records, &self.hosts(), self.defaults)?;
         let warning = warning(&problems);
         if !servers.is_empty() {
-            self.log_problems(problems); // else it is reported that the list cannot be used
+            self.log_problems(problems); // those of an empty list are reported by its warning alone
         }
         Ok(ServerList { servers, warning })
     }
@@ -170,10 +173,11 @@ impl DnsSource {
         loop {
             let room = ASKED_MAX - asked.len();
             for (_, question) in due.by_ref().take(room) {
-                let (resolver, name) = (resolver.clone(), self.name_of(&question.0));
+                let (host, kind) = &question;
+                let (resolver, name, kind) = (resolver.clone(), self.name_of(host), *kind);
                 asked.spawn(async move {
                     let answer = match name {
-                        Ok(name) => ask_addresses(&resolver, name, question.1).await,
+                        Ok(name) => ask_addresses(&resolver, name, kind).await,
                         Err(error) => Err(error),
                     };
                     (question, answer)
@@ -224,6 +228,7 @@ impl DnsSource {
                 .filter_map(|kind| self.addresses.get(&(name.into(), *kind)))
         };
         let addresses: Vec<IpAddr> = answers().flat_map(|answer| &answer.records).copied().collect();
+        // At most one problem is shown: that a question failed, that there is no address, or that not all are used.
         let failed = answers().find(|answer| answer.has_failed);
         let absent = answers().next().filter(|_| addresses.is_empty());
         let cut = answers().find(|answer| !answer.records.is_empty() && answer.problem.is_some());
@@ -233,7 +238,7 @@ impl DnsSource {
         }
     }
 
-    /// Logs it if a host has a new problem, and if no host has problems any more.
+    /// Logs the problems if a host has one that had none, and logs when no host has problems any more.
     fn log_problems(&mut self, problems: HostProblems) {
         let source = &self.plan;
         let mut new = problems.iter().filter(|(host, _)| !self.problems.contains_key(*host));

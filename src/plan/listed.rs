@@ -36,7 +36,7 @@ pub struct ListedServer {
     pub draining: bool,
 }
 
-/// Written by hand: the errors of `untagged` do not name what is wrong.
+/// Written by hand, because the errors of `untagged` do not name what is wrong.
 impl<'de> Deserialize<'de> for ListedServer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -178,7 +178,7 @@ impl DiscoverPlan {
             Some(server) if !self.allow_unix => {
                 let label = server.label();
                 Err(Reason::from(format!(
-                    "server `{label}` is a Unix socket: only a file that this machine's file names may list one"
+                    "server `{label}` is a Unix socket: only a file that this machine's configuration names may list one"
                 )))
             }
             _ => Ok(()),

@@ -21,8 +21,7 @@ pub struct RemotePlan {
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,
-    /// What the texts may do beyond the settings that are safe even if others than the operator of this machine write
-    /// them.
+    /// What the texts may do beyond the settings that are safe whoever writes the texts.
     pub allowed: RemoteTrust,
 }
 

@@ -20,7 +20,7 @@ pub struct RouteQuestion<'a> {
     /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. `None`: the name of
     /// the user, as PostgreSQL has it.
     pub database: Option<&'a str>,
-    /// The user that it names, if it is such a client.
+    /// The user that it names, if it is a PostgreSQL client whose StartupMessage is read.
     pub user: Option<&'a str>,
 }
 
@@ -36,21 +36,21 @@ impl RouteQuestion<'_> {
     pub fn explain<'a>(&self, listener: &'a ListenerPlan) -> Explanation<'a, PoolId> {
         let name = self.sni.and_then(|sni| Sni::from_config(sni).ok());
         let alpn = ProtocolList::new(self.alpn);
-        let hello = RouteInput {
+        let without_startup = RouteInput {
             name: name.as_ref(),
             alpn: &alpn,
             client: self.client.map(|ip| ClientAddr::new((ip, 0).into())),
             database: None,
             user: None,
         };
-        let reads_startup =
-            listener.protocol.is_postgres() && listener.routes.reads_startup(self.is_tls().then_some(&hello));
+        let hello = self.is_tls().then_some(&without_startup);
+        let reads_startup = listener.protocol.is_postgres() && listener.routes.reads_startup(hello);
         let user = self.user.filter(|_| reads_startup);
         let database = self.database.filter(|_| reads_startup).or(user);
         listener.routes.explain(&RouteInput {
             database: database.map(str::as_bytes),
             user: user.map(str::as_bytes),
-            ..hello
+            ..without_startup
         })
     }
 }

@@ -7,7 +7,7 @@ use super::super::number::{duration, duration_value, integer};
 use super::block::Directive;
 use crate::config::address;
 
-/// The default of `eject_max_for`, which may not be shorter than `eject_for`.
+/// The default of acequia's `eject_max_for`, which may not be shorter than its `eject_for`.
 const EJECT_MAX: Duration = Duration::from_secs(30);
 
 /// Reads the block of an upstream.
@@ -54,17 +54,26 @@ fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool)
     let Some(value) = servers.iter().find_map(|server| server.option(option)) else {
         return;
     };
-    match (option, integer(value, 0, 256), duration(value, 1_000)) {
-        ("max_fails", Some(0), _) => pool.health.set("eject_max_percent", "0"),
-        ("max_fails", Some(fails), _) => pool.health.set("eject_after", fails.to_string()),
-        ("fail_timeout", _, Some(time)) => {
-            pool.health.set("eject_for", duration_value(time));
-            if time > EJECT_MAX {
-                pool.health.set("eject_max_for", duration_value(time));
+    let time = duration(value, 1_000);
+    match option {
+        "max_fails" => match integer(value, 0, 256) {
+            Some(0) => pool.health.set("eject_max_percent", "0"),
+            Some(fails) => pool.health.set("eject_after", fails.to_string()),
+            None => {}
+        },
+        "fail_timeout" => {
+            if let Some(time) = time {
+                pool.health.set("eject_for", duration_value(time));
+                if time > EJECT_MAX {
+                    pool.health.set("eject_max_for", duration_value(time));
+                }
             }
         }
-        (_, _, Some(time)) => pool.section.set("slow_start", duration_value(time)),
-        _ => {}
+        _ => {
+            if let Some(time) = time {
+                pool.section.set("slow_start", duration_value(time));
+            }
+        }
     }
     for server in servers.iter().filter(|server| server.option(option) != Some(value)) {
         let of_pool = (Some(value), "another server");
@@ -96,6 +105,7 @@ fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool)
             server.sessions_max = (limit > 0).then_some(limit);
             continue;
         }
+        // The value as an integer and as a duration; each is `None` if the value is not one.
         match (key, integer(value, 0, 256), duration(value, 1_000)) {
             ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
             ("backup", ..) => server.priority = 1,
