@@ -16,7 +16,7 @@ use crate::reload::{Changes, ReloadError};
 /// `GET /api/v1/reload`.
 #[derive(Debug, Serialize)]
 pub(super) struct ReloadErrorBody {
-    /// Why the latest reload failed; absent: it did not, or there was none.
+    /// Why the latest reload failed; absent: it succeeded, or there was none.
     error: Option<String>,
 }
 

@@ -71,7 +71,7 @@ impl Problem {
         self.position.order()
     }
 
-    /// Adds the offset of the text of its file to the position.
+    /// Adds `by` to the position: the offset in the whole input at which the text of the problem's file begins.
     pub(super) fn shift(&mut self, by: usize) {
         self.position.shift(by);
     }
@@ -169,8 +169,8 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there
-    /// are no problems.
+    /// All errors and the first 100 warnings with quoted lines, then the numbers of errors and of warnings. Ends with a
+    /// newline; empty if there are no problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
         self.render_those(colour, |_| true)
@@ -223,8 +223,8 @@ impl Report {
         out
     }
 
-    /// All problems for programs: a list of objects with `severity`, `message`, and, where they are known, `hint`,
-    /// `line` and `column` (from 1), or the `path` of the key; and the `file` if several were read.
+    /// All problems, for programs: a list of objects. Each has `severity` and `message`. Where they are known, it also
+    /// has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has `file` if several files were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
         let problem = |problem: &Problem| {

@@ -115,7 +115,7 @@ impl Resolver {
     }
 }
 
-/// Half of it, but at least one.
+/// Half of the capacity, but at least one.
 const fn half(capacity: usize) -> usize {
     if capacity > 1 { capacity / 2 } else { 1 }
 }

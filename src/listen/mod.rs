@@ -1,7 +1,8 @@
 //! Listening sockets, and an accept that cannot fail.
 //!
 //! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients. A socket that
-//! the service manager has passed is shared by all workers: a restart would lose the clients in a worker's own socket.
+//! the service manager has passed is shared by all workers instead: clients that wait in it survive a restart, and
+//! those in a worker's own socket would not.
 
 mod conflict;
 mod passed;
@@ -63,12 +64,13 @@ pub struct Listening {
 pub enum QueueOwner {
     /// This process: clients that are left in the queue at the end are reset.
     Process,
-    /// The service manager, which has set its length: clients wait there for the next process.
+    /// The service manager, which has also set the length of the queue. Clients that are left in it wait for the next
+    /// process.
     ServiceManager,
 }
 
 impl Bound {
-    /// Binds the address without SO_REUSEPORT: so this fails where another process listens already, and two processes
+    /// Binds the address without SO_REUSEPORT. This fails if another process listens already, so that two processes
     /// cannot share the clients by mistake.
     ///
     /// # Errors
@@ -88,9 +90,10 @@ impl Bound {
 
     fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> Result<Self, BindError> {
         let first = bind(address, options, reuse_port).map_err(|cause| BindError::new(address, cause))?;
-        let real = first.local_addr().ok().and_then(|real| real.as_socket());
+        // Port 0 asks the kernel to choose one.
+        let bound = first.local_addr().ok().and_then(|bound| bound.as_socket());
         Ok(Self {
-            address: real.map_or(address, |real| address.with_port(real.port())),
+            address: bound.map_or(address, |bound| address.with_port(bound.port())),
             socket: BoundSocket::Tcp(first, *options),
         })
     }

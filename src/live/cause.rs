@@ -14,8 +14,8 @@ pub struct Cause {
     /// The time over which they are closed.
     pub over: Duration,
     /// Sessions that connected after this time, and those that still await the server's first answer, are closed at
-    /// once; `None`: all are closed over `over`. It is when the server last served: later sessions came while it hung,
-    /// and must not be served when it runs again, because it may be an old primary by then.
+    /// once; `None`: all are closed over `over`. The time is that at which the server last served. Later sessions came
+    /// while it hung. They must not be served when it runs again, because it may be an old primary by then.
     pub at_once_since: Option<Instant>,
 }
 
@@ -30,8 +30,8 @@ impl Cause {
         }
     }
 
-    /// Both causes: closes with the ending of this one, unless the other closes some sessions at once, and over the
-    /// shorter time.
+    /// Combines both causes. The result is this one, or `other` if that closes some sessions at once. `over` is the
+    /// shorter of both times.
     #[must_use]
     pub fn combined_with(self, other: Self) -> Self {
         let cause = if other.at_once_since.is_some() { other } else { self };

@@ -1,4 +1,4 @@
-//! What the agent of a server has set: an operator's program on the server's host.
+//! The settings that the agent of a server makes. An agent is an operator's program on the server's host.
 
 use std::fmt;
 use std::time::SystemTime;

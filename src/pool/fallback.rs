@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-/// The pool that a session on the servers of its fallback was meant for. Each such session holds a reference.
+/// The pool that sessions were meant for which use the servers of its fallback. Each of these sessions holds a
+/// reference, so that the pool knows whether there are any.
 #[derive(Debug)]
 pub struct FallbackOrigin {
     pool: Arc<str>,
 }
 
 impl FallbackOrigin {
-    /// The origin of a pool's fallback sessions; it has none yet.
+    /// The origin for the sessions of `pool` on its fallback. There are none yet.
     #[must_use]
     pub fn new(pool: Arc<str>) -> Arc<Self> {
         Arc::new(Self { pool })

@@ -1,15 +1,15 @@
-//! The servers that are full, as found while a line is served.
+//! The servers that were found full while the clients in the line of a pool's queue get their turns.
 
 use std::collections::HashSet;
 
 use super::ServerId;
 use super::candidates::Candidate;
 
-/// Servers that count as full while a line is served.
+/// Servers that count as full until all clients in the line have had their turns, even if a place becomes free.
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// The only server that the client waits for, after its latest turn; `None`: it waits for any.
+    /// The only server that the client whose turn was the latest waits for; `None`: it waits for any server.
     pub(super) awaited: Option<ServerId>,
 }
 

@@ -31,6 +31,7 @@ pub struct PathSeries {
     sessions: LabelledCounters<{ Ending::ALL.len() }>,
     pool: Arc<PoolSeries>,
     listener: Weak<ListenerSeries>,
+    /// The server, held weakly so that [`Self::is_gone`] sees its end, and its series; `None`: none was chosen.
     server: Option<(Weak<Server>, Arc<ServerSeries>)>,
 }
 
@@ -101,8 +102,8 @@ impl PathSeries {
             Some((server, _)) => server.strong_count() == 0,
             None => !self.pool.is_configured(),
         };
-        // The registry holds every listener's series once; if nothing else holds it, the listener is gone. While a
-        // rendering holds all series, none is removed.
+        // The registry holds every listener's series once; if nothing else holds it, the listener is gone. While the
+        // metrics are rendered, all series are held once more, and no listener counts as gone.
         has_no_destination || self.listener.strong_count() <= 1
     }
 

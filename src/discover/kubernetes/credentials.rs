@@ -23,7 +23,7 @@ pub(super) struct ApiCredentials {
     pub(super) token: Option<Token>,
     /// A certificate with its chain, and its key.
     pub(super) identity: Option<(PemText, PemText)>,
-    /// Their name in errors.
+    /// The name of these credentials in errors.
     pub(super) name: String,
 }
 
@@ -78,7 +78,7 @@ mod tests {
             let error = chain(&*Token::read(&file).err().unwrap());
             assert!(error.ends_with(problem) && !error.contains("secret"), "{error}");
         }
-        // Of a file that is too long, white space at the beginning or where it is cut does not count less.
+        // White space at the beginning counts for the length of a file, too.
         fs::write(&file, format!(" secret{}", "x".repeat(64 << 10))).unwrap();
         let error = chain(&*Token::read(&file).err().unwrap());
         assert!(error.ends_with("it is longer than 64KiB"), "{error}");
