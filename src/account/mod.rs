@@ -271,8 +271,8 @@ impl Entry {
         (info.pool, info.server) = (Some(Arc::clone(pool)), None);
     }
 
-    /// The session begins to wait at this position of the pool's queue. `is_asleep`: it
-    /// waits because the pool is asleep.
+    /// The session begins to wait at this position of the pool's queue. `is_asleep`: it waits because the pool is
+    /// asleep.
     pub fn queue_joined(&mut self, position: usize, is_asleep: bool) {
         let mut info = self.info();
         QueueWait::begin(&mut info.extras.get_or_insert_default().queue, position, is_asleep);
@@ -375,7 +375,7 @@ impl Drop for Entry {
             self.ledger.log.write(record);
         }
         if let Some(extras) = &mut info.extras {
-            extras.end(); // not when the record drops: the admin API may still hold it
+            extras.end(); // at once, because the admin API may hold the record for longer
         }
     }
 }

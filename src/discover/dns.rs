@@ -84,7 +84,7 @@ impl DnsSource {
             Err(lost) => return Reason::new(&lost.to_string()),
         };
         loop {
-            // Before the first round there may be no question yet.
+            // Before the first round for a host name there is no question yet.
             sleep_until(self.due().unwrap_or(self.next_round).max(self.next_round)).await;
             self.next_round = Instant::now() + *TTL.start();
             match self.ask_due(&resolver).await {

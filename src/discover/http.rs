@@ -58,7 +58,7 @@ impl HttpSource {
                 Ok(Err(error)) => return error,
                 Err(_) => return format!("no answer within {}", format_duration(REQUEST_TIMEOUT)).into(),
             }
-            // The interval, a quarter shorter to a quarter longer, so that the requests of many balancers spread out.
+            // The interval, up to a quarter shorter or longer, so that the requests of many balancers spread out.
             sleep(self.plan.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         }
     }

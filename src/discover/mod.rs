@@ -16,11 +16,12 @@
 //!
 //! **A new source** is a file here that implements `ServerSource`, an arm in each of the two matches in `sources.rs`,
 //! and a variant of [`crate::plan::DiscoverSource`]. Its keys are added in `config/keys/pool.rs` and
-//! `config/parse/discover.rs`, and the files that it reads in `plan/files.rs`. What the sources of several pools share,
-//! such as a login, is a section
-//! `[providers.NAME]` (`config/parse/providers.rs`): a *provider* is a service that sources ask. etcd is the provider
-//! of a source of servers here, and the *store* of the configuration in [`crate::remote`]. A source is described in
-//! `conf/full.toml`, from which the schema is generated, and in `docs/servers.md`.
+//! `config/parse/discover.rs`, and the files that it reads in `plan/files.rs`. It is described in `docs/servers.md` and
+//! in `conf/full.toml`, from which the schema is generated.
+//!
+//! What the sources of several pools share, such as a login, is a section `[providers.NAME]`
+//! (`config/parse/providers.rs`). A *provider* is a service that sources ask. etcd is the provider of a source of
+//! servers here, and the *store* of the configuration in [`crate::remote`].
 
 mod resolver;
 mod names;

@@ -237,7 +237,7 @@ fn last_of(seconds: u64, max: usize) -> impl Iterator<Item = Second> {
 }
 
 impl Second {
-    /// The part of `count` that falls before the end of this second. `count` is for all the seconds together.
+    /// The part of `count` up to the end of this second. `count` is for all the seconds together.
     fn until(&self, count: u64) -> u64 {
         (u128::from(count) * u128::from(self.number) / u128::from(self.of)) as u64
     }

@@ -1,5 +1,5 @@
-//! Differences and intersections of lists of networks. With these, rules of which the first match decides are converted
-//! to an `allow` and a `deny` list, of which one is always applied before the other.
+//! Differences and intersections of lists of networks. They serve to convert a list of rules, of which the first match
+//! decides, to the lists `allow` and `deny`, of which `deny` is always applied first.
 
 use ipnet::IpNet;
 

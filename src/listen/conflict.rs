@@ -33,7 +33,7 @@ pub struct BindCause {
 /// The holder of an address that cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
-    /// A connection from this machine, as its local port.
+    /// A connection from this machine, which has the port as its local one.
     Connection,
     /// A listening socket.
     Listener,

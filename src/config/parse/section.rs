@@ -138,7 +138,7 @@ impl<'a> Section<'a> {
         value::duration(self.get(key)?, bounds, problems)
     }
 
-    /// A duration within bounds, or `Some(None)` for `"off"`. `None`: the key is missing or its value not valid.
+    /// A duration within bounds, or `Some(None)` for `"off"`. `None`: the key is missing, or its value is not valid.
     pub(super) fn duration_or_off(
         &self,
         key: &str,
