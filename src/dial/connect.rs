@@ -42,6 +42,13 @@ pub enum LastAck {
     Delayed,
 }
 
+impl LastAck {
+    /// [`Self::Delayed`] if this is true.
+    pub(crate) fn delayed_if(is_delayed: bool) -> Self {
+        if is_delayed { Self::Delayed } else { Self::AtOnce }
+    }
+}
+
 /// The pause before another attempt to connect to a Unix socket whose queue is full: the kernel does not report when
 /// there is room (connect(2), EAGAIN).
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);

@@ -83,7 +83,7 @@ impl Routed<'_> {
         let (protocol, sniffed) = (state.plan.protocol, sniffed.as_ref());
         let has_hello = tls.is_some() || sniffed.is_some_and(|sniffed| sniffed.hello().is_some());
         let address = entry.info().client();
-        // Whether the relay sends what is at hand for the server as soon as there is a connection.
+        // Whether the relay sends the bytes for the server, if it has some, as soon as there is a connection.
         let relays_at_once = tls.is_none() && !protocol.is_postgres();
         // A client of a database or of TLS that ends its stream so early has left.
         let mut dial_client = DialClient {
@@ -102,12 +102,8 @@ impl Routed<'_> {
                 client: client_choice(tls.as_ref()),
                 header: &first,
             });
-            let is_at_hand = sniffed.is_some() || !first.is_empty();
-            dial_client.last_ack = if is_at_hand && relays_at_once && dial_tls.is_none() {
-                LastAck::Delayed
-            } else {
-                LastAck::AtOnce
-            };
+            let has_bytes = sniffed.is_some() || !first.is_empty();
+            dial_client.last_ack = LastAck::delayed_if(has_bytes && relays_at_once && dial_tls.is_none());
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();
             // In a box of its own: glibc reuses freed blocks of up to 1,032 bytes as they are; larger ones would leave

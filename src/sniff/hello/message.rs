@@ -173,8 +173,8 @@ fn escape_for_log(sent: &[u8]) -> Box<str> {
     sent[..kept].escape_ascii().to_string().into()
 }
 
-/// The extension types seen so far. Nearly all types that IANA has assigned are below 256; they have a bit each. Browsers
-/// send a few others, and a client may send thousands of them, so they are looked up in less than linear time.
+/// The extension types seen so far. Nearly all types that IANA has assigned are below 256; they have a bit each.
+/// Browsers send a few others, and a client may send thousands of them, so they are looked up in less than linear time.
 #[derive(Default)]
 struct SeenExtensions {
     low: [u64; 4],
