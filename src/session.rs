@@ -73,7 +73,8 @@ pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>
     let linking = Box::pin(link(socket, state, at, entry));
     async move {
         relay_when_linked(linking).await;
-        drop(permit); // after the entry: when the permit is free, this session is accounted for
+        // The entry is closed by now. So when the permit is free, this session is accounted for.
+        drop(permit);
     }
 }
 

@@ -1,6 +1,6 @@
-//! Closes sessions of servers that should have none: servers that went down, are drained, are of a worse tier than the
-//! best one that is up again, are those of a fallback whose pool is usable again, or have left their pool. The sessions
-//! are closed over a time, so that their clients do not all reconnect at once.
+//! Closes sessions of servers that should have none: of servers that went down, are drained, or have left their pool; of
+//! servers of a worse tier than the best one that is up again; and of the servers of a fallback whose pool is usable
+//! again. The sessions are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a session that connects late and a server that is up again early
 //! need no code of their own. A server that leaves takes along why its sessions are closed ([`crate::live::Departed`]).
@@ -130,11 +130,11 @@ fn sever(
             record.cut(cause.ending);
             continue;
         }
-        let on_fallback = || record.fallback_from().map(Group::OnFallback);
         let group = if wanted.contains_key(&server) {
             Some(server)
         } else {
-            on_fallback().filter(|group| wanted.contains_key(group))
+            let on_fallback = record.fallback_from().map(Group::OnFallback);
+            on_fallback.filter(|group| wanted.contains_key(group))
         };
         if let Some(group) = group {
             sessions.entry(group).or_default().push(record);

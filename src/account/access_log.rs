@@ -51,7 +51,8 @@ struct LogControl {
     logs_empty_sessions: AtomicBool,
     /// Request to reopen the file.
     reopen: AtomicBool,
-    /// The output and format to switch to once the records queued before are written; a later request replaces it.
+    /// The request to switch to another output and format once the records queued before are written. Without an output
+    /// the log is turned off. A later request replaces this one.
     // A std mutex: locked for one statement, at a reload only.
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
 }

@@ -54,7 +54,7 @@ impl SessionExtras {
         self.log_line = line;
     }
 
-    /// Sets whether a session that something other than a guard has refused is logged.
+    /// Sets the log line of a session that was refused, but not by a guard.
     pub fn set_log_line(&mut self, line: LogLine) {
         self.log_line = line;
     }

@@ -28,7 +28,7 @@ pub(super) struct Announced {
     _following: AbortOnDropHandle<()>,
     /// The latest list.
     announcements: Arc<[Announcement]>,
-    /// Whether the latest answer is not in force yet.
+    /// Whether the latest answer is not in force yet, because [`Self::next`] was dropped before it returned.
     is_pending: bool,
     /// The plan of the file, if a listener of it accepts announcements.
     file: Option<Arc<Plan>>,
@@ -50,8 +50,7 @@ impl Announced {
         }
     }
 
-    /// This plan of the file with the routes that are announced now; and the plan of the file itself, if it accepts
-    /// announcements.
+    /// As [`with_announced`], for the routes that are announced now.
     pub(super) fn added_to(&self, file: Plan) -> (Plan, Option<Arc<Plan>>) {
         with_announced(file, &self.announcements)
     }
@@ -89,7 +88,8 @@ impl Announced {
     }
 }
 
-/// The plan of the file with these announcements, and the plan of the file, if it accepts announcements.
+/// Returns the plan to put in force: that of the file with these announcements. Also returns the plan of the file as it
+/// is; `None`: it accepts no announcements.
 pub(super) fn with_announced(file: Plan, announcements: &[Announcement]) -> (Plan, Option<Arc<Plan>>) {
     match file.announcing_engine() {
         None => (file, None),
@@ -130,12 +130,13 @@ fn is_same(before: &InForce, next: &InForce) -> bool {
 }
 
 fn log_routes(before: &Plan, now: &Plan) {
-    let missing = |of: &Plan, than: &Plan| -> Vec<String> {
-        let names = of.pools.iter().map(|pool| &pool.name);
-        let missing = names.filter(|name| than.pools.id(name).is_none());
+    // Each announced route has a pool of its own.
+    let only_in = |plan: &Plan, other: &Plan| -> Vec<String> {
+        let names = plan.pools.iter().map(|pool| &pool.name);
+        let missing = names.filter(|name| other.pools.id(name).is_none());
         missing.map(ToString::to_string).collect()
     };
-    let (added, removed) = (missing(now, before), missing(before, now));
+    let (added, removed) = (only_in(now, before), only_in(before, now));
     if !added.is_empty() || !removed.is_empty() {
         tracing::info!(
             added = first_and_more(added.iter(), LOGGED_MAX).join(" "),

@@ -58,8 +58,8 @@ pub struct Service {
     pub name: &'static str,
     /// Whether it accepts a PROXY header.
     pub accepts_proxy_header: bool,
-    /// Set if its clients do not begin with a ClientHello: the text says what that means for the routes of a listener,
-    /// and when they do begin with one.
+    /// Set if its clients do not begin with a ClientHello. The text says what follows for the routes of a listener, and
+    /// in which case clients begin with one nevertheless.
     pub without_hello: Option<&'static str>,
 }
 
@@ -200,8 +200,8 @@ pub struct CheckPass {
     pub certificate: Option<CertificateTimes>,
     /// What the agent of the server has set; with other kinds of checks: nothing.
     pub agent: AgentSettings,
-    /// Why what the agent had set, or its word that the server is down, holds no longer from this run on; `None`:
-    /// nothing has changed in that.
+    /// Why the agent's earlier settings, or its earlier word that the server is down, no longer hold; `None`: this run
+    /// has not ended them.
     pub agent_lost: Option<String>,
 }
 
@@ -291,7 +291,7 @@ impl From<io::Error> for CheckFailure {
     }
 }
 
-/// Comparison of checks whose kinds are not known. Every [`Check`] that can be compared with its own kind has it.
+/// Compares checks whose kinds are not known. It is implemented for every [`Check`] that implements [`PartialEq`].
 pub trait CompareCheck {
     /// Whether both are of one kind and configured alike.
     fn is_same(&self, other: &dyn Check) -> bool;

@@ -79,6 +79,7 @@ impl HookedClone {
     pub(super) async fn stop(self, name: &CloneName, shutdown: &CancellationToken) {
         let address = self.address.as_ref().map(|taken| taken.address.to_string());
         let address = address.unwrap_or_default();
+        // The hook may take STOP_HOOK_TIMEOUT in all, but only KILL_AFTER once this process ends.
         let too_late = async {
             let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, shutdown.cancelled()).await;
             sleep(KILL_AFTER).await;

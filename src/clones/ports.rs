@@ -17,9 +17,9 @@ pub(super) struct Ports {
 /// The port of a clone. Dropping it gives it back.
 pub(super) struct Port {
     pub(super) number: u16,
-    /// Tells all processes of acequia that the port is taken: a clone listens only a while after its start. Its name is
-    /// in the abstract namespace (unix(7)): that belongs to the network namespace, as ports do, and the name ends with
-    /// this process.
+    /// Tells all processes of acequia that the port is taken, because a clone begins to listen only some time after its
+    /// start. The name of this socket is in the abstract namespace (unix(7)), which belongs to the network namespace, as
+    /// ports do. The name is free again when this process ends.
     _lock: UnixDatagram,
 }
 

@@ -57,7 +57,7 @@ impl Loaded {
     pub fn with_texts(&self, texts: &RemoteTexts) -> Result<Self, Report> {
         let input = self.warnings.input();
         let mut all = InputText::new(input.first_name(), input.first_text());
-        all.rename(texts.from.clone());
+        all.rename(texts.from.clone()); // shown for problems that are in no single text
         for text in &texts.texts {
             all.push(format!("{}{}", ETCD, text.key), &text.text);
         }
@@ -76,14 +76,15 @@ impl Loaded {
     }
 }
 
-/// The problem of a text that was not UTF-8: it was read with a replacement character.
+/// The problem of a text that was not UTF-8: it was read with a replacement character. The argument is an item of
+/// [`InputText::files`].
 fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
     let at = begin + text.find(char::REPLACEMENT_CHARACTER)?;
     let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
     Some(Problem::error(position, "not UTF-8", "write it as UTF-8"))
 }
 
-/// The prefix of the name of a text.
+/// The prefix of a text's key in the name of the text.
 const ETCD: &str = "etcd:";
 
 /// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists.

@@ -163,7 +163,7 @@ fn remove_double_binds(imported: &mut Imported) {
     }
 }
 
-/// Removes servers that are a listener which uses their pool: each session would open another one.
+/// Removes servers whose address is that of a listener which uses their pool: each session would open another one.
 fn remove_own_servers(imported: &mut Imported) {
     let mut binds_of: HashMap<&str, HashSet<ListenAddr>> = HashMap::new();
     for listener in &imported.listeners {
@@ -248,7 +248,8 @@ fn remove_double_tls(imported: &mut Imported) {
     }
 }
 
-/// Removes the address that connections come from if a server has no address of its family, or all are on Unix sockets.
+/// Removes the source address of connections if a server has an address of the other family, or if all servers are on
+/// Unix sockets.
 fn remove_unfit_source(pool: &mut ImportedPool) {
     let Some(source) = &pool.source else { return };
     let source_ip = address::ip(source).ok().and_then(ServerAddr::ip); // `client` has none
@@ -256,7 +257,7 @@ fn remove_unfit_source(pool: &mut ImportedPool) {
         (Some(source), Ok(ServerLocation::Address(server))) => {
             server.ip().is_none_or(|ip| source.is_ipv4() == ip.is_ipv4())
         }
-        _ => true,
+        _ => true, // no family is known
     };
     let is_fit = pool.servers.iter().all(is_reachable);
     let has_effect = pool.servers.iter().any(|server| !server.address.starts_with("unix:"));
@@ -271,6 +272,7 @@ fn remove_unfit_source(pool: &mut ImportedPool) {
 /// Removes the kind of check of a pool if the configuration would not accept it, so that servers are checked by a
 /// connect.
 fn remove_invalid_check(pool: &mut ImportedPool) {
+    // A configuration with this pool alone shows whether its check is accepted.
     let alone = Imported {
         listeners: vec![ImportedListener {
             name: String::from("l"),
@@ -329,8 +331,8 @@ fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Opt
     texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));
 }
 
-/// Notes each route that comes before another one with a more exact name and another pool. The first one won there, the
-/// other one wins here.
+/// Notes each route that comes before another one with a more exact name and another pool. In the imported file the first
+/// one wins, here the more exact one.
 fn note_order_of_routes(listener: &mut ImportedListener) {
     /// A listener with more routes gets no such notes: each is compared with each.
     const ROUTES_MAX: usize = 500;

@@ -18,11 +18,12 @@ pub struct LiveGuards {
 }
 
 impl LiveGuards {
-    /// A guard that is configured as before stays; one with other rules goes on with the counts.
+    /// A guard that is configured as before stays. One with other rules is replaced by a successor that takes over its
+    /// counts.
     pub(super) fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
         let guard = |plan: &Arc<GuardPlan>| match before.and_then(|guards| guards.known(&plan.name)) {
-            Some(before) if *before.rules() == plan.rules => Arc::clone(before),
-            Some(before) => Arc::new(before.successor(plan.rules.clone())),
+            Some(known) if *known.rules() == plan.rules => Arc::clone(known),
+            Some(known) => Arc::new(known.successor(plan.rules.clone())),
             None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
         };
         let is_absent = |guard: &&Arc<Guard>| !plans.iter().any(|plan| plan.name == *guard.name());

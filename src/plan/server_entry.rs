@@ -30,7 +30,7 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // This is the same server as one of an entry with only the name, at this address.
+            // An entry with only the name has the same identity for this address, so it is the same server.
             ServerLocation::Resolved { name, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,

@@ -1,9 +1,9 @@
 //! Which replicas follow another history than that of the primary in force: a pure function of what checks have seen.
 //!
-//! A replica never applies what its primary has not written. A replica that has applied more than the primary had
-//! written at a later check has data of its own: it still follows an old primary, or has followed it for too long. The
-//! same is true of a replica that goes on along an older timeline beyond the point where the primary's timeline began,
-//! and of one that receives other changes than the primary sends.
+//! A replica never applies what its primary has not written. If a later check of the primary finds that it has written
+//! less than the replica had applied, the replica has data of its own: it still follows an old primary, or has followed
+//! it for too long. The same is true of a replica that goes on along an older timeline beyond the point where the
+//! primary's timeline began, and of one that receives other changes than the primary sends.
 
 use std::sync::Arc;
 
@@ -78,8 +78,8 @@ impl DivergenceWatch {
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
-            // Found out again each time: a replica that was set up anew may be ahead of what was last seen of the
-            // primary.
+            // Decided anew at each check of the primary, because a replica that was set up anew may be ahead of what was
+            // last seen of the primary.
             replica.is_apart = is_same && replica.before.is_some_and(|before| before.is_apart(&latest));
             replica.before = Some(replica.latest);
         }
@@ -132,11 +132,12 @@ fn why_apart(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String
 /// left older timelines before the first position that was seen on its own timeline: beyond that position it has
 /// nothing on them.
 fn why_outdated((timeline, position): (u32, u64), primary: &TimelineHistory<PrimaryTrace>) -> Option<String> {
-    let (label, on) = (&primary.label, primary.timeline.filter(|on| *on > timeline)?);
+    let label = &primary.label;
+    let newer = primary.timeline.filter(|newer| *newer > timeline)?;
     let first = primary.history.first.filter(|first| *first < position)?;
     let (position, first) = (Lsn(position), Lsn(first));
     Some(format!(
-        "not a replica of {label}: it is on timeline {timeline} at {position}, and {label} was on {on} at {first}"
+        "not a replica of {label}: it is on timeline {timeline} at {position}, and {label} was on {newer} at {first}"
     ))
 }
 
@@ -166,9 +167,9 @@ mod tests {
         }
     }
 
-    /// Checks in this order: the server, its timeline if it is the primary, its position. Returns which
-    /// checks of replicas have found that they do not follow the primary.
-    fn beyond(checks: &[(&str, Option<u32>, u64)]) -> Vec<bool> {
+    /// Runs checks in this order, each given by the server, its timeline if it is the primary, and its position. Returns
+    /// for each check of a replica whether it has found that the replica does not follow the primary.
+    fn diverged(checks: &[(&str, Option<u32>, u64)]) -> Vec<bool> {
         let mut watch = DivergenceWatch::default();
         let (mut found, mut primary) = (Vec::new(), "");
         for (name, timeline, position) in checks {
@@ -196,7 +197,7 @@ mod tests {
             ("b", Some(2), 990), // written meanwhile
             ("c", None, 950),
         ];
-        assert_eq!(beyond(&old), [false, false, true, false]);
+        assert_eq!(diverged(&old), [false, false, true, false]);
         let set_up_anew = [
             ("b", Some(2), 100),
             ("c", None, 900),
@@ -205,7 +206,7 @@ mod tests {
             ("b", Some(2), 130),
             ("c", None, 140),
         ];
-        assert_eq!(beyond(&set_up_anew), [false; 3]);
+        assert_eq!(diverged(&set_up_anew), [false; 3]);
         let further_ahead = [
             ("b", Some(2), 100),
             ("c", None, 900),
@@ -217,7 +218,7 @@ mod tests {
             ("b", Some(2), 2020),
             ("c", None, 2030),
         ];
-        assert_eq!(beyond(&further_ahead), [false, true, false, false]);
+        assert_eq!(diverged(&further_ahead), [false, true, false, false]);
     }
 
     #[test]
@@ -227,10 +228,10 @@ mod tests {
             checks.push(("a", Some(1), round * 1000));
             checks.push(("b", None, round * 1000 + 900)); // it is checked later
         }
-        assert!(beyond(&checks).iter().all(|is_beyond| !is_beyond));
+        assert!(diverged(&checks).iter().all(|has_diverged| !has_diverged));
         // A new primary begins below where the replicas of the old one were, and has reported no later position yet.
         assert_eq!(
-            beyond(&[
+            diverged(&[
                 ("a", Some(1), 900),
                 ("c", None, 900),
                 ("b", Some(2), 100),

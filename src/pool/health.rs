@@ -130,11 +130,11 @@ pub(super) struct RiseFall {
     /// Checks in a row that failed.
     failures: u32,
     latest: LatestResult,
-    /// Set if this host prevented the latest check: whether new sessions go on. Then `latest` is the result of the
-    /// check before.
+    /// Set if this host prevented the latest check. The value says whether a server that is up still gets new sessions,
+    /// and `latest` is the result of the check before.
     prevented: Option<bool>,
-    /// The latest check that could read the role found the wrong one, or another server was promoted since; or the role
-    /// is required and not known yet.
+    /// The role is wrong: the latest check that could read it found that, or another server was promoted since. Also set
+    /// while a required role is not known yet.
     unfit: bool,
     /// The server is down only because it is behind.
     behind: bool,
@@ -261,6 +261,7 @@ impl RiseFall {
             && match self.latest {
                 LatestResult::Behind => true,
                 LatestResult::Down | LatestResult::Unfit => false,
+                // Any other result says nothing about the lag.
                 _ => self.behind && self.failures < fall,
             };
         self.healthy = next == CheckState::Up
@@ -322,7 +323,8 @@ impl RiseFall {
             )
     }
 
-    /// Whether the latest check was refused.
+    /// Whether the latest check was refused, by the server or by this host. A server that has said that it accepts no
+    /// sessions stays suspended while this host prevents checks.
     #[must_use]
     pub(super) const fn refusal(&self) -> RefusedCheck {
         match (self.prevented, self.latest) {

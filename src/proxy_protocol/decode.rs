@@ -58,7 +58,7 @@ pub enum InvalidHeader {
     /// There is none, where one is required.
     #[error("there is no PROXY header")]
     Missing,
-    /// It is longer than [`HEADER_BYTES_MAX`], or the line of version 1 than 107 bytes.
+    /// A header that is longer than [`HEADER_BYTES_MAX`], or a line of version 1 that is longer than 107 bytes.
     #[error("the PROXY header is too long")]
     TooLong,
     /// The line of version 1 does not have the form of section 2.1.
@@ -228,6 +228,7 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
     Ok(header)
 }
 
+/// The header for AF_UNSPEC. The low half of `family` is the type of the socket: unspecified, stream or datagram.
 fn unspecified(family: u8) -> Result<ProxyHeader, InvalidHeader> {
     match family & 0x0f {
         0..=2 => Ok(ProxyHeader::new(ProxyAddresses::Peer)),
@@ -264,7 +265,10 @@ impl ProxyHeader {
             let length = usize::from(u16::from_be_bytes(*length));
             let (value, rest) = rest.split_at_checked(length).ok_or(InvalidHeader::Length)?;
             match kind {
-                TYPE_CRC32C => verify(whole, whole.len() - rest.len() - length, value)?,
+                TYPE_CRC32C => {
+                    let value_at = whole.len() - rest.len() - length;
+                    verify(whole, value_at, value)?;
+                }
                 TYPE_UNIQUE_ID if length > UNIQUE_ID_BYTES_MAX => return Err(InvalidHeader::Length),
                 TYPE_UNIQUE_ID => self.unique_id = Some(value.into()),
                 TYPE_AUTHORITY => self.authority = Some(value.into()),

@@ -80,7 +80,7 @@ impl ListenerState {
         SessionRoute::open(&self.route_counts[index])
     }
 
-    /// The TLS with the servers of this pool; `None`: no TLS begins here.
+    /// The TLS with the servers of this pool; `None`: connections to them are not encrypted here.
     pub(super) fn tls_with(&self, pool: &LivePool) -> Option<&PoolTls> {
         pool.plan().tls.as_ref()?;
         self.pool_tls.get(pool.name()).map(|tls| &**tls)

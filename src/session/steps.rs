@@ -247,6 +247,8 @@ pub(super) struct ClientTls<'a> {
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
+///
+/// `hello` is the ClientHello of a client whose TLS is passed on; `tls` is the client's TLS if it is terminated here.
 pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,

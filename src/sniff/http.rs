@@ -97,6 +97,7 @@ impl HttpReader {
             }
             self.has_request_line = true;
         }
+        // The end of a head has 3 bytes, of which some may have come before.
         let from = self.scanned.saturating_sub(3).max(self.empty);
         let is_complete = bytes[from..].windows(2).any(|pair| pair == b"\n\n")
             || bytes[from..].windows(3).any(|three| three == b"\n\r\n");

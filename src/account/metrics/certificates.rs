@@ -28,12 +28,13 @@ pub fn certificate_expiries<'a>(
         "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
     );
     let mut write = |user: (&str, &str), certificates: &[Arc<Certificate>]| {
+        // By name, `not_after` and `not_before` of the certificate that expires first: the smallest array.
         let mut earliest = BTreeMap::<String, [i64; 2]>::new();
         for certificate in certificates {
             let name = certificate.names.first().map(ToString::to_string).unwrap_or_default();
             let times = [certificate.not_after, certificate.not_before];
-            let first = earliest.entry(name).or_insert(times);
-            *first = times.min(*first);
+            let kept = earliest.entry(name).or_insert(times);
+            *kept = times.min(*kept);
         }
         for (name, [not_after, not_before]) in earliest {
             let labels = format_labels(&[user, ("name", &name)]);
@@ -58,7 +59,8 @@ pub fn certificate_expiries<'a>(
     text
 }
 
-/// The orders by ACME that succeeded, and that failed, in the text exposition format.
+/// The orders by ACME, in the text exposition format. `results` has the numbers of successful and failed orders, by the
+/// first host name of the certificate.
 #[must_use]
 pub fn acme_renewals(results: &BTreeMap<Box<str>, [u64; 2]>) -> String {
     let mut text = String::new();

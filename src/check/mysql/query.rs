@@ -17,7 +17,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The values of a column that has one of these names, row by row. None if there is no such column.
+    /// The values of a column that has one of these names, row by row. Empty if there is no such column.
     pub(super) fn column<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = Option<&'a str>> {
         let index = self.columns.iter().position(|column| names.contains(&column.as_str()));
         let values = index.map(|index| self.rows.iter().map(move |row| row.get(index)?.as_deref()));
@@ -65,7 +65,7 @@ pub(super) async fn query(packets: &mut Packets, statement: &str) -> Result<Rows
     }
 }
 
-/// Whether it is an EOF packet.
+/// Whether it is an EOF packet. A row may begin with the same byte, but is longer then.
 fn is_end(packet: &[u8]) -> bool {
     packet.first() == Some(&0xfe) && packet.len() < 9
 }

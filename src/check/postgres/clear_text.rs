@@ -72,13 +72,15 @@ impl AwaitedByte {
             Self::Decided => Self::Decided,
             Self::Head(mut head, filled) => {
                 head[filled] = byte;
+                if filled + 1 < head.len() {
+                    return Ok(Self::Head(head, filled + 1));
+                }
                 let [kind, length @ ..] = head;
-                match (filled + 1 == head.len(), u32::from_be_bytes(length)) {
-                    (false, _) => Self::Head(head, filled + 1),
-                    (true, _) if kind == AUTHENTICATION => Self::AuthenticationCode([0; 4], 0),
+                match u32::from_be_bytes(length) {
+                    _ if kind == AUTHENTICATION => Self::AuthenticationCode([0; 4], 0),
                     // The length counts its own 4 bytes.
-                    (true, length @ 5..) => Self::OtherMessage(length - 4),
-                    (true, _) => Self::Head([0; 5], 0),
+                    length @ 5.. => Self::OtherMessage(length - 4),
+                    _ => Self::Head([0; 5], 0),
                 }
             }
             Self::OtherMessage(left) if left > 1 => Self::OtherMessage(left - 1),

@@ -35,9 +35,10 @@ impl SampleEvent {
     }
 }
 
-/// How many sessions each server has had, by pool and server, and how many came in the last second.
+/// The rates of new sessions of servers, computed from the counts in successive states.
 #[derive(Default)]
 pub(super) struct ServerRates {
+    /// By pool and server: how many sessions the server has had, and how many came per second.
     counts: HashMap<(String, String), (u64, f64)>,
     pub(super) counted_at: Option<Instant>,
 }
@@ -50,10 +51,10 @@ impl ServerRates {
         let counts = state.servers().map(|(pool, server)| {
             let key = (pool.name.clone(), server.name.clone());
             let before = self.counts.get(&key).map(|(count, _)| *count);
-            let came = before.zip(seconds).map_or(0.0, |(before, seconds)| {
+            let per_second = before.zip(seconds).map_or(0.0, |(before, seconds)| {
                 server.sessions_so_far.saturating_sub(before) as f64 / seconds.max(0.1)
             });
-            (key, (server.sessions_so_far, came))
+            (key, (server.sessions_so_far, per_second))
         });
         self.counts = counts.collect();
         self.counted_at = Some(now);

@@ -53,7 +53,7 @@ use problems::Problems;
 use providers::Providers;
 use section::Section;
 
-/// Converts the whole file. Returns the plan and the warnings. `found`: errors that are known already.
+/// Converts the whole file. Returns the plan and the warnings. `found` has errors that are known already.
 ///
 /// # Errors
 /// All errors in the file.
@@ -130,6 +130,7 @@ fn listeners(
 ) -> Vec<Arc<ListenerPlan>> {
     let entries = file.subsections("listeners", problems);
     let is_table = |node: &Node| matches!(node.value, Value::Table(_));
+    // With `[remote]`, the listeners come from the texts of a store. At the start there are none yet.
     let is_awaited = file.get("remote").is_some() && !problems.has_texts();
     if entries.is_empty() && !is_awaited && file.get("listeners").is_none_or(is_table) {
         problems.error(

@@ -23,9 +23,10 @@ const UNUSED_KEYS: [&str; 8] = [
     "half_close_timeout",
 ];
 
-/// A redirect whose target is not looked up yet: a listener may refer to a later one.
+/// A redirect whose target listener is not looked up yet, because it may come later in the file.
 pub(super) struct UnresolvedRedirect<'a> {
     redirect: Redirect,
+    /// The position of `to`, for errors.
     position: &'a Position,
 }
 
@@ -83,7 +84,8 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
     })
 }
 
-/// Gives every redirect the port of the listener that it names.
+/// Gives every redirect the port of the listener that it names. `unresolved` has each redirect with the index of its own
+/// listener in `listeners`.
 pub(super) fn resolve(
     listeners: &mut [ListenerPlan],
     unresolved: Vec<(usize, UnresolvedRedirect<'_>)>,
@@ -127,8 +129,8 @@ pub(super) fn resolve(
                 );
             }
             Some(port) => {
-                // A listener with Unix sockets only, or without a valid `bind`, has no port. Port 0 means another port
-                // at each start.
+                // If the listener has no port, either the redirect has one, or `bind` is not valid and the plan is
+                // dropped: 443 is never used. Port 0 means another port at each start, which is not known yet.
                 let bound = Some(port.unwrap_or(443)).filter(|port| *port != 0);
                 redirect.port = redirect.port.or(bound);
             }

@@ -157,6 +157,7 @@ impl<'a> SlicesApi<'a> {
         let opened = async {
             let stream = connect(&take_url(&mut request)?, self.access.tls.clone()).await?;
             let mut response = open(stream, request).await?;
+            // Read here, so that the time limit holds for it, too.
             let refusal = match response.status.is_success() {
                 true => Vec::new(),
                 false => beginning_of(&mut response).await,

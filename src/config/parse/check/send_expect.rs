@@ -64,10 +64,10 @@ pub(super) fn bytes(node: &Node, problems: &mut Problems<'_>) -> Option<Box<[u8]
         }
         Some(digits) => from_hex(digits),
     };
-    let hint = match &bytes {
+    let hint = match bytes {
+        Some(bytes) if (1..=SEND_BYTES_MAX).contains(&bytes.len()) => return Some(bytes.into()),
+        Some(_) => format!("write 1 to {SEND_BYTES_MAX} bytes"),
         None => "write two hexadecimal digits a byte, as in \"hex:0d 0a\"".to_owned(),
-        Some(bytes) if bytes.is_empty() || bytes.len() > SEND_BYTES_MAX => format!("write 1 to {SEND_BYTES_MAX} bytes"),
-        Some(_) => return bytes.map(Into::into),
     };
     problems.error(&node.position, "invalid bytes to send", hint);
     None
