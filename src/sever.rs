@@ -1,5 +1,5 @@
-//! Closes sessions of servers that should have none: of servers that went down, are drained, or have left their pool; of
-//! servers of a worse tier than the best one that is up again; and of the servers of a fallback whose pool is usable
+//! Closes sessions of servers that should have none: of servers that went down, are drained, or have left their pool;
+//! of servers of a worse tier than the best one that is up again; and of the servers of a fallback whose pool is usable
 //! again. The sessions are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a session that connects late and a server that is up again early

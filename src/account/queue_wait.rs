@@ -12,8 +12,9 @@ pub(super) struct QueueWait {
     waited: Duration,
     /// When the current wait began; `None`: it does not wait.
     since: Option<Instant>,
-    /// If it first began to wait because the pool slept: how long that wait was, once it is over.
+    /// How long the first wait was, if the pool slept when it began; `None` until that wait is over.
     woken: Option<Duration>,
+    /// Whether the pool slept when the first wait began.
     was_asleep: bool,
 }
 

@@ -78,10 +78,10 @@ pub(super) async fn explain(
     let query = RouteQuery::parse(query.as_deref().unwrap_or("")).map_err(ApiError::bad_request)?;
     let in_force = admin.live.in_force();
     let listener = find_listener(&in_force.plan, query.listener.as_deref())?;
-    let (peer, from) = judge_peer(listener, &query);
+    let (peer, client) = judge_peer(listener, &query);
     let explained = match peer {
         Some(REFUSED) => RouteExplanationBody::default(),
-        _ => explanation_body(&in_force, listener, &query, from),
+        _ => explanation_body(&in_force, listener, &query, client),
     };
     let peer = peer.map(str::to_owned);
     Ok(Json(RouteExplanationBody { peer, ..explained }))
@@ -90,7 +90,8 @@ pub(super) async fn explain(
 /// The verdict on a peer that is not in `from` of `accept_proxy` if others are refused.
 const REFUSED: &str = "refused";
 
-/// How `accept_proxy` treats the peer of the query, and the client, as far as they are known.
+/// Returns how `accept_proxy` treats the peer of the query, if it has one, and the address of the client, if that is
+/// known then.
 fn judge_peer(listener: &ListenerPlan, query: &RouteQuery) -> (Option<&'static str>, Option<IpAddr>) {
     let Some(peer) = query.peer else {
         return (None, query.from);
@@ -106,10 +107,10 @@ fn explanation_body(
     in_force: &InForce,
     listener: &ListenerPlan,
     query: &RouteQuery,
-    from: Option<IpAddr>,
+    client: Option<IpAddr>,
 ) -> RouteExplanationBody {
-    let explanation = query.question(from).explain(listener);
-    let (route, pool, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
+    let explanation = query.question(client).explain(listener);
+    let (route, pool_id, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
         RouteChoice::Route { route, pool, .. } => (Some(&route.name), Some(pool), &route.guards),
         RouteChoice::Default(pool) => (None, Some(pool), &[]),
         RouteChoice::Refused { route, .. } => (Some(route), None, &[]),
@@ -123,9 +124,10 @@ fn explanation_body(
         .then(|| certificate(in_force, listener, name.as_ref()))
         .flatten();
     let now = Instant::now();
-    let wanted = pool.map(|id| &in_force.pools[*id]);
-    let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
-    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(from.map(ClientHost::Ip), now));
+    let wanted = pool_id.map(|id| &in_force.pools[*id]);
+    // The wanted pool, or its fallback.
+    let pool = pool_id.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
+    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(client.map(ClientHost::Ip), now));
     RouteExplanationBody {
         peer: None,
         route: route.map(ToString::to_string),
@@ -136,7 +138,7 @@ fn explanation_body(
         fallback_from: wanted
             .filter(|wanted| pool.is_some_and(|pool| wanted.fallback_in_use(pool, now).is_some()))
             .map(|wanted| wanted.name().to_string()),
-        guards: guard_verdicts(in_force, listener, guards, from),
+        guards: guard_verdicts(in_force, listener, guards, client),
         routes: explanation.routes.iter().map(verdict_body).collect(),
         full: servers.iter().filter(|server| is_full(server)).map(label).collect(),
         servers: servers.iter().map(label).collect(),

@@ -4,18 +4,20 @@ use crate::admin::bodies::{PoolBody, ServerBody};
 
 /// The cell of column PRIMARY of a pool; `None`: no server calls itself primary, or roles do not matter.
 pub(super) fn primary(pool: &PoolBody) -> Option<String> {
-    let unused = || (!pool.primaries.is_empty()).then(|| "none".to_owned());
-    pool.primary.clone().or_else(unused)
+    let none_used = || (!pool.primaries.is_empty()).then(|| "none".to_owned());
+    pool.primary.clone().or_else(none_used)
 }
 
 /// The cell of column ROLE of a server; `None`: it does not call itself primary, or roles do not matter.
 pub(super) fn role(pool: &PoolBody, server: &ServerBody) -> Option<String> {
-    let is_primary = pool.primary.as_ref() == Some(&server.name);
-    let word = match (is_primary, pool.primaries.len()) {
-        (true, _) => "primary",
-        (false, _) if !pool.primaries.contains(&server.name) => return None,
-        (false, 1) => "untrusted primary",
-        (false, _) => "rival primary",
+    let word = if pool.primary.as_ref() == Some(&server.name) {
+        "primary"
+    } else if !pool.primaries.contains(&server.name) {
+        return None;
+    } else if pool.primaries.len() == 1 {
+        "untrusted primary"
+    } else {
+        "rival primary"
     };
     Some(word.to_owned())
 }
@@ -24,6 +26,7 @@ pub(super) fn role(pool: &PoolBody, server: &ServerBody) -> Option<String> {
 pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
     let name = &pool.name;
     let mut notes = Vec::new();
+    // The servers that call themselves primary, and the one that is used as primary.
     match (pool.primaries.as_slice(), &pool.primary) {
         ([] | [_], Some(_)) | ([], None) => {}
         ([only], None) => notes.push(format!(

@@ -18,8 +18,8 @@ pub(super) struct Ports {
 pub(super) struct Port {
     pub(super) number: u16,
     /// Tells all processes of acequia that the port is taken, because a clone begins to listen only some time after its
-    /// start. The name of this socket is in the abstract namespace (unix(7)), which belongs to the network namespace, as
-    /// ports do. The name is free again when this process ends.
+    /// start. The name of this socket is in the abstract namespace (unix(7)), which belongs to the network namespace,
+    /// as ports do. The name is free again when this process ends.
     _lock: UnixDatagram,
 }
 

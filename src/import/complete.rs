@@ -331,8 +331,8 @@ fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Opt
     texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));
 }
 
-/// Notes each route that comes before another one with a more exact name and another pool. In the imported file the first
-/// one wins, here the more exact one.
+/// Notes each route that comes before another one with a more exact name and another pool. In the imported file the
+/// first one wins, here the more exact one.
 fn note_order_of_routes(listener: &mut ImportedListener) {
     /// A listener with more routes gets no such notes: each is compared with each.
     const ROUTES_MAX: usize = 500;

@@ -45,9 +45,9 @@ pub struct RefusedAnnouncement {
     pub listener: Reason,
     /// The server name that it wants.
     pub sni: Reason,
-    /// Why it has no effect, in short.
+    /// Why it has no effect, as a word for metrics.
     pub refusal: AnnouncementRefusal,
-    /// Why.
+    /// Why it has no effect, as a text for people.
     pub reason: Reason,
 }
 

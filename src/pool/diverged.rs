@@ -78,8 +78,8 @@ impl DivergenceWatch {
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
-            // Decided anew at each check of the primary, because a replica that was set up anew may be ahead of what was
-            // last seen of the primary.
+            // Decided anew at each check of the primary, because a replica that was set up anew may be ahead of what
+            // was last seen of the primary.
             replica.is_apart = is_same && replica.before.is_some_and(|before| before.is_apart(&latest));
             replica.before = Some(replica.latest);
         }
@@ -167,8 +167,8 @@ mod tests {
         }
     }
 
-    /// Runs checks in this order, each given by the server, its timeline if it is the primary, and its position. Returns
-    /// for each check of a replica whether it has found that the replica does not follow the primary.
+    /// Runs checks in this order, each given by the server, its timeline if it is the primary, and its position.
+    /// Returns for each check of a replica whether it has found that the replica does not follow the primary.
     fn diverged(checks: &[(&str, Option<u32>, u64)]) -> Vec<bool> {
         let mut watch = DivergenceWatch::default();
         let (mut found, mut primary) = (Vec::new(), "");

@@ -133,8 +133,8 @@ pub(super) struct RiseFall {
     /// Set if this host prevented the latest check. The value says whether a server that is up still gets new sessions,
     /// and `latest` is the result of the check before.
     prevented: Option<bool>,
-    /// The role is wrong: the latest check that could read it found that, or another server was promoted since. Also set
-    /// while a required role is not known yet.
+    /// The role is wrong: the latest check that could read it found that, or another server was promoted since. Also
+    /// set while a required role is not known yet.
     unfit: bool,
     /// The server is down only because it is behind.
     behind: bool,

@@ -108,7 +108,7 @@ impl Pool {
         Self::with_queue(name, rules, servers, Arc::default())
     }
 
-    /// Creates a pool of these servers with a queue that its servers know.
+    /// Creates a pool of these servers. Their changes are reported to the queue.
     #[must_use]
     pub fn with_queue(name: Arc<str>, rules: PoolRules, servers: Vec<Member>, queue: Arc<PoolQueue>) -> Self {
         let pool = Self {
@@ -216,9 +216,9 @@ impl Pool {
     ///
     /// Leases on a limited server never exceed its limit, over all workers.
     ///
-    /// Concurrent picks may see the same session counts; the error is at most the number of concurrent picks, and turns
-    /// among equals spread it. A first pick takes no lock and allocates nothing unless something has changed since the
-    /// last one; a retry computes its candidates anew.
+    /// Concurrent picks may see the same session counts. Then a server gets at most as many sessions too many as there
+    /// are concurrent picks, and equally loaded servers take turns, which spreads them. A first pick takes no lock and
+    /// allocates nothing unless something has changed since the last one; a retry computes its candidates anew.
     ///
     /// # Errors
     /// [`NoLease`]: no server is left, or none with room.
@@ -262,6 +262,7 @@ impl Pool {
     pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
         let mut order: Vec<usize> = Vec::with_capacity(servers.len());
+        // Each round lists the best tier of the servers that are not listed yet.
         loop {
             let is_listed = |id| order.iter().any(|index| servers[*index].id() == id);
             let next = CandidateSet::new(&servers, &self.rules, now, is_listed).candidates;
@@ -305,7 +306,8 @@ impl Pool {
     /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection. Later
     /// calls for the same lease change nothing.
     pub fn record_connect(&self, lease: &Lease) -> bool {
-        !lease.note_served() && lease.server().record_connect(lease.kind())
+        let was_recorded = lease.note_served();
+        !was_recorded && lease.server().record_connect(lease.kind())
     }
 
     /// Records that a session has ended. Returns what that changed. A session that the server did not serve
@@ -346,6 +348,7 @@ impl Pool {
                 .filter(|server| server.id() != lease.server().id() && server.is_in_service())
         };
         let others_usable = others().any(|server| server.availability(now).is_healthy());
+        // As if this server were ejected, too.
         let ejected = 1 + others().filter(|server| server.is_ejected()).count();
         let permitted =
             others_usable && ejected * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;

@@ -33,7 +33,8 @@ pub struct ScaleLoad {
     pub sessions: u64,
     /// Clients that wait for a server.
     pub waiting: u64,
-    /// Whether a server is up. Clients then wait because all are full, otherwise for the first one.
+    /// Whether a server is up. If so, clients that wait do so because all servers are full; if not, they wait for the
+    /// first server.
     pub has_server: bool,
     /// Servers that are not clones.
     pub fixed: u32,
@@ -61,9 +62,9 @@ pub struct Scaler {
 impl Scaler {
     /// The step that the caller is to take now. `wanted`: the number of clones that an operator has set.
     ///
-    /// The bounds come first, then the operator, then the first client of a pool that sleeps; none of them waits.
-    /// Otherwise there is one step in a cooldown: up by one (to twice as many while all servers are full), or down by
-    /// one.
+    /// The bounds come first, then the operator, then the first client of a pool that sleeps; these take effect
+    /// at once. Otherwise there is one step in a cooldown: up by one (to twice as many while all servers are full), or
+    /// down by one.
     pub fn decide(
         &mut self,
         rules: &ScaleRules,
@@ -105,8 +106,8 @@ fn is_full(load: ScaleLoad) -> bool {
     load.waiting > 0 && load.has_server
 }
 
-/// Whether the servers have more sessions than their target, or are full. Clients that wait for the first server will
-/// be sessions of those that are starting.
+/// Whether the servers have more sessions than their target, or are full. Clients that wait count as sessions: those
+/// that wait for the first server will be sessions of the clones that are starting.
 fn is_above(rules: &ScaleRules, load: ScaleLoad) -> bool {
     let servers = u64::from(load.fixed) + u64::from(load.clones);
     is_full(load) || load.sessions + load.waiting > servers * u64::from(rules.sessions_per_server)
@@ -301,6 +302,7 @@ mod tests {
         ) {
             let (min, max) = (bounds.0, bounds.0.max(bounds.1));
             let mut pool = Simulation::new(rules(min, max));
+            // The second of each step, whether it was up, and whether the pool was asleep before.
             let mut directions = Vec::new();
             let mut before = min;
             for (sessions, waiting, seconds) in loads {

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 
 use super::ScaleStep;
 
-/// The clones of the pools of one name. Their supervisor writes their status; an operator sets how many there should
-/// be.
+/// The clones of a pool, shared by all pools of its name: a reload may make a new one. The supervisor of the clones
+/// writes their status; an operator sets how many there should be.
 #[derive(Debug, Default)]
 pub struct PoolScale {
     // Std mutexes: locked for a few lines, and by no session.

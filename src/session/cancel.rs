@@ -45,7 +45,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
     entry.info().has_no_relay = true;
-    let (address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
+    let (client_address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
     // Not spawned as tasks: a session that is cut drops the connections before it returns its descriptors.
     let mut sending = FuturesUnordered::new();
@@ -53,7 +53,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
         while sending.len() < AT_ONCE_MAX && targets.len() > 0 && Instant::now() < until {
             let permit = state.cancels.try_connect();
             if permit.is_none() && !sending.is_empty() {
-                break;
+                break; // only the first connection needs no permit
             }
             let Some(target) = targets.next() else { break };
             let Ok(mut first) = header(client, &target, state, entry) else {
@@ -62,7 +62,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
             first.extend(key.request());
             sending.push(async move {
                 let _permit = permit; // dropped after the connection
-                send(target, first, address, until).await
+                send(target, first, client_address, until).await
             });
         }
         let Some(sent) = sending.next().await else { break };
@@ -87,13 +87,19 @@ fn place(key: &CancelKey, state: &ListenerState, entry: &Entry) -> (CancelPlacem
         return (CancelPlacement::Key, vec![target]);
     }
     let of_client = table.servers_of(listener, client);
-    let (placement, targets) = match state.plan.protocol {
-        _ if !of_client.is_empty() => (CancelPlacement::Client, of_client),
+    let fans_out = matches!(
+        state.plan.protocol,
         Protocol::Postgres {
             cancel_unplaced: UnplacedCancel::Fanout,
             ..
-        } => (CancelPlacement::Fanout, all_servers(state)),
-        _ => return (CancelPlacement::Unplaced, Vec::new()),
+        }
+    );
+    let (placement, targets) = if !of_client.is_empty() {
+        (CancelPlacement::Client, of_client)
+    } else if fans_out {
+        (CancelPlacement::Fanout, all_servers(state))
+    } else {
+        return (CancelPlacement::Unplaced, Vec::new());
     };
     if table.admit(listener, client, Instant::now()) {
         (placement, targets)

@@ -1,8 +1,8 @@
 //! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
 //!
-//! A reader is pure: bytes -> found, need more, reply, or invalid. To add one, implement [`PrefaceReader`] and call
-//! [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the server: a `Preface` of its
-//! own reads the header, and the next one begins with the bytes behind it.
+//! A reader is pure: from the bytes so far it decides between the variants of [`Inspection`]. To add one, implement
+//! [`PrefaceReader`] and call [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the
+//! server: a `Preface` of its own reads the header, and the next one begins with the bytes behind it.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,7 +36,7 @@ pub enum SniffFailure {
     /// Undecided `hello_timeout` after accept, or the client waited longest when [`HelloMemory`] was used up.
     #[error("the client's first bytes took too long")]
     TooSlow,
-    /// Undecided after `hello_bytes_max` bytes, or sure to be.
+    /// Undecided after `hello_bytes_max` bytes, or the message says that it is longer.
     #[error("the client's first message is too long")]
     TooLong,
     /// It begins as TLS but is not a valid ClientHello.
@@ -159,7 +159,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
         self.answered + self.held()
     }
 
-    /// How many of them were answered and dropped.
+    /// How many of the bytes read were answered and dropped.
     pub(super) fn answered(&self) -> usize {
         self.answered
     }

@@ -109,8 +109,14 @@ impl TlsConnection {
         let mut incoming = take(&mut self.incoming);
         let early = &mut self.early;
         let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
-        let closed = &mut self.has_peer_closed;
-        let (used, result) = process(&mut self.rustls, &mut incoming, &mut keep, outgoing, closed, true);
+        let (used, result) = process(
+            &mut self.rustls,
+            &mut incoming,
+            &mut keep,
+            outgoing,
+            &mut self.has_peer_closed,
+            Until::HandshakeComplete,
+        );
         incoming.drain(..used);
         incoming.shrink_to_fit();
         let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
@@ -190,7 +196,7 @@ impl TlsConnection {
             &mut keep,
             outgoing,
             &mut self.has_peer_closed,
-            false,
+            Until::MoreNeeded,
         );
         if let Err(error) = result {
             write_alert(&mut self.rustls, &error, received.len() - used, outgoing);
@@ -227,7 +233,8 @@ impl TlsConnection {
             return Err(error.clone());
         }
         loop {
-            // With the bytes that were received: they may end in the middle of a message.
+            // rustls also gets the bytes that were received and not decrypted yet: they may end in the middle of a
+            // message.
             let early = &mut self.early;
             let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
             let (used, step) = self.rustls.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
@@ -251,15 +258,23 @@ impl TlsConnection {
     }
 }
 
-/// Processes records until more bytes are needed, or with `ends_with_handshake` until the handshake is complete.
-/// Returns how many bytes were used.
+/// Up to where records are processed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Until more bytes are needed.
+    MoreNeeded,
+    /// Until the handshake is complete, or more bytes are needed.
+    HandshakeComplete,
+}
+
+/// Processes records. Returns how many bytes were used, and the error that ended this.
 fn process(
     rustls: &mut RustlsConnection,
     incoming: &mut [u8],
     plain: &mut dyn FnMut(&[u8]),
     outgoing: &mut Vec<u8>,
     has_peer_closed: &mut bool,
-    ends_with_handshake: bool,
+    until: Until,
 ) -> (usize, Result<(), rustls::Error>) {
     let mut used = 0;
     loop {
@@ -268,7 +283,9 @@ fn process(
         match step {
             Ok(Step::Wait | Step::Written) => return (used, Ok(())),
             Ok(Step::PeerClosed) => *has_peer_closed = true,
-            Ok(Step::Next) if ends_with_handshake && is_complete(rustls.negotiated()) => return (used, Ok(())),
+            Ok(Step::Next) if until == Until::HandshakeComplete && is_complete(rustls.negotiated()) => {
+                return (used, Ok(()));
+            }
             Ok(Step::Next) => {}
             Err(error) => return (used, Err(error)),
         }
@@ -279,7 +296,7 @@ fn process(
 fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
         // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no
-        // record. They replace the unread ones, of which it has seen some already.
+        // record. Such bytes take the place of the unread ones: rustls has looked at some of those already.
         let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
         let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }

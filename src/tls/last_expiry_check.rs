@@ -18,8 +18,8 @@ impl Default for LastExpiryCheck {
 }
 
 impl LastExpiryCheck {
-    /// Begins the next check. Returns the period since the last one: what was valid until a moment in that period has
-    /// expired since the last check.
+    /// Begins the next check. Returns the period since the last one: a certificate whose `not_after` is in that period
+    /// has expired since then.
     pub(super) fn advance(&self) -> Range<i64> {
         let now = unix_now();
         self.0.swap(now, Relaxed)..now

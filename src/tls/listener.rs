@@ -87,7 +87,8 @@ struct HandshakePolicy {
 pub struct TlsReload {
     /// How many certificates are new, changed or gone.
     pub certificates: usize,
-    /// Whether the rules for clients' certificates or the secrets of tickets have changed.
+    /// Whether the rules for clients' certificates or the secrets of tickets have changed. For a pool: whether any of
+    /// its files has changed.
     pub policy: bool,
     /// Problems of new or changed certificates that can be used nevertheless; and certificates that have expired since
     /// the last check.

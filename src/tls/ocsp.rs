@@ -122,6 +122,7 @@ fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (Certificate
         return None;
     }
     let status = element(&mut response)?;
+    // The ResponseBytes: the kind of the response, and the response, which begins with its ResponseData.
     let mut bytes = element(&mut element(&mut response)?)?;
     let (_kind, mut basic) = (element(&mut bytes)?, element(&mut bytes)?);
     let mut data = element(&mut element(&mut basic)?)?;
@@ -132,7 +133,8 @@ fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (Certificate
     let (_responder, _produced) = (element(&mut data)?, element(&mut data)?);
     let mut responses = element(&mut data)?;
     let all = std::iter::from_fn(move || single_response(element(&mut responses)?));
-    (status == [0]).then_some(all)
+    let is_successful = status == [0];
+    is_successful.then_some(all)
 }
 
 fn single_response(mut single: &[u8]) -> Option<(CertificateId<'_>, SingleResponse)> {

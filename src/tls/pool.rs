@@ -119,7 +119,8 @@ pub struct ClientChoice<'a> {
 pub struct PoolTls {
     plan: PoolTlsPlan,
     current: ArcSwap<Current>,
-    /// The broken files that were reported. Readers never wait: a file may be on a file system that hangs.
+    /// The broken file that was reported last, while the files cannot be used. Not behind `reload`, so that readers
+    /// never wait: a file may be on a file system that hangs.
     broken: ArcSwapOption<TlsFileError>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
@@ -263,8 +264,8 @@ impl PoolTls {
     pub fn reload(&self) -> TlsReload {
         let mut reload = TlsReload::default();
         let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = self.last_expiry_check.advance();
-        let expired = self.identity().filter(|own| since.contains(&own.not_after));
+        let since_last_check = self.last_expiry_check.advance();
+        let expired = self.identity().filter(|own| since_last_check.contains(&own.not_after));
         reload.warnings.extend(expired.map(|own| own.expiry_warning()));
         if self.plan.versions() == self.current.load().versions {
             self.broken.store(None);

@@ -124,7 +124,7 @@ impl AccessRecord {
             LogFormat::Json => serde_json::to_string(self).expect(SERIALIZABLE),
             LogFormat::Text => key_values(&serde_json::to_value(self).expect(SERIALIZABLE)),
         };
-        // The values of the text are JSON, too.
+        // The values in a line of text are JSON, too, so that both formats are escaped alike.
         let mut text = escape_json(&text).into_owned();
         text.push('\n');
         text
@@ -140,8 +140,8 @@ fn key_values(object: &Value) -> String {
         // Writing to a String cannot fail.
         let _ = match value {
             Value::Null => Ok(()),
-            Value::String(value) if needs_no_quotes(value) => write!(text, "{separator}{key}={value}"),
-            value => write!(text, "{separator}{key}={value}"),
+            Value::String(plain) if needs_no_quotes(plain) => write!(text, "{separator}{key}={plain}"),
+            json => write!(text, "{separator}{key}={json}"), // a string has quotes and escapes
         };
     }
     text

@@ -144,8 +144,8 @@ impl Registry {
                     let is_refused = server.health().refusal != RefusedCheck::None;
                     refused.add(&labels, u8::from(is_refused));
                 }
-                let others = series.map_or(0, |series| series.active_sessions(Some(server)));
-                active.add(&labels, server.own_live() + others);
+                let of_others = series.map_or(0, |series| series.active_sessions(Some(server))); // with the same label
+                active.add(&labels, server.own_live() + of_others);
                 if let Some(max) = server.sessions_max() {
                     limits.add(&labels, max);
                 }
@@ -173,7 +173,7 @@ impl Registry {
             return;
         }
         if let Some(tracked) = self.pools.get(pool.name()) {
-            tracked.series.queue_wait(); // shown from the start, not from the first wait on
+            tracked.series.queue_wait(); // makes the histogram, so that it is shown before the first wait
         }
         queues.add(&format_labels(&[("pool", pool.name())]), pool.queue_len());
     }

@@ -20,7 +20,7 @@ pub(super) struct DemoServers {
     echo: [TcpListener; 3],
 }
 
-/// The addresses of the servers, in the same order.
+/// The addresses of the servers, in the order of [`TLS`] and [`ECHO`].
 pub(super) struct ServerAddresses {
     pub(super) tls: [SocketAddr; 3],
     pub(super) echo: [SocketAddr; 3],

@@ -9,7 +9,7 @@ use crate::http_client::{self, StreamedResponse};
 /// The stream of events. Each event has a name and a line of JSON.
 pub(in crate::cli) struct EventStream {
     response: StreamedResponse,
-    /// The bytes that have come of the next event, or of the next ones.
+    /// The bytes that have come and were not returned yet: a part of the next event, or more than one event.
     received: Vec<u8>,
 }
 

@@ -125,7 +125,7 @@ pub(super) fn default_plan(
     providers: &Providers,
     problems: &mut Problems<'_>,
 ) -> Option<PoolPlan> {
-    // In a file, a pool needs a server or a source.
+    // A pool without a server or a source would be an error. This server is removed again below.
     let table = file::toml("servers = [\"127.0.0.1:1\"]").ok()?;
     let node = Node {
         position: Position::File,
@@ -192,7 +192,9 @@ fn queue(
 fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Problems<'_>) -> Option<Version> {
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let version = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
-    if let (Some((position, _)), Some(_), Some(service)) = (section.entry("proxy_protocol"), version, health.service())
+    if version.is_some()
+        && let Some((position, _)) = section.entry("proxy_protocol")
+        && let Some(service) = health.service()
         && !service.accepts_proxy_header
     {
         let service = service.name;
@@ -205,7 +207,8 @@ fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Pro
     version
 }
 
-/// Reports checks that go to a port of a Unix socket, or to another host without a port.
+/// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket cannot stand in
+/// for the other one.
 fn check_port(entries: &[ServerEntry], health: &HealthPlan, position: &Position, problems: &mut Problems<'_>) {
     if health.address.is_some() != health.port.is_some()
         && let Some(entry) = entries.iter().find(|entry| entry.location.is_unix())
@@ -264,7 +267,10 @@ fn fallback(
 fn failback(section: &Section<'_>, is_checked: bool, problems: &mut Problems<'_>) -> Failback {
     let values = [("auto", Failback::Auto), ("manual", Failback::Manual)];
     let failback = section.one_of("failback", &values, problems).unwrap_or_default();
-    if let (Some((position, _)), Failback::Manual, false) = (section.entry("failback"), failback, is_checked) {
+    if !is_checked
+        && failback == Failback::Manual
+        && let Some((position, _)) = section.entry("failback")
+    {
         problems.warning(
             position,
             "`failback` is never used",
@@ -326,7 +332,7 @@ fn severing(
         ),
     ];
     for (key, hint, is_unused) in unused {
-        if let (Some((position, _)), true) = (section.entry(key), is_unused) {
+        if is_unused && let Some((position, _)) = section.entry(key) {
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
     }
