@@ -64,8 +64,8 @@ impl Drain {
         self.worker_lost.cancelled().await;
     }
 
-    /// Stops accepting, lets sessions end for `grace` at most and cuts the rest, at once when `cut_early` is ready.
-    /// Returns whether any had to be cut.
+    /// Stops accepting, and lets sessions end by themselves. Cuts the rest after `grace`, or before that when
+    /// `cut_early` is ready. Returns whether any had to be cut.
     pub async fn finish(self, grace: Duration, cut_early: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();

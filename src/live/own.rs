@@ -27,7 +27,7 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
     let mut pools = HashSet::new();
     for target in listener.routes.targets_for_any_source() {
         let mut pool = Some(&plan.pools[*target]);
-        // Ends at a known pool: its fallbacks are known, too.
+        // Ends at a pool that is in `pools` already: then its fallbacks are, too.
         while let Some(new) = pool.filter(|pool| pools.insert(Arc::clone(&pool.name))) {
             pool = match &new.fallback {
                 Some(Fallback::Pool(name)) => plan.pools.named(name),
@@ -39,8 +39,8 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 }
 
 impl LivePool {
-    /// Records which of our listeners are among its servers, and which are left out. Not for a pool that is not in
-    /// force: its plan may never be applied.
+    /// Records which of our listeners are servers of this pool, and which are left out. To be called only for a pool in
+    /// force: the plan of any other may never be applied.
     pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
         let own = registry.own_listeners();
         own.set_left_out(self.name(), &self.left_out());
@@ -59,7 +59,7 @@ impl LivePool {
         }
     }
 
-    /// Whether an address of this server is known that is none of these listeners.
+    /// Whether this server has a known address at which none of these listeners is.
     pub(super) fn can_use(&self, entry: &ServerEntry, own: &ListenersAt) -> bool {
         let is_other = |address: &ServerAddr| own.at(*address).is_none();
         match entry.fixed_address() {
@@ -68,7 +68,8 @@ impl LivePool {
         }
     }
 
-    /// Drops the previous list of its source if a server of the latest one can be used by now. Returns whether it did.
+    /// Drops the servers that were kept from the previous list of the source, if a server of the latest list can be
+    /// used by now. Returns whether it did.
     pub(super) fn release_kept(&self, registry: &ServerRegistry) -> bool {
         let own = registry.own_listeners().leading_to(self.name());
         self.dynamic().release_kept(|entry| self.can_use(entry, &own))
@@ -105,7 +106,7 @@ impl Live {
         }
     }
 
-    /// The listener that a clone of this pool would be at this address, if it leads to the pool.
+    /// Our listener at the address of a clone of this pool, if that listener leads to the pool.
     #[must_use]
     pub fn own_listener_at(&self, pool: &str, address: ServerAddr) -> Option<Arc<str>> {
         self.registry.own_listeners().leading_to(pool).at(address).cloned()

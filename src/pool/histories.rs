@@ -29,7 +29,7 @@ impl<P, R> Default for Histories<P, R> {
 }
 
 impl<P, R> Histories<P, R> {
-    /// Forgets the servers that are not among these.
+    /// Forgets the servers for which `is_known` is false.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.replicas.retain(|label, _| is_known(label));
         self.primary.take_if(|primary| !is_known(&primary.label));

@@ -33,8 +33,8 @@ impl KnownPrimary {
     }
 }
 
-/// What has been seen of another server since the primary became the primary. In the order in which they
-/// exclude it from becoming primary.
+/// What has been seen of another server since the primary became the primary. The order is that of severity: the
+/// greater the value, the more is needed before the server may become primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {

@@ -13,7 +13,7 @@ const PER_LINE: usize = 16;
 /// Cache lines to a block.
 const LINES: usize = 64;
 
-/// Counts that are allocated at once, and never freed: one that no server has any more is used again.
+/// Counts that are allocated at once. They are never freed: a count that no server has any more is used again.
 #[repr(align(64))]
 struct Block([AtomicU32; LINES * PER_LINE]);
 
@@ -39,7 +39,10 @@ impl CountId {
 
 /// The number of open sessions at one address of a pool. Its servers there share it.
 #[derive(Debug)]
-pub(super) struct LiveCount(&'static AtomicU32, CountId);
+pub(super) struct LiveCount {
+    count: &'static AtomicU32,
+    id: CountId,
+}
 
 impl LiveCount {
     /// A count of 0.
@@ -48,24 +51,28 @@ impl LiveCount {
         if unused.is_empty() {
             unused.extend(new_block());
         }
-        Self(unused.pop().expect("a block has counts"), CountId::next())
+        Self {
+            count: unused.pop().expect("a block has counts"),
+            id: CountId::next(),
+        }
     }
 
     /// Its number. The place in memory is used again by later counts, the number is not.
     pub(super) fn id(&self) -> CountId {
-        self.1
+        self.id
     }
 
-    /// The count. The caller keeps its server while it uses it: later it may be that of another address.
+    /// The count. The caller keeps this `LiveCount` while it uses the count: after a drop, the count may be that of
+    /// another address.
     pub(super) fn get(&self) -> &'static AtomicU32 {
-        self.0
+        self.count
     }
 }
 
 impl Drop for LiveCount {
     fn drop(&mut self) {
-        self.0.store(0, Relaxed);
-        lock_unused().push(self.0);
+        self.count.store(0, Relaxed);
+        lock_unused().push(self.count);
     }
 }
 
@@ -73,9 +80,9 @@ fn lock_unused() -> MutexGuard<'static, Vec<&'static AtomicU32>> {
     UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts in an order in which the last [`LINES`] of them, which are taken first, lie in different cache lines: at
-/// first, workers that serve sessions of a few servers do not wait for each other's lines. Later the order is that in
-/// which servers were dropped.
+/// The counts of a new block. The last [`LINES`] of them, which are taken first, lie in different cache lines, so that
+/// workers that serve sessions of a few servers do not wait for each other's lines. Counts that are used again are no
+/// longer in this order, but in that in which servers were dropped.
 fn new_block() -> impl Iterator<Item = &'static AtomicU32> {
     let block = Box::leak(Box::new(Block(array::from_fn(|_| AtomicU32::new(0)))));
     let counts: &'static [AtomicU32] = &block.0;
