@@ -1,4 +1,4 @@
-//! The addresses of this machine, and when they change: as the kernel routes them (rtnetlink(7)).
+//! The addresses of this machine, read from the kernel's routes (rtnetlink(7)), and a watch for changes of them.
 //!
 //! The local routing table has the addresses of all interfaces, and the networks that are routed to this machine, such
 //! as that of the loopback interface and those of `ip route add local`. A test by `bind` would not do: with
@@ -247,7 +247,7 @@ mod tests {
         assert!(contains(&own, "127.0.0.1") && contains(&own, "127.9.9.9") && !contains(&own, "192.0.2.1"));
     }
 
-    /// A message of this type about a route to 198.51.100.`last`.
+    /// A message about a route to 198.51.100.`last`, of this kind and in this table.
     fn route(table: u8, kind: RouteType, last: u8) -> Vec<u8> {
         let mut route = RouteMessage::default();
         route.header.address_family = AddressFamily::Inet;

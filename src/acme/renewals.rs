@@ -117,10 +117,11 @@ impl Renewals {
         Some(wanted.name().to_owned())
     }
 
-    /// Counts an order.
+    /// Counts an order. `name`: the first host name of the certificate.
     pub fn count(&self, name: &str, is_issued: bool) {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        results.entry(name.into()).or_default()[usize::from(!is_issued)] += 1;
+        let [successful, failed] = results.entry(name.into()).or_default();
+        *(if is_issued { successful } else { failed }) += 1;
     }
 
     /// The numbers of successful and failed orders, by the first host name of the certificate.

@@ -63,8 +63,8 @@ pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitC
     }
     let mut servers = None;
     if scope == CheckScope::Live && exit_code(&found).is_none() {
-        let (text, more) = live::try_out(plan);
-        found.extend(more);
+        let (text, problems) = live::try_out(plan);
+        found.extend(problems);
         servers = Some(text);
     }
     let mut printed = print_problems(&warnings, &found, format);
@@ -114,7 +114,8 @@ fn json(report: &Report, found: &[Finding]) -> String {
     serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
 }
 
-/// Problems that only the user of the service has, and not root, who runs this command: files that it may not read.
+/// Files that root, who runs this command, may read, but not the user of the service. `found`: the problems that root
+/// has found.
 fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
     let full = |path: &Path| std::fs::canonicalize(path).ok();
     if full(path) != full(Path::new(SERVICE_FILE)) || !rustix::process::geteuid().is_root() {
@@ -224,6 +225,7 @@ fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
     let failure = match load_tls(plan, None) {
         Ok(tls) => {
             let warnings = tls_warnings(plan, &tls);
+            // A warning quotes the path of its file.
             let is_new = |warning: &String| {
                 let mut files = unreadable.iter().filter_map(Failure::file);
                 !files.any(|file| warning.contains(&format!(" {}: ", file.display())))

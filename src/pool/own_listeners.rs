@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::addr::{ListenAddr, ServerAddr, UnixPlace};
 use crate::local_addresses::LocalAddresses;
 
-/// A listener, to find out whether a server is this listener.
+/// What has to be known of one of our listeners to find out whether a server is this listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnListener {
     /// Its name.
@@ -41,7 +41,7 @@ pub struct OwnListeners(Mutex<OwnState>);
 struct OwnState {
     index: Arc<ListenerIndex>,
     links: Links,
-    /// The servers of a pool that are left out, by pool, if there are any.
+    /// The addresses of the servers that are left out, by pool. Pools without such servers are not in it.
     left_out: HashMap<Arc<str>, HashSet<ServerAddr>>,
     local: Arc<OnceLock<LocalAddresses>>,
 }
@@ -137,8 +137,8 @@ impl OwnState {
         while let Some(pool) = pools.pop() {
             for index in self.index.by_pool.get(pool).into_iter().flatten() {
                 if leading.insert(*index) {
-                    let before = self.links.pools_of(&self.index.listeners[*index].name);
-                    pools.extend(before.filter(|pool| known.insert(pool)));
+                    let with_listener = self.links.pools_of(&self.index.listeners[*index].name);
+                    pools.extend(with_listener.filter(|pool| known.insert(pool)));
                 }
             }
         }
@@ -184,7 +184,7 @@ impl ListenerIndex {
         Self { listeners, ..new }
     }
 
-    /// The indices of the listeners that may be at the address of this server. One at a Unix socket is.
+    /// The indices of the listeners that may be at the address of this server. At a Unix socket, they certainly are.
     fn candidates(&self, server: ServerAddr) -> &[usize] {
         let indices = match (server.port(), server.unix()) {
             (Some(port), _) => self.by_port.get(&port), // nearly always there are none
@@ -198,7 +198,9 @@ impl ListenerIndex {
 /// The listeners among the servers of pools, by name. Pools and listeners without a link are not in it.
 #[derive(Debug, Default)]
 struct Links {
+    /// The listeners among the servers of a pool, by pool.
     listeners: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// The pools that have a listener as a server, by listener.
     pools: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
 
@@ -239,7 +241,7 @@ impl Links {
     }
 }
 
-/// Listeners, to be compared with servers. Not to be kept, because the addresses of this machine change.
+/// Some of our listeners, with which servers are compared. Not to be kept: the addresses of this machine change.
 #[derive(Debug)]
 pub struct ListenersAt {
     index: Arc<ListenerIndex>,

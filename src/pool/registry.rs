@@ -42,7 +42,7 @@ struct RegistryEntries {
     servers: HashMap<ServerPath, Vec<(ServerAddr, Weak<Server>)>>,
     /// The counts of sessions, by pool and address.
     counts: HashMap<(Arc<str>, ServerAddr), Weak<LiveCount>>,
-    /// The number of names in `servers`, or of `counts`, at which those of dropped servers are removed.
+    /// When `servers` or `counts` has this many entries, those of dropped servers are removed.
     sweep_at: usize,
     /// Overrides that change something.
     overrides: HashMap<ServerPath, StoredOverrides>,
@@ -142,7 +142,7 @@ impl ServerRegistry {
             entries.sweep_at = 2 * entries.servers.len().max(entries.counts.len()) + 16;
         }
         let server = Server::new(spec, is_checked).with_queue(self.queue(pool));
-        // Under another name it is the same server, whose sessions count to its limit.
+        // A server of the pool with another name at this address is the same server: its limit is for all its sessions.
         let at_address = entries.counts.entry((Arc::clone(pool), address)).or_default();
         let server = match at_address.upgrade() {
             Some(count) => server.sharing_count(count),
@@ -186,7 +186,7 @@ impl ServerRegistry {
         if let Some(roles) = self.lock_roles().get(&path.0) {
             roles.forget_list();
         }
-        self.notify_change(); // servers outside of pools have notified no pool
+        self.notify_change(); // a server that is in no pool now has notified nobody
         overrides
     }
 

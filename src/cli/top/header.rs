@@ -105,7 +105,10 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
 
 /// Names servers that are down or ejected: where there are many servers, they are not in sight.
 fn down_notice(state: &StateBody) -> Option<String> {
-    let down = state.servers().filter(|(_, server)| state_of(server).2 == Urgency::Bad);
+    let down = state.servers().filter(|(_, server)| {
+        let (_, _, urgency) = state_of(server);
+        urgency == Urgency::Bad
+    });
     let down: Vec<_> = down
         .map(|(pool, server)| format!("{}/{}", pool.name, server.name))
         .collect();

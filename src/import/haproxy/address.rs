@@ -6,7 +6,8 @@ use super::super::number::own_address;
 use crate::addr::{NetworkError, parse_network};
 use crate::config::address;
 
-/// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over.
+/// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over. `is_for_both`: the line
+/// has `v4v6`, so that an unspecified address is that of IPv4 and of IPv6.
 pub(super) fn binds(text: &str, is_for_both: bool) -> Vec<Option<String>> {
     text.split(',').flat_map(|text| bind(text, is_for_both)).collect()
 }
