@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::task::spawn_blocking;
 
-/// Runs work that may block outside the runtime's own threads: a file system may hang. The work goes on if the future
-/// is dropped.
+/// Runs work that may block, such as on a file system that hangs, outside the threads that run tasks. The work goes on
+/// if the future is dropped.
 ///
 /// # Errors
 /// Those of the work; or it has panicked, or the runtime ends.

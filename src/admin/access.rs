@@ -215,8 +215,8 @@ fn token_file(plan: &AdminPlan) -> Result<&Path, ApiError> {
     })
 }
 
-/// Compares a token with the content of `token_file`. `is_unreadable` is kept between requests: clients must not be
-/// able to fill the log.
+/// Compares a token with the content of `token_file`. `is_unreadable` is kept between requests, so that a file that
+/// cannot be read is logged once: clients must not be able to fill the log.
 async fn check_token(given: &[u8], file: &Path, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
     let path = file.to_owned();
     let expected = blocking(move || regular_file::read_secret(&path, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)).await;

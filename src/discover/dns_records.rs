@@ -66,7 +66,7 @@ pub(super) fn servers(
                 ..ListedServer::at(format!("{target}:{port}@{ip}"))
             };
             match listed.into_entry(defaults) {
-                Ok(entry) if !seen.insert(entry.location.clone()) => {} // a second record of this server, not a better one
+                Ok(entry) if !seen.insert(entry.location.clone()) => {} // an earlier record, not a worse one, has it
                 Ok(_) if servers.len() == LISTED_MAX => {
                     return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
                 }
@@ -91,15 +91,16 @@ pub(super) fn warning(problems: &HostProblems) -> Option<Reason> {
 struct Tier {
     /// Its priority in the pool.
     rank: u8,
+    /// The largest weight of its records.
     weight_max: u16,
 }
 
 impl Tier {
     /// The weight in the pool for this weight of a record.
     fn weight(&self, of_record: u16) -> u16 {
-        let (weight, most) = (u32::from(of_record), u32::from(WEIGHT_MAX));
-        let largest = u32::from(self.weight_max).max(most);
-        let scaled = (weight * most + largest / 2) / largest;
+        let (weight, limit) = (u32::from(of_record), u32::from(WEIGHT_MAX));
+        let scaled_to_limit = u32::from(self.weight_max).max(limit);
+        let scaled = (weight * limit + scaled_to_limit / 2) / scaled_to_limit; // rounded to the nearest
         u16::try_from(scaled).unwrap_or(WEIGHT_MAX).max(1)
     }
 }

@@ -37,7 +37,8 @@ impl Pool {
                 sessions: candidate.live(),
                 sessions_max: candidate.sessions_max,
             });
-            // Each name has turns of its own; where sessions are compared, all names have the same.
+            // In a round robin each name has turns of its own, so that weights add up. Where sessions are compared, all
+            // names of the address have the same sessions.
             load.weight = match self.policy() {
                 Policy::RoundRobin => load.weight.saturating_add(candidate.weight),
                 _ => load.weight.max(candidate.weight),

@@ -26,11 +26,14 @@ impl AcceptedClients {
         self.has_others = true;
         let is_understood = |terms: &Vec<Term>| {
             let [term] = terms.as_slice() else { return false };
-            let is_harmless = matches!(term.test, AclTest::ClientHello | AclTest::Always | AclTest::Sni { .. });
-            !term.is_negated && (is_harmless || matches!(term.test, AclTest::Networks(_)))
+            let is_known = matches!(
+                term.test,
+                AclTest::ClientHello | AclTest::Always | AclTest::Sni { .. } | AclTest::Networks(_)
+            );
+            is_known && !term.is_negated
         };
         if is_unless {
-            return LineOutcome::LeftOut(""); // its networks are those whose clients are not accepted
+            return LineOutcome::LeftOut(""); // clients in the networks of `unless` are the ones not accepted
         }
         for terms in alternatives {
             self.networks

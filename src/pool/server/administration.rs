@@ -110,8 +110,8 @@ impl Server {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that only 0 %
-    /// takes it out.
+    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that no
+    /// percentage but 0 makes it 0.
     pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
         const WEIGHT_MAX: u32 = 256;
         let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NO_WEIGHT)?;

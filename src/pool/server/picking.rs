@@ -47,8 +47,8 @@ impl Server {
         self.check_state() != CheckState::Down && !self.is_unfit() && self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it may be picked as the stand-in for servers of another role. It is never ejected as such: it is the
-    /// last one.
+    /// Whether it may be picked as the stand-in for servers of another role. It may be even while it is ejected,
+    /// because no other server is left.
     pub(in crate::pool) fn may_stand_in(&self) -> bool {
         self.is_stand_in() && !self.is_suspended()
     }
@@ -116,7 +116,7 @@ impl Server {
         self.live
     }
 
-    /// Those of [`Self::live`] that are on the server by this name.
+    /// The open sessions on the server by this name. [`Self::live`] also counts those by other names of its address.
     #[must_use]
     pub fn own_live(&self) -> u32 {
         self.own_live.load(Relaxed)
@@ -138,7 +138,7 @@ impl Server {
         has_room
     }
 
-    /// Counts a session that does not come about after all.
+    /// Takes back the count of a session that does not come about after all.
     pub(in crate::pool) fn remove_session(&self) {
         self.own_live.fetch_sub(1, Relaxed);
         self.live.fetch_sub(1, Relaxed);
