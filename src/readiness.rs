@@ -1,5 +1,6 @@
-//! Waits until a descriptor is readable, without reading from it. This is needed for the end of a process, and for
-//! listening sockets: the permit of a session is taken only when a client waits, and tokio's listener can only accept.
+//! Waits until a descriptor is readable, without reading from it: the descriptor of a process, which is readable when
+//! the process has ended, or a listening socket, because a session's permit is taken when a client waits, but before it
+//! is accepted. tokio's listener can only accept.
 
 #![allow(unsafe_code)] // tokio requires of the caller that the descriptor stays open
 

@@ -96,8 +96,8 @@ impl<'a> Scored<'a> {
     /// Whether a server of this hash and weight certainly scores less, without computing its logarithm. `false` decides
     /// nothing.
     fn surely_beats(&self, hash: u64, weight: u16) -> bool {
-        // Units of 2^-48, rounded towards `false`: up on this side, down on the other. Products of 48 and 15 bits do
-        // not overflow; if the other side does, the result is `false`.
+        // In units of 2^-48. Rounding errs towards `false`: `own` is rounded up, the bound on the left side down. The
+        // left side is a product of 48 and 15 bits, and fits; the right side may saturate, and the result is `false`.
         let own = (self.minus_ln >> 9) + 1;
         minus_ln_at_least(hash) * u64::from(self.candidate.weight) > own.saturating_mul(u64::from(weight))
     }
@@ -159,8 +159,8 @@ fn minus_ln(hash: u64) -> u64 {
     u64::from(zeros) * LN_2 + (times(t, series) >> 5)
 }
 
-/// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. It is a millionth and two units
-/// below that, which is more than `minus_ln` loses by rounding and by truncating its series.
+/// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. The bound is 1 - u less a
+/// millionth and two units, which is more than `minus_ln` loses by rounding and by truncating its series.
 const fn minus_ln_at_least(hash: u64) -> u64 {
     let below_one = !hash >> 16;
     below_one.saturating_sub((below_one >> 20) + 2)

@@ -40,8 +40,8 @@ pub struct ClientInfo<'a> {
     pub alpn: Option<&'a [u8]>,
     /// The client's TLS, if it is terminated here (version 2 only).
     pub tls: Option<&'a TlsSummary>,
-    /// The header of the peer in front. Its facts about the client are passed on, except for those of the three fields
-    /// above that are known (version 2 only).
+    /// The header of the peer in front. What it says of the client is passed on, unless `authority`, `alpn` or `tls`
+    /// says it already (version 2 only).
     pub forwarded: Option<&'a ProxyHeader>,
 }
 
@@ -150,7 +150,7 @@ impl ClientInfo<'_> {
         }
     }
 
-    /// Both paths of a client on a Unix socket. The path of the client's end is empty, as it nearly always is.
+    /// Both paths of a client on a Unix socket. That of the client's end is left empty: clients seldom bind theirs.
     fn unix_paths(&self) -> [u8; UNIX_BYTES] {
         if let Some(ProxyAddresses::Unix(paths)) = self.forwarded.map(|header| &header.addresses) {
             return **paths;

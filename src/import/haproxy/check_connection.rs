@@ -24,7 +24,7 @@ impl CheckConnection {
                 "port" => self.port = rest.next().and_then(|port| integer(port, 1, 65_535)),
                 "alpn" if is_http => drop(rest.next()),
                 "comment" => drop(rest.next()),
-                "default" | "linger" | "send-proxy" => {} // sessions and checks are alike in these
+                "default" | "linger" | "send-proxy" => {} // here, checks do these as sessions do
                 _ => return LineOutcome::LeftOut(""),
             }
         }

@@ -17,7 +17,7 @@ pub(super) struct HttpConversation {
     method: Option<String>,
     path: Option<String>,
     host: Option<String>,
-    /// In TOML.
+    /// Header fields, each as `name = value` in TOML.
     fields: Vec<String>,
     statuses: Option<String>,
     /// A regular expression.
@@ -32,13 +32,13 @@ impl HttpConversation {
             [] | [_] => (None, words),
             [method, rest @ ..] => (Some(method), rest),
         };
-        // RFC 9110, section 9.3.7
+        // The default of HAProxy; RFC 9110, section 9.3.7.
         self.method = Some(method.map_or("OPTIONS", String::as_str).to_owned());
         let outcome = rest.first().map_or(LineOutcome::Carried, |path| self.set_path(path));
         let version = rest.get(1..).unwrap_or_default().join(" ");
         for field in version.split("\r\n").skip(1).filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once(':').unwrap_or((field, ""));
-            self.field(name.trim(), value.trim());
+            self.add_field(name.trim(), value.trim());
         }
         outcome
     }
@@ -74,11 +74,11 @@ impl HttpConversation {
                 "uri" => self.path = Some(value().to_owned()),
                 "ver" | "comment" => drop(value()),
                 "hdr" => {
-                    let (name, text) = (value(), rest.next().unwrap_or_default());
+                    let (name, text) = (value(), value());
                     if text.contains("%[") {
                         return LineOutcome::LeftOut("a header field is computed");
                     }
-                    self.field(name, text);
+                    self.add_field(name, text);
                 }
                 _ => return LineOutcome::LeftOut("requests have no body"),
             }
@@ -86,7 +86,7 @@ impl HttpConversation {
         LineOutcome::Carried
     }
 
-    fn field(&mut self, name: &str, value: &str) {
+    fn add_field(&mut self, name: &str, value: &str) {
         match name.to_ascii_lowercase().as_str() {
             "host" => self.host = Some(value.to_owned()),
             "connection" | "content-length" => {} // a check sets these
