@@ -29,7 +29,7 @@ pub struct Changes {
     /// By name.
     #[serde(default)]
     pub guards: Difference,
-    /// How many networks guards have that are new, or whose networks have changed.
+    /// The numbers of networks of each guard that is new, or whose networks have changed.
     #[serde(default)]
     pub guard_networks: Vec<GuardNetworks>,
     /// By name.
@@ -181,11 +181,11 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
         };
         pool.servers().iter().map(named).collect()
     };
-    let others = |of: &InForce, than: &InForce| -> BTreeMap<_, _> {
-        let pools = of.pools.iter().filter(|pool| !is_same(pool, than));
+    let in_changed_pools = |of: &InForce, other: &InForce| -> BTreeMap<_, _> {
+        let pools = of.pools.iter().filter(|pool| !is_same(pool, other));
         pools.flat_map(|pool| servers_of_pool(pool)).collect()
     };
-    let (before, after) = (others(old, new), others(new, old));
+    let (before, after) = (in_changed_pools(old, new), in_changed_pools(new, old));
     let mut difference = Difference::between(&before, &after, |(name, _)| name.clone(), |_, (), ()| None);
     for pool in new.pools.iter() {
         if is_same(pool, old) {

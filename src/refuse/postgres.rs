@@ -1,5 +1,6 @@
-//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints its message, but not if it
-//! answers an SSLRequest: anybody may have injected that answer. A client in TLS gets an alert instead.
+//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints the message of an
+//! ErrorResponse, except in answer to an SSLRequest, where anybody may have injected it. A client in TLS gets an alert
+//! instead.
 //!
 //! ```text
 //! "Message Formats" and "Error and Notice Message Fields" in the PostgreSQL documentation

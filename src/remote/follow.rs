@@ -79,6 +79,7 @@ async fn reload_on_changes(
         }
         let latest = texts.borrow_and_update().clone();
         let is_tried = config.state().tried == latest;
+        // Texts that were tried before are tried again only if this machine has refused them.
         if let Some(latest) = latest.filter(|_| is_retried || !is_tried) {
             // The reload itself logs its result.
             let _ = reloader.reload_texts(by.clone(), latest).await;

@@ -109,7 +109,7 @@ impl RemoteConfig {
     pub fn start_with(&self, texts: &Arc<RemoteTexts>) {
         self.set_in_force(Some(Arc::clone(texts)), |state| {
             let tried = state.tried.get_or_insert_with(|| Arc::clone(texts));
-            *tried != *texts
+            *tried != *texts // the process has started with other texts: those tried stay refused
         });
     }
 
@@ -118,7 +118,7 @@ impl RemoteConfig {
         self.set_in_force(texts, |_| false);
     }
 
-    /// `stays_refused` says whether the texts that were refused still are.
+    /// Records which texts are in force. `stays_refused`: whether the texts that were refused before still are.
     fn set_in_force(&self, texts: Option<Arc<RemoteTexts>>, stays_refused: impl FnOnce(&mut RemoteState) -> bool) {
         self.state.send_modify(|state| {
             if !stays_refused(state) {

@@ -41,7 +41,8 @@ impl NameMap {
         Some((variable.to_owned(), names))
     }
 
-    /// The patterns for a key. Wildcards are names unless the map has `hostnames`.
+    /// The patterns for a key; `None`: it is not carried over. Without `hostnames`, nginx compares a key that has a
+    /// wildcard literally, so that it matches no name.
     fn patterns(&self, key: &str, has_host_names: bool) -> Option<Vec<String>> {
         if self.is_of_protocols {
             let is_protocol = is_protocol(key) && !key.starts_with('~') && !key.contains(',');
