@@ -1,13 +1,14 @@
 //! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that are older than
 //! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
 //!
-//! At rest: no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that the peers have
-//! acknowledged everything, and that the last byte came from the server. Bytes that were read are counted here. What
-//! the kernel delivers afterwards, to a peer that reads slowly, only the session sees. It is asked for that after half
-//! of `idle_for`, and if it finds bytes on their way, at each tick: then `idle_for` begins when they are delivered.
+//! A session is at rest if no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that
+//! the peers have acknowledged everything, and that the last byte came from the server. This module sees which bytes
+//! were read. Only the session sees when the kernel delivers them to a peer that reads slowly. So the session is asked
+//! to look for deliveries when half of `idle_for` is over. If it finds bytes on their way, it is asked again at each
+//! tick, and `idle_for` begins when they are delivered.
 //!
 //! This module polls; sessions set no timers. So sessions of other pools pay nothing, and a reload needs no code of its
-//! own. It sleeps while no pool ends any.
+//! own. It sleeps while no pool has such limits.
 
 mod balance;
 mod rebalancing;
@@ -60,7 +61,7 @@ fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
 /// The rules for the sessions of a pool.
 struct PoolRetirement {
     plan: RetirePlan,
-    /// `None`: it is not rebalanced.
+    /// The time over which sessions in excess are ended, and how sessions are spread; `None`: it is not rebalanced.
     balance: Option<(Duration, Balance)>,
 }
 
@@ -93,9 +94,9 @@ struct SeenSession {
     since: Instant,
     /// Whether it was asked to end since then. It still goes on, so it was not at rest: perhaps it waits for an answer.
     was_asked: bool,
-    /// Whether it was asked for deliveries since then.
+    /// Whether it was asked to look for deliveries since then.
     has_looked: bool,
-    /// Whether it has found bytes on their way since `bytes` has changed last. It is then asked for them at each tick.
+    /// Whether it has found bytes on their way since `bytes` has changed last. It then is to look at each tick.
     is_watched: bool,
 }
 

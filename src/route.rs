@@ -90,10 +90,14 @@ pub struct RouteTable<T> {
     default_tls: TlsMode,
     needs_hello: bool,
     needs_startup: bool,
+    /// The routes for whole names, by name.
     exact: ByName,
+    /// The routes for `*.suffix`, by suffix.
     suffixes: ByName,
+    /// The routes for `*`.
     any: Bucket,
-    unconditional: Bucket,
+    /// The routes without a name condition.
+    nameless: Bucket,
 }
 
 impl<T> RouteTable<T> {
@@ -113,7 +117,7 @@ impl<T> RouteTable<T> {
             exact: ByName::default(),
             suffixes: ByName::default(),
             any: Bucket::default(),
-            unconditional: Bucket::default(),
+            nameless: Bucket::default(),
         };
         // The routes of a bucket are tried in the order in which they enter. The sort is stable: equals stay as
         // written.
@@ -171,7 +175,7 @@ impl<T> RouteTable<T> {
 
     fn enter(&mut self, index: usize, route: &Route<T>) {
         if route.sni.is_empty() {
-            self.unconditional.add(index, route);
+            self.nameless.add(index, route);
         }
         for pattern in &route.sni {
             let bucket = match pattern {
@@ -252,7 +256,7 @@ impl<T> RouteTable<T> {
             };
             exact.or_else(suffix_matches).or_else(|| first(&self.any))
         };
-        input.name.and_then(by_name).or_else(|| first(&self.unconditional))
+        input.name.and_then(by_name).or_else(|| first(&self.nameless))
     }
 
     fn choice(&self, best: Option<usize>) -> RouteChoice<'_, T> {

@@ -96,14 +96,14 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let state = open_state(&plan)?;
     let tls = listener_tls::load_first(&plan)?;
     let metrics = Arc::new(Metrics::new());
-    let (sockets, of_workers) = new_sockets(&plan, workers, &metrics);
+    let (sockets, worker_sockets) = new_sockets(&plan, workers, &metrics);
     let (bound, endpoints) = bind(&plan, &sockets)?;
     let (log, log_writer) = start_log(&plan, &metrics)?;
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
     let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
-    let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
+    let (ledgers, heartbeats) = start_workers(worker_sockets, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
     let fixed = FixedSettings::new(&plan);
     let addresses = sockets.addresses(&plan, &listening);
@@ -149,17 +149,17 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     Ok((app, drain))
 }
 
-/// The sockets of the listeners, of which none is bound yet, and for each worker the channel over which it gets its
-/// own.
+/// The sockets of the listeners, none of which is bound yet, and for each worker the channel over which it gets its own
+/// sockets.
 fn new_sockets(
     plan: &Plan,
     workers: usize,
     metrics: &Arc<Metrics>,
 ) -> (ListenSockets, Vec<UnboundedReceiver<ListenSocket>>) {
-    let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    let (to_workers, worker_sockets): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let sockets = ListenSockets::new(to_workers, Arc::clone(metrics), memory, PassedSockets::inherited());
-    (sockets, of_workers)
+    (sockets, worker_sockets)
 }
 
 /// Opens `state_dir`, if there is one.
@@ -192,15 +192,15 @@ fn put_in_force(
         .map_err(system("cannot use `state_dir`"))?
         .unwrap_or_default();
     let announced: Arc<[Announcement]> = remembered.announced.into_iter().map(Into::into).collect();
-    let (plan, file) = with_announced(plan, &announced);
-    if let Some(file) = &file {
-        log_refused(file, &plan);
+    let (plan, file_plan) = with_announced(plan, &announced);
+    if let Some(file_plan) = &file_plan {
+        log_refused(file_plan, &plan);
     }
     let live = Live::with_known_primaries(plan, addresses, remembered.primaries).with_tls(tls);
     live.restore_listed(remembered.servers);
     live.restore_added(remembered.added_servers, SystemTime::now());
     let live = Arc::new(live);
-    let announced = Announced::follow(&live, file, announced);
+    let announced = Announced::follow(&live, file_plan, announced);
     Ok((live, announced))
 }
 
@@ -240,7 +240,7 @@ fn start_workers(
 ) -> Result<StartedWorkers, Failure> {
     let start = |(number, sockets)| {
         let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
-        let shown = Arc::downgrade(&heartbeat);
+        let watched = Arc::downgrade(&heartbeat);
         let setup = WorkerSetup {
             number,
             sockets,
@@ -250,7 +250,7 @@ fn start_workers(
             handle: drain.worker_handle(),
         };
         worker::start(setup).map_err(system("cannot start a worker"))?;
-        Ok((ledger, shown))
+        Ok((ledger, watched))
     };
     let started: Result<Vec<_>, Failure> = sockets.into_iter().enumerate().map(start).collect();
     Ok(started?.into_iter().unzip())

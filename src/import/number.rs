@@ -20,8 +20,8 @@ pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let number: u64 = rest[..digits].parse().ok()?;
-        let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit_us = match &rest[digits..digits + unit] {
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit_us = match &rest[digits..digits + letters] {
             "" if digits == text.len() => unit_ms.checked_mul(1_000)?,
             "us" => 1,
             "ms" => 1_000,
@@ -35,7 +35,7 @@ pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
             _ => return None,
         };
         total_us = total_us.checked_add(number.checked_mul(unit_us)?)?;
-        rest = &rest[digits + unit..];
+        rest = &rest[digits + letters..];
     }
     let milliseconds = total_us.div_ceil(1_000).min(DURATION_MAX_MS);
     (!text.is_empty()).then(|| Duration::from_millis(milliseconds))

@@ -62,6 +62,7 @@ impl Balance {
 /// The share of each server. What exceeds the limit of a server is shared by the others.
 fn shares(servers: &[ServerLoad]) -> Vec<f64> {
     let mut shares = vec![0.0; servers.len()];
+    // The servers that are below their limits, and the sessions that they share.
     let mut open: Vec<usize> = (0..servers.len()).collect();
     let mut sessions: f64 = servers.iter().map(|server| f64::from(server.sessions)).sum();
     // Bounded: each round but the last one takes a server out.

@@ -105,7 +105,10 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Pa
     let mut rows = view.server_rows();
     let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
     let style = |row: &ServerRow<'_>, title: &str| match title {
-        "STATE" => palette.style(row.state().2),
+        "STATE" => {
+            let (_, _, urgency) = row.state();
+            palette.style(urgency)
+        }
         _ => Style::new(),
     };
     let (shown, selected) = draw_list(frame, area, &server_columns(), &mut list, &mut rows, id, style);
@@ -125,7 +128,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         Some(Err(error)) => error.clone(),
         Some(Ok(read)) => {
             let session = selected.map(|session| session_detail(session));
-            let which = if read.next.is_some() { "oldest" } else { "first" }; // without an order, and with one
+            let which = if read.next.is_some() { "oldest" } else { "first" }; // pages have no order
             let is_part = read.sessions.len() < read.total;
             let part = is_part.then(|| format!("the {which} {} of {}", read.sessions.len(), read.total));
             let parts: Vec<_> = part.into_iter().chain(session).collect();
