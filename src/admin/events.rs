@@ -49,12 +49,12 @@ pub(super) async fn events(
     })?;
     // The connection counts as a stream from here on, so that no other connection takes its place while the state is
     // being made.
-    let ends = mark.begin();
+    let stream_guard = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
-        let _held = (permit, ends);
+        let _held = (permit, stream_guard);
         select! {
             () = send(sender, first, coming) => {}
             () = token.until_invalid(&admin) => {}

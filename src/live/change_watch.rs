@@ -12,8 +12,8 @@ use super::Live;
 /// The shortest wait from one look to the next.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// How long after the first of several changes all are stored: a check that makes another server the primary stores
-/// several, and so does a reload.
+/// The wait after a change until those that come with it are stored, too: a check that makes another server the primary
+/// stores several changes, and so does a reload.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Wakes a task when it is to look at the servers again, so that it sleeps while nothing changes.

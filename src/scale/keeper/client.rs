@@ -177,7 +177,7 @@ impl ContainerKeeper {
         let mut shared = self.lock();
         let is_new = shared.containers.insert(held.clone());
         match shared.requests.clone() {
-            // If the keeper has ended, the next one is asked.
+            // A keeper that has just ended does not get this. The next one gets all containers.
             Some(requests) if is_new => drop(requests.send(KeeperRequest::HoldContainers(held))),
             Some(_) => {}
             None => self.start(&mut shared)?,

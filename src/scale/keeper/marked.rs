@@ -39,7 +39,7 @@ impl Mark {
     /// not signal is left, and so is one that has replaced its environment.
     pub(super) async fn kill_all(self, user: Option<String>) {
         for _ in 0..LOOKS_MAX {
-            sleep(PAUSE).await; // one that the keeper was starting has the mark only then
+            sleep(PAUSE).await; // a process that was being started may get the mark only now
             let user = user.clone();
             // Reading an environment waits for a lock of its process.
             match blocking(move || self.kill_now(user.as_deref())).await {
@@ -57,7 +57,7 @@ impl Mark {
         }
     }
 
-    /// Kills the processes that have the mark at this moment. Returns their number.
+    /// Kills the processes that have the mark at this moment. Returns the number of those that were killed.
     ///
     /// # Errors
     /// The processes cannot be listed, or we may not become the user.
