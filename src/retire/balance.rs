@@ -91,6 +91,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Each server as its weight, its sessions, and their maximum; 0: any number.
     fn loads(servers: &[(u16, u32, u32)]) -> Vec<ServerLoad> {
         let load = |(weight, sessions, max): &(u16, u32, u32)| ServerLoad {
             id: CountId::for_test(),
@@ -158,15 +159,16 @@ mod tests {
         #[test]
         fn moving_the_excess_makes_the_pool_even(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
             let loads = loads(&servers);
-            let (sum, limits) = (|of: &[ServerLoad]| of.iter().map(|load| load.sessions).sum::<u32>(), shares(&loads));
+            let sessions: u32 = loads.iter().map(|load| load.sessions).sum();
+            let shares = shares(&loads);
             let balance = Balance::new(&loads);
-            for (load, share) in loads.iter().zip(&limits) {
+            for (load, share) in loads.iter().zip(&shares) {
                 let over = balance.excess.iter().find(|(id, _)| *id == load.id).map_or(0, |(_, n)| *n);
                 let left = f64::from(load.sessions) - over as f64;
                 prop_assert!(over == 0 || left + 1e-6 >= *share, "never more than brings it into balance");
                 prop_assert!(left < share + 1.0 + 1e-6);
             }
-            prop_assert!(limits.iter().sum::<f64>() <= f64::from(sum(&loads)) + 1e-6);
+            prop_assert!(shares.iter().sum::<f64>() <= f64::from(sessions) + 1e-6);
         }
     }
 }

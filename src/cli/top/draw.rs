@@ -128,7 +128,8 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         Some(Err(error)) => error.clone(),
         Some(Ok(read)) => {
             let session = selected.map(|session| session_detail(session));
-            let which = if read.next.is_some() { "oldest" } else { "first" }; // pages have no order
+            // Only sessions without an order come in pages, oldest first.
+            let which = if read.next.is_some() { "oldest" } else { "first" };
             let is_part = read.sessions.len() < read.total;
             let part = is_part.then(|| format!("the {which} {} of {}", read.sessions.len(), read.total));
             let parts: Vec<_> = part.into_iter().chain(session).collect();
@@ -279,6 +280,7 @@ mod tests {
     use crate::cli::top::view::Action;
     use crate::cli::top::view::tests::{press, view_of};
 
+    /// The text of the screen, and whether it has colors.
     fn drawn(view: &mut View, palette: &Palette, width: u16, height: u16) -> (String, bool) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, view, palette)).unwrap();
