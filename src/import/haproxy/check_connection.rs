@@ -24,7 +24,7 @@ impl CheckConnection {
                 "port" => self.port = rest.next().and_then(|port| integer(port, 1, 65_535)),
                 "alpn" if is_http => drop(rest.next()),
                 "comment" => drop(rest.next()),
-                "default" | "linger" | "send-proxy" => {} // as for sessions: checks have no settings of their own for these
+                "default" | "linger" | "send-proxy" => {} // checks have no settings of their own for these
                 _ => return LineOutcome::LeftOut(""),
             }
         }
