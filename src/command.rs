@@ -24,8 +24,8 @@ use printed::{PrintedStream, StreamPipe};
 /// `PATH` of the commands.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The pause after a full pipe. A pipe that is never empty uses up no budget of the task, and would keep the thread
-/// busy.
+/// The pause after a read that has not emptied its pipe. Such reads use up none of tokio's budget for the task, so that
+/// without a pause a command that prints all the time would keep the thread busy.
 const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a command has ended, and what it has printed.
@@ -61,7 +61,7 @@ pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
     Ok(CommandOutput { status, line })
 }
 
-/// As [`output`]. `printed`: where to put what the command prints, also if this future is dropped.
+/// As [`output`], but puts what the command prints into `printed`, where it stays even if this future is dropped.
 pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
     let program = command.get_program().to_string_lossy().into_owned();
     // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more,
@@ -70,12 +70,12 @@ pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> i
     let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
     let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;
     let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.errors)?;
-    let exits = group.watch()?;
+    let exit = group.watch()?;
     // The exit comes first: a process that is left behind may print for ever.
     loop {
         let may_have_more = tokio::select! {
             biased;
-            exited = exits.readable() => {
+            exited = exit.readable() => {
                 let _ready = exited?;
                 break;
             }

@@ -21,9 +21,11 @@ const ELLIPSIS: char = '…';
 /// The longest name of a listener, pool, route or server, in bytes. Names are repeated in every log line.
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// Whether this may be the name of a listener, pool, route or server: without white space, invisible characters and
-/// characters that need an escape, because names are used in log lines, labels and commands; not `.` or `..`, which
-/// cannot be a part of the path of a URL (RFC 3986, section 5.2.4).
+/// Whether this may be the name of a listener, pool, route or server.
+///
+/// A name has no white space, no invisible characters and none that need an escape, because it is used in log lines,
+/// labels and commands. It is not `.` or `..`, because these cannot be a part of the path of a URL (RFC 3986, section
+/// 5.2.4).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');

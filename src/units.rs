@@ -127,7 +127,7 @@ pub fn format_size(bytes: u64) -> String {
     format_number(bytes, &SIZES)
 }
 
-/// The error is the number if only the unit is missing.
+/// Parses a number with one of these units. The error is `Some` with the number if only the unit is missing.
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

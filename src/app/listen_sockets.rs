@@ -25,20 +25,20 @@ use crate::worker::ListenSocket;
 
 /// The listening sockets of all workers.
 pub(super) struct ListenSockets {
-    /// To each worker.
+    /// The channels to the workers.
     workers: Vec<UnboundedSender<ListenSocket>>,
     metrics: Arc<Metrics>,
     /// The limits on the sessions of listeners, kept across reloads.
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
     pub(super) cancels: Arc<CancelTable>,
-    /// Shared by all listeners: a validation may come to any.
+    /// Shared by all listeners, because an ACME server may come to any of them.
     pub(super) challenges: Arc<Challenges>,
     /// The sockets that the service manager has passed. A listener with the address of such a socket takes it, now and
     /// after a reload.
     passed: PassedSockets,
     open: HashMap<AddressKey, OpenAddress>,
-    /// Addresses whose sockets are being closed. The token is held by these sockets.
+    /// Addresses whose sockets are being closed. The token lives until the last of them is closed.
     closing: Vec<(ListenAddr, Weak<()>)>,
 }
 
@@ -47,7 +47,7 @@ struct OpenAddress {
     /// The address, with the port that the system chose for port 0.
     address: ListenAddr,
     state: watch::Sender<Arc<ListenerState>>,
-    /// Held by each of its sockets, too.
+    /// Lives as long as one of its sockets is open.
     open: Weak<()>,
     /// The file of a Unix socket. It is removed before the socket is closed, so that nobody connects to a queue that is
     /// being closed.
@@ -71,8 +71,8 @@ impl OpenAddress {
     }
 }
 
-/// What identifies an address across reloads: the address; for port 0, which is another port each time, also the
-/// listener and the index among its addresses.
+/// What identifies an address across reloads. With port 0, the address alone does not: the system chooses another port
+/// each time. Then the name of the listener and the index among its addresses belong to the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct AddressKey(ListenAddr, Option<(Arc<str>, usize)>);
 
@@ -94,7 +94,7 @@ pub(super) struct NewlyBound {
     pub(super) warnings: Vec<String>,
 }
 
-/// New addresses, listened on.
+/// New addresses that are listened on: the key of each, and the address with the port that the system chose for port 0.
 #[derive(Default)]
 pub(super) struct NewlyListening(Vec<(AddressKey, ListenAddr, Listening)>);
 
@@ -146,19 +146,19 @@ impl ListenSockets {
                     (None, None) if ours.overlaps(address) => Bound::with_reuse_port(address, &listener.socket),
                     (None, None) => Bound::new(address, &listener.socket),
                 };
-                let lost = |what: &str| {
+                let lost_file = |what: &str| {
                     let name = &listener.name;
                     format!("listeners.{name}: the file of {address} was removed or replaced: {what}")
                 };
                 match result {
                     Ok(socket) => {
-                        bound.warnings.extend(is_lost.then(|| lost("it is bound again")));
+                        bound.warnings.extend(is_lost.then(|| lost_file("it is bound again")));
                         let name = Arc::clone(&listener.name);
                         bound.addresses.push((key, name, socket, listener.backlog));
                     }
                     Err(error) if is_lost => {
                         let what = format!("no client reaches it, and it cannot be bound again: {}", error.cause);
-                        bound.warnings.push(lost(&what));
+                        bound.warnings.push(lost_file(&what));
                     }
                     Err(error) => failed.push((format!("listener `{}`", listener.name), error)),
                 }
@@ -285,7 +285,7 @@ impl ListenSockets {
     }
 }
 
-/// Addresses by port.
+/// Addresses by port; `None`: Unix sockets.
 #[derive(Default)]
 struct ByPort(HashMap<Option<u16>, Vec<ListenAddr>>);
 

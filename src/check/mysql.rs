@@ -86,9 +86,9 @@ impl Check for MysqlCheck {
 /// The user of a login that the server is expected to deny.
 const UNKNOWN_USER: &str = "acequia";
 
-/// How long only the server's kernel is checked after a login was denied. MariaDB logs each denied login. Leaving
-/// without a login would not help: MariaDB logs that, too, and blocks the host after `max_connect_errors` such
-/// connections.
+/// After a login was denied, checks only connect for so long, because MariaDB logs each denied login. A check that
+/// reads the greeting and leaves without a login would be no better: MariaDB logs that, too, and blocks the host after
+/// `max_connect_errors` such connections.
 const DENIED_LOGIN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Errors that only deny a login: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR,
@@ -107,8 +107,8 @@ const NOT_PREPARED: u16 = 1047;
 struct MysqlProbe {
     check: Arc<MysqlCheck>,
     target: CheckTarget,
-    /// For a login: TLS where the server offers it. No certificate is verified: the user should have no other
-    /// privileges.
+    /// For a login, if the server offers TLS. No certificate is verified: whoever learns the password can do little
+    /// with it, because the user should have no privileges but those that the check needs.
     tls: Arc<ClientConfig>,
     memory: Mutex<Memory>,
 }
@@ -146,7 +146,7 @@ impl MysqlProbe {
         }
     }
 
-    /// Without a user, tries a login that the server denies.
+    /// Runs the check of a server without a configured user: tries a login that the server denies.
     async fn expect_denial(&self) -> Result<(), CheckFailure> {
         let denied = self.memory().denied;
         if denied.is_some_and(|at| at.elapsed() < DENIED_LOGIN_INTERVAL) {
@@ -176,13 +176,13 @@ impl MysqlProbe {
             user: &login.user,
             password: password.unwrap_or_default(),
         };
-        let asked = async {
+        let ask = async {
             let mut packets = self.open_session(&account, Some(&self.tls)).await?;
             let answer = MysqlStatus::ask(&mut packets).await?;
             packets.quit().await;
             Ok(answer)
         };
-        let answer = asked.await.map_err(|failure| self.explain(failure))?;
+        let answer = ask.await.map_err(|failure| self.explain(failure))?;
         self.check.donor.judge(answer.galera.as_ref())?;
         let is_primary = answer.role == Role::Primary;
         Ok(ServerFacts {
@@ -233,9 +233,11 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what the replica says itself. While one of its threads is stopped, the
-    /// lag grows with every second. [`STOPPED`] if it has never said anything else: then the pool counts the lag from
-    /// its first check.
+    /// How far the replica is behind. `said`: what the replica says itself.
+    ///
+    /// A replica says [`STOPPED`] while one of its threads is stopped. Then its last known lag counts, and grows with
+    /// every second. The result is [`STOPPED`] only if no lag was ever known; the pool then counts the lag from its
+    /// first check.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {
@@ -265,8 +267,8 @@ impl DonorUse {
     }
 }
 
-/// The failure of a member of a Galera cluster that must not be used. It counts as one of several primaries, so that
-/// the members are not rivals.
+/// The failure of a member of a Galera cluster that must not be used. Its facts say that the cluster has several
+/// primaries, so that its members do not count as rivals.
 fn unfit_member(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

@@ -29,7 +29,7 @@ impl Position {
         }
     }
 
-    /// Adds the offset of the text of its file.
+    /// Moves the position, which counts from the beginning of its file, by the offset of that file in the input.
     pub(super) fn shift(&mut self, by: usize) {
         match self {
             Self::File => {}
@@ -98,6 +98,7 @@ impl InputText {
         self.name = name;
     }
 
+    /// The beginnings of the lines from this line on.
     fn lines_from(&self, begin: usize) -> impl Iterator<Item = usize> {
         let after_newlines = self.text[begin..]
             .match_indices('\n')
@@ -126,9 +127,9 @@ impl InputText {
     }
 
     fn file_at(&self, position: &Position) -> &InputFile {
-        let order = position.order();
-        let next = self.files.partition_point(|file| file.bytes.start <= order);
-        &self.files[next.saturating_sub(1)]
+        let at = position.order();
+        let begun = self.files.partition_point(|file| file.bytes.start <= at);
+        &self.files[begun.saturating_sub(1)]
     }
 
     /// The name of the file, or of the whole, that a position is in.

@@ -2,8 +2,8 @@
 //!
 //! A server with a limit of its own counts a session from the connect until it has seen the end of the session. So the
 //! place on a limited server is returned when the server has ended the session, even if the session then goes on
-//! towards its client. If the server does not end it, the place is returned [`HOLD_TIME_MAX`] after our end. Leases of
-//! other servers are returned at once.
+//! towards its client. If the server does not end it, the place is returned [`HOLD_TIME_MAX`] after we have closed the
+//! connection. Leases of servers without a limit are returned at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::pool::{Lease, Server};
 
-/// How long a place is kept after our end of the connection.
+/// How long a place is kept, at most, after we have closed the connection to the server.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A lease. If it is dropped after its server was connected to, for example because the session is cut, the place on a

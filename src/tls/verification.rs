@@ -14,8 +14,8 @@ use super::file::{PemText, TlsFileError, authorities};
 /// The name that errors have instead of a file.
 const SYSTEM: &str = "the system trust store";
 
-/// Accepts a certificate for the server's name that was issued by an authority in this PEM text; `None`: by an
-/// authority of the system.
+/// The verifier that accepts a certificate if it is for the server's name and was issued by a trusted authority: one in
+/// the PEM text or, if there is none, one of the system.
 ///
 /// # Errors
 /// The text cannot be used.
@@ -34,13 +34,14 @@ pub(super) fn verified(
         .map_err(|error| TlsFileError::new(about, error.to_string()))
 }
 
-/// Accepts any certificate, as long as the server has its key.
+/// The verifier that accepts any certificate, as long as the server has its key.
 pub(super) fn unverified(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
     Arc::new(AnyCertificate(Arc::clone(provider)))
 }
 
 /// The authorities of the system trust store, as they are now. Those that have not changed are shared by all pools.
 fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
+    /// The certificates as they were loaded, and the store that was made of them.
     type Latest = (Vec<CertificateDer<'static>>, Arc<RootCertStore>);
     static LATEST: Mutex<Option<Latest>> = Mutex::new(None);
     let loaded = rustls_native_certs::load_native_certs();

@@ -23,7 +23,7 @@ pub(super) struct Screen<W> {
     is_terminal: bool,
     out: W,
     servers: Vec<Member>,
-    /// The pool that grows.
+    /// The clones of the pool that grows.
     clones: Arc<PoolScale>,
 }
 
@@ -72,10 +72,8 @@ impl<W: Write> Screen<W> {
             let now = self.counts();
             let row = row(&before, &now, self.running_clones());
             let is_same = self.is_terminal && row == last;
-            let (start, time) = (
-                if is_same { "\r" } else { self.row_start() },
-                started.elapsed().as_secs(),
-            );
+            let start = if is_same { "\r" } else { self.row_start() };
+            let time = started.elapsed().as_secs();
             write!(self.out, "{start}{:>4}:{:02}{row}", time / 60, time % 60)?;
             self.end_row()?;
             (before, last) = (now, row);
@@ -117,7 +115,8 @@ impl<W: Write> Screen<W> {
         clones.iter().filter(|clone| clone.state == CloneState::Running).count()
     }
 
-    /// On a terminal the cursor stays at the end of the row, so that the row can be overwritten.
+    /// What begins a new row. On a terminal that is a line break: the cursor stays at the end of the row before, so
+    /// that this row can be overwritten.
     fn row_start(&self) -> &'static str {
         if self.is_terminal { "\n" } else { "" }
     }

@@ -55,8 +55,8 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
 /// Who has added a server, for how long it stays, and whether the pool uses another one of its name.
 fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
     let AddedServerBody { name, added_by, .. } = added;
-    let until = added.until.as_ref();
-    let until = until.map_or_else(String::new, |until| format!(", until {until}"));
+    let end = added.until.as_ref();
+    let until = end.map_or_else(String::new, |end| format!(", until {end}"));
     let is_other = |server: &ServerBody| server.name == *name && server.address != added.address;
     let unused = match pool.servers.iter().any(is_other) {
         true => "; not in use, because the pool has another server of this name",

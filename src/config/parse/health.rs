@@ -15,7 +15,7 @@ use crate::units;
 /// A check costs a connection: more than a hundred a second to each server would be load.
 const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*NONZERO_DURATION.end();
 
-/// Results in a row that change a state.
+/// The limits of how many equal results in a row change a state.
 const STREAK: RangeInclusive<u32> = 1..=1_000;
 
 /// Each check under way has a file descriptor, which is then missing for sessions.
@@ -53,7 +53,7 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
         };
     }
     let section = pool.child("health", &keys::HEALTH, problems);
-    let (check, required) = check::check(pool, &section, problems);
+    let (check, required_role) = check::check(pool, &section, problems);
     let interval = section
         .duration("interval", CHECK_INTERVAL, problems)
         .unwrap_or(defaults.interval);
@@ -66,7 +66,7 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
         timeout: section
             .duration("timeout", NONZERO_DURATION, problems)
             .unwrap_or(defaults.timeout),
-        required,
+        required: required_role,
         thresholds: Thresholds {
             rise: section
                 .integer("rise", STREAK, problems)

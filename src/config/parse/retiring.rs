@@ -9,8 +9,8 @@ use crate::plan::RetirePlan;
 use crate::pool::Policy;
 use crate::units::format_duration;
 
-/// Sessions are looked at once a second.
-const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
+/// The limits of these durations. A second is the shortest, because sessions are looked at once a second.
+const LIMITS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
 
 /// The default of `idle_for`.
 const IDLE_FOR_DEFAULT: Duration = Duration::from_secs(30);
@@ -18,11 +18,14 @@ const IDLE_FOR_DEFAULT: Duration = Duration::from_secs(30);
 /// Which sessions are ended although nothing is wrong with them.
 pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Problems<'_>) -> RetirePlan {
     let plan = RetirePlan {
-        max_age: pool.duration_or_off("max_session_age", SECONDS, problems).flatten(),
-        rebalance: pool.duration_or_off("rebalance", SECONDS, problems).flatten(),
-        idle_for: pool.duration("idle_for", SECONDS, problems).unwrap_or(IDLE_FOR_DEFAULT),
+        max_age: pool.duration_or_off("max_session_age", LIMITS, problems).flatten(),
+        rebalance: pool.duration_or_off("rebalance", LIMITS, problems).flatten(),
+        idle_for: pool.duration("idle_for", LIMITS, problems).unwrap_or(IDLE_FOR_DEFAULT),
     };
-    if let (Some((position, _)), Some(_), true) = (pool.entry("rebalance"), plan.rebalance, policy.is_by_client()) {
+    if plan.rebalance.is_some()
+        && policy.is_by_client()
+        && let Some((position, _)) = pool.entry("rebalance")
+    {
         let message = "`rebalance` does not go with `balance = \"source-hash\"`";
         problems.error(
             position,
@@ -30,7 +33,9 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
             "remove one of them: each client would come back to its server",
         );
     }
-    if let (Some((position, _)), false) = (pool.entry("idle_for"), plan.is_on()) {
+    if !plan.is_on()
+        && let Some((position, _)) = pool.entry("idle_for")
+    {
         problems.warning(
             position,
             "`idle_for` is never used",
@@ -38,8 +43,8 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
         );
     }
     if plan.max_age.is_some_and(|age| age < plan.idle_for) {
-        let position = pool.entry("idle_for").or(pool.entry("max_session_age"));
-        if let Some((position, _)) = position {
+        let entry = pool.entry("idle_for").or(pool.entry("max_session_age"));
+        if let Some((position, _)) = entry {
             problems.warning(
                 position,
                 format!(

@@ -22,7 +22,7 @@ pub(in crate::pool) enum Verdict<A> {
 #[derive(Debug)]
 pub(in crate::pool) struct WaitingLine<T> {
     open: BTreeMap<Ticket, T>,
-    /// They may wait for an answer, or be gone.
+    /// The clients that have ended their stream. They may still wait for an answer, or be gone.
     ended: BTreeMap<Ticket, T>,
     next: u64,
 }
@@ -46,6 +46,7 @@ impl<T> WaitingLine<T> {
 
     /// Adds a client at the place of the ticket; nobody in the line may have this ticket. Returns its position, from 1.
     pub(in crate::pool) fn join(&mut self, ticket: Ticket, has_ended: bool, waiting: T) -> usize {
+        // `own`: the group that the client joins. `ahead`: how many clients the group before it has.
         let (ahead, own) = match has_ended {
             true => (self.open.len(), &mut self.ended),
             false => (0, &mut self.open),
@@ -139,6 +140,7 @@ mod tests {
 
     #[derive(Default)]
     struct Model {
+        /// Each client has a number, and the server that it wants.
         line: WaitingLine<(u64, Option<usize>)>,
         /// The waiting clients, in the order of arrival: the number, the ticket, the wanted server, and whether the
         /// stream has ended.
