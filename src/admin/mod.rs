@@ -91,8 +91,8 @@ pub enum AdminEndpoint {
     Unix(AdminListener),
 }
 
-/// How many unsent bytes of a response the kernel may hold. It bounds how long a stream of events seems to go on to a
-/// client that has stopped reading.
+/// How many unsent bytes of a response the kernel may hold. The fewer they are, the sooner a stream of events finds
+/// that its client has stopped reading.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
 static NOTSENT_LOWAT: OptionalCall = OptionalCall::new(
@@ -204,7 +204,7 @@ fn router(admin: Arc<Admin>) -> Router {
 /// The query of `/ready`.
 #[derive(Debug, Deserialize)]
 struct ReadyQuery {
-    /// Names of pools, separated by commas. Each must have a usable server, its own or its fallback's, or be asleep.
+    /// Names of pools, separated by commas. Each must have a usable server of its own or of its fallback, or be asleep.
     pools: Option<String>,
 }
 

@@ -99,8 +99,8 @@ impl ApiRequest {
 
 impl Remote {
     /// Sends a request and prints the response: as text in the form that `format` gives it, or with `--json` as it is.
-    /// Returns the exit code: 0; 1 if the request or the response is rejected, by the API or by `format`; 3 if no
-    /// process answers.
+    /// The exit code is 1 if the API rejects the request or `format` rejects the response, 3 if no process answers, and
+    /// otherwise 0.
     pub(super) fn request<B: DeserializeOwned>(
         &self,
         request: ApiRequest,
@@ -201,10 +201,12 @@ impl Remote {
     }
 }
 
-/// Connects to the first socket on which a process listens; if `file` is given, a process that runs that file. This is
-/// checked before any other request, because several files may share a default socket.
+/// Connects to the first socket on which a process listens. If `file` is given, it must be a process that runs that
+/// configuration. The process is asked for that before any other request, because several configurations may share a
+/// default socket.
 async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixStream, RemoteError> {
-    let (mut errors, mut other) = (Vec::new(), None);
+    let mut errors = Vec::new();
+    let mut other_file = None;
     for socket in sockets {
         let stream = match connect(socket).await {
             Ok(stream) => stream,
@@ -223,7 +225,7 @@ async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixSt
             // A connection serves one request.
             Some(running) if is_same_file(file, Path::new(&running)) => return Ok(connect(socket).await?),
             running => {
-                other.get_or_insert(RemoteError::OtherFile {
+                other_file.get_or_insert(RemoteError::OtherFile {
                     socket: socket.clone(),
                     pid: process.pid,
                     running,
@@ -232,7 +234,7 @@ async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixSt
             }
         }
     }
-    Err(other.unwrap_or(RemoteError::NotRunning(errors)))
+    Err(other_file.unwrap_or(RemoteError::NotRunning(errors)))
 }
 
 /// Whether both paths lead to the same file. `running` is the path as the process sees it, perhaps in another mount

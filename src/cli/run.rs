@@ -68,7 +68,8 @@ fn announce(running: &Running) {
 }
 
 /// Starts the diagnostic log on standard error. A separate thread writes it, so that a slow reader loses lines instead
-/// of stopping traffic. Dropping the guard flushes it; the function changes its settings.
+/// of stopping traffic. Returns a guard that flushes the log when it is dropped, and a function that changes the
+/// settings of the log.
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
     // The queue has the same length as that of the access log.
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_RECORDS_MAX);
@@ -85,9 +86,9 @@ pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
 /// Logs a panic as one line. The default hook would write several lines in another format, and would block the thread
 /// when nobody reads standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let cause = panic.payload();
-    let text = cause.downcast_ref::<&str>().copied();
-    let cause = text.or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let cause = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let at = panic.location().map(ToString::to_string);
     let backtrace = Backtrace::capture(); // only if RUST_BACKTRACE is set
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
@@ -109,7 +110,7 @@ struct EscapingWriter {
 }
 
 impl Write for EscapingWriter {
-    /// Writes a whole line: a line is written at once.
+    /// Writes a whole line. `tracing_subscriber` passes each line in one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let escaped = match self.format {

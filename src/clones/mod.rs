@@ -38,7 +38,7 @@ const KILL_AFTER: Duration = Duration::from_secs(10);
 /// Keeps the clones of all pools.
 pub struct CloneSupervisor {
     context: Arc<CloneContext>,
-    /// The tasks of pools, and those that remove left containers.
+    /// The tasks of pools, and those that remove containers.
     tasks: TaskTracker,
 }
 
@@ -93,9 +93,10 @@ impl CloneSupervisor {
         }
     }
 
-    /// Stops all clones, and waits until they have ended: about 10 s, if they do not end by themselves, and 20 s, if a
-    /// process does not end after SIGKILL. To be called when there are no sessions any more. `at_once`: ends the wait;
-    /// their keepers kill them when this process has ended.
+    /// Stops all clones, and waits until they have ended. To be called when there are no sessions any more.
+    ///
+    /// The wait takes about 10 s if clones do not end after SIGTERM, and 20 s if a process does not end after SIGKILL.
+    /// It also ends when `at_once` is ready: the keepers of clones kill them when this process has ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.shutdown.cancel();
         self.tasks.close();
@@ -104,13 +105,14 @@ impl CloneSupervisor {
             () = at_once => {}
             () = self.tasks.wait() => {
                 let containers = Arc::clone(&self.context.containers);
-                let _ = spawn_blocking(move || containers.finish()).await; // else the next start looks for containers
+                let _ = spawn_blocking(move || containers.finish()).await; // after a panic the next start looks for them
             }
         }
     }
 }
 
-/// Starts to remove the containers that nobody holds.
+/// Starts to remove the containers that ended instances have left behind, and those of this process that nobody
+/// holds.
 fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let own = Arc::clone(context);
     tracker.spawn(async move { own.containers.remove_orphans(&own.shutdown).await });

@@ -24,8 +24,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// failure, up to the pool's `resolve_interval`.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
-/// The most addresses of one name that are used: more would be a mistake, or a wrong answer. Of more, the lowest are
-/// used: they are the same whatever the order of the answer.
+/// The most addresses of one name that are used. A name with more is a mistake, or its answer is wrong. Then the lowest
+/// are used, which are the same whatever the order of the answer.
 const ADDRESSES_MAX: usize = 256;
 
 /// The host names of one pool: when each is looked up, and its state.
@@ -45,13 +45,12 @@ struct NameState {
     port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
-    /// When it is looked up next or, during a lookup, when that lookup counts as failed. `None`: the present lookup
-    /// counts as failed, but has not ended. No other lookup begins before it ends, and its answer is used whenever it
-    /// comes.
+    /// Without a lookup: when the next one begins. During a lookup: when it counts as failed. `None`: the lookup counts
+    /// as failed, but has not ended. No other lookup begins before it ends, and its answer is used whenever it comes.
     deadline: Option<Instant>,
     /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
-    /// Whether its last lookup was prompt, or there was none.
+    /// Whether its last lookup was prompt ([`LookupResult::is_prompt`]), or there was none.
     was_prompt: bool,
     /// Whether its last lookup succeeded; `None`: there was no lookup. A change is logged.
     resolves: Option<bool>,
@@ -62,7 +61,7 @@ struct NameState {
 /// The addresses of a name, sorted, or why there are none.
 type Resolution = Result<Vec<ServerAddr>, Reason>;
 
-/// The end of a lookup.
+/// The end of a lookup: the id of its task, the name, and the result. The error: it was aborted, or has panicked.
 type EndedLookup = Result<(Id, (Arc<str>, LookupResult)), JoinError>;
 
 impl PoolNames {
@@ -205,7 +204,8 @@ impl NameState {
 
     /// Logs the changes. Returns the addresses if they have changed.
     fn record(&mut self, pool: &LivePool, name: &str, resolution: Resolution) -> Option<Vec<ServerAddr>> {
-        let (before, pool) = (pool.addresses(name), &**pool.name());
+        let before = pool.addresses(name);
+        let pool = &**pool.name();
         let did_resolve = self.resolves.replace(resolution.is_ok());
         let mut addresses = match resolution {
             Ok(addresses) => addresses,
@@ -254,11 +254,12 @@ pub async fn resolve_new_names(
 ) -> HashMap<Arc<str>, NameAddresses> {
     let mut lookups = Vec::new();
     for pool in &next.pools {
-        let before = now.pool(&pool.name);
-        let before = before.filter(|before| before.resolve == pool.resolve);
-        let known: HashSet<&str> = before
+        let present = now.pool(&pool.name);
+        // With another address family, all names are looked up again.
+        let same_family = present.filter(|present| present.resolve == pool.resolve);
+        let known: HashSet<&str> = same_family
             .iter()
-            .flat_map(|before| before.names().map(|(entry, ..)| &*entry.written))
+            .flat_map(|present| present.names().map(|(entry, ..)| &*entry.written))
             .collect();
         for (entry, host, port) in pool.names().filter(|(entry, ..)| !known.contains(&*entry.written)) {
             let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, true));

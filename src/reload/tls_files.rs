@@ -9,7 +9,7 @@ use crate::tls::{ListenerTls, PoolTls, TlsReload, shown_warnings};
 
 /// The results of reading all files again.
 pub struct TlsReloads<'a> {
-    /// The admin port as `[admin]`, and the listeners.
+    /// The listeners by name, and the admin port under the name `[admin]`.
     pub listeners: Vec<(&'a str, &'a ListenerTls, TlsReload)>,
     /// The pools, by name.
     pub pools: Vec<(&'a str, &'a PoolTls, TlsReload)>,
@@ -38,12 +38,13 @@ pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics)
             "TLS files read again"
         );
     }
-    let of_policy = if reload.policy {
+    // The warnings of the reload leave out a policy that has changed.
+    let policy_warnings = if reload.policy {
         tls.client_auth_warnings()
     } else {
         Vec::new()
     };
-    for warning in shown_warnings(&reload.warnings).iter().chain(&of_policy) {
+    for warning in shown_warnings(&reload.warnings).iter().chain(&policy_warnings) {
         tracing::warn!(listener, "{}", escape(warning, &[]));
     }
     for error in &reload.broken {

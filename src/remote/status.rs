@@ -20,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(60);
 /// The time between two looks at our status in the store. With each look the lease is renewed.
 const LOOK_GAP: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 
-/// Another process with our name is gone when so many looks in a row have found our status.
+/// After this many looks in a row that have found our status, another process with our name counts as gone.
 const QUIET_LOOKS: u32 = 2;
 
 /// After this many failures in a row, one is reported: the first may only mean that a login has expired.
@@ -34,13 +34,13 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
     let mut failures = Failures::default();
     loop {
         config.set_namesake(false); // nobody knows yet
-        let written = || {
+        let on_write = || {
             if std::mem::take(&mut failures).is_reported {
                 tracing::info!(key = plan.status_key(), "the status is written to the store again");
             }
             back_off.reset();
         };
-        let Err(error) = write_while_possible(plan, config, &mut members, &mut states, written).await;
+        let Err(error) = write_while_possible(plan, config, &mut members, &mut states, on_write).await;
         if failures.add(config.state().lost.is_some()) {
             let (key, error) = (plan.status_key(), chain(&*error));
             tracing::warn!(key, error, "cannot write the status to the store");
@@ -57,22 +57,22 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts one. Returns whether it is to be reported. If the store is lost, its follower reports that.
-    fn add(&mut self, is_lost: bool) -> bool {
+    /// Counts a failure. Returns whether it is to be reported. `is_store_lost`: the follower of the store reports that.
+    fn add(&mut self, is_store_lost: bool) -> bool {
         self.count = self.count.saturating_add(1);
-        let is_to_report = self.count >= REPORTED_FAILURES && !self.is_reported && !is_lost;
+        let is_to_report = self.count >= REPORTED_FAILURES && !self.is_reported && !is_store_lost;
         self.is_reported |= is_to_report;
         is_to_report
     }
 }
 
-/// Writes the status whenever it changes, until a write fails. Calls `written` after each write.
+/// Writes the status whenever it changes, until a write fails. Calls `on_write` after each write.
 async fn write_while_possible(
     plan: &RemotePlan,
     config: &RemoteConfig,
     members: &mut Members,
     states: &mut watch::Receiver<RemoteState>,
-    mut written: impl FnMut(),
+    mut on_write: impl FnMut(),
 ) -> Result<Infallible, EtcdError> {
     let gateway = members.connect().await?;
     let lease = gateway.grant(LEASE).await?;
@@ -87,7 +87,7 @@ async fn write_while_possible(
                 .await?;
             last = Some(status);
             own.record_write();
-            written();
+            on_write();
         }
         tokio::select! {
             changed = states.changed() => changed?,

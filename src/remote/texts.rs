@@ -23,32 +23,32 @@ const BYTES_MAX: usize = 16 << 20;
 /// No member answers, or the texts are too long.
 pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
     let mut members = Members::new(Arc::clone(&plan.etcd));
-    let keys = plan.keys();
-    let keys = in_time(FETCH_TIMEOUT, "etcd", members.read(&keys, MEMBER_TIMEOUT)).await?;
+    let wanted = plan.keys();
+    let found = in_time(FETCH_TIMEOUT, "etcd", members.read(&wanted, MEMBER_TIMEOUT)).await?;
     let mut texts = KnownTexts::default();
-    keys.into_iter().for_each(|key| texts.put(key));
+    found.into_iter().for_each(|key| texts.put(key));
     texts.all(plan)
 }
 
-/// The values of the keys.
+/// The keys of the texts with their values, by key.
 #[derive(Default)]
 struct KnownTexts(BTreeMap<Vec<u8>, EtcdKeyValue>);
 
 impl KnownTexts {
-    fn put(&mut self, key: EtcdKeyValue) {
-        self.0.insert(key.key.clone(), key);
+    fn put(&mut self, kv: EtcdKeyValue) {
+        self.0.insert(kv.key.clone(), kv);
     }
 
     fn all(&self, plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
-        let bytes: usize = self.0.values().map(|key| key.value.len()).sum();
+        let bytes: usize = self.0.values().map(|kv| kv.value.len()).sum();
         if bytes > BYTES_MAX {
             return Err("the texts are too long for a configuration: the limit is 16 MiB".into());
         }
-        let text = |key: &EtcdKeyValue| RemoteText {
-            key: String::from_utf8_lossy(&key.key).into_owned(),
-            // A replacement character is an error of the configuration, with its place.
-            text: String::from_utf8_lossy(&key.value).into_owned(),
-            revision: key.mod_revision,
+        let text = |kv: &EtcdKeyValue| RemoteText {
+            key: String::from_utf8_lossy(&kv.key).into_owned(),
+            // Bytes that are not UTF-8 become replacement characters. The parser reports them with their position.
+            text: String::from_utf8_lossy(&kv.value).into_owned(),
+            revision: kv.mod_revision,
         };
         Ok(RemoteTexts {
             from: plan.from(),

@@ -1,4 +1,5 @@
-//! The servers that should have no sessions, and the pools whose fallback should have none of theirs.
+//! The groups whose sessions are to be closed: those of servers that should have none, and those of pools whose
+//! sessions should no longer be on the fallback.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -35,15 +36,14 @@ enum SessionOwner {
 }
 
 impl GroupsToClose {
-    /// Looks at all servers of pools that close sessions, and at those that have left their pool. An operator's drain
-    /// has precedence over the other causes, except over one that closes some sessions at once; the shorter of the two
-    /// times holds.
+    /// Looks at all servers of pools that close sessions, at those that have left their pool, and at those that an
+    /// operator drains. If such a server has another cause, too, both hold: see [`Cause::combined_with`].
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();
         let mut with_departed = Vec::new();
         for pool in in_force.pools.iter() {
-            // Most pools close none.
+            // Most pools close no sessions.
             if pool.plan().severing.is_on() {
                 groups.add_pool(pool, now);
             }
@@ -91,18 +91,18 @@ impl GroupsToClose {
     fn add_renamed(&mut self, pool: &LivePool, departed: &[Departed]) {
         let servers = pool.servers();
         let cause_of = |server: &Member| Some(self.by_group.get(&Group::Server(server.id()))?.cause);
-        let causes = servers
+        let by_address = servers
             .iter()
             .filter_map(|server| Some((server.spec().address, cause_of(server)?)));
-        let causes: HashMap<_, _> = causes.collect();
+        let by_address: HashMap<_, _> = by_address.collect();
         for former in departed.iter().filter_map(|departed| departed.server.upgrade()) {
-            if let Some(cause) = causes.get(&former.spec().address) {
+            if let Some(cause) = by_address.get(&former.spec().address) {
                 self.add_combined(&former, *cause);
             }
         }
     }
 
-    /// Adds a server. If it has another cause, both hold.
+    /// Adds a server. If it was added with another cause before, both hold.
     fn add_combined(&mut self, server: &Arc<Server>, cause: Cause) {
         let other = self.by_group.get(&Group::Server(server.id()));
         self.add_server(server, other.map_or(cause, |other| cause.combined_with(other.cause)));

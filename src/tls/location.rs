@@ -22,8 +22,8 @@ pub enum CertificateLocation {
 }
 
 impl CertificateLocation {
-    /// The files of its certificates, sorted by name. A known pair stays one while only one of its files is there: it
-    /// is being replaced.
+    /// The files of its certificates, sorted by name. A known pair also counts while one of its files is missing,
+    /// because it is being replaced then.
     pub(super) fn files(
         &self,
         is_known: &dyn Fn(&CertificateFiles) -> bool,
@@ -42,7 +42,7 @@ impl CertificateLocation {
     }
 }
 
-/// Adds the certificates of a directory. Returns the directories in it.
+/// Adds the certificates of a directory to `found`. Returns the directories in it, but none if it is one of certbot.
 fn list_directory(
     path: &Path,
     is_known: &dyn Fn(&CertificateFiles) -> bool,
@@ -56,10 +56,10 @@ fn list_directory(
     let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
     paths.sort();
     let is_there = |path: &PathBuf| paths.binary_search(path).is_ok();
-    let is_pair = |pair: &CertificateFiles| match (is_there(&pair.cert), is_there(&pair.key)) {
-        (true, true) => true,
-        (true, false) | (false, true) => is_known(pair),
-        (false, false) => false,
+    let is_pair = |pair: &CertificateFiles| match [&pair.cert, &pair.key].map(is_there) {
+        [true, true] => true,
+        [false, false] => false,
+        _ => is_known(pair),
     };
     let certbot = CertificateFiles {
         cert: path.join("fullchain.pem"),
@@ -77,6 +77,7 @@ fn list_directory(
         };
         match file.extension().and_then(OsStr::to_str) {
             Some("crt") => found.extend(Some(pair("crt")).filter(is_pair)),
+            // Its key is in the `.key` file beside it, if there is or was one, and else in the file itself.
             Some("pem") => found.push(match pair("pem") {
                 pair if is_pair(&pair) && (is_there(&pair.key) || !has_key(file)) => pair,
                 _ => CertificateFiles {
@@ -84,6 +85,7 @@ fn list_directory(
                     key: file.clone(),
                 },
             }),
+            // Only if its certificate is being replaced. Otherwise the pair is found by the certificate.
             Some("key") => {
                 let pairs = ["crt", "pem"].map(pair);
                 if pairs.iter().all(|pair| !is_there(&pair.cert)) {

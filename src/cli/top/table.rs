@@ -10,8 +10,8 @@ use super::columns::{Column, GAP, fit};
 use super::list::List;
 use super::palette::{BOLD, DIM, REVERSED};
 
-/// Draws the rows of a list as far as there is room, each cell in the style for its row and the title of its column.
-/// Returns the indices of the columns that have room, and the selected row.
+/// Draws the rows of a list as far as there is room. `style` gives the style of a cell, from its row and the title of
+/// its column. Returns the indices of the columns that have room, and the selected row.
 pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -33,12 +33,11 @@ pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
         Cell::from(Text::from(shorten(text, width.into())).alignment(alignment))
     };
     let head = shown.iter().map(|&(index, width)| {
-        let sign = match (index == list.sort, list.is_descending) {
-            (false, _) => "",
-            (true, true) => "↓",
-            (true, false) => "↑",
+        let (sign, style) = match list.is_descending {
+            _ if index != list.sort => ("", DIM),
+            true => ("↓", BOLD),
+            false => ("↑", BOLD),
         };
-        let style = if index == list.sort { BOLD } else { DIM };
         cell(&columns[index], format!("{}{sign}", columns[index].title), width).style(style)
     });
     let body = rows.iter().enumerate().map(|(at, row)| {
