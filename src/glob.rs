@@ -15,8 +15,7 @@ impl Glob {
         Self(pattern.into())
     }
 
-    /// Whether the pattern matches the whole text. Takes at most the length of the text times the length of the
-    /// pattern.
+    /// Whether the pattern matches the whole text. The time is at most the product of both lengths.
     #[must_use]
     pub fn matches(&self, text: &[u8]) -> bool {
         let mut parts = self.0.as_bytes().split(|byte| *byte == b'*');
@@ -79,7 +78,7 @@ mod tests {
         }
     }
 
-    /// By definition: `*` takes each number of characters in turn.
+    /// Matches as the definition says, slowly: `*` takes each number of characters in turn.
     fn matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),

@@ -37,14 +37,15 @@ const ANNOUNCED: &str = "announced-routes.json";
 /// The file with the texts of the store that were in force last.
 const TEXTS: &str = "remote.json";
 
-/// The file that is locked by the process that uses the directory (flock(2)). It is never removed: a process that has
-/// just opened it would lock a file that no other process finds.
+/// The file that is locked by the process that uses the directory (flock(2)). It is never removed: otherwise a process
+/// that has just opened it would lock a file that no other process finds.
 const LOCK: &str = "lock";
 
 /// The wait before a file that could not be written is written again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The shortest interval between two writes of the servers that were listed, and of the routes that were announced.
+/// The pause after each write of the servers that were listed, and of the routes that were announced: they may change
+/// often.
 const LISTED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest wait for the last writes: the disk may not answer, and the process must end.
@@ -100,13 +101,13 @@ impl StateDir {
     /// process.
     pub fn open(directory: &Path) -> io::Result<Self> {
         let (file, unsaved) = (directory.join(LOCK), UnsavedFiles::default());
-        let is_usable = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory));
-        let opened = match is_usable {
+        let tried = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory));
+        let opened = match tried {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 unsaved.lock().insert(directory.to_owned(), error.to_string().into());
-                regular_file::open(&file).map_err(|_| error) // no file: the directory has never been used
+                regular_file::open(&file).map_err(|_| error) // it has no such file if it has never been used
             }
-            is_usable => is_usable.and_then(|_| {
+            tried => tried.and_then(|_| {
                 regular_file::open_to_lock(&file).map_err(|error| with_context(error, file.display().to_string()))
             }),
         };
@@ -131,7 +132,7 @@ impl StateDir {
     /// shortage of this host, or a process that runs as another user than before. Also if the file of primaries is not
     /// valid: without its contents, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
-        self.read(TEXTS)?; // they were parsed before, when an error could not be reported yet
+        self.read(TEXTS)?; // for its error only: when the texts were loaded, it could not be reported yet
         Ok(RememberedState {
             primaries: self.load_primaries()?,
             servers: self.load(SERVERS)?,
@@ -266,7 +267,7 @@ impl StateDir {
         }
     }
 
-    /// Writes a file. A failure is logged.
+    /// Writes a file. Returns whether that has succeeded; a failure is logged.
     async fn try_save(&self, name: &'static str, contents: impl Serialize + Send + 'static) -> bool {
         let dir = self.clone();
         let saved = blocking(move || dir.save(name, &contents)).await;

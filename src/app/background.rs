@@ -43,15 +43,16 @@ pub(super) fn spawn_tasks(
     }));
     tasks.spawn(admin::publish(Arc::clone(admin)));
     tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    let others_max = clients_max - streams_of(clients_max);
+    let requests_max = clients_max - streams_of(clients_max);
     for endpoint in endpoints {
-        // Each endpoint gets half of the connections, so that the clients of one do not lock out those of the other.
-        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (others_max / 2).max(1)));
+        // Each endpoint gets half of the clients that are no streams, so that those of one do not lock out those of the
+        // other.
+        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (requests_max / 2).max(1)));
     }
     tasks
 }
 
-/// The most streams of events, if the admin endpoints may have this many clients together.
+/// How many of the clients that all admin endpoints together may have can be streams of events.
 pub(super) fn streams_of(clients_max: usize) -> usize {
     clients_max * 2 / 3
 }

@@ -13,6 +13,7 @@ use super::ejection::LeaseKind;
 pub struct Lease {
     server: Arc<Server>,
     kind: LeaseKind,
+    /// Whether the server has a maximum of sessions.
     is_limited: bool,
     is_connected: bool,
     /// Whether the server is known to serve the session.
@@ -60,8 +61,8 @@ impl Lease {
         self.is_connected = true;
     }
 
-    /// Whether the lease should be held until the server has closed the connection: its sessions are limited, and it
-    /// counts this one.
+    /// Whether the lease should be held until the server has closed the connection. It should if the server has a
+    /// maximum of sessions and counts this one, which it does once it was connected to.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.is_limited && self.is_connected && !self.has_ended.load(Relaxed)
@@ -70,8 +71,8 @@ impl Lease {
     /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
     pub fn end(&self) {
         if !self.has_ended.swap(true, Relaxed) {
-            let has_reported = self.is_served.load(Relaxed) || self.has_failed();
-            if self.kind == LeaseKind::Trial && !has_reported {
+            let has_outcome = self.is_served.load(Relaxed) || self.has_failed();
+            if self.kind == LeaseKind::Trial && !has_outcome {
                 self.server.release_trial(); // before the place is given to the next in line
             }
             self.server.end_session();

@@ -14,8 +14,9 @@ pub(super) enum Match<E> {
 }
 
 impl<E> Match<E> {
-    pub(super) fn new<T>(entries: &[T], held: Option<E>) -> Self {
-        match held {
+    /// The result for a condition with these entries, of which `holding` holds.
+    pub(super) fn new<T>(entries: &[T], holding: Option<E>) -> Self {
+        match holding {
             _ if entries.is_empty() => Self::Unconditional,
             Some(entry) => Self::By(entry),
             None => Self::Unmet,

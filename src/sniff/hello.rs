@@ -68,7 +68,7 @@ impl Malformed {
 #[derive(Debug)]
 pub struct HelloReader {
     bytes_max: usize,
-    /// Bytes that were processed: whole headers and parts of fragments.
+    /// The number of bytes that were processed: whole record headers and parts of fragments.
     next: usize,
     /// Record headers that were processed.
     records: usize,
@@ -134,6 +134,7 @@ impl HelloReader {
         (self.message_taken >= MESSAGE_HEADER_BYTES).then_some(MESSAGE_HEADER_BYTES + length)
     }
 
+    /// Reads the header of a record.
     fn header(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
         let is_handshake = fresh[0] == HANDSHAKE && fresh.get(1).is_none_or(|&major| major == RECORD_MAJOR);
         if !is_handshake && self.records == 0 {
@@ -161,6 +162,7 @@ impl HelloReader {
         None
     }
 
+    /// Takes bytes of the current fragment.
     fn fragment(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
         if self.message_taken == 0 && fresh[0] != CLIENT_HELLO {
             return Some(malformed(

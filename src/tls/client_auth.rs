@@ -38,7 +38,7 @@ pub(super) type PolicyHash = [u8; 32];
 pub(super) struct ClientVerification {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) hash: PolicyHash,
-    /// Problems of the files, although they can be used.
+    /// Problems of files that can be used nevertheless.
     pub(super) warnings: Vec<String>,
     /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are no lists, or
     /// they do not say.
@@ -63,18 +63,18 @@ impl ClientAuthPlan {
         let mut revocations = None;
         if let Some(path) = &self.crl_file {
             let text = read(path)?;
-            hash.update(&[1]);
+            hash.update(&[1]); // the lists begin here: another division of the same bytes has another hash
             hash.update(&text);
             let algorithms = provider.signature_verification_algorithms;
             let (lists, found) = Revocations::new((path, &text), (&self.ca_file, &anchors), &roots, algorithms)?;
             warnings.extend(found);
             revocations = Some(lists);
         }
-        let mut chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
         if !self.is_required {
-            chain = chain.allow_unauthenticated();
+            builder = builder.allow_unauthenticated();
         }
-        let chain = chain.build();
+        let chain = builder.build();
         let chain = chain.map_err(|error| TlsFileError::new(&self.ca_file, error.to_string()))?;
         let next_update = revocations.as_ref().and_then(Revocations::next_update);
         hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());

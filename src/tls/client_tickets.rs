@@ -22,8 +22,8 @@ const TIME_BYTES: usize = 8;
 /// client. A ticket has at most 64 KiB (RFC 8446, section 4.6.1), and each client gets two.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
-/// The verifier of the client of one connection, and the source of its tickets, which are good until its certificate
-/// expires.
+/// The verifier and the ticketer for one connection. They share when the client's certificate expires: until then its
+/// tickets are good.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
     ticketer: &Arc<dyn ProducesTickets>,
@@ -52,7 +52,8 @@ struct ExpiryRecorder {
 #[derive(Debug)]
 struct ClientTicketer {
     ticketer: Arc<dyn ProducesTickets>,
-    /// The expiry of the certificate that was verified, or the one in the ticket.
+    /// The expiry of the certificate that was verified, or the one in the ticket, in seconds since the Unix epoch.
+    /// [`i64::MAX`]: the client has shown no certificate.
     expires: Arc<AtomicI64>,
 }
 
@@ -101,7 +102,7 @@ impl ClientCertVerifier for ExpiryRecorder {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verifier.verify_client_cert(certificate, intermediates, now)?;
         let expires = parse_x509_certificate(certificate).map(|(_, parsed)| parsed.validity().not_after.timestamp());
-        self.expires.store(expires.unwrap_or(0), Relaxed); // one that cannot be read was not accepted
+        self.expires.store(expires.unwrap_or(0), Relaxed); // always read: the verifier has accepted it
         Ok(verified)
     }
 

@@ -46,7 +46,9 @@ pub(super) struct RevocationList {
 /// Which certificates of its authority a list covers (section 5.2.5).
 #[derive(Debug, PartialEq, Eq)]
 struct Scope {
+    /// Certificates of authorities are not covered.
     only_users: bool,
+    /// Only certificates of authorities are covered.
     only_authorities: bool,
     /// Certificates that refer to one of these URLs are covered, and those that refer to no list.
     urls: Vec<String>,
@@ -114,8 +116,8 @@ impl RevocationList {
         self.signer.get().is_some()
     }
 
-    /// Whether it is signed with this key. The signature of a long list takes long to verify: the key that it is signed
-    /// with is remembered, and until it is known, the last [`OTHER_KEYS_MAX`] keys that it is not signed with.
+    /// Whether it is signed with this key. The answer is remembered, because the signature of a long list takes long to
+    /// verify: the key that it is signed with and, until that is known, the last [`OTHER_KEYS_MAX`] others.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,
@@ -124,14 +126,14 @@ impl RevocationList {
         if let Some(signer) = self.signer.get() {
             return signer == key;
         }
-        let others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if others().contains(key) {
+        let lock_others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock_others().contains(key) {
             return false;
         }
         if is_signed_with(&self.der, key, algorithms) {
             return self.signer.get_or_init(|| key.clone()) == key;
         }
-        let mut others = others();
+        let mut others = lock_others();
         others.truncate(OTHER_KEYS_MAX - 1);
         others.push_front(key.clone());
         false
@@ -142,13 +144,13 @@ impl RevocationList {
         self.signer.get().is_some_and(|signer| signer != key)
     }
 
-    /// Whether it says of this certificate of its authority if it is revoked.
+    /// Whether this certificate of its authority would be in the list if it was revoked.
     pub(super) fn covers(&self, certificate: &CertificateDer<'_>, is_authority: bool) -> bool {
         let scope = self.scope.as_ref();
         scope.is_none_or(|scope| scope.has_role(is_authority) && scope.is_referred_to_by(certificate))
     }
 
-    /// Whether the certificate with this serial number is in the list.
+    /// Whether the certificate with this serial number is in the list. An entry that cannot be read counts as this one.
     pub(super) fn has(&self, serial: &[u8]) -> bool {
         !matches!(self.list.find_serial(serial), Ok(None))
     }
@@ -158,6 +160,7 @@ impl RevocationList {
         other.age().cmp(&self.age())
     }
 
+    /// Greater for a newer list. Lists of the same time are ordered by number: the one with more bytes is greater.
     fn age(&self) -> (i64, usize, &[u8]) {
         (self.this_update, self.number.len(), &self.number)
     }

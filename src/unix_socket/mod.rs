@@ -29,6 +29,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// Its device and its inode.
     inode: (u64, u64),
 }
 
@@ -38,10 +39,11 @@ pub struct SocketFile {
 pub struct BoundUnix {
     socket: Socket,
     file: SocketFile,
+    /// The final name.
     path: PathBuf,
 }
 
-/// A Unix socket that can be connected to.
+/// A new Unix socket, neither bound nor connected.
 ///
 /// # Errors
 /// Those of `socket`.
@@ -150,9 +152,9 @@ fn temporary_name(name: &OsStr) -> String {
     }
 }
 
-/// Locks the directory of a socket until it is dropped: other processes that lock it do not name their sockets there
-/// meanwhile. `None`: the directory cannot be read, or is locked for long. Then this process listens nevertheless:
-/// anybody who can read the directory can lock it.
+/// Locks the directory of this path until the returned file is dropped, so that no other acequia names a socket there
+/// meanwhile. `None`: the directory cannot be read, or is locked for long. The caller then goes on without the
+/// lock, because anybody who can read the directory can lock it.
 fn lock_directory(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
@@ -260,7 +262,7 @@ mod tests {
         assert_eq!(full.kind(), ErrorKind::AddrInUse, "{full}");
     }
 
-    /// Several processes that start at once do the same.
+    /// The threads stand for processes that start at once.
     #[test]
     fn only_one_of_several_concurrent_listeners_succeeds() {
         let directory = tempfile::tempdir().unwrap();

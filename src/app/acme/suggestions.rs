@@ -16,10 +16,10 @@ use crate::acme::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Suggestions(HashMap<String, Polled>);
 
-/// The latest answer about a certificate.
+/// What the server has answered about a certificate.
 #[derive(Clone, Debug)]
 struct Polled {
-    /// The latest that was valid.
+    /// The suggestion in the latest valid answer; `None`: the server suggests nothing, or no answer was valid yet.
     suggested: Option<SuggestedRenewal>,
     /// How many questions since then had no valid answer.
     failures: u32,
@@ -37,6 +37,7 @@ impl Suggestions {
     /// certificates are forgotten. Never ends if there are no certificates. Nothing is lost if this is dropped: the
     /// question is asked again.
     pub(super) async fn poll(&mut self, accounts: &[AcmePlan], states: &[RenewalState]) {
+        // For each certificate in use: the key of its answer, its identifier, whom to ask, and its name in the log.
         let asked = states.iter().filter_map(|state| {
             let is_used = state.reason != RenewalReason::NotIssued;
             let identifier = state.identifier.as_ref().filter(|_| is_used)?;
@@ -46,12 +47,13 @@ impl Suggestions {
         let asked: Vec<_> = asked.collect();
         let known: HashSet<_> = asked.iter().map(|(key, ..)| &**key).collect();
         self.0.retain(|key, _| known.contains(&**key));
-        let next = |key: &str| self.0.get(key).map(|polled| polled.next);
-        let Some((key, identifier, plan, name)) = asked.iter().min_by_key(|(key, ..)| next(key)) else {
+        // `None`: it was never asked about, and comes first.
+        let due = |key: &str| self.0.get(key).map(|polled| polled.next);
+        let Some((key, identifier, plan, name)) = asked.iter().min_by_key(|(key, ..)| due(key)) else {
             return pending().await;
         };
-        if let Some(next) = next(key) {
-            sleep_until(next).await;
+        if let Some(due) = due(key) {
+            sleep_until(due).await;
         }
         let answer = renewal_info(plan, identifier).await;
         let before = self.0.remove(key);
@@ -128,10 +130,10 @@ mod tests {
         let mut polled = None;
         let mut polled_after = |answer| {
             let latest = Polled::after(polled.take(), answer, "a.example", "ca");
-            let before = (latest.suggested.clone(), latest.failures);
+            let found = (latest.suggested.clone(), latest.failures);
             assert!(latest.next >= Instant::now() + Duration::from_secs(59), "never at once");
             polled = Some(latest);
-            before
+            found
         };
         assert_eq!(polled_after(failure()), (None, 1));
         assert_eq!(polled_after(answer(suggested.clone())), (suggested.clone(), 0));
