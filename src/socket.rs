@@ -91,8 +91,8 @@ pub fn stream_of(socket: OwnedFd) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-/// The address that the other end of a socket connected to: `on_unix` if it is a Unix socket, because the system knows
-/// only the name that its file had before it was renamed.
+/// The address that the other end of a socket connected to. For a Unix socket that is `on_unix`, because the system
+/// knows only the name that its file had before it was renamed.
 ///
 /// # Errors
 /// Those of getsockname; [`io::ErrorKind::Unsupported`] if it has another family.
@@ -165,7 +165,7 @@ pub fn ack_at_once(socket: &impl AsFd) {
     let _ = sockopt::set_tcp_quickack(socket, true); // it fails where `delay_acks` has failed, which was logged
 }
 
-/// Whether the peer has finished or broken, with nothing left to read before that.
+/// Whether the peer has ended its stream or the connection is broken, and all that came before was read.
 #[must_use]
 pub fn has_ended(socket: &TcpStream) -> bool {
     match recv(socket, &mut [0u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
@@ -201,7 +201,7 @@ impl Fault {
     pub fn classify(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
-            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset, // which was reported before
+            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset, // follows a reset that was reported before
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Tls,
             _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after one
@@ -227,17 +227,19 @@ impl<'a> PeerWatch<'a> {
         read_closed(self.socket).await;
     }
 
-    /// Waits until the peer of a Unix socket has closed it; the end of its stream alone is not enough. TCP does not
-    /// tell one from the other: then this never ends. This needs a descriptor; without one, nothing is noticed.
+    /// Waits until the peer of a Unix socket has closed it, which is more than the end of its stream. TCP does not tell
+    /// one from the other, so that this never ends for a TCP socket. It takes a file descriptor, and never ends either
+    /// if there is none left.
     pub async fn unix_close(self) {
         if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
             return pending().await;
         }
-        // A copy has a readiness of its own: a later writer to the socket must not miss that there is room.
+        // A copy has a readiness of its own. Clearing that of the socket below would make a writer miss that there is
+        // room.
         let Ok(copy) = self.socket.as_fd().try_clone_to_owned().and_then(stream_of) else {
             return pending().await;
         };
-        // The end of both directions, EPOLLHUP: we have not ended ours.
+        // EPOLLHUP says that both directions have ended. We have not ended ours, so the peer has closed the socket.
         while let Ok(ready) = copy.ready(Interest::WRITABLE).await {
             if ready.is_write_closed() {
                 return;
@@ -248,8 +250,10 @@ impl<'a> PeerWatch<'a> {
 }
 
 /// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is
-/// read, and readers of the socket lose no readiness. The interest stands for urgent bytes and for the end of the
-/// stream, and no socket of ours asks epoll for urgent bytes.
+/// read, and readers of the socket lose no readiness.
+///
+/// In tokio, this interest is in urgent bytes and in the end of the stream. No socket of ours asks epoll for urgent
+/// bytes, so only the end remains.
 pub async fn read_closed(socket: &TcpStream) {
     let _ = socket.ready(Interest::PRIORITY).await; // an error means that the runtime ends
 }
@@ -264,7 +268,7 @@ pub async fn socket_fault(socket: &TcpStream) -> Fault {
         }
         match socket.take_error() {
             Ok(Some(error)) | Err(error) => return Fault::classify(&error),
-            // It was reported and taken before: clear the readiness and wait for the next.
+            // The error was taken before: clear the readiness, and wait for the next error.
             Ok(None) => {
                 let _ = socket.try_io::<()>(Interest::ERROR, || Err(io::ErrorKind::WouldBlock.into()));
             }

@@ -2,8 +2,8 @@
 //!
 //! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
 //! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
-//! touched for its idle timeout. That timeout is the shortest possible: each rendering first touches all counters that
-//! are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the current
+//! touched for its idle timeout. We set the shortest timeout possible, and touch all counters that are to be kept
+//! before each rendering. Gauges of listeners and servers are not kept at all: each rendering writes them from the current
 //! state. The series of pools are not kept by the exporter either, because each pool has one for every ending from the
 //! start.
 
@@ -115,7 +115,7 @@ impl Metrics {
         let mut registry = self.registry();
         let pools = registry.pools.values();
         pools.for_each(|pool| pool.series.publish_configured(false));
-        let no_pool = Arc::from("");
+        let no_pool = Arc::from(""); // the label of sessions that were not routed to a pool
         get_or_insert(&mut registry.pools, &no_pool, PoolSeries::new).publish_configured(true);
         for name in names {
             get_or_insert(&mut registry.pools, name, PoolSeries::new).publish_configured(true);
@@ -259,7 +259,8 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([], [], [], [], &[]))).await; // the hook has logged a panic
+            // An error is a panic, which was logged.
+            let _ = spawn_blocking(move || drop(metrics.render([], [], [], [], &[]))).await;
         }
     }
 

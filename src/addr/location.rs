@@ -26,7 +26,7 @@ pub enum ServerLocation {
 }
 
 impl ServerLocation {
-    /// With the host name in lower case: host names are compared without case (RFC 4343).
+    /// The location with its host name in lower case, because host names are compared without case (RFC 4343).
     #[must_use]
     pub fn normalized(&self) -> Self {
         match self {
@@ -59,7 +59,7 @@ impl fmt::Display for ServerLocation {
             Self::Name { host, port } => write!(f, "{host}:{port}"),
             Self::Resolved { name, address } => match address.ip() {
                 Some(ip) => write!(f, "{name}@{ip}"),
-                None => f.write_str(name), // names resolve to IP addresses
+                None => f.write_str(name), // never: names resolve to IP addresses
             },
         }
     }

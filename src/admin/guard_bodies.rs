@@ -11,7 +11,7 @@ pub struct GuardBody {
     pub name: String,
     /// Open sessions that have passed it.
     pub sessions: usize,
-    /// The sources of these sessions.
+    /// How many sources these sessions have.
     pub sources: usize,
     /// Clients refused so far, by reason.
     pub refusals: BTreeMap<String, u64>,
@@ -32,7 +32,7 @@ pub struct GuardBody {
 pub struct GuardDetailBody {
     /// Its counts.
     pub guard: GuardBody,
-    /// Sources forgotten before their allowance was full again.
+    /// How many sources were forgotten before their allowance was full again, because there were too many.
     pub evictions: u64,
     /// The sources with most sessions, at most ten.
     pub top_sessions: Vec<SourceCountBody>,
@@ -58,7 +58,7 @@ pub struct DenyEditBody {
     pub network: String,
     /// Who has denied it.
     pub set_by: String,
-    /// When.
+    /// When it was denied.
     pub set_at: String,
     /// Seconds until it is allowed again; absent: until the edit is undone.
     pub ends_in: Option<u64>,

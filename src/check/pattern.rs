@@ -23,7 +23,7 @@ const BYTES_AT_ONCE_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Pattern {
     regex: Arc<Regex>,
-    /// Its permit is that of the thread that searches: one expression has at most one.
+    /// Its only permit is held by the thread that searches for this expression.
     searching: Arc<Semaphore>,
 }
 
@@ -60,8 +60,8 @@ impl Pattern {
         self.regex.is_match(text.as_bytes())
     }
 
-    /// The end of the first match; `None`: there is none. Many bytes are searched on a thread of their own, after those
-    /// of other servers. Such a search goes on if the future is dropped.
+    /// The end of the first match; `None`: there is none. Many bytes are searched on another thread, one search of an
+    /// expression at a time. Such a search goes on if the future is dropped.
     ///
     /// # Errors
     /// The thread has failed.

@@ -38,7 +38,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Adds the offset of the text of its file to all positions. The recursion is bounded by that of the parsers.
+    /// Moves all positions by this offset: see [`Position::shift`]. The recursion is bounded, because the parsers bound
+    /// the depth of values.
     pub(super) fn shift(&mut self, by: usize) {
         for entry in &mut self.entries {
             entry.position.shift(by);
@@ -257,7 +258,7 @@ impl<'de> Visitor<'de> for RawJsonVisitor {
     }
 }
 
-/// Gives each value its path, and a number that increases through the file.
+/// Gives each value its path, and a number that increases through the file: the two parts of [`Position::Path`].
 #[derive(Default)]
 struct PathAssigner {
     order: usize,

@@ -17,7 +17,7 @@ pub(crate) struct NetworkEndpoint {
 }
 
 impl NetworkEndpoint {
-    /// The address; the IPv4 one if there are two; `None`: there is none.
+    /// The address of the container. If it has two, the IPv4 one.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         let ipv4 = self.ipv4.as_deref().and_then(|text| text.parse::<Ipv4Addr>().ok());
         let ipv6 = self.ipv6.as_deref().and_then(|text| text.parse::<Ipv6Addr>().ok());

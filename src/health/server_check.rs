@@ -23,11 +23,11 @@ pub(super) struct ServerCheck {
     pub(super) pool: Arc<str>,
     pub(super) server: Arc<Server>,
     series: Arc<ServerSeries>,
-    /// For the checks of the pool that are under way.
+    /// A permit for each check of the pool that may be under way.
     pub(super) capacity: Arc<Semaphore>,
     /// Whether the server must have a role.
     needs_role: bool,
-    /// Whether the server was to be checked when that was last asked.
+    /// Whether the server was to be checked at the last call of [`Self::start_if_enabled`].
     was_active: AtomicBool,
 }
 
@@ -48,8 +48,8 @@ impl ServerCheck {
         }
     }
 
-    /// Whether the server is to be checked now, and was not before. If it must have a role, even a panic does not use
-    /// it from now on before a check has found that role.
+    /// Returns whether the checks of the server begin now: it is to be checked, and was not at the last call. If they
+    /// begin, a server that must have a role is not used before a check has found that role, even in a panic.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
         let starts = is_active && !self.was_active.load(Relaxed);
@@ -73,8 +73,8 @@ impl ServerCheck {
         !required.is_set() || self.server.passed_within(*role_trust)
     }
 
-    /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused
-    /// no more.
+    /// Logs when checks begin to be refused, when the server gets no new sessions because of that, and when checks are
+    /// no longer refused.
     fn log_refusal(&self, pool: &LivePool, before: RefusedCheck, is_prevented: bool) {
         let health = self.server.health();
         if health.refusal == before {
@@ -174,7 +174,7 @@ impl ServerCheck {
     ) -> Vec<Arc<Server>> {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
-        let timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
+        let has_timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
         if let Err(CheckFailure::Shortage(_)) = result {
             return Vec::new();
         }
@@ -184,11 +184,11 @@ impl ServerCheck {
         let of_server = recorded
             .iter()
             .filter(|recorded| recorded.server.id() == self.server.id());
-        let failed = of_server
+        let failed_outcome = of_server
             .map(|recorded| &recorded.outcome)
             .find(|outcome| outcome.reason().is_some());
-        self.series.record_check(match failed {
-            _ if timed_out => CheckResult::Timeout,
+        self.series.record_check(match failed_outcome {
+            _ if has_timed_out => CheckResult::Timeout,
             _ if was_refused => CheckResult::Refused,
             Some(CheckOutcome::Unfit(_) | CheckOutcome::Behind(_)) => CheckResult::WrongRole,
             Some(_) => CheckResult::Fail,
@@ -205,7 +205,7 @@ impl ServerCheck {
     }
 }
 
-/// The reason; a server may have given an empty one.
+/// The reason that a server has given, or words that say so if it is empty.
 fn reason_given(reason: &str) -> Reason {
     match reason.trim() {
         "" => "the server gives no reason".into(),

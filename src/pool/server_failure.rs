@@ -31,11 +31,12 @@ pub struct AfterFailure {
 }
 
 impl Pool {
-    /// Records that a server has failed a client that has tried these servers, including this one.
+    /// Records that the server of this lease has failed its client. `tried`: the servers that have failed the client,
+    /// including this one.
     ///
-    /// If no other can be picked, and clients wait for the return of servers, it is ejected for [`RETURN_WAIT`], so
-    /// that all of them wait. Otherwise the last usable server is never ejected, nor are more than
-    /// [`EjectLimits::percent_max`] of the servers in service.
+    /// If no other server can be picked, and clients wait for the return of servers, this one is ejected for
+    /// [`RETURN_WAIT`], so that all clients wait. Otherwise the usual limits hold: the last usable server is not
+    /// ejected, nor are more than [`EjectLimits::percent_max`] of the servers in service.
     pub fn record_failure(
         &self,
         lease: &Lease,
@@ -63,9 +64,10 @@ impl Pool {
             longest: RETURN_WAIT,
             ..limits
         };
+        let is_permitted = true; // even for the last usable server
         let back_off = lease
             .server()
-            .record_failure(|ejection| ejection.record_failure(now, limits, true, lease.kind()));
+            .record_failure(|ejection| ejection.record_failure(now, limits, is_permitted, lease.kind()));
         AfterFailure {
             // In panic, ejected servers are picked too, so that nobody waits.
             may_wait: !self.is_panicking(now) && self.waits_for_return_besides(&[]),
@@ -79,22 +81,22 @@ impl Pool {
         self.snapshot(now).set.has_only_trials()
     }
 
-    /// Whether its clients wait for the return of servers. They do not if no server is limited: then the queue is never
-    /// used.
+    /// Whether clients of the pool wait for the return of servers. They do not if no server is limited, because the
+    /// queue is never used then.
     #[must_use]
     pub fn waits_for_return(&self) -> bool {
         let is_limited = |member: &Member| member.sessions_max().is_some();
         self.rules.waits_for_return && self.members.load().iter().any(is_limited)
     }
 
-    /// Whether a server could be picked that is not among these.
+    /// Whether a server other than those in `tried` could be picked.
     #[must_use]
     pub fn can_pick_besides(&self, tried: &[ServerId], now: Instant) -> bool {
         let set = CandidateSet::new(&self.members.load(), &self.rules, now, |id| tried.contains(&id));
         !set.candidates.is_empty()
     }
 
-    /// Whether clients wait for the return of a server that is not among these.
+    /// Whether clients wait for the return of a server other than those in `tried`.
     pub(super) fn waits_for_return_besides(&self, tried: &[ServerId]) -> bool {
         let is_awaited = |member: &Member| {
             member.is_in_service() && member.may_return_at_any_time() && !tried.contains(&member.id())

@@ -62,10 +62,11 @@ impl fmt::Display for GuardNetworks {
     }
 }
 
-/// A warning for each guard with networks that were denied while the process ran, if the guard is no longer configured,
-/// or is configured again.
+/// A warning for each guard that was removed or added by a reload and has edits: networks that an operator has denied
+/// while the process ran.
 #[must_use]
 pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
+    // The name of a guard, and how many networks its edits deny; `None`: it has no edits.
     let edits = |guard: &Arc<Guard>| {
         let edits = guard.edit_count(Instant::now());
         (edits > 0).then(|| (Arc::clone(guard.name()), counted(edits, "network")))

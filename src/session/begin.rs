@@ -24,8 +24,8 @@ pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Sends the server the first packet of a session whose bytes are read here, and reads its first message. A server that
-/// does not begin the session gives way to another one, or is waited for. Returns the bytes for the client, or why the
-/// server's connection broke.
+/// does not begin the session gives way to another one, or is waited for. Returns the connection to the last server,
+/// and its bytes for the client, or why the connection broke.
 ///
 /// # Errors
 /// See [`move_on`]. If the session ends while this runs, the server's connection is reset.
@@ -36,7 +36,8 @@ pub(super) async fn begin(
     entry: &mut Entry,
 ) -> Result<(Connected, Result<Vec<u8>, Fault>), Refusal> {
     let mut first = std::mem::take(&mut connected.first);
-    // Where the client's bytes begin in `first`. After an SSLRequest, the server has the header already.
+    // Where the client's bytes begin in `first`, behind the PROXY header. After an SSLRequest the server has the header
+    // already.
     let mut startup_at = match &connected.redial {
         Some(redial) if !connected.asks_server => redial.header.len(),
         _ => 0,
@@ -72,9 +73,9 @@ pub(super) async fn begin(
 enum FirstAnswer {
     /// With these bytes, which begin the session or refuse its client.
     Begun(Vec<u8>),
-    /// The client sent more, or left, or the server took too long, before the first message was whole: these are its
-    /// bytes so far. Another server can no longer take over, because the bytes that the client sends from now on may be
-    /// meant for this one.
+    /// Before the server's first message was whole, the client sent more or left, or the time was over. These are the
+    /// server's bytes so far. Another server can no longer take over, because the bytes that the client sends from now
+    /// on may be meant for this one.
     Undecided(Vec<u8>),
     /// The server does not begin sessions now.
     NotBegun(NotBegun),
@@ -98,15 +99,17 @@ async fn first_answer(client: &TcpStream, server: &mut TcpStream, first: &[u8]) 
             _ = client.peek(&mut peeked) => return FirstAnswer::Undecided(answer),
             () = sleep_until(until) => return FirstAnswer::Undecided(answer),
         };
-        match (read, first_message(&answer)) {
-            (Err(error), FirstMessage::NeedMore) => return ended(Some(Fault::classify(&error)), answer),
-            (Ok(0), FirstMessage::NeedMore) => return ended(None, answer),
-            (_, FirstMessage::NotReady(reason)) => {
+        match first_message(&answer) {
+            FirstMessage::NotReady(reason) => {
                 let message = answer;
                 return FirstAnswer::NotBegun(NotBegun::NotReady { reason, message });
             }
-            (Ok(1..), FirstMessage::NeedMore) => {}
-            (Ok(_) | Err(_), _) => return FirstAnswer::Begun(answer),
+            FirstMessage::Other => return FirstAnswer::Begun(answer),
+            FirstMessage::NeedMore => match read {
+                Ok(0) => return ended(None, answer),
+                Ok(_) => {}
+                Err(error) => return ended(Some(Fault::classify(&error)), answer),
+            },
         }
     }
 }

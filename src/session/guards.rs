@@ -43,9 +43,9 @@ impl Routed<'_> {
     }
 }
 
-/// The reply to a PostgreSQL client that a guard of its listener refuses. Clients print only an answer to their first
-/// packet. So that packet is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a flood. `refusal`: the
-/// refusal if no packet is read.
+/// The refusal of a PostgreSQL client by a guard of its listener, with a reply in its protocol. Clients print only an
+/// answer to their first packet. So that packet is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a
+/// flood. A client that sends no such packet gets the reply in `refusal`.
 pub(super) async fn answer_postgres(
     refusal: Refusal,
     client: &mut TcpStream,
@@ -145,8 +145,8 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
 }
 
 /// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
-/// a flood. In a flood, a client whose refusal is not logged is reset: after any other reply, the session keeps its
-/// place in `max_connections` until the client closes, too.
+/// a flood. In a flood, only as many refusals are logged as [`Guard::take_line`] allows, and the other clients are
+/// reset. After any other reply, the session would keep its place in `max_connections` until the client closes, too.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
     if known.has_sent_hello() {
         return (known.reply(reason), LogLine::Usual);
@@ -157,7 +157,7 @@ fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Insta
     let reply = match (known.reply(reason), guard.rules().refuse_with) {
         (Reply::Close, RefuseWith::Reset) => Reply::Reset,
         (Reply::Close, RefuseWith::End) => Reply::End,
-        (usual, _) => usual,
+        (in_protocol, _) => in_protocol,
     };
     (reply, LogLine::After(suppressed))
 }

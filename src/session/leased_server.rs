@@ -81,7 +81,7 @@ impl LeasedServer {
         self.cancel = Some(Box::new(cancel));
     }
 
-    /// The facts about the server from the session.
+    /// What the pool is told about the session, to judge the server.
     fn finished(&self, client: &TcpStream, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
         let server_sent = traffic.down.bytes() > 0;
@@ -108,11 +108,12 @@ impl LeasedServer {
     }
 
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
-    /// `ends_with_server`: the session is one of a database.
+    /// `ends_with_server`: the session is one of a database, which ends when its server ends it.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry, ends_with_server: bool) {
         self.report(&ends.client, closed, entry);
-        // The messages of databases have lengths: an end of the stream completes none. So the server may get one, and
-        // end the session, if its client has closed without a close_notify alert, as many do.
+        // Many clients close without a close_notify alert, so that their stream may be cut short. The messages of
+        // databases have lengths, and an end of the stream completes none. So the server may get an end of the stream
+        // after such a close, too, and then ends the session.
         let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
         let may_finish = is_truncated && ends_with_server && self.lease.is_held();
         if may_finish {
@@ -128,7 +129,8 @@ impl LeasedServer {
         if lease.has_failed() {
             return; // its client got the server's refusal, which was recorded when it came
         }
-        if session.outcome(false) == SessionOutcome::Served && lease.server().has_clean_record() {
+        let count_resets = false; // it does not matter for `Served`
+        if session.outcome(count_resets) == SessionOutcome::Served && lease.server().has_clean_record() {
             return; // nearly every session
         }
         let Some(pool) = self.pool.get() else { return };
@@ -143,8 +145,8 @@ impl LeasedServer {
     }
 }
 
-/// Closes the sockets of a session that ended like this. The lease returns when the server has ended the session, too.
-/// `is_complete`: the server has got the client's whole stream, and its end.
+/// Closes the sockets of a session that ended as `closed` says. A lease that is held is returned when the server has
+/// ended the session, too. `is_complete`: the server has got the client's whole stream, and its end.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bool) {
     // A client that has finished may be gone before the server has ended the session. The server then ends it by
     // itself. That end can only be seen if the connection is not reset.
@@ -166,12 +168,12 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
             if timeout(END_TIME_MAX, read_closed(&ends.server)).await.is_err() {
                 ends.reset_when_closed();
                 drop(ends);
-                pending().await // the server's end cannot be seen any more
+                pending().await // the server's end cannot be seen any more: the lease is held for the longest time
             }
         });
     } else if closed.is_abrupt() {
         drop(ends); // by a reset, so the server's end cannot be seen
-        drop(lease);
+        drop(lease); // held for the longest time
     } else {
         ends.finish();
         lease.give_back_after(async move { read_closed(&ends.server).await });

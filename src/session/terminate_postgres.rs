@@ -87,14 +87,7 @@ async fn read_startup(
         socket: client,
         tls: Some(*tls),
     });
-    let read = sniff_postgres(
-        &mut stream,
-        limits,
-        at,
-        &state.hello_memory,
-        None,
-        TlsAnswer::Given,
-    );
+    let read = sniff_postgres(&mut stream, limits, at, &state.hello_memory, None, TlsAnswer::Given);
     let sniffed = read.await;
     if let Some(error) = stream.take_error() {
         entry.info().tls_mut().error = Some(error_word(&error));

@@ -59,7 +59,7 @@ pub enum Opening {
 /// How a PostgreSQL client begins, apart from the requests that must be answered before it can be routed.
 #[derive(Debug)]
 pub enum PostgresOpening {
-    /// A ClientHello.
+    /// A ClientHello, and how the client came to send it.
     Tls(Hello, TlsStart),
     /// An SSLRequest, which the server is to answer.
     SslRequest,
@@ -89,7 +89,7 @@ impl Sniffed {
         let method = words.next().unwrap_or_default();
         let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
         let has_target = words.next().is_some_and(|target| {
-            // OPTIONS and CONNECT have other targets.
+            // OPTIONS and CONNECT have targets without a slash. They are recognized by the version behind the target.
             target.starts_with(b"/") || words.next().is_some_and(|version| version.starts_with(b"HTTP/"))
         });
         matches!(self.opening, Opening::NotTls) && is_method && has_target
@@ -150,7 +150,10 @@ impl Sniffed {
     #[must_use]
     pub fn bytes_read(&self) -> usize {
         let answered = match &self.opening {
-            Opening::Postgres(client) => client.1,
+            Opening::Postgres(client) => {
+                let (_, answered) = **client;
+                answered
+            }
             Opening::Hello(_) | Opening::NotTls => 0,
         };
         answered + self.first.as_slice().len()
@@ -225,7 +228,7 @@ where
 {
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
-    let is_tls = preface.bytes_read() >= 2; // if undecided, these are the 16 03 of a TLS record
+    let is_tls = preface.bytes_read() >= 2; // used only if undecided, and then these two are 16 03 as in a TLS record
     let (opening, first) = preface.finish(read, is_tls)?;
     Ok(Sniffed { opening, first })
 }

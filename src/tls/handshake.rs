@@ -84,7 +84,7 @@ async fn steps_with_client(
         let turn = queue.turn().await;
         let result = connection.handshake(&take(&mut received), &mut outgoing);
         yield_now().await;
-        drop((turn, first_step.take()));
+        drop((turn, first_step.take())); // others have their turn while this one sends and reads
         if send_step(socket, connection, &mut outgoing, result).await? {
             return Ok(());
         }
@@ -123,8 +123,8 @@ pub async fn handshake_with_server(
 /// The turns of the handshakes with clients on a worker. Both semaphores are fair.
 #[derive(Debug)]
 struct HandshakeQueue {
-    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. So a started
-    /// handshake waits for at most one first step of another handshake.
+    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. A started handshake
+    /// therefore waits for at most one first step of another handshake.
     first_steps: Semaphore,
     /// Taken for every step.
     steps: Semaphore,

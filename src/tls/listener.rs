@@ -45,7 +45,7 @@ pub struct ListenerTlsPlan {
     pub min_version: MinVersion,
     /// Which certificates clients need; `None`: they are not asked for one.
     pub client_auth: Option<ClientAuthPlan>,
-    /// The secrets of tickets, shared by a fleet; `None`: of this process alone.
+    /// The file with the secrets of tickets that a fleet shares; `None`: tickets are for this process alone.
     pub tickets: Option<PathBuf>,
     /// The lists of protocols of the routes that terminate TLS and have their own.
     pub route_alpn: Vec<Protocols>,
@@ -59,7 +59,8 @@ pub struct ListenerTls {
     provider: Arc<CryptoProvider>,
     resolver: Arc<CertificateResolver>,
     policy: ArcSwap<HandshakePolicy>,
-    /// The broken files that were reported. Readers never wait: there may be many files, or their file system may hang.
+    /// The broken files that were reported. Readers never wait for a reload, which takes long if there are many files,
+    /// or if their file system hangs.
     broken: ArcSwap<Vec<String>>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
@@ -76,7 +77,7 @@ struct HandshakePolicy {
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     ticketer: Arc<dyn ProducesTickets>,
-    /// Problems of the files of `client_auth`, although they can be used.
+    /// Problems of the files of `client_auth` that can be used nevertheless.
     warnings: Vec<String>,
     /// When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.
     crl_next_update: Option<i64>,
@@ -136,8 +137,9 @@ impl ListenerTlsPlan {
         let hash = auth.as_ref().map_or_else(Default::default, |auth| auth.hash);
         let ticketer: Arc<dyn ProducesTickets> = match &self.tickets {
             Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
-            // Its keys are new, so that they are of this policy alone. They are replaced every six hours, and tickets
-            // are good for twelve: whoever gets hold of the keys cannot decrypt older sessions of TLS 1.2.
+            // Each policy gets a ticketer with new keys, so that no ticket outlives its policy. A ticketer replaces its
+            // keys every six hours, and tickets are good for twelve: whoever gets hold of the keys cannot decrypt older
+            // sessions of TLS 1.2.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
@@ -238,17 +240,17 @@ impl ListenerTls {
                 Err(error) => broken.push(error.to_string()),
             }
         }
-        let since = self.last_expiry_check.advance();
+        let since_last_check = self.last_expiry_check.advance();
         let store = self.certificates();
         let expired = store
             .all()
             .iter()
-            .filter(|certificate| since.contains(&certificate.not_after));
+            .filter(|certificate| since_last_check.contains(&certificate.not_after));
         warnings.extend(expired.map(|certificate| certificate.expiry_warning()));
-        // A policy that has changed is warned about as a whole.
+        // If the policy has changed, the caller logs all its warnings: see [`Self::client_auth_warnings`].
         let next_update = self
             .crl_next_update()
-            .filter(|next| since.contains(next) && !has_policy_changed);
+            .filter(|next| since_last_check.contains(next) && !has_policy_changed);
         warnings.extend(next_update.and_then(|next| self.outdated(next)));
         let before = self.broken.swap(Arc::new(broken.clone()));
         broken.retain(|error| !before.contains(error));
@@ -297,7 +299,7 @@ impl ListenerTls {
         self.resolver.0.load_full()
     }
 
-    /// Problems of the files of `client_auth`, although they can be used.
+    /// Problems of the files of `client_auth` that can be used nevertheless.
     #[must_use]
     pub fn client_auth_warnings(&self) -> Vec<String> {
         let mut warnings = self.policy.load().warnings.clone();
