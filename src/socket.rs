@@ -201,7 +201,8 @@ impl Fault {
     pub fn classify(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
-            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset, // follows a reset that was reported before
+            // They follow a reset that was reported before.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset,
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Tls,
             _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after one

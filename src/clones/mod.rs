@@ -105,7 +105,7 @@ impl CloneSupervisor {
             () = at_once => {}
             () = self.tasks.wait() => {
                 let containers = Arc::clone(&self.context.containers);
-                let _ = spawn_blocking(move || containers.finish()).await; // after a panic the next start looks for them
+                let _ = spawn_blocking(move || containers.finish()).await; // a panic was logged
             }
         }
     }
