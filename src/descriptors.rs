@@ -20,13 +20,15 @@ const PIPES_MAX: usize = 256;
 /// Pipes get 1/16 of the descriptors for sessions.
 const PIPES_DIVISOR: usize = 16;
 
-/// Concurrent connections of the admin port and the Unix socket: 32 streams of events, and 8 other connections to each.
+/// Concurrent connections of the admin port and the Unix socket: 32 streams of events over both together, and 8 other
+/// connections to each of the two.
 const ADMIN_MAX: usize = 48;
 
-/// Concurrent connections of requests to cancel queries, not counting the first one of each. A request has up to eight.
+/// Concurrent connections that pass on requests to cancel queries. A request opens up to eight. Its first one is not
+/// counted: it has the descriptor that its session has for a server.
 const CANCELS_MAX: usize = 64;
 
-/// The log file, `/proc` while metrics are read, and the first lookups.
+/// The log file, `/proc` while metrics are read, and the least number of lookups.
 const OTHERS: usize = 2 + LOOKUPS_MIN;
 
 /// Bounds on concurrent lookups of host names. Each has a socket, and one of the threads for blocking calls, of which
@@ -93,7 +95,7 @@ impl DescriptorShares {
         } else {
             0
         };
-        // The first lookups are in `OTHERS` already.
+        // `OTHERS` already holds `LOOKUPS_MIN`.
         let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN + cancels);
         let pipes = fixed.map_or(PIPES_MAX.min(rest / PIPES_DIVISOR / 2), |fixed| fixed.pipes);
         let sessions = rest.saturating_sub(2 * pipes) / 2;

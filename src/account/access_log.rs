@@ -79,7 +79,7 @@ impl AccessLog {
     }
 
     /// Sets what [`AccessLog::is_logging_empty_sessions`] returns, for all clones.
-    pub fn publish_logging_empty_sessions(&self, is_wanted: bool) {
+    pub fn set_logs_empty_sessions(&self, is_wanted: bool) {
         self.control.logs_empty_sessions.store(is_wanted, Relaxed);
     }
 

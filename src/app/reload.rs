@@ -173,8 +173,7 @@ impl App {
         if let Some(output) = access_log {
             self.log.switch(output, new.format);
         }
-        self.log
-            .publish_logging_empty_sessions(new.level >= tracing::Level::DEBUG);
+        self.log.set_logs_empty_sessions(new.level >= tracing::Level::DEBUG);
         let has_changed = (old.level, old.format) != (new.level, new.format);
         if let (true, Some(reconfigure)) = (has_changed, &self.source.reconfigure_log) {
             reconfigure(new);

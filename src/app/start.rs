@@ -176,7 +176,7 @@ fn open_state(plan: &Plan) -> Result<Option<StateDir>, Failure> {
 fn start_log(plan: &Plan, metrics: &Metrics) -> Result<(AccessLog, AccessLogWriter), Failure> {
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, writer) = log.map_err(Failure::AccessLog)?;
-    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
+    log.set_logs_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     Ok((log, writer))
 }
 

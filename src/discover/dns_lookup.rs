@@ -66,7 +66,7 @@ pub(super) fn open(server: Option<SocketAddr>) -> Result<TokioResolver, NetError
     builder.with_options(options).build()
 }
 
-/// Asks for the SRV records of a name, or of the name to which it is an alias: the resolver follows aliases for
+/// Asks for the SRV records of a name, or of the name that it is an alias of: the resolver follows aliases for
 /// addresses, but not for SRV records.
 pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<Found<SrvRecord>, Reason> {
     let mut ttl = Duration::MAX;

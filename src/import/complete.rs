@@ -81,7 +81,7 @@ impl AddressKind {
     fn new(address: &String, listener: &ImportedListener) -> Self {
         Self {
             is_plain: !listener.certificates.is_empty() && listener.plain.contains(address),
-            is_direct: !listener.proxied.is_empty() && !listener.proxied.contains(address),
+            is_direct: !listener.proxy_addresses.is_empty() && !listener.proxy_addresses.contains(address),
         }
     }
 
@@ -93,7 +93,7 @@ impl AddressKind {
             part.name.push_str("-plain");
         }
         if self.is_direct {
-            part.proxied_by.clear();
+            part.proxy_peers.clear();
             part.name.push_str("-direct");
         }
         part
@@ -314,7 +314,7 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
 
 /// Removes duplicates from the lists of a listener and its routes.
 fn remove_duplicates(listener: &mut ImportedListener) {
-    for networks in [&mut listener.proxied_by, &mut listener.allow, &mut listener.deny] {
+    for networks in [&mut listener.proxy_peers, &mut listener.allow, &mut listener.deny] {
         keep_first(networks, |network| address::network(network).ok());
     }
     keep_first(&mut listener.alpn, |protocol| Some(protocol.to_owned()));

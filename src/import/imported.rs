@@ -40,9 +40,9 @@ pub(super) struct ImportedListener {
     /// The other keys of `[listeners.NAME.tls]`.
     pub(super) tls: ImportedSection,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
-    pub(super) proxied_by: Vec<String>,
-    /// The addresses of `bind` to which `proxied_by` applies. Empty: it applies to all.
-    pub(super) proxied: Vec<String>,
+    pub(super) proxy_peers: Vec<String>,
+    /// The addresses of `bind` to which `proxy_peers` applies. Empty: it applies to all.
+    pub(super) proxy_addresses: Vec<String>,
     /// `allow` and `deny` of a guard of its own.
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
@@ -145,8 +145,8 @@ impl Remark {
 impl ImportedListener {
     /// Believes the PROXY header of every peer at these addresses. There must be at least one: none would mean all.
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
-        self.proxied_by = vec![String::from("0.0.0.0/0"), String::from("::/0")];
-        self.proxied.extend_from_slice(addresses);
+        self.proxy_peers = vec![String::from("0.0.0.0/0"), String::from("::/0")];
+        self.proxy_addresses.extend_from_slice(addresses);
     }
 }
 

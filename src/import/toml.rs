@@ -115,10 +115,10 @@ impl Writer {
         for (key, value) in &listener.section.keys {
             self.key(key, value);
         }
-        if !listener.proxied_by.is_empty() {
+        if !listener.proxy_peers.is_empty() {
             self.key(
                 "accept_proxy",
-                &format!("{{ from = {} }}", quoted_list(&listener.proxied_by)),
+                &format!("{{ from = {} }}", quoted_list(&listener.proxy_peers)),
             );
         }
         if !listener.certificates.is_empty() {

@@ -106,8 +106,8 @@ impl Plan {
         announces.next().map(|announce| &announce.socket) // all listeners have the same
     }
 
-    /// This plan (of a file) with a route and a pool for each announced name. If servers of different groups announce
-    /// one name, those whose group is not that of the oldest are refused.
+    /// This plan, as read from the file, plus a route and a pool for each announced name. If servers of different
+    /// groups announce one name, those whose group is not that of the oldest are refused.
     #[must_use]
     pub fn with_announced(&self, announcements: &[Announcement]) -> Self {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();

@@ -109,7 +109,8 @@ pub fn version_word(version: Option<ProtocolVersion>) -> &'static str {
 /// Whether a handshake failed because no trusted authority has issued the peer's certificate.
 #[must_use]
 pub fn has_unknown_issuer(error: &io::Error) -> bool {
-    // The source of an `io::Error` is the source of the error in it, so that this one must be taken by `get_ref`.
+    // `io::Error::source` skips the error that it wraps, and returns the source of that one. Only `get_ref` returns the
+    // wrapped error itself.
     let mut causes = std::iter::successors(
         error.get_ref().map(|cause| cause as &(dyn std::error::Error + 'static)),
         |cause| match cause.downcast_ref::<io::Error>() {
@@ -241,8 +242,8 @@ fn snake_case(name: &str) -> String {
     word
 }
 
-/// A time in seconds since the Unix epoch that the issuer of a certificate has chosen, clamped to the times from 1970
-/// on that RFC 3339 can express.
+/// A time in seconds since the Unix epoch that the issuer of a certificate has chosen, clamped to the years
+/// 1970 to 9999, which RFC 3339 can express.
 #[must_use]
 pub fn issuer_time(seconds: i64) -> SystemTime {
     /// 9999-12-31T23:59:59Z, the last time that RFC 3339 can express.

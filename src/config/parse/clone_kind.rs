@@ -98,7 +98,7 @@ fn command(
 
 fn container(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<CloneContainer> {
     let (position, node) = section.entry("docker")?;
-    problems.check_code(&node.position, "containers");
+    problems.check_may_run(&node.position, "containers");
     let docker = Section::open(node, position, &keys::SCALE_DOCKER, problems)?;
     let image = docker.required("image", IMAGE_EXAMPLE, problems).and_then(|node| {
         let image = value::string(node, problems)?;

@@ -95,7 +95,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Adds an error if `what`, which runs code on this machine, may not be named at this position.
-    pub(super) fn check_code(&mut self, position: &Position, what: &str) {
+    pub(super) fn check_may_run(&mut self, position: &Position, what: &str) {
         if self.is_remote(position) && !self.trust.commands {
             let hint = "allow them on this machine: allow = [\"exec\"] in [remote]";
             self.error(position, format!("{what} are not taken from the store"), hint);

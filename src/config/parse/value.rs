@@ -81,7 +81,7 @@ pub(super) fn one_or_many<'a>(node: &'a Node, problems: &mut Problems<'_>) -> &'
 /// A command: the absolute path of a program, and each argument by itself. Has at least one word unless an error was
 /// reported.
 pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -> Vec<Box<str>> {
-    problems.check_code(&node.position, "commands");
+    problems.check_may_run(&node.position, "commands");
     let nodes = one_or_many(node, problems);
     let words: Vec<_> = nodes.iter().filter_map(|node| word(node, problems)).collect();
     if let (Some(first), Some(program)) = (nodes.first(), words.first())

@@ -146,10 +146,10 @@ fn certificate(path: &str) -> Option<String> {
 pub(super) const ONLY_EXPECTED: &str =
     "only the peers of expect-proxy are believed, also at addresses with accept-proxy";
 
-/// HAProxy believes every peer at such an address.
+/// Carries `accept-proxy` at these addresses over. HAProxy believes every peer there.
 fn accept_proxy(line: &Line, addresses: &[String], listener: &mut ImportedListener) {
-    let is_expected = !listener.proxied_by.is_empty() && listener.proxied.is_empty();
-    let note = if is_expected {
+    let has_expect_proxy = !listener.proxy_peers.is_empty() && listener.proxy_addresses.is_empty();
+    let note = if has_expect_proxy {
         ONLY_EXPECTED
     } else {
         listener.accept_proxy_at(addresses);

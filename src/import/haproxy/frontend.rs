@@ -216,11 +216,11 @@ impl Frontend {
                     test: AclTest::Networks(networks),
                 },
             ] => {
-                self.listener.proxied_by.clone_from(networks);
-                if self.listener.proxied.is_empty() {
+                self.listener.proxy_peers.clone_from(networks);
+                if self.listener.proxy_addresses.is_empty() {
                     return LineOutcome::Carried;
                 }
-                self.listener.proxied.clear();
+                self.listener.proxy_addresses.clear();
                 LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
             }
             _ => LineOutcome::LeftOut("write accept_proxy = { from = [\"NETWORK\"] }"),

@@ -246,7 +246,7 @@ fn set_certificates(all: &[&Directive], listener: &mut ImportedListener) {
 
 /// `set_real_ip_from`: the peers whose PROXY header is believed.
 fn set_proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
-    if listener.proxied_by.is_empty() {
+    if listener.proxy_peers.is_empty() {
         return;
     }
     let mut networks = Vec::new();
@@ -260,7 +260,7 @@ fn set_proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
         let note = "proxy_protocol trusts every peer: list the balancers in front in `from`";
         listener.section.remarks.push(Remark::note(0, note));
     } else {
-        listener.proxied_by = networks;
+        listener.proxy_peers = networks;
     }
 }
 

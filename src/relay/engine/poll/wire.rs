@@ -52,8 +52,8 @@ pub(in crate::relay) trait Wire: Sync {
     /// Ready when the kernel has everything that was taken.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ends a delay of ACKs that began with the connect ([`LastAck`](crate::dial::LastAck)). Only a connection that is a
-    /// socket has one.
+    /// Ends a delay of ACKs that began with the connect ([`LastAck`](crate::dial::LastAck)). Only a connection that is
+    /// a socket has one.
     fn ack_at_once(&self) {}
 
     /// Ends the stream towards the peer. Ready when the kernel has that, too.
