@@ -139,13 +139,21 @@ fn in_use(message: String) -> io::Error {
     io::Error::new(ErrorKind::AddrInUse, message)
 }
 
-/// A random name, no longer than the one that the file gets: the length of the whole path is limited.
+/// A random name, no longer than the one that the file gets: the length of the whole path is limited. It is unlikely to
+/// be the name of another socket: that one would take this file for one that a process has left there.
 fn temporary_name(name: &OsStr) -> String {
     let dot = if name.len() > 1 { "." } else { "" };
     let random = name.len().clamp(1, NAME_BYTES_MAX) - dot.len();
+    let unusual = || char::from(b"%+=@^_~"[fastrand::usize(..7)]);
+    let character = || {
+        if dot.is_empty() {
+            unusual()
+        } else {
+            fastrand::lowercase()
+        }
+    };
     loop {
-        let letters = repeat_with(fastrand::lowercase).take(random);
-        let other: String = dot.chars().chain(letters).collect();
+        let other: String = dot.chars().chain(repeat_with(character).take(random)).collect();
         if *name != *other {
             return other;
         }
@@ -304,7 +312,15 @@ mod tests {
 
     #[test]
     fn temporary_names_are_not_longer_than_the_final_ones() {
-        assert!((0..1_000).all(|_| temporary_name(OsStr::new("s")) != "s"));
+        for name in ["s", "~"] {
+            let temporary = (0..1_000).map(|_| temporary_name(OsStr::new(name)));
+            assert!(temporary.into_iter().all(|temporary| temporary != name));
+        }
+        let is_letter = |temporary: String| temporary.chars().any(char::is_alphanumeric);
+        assert!(
+            (0..1_000).all(|_| !is_letter(temporary_name(OsStr::new("s")))),
+            "two names of one letter"
+        );
         for (name, length) in [("s", 1), ("ab", 2), ("a.sock", 6), ("acequia.sock", NAME_BYTES_MAX)] {
             let temporary = temporary_name(OsStr::new(name));
             assert_eq!(temporary.len(), length, "{temporary}");
