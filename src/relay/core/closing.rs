@@ -59,7 +59,7 @@ impl Core<'_> {
     }
 
     /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
-    /// still delivered, within [`DELIVERY_TIMEOUT`](super::DELIVERY_TIMEOUT).
+    /// still delivered, within [`DELIVERY_TIMEOUT`](super::timer::DELIVERY_TIMEOUT).
     ///
     /// A client that is cut off after the server has finished counts as finished: it waits for no answer, and many
     /// clients end like this. A server that is cut off never counts as finished: its answer may be incomplete.
