@@ -42,21 +42,14 @@ enum Unsent {
 }
 
 impl Half {
-    /// Creates a half. `first` are bytes that were read before.
-    pub(super) fn new(first: Vec<u8>) -> Self {
+    /// Creates a half. `first` are bytes that were read before. `acks_next`: the ACK of the first bytes that it reads
+    /// must not be delayed.
+    pub(super) fn new(first: Vec<u8>, acks_next: bool) -> Self {
         Self {
-            acks_next: false,
             unsent: Unsent::bytes(first.into()),
             read_mode: ReadMode::default(),
             is_reading: false,
-        }
-    }
-
-    /// A half that is to ACK the first bytes that it reads at once.
-    pub(super) fn acking_first() -> Self {
-        Self {
-            acks_next: true,
-            ..Self::new(Vec::new())
+            acks_next,
         }
     }
 

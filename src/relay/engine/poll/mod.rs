@@ -48,12 +48,8 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
         // The connect's last ACK may have waited for the first bytes, which makes the kernel delay later ACKs, too.
-        down: if first.is_empty() {
-            Half::new(Vec::new())
-        } else {
-            Half::acking_first()
-        },
-        up: Half::new(first),
+        down: Half::new(Vec::new(), !first.is_empty()),
+        up: Half::new(first, false),
         throttle,
         timer: None,
     };
