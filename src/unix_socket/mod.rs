@@ -142,18 +142,15 @@ fn in_use(message: String) -> io::Error {
 /// A random name, no longer than the one that the file gets: the length of the whole path is limited. It is unlikely to
 /// be the name of another socket: that one would take this file for one that a process has left there.
 fn temporary_name(name: &OsStr) -> String {
-    let dot = if name.len() > 1 { "." } else { "" };
-    let random = name.len().clamp(1, NAME_BYTES_MAX) - dot.len();
-    let unusual = || char::from(b"%+=@^_~"[fastrand::usize(..7)]);
-    let character = || {
-        if dot.is_empty() {
-            unusual()
-        } else {
-            fastrand::lowercase()
-        }
+    let (prefix, characters): (_, &[u8]) = if name.len() > 1 {
+        (".", b"abcdefghijklmnopqrstuvwxyz")
+    } else {
+        ("", b"%+=@^_~") // no room for a dot
     };
+    let random = name.len().clamp(1, NAME_BYTES_MAX) - prefix.len();
     loop {
-        let other: String = dot.chars().chain(repeat_with(character).take(random)).collect();
+        let character = || char::from(*fastrand::choice(characters).expect("there are some"));
+        let other: String = prefix.chars().chain(repeat_with(character).take(random)).collect();
         if *name != *other {
             return other;
         }
