@@ -106,6 +106,7 @@ pub mod pool;
 pub mod dial;
 pub mod cancel;
 pub mod ends;
+pub mod late_keepalive;
 pub mod relay;
 pub mod account;
 pub(crate) mod command;

@@ -37,6 +37,18 @@ pub struct Keepalive {
     pub probes: u32,
 }
 
+impl Keepalive {
+    /// Turns keepalive on, or changes its times. They count from the last segment of the peer.
+    ///
+    /// Each of the calls is [optional](OptionalCall).
+    pub fn apply(&self, socket: &SockRef<'_>) {
+        KEEPALIVE.try_result(socket.set_keepalive(true));
+        KEEPALIVE.try_result(sockopt::set_tcp_keepidle(&**socket, self.idle));
+        KEEPALIVE.try_result(sockopt::set_tcp_keepintvl(&**socket, self.interval));
+        KEEPALIVE.try_result(sockopt::set_tcp_keepcnt(&**socket, self.probes));
+    }
+}
+
 /// Options of a session's sockets. Sockets that a listener accepts inherit them from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
@@ -54,11 +66,8 @@ impl SocketOptions {
     pub fn apply(&self, socket: &SockRef<'_>) {
         NO_DELAY.try_result(socket.set_tcp_nodelay(true));
         OUT_OF_BAND_INLINE.try_result(socket.set_out_of_band_inline(true));
-        if let Some(Keepalive { idle, interval, probes }) = self.keepalive {
-            KEEPALIVE.try_result(socket.set_keepalive(true));
-            KEEPALIVE.try_result(sockopt::set_tcp_keepidle(&**socket, idle));
-            KEEPALIVE.try_result(sockopt::set_tcp_keepintvl(&**socket, interval));
-            KEEPALIVE.try_result(sockopt::set_tcp_keepcnt(&**socket, probes));
+        if let Some(keepalive) = &self.keepalive {
+            keepalive.apply(socket);
         }
         if self.user_timeout.is_some() {
             USER_TIMEOUT.try_result(socket.set_tcp_user_timeout(self.user_timeout));

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::{Ending, Ledger};
 use crate::drain::WorkerHandle;
+use crate::late_keepalive;
 use crate::listen::{AcceptPause, Listener, QueueOwner};
 use crate::relay::limit_pipes;
 use crate::session::{ListenerState, serve};
@@ -24,8 +25,9 @@ use crate::session::{ListenerState, serve};
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must end one session and not the process, so it has to unwind");
 
-/// How often a worker counts a heartbeat, and publishes its busy time and the bytes that its open sessions have moved.
-const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a worker counts a heartbeat, sets the keepalive of new sessions, and publishes its busy time and the bytes
+/// that its open sessions have moved.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
 pub struct ListenSocket {
@@ -118,7 +120,7 @@ async fn run(
     };
     tokio::select! {
         () = serving => {}
-        () = publish_every_second(&published_ledger, heartbeat) => unreachable!("it never ends"),
+        () = work_every_second(&published_ledger, heartbeat) => unreachable!("it never ends"),
     }
 }
 
@@ -216,12 +218,13 @@ fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
     }
 }
 
-async fn publish_every_second(ledger: &Ledger, heartbeat: &Heartbeat) {
-    let mut ticks = interval(PUBLISH_INTERVAL);
+async fn work_every_second(ledger: &Ledger, heartbeat: &Heartbeat) {
+    let mut ticks = interval(TICK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let runtime = runtime::Handle::current().metrics();
     loop {
         ticks.tick().await;
+        late_keepalive::set_due();
         ledger.publish_traffic();
         ledger.record_busy(runtime.worker_total_busy_duration(0));
         heartbeat.beat();

@@ -54,8 +54,8 @@ impl LastAck {
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together
-/// with the first bytes of its client. Dropping the future closes the socket. `client` is the client of the session;
-/// `None`: the connection is for a check.
+/// with the first bytes of its client. Keepalive is not set: a session sets it if it lasts (`late_keepalive`). Dropping
+/// the future closes the socket. `client` is the client of the session; `None`: the connection is for a check.
 ///
 /// # Errors
 /// Those of the system calls `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
@@ -72,12 +72,16 @@ pub fn connect(
             let Some(address) = server.socket() else {
                 return Box::pin(connect_unix(server)).await; // boxed: larger than the rest
             };
+            let socket_options = SocketOptions {
+                keepalive: None,
+                ..options.socket
+            };
             let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
             let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
             // Bounded by the number of sources, which take turns.
             for _ in 0..sources {
                 let socket = tcp_socket_for(address)?;
-                options.socket.apply(&SockRef::from(&socket));
+                socket_options.apply(&SockRef::from(&socket));
                 if last_ack == LastAck::Delayed {
                     delay_acks(&socket);
                 }
@@ -126,6 +130,11 @@ async fn connect_unix(server: &ServerAddr) -> io::Result<TcpStream> {
 /// Those of [`connect`], and of sending the header.
 pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
     let mut socket = connect(server, options, None, LastAck::AtOnce).await?;
+    if let Some(keepalive) = &options.socket.keepalive
+        && server.socket().is_some()
+    {
+        keepalive.apply(&SockRef::from(&socket));
+    }
     if let Some(version) = options.proxy_protocol {
         socket.write_all(local_header(version)).await?;
     }

@@ -390,14 +390,18 @@ async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
     let (of_session, _lease) = done.result.unwrap();
     let server = ServerAddr::new(open.local_addr().unwrap().as_socket().unwrap());
     let of_check = connect_for_check(&server, &options.connect).await.unwrap();
-    for stream in [of_session, of_check] {
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive.idle);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), keepalive.interval);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), keepalive.probes);
+    for stream in [&of_session, &of_check] {
+        let socket = SockRef::from(stream);
+        assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(4_321)));
     }
+    let of_check = SockRef::from(&of_check);
+    assert!(of_check.keepalive().unwrap());
+    assert_eq!(of_check.tcp_keepalive_time().unwrap(), keepalive.idle);
+    assert_eq!(of_check.tcp_keepalive_interval().unwrap(), keepalive.interval);
+    assert_eq!(of_check.tcp_keepalive_retries().unwrap(), keepalive.probes);
+    let is_set = SockRef::from(&of_session).keepalive().unwrap();
+    assert!(!is_set, "a session sets it later");
 }
 
 #[test]

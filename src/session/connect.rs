@@ -55,6 +55,7 @@ impl Routed<'_> {
             }
             first.extend(take_read(self.sniffed.take(), self.entry));
             Ok(Connected {
+                keepalive: pool.plan().dial.connect.socket.keepalive,
                 socket: dialled.socket,
                 server,
                 first,

@@ -46,6 +46,11 @@ impl LeasedServer {
         &self.lease.server().spec().label
     }
 
+    /// Whether it is reached over TCP; otherwise over a Unix socket.
+    pub(super) fn is_tcp(&self) -> bool {
+        self.lease.server().spec().address.socket().is_some()
+    }
+
     /// How a cancel request reaches the server; `None`: its pool is no longer in force.
     pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
         let pool = self.pool.get()?;

@@ -14,6 +14,7 @@ use crate::account::{Ending, Entry, Record};
 use crate::ends::Endpoints;
 use crate::guard::{Throttle, throttle};
 use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
+use crate::late_keepalive;
 use crate::socket::read_closed;
 use crate::tls::{TlsConnection, error_word};
 
@@ -40,10 +41,16 @@ impl Linked {
             server_tls,
             relay,
             asks_server: _,
+            keepalive,
             redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
         entry.relay_started(&ends);
+        if let Some(keepalive) = keepalive
+            && server.is_tcp()
+        {
+            late_keepalive::set_later(&ends, keepalive);
+        }
         Self {
             ends,
             server,

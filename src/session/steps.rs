@@ -30,7 +30,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::postgres::CancelKey;
 use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
-use crate::socket::Fault;
+use crate::socket::{Fault, Keepalive};
 use crate::tls::{TlsConnection, TlsSummary};
 
 /// A client that was accepted, with an entry in the ledger.
@@ -79,6 +79,8 @@ pub(super) struct Connected {
     pub(super) server_tls: Option<Box<TlsConnection>>,
     pub(super) relay: RelayLimits,
     /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
+    /// The keepalive of `socket`, which is not set yet. A Unix socket has none.
+    pub(super) keepalive: Option<Keepalive>,
     pub(super) asks_server: bool,
     /// For a client of PostgreSQL: what it takes to connect it to a server again.
     pub(super) redial: Option<Box<Redial>>,

@@ -121,11 +121,34 @@ fn unix_sockets_and_tcp_are_relayed_in_any_combination() {
                 (Some(8 << 20), Some(8 << 20))
             );
         }
-        let stopped = proxy.stop();
-        assert_eq!(stopped.code, Some(0));
-        let warnings: Vec<_> = stopped.log.iter().filter(|line| line["level"] == "WARN").collect();
-        assert!(warnings.is_empty(), "{warnings:#?}");
+        stop_without_warnings(proxy);
     }
+}
+
+fn stop_without_warnings(proxy: Proxy) {
+    let stopped = proxy.stop();
+    assert_eq!(stopped.code, Some(0));
+    let warnings: Vec<_> = stopped.log.iter().filter(|line| line["level"] == "WARN").collect();
+    assert!(warnings.is_empty(), "{warnings:#?}");
+}
+
+#[test]
+fn no_option_of_tcp_is_set_on_a_unix_socket() {
+    let sockets = Sockets::new();
+    serve(&sockets.path("server"), echo);
+    let routes = "routes = [{ sni = \"a.example\", pool = \"p\" }]"; // so that first bytes are at hand
+    let proxy = Proxy::start(&config(&sockets.address("l"), routes, &sockets.address("server"), ""));
+    let mut client = connect(&sockets.path("l"));
+    client.write_all(b"ping").unwrap();
+    let mut echoed = [0; 4];
+    client.read_exact(&mut echoed).unwrap();
+    // Published with the keepalive that is set late.
+    eventually("the traffic of the open session", || {
+        proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]) == 4.0
+    });
+    drop(client);
+    wait_for_ended_sessions(&proxy, "client_closed", 1);
+    stop_without_warnings(proxy);
 }
 
 #[test]
