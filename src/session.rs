@@ -13,6 +13,9 @@
 //! in `connect_postgres`. What it has to remember goes to `account::session_extras`, so that other sessions stay small.
 //! What only decides about clients is a limit of a [`guard`](crate::guard) instead, and what reads first bytes is a
 //! reader of [`sniff`](crate::sniff).
+//!
+//! A step that few sessions take is [`boxed`](FutureExt::boxed): its future does not make those of other sessions
+//! larger, and its code, which is called through `dyn`, does not spread out the code that every session runs.
 
 mod listener_state;
 mod refusal;
@@ -41,6 +44,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -101,7 +105,7 @@ fn link(
                     Refusal::Cut(Ending::ServerDown) => reply_to_login(&entry),
                     refusal => refusal.reply(),
                 };
-                refuse(client, reply).await;
+                refuse(client, reply).boxed().await;
                 entry.close(ending);
                 None
             }
@@ -117,8 +121,7 @@ async fn connect(
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
     if state.plan.protocol.is_postgres() && state.plan.redirect.is_none() {
-        // Boxed: the sessions of other listeners stay small.
-        return Box::pin(connect_postgres(client, state, at, entry)).await;
+        return connect_postgres(client, state, at, entry).boxed().await;
     }
     let opened = Opened {
         client,
@@ -129,21 +132,21 @@ async fn connect(
     // Statements of their own: as one expression, the future would hold the parts of all steps at once. Each step takes
     // its input by value: a local that was borrowed stays in the future until its end.
     let opened = match state.plan.accept_proxy {
-        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,
     };
     let opened = opened.pass_guards()?;
     if let Some(redirect) = &state.redirect {
-        return Err(opened.redirect(redirect).await);
+        return Err(opened.redirect(redirect).boxed().await);
     }
     let identified = opened.sniff().await?;
     let (identified, challenge) = identified.find_challenge();
     if let Some(config) = challenge {
-        return Err(Box::pin(identified.answer_challenge(config)).await); // boxed: other sessions stay small
+        return Err(identified.answer_challenge(config).boxed().await);
     }
     let (routed, handshake) = identified.route()?.pass_guards()?.take_handshake();
     let routed = match handshake {
-        Some(handshake) => Box::pin(routed.terminate(handshake)).await?, // boxed: few clients are in this step
+        Some(handshake) => routed.terminate(handshake).boxed().await?,
         None => routed,
     };
     routed.connect().await
@@ -165,12 +168,12 @@ async fn connect_postgres(
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
     let opened = match state.plan.accept_proxy {
-        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,
     };
     let opened = match opened.pass_guards() {
         Ok(opened) => opened,
-        Err(refusal) => return Err(Box::pin(answer_postgres(refusal, client, &state, entry)).await),
+        Err(refusal) => return Err(answer_postgres(refusal, client, &state, entry).boxed().await),
     };
     let identified = opened.sniff().await?;
     if let Some(key) = identified.cancel_key() {
@@ -180,5 +183,5 @@ async fn connect_postgres(
         Some(handshake) => connect_decrypted(identified, handshake).await?,
         None => identified.route()?.pass_guards()?.connect().await?,
     };
-    Box::pin(start(client, connected, &state, entry)).await // boxed: the futures of waiting clients stay small
+    start(client, connected, &state, entry).boxed().await
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::{SockAddr, SockRef};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -70,7 +71,7 @@ pub fn connect(
     async move {
         let connected = timeout(options.timeout, async {
             let Some(address) = server.socket() else {
-                return Box::pin(connect_unix(server)).await; // boxed: larger than the rest
+                return connect_unix(server).boxed().await; // boxed, so that it costs other sessions nothing
             };
             let socket_options = SocketOptions {
                 keepalive: None,

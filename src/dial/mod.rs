@@ -18,6 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -162,15 +163,15 @@ pub fn dial(
     tls: Option<&DialTls<'_>>,
     client: DialClient<'_>,
     search: &mut Search,
-    mut report: impl FnMut(Progress<'_>),
+    mut report: impl FnMut(Progress<'_>) + Send,
 ) -> impl Future<Output = Result<Dialled, DialError>> {
     async move {
         loop {
             let picked = match pool.pick(client.address, &search.tried, Instant::now()) {
                 Ok(lease) => lease,
                 Err(NoLease::NoServer) => return Err(DialError::no_server_after(&search.tried)),
-                // Boxed: only a client that waits needs the room.
-                Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, search, &mut report)).await?,
+                // Boxed, so that it costs sessions that need not wait nothing.
+                Err(NoLease::Full) => queued::wait(pool, &client, search, &mut report).boxed().await?,
             };
             let mut lease = HeldLease::new(picked);
             let was_usable = is_usable(lease.server());
@@ -303,8 +304,8 @@ async fn attempt(
     let Some(tls) = tls else {
         return Ok((socket, None));
     };
-    // Boxed: sessions without it stay small.
-    let handshake = timeout_at(deadline, Box::pin(begin_tls(&socket, lease.server(), tls))).await;
+    // Boxed, so that it costs sessions without it nothing.
+    let handshake = timeout_at(deadline, begin_tls(&socket, lease.server(), tls).boxed()).await;
     match handshake {
         Ok(Ok(connection)) => Ok((socket, Some(connection))),
         Ok(Err(failure)) => Err(AttemptError::Tls(failure, socket)),

@@ -142,7 +142,7 @@ async fn dialled_while(
     pool: &Pool,
     options: &DialOptions,
     accepted: &TcpStream,
-    mut at_attempt: impl FnMut(&Server),
+    mut at_attempt: impl FnMut(&Server) + Send,
 ) -> Reported {
     let (mut attempts, mut ejected) = (Vec::new(), Vec::new());
     let (servers, client) = (pool.servers(), dial_client(accepted));

@@ -1,5 +1,6 @@
 //! The step from a pool to a connection to one of its servers.
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -8,7 +9,7 @@ use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
 use super::redial::Redial;
 use super::refusal::{Refusal, reply, within_tls};
-use super::steps::{ClientTls, Connected, Routed, enter_pool, forwarded, proxy_header, take_first};
+use super::steps::{ClientTls, Connected, Routed, enter_pool, forwarded, has_first, proxy_header, take_first};
 use crate::account::Entry;
 use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, LastAck, Progress, Search, dial};
 use crate::live::LivePool;
@@ -41,27 +42,20 @@ impl Routed<'_> {
                 let (sniffed, protocol) = (self.sniffed.as_ref(), self.state.plan.protocol);
                 let reply = |alert| reply(sniffed, protocol, |_| alert, PostgresError::NoServer);
                 let (socket, within) = (&mut dialled.socket, pool.plan().dial.connect.timeout);
-                Box::pin(request_tls(
-                    socket,
-                    &first,
-                    &server,
-                    within,
-                    self.client,
-                    self.entry,
-                    reply,
-                ))
-                .await?;
+                request_tls(socket, &first, &server, within, self.client, self.entry, reply)
+                    .boxed()
+                    .await?;
                 first.clear();
             }
             first.extend(take_read(self.sniffed.take(), self.entry));
             Ok(Connected {
-                keepalive: pool.plan().dial.connect.socket.keepalive,
                 socket: dialled.socket,
                 server,
                 first,
                 client_tls: self.tls.take().map(|(connection, _)| connection),
                 server_tls: dialled.tls,
                 relay: self.state.plan.relay,
+                keepalive: pool.plan().dial.connect.socket.keepalive,
                 asks_server,
                 redial,
             })
@@ -103,7 +97,7 @@ impl Routed<'_> {
                 client: client_choice(tls.as_ref()),
                 header: &first,
             });
-            let has_bytes = sniffed.is_some() || !first.is_empty();
+            let has_bytes = sniffed.is_some() || !first.is_empty() || has_first(entry);
             dial_client.last_ack = LastAck::delayed_if(has_bytes && relays_at_once && dial_tls.is_none());
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -13,8 +14,8 @@ use super::steps::Connected;
 use crate::account::{Ending, Entry, Record};
 use crate::ends::Endpoints;
 use crate::guard::{Throttle, throttle};
-use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
 use crate::late_keepalive;
+use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
 use crate::socket::read_closed;
 use crate::tls::{TlsConnection, error_word};
 
@@ -40,17 +41,17 @@ impl Linked {
             client_tls,
             server_tls,
             relay,
-            asks_server: _,
             keepalive,
+            asks_server: _,
             redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
-        entry.relay_started(&ends);
         if let Some(keepalive) = keepalive
             && server.is_tcp()
         {
             late_keepalive::set_later(&ends, keepalive);
         }
+        entry.relay_started(&ends);
         Self {
             ends,
             server,
@@ -110,8 +111,11 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
             )
             .await
         }
-        // Boxed, so that a session without TLS stays small.
-        ToRelay::Tls(to_relay) => Box::pin(relay_over_tls(&ends, to_relay, limits, entry, throttle, end)).await,
+        ToRelay::Tls(to_relay) => {
+            relay_over_tls(&ends, to_relay, limits, entry, throttle, end)
+                .boxed()
+                .await
+        }
     };
     let RelayedSession { mut entry, server } = session;
     entry.relay_finished(&ends);
@@ -119,7 +123,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
     server.release(ends, closed, &entry, ends_with_server);
     let ending = ending_of(closed, entry.record());
     match at_rest {
-        Some(ends) => Box::pin(close_at_rest(ends, entry, ending)).await,
+        Some(ends) => close_at_rest(ends, entry, ending).boxed().await,
         None => entry.close(ending),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 
 use super::connect::record;
@@ -51,7 +52,7 @@ pub(super) async fn move_on(
     entry.server_left();
     close_cleanly_again(&socket);
     server.abandon(socket);
-    match Box::pin(dial_again(pool, wait, &mut redial.search, client, entry)).await {
+    match dial_again(pool, wait, &mut redial.search, client, entry).boxed().await {
         Ok(dialled) => {
             note_stand_in(entry, pool, dialled.lease.server());
             let connected = Connected {

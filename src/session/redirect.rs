@@ -17,8 +17,7 @@ impl Opened<'_> {
             at,
             entry,
         } = self;
-        // Boxed, so that the sessions of other listeners do not become larger.
-        Box::pin(async move {
+        async move {
             let read = sniff_http(client, at, &state.hello_memory, take_first(entry)).await;
             entry.sniff_finished();
             let bytes_read = read.as_ref().map_or_else(|error| error.bytes_read, |(_, bytes)| *bytes);
@@ -36,7 +35,7 @@ impl Opened<'_> {
                 }
                 Err(error) => refusal(error),
             }
-        })
+        }
     }
 }
 

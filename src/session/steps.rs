@@ -5,6 +5,7 @@
 
 use std::io;
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -78,9 +79,9 @@ pub(super) struct Connected {
     /// The TLS with the server, if it begins here.
     pub(super) server_tls: Option<Box<TlsConnection>>,
     pub(super) relay: RelayLimits,
-    /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
     /// The keepalive of `socket`, which is not set yet. A Unix socket has none.
     pub(super) keepalive: Option<Keepalive>,
+    /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
     pub(super) asks_server: bool,
     /// For a client of PostgreSQL: what it takes to connect it to a server again.
     pub(super) redial: Option<Box<Redial>>,
@@ -103,16 +104,9 @@ impl<'a> Opened<'a> {
                 let first = take_first(entry);
                 let sniffed = if is_postgres {
                     let answer = tls_answer(plan);
-                    // Boxed: the sessions of other listeners stay small.
-                    Box::pin(sniff_postgres(
-                        client,
-                        &plan.sniff,
-                        at,
-                        &state.hello_memory,
-                        first,
-                        answer,
-                    ))
-                    .await
+                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, first, answer)
+                        .boxed()
+                        .await
                 } else {
                     sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
@@ -232,6 +226,15 @@ fn check_direct_tls(pool: &LivePool, sniffed: Option<&Sniffed>, entry: &Entry) -
 /// Takes the bytes that were read after a PROXY header.
 pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
     entry.info().extras.as_mut()?.first.take()
+}
+
+/// Whether bytes were read after a PROXY header and not taken yet.
+pub(super) fn has_first(entry: &Entry) -> bool {
+    entry
+        .info()
+        .extras
+        .as_ref()
+        .is_some_and(|extras| extras.first.is_some())
 }
 
 /// The PROXY header of the peer in front.

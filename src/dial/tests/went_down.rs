@@ -11,7 +11,7 @@ const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 async fn dialled_while_connecting(
     registry: &ServerRegistry,
     panic_threshold: Option<u8>,
-    at_first_attempt: impl Fn(&Pool),
+    at_first_attempt: impl Fn(&Pool) + Sync,
 ) -> Vec<ReportedAttempt> {
     let (a, b) = (listening(), listening());
     let server = |socket| registry.get_or_create(&"pool".into(), spec(socket), true);
