@@ -40,21 +40,22 @@
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its
 //! clones; [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and
-//! follows the sources that list servers: files, HTTP, DNS, etcd, Docker, Kubernetes, and the [`local_addresses`],
-//! which may make a server one of our own listeners; [`health`] decides which server is checked when, by one of the
-//! kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns a file
-//! into a plan, or reports all its errors; nothing uses it at run time. [`import`] writes such a file from one of
-//! HAProxy or nginx. [`outage`] logs when a pool has no usable server or uses its fallback, and when that is over.
-//! [`sever`] cuts sessions of servers that should have none, by their [`account::Record`], and [`retire`] ends those
-//! that are too old or in excess; [`drain`] lets all sessions end and cuts what is left. [`state_dir`] keeps over
-//! restarts which servers were primaries, and which were listed or added by hand. [`acme`] orders certificates and
-//! renews them; its requests, and those of the commands, go through [`http_client`]. [`history`] samples the counters
-//! every second. [`remote`] follows the configuration that a fleet shares in a store, requests reloads, and writes back
-//! what came of them; it and [`discover`] read [`etcd`], with a [`back_off`] after failures. `docker` asks engines of
-//! Docker, which run servers and clones. `command` runs the commands of an operator: those of checks, and those that
-//! start and stop clones. [`admin`] shows the state, also as a page, and changes it on request. [`app`] binds and
-//! starts all this, handles signals, and is the only module that may use all others; [`cli`] is the command line. If
-//! root runs `acequia check`, it also checks what the [`user`] of the service may read.
+//! follows the sources that list servers: files, HTTP, DNS, etcd, Docker, Kubernetes. It also follows the
+//! [`local_addresses`]: with a new one, a server may turn out to be one of our own listeners. [`health`] decides which
+//! server is checked when, by one of the kinds in [`check`], and writes the results into the servers, where the next
+//! pick sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run time.
+//! [`import`] writes such a file from one of HAProxy or nginx. [`outage`] logs when a pool has no usable server or uses
+//! its fallback, and when that is over. [`sever`] cuts sessions of servers that should have none, by their
+//! [`account::Record`], and [`retire`] ends those that are too old or in excess; [`drain`] lets all sessions end and
+//! cuts what is left. [`state_dir`] keeps over restarts which servers were primaries, and which were listed or added by
+//! hand. [`acme`] orders certificates and renews them; its requests, and those of the commands, go through
+//! [`http_client`]. [`history`] samples the counters every second. [`remote`] follows the configuration that a fleet
+//! shares in a store, requests reloads, and writes back what came of them; it and [`discover`] read [`etcd`], with a
+//! [`back_off`] after failures. `docker` asks engines of Docker, which run servers and clones. `command` runs the
+//! commands of an operator: those of checks, and those that start and stop clones. [`admin`] shows the state, also as a
+//! page, and changes it on request. [`app`] binds and starts all this, handles signals, and is the only module that may
+//! use all others; [`cli`] is the command line. If root runs `acequia check`, it also checks what the [`user`] of the
+//! service may read.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan, and its
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything

@@ -41,9 +41,9 @@ impl Side {
 pub enum Closed {
     /// Both sides have finished, this one first.
     Finished(Side),
-    /// A connection was reset after the client had sent everything: up to the end of its stream or, in TLS, a
-    /// close_notify. If it was the server's connection, the server had sent everything, too. Nothing was left to be
-    /// sent either way; this side finished first. This is usual when the last bytes of one side, such as its
+    /// A connection was reset, but no byte was lost: the client had sent everything, up to the end of its stream or, in
+    /// TLS, a close_notify, and so had the server if its connection was the one reset. Nothing was left to be sent on.
+    /// The value is the side that finished first. This is usual when the last bytes of one side, such as its
     /// close_notify, reach a side that is gone.
     ResetAfterEnd(Side),
     /// The connection of this side broke.

@@ -12,8 +12,8 @@ pub struct Traffic {
     pub down: ByteCounter,
 }
 
-/// Bytes read in one direction; the highest bit tells whether the sender has ended. One word, because every session has
-/// two.
+/// Bytes read in one direction; the highest bit tells whether its stream [has ended](Self::has_ended). Both are in one
+/// word to keep sessions small.
 #[derive(Debug, Default)]
 pub struct ByteCounter(AtomicU64);
 
@@ -25,7 +25,8 @@ impl ByteCounter {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
     }
 
-    /// Begins to count anew. Only the session that owns it may call this, and only before its bytes are published.
+    /// Begins to count anew. Only the session that owns it may call this, and only before its bytes are added to the
+    /// metrics.
     pub fn restart(&self) {
         self.0.store(0, Relaxed);
     }
@@ -36,14 +37,13 @@ impl ByteCounter {
         self.0.load(Relaxed) & !HAS_ENDED
     }
 
-    /// Notes the end of the stream. A server's end of stream, or its reset, has arrived; a client's end of stream was
-    /// sent on to its server. Only the session that owns it may call this.
+    /// Notes the end of the stream, in the sense of [`Self::has_ended`]. Only the session that owns it may call this.
     pub fn end(&self) {
         self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
     }
 
-    /// Whether the end of a server's stream, or its reset, has arrived, although bytes before it may not be read yet;
-    /// or whether the end of a client's stream was sent on to its server.
+    /// Whether the stream has ended. A server's stream has ended once its end, or a reset, has arrived, even if bytes
+    /// before that are not read yet. A client's stream has ended once its end was sent on to the server.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.load(Relaxed) & HAS_ENDED != 0

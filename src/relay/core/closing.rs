@@ -34,7 +34,7 @@ impl Core<'_> {
             self.client_follows &= from == Side::Server;
             self.limit_half_close(now);
         }
-        self.skip_last_end();
+        self.finish_if_done();
     }
 
     /// One side has finished: from now on the half-close timeout applies, too, or [`FOLLOW_TIMEOUT`].
@@ -44,7 +44,7 @@ impl Core<'_> {
         self.timer = limit.map(|limit| silence_timer(limit, now));
     }
 
-    /// The limit on silence after the first end, whatever is under way; `None`: there is none.
+    /// The limit on silence once one side has finished, without [`FOLLOW_TIMEOUT`]; `None`: there is none.
     fn half_closed_limit(&self) -> Option<Duration> {
         self.idle_timeout.into_iter().chain(self.half_close_timeout).min()
     }
@@ -55,7 +55,7 @@ impl Core<'_> {
         if from == Side::Client {
             self.traffic.up.end();
         }
-        self.skip_last_end();
+        self.finish_if_done();
     }
 
     /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
@@ -75,12 +75,12 @@ impl Core<'_> {
                     self.traffic.down.end();
                 }
                 let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
-                self.up.abandon(); // `down` is the last direction from now on, so `skip_last_end` skips its clean end
+                self.up.abandon(); // from now on `finish_if_done` does not forward an end to the client: it is reset
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
             }
         }
-        self.skip_last_end();
+        self.finish_if_done();
     }
 
     /// How the relay ends because the connection of this side broke. A reset is not a fault once the client has sent
@@ -166,9 +166,11 @@ impl Core<'_> {
         }
     }
 
-    /// Skips forwarding the end of the direction that finishes last: both connections are about to be reset, or to be
-    /// closed, which has the same effect without a system call. Once both directions are done, the relay is over.
-    pub(super) fn skip_last_end(&mut self) {
+    /// Ends the relay once both directions are done.
+    ///
+    /// The direction that finishes last is done without forwarding its end, unless ends must be sent explicitly: the
+    /// connections are closed next, which sends the end without another system call, or are reset.
+    pub(super) fn finish_if_done(&mut self) {
         if !self.ends_explicitly || self.is_delivering() {
             if self.down.is_done() {
                 self.up.skip_end();
@@ -177,11 +179,9 @@ impl Core<'_> {
                 self.down.skip_end();
             }
         }
-        if let (true, true, Some(first)) = (self.up.is_done(), self.down.is_done(), self.first_ended)
-            && self.closed.is_none()
-            && !self.is_delivering()
-        {
-            self.closed = Some(Closed::Finished(first));
+        let are_both_done = self.up.is_done() && self.down.is_done();
+        if are_both_done && self.closed.is_none() && !self.is_delivering() {
+            self.closed = self.first_ended.map(Closed::Finished);
         }
     }
 }

@@ -7,7 +7,7 @@ pub(super) struct Direction {
     unsent: u32,
     state: DirectionState,
     /// Whether the sender has sent everything: its stream has ended or, in TLS, its latest bytes are a close_notify, so
-    /// that a reset loses nothing. The end of a stream that broke is not complete.
+    /// that a reset loses nothing. An end that comes after the connection broke does not make it complete.
     is_complete: bool,
     /// Whether the engine leaves bytes of the sender unread. See [`Core::hold_back`](super::Core::hold_back).
     is_held_back: bool,

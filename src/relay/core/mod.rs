@@ -77,7 +77,8 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
-            server_was_last: first == 0 && traffic.down.bytes() > 0, // the server ended a login that was relayed before
+            // A login may have been relayed before; the server sends its last bytes.
+            server_was_last: first == 0 && traffic.down.bytes() > 0,
             ends_explicitly,
         }
     }
@@ -136,7 +137,7 @@ impl<'a> Core<'a> {
     pub(super) fn sent(&mut self, from: Side, bytes: usize) {
         self.direction_mut(from).sent(bytes);
         self.has_moved = true;
-        self.skip_last_end();
+        self.finish_if_done();
     }
 
     /// To be called before waiting, when nothing more can be done at the moment.

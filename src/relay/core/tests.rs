@@ -127,6 +127,7 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
     assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);
     assert!(!is_at_rest(&core), "it ends by itself");
+    // `traffic` now has bytes of the server, as after a login that was relayed before.
     let mut after_login = Core::new(0, IDLE, &traffic, false, start);
     after_login.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(after_login.closed(), Some(Closed::AtRest));

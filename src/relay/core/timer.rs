@@ -107,7 +107,8 @@ impl SilenceTimer {
         let has_moved = self.queues.replace(queues).is_some_and(|before| before != queues);
         if has_moved {
             self.since = now;
-            // Not later: if bytes move before then, the first check of the next silence is due at half of the limit.
+            // Not at the whole limit: bytes that move before then begin another silence, whose first check is due at
+            // half of its limit.
             self.check_at = now + self.limit / 2;
             return None;
         }

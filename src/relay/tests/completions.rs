@@ -13,11 +13,11 @@ use tokio::time::sleep_until;
 
 use super::kernel::{Act, Step, When, World, first};
 use super::oracle::Oracle;
-use super::simulation::{Case, cases, last_step};
+use super::simulation::{Case, cases, end_after};
 use super::*;
 use crate::relay::core::{Core, Next};
 
-/// The most bytes that one receive brings, and that are held when another one is made.
+/// The most bytes that one receive brings. No other one is made while as many are held.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// An engine without readiness: operations complete when the kernel can do them.
@@ -84,7 +84,7 @@ impl Completions<'_> {
                     self.core.sent(from, sent);
                     true
                 }
-                Err(error) => broke(&mut self.core, from.other(), error),
+                Err(error) => report_error(&mut self.core, from.other(), error),
             },
             Next::ShutDown => {
                 world.shut_down(from.other());
@@ -94,7 +94,7 @@ impl Completions<'_> {
             Next::Read => false,
             Next::Nothing => {
                 *held = Held::default();
-                has_error(&mut self.core, &mut world, from)
+                poll_error(&mut self.core, &mut world, from)
             }
         };
         if self.core.closed().is_some() {
@@ -121,24 +121,25 @@ impl Completions<'_> {
                     self.core.received(from, bytes);
                     true
                 }
-                Err(error) => broke(&mut self.core, from, error),
+                Err(error) => report_error(&mut self.core, from, error),
             };
         } else {
-            has_moved |= has_error(&mut self.core, &mut world, from);
+            has_moved |= poll_error(&mut self.core, &mut world, from);
         }
         has_moved
     }
 }
 
-/// Polls a connection that is not received from for errors.
-fn has_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
+/// Polls a connection that is not received from for an error, and reports it. Returns whether there was one.
+fn poll_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
     let is_watched = side == Side::Client || !core.is_delivering();
     let error = if is_watched { world.take_error(side) } else { None };
-    error.is_some_and(|error| broke(core, side, error))
+    error.is_some_and(|error| report_error(core, side, error))
 }
 
-/// An operation failed. Returns whether it completed.
-fn broke(core: &mut Core<'_>, side: Side, error: Errno) -> bool {
+/// Reports the error of an operation to the core. Returns `false`, and reports nothing, if the operation cannot
+/// complete yet (EAGAIN) or the relay is over.
+fn report_error(core: &mut Core<'_>, side: Side, error: Errno) -> bool {
     if error == Errno::AGAIN || core.closed().is_some() {
         return false;
     }
@@ -172,7 +173,7 @@ async fn relay_case(case: &Case) -> Closed {
         }
         oracle.between_polls();
         let next = world.lock().unwrap().next_step_in();
-        let next_step = step_at + next.unwrap_or(last_step(case));
+        let next_step = step_at + next.unwrap_or(end_after(case));
         let deadline = engine.core.deadline();
         sleep_until(deadline.map_or(next_step, |deadline| deadline.min(next_step))).await;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

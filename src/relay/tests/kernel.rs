@@ -188,7 +188,7 @@ impl End {
         }
     }
 
-    /// The error, once. The delivery of what a broken server had sent begins a new turn.
+    /// Takes the error off the socket. What a broken server had sent is delivered next, in a new turn.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
         self.error.take().inspect(|_| self.turn = 0)
     }
@@ -413,7 +413,7 @@ impl World {
         self.steps.len()
     }
 
-    /// recv(2).
+    /// recv(2). `give` is passed the bytes, and returns how many of them it has received.
     pub(super) fn receive(
         &mut self,
         side: Side,
@@ -443,6 +443,7 @@ impl World {
     /// a client whose server is known to have finished.
     pub(super) fn take_truncation(&mut self, side: Side) -> bool {
         let server = &self.server;
+        // As long as no call has returned the error of a broken server, the relay takes it for one that has finished.
         let has_server_finished = server.end_read && (server.broke.is_none() || server.error.is_some());
         let end = self.end_mut(side);
         let is_truncated = std::mem::take(&mut end.is_truncated);
@@ -452,7 +453,7 @@ impl World {
         is_truncated
     }
 
-    /// send(2), of bytes that `get` has.
+    /// send(2). `get` is passed how many bytes are taken, and returns them.
     pub(super) fn take<B: AsRef<[u8]>>(
         &mut self,
         side: Side,

@@ -99,14 +99,14 @@ impl<'a> Oracle<'a> {
     pub(super) fn between_polls(&self) {
         let world = self.world.lock().unwrap();
         self.assert_counted(&world);
-        let (is_known, has_ended) = (self.traffic.down.has_ended(), has_server_ended(&world));
-        assert!(!is_known || has_ended, "the server has not ended the session");
+        let (is_end_known, has_ended) = (self.traffic.down.has_ended(), has_server_ended(&world));
+        assert!(!is_end_known || has_ended, "the server has not ended the session");
         let yields = had_a_turn(&world) && self.polled_at == Some(Instant::now());
         if world.was_woken || yields {
             return;
         }
         assert!(
-            is_known || !has_ended || !self.sees_unread_end,
+            is_end_known || !has_ended || !self.sees_unread_end,
             "the end of the server's stream has arrived"
         );
         let [up, down] = directions(&world);
@@ -159,9 +159,9 @@ impl<'a> Oracle<'a> {
                     is_reset && had_finished(&world),
                     "{closed:?}, but the client had not finished"
                 );
-                let is_known = self.traffic.down.has_ended();
+                let is_end_known = self.traffic.down.has_ended(); // the relay may not have seen that the server broke
                 assert!(
-                    server_broke.is_none() || !is_known || world.server.ended,
+                    server_broke.is_none() || !is_end_known || world.server.ended,
                     "the server had not finished"
                 );
                 assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
@@ -222,8 +222,8 @@ impl<'a> Oracle<'a> {
             .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
         let exact = since + limit;
         let (earliest, latest) = match world.consumed_at {
-            // The queues were checked after that and did not change again: the bound is exact.
             None => (exact, exact),
+            // The relay checked the queues after that, and they did not change again.
             Some(consumed_at) if consumed_at + ROUNDING < since + checked / 2 => (exact, exact),
             Some(consumed_at) => (
                 exact.max(consumed_at + limit - checked / 2 - ROUNDING),

@@ -7,7 +7,7 @@ use super::*;
 /// Short enough to wait for, long against the pauses of a busy machine.
 const LIMIT: Duration = Duration::from_millis(800);
 
-/// Often against [`LIMIT`].
+/// The pause between two moves of a slow peer, short against [`LIMIT`].
 const TRICKLE: Duration = Duration::from_millis(80);
 
 const IDLE: RelayLimits = RelayLimits {
@@ -75,8 +75,8 @@ async fn silence_with_unsent_bytes_ends_by_a_reset() {
 #[tokio::test]
 async fn bytes_in_the_send_queue_of_the_kernel_count_as_pending() {
     let mut session = limited(IDLE).await;
-    // More than fits into the client's receive buffer, less than fits into our send buffer too: the relay holds
-    // nothing.
+    // More than fits into the client's receive buffer, and less than fits into that and our send buffer together: the
+    // relay holds nothing.
     let bytes = {
         let buffer = SockRef::from(&session.client).recv_buffer_size().unwrap();
         vec![4; buffer * 2]

@@ -21,9 +21,10 @@ use super::*;
 use crate::guard::Throttle;
 use crate::relay::engine::poll::{pipes, relay_between};
 
-/// After the last step: the time between the steps in which peers end well; and the silence after which the session is
-/// cut, if no limit has ended it.
+/// How long after the last step the peers end well. They do it again after the same time, until the relay is over.
 const END_AFTER: Duration = Duration::from_millis(1);
+
+/// How long after the last step the session is cut, if no limit has ended it.
 const CUT_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The least bandwidth of a throttled session, in bytes a second; and the longest wait for a slot of 1 KiB.
@@ -50,6 +51,7 @@ pub(super) struct Case {
 #[derive(Default)]
 struct RelayWaker {
     notify: Notify,
+    /// Whether it was called since the relay was last polled.
     since_poll: AtomicBool,
 }
 
@@ -63,7 +65,7 @@ impl Wake for RelayWaker {
 }
 
 /// How long after its last step a case is brought to an end.
-pub(super) fn last_step(case: &Case) -> Duration {
+pub(super) fn end_after(case: &Case) -> Duration {
     if case.ends_well { END_AFTER } else { CUT_AFTER }
 }
 
@@ -96,7 +98,7 @@ async fn relay_case(case: &Case) -> Closed {
     waker.wake_by_ref();
     let mut step_at = Instant::now();
     loop {
-        let next = world.lock().unwrap().next_step_in().unwrap_or(last_step(case));
+        let next = world.lock().unwrap().next_step_in().unwrap_or(end_after(case));
         tokio::select! {
             biased;
             () = woken.notify.notified() => {

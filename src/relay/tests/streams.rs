@@ -177,9 +177,9 @@ impl Drop for Seed {
 
 async fn converse_with_seeds(seeds: std::ops::Range<u64>) {
     for seed in seeds {
-        let said = Seed(seed);
+        let named_on_panic = Seed(seed);
         assert!(matches!(converse(seed).await, Closed::Finished(_)), "seed {seed}");
-        drop(said);
+        drop(named_on_panic);
     }
 }
 
@@ -204,7 +204,7 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
     let outside = async {
         let (mut server, _) = listener.accept().await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        client.write_all(b"body").await.unwrap(); // within 40 ms of the connect: that delays ACKs again
+        client.write_all(b"body").await.unwrap(); // within 40 ms of the connect: the kernel delays ACKs again
         server.read_exact(&mut [0; 4]).await.unwrap();
         server.write_all(b"answer").await.unwrap();
         client.read_exact(&mut [0; 6]).await.unwrap();

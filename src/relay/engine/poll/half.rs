@@ -77,7 +77,7 @@ impl Half {
                 Next::Nothing => {
                     self.unsent = Unsent::Nothing;
                     if let Some(throttle) = &mut throttle {
-                        throttle.settle(0); // its other side may have broken while it waited for bandwidth
+                        throttle.settle(0); // the receiver may have broken while this half waited for bandwidth
                     }
                     return Poll::Ready(Ok(()));
                 }

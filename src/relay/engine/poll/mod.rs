@@ -47,7 +47,8 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
         core: Core::new(first.len(), limits, traffic, W::ENDS_EXPLICITLY, Instant::now()),
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
-        // The connect's last ACK may have waited for the first bytes, which makes the kernel delay later ACKs, too.
+        // The last ACK of the connect may have waited for the first bytes. Then the kernel would also delay the ACK of
+        // the server's first answer: see `LastAck` in `dial`.
         down: Half::new(Vec::new(), !first.is_empty()),
         up: Half::new(first, false),
         throttle,
@@ -190,8 +191,8 @@ impl<'a, W: Wire> WatchedWire<'a, W> {
     }
 }
 
-/// Waits until the server's connection breaks. The end of its stream may have arrived behind bytes that the client does
-/// not take: then the server has ended the session, too.
+/// Waits until the server's connection breaks. Meanwhile notes in `traffic` when the end of the server's stream has
+/// arrived, even if it is behind bytes that the client does not take.
 async fn server_fault<W: Wire>(server: &W, traffic: &Traffic) -> Fault {
     let mut fault = pin!(server.fault());
     tokio::select! {

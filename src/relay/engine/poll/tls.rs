@@ -142,6 +142,8 @@ impl TlsState {
     ) -> Poll<io::Result<Option<usize>>> {
         let unread = self.connection.take_unread(received);
         let mut all = unread;
+        // Only what came with the handshake is decrypted without receiving more: otherwise the unread bytes are a part
+        // of a record.
         if !take(&mut self.has_unread_records) || unread == 0 {
             match poll_recv(socket, cx, &mut received[unread..]) {
                 Poll::Ready(Ok(0)) => {
@@ -256,7 +258,7 @@ impl TlsWire<'_> {
             // Only a part of a record has come, or records without plaintext, which a peer may send without end. If
             // there is more to read, other sessions have their turn first.
             match self.socket.poll_read_ready(cx)? {
-                Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // pending, as any first poll of it
+                Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // pending: it is ready at a second poll
                 Poll::Pending => Poll::Pending,
             }
         })

@@ -27,7 +27,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// Whether the end of the stream must be sent before the socket is closed. A socket sends it by being closed.
     const ENDS_EXPLICITLY: bool;
 
-    /// The least size of a buffer that it can receive into without a detour.
+    /// The size of the smallest buffer that it receives into without copying from another one.
     const RECV_BYTES_MIN: usize;
 
     /// The socket, if its bytes are those of the connection: only then they can be spliced.
