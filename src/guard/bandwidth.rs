@@ -80,7 +80,8 @@ struct Slot {
     reserved: Vec<Reserved>,
     begins: Instant,
     turn_begins: Instant,
-    /// How long the round is. The turn lasts that long if `bytes_max` are read.
+    /// How long the round is. The next turn begins that long after this one if `bytes_max` are read, earlier if fewer
+    /// are.
     round: Duration,
 }
 
@@ -170,8 +171,8 @@ impl DirectionThrottle {
         }
         let turn_begins = self.turn_at(now);
         let begins = last.map_or(turn_begins, |(_, begins)| turn_begins.max(begins));
-        // It takes part only in the round of that bucket: directions that wait for another bucket need not leave it a
-        // turn that it could not use.
+        // It joins only the round of that bucket. In a round of another bucket, the others would leave it a turn that
+        // it cannot use, because it still waits for this one.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));
         Slot {
             bytes,

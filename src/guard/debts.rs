@@ -73,7 +73,7 @@ impl DebtTable {
             debt.paid_at = paid_at;
             return is_taken;
         }
-        let (paid_at, is_taken) = rate.take(0, now); // there is one: nothing is owed
+        let (paid_at, is_taken) = rate.take(0, now); // always taken: nothing is owed
         *self.place(&mut set, source, now) = Debt { source, paid_at };
         is_taken
     }
@@ -97,7 +97,8 @@ impl DebtTable {
         &self.sets[index as usize] // which is below the number of sets
     }
 
-    /// The place for a source that is not in the set: one whose debt is paid, else that of the smallest debt.
+    /// The place for a source that is not in the set: one whose debt is paid, else that of the smallest debt, which is
+    /// then counted as forgotten.
     fn place<'a>(&self, set: &'a mut DebtSet, source: u64, now: Nanos) -> &'a mut Debt {
         debug_assert!(set.0.iter().all(|debt| debt.source != source || debt.paid_at <= now));
         let [first, others @ ..] = &mut set.0;

@@ -31,7 +31,7 @@ pub struct DenyEdit {
 pub(super) struct DenyEdits {
     // A std mutex, locked when an edit is made, shown or ends.
     edits: Mutex<Vec<DenyEdit>>,
-    /// `None`: nothing; nearly always.
+    /// `None`: no network is denied. That is nearly always so.
     denied: ArcSwapOption<DeniedNow>,
 }
 

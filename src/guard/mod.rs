@@ -155,7 +155,8 @@ impl Guard {
         })
     }
 
-    /// Puts the common bandwidth of these rules in force, also for sessions under way that are limited already.
+    /// Puts the common bandwidth of these rules in force. Sessions under way follow it if a common bandwidth limited
+    /// them when they began.
     pub fn apply_bandwidth(&self) {
         self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));
     }

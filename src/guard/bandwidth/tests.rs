@@ -141,8 +141,8 @@ async fn slots_of_ended_sessions_are_used_by_others() {
     assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
 }
 
-/// A receive buffer of the usual size still holds the bytes of a slot while they are read, and has room only for some
-/// more: so there is less to read when the next slot is reserved.
+/// The bytes of a slot take up much of a receive buffer of the usual size until they have been read. So fewer bytes are
+/// there when the next slot is reserved.
 #[tokio::test(start_paused = true)]
 async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
     const BUFFER_BYTES: usize = 65_483; // 64 KiB in whole segments of the loopback interface
