@@ -137,8 +137,8 @@ impl RedisProbe {
         let began = Instant::now();
         let answer = self.ask_server().await?;
         match &self.sentinels {
-            // One after the other: after a hung server has answered, what the Sentinels had said before may be
-            // outdated.
+            // Not asked at the same time as the server: if it hangs for a while, their answer may be outdated when its
+            // own comes.
             Some(sentinels) if answer.pass.facts.role == Some(Role::Primary) => {
                 let naming = sentinels.ask(self.tls().as_ref(), began).await?;
                 self.judge(answer, &naming)

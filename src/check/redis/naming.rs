@@ -1,12 +1,14 @@
 //! Which server the Sentinels of a check name as the primary, all answers taken together.
 //!
 //! The first rule that applies decides:
-//! 1. The server that more than half of them name is the primary, even if another Sentinel knows a higher epoch: that
-//!    one may be of another group. If a higher epoch counted before, one of these must hold as well: the majority's own
-//!    epoch has risen, all Sentinels agree, or the majority has named the server for [`AGREED_AFTER`]. In the last two
-//!    cases the Sentinels may have been set up anew.
-//! 2. Otherwise the server that is named in the highest epoch is the primary. The one that counted before takes part: a
-//!    Sentinel that was cut off from the others must not bring back an old primary.
+//! 1. The server that more than half of them name is the primary, even if another Sentinel names one in a higher epoch:
+//!    that Sentinel may be of another group. But if the latest primary was named in a higher epoch, one of these must
+//!    hold as well:
+//!    - the epoch of the majority is higher than when this rule last decided;
+//!    - all Sentinels agree: they may have been set up anew;
+//!    - the majority has named the server for [`AGREED_AFTER`]: again, they may have been set up anew.
+//! 2. Otherwise the server that is named in the highest epoch is the primary. The latest primary counts as one that is
+//!    named: a Sentinel that was cut off from the others must not bring back an old primary.
 //!
 //! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it: a
 //! Sentinel that is wrong must not take out the primary while another one is down. If the higher epoch is the right

@@ -347,7 +347,7 @@ fn a_lower_epoch_counts_if_all_or_lastingly_most_sentinels_report_it() {
         (1, &[(2, 0), (2, 0), (2, 0)]), // set up anew
         (2, &[(1, 1), (1, 1), (2, 0)]),
         (10, &[(2, 7), (2, 7), (2, 7)]),
-        (11, &[(1, 0), (1, 0)]), // the same answers while one Sentinel is gone for good
+        (11, &[(1, 0), (1, 0)]), // set up anew, and one Sentinel is gone for good
         (39, &[(1, 0)]),         // only one answers
         (40, &[(1, 0), (1, 0)]),
         (41, &[(3, 1), (1, 0)]), // they differ
