@@ -33,6 +33,13 @@ pub(super) struct Revocations {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
+/// The key that has signed a certificate of a chain.
+struct IssuerKey {
+    key: SubjectPublicKeyInfoDer<'static>,
+    /// Whether lists that are signed with it count.
+    may_sign_lists: bool,
+}
+
 /// An authority that is trusted.
 struct Trusted<'a> {
     certificate: &'a CertificateDer<'a>,
@@ -119,32 +126,53 @@ impl Revocations {
             return Err(CertificateError::Revoked);
         }
         let authorities = || path.intermediate_certificates();
-        let issuers = authorities().map(|authority| (authority.subject_public_key_info(), may_sign_lists(authority)));
-        let issuers = issuers.chain([(spki_for_anchor(anchor), true)]);
+        let issuers = authorities().map(|authority| IssuerKey {
+            key: authority.subject_public_key_info(),
+            may_sign_lists: may_sign_lists(authority),
+        });
+        let issuers = issuers.chain([IssuerKey {
+            key: spki_for_anchor(anchor),
+            may_sign_lists: true,
+        }]);
         let certificates = std::iter::once(&**path.end_entity()).chain(authorities());
-        for (depth, (certificate, (key, may_sign_lists))) in certificates.zip(issuers).enumerate() {
-            let (der, serial, is_authority) = (certificate.der(), certificate.serial(), depth > 0);
-            let lists = self.lists_about(&der, is_authority, certificate.issuer());
-            let is_of_key = |list: &&&RevocationList| may_sign_lists && list.is_signed_with(&key, &self.algorithms);
-            // Counted rather than searched: each comparison also makes the list verified if the key has signed it.
-            let of_key = lists.iter().filter(is_of_key).count();
-            let known = newest(lists.iter().copied().filter(|list| list.is_verified()));
-            // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the
-            // list.
-            if known.iter().any(|list| list.has(serial)) {
-                return Err(CertificateError::Revoked);
-            }
-            if of_key > 0 {
-                continue;
-            }
-            if is_authority && lists.iter().any(|list| !list.is_verified() && list.has(serial)) {
-                return Err(CertificateError::Revoked);
-            }
-            if !is_authority || !lists.iter().all(|list| list.is_of_other_key(&key)) {
-                return Err(CertificateError::UnknownRevocationStatus);
-            }
+        for (depth, (certificate, issuer)) in certificates.zip(issuers).enumerate() {
+            self.check_certificate(certificate, &issuer, depth > 0)?;
         }
         Ok(())
+    }
+
+    /// Checks a certificate of a chain.
+    fn check_certificate(
+        &self,
+        certificate: &Cert<'_>,
+        issuer: &IssuerKey,
+        is_authority: bool,
+    ) -> Result<(), CertificateError> {
+        let serial = certificate.serial();
+        let lists = self.lists_about(&certificate.der(), is_authority, certificate.issuer());
+        let is_of_issuer =
+            |list: &&&RevocationList| issuer.may_sign_lists && list.is_signed_with(&issuer.key, &self.algorithms);
+        // Counted rather than searched: each comparison also makes the list verified if the key has signed it.
+        let of_issuer = lists.iter().filter(is_of_issuer).count();
+        let verified = newest(lists.iter().copied().filter(|list| list.is_verified()));
+        // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
+        if verified.iter().any(|list| list.has(serial)) {
+            return Err(CertificateError::Revoked);
+        }
+        if of_issuer > 0 {
+            return Ok(()); // the lists of its issuer show that it is not revoked
+        }
+        if !is_authority {
+            return Err(CertificateError::UnknownRevocationStatus);
+        }
+        // The key of an unverified list is not known: it may be that of the issuer.
+        if lists.iter().any(|list| !list.is_verified() && list.has(serial)) {
+            return Err(CertificateError::Revoked);
+        }
+        match lists.iter().all(|list| list.is_of_other_key(&issuer.key)) {
+            true => Ok(()), // lists with the name of its issuer, if there are any, are of other authorities
+            false => Err(CertificateError::UnknownRevocationStatus),
+        }
     }
 
     /// The lists with the name of its issuer that cover a certificate.
@@ -155,8 +183,11 @@ impl Revocations {
             .collect()
     }
 
-    /// Finds out which lists are signed by these authorities. Returns warnings about lists and authorities that do not
-    /// match.
+    /// Finds out which lists are signed by these authorities. Returns warnings about lists that none of them has
+    /// signed, and about authorities that have signed no list.
+    ///
+    /// # Errors
+    /// An authority has signed no list, but there is one with its name.
     fn match_keys(
         &self,
         (crl_file, ca_file): (&Path, &Path),
@@ -168,7 +199,7 @@ impl Revocations {
         let has_signed = |authority: &Trusted<'_>, list: &RevocationList| {
             is_named(authority, list) && list.is_signed_with(&authority.key, &self.algorithms)
         };
-        let unknown = self
+        let unsigned_lists = self
             .lists
             .iter()
             .filter(|list| !trusted.iter().any(|authority| has_signed(authority, list)));
@@ -176,7 +207,7 @@ impl Revocations {
             .iter()
             .filter(|authority| !self.lists.iter().any(|list| has_signed(authority, list)));
         let unlisted: Vec<_> = unlisted.collect();
-        for list in unknown {
+        for list in unsigned_lists {
             let name = list.name();
             if unlisted.iter().any(|authority| is_named(authority, list)) {
                 let what = format!(
@@ -210,15 +241,14 @@ impl Revocations {
         self.lists = newest(self.lists.drain(..));
     }
 
-    /// Finds out which of these authorities are revoked by another one of them, or were issued only by revoked ones.
-    /// (The check of a path does not look at the certificate of the trusted authority at its end.) Returns a warning
-    /// about each.
-    fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
-        let issuers = |authority: &Trusted<'_>| -> Vec<usize> {
+    /// For each of these certificates of authorities: whether another authority has revoked it, or it was issued only
+    /// by revoked ones.
+    fn are_revoked(&self, trusted: &[Trusted<'_>]) -> Vec<bool> {
+        let issuers_of = |authority: &Trusted<'_>| -> Vec<usize> {
             let is_issuer = |index: &usize| authority.is_issued_by(&trusted[*index], &self.algorithms);
             (0..trusted.len()).filter(is_issuer).collect()
         };
-        let issuers: Vec<_> = trusted.iter().map(issuers).collect();
+        let issuers: Vec<_> = trusted.iter().map(issuers_of).collect();
         let is_listed = |authority: &Trusted<'_>| {
             let has = |list: &RevocationList| list.covers(authority.certificate, true) && authority.is_in(list);
             // The list of an authority does not revoke the authority itself.
@@ -234,10 +264,17 @@ impl Revocations {
                 revoked[index] |= !issuers.is_empty() && issuers.iter().all(|issuer| revoked[*issuer]);
             }
         }
+        revoked
+    }
+
+    /// Notes which of these authorities are revoked: the check of a path does not look at the certificate of the
+    /// trusted authority at its end. Returns a warning about each, and about each that is in an unverified list.
+    fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
+        let revoked = self.are_revoked(trusted);
         // An authority with several certificates is revoked if all of them are.
-        let with_status = || trusted.iter().zip(&revoked);
         let is_trusted = |one: &Trusted<'_>| {
-            with_status().any(|(other, revoked)| !revoked && one.subject_and_key() == other.subject_and_key())
+            let mut all = trusted.iter().zip(&revoked);
+            all.any(|(other, is_revoked)| !is_revoked && one.subject_and_key() == other.subject_and_key())
         };
         let (shown, crl_file) = (ca_file.display(), crl_file.display());
         let mut warnings = Vec::new();
@@ -312,7 +349,7 @@ impl Trusted<'_> {
         (&self.anchor.subject, &self.anchor.subject_public_key_info)
     }
 
-    /// Whether this authority is in this list, which must have the name of its issuer.
+    /// Whether this list has the name of its issuer, and this authority is in it.
     fn is_in(&self, list: &RevocationList) -> bool {
         // `list.issuer()` is in DER, without its tag and length.
         let issuer = Any::from_der(self.parsed.issuer().as_raw());

@@ -18,8 +18,8 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::words::{bounded, date};
 
-/// The most keys that a list remembers because it is not signed with them. A client that has the key of an intermediate
-/// authority may send any number of such keys.
+/// How many keys a list remembers that it is not signed with. Without a bound, a client that has the private key of an
+/// intermediate authority could add any number of them.
 const OTHER_KEYS_MAX: usize = 8;
 
 /// A complete list of one authority: not a delta CRL, and not an indirect one.

@@ -101,7 +101,7 @@ fn the_latest_keys_that_did_not_sign_a_list_are_remembered() {
     let authority = authority();
     let (list, key) = (list(&authority, 1, None), key(&authority));
     let algorithms = default_provider().signature_verification_algorithms;
-    // Without an algorithm, no key has signed it: what is remembered shows in the next answer.
+    // If no algorithm is supported, the key of the list is taken for another one, and is remembered as such.
     let none = WebPkiSupportedAlgorithms { all: &[], mapping: &[] };
     let ask_for_others = |count| {
         for other in 0..count {
@@ -111,7 +111,7 @@ fn the_latest_keys_that_did_not_sign_a_list_are_remembered() {
     let others_max = u8::try_from(OTHER_KEYS_MAX).unwrap();
     assert!(!list.is_signed_with(&key, &none));
     ask_for_others(others_max - 1);
-    ask_for_others(others_max - 1);
+    ask_for_others(others_max - 1); // they are remembered already, and displace none
     assert!(!list.is_signed_with(&key, &algorithms) && !list.is_verified());
     ask_for_others(others_max);
     assert!(list.is_signed_with(&key, &algorithms) && list.is_verified());
