@@ -6,8 +6,9 @@
 //! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
 //!    number. If several servers are on the highest one, none is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
-//! 3. Where no server has a timeline, another server succeeds a primary that is down, if it was seen as a replica
-//!    beside it and was promoted after that. So the roles of the other servers are remembered, too. See [`succession`].
+//! 3. Where no server has a timeline, and the primary is down, a server succeeds it that was seen as its replica and
+//!    was promoted after the last answer of the primary. So the roles of the other servers are remembered, too. See
+//!    [`succession`].
 //! 4. There is no primary. For example, where some servers have a timeline, one whose timeline cannot be read is not
 //!    the primary.
 //!
@@ -37,7 +38,8 @@ use knowledge::{ClaimNumbers, Knowledge, Seen};
 pub(super) enum PrimaryVerdict {
     /// It is.
     Primary,
-    /// Undecided until all servers of the pool have been checked once.
+    /// Not known yet. Either no primary is remembered, and not all servers that may be it have been checked; or the
+    /// server is down, and no other one is the primary.
     Undecided,
     /// It is not, and why.
     Rejected(String),
@@ -181,10 +183,10 @@ impl PrimaryWatch {
     pub(super) fn in_force(&self) -> Option<&str> {
         let known = self.known.as_ref()?;
         let (_, seen, claim) = self.claims().find(|(server, ..)| ***server == *known.server)?;
-        // A timeline that is not known is the lowest. Of one server, a lower epoch is that of other Sentinels.
-        let is_ordered = claim.timeline >= known.timeline || claim.numbering != Numbering::Timeline;
-        let is_it = is_same_system(seen.system_identifier, known.system_identifier) && is_ordered;
-        (is_it && self.on_higher_timeline(known).is_empty()).then_some(&*known.server)
+        // A timeline that is not known is the lowest. An epoch may go back: then other Sentinels have named the server.
+        let has_gone_back = claim.numbering == Numbering::Timeline && claim.timeline < known.timeline;
+        let is_same = is_same_system(seen.system_identifier, known.system_identifier) && !has_gone_back;
+        (is_same && self.on_higher_timeline(known).is_empty()).then_some(&*known.server)
     }
 
     /// This primary, and what its timeline is a number of.
@@ -228,10 +230,7 @@ impl PrimaryWatch {
         if known.highest_timeline().is_none() {
             return Vec::new(); // nothing to compare with
         }
-        let is_promoted = |label: &str| {
-            let standing = self.others.get(label);
-            standing.is_some_and(|standing| *standing != Standing::Rejected)
-        };
+        let is_promoted = |label: &str| matches!(self.others.get(label), Some(Standing::Replica | Standing::Promoted));
         let is_higher = |(label, seen, claim): &(&Arc<str>, Seen, Claim)| {
             is_same_system(seen.system_identifier, known.system_identifier)
                 && claim.timeline > known.timeline
@@ -247,17 +246,20 @@ impl PrimaryWatch {
     fn decide(&mut self, answered: Option<&str>) {
         if self.is_new_database() {
             self.known = None;
+            // Servers were rejected as primaries of the old database.
             self.others.retain(|_, standing| *standing != Standing::Rejected);
             self.others_changed = true;
         }
         let Some(known) = self.known.clone() else {
             return self.decide_anew();
         };
+        // Rule 1.
         match self.on_higher_timeline(&known).as_slice() {
             [] => {}
             [server] => return self.adopt(server),
             _ => return, // nothing decides between them
         }
+        // Rule 2.
         if self.in_force().is_some() {
             let server = &*known.server;
             // The primary is alive, so no claim of another server is a promotion after its death. A check of another
@@ -271,6 +273,7 @@ impl PrimaryWatch {
             }
             return;
         }
+        // Rule 3; and a primary that is listed under another label now, which may have a timeline.
         self.settle(|seen, claim| {
             is_same_system(seen.system_identifier, known.system_identifier)
                 && (known.timeline.is_none() || claim.timeline == known.timeline)

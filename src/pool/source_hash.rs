@@ -86,7 +86,7 @@ impl<'a> Scored<'a> {
     }
 
     fn best_first(&self, other: &Self) -> Ordering {
-        // 1/score of each, times both weights: products of 63 and 15 bits.
+        // 1/score is minus_ln/weight. Times both weights, it is a product of 63 and 15 bits.
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))
@@ -96,10 +96,11 @@ impl<'a> Scored<'a> {
     /// Whether a server of this hash and weight certainly scores less, without computing its logarithm. `false` decides
     /// nothing.
     fn surely_beats(&self, hash: u64, weight: u16) -> bool {
-        // In units of 2^-48. Rounding errs towards `false`: `own` is rounded up, the bound on the left side down. The
-        // left side is a product of 48 and 15 bits, and fits; the right side may saturate, and the result is `false`.
-        let own = (self.minus_ln >> 9) + 1;
-        minus_ln_at_least(hash) * u64::from(self.candidate.weight) > own.saturating_mul(u64::from(weight))
+        // As in `best_first`, but in units of 2^-48. Both are rounded so that errors lead to `false`: `other` down, a
+        // product of 48 and 15 bits; `own` up, which may saturate.
+        let other = minus_ln_at_least(hash) * u64::from(self.candidate.weight);
+        let own = ((self.minus_ln >> 9) + 1).saturating_mul(u64::from(weight));
+        other > own
     }
 
     fn identity(&self) -> &str {
@@ -142,9 +143,10 @@ const LN_2: u64 = 99_893_036_290_645_747;
 
 /// -ln((hash | 1) / 2^64) in units of 2^-57, as the module's doc defines it.
 ///
-/// It never increases as the hash increases. Within an octave, each step is a sum, a product or a quotient, rounded
-/// down, of values that do not decrease as `m` decreases. Between octaves, truncating the series and rounding down only
-/// make the result smaller: the last value of an octave is below the `LN_2` at which the next one starts.
+/// It never increases as the hash increases. Within an octave (hashes with the same `zeros`), each step is a sum, a
+/// product or a quotient, rounded down, of values that do not decrease as `m` decreases. Between octaves, truncating
+/// the series and rounding down only make the result smaller: what an octave adds to its multiple of `LN_2` stays below
+/// another `LN_2`, at which the next octave starts.
 fn minus_ln(hash: u64) -> u64 {
     let odd = hash | 1;
     let zeros = odd.leading_zeros();

@@ -1,8 +1,9 @@
 //! Configuration epochs begin at 0 again when the Sentinels are set up anew.
 //!
 //! For example, `a` was the primary in epoch 5, and new Sentinels agree on `b` in epoch 0. Two checks of `b` with that
-//! result renew the numbers: `b` is the primary, and epoch 0 is remembered. The checks between them must not find a
-//! server that is named in epoch 5 or a higher one: during a failover, one check may be overtaken by another.
+//! result renew the numbers: `b` is the primary, and epoch 0 is remembered. One check is not enough, because a check
+//! that began before a failover may end after a later one. If a check between the two finds `a` in epoch 5, or any
+//! server in a higher epoch, the first one is void.
 
 use std::sync::Arc;
 

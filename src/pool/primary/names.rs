@@ -67,6 +67,7 @@ impl PrimaryWatch {
             (!was_given_away()).then_some(new)
         };
         let by_name = |old: &Arc<str>| {
+            // The name must be that of a single server, before and now.
             let is_only = old_names.get(name_in(old)) == Some(&Some(old));
             let new = new_names.get(name_in(old)).copied().flatten().filter(|_| is_only)?;
             (!old_addresses.contains(servers.get(new)?.as_str())).then_some(new)

@@ -31,8 +31,8 @@ impl PrimaryWatch {
         }
     }
 
-    /// The timeline of the primary in force, else the highest one that a server of the same database claims; with the
-    /// server. An operator may have overruled claims that are higher than that of the primary in force.
+    /// The primary in force and its timeline; if there is none, the server of the same database that claims the highest
+    /// one. The primary in force comes first, because an operator may have overruled higher claims.
     fn timeline_to_compare_with(&self, seen: Seen) -> Option<(&str, u32)> {
         let in_force = self.in_force();
         let in_force = in_force.and_then(|server| Some((server, self.known.as_ref()?.timeline?)));

@@ -66,12 +66,14 @@ impl PrimaryWatch {
         let Some(known) = &self.known else {
             return Succession::Open;
         };
-        match (known.timeline, self.servers.get(&*known.server)) {
-            (None, None) => Succession::Newcomers,
-            (None, Some(Knowledge::Disabled)) => Succession::Replicas,
-            (None, Some(Knowledge::Seen(seen))) if seen.is_down || seen.claim.is_none() => Succession::Replicas,
-            (Some(_), None) if known.overruled.is_none() => Succession::Newcomers,
-            _ => Succession::Closed,
+        let has_timeline = known.timeline.is_some();
+        match self.servers.get(&*known.server) {
+            None if has_timeline && known.overruled.is_some() => Succession::Closed,
+            None => Succession::Newcomers,
+            Some(_) if has_timeline => Succession::Closed,
+            Some(Knowledge::Disabled) => Succession::Replicas,
+            Some(Knowledge::Seen(seen)) if seen.is_down || seen.claim.is_none() => Succession::Replicas,
+            Some(_) => Succession::Closed,
         }
     }
 
@@ -102,7 +104,7 @@ impl PrimaryWatch {
         });
         let candidates: Vec<_> = candidates.collect();
         match candidates.as_slice() {
-            [] | [(_, Some(Standing::Rejected))] => {}
+            [] | [(_, Some(Standing::Rejected))] => {} // being the only one does not undo a rejection
             _ if self.awaited().next().is_some() => {}
             [(only, _)] => self.adopt(only),
             several => several
@@ -116,10 +118,12 @@ impl PrimaryWatch {
         let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
         let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;
         let top = self.claims().map(|(.., claim)| claim.timeline).max().flatten();
-        // A server whose timeline is not known may be on the highest one.
+        // A server whose timeline is not known may be on the highest one. Timelines of different databases do not
+        // compare.
         self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 
+    /// Makes this server the primary, and remembers it.
     pub(super) fn adopt(&mut self, server: &Arc<str>) {
         let Some(seen) = self.seen(server) else {
             return;

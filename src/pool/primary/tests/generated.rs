@@ -89,7 +89,7 @@ proptest! {
             prop_assert_eq!(&*known.server, server);
             prop_assert!(known.timeline.unwrap() >= highest_accepted);
             highest_accepted = known.timeline.unwrap();
-            // Every other known claim is for a lower timeline, or is rejected.
+            // No other server is a primary.
             for other in SERVERS.iter().filter(|other| **other != server) {
                 prop_assert_ne!(pool.verdict(other), PrimaryVerdict::Primary);
             }
