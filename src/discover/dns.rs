@@ -104,7 +104,10 @@ impl DnsSource {
         addresses.chain(srv).min()
     }
 
-    /// Asks the questions that are due.
+    /// Asks the questions that are due. Returns the servers of all answers, those of earlier rounds included.
+    ///
+    /// # Errors
+    /// The question for SRV records has failed, or all those for addresses have, or there are too many servers.
     async fn ask_due(&mut self, resolver: &TokioResolver) -> Result<ServerList, Reason> {
         let srv_name = self.srv_name().filter(|_| self.srv.is_due());
         if let Some(name) = srv_name.cloned() {
@@ -124,7 +127,7 @@ impl DnsSource {
             None => {}
         }
         self.adopt_targets();
-        self.ask_addresses(resolver).await;
+        self.ask_due_addresses(resolver).await;
         if let Some(error) = self.failure_of_all() {
             return Err(error);
         }
@@ -161,18 +164,22 @@ impl DnsSource {
         }
     }
 
-    /// Asks for the addresses that are due, those that have waited longest first. A question that is not answered in
-    /// time has failed.
-    async fn ask_addresses(&mut self, resolver: &TokioResolver) {
+    /// The questions for addresses that are due, those that have waited longest first.
+    fn due_addresses(&self, now: Instant) -> Vec<AddressQuestion> {
+        let due = self.addresses.iter().filter(|(_, answer)| answer.due <= now);
+        let mut due: Vec<_> = due.map(|(question, answer)| (answer.due, question)).collect();
+        due.sort_unstable_by_key(|(since, _)| *since);
+        due.into_iter().map(|(_, question)| question.clone()).collect()
+    }
+
+    /// Asks for the addresses that are due. A question that is not answered in time has failed.
+    async fn ask_due_addresses(&mut self, resolver: &TokioResolver) {
         let begin = Instant::now();
-        let due = self.addresses.iter().filter(|(_, answer)| answer.due <= begin);
-        let mut due: Vec<_> = due.map(|(question, answer)| (answer.due, question.clone())).collect();
-        due.sort_unstable_by_key(|(due, _)| *due);
-        let mut due = due.into_iter();
+        let mut due = self.due_addresses(begin).into_iter();
         let mut asked = JoinSet::new();
         loop {
             let room = ASKED_MAX - asked.len();
-            for (_, question) in due.by_ref().take(room) {
+            for question in due.by_ref().take(room) {
                 let (host, kind) = &question;
                 let (resolver, name, kind) = (resolver.clone(), self.name_of(host), *kind);
                 asked.spawn(async move {
@@ -207,7 +214,7 @@ impl DnsSource {
         parsed.map_err(|error: ProtoError| Reason::from(chain(&error)))
     }
 
-    /// Why no question for addresses was answered; `None`: one was.
+    /// Why the questions for addresses have failed, if all of them have; `None`: one was answered, or there is none.
     fn failure_of_all(&self) -> Option<Reason> {
         let have_failed = self.addresses.values().all(|answer| answer.has_failed);
         let first = self.addresses.values().next()?;

@@ -99,8 +99,8 @@ impl Tier {
     /// The weight in the pool for this weight of a record.
     fn weight(&self, of_record: u16) -> u16 {
         let (weight, limit) = (u32::from(of_record), u32::from(WEIGHT_MAX));
-        let scaled_to_limit = u32::from(self.weight_max).max(limit);
-        let scaled = (weight * limit + scaled_to_limit / 2) / scaled_to_limit; // rounded to the nearest
+        let largest = u32::from(self.weight_max).max(limit); // becomes `limit`
+        let scaled = (weight * limit + largest / 2) / largest; // rounded to the nearest
         u16::try_from(scaled).unwrap_or(WEIGHT_MAX).max(1)
     }
 }

@@ -49,7 +49,7 @@ impl ServerCheck {
     }
 
     /// Returns whether the checks of the server begin now: it is to be checked, and was not at the last call. If they
-    /// begin, a server that must have a role is not used before a check has found that role, even in a panic.
+    /// begin, a server that must have a role is not used before a check has found that role, not even in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
         let starts = is_active && !self.was_active.load(Relaxed);
@@ -172,22 +172,16 @@ impl ServerCheck {
         metrics: &Metrics,
         result: &Result<CheckPass, CheckFailure>,
     ) -> Vec<Arc<Server>> {
-        let was_ejected = self.server.is_ejected();
-        let refusal_before = self.server.health().refusal;
-        let has_timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
         if let Err(CheckFailure::Shortage(_)) = result {
             return Vec::new();
         }
+        let was_ejected = self.server.is_ejected();
+        let refusal_before = self.server.health().refusal;
+        let has_timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
         let found = self.interpret(pool, result);
         let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. } | CheckOutcome::Prevented { .. }));
         let recorded = pool.record_check(&self.server, found);
-        let of_server = recorded
-            .iter()
-            .filter(|recorded| recorded.server.id() == self.server.id());
-        let failed_outcome = of_server
-            .map(|recorded| &recorded.outcome)
-            .find(|outcome| outcome.reason().is_some());
-        self.series.record_check(match failed_outcome {
+        self.series.record_check(match self.failed_outcome(&recorded) {
             _ if has_timed_out => CheckResult::Timeout,
             _ if was_refused => CheckResult::Refused,
             Some(CheckOutcome::Unfit(_) | CheckOutcome::Behind(_)) => CheckResult::WrongRole,
@@ -202,6 +196,16 @@ impl ServerCheck {
         report_changes(pool, metrics, &recorded);
         let failed = recorded.into_iter().filter(RecordedOutcome::is_failure);
         failed.map(|recorded| recorded.server).collect()
+    }
+
+    /// The first outcome of this server that is not a pass: a check may change the verdicts of other servers, too.
+    fn failed_outcome<'a>(&self, recorded: &'a [RecordedOutcome]) -> Option<&'a CheckOutcome> {
+        let of_server = recorded
+            .iter()
+            .filter(|recorded| recorded.server.id() == self.server.id());
+        of_server
+            .map(|recorded| &recorded.outcome)
+            .find(|outcome| outcome.reason().is_some())
     }
 }
 
@@ -223,9 +227,9 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
     {
         let Some(verdict) = change.verdict else { continue };
         metrics.server(pool.name(), server).record_transition(verdict);
-        let over = closes_over(pool, server, Instant::now());
-        let sessions_cut = over.map(|_| server.live());
-        let within = over.map(format_duration);
+        let cut_time = closes_over(pool, server, Instant::now());
+        let sessions_cut = cut_time.map(|_| server.live());
+        let within = cut_time.map(format_duration);
         let (pool, server) = (pool.name(), &server.spec().label);
         let reason = outcome.reason().map(|reason| &**reason).unwrap_or_default();
         match verdict {

@@ -116,9 +116,9 @@ impl LeasedServer {
     /// `ends_with_server`: the session is one of a database, which ends when its server ends it.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry, ends_with_server: bool) {
         self.report(&ends.client, closed, entry);
-        // Many clients close without a close_notify alert, so that their stream may be cut short. The messages of
-        // databases have lengths, and an end of the stream completes none. So the server may get an end of the stream
-        // after such a close, too, and then ends the session.
+        // Many clients close without a close_notify alert, which looks as if they were cut off. The server of a
+        // database may be sent a normal end nevertheless, so that it ends the session: its messages have lengths, and
+        // an end of the stream does not complete one that was cut short.
         let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
         let may_finish = is_truncated && ends_with_server && self.lease.is_held();
         if may_finish {
@@ -157,7 +157,8 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
     // itself. That end can only be seen if the connection is not reset.
     let is_client_gone = matches!(closed, Closed::Broke(Side::Client, _) | Closed::ResetAfterEnd(_));
     let awaits_server_end = lease.is_held() && is_client_gone && is_complete;
-    if closed.is_abrupt() && !awaits_server_end {
+    let is_reset = closed.is_abrupt() && !awaits_server_end;
+    if is_reset {
         ends.reset_when_closed();
     }
     let has_server_ended = || match closed {
@@ -173,12 +174,12 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
             if timeout(END_TIME_MAX, read_closed(&ends.server)).await.is_err() {
                 ends.reset_when_closed();
                 drop(ends);
-                pending().await // the server's end cannot be seen any more: the lease is held for the longest time
+                pending().await // the server's end cannot be seen any more: the lease is held for `HOLD_TIME_MAX`
             }
         });
-    } else if closed.is_abrupt() {
-        drop(ends); // by a reset, so the server's end cannot be seen
-        drop(lease); // held for the longest time
+    } else if is_reset {
+        drop(ends); // the server's end cannot be seen any more
+        drop(lease); // held for `HOLD_TIME_MAX`
     } else {
         ends.finish();
         lease.give_back_after(async move { read_closed(&ends.server).await });
