@@ -90,20 +90,19 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let notes = DeliveryNotes::default();
     let mut core = Core::new(0, IDLE, &traffic, false, start);
-    let is_at_rest = |core: &Core<'_>| core.is_at_rest();
     let delivered = |_| Some(SendQueue::EMPTY);
-    assert!(!is_at_rest(&core), "nothing was said");
+    assert!(!core.is_at_rest(), "nothing was said");
     core.received(Side::Client, 5);
     core.sent(Side::Client, 5);
-    assert!(!is_at_rest(&core), "the server works on it");
+    assert!(!core.is_at_rest(), "the server works on it");
     core.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(core.closed(), None);
     core.received(Side::Server, 7);
-    assert!(!is_at_rest(&core), "the client has not got it");
+    assert!(!core.is_at_rest(), "the client has not got it");
     core.sent(Side::Server, 7);
-    assert!(is_at_rest(&core));
+    assert!(core.is_at_rest());
     core.hold_back(Side::Server, true);
-    assert!(!is_at_rest(&core), "its turn is over, and there may be more to read");
+    assert!(!core.is_at_rest(), "its turn is over, and there may be more to read");
     core.hold_back(Side::Server, false);
     let not_sent = SendQueue {
         not_sent_bytes: 1,
@@ -126,7 +125,7 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
     core.end(EndRequest::NoteDelivery(&notes), delivered);
     assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);
-    assert!(!is_at_rest(&core), "it ends by itself");
+    assert!(!core.is_at_rest(), "it ends by itself");
     // `traffic` now has bytes of the server, as after a login that was relayed before.
     let mut after_login = Core::new(0, IDLE, &traffic, false, start);
     after_login.end(EndRequest::IfAtRest(&notes), delivered);

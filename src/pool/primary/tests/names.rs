@@ -89,17 +89,17 @@ fn an_old_primary_stays_one_when_names_are_exchanged() {
     for before in [NAMED, HOSTS] {
         let after = exchanged(before);
         let [old, new] = after.each_ref().map(|(label, address)| (&**label, *address));
-        let [(old_before, _), (new_before, _)] = before;
+        let [old_before, new_before] = before;
         let pool = failed_over(before);
         let restarted = PrimaryWatch::new(pool.memory());
         // Host names are resolved one after the other: for some time one server has both names, and the other one none.
         let mut new_has_both = pool.clone();
-        list(&mut new_has_both, &[new, before[1]]);
-        let steps = [(new_before, MARIADB), (new.0, MARIADB), (new_before, MARIADB)];
+        list(&mut new_has_both, &[new, new_before]);
+        let steps = [(new_before.0, MARIADB), (new.0, MARIADB), (new_before.0, MARIADB)];
         in_force(&mut new_has_both, &steps);
         let mut old_has_both = pool.clone();
-        list(&mut old_has_both, &[before[0], old]);
-        let steps = [(old_before, MARIADB), (old.0, MARIADB), (old_before, MARIADB)];
+        list(&mut old_has_both, &[old_before, old]);
+        let steps = [(old_before.0, MARIADB), (old.0, MARIADB), (old_before.0, MARIADB)];
         assert_eq!(in_force(&mut old_has_both, &steps), [""; 3]);
         for mut pool in [pool, restarted, new_has_both, old_has_both] {
             list(&mut pool, &[new, old]);

@@ -56,18 +56,18 @@ pub(super) fn poll_copy<W: Wire>(
         if !W::ENDS_EXPLICITLY && ends_with_close_notify(bytes) {
             core.received_close_notify(from);
         }
-        let taken = match receiver.poll_send(cx, bytes) {
-            Poll::Ready(taken) => taken.map_err(TransferError::Write)?,
+        let accepted = match receiver.poll_send(cx, bytes) {
+            Poll::Ready(accepted) => accepted.map_err(TransferError::Write)?,
             Poll::Pending => 0,
         };
-        let is_sent = taken > 0 && receiver.poll_flush(cx).map_err(TransferError::Write)?.is_ready();
+        let is_sent = accepted > 0 && receiver.poll_flush(cx).map_err(TransferError::Write)?.is_ready();
         if is_sent {
-            core.sent(from, taken);
+            core.sent(from, accepted);
         }
         Poll::Ready(Ok(Copied {
             read,
-            taken: if is_sent { 0 } else { taken },
-            rest: (taken < read).then(|| bytes[taken..].into()),
+            taken: if is_sent { 0 } else { accepted },
+            rest: (accepted < read).then(|| bytes[accepted..].into()),
         }))
     })
 }
