@@ -16,7 +16,8 @@ use crate::support::server::Server;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-fn text(server: &Server, socket: &str) -> String {
+/// A configuration with this path of the socket, or `off`.
+fn with_socket(server: &Server, socket: &str) -> String {
     let admin = format!("[admin]\nbind = \"127.0.0.1:0\"\nsocket = \"{socket}\"\n");
     admin + &one_pool(&[server.address], "")
 }
@@ -29,7 +30,7 @@ fn is_socket(path: &Path) -> bool {
 fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("a.sock");
-    let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
+    let proxy = Proxy::start(&with_socket(&server, path.to_str().unwrap()));
     assert!(is_socket(&path));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     // Commands find it through the configuration, even a broken one, or by its path.
@@ -52,7 +53,7 @@ fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
 fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("a.sock");
-    let text = text(&server, path.to_str().unwrap());
+    let text = with_socket(&server, path.to_str().unwrap());
     let first = Proxy::start(&text);
     first.signal(Signal::KILL);
     first.wait();
@@ -64,13 +65,13 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     assert_eq!(second.command(&["status"]).code, Some(0));
 }
 
-/// Asserts that it does not start, and names the running process and the remedy.
-fn assert_refused(refused: &Finished, other: &Proxy) {
+/// Asserts that a process has not started, and that its error names the one that has the socket, and the remedy.
+fn assert_refused(refused: &Finished, running: &Proxy) {
     assert_eq!(refused.code, Some(3), "{refused:#?}");
-    let file = other.directory().join("acequia.toml");
+    let file = running.directory().join("acequia.toml");
     let who = format!(
         "another acequia listens there (pid {}), which runs {}",
-        other.pid(),
+        running.pid(),
         file.display()
     );
     for words in [who.as_str(), "socket = ", "[admin]"] {
@@ -78,8 +79,8 @@ fn assert_refused(refused: &Finished, other: &Proxy) {
     }
 }
 
-/// Without an `[admin]` section of its own.
-fn usual(server: &Server) -> String {
+/// A configuration that does not name the socket: it has the default path.
+fn with_default_socket(server: &Server) -> String {
     format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
@@ -89,8 +90,8 @@ fn usual(server: &Server) -> String {
 #[test]
 fn a_second_process_on_the_default_socket_is_refused() {
     let server = Server::echo();
-    let first = Proxy::start(&usual(&server));
-    let other = config_directory("acequia.toml", &usual(&server));
+    let first = Proxy::start(&with_default_socket(&server));
+    let other = config_directory("acequia.toml", &with_default_socket(&server));
     let second = finished(
         acequia(&["run"])
             .env("XDG_RUNTIME_DIR", first.directory())
@@ -103,9 +104,9 @@ fn a_second_process_on_the_default_socket_is_refused() {
 #[test]
 fn a_command_does_not_reach_a_process_with_another_configuration() {
     let server = Server::echo();
-    let proxy = Proxy::start(&usual(&server));
+    let proxy = Proxy::start(&with_default_socket(&server));
     let name = format!("p/{}", server.address);
-    let other = config_directory("second.toml", &usual(&server));
+    let other = config_directory("second.toml", &with_default_socket(&server));
     let second = other.path().join("second.toml");
     let assert_rejected = |output: Finished| {
         let own = proxy.directory().join("acequia.toml");
@@ -130,7 +131,7 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
         assert_rejected(proxy.command(&[words, &["-c", second.to_str().unwrap()]].concat()));
     }
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
-    // Found by looking for it, too.
+    // The same if the command finds the configuration in its working directory.
     std::fs::rename(&second, other.path().join("acequia.toml")).unwrap();
     let in_there = finished(
         acequia(&["server", "drain", &name])
@@ -142,7 +143,7 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
         "{in_there:#?}"
     );
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
-    // First by another path to the same file; then by the socket, whatever file is in this directory.
+    // A link to the file of the process is no other configuration, and `--socket` reaches it from any directory.
     let link = other.path().join("link.toml");
     std::os::unix::fs::symlink(proxy.directory().join("acequia.toml"), &link).unwrap();
     assert_eq!(proxy.command(&["status", "-c", link.to_str().unwrap()]).code, Some(0));
@@ -155,14 +156,14 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
 fn the_directory_of_the_socket_is_created_with_mode_0700() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("new/a.sock");
-    let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
+    let proxy = Proxy::start(&with_socket(&server, path.to_str().unwrap()));
     assert!(is_socket(&path));
     let made = path.parent().unwrap().metadata().unwrap();
     assert_eq!(made.permissions().mode() & 0o7777, 0o700);
     assert_eq!(proxy.command(&["status"]).code, Some(0));
     drop(proxy);
     let too_deep = directory.path().join("no/such/a.sock");
-    let refused = run(&text(&server, too_deep.to_str().unwrap()));
+    let refused = run(&with_socket(&server, too_deep.to_str().unwrap()));
     assert!(
         refused.code == Some(3) && refused.stderr.contains("cannot create its directory"),
         "{refused:#?}"
@@ -179,7 +180,7 @@ fn a_directory_where_others_may_replace_the_socket_is_rejected() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let inner = directory.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
-    let text = text(&server, inner.join("a.sock").to_str().unwrap());
+    let text = with_socket(&server, inner.join("a.sock").to_str().unwrap());
     let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
     mode(0o777);
     let refused = run(&text);
@@ -206,8 +207,8 @@ fn a_directory_where_others_may_replace_the_socket_is_rejected() {
 fn other_files_in_the_directory_are_left_alone() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("a.sock");
-    let text = text(&server, path.to_str().unwrap());
-    // The shell becomes the process, so that it knows its number.
+    let text = with_socket(&server, path.to_str().unwrap());
+    // The shell becomes acequia, so that `$$` is the PID of acequia, too.
     let script = format!("echo precious > {}/.$$ && exec \"$@\"", directory.path().display());
     let proxy = Proxy::setup(&text).under(&["sh", "-c", &script, "sh"]).start();
     let beside = directory.path().join(format!(".{}", proxy.pid()));
@@ -261,7 +262,8 @@ fn responses_cannot_control_the_terminal() {
     let difference = json!({ "added": [evil], "removed": [evil], "kept": [] });
     let changes = json!({ "listeners": difference, "pools": difference, "servers": difference,
         "needs_restart": [evil], "warnings": EVIL });
-    // Only the JSON of acequia has unsafe characters escaped already.
+    // A command, its exit code, and the status and the body of the response. This JSON has unsafe characters as they
+    // are; that of acequia has them escaped.
     let cases: Vec<(&[&str], i32, u16, String)> = vec![
         (&["status"], 0, 200, state.to_string()),
         (&["servers"], 0, 200, state.to_string()),
@@ -287,6 +289,7 @@ fn responses_cannot_control_the_terminal() {
     for (words, code, _, body) in cases {
         let output = finished(&mut acequia(&[words, &["--socket", path.to_str().unwrap()]].concat()));
         assert_eq!(output.code, Some(code), "{words:?}: {output:#?}");
+        // The other ASCII characters of `EVIL` do nothing without a control character before them.
         let is_harmless = |c: char| c == '\n' || !(c.is_control() || EVIL.contains(c) && !c.is_ascii());
         let all = format!("{}{}", output.stdout, output.stderr);
         assert!(all.chars().all(is_harmless), "{words:?}: {output:#?}");
@@ -301,17 +304,17 @@ fn responses_cannot_control_the_terminal() {
 #[test]
 fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
     let server = Server::echo();
-    let usual = usual(&server);
-    let with_default = Proxy::start(&usual);
+    let config = with_default_socket(&server);
+    let with_default = Proxy::start(&config);
     assert!(is_socket(&with_default.directory().join("acequia/admin.sock")));
     // A path that cannot be created, since /dev/null is not a directory.
-    let without = Proxy::setup(&usual)
+    let without = Proxy::setup(&config)
         .under(&["env", "XDG_RUNTIME_DIR=/dev/null"])
         .start();
     let is_warning = |line: &Value| line["level"] == "WARN" && line["path"] == "/dev/null/acequia/admin.sock";
     eventually("the warning is logged", || without.log().iter().any(is_warning));
     assert_eq!(Client::connect(without.at("l")).send(b"hi").read(2), b"hi");
-    let off = Proxy::start(&text(&server, "off"));
+    let off = Proxy::start(&with_socket(&server, "off"));
     let failed = off.command(&["status"]);
     assert_eq!(failed.code, Some(3));
     assert!(failed.stderr.contains("\"off\""), "{failed:#?}");
@@ -320,7 +323,7 @@ fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
 #[test]
 fn silent_connections_do_not_block_commands() {
     let server = Server::echo();
-    let proxy = Proxy::start(&text(&server, "a.sock"));
+    let proxy = Proxy::start(&with_socket(&server, "a.sock"));
     let path = proxy.directory().join("a.sock");
     let _silent: Vec<_> = (0..40)
         .map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap())

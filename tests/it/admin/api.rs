@@ -15,7 +15,8 @@ use serde_json::Value;
 
 pub(super) const TOKEN: &str = "a-token-nobody-guesses";
 
-/// A file with the token, which lives as long as its directory.
+/// Writes the token to the file `token` in a new directory. Returns the directory, which deletes the file when it is
+/// dropped, and the line of `[admin]` that names the file.
 pub(super) fn token() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
@@ -84,7 +85,7 @@ fn a_rejected_request_is_logged_without_the_token() {
 #[test]
 fn over_tcp_writes_need_the_token_and_the_own_origin() {
     let server = Server::echo();
-    let (_directory, line) = token();
+    let (directory, line) = token();
     let proxy = start(&[&server], &format!("{line}\nhosts = [\"lb.example\"]"));
     let bearer = format!("Authorization: Bearer {TOKEN}");
     let status = |method: &str, path: &str, headers: &[&str]| tcp(&proxy, method, path, headers, "").0;
@@ -96,18 +97,18 @@ fn over_tcp_writes_need_the_token_and_the_own_origin() {
     assert_eq!(status("POST", reload, &[]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Bearer wrong"]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Basic YTpi"]), 401);
-    assert_eq!(status("GET", reload, &[]), 401, "it quotes the configuration");
+    assert_eq!(status("GET", reload, &[]), 401, "the answer quotes the configuration");
     assert_eq!(
         status("GET", "/api/v1/servers/shop/reload", &[]),
         404,
-        "a server's name"
+        "here `reload` is the name of a server"
     );
     assert_eq!(status("POST", reload, &[&bearer, "Origin: http://evil.example"]), 403);
     assert_eq!(status("POST", reload, &[&bearer, "Sec-Fetch-Site: cross-site"]), 403);
     assert_eq!(
         status("GET", "/api/v1/events", &["Sec-Fetch-Site: cross-site"]),
         403,
-        "it would keep others out"
+        "a stream takes a place from others"
     );
     // A header with an origin of ours does not make up for a foreign one.
     let own = &format!("Origin: http://{}", proxy.admin());
@@ -146,13 +147,13 @@ fn over_tcp_writes_need_the_token_and_the_own_origin() {
         (200, &"127.0.0.1".into(), &7.into())
     );
     // The token may change at any time; without its file no write is allowed.
-    std::fs::write(_directory.path().join("token"), "another").unwrap();
+    std::fs::write(directory.path().join("token"), "another").unwrap();
     assert_eq!(status("POST", reload, &[&bearer]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
-    std::fs::remove_file(_directory.path().join("token")).unwrap();
+    std::fs::remove_file(directory.path().join("token")).unwrap();
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
-    std::fs::write(_directory.path().join("token"), "another").unwrap();
+    std::fs::write(directory.path().join("token"), "another").unwrap();
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
     assert_eq!(proxy.get("/metrics").0, 200);
     let stopped = proxy.stop();
@@ -164,7 +165,7 @@ fn over_tcp_writes_need_the_token_and_the_own_origin() {
 }
 
 #[test]
-fn without_a_token_writes_are_rejected_and_also_reads_off_loopback() {
+fn without_a_token_writes_are_rejected_and_on_a_port_beyond_loopback_reads_too() {
     let server = Server::echo();
     let local = start(&[&server], "");
     let (status, answer) = tcp(&local, "POST", "/api/v1/reload", &[], "");
@@ -298,7 +299,7 @@ fn each_session_filter_matches_exactly_its_sessions() {
 fn the_sessions_with_the_most_come_first() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
-    // One after the other: sessions are numbered as they are accepted, by several workers.
+    // They connect one after the other, so that their numbers are 1, 2 and 3: several workers accept.
     let open = |bytes: usize| {
         let mut client = Client::connect(proxy.at("https"));
         client.send(&vec![b'x'; bytes]).read(bytes);
@@ -319,8 +320,8 @@ fn the_sessions_with_the_most_come_first() {
     for sort in ["rate", "rtt", "idle"] {
         assert_eq!(first(sort).len(), 2, "{sort}");
     }
-    // Each worker looks once a second which of its sessions have moved. So two that fell silent together may come in
-    // either order.
+    // Each worker looks once a second which of its sessions have transferred bytes. So two that fell silent together may
+    // come in either order.
     eventually("the longest idle first", || {
         for active in [0, 2] {
             clients[active].send(b"x").read(1);

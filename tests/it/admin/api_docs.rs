@@ -128,7 +128,8 @@ fn documented_requests_get_answers_of_the_documented_shape() {
     }
 }
 
-/// Asserts that an answer has some of the values that it must have. `session`: the id of the session of the requests.
+/// Asserts that an answer has some of the values that it must have. `session` is the id of the session that [`printed`]
+/// asks for.
 fn assert_content(request: (&str, &str), answer: &Value, proxy: &Proxy, session: &str) {
     match request {
         ("GET", "/api/v1/sessions") => {
@@ -173,9 +174,9 @@ fn assert_content(request: (&str, &str), answer: &Value, proxy: &Proxy, session:
             let no_server = endings.find(|one| one["ending"] == "no_server").unwrap();
             assert_eq!(no_server["description"], "No server of the pool could be picked.");
         }
-        ("GET", "/api/v1/history") => assert!(answer["pools"].is_array()), // events.rs
+        ("GET", "/api/v1/history") => assert!(answer["pools"].is_array()), // more in events.rs
         ("GET", "/api/v1/reload") => assert_eq!(answer["error"], Value::Null),
-        ("GET", "/api/v1/certificates") => assert_eq!(answer["certificates"], json!([])), // tls/certificates.rs
+        ("GET", "/api/v1/certificates") => assert_eq!(answer["certificates"], json!([])), // more in tls/certificates.rs
         ("POST", "/api/v1/certificates/reload") => assert_eq!(answer["listeners"], json!([])),
         ("POST", "/api/v1/reload") => assert_eq!(answer["listeners"]["kept"], json!(["https"])),
         other => panic!("no expectation for {other:?}: add one"),

@@ -19,6 +19,12 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
+/// How many streams the admin port allows at a time.
+pub(super) const PORT_STREAMS: usize = 24;
+
+/// How many more streams the Unix socket allows.
+const SOCKET_STREAMS: usize = 8;
+
 /// A stream of events.
 pub(super) struct Events(BufReader<TcpStream>);
 
@@ -52,7 +58,7 @@ impl Events {
         serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()
     }
 
-    /// The name of the next event. Its data was not read then.
+    /// Reads the name of the next event, not its data.
     fn next_name(&mut self) -> String {
         loop {
             if let Some(name) = self.line().strip_prefix("event: ") {
@@ -86,7 +92,7 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
     let mut events = Events::open(&proxy);
     let state = events.next("state");
     assert_eq!(state["pools"][0]["servers"][0]["name"], "big");
-    events.next("state"); // the first look of a process has nothing to compare with
+    events.next("state"); // the first comparison while a stream is open has no earlier state, so it sends all
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
     let mut client = Client::connect(proxy.at("https"));
     client.send(&hello).read(hello.len());
@@ -162,7 +168,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
     events.next("state");
     events.next("sample");
     std::thread::scope(|all| {
-        let (end, ended) = channel::<()>();
+        let (stop, stopped) = channel::<()>(); // stopped when `stop` drops
         let (proxy, reached) = (&proxy, proxy.at("https"));
         all.spawn(move || {
             // Sessions begin and end, and a server changes, all the time.
@@ -170,7 +176,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
                 drop(Client::connect(reached));
                 let body = format!("{{\"use\":\"{usage}\"}}");
                 assert_eq!(unix(proxy, "POST", "/api/v1/servers/shop/big", &body).0, 200);
-                if ended.try_recv() != Err(TryRecvError::Empty) {
+                if stopped.try_recv() != Err(TryRecvError::Empty) {
                     return;
                 }
             }
@@ -180,10 +186,10 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
         while names.iter().filter(|name| *name == "sample").count() < 4 || !names.contains(&"changes".to_owned()) {
             names.push(events.next_name());
         }
-        drop(end);
+        drop(stop);
         let is_of_changes = |name: &String| name == "changes" || name == "state";
-        let follow = names.windows(2).any(|two| two.iter().all(is_of_changes));
-        assert!(!follow, "{names:?}");
+        let has_two_in_a_row = names.windows(2).any(|two| two.iter().all(is_of_changes));
+        assert!(!has_two_in_a_row, "expected a sample in between: {names:?}");
     });
 }
 
@@ -192,7 +198,7 @@ fn event_streams_are_limited_and_do_not_block_other_requests() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     // All at once, as by pages and `top`s after a restart.
-    let mut streams: Vec<_> = (0..24).map(|_| Events::open(&proxy)).collect();
+    let mut streams: Vec<_> = (0..PORT_STREAMS).map(|_| Events::open(&proxy)).collect();
     for stream in &mut streams {
         stream.next("state");
         stream.next("sample");
@@ -266,7 +272,7 @@ fn clients_that_do_not_read_lose_their_streams() {
         servers.join(", ")
     ));
     let head = request("GET", "/api/v1/events", &[], "");
-    let of_port: Vec<_> = (0..24)
+    let of_port: Vec<_> = (0..PORT_STREAMS)
         .map(|_| {
             let mut client = small_buffer_client(proxy.admin(), 4096);
             client.send(head.as_bytes());
@@ -275,8 +281,8 @@ fn clients_that_do_not_read_lose_their_streams() {
         .collect();
     let socket = proxy.directory().join("acequia/admin.sock");
     let open = || event_stream(UnixStream::connect(&socket).unwrap());
-    let of_socket: Vec<_> = (0..8).filter_map(|_| open()).collect();
-    assert_eq!(of_socket.len(), 8);
+    let of_socket: Vec<_> = (0..SOCKET_STREAMS).filter_map(|_| open()).collect();
+    assert_eq!(of_socket.len(), SOCKET_STREAMS);
     assert!(open().is_none(), "all places are taken");
     let mut others = Vec::new();
     eventually("all places are free again", || {

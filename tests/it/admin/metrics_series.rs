@@ -59,10 +59,10 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
             .filter(|sample| sample.labels.values().any(|value| value == "removed"))
             .collect()
     };
-    let identity = |sample: &Sample| (sample.name.clone(), sample.labels.clone(), sample.value.to_string());
+    let shown = |sample: &Sample| (sample.name.clone(), sample.labels.clone(), sample.value.to_string());
     assert_eq!(ask(proxy.at("removed"), b"ping"), b"ping");
     assert_eq!(proxy.access_lines(1)[0]["pool"], "removed");
-    // There was no scrape so far.
+    // The counts are kept although no scrape has shown them yet.
     proxy.rewrite(&kept);
     assert_eq!(proxy.command(&["reload"]).code, Some(0));
     // A listener has its gauge until the workers have closed its sockets.
@@ -82,7 +82,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     );
     assert_eq!(first.sum("acequia_connections_total", &[("listener", "removed")]), 1.0);
     for kind in ["counter", "histogram"] {
-        let counted = |metrics: &Metrics| samples(metrics, kind).iter().map(identity).collect::<BTreeSet<_>>();
+        let counted = |metrics: &Metrics| samples(metrics, kind).iter().map(shown).collect::<BTreeSet<_>>();
         assert_eq!(
             counted(&proxy.metrics()),
             counted(&first),
@@ -116,8 +116,8 @@ fn histogram_buckets_span_the_documented_range() {
     let metrics = metrics_after_sessions(proxy, 1);
     let bounds = |name: &str| -> Vec<f64> {
         let series = metrics.series(&format!("acequia_{name}_duration_seconds_bucket"), &[]);
-        let of_one: BTreeSet<_> = series.iter().map(|sample| sample.labels["le"].as_str()).collect();
-        let mut bounds: Vec<f64> = of_one.into_iter().map(|bound| bound.parse().unwrap()).collect();
+        let distinct: BTreeSet<_> = series.iter().map(|sample| sample.labels["le"].as_str()).collect();
+        let mut bounds: Vec<f64> = distinct.into_iter().map(|bound| bound.parse().unwrap()).collect();
         bounds.sort_by(f64::total_cmp);
         bounds
     };

@@ -11,7 +11,8 @@ use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Hanging, Server, hanging, refusing};
 
-/// Listeners that together produce every kind of ending. Each but `narrow` and `tls` has a pool of the same name.
+/// Listeners that together produce every kind of ending. Each but `narrow` and `tls` has a pool of the same name. The
+/// servers of `dead` and `down` refuse connections; only `down` is checked, so that it has no usable server.
 fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
     let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
     let tls_keys = "hello_timeout = \"300ms\"\nhello_max = \"1KiB\"";
@@ -37,9 +38,11 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
 /// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent
 /// and received.
 pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
+    const ROUNDS: usize = 8;
+    const SESSIONS_PER_ROUND: usize = 15;
     let read_to_end = |mut client: Client| drop(client.try_read_all());
     let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
-    for round in 0..8 {
+    for round in 0..ROUNDS {
         for refused in [
             Hello::named("other.example").bytes(),
             Hello::named("closed.example").bytes(),
@@ -51,18 +54,17 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
             client.send(&refused);
             read_to_end(client);
         }
+        // It ends before the ClientHello is complete: by `hello_timeout` in the first round, then by the client's reset.
         let mut slow = Client::connect(tls);
         slow.send(&good[..20]);
         if round == 0 {
             read_to_end(slow)
         } else {
             slow.reset()
-        } // ends before the ClientHello is complete: by `hello_timeout`, or by the client's reset
-        read_to_end({
-            let mut early = Client::connect(tls);
-            early.finish();
-            early
-        });
+        }
+        let mut early = Client::connect(tls);
+        early.finish();
+        read_to_end(early);
         assert_eq!(ask(tls, &good), good);
         assert_eq!(ask(proxy.at("good"), b"ping"), b"ping");
         assert_eq!(ask(proxy.at("narrow"), b"ping"), b"ping");
@@ -82,8 +84,8 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         }
     }
     read_to_end(Client::connect(proxy.at("good"))); // ends by `idle_timeout`
-    let per_round = good.len() + 3 * 4;
-    (8 * 15 + 1, 8 * per_round, 8 * per_round)
+    let bytes = ROUNDS * (good.len() + 3 * b"ping".len());
+    (ROUNDS * SESSIONS_PER_ROUND + 1, bytes, bytes)
 }
 
 /// A proxy in front of servers that echo, reset, refuse and hang.

@@ -102,11 +102,10 @@ fn the_sessions_of_postgresql_have_a_database_and_a_user() {
          [[listeners.pg.routes]]\nname = \"shop\"\ndatabase = \"shop\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    let startup = b"\0\0\0\x1f\0\x03\0\0user\0<b>\xe2\x80\xaebob\0database\0shop\0\0";
-    let mut length = startup.to_vec();
-    length[3] = startup.len() as u8;
+    let mut startup = b"\0\0\0\x1f\0\x03\0\0user\0<b>\xe2\x80\xaebob\0database\0shop\0\0".to_vec();
+    startup[3] = startup.len() as u8;
     let mut client = Client::connect(proxy.at("pg"));
-    client.send(&length).read(length.len());
+    client.send(&startup).read(startup.len());
     let mut browser = open(&proxy);
     browser.evaluate("document.getElementById('sessions').scrollIntoView()");
     browser.eventually("document.querySelector('#session-table').innerText.includes('<b>\\\\u{202e}bob')");

@@ -201,7 +201,7 @@ fn sessions_are_sorted_and_paged() {
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
-/// The test counts ticks of the process and of the page: they take longer than a second while the machine is busy.
+/// The seconds are counted in samples of the process and in timers of the page: both are late on a busy machine.
 #[test]
 fn a_killed_server_is_red_within_two_seconds() {
     // The port is kept, so that no other program gets it when the server is killed.
@@ -239,7 +239,8 @@ fn a_killed_server_is_red_within_two_seconds() {
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
-/// The time since which a server is down, from the first event that reports it, and how many seconds ended in between.
+/// Waits for the first event that reports a server as down. Returns the time since which it is down, and the number of
+/// samples, one a second, that have come after that time.
 fn seconds_until_told(events: &mut Events) -> (String, usize) {
     let mut ends = Vec::new();
     loop {

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::api::{TOKEN, token};
+use super::events::PORT_STREAMS;
 use super::page::{enter, open, text};
 use super::page_acts::choose;
 use crate::support::api::{config, event_stream, start, tcp};
@@ -22,7 +23,7 @@ use crate::support::{eventually, wait_for};
 /// Would run a script if it became HTML.
 const MARKUP: &str = "<img/src=x/onerror=globalThis.hacked=1>";
 
-/// As much of that as the name of a server may have.
+/// Markup for the name of a server, which cannot have a slash.
 const NAME: &str = "<marquee>";
 
 #[test]
@@ -70,7 +71,7 @@ fn stream(proxy: &Proxy) -> TcpStream {
 fn the_page_polls_while_no_stream_is_free_and_then_streams_again() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
-    let streams: Vec<_> = (0..24).map(|_| stream(&proxy)).collect();
+    let streams: Vec<_> = (0..PORT_STREAMS).map(|_| stream(&proxy)).collect();
     assert_eq!(tcp(&proxy, "GET", "/api/v1/events", &[], "").0, 503);
     let mut browser = Browser::open(&format!("http://{}/", proxy.admin()), 1280, 900);
     browser.eventually("document.getElementById('connection')?.textContent === 'polling'");

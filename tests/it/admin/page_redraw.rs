@@ -70,20 +70,20 @@ fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
     let mut browser = open(&proxy);
     enter(&mut browser, TOKEN);
     // The section moves until those above it have been drawn.
-    let ends = |count: usize| {
+    let has_buttons = |count: usize| {
         format!(
             "document.getElementById('sessions').scrollIntoView(), \
              document.querySelectorAll('#session-table button.danger').length === {count}"
         )
     };
-    browser.eventually(&ends(2));
+    browser.eventually(&has_buttons(2));
     let client = second.0.local_addr().unwrap().to_string();
     let row = format!(
         "[...document.querySelectorAll('#session-table tbody tr')].find((one) => one.innerText.includes({client:?}))"
     );
     browser.evaluate(&format!("{row}.querySelector('button').focus()"));
     drop(first);
-    browser.eventually(&ends(1));
+    browser.eventually(&has_buttons(1));
     assert_eq!(
         browser.evaluate(&format!("{row}.contains(document.activeElement)")),
         true,
@@ -93,7 +93,7 @@ fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
     browser.eventually("document.querySelector('#question').innerText.includes('is reset on both sides')");
     browser.evaluate("document.querySelector('#question button.danger').click()");
     second.must_be_reset();
-    browser.eventually(&ends(0));
+    browser.eventually(&has_buttons(0));
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
@@ -105,7 +105,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     enter(&mut browser, TOKEN);
-    // The page may still be about to look at the token for another reason. This look comes after all others.
+    // The page checks the token once for each reason, one check after the other. After this one none is pending.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");
     fs::write(&file, "another one that is long enough\n").unwrap();
@@ -224,6 +224,7 @@ fn of_many_listeners_and_pools_each_can_be_found_in_the_flow() {
     let client = served_client(proxy.at("l18"));
     browser.eventually(&format!("/l18[^]*1 of 1 sessions, full/.test({})", column(1)));
     drop(client);
+    // How many boxes of listeners, routes, pools and servers match.
     for (wanted, shown) in [("P19", [0, 1, 1, 1]), ("l07", [1, 1, 0, 0])] {
         browser.evaluate(&format!(
             "{{ const field = document.getElementById('flow-filter'); field.value = {wanted:?}; \

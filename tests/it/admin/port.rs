@@ -35,7 +35,7 @@ fn a_silent_connection_is_cut_within_seconds() {
 fn a_hundred_requests_at_once_are_all_answered() {
     let server = Server::echo();
     let proxy = start(&server);
-    // Each sends its request at once: a silent connection may be closed in favour of a new one.
+    // Each sends its request before the next one connects: a silent connection may be closed in favour of a new one.
     let mut clients: Vec<_> = (0..100)
         .map(|_| {
             let mut client = Client::connect(proxy.admin());

@@ -66,6 +66,7 @@ impl Prometheus {
     /// The `data` of an answer of its API; `None`: it does not answer yet, or the query is wrong.
     fn get(&self, path: &str) -> Option<Value> {
         let (_, body) = http_get(self.address, path).ok()?;
+        // The body may be chunked: the JSON is between the sizes of its chunks.
         let json = body.find('{').and_then(|begin| Some(&body[begin..=body.rfind('}')?]))?;
         let answer: Value = serde_json::from_str(json).ok()?;
         (answer["status"] == "success").then(|| answer["data"].clone())
@@ -97,7 +98,7 @@ fn the_alerts_are_valid_and_pass_their_unit_tests() {
         ["check", "rules", "rules.yml"],
         ["test", "rules", "rules_test.yml"],
     ] {
-        // It computes for seconds, longer on a busy machine, and waits for nothing.
+        // Without a time limit: it computes for seconds, longer on a busy machine, and waits for nothing.
         let checked = Command::new("promtool")
             .args(arguments)
             .current_dir(conf("prometheus"))
@@ -187,15 +188,15 @@ fn every_expression_of_the_dashboard_finds_data() {
     let setting = Setting::start();
     let prometheus = Prometheus::scraping(&setting.proxy);
     eventually("it is scraped", || prometheus.finds("acequia_build_info"));
-    let (clients, narrow) = (&setting.proxy, setting.proxy.at("narrow"));
-    mixed_load(clients);
+    mixed_load(&setting.proxy);
+    let narrow = setting.proxy.at("narrow");
     let first = Client::connect(narrow);
     let second = Client::connect(narrow); // accepting pauses
     let query = |expression: &str| {
-        let all = ["$instance", "$listener", "$pool"];
-        let all = all
+        let variables = ["$instance", "$listener", "$pool"];
+        let all = variables
             .iter()
-            .fold(expression.to_owned(), |text, name| text.replace(name, ".*"));
+            .fold(expression.to_owned(), |text, variable| text.replace(variable, ".*"));
         all.replace("$__rate_interval", "1m")
     };
     eventually(&format!("all of these find data: {missing:#?}"), || {

@@ -7,20 +7,21 @@ use std::process::Command;
 
 use crate::support::api::{tcp, unix};
 use crate::support::client::ask;
+use crate::support::eventually;
 use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
-use crate::support::{eventually, wait_for};
+use serde_json::Value;
 
-// Neither contains a word that would make a report hide the quoted line.
+// Neither contains a word such as `password`: a report does not quote a line with such a word, and would not show them.
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
-/// What `checker` sends for this password and the salt `salt`.
+/// What the user `checker` sends to prove that it knows the password, for the salt `salt`.
 const PROOF: &[u8] = b"md55ae17172e7a5e472248e5c8625a63e3a\0";
 
-/// A server that speaks as much PostgreSQL as a check needs: it asks for a proof of the password and answers each
-/// query with `f`: it is not a replica.
+/// A server that speaks as much PostgreSQL as a check needs. It asks for a proof of the password, and answers each query
+/// with `f`, for false, because it is not a replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
 }
@@ -119,17 +120,16 @@ impl Output {
     }
 }
 
-fn health(proxy: &Proxy) -> (String, String) {
-    let state = unix(proxy, "GET", "/api/v1/state", "").1;
-    let server = &state["pools"][0]["servers"][0];
-    (server["health"].to_string(), server["reason"].to_string())
+/// The server, as the API shows it.
+fn server_state(proxy: &Proxy) -> Value {
+    unix(proxy, "GET", "/api/v1/state", "").1["pools"][0]["servers"][0].clone()
 }
 
-/// The server's state becomes this one, for this reason.
-fn becomes(proxy: &Proxy, state: &str, reason: &str) {
-    wait_for(reason, || {
-        let (health, why) = health(proxy);
-        (health == format!("\"{state}\"") && why.contains(reason)).then_some(())
+/// Waits until the server has this health, for this reason.
+fn wait_for_health(proxy: &Proxy, health: &str, reason: &str) {
+    eventually(reason, || {
+        let server = server_state(proxy);
+        server["health"] == health && server["reason"].to_string().contains(reason)
     });
 }
 
@@ -142,10 +142,10 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     let server = postgres();
     let proxy = Proxy::start(&config(&server, directory.path()));
     let mut output = Output::default();
-    becomes(&proxy, "check refused", "that is not the password");
+    wait_for_health(&proxy, "check refused", "that is not the password");
     output.collect_all(&proxy);
     write("password", &format!("{PASSWORD}\n"));
-    eventually("the password is right", || health(&proxy).0 == "\"up\"");
+    eventually("the password is right", || server_state(&proxy)["health"] == "up");
     ask(proxy.at("l"), b"");
     output.collect_write(&proxy, TOKEN, 200);
     output.collect_write(&proxy, &format!("{TOKEN}-wrong"), 401);
@@ -153,7 +153,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     // Files longer than a secret may be.
     write("password", &PASSWORD.repeat(300));
     write("token", &TOKEN.repeat(300));
-    becomes(&proxy, "check refused", "it is longer than 4KiB");
+    wait_for_health(&proxy, "check refused", "it is longer than 4KiB");
     output.collect_write(&proxy, TOKEN, 503);
     output.collect_all(&proxy);
     // A configuration that contains the secrets instead of the names of their files.
@@ -192,9 +192,9 @@ fn a_fifo_in_place_of_a_secret_is_an_error_and_blocks_nothing() {
     let server = postgres();
     let text = config(&server, directory.path());
     let proxy = Proxy::start(&text);
-    eventually("the check passes", || health(&proxy).0 == "\"up\"");
+    eventually("the check passes", || server_state(&proxy)["health"] == "up");
     fifo("password");
-    becomes(&proxy, "check refused", "password: not a regular file");
+    wait_for_health(&proxy, "check refused", "password: not a regular file");
     fifo("token");
     Output::default().collect_write(&proxy, TOKEN, 503);
     let reload = proxy.command(&["reload"]);

@@ -73,40 +73,40 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
 
 #[test]
 fn a_disabled_server_is_not_checked() {
-    let (checked, events) = channel();
-    let a = Server::run(move |stream| drop((checked.send(()), stream)));
-    // Checks go to another address than sessions do, so that they can be counted.
-    let (b, target) = (Server::named("b"), Server::named("a"));
+    let (sender, checks_seen) = channel();
+    let checked = Server::run(move |stream| drop((sender.send(()), stream)));
+    // Checks go to another port than sessions do, so that they can be counted.
+    let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&config(
-        &[&target, &b],
+        &[&a, &b],
         &format!(
             "health.check = \"tls\"\nhealth.port = {}\nhealth.fall = 1",
-            a.address.port()
+            checked.address.port()
         ),
     ));
-    events.recv().unwrap();
-    for server in [&target, &b] {
+    checks_seen.recv().unwrap();
+    for server in [&a, &b] {
         server_command(&proxy, &["disable", &named(server)]);
     }
-    let state = proxy.server("p", &target.address.to_string());
+    let state = proxy.server("p", &a.address.to_string());
     assert_eq!(
         (&state["health"], &state["use"]),
         (&"unchecked".into(), &"disabled".into())
     );
-    while events.try_recv().is_ok() {}
+    while checks_seen.try_recv().is_ok() {}
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &[("pool", "p")]);
     let before = checks();
     assert!(
-        events.recv_timeout(std::time::Duration::from_millis(500)).is_err(),
+        checks_seen.recv_timeout(std::time::Duration::from_millis(500)).is_err(),
         "expected no check within ten intervals"
     );
     assert_eq!(checks(), before);
     assert_eq!(Client::connect(proxy.at("l")).read_all(), b"");
     assert_eq!(proxy.access_line()["ending"], "no_server");
-    server_command(&proxy, &["enable", &named(&target)]);
-    events.recv().unwrap(); // the first check comes at once
+    server_command(&proxy, &["enable", &named(&a)]);
+    checks_seen.recv().unwrap(); // the first check comes at once
     eventually("its first result decides", || {
-        proxy.server("p", &target.address.to_string())["health"] == "down"
+        proxy.server("p", &a.address.to_string())["health"] == "down"
     });
 }
 
@@ -280,7 +280,7 @@ fn overrides_survive_a_configuration_without_the_server() {
     assert_eq!(kept(&proxy), []);
     server_command(&proxy, &["drain", &named(&a), "--close-over", "30s"]);
     server_command(&proxy, &["weight", &named(&a), "7"]);
-    assert_eq!(kept(&proxy), [], "it is there");
+    assert_eq!(kept(&proxy), [], "the server is not absent");
     assert!(proxy.reload(&without));
     assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(7))]);
     for words in [&["status"][..], &["servers"], &["servers", "p"]] {

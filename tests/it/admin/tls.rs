@@ -12,20 +12,20 @@ use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
 use tempfile::TempDir;
 
-/// A directory with the certificate of the admin port, its authority and a token.
-struct Directory {
+/// An authority, and a directory with its certificate, a certificate of the admin port and a token.
+struct Site {
     authority: Authority,
     directory: TempDir,
 }
 
-impl Directory {
+impl Site {
     fn new() -> Self {
         let (authority, directory) = (Authority::new("admin authority"), tempfile::tempdir().unwrap());
-        let new = Self { authority, directory };
-        new.issue();
-        replace(&new.directory.path().join("ca.pem"), &new.authority.certificate());
-        replace(&new.directory.path().join("token"), "secret\n");
-        new
+        let site = Self { authority, directory };
+        site.issue();
+        replace(&site.directory.path().join("ca.pem"), &site.authority.certificate());
+        replace(&site.directory.path().join("token"), "secret\n");
+        site
     }
 
     fn issue(&self) -> Issued {
@@ -62,9 +62,9 @@ impl Directory {
 
 #[test]
 fn the_admin_port_speaks_tls_and_only_tls() {
-    let (directory, server) = (Directory::new(), Server::echo());
-    let proxy = directory.start(&server);
-    let metrics = directory.get(&proxy, "/metrics");
+    let (site, server) = (Site::new(), Server::echo());
+    let proxy = site.start(&server);
+    let metrics = site.get(&proxy, "/metrics");
     let expiry = "acequia_certificate_expiry_timestamp_seconds{listener=\"[admin]\",name=\"localhost\"}";
     assert!(metrics.contains(expiry), "{metrics}");
     let mut plain = Client::connect(proxy.admin());
@@ -88,14 +88,14 @@ fn the_admin_port_speaks_tls_and_only_tls() {
 
 #[test]
 fn a_new_certificate_of_the_admin_port_is_used_and_listed() {
-    let (directory, server) = (Directory::new(), Server::echo());
-    let proxy = directory.start(&server);
+    let (site, server) = (Site::new(), Server::echo());
+    let proxy = site.start(&server);
     let shown = || {
-        let client = TlsSetup::trusting(&directory.authority).connect(proxy.admin(), "localhost");
+        let client = TlsSetup::trusting(&site.authority).connect(proxy.admin(), "localhost");
         client.unwrap().certificate()
     };
     let before = shown();
-    directory.issue();
+    site.issue();
     proxy.answer(&["cert", "reload"]);
     assert_ne!(shown(), before);
     let listed = proxy.answer(&["cert", "list"])["certificates"].clone();
@@ -103,7 +103,7 @@ fn a_new_certificate_of_the_admin_port_is_used_and_listed() {
         (&listed[0]["listener"], &listed[0]["names"][0]),
         (&"[admin]".into(), &"localhost".into())
     );
-    replace(&directory.directory.path().join("admin.key"), "no key");
+    replace(&site.directory.path().join("admin.key"), "no key");
     assert_eq!(proxy.command(&["cert", "reload"]).code, Some(1));
     let status = proxy.command(&["status"]).stdout;
     assert!(
@@ -116,11 +116,11 @@ fn a_new_certificate_of_the_admin_port_is_used_and_listed() {
 
 #[test]
 fn commands_reach_the_admin_port_with_its_authority_and_token() {
-    let (directory, server) = (Directory::new(), Server::echo());
-    let proxy = directory.start(&server);
+    let (site, server) = (Site::new(), Server::echo());
+    let proxy = site.start(&server);
     let url = format!("https://{}", proxy.admin());
     let run = |words: &[&str]| finished(&mut acequia(&[words, &["--url", &url]].concat()));
-    let (ca, token) = (directory.path("ca.pem"), directory.path("token"));
+    let (ca, token) = (site.path("ca.pem"), site.path("token"));
     let status = run(&["status", "--ca-file", &ca]);
     assert!(
         status.code == Some(0) && status.stdout.contains("1 of 1 servers up"),
@@ -139,7 +139,7 @@ fn commands_reach_the_admin_port_with_its_authority_and_token() {
         untrusted.code == Some(3) && untrusted.stderr.contains("name its authority with --ca-file"),
         "{untrusted:?}"
     );
-    let absent = run(&["status", "--ca-file", &directory.path("absent.pem")]);
+    let absent = run(&["status", "--ca-file", &site.path("absent.pem")]);
     assert!(
         absent.code == Some(3) && absent.stderr.contains("absent.pem"),
         "{absent:?}"
@@ -153,26 +153,25 @@ fn commands_reach_the_admin_port_with_its_authority_and_token() {
 
 #[test]
 fn check_reads_the_certificate_of_the_admin_port() {
-    let directory = Directory::new();
+    let site = Site::new();
     let config = format!(
         "[admin]\nbind = \"127.0.0.1:9090\"\ntls = {{ cert = {:?}, key = {:?} }}\n\
          [listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]",
-        directory.path("admin.pem"),
-        directory.path("admin.key")
+        site.path("admin.pem"),
+        site.path("admin.key")
     );
     assert_eq!(checked(&config), (Some(0), String::new()));
-    directory
-        .authority
+    site.authority
         .issue_expired(&["localhost"])
-        .write(directory.directory.path(), "admin");
+        .write(site.directory.path(), "admin");
     let (code, said) = checked(&config);
     assert!(
         code == Some(0) && said.contains("warning: admin.tls: ") && said.contains("has expired"),
         "{code:?} {said}"
     );
     replace(
-        &directory.directory.path().join("admin.key"),
-        &directory.authority.issue(&["a.example"]).key,
+        &site.directory.path().join("admin.key"),
+        &site.authority.issue(&["a.example"]).key,
     );
     let (code, said) = checked(&config);
     assert!(
