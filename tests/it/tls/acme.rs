@@ -72,12 +72,13 @@ pub(super) fn listed(proxy: &Proxy) -> Value {
     proxy.answer(&["cert", "list"])["certificates"][0].clone()
 }
 
+/// The number of orders for `shop.example` that have ended with this result.
 pub(super) fn orders(proxy: &Proxy, result: &str) -> f64 {
     let labels = [("name", "shop.example"), ("result", result)];
     proxy.metrics().sum("acequia_acme_renewals_total", &labels)
 }
 
-pub(super) fn issued(proxy: &Proxy) {
+pub(super) fn wait_until_issued(proxy: &Proxy) {
     eventually("the certificate is issued", || {
         let certificate = listed(proxy);
         certificate["self_signed"] == false && certificate["renewal"]["under_way"] == false
@@ -89,7 +90,7 @@ fn a_certificate_is_ordered_renewed_on_request_and_kept_over_a_restart() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     for name in ["shop.example", "www.example"] {
         assert_eq!(site.read(&pebble, name).unwrap(), b"hello", "{name}");
     }
@@ -128,7 +129,7 @@ fn a_listener_that_redirects_answers_http_01_and_redirects_all_else() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = Proxy::start(&site.config(&pebble, "challenge = \"http-01\"", &["shop.example"]));
-    issued(&proxy);
+    wait_until_issued(&proxy);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
     let answered = |line: &Value| line["listener"] == "http" && line["ending"] == "acme_challenge";
     proxy.wait_for_access("a challenge is logged", answered);
@@ -141,7 +142,7 @@ fn a_certificate_is_renewed_before_it_expires() {
     let site = Site::new();
     let pebble = site.pebble().valid_for(6).start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     let first = listed(&proxy)["expires"].clone();
     eventually("it was renewed twice", || {
         let certificate = listed(&proxy);
@@ -169,7 +170,7 @@ fn an_order_survives_a_reload_and_its_certificate_is_used_at_once() {
     let config = site.config(&pebble, "", &["shop.example", "www.example"]);
     assert!(proxy.reload(&config.replace("[listeners.https.tls]", "[listeners.https.tls]\nalpn = [\"http/1.1\"]")));
     pebble.resume();
-    issued(&proxy);
+    wait_until_issued(&proxy);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
     assert_eq!(orders(&proxy, "ok"), 1.0, "expected one order");
 }
@@ -264,7 +265,7 @@ fn a_refused_order_backs_off_across_a_restart_behind_a_self_signed_certificate()
     assert_eq!(listed(&proxy)["renewal"]["at"], renewal["at"]);
     pebble.start_name_server();
     proxy.answer(&["cert", "renew", "shop.example"]);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     assert_eq!(listed(&proxy)["renewal"]["failures"], 0);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
 }
@@ -274,7 +275,7 @@ fn an_unreachable_acme_server_keeps_the_certificate_and_a_lost_account_is_reopen
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     let client = pebble.client();
     pebble.stop();
     proxy.answer(&["cert", "renew", "shop.example"]);
@@ -301,7 +302,7 @@ fn a_lost_account_with_a_new_contact_is_reopened() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     pebble.stop();
     pebble.start(); // it has forgotten all accounts
     let contact = "contact = \"mailto:others@example.com\"";
@@ -330,7 +331,7 @@ fn an_account_is_bound_to_an_external_one() {
     .unwrap();
     let eab = format!("eab = {{ key_id = \"kid-1\", key_file = {key:?} }}");
     let proxy = Proxy::start(&site.config(&pebble, &eab, &["shop.example"]));
-    issued(&proxy);
+    wait_until_issued(&proxy);
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn newly_configured_names_get_a_certificate() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     assert!(proxy.reload(&site.config(&pebble, "", &["shop.example", "more.example"])));
     eventually("the new name is in the certificate", || {
         site.read(&pebble, "more.example").is_ok()
@@ -350,7 +351,7 @@ fn a_certificate_with_a_deleted_file_stays_in_use_until_replaced() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     let file = site.state.path().join("shop.example.pem");
     fs::remove_file(&file).unwrap();
     let reloaded = proxy.command(&["cert", "reload"]);
@@ -376,7 +377,7 @@ fn a_certificate_stays_in_use_when_a_new_order_changes_its_file() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     let config = site.config(&pebble, "", &["www.example", "shop.example"]);
     assert!(proxy.reload(&config));
     let mut clients = 0;
@@ -396,32 +397,32 @@ fn a_certificate_stays_in_use_when_a_new_order_changes_its_file() {
 
 #[test]
 fn instances_forward_validations_to_the_ordering_one() {
-    let (site, member) = (Site::new(), Port::keep());
-    let pebble = PebbleSetup::new(member.number(), site.http.number()).start();
+    let (site, member_port) = (Site::new(), Port::keep());
+    let pebble = PebbleSetup::new(member_port.number(), site.http.number()).start();
     let (authority, directory) = (Authority::new("own"), tempfile::tempdir().unwrap());
     authority.issue(&["own.example"]).write(directory.path(), "own");
     let config = format!(
         "[listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
          [listeners.https.tls]\ncertificates = [{{ directory = {:?} }}]\n\
          [[listeners.https.routes]]\nalpn = \"acme-tls/1\"\ntls = \"pass\"\npool = \"orders\"\n{}{}",
-        member.address,
+        member_port.address,
         directory.path(),
         pool("p", &[site.server.address], "health = { check = \"off\" }"),
         pool("orders", &[site.https.address], "health = { check = \"off\" }")
     );
-    let fleet = Proxy::start(&config);
-    let proxy = site.start(&pebble);
-    issued(&proxy);
+    let member = Proxy::start(&config);
+    let ordering = site.start(&pebble);
+    wait_until_issued(&ordering);
     let passed = |line: &Value| line["pool"] == "orders" && line["tls"] == "pass";
-    fleet.wait_for_access("a challenge that was passed on is logged", passed);
-    // The other members read the certificate from a copy of the directory.
+    member.wait_for_access("a challenge that was passed on is logged", passed);
+    // A member that does not order reads the certificate from a copy of the file.
     fs::copy(
         site.state.path().join("shop.example.pem"),
         directory.path().join("shop.pem"),
     )
     .unwrap();
     eventually("the member has the certificate", || {
-        pebble.client().connect(member.address, "www.example").is_ok()
+        pebble.client().connect(member_port.address, "www.example").is_ok()
     });
 }
 

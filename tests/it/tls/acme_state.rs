@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::acme::{Site, issued, listed, orders};
+use super::acme::{Site, listed, orders, wait_until_issued};
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn while_the_disk_is_full_nothing_is_ordered() {
     let pebble = site.pebble().start();
     let config = site.config(&pebble, "", &["shop.example"]);
     let proxy = after("mount -t tmpfs -o size=128k none $STATE", &site, &config).start();
-    issued(&proxy);
+    wait_until_issued(&proxy);
     let seen_by_it = format!("/proc/{}/root{}", proxy.pid(), site.state.path().display());
     let ballast = Path::new(&seen_by_it).join("ballast");
     assert_eq!(
@@ -52,13 +52,13 @@ fn while_the_disk_is_full_nothing_is_ordered() {
 }
 
 #[test]
-fn a_read_only_directory_is_served_after_a_restart() {
+fn certificates_of_a_read_only_directory_are_served_after_a_restart() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let runtime = format!("[runtime]\nstate_dir = {:?}\n", site.state.path());
     let config = runtime + &site.config(&pebble, "", &["shop.example"]);
     let proxy = Proxy::start(&config);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     drop(proxy);
     let read_only = "mount --bind $STATE $STATE && mount -o remount,bind,ro $STATE";
     let proxy = after(read_only, &site, &config).start();
@@ -86,14 +86,14 @@ fn a_directory_that_was_removed_is_made_again_by_the_next_order() {
     let config = site.config(&pebble, "", &["shop.example"]);
     let config = config.replace(&format!("{:?}", site.state.path()), &format!("{directory:?}"));
     let proxy = Proxy::start(&config);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     fs::remove_dir_all(&directory).unwrap();
     proxy.answer(&["cert", "renew", "shop.example"]);
     eventually("another is issued", || orders(&proxy, "ok") == 2.0);
     assert!(directory.join("account.json").exists());
 }
 
-/// A file system that hangs has the same effect on a process that opens a file there.
+/// The file is a FIFO: opening it blocks, as opening a file of a file system that hangs does.
 #[test]
 fn nothing_waits_for_a_file_of_the_account_that_cannot_be_read() {
     let site = Site::new();
@@ -107,7 +107,8 @@ fn nothing_waits_for_a_file_of_the_account_that_cannot_be_read() {
     assert_eq!(proxy.get("/live").0, 200);
 }
 
-/// A clock that holds the local time is hours ahead until it is set.
+/// A hardware clock that has the local time instead of UTC may be hours ahead until the system sets it. An attempt that
+/// failed before then is postponed to a time that is further away than its pause.
 #[test]
 fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
     let site = Site::new();
@@ -120,10 +121,10 @@ fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
         fs::write(&file, json!({ "shop.example": attempt }).to_string()).unwrap();
     };
     let config = site.config(&pebble, "", &["shop.example"]);
-    write(12 * 3600);
+    write(12 * 3600); // longer than the 11 hours until the attempt
     let proxy = Proxy::start(&config);
     eventually("the attempt is known", || listed(&proxy)["renewal"]["failures"] == 3);
-    assert_eq!(pebble.issued(), 0, "it was put off for so long");
+    assert_eq!(pebble.issued(), 0, "a pause of 12 hours is kept");
     let status = proxy.command(&["status"]).stdout;
     assert!(
         status.contains("shop.example: 3 failed orders, the latest: from the future"),
@@ -132,13 +133,13 @@ fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
     drop(proxy);
     write(240);
     let proxy = Proxy::start(&config);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     eventually("no order has failed", || {
         !proxy.command(&["status"]).stdout.contains("failed order")
     });
 }
 
-/// Nobody else can mend it.
+/// The file is written by acequia alone, so nobody else would replace it.
 #[test]
 fn a_broken_file_at_the_start_causes_a_new_order() {
     let site = Site::new();
@@ -149,7 +150,7 @@ fn a_broken_file_at_the_start_causes_a_new_order() {
     )
     .unwrap();
     let proxy = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
-    issued(&proxy);
+    wait_until_issued(&proxy);
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
     let is_reported = |line: &Value| {
         let message = line["message"].as_str().unwrap_or_default();

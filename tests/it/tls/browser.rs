@@ -56,5 +56,5 @@ fn a_page_loads_by_the_http_version_of_its_route() {
     }
     let lines = proxy.access();
     let sessions = lines.iter().filter(|line| is_of("shop.example")(line)).count();
-    assert!(sessions <= 3, "{lines:#?}");
+    assert!(sessions <= 3, "expected few connections for all requests: {lines:#?}");
 }

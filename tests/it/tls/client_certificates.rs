@@ -9,7 +9,7 @@ use crate::support::authority::{Authority, Issued, replace};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
-use crate::support::tls_client::TlsSetup;
+use crate::support::tls_client::{TlsClient, TlsSetup};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -54,22 +54,16 @@ impl Guarded {
         let Ok(mut client) = setup.connect(proxy.at("tls"), "shop.example") else {
             return false;
         };
-        client.read_greeting() == b"hello"
+        read_greeting(&mut client) == b"hello"
     }
 }
 
-trait Greeting {
-    fn read_greeting(&mut self) -> Vec<u8>;
-}
-
-impl Greeting for crate::support::tls_client::TlsClient {
-    /// Reads the first bytes; with TLS 1.3, only that read tells a client that its certificate was refused.
-    fn read_greeting(&mut self) -> Vec<u8> {
-        let mut bytes = [0; 5];
-        match self.0.read_exact(&mut bytes) {
-            Ok(()) => bytes.to_vec(),
-            Err(_) => Vec::new(),
-        }
+/// Reads the first bytes; with TLS 1.3, only that read tells a client that its certificate was refused.
+fn read_greeting(client: &mut TlsClient) -> Vec<u8> {
+    let mut bytes = [0; 5];
+    match client.0.read_exact(&mut bytes) {
+        Ok(()) => bytes.to_vec(),
+        Err(_) => Vec::new(),
     }
 }
 
@@ -116,7 +110,6 @@ fn with_request_a_client_certificate_is_optional_but_must_be_valid() {
 fn a_client_certificate_must_have_one_of_the_names() {
     let guarded = Guarded::new("names = [\"*.clients.example\"]");
     assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
-    // Each client tries both versions.
     let invalid = [
         "/.clients.example",
         "a b.clients.example",
@@ -126,6 +119,7 @@ fn a_client_certificate_must_have_one_of_the_names() {
     for name in ["joe.example"].into_iter().chain(invalid) {
         assert!(!guarded.serves(Some(&guarded.clients.issue(&[name]))), "{name}");
     }
+    // Each of these clients has tried both versions.
     let lines = guarded.proxy.access_lines(12);
     let refused = lines.iter().filter(|line| line["tls_error"] == "access_denied").count();
     assert_eq!(refused, 10, "{lines:#?}");
@@ -202,7 +196,7 @@ fn a_ticket_of_an_expired_certificate_does_not_prevent_a_new_handshake() {
         *own.0.lock().unwrap() = OwnCertificate::certified(&guarded.clients.issue(&["a.example"]));
         let is_resumed = || {
             let mut session = client.connect(guarded.proxy.at("tls"), "shop.example").unwrap();
-            assert_eq!(session.read_greeting(), b"hello");
+            assert_eq!(read_greeting(&mut session), b"hello");
             session.is_resumed()
         };
         assert_eq!([is_resumed(), is_resumed()], [false, true]);
@@ -212,15 +206,15 @@ fn a_ticket_of_an_expired_certificate_does_not_prevent_a_new_handshake() {
 #[test]
 fn a_client_of_a_revoked_authority_is_refused() {
     let guarded = Guarded::new("mode = \"require\"");
-    let (between, issued) = guarded.clients.subordinate("between");
-    let client = between.issue(&["a.example"]).followed_by(&issued);
+    let (between, its_certificate) = guarded.clients.subordinate("between");
+    let client = between.issue(&["a.example"]).followed_by(&its_certificate);
     let lists = |text: String| replace(&guarded.site.directory().join("clients.crl"), &text);
     let reload = || assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
     assert!(!guarded.serves(Some(&client)), "there is no list of its authority");
     lists(guarded.clients.revocations(&[]) + &between.revocations(&[]));
     reload();
     assert!(guarded.serves(Some(&client)));
-    // Without a list of the authority above, nothing is known about the certificate of the one in between.
+    // Without a list of `clients`, nothing is known about the certificate of `between`.
     lists(between.revocations(&[]));
     reload();
     assert!(guarded.serves(Some(&client)));
@@ -229,7 +223,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
     assert!(checked.stderr.contains(warning), "{checked:#?}");
     let warned = |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.contains(warning));
     eventually("the log has the warning", || guarded.proxy.log().iter().any(warned));
-    lists(guarded.clients.revocations(&[&issued]) + &between.revocations(&[]));
+    lists(guarded.clients.revocations(&[&its_certificate]) + &between.revocations(&[]));
     reload();
     assert!(!guarded.serves(Some(&client)));
     assert!(guarded.serves(Some(&guarded.clients.issue(&["b.example"]))));
@@ -363,16 +357,19 @@ fn a_proxy_header_carries_the_client_certificate() {
     let proxy = Proxy::start(&config.replace(check, &format!("{check}\nproxy_protocol = \"v2\"")));
     let own = clients.issue(&["joe.example"]);
     let (with, without) = (TlsSetup::new(&site.authority, &[&TLS13], Some(&own)), site.client());
-    // A certificate from the handshake; one from the resumed session; none, so nothing was verified (section 2.2.5).
+    // The flags and results that begin each value are those of section 2.2.5 of the PROXY protocol.
     for (setup, expected) in [
+        // A certificate from the handshake.
         (
             &with,
             &b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x0bjoe.example\x23\0\x16TLS_AES_256_GCM_SHA384"[..],
         ),
+        // A certificate from the session that is resumed.
         (
             &with,
             b"\x05\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x0bjoe.example\x23\0\x16TLS_AES_256_GCM_SHA384",
         ),
+        // No certificate, so that nothing was verified.
         (
             &without,
             b"\x01\0\0\0\x01\x21\0\x07TLSv1.3\x23\0\x16TLS_AES_256_GCM_SHA384",
@@ -388,6 +385,6 @@ fn a_proxy_header_carries_the_client_certificate() {
             "{rest:?}"
         );
         server.write_all(b"hello").unwrap();
-        assert_eq!(client.read_greeting(), b"hello"); // tickets have come before
+        assert_eq!(read_greeting(&mut client), b"hello"); // tickets have come before
     }
 }

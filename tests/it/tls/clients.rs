@@ -1,6 +1,6 @@
 //! Clients of other programs whose TLS ends at a listener.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
 use super::site::Site;
@@ -12,10 +12,6 @@ use crate::support::process::{Port, Process, must};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::wait_for;
-
-fn listens(what: &str, address: SocketAddr) {
-    eventually(&format!("{what} listens"), || TcpStream::connect(address).is_ok());
-}
 
 #[test]
 fn curl_speaks_http2_through_to_a_server_without_tls() {
@@ -47,7 +43,7 @@ fn mosquitto_subscribes_and_publishes_with_certificates_of_clients() {
     let broker = format!("listener {} 127.0.0.1\nallow_anonymous true\n", port.number());
     std::fs::write(path("mosquitto.conf"), broker).unwrap();
     let _broker = Process::start(Command::new("mosquitto").args(["-c", &path("mosquitto.conf")]));
-    listens("mosquitto", port.address);
+    eventually("mosquitto listens", || TcpStream::connect(port.address).is_ok());
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("clients.pem"));
     let proxy = Proxy::start(&site.config(port.address, &auth, ""));
     let client = |program: &str, arguments: &[&str]| {
@@ -81,7 +77,7 @@ fn mosquitto_subscribes_and_publishes_with_certificates_of_clients() {
 }
 
 #[test]
-fn openssl_and_python_are_served_and_resume_their_sessions() {
+fn openssl_and_python_are_served_and_python_resumes_its_session() {
     const PYTHON: &str = "
 import socket, ssl, sys
 context = ssl.create_default_context(cafile=sys.argv[2])

@@ -12,7 +12,8 @@ use crate::support::tls_server::ManualTlsServer;
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-/// A proxy that would eject its server at the first failure. `listener` and `tls` are further lines.
+/// A proxy that would eject its server at the first failure. `listener` are further lines of `[listeners.tls.tls]`, and
+/// `tls` of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!(
@@ -23,12 +24,13 @@ fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Pr
     Proxy::start(&config.replace("health = { check = \"off\" }", &keys))
 }
 
-/// Makes the sessions of the first client fail by `fail`. Asserts that the second client is served afterwards.
+/// Connects with the first setup and server name, and lets these sessions fail by `fail`. Asserts that a client with
+/// the second setup and server name is served afterwards.
 fn must_not_be_ejected(
     proxy: &Proxy,
     server: ManualTlsServer,
     fail: impl Fn(&ManualTlsServer) + Send + 'static,
-    [failing, good]: [(&TlsSetup, &str); 2],
+    [(failing, failing_name), (good, good_name)]: [(&TlsSetup, &str); 2],
 ) {
     const FAILURES: usize = 3;
     let serving = spawn(move || {
@@ -38,7 +40,7 @@ fn must_not_be_ejected(
         session.read_to_end()
     });
     for _ in 0..FAILURES {
-        let mut client = failing.0.connect(proxy.at("tls"), failing.1).unwrap();
+        let mut client = failing.connect(proxy.at("tls"), failing_name).unwrap();
         assert_eq!(client.read_to_end(), (Vec::new(), RESET));
     }
     let lines = proxy.access_lines(FAILURES);
@@ -46,7 +48,7 @@ fn must_not_be_ejected(
         lines.iter().all(|line| line["ending"] == "connect_failed"),
         "{lines:#?}"
     );
-    let mut client = good.0.connect(proxy.at("tls"), good.1).unwrap();
+    let mut client = good.connect(proxy.at("tls"), good_name).unwrap();
     client.finish();
     assert_eq!(client.read_to_end(), (b"served".to_vec(), Ok(())));
     assert_eq!(serving.join().unwrap(), (Vec::new(), Ok(())));

@@ -159,7 +159,7 @@ fn invalid_server_records_reset_the_client_at_once() {
     }
     for line in proxy.access_lines(2) {
         assert_eq!(line["ending"], "server_tls_failed");
-        // What a server had sent before its connection broke is delivered within 5 s; nothing is left here.
+        // The proxy waits up to 5 s until the client has all that a broken server had sent. Here the client has it.
         assert!(line["duration_ms"].as_f64().unwrap() < 5_000.0, "{line}");
     }
 }

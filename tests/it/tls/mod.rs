@@ -1,4 +1,4 @@
-//! TLS that ends at a listener.
+//! TLS with clients, which ends at a listener, and TLS with servers.
 
 mod site;
 

@@ -35,11 +35,11 @@ fn make_certificates(directory: &Path) {
 /// Makes a response about the certificate with this serial number, in hexadecimal digits. It is valid for three days,
 /// which begin at the offset `from`, in the format of libfaketime.
 fn respond(directory: &Path, serial: &str, from: &str) {
-    respond_as(directory, "ca", (serial, serial), from);
+    respond_as(directory, "ca", serial, serial, from);
 }
 
-/// As [`respond`], from this authority, which knows the certificate with the second serial number only.
-fn respond_as(directory: &Path, authority: &str, (serial, known): (&str, &str), from: &str) {
+/// As [`respond`], from this authority, which knows only the certificate with the serial number `known`.
+fn respond_as(directory: &Path, authority: &str, serial: &str, known: &str, from: &str) {
     let index = format!("V\t491231235959Z\t\t{known}\tunknown\t/CN=shop\n");
     fs::write(directory.join("index.txt"), index).unwrap();
     let arguments = format!(
@@ -67,7 +67,7 @@ fn config(directory: &Path, server: &Server) -> String {
     )
 }
 
-/// What openssl says about the response that it is sent.
+/// What openssl prints about a connection, with the OCSP response that it gets.
 fn shown(proxy: &Proxy) -> String {
     let mut command = Command::new("openssl");
     let address = proxy.at("tls").to_string();
@@ -129,17 +129,17 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
             "other",
             "11",
             "+0d",
-            "shop.ocsp: the OCSP response is for another certificate: no",
+            "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent",
         ),
         ("ca", "11", "+1d", "shop.ocsp: the OCSP response is not valid before 2"),
         (
             "ca",
             "12",
             "+0d",
-            "shop.ocsp: the certificate is unknown to the OCSP responder: no",
+            "shop.ocsp: the certificate is unknown to the OCSP responder: no OCSP response is sent",
         ),
     ] {
-        respond_as(directory, authority, ("11", known), from);
+        respond_as(directory, authority, "11", known, from);
         proxy.answer(&["cert", "reload"]);
         assert!(!is_stapled(&proxy), "{told}");
         let said = check();

@@ -19,7 +19,8 @@ fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy 
     ))
 }
 
-/// The name and the protocol that a server with this certificate gets in a session that is served.
+/// Serves a session by a server at this host, whose certificate is for `name`. Returns the server name that the proxy
+/// has sent, and the protocol that was agreed.
 fn asked(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
     let server = ManualTlsServer::new(&site.authority.issue(&[name])).selecting(&["b", "a"]);
     let proxy = start(

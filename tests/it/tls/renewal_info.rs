@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
-use super::acme::{Site, issued, listed, orders};
+use super::acme::{Site, listed, orders, wait_until_issued};
 use crate::support::eventually;
 use crate::support::pebble::Pebble;
 use crate::support::proxy::Proxy;
@@ -67,7 +67,7 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
             false => future.clone(),
         })
     });
-    // After an order there is a pause, also in another process.
+    // The window of the first certificate is over, but after an order there is a pause, even over a restart.
     for _ in 0..2 {
         let proxy = start(&site, &pebble, &server);
         eventually("the server was asked", || {
@@ -80,6 +80,7 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
             "a pause: {renewal}"
         );
     }
+    // The pause begins when the file was written.
     let file = File::open(site.state.path().join("shop.example.pem")).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(2 * 3600))
         .unwrap();
@@ -114,19 +115,20 @@ fn an_order_whose_replacement_is_refused_is_repeated_without_it_but_not_if_order
     let site = Site::new();
     let pebble = site.pebble().start();
     let window = window(&from_now(48 * HOUR), &from_now(72 * HOUR), "21600");
-    let suggest = |refusal| {
+    let start_refusing = |refusal| {
         let window = window.clone();
         RenewalServer::refusing(&pebble, move |_| Some(window.clone()), Some(refusal))
     };
-    let server = suggest(refusal("409 Conflict", "alreadyReplaced"));
+    let server = start_refusing(refusal("409 Conflict", "alreadyReplaced"));
     let proxy = start(&site, &pebble, &server);
-    issued(&proxy);
+    wait_until_issued(&proxy);
     proxy.answer(&["cert", "renew", "shop.example"]);
     eventually("it is renewed all the same", || orders(&proxy, "ok") == 2.0);
+    // The first order, the refused one and its repetition.
     assert_eq!((server.seen().replaced.len(), server.seen().orders), (1, 3));
     drop((proxy, server));
 
-    let server = suggest(refusal("429 Too Many Requests\r\nRetry-After: 7200", "rateLimited"));
+    let server = start_refusing(refusal("429 Too Many Requests\r\nRetry-After: 7200", "rateLimited"));
     rebind(&site, &pebble, &server);
     let proxy = start(&site, &pebble, &server);
     proxy.answer(&["cert", "renew", "shop.example"]);
@@ -145,13 +147,13 @@ fn an_order_whose_replacement_is_refused_is_repeated_without_it_but_not_if_order
 const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 18446744073709551615\r\nContent-Type: text/html\r\n\
                        Content-Length: 0\r\n\r\n";
 
-/// Pebble issues certificates for five years.
+/// No renewal is due by itself: Pebble issues certificates for five years.
 #[test]
 fn invalid_renewal_answers_change_nothing() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let plain = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
-    issued(&plain);
+    wait_until_issued(&plain);
     let expected = listed(&plain)["renewal"].clone();
     assert_eq!(expected["reason"], "lifetime");
     let list = plain.command(&["cert", "list"]).stdout;
@@ -196,7 +198,7 @@ fn invalid_renewal_answers_change_nothing() {
     }
 }
 
-/// Makes the kept account one of this server.
+/// Changes the directory of the kept account to that of this server.
 fn rebind(site: &Site, pebble: &Pebble, server: &RenewalServer) {
     let file = site.state.path().join("account.json");
     let text = std::fs::read_to_string(&file).unwrap();

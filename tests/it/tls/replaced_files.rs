@@ -4,24 +4,7 @@ use std::fs;
 
 use super::site::Site;
 use crate::support::authority::replace;
-use crate::support::configs::{listener, pool};
-use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-
-/// A proxy with the certificates in the directory `sites`.
-fn start(site: &Site, server: &Server) -> Proxy {
-    let tls = format!(
-        "[listeners.tls.tls]\ncertificates = [{{ directory = {} }}]",
-        site.file("sites")
-    );
-    Proxy::start(
-        &[
-            listener("tls", "p", &tls),
-            pool("p", &[server.address], "health = { check = \"off\" }"),
-        ]
-        .concat(),
-    )
-}
 
 #[test]
 fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
@@ -39,7 +22,7 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
         replace(&directory.join(certificate), &issued.certificate);
         replace(&directory.join(key), &issued.key);
     }
-    let proxy = start(&site, &server);
+    let proxy = site.start_with_sites(server.address);
     let is_served = |name| site.client().connect(proxy.at("tls"), name).is_ok();
     let away = directory.join("away");
     for (name, certificate, key) in layouts {
@@ -70,7 +53,7 @@ fn a_key_may_move_into_the_file_of_its_certificate() {
     let directory = site.directory().join("sites");
     fs::create_dir(&directory).unwrap();
     site.authority.issue(&["a.example"]).write(&directory, "a");
-    let proxy = start(&site, &server);
+    let proxy = site.start_with_sites(server.address);
     let next = site.authority.issue(&["a.example"]);
     replace(&directory.join("a.pem"), &(next.certificate.clone() + &next.key));
     fs::remove_file(directory.join("a.key")).unwrap();

@@ -75,7 +75,8 @@ fn config(site: &Site, server: &Server) -> String {
 #[test]
 fn an_authority_that_changes_its_key_has_a_list_of_each() {
     let (old, new) = (Authority::new("clients"), Authority::new("clients"));
-    let [stays, goes] = [(); 2].map(|()| [&old, &new].map(|authority| authority.issue(&["a.example"])));
+    let issue_by_each = || [&old, &new].map(|authority| authority.issue(&["a.example"]));
+    let (stays, goes) = (issue_by_each(), issue_by_each());
     let authorities = old.certificate() + &new.certificate();
     let lists = [old.revocations(&[&goes[0]]), new.revocations(&[&goes[1]])];
     let guarded = Guarded::new(&authorities, &lists.concat());
@@ -124,11 +125,11 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
     );
     // Beside a valid list it is only reported.
     let refusals = || [&stays, &goes].map(|own| guarded.refusal(own));
-    let served = [None, Some("certificate_revoked".to_owned())];
-    assert_eq!(refusals(), served);
+    let expected = [None, Some("certificate_revoked".to_owned())];
+    assert_eq!(refusals(), expected);
     for lists in [wrong.clone() + &list, list + &wrong] {
         assert_eq!(guarded.reload(&own.certificate(), &lists).code, Some(0));
-        assert_eq!(refusals(), served);
+        assert_eq!(refusals(), expected);
         let checked = guarded.check();
         assert!(checked.code == Some(0) && is_reported(&checked), "{checked:#?}");
     }
@@ -177,7 +178,8 @@ fn an_authority_in_between_is_refused_if_a_list_of_another_key_of_its_issuer_has
         assert_eq!(guarded.reload(&root.certificate(), &lists).code, Some(0));
         assert_eq!(guarded.refusal(&client).as_deref(), Some(refusal));
     }
-    // Once it is known that the list is not of the old key, this one has none, as most authorities in between.
+    // The certificate of the new key, which this client sends, shows that the list is of that key. So there is no list
+    // of the old key, as of most authorities in between, and its clients are served.
     let of_new = new.issue(&["b.example"]).followed_by(&new_certificate);
     assert_eq!(guarded.refusal(&of_new), None);
     assert_eq!(guarded.refusal(&client), None);
@@ -193,7 +195,7 @@ fn an_authority_in_between_is_refused_if_the_list_of_another_key_of_the_root_has
     let guarded = Guarded::new(&authorities, &lists(&[]));
     assert_eq!(guarded.refusal(&client), None);
     let its_own = between.issue(&["b.example"]);
-    // There may be a list of the old key, which does not have it, and it may be trusted itself.
+    // The same if `between` is trusted itself, and if there is a list of the old key, which does not have `between`.
     for authorities in [authorities.clone(), authorities + &between.certificate()] {
         for of_old in [String::new(), old.revocations(&[])] {
             let with = |revoked: &[&Issued]| guarded.reload(&authorities, &(lists(revoked) + &of_old));
@@ -209,21 +211,22 @@ fn an_authority_in_between_is_refused_if_the_list_of_another_key_of_the_root_has
 #[test]
 fn the_list_of_an_authority_that_may_not_sign_lists_does_not_count() {
     let root = Authority::new("root");
-    let (issuer, its_certificate) = root.subordinate("issuer");
-    let without_lists = root.subordinate_without_lists("issuer", &its_certificate);
-    let (below, its_own) = issuer.subordinate("below");
+    let (issuer, with_lists) = root.subordinate("issuer");
+    let without_lists = root.subordinate_without_lists("issuer", &with_lists);
+    let (below, below_certificate) = issuer.subordinate("below");
     let lists = [&root, &issuer, &below].map(|authority| authority.revocations(&[]));
     let guarded = Guarded::new(&root.certificate(), &lists.concat());
-    for (certificate, refusal) in [(&without_lists, Some("unknown_ca")), (&its_certificate, None)].repeat(2) {
+    for (certificate, refusal) in [(&without_lists, Some("unknown_ca")), (&with_lists, None)].repeat(2) {
         let own = issuer.issue(&["a.example"]).followed_by(certificate);
-        let of_below = below.issue(&["b.example"]).followed_by(&its_own);
+        let of_below = below.issue(&["b.example"]).followed_by(&below_certificate);
         for client in [own, of_below.followed_by(certificate)] {
             assert_eq!(guarded.refusal(&client).as_deref(), refusal);
         }
     }
 }
 
-/// A list of an authority that only clients send is known to be of its key once one of them has come.
+/// `ca_file` has no certificate of an authority in between. Which lists its key has signed is known once a client has
+/// sent that certificate.
 #[test]
 fn of_the_lists_of_an_authority_in_between_the_newest_of_its_key_counts() {
     let root = Authority::new("root");

@@ -18,7 +18,8 @@ use rustls::version::{TLS12, TLS13};
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-/// A listener `l` for clients without TLS, whose servers get TLS. `tls` and `keys` are further lines.
+/// A listener `l` for clients without TLS, whose servers get TLS. `tls` are further lines of `[pools.p.tls]`, and
+/// `keys` of `[pools.p]`.
 fn config(site: &Site, servers: &[SocketAddr], tls: &str, keys: &str) -> String {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!("{keys}\n[pools.p.tls]\nca_file = {}\n{tls}\n", site.file("ca.pem"));
@@ -338,10 +339,10 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
     let proxy = start(&site, &server, "");
     let is_served = || {
         let mut client = Client::connect(proxy.at("l"));
-        let is_complete = server.over(server.manual.session()).map(|mut session| {
+        let handshake = server.over(server.manual.session()).map(|mut session| {
             session.send(b"served").finish();
         });
-        is_complete.is_ok() && client.read_all() == b"served"
+        handshake.is_ok() && client.read_all() == b"served"
     };
     assert!(is_served());
     let file = site.directory().join("ca.pem");
@@ -374,7 +375,7 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
         let address = proxy.at("l");
         move || Client::connect(address).read_all()
     });
-    // The client refuses with an alert, and no other server is tried.
+    // The proxy refuses the certificate with an alert, and there is no other server to try.
     assert!(server.over(server.manual.session()).is_err());
     assert_eq!(refused.join().unwrap(), b"");
 }

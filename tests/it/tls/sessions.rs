@@ -277,6 +277,7 @@ fn a_proxy_header_describes_the_terminated_tls() {
 fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
+    // SMTP, a ClientHello of SSL 2.0, and zeros.
     let requests: [&[u8]; 3] = [b"HELO x\r\n", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", &[0; 64]];
     for request in requests {
         let mut client = Client::connect(proxy.at("tls"));
@@ -440,6 +441,7 @@ fn client_bytes_are_not_logged_by_the_tls_library() {
     let mut client = Client::connect(proxy.at("tls"));
     client.send(&Hello::named("192.0.2.1").bytes()).read(1); // it was parsed
     site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    // rustls warns of such a name: "Illegal SNI extension: …".
     let log = proxy.log();
     assert!(!log.iter().any(|line| line.to_string().contains("SNI")), "{log:#?}");
 }

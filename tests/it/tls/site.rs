@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::support::authority::Authority;
-use crate::support::configs::pool;
+use crate::support::configs::{listener, pool};
 use crate::support::proxy::Proxy;
 use crate::support::tls_client::TlsSetup;
 use tempfile::TempDir;
@@ -34,7 +34,8 @@ impl Site {
         format!("{:?}", self.directory.path().join(name))
     }
 
-    /// A listener `tls` with both certificates, and a pool `p` of this server. `tls` and `routes` are further lines.
+    /// A listener `tls` with both certificates, and a pool `p` of this server. `tls` are further lines of
+    /// `[listeners.tls.tls]`, and `routes` are sections after it.
     pub(super) fn config(&self, server: SocketAddr, tls: &str, routes: &str) -> String {
         let certificate = |name: &str| {
             let (cert, key) = (self.file(&format!("{name}.pem")), self.file(&format!("{name}.key")));
@@ -51,6 +52,16 @@ impl Site {
 
     pub(super) fn start(&self, server: SocketAddr) -> Proxy {
         Proxy::start(&self.config(server, "", ""))
+    }
+
+    /// Starts a proxy whose listener `tls` has the certificates in the directory `sites` of this one.
+    pub(super) fn start_with_sites(&self, server: SocketAddr) -> Proxy {
+        let tls = format!(
+            "[listeners.tls.tls]\ncertificates = [{{ directory = {} }}]",
+            self.file("sites")
+        );
+        let pool = pool("p", &[server], "health = { check = \"off\" }");
+        Proxy::start(&(listener("tls", "p", &tls) + &pool))
     }
 
     pub(super) fn client(&self) -> TlsSetup {

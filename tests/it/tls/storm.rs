@@ -55,7 +55,7 @@ impl Crowd {
         crowd
     }
 
-    /// Asserts that most of them have no answer yet.
+    /// Asserts that more than a fourth of them have no answer yet.
     fn must_wait(&self) {
         let is_waiting = |socket: &&TcpStream| {
             socket.set_nonblocking(true).unwrap();
@@ -67,7 +67,7 @@ impl Crowd {
     }
 }
 
-/// It would never end in a storm if it waited, between its steps, for all those that came later.
+/// A handshake would never end in a storm if it waited, between its steps, for all those that came later.
 #[test]
 fn a_started_handshake_continues_before_new_ones_start() {
     let (site, server) = (Site::new(), Server::named("served"));
@@ -80,7 +80,7 @@ fn a_started_handshake_continues_before_new_ones_start() {
     crowd.must_wait();
 }
 
-/// Their wait would count as a failure of a server that works.
+/// If a handshake with a server waited, a server that works would seem to fail.
 #[test]
 fn handshakes_with_servers_do_not_wait_for_those_with_clients() {
     let (site, server) = (Site::new(), Server::named("served"));
