@@ -40,7 +40,7 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
 fn a_flood_does_not_affect_traffic_or_good_api_clients() {
     let server = Server::echo();
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
-    let (open, before) = (descriptors(&proxy), anonymous_bytes(&proxy));
+    let (descriptors_before, bytes_before) = (descriptors(&proxy), anonymous_bytes(&proxy));
     let stop = AtomicBool::new(false);
     scope(|all| {
         for kind in FLOODS {
@@ -51,7 +51,7 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
             for _ in 0..5 {
                 drop(served_client(proxy.at("l")));
                 assert_eq!(proxy.get("/live").0, 200);
-                let more = descriptors(&proxy).saturating_sub(open);
+                let more = descriptors(&proxy).saturating_sub(descriptors_before);
                 assert!(more <= 20, "expected at most 20 more descriptors, got {more}");
             }
         });
@@ -59,12 +59,12 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
         stop.store(true, Relaxed); // also on failure
         good.unwrap();
     });
-    let grown = anonymous_bytes(&proxy).saturating_sub(before);
+    let grown = anonymous_bytes(&proxy).saturating_sub(bytes_before);
     assert!(
         grown < 16 << 20,
         "expected less than 16 MiB more memory, got {grown} bytes"
     );
-    descriptors_fall_to(&proxy, open);
+    descriptors_fall_to(&proxy, descriptors_before);
 }
 
 #[test]

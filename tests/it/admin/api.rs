@@ -320,8 +320,8 @@ fn the_sessions_with_the_most_come_first() {
     for sort in ["rate", "rtt", "idle"] {
         assert_eq!(first(sort).len(), 2, "{sort}");
     }
-    // Each worker looks once a second which of its sessions have transferred bytes. So two that fell silent together may
-    // come in either order.
+    // Each worker looks once a second which of its sessions have transferred bytes. So two that fell silent together
+    // may come in either order.
     eventually("the longest idle first", || {
         for active in [0, 2] {
             clients[active].send(b"x").read(1);

@@ -54,7 +54,7 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
             client.send(&refused);
             read_to_end(client);
         }
-        // It ends before the ClientHello is complete: by `hello_timeout` in the first round, then by the client's reset.
+        // Ends before the ClientHello is complete: in the first round by `hello_timeout`, then by the client's reset.
         let mut slow = Client::connect(tls);
         slow.send(&good[..20]);
         if round == 0 {

@@ -17,8 +17,8 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
-    // Tabs of the first host elect the one that has the stream by a lock. To pages of the second host, which are reached
-    // neither by TLS nor on localhost, browsers offer no locks.
+    // Tabs of the first host elect the one that has the stream by a lock. To pages of the second host, which is reached
+    // neither by TLS nor as localhost, browsers offer no locks.
     for host in ["127.0.0.1", "lb.test"] {
         let url = format!("http://{host}:{port}/");
         let arguments = ["--host-resolver-rules=MAP lb.test 127.0.0.1".to_owned()];

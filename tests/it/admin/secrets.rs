@@ -20,8 +20,8 @@ const TOKEN: &str = "plugh-let-me-in";
 /// What the user `checker` sends to prove that it knows the password, for the salt `salt`.
 const PROOF: &[u8] = b"md55ae17172e7a5e472248e5c8625a63e3a\0";
 
-/// A server that speaks as much PostgreSQL as a check needs. It asks for a proof of the password, and answers each query
-/// with `f`, for false, because it is not a replica.
+/// A server that speaks as much PostgreSQL as a check needs. It asks for a proof of the password, and answers each
+/// query with `f`, for false, because it is not a replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
 }

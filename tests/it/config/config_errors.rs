@@ -68,7 +68,7 @@ fn all_errors_of_a_file_are_reported_in_order() {
 }
 
 #[test]
-fn a_guard_may_keep_an_acme_server_out_if_every_listener_that_answers_it_for_a_certificate_is_guarded() {
+fn guards_that_keep_an_acme_server_out_draw_a_warning_unless_another_listener_answers_it() {
     let read = |text: &str| {
         let loaded = config::read("a.toml", text).unwrap_or_else(|report| panic!("{report}"));
         loaded.warnings.render(ColorChoice::Never)
@@ -78,19 +78,19 @@ fn a_guard_may_keep_an_acme_server_out_if_every_listener_that_answers_it_for_a_c
                      certificates = [{ acme = \"le\", names = [\"a.example\"] }]\n";
     assert_eq!(read(&format!("{guarded}{unguarded}")), "");
     assert_eq!(read(&format!("{unguarded}{guarded}")), "");
+    // Both listeners for the certificate are guarded.
     let with_guard = unguarded.replace("pool =", "guards = \"office\"\npool =");
     let warned = read(&format!("{guarded}{with_guard}"));
     assert!(
         warned.contains("only clients in `allow` of `office` reach listener `a`") && warned.contains("\n1 warning\n"),
         "{warned}"
     );
+    // The unguarded listener is for another certificate.
     let other = unguarded.replace("a.example", "b.example");
-    for both in [format!("{guarded}{other}"), format!("{other}{guarded}")] {
-        assert!(
-            read(&both).contains("reach listener `a`"),
-            "another certificate: {both}"
-        );
+    for text in [format!("{guarded}{other}"), format!("{other}{guarded}")] {
+        assert!(read(&text).contains("reach listener `a`"), "{text}");
     }
+    // The guard allows all addresses of a family, or the address of the ACME server.
     for allow in ["[\"10.0.0.0/8\", \"0.0.0.0/0\"]", "\"::/0\""] {
         assert_eq!(read(&guarded.replace("\"10.0.0.0/8\"", allow)), "", "{allow}");
     }
@@ -98,6 +98,7 @@ fn a_guard_may_keep_an_acme_server_out_if_every_listener_that_answers_it_for_a_c
         let warned = read(&guarded.replace("acme.example", server));
         assert_eq!(warned.is_empty(), is_allowed, "{server}: {warned}");
     }
+    // By http-01, every listener that redirects answers for all certificates.
     let redirects = "[listeners.c]\nbind = \"127.0.0.1:11\"\nguards = \"office\"\nredirect = { to = \"a\" }\n";
     let by_http = guarded.replace("[guards.office]", "challenge = \"http-01\"\n[guards.office]");
     let warned = read(&format!("{by_http}{redirects}"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use acequia::config::{self, keys};
+use acequia::config;
 use acequia::plan::Sever;
 
 fn shipped(name: &str) -> PathBuf {
@@ -76,6 +76,7 @@ fn full_toml_has_every_key_of_every_section() {
         .unwrap()
         .parse()
         .unwrap();
+    // In the order of `config::keys::ALL`.
     let shown: [BTreeSet<String>; 34] = [
         file.keys().chain(bootstrap.keys()).cloned().collect(),
         keys(&file["runtime"]),
@@ -133,7 +134,7 @@ fn full_toml_has_every_key_of_every_section() {
         keys(&file["providers"]["kubernetes"]),
         keys(&bootstrap["remote"]),
     ];
-    for (section, shown) in keys::ALL.iter().zip(shown) {
+    for (section, shown) in config::keys::ALL.iter().zip(shown) {
         let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(shown, known, "{}", section.title);
     }
@@ -143,43 +144,67 @@ fn full_toml_has_every_key_of_every_section() {
 #[test]
 fn full_toml_shows_the_defaults() {
     let full = config::load(&shipped("full.toml")).unwrap().plan;
-    let least = config::load(&shipped("minimal.toml")).unwrap().plan;
-    assert_eq!((full.runtime.workers, least.runtime.max_connections), (None, None));
-    assert_eq!(full.runtime.drain_timeout, least.runtime.drain_timeout);
-    assert_eq!(full.runtime.drain_delay, least.runtime.drain_delay);
-    assert_eq!(full.log, least.log);
-    let (a, b) = (&full.listeners[0], &least.listeners[0]);
+    let minimal = config::load(&shipped("minimal.toml")).unwrap().plan;
+    assert_eq!((full.runtime.workers, minimal.runtime.max_connections), (None, None));
+    assert_eq!(full.runtime.drain_timeout, minimal.runtime.drain_timeout);
+    assert_eq!(full.runtime.drain_delay, minimal.runtime.drain_delay);
+    assert_eq!(full.log, minimal.log);
+    let (shown, default) = (&full.listeners[0], &minimal.listeners[0]);
     assert_eq!(
-        (a.backlog, a.sniff, a.relay, a.socket),
-        (b.backlog, b.sniff, b.relay, b.socket)
+        (shown.backlog, shown.sniff, shown.relay, shown.socket),
+        (default.backlog, default.sniff, default.relay, default.socket)
     );
     let shop = full.pools.iter().find(|pool| &*pool.name == "shop").unwrap();
-    let (a, b) = (shop, least.pools.first().unwrap());
+    let (shown, default) = (shop, minimal.pools.first().unwrap());
     // The default target of checks, the server itself, cannot be written in a file.
-    let mut health = a.health.clone();
+    let mut health = shown.health.clone();
     (health.address, health.port) = (None, None);
     assert_eq!(
-        (a.dial.clone(), &health, a.severing, a.resolve_interval, a.resolve),
-        (b.dial.clone(), &b.health, b.severing, b.resolve_interval, b.resolve)
+        (
+            shown.dial.clone(),
+            &health,
+            shown.severing,
+            shown.resolve_interval,
+            shown.resolve
+        ),
+        (
+            default.dial.clone(),
+            &default.health,
+            default.severing,
+            default.resolve_interval,
+            default.resolve
+        )
     );
-    assert_eq!(a.rules, b.rules);
+    assert_eq!(shown.rules, default.rules);
     let closing = full
         .pools
         .iter()
         .find(|pool| pool.severing.on_down == Sever::Close)
         .unwrap();
-    assert_eq!(closing.severing.close_over, b.severing.close_over);
-    assert_eq!(full.runtime.watch, least.runtime.watch);
+    assert_eq!(closing.severing.close_over, default.severing.close_over);
+    assert_eq!(full.runtime.watch, minimal.runtime.watch);
     let text = "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\nguards = \"g\"\n\
                 [guards.g]\nrate_per_source = \"20/s\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]";
-    let least = config::read("a.toml", text)
+    let minimal = config::read("a.toml", text)
         .unwrap_or_else(|report| panic!("{report}"))
         .plan;
     let fair = full.guards.iter().find(|guard| &*guard.name == "fair").unwrap();
-    let (a, b) = (&fair.rules, &least.guards[0].rules);
+    let (shown, default) = (&fair.rules, &minimal.guards[0].rules);
     assert_eq!(
-        (a.by, a.sources_max, a.report_only, a.refuse_with, a.rate_per_source),
-        (b.by, b.sources_max, b.report_only, b.refuse_with, b.rate_per_source)
+        (
+            shown.by,
+            shown.sources_max,
+            shown.report_only,
+            shown.refuse_with,
+            shown.rate_per_source
+        ),
+        (
+            default.by,
+            default.sources_max,
+            default.report_only,
+            default.refuse_with,
+            default.rate_per_source
+        )
     );
 }
 

@@ -37,9 +37,9 @@ fn tls_server(authority: &Authority, names: &[&str]) -> SocketAddr {
 }
 
 #[test]
-fn servers_are_checked_once_and_a_pool_without_one_is_an_error() {
-    let (good, gone) = (Server::echo(), Port::keep());
-    let gone = SocketAddr::from(([127, 0, 0, 1], gone.number()));
+fn servers_are_checked_once_and_a_pool_without_a_usable_one_is_an_error() {
+    let (good, unused) = (Server::echo(), Port::keep());
+    let gone = unused.address;
     let listeners = listener("l", "mixed", "") + &listener("m", "unchecked", "");
     let fine = listeners.clone()
         + &pool("mixed", &[good.address, gone], "")
@@ -73,10 +73,10 @@ fn servers_are_checked_once_and_a_pool_without_one_is_an_error() {
     assert_eq!(errors.len(), 2, "{json:#}");
     assert_eq!(errors[0]["message"], "pool mixed has no usable server");
     let done = check_live(&lost, &[]);
-    let not_fine = done
+    let is_not_called_fine = done
         .stdout
         .starts_with("a.toml: 2 listeners, 2 pools, 2 servers:\npool mixed\n");
-    assert!(done.code == Some(1) && not_fine, "{done:?}");
+    assert!(done.code == Some(1) && is_not_called_fine, "{done:?}");
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn servers_known_only_at_run_time_are_not_tried() {
 
 #[test]
 fn a_pool_without_a_usable_server_is_no_error_if_its_fallback_serves() {
-    let (good, gone) = (Server::echo(), Port::keep());
-    let gone = SocketAddr::from(([127, 0, 0, 1], gone.number()));
+    let (good, unused) = (Server::echo(), Port::keep());
+    let gone = unused.address;
     let pools = |last: SocketAddr| {
         listener("l", "a", "")
             + &pool("a", &[gone], "fallback = \"b\"")
@@ -181,8 +181,8 @@ fn a_pool_without_a_usable_server_is_no_error_if_its_fallback_serves() {
 
 #[test]
 fn a_server_of_weight_0_is_judged_by_its_check_and_does_not_serve() {
-    let (good, gone) = (Server::echo(), Port::keep());
-    let gone = SocketAddr::from(([127, 0, 0, 1], gone.number()));
+    let (good, unused) = (Server::echo(), Port::keep());
+    let gone = unused.address;
     let servers = |serving: SocketAddr, idle: SocketAddr| {
         listener("l", "p", "")
             + &format!("[pools.p]\nservers = [\"{serving}\", {{ address = \"{idle}\", weight = 0 }}]\n")

@@ -37,7 +37,8 @@ fn blocks(text: &'static str, language: &str) -> Vec<&'static str> {
     after.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
-/// The whole configurations, each with the file name from its first line. A part of one has none.
+/// The whole configurations, each with the file name from its first line. A block without one is a part of a
+/// configuration.
 pub(super) fn configurations() -> Vec<(&'static str, &'static str)> {
     let named = |text: &'static str| {
         let name = text.lines().next().unwrap().strip_prefix("# ")?;
@@ -166,8 +167,8 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0)
 }
 
-/// What links to the headings of a text are called, as GitHub makes them: in lower case, without punctuation, with
-/// hyphens for spaces.
+/// The anchors of the headings of a text, as GitHub makes them: in lower case, without punctuation, with hyphens for
+/// spaces.
 fn anchors(text: &str) -> HashSet<String> {
     let mut is_code = false;
     let mut anchors = HashSet::new();

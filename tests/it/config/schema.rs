@@ -330,7 +330,9 @@ fn descriptions() -> HashMap<(String, String), String> {
     let mut entry: Option<((String, String), String)> = None;
     let text = ["conf/full.toml", "conf/bootstrap.toml"].map(|file| fs::read_to_string(path(file)).unwrap());
     let text = text.concat();
+    // Each description is kept when the next key or section begins; `[end]` does that for the last one.
     for line in text.lines().chain(["[end]"]) {
+        // A key that is commented out begins its line: `#key = …`.
         let (code, comment) = match line
             .strip_prefix('#')
             .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
@@ -342,13 +344,14 @@ fn descriptions() -> HashMap<(String, String), String> {
             None => line.split_once("# ").unwrap_or((line, "")),
         };
         let code = code.trim();
+        // No key or section begins here. A comment that is indented continues the description.
         if code.is_empty() || code.starts_with(['{', '"', ']']) {
             if let Some((_, description)) = entry.as_mut().filter(|_| !comment.is_empty() && line.starts_with(' ')) {
                 *description = format!("{description} {}", comment.trim()).trim().to_owned();
             }
             continue;
         }
-        // The first description of a key is that of its section.
+        // A section may occur more than once, such as two pools: the first description of a key counts.
         if let Some((key, description)) = entry.take().filter(|(_, description)| !description.is_empty()) {
             descriptions.entry(key).or_insert(description);
         }
@@ -369,7 +372,8 @@ fn descriptions() -> HashMap<(String, String), String> {
     descriptions
 }
 
-/// The description of a key. What listeners and pools inherit is described in `[defaults]`.
+/// The description of a key. What listeners and pools inherit is described in `[defaults]`; where `full.toml` repeats
+/// such keys, it has only a comment such as "This and the next six keys: as in [defaults]".
 fn description(descriptions: &HashMap<(String, String), String>, place: &str, key: &str) -> Option<String> {
     let description = |place: &str| descriptions.get(&(place.to_owned(), key.to_owned()));
     let own = description(place).filter(|text| !text.starts_with("This and the next"));
@@ -502,7 +506,8 @@ fn the_schema_has_the_bounds_of_the_parser() {
             };
             let schema = kind(section, key).schema();
             let (ours, parsed) = (bounds(&schema), parser_bounds(read));
-            // Where the parser knows more than a range, the schema lists what it takes.
+            // Two differences are right: an `enum` lists the integers instead of their bounds, and the parser may
+            // report no bounds for a key that is not always an integer.
             if schema["enum"].is_null()
                 && ours != parsed
                 && (parsed.is_some() || matches!(kind(section, key), Kind::Integer(..)))

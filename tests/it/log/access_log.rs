@@ -63,17 +63,13 @@ fn config(server: std::net::SocketAddr) -> String {
     )
 }
 
-/// A server that reads once, answers `pong`, and then closes with a reset or finishes.
-fn answering(reset: bool) -> Server {
+/// A server that reads once, answers `pong`, and then ends the connection by `close`.
+fn answering(close: impl Fn(Client) + Send + Sync + 'static) -> Server {
     Server::run(move |stream| {
         let mut client = Client(stream);
         client.read_some();
         client.send(b"pong");
-        if reset {
-            client.reset()
-        } else {
-            drop(client.finish().try_read_all())
-        }
+        close(client);
     })
 }
 
@@ -144,7 +140,7 @@ fn session_numbers_are_unique() {
 
 #[test]
 fn the_ending_names_the_side_that_finished_first() {
-    let server = answering(false);
+    let server = answering(|mut client| drop(client.finish().try_read_all()));
     let proxy = Proxy::start(&config(server.address));
     let mut client = Client::connect(proxy.at("plain"));
     assert_eq!(client.send(b"ping\n").read_all(), b"pong");
@@ -159,7 +155,7 @@ fn the_ending_names_the_side_that_finished_first() {
 
 #[test]
 fn the_ending_names_the_side_that_reset() {
-    let server = answering(true);
+    let server = answering(Client::reset);
     let proxy = Proxy::start(&config(server.address));
     let mut client = Client::connect(proxy.at("plain"));
     client.send(b"ping\n");
@@ -178,6 +174,7 @@ fn the_ending_names_the_side_that_reset() {
 fn refused_sessions_are_logged_with_the_known_fields() {
     let proxy = Proxy::start(&config(refusing().address));
     let mut seen = 0;
+    // Sends these bytes. Returns the ending, the server name, the route, the pool and the attempts in the log.
     let mut logged = |bytes: &[u8]| {
         let mut client = Client::connect(proxy.at("tls"));
         let _ = client.send(bytes).finish().try_read_all();
@@ -257,7 +254,7 @@ fn without_a_usable_server_a_session_ends_as_no_server() {
     );
 }
 
-/// The logged endings of a connection without bytes at each of both listeners, and of one session.
+/// The logged endings of three connections: one without bytes at each listener, and one with bytes.
 fn endings_of_silent_connections(config: &str) -> Vec<String> {
     let proxy = Proxy::start(config);
     for listener in ["plain", "tls"] {
@@ -346,20 +343,20 @@ fn text_lines_leave_out_unknown_fields() {
 fn sigusr1_reopens_the_access_log_after_a_rename() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!("{}\n[log]\naccess = \"access.log\"", config(server.address)));
-    let (now, before) = (
+    let (current, renamed) = (
         proxy.directory().join("access.log"),
         proxy.directory().join("access.log.1"),
     );
     let lines = |path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
     ask(proxy.at("plain"), b"x");
-    eventually("the first line is written", || lines(&now) == 1);
-    std::fs::rename(&now, &before).unwrap();
+    eventually("the first line is written", || lines(&current) == 1);
+    std::fs::rename(&current, &renamed).unwrap();
     ask(proxy.at("plain"), b"x");
-    eventually("the second line is in the renamed file", || lines(&before) == 2);
+    eventually("the second line is in the renamed file", || lines(&renamed) == 2);
     proxy.signal(Signal::USR1);
-    eventually("a new file is opened", || now.exists());
+    eventually("a new file is opened", || current.exists());
     ask(proxy.at("plain"), b"x");
-    eventually("the next line is in the new file", || lines(&now) == 1);
-    assert_eq!(lines(&before), 2);
+    eventually("the next line is in the new file", || lines(&current) == 1);
+    assert_eq!(lines(&renamed), 2);
     assert_eq!(proxy.stop().access.len(), 0);
 }

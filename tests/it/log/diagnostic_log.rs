@@ -19,13 +19,13 @@ use acequia::plan::LogPlan;
 use rustix::io::ioctl_fionread;
 
 /// A proxy that logs everything, with its access log on standard error. The log is read until it names the admin port;
-/// then the shell command `leave` holds the pipe.
-fn start(server: &Server, leave: &str) -> Proxy {
+/// then its reading end is left to the shell command `holder`, and closed when that ends: at once if it is empty.
+fn start(server: &Server, holder: &str) -> Proxy {
     let config = format!(
         "[log]\nlevel = \"trace\"\naccess = \"stderr\"\n{}",
         one_pool(&[server.address], "")
     );
-    let script = format!("exec \"$@\" 2> >(sed -u '/admin port/q' >&2; {leave})");
+    let script = format!("exec \"$@\" 2> >(sed -u '/admin port/q' >&2; {holder})");
     Proxy::setup(&config).under(&["bash", "-c", &script, "bash"]).start()
 }
 
@@ -59,7 +59,8 @@ fn traffic_goes_on_without_cpu_cost_when_the_log_reader_is_gone() {
     assert_eq!(proxy.stop().code, Some(0));
 }
 
-/// Set in a child process that runs this test: the order to log more than a pipe and the queue before it hold.
+/// The environment variable by which this test knows that it runs as its own child process. The child logs more than a
+/// pipe, and the queue of lines for it, can hold.
 const CHILD: &str = "ACEQUIA_TEST_LOG_CHILD";
 
 /// Exit code of the child once all its lines are queued: proof that it ran the test.

@@ -88,11 +88,11 @@ fn when_reopening_fails_the_error_is_logged_and_the_old_file_stays_in_use() {
     let server = Server::echo();
     let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
     let directory = proxy.directory().join("logs");
-    let cannot = || log_count(&proxy, "cannot reopen the access log, continuing with the old file");
+    let failures = || log_count(&proxy, "cannot reopen the access log, continuing with the old file");
     let mut old = fs::File::open(directory.join("access.log")).unwrap();
     fs::remove_dir_all(&directory).unwrap();
     proxy.signal(Signal::USR1);
-    eventually("the failure is logged", || cannot() == 1);
+    eventually("the failure is logged", || failures() == 1);
     run_sessions(&proxy, 1);
     eventually("the old file gets the line", || {
         old.read_to_end(&mut Vec::new()).unwrap() > 0
@@ -104,7 +104,7 @@ fn when_reopening_fails_the_error_is_logged_and_the_old_file_stays_in_use() {
     eventually("the line is in the new file", || {
         lines(&directory.join("access.log")) == 1
     });
-    assert_eq!((cannot(), dropped(&proxy)), (1, 0));
+    assert_eq!((failures(), dropped(&proxy)), (1, 0));
 }
 
 #[test]
