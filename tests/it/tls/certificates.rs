@@ -9,7 +9,7 @@ use super::site::Site;
 use crate::support::authority::{Authority, replace};
 use crate::support::eventually;
 use crate::support::process::{finished, must};
-use crate::support::proxy::{Proxy, acequia, checked, config_directory};
+use crate::support::proxy::{acequia, checked, config_directory};
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
 
