@@ -88,7 +88,7 @@ fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
         assert_eq!(answer(write, "SELECT @@server_id").as_deref(), Some("2"));
     }
     second.run("SET GLOBAL read_only = ON");
-    eventually("no server takes writes that may be used", || {
+    eventually("no server that takes writes may be used", || {
         answer(write, "SELECT 1").is_none()
     });
     second.run("SET GLOBAL read_only = OFF");
@@ -139,9 +139,9 @@ fn a_full_server_lives_and_keeps_its_sessions() {
         None,
         "the server itself is full"
     );
-    let refused = [("pool", "primary")];
+    let labels = [("pool", "primary")];
     assert_eq!(
-        proxy.metrics().sum("acequia_health_transitions_total", &refused),
+        proxy.metrics().sum("acequia_health_transitions_total", &labels),
         1.0,
         "only to `up`"
     );

@@ -57,7 +57,7 @@ fn a_cancel_reaches_a_cleartext_session_by_its_key() {
 
 #[test]
 fn a_cancel_of_a_passed_through_session_reaches_the_servers_of_its_client() {
-    // Two a second of one client are sent on.
+    // Two sessions, because acequia forwards at most two such requests a second for a client.
     cancels_reach_their_own_sessions(2, "require", "by_client", "");
 }
 

@@ -1,4 +1,4 @@
-//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and the bytes within it decide.
+//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and what the client sends within it is read.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -17,7 +17,7 @@ use crate::support::server::Server;
 use crate::support::tls_client::{TlsClient, TlsSetup};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-const PORT: &str = "SELECT inet_server_port()";
+const SELECT_PORT: &str = "SELECT inet_server_port()";
 
 /// A proxy with a certificate for all names.
 struct Site {
@@ -96,7 +96,7 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
         ("b.example", "postgres", &b),
         ("other.example", "orders", &b),
     ] {
-        let port = must(&mut site.psql(name, database, PORT));
+        let port = must(&mut site.psql(name, database, SELECT_PORT));
         assert_eq!(port.trim(), server.address().port().to_string(), "{name} {database}");
     }
     let lines = site.proxy.access_lines(3);
@@ -104,10 +104,10 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
     let known = ["sni", "database", "user", "tls"].map(|key| line[key].as_str().unwrap_or("none"));
     assert_eq!(known, ["a.example", "postgres", "postgres", "1.3"], "{line:#?}");
     // TLS that is passed on is decrypted by the server, which has its own certificate.
-    let refused = finished(&mut site.psql("passed.example", "postgres", PORT));
+    let refused = finished(&mut site.psql("passed.example", "postgres", SELECT_PORT));
     assert!(refused.stderr.contains("certificate verify failed"), "{refused:#?}");
     let passed = must(
-        site.psql("passed.example", "postgres", PORT)
+        site.psql("passed.example", "postgres", SELECT_PORT)
             .env("PGSSLMODE", "require")
             .args(["-d", "host=passed.example hostaddr=127.0.0.1 sslmode=require"]),
     );
@@ -124,12 +124,13 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
             "FATAL:  connections from this address are refused here",
         ),
         ("other.example", "gone", "FATAL:  no server is available"),
+        // The name of the database is part of a connection string, in which another setting may follow.
         ("a.example", "gone channel_binding=require", "channel binding"),
     ] {
-        let refused = finished(&mut site.psql(name, database, PORT));
+        let refused = finished(&mut site.psql(name, database, SELECT_PORT));
         assert!(refused.stderr.contains(answer), "{name} {database}: {refused:#?}");
     }
-    let refused = finished(psql(site.proxy.at("db"), PORT).env("PGSSLMODE", "disable"));
+    let refused = finished(psql(site.proxy.at("db"), SELECT_PORT).env("PGSSLMODE", "disable"));
     let answer = "FATAL:  connections without TLS are refused here";
     assert!(refused.stderr.contains(answer), "{refused:#?}");
 }
@@ -188,16 +189,16 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
     );
     drop(client);
     let authority = site.directory.path().join("authority.txt");
-    if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, PORT) {
+    if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, SELECT_PORT) {
         assert_eq!(port, server.address().port().to_string());
     }
     // Other clients of this listener request TLS before.
-    let port = must(&mut site.psql("a.example", "postgres", PORT));
+    let port = must(&mut site.psql("a.example", "postgres", SELECT_PORT));
     assert_eq!(port.trim(), server.address().port().to_string());
     for alpn in [&[][..], &["h2"]] {
         let hello = Hello::named("a.example").alpn(alpn).bytes();
         let alert = Client::connect(site.proxy.at("db")).send(&hello).read_all();
-        assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120], "{alpn:?}");
+        assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120], "no_application_protocol: {alpn:?}");
     }
 }
 
@@ -212,8 +213,8 @@ fn requests_other_than_a_session_within_tls_reach_no_server() {
     for sent in [
         &SSL_REQUEST[..],
         &hello,
-        b"\0\0\0\x07",
-        b"\0\0\x27\x11",
+        b"\0\0\0\x07",   // too short to be a packet
+        b"\0\0\x27\x11", // longer than a first packet may be
         b"GET / HTTP/1.1\r\n\r\n",
     ] {
         let (answer, end) = site.client().send(sent).read_to_end();
@@ -276,8 +277,9 @@ fn clients_without_tls_are_refused_if_client_certificates_are_required() {
     assert_eq!(server.sessions(), 0);
 }
 
-/// Many clients close without a close_notify alert. What they have sent has lengths, so that the end of the stream
-/// completes nothing. Without it, the server would be reset, and nobody would see when it has ended.
+/// Many clients close without a close_notify alert. The server gets the end of the stream then, although the stream may
+/// be cut short: messages of PostgreSQL have lengths, so that the end completes none. If the server were reset instead,
+/// nobody would see when it has ended the session.
 #[test]
 fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_its_place_is_free() {
     const CLIENTS: usize = 3;

@@ -18,7 +18,7 @@ use crate::support::stream::reset;
 
 pub(super) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
-const PORT: &str = "SELECT inet_server_port()";
+const SELECT_PORT: &str = "SELECT inet_server_port()";
 
 /// A listener with these lines, two routes by name, and one by database.
 fn by_name(a: SocketAddr, b: SocketAddr, lines: &str) -> String {
@@ -32,7 +32,7 @@ fn by_name(a: SocketAddr, b: SocketAddr, lines: &str) -> String {
 
 /// `psql` that connects to a name.
 fn psql_to(name: &str, address: SocketAddr, mode: &str) -> Command {
-    let mut command = psql(address, PORT);
+    let mut command = psql(address, SELECT_PORT);
     command.args(["-d", &format!("host={name} hostaddr=127.0.0.1 sslmode={mode}")]);
     command
 }
@@ -50,7 +50,11 @@ fn tls_clients_are_routed_by_name_and_others_by_database() {
     assert!(refused.stderr.contains("unrecognized name"), "{refused:#?}");
     let port = must(&mut psql_to("c.example", db, "disable"));
     assert_eq!(port.trim(), b.address().port().to_string());
-    let refused = finished(psql(db, PORT).env("PGSSLMODE", "disable").env("PGDATABASE", "orders"));
+    let refused = finished(
+        psql(db, SELECT_PORT)
+            .env("PGSSLMODE", "disable")
+            .env("PGDATABASE", "orders"),
+    );
     let message = "FATAL:  no route takes database \"orders\" and user \"postgres\"";
     assert!(refused.stderr.contains(message), "{refused:#?}");
     let lines = proxy.access_lines(5);
@@ -169,6 +173,7 @@ fn a_client_queued_beyond_hello_timeout_still_gets_its_tls_answer() {
 
 #[test]
 fn nothing_is_smuggled_into_a_session() {
+    // Sends another byte behind its S.
     let behind_s = Server::run(|mut stream| {
         let _ = stream.read_exact(&mut [0; 8]);
         let _ = stream.write_all(b"S!");
@@ -181,7 +186,11 @@ fn nothing_is_smuggled_into_a_session() {
     let mut client = Client::connect(proxy.at("db"));
     assert_eq!(client.send(&SSL_REQUEST).read(1), b"S");
     let alert = client.send(&Hello::named("a.example").bytes()).read_all();
-    assert_eq!(alert, [21, 3, 3, 0, 2, 2, 40], "bytes behind the server's S");
+    assert_eq!(
+        alert,
+        [21, 3, 3, 0, 2, 2, 40],
+        "handshake_failure: bytes behind the server's S"
+    );
     let lines = proxy.access_lines(2);
     let has = |ending: &str| lines.iter().any(|line| line["ending"] == ending);
     assert!(has("hello_invalid") && has("server_refused_tls"), "{lines:#?}");
@@ -210,20 +219,20 @@ fn nothing_is_smuggled_before_the_tls_answer_of_the_server() {
         server.address
     ));
     let mut ended = 0;
-    for (answer, early, alert, ending) in [
-        (b'S', true, &b""[..], "hello_invalid"),
-        (b'N', true, b"", "hello_invalid"),
-        (b'E', false, b"E", "server_refused_tls"),
+    for (answer, is_early, ending) in [
+        (b'S', true, "hello_invalid"),
+        (b'N', true, "hello_invalid"),
+        (b'E', false, "server_refused_tls"),
     ] {
         let mut client = Client::connect(proxy.at("db"));
         client.send(&SSL_REQUEST);
         eventually("the server is asked", || server.sessions() == ended + 1);
-        if early {
+        if is_early {
             client.send(&STARTUP);
         }
         answer_with.send(answer).unwrap();
-        if !early {
-            assert_eq!(client.read(1), alert);
+        if !is_early {
+            assert_eq!(client.read(1), [answer]);
             client.send(&STARTUP);
         }
         let last = client.try_read_all().unwrap_or_default(); // or a reset
@@ -249,7 +258,7 @@ fn a_missing_tls_of_the_server_or_pool_is_answered_by_an_alert() {
     assert_eq!(proxy.access_line()["ending"], "server_refused_tls");
     let direct = Hello::named("a.example").alpn(&["postgresql"]).bytes();
     let alert = Client::connect(proxy.at("db")).send(&direct).read_all();
-    assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120]);
+    assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120], "no_application_protocol");
     let line = &proxy.access_lines(2)[1];
     assert_eq!(
         (&line["ending"], &line["detail"]),
@@ -288,16 +297,18 @@ fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
     ));
     let mut lines = 0;
     for (name, ending, _) in &servers {
-        // We have agreed in the server's stead, or it is to answer for itself.
-        let mut agreed = Client::connect(proxy.at("db"));
-        assert_eq!(agreed.send(&SSL_REQUEST).read(1), b"S");
-        let alert = agreed
+        // Routes of `db` need a name: acequia agrees to TLS itself, and asks the server later.
+        let mut client = Client::connect(proxy.at("db"));
+        assert_eq!(client.send(&SSL_REQUEST).read(1), b"S");
+        let alert = client
             .send(&Hello::named(&format!("{name}.example")).bytes())
             .read_all();
         assert_eq!(alert, [21, 3, 3, 0, 2, 2, 80], "{name}: internal_error");
+        // The other listeners leave the answer to the server. If that resets or hangs, acequia agrees, so that an alert
+        // can follow the hello.
         let answer = Client::connect(proxy.at(name)).send(&SSL_REQUEST).read_all();
-        let agreed: &[u8] = if *name == "closes" { b"" } else { b"S" };
-        assert_eq!(answer, agreed, "{name}: an alert is to follow its hello");
+        let expected: &[u8] = if *name == "closes" { b"" } else { b"S" };
+        assert_eq!(answer, expected, "{name}");
         lines += 2;
         for line in &proxy.access_lines(lines)[lines - 2..] {
             assert_eq!(line["ending"], *ending, "{name}: {line:#}");

@@ -15,7 +15,7 @@ use crate::support::server::{Server, list};
 
 const STARTUP: [u8; 27] = *b"\0\0\0\x1b\0\x03\0\0user\0a\0database\0b\0\0";
 
-/// With two sessions of each server and a queue.
+/// Each server has two sessions at a time, and the pool has a queue.
 const QUEUE: &str = "max_sessions = 2\nqueue = { max = 100, timeout = \"60s\" }";
 
 /// A checked server may fail its checks for as long as it takes.
@@ -40,7 +40,7 @@ fn ejected(proxy: &Proxy) -> f64 {
     proxy.metrics().sum("acequia_server_ejected", &[("pool", "p")])
 }
 
-/// `psql` with this statement, in one of its ways to begin.
+/// `psql` with this statement. Clients with odd numbers first ask for TLS, the others do not.
 fn client(proxy: &Proxy, number: usize, statement: &str) -> Process {
     let mode = ["disable", "prefer"][number % 2];
     Process::start(psql(proxy.at("db"), statement).env("PGSSLMODE", mode))
@@ -104,7 +104,7 @@ fn psql_prints_the_words_of_the_server_when_nothing_else_is_left() {
         assert!(lines.iter().all(is_expected), "{lines:#?}");
         assert!(
             not_ready(&proxy) >= 2.0,
-            "{pool}: those that reached the clients count, too"
+            "{pool}: refusals that reached the clients count, too"
         );
     }
 }
@@ -188,7 +188,8 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word()
     }
 }
 
-/// The client may be the reason that a server ends the connection without a word: it must not keep the others waiting.
+/// If a server ends a connection without a word, the client may be the reason. Such a client must not keep the other
+/// queued clients waiting.
 #[test]
 fn a_client_to_which_no_server_says_a_word_waits_only_once() {
     for (fails, answer) in [(end as fn(TcpStream), &b""[..]), (break_off, PART_OF_AN_ERROR)] {
@@ -205,7 +206,6 @@ fn a_client_to_which_no_server_says_a_word_waits_only_once() {
     }
 }
 
-/// Such a server has served nobody.
 #[test]
 fn a_server_that_ends_a_request_for_tls_without_a_word_has_served_nobody() {
     let silent = Server::run(|mut stream| stream.read_exact(&mut [0; 8]).unwrap());
@@ -222,7 +222,8 @@ fn a_server_that_ends_a_request_for_tls_without_a_word_has_served_nobody() {
     );
 }
 
-/// Such a client gets a session, too, and shows that the server is back.
+/// A client that sends its password before the server has asked for it gets a session, too, and shows that the server
+/// is back.
 #[test]
 fn a_client_that_does_not_wait_for_the_answer_ends_the_ejection_of_its_server() {
     let sessions = AtomicUsize::new(0);

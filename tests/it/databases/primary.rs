@@ -100,7 +100,7 @@ fn a_returning_old_primary_gets_no_session_until_it_is_trusted() {
 
 #[test]
 fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
-    const WAITING: usize = 5;
+    const CLIENTS_PER_WAY: usize = 5;
     let (a, b) = primary_and_replica();
     let writers = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"1h\"");
     let proxy = Proxy::start(&format!(
@@ -120,13 +120,10 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     eventually("a check has passed since", || checks() >= before + 2.0);
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";
-    // Without `protocol`, while the server has not said whether there is TLS, and in the clear.
+    // At a listener without `protocol`; before the server has said whether it speaks TLS; in clear text.
     let ways = [("write", "prefer"), ("named", "prefer"), ("named", "disable")];
-    let waiting: Vec<_> = ways.iter().cycle().take(WAITING * ways.len()).collect();
-    let mut waiting: Vec<_> = waiting
-        .into_iter()
-        .map(|(listener, mode)| start(listener, mode, insert))
-        .collect();
+    let clients = ways.iter().cycle().take(CLIENTS_PER_WAY * ways.len());
+    let mut waiting: Vec<_> = clients.map(|(listener, mode)| start(listener, mode, insert)).collect();
     let sessions = || proxy.server("writers", "a")["sessions"].as_u64().unwrap() as usize;
     eventually("they have come", || sessions() == waiting.len() + served.len());
     must(&mut psql(b.address(), "SELECT pg_promote()"));
@@ -136,8 +133,8 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let errors = waiting.iter().map(|client| client.stderr.lines().join("\n"));
     let is_refused = |text: &String| text.contains("FATAL:  no server is available");
     assert!(
-        errors.filter(is_refused).count() >= WAITING,
-        "those whose login can be read"
+        errors.filter(is_refused).count() >= CLIENTS_PER_WAY,
+        "expected the clients in clear text to print the refusal"
     );
     eventually("those that were served are cut, too, because b is the primary", || {
         sessions() == 0
@@ -286,7 +283,7 @@ fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
         proxy.metrics().sum("acequia_health_transitions_total", &labels)
     };
     assert_eq!(times_behind(), 0.0, "the replica never left");
-    // Without a receiver, while writes go on.
+    // Without its receiver, the replica gets no more WAL.
     must(&mut psql(b.address(), "ALTER SYSTEM SET primary_conninfo = ''"));
     must(&mut psql(b.address(), "SELECT pg_reload_conf()"));
     eventually("the receiver ends", || {

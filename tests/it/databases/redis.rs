@@ -10,7 +10,8 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
-/// Two listeners over the same servers, `write` to the primary and `read` to replicas; `health` are further lines.
+/// Two listeners over the same servers, `primary` and `replica` after the roles of their pools; `health` are further
+/// lines of the checks.
 pub(super) fn config(servers: &[&RedisNode], health: &str) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
     let pool = |name: &str| {
@@ -62,7 +63,7 @@ impl RememberingPair {
         }
     }
 
-    /// The primary hangs, its replica was promoted, and writers have reached that.
+    /// The primary hangs. Its replica was promoted, and writers have reached it.
     pub(super) fn failed_over() -> Self {
         let pair = Self::start();
         let Self { old, new, proxy, .. } = &pair;
@@ -116,7 +117,7 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
     proxy.stop();
     new.freeze();
     let proxy = Proxy::start(&text);
-    eventually("it still is, although it is the only one", || {
+    eventually("it still is, although no other primary answers", || {
         has_state(&proxy, "primary", &new, "down") && is_second(&proxy)
     });
     let failed = || {
@@ -139,7 +140,7 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
 #[test]
 fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
     let old = RedisNode::start(&[]);
-    // The primary waits this long for further replicas before it sends its data.
+    // As a primary, it waits 8 s for further replicas before it sends its data.
     let new = RedisNode::replica_of(&old, &["repl-diskless-sync-delay 8"]);
     let proxy = Proxy::start(&config(&[&old, &new], ""));
     eventually("both roles are known", || {
@@ -268,8 +269,8 @@ fn a_server_that_refuses_the_check_lives_and_no_output_shows_the_password() {
     let file = directory.path().join("password");
     std::fs::write(&file, "wrong-password\n").unwrap();
     let health = format!("password_file = {file:?}");
-    let one_pool = config(&[&server], &health).replace("role = ", "# role = ");
-    let proxy = Proxy::start(&one_pool);
+    let without_roles = config(&[&server], &health).replace("role = ", "# role = ");
+    let proxy = Proxy::start(&without_roles);
     eventually("the wrong password is shown as the reason", || {
         has_state(&proxy, "primary", &server, "check refused")
             && reason(&proxy, "primary", &server).contains("WRONGPASS")
@@ -315,9 +316,9 @@ fn with_single_false_all_primaries_are_used() {
     let metrics = proxy.get("/metrics").1;
     assert!(
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
-        "it is no alert"
+        "two primaries are no alert here"
     );
-    // Two checks show that they are primary at the same time.
+    // Each one counts only if it was checked after the other one had called itself primary.
     eventually("the readers' pool knows two primaries", || {
         let metrics = proxy.get("/metrics").1;
         metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2")

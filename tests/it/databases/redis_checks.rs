@@ -41,17 +41,17 @@ fn results(proxy: &Proxy, server: SocketAddr, result: &str) -> f64 {
 
 #[test]
 fn checks_of_servers_that_hang_or_send_single_bytes_end_at_their_timeout() {
-    let other = dripping(b"");
+    let not_redis = dripping(b"");
     let hanging = [
         Server::silent(),
         dripping(b"+"),
         dripping(b"+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$60000\r\n"),
     ];
-    let servers: Vec<_> = hanging.iter().chain([&other]).collect();
+    let servers: Vec<_> = hanging.iter().chain([&not_redis]).collect();
     let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\ntimeout = \"150ms\"\nfall = 2";
     let proxy = Proxy::start(&one_pool("primary", &list(&servers), health));
     for server in &servers {
-        let (result, why) = match server.address == other.address {
+        let (result, why) = match server.address == not_redis.address {
             true => ("fail", "not a Redis server"),
             false => ("timeout", "timed out"),
         };
@@ -123,14 +123,14 @@ fn reset_sentinels_with_a_lower_epoch_do_not_remove_the_primary() {
         ];
         proxy.metrics().sum("acequia_health_transitions_total", &labels)
     };
-    let (down, passed) = (lost_role(), results(&proxy, new.address(), "pass"));
-    let anew = RedisNode::sentinel_of(&new);
-    assert!(anew.ask("SENTINEL MASTER orders").contains("config-epoch\r\n$1\r\n0"));
-    assert!(proxy.reload(&with(&anew)));
+    let (lost_before, passed_before) = (lost_role(), results(&proxy, new.address(), "pass"));
+    let reset = RedisNode::sentinel_of(&new);
+    assert!(reset.ask("SENTINEL MASTER orders").contains("config-epoch\r\n$1\r\n0"));
+    assert!(proxy.reload(&with(&reset)));
     eventually("its checks pass", || {
-        results(&proxy, new.address(), "pass") >= passed + 5.0
+        results(&proxy, new.address(), "pass") >= passed_before + 5.0
     });
-    assert_eq!(lost_role(), down);
+    assert_eq!(lost_role(), lost_before);
     assert!(is_written(proxy.at("primary"), "again"));
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::health::roles::{password, with_checker};
+use crate::health::roles::{create_checker, password};
 use crate::support::client::Client;
 use crate::support::configs::one_pool;
 use crate::support::counts::{ended_sessions, log_count, log_lines, wait_for_ended_sessions};
@@ -31,13 +31,13 @@ fn config(server: &Postgres, password: &Path, more: &str) -> String {
 /// A server with such a configuration, which its check has found to be up.
 fn start(more: &str) -> (Postgres, Proxy) {
     let server = Postgres::start_with(&["max_connections=70"]);
-    with_checker(&server);
+    create_checker(&server);
     run(&server, "CREATE DATABASE checks");
-    let (_directory, password) = password();
+    let (directory, password) = password();
     let proxy = Proxy::start(&config(&server, &password, more));
     eventually("the server is up", || health(&proxy, &server)["health"] == "up");
     // The file is read at each check: it must stay.
-    std::mem::forget(_directory);
+    std::mem::forget(directory);
     (server, proxy)
 }
 
@@ -84,7 +84,7 @@ impl Session {
 }
 
 /// Waits until the check is refused for this reason, and then for some more checks.
-fn refused(proxy: &Proxy, server: &Postgres, reason: &str) {
+fn wait_until_refused(proxy: &Proxy, server: &Postgres, reason: &str) {
     // A server that fills up first gives another reason: that the last connections are reserved.
     wait_for(reason, || {
         let state = health(proxy, server);
@@ -101,7 +101,7 @@ fn refused(proxy: &Proxy, server: &Postgres, reason: &str) {
     assert_eq!(proxy.metrics().sum("acequia_health_check_refused", &[]), 1.0);
 }
 
-fn accepted_again(proxy: &Proxy, server: &Postgres) {
+fn wait_until_accepted(proxy: &Proxy, server: &Postgres) {
     eventually("the check passes again", || health(proxy, server)["health"] == "up");
     assert_eq!(proxy.metrics().sum("acequia_health_check_refused", &[]), 0.0);
 }
@@ -120,23 +120,23 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
             Err(full) => break full,
         }
     };
-    refused(&proxy, &server, "too many clients");
+    wait_until_refused(&proxy, &server, "too many clients");
     assert!(full.contains("53300"), "{full}");
     let answer = open().err().expect("the server is full");
     assert!(answer.contains("53300"), "expected the server's own answer: {answer}");
     drop(others);
-    accepted_again(&proxy, &server);
+    wait_until_accepted(&proxy, &server);
 
     // The password is another one.
     run(&server, "ALTER ROLE checker PASSWORD 'something else'");
-    refused(&proxy, &server, "password authentication failed");
+    wait_until_refused(&proxy, &server, "password authentication failed");
     open().expect("a new session").query();
-    with_password_again(&server);
-    accepted_again(&proxy, &server);
+    restore_password(&server);
+    wait_until_accepted(&proxy, &server);
 
     // The database of the check is gone.
     run(&server, "DROP DATABASE checks WITH (FORCE)");
-    refused(&proxy, &server, "database \"checks\" does not exist");
+    wait_until_refused(&proxy, &server, "database \"checks\" does not exist");
     open().expect("a new session").query();
 
     sessions.iter_mut().for_each(Session::query);
@@ -150,7 +150,7 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
 #[test]
 fn a_password_that_cannot_be_read_takes_no_server_down() {
     let server = Postgres::start();
-    with_checker(&server);
+    create_checker(&server);
     run(&server, "CREATE DATABASE checks");
     let (_directory, file) = password();
     let proxy = Proxy::start(&config(&server, &file, "role_trust = \"1h\""));
@@ -159,19 +159,19 @@ fn a_password_that_cannot_be_read_takes_no_server_down() {
     let secret = std::fs::read(&file).unwrap();
 
     std::fs::write(&file, "").unwrap();
-    refused(&proxy, &server, "the password cannot be read: password_file");
+    wait_until_refused(&proxy, &server, "the password cannot be read: password_file");
     Session::open(proxy.at("db")).expect("a new session").query();
     let reload = proxy.command(&["reload"]);
     assert_ne!(reload.code, Some(0), "a file without a password is an error");
     assert!(reload.stderr.contains("it is empty"), "{}", reload.stderr);
 
     std::fs::remove_file(&file).unwrap();
-    refused(&proxy, &server, "No such file");
+    wait_until_refused(&proxy, &server, "No such file");
     Session::open(proxy.at("db")).expect("a new session").query();
     session.query();
 
     std::fs::write(&file, secret).unwrap();
-    accepted_again(&proxy, &server);
+    wait_until_accepted(&proxy, &server);
     session.query();
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
     log_lines(
@@ -183,16 +183,16 @@ fn a_password_that_cannot_be_read_takes_no_server_down() {
 
     // A server that is gone is down all the same.
     std::fs::write(&file, "").unwrap();
-    refused(&proxy, &server, "the password cannot be read");
+    wait_until_refused(&proxy, &server, "the password cannot be read");
     let name = server.address().to_string();
     drop(server);
     eventually("it is down", || proxy.server("db", &name)["health"] == "down");
 }
 
 /// Gives the role of the checks its password back.
-fn with_password_again(server: &Postgres) {
+fn restore_password(server: &Postgres) {
     run(server, "DROP ROLE checker");
-    with_checker(server);
+    create_checker(server);
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn after_role_trust_a_server_that_refuses_the_check_keeps_its_sessions_and_gets_
     assert_eq!(Client::connect(proxy.at("db")).read_all(), b"");
     wait_for_ended_sessions(&proxy, "no_server", 1);
     session.query();
-    with_password_again(&server);
-    accepted_again(&proxy, &server);
+    restore_password(&server);
+    wait_until_accepted(&proxy, &server);
     Session::open(proxy.at("db")).expect("a new session").query();
 }
 
@@ -251,10 +251,10 @@ fn a_password_is_never_sent_in_clear_text_without_tls() {
     run(&server, "SELECT pg_reload_conf()");
     let reason = "the server asks for the password in clear text, and the connection is not encrypted: switch on TLS at the \
                   server, or let its pg_hba.conf ask for scram-sha-256";
-    refused(&proxy, &server, reason);
+    wait_until_refused(&proxy, &server, reason);
     std::fs::write(&file, rules).unwrap();
     run(&server, "SELECT pg_reload_conf()");
-    accepted_again(&proxy, &server);
+    wait_until_accepted(&proxy, &server);
 }
 
 #[test]
@@ -276,21 +276,21 @@ fn no_error_answer_to_a_check_cuts_a_session() {
         ),
     ] {
         run(&server, refuse);
-        refused(&proxy, &server, reason);
+        wait_until_refused(&proxy, &server, reason);
         if is_served {
             Session::open(proxy.at("db")).expect("a new session").query();
         } else {
             assert_eq!(Client::connect(proxy.at("db")).read_all(), b"", "{refuse}");
         }
         run(&server, accept);
-        accepted_again(&proxy, &server);
+        wait_until_accepted(&proxy, &server);
     }
 
     // It cannot start a process for a connection.
     server.limit_processes(Some(1));
-    refused(&proxy, &server, "cannot start a process for the connection");
+    wait_until_refused(&proxy, &server, "cannot start a process for the connection");
     server.limit_processes(None);
-    accepted_again(&proxy, &server);
+    wait_until_accepted(&proxy, &server);
 
     session.query();
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);

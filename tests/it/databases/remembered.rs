@@ -107,7 +107,7 @@ fn a_second_primary_is_reported_while_the_first_one_has_too_many_clients() {
         ) >= 1.0
     });
     new.ask("REPLICAOF NO ONE");
-    eventually("both are told", || {
+    eventually("both are reported", || {
         proxy.metrics().sum("acequia_pool_primaries", &[("pool", "primary")]) == 2.0
     });
 }

@@ -21,7 +21,7 @@ fn refused_checks_and_awaited_failbacks_are_reported_with_the_remedy() {
     server.ask("CONFIG SET requirepass secret");
     let refused = format!("db/{label}: check refused, is used as before: NOAUTH Authentication required.\n");
     eventually("the refused check is shown", || printed("status").contains(&refused));
-    redis_with_password(&server, "CONFIG SET requirepass \"\"");
+    ask_with_password(&server, "CONFIG SET requirepass \"\"");
     eventually("it is no longer shown", || !printed("status").contains("check refused"));
     server.freeze();
     eventually("it is down", || {
@@ -48,16 +48,16 @@ fn switchovers_leave_no_pool_empty_and_a_drained_primary_is_reported() {
              timeout = \"5s\"\nfall = 2\nrise = 1\n"
         )
     };
-    let follow = |from: usize| {
-        let (new, old) = (&servers[from], &servers[1 - from]);
-        old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
+    let make_other_follow = |primary: usize| {
+        let port = servers[primary].address().port();
+        servers[1 - primary].ask(&format!("REPLICAOF 127.0.0.1 {port}"));
     };
-    follow(0);
+    make_other_follow(0);
     let proxy = Proxy::start(&(pool("write", "primary") + &pool("read", "replica")));
     let is_primary = |number: usize| proxy.server("write", &labels[number])["health"] == "up";
     eventually("the first is the primary", || is_primary(0));
     for primary in [1, 0] {
-        follow(primary);
+        make_other_follow(primary);
         eventually("there is no primary", || !is_primary(1 - primary));
         servers[primary].ask("REPLICAOF NO ONE");
         eventually("both are in their pools", || {
@@ -90,7 +90,7 @@ fn switchovers_leave_no_pool_empty_and_a_drained_primary_is_reported() {
     }
 }
 
-fn redis_with_password(server: &RedisNode, command: &str) {
+fn ask_with_password(server: &RedisNode, command: &str) {
     let mut client = Client::connect(server.address());
     client.send(format!("AUTH secret\r\n{command}\r\nQUIT\r\n").as_bytes());
     assert!(String::from_utf8_lossy(&client.read_all()).starts_with("+OK\r\n+OK\r\n"));

@@ -24,7 +24,7 @@ const VERIFIER: &str = "SCRAM-SHA-256$1:YWNlcXVpYS1zYWx0LTE2Yg==\
                         $7JPXc+3ut5+ZXKUvyAwbURGa6DxNsjlhDm+XmWjC3oU=:1XRJaDldidyVQUgtfVGTILueAw9LGvP+8MJChk18rcs=";
 
 /// Creates the role that the checks log in as.
-pub(crate) fn with_checker(server: &Postgres) {
+pub(crate) fn create_checker(server: &Postgres) {
     must(&mut psql(
         server.address(),
         &format!("CREATE ROLE checker LOGIN PASSWORD '{VERIFIER}'"),
@@ -66,7 +66,7 @@ fn answer(address: std::net::SocketAddr, statement: &str) -> Option<String> {
 #[test]
 fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_are_cut() {
     let primary = Postgres::start();
-    with_checker(&primary);
+    create_checker(&primary);
     must(&mut pgbench(primary.address(), &["-i", "-q"]));
     let replica = Postgres::replica_of(&primary);
     let (_directory, password) = password();
@@ -148,7 +148,7 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
 #[test]
 fn a_lagging_replica_is_down_and_an_idle_one_is_up() {
     let primary = Postgres::start();
-    with_checker(&primary);
+    create_checker(&primary);
     let replica = Postgres::replica_of(&primary);
     let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"1s\""));
@@ -188,7 +188,7 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
     let (_keys, tls) = tls_settings();
     let [on, certificate, key] = &tls;
     let server = Postgres::start_with(&[on, certificate, key, "log_connections=on"]);
-    with_checker(&server);
+    create_checker(&server);
     let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     let label = server.address().to_string();
