@@ -93,11 +93,11 @@ fn an_added_server_survives_reload_and_restart_until_it_is_removed() {
     wait_until_used(&proxy, "second");
     assert_eq!(&added(&proxy)[0], shown);
 
-    let mut session = std::iter::repeat_with(|| {
+    let mut sessions = std::iter::repeat_with(|| {
         let mut client = Client::connect(proxy.at("l"));
         (client.read(5), client)
     });
-    let (_, mut session) = session.find(|(name, _)| name == b"secon").unwrap();
+    let (_, mut session) = sessions.find(|(name, _)| name == b"secon").unwrap();
     let removed = proxy.command(&["server", "remove", "p/extra"]);
     assert_eq!(output(&removed), "p/extra: removed\n");
     assert!(!is_used(&proxy, "second"));
@@ -155,11 +155,11 @@ fn a_configured_server_replaces_an_added_one_with_its_name() {
     assert_eq!(proxy.command(&["server", "add", "p", &address]).code, Some(0));
     let named = ["server", "add", "p", &address, "--name", "db"];
     assert_eq!(proxy.command(&named).code, Some(0));
-    let both =
+    let configured =
         format!("servers = [\"{first_address}\", \"{address}\", {{ address = \"{first_address}\", name = \"db\" }}]");
     let next = site
         .config(&first)
-        .replace(&format!("servers = [\"{}\"]", first.address), &both);
+        .replace(&format!("servers = [\"{}\"]", first.address), &configured);
     assert!(proxy.reload(&next));
     let servers = || {
         let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");

@@ -28,16 +28,19 @@ fn config(docker: &Docker, web: &Server, announce: &str) -> String {
     )
 }
 
-/// The values of the metrics of announced routes: whether their source is up, how many are in force, and how many
+/// What the metrics of announced routes show: whether their source is up, how many are in force, and how many are
 /// refused for two reasons.
-fn measured(proxy: &Proxy) -> [f64; 4] {
+fn measured(proxy: &Proxy) -> [(&'static str, f64); 4] {
     let metrics = proxy.metrics();
     let refused = |reason| metrics.sum("acequia_announcements_refused", &[("reason", reason)]);
     [
-        metrics.sum("acequia_announce_up", &[]),
-        metrics.sum("acequia_announced_routes", &[("listener", "tls")]),
-        refused("taken"),
-        refused("not_allowed"),
+        ("up", metrics.sum("acequia_announce_up", &[])),
+        (
+            "routes",
+            metrics.sum("acequia_announced_routes", &[("listener", "tls")]),
+        ),
+        ("taken", refused("taken")),
+        ("not_allowed", refused("not_allowed")),
     ]
 }
 
@@ -154,22 +157,34 @@ fn a_taken_name_is_refused_and_reported() {
     let expected = "tls: `bank.test`, which docker container zed announces, is refused: `announce` of the listener";
     assert!(status.contains(expected), "{status}");
 
-    assert_eq!(measured(&proxy), [1.0, 1.0, 2.0, 1.0]);
+    assert_eq!(
+        measured(&proxy),
+        [("up", 1.0), ("routes", 1.0), ("taken", 2.0), ("not_allowed", 1.0)]
+    );
 
     docker.end();
     log_lines(&proxy, KEPT, 1);
     assert_eq!(reached(&proxy, "a.apps.test"), "old");
-    assert_eq!(measured(&proxy), [0.0, 1.0, 2.0, 1.0]);
+    assert_eq!(
+        measured(&proxy),
+        [("up", 0.0), ("routes", 1.0), ("taken", 2.0), ("not_allowed", 1.0)]
+    );
     proxy.signal(Signal::TERM);
     proxy.wait();
     let proxy = Proxy::start(&config(&docker, &web, ACCEPT));
     assert_eq!(reached(&proxy, "a.apps.test"), "old", "Docker is away");
     log_lines(&proxy, KEPT, 1);
-    assert_eq!(measured(&proxy), [0.0, 1.0, 2.0, 1.0]);
+    assert_eq!(
+        measured(&proxy),
+        [("up", 0.0), ("routes", 1.0), ("taken", 2.0), ("not_allowed", 1.0)]
+    );
     log_lines(&proxy, "an announced route is refused", 3);
     docker.begin();
     docker.run(&["rm", "-f", "old", "zed"]);
     wait_until_reached(&proxy, "a.apps.test", "young");
     eventually("nothing is refused any more", || refused(&proxy).is_empty());
-    assert_eq!(measured(&proxy), [1.0, 1.0, 0.0, 0.0]);
+    assert_eq!(
+        measured(&proxy),
+        [("up", 1.0), ("routes", 1.0), ("taken", 0.0), ("not_allowed", 0.0)]
+    );
 }

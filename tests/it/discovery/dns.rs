@@ -30,7 +30,7 @@ fn by_srv(nsd: &Nsd, keys: &str) -> String {
     )
 }
 
-/// An SRV record of the service of the pool.
+/// An SRV record of the service of the pool: its TTL, priority and weight, the port of the server, and the target.
 fn srv(ttl: u32, priority: u16, weight: u16, server: &Server, target: &str) -> String {
     let port = server.address.port();
     format!("_pg._tcp.orders {ttl} SRV {priority} {weight} {port} {target}\n")

@@ -11,6 +11,7 @@ use crate::support::proxy::Proxy;
 
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 
+/// The options of a container that is a server of the pool, in the network of the host.
 const ORDERS: [&str; 4] = ["--label", "acequia.pool=orders", "--network", "host"];
 
 fn config(docker: &Docker, discover: &str, keys: &str) -> String {
@@ -137,7 +138,7 @@ fn a_stopping_container_gets_no_new_sessions_and_keeps_its_open_ones() {
     docker.start_server("new", &orders);
     wait_for_servers(&proxy, &["new", "old"]);
 
-    docker.run(&["kill", "--signal=HUP", "new"]); // no request to end
+    docker.run(&["kill", "--signal=HUP", "new"]); // not a signal that asks it to end
     let mut stop = docker.spawn(&["stop", "--time=600", "old"]);
     wait_for_servers(&proxy, &["new", "-old"]);
     assert_eq!(reached(&proxy), ["new"]);

@@ -91,8 +91,8 @@ impl State {
             .to_owned();
         self.requests.push(path.clone());
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-        let version = path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/'));
-        let minor = version.map(|(minor, _)| minor.parse::<u32>().unwrap());
+        let versioned = path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/'));
+        let minor = versioned.map(|(minor, _)| minor.parse::<u32>().unwrap());
         let (oldest, newest) = (self.oldest, self.newest);
         if let Some(minor) = minor.filter(|minor| !(oldest..=newest).contains(minor)) {
             let message = format!("client version 1.{minor} is not supported, it must be 1.{oldest} to 1.{newest}");
@@ -102,7 +102,7 @@ impl State {
                 &json!({ "message": message }).to_string(),
             );
         }
-        match version.map_or(path, |(_, rest)| rest) {
+        match versioned.map_or(path, |(_, rest)| rest) {
             "/version" => {
                 let version = json!({ "Version": "29.0.0", "ApiVersion": format!("1.{newest}"), "MinAPIVersion": format!("1.{oldest}") });
                 write_answer(&mut stream, "200 OK", &version.to_string())

@@ -142,7 +142,7 @@ fn a_listed_listener_does_not_multiply_sessions() {
     let proxy = Proxy::start(&site.config("resolve = \"ipv4\"\n"));
     let own = proxy.at("l").to_string();
     let by_name = format!("localhost:{}", proxy.at("l").port());
-    let left_out = |server: &str, times| {
+    let expect_left_out = |server: &str, times| {
         let logged = log_lines(
             &proxy,
             "a server is left out: it is a listener that leads back to the pool, so every session would open another one",
@@ -153,10 +153,10 @@ fn a_listed_listener_does_not_multiply_sessions() {
         let note = format!("p/{server}: left out, because it is listener `l`, which leads back to the pool");
         assert!(status.contains(&note), "{status}");
     };
-    // As an empty list, one without any other server changes nothing.
+    // A list of this listener alone changes nothing, like an empty list.
     for (times, (listed, label)) in (1..).zip([(&own, &own), (&by_name, &format!("{by_name}@127.0.0.1"))]) {
         site.write(&format!("[{listed:?}]"));
-        left_out(label, times);
+        expect_left_out(label, times);
         assert!(reaches_only(&proxy, "first"));
     }
     let added = proxy.command(&["server", "add", "p", &own]);
@@ -186,7 +186,10 @@ fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
         status.contains("p/gone.invalid:1: not resolved yet")
     });
     assert!(reaches_only(&proxy, "first"));
-    assert!(site.kept().contains(&first.address.to_string()), "also after a restart");
+    assert!(
+        site.kept().contains(&first.address.to_string()),
+        "a restart would begin with it"
+    );
     assert!(proxy.reload(&site.config("resolve_interval = \"2s\"\n")));
     assert!(reaches_only(&proxy, "first"), "also after a reload");
 
@@ -200,14 +203,15 @@ fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
 fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let sites = [Site::new(&[&first]), Site::new(&[&second])];
-    let config = ["a", "b"].map(|name| {
-        let file = &sites[usize::from(name == "b")].file;
+    let of_site = |(name, site): (&str, &Site)| {
+        let file = &site.file;
         format!(
             "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n[pools.{name}]\n\
              discover = {{ file = {file:?}, settle = \"0s\" }}\n"
         )
-    });
-    let proxy = Proxy::start(&config.concat());
+    };
+    let config: String = ["a", "b"].into_iter().zip(&sites).map(of_site).collect();
+    let proxy = Proxy::start(&config);
     let reached = |listener: &str| server_reached(proxy.at(listener));
     sites[0].write(&format!(r#"["{}"]"#, proxy.at("b")));
     eventually("sessions of a go through b", || {
@@ -227,7 +231,9 @@ fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
     );
     assert_eq!(reached("a"), "second", "b keeps its server");
     sites[0].list(&[&first]);
-    eventually("a leads to b no more, and is its server", || reached("b") == "first");
+    eventually("a no longer leads to b, so b can use it as a server", || {
+        reached("b") == "first"
+    });
 }
 
 #[test]

@@ -43,9 +43,9 @@ fn status(etcd: &Etcd, instance: &str) -> Value {
         .map_or(Value::Null, |status| serde_json::from_str(&status.value).unwrap())
 }
 
-/// The server that the listener `l` has now, wherever it listens.
+/// The server that the first listener leads to, at the address where it listens now.
 fn reached(proxy: &Proxy) -> String {
-    let state = proxy.answer(["status"].as_slice());
+    let state = proxy.answer(&["status"]);
     let address = state["listeners"][0]["addresses"][0].as_str().unwrap();
     server_reached(address.parse().unwrap())
 }
@@ -119,7 +119,8 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     assert_eq!(old.finish().try_read_all().unwrap(), b"", "no session was touched");
 }
 
-/// A lease lasts a minute: its remaining time goes up only when the instance renews it.
+/// A lease lasts a minute: its remaining time goes up only when the instance renews it. Renewals are 20 s apart, which is
+/// as long as one wait may take.
 #[test]
 fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_its_name() {
     let server = Server::named("server");
@@ -134,21 +135,22 @@ fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_it
     });
     let other = TempDir::new().unwrap();
     let other = Proxy::start(&bootstrap(&etcd, "one", other.path(), ""));
-    let left = || etcd.ctl(&["lease", "timetolive", &lease])["ttl"].as_i64().unwrap();
-    let mut least = wait_for("the time runs", || Some(left()).filter(|left| (1..57).contains(left)));
+    let remaining = || etcd.ctl(&["lease", "timetolive", &lease])["ttl"].as_i64().unwrap();
+    let mut seen = wait_for("the remaining time goes down", || {
+        Some(remaining()).filter(|now| (1..57).contains(now))
+    });
     for _ in 0..2 {
-        // Each wait has its own patience: renewals are 20 s apart.
-        least = wait_for("the time goes on", || {
-            Some(left()).filter(|left| *left > least || *left < least - 8)
+        seen = wait_for("the lease is renewed, or is 8 s older", || {
+            Some(remaining()).filter(|now| *now > seen || *now < seen - 8)
         });
-        if least >= 57 {
+        if seen >= 57 {
             break;
         }
     }
-    if least < 57 {
-        eventually("the lease is renewed", || left() > least);
+    if seen < 57 {
+        eventually("the lease is renewed", || remaining() > seen);
     }
-    eventually("the other one is told of", || {
+    eventually("the other one is reported", || {
         proxy
             .command(&["status"])
             .stdout
@@ -240,9 +242,9 @@ fn a_start_with_a_broken_text_uses_the_last_valid_one_and_says_why() {
     let states = TempDir::new().unwrap();
     let known = states.path().join("known");
     Proxy::start(&bootstrap(&etcd, "known", &known, "")).stop();
-    // The second is valid, but the machine refuses it.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = text(&server).replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    // `taken` is valid, but something else listens at its address.
+    let occupant = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = text(&server).replace("127.0.0.1:0", &occupant.local_addr().unwrap().to_string());
     for (broken, why) in [("nonsense", "TOML"), (&taken, "Address already in use")] {
         etcd.put(KEY, broken);
         let proxy = Proxy::start(&bootstrap(&etcd, "known", &known, ""));
@@ -354,25 +356,25 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
     let at = |name: &str| allowed.join(name).display().to_string();
     let check = "[pools.p.health]\ncheck = \"exec\"\ncommand = \"/bin/true\"\n";
     let file = |more: &str| bootstrap(&etcd, "one", directory.path(), more);
-    let (nothing, files) = (file(""), file(&format!("allow = [\"files:{}/\"]", allowed.display())));
-    let commands = file("allow = [\"exec\"]");
-    let (command, files_refused) = ("commands are not taken", "files are not taken");
+    let (allows_nothing, allows_files) = (file(""), file(&format!("allow = [\"files:{}/\"]", allowed.display())));
+    let allows_commands = file("allow = [\"exec\"]");
+    let (no_commands, no_files) = ("commands are not taken", "files are not taken");
     for (text, file, refused) in [
-        (text(&server) + check, &nothing, Some(command)),
-        (text(&server) + check, &files, Some(command)),
-        (text(&server) + check, &commands, None),
-        (with_list(&at("networks")), &nothing, Some(files_refused)),
-        (with_list(&at("networks")), &commands, Some(files_refused)),
-        (with_list(&at("networks")), &files, None),
-        (with_list(&at("link")), &files, Some(files_refused)),
+        (text(&server) + check, &allows_nothing, Some(no_commands)),
+        (text(&server) + check, &allows_files, Some(no_commands)),
+        (text(&server) + check, &allows_commands, None),
+        (with_list(&at("networks")), &allows_nothing, Some(no_files)),
+        (with_list(&at("networks")), &allows_commands, Some(no_files)),
+        (with_list(&at("networks")), &allows_files, None),
+        (with_list(&at("link")), &allows_files, Some(no_files)),
         (
             with_list(&at("../secret")),
-            &files,
+            &allows_files,
             Some("the path is not absolute, or has `..`"),
         ),
         (
             with_list("networks"),
-            &files,
+            &allows_files,
             Some("the path is not absolute, or has `..`"),
         ),
         (
@@ -380,13 +382,13 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
                 "127.0.0.1:0",
                 &format!("unix:{}", directory.path().join("l.sock").display()),
             ),
-            &files,
-            Some(files_refused),
+            &allows_files,
+            Some(no_files),
         ),
         (
             text(&server).replace(&server.address.to_string(), "unix:/run/docker.sock"),
-            &files,
-            Some(files_refused),
+            &allows_files,
+            Some(no_files),
         ),
     ] {
         etcd.put(KEY, &text);
@@ -455,7 +457,7 @@ fn sighup_and_the_reload_command_read_the_file_and_the_stored_text() {
     etcd.put("/acequia/core", &text(&first));
     eventually("the other text is followed now", || reached(&proxy) == "first");
     let plain = text(&second).replace("[listeners.l]", "[listeners.plain]");
-    assert!(proxy.reload(&plain), "a file of its own");
+    assert!(proxy.reload(&plain), "a file without `[remote]`");
     assert_eq!(reached(&proxy), "second");
     assert!(proxy.answer(&["status"])["remote"].is_null());
     assert!(proxy.reload(&file));

@@ -55,7 +55,8 @@ impl Cluster {
         }
     }
 
-    fn ready(&self, server: &Server, pod: &str) {
+    /// Creates or changes the slice of a pod, which is ready.
+    fn put_ready(&self, server: &Server, pod: &str) {
         self.api.put("orders", pod, slice(server, pod, &ready()));
     }
 
@@ -78,7 +79,7 @@ fn pools() -> &'static str {
 fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
-    cluster.ready(&first, "orders-1");
+    cluster.put_ready(&first, "orders-1");
     cluster.api.put("other", "other-1", slice(&second, "other-1", &ready()));
     let proxy = Proxy::start(&cluster.config());
     assert_eq!(discovery(&proxy)["source"], "kubernetes default/orders");
@@ -88,7 +89,7 @@ fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
     cluster
         .api
         .put("orders", "orders-1", slice(&first, "orders-1", &terminating()));
-    cluster.ready(&second, "orders-2");
+    cluster.put_ready(&second, "orders-2");
     eventually("the pod that ends gets no session", || reaches_only(&proxy, "second"));
     assert_eq!(proxy.server("p", "orders-1")["use"], "draining");
 
@@ -138,13 +139,13 @@ fn many_slices_are_listed_in_pages() {
 fn an_ended_watch_continues_from_the_last_bookmark() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
-    cluster.ready(&first, "orders-1");
+    cluster.put_ready(&first, "orders-1");
     let proxy = Proxy::start(&cluster.config());
     cluster.api.wait_for("watch", 1);
     let version = cluster.api.bookmark();
     cluster.api.end_watches();
     cluster.api.wait_for("watch", 2);
-    cluster.ready(&second, "orders-1");
+    cluster.put_ready(&second, "orders-1");
     eventually("the second watch is followed", || reaches_only(&proxy, "second"));
     let watches = cluster.api.queries("watch");
     assert!(
@@ -158,13 +159,13 @@ fn an_ended_watch_continues_from_the_last_bookmark() {
 fn an_expired_watch_lists_all_slices_again() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
-    cluster.ready(&first, "orders-1");
+    cluster.put_ready(&first, "orders-1");
     let proxy = Proxy::start(&cluster.config());
     cluster.api.wait_for("watch", 1);
     cluster.api.compact();
     cluster.api.end_watches(); // the next one asks for a version before the compaction
     cluster.api.wait_for("list", 2);
-    cluster.ready(&second, "orders-1");
+    cluster.put_ready(&second, "orders-1");
     eventually("the new list is watched", || reaches_only(&proxy, "second"));
     assert_eq!((cluster.api.queries("list").len(), log_count(&proxy, KEPT)), (2, 0));
 }
@@ -173,12 +174,12 @@ fn an_expired_watch_lists_all_slices_again() {
 fn an_unreachable_api_server_changes_nothing() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
-    cluster.ready(&first, "orders-1");
+    cluster.put_ready(&first, "orders-1");
     let proxy = Proxy::start(&cluster.config());
     cluster.api.set_unreachable(true);
     log_lines(&proxy, KEPT, 1);
     assert!(reaches_only(&proxy, "first"));
-    cluster.ready(&second, "orders-1");
+    cluster.put_ready(&second, "orders-1");
     cluster.api.set_unreachable(false);
     eventually("its endpoints are followed again", || reaches_only(&proxy, "second"));
 
@@ -197,7 +198,7 @@ fn an_unreachable_api_server_changes_nothing() {
 fn a_refusal_names_the_missing_permission_and_shows_no_token() {
     let first = Server::named("first");
     let cluster = Cluster::start();
-    cluster.ready(&first, "orders-1");
+    cluster.put_ready(&first, "orders-1");
     let token = cluster.directory.path().join("token");
     replace(&token, "wrong-2\n");
     let config = cluster.config_with_user("{tokenFile: token}");
@@ -233,7 +234,7 @@ fn a_client_certificate_can_log_in() {
         api: ApiServer::for_certificates(),
         directory: tempfile::tempdir().unwrap(),
     };
-    cluster.ready(&first, "orders-1");
+    cluster.put_ready(&first, "orders-1");
     cluster
         .api
         .authority()
@@ -297,7 +298,7 @@ fn kubectl_can_read_the_fake_api_server() {
     let server = Server::named("first");
     let cluster = Cluster::start();
     for pod in ["orders-1", "orders-2", "orders-3"] {
-        cluster.ready(&server, pod);
+        cluster.put_ready(&server, pod);
     }
     let file = cluster
         .api
