@@ -1,4 +1,4 @@
-//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and what the client sends within it is read.
+//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and acequia reads what is sent within it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};

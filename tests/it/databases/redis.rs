@@ -318,7 +318,7 @@ fn with_single_false_all_primaries_are_used() {
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
         "two primaries are no alert here"
     );
-    // Each one counts only if it was checked after the other one had called itself primary.
+    // They count as two only once the first one has been checked again after the second one.
     eventually("the readers' pool knows two primaries", || {
         let metrics = proxy.get("/metrics").1;
         metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2")

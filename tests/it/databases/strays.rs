@@ -23,7 +23,7 @@ fn a_replica_of_an_old_primary_of_redis_serves_no_reader_until_it_follows_the_ne
     let why = format!("not a replica of {}: it follows {}", b.address(), a.address());
     eventually("c is no replica of b", || reason(&proxy, "replica", &c).contains(&why));
     assert_eq!(redis_answer(proxy.at("replica"), "ROLE").unwrap_or_default(), "");
-    // A disabled server is still known as an old primary: who follows it stays out of use.
+    // A disabled server is still known as an old primary: a replica that follows it stays out of use.
     for pool in ["primary", "replica"] {
         proxy.answer(&["server", "disable", &format!("{pool}/{}", a.address())]);
     }

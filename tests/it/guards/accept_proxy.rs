@@ -15,16 +15,8 @@ use crate::support::server::Server;
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
 
 /// Version 2: from 192.0.2.7:56324 to 198.51.100.1:443, with an authority, a unique id and an unknown value.
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x21\xc0\x00\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb\
-    \x02\x00\x07a.theirs\x05\x00\x02id\xe0\x00\x00";
-
-fn v2() -> Vec<u8> {
-    let mut bytes = V2.to_vec();
-    bytes[14..16].copy_from_slice(&u16::try_from(V2.len() - 16).unwrap().to_be_bytes());
-    // The authority has eight bytes.
-    bytes[30] = 8;
-    bytes
-}
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x1f\xc0\x00\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb\
+    \x02\x00\x08a.theirs\x05\x00\x02id\xe0\x00\x00";
 
 fn config(server: &Server, accept: &str, keys: &str, pool_keys: &str) -> String {
     [
@@ -47,9 +39,8 @@ fn config(server: &Server, accept: &str, keys: &str, pool_keys: &str) -> String 
 fn headers_of_both_versions_are_read_however_they_are_cut() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&server, "", "", ""));
-    let headers = [V1.to_vec(), v2()];
-    for header in &headers {
-        let whole = [header, &b"data"[..]].concat();
+    for header in [V1, V2] {
+        let whole = [header, b"data"].concat();
         for length in [1, 7, header.len(), whole.len()] {
             let mut client = Client::connect(proxy.at("l"));
             client.send_in_pieces(&whole, length).finish();
@@ -77,7 +68,7 @@ fn the_incoming_header_is_passed_on_with_the_name_that_was_read() {
     let proxy = Proxy::start(&config(&server, "", routes, "proxy_protocol = \"v2\""));
     let hello = Hello::named("ours.example").bytes();
     let mut client = Client::connect(proxy.at("l"));
-    client.send(&[v2(), hello.clone()].concat()).finish();
+    client.send(&[V2, &hello].concat()).finish();
     assert_eq!(client.read_all(), b"answer");
     let received = server.received().remove(0);
     let Decoded::Header(header, length) = decode(&received) else {
@@ -133,7 +124,7 @@ fn guards_judge_the_client_in_the_header() {
 fn invalid_or_missing_headers_end_as_proxy_invalid_without_an_answer() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&server, "", "", ""));
-    let mut damaged = v2();
+    let mut damaged = V2.to_vec();
     damaged[12] = 0x31;
     for (bytes, detail) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "proxy_header_missing"),
@@ -195,7 +186,7 @@ fn a_dripping_peer_is_closed_in_time() {
     let routes = "hello_timeout = \"1s\"\n[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"";
     let proxy = Proxy::start(&config(&server, "", routes, ""));
     let hello = Hello::named("a.example").bytes();
-    for whole in [v2(), [v2(), hello].concat()] {
+    for whole in [V2.to_vec(), [V2, &hello].concat()] {
         let mut client = Client::connect(proxy.at("l"));
         let (head, tail) = whole.split_at(whole.len() - 30);
         client.send(head);

@@ -84,7 +84,8 @@ fn refuse_with_close_closes_cleanly_despite_unread_bytes() {
     assert_eq!(client.read_all(), b"");
 }
 
-/// Any other reply would keep the session open until the client closes, too.
+/// After a reply other than a reset, the session keeps its place in `max_connections` until the client closes. In a
+/// flood, only a few clients get such a reply.
 #[test]
 fn in_a_flood_most_refused_clients_are_reset() {
     let server = greeting_server();
@@ -172,7 +173,7 @@ fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
     std::fs::write(&file, "127.0.0.2\n127.0.0.1").unwrap();
     assert!(
         !proxy.reload(&text),
-        "nor does one that is cut off, here of 127.0.0.128"
+        "nor does one that is cut off: its last line might be 127.0.0.128"
     );
     std::fs::write(&file, "127.0.0.2\n127.0.0.128\n").unwrap();
     let reloaded = proxy.command(&["reload"]);

@@ -94,7 +94,7 @@ fn the_common_rate_spans_both_listeners() {
         })
         .map(|client| client.is_some())
         .collect();
-    // A second's worth of seven an hour is one.
+    // The burst is what a second allows, and at least one.
     assert_eq!(served.iter().filter(|served| **served).count(), 1, "{served:?}");
     assert_eq!(refusals(&proxy, "rate"), 7.0);
 }
@@ -212,7 +212,7 @@ fn a_source_is_an_address_of_ipv4_and_a_network_of_ipv6_unless_by_says_otherwise
 fn sources_beyond_the_maximum_are_counted_as_evictions() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
-    // One set of eight places.
+    // The table has one set of eight places.
     for last in 1..=20 {
         assert!(served_from(&format!("127.0.0.{last}"), &proxy, "l").is_some());
     }

@@ -17,7 +17,7 @@ fn config(failback: &str, servers: &[SocketAddr]) -> String {
     )
 }
 
-/// Takes the server down, and starts it again until its checks pass.
+/// Takes the server down, starts it again, and waits until its checks pass.
 fn flap(proxy: &Proxy, back: &mut Option<Server>) {
     let address = back.take().expect("it runs").address;
     let state = || proxy.server("p", &address.to_string());

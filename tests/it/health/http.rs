@@ -129,7 +129,7 @@ fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
 }
 
 /// Answers `GET /primary` and `GET /replica` as the REST API of Patroni does, by the documentation of version 4: 200 if
-/// the member has the role, else 503, with its state in JSON. `lag` above 16 MB is not accepted.
+/// the member has the role, else 503, with its state in JSON. Ignores `lag`: no member is behind.
 fn patroni(is_primary: &Arc<AtomicBool>, is_running: &Arc<AtomicBool>) -> Server {
     let (is_primary, is_running) = (Arc::clone(is_primary), Arc::clone(is_running));
     Server::run(move |mut stream| {
@@ -209,6 +209,7 @@ fn a_patroni_member_is_healthy_while_its_postgresql_runs() {
         member.address.port()
     );
     let proxy = Proxy::start(&[listener("p", "p", ""), pool("p", &[database.address], &check)].concat());
+    // Whether it is healthy and up, the servers with the wrong role, and the unhealthy ones.
     let shown = || {
         let metrics = proxy.metrics();
         let servers = |state| metrics.sum("acequia_pool_servers", &[("state", state)]);

@@ -96,8 +96,8 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
         on_it(&primary) == 8
     });
     let stop = AtomicBool::new(false);
-    let (written, is_over) = (Mutex::new(Vec::new()), Mutex::new(None));
-    scope(|all| {
+    let written = Mutex::new(Vec::new());
+    let took = scope(|all| {
         all.spawn(|| {
             while !stop.load(SeqCst) {
                 if let Some(role) = answer(
@@ -118,13 +118,11 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
             )
             .filter(|role| role == "f")
         });
-        *is_over.lock().unwrap() = Some(promoted.elapsed());
+        let took = promoted.elapsed();
         stop.store(true, SeqCst);
+        took
     });
-    println!(
-        "writers reached the new primary {:?} after its promotion",
-        is_over.lock().unwrap().unwrap()
-    );
+    println!("writers reached the new primary {took:?} after its promotion");
     let written = written.into_inner().unwrap();
     assert!(written.iter().all(|role| role == "f"), "{written:?}");
     assert_ne!(

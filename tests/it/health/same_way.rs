@@ -70,7 +70,11 @@ fn a_tcp_check_sends_nothing_even_with_a_proxy_header_configured() {
     };
     eventually("there were some checks", || passed() >= 10.0);
     assert!(is_up(&proxy, &server));
-    assert_eq!(server.sessions(), 0);
+    assert_eq!(
+        server.sessions(),
+        0,
+        "its kernel accepts the connection, and its program never sees it"
+    );
 }
 
 #[test]

@@ -40,10 +40,10 @@ fn is_down(proxy: &Proxy, server: SocketAddr) -> bool {
 #[test]
 fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
     let server = Server::echo();
-    let (alive, health) = (Port::keep(), |port: u16| format!("port = {port}"));
-    let number = alive.number();
-    let listening = alive.listen();
-    let proxy = Proxy::start(&config(&[(server.address, 0)], "", &health(number)));
+    let check_port = Port::keep();
+    let health = format!("port = {}", check_port.number());
+    let listening = check_port.listen();
+    let proxy = Proxy::start(&config(&[(server.address, 0)], "", &health));
     let mut stays = session(&proxy);
     drop(listening);
     eventually("the server is down", || is_down(&proxy, server.address));
@@ -52,7 +52,7 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
     assert!(proxy.reload(&config(
         &[(server.address, 0)],
         "on_down = \"close\"\nclose_over = \"0s\"",
-        &health(number)
+        &health
     )));
     stays.must_be_reset();
     assert_eq!(proxy.access_line()["ending"], "server_down");
@@ -61,13 +61,13 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
 #[test]
 fn the_log_shows_how_many_sessions_of_a_failed_server_are_cut_and_how_fast() {
     let (server, unused) = (Server::echo(), Server::echo());
-    let alive = Port::keep();
+    let check_port = Port::keep();
     let config = config(
         &[(server.address, 0), (unused.address, 1)],
         "on_down = \"close\"\nclose_over = \"1500ms\"",
-        &format!("port = {}", alive.number()),
+        &format!("port = {}", check_port.number()),
     );
-    let listening = alive.listen();
+    let listening = check_port.listen();
     let proxy = Proxy::start(&config);
     let mut clients: Vec<_> = (0..3).map(|_| session(&proxy)).collect();
     drop(listening);
@@ -164,7 +164,7 @@ fn two_servers(pool: &str, servers: &[&Server], keys: &str, port: u16) -> String
 
 const CLOSE: &str = "on_down = \"close\"\nclose_over = \"0s\"";
 
-/// Nothing is waited for between the cause and the reload that takes the servers away.
+/// The reload that sets `on_down` and the one that takes the servers away follow each other without a wait.
 #[test]
 fn sessions_of_a_server_that_is_down_are_cut_although_it_leaves_at_once() {
     let (one, other, elsewhere) = (Server::echo(), Server::echo(), Server::echo());
@@ -176,9 +176,9 @@ fn sessions_of_a_server_that_is_down_are_cut_although_it_leaves_at_once() {
         ("q", &[&elsewhere], ""),
     ];
     for (pool, servers, keys) in leaving {
-        let alive = Port::keep();
-        let port = alive.number();
-        let listening = alive.listen();
+        let check_port = Port::keep();
+        let port = check_port.number();
+        let listening = check_port.listen();
         let proxy = Proxy::start(&two_servers("p", &both, "", port));
         let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
         drop(listening);
@@ -196,9 +196,9 @@ fn sessions_of_a_server_that_is_down_are_cut_although_it_leaves_at_once() {
 #[test]
 fn sessions_of_a_renamed_pool_go_on_until_their_server_is_down() {
     let (one, other) = (Server::echo(), Server::echo());
-    let alive = Port::keep();
-    let port = alive.number();
-    let listening = alive.listen();
+    let check_port = Port::keep();
+    let port = check_port.number();
+    let listening = check_port.listen();
     let both = [&one, &other];
     let proxy = Proxy::start(&two_servers("p", &both, CLOSE, port));
     let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();

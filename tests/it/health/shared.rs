@@ -23,10 +23,10 @@ fn checks(proxy: &Proxy, pool: &str) -> f64 {
     proxy.metrics().sum("acequia_health_checks_total", &[("pool", pool)])
 }
 
-/// The connections that the server has accepted while each of these pools had ten checks, for each check of the last
-/// pool.
+/// Waits until each of these pools has had ten more checks. Returns the number of connections that the server accepted
+/// in this time, divided by the number of checks of the last pool.
 fn connections_per_check(proxy: &Proxy, server: &Redis, pools: &[&str]) -> f64 {
-    let connections = || server.info("total_connections_received") as f64 - 1.0; // its own
+    let connections = || server.info("total_connections_received") as f64 - 1.0; // without the one that asks
     let last = pools.last().unwrap();
     let (first_check, accepted) = (checks(proxy, last), connections());
     let before: Vec<_> = pools.iter().map(|pool| checks(proxy, pool)).collect();
@@ -54,7 +54,7 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
     let ratio = connections_per_check(&proxy, &server, &both);
     assert!(ratio < 1.5, "{ratio} connections for a check");
 
-    // The other pool is not touched by a reload of one, and one check goes on.
+    // A reload that changes how one pool judges leaves the other one alone, and both still share the check.
     assert!(proxy.reload(&config(server.address(), "health.rise = 2")));
     eventually("readers use a server of any role", || healths() == ["up", "up"]);
     let ratio = connections_per_check(&proxy, &server, &both);
@@ -64,7 +64,7 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
     let name = format!("writers/{}", server.address());
     assert_eq!(proxy.command(&["server", "disable", &name]).code, Some(0));
     let before = checks(&proxy, "writers");
-    connections_per_check(&proxy, &server, &["readers"]);
+    connections_per_check(&proxy, &server, &["readers"]); // waits for ten checks
     assert_eq!(checks(&proxy, "writers"), before);
     assert_eq!(proxy.command(&["server", "enable", &name]).code, Some(0));
     eventually("it is up in both", || healths() == ["up", "up"]);

@@ -74,9 +74,8 @@ fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
             all.spawn(|| (0..ROUNDS).for_each(|_| leave_in_every_phase(&proxy, &hello)));
         }
     });
-    let over = |name: &str| proxy.metrics().sum(name, &[]);
     eventually("all sessions are over", || {
-        over("acequia_sessions_total") == (THREADS * ROUNDS * WAYS) as f64
+        proxy.metrics().sum("acequia_sessions_total", &[]) == (THREADS * ROUNDS * WAYS) as f64
     });
     let metrics = proxy.metrics();
     for gauge in ["acequia_sessions_active", "acequia_server_sessions_active"] {

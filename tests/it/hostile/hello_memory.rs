@@ -85,7 +85,7 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "workers = 1\nhello_memory = \"8MiB\""));
     let mut clients = half_hellos(&proxy, CLIENTS);
-    eventually("as many have ended as are too many", || {
+    eventually("the clients beyond the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - BUDGET / EACH) as f64
     });
     good_client(&proxy);
@@ -94,19 +94,19 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
         ended < CLIENTS - BUDGET / EACH / 2,
         "{ended} of {CLIENTS}: more than it takes"
     );
-    let heard = |client: &mut Client| {
+    let received_if_ended = |client: &mut Client| {
         client.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         client.try_read_all().ok()
     };
     let mut late = clients.split_off(ended);
-    let alerts = clients.iter_mut().filter_map(heard).collect::<Vec<_>>();
+    let alerts = clients.iter_mut().filter_map(received_if_ended).collect::<Vec<_>>();
     assert!(alerts.iter().all(|alert| *alert == USER_CANCELED), "{alerts:?}");
     assert!(
         alerts.len() * 10 >= ended * 9,
         "the first have ended: {} of {ended}",
         alerts.len()
     );
-    let left = late.iter_mut().filter_map(heard).count();
+    let left = late.iter_mut().filter_map(received_if_ended).count();
     assert!(
         left * 10 <= late.len(),
         "the last still wait, but for {left} of {}",
@@ -146,7 +146,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
         client
     };
     let _clients: Vec<_> = (0..CLIENTS).map(send).collect();
-    eventually("those who are too many have ended", || {
+    eventually("the clients beyond the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - 2 * BUDGET / rest.len()) as f64
     });
     let grown = anonymous_bytes(&proxy).saturating_sub(before);
@@ -169,7 +169,7 @@ fn a_reload_changes_the_hello_budget() {
     proxy.signal(rustix::process::Signal::HUP);
     eventually("it is reloaded", || log_count(&proxy, "reloaded") == 1);
     let _more = half_hellos(&proxy, 1);
-    eventually("those who are too many have ended", || {
+    eventually("the clients beyond the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= 16.0
     });
     good_client(&proxy);

@@ -98,8 +98,9 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
     let proxy = Proxy::start(&config(&server));
     let good = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &good) == good);
-    let (baseline, used, held) = (descriptors(&proxy), cpu_time(&proxy), anonymous_bytes(&proxy));
-    let (mut crowd, mut ended, mut held_most) = (Crowd::connect(CROWD, proxy.at("tls")), 0, 0);
+    let (descriptors_before, cpu_before, bytes_before) =
+        (descriptors(&proxy), cpu_time(&proxy), anonymous_bytes(&proxy));
+    let (mut crowd, mut ended, mut bytes_most) = (Crowd::connect(CROWD, proxy.at("tls")), 0, 0);
     for _ in 0..ROUNDS {
         let began = Instant::now();
         ended += crowd.drip();
@@ -109,7 +110,7 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
                 "expected a good client to be served beside the crowd"
             );
         }
-        held_most = held_most.max(anonymous_bytes(&proxy));
+        bytes_most = bytes_most.max(anonymous_bytes(&proxy));
         sleep(Duration::from_secs(1).saturating_sub(began.elapsed())); // the pace of the drip
     }
     assert!(
@@ -117,12 +118,12 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
         "expected each of {CROWD} clients to be closed at least once, {ended} were"
     );
     let events = crowd.bytes + crowd.connections;
-    let each = (cpu_time(&proxy) - used) / u32::try_from(events).unwrap();
+    let each = (cpu_time(&proxy) - cpu_before) / u32::try_from(events).unwrap();
     assert!(
         each < CPU_EACH_MAX,
         "expected less than {CPU_EACH_MAX:?} of CPU time for each of {events} bytes and connections, got {each:?}"
     );
-    let each = held_most.saturating_sub(held) / CROWD as u64;
+    let each = bytes_most.saturating_sub(bytes_before) / CROWD as u64;
     assert!(
         each < BYTES_EACH_MAX,
         "expected less than {BYTES_EACH_MAX} bytes of memory per client, got {each}"
@@ -131,6 +132,6 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
     crowd.end();
     wait_for_ended_sessions(&proxy, "hello_timeout", connections);
     wait_for_active_sessions(&proxy, 0);
-    descriptors_fall_to(&proxy, baseline);
+    descriptors_fall_to(&proxy, descriptors_before);
     wait_for_ended_sessions(&proxy, "client_closed", 1 + 10 * ROUNDS);
 }

@@ -79,12 +79,12 @@ fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
     output.lines().map(memory).sum()
 }
 
-/// Sessions in which one side sends and the other does not read. Asserts bounds on memory.
+/// Sessions in which one side, that of `sending_end`, sends and the other does not read. Asserts bounds on memory.
 fn stalled_sessions(
     manual: &ManualServer,
     proxy: &OpenPath,
     path: Path,
-    pick: fn(&mut Client, &mut TcpStream) -> TcpStream,
+    sending_end: fn(&mut Client, &mut TcpStream) -> TcpStream,
 ) -> Vec<(Client, TcpStream)> {
     drop(served_session(manual, proxy));
     wait_for_active_sessions(proxy, 0);
@@ -92,7 +92,7 @@ fn stalled_sessions(
     let sessions = (0..SESSIONS).map(|_| {
         let mut client = Client::connect(proxy.at("plain"));
         let mut server = manual.session();
-        let taken = write_until_full(&mut pick(&mut client, &mut server), stream_bytes(path));
+        let taken = write_until_full(&mut sending_end(&mut client, &mut server), stream_bytes(path));
         let most = path.proxies() * (kernel_buffer_bytes() + (512 << 10));
         assert!(
             taken <= most,
