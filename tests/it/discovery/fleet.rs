@@ -119,8 +119,8 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     assert_eq!(old.finish().try_read_all().unwrap(), b"", "no session was touched");
 }
 
-/// A lease lasts a minute: its remaining time goes up only when the instance renews it. Renewals are 20 s apart, as long
-/// as one wait may take: so a wait also ends when the lease is 8 s older.
+/// A lease lasts a minute: its remaining time goes up only when the instance renews it. Renewals are 20 s apart, which
+/// is as long as one wait may take: so a wait also ends when the lease is 8 s older.
 #[test]
 fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_its_name() {
     let server = Server::named("server");
