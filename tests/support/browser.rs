@@ -20,7 +20,9 @@ pub struct Browser {
     _process: Process,
     _home: TempDir,
     commands: File,
-    answers: Arc<Mutex<Vec<Value>>>,
+    /// All messages from the browser so far: answers to commands, and events.
+    messages: Arc<Mutex<Vec<Value>>>,
+    /// The protocol's session with the tab that is shown. Empty: commands are for the browser itself.
     session: String,
     next_id: u64,
 }
@@ -34,14 +36,14 @@ impl Browser {
     /// As [`Self::open`], with these arguments for the browser.
     pub fn open_with(arguments: &[String], url: &str, width: u32, height: u32) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let [commands, answers] = ["commands", "answers"].map(|name| {
+        let [commands, messages] = ["commands", "messages"].map(|name| {
             let path = home.path().join(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
             path
         });
-        // It reads commands from descriptor 3 and answers on descriptor 4.
+        // It reads commands from descriptor 3 and writes messages to descriptor 4.
         let mut chromium = Command::new("sh");
-        chromium.args(["-c", "exec chromium \"$@\" 3<\"$COMMANDS\" 4>\"$ANSWERS\"", "sh"]);
+        chromium.args(["-c", "exec chromium \"$@\" 3<\"$COMMANDS\" 4>\"$MESSAGES\"", "sh"]);
         chromium.args([
             "--headless",
             "--no-sandbox",
@@ -59,12 +61,12 @@ impl Browser {
         chromium.arg(format!("--window-size={width},{height}")).args(arguments);
         chromium
             .env("COMMANDS", &commands)
-            .env("ANSWERS", &answers)
+            .env("MESSAGES", &messages)
             .env("HOME", home.path());
         let process = Process::start(&mut chromium);
         let commands = OpenOptions::new().write(true).open(commands).unwrap();
         let mut browser = Self {
-            answers: read_answers(&answers),
+            messages: read_messages(&messages),
             _process: process,
             _home: home,
             commands,
@@ -75,7 +77,7 @@ impl Browser {
         browser
     }
 
-    /// Opens another tab and shows it.
+    /// Opens another tab and shows it. Returns its session, for [`Self::show`].
     pub fn open_tab(&mut self, url: &str) -> String {
         self.session.clear();
         let target = self.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
@@ -88,14 +90,14 @@ impl Browser {
         self.tab()
     }
 
-    /// The tab that is shown.
+    /// The session of the tab that is shown.
     pub fn tab(&self) -> String {
         self.session.clone()
     }
 
-    /// Shows a tab that was opened before.
-    pub fn show(&mut self, tab: &str) {
-        tab.clone_into(&mut self.session);
+    /// Shows the tab with this session.
+    pub fn show(&mut self, session: &str) {
+        session.clone_into(&mut self.session);
         self.ask("Page.bringToFront", &json!({}));
     }
 
@@ -109,8 +111,8 @@ impl Browser {
         }
         self.commands.write_all(format!("{command}\0").as_bytes()).unwrap();
         let answer = wait_for(method, || {
-            let answers = self.answers.lock().unwrap();
-            answers.iter().find(|answer| answer["id"] == id).cloned()
+            let messages = self.messages.lock().unwrap();
+            messages.iter().find(|message| message["id"] == id).cloned()
         });
         assert!(answer["error"].is_null(), "{method}: {answer}");
         answer["result"].clone()
@@ -134,7 +136,8 @@ impl Browser {
         let code = match key {
             "Tab" => 9,
             "Enter" => 13,
-            _ => 27,
+            "Escape" => 27,
+            _ => panic!("the code of {key} is not known here"),
         };
         let text = if key == "Enter" { "\r" } else { "" };
         for kind in ["keyDown", "keyUp"] {
@@ -163,22 +166,22 @@ impl Browser {
 
     /// What the console and the log of the page have reported so far: errors of scripts, and what its policy forbade.
     pub fn complaints(&self) -> Vec<Value> {
-        let answers = self.answers.lock().unwrap();
+        let messages = self.messages.lock().unwrap();
         let reported = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
-        let complaints = answers
+        let complaints = messages
             .iter()
-            .filter(|answer| reported.contains(&answer["method"].as_str().unwrap_or("")));
+            .filter(|message| reported.contains(&message["method"].as_str().unwrap_or("")));
         complaints.cloned().collect()
     }
 }
 
-fn read_answers(path: &std::path::Path) -> Arc<Mutex<Vec<Value>>> {
-    let answers = Arc::<Mutex<Vec<Value>>>::default();
-    let (kept, file) = (Arc::clone(&answers), File::open(path).unwrap());
+fn read_messages(path: &std::path::Path) -> Arc<Mutex<Vec<Value>>> {
+    let messages = Arc::<Mutex<Vec<Value>>>::default();
+    let (kept, file) = (Arc::clone(&messages), File::open(path).unwrap());
     std::thread::spawn(move || {
         for message in BufReader::new(file).split(0).map_while(Result::ok) {
             kept.lock().unwrap().push(serde_json::from_slice(&message).unwrap());
         }
     });
-    answers
+    messages
 }

@@ -16,7 +16,7 @@ const AAAA: u16 = 28;
 /// names, and AAAA queries for names below `ipv4.live.test`. Dropping the value ends the server.
 pub struct NameServer {
     address: SocketAddr,
-    ends: Arc<AtomicBool>,
+    should_end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     directory: TempDir,
 }
@@ -30,7 +30,7 @@ impl NameServer {
             Err(error) if error.kind() == ErrorKind::AddrInUse => None,
             other => Some(other),
         });
-        let socket = match bound.unwrap() {
+        let socket = match bound.expect("an address with a free port") {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 eprintln!("NOT TESTED: this needs port 53: {error}");
                 return None;
@@ -42,14 +42,14 @@ impl NameServer {
         let write = |name: &str, text: String| std::fs::write(directory.path().join(name), text).unwrap();
         write("resolv.conf", format!("nameserver {}\n", address.ip()));
         write("nsswitch.conf", "hosts: dns\n".to_owned());
-        let ends = Arc::new(AtomicBool::new(false));
+        let should_end = Arc::new(AtomicBool::new(false));
         let thread = spawn({
-            let ends = Arc::clone(&ends);
-            move || serve(&socket, &ends)
+            let should_end = Arc::clone(&should_end);
+            move || serve(&socket, &should_end)
         });
         Some(Self {
             address,
-            ends,
+            should_end,
             thread: Some(thread),
             directory,
         })
@@ -64,24 +64,24 @@ impl NameServer {
                 file.display()
             )
         };
-        let see = format!("{}{}exec \"$@\"", mount("resolv.conf"), mount("nsswitch.conf"));
-        let under = ["unshare", "--map-root-user", "--mount", "sh", "-c", &see, "sh"];
+        let script = format!("{}{}exec \"$@\"", mount("resolv.conf"), mount("nsswitch.conf"));
+        let under = ["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"];
         Proxy::setup(config).under(&under)
     }
 }
 
 impl Drop for NameServer {
     fn drop(&mut self) {
-        self.ends.store(true, SeqCst);
+        self.should_end.store(true, SeqCst);
         let waker = UdpSocket::bind("127.0.0.1:0").unwrap();
         waker.send_to(b"", self.address).unwrap();
         self.thread.take().unwrap().join().unwrap();
     }
 }
 
-fn serve(socket: &UdpSocket, ends: &AtomicBool) {
+fn serve(socket: &UdpSocket, should_end: &AtomicBool) {
     let mut query = [0; 512];
-    while !ends.load(SeqCst) {
+    while !should_end.load(SeqCst) {
         let Ok((length, client)) = socket.recv_from(&mut query) else {
             continue;
         };

@@ -62,7 +62,7 @@ impl Docker {
         let directory = self.directory.path();
         let path = |name: &str| directory.join(name).display().to_string();
         let mut command = Command::new("unshare");
-        // Its mounts end with it and its containers.
+        // In a mount namespace of its own, so that no mounts are left behind.
         command.args(["--mount", "dockerd", "--live-restore", "--shutdown-timeout", "2"]);
         command.args(["--data-root", &path("data"), "--exec-root", &path("exec")]);
         command.args([
@@ -118,10 +118,10 @@ impl Docker {
         self.run(&["import", archive.to_str().unwrap(), IMAGE]);
     }
 
-    /// Makes an image whose containers run this program of a shell.
-    pub fn make_image(&self, name: &str, program: &str) {
+    /// Makes an image whose containers run this shell script.
+    pub fn make_image(&self, name: &str, script: &str) {
         let archive = self.directory.path().join("image.tar").display().to_string();
-        let command = format!("CMD {}", serde_json::json!(["sh", "-c", program]));
+        let command = format!("CMD {}", serde_json::json!(["sh", "-c", script]));
         self.run(&["import", "--change", &command, &archive, name]);
     }
 
@@ -169,17 +169,17 @@ impl Docker {
     /// Starts a container whose server sends its name, and reads until its client has finished. It ignores SIGTERM, as
     /// any first process of a container does that has no handler for it.
     pub fn start_server(&self, name: &str, options: &[&str]) {
-        let program = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
+        let script = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
         let arguments = [
             &["run", "-d", "--name", name][..],
             options,
-            &[IMAGE, "sh", "-c", &program],
+            &[IMAGE, "sh", "-c", &script],
         ];
         self.run(&arguments.concat());
     }
 }
 
-/// What the system lacks to run containers.
+/// What the system lacks to run containers; `None`: nothing.
 fn lacking() -> Option<String> {
     let bridge = finished(Command::new("ip").args(["link", "add", "probe", "type", "bridge"]));
     if bridge.code != Some(0) {
@@ -187,9 +187,9 @@ fn lacking() -> Option<String> {
     }
     must(Command::new("ip").args(["link", "delete", "probe"]));
     let groups = Path::new("/sys/fs/cgroup");
-    let hierarchy = [groups.join("devices"), groups.to_owned()]
-        .into_iter()
-        .find(|path| path.exists())?;
+    // In version 1 of control groups each controller has a hierarchy of its own.
+    let devices = groups.join("devices");
+    let hierarchy = if devices.exists() { devices.as_path() } else { groups };
     let probe = hierarchy.join(format!("acequia-probe-{}", std::process::id()));
     let made = fs::create_dir(&probe);
     let _ = fs::remove_dir(&probe);

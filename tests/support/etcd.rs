@@ -15,8 +15,8 @@ use super::process::{Finished, Port, Process, finished};
 /// An etcd with a directory and ports of its own.
 pub struct Etcd {
     directory: TempDir,
-    client: Port,
-    peer: Port,
+    client_port: Port,
+    peer_port: Port,
     process: Option<Process>,
     /// The directory of [`TlsFiles`], if it speaks TLS.
     tls: Option<PathBuf>,
@@ -33,7 +33,7 @@ impl TlsFiles {
         authority
             .issue(&["localhost", "127.0.0.1"])
             .write(files.0.path(), "server");
-        // The gateway refuses names in certificates once logins are needed.
+        // Once logins are needed, etcd's JSON gateway refuses client certificates with a common name.
         authority
             .issue_without_common_name("client")
             .write(files.0.path(), "client");
@@ -67,8 +67,8 @@ impl Etcd {
     fn start_as(tls: Option<PathBuf>) -> Self {
         let mut etcd = Self {
             directory: tempfile::tempdir().unwrap(),
-            client: Port::keep(),
-            peer: Port::keep(),
+            client_port: Port::keep(),
+            peer_port: Port::keep(),
             process: None,
             tls,
             password: RefCell::default(),
@@ -79,7 +79,7 @@ impl Etcd {
 
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.client.number())
+        format!("{scheme}://127.0.0.1:{}", self.client_port.number())
     }
 
     /// The directory of its data and of the files of a test.
@@ -89,7 +89,7 @@ impl Etcd {
 
     /// Starts it again with the same data.
     pub fn begin(&mut self) {
-        let peer = format!("http://127.0.0.1:{}", self.peer.number());
+        let peer = format!("http://127.0.0.1:{}", self.peer_port.number());
         let url = self.url();
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(self.directory.path().join("data"));

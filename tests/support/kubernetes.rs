@@ -52,7 +52,7 @@ struct State {
     requests: Vec<(String, String)>,
 }
 
-/// The status of a failed request.
+/// The status line and the body of the response to a failed request.
 type Refusal = (&'static str, Value);
 
 impl ApiServer {
@@ -78,7 +78,9 @@ impl ApiServer {
             }
             let session = tls.lock().unwrap().over(stream);
             if let Ok(mut session) = session {
-                served.serve(&mut session.0, wants_certificates);
+                // Without the certificate there would be no session.
+                let has_certificate = wants_certificates;
+                served.serve(&mut session.0, has_certificate);
             }
         });
         Self {
@@ -182,6 +184,7 @@ impl ApiServer {
         });
     }
 
+    /// Forbids requests with this verb from now on; `None`: allows all.
     pub fn forbid(&self, verb: Option<&'static str>) {
         self.change(|state| state.forbidden = verb);
     }
@@ -197,7 +200,7 @@ impl ApiServer {
     /// The queries of the requests with this verb.
     pub fn queries(&self, verb: &str) -> Vec<String> {
         let state = self.shared.lock();
-        let of_verb = state.requests.iter().filter(|(of, _)| of == verb);
+        let of_verb = state.requests.iter().filter(|(requested, _)| requested == verb);
         of_verb.map(|(_, query)| query.clone()).collect()
     }
 
@@ -220,6 +223,7 @@ impl Drop for ApiServer {
 }
 
 impl State {
+    /// Adds an event of this type with the next version, which the caller has written into the object.
     fn add(&mut self, kind: &str, object: &Value) {
         self.version += 1;
         self.events

@@ -16,17 +16,18 @@ pub struct MariaDb {
     port: Port,
     process: Process,
     directory: TempDir,
-    /// The ports at which it speaks to the other nodes of its Galera cluster, and gets data from them.
+    /// As a node of a Galera cluster it listens on these ports: for the other nodes, for incremental state transfers,
+    /// and for full ones.
     cluster: [Port; 3],
 }
 
-/// Where the Debian package `galera-4` has it.
+/// The Galera library, where the Debian package `galera-4` installs it.
 const GALERA: &str = "/usr/lib/galera/libgalera_smm.so";
 
 /// The password of `checker`.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// The accounts, created where no binary log is written.
+/// Creates the accounts, without writing this to the binary log: a replica creates its own accounts.
 const ACCOUNTS: &str = "SET sql_log_bin = 0; \
     CREATE USER app@'127.0.0.1'; GRANT ALL ON *.* TO app@'127.0.0.1'; REVOKE READ_ONLY ADMIN, SUPER ON *.* FROM app@'127.0.0.1'; \
     CREATE USER checker@'127.0.0.1' IDENTIFIED BY 'correct horse battery'; \
@@ -43,7 +44,7 @@ impl MariaDb {
     /// A node of a Galera cluster: the first, or one that joins it.
     pub fn galera_node(number: u32, first: Option<&Self>) -> Self {
         let cluster = [Port::keep(), Port::keep(), Port::keep()];
-        let [own, increments, state] = cluster.each_ref().map(|port| port.address);
+        let [own, incremental, full] = cluster.each_ref().map(|port| port.address);
         let peers = first.map_or_else(String::new, |first| first.cluster[0].address.to_string());
         let mut settings = vec![
             "--binlog-format=ROW".to_owned(),
@@ -51,8 +52,8 @@ impl MariaDb {
             "--wsrep-on=ON".to_owned(),
             format!("--wsrep-provider={GALERA}"),
             format!("--wsrep-node-address={own}"),
-            format!("--wsrep-provider-options=gmcast.listen_addr=tcp://{own};ist.recv_addr={increments}"),
-            format!("--wsrep-sst-receive-address={state}"),
+            format!("--wsrep-provider-options=gmcast.listen_addr=tcp://{own};ist.recv_addr={incremental}"),
+            format!("--wsrep-sst-receive-address={full}"),
             "--wsrep-sst-method=rsync".to_owned(),
             format!("--wsrep-cluster-address=gcomm://{peers}"),
         ];
@@ -156,12 +157,6 @@ impl MariaDb {
 
     pub fn directory(&self) -> &Path {
         self.directory.path()
-    }
-}
-
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        self.process.signal(Signal::CONT);
     }
 }
 

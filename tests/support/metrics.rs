@@ -57,7 +57,7 @@ impl Metrics {
                 let sample = Sample::parse(line);
                 let family = metrics.families.get_mut(&current).expect("a TYPE comes first");
                 assert!(
-                    family.is_called(&current, &sample.name),
+                    family.may_have(&current, &sample.name),
                     "`{line}` among those of {current}"
                 );
                 family.samples.push(sample);
@@ -89,7 +89,8 @@ impl Metrics {
 }
 
 impl Family {
-    fn is_called(&self, family: &str, sample: &str) -> bool {
+    /// Whether a family of this name and of this type may have a series with the name `sample`.
+    fn may_have(&self, family: &str, sample: &str) -> bool {
         match self.kind.as_str() {
             "counter" | "gauge" => sample == family,
             "histogram" => ["_bucket", "_sum", "_count"]

@@ -54,7 +54,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// Whether the test runs as root. If not, notes on standard error what is not tested: what needs root.
+/// Whether the test runs as root. If not, a note on standard error says that `what` is not tested.
 pub fn is_root_for(what: &str) -> bool {
     let is_root = geteuid().is_root();
     if !is_root {

@@ -20,16 +20,16 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Creates them and moves the calling thread, and so its children, to the middle. `None`, with a note on standard
-    /// error, where namespaces are not available.
-    pub fn enter(points: usize) -> Option<Self> {
+    /// Creates the middle and `outer` outer namespaces, and moves the calling thread, and so its children, to the middle.
+    /// `None`, with a note on standard error, where namespaces are not available.
+    pub fn enter(outer: usize) -> Option<Self> {
         if !is_root_for("a network namespace") {
             return None;
         }
         let thread = format!("{:?}", std::thread::current().id());
         let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
         let mut star = Self { names: Vec::new() };
-        for number in 0..=points {
+        for number in 0..=outer {
             let name = format!("acequia-{}-{thread}-{number}", getpid().as_raw_nonzero());
             let made = finished(Command::new("ip").args(["netns", "add", &name]));
             if made.code != Some(0) {
@@ -39,7 +39,7 @@ impl Namespaces {
             star.names.push(name);
             star.ip(number, "link set lo up");
         }
-        for number in 1..=points {
+        for number in 1..=outer {
             let (middle, outside) = (&star.names[0], &star.names[number]);
             let link = format!("link add v{number} netns {middle} type veth peer name v0 netns {outside}");
             must(Command::new("ip").args(link.split(' ')));

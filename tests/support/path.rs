@@ -11,11 +11,12 @@ use super::proxy::Proxy;
 
 const UNCHECKED: &str = "health = { check = \"off\" }";
 
-/// The ways from clients to servers. Neither side speaks TLS; where there is TLS on the way, further proxies begin and
-/// end it.
+/// The ways from clients to servers through the observed proxy, which is the one that the test is about. Clients and
+/// servers do not speak TLS: if the observed proxy ends TLS, a proxy before it begins it; if it begins TLS, a proxy
+/// behind it ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// The observed proxy alone.
+    /// The observed proxy speaks no TLS.
     Plain,
     /// It begins the TLS with its servers.
     Encrypted,
@@ -28,8 +29,9 @@ pub enum Path {
 /// A way that is open. It dereferences to the observed proxy.
 pub struct OpenPath {
     observed: Proxy,
-    /// What clients connect to, if not the observed proxy.
+    /// The proxy that begins the TLS which the observed one ends. Clients connect to it.
     before: Option<Proxy>,
+    /// The proxy that ends the TLS which the observed one begins.
     _behind: Option<Proxy>,
     _files: TempDir,
 }
@@ -74,33 +76,33 @@ impl Path {
         self.open_with(server, "", keys)
     }
 
-    /// As [`Self::open`]; `before` comes first in the configuration of the observed proxy.
-    pub fn open_with(self, server: SocketAddr, before: &str, keys: &str) -> OpenPath {
+    /// As [`Self::open`]; `head` comes first in the configuration of the observed proxy.
+    pub fn open_with(self, server: SocketAddr, head: &str, keys: &str) -> OpenPath {
         let (authority, files) = (Authority::new("between"), tempfile::tempdir().unwrap());
         authority.issue(&["127.0.0.1"]).write(files.path(), "between");
         replace(&files.path().join("ca.pem"), &authority.certificate());
         let file = |name: &str| format!("{:?}", files.path().join(name));
         let (cert, key, ca) = (file("between.pem"), file("between.key"), file("ca.pem"));
-        let ends =
-            |listener| format!("[listeners.{listener}.tls]\ncertificates = [{{ cert = {cert}, key = {key} }}]\n");
-        let begins = format!("{UNCHECKED}\n[pools.all.tls]\nca_file = {ca}");
+        let ends_tls = format!("[listeners.plain.tls]\ncertificates = [{{ cert = {cert}, key = {key} }}]\n");
+        let begins_tls = format!("{UNCHECKED}\n[pools.all.tls]\nca_file = {ca}");
         let behind = self.begins_tls().then(|| {
-            let config = listener("plain", "all", "") + &ends("plain") + &pool("all", &[server], UNCHECKED);
+            let config = listener("plain", "all", "") + &ends_tls + &pool("all", &[server], UNCHECKED);
             Proxy::start(&config)
         });
         let to_server = match &behind {
             None => pool("all", &[server], UNCHECKED),
-            Some(behind) => pool("all", &[behind.at("plain")], &begins),
+            Some(behind) => pool("all", &[behind.at("plain")], &begins_tls),
         };
         let config = match self {
             Self::Plain => two_listeners(server, keys),
             Self::Encrypted => listener("plain", "all", keys) + &to_server,
-            Self::Terminated | Self::Reencrypted => listener("plain", "all", keys) + &ends("plain") + &to_server,
+            Self::Terminated | Self::Reencrypted => listener("plain", "all", keys) + &ends_tls + &to_server,
         };
-        let observed = Proxy::start(&format!("{before}\n{config}"));
-        let before = self
-            .ends_tls()
-            .then(|| Proxy::start(&(listener("plain", "all", "") + &pool("all", &[observed.at("plain")], &begins))));
+        let observed = Proxy::start(&format!("{head}\n{config}"));
+        let before = self.ends_tls().then(|| {
+            let config = listener("plain", "all", "") + &pool("all", &[observed.at("plain")], &begins_tls);
+            Proxy::start(&config)
+        });
         OpenPath {
             observed,
             before,

@@ -12,11 +12,11 @@ use super::eventually;
 use super::process::{Port, Process};
 use super::tls_client::TlsSetup;
 
-/// The ports at which Pebble validates names, and the lifetime of the certificates that it issues.
+/// How Pebble validates names, issues certificates and admits accounts.
 pub struct PebbleSetup {
     tls_port: u16,
     http_port: u16,
-    validity_seconds: u64,
+    validity_seconds: Option<u64>,
     external_keys: Vec<(&'static str, &'static str)>,
 }
 
@@ -25,9 +25,9 @@ pub struct Pebble {
     authority: Authority,
     files: TempDir,
     process: Option<Process>,
-    names: Option<Process>,
-    directory: u16,
-    management: u16,
+    name_server: Option<Process>,
+    directory_port: u16,
+    management_port: u16,
     dns_port: u16,
     _ports: Vec<Port>,
 }
@@ -38,14 +38,14 @@ impl PebbleSetup {
         Self {
             tls_port,
             http_port,
-            validity_seconds: 0,
+            validity_seconds: None,
             external_keys: Vec::new(),
         }
     }
 
     /// Its certificates expire after this many seconds.
     pub fn valid_for(mut self, seconds: u64) -> Self {
-        self.validity_seconds = seconds;
+        self.validity_seconds = Some(seconds);
         self
     }
 
@@ -70,10 +70,10 @@ impl PebbleSetup {
             .write(files.path(), "pebble");
         replace(&files.path().join("ca.pem"), &authority.certificate());
         let ports: Vec<_> = (0..3).map(|_| Port::keep()).collect();
-        let [directory, management, dns_port] = [0, 1, 2].map(|index: usize| ports[index].number());
+        let [directory_port, management_port, dns_port] = [0, 1, 2].map(|index: usize| ports[index].number());
         let mut config = json!({
-            "listenAddress": format!("127.0.0.1:{directory}"),
-            "managementListenAddress": format!("127.0.0.1:{management}"),
+            "listenAddress": format!("127.0.0.1:{directory_port}"),
+            "managementListenAddress": format!("127.0.0.1:{management_port}"),
             "certificate": "pebble.pem",
             "privateKey": "pebble.key",
             "httpPort": self.http_port,
@@ -82,8 +82,8 @@ impl PebbleSetup {
             "externalAccountBindingRequired": !self.external_keys.is_empty(),
             "externalAccountMACKeys": self.external_keys.into_iter().collect::<std::collections::HashMap<_, _>>(),
         });
-        if self.validity_seconds > 0 {
-            config["certificateValidityPeriod"] = self.validity_seconds.into();
+        if let Some(seconds) = self.validity_seconds {
+            config["certificateValidityPeriod"] = seconds.into();
         }
         replace(
             &files.path().join("pebble.json"),
@@ -93,9 +93,9 @@ impl PebbleSetup {
             authority,
             files,
             process: None,
-            names: None,
-            directory,
-            management,
+            name_server: None,
+            directory_port,
+            management_port,
             dns_port,
             _ports: ports,
         };
@@ -114,10 +114,9 @@ impl Pebble {
             .env("PEBBLE_VA_NOSLEEP", "1")
             .current_dir(self.files.path());
         self.process = Some(Process::start(&mut command));
-        let port = self.management;
-        eventually("pebble listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        let port = self.directory;
-        eventually("pebble listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        for port in [self.management_port, self.directory_port] {
+            eventually("pebble listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        }
     }
 
     pub fn stop(&mut self) {
@@ -139,7 +138,7 @@ impl Pebble {
         command
             .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
             .args(["-management", "127.0.0.1:0", "-dns01", &format!("127.0.0.1:{port}")]);
-        self.names = Some(Process::start(&mut command));
+        self.name_server = Some(Process::start(&mut command));
         eventually("the name server listens", || {
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
@@ -153,7 +152,7 @@ impl Pebble {
 
     /// The address of its directory.
     pub fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.directory).into()
+        ([127, 0, 0, 1], self.directory_port).into()
     }
 
     /// The authority of its own certificate.
@@ -161,18 +160,18 @@ impl Pebble {
         &self.authority
     }
 
-    /// `directory` and `ca_file` of `[acme.NAME]`.
+    /// The lines `directory` and `ca_file` of a configuration's `[acme.NAME]`.
     pub fn keys(&self) -> String {
         let ca_file = self.files.path().join("ca.pem");
         format!(
             "directory = \"https://localhost:{}/dir\"\nca_file = {ca_file:?}\n",
-            self.directory
+            self.directory_port
         )
     }
 
     /// A client that trusts its certificates.
     pub fn client(&self) -> TlsSetup {
-        let management = ([127, 0, 0, 1], self.management).into();
+        let management = ([127, 0, 0, 1], self.management_port).into();
         let mut client = TlsSetup::trusting(&self.authority)
             .connect(management, "localhost")
             .unwrap();

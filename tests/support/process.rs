@@ -171,11 +171,16 @@ impl Port {
     }
 
     pub fn keep_on(ip: &str) -> Self {
-        Self::keep_again(SocketAddr::new(ip.parse().unwrap(), 0))
+        Self::bind(SocketAddr::new(ip.parse().unwrap(), 0))
     }
 
     /// Another socket for an address that is reserved already.
-    pub fn keep_again(wanted: SocketAddr) -> Self {
+    pub fn keep_again(address: SocketAddr) -> Self {
+        Self::bind(address)
+    }
+
+    /// Reserves an address; with port 0 the system chooses the port.
+    fn bind(wanted: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         socket.bind(&wanted.into()).unwrap();

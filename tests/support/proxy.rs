@@ -283,10 +283,10 @@ impl Proxy {
         self.rewrite(toml);
         let before = self.reloads();
         self.signal(Signal::HUP);
-        let after = wait_for("the reload is counted", || {
+        let (accepted, _) = wait_for("the reload is counted", || {
             Some(self.reloads()).filter(|after| *after != before)
         });
-        after.0 > before.0
+        accepted > before.0
     }
 
     /// The numbers of accepted and of rejected reloads.

@@ -15,13 +15,14 @@ use super::tls_client::TlsSetup;
 use super::tls_peer::TlsPeer;
 use super::tls_server::ManualTlsServer;
 
-/// The server. All but the directory, orders and renewals goes through it as it is.
+/// The server. It answers requests about renewals itself. It forwards all others to Pebble, and adds to Pebble's
+/// responses only what RFC 9773 adds to the directory and to orders.
 pub struct RenewalServer {
     server: Server,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// The requests of clients.
+/// What clients have requested.
 #[derive(Clone, Default)]
 pub struct Seen {
     /// The identifiers of certificates whose renewal it was asked about.
@@ -32,14 +33,18 @@ pub struct Seen {
     pub orders: usize,
 }
 
-/// A whole response about the renewal of the certificate with this identifier; `None`: none ever comes.
+/// Returns the whole response to a request about the renewal of the certificate with this identifier. `None`: the request
+/// is never answered.
 type Answer = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
-struct Front {
+/// What answers the requests.
+struct Handler {
     config: Arc<ServerConfig>,
+    /// How to connect to Pebble.
     client: TlsSetup,
     pebble: std::net::SocketAddr,
     answer: Box<Answer>,
+    /// The response to orders that name the certificate that they replace; `None`: they are forwarded.
     refusal: Option<Vec<u8>>,
     seen: Arc<Mutex<Seen>>,
 }
@@ -57,7 +62,7 @@ impl RenewalServer {
     ) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let authority = pebble.authority();
-        let front = Front {
+        let handler = Handler {
             config: ManualTlsServer::new(&authority.issue(&["localhost"])).config,
             client: TlsSetup::trusting(authority),
             pebble: pebble.address(),
@@ -67,7 +72,7 @@ impl RenewalServer {
         };
         let server = Server::run(move |socket| {
             // An error on this side is seen by the test on the client's side.
-            let _ = front.serve(socket);
+            let _ = handler.serve(socket);
         });
         Self { server, seen }
     }
@@ -82,7 +87,7 @@ impl RenewalServer {
     }
 }
 
-impl Front {
+impl Handler {
     /// Answers one request.
     fn serve(&self, socket: TcpStream) -> std::io::Result<()> {
         let port = socket.local_addr()?.port();
@@ -95,28 +100,32 @@ impl Front {
                 return client.0.read(&mut [0]).map(drop); // until the client leaves
             };
             response
+        } else if path == "/dir" {
+            let url = format!("https://localhost:{port}/renewal-info");
+            with_member(&self.forward(&head, &body)?, "renewalInfo", url)
         } else {
-            let replaced = replaced(&body);
-            let refusal = self.refusal.clone().filter(|_| replaced.is_some());
-            let response = refusal.map_or_else(|| self.forward(&head, &body), Ok)?;
-            // Pebble rejects some nonces by chance. The client then sends its request again.
-            if !String::from_utf8_lossy(&response).contains("badNonce") {
-                let mut seen = self.seen.lock().unwrap();
-                seen.orders += usize::from(path == "/order-plz");
-                seen.replaced.extend(replaced.clone());
-            }
-            match (path, replaced) {
-                ("/dir", _) => {
-                    let url = format!("https://localhost:{port}/renewal-info");
-                    with_member(&response, "renewalInfo", url)
-                }
-                (_, Some(replaced)) if self.refusal.is_none() => with_member(&response, "replaces", replaced),
-                _ => response,
-            }
+            self.response_to_acme(path, &head, &body)?
         };
         client.0.write_all(&response)?;
         client.0.conn.send_close_notify();
         client.0.flush()
+    }
+
+    /// The response to a request that Pebble understands. Counts orders.
+    fn response_to_acme(&self, path: &str, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
+        let replaced = replaced(body);
+        let refusal = self.refusal.clone().filter(|_| replaced.is_some());
+        let response = refusal.map_or_else(|| self.forward(head, body), Ok)?;
+        // Pebble rejects some nonces by chance. The client then sends its request again.
+        if !String::from_utf8_lossy(&response).contains("badNonce") {
+            let mut seen = self.seen.lock().unwrap();
+            seen.orders += usize::from(path == "/order-plz");
+            seen.replaced.extend(replaced.clone());
+        }
+        Ok(match replaced {
+            Some(replaced) if self.refusal.is_none() => with_member(&response, "replaces", replaced),
+            _ => response,
+        })
     }
 
     /// Pebble's response. The header `Host` is passed on: Pebble takes its own name from it, and the client has signed

@@ -42,28 +42,30 @@ impl Call {
         const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
         const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
         const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+        // Offsets in struct seccomp_data: the call's number is at 0, the arguments begin at 16, 8 bytes each.
         let number = (0, u32::try_from(self.number).unwrap());
-        // struct seccomp_data: the arguments begin at 16, 8 bytes each.
         let arguments = self.arguments.iter().flatten();
-        let arguments = arguments.map(|(place, value)| (16 + 8 * place, *value));
+        let arguments = arguments.map(|(index, value)| (16 + 8 * index, *value));
         let conditions: Vec<(u32, u32)> = std::iter::once(number).chain(arguments).collect();
         let mut filter = Vec::new();
         for (index, (offset, value)) in conditions.iter().enumerate() {
-            let to_allow = 2 * (conditions.len() - 1 - index) + 1;
+            // A condition that fails skips the two instructions of each later one, and then the return of the error.
+            let skipped = 2 * (conditions.len() - 1 - index) + 1;
             filter.push((LOAD, 0, *offset));
-            filter.push((IF_EQUAL, u8::try_from(to_allow).unwrap(), *value));
+            filter.push((IF_EQUAL, u8::try_from(skipped).unwrap(), *value));
         }
         filter.push((RETURN, 0, libc::SECCOMP_RET_ERRNO | errno as u32));
         filter.push((RETURN, 0, libc::SECCOMP_RET_ALLOW));
-        let instruction = |(code, if_not, value): (u16, u8, u32)| {
-            let bytes = [&code.to_ne_bytes()[..], &[0, if_not], &value.to_ne_bytes()].concat();
+        let instruction = |(code, skipped, value): (u16, u8, u32)| {
+            let bytes = [&code.to_ne_bytes()[..], &[0, skipped], &value.to_ne_bytes()].concat();
             bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
         filter.into_iter().map(instruction).collect()
     }
 }
 
-/// Lowers the soft limit of open files, installs a filter, and executes a command.
+/// Lowers the soft limit of open files, so that acequia raises it by `prlimit64`; installs a filter; and executes a
+/// command.
 const LAUNCHER: &str = "
 import ctypes, os, resource, struct, sys
 program = ctypes.create_string_buffer(bytes.fromhex(sys.argv[1]))

@@ -61,7 +61,8 @@ impl RedisNode {
         Self::sentinel(primary, 0, 500)
     }
 
-    /// A Sentinel that watches this server as `orders` since a failover of this epoch, and begins none by itself.
+    /// A Sentinel that watches this server as `orders`, as after a failover of this epoch. It waits so long for a server
+    /// that is down that it begins no failover by itself.
     pub fn sentinel_in_epoch(primary: &Self, epoch: u32) -> Self {
         Self::sentinel(primary, epoch, 60_000)
     }
@@ -130,7 +131,7 @@ impl RedisNode {
         self.directory.path()
     }
 
-    /// Waits until a Sentinel names this server, and until it knows a replica of `orders`.
+    /// Waits until this Sentinel knows one replica of `orders`.
     pub fn wait_for_replica(&self) {
         wait_for("Sentinel knows a replica", || {
             self.ask("SENTINEL MASTER orders")
@@ -139,17 +140,11 @@ impl RedisNode {
         });
     }
 
-    /// Has a Sentinel make its replica the master of `orders`. At first it may say that no replica is good for that.
+    /// Has this Sentinel make the replica the master of `orders`. At first it may say that no replica is good for that.
     pub fn fail_over(&self) {
         eventually("Sentinel begins a failover", || {
             self.ask("SENTINEL FAILOVER orders") == "+OK\r\n"
         });
-    }
-}
-
-impl Drop for RedisNode {
-    fn drop(&mut self) {
-        self.process.signal(Signal::CONT);
     }
 }
 

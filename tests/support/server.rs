@@ -76,17 +76,16 @@ impl Server {
     ) -> Self {
         let listener = Arc::new(listener);
         let (sessions, received) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
-        let (serve, count, kept, accepting_on) = (
-            Arc::new(serve),
-            Arc::clone(&sessions),
-            Arc::clone(&received),
-            Arc::clone(&listener),
-        );
-        let accepting = spawn(move || {
-            while let Ok((stream, _)) = accepting_on.accept() {
-                count.fetch_add(1, SeqCst);
-                let (serve, kept) = (Arc::clone(&serve), Arc::clone(&kept));
-                spawn(move || serve(stream, &kept));
+        let serve = Arc::new(serve);
+        let accepting = spawn({
+            let (sessions, received) = (Arc::clone(&sessions), Arc::clone(&received));
+            let listener = Arc::clone(&listener);
+            move || {
+                while let Ok((stream, _)) = listener.accept() {
+                    sessions.fetch_add(1, SeqCst);
+                    let (serve, received) = (Arc::clone(&serve), Arc::clone(&received));
+                    spawn(move || serve(stream, &received));
+                }
             }
         });
         let address = listener.local_addr().unwrap();
@@ -139,15 +138,15 @@ pub fn list(servers: &[&Server]) -> String {
 /// An address that neither accepts nor refuses: its accept queue is full, so the kernel drops new connections.
 pub struct Hanging {
     pub address: SocketAddr,
-    full: (TcpListener, Vec<TcpStream>),
+    listener: TcpListener,
+    _queued: Vec<TcpStream>,
 }
 
 impl Hanging {
     /// Enlarges the accept queue, and returns the listener to accept from.
     pub fn resume(self) -> TcpListener {
-        let (listener, _queued) = self.full;
-        rustix::net::listen(&listener, 128).unwrap();
-        listener
+        rustix::net::listen(&self.listener, 128).unwrap();
+        self.listener
     }
 }
 
@@ -156,13 +155,14 @@ pub fn hanging() -> Hanging {
     let port = Port::keep();
     let address = port.address;
     let listener = port.listen_with(0);
-    let mut waiting = Vec::new();
+    let mut queued = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-        waiting.push(stream);
+        queued.push(stream);
     }
     Hanging {
         address,
-        full: (listener, waiting),
+        listener,
+        _queued: queued,
     }
 }
 

@@ -25,6 +25,7 @@ impl TlsSetup {
         Self::new(authority, rustls::ALL_VERSIONS, None)
     }
 
+    /// As [`Self::trusting`], with these versions; `own` is the certificate that the client shows.
     pub fn new(authority: &Authority, versions: &[&'static SupportedProtocolVersion], own: Option<&Issued>) -> Self {
         Self::with_root(&authority.certificate(), versions, own)
     }
