@@ -13,7 +13,7 @@ fn hello(c: &mut Criterion) {
     let short = include_bytes!("../tests/data/hello/openssl.bin");
     let post_quantum = include_bytes!("../tests/data/hello/chromium.bin");
     let message = &post_quantum[RECORD_HEADER_BYTES..]; // it was captured in one record
-    let cut_up = in_records(&padded_message(10_900), 1);
+    let one_byte_records = in_records(&padded_message(10_900), 1); // of 6 bytes each: 65,400 bytes
     for (what, wire) in [
         ("short", short.to_vec()),
         ("post-quantum", post_quantum.to_vec()),
@@ -22,7 +22,7 @@ fn hello(c: &mut Criterion) {
             in_records(message, message.len().div_ceil(3)),
         ),
         ("16 KiB", in_records(&padded_message(16 << 10), 16 << 10)),
-        ("64 KiB of one-byte records", cut_up.clone()),
+        ("64 KiB of one-byte records", one_byte_records.clone()),
     ] {
         group.throughput(Throughput::Bytes(wire.len() as u64));
         group.bench_function(what, |b| {
@@ -33,10 +33,11 @@ fn hello(c: &mut Criterion) {
         b.iter_batched_ref(
             || HelloReader::new(BYTES_MAX),
             |reader| {
-                for come in 1..cut_up.len() {
-                    assert_eq!(reader.advance(black_box(&cut_up[..come])), HelloVerdict::NeedMore);
+                for cut in 1..one_byte_records.len() {
+                    let verdict = reader.advance(black_box(&one_byte_records[..cut]));
+                    assert_eq!(verdict, HelloVerdict::NeedMore);
                 }
-                decided(reader, &cut_up)
+                decided(reader, &one_byte_records)
             },
             BatchSize::SmallInput,
         );

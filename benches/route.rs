@@ -37,15 +37,15 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
     RouteTable::new((0..routes).map(route).collect(), None)
 }
 
-/// This many random names from the table; for a wildcard, a name that it matches.
-fn asked(names: usize, different: usize) -> Vec<Sni> {
+/// `count` random names from a table of `names` names; for a wildcard, a name that it matches.
+fn asked(names: usize, count: usize) -> Vec<Sni> {
     let mut random = fastrand::Rng::with_seed(1);
     let one = |n: usize| match n % 100 {
         0 => format!("shop.{}", name(n)),
         _ => name(n),
     };
     let mut draw = || Sni::from_wire(one(random.usize(..names)).as_bytes()).expect("the name is valid");
-    (0..different).map(|_| draw()).collect()
+    (0..count).map(|_| draw()).collect()
 }
 
 fn find(criterion: &mut Criterion) {
@@ -57,9 +57,9 @@ fn find(criterion: &mut Criterion) {
         ("1,000,000 names of as many routes", 1_000_000, 1),
     ] {
         let table = table(routes, names_each);
-        for (which, different) in [("few", 1 << 10), ("all", 1 << 18)] {
+        for (which, count) in [("few", 1 << 10), ("all", 1 << 18)] {
             let alpn = ProtocolList::default();
-            let names = asked(routes * names_each, different);
+            let names = asked(routes * names_each, count);
             let mut next = names.iter().cycle();
             group.bench_function(format!("{what}, {which}"), |bencher| {
                 bencher.iter(|| {

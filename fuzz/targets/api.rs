@@ -31,13 +31,14 @@ fn body(bytes: &[u8]) {
     let parsed = parsed.and_then(|Json(request)| request.parse());
     let documented = serde_json::from_slice(bytes).ok().and_then(|body| overrides(&body));
     match (&parsed, &documented) {
+        // `documented` has only the last value of a duplicate key.
         (Err(message), Some(_)) => assert!(message.contains("duplicate field"), "{message}"),
         (Err(message), None) => assert!(!message.is_empty()),
         (Ok(overrides), _) => assert_eq!(Some(overrides), documented.as_ref()),
     }
 }
 
-/// `POST /api/v1/servers/{pool}/{server}` as documented. Of a duplicate key only the last value is seen here.
+/// What `POST /api/v1/servers/{pool}/{server}` does with this body as documented; `None`: it rejects it.
 fn overrides(body: &Value) -> Option<Vec<Override>> {
     let body = body.as_object()?;
     let keys = ["use", "close_over", "weight"];

@@ -21,9 +21,9 @@ fuzz_target!(|wire: &[u8]| {
         "{strict:?}, but {whole:?}"
     );
     if let HelloVerdict::Hello(hello) = &whole {
-        has_its_bounds(hello, wire.len());
+        assert_bounds(hello, wire.len());
         if let Some(accepted) = rustls(wire) {
-            is_what_rustls_reads(hello, &accepted);
+            assert_same_as_rustls(hello, &accepted);
         }
     }
 });
@@ -32,7 +32,7 @@ fuzz_target!(|wire: &[u8]| {
 /// each byte would exceed the time limit.
 fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
     let mut reader = HelloReader::new(BYTES_MAX);
-    let verdicts = (0..=wire.len()).map(|come| reader.advance(&wire[..come]));
+    let verdicts = (0..=wire.len()).map(|cut| reader.advance(&wire[..cut]));
     let decided = verdicts.into_iter().find(|verdict| *verdict != HelloVerdict::NeedMore);
     assert_eq!(decided.as_ref().unwrap_or(&HelloVerdict::NeedMore), whole);
     assert_eq!(reader.advance(wire), *whole, "expected the verdict to stay");
@@ -41,25 +41,25 @@ fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
 /// Feeds pieces whose lengths are derived from the bytes themselves.
 fn bytes_in_pieces(wire: &[u8], whole: &HelloVerdict) {
     let mut reader = HelloReader::new(BYTES_MAX);
-    let mut come = 0;
+    let mut cut = 0;
     for piece in 0.. {
-        let verdict = reader.advance(&wire[..come]);
+        let verdict = reader.advance(&wire[..cut]);
         if piece < FRESH_READERS_MAX {
             assert_eq!(
                 verdict,
-                HelloReader::new(BYTES_MAX).advance(&wire[..come]),
-                "after {come} bytes"
+                HelloReader::new(BYTES_MAX).advance(&wire[..cut]),
+                "after {cut} bytes"
             );
         }
-        if verdict != HelloVerdict::NeedMore || come == wire.len() {
-            assert_eq!(verdict, *whole, "after {come} bytes");
+        if verdict != HelloVerdict::NeedMore || cut == wire.len() {
+            assert_eq!(verdict, *whole, "after {cut} bytes");
             break;
         }
-        come = wire.len().min(come + 1 + usize::from(wire[come]));
+        cut = wire.len().min(cut + 1 + usize::from(wire[cut]));
     }
 }
 
-fn has_its_bounds(hello: &Hello, wire_bytes: usize) {
+fn assert_bounds(hello: &Hello, wire_bytes: usize) {
     let escaped = hello.raw_name.as_ref().map_or(0, |raw| raw.len());
     assert!(
         escaped <= 4 * RAW_NAME_BYTES_MAX,
@@ -87,7 +87,7 @@ fn rustls(mut wire: &[u8]) -> Option<Accepted> {
 
 /// Asserts the same name and ALPN as rustls reads: a client routed by one name and served by another would bypass
 /// routes.
-fn is_what_rustls_reads(hello: &Hello, accepted: &Accepted) {
+fn assert_same_as_rustls(hello: &Hello, accepted: &Accepted) {
     let theirs = accepted.client_hello();
     let name = theirs
         .server_name()

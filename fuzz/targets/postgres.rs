@@ -34,15 +34,15 @@ fuzz_target!(|wire: &[u8]| {
 
 /// The same key, at the same byte, from one piece and from pieces whose lengths are derived from the bytes themselves.
 fn server_messages(wire: &[u8]) {
-    let mut reader = BackendReader::default();
-    let is_done = reader.advance(wire);
-    let key = reader.into_key();
-    let mut reader = BackendReader::default();
-    let (mut left, mut was_done) = (wire, false);
-    while let (Some(first), false) = (left.first(), was_done) {
+    let mut whole = BackendReader::default();
+    let whole_is_done = whole.advance(wire);
+    let mut pieces = BackendReader::default();
+    let mut pieces_are_done = false;
+    let mut left = wire;
+    while !pieces_are_done && let Some(first) = left.first() {
         let (piece, rest) = left.split_at(left.len().min(1 + usize::from(*first)));
-        was_done = reader.advance(piece);
+        pieces_are_done = pieces.advance(piece);
         left = rest;
     }
-    assert_eq!((was_done, reader.into_key()), (is_done, key));
+    assert_eq!((pieces_are_done, pieces.into_key()), (whole_is_done, whole.into_key()));
 }

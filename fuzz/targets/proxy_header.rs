@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let whole = decode(bytes);
     let decided = (0..=bytes.len())
-        .map(|come| decode(&bytes[..come]))
+        .map(|cut| decode(&bytes[..cut]))
         .find(|decoded| *decoded != Decoded::NeedMore);
     assert_eq!(
         decided.unwrap_or(Decoded::NeedMore),

@@ -7,10 +7,13 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::report::{Figures, Idle, Report, Row, cpu_text, rate_text};
 
+/// Width and height of a panel, in pixels.
 const PANEL: (u32, u32) = (460, 250);
 const COLUMNS: usize = 2;
-/// The x position at which bars begin, and the length of the longest, in pixels.
-const BARS: (i32, i32) = (150, 210);
+/// The x position at which bars begin, in pixels.
+const BARS_X: i32 = 150;
+/// The length of the longest bar, in pixels.
+const BAR_LENGTH_MAX: i32 = 210;
 const OWN: RGBColor = RGBColor(0, 122, 135);
 const OTHERS: RGBColor = RGBColor(168, 176, 184);
 
@@ -128,9 +131,9 @@ fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error
     for (number, bar) in panel.bars.iter().enumerate() {
         let top = 40 + 25 * i32::try_from(number)?;
         let colour = if bar.name.starts_with("acequia") { OWN } else { OTHERS };
-        let end = BARS.0 + (f64::from(BARS.1) * bar.value / longest) as i32;
-        area.draw(&Rectangle::new([(BARS.0, top), (end, top + 18)], colour.filled()))?;
-        area.draw(&Text::new(bar.name, (BARS.0 - 6, top + 9), right.clone()))?;
+        let end = BARS_X + (f64::from(BAR_LENGTH_MAX) * bar.value / longest) as i32;
+        area.draw(&Rectangle::new([(BARS_X, top), (end, top + 18)], colour.filled()))?;
+        area.draw(&Text::new(bar.name, (BARS_X - 6, top + 9), right.clone()))?;
         area.draw(&Text::new(bar.text.clone(), (end + 6, top + 9), left.clone()))?;
     }
     Ok(())

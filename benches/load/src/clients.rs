@@ -171,31 +171,29 @@ impl Run<'_> {
     pub(crate) async fn measure(&self, load: Load) -> Measured {
         let tasks = LocalSet::new();
         let counts = Counts::new();
-        let arrived = || self.discarded.load(Relaxed);
-        let (took, cpu, units, up) = tasks
+        // Units counted by the clients and bytes that have arrived at the servers, so far.
+        let done = || (counts.units.get(), self.discarded.load(Relaxed));
+        let (seconds, cpu, units) = tasks
             .run_until(async {
                 let clients = self.begin(load, &counts);
                 counts.start_when_connected(clients).await;
                 sleep(self.time / 10).await;
                 counts.is_counting.set(true);
-                let (began, cpu, units, up) = (Instant::now(), (self.cpu)(), counts.units.get(), arrived());
+                let (began, cpu_before, (units_before, arrived_before)) = (Instant::now(), (self.cpu)(), done());
                 sleep(self.time).await;
                 counts.is_counting.set(false);
-                let (cpu, units, up) = (
-                    (self.cpu)().saturating_sub(cpu),
-                    counts.units.get() - units,
-                    arrived() - up,
-                );
-                (began.elapsed().as_secs_f64(), cpu.as_secs_f64(), units, up)
+                let cpu = (self.cpu)().saturating_sub(cpu_before);
+                let (units, arrived) = done();
+                let units = match load {
+                    Load::Bulk { .. } => (units - units_before + arrived - arrived_before) as f64 / 1e9,
+                    _ => (units - units_before) as f64,
+                };
+                (began.elapsed().as_secs_f64(), cpu.as_secs_f64(), units)
             })
             .await;
         drop(tasks);
-        let units = match load {
-            Load::Bulk { .. } => (units + up) as f64 / 1e9,
-            _ => units as f64,
-        };
         Measured {
-            rate: units / took,
+            rate: units / seconds,
             cpu_each: cpu / units,
             latencies: counts.latencies.replace(no_latencies()),
             errors: counts.errors.get(),
@@ -217,16 +215,16 @@ impl Run<'_> {
                 slow + sessions
             }
             Load::Paced { sessions, rate } => {
-                let answers = (0..sessions).map(|_| {
-                    let (due, dues) = unbounded_channel();
-                    spawn_local(answers(echo, dues, counts()));
-                    due
+                let senders = (0..sessions).map(|_| {
+                    let (sender, due_times) = unbounded_channel();
+                    spawn_local(paced_round_trips(echo, due_times, counts()));
+                    sender
                 });
-                let answers: Vec<_> = answers.collect();
+                let senders: Vec<_> = senders.collect();
                 let counts = counts();
                 spawn_local(async move {
                     counts.until_all_connected().await;
-                    pace(rate, answers);
+                    pace(rate, senders);
                 });
                 sessions
             }
@@ -282,10 +280,10 @@ async fn round_trips(address: SocketAddr, bytes: usize, counts: Rc<Counts>) {
 
 /// Sends each message when it is due. A message that is due during another exchange waits, and its latency includes the
 /// wait.
-async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, counts: Rc<Counts>) {
+async fn paced_round_trips(address: SocketAddr, mut due_times: UnboundedReceiver<Instant>, counts: Rc<Counts>) {
     let mut answer = [0; 64];
     let mut socket = counts.connect(address, &MESSAGE).await;
-    while let Some(due) = dues.recv().await {
+    while let Some(due) = due_times.recv().await {
         if exchange(&mut socket, &MESSAGE, &mut answer).await.is_err() {
             counts.count_failure();
             socket = counts.connect(address, &MESSAGE).await;
@@ -298,9 +296,11 @@ async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, coun
 /// The first messages that clients send.
 type Messages = Rc<[Box<[u8]>]>;
 
-/// Connects, exchanges one of these messages, or gets the answer that it asks for, and closes, again and again.
+/// Connects, sends one of these messages, waits for the answer, and closes, again and again. The answer is `asked`, if the
+/// messages ask for one, and otherwise the echo.
 async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Answer>, counts: Rc<Counts>) {
-    // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
+    // Visits all messages, in the same order for every proxy: the step has no common factor with their number. Each
+    // client starts at another message.
     const STEP: usize = 7919;
     let mut number = *counts.connected.borrow() * 104_729;
     counts.count_connected();

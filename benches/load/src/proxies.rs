@@ -69,11 +69,11 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<ProxyKind> {
         ("ACCESS", "/dev/null"),
         ("KEEPALIVE", "{ idle = \"60s\", interval = \"10s\", probes = 6 }"),
     ];
-    let haproxy = |name, splice| ProxyKind {
+    let haproxy = |name, placeholders| ProxyKind {
         version_flag: "-v",
-        ..ProxyKind::new(name, "haproxy.cfg", "haproxy", HAPROXY, splice)
+        ..ProxyKind::new(name, "haproxy.cfg", "haproxy", HAPROXY, placeholders)
     };
-    let acequia = |name, program, access| ProxyKind::new(name, "acequia.toml", program, RUN, access);
+    let acequia = |name, program, placeholders| ProxyKind::new(name, "acequia.toml", program, RUN, placeholders);
     let mut all = vec![
         haproxy("HAProxy, splice", &[("SPLICE", "option splice-auto")]),
         haproxy("HAProxy, copy", &[("SPLICE", "no option splice-auto")]),
