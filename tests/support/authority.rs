@@ -58,7 +58,8 @@ impl Authority {
         (Self { issuer }, issued)
     }
 
-    /// Another certificate for the name and the key of a [`Self::subordinate`]. It does not allow signing revocation lists.
+    /// Another certificate for the name and the key of a [`Self::subordinate`]. It does not allow signing revocation
+    /// lists.
     pub fn subordinate_without_lists(&self, name: &str, subordinate: &Issued) -> Issued {
         let mut params = Self::params(name);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

@@ -230,7 +230,8 @@ impl Postgres {
     pub fn limit_processes(&self, limit: Option<u64>) {
         let limit = limit.or(getrlimit(Resource::Nproc).maximum);
         let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
-        // Runs as the server's user: for a process of another user it would need CAP_SYS_RESOURCE, which containers lack.
+        // Runs as the server's user: for a process of another user it would need CAP_SYS_RESOURCE, which containers
+        // lack.
         let mut prlimit = as_postgres(Path::new("prlimit"), self.directory());
         must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={limit}:")]));
     }

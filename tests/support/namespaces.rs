@@ -20,8 +20,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Creates the middle and `outer` outer namespaces, and moves the calling thread, and so its children, to the middle.
-    /// `None`, with a note on standard error, where namespaces are not available.
+    /// Creates the middle and `outer` outer namespaces, and moves the calling thread, and so its children, to the
+    /// middle. `None`, with a note on standard error, where namespaces are not available.
     pub fn enter(outer: usize) -> Option<Self> {
         if !is_root_for("a network namespace") {
             return None;

@@ -33,8 +33,8 @@ pub struct Seen {
     pub orders: usize,
 }
 
-/// Returns the whole response to a request about the renewal of the certificate with this identifier. `None`: the request
-/// is never answered.
+/// Returns the whole response to a request about the renewal of the certificate with this identifier. `None`: the
+/// request is never answered.
 type Answer = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
 /// What answers the requests.

@@ -61,8 +61,8 @@ impl RedisNode {
         Self::sentinel(primary, 0, 500)
     }
 
-    /// A Sentinel that watches this server as `orders`, as after a failover of this epoch. It waits so long for a server
-    /// that is down that it begins no failover by itself.
+    /// A Sentinel that watches this server as `orders`, as after a failover of this epoch. It waits so long for a
+    /// server that is down that it begins no failover by itself.
     pub fn sentinel_in_epoch(primary: &Self, epoch: u32) -> Self {
         Self::sentinel(primary, epoch, 60_000)
     }

@@ -296,8 +296,8 @@ async fn paced_round_trips(address: SocketAddr, mut due_times: UnboundedReceiver
 /// The first messages that clients send.
 type Messages = Rc<[Box<[u8]>]>;
 
-/// Connects, sends one of these messages, waits for the answer, and closes, again and again. The answer is `asked`, if the
-/// messages ask for one, and otherwise the echo.
+/// Connects, sends one of these messages, waits for the answer, and closes, again and again. The answer is `asked`, if
+/// the messages ask for one, and otherwise the echo.
 async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Answer>, counts: Rc<Counts>) {
     // Visits all messages, in the same order for every proxy: the step has no common factor with their number. Each
     // client starts at another message.
