@@ -22,29 +22,30 @@ fn config(servers: &[SocketAddr], listener: &str, pool: &str) -> String {
 #[test]
 fn without_a_queue_sessions_end_as_servers_full() {
     let (a, b) = (Server::echo(), Server::echo());
-    let servers = format!(
+    let text = format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[runtime]\nworkers = 2\n[pools.p]\nmax_sessions = 2\n\
          health = {{ check = \"off\" }}\nservers = [\"{}\", {{ address = \"{}\", max_sessions = 3 }}]",
         a.address, b.address
     );
-    let proxy = Proxy::start(&servers);
+    let proxy = Proxy::start(&text);
     let mut served: Vec<_> = (0..5).map(|_| served_client(proxy.at("l"))).collect();
     assert_eq!((a.sessions(), b.sessions()), (2, 3));
     assert_eq!(Client::connect(proxy.at("l")).read_all(), b"");
     assert_eq!(proxy.access_line()["ending"], "servers_full");
-    let limits = |server: &Server| {
+    let limit = |server: &Server| {
         let labels = [("pool", "p"), ("server", &*server.address.to_string())];
         proxy.metrics().sum("acequia_server_max_sessions", &labels)
     };
-    assert_eq!((limits(&a), limits(&b)), (2.0, 3.0));
+    assert_eq!((limit(&a), limit(&b)), (2.0, 3.0));
     let printed = proxy.command(&["servers"]).stdout;
     assert!(printed.contains("2 of 2") && printed.contains("3 of 3"), "{printed}");
-    let explained = || -> serde_json::Value {
-        let (status, body) = proxy.get("/api/v1/route?listener=l");
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
-    };
-    assert_eq!(explained()["full"], explained()["servers"]);
+    let (status, body) = proxy.get("/api/v1/route?listener=l");
+    assert_eq!(status, 200, "{body}");
+    let explained: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        explained["full"], explained["servers"],
+        "expected every server to be full"
+    );
     let printed = proxy
         .command(&["route", "-c", "acequia.toml", "--listener", "l"])
         .stdout;
@@ -124,27 +125,23 @@ fn clients_of_databases_print_that_there_are_too_many_connections() {
         ("redis", b"PING\r\n", b"-ERR max number of clients reached\r\n"),
         (
             "postgres",
-            b"\0\0\0\x14\0\x03\0\0user\0a\0database\0b\0\0",
+            b"\0\0\0\x1b\0\x03\0\0user\0a\0database\0b\0\0",
             b"E\0\0\0\x30SFATAL\0VFATAL\0C53300\0Mtoo many connections\0\0",
         ),
     ] {
         let manual = ManualServer::new();
         let more = format!("protocol = \"{protocol}\"");
         let proxy = Proxy::start(&config(&[manual.server.address], &more, "max_sessions = 1"));
-        let request = if protocol == "postgres" {
-            [&(request.len() as u32).to_be_bytes()[..], &request[4..]].concat()
-        } else {
-            request.to_vec()
-        };
         let mut first = Client::connect(proxy.at("l"));
-        first.send(&request);
+        first.send(request);
         let _session = manual.session();
-        let refused = Client::connect(proxy.at("l")).send(&request).read_all();
+        let refused = Client::connect(proxy.at("l")).send(request).read_all();
         assert_eq!(refused, answer, "{protocol}");
     }
 }
 
 /// Whether a place comes back at once in the fastest of some rounds: one may take long because the machine is busy.
+/// `round` returns how long that took.
 fn comes_back_at_once(mut round: impl FnMut() -> Duration) -> bool {
     (0..5).any(|_| round() < Duration::from_millis(700))
 }
@@ -164,7 +161,7 @@ fn a_place_is_freed_when_the_server_has_closed() {
         session = manual.session();
         began.elapsed()
     }));
-    // The server does not end the session that has begun since then. Its place comes back after a second.
+    // The server does not end the last session. Its place comes back after a second.
     assert_eq!(session.read(&mut [0]).unwrap(), 0);
     clients.push(Client::connect(proxy.at("l")));
     let _last = manual.session();
@@ -198,7 +195,7 @@ fn a_place_is_kept_for_a_second_after_a_reset() {
     }));
 }
 
-/// As a client in TLS that is passed on, which does not wait for the close_notify of its server.
+/// A client in TLS that is passed through may do this: it does not wait for the close_notify of its server.
 #[test]
 fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gone() {
     let manual = ManualServer::new();
@@ -297,17 +294,17 @@ fn a_place_is_kept_until_the_server_has_ended_a_connection_whose_tls_failed() {
     session.write_all(b"this is no TLS").unwrap();
     assert_eq!(client.read_all(), b"");
     client = Client::connect(proxy.at("l"));
-    let mut session = Some((manual.session(), session));
+    let mut failing = Some(manual.session());
     assert!(failed.elapsed() >= Duration::from_secs(1), "{:?}", failed.elapsed());
-    // It fails, and the server does.
+    // The handshake fails, and the server ends the connection.
     assert!(comes_back_at_once(|| {
-        let (mut failing, other) = session.take().unwrap();
-        failing.write_all(b"this is no TLS").unwrap();
+        let mut session = failing.take().unwrap();
+        session.write_all(b"this is no TLS").unwrap();
         assert_eq!(client.read_all(), b"");
-        drop(failing);
+        drop(session);
         let ended = Instant::now();
         client = Client::connect(proxy.at("l"));
-        session = Some((manual.session(), other));
+        failing = Some(manual.session());
         ended.elapsed()
     }));
 }

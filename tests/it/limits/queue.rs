@@ -30,16 +30,15 @@ fn waiting(proxy: &Proxy, before: usize) -> Client {
     client
 }
 
-/// Waits until just one of these clients has its answer. Returns its place among them, and removes it.
+/// Waits until one of these numbered clients has its answer; removes and returns it.
 fn next_served(waiting: &mut Vec<(usize, Client)>) -> (usize, Client) {
-    let number = wait_for("one is served", || {
-        waiting.iter_mut().find_map(|(number, client)| {
-            let mut one = vec![Client(client.0.try_clone().unwrap())];
-            (take_answered(&mut one).len() == 1).then_some(*number)
-        })
-    });
-    let position = waiting.iter().position(|(other, _)| *other == number).unwrap();
-    waiting.remove(position)
+    wait_for("one is served", || {
+        let position = waiting.iter().position(|(_, client)| {
+            let mut only_it = vec![Client(client.0.try_clone().unwrap())];
+            !take_answered(&mut only_it).is_empty()
+        })?;
+        Some(waiting.remove(position))
+    })
 }
 
 #[test]
@@ -133,13 +132,13 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
     let proxy = Proxy::start(&(text + &configs::pool("p", &[manual.server.address], QUEUE)));
     let first = Client::connect(proxy.at("l"));
     let session = manual.session();
-    let waiting = |waiting| {
+    let join = |clients| {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(b"ping").unwrap();
-        eventually("it waits", || queue(&proxy) == waiting);
+        eventually("it waits", || queue(&proxy) == clients);
         client
     };
-    let (half_closed, gone) = (waiting(1), waiting(2));
+    let (half_closed, gone) = (join(1), join(2));
     half_closed.shutdown(Shutdown::Write).unwrap();
     drop(gone);
     eventually("it has left", || queue(&proxy) == 1);
@@ -150,8 +149,8 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
     assert_eq!(read, b"ping", "the other one has waited on");
 }
 
-/// To the kernel, clients that have gone look like clients that have sent everything. With one worker, their ends are
-/// noticed before later events.
+/// A client that has gone looks like one that has half-closed and waits for an answer. So it stays in the queue, behind
+/// those that have not half-closed. With one worker, its end is noticed before later events.
 #[test]
 fn departed_clients_do_not_delay_a_waiting_one() {
     let server = Server::echo();
@@ -161,9 +160,9 @@ fn departed_clients_do_not_delay_a_waiting_one() {
     let mut waits = vec![(0, waiting(&proxy, 3))];
     drop(served);
     let held = next_served(&mut waits);
-    assert_eq!(server.sessions(), 2, "none of the others was served before");
+    assert_eq!(server.sessions(), 2, "none of the departed was served before");
     drop(held);
-    eventually("they are served, too", || server.sessions() == 5);
+    eventually("the departed are served, too", || server.sessions() == 5);
 }
 
 #[test]
@@ -228,6 +227,7 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
         (&"f".into(), &"p".into()),
         "{line}"
     );
+    // Without the refused client.
     all.retain(|(_, client)| match client.0.peek(&mut [0; 4]) {
         Ok(read) => read > 0,
         Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,

@@ -104,7 +104,7 @@ fn peers_that_do_not_end_a_session_at_rest_are_reset_after_5_s() {
     let ended = Instant::now();
     let waits = Client::connect(proxy.at("l"));
     session.shutdown(Shutdown::Write).unwrap();
-    let _next = manual.session(); // the place came back with the server's end, long before that of the client
+    let _next = manual.session(); // the place came back when the server ended, long before the client was reset
     assert!(ended.elapsed() < Duration::from_secs(3));
     proxy.wait_for_access("it has ended", |line| {
         line["ending"] == "aged" && line["bytes_down"] == 5
@@ -199,16 +199,17 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     let reads = Instant::now();
     first.read(ANSWER);
     assert_eq!(first.read_all(), b"", "moved once it is idle");
-    let idle = reads.elapsed(); // deliveries are looked for every second
+    // Less than `idle_for`, because deliveries are looked for every second.
+    let took = reads.elapsed();
     assert!(
-        idle >= Duration::from_millis(1500),
-        "moved {idle:?} after the last byte"
+        took >= Duration::from_millis(1500),
+        "moved {took:?} after the last byte"
     );
-    second.read(ANSWER);
+    second.read(ANSWER); // it has not been moved
 }
 
-/// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. There are more of them than
-/// sessions in excess.
+/// The oldest sessions wait for an answer, as those of a consumer that waits for jobs do. There are more of them than
+/// sessions to be moved.
 #[test]
 fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     let answers_pings = |mut stream: std::net::TcpStream| {

@@ -366,7 +366,7 @@ fn a_quit_kills_clones_at_once() {
         assert_eq!(proxy.wait().code, Some(0));
         assert!(
             began.elapsed() < Duration::from_secs(10),
-            "it has not waited for SIGKILL"
+            "expected SIGKILL at once, and not only after a wait"
         );
         eventually("the clone is gone", || !exists(pid));
     }

@@ -12,7 +12,7 @@ use crate::support::docker::{Docker, PORT};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
-/// All that acequia has created.
+/// The label of all containers that acequia has created.
 const OURS: &str = "acequia.instance";
 
 /// A server that greets, and that ends with SIGTERM.
@@ -176,7 +176,7 @@ fn the_next_start_removes_only_containers_left_by_a_crash() {
     assert_eq!(
         fs::read_dir(state.path().join("clones")).unwrap().count(),
         0,
-        "nothing is to be looked for"
+        "expected no record of containers that a crash could leave behind"
     );
 }
 

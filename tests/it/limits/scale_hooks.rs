@@ -118,7 +118,7 @@ fn two_clones_cannot_have_one_address() {
         server.address
     );
     assert_eq!(failed["reason"], *reason);
-    eventually("the second one is stopped, and not its address", || {
+    eventually("`stop` gets the name of the second one, but not the address", || {
         hooks.stopped().starts_with(&format!("{second} \n"))
     });
     let servers = proxy.answer(&["status"])["pools"][0]["servers"].clone();
@@ -141,7 +141,7 @@ fn a_clone_cannot_have_the_address_of_a_listener_of_its_pool() {
     eventually("it is stopped", || {
         hooks.stopped().starts_with(&format!("app-1 {own}\n"))
     });
-    eventually("status tells it", || clone(&proxy)["reason"] == *reason);
+    eventually("the status shows the reason", || clone(&proxy)["reason"] == *reason);
     let server = Server::echo();
     fs::write(hooks.file("address"), server.address.to_string()).unwrap();
     eventually("it runs", || clone(&proxy)["state"] == "running");
