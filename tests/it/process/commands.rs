@@ -349,8 +349,8 @@ fn a_path_that_cannot_be_opened_is_escaped_in_the_error() {
                 .all(|part| stderr.contains(part)),
             "{stderr}"
         );
-        let drives = |c: char| c != '\n' && acequia::text::is_unsafe(c);
-        assert!(!stderr.chars().any(drives), "{stderr:?}");
+        let is_unsafe = |c: char| c != '\n' && acequia::text::is_unsafe(c);
+        assert!(!stderr.chars().any(is_unsafe), "{stderr:?}");
     }
 }
 

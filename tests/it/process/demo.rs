@@ -13,6 +13,7 @@ use crate::support::eventually;
 struct Demo {
     process: Child,
     intro: Vec<String>,
+    /// The lines that it prints afterwards: the rows of its table.
     rows: Option<Lines<BufReader<ChildStdout>>>,
 }
 
@@ -61,6 +62,16 @@ impl Demo {
 
     fn output(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
+    }
+
+    /// The state that its API returns.
+    fn state(&self) -> serde_json::Value {
+        let page = self.intro[2].split_whitespace().last().unwrap();
+        let state = Command::new("curl")
+            .args(["-s", &format!("{page}api/v1/state")])
+            .output()
+            .unwrap();
+        serde_json::from_slice(&state.stdout).unwrap()
     }
 
     /// Sends SIGINT twice: the second one cuts sessions that are still open.
@@ -161,6 +172,7 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
         .as_mut()
         .unwrap()
         .find(|row| row.as_ref().unwrap().contains("+1"));
+    // Behind the time: the open sessions of each server, with the new ones as `+1`, and at last the number of clones.
     assert_eq!(
         row.unwrap().unwrap().split_whitespace().skip(1).collect::<Vec<_>>(),
         ["0", "+1", "0", "0", "0", "0", "0", "0"]
@@ -206,31 +218,20 @@ fn the_printed_commands_show_and_drain_the_servers() {
 #[test]
 fn the_page_is_printed_first_and_shows_traffic() {
     let mut demo = Demo::start_with(&[]);
-    let page = demo.intro[2].split_whitespace().last().unwrap().to_owned();
+    let page = demo.intro[2].split_whitespace().last().unwrap();
     assert!(page.starts_with("http://127.0.0.1:"), "{:#?}", demo.intro);
-    let state = || {
-        Command::new("curl")
-            .args(["-s", &format!("{page}api/v1/state")])
-            .output()
-            .unwrap()
-    };
-    let moves = || {
-        let state: serde_json::Value = serde_json::from_slice(&state().stdout).unwrap();
+    let has_sessions = || {
+        let state = demo.state();
         let sessions = |listener: usize| state["listeners"][listener]["sessions"].as_u64().unwrap();
         sessions(0) + sessions(1) > 0
     };
-    eventually("sessions of its own", moves);
+    eventually("the demo has sessions of its own", has_sessions);
     assert_eq!(demo.end().code(), Some(0));
 }
 
 /// The state of its pool that grows.
 fn growing_pool(demo: &Demo) -> serde_json::Value {
-    let page = demo.intro[2].split_whitespace().last().unwrap();
-    let state = Command::new("curl")
-        .args(["-s", &format!("{page}api/v1/state")])
-        .output()
-        .unwrap();
-    let state: serde_json::Value = serde_json::from_slice(&state.stdout).unwrap();
+    let state = demo.state();
     let pools = state["pools"].as_array().unwrap();
     pools.iter().find(|pool| pool["name"] == "app").unwrap().clone()
 }
@@ -259,7 +260,7 @@ fn the_printed_client_wakes_the_pool_that_sleeps_and_its_server_ends_with_the_de
     assert_eq!(
         growing_pool(&demo)["scale"]["clones"],
         serde_json::json!([]),
-        "nobody is there"
+        "expected no clone before the first client"
     );
     let line = demo
         .intro

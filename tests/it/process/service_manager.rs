@@ -106,7 +106,7 @@ fn the_watchdog_is_fed_while_the_workers_run() {
     assert_eq!(proxy.stop().code, Some(0));
 }
 
-/// The worker without a session ends at once.
+/// One of the two workers has no session and ends at once. It must not look stuck.
 #[test]
 fn the_watchdog_is_fed_during_a_drain() {
     let (manager, server) = (ServiceManager::new(), Server::echo());
@@ -186,7 +186,10 @@ fn the_unit_for_systemd_uses_arguments_that_the_program_accepts() {
     let [check, reload] = commands("ExecReload=")[..] else {
         panic!("a check, and the reload")
     };
-    assert!(!reload.starts_with('-'), "`systemctl reload` fails with it");
+    assert!(
+        !reload.starts_with('-'),
+        "`systemctl reload` must fail if this command fails"
+    );
     // There is no configuration file: the commands fail when they read it, after their arguments were accepted.
     for command in [start, check, reload] {
         let done = run(command, "/dev/null/acequia.toml");

@@ -16,7 +16,7 @@ use crate::support::server::Server;
 use crate::support::usage::descriptors_of;
 use crate::support::{eventually, wait_for};
 
-/// A service manager with one listening socket, and what listens there.
+/// A service manager with one listening socket, and the configuration of an acequia that gets it.
 struct ServiceManager {
     socket: TcpListener,
     address: SocketAddr,

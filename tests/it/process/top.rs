@@ -45,11 +45,11 @@ fn top_shows_sorts_and_filters_live_servers_and_sessions() {
     let mut client = Client::connect(proxy.at("https"));
     client.send(&Hello::named("shop.example.com").bytes());
     tmux.wait_for("sessions 1 ");
-    let order = |screen: &str| screen.find("shop/big") < screen.find("shop/small");
+    let is_ascending = |screen: &str| screen.find("shop/big") < screen.find("shop/small");
     tmux.press(&["<", "<", "<"]);
-    assert!(order(&tmux.wait_for("SERVER↑")));
+    assert!(is_ascending(&tmux.wait_for("SERVER↑")));
     tmux.press(&["r"]);
-    assert!(!order(&tmux.wait_for("SERVER↓")));
+    assert!(!is_ascending(&tmux.wait_for("SERVER↓")));
     tmux.press(&["/", "s", "m", "a"]);
     tmux.wait_for("filter: sma");
     eventually("one server", || !tmux.screen().contains("shop/big"));
@@ -201,6 +201,7 @@ fn while_all_streams_are_taken_top_polls() {
         .collect();
     let tmux = top(&proxy, 80, 24, &[]);
     let screen = tmux.wait_for("polling");
+    // Only the stream has the rates.
     assert!(
         screen.contains("new –") && screen.contains("servers 2 of 2 up"),
         "{screen}"
@@ -208,7 +209,7 @@ fn while_all_streams_are_taken_top_polls() {
     tmux.press(&["d", "y"]);
     tmux.wait_for("↓ draining");
     drop(streams);
-    let screen = tmux.wait_for("/s   down ");
+    let screen = tmux.wait_for("/s   down "); // the rates are back
     assert!(!screen.contains("polling"), "{screen}");
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::process::must;
 
 /// Builds a program that may panic, as cargo would, from a file in the registry of this directory.
-fn built(cargo_home: &Path, optimized: &str) -> Vec<u8> {
+fn built(cargo_home: &Path, opt_level: &str) -> Vec<u8> {
     let source = cargo_home.join("registry/main.rs");
     std::fs::create_dir_all(source.parent().unwrap()).unwrap();
     std::fs::write(&source, "fn main() { panic!() }").unwrap();
@@ -14,7 +14,7 @@ fn built(cargo_home: &Path, optimized: &str) -> Vec<u8> {
     let wrapper = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rustc");
     must(
         Command::new(wrapper)
-            .args(["rustc", "-C", optimized, "-o"])
+            .args(["rustc", "-C", opt_level, "-o"])
             .args([&binary, &source])
             .env("CARGO_HOME", cargo_home),
     );
