@@ -26,6 +26,7 @@ over_each_path! {
 const LATE_BYTES: usize = 1 << 20;
 
 /// The number of sockets with this local port that have received this many bytes and the end of the stream, all unread.
+/// The end counts as one more byte.
 fn unread_at(port: u16, bytes: usize) -> usize {
     let all = tcp_sockets(&format!("sport = :{port}"));
     all.iter()

@@ -17,7 +17,7 @@ over_each_path! {
 
 const SESSIONS: usize = 500;
 
-/// Plain: less than the smallest relay buffer. The benchmarks measure it in a release build.
+/// A plain session takes less than the smallest relay buffer. The benchmarks measure it in a release build.
 const fn session_bytes_max(path: Path) -> u64 {
     match path {
         Path::Plain => 8 << 10,
@@ -63,7 +63,8 @@ fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory(path: Path) {
 }
 
 fn half_closed_and_blocked_sessions_cost_almost_no_cpu(path: Path) {
-    const SESSIONS: usize = 8; // two of each kind
+    // Four are half-closed, two are blocked in one direction, and two in both.
+    const SESSIONS: usize = 8;
     let manual = ManualServer::new();
     let proxy = path.open(manual.server.address, "");
     let mut held = Vec::new();

@@ -35,7 +35,7 @@ over_each_path! {
 /// Brings a connected client and server into a phase.
 type Enter = fn(&mut TcpStream, &mut TcpStream);
 
-/// A phase, how to enter it, and how each side sees a reset of the other one.
+/// A phase, how to enter it, what the server then sees of a client's reset, and what the client sees of a server's.
 const PHASES: &[(&str, Enter, Seen, Seen)] = &[
     ("before the first byte", |_, _| {}, Reset, Reset),
     ("idle after an exchange", exchange, Reset, Reset),

@@ -25,13 +25,13 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 fn registered_descriptors(proxy: &Proxy) -> BTreeSet<BTreeSet<u32>> {
     let process = Path::new("/proc").join(proxy.pid().to_string());
     let descriptors = entries(&process.join("fd"));
-    let is_queue = |path: &&PathBuf| read_link(path).is_ok_and(|target| target.ends_with("anon_inode:[eventpoll]"));
-    let sockets = |path: &PathBuf| {
+    let is_epoll = |path: &&PathBuf| read_link(path).is_ok_and(|target| target.ends_with("anon_inode:[eventpoll]"));
+    let registered = |path: &PathBuf| {
         let text = read_to_string(process.join("fdinfo").join(path.file_name().unwrap())).unwrap();
         let number = |line: &str| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok();
         text.lines().filter_map(number).collect()
     };
-    descriptors.iter().filter(is_queue).map(sockets).collect()
+    descriptors.iter().filter(is_epoll).map(registered).collect()
 }
 
 /// The CPU time of each worker so far, in nanoseconds.
@@ -52,11 +52,11 @@ fn long_and_short_sessions_are_spread_evenly_over_workers() {
     let proxy = Proxy::start(&format!("[runtime]\nworkers = 3\n{}", one_pool(&[server.address], "")));
     let long: Vec<_> = (0..LONG).map(|_| served_client(proxy.at("l"))).collect();
     wait_for_active_sessions(&proxy, LONG);
-    let mut queues: Vec<_> = registered_descriptors(&proxy).iter().map(BTreeSet::len).collect();
-    queues.sort_unstable();
-    let of_workers = &queues[queues.len() - 3..];
-    assert!(of_workers.iter().sum::<usize>() >= 2 * LONG, "{queues:?}");
-    assert!(of_workers[2] <= 2 * of_workers[0], "{queues:?}");
+    let mut counts: Vec<_> = registered_descriptors(&proxy).iter().map(BTreeSet::len).collect();
+    counts.sort_unstable();
+    let of_workers = &counts[counts.len() - 3..];
+    assert!(of_workers.iter().sum::<usize>() >= 2 * LONG, "{counts:?}");
+    assert!(of_workers[2] <= 2 * of_workers[0], "{counts:?}");
     let before = worker_cpu_ns(&proxy);
     (0..SHORT).for_each(|_| drop(ask(proxy.at("l"), b"ping")));
     let work: Vec<_> = worker_cpu_ns(&proxy)
@@ -65,9 +65,7 @@ fn long_and_short_sessions_are_spread_evenly_over_workers() {
         .map(|(after, before)| after - before)
         .collect();
     assert_eq!(work.len(), 3);
-    assert!(
-        work.iter().max() <= work.iter().min().map(|least| least * 2).as_ref(),
-        "{work:?}"
-    );
+    let (least, most) = (work.iter().min().unwrap(), work.iter().max().unwrap());
+    assert!(*most <= 2 * least, "{work:?}");
     drop(long);
 }

@@ -74,11 +74,11 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay(path: Path) {
         (client, server)
     };
     let silent: Vec<_> = (0..SESSIONS).map(|number| begin(number % 2 == 0)).collect();
-    let (mut trickled_client, mut trickles) = begin(true);
-    let (mut client_trickles, mut trickled_server) = begin(false);
+    let (mut finished_client, mut trickling_server) = begin(true);
+    let (mut trickling_client, mut finished_server) = begin(false);
     let mut trickle = || {
-        trickles.write_all(b".").unwrap();
-        client_trickles.send(b".");
+        trickling_server.write_all(b".").unwrap();
+        trickling_client.send(b".");
         sleep(Duration::from_millis(100));
     };
     wait_for("the silent sessions have ended", || {
@@ -93,9 +93,9 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay(path: Path) {
             (vec![], (vec![], Ok(())))
         );
     }
-    drop((trickles, client_trickles));
-    assert!(trickled_client.read_all().len() > 30);
-    assert!(read_to_end(&mut trickled_server).0.len() > 30);
+    drop((trickling_server, trickling_client));
+    assert!(finished_client.read_all().len() > 30);
+    assert!(read_to_end(&mut finished_server).0.len() > 30);
 }
 
 /// The lines of `ss` about acequia's established sockets that match the filter.
