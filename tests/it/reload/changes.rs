@@ -51,7 +51,7 @@ fn command_log_and_api_report_what_changed() {
     assert_eq!(server_reached(proxy.at("l")), "it");
     let again = proxy.answer(&["reload"]);
     for what in ["listeners", "pools", "servers"] {
-        assert_eq!(again[what]["changed"], serde_json::json!([]), "nothing was");
+        assert_eq!(again[what]["changed"], serde_json::json!([]), "expected no change");
     }
     proxy.rewrite(&config(
         &server,
@@ -119,14 +119,14 @@ fn reload_of(pools: usize) -> (Duration, Duration, Duration) {
 
 #[test]
 fn reload_time_is_linear_in_the_pools_and_stalls_no_request() {
-    let (few, _, _) = reload_of(1_000);
-    let (many, took, worst) = reload_of(10_000);
+    let (cpu_of_few, _, _) = reload_of(1_000);
+    let (cpu_of_many, took, longest_answer) = reload_of(10_000);
     assert!(
-        many < 30 * few.max(Duration::from_millis(50)),
-        "{many:?} of CPU time, and a tenth of it takes {few:?}"
+        cpu_of_many < 30 * cpu_of_few.max(Duration::from_millis(50)),
+        "{cpu_of_many:?} of CPU time, and {cpu_of_few:?} for a tenth of the pools"
     );
     assert!(
-        worst < took / 2 || worst < Duration::from_millis(500),
-        "/live took {worst:?} of {took:?}"
+        longest_answer < took / 2 || longest_answer < Duration::from_millis(500),
+        "/live took {longest_answer:?} during a reload of {took:?}"
     );
 }

@@ -215,15 +215,15 @@ fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
     let at = |ip: &str| format!("{ip}:{}", port.number());
     let [every, one] = [("every", at("0.0.0.0")), ("one", at("127.0.0.2"))]
         .map(|(name, bind)| format!("[listeners.{name}]\nbind = \"{bind}\"\npool = \"{name}\"\n"));
-    let [first, second] = ["every", "one"].map(|name| format!("[pools.{name}]\nservers = "));
-    let pools = format!("{first}[{}]\n{second}[{}]", list(&[&servers[0]]), list(&[&servers[1]]));
-    let serve = || {
+    let pool = |name: &str, server: &Server| format!("[pools.{name}]\nservers = [{}]\n", list(&[server]));
+    let pools = pool("every", &servers[0]) + &pool("one", &servers[1]);
+    let assert_served = || {
         assert_eq!(server_reached(at("127.0.0.1").parse().unwrap()), "every");
         assert_eq!(server_reached(at("127.0.0.2").parse().unwrap()), "one");
     };
     for both in [format!("{every}{one}{pools}"), format!("{one}{every}{pools}")] {
         let proxy = Proxy::setup(&both).launch();
-        serve();
+        assert_served();
         drop(proxy);
         for before in [
             config_of(&[&servers[0]]),
@@ -232,7 +232,7 @@ fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
         ] {
             let proxy = Proxy::setup(&before).launch();
             assert!(proxy.reload(&both), "{:#?}", proxy.log());
-            serve();
+            assert_served();
         }
     }
 }
@@ -377,12 +377,12 @@ fn long_sessions(proxy: &Proxy, hello: &[u8]) -> Vec<Client> {
     ["tcp", "tls"].repeat(8).iter().map(open).collect()
 }
 
-/// Reloads two hundred times, half of them an invalid file, and asks the long sessions now and then. Returns the usage
-/// midway and at the end.
+/// Reloads two hundred times, with the texts in turn, of which every other one is invalid. Asks the long sessions now
+/// and then. Returns the usage midway and at the end.
 fn reload_under_load(proxy: &Proxy, texts: &[String; 4], long: &mut [Client]) -> [Usage; 2] {
     let mut midway = None;
     for n in 0..200 {
-        let is_valid = proxy.reload(&texts[[0, 2, 1, 3][n % 4]]);
+        let is_valid = proxy.reload(&texts[n % 4]);
         assert_eq!(is_valid, n % 2 == 0, "reload {n}");
         if n % 10 == 0 {
             for client in &mut *long {
@@ -410,8 +410,8 @@ fn two_hundred_reloads_under_load_disturb_no_session() {
     };
     let texts = [
         text(&all, "least-conn"),
-        text(&all[..2], "source-hash"),
         String::new(),
+        text(&all[..2], "source-hash"),
         "[listeners".to_owned(),
     ];
     let proxy = Proxy::start(&texts[0]);

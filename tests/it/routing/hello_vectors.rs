@@ -27,6 +27,7 @@ fn every_captured_hello_yields_its_listed_name_and_alpn() {
         match (class, &verdict) {
             // A malformed hello may be listed with the name that another reader found in it.
             ("MALFORMED/AMBIGUOUS", HelloVerdict::Malformed(malformed)) => eprintln!("{file}: {malformed}"),
+            // `GATE`: a hello that must be read as listed.
             ("GATE" | "MALFORMED/AMBIGUOUS", HelloVerdict::Hello(hello)) => {
                 assert_name_and_alpn(file, hello, name, alpn)
             }

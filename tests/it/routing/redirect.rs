@@ -73,7 +73,7 @@ fn invalid_requests_get_status_400() {
 }
 
 #[test]
-fn a_head_over_16_kib_is_refused() {
+fn a_head_over_16_kib_or_100_fields_is_refused() {
     let proxy = redirecting("");
     let too_large = "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\nA: {}", "x".repeat(16 << 10));

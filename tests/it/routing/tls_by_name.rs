@@ -164,17 +164,28 @@ fn alerts_are_exact_to_the_byte_and_followed_by_a_clean_close() {
     let shop = Server::silent();
     let proxy = Proxy::start(&config(shop.address, shop.address, None));
     let answers = |hello: &[u8]| Client::connect(proxy.at("l")).send(hello).read_all();
+    for name in ["other.example", "closed.example"] {
+        assert_eq!(
+            answers(&Hello::named(name).bytes()),
+            [21, 3, 3, 0, 2, 2, 112],
+            "unrecognized_name: {name}"
+        );
+    }
     assert_eq!(
-        answers(&Hello::named("other.example").bytes()),
-        [21, 3, 3, 0, 2, 2, 112]
+        answers(&Hello::nameless().bytes()),
+        [21, 3, 3, 0, 2, 2, 109],
+        "missing_extension"
     );
     assert_eq!(
-        answers(&Hello::named("closed.example").bytes()),
-        [21, 3, 3, 0, 2, 2, 112]
+        answers(&captured("openssl-no-name-tls12").0),
+        [21, 3, 3, 0, 2, 2, 40],
+        "handshake_failure"
     );
-    assert_eq!(answers(&Hello::nameless().bytes()), [21, 3, 3, 0, 2, 2, 109]);
-    assert_eq!(answers(&captured("openssl-no-name-tls12").0), [21, 3, 3, 0, 2, 2, 40]);
-    assert_eq!(answers(&captured("openssl-tls10").0), [21, 3, 1, 0, 2, 2, 112]);
+    assert_eq!(
+        answers(&captured("openssl-tls10").0),
+        [21, 3, 1, 0, 2, 2, 112],
+        "unrecognized_name, in a record of TLS 1.0"
+    );
     assert_eq!(
         answers(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"),
         [21, 3, 3, 0, 2, 2, 10],
@@ -190,9 +201,9 @@ fn alerts_are_exact_to_the_byte_and_followed_by_a_clean_close() {
 #[test]
 fn a_client_without_a_reachable_server_gets_an_internal_error_alert() {
     let away = refusing();
-    let known = config(away.address, away.address, None);
-    let unknown = known.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
-    for (config, ending) in [(known, "no_server"), (unknown, "connect_failed")] {
+    let checked = config(away.address, away.address, None);
+    let unchecked = checked.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
+    for (config, ending) in [(checked, "no_server"), (unchecked, "connect_failed")] {
         let proxy = Proxy::start(&config);
         let hello = Hello::named("shop.example").bytes();
         assert_eq!(
