@@ -61,7 +61,7 @@ fn a_socket_never_connects_to_itself() {
 }
 
 /// Gives both ends of the link a link-local address: fe80::1 in the middle, fe80::2 outside.
-fn link_local(network: &Namespaces) {
+fn add_link_local_addresses(network: &Namespaces) {
     for (number, address) in [(0, "fe80::1/64 dev v1"), (1, "fe80::2/64 dev v0")] {
         let done = network.run(number, &format!("ip -6 address add {address} nodad"));
         assert_eq!(done.code, Some(0), "{}", done.stderr);
@@ -76,7 +76,7 @@ fn index(interface: &str) -> u32 {
 #[test]
 fn a_link_local_server_is_checked_and_reached_on_its_interface() {
     let Some(network) = Namespaces::enter(1) else { return };
-    link_local(&network);
+    add_link_local_addresses(&network);
     let server = Server::named_on(network.at(1, || TcpListener::bind("[::]:0").unwrap()), "there");
     let port = server.address.port();
     for written in [
@@ -102,7 +102,7 @@ fn a_link_local_server_is_checked_and_reached_on_its_interface() {
 #[test]
 fn a_listener_may_be_bound_to_a_link_local_address() {
     let Some(network) = Namespaces::enter(1) else { return };
-    link_local(&network);
+    add_link_local_addresses(&network);
     let server = Server::named("here");
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"[fe80::1%v1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
@@ -133,7 +133,8 @@ fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
         "[listeners.l]\nbind = \"0.0.0.0:{port}\"\npool = \"p\"\n[pools.p]\nservers = [\"{address}\"]"
     ));
     assert_eq!(server_reached(proxy.at("l")), "there");
-    // As a secondary address, from which connections to it do not come; and by a route alone.
+    // The address comes as a secondary one of an interface, which is not the source of connections to it, and then by a
+    // route alone.
     let moves = [
         ("address add 10.98.1.77/24 dev v1", "address del 10.98.1.77/24 dev v1"),
         (

@@ -13,7 +13,8 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 const FAILED: &str = "cannot connect as `bind_source` says";
-const SETPRIV: [&str; 2] = ["setpriv", "--bounding-set=-net_admin,-net_raw"];
+/// Starts a program without CAP_NET_ADMIN and CAP_NET_RAW, one of which `bind_source = "client"` needs.
+const WITHOUT_CAPABILITIES: [&str; 2] = ["setpriv", "--bounding-set=-net_admin,-net_raw"];
 
 fn config(server: &str, source: &str) -> String {
     format!(
@@ -109,9 +110,8 @@ fn connections_come_from_the_client_address_if_answers_are_routed_back() {
     );
     drop(proxy);
 
-    // Without the capability.
     let config = config(&server.address.to_string(), "\"client\"");
-    let proxy = Proxy::setup(&config).under(&SETPRIV).start();
+    let proxy = Proxy::setup(&config).under(&WITHOUT_CAPABILITIES).start();
     assert_eq!(network.client(1, proxy.at("plain")).read_some(), "");
     assert_eq!(failures(&proxy), [("no_source".to_owned(), 1.0)]);
     let error = log_lines(&proxy, FAILED, 1)[0]["error"].to_string();

@@ -220,16 +220,16 @@ fn a_shortage_that_stops_some_checks_is_logged_once_and_marks_no_server_down() {
     let servers: Vec<_> = (0..12).map(|_| Server::silent()).collect();
     let proxy = Proxy::start(&config_of(&servers.iter().collect::<Vec<_>>()));
     leave_descriptors(&proxy, 1);
-    let short = || {
+    let shortages = || {
         log_count(
             &proxy,
             "cannot check servers: out of local ports, file descriptors, processes or memory",
         )
     };
-    eventually("the shortage is logged", || short() > 0);
+    eventually("the shortage is logged", || shortages() > 0);
     let before = checks(&proxy, "pass");
     eventually("50 checks are made", || checks(&proxy, "pass") > before + 50.0);
-    assert_eq!(short(), 1, "expected one log line for one shortage");
+    assert_eq!(shortages(), 1, "expected one log line for one shortage");
     lift_limit(&proxy);
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_server_up", &[]), 12.0);

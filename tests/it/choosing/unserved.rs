@@ -41,7 +41,8 @@ fn is_served(proxy: &Proxy, client: usize) -> bool {
 /// A session is recorded only after its client has closed, too. Until then the server may get a few more clients.
 const UNSERVED_MAX: usize = 6;
 
-/// So many addresses must have been unserved before the server is ejected: `CLIENTS_MIN` of `pool::session_outcome`.
+/// At least so many client addresses are unserved before the server is ejected: `CLIENTS_MIN` of
+/// `pool::session_outcome`.
 const CLIENTS_MIN: usize = 3;
 
 #[test]
@@ -133,7 +134,7 @@ fn resets_during_a_postgresql_login_count_if_the_pool_counts_resets() {
         let servers = [provoked(), provoked()];
         let config = counting_resets(&servers).replace("pool = \"p\"", "pool = \"p\"\nprotocol = \"postgres\"");
         let proxy = Proxy::start(&config);
-        // At once: a client that awaits TLS is kept for a second after the reset.
+        // All clients connect at once, because one that awaits TLS is kept for a second after the reset.
         let mut clients: Vec<_> = (1..=60)
             .map(|client| Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l")))
             .collect();
