@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::scanner::{Token, names_behind, names_from, tokens, without_tests};
+use super::scanner::{modules, names_behind, names_from, tokens, without_tests};
 use super::{files, read};
 
 /// A file with modules, and the directory that they are in.
 struct Directory {
     /// `src/pool`
     path: String,
-    /// Its modules in the listed order; test modules are separate.
+    /// Its modules in the listed order, without those of tests.
     modules: Vec<String>,
-    /// What the listing file takes out of them, and from which.
+    /// The names that the listing file imports from its modules, each with its module.
     re_exports: BTreeMap<String, String>,
 }
 
@@ -36,7 +36,7 @@ fn directories() -> Vec<Directory> {
     let mut found = Vec::new();
     for file in files("src") {
         let code = without_tests(tokens(&read(&file)));
-        let modules = modules_of(&code);
+        let modules = modules(&code);
         let is_root = ["src/lib.rs", "src/main.rs"].contains(&file.as_str());
         if is_root || modules.is_empty() {
             continue;
@@ -50,11 +50,6 @@ fn directories() -> Vec<Directory> {
     }
     assert!(found.len() > 10, "{} directories", found.len());
     found
-}
-
-fn modules_of(code: &[Token]) -> Vec<String> {
-    let declared = code.windows(3).filter(|at| at[0].text == "mod" && at[2].text == ";");
-    declared.map(|at| at[1].text.clone()).collect()
 }
 
 impl Directory {

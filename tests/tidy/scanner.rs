@@ -42,7 +42,7 @@ fn flatten(stream: TokenStream, flat: &mut Vec<Token>) {
     }
 }
 
-fn is(code: &[Token], texts: &[&str]) -> bool {
+fn begins_with(code: &[Token], texts: &[&str]) -> bool {
     code.len() >= texts.len() && code.iter().zip(texts).all(|(token, text)| token.text == *text)
 }
 
@@ -66,7 +66,7 @@ const TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
 
 /// Where each `#[cfg(test)]` item begins and ends.
 fn test_items(code: &[Token]) -> Vec<(usize, usize)> {
-    let begins = (0..code.len()).filter(|at| is(&code[*at..], &TEST));
+    let begins = (0..code.len()).filter(|at| begins_with(&code[*at..], &TEST));
     begins
         .map(|at| (at, at + TEST.len() + item_length(&code[at + TEST.len()..])))
         .collect()
@@ -91,7 +91,7 @@ pub(crate) fn names_behind(code: &[Token], prefix: &[&str]) -> Vec<(String, usiz
     let mut names = Vec::new();
     for (at, token) in code.iter().enumerate() {
         let is_longer = at > 0 && code[at - 1].text == ":";
-        if is_longer || !is(&code[at..], &prefix) {
+        if is_longer || !begins_with(&code[at..], &prefix) {
             continue;
         }
         let path = &code[at + prefix.len()..];
@@ -127,14 +127,17 @@ fn first_names(path: &[Token]) -> Vec<String> {
 pub(crate) fn names_from(code: &[Token], modules: &[String]) -> Vec<(String, String)> {
     let mut names = Vec::new();
     for at in 0..code.len() {
-        let path = if is(&code[at..], &["use", "self", ":", ":"]) {
+        let path = if begins_with(&code[at..], &["use", "self", ":", ":"]) {
             at + 4
-        } else if is(&code[at..], &["use"]) {
+        } else if begins_with(&code[at..], &["use"]) {
             at + 1
         } else {
             continue;
         };
-        let Some(module) = modules.iter().find(|module| is(&code[path..], &[module, ":", ":"])) else {
+        let Some(module) = modules
+            .iter()
+            .find(|module| begins_with(&code[path..], &[module, ":", ":"]))
+        else {
             continue;
         };
         names.extend(
@@ -186,10 +189,11 @@ pub(crate) fn functions(code: &[Token]) -> Vec<(String, usize)> {
 
 /// The line of a field of the log in the format of Debug: `?name` or `name = ?value`.
 pub(crate) fn debug_field(code: &[Token]) -> Option<usize> {
-    let is_field = |at: &&[Token]| matches!(at[0].text.as_str(), "(" | "," | "=") && at[1].text == "?";
-    code.windows(2).find(is_field).map(|at| at[1].line)
+    let is_field = |pair: &&[Token]| matches!(pair[0].text.as_str(), "(" | "," | "=") && pair[1].text == "?";
+    code.windows(2).find(is_field).map(|pair| pair[1].line)
 }
 
+/// What is left half done, and its line.
 pub(crate) fn half_done(code: &[Token]) -> Option<(&'static str, usize)> {
     const SIGNS: [(&str, &[&str]); 4] = [
         ("ignored test", &["#", "[", "ignore"]),
@@ -197,13 +201,14 @@ pub(crate) fn half_done(code: &[Token]) -> Option<(&'static str, usize)> {
         ("unimplemented!", &["unimplemented", "!"]),
         ("dbg!", &["dbg", "!"]),
     ];
-    let here = |at: usize| SIGNS.iter().find(|(_, sign)| is(&code[at..], sign));
+    let here = |at: usize| SIGNS.iter().find(|(_, sign)| begins_with(&code[at..], sign));
     (0..code.len()).find_map(|at| here(at).map(|(what, _)| (*what, code[at].line)))
 }
 
 /// The modules that a file declares, in its order.
-pub(crate) fn modules(text: &str) -> Vec<String> {
-    let code = tokens(text);
-    let declared = code.windows(3).filter(|at| at[0].text == "mod" && at[2].text == ";");
-    declared.map(|at| at[1].text.clone()).collect()
+pub(crate) fn modules(code: &[Token]) -> Vec<String> {
+    let declared = code
+        .windows(3)
+        .filter(|three| three[0].text == "mod" && three[2].text == ";");
+    declared.map(|three| three[1].text.clone()).collect()
 }
