@@ -40,7 +40,8 @@ pub struct Clients {
 pub struct Client {
     pub number: u32,
     pub kind: &'static str,
-    pub greeted: bool,
+    /// Whether the server sends a greeting first.
+    pub is_greeted: bool,
     pub script: Script,
     pub to: SocketAddr,
 }
@@ -145,7 +146,7 @@ impl Client {
         let up = Pattern::new(self.number, Direction::Up);
         let down = Pattern::new(self.number, Direction::Down);
         let pace = talk.paces[0];
-        if self.greeted {
+        if self.is_greeted {
             let mut greeting = [0; GREETING.len()];
             wire.read_exact(&mut greeting).await?;
             if greeting != GREETING {

@@ -43,10 +43,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Allowed ratio of the 99th percentile of a good client's time beside the crowd to that alone.
 const RATIO_MAX: f64 = 1.5;
 
-/// Allowed CPU time of acequia, in seconds per second: each client sends a byte, and an eighth of them reconnects.
+/// Allowed CPU time of acequia, in seconds per second: each client sends a byte, and an eighth of them reconnects
+/// after the hello_timeout of 8 s.
 const CPU_MAX: f64 = 0.3;
 
-/// Allowed resident memory per client, in its eight seconds.
+/// Allowed resident memory per client before its hello_timeout.
 const BYTES_EACH_MAX: usize = 8 * 1024;
 
 pub fn run(stage: &Stage, time: Duration) -> ExitCode {
@@ -75,11 +76,11 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
     dripping.join().unwrap();
     let again = measure(stage, &clients, alone.count + beside.count, time);
     println!("alone again: {again}");
-    let (left, counted) = (crowd.ended.load(Relaxed), ended_sessions(proxy, "hello_timeout"));
+    let (closed, counted) = (crowd.ended.load(Relaxed), ended_sessions(proxy, "hello_timeout"));
     let ratio = beside.p99_typical.as_secs_f64() / alone.p99_typical.max(again.p99_typical).as_secs_f64();
     println!("typical p99 is {ratio:.2} times that without the crowd; limit {RATIO_MAX}");
     println!(
-        "{bytes_each} bytes of resident memory per client; {left} clients were closed, {counted} by hello_timeout"
+        "{bytes_each} bytes of resident memory per client; {closed} clients were closed, {counted} by hello_timeout"
     );
     let mut violations = Vec::new();
     let mut must = |holds: bool, what: &str| {
@@ -91,7 +92,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
     must(beside.cpu <= CPU_MAX, "too much CPU time");
     must(bytes_each <= BYTES_EACH_MAX, "too much memory");
     must(
-        left as f64 == counted,
+        closed as f64 == counted,
         "closed clients and hello_timeout endings differ",
     );
     must(again.all_well, "good clients were not served");
@@ -138,7 +139,7 @@ fn measure(stage: &Stage, clients: &Arc<Clients>, before: u32, time: Duration) -
                 // Beyond those that drip.
                 number: DRIPPERS_MAX as u32 + before + took.len() as u32,
                 kind: "good",
-                greeted: false,
+                is_greeted: false,
                 script: Script::Talk(good()),
                 to,
             };
@@ -190,11 +191,11 @@ impl Crowd {
     /// the bytes are spread over the second.
     fn drip(&self, count: usize, to: SocketAddr, hello: &[u8]) {
         let mut all: Vec<Option<Dripper>> = (0..count).map(|_| None).collect();
-        let part = count.div_ceil(PARTS as usize);
+        let part_size = count.div_ceil(PARTS as usize);
         while !self.is_over.load(Relaxed) || all.iter().any(Option::is_some) {
-            for (number, part_of_clients) in all.chunks_mut(part).enumerate() {
+            for (index, part) in all.chunks_mut(part_size).enumerate() {
                 let began = Instant::now();
-                for (dripper, number) in part_of_clients.iter_mut().zip(number * part..) {
+                for (dripper, number) in part.iter_mut().zip(index * part_size..) {
                     if dripper.as_mut().is_some_and(|dripper| !dripper.drip(hello)) {
                         *dripper = None;
                         self.ended.fetch_add(1, Relaxed);

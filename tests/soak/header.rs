@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use fastrand::Rng;
 
-use crate::records::named;
+use crate::records::address_in_header;
 
 /// A header to be sent by a client, and where it is cut.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ impl Header {
 
     /// The header for a session's client, in two parts.
     pub fn parts(self, session: u32) -> [Vec<u8>; 2] {
-        let client = SocketAddrV4::new(named(session), 1024 + (session % 60_000) as u16);
+        let client = SocketAddrV4::new(address_in_header(session), 1024 + (session % 60_000) as u16);
         let server = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 443);
         let mut first = match self.version {
             Version::Text => {

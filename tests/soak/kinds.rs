@@ -63,13 +63,6 @@ impl Leave {
             by_reset: rng.bool(),
         }
     }
-
-    fn by(reset: bool, rng: &mut Rng) -> Self {
-        Self {
-            by_reset: reset,
-            ..Self::within(rng, 40)
-        }
-    }
 }
 
 fn talk(up: u32, down: u32, manner: Manner) -> Talk {
@@ -195,9 +188,9 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "long", share: 1, listener: "plain", endings: WELL,
         script: |rng| paced(rng.u32(..20_000), rng.u32(..20_000), Manner::Both, [Pace::Trickle; 2]) },
     Kind { name: "client resets", share: 6, listener: "plain", endings: LEFT,
-        script: |rng| broken_off(any(rng, 2 << 20), Leave::by(true, rng)) },
+        script: |rng| broken_off(any(rng, 2 << 20), Leave { by_reset: true, ..Leave::within(rng, 40) }) },
     Kind { name: "client vanishes", share: 4, listener: "plain", endings: LEFT,
-        script: |rng| broken_off(any(rng, 2 << 20), Leave::by(false, rng)) },
+        script: |rng| broken_off(any(rng, 2 << 20), Leave { by_reset: false, ..Leave::within(rng, 40) }) },
     Kind { name: "server resets", share: 6, listener: "plain", endings: &["server_reset"],
         script: |rng| session(rng.u32(..300_000), rng.u32(..300_000), Manner::ServerResets) },
     Kind { name: "visit", share: 5, listener: "plain", endings: LEFT,
@@ -210,6 +203,7 @@ pub const KINDS: &[Kind] = &[
         script: |_| Script::Drip },
     Kind { name: "bad hello", share: 4, listener: "names", endings: &["hello_invalid"],
         script: |rng| Script::Bytes([&[22, 3, 1, 2, 0][..], &random(rng, 2, 40..512)].concat()) },
+    // A record of 16 KiB, in which a hello of 60 KiB begins.
     Kind { name: "long hello", share: 1, listener: "names", endings: &["hello_too_long"],
         script: |_| Script::Bytes([&[22, 3, 1, 0x40, 0, 1, 0, 0xf0, 0][..], &[0; 20_000]].concat()) },
     Kind { name: "no TLS", share: 2, listener: "names", endings: &["no_route"],

@@ -120,13 +120,13 @@ async fn run(
 
 fn client(number: u32, addresses: &Addresses, rng: &mut Rng) -> Client {
     let kind = choose(rng);
-    let greeted = POOLS
+    let is_greeted = POOLS
         .iter()
-        .any(|(pool, _, nature, _, _)| *pool == kind.listener && *nature == Nature::Greets);
+        .any(|pool| pool.name == kind.listener && pool.nature == Nature::Greets);
     Client {
         number,
         kind: kind.name,
-        greeted,
+        is_greeted,
         script: (kind.script)(rng),
         to: addresses[kind.listener],
     }

@@ -124,10 +124,10 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
         handle,
     } = stage;
     let before = idle_cost(&proxy);
-    let (sender, outcome) = channel();
+    let (sender, outcomes) = channel();
     let running = load.run(&proxy, &servers, rng.fork(), time);
     handle.spawn(async move { sender.send(running.await) });
-    let (done, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcome);
+    let (done, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcomes);
     let after = at_rest(&proxy, &before);
     let metrics = proxy.metrics();
     let Stopped { code, log, .. } = proxy.stop();

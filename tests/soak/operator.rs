@@ -53,10 +53,10 @@ impl<'a> Operator<'a> {
     }
 
     /// Works until the load has an outcome, then restores the first configuration and all servers.
-    pub fn work_until(mut self, outcome: &Receiver<Outcome>) -> (Done, Outcome) {
+    pub fn work_until(mut self, outcomes: &Receiver<Outcome>) -> (Done, Outcome) {
         let mut sampled = Instant::now();
         let outcome = loop {
-            match outcome.try_recv() {
+            match outcomes.try_recv() {
                 Ok(outcome) => break outcome,
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => panic!("the load has ended without an outcome"),

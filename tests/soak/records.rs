@@ -99,7 +99,7 @@ pub fn address(session: u32) -> Ipv4Addr {
 }
 
 /// The address that a proxy in front gives for a session's client.
-pub fn named(session: u32) -> Ipv4Addr {
+pub fn address_in_header(session: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(address(session).to_bits() - OWN + NAMED)
 }
 

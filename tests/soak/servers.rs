@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use crate::client::{GREETING, PATIENCE};
 use crate::order::{Manner, Order};
 use crate::pattern::{Direction, Pattern};
-use crate::records::{End, Records, Side, address, named};
+use crate::records::{End, Records, Side, address, address_in_header};
 use crate::site::{Host, Nature};
 use crate::support::process::Port;
 use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
@@ -97,25 +97,26 @@ impl Server {
 impl Shared {
     async fn serve(self: Arc<Self>, socket: TcpStream, mut dies: watch::Receiver<bool>) {
         let tally = Arc::<Tally>::default();
-        let mut known = None;
+        let mut session = None;
         // Connections whose end has arrived already are not counted any more.
         tokio::task::yield_now().await;
         let open = OpenConnection::count(&self);
         let end = tokio::select! {
-            end = self.talk(socket, &tally, &mut known, open) => end,
+            end = self.talk(socket, &tally, &mut session, open) => end,
             _ = dies.wait_for(|is_alive| !is_alive) => End::Died,
         };
-        if let Some(session) = known {
+        if let Some(session) = session {
             self.records.server(session, Side::new(&tally, end));
         }
     }
 
-    /// Dropping this resets the session, as accepted sockets do, unless it has ended well.
+    /// Follows the client's order, and stores the number of the session once it is known. Accepted sockets reset when
+    /// they are closed, so dropping this future resets the session, unless it has ended well.
     async fn talk(
         &self,
         mut socket: TcpStream,
         tally: &Arc<Tally>,
-        known: &mut Option<u32>,
+        session: &mut Option<u32>,
         open: OpenConnection<'_>,
     ) -> End {
         let from_header = if let Nature::Proxied { is_named } = self.nature {
@@ -149,10 +150,10 @@ impl Shared {
         let Some(order) = Order::decode(&order) else {
             return End::Wrong;
         };
-        *known = Some(order.session);
+        *session = Some(order.session);
         if let Some((is_named, client)) = from_header {
             let expected = if is_named {
-                named(order.session)
+                address_in_header(order.session)
             } else {
                 address(order.session)
             };
@@ -239,9 +240,9 @@ async fn read_proxy_header(socket: &mut TcpStream) -> std::io::Result<Ipv4Addr> 
     socket.read_exact(&mut head).await?;
     let mut rest = vec![0; usize::from(u16::from_be_bytes([head[14], head[15]]))];
     socket.read_exact(&mut rest).await?;
-    let known = rest.first_chunk::<4>().map(|ip| Ipv4Addr::from(*ip));
+    let client = rest.first_chunk::<4>().map(|ip| Ipv4Addr::from(*ip));
     let is_right = head.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21\x11");
-    known
+    client
         .filter(|_| is_right)
         .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no PROXY header"))
 }

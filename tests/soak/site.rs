@@ -17,24 +17,55 @@ pub enum Nature {
     Greets,
     /// Speaks TLS, as the pool of this name.
     Tls(&'static str),
-    /// Requires a PROXY header of version 2, with a client in 127/8 or in [`NAMED`](crate::records::NAMED).
+    /// Requires a PROXY header of version 2. Its client is in 127/8 or, if `is_named`, in
+    /// [`NAMED`](crate::records::NAMED).
     Proxied { is_named: bool },
 }
 
-/// The pools: name, number of servers, nature, whether the servers may die, and further lines of the configuration.
-pub const POOLS: [(&str, usize, Nature, bool, &str); 11] = [
-    ("plain", 3, Nature::Plain, true, LIMITED),
-    ("hash", 3, Nature::Plain, true, HASH),
-    ("greeting", 2, Nature::Greets, true, TURNS),
-    ("shop", 3, Nature::Tls("shop"), true, CHECKED),
-    ("web", 2, Nature::Tls("web"), true, CHECKED),
-    ("mixed", 1, Nature::Plain, false, UNCHECKED),
-    ("quiet", 1, Nature::Plain, false, CHECKED),
-    ("proxied", 2, Nature::Proxied { is_named: false }, true, PROXIED),
-    ("fronted", 2, Nature::Proxied { is_named: true }, true, PROXIED),
-    (QUEUED, 2, Nature::Plain, false, QUEUE),
-    (MOVING, 3, Nature::Plain, false, UNCHECKED),
+/// A pool of both configurations.
+pub struct Pool {
+    pub name: &'static str,
+    /// The number of its servers.
+    servers: usize,
+    pub nature: Nature,
+    /// Whether its servers may die.
+    is_killable: bool,
+    /// Further lines of its configuration.
+    keys: &'static str,
+}
+
+pub const POOLS: [Pool; 11] = [
+    killable("plain", 3, Nature::Plain, LIMITED),
+    killable("hash", 3, Nature::Plain, HASH),
+    killable("greeting", 2, Nature::Greets, TURNS),
+    killable("shop", 3, Nature::Tls("shop"), CHECKED),
+    killable("web", 2, Nature::Tls("web"), CHECKED),
+    steady("mixed", 1, Nature::Plain, UNCHECKED),
+    steady("quiet", 1, Nature::Plain, CHECKED),
+    killable("proxied", 2, Nature::Proxied { is_named: false }, PROXIED),
+    killable("fronted", 2, Nature::Proxied { is_named: true }, PROXIED),
+    steady(QUEUED, 2, Nature::Plain, QUEUE),
+    steady(MOVING, 3, Nature::Plain, UNCHECKED),
 ];
+
+/// A pool whose servers may die.
+const fn killable(name: &'static str, servers: usize, nature: Nature, keys: &'static str) -> Pool {
+    Pool {
+        is_killable: true,
+        ..steady(name, servers, nature, keys)
+    }
+}
+
+/// A pool whose servers do not die.
+const fn steady(name: &'static str, servers: usize, nature: Nature, keys: &'static str) -> Pool {
+    Pool {
+        name,
+        servers,
+        nature,
+        is_killable: false,
+        keys,
+    }
+}
 
 const UNCHECKED: &str = "health.check = \"off\"";
 /// With a timeout that even a busy machine meets: a server that is down has died.
@@ -86,19 +117,18 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Self {
-        let hosts = |(pool, count, nature, is_killable, _): &(&'static str, usize, Nature, bool, &str)| {
-            let (pool, nature, is_killable) = (*pool, *nature, *is_killable);
-            (1..=*count).map(move |number| Host {
-                pool,
-                name: format!("{pool}-{number}"),
-                nature,
-                is_killable,
+        let hosts = |pool: Pool| {
+            (1..=pool.servers).map(move |number| Host {
+                pool: pool.name,
+                name: format!("{}-{number}", pool.name),
+                nature: pool.nature,
+                is_killable: pool.is_killable,
                 port: Port::keep(),
             })
         };
         Self {
             logs: tempfile::tempdir().expect("a temporary directory can be created"),
-            hosts: POOLS.iter().flat_map(hosts).collect(),
+            hosts: POOLS.into_iter().flat_map(hosts).collect(),
             refusing: [refusing(), refusing()],
             hanging: hanging(),
         }
@@ -114,19 +144,19 @@ impl Site {
         if turn == Turn::Second {
             text = text.replace("# in the second turn: ", "");
         }
-        for (pool, _, _, _, more) in POOLS {
-            let hosts = self.hosts.iter().filter(|host| host.pool == pool);
+        for pool in POOLS {
+            let hosts = self.hosts.iter().filter(|host| host.pool == pool.name);
             let left_out = match turn {
                 Turn::First => "moving-3",
                 Turn::Second => "moving-1",
             };
             let hosts = hosts.filter(|host| host.name != left_out);
             let mut servers: Vec<String> = hosts.map(|host| server(host.port.address, &host.name)).collect();
-            if pool == "mixed" {
+            if pool.name == "mixed" {
                 servers.push(server(self.refusing[0].address, "mixed-refusing"));
                 servers.push(server(self.hanging.address, "mixed-hanging"));
             }
-            text += &pool_section(pool, &servers, more);
+            text += &pool_section(pool.name, &servers, pool.keys);
         }
         let refusing = self.refusing.iter().zip(1..);
         let refusing: Vec<String> = refusing
@@ -148,17 +178,17 @@ pub enum Turn {
 
 /// The networks of [`is_denied`], for a million sessions.
 fn denied() -> Vec<String> {
-    let networks = (0..1 << 20).step_by(256).map(|at| address(at + 256));
-    let denied = networks.filter(|network| network.octets()[2] % 2 == 1);
-    denied.map(|network| format!("{network}/24")).collect()
+    let first_sessions = (0..1 << 20).step_by(256);
+    let denied = first_sessions.filter(|session| is_denied(*session));
+    denied.map(|session| format!("{}/24", address(session))).collect()
 }
 
 fn server(address: SocketAddr, name: &str) -> String {
     format!("{{ address = \"{address}\", name = \"{name}\" }}")
 }
 
-fn pool_section(pool: &str, servers: &[String], more: &str) -> String {
-    format!("\n[pools.{pool}]\nservers = [{}]\n{more}\n", servers.join(", "))
+fn pool_section(name: &str, servers: &[String], keys: &str) -> String {
+    format!("\n[pools.{name}]\nservers = [{}]\n{keys}\n", servers.join(", "))
 }
 
 /// The listeners of both configurations; the commented lines are part of the second one.

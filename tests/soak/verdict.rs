@@ -1,6 +1,6 @@
 //! Compares clients, servers, access log and metrics, and lists what does not agree.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::access::Line;
@@ -8,7 +8,7 @@ use crate::cost::Cost;
 use crate::kinds::{KINDS, Kind};
 use crate::load::Outcome;
 use crate::operator::Done;
-use crate::records::{End, Record, named};
+use crate::records::{End, Record, address_in_header};
 use crate::servers::Server;
 use crate::site::{MOVING, QUEUED, QUEUED_SESSIONS_MAX, is_denied};
 use crate::support::metrics::Metrics;
@@ -101,13 +101,13 @@ impl Evidence {
 
     /// Compares the client, the server and the access log line of each session.
     fn sessions(&self, found: &mut Violations) {
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         for line in &self.lines {
             let Some(record) = line.session.and_then(|session| self.records.get(&session)) else {
                 found.0.push(format!("a line of an unknown session: {line:?}"));
                 continue;
             };
-            found.must(seen.insert(line.session, ()).is_none(), || {
+            found.must(seen.insert(line.session), || {
                 format!("two lines of one session: {line:?}")
             });
             for wrong in judge(line, record) {
@@ -149,11 +149,11 @@ impl Evidence {
 
     /// Sessions without a line must be connections that moved no byte, or that were never accepted.
     fn unlogged(&self, found: &mut Violations) {
-        let logged: HashMap<u32, ()> = self.lines.iter().filter_map(|line| Some((line.session?, ()))).collect();
+        let logged: HashSet<u32> = self.lines.iter().filter_map(|line| line.session).collect();
         let unlogged: Vec<_> = self
             .records
             .iter()
-            .filter(|(session, _)| !logged.contains_key(session))
+            .filter(|(session, _)| !logged.contains(session))
             .collect();
         let of_clients = unlogged.iter().filter(|(_, record)| record.client.is_some()).count() as u64;
         let (visits, dropped) = (self.visits(), self.dropped());
@@ -177,7 +177,7 @@ impl Evidence {
 
     /// Compares the metrics with the access log, which `sessions` has compared with both sides.
     fn sums(&self, found: &mut Violations) {
-        let whole = self.dropped() == 0;
+        let is_log_complete = self.dropped() == 0;
         let mut sessions = BTreeMap::<_, u64>::new();
         let mut bytes = BTreeMap::<_, u64>::new();
         for line in &self.lines {
@@ -186,7 +186,7 @@ impl Evidence {
             *bytes.entry((key, "up")).or_default() += line.up;
             *bytes.entry((key, "down")).or_default() += line.down;
         }
-        let mut more = 0;
+        let mut unlogged = 0;
         for (name, label, of_log) in [
             ("acequia_sessions_total", "ending", &sessions),
             ("acequia_bytes_total", "direction", &bytes),
@@ -197,8 +197,8 @@ impl Evidence {
                 let counted = self.metrics.sum(name, &[&labels[..], &[(label, value)]].concat()) as u64;
                 let is_visit = ["client_closed", "client_reset", "client_left_early"].contains(value)
                     || REFUSED_BY_GUARD.contains(value);
-                more += if is_visit { counted.saturating_sub(*logged) } else { 0 };
-                let holds = counted == *logged || counted > *logged && (is_visit || !whole);
+                unlogged += if is_visit { counted.saturating_sub(*logged) } else { 0 };
+                let holds = counted == *logged || counted > *logged && (is_visit || !is_log_complete);
                 found.must(holds, || {
                     format!("{name} {key:?} {value}: {counted}, but {logged} in the log")
                 });
@@ -220,12 +220,12 @@ impl Evidence {
             let all = self.metrics.sum("acequia_bytes_total", &labels) as u64;
             let moving = [labels[0], ("listener", MOVING)];
             let counted = all - self.metrics.sum("acequia_bytes_total", &moving) as u64;
-            found.must(counted == logged || counted > logged && !whole, || {
+            found.must(counted == logged || counted > logged && !is_log_complete, || {
                 format!("{counted} bytes {direction}, but {logged} in the log")
             });
         }
-        found.must(more <= self.visits(), || {
-            format!("{more} sessions more than lines, {} visits", self.visits())
+        found.must(unlogged <= self.visits(), || {
+            format!("{unlogged} sessions more than lines, {} visits", self.visits())
         });
         found.must(
             self.metrics.sum("acequia_sessions_total", &[("ending", "internal")]) == 0.0,
@@ -380,11 +380,12 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
     if let Some(session) = line.session {
         let is_denied = kind.listener == "denying" && is_denied(session);
         must((ending == "denied") == is_denied, "denied, or not, by mistake");
-        let is_named = kind.listener == "fronted" && line.client.starts_with(&format!("{}:", named(session)));
+        let is_named =
+            kind.listener == "fronted" && line.client.starts_with(&format!("{}:", address_in_header(session)));
         let has_header = kind.listener == "fronted" && (is_well || record.server.is_some());
         must(is_named || !has_header, "another client than its PROXY header names");
     }
-    // A part of a PROXY header counts, a whole one does not; for the client none does.
+    // acequia counts the bytes of a PROXY header only if it is not complete. The client never counts them.
     let is_part_of_header = kind.listener == "fronted" && line.server.is_empty();
     must(
         is_part_of_header || line.up <= client.sent,
@@ -434,7 +435,8 @@ fn may_be_refused(session: u32, record: &Record) -> bool {
         .map(|kind| kind.listener);
     match listener {
         Some("denying") => is_denied(session),
-        listener => listener == Some("limited"),
+        Some("limited") => true,
+        _ => false,
     }
 }
 
