@@ -320,10 +320,11 @@ async fn only_one_of_several_sessions_gets_a_due_trial() {
     let now = Instant::now();
     assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
     let due = now + EJECT.first;
-    let seen = CandidateSet::new(&servers, pool.rules(), due, |_| false);
-    let candidate = seen.find(servers[0].id()).expect("it is a candidate of all of them");
+    // All sessions look at the same set, before any of them has the trial.
+    let set = CandidateSet::new(&servers, pool.rules(), due, |_| false);
+    let candidate = set.find(servers[0].id()).expect("its trial is due");
     assert_eq!(
-        [(); 3].map(|()| seen.admit(candidate, pool.rules(), due)),
+        [(); 3].map(|()| set.admit(candidate, pool.rules(), due)),
         [Some(LeaseKind::Trial), None, None]
     );
 }
@@ -386,6 +387,7 @@ async fn round_robin_retries_are_spread_over_the_other_servers_and_use_no_regula
         }
         order.push_str(&lease.server().spec().label[1..]);
     }
+    // `x` is a regular turn of `s0`; the digit after it is the server of the retry.
     assert_eq!(order, "x112x212x112x212");
 }
 

@@ -8,10 +8,14 @@ const LIMITS: EjectLimits = EjectLimits {
     on_reset: false,
 };
 
+/// The pool allows one more ejection.
+const PERMITTED: bool = true;
+const NOT_PERMITTED: bool = false;
+
 /// A server that three failed connects have just ejected.
 fn ejected(now: Instant) -> Ejection {
     let mut ejection = Ejection::default();
-    let back_offs = [(); 3].map(|()| ejection.record_failure(now, LIMITS, true, LeaseKind::Regular));
+    let back_offs = [(); 3].map(|()| ejection.record_failure(now, LIMITS, PERMITTED, LeaseKind::Regular));
     assert_eq!(back_offs, [None, None, Some(LIMITS.first)]);
     ejection
 }
@@ -25,21 +29,28 @@ async fn the_back_off_doubles_up_to_its_limit_and_a_connect_resets_it() {
         now += back_off;
         assert!(ejection.claim_trial(now, Duration::from_secs(3)));
         back_off = ejection
-            .record_failure(now, LIMITS, false, LeaseKind::Trial)
+            .record_failure(now, LIMITS, NOT_PERMITTED, LeaseKind::Trial)
             .expect("a failed trial keeps it ejected, permitted or not");
         back_off.as_secs()
     };
     assert_eq!([(); 6].map(|()| next()), [2, 4, 8, 16, 30, 30]);
     assert!(ejection.record_connect(now, LeaseKind::Trial));
     assert!(ejection.is_clean());
-    assert_eq!(ejection.record_failure(now, LIMITS, true, LeaseKind::Regular), None);
+    assert_eq!(
+        ejection.record_failure(now, LIMITS, PERMITTED, LeaseKind::Regular),
+        None
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_failures_causes_one_ejection() {
     let now = Instant::now();
     let mut ejection = ejected(now);
-    assert!((0..100).all(|_| ejection.record_failure(now, LIMITS, true, LeaseKind::Regular).is_none()));
+    assert!((0..100).all(|_| {
+        ejection
+            .record_failure(now, LIMITS, PERMITTED, LeaseKind::Regular)
+            .is_none()
+    }));
     assert!(ejection.is_trial_due(now + LIMITS.first));
 }
 
@@ -53,7 +64,7 @@ async fn passed_checks_end_an_ejection_and_only_a_connect_clears_the_record() {
         [false, false, false, true]
     );
     assert!(!ejection.is_ejected() && !ejection.is_clean());
-    let again = [(); 3].map(|()| ejection.record_failure(now, LIMITS, true, LeaseKind::Regular));
+    let again = [(); 3].map(|()| ejection.record_failure(now, LIMITS, PERMITTED, LeaseKind::Regular));
     assert_eq!(again, [None, None, Some(LIMITS.first * 2)]);
     ejection.record_connect(now, LeaseKind::Regular);
     assert!(ejection.is_clean());
@@ -70,7 +81,7 @@ async fn any_back_off_length_is_accepted_without_a_panic() {
     };
     let mut ejection = Ejection::default();
     assert_eq!(
-        ejection.record_failure(Instant::now(), limits, true, LeaseKind::Regular),
+        ejection.record_failure(Instant::now(), limits, PERMITTED, LeaseKind::Regular),
         Some(Duration::MAX)
     );
     assert!(!ejection.is_trial_due(Instant::now()));
@@ -82,10 +93,14 @@ async fn failures_count_even_if_the_server_may_not_be_ejected() {
     let now = Instant::now();
     assert!((0..9).all(|_| {
         ejection
-            .record_failure(now, LIMITS, false, LeaseKind::Regular)
+            .record_failure(now, LIMITS, NOT_PERMITTED, LeaseKind::Regular)
             .is_none()
     }));
-    assert!(ejection.record_failure(now, LIMITS, true, LeaseKind::Regular).is_some());
+    assert!(
+        ejection
+            .record_failure(now, LIMITS, PERMITTED, LeaseKind::Regular)
+            .is_some()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,12 +117,12 @@ async fn an_expired_back_off_grants_one_trial() {
         "the first claim was never reported"
     );
     assert_eq!(
-        ejection.record_failure(later, LIMITS, false, LeaseKind::Regular),
+        ejection.record_failure(later, LIMITS, NOT_PERMITTED, LeaseKind::Regular),
         None,
         "the failure of a regular session is not that of the trial"
     );
     assert_eq!(
-        ejection.record_failure(later, LIMITS, false, LeaseKind::Trial),
+        ejection.record_failure(later, LIMITS, NOT_PERMITTED, LeaseKind::Trial),
         Some(Duration::from_secs(2)),
         "it stays ejected"
     );
@@ -118,13 +133,14 @@ fn client(n: u8) -> ClientHost {
     ClientHost::Ip([192, 0, 2, n].into())
 }
 
-/// A server that served none of `clients` sessions, each from a different address.
+/// A server that served none of `clients` sessions, each from a different address; and the back-off if the last one
+/// ejected it.
 fn unserving(clients: u8, now: Instant) -> (Ejection, Option<Duration>) {
     let mut ejection = Ejection::default();
     let mut back_off = None;
     for n in 0..clients {
         assert!(!ejection.record_connect(now, LeaseKind::Regular));
-        back_off = ejection.record_unserved(client(n), now, LIMITS, true, LeaseKind::Regular);
+        back_off = ejection.record_unserved(client(n), now, LIMITS, PERMITTED, LeaseKind::Regular);
     }
     (ejection, back_off)
 }
@@ -137,25 +153,25 @@ async fn unserved_sessions_of_three_addresses_eject_a_server() {
     let (mut ejection, _) = unserving(2, now);
     for _ in 0..100 {
         assert_eq!(
-            ejection.record_unserved(client(0), now, LIMITS, true, LeaseKind::Regular),
+            ejection.record_unserved(client(0), now, LIMITS, PERMITTED, LeaseKind::Regular),
             None
         );
     }
     let (mut ejection, _) = unserving(2, now);
     assert_eq!(
-        ejection.record_unserved(client(2), now, LIMITS, false, LeaseKind::Regular),
+        ejection.record_unserved(client(2), now, LIMITS, NOT_PERMITTED, LeaseKind::Regular),
         None
     );
     assert!(
         ejection
-            .record_unserved(client(2), now, LIMITS, true, LeaseKind::Regular)
+            .record_unserved(client(2), now, LIMITS, PERMITTED, LeaseKind::Regular)
             .is_some()
     );
     let seven = EjectLimits { after: 7, ..LIMITS };
     let (mut ejection, _) = unserving(2, now);
     let outs = [(); 5].map(|()| {
         ejection
-            .record_unserved(client(9), now, seven, true, LeaseKind::Regular)
+            .record_unserved(client(9), now, seven, PERMITTED, LeaseKind::Regular)
             .is_some()
     });
     assert_eq!(outs, [false, false, false, false, true], "the seventh");
@@ -206,7 +222,7 @@ async fn one_session_at_a_time_tries_a_server_ejected_for_unserved_sessions() {
         );
         assert!(!ejection.is_trial_due(now));
         back_off = ejection
-            .record_unserved(client(7), now, LIMITS, false, LeaseKind::Trial)
+            .record_unserved(client(7), now, LIMITS, NOT_PERMITTED, LeaseKind::Trial)
             .unwrap();
     }
     assert_eq!(back_off, LIMITS.first * 8);
@@ -232,7 +248,9 @@ async fn a_trial_that_ends_without_a_report_makes_the_next_one_due_soon() {
     assert!(ejection.release_trial(due) && !ejection.is_trial_due(due));
     let due = due + RETURN_WAIT;
     assert!(ejection.claim_trial(due, timeout));
-    let back_off = ejection.record_failure(due, LIMITS, true, LeaseKind::Trial).unwrap();
+    let back_off = ejection
+        .record_failure(due, LIMITS, PERMITTED, LeaseKind::Trial)
+        .unwrap();
     assert!(!ejection.release_trial(due), "it has reported");
     assert!(!ejection.is_trial_due(due) && ejection.is_trial_due(due + back_off));
 }

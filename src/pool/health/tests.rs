@@ -2,6 +2,7 @@ use super::*;
 
 const TWO_THREE: Thresholds = Thresholds { rise: 2, fall: 3 };
 
+/// The outcome of a check that this sign stands for in the tests.
 fn outcome(sign: char) -> CheckOutcome {
     match sign {
         '+' => CheckOutcome::Pass,
@@ -16,7 +17,8 @@ fn outcome(sign: char) -> CheckOutcome {
             accepts_sessions: sign == 'h',
         },
         'x' => CheckOutcome::Down("the agent says: down".into()),
-        _ => CheckOutcome::Unfit("a replica".into()),
+        '?' => CheckOutcome::Unfit("a replica".into()),
+        _ => unreachable!("no outcome has the sign {sign}"),
     }
 }
 

@@ -15,6 +15,7 @@ fn replica(written: u64, applied: u64, is_following: bool) -> ServerFacts {
     }
 }
 
+/// The facts of a replica or a primary that has written and applied all up to this position.
 fn at(position: u64) -> ServerFacts {
     replica(position, position, true)
 }
@@ -29,7 +30,7 @@ async fn lag_counts_from_when_the_primary_passed_the_replica() {
     let mut lags = LagWatch::default();
     let start = Instant::now();
     let second = |n| start + Duration::from_secs(n);
-    let mut lag = |now, position| lags_of(&mut lags, &primary, &label, now, position);
+    let mut lag = |now, (written, applied)| lag_secs(&mut lags, &primary, &label, now, (written, applied));
     assert_eq!(lag(second(0), (1001, 1001)), 0);
     assert_eq!(lag(second(60), (1001, 1001)), 0, "nothing was written");
     assert_eq!(
@@ -44,8 +45,9 @@ async fn lag_counts_from_when_the_primary_passed_the_replica() {
     assert_eq!(lag(second(3601), (20_000_001, 20_000_001)), 0);
 }
 
-/// The lag in whole seconds, of a replica that is checked right after its primary.
-fn lags_of(
+/// The lag in whole seconds of a replica that has applied all up to `applied`. It is checked right after its primary,
+/// which has written up to `written`.
+fn lag_secs(
     lags: &mut LagWatch,
     primary: &Arc<str>,
     label: &Arc<str>,
@@ -61,13 +63,13 @@ async fn an_incomplete_record_at_a_page_end_is_no_lag() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
-    let mut lag = |seconds, position| {
-        lags_of(
+    let mut lag = |seconds, (written, applied)| {
+        lag_secs(
             &mut lags,
             &primary,
             &label,
             start + Duration::from_secs(seconds),
-            position,
+            (written, applied),
         )
     };
     let page_end = 1 << 30;
@@ -127,7 +129,7 @@ async fn a_reported_lag_counts_only_for_the_time_that_it_has_lasted() {
         lags.replica_lag(&label, &facts, MAX_LAG, now).unwrap().as_secs()
     };
     assert_eq!(lag(0, 0), 0);
-    assert_eq!(lag(2, 170), 2, "one statement of 170 s");
+    assert_eq!(lag(2, 170), 2, "it has begun to apply a statement that took 170 s");
     assert_eq!(lag(9, 177), 9);
     assert_eq!(lag(20, 3), 3);
     assert_eq!(lag(21, 0), 0);

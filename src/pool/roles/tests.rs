@@ -96,7 +96,7 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
     assert_eq!(judge(2, follower(0)), Some(why.clone()));
     fail(1);
     assert_eq!(judge(2, follower(0)), Some(why), "still, while the primary is down");
-    // A replica of the primary.
+    // s2 follows s0, which is a replica of the primary now.
     judge(1, primary(1));
     judge(0, follower(1));
     assert_eq!(judge(2, follower(0)), Some(CheckOutcome::Pass));
@@ -214,7 +214,7 @@ const SERVERS: usize = 4;
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Primary(usize, Option<u32>),
-    /// It says that it follows this server.
+    /// The first server says that it follows the second.
     Replica(usize, usize),
     Refused(usize),
     Failed(usize),
@@ -261,7 +261,7 @@ impl Checked {
         }
     }
 
-    /// Applies an event. Returns what follows, in words.
+    /// Applies an event. Returns the judgement and what is known of the roles after it, as text to be compared.
     fn apply(&mut self, event: Event, now: Instant) -> String {
         let roles = self.registry.roles(&pool_name());
         if self.scans {

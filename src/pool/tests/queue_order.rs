@@ -3,12 +3,13 @@
 use std::future::pending;
 
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
-use super::queued::{QUEUE, join_queue, limited, live_counts, pick, start_waiting};
+use super::queued::{QUEUE, join_queue, join_queue_half_closed, limited, live_counts, pick, start_waiting};
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_failed_to_connect_keeps_its_place_and_its_deadline() {
+async fn a_client_that_failed_to_connect_keeps_its_place() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let shared = Arc::clone(&pool);
@@ -34,6 +35,22 @@ async fn a_client_that_failed_to_connect_keeps_its_place_and_its_deadline() {
     let (again, tried) = a.await.unwrap();
     assert_ne!(again.unwrap().server().id(), tried);
     let _c = c.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_failed_to_connect_keeps_its_deadline() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let (first, _second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
+    let (mut turn, began) = (QueueTurn::default(), Instant::now());
+    let waiting = pool.wait_for_lease(client(2), &[], &mut turn, pending(), |_| {});
+    let (lease, ()) = tokio::join!(waiting, async {
+        sleep(QUEUE.timeout / 2).await;
+        drop(first);
+    });
+    let tried = [lease.unwrap().server().id()]; // it cannot be connected to
+    let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |_| {});
+    assert_eq!(again.await.unwrap_err(), QueueFailure::Timeout);
+    assert_eq!(began.elapsed().as_secs(), QUEUE.timeout.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,8 +85,11 @@ async fn a_client_that_failed_to_connect_keeps_its_place_in_a_full_queue() {
 async fn half_closed_clients_are_served_after_the_others() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let mut lease = pick(&pool, 0).unwrap();
-    let (first, second) = (join_queue(&pool, 1, true).await, join_queue(&pool, 2, true).await);
-    let third = join_queue(&pool, 3, false).await;
+    let (first, second) = (
+        join_queue_half_closed(&pool, 1).await,
+        join_queue_half_closed(&pool, 2).await,
+    );
+    let third = join_queue(&pool, 3).await;
     for waiting in [third, first, second] {
         drop(lease);
         lease = waiting.await.unwrap().unwrap();
@@ -81,12 +101,15 @@ async fn half_closed_clients_are_served_after_the_others() {
 async fn half_closed_clients_make_room_in_a_full_queue() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let mut lease = pick(&pool, 0).unwrap();
-    let (first, second) = (join_queue(&pool, 1, true).await, join_queue(&pool, 2, true).await);
-    let (third, fourth) = (join_queue(&pool, 3, false).await, join_queue(&pool, 4, false).await);
+    let (first, second) = (
+        join_queue_half_closed(&pool, 1).await,
+        join_queue_half_closed(&pool, 2).await,
+    );
+    let (third, fourth) = (join_queue(&pool, 3).await, join_queue(&pool, 4).await);
     assert_eq!(second.await.unwrap().unwrap_err(), QueueFailure::Full, "the last one");
-    let fifth = join_queue(&pool, 5, false).await;
+    let fifth = join_queue(&pool, 5).await;
     assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
-    let sixth = join_queue(&pool, 6, false).await;
+    let sixth = join_queue(&pool, 6).await;
     assert_eq!(
         sixth.await.unwrap().unwrap_err(),
         QueueFailure::Full,
@@ -98,7 +121,7 @@ async fn half_closed_clients_make_room_in_a_full_queue() {
     }
 }
 
-/// Other clients wait before it, for the other server.
+/// It learns that at once, although another client is before it in the line.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_tried_all_servers_does_not_wait() {
     for policy in POLICIES {

@@ -1,6 +1,6 @@
-//! Limits of servers and the queue: picks, waits, and both of them by many threads.
+//! The session limits of servers, and the queue of the clients that wait for a server with room.
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::num::NonZeroU32;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -49,21 +49,29 @@ pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
 /// Starts a client that waits. It is in the line when this returns.
 pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
-    let waiting = join_queue(pool, n, false).await;
+    let waiting = join_queue(pool, n).await;
     assert!(pool.queue_len() == before + 1 || waiting.is_finished());
     waiting
 }
 
-/// As [`start_waiting`], for a client that may have ended its stream, or may find the line full.
-pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
+/// As [`start_waiting`], for a client that may find the line full.
+pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
+    join_queue_until(pool, n, pending()).await
+}
+
+/// As [`join_queue`], for a client that has already ended its stream.
+pub(super) async fn join_queue_half_closed(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
+    join_queue_until(pool, n, ready(())).await
+}
+
+async fn join_queue_until(
+    pool: &Arc<Pool>,
+    n: u16,
+    stream_end: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<Result<Lease, QueueFailure>> {
     let shared = Arc::clone(pool);
     let waiting = tokio::spawn(async move {
         let turn = &mut QueueTurn::default();
-        let stream_end = async move {
-            if !has_ended {
-                pending::<()>().await;
-            }
-        };
         shared.wait_for_lease(client(n), &[], turn, stream_end, |_| {}).await
     });
     yields(10).await;
@@ -282,11 +290,12 @@ fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
                                 }
                             };
                             let index = usize::from(*lease.server().spec().label == *"s1");
+                            // The limit of `s0` is one session, and that of `s1` is two.
                             assert!(busy[index].fetch_add(1, SeqCst) <= index as u32, "one too many");
                             thread::yield_now(); // with the place taken, so that the threads meet
                             busy[index].fetch_sub(1, SeqCst);
                             if random.bool() {
-                                lease.end(); // the server has ended the session, which goes on
+                                lease.end(); // the server has ended the session; the client has not yet got its last bytes
                                 thread::yield_now();
                             }
                             drop(lease);
@@ -403,6 +412,7 @@ async fn clients_wait_while_the_only_server_refuses_its_checks_but_not_when_it_i
 
 #[test]
 fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_rule() {
+    // Without the rule `waits_for_return`.
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let lease = pick(&pool, 0).unwrap();
     let all: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
@@ -411,6 +421,7 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
             .record_failure(&lease, &all, ServerFailure::Connect, Instant::now())
             .may_wait
     );
+    // With the rule.
     let rules = PoolRules {
         waits_for_return: true,
         ..*pool.rules()

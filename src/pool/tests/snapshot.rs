@@ -68,6 +68,7 @@ impl Model<'_> {
         let best = open().filter_map(|(_, server)| self.rank(server)).min();
         let found = open().filter(|(_, server)| best.is_some() && self.rank(server) == best);
         let percent = |server: &Member| {
+            // Without slow start, weights are used as they are: only their ratios count.
             self.rules
                 .slow_start
                 .map_or(1, |slow| server.slow_start_percent(self.now, slow))
@@ -77,8 +78,8 @@ impl Model<'_> {
             .collect()
     }
 
-    /// The index that the policy must pick; `None`: the model does not determine it. `ties` counts turns among equals
-    /// so far.
+    /// The index that the policy must pick; `None`: the model does not determine it. `ties` counts the choices so far
+    /// among servers of equal load.
     fn chosen(&self, candidates: &[(usize, u16)], client: ClientHost, ties: &mut usize) -> Option<usize> {
         let load = |(index, weight): &(usize, u16)| (u64::from(self.servers[*index].live()) + 1, u64::from(*weight));
         let compare = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));
@@ -175,6 +176,7 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
     assert_eq!(pool.best_tier(now), model.best_tier());
     assert_eq!(pool.is_panicking(now), model.panic_tier().is_some());
     let candidates = model.candidates(tried);
+    // The model and the pool draw the same random numbers.
     fastrand::seed(u64::from(n));
     let expected = model.chosen(&candidates, client(n).host(), ties);
     let due: Vec<_> = servers

@@ -5,9 +5,9 @@ use tokio::time::advance;
 use super::*;
 
 /// A pool of servers of these tiers, all of them up.
-fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
-    let mut of_pool = *unchecked(Policy::LeastConn, &[1]).rules();
-    rules(&mut of_pool);
+fn tiers(priorities: &[u8], change_rules: impl Fn(&mut PoolRules)) -> Pool {
+    let mut rules = *unchecked(Policy::LeastConn, &[1]).rules();
+    change_rules(&mut rules);
     let new_member = |(n, priority): (usize, &u8)| {
         let member_config = MemberConfig {
             weight: 1,
@@ -18,7 +18,7 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     };
     let servers: Vec<_> = priorities.iter().enumerate().map(new_member).collect();
     servers.iter().for_each(|server| passes(server, 1));
-    Pool::new("pool".into(), of_pool, servers)
+    Pool::new("pool".into(), rules, servers)
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +109,7 @@ async fn panic_uses_the_whole_best_tier_except_servers_of_the_wrong_role_or_out_
     assert_eq!(
         picked(&pool, now),
         labels(&["s0", "s1", "s3"]),
-        "the best of what is out of reach"
+        "no server is usable, and this is the best tier"
     );
 }
 
@@ -138,7 +138,7 @@ async fn a_server_that_came_back_starts_with_a_tenth_of_its_weight() {
             let of_first = leases.iter().filter(|lease| lease.server().id() == servers[0].id());
             of_first.count()
         };
-        assert_eq!(share(), 55, "nobody starts slowly with the process");
+        assert_eq!(share(), 55, "the first start of a server is not slow");
         fails(&servers[0], 3);
         passes(&servers[0], 2);
         assert_eq!(share(), 10);
@@ -246,7 +246,7 @@ fn a_server_with_a_required_role_gets_no_session_before_a_check() {
     let server = server(0, 1, true);
     let is_used = || server.availability(Instant::now()) != Availability::Unavailable;
     assert!(is_used());
-    server.set_checked(true, true);
+    server.set_checked(true, true); // a reload has added the role
     assert!(!is_used());
     passes(&server, 1);
     assert!(is_used());
