@@ -53,7 +53,8 @@ listen a
     let nginx = "server { listen 1; listen 2 ssl; ssl_certificate /a.pem; proxy_pass 10.0.0.1:1; }";
     for (origin, text) in [(Origin::Haproxy, haproxy), (Origin::Nginx, nginx)] {
         let lines = lines(origin, text);
-        let sections: Vec<_> = lines.iter().filter(|line| line.starts_with(['[', 'b'])).collect();
+        let is_heading_or_bind = |line: &&String| line.starts_with('[') || line.starts_with("bind = ");
+        let sections: Vec<_> = lines.iter().filter(is_heading_or_bind).collect();
         assert!(
             sections[0].starts_with("[listeners.") && sections[1] == "bind = \"0.0.0.0:2\"",
             "{lines:#?}"

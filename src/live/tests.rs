@@ -246,10 +246,10 @@ fn a_renamed_or_new_pool_starts_with_the_known_primary_of_its_servers() {
     assert_eq!(restarted.in_force().pool("t").unwrap().roles().known_primary(), known);
 }
 
-/// A plan whose servers are checked as databases, and must have this role.
-fn plan_with_role(servers: &str, role: &str) -> Plan {
+/// A plan whose servers are checked as databases. `role_keys`: the keys of the pool about their role.
+fn plan_with_role(servers: &str, role_keys: &str) -> Plan {
     plan_of(&format!(
-        "servers = [{servers}]\n{role}\nhealth = {{ check = \"postgres\", user = \"u\" }}"
+        "servers = [{servers}]\n{role_keys}\nhealth = {{ check = \"postgres\", user = \"u\" }}"
     ))
 }
 
@@ -376,7 +376,7 @@ fn only_failed_checks_count_as_failures() {
 
 #[test]
 fn a_reload_to_another_role_does_not_reuse_the_old_role() {
-    let with = |role| plan_with_role("\"10.0.0.1:1\"", role);
+    let with = |role_keys| plan_with_role("\"10.0.0.1:1\"", role_keys);
     let [replica, primary] = ["role = \"replica\"", "role = \"primary\""];
     let near = "role = \"replica\"\nmax_lag = \"1s\"";
     for (before, after, is_kept) in [

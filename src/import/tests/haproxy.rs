@@ -463,7 +463,7 @@ listen a
     assert!(!lines.iter().any(is_foreign), "{lines:#?}");
 }
 
-/// The lines of the first listener and its guard in a frontend with these lines.
+/// The lines of the result for a `listen` section `a` that ends with these lines, and a backend `b`.
 fn haproxy_front(lines: &str) -> Vec<String> {
     let text = format!(
         "listen a\nmode tcp\nbind :1\nserver s 10.0.0.1:1\n{lines}\nbackend b\nmode tcp\nserver b 10.0.0.2:1\n"
@@ -473,6 +473,7 @@ fn haproxy_front(lines: &str) -> Vec<String> {
 
 #[test]
 fn accepting_rules_of_haproxy_are_kept() {
+    // `absent`: no line begins with it. `# n` is how a note begins, and a line about what is not carried over.
     for (rules, expected, absent) in [
         (
             "tcp-request connection accept if { src 10.0.0.1 }\ntcp-request connection reject if { src 10.0.0.0/30 }",

@@ -20,7 +20,7 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
         assert_eq!(
             labels(&servers(&live)),
             labels(&announced),
-            "the report of a reload is about these"
+            "the report of a reload lists the servers that are used after it"
         );
     };
     assert!(list(Lister::Source, &["10.0.0.1:1"]));
@@ -29,6 +29,7 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
     assert!(!list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
     assert!(list(Lister::Clones, &["127.0.0.1:1"]));
     let holds_clones = || live.in_force().pool("p").unwrap().dynamic().holds_clones();
+    // A plan that is prepared and not applied changes nothing.
     drop(live.prepare(plan_of(DISCOVERED), HashMap::new()));
     assert!(!holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"]);
     reload(DISCOVERED);
@@ -84,7 +85,7 @@ fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
     assert_eq!(
         labels(&servers(&live)),
         ["10.0.0.9:1"],
-        "the list that is kept because the latest one cannot be used"
+        "the name in the latest list is not resolved, so the list before it is kept"
     );
 }
 
