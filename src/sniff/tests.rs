@@ -80,8 +80,8 @@ async fn at_most_hello_max_bytes_are_held() {
     let memory = memory();
     let mut first = FirstBytes::new(&memory, Instant::now());
     for byte in drip.chunks(1) {
-        first.push(byte, 3100);
-        assert!(memory.held() <= 3100);
+        first.push(byte, drip.len());
+        assert!(memory.held() <= drip.len());
     }
     assert_eq!(first.into_vec(), drip);
 }
@@ -173,12 +173,12 @@ async fn a_hello_in_the_last_millisecond_is_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn every_sniff_failure_has_its_alert() {
-    let in_time = Some(Alert::UserCanceled);
+    let user_canceled = Some(Alert::UserCanceled);
     for (sent, alert) in [
         (b"".as_slice(), None),
-        (b"\x16", None),
-        (b"\x16\x03", in_time),
-        (b"\x16\x03\x01\0\x05\x01", in_time),
+        (b"\x16", None), // not yet certain to be TLS
+        (b"\x16\x03", user_canceled),
+        (b"\x16\x03\x01\0\x05\x01", user_canceled),
     ] {
         let (mut client, mut server) = duplex(64);
         client.write_all(sent).await.unwrap();

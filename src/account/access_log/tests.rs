@@ -81,6 +81,7 @@ fn the_later_of_two_switches_wins_while_the_queue_is_full() {
     let dropped = Arc::new(AtomicU64::new(0));
     let target = AccessTarget::File(fifo);
     let (log, writer) = start(&target, LogFormat::Json, Counter::from_arc(Arc::clone(&dropped))).unwrap();
+    // Nobody reads the FIFO yet: the writer blocks, and the queue fills up.
     while dropped.load(Relaxed) == 0 {
         log.write(record());
     }

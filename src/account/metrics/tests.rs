@@ -54,6 +54,11 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
     Pool::new("p".into(), rules, servers.iter().map(member).collect())
 }
 
+/// The metrics as text, with these pools configured.
+fn render(metrics: &Metrics, pools: &[&Pool]) -> String {
+    metrics.render([], pools.iter().copied(), [], [], &[])
+}
+
 fn metrics() -> (Arc<Metrics>, Arc<ListenerSeries>) {
     let metrics = Metrics::new();
     let listener = metrics.listener(&"l".into());
@@ -93,7 +98,7 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
     record_events(&metrics, &listener, &kept);
     record_events(&metrics, &listener, &removed);
     let configured = pool(&[&kept]);
-    let text = || metrics.render([], [&configured], [], [], &[]);
+    let text = || render(&metrics, &[&configured]);
     drop(removed);
     // There was no scrape before the server was removed.
     let first = lines_of(&text(), "removed");
@@ -134,12 +139,12 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
 async fn a_server_that_comes_back_continues_its_counters() {
     let (metrics, listener) = metrics();
     record_events(&metrics, &listener, &server("s"));
-    drop(metrics.render([], [], [], [], &[]));
+    drop(render(&metrics, &[]));
     sleep(RETENTION / 2).await;
     let again = server("s");
     record_events(&metrics, &listener, &again);
     for _ in 0..3 {
-        let lines = lines_of(&metrics.render([], [], [], [], &[]), "s");
+        let lines = lines_of(&render(&metrics, &[]), "s");
         let ended = lines.iter().find(|line| line.starts_with("acequia_sessions_total"));
         assert!(ended.is_some_and(|line| line.ends_with(" 2")), "{lines:?}");
         sleep(RETENTION).await;
@@ -154,7 +159,7 @@ async fn a_removed_server_with_sessions_keeps_its_session_gauge_and_loses_its_up
     let pool = pool(&[&server]);
     let client = crate::addr::ClientAddr::new("192.0.2.1:1".parse().unwrap());
     let _lease = pool.pick(client, &[], Instant::now()).unwrap();
-    let lines = lines_of(&metrics.render([], [], [], [], &[]), "s");
+    let lines = lines_of(&render(&metrics, &[]), "s");
     assert!(
         lines.contains(&"acequia_server_sessions_active{pool=\"p\",server=\"s\"} 1".to_owned()),
         "{lines:?}"
@@ -163,7 +168,7 @@ async fn a_removed_server_with_sessions_keeps_its_session_gauge_and_loses_its_up
         !lines.iter().any(|line| line.starts_with("acequia_server_up")),
         "{lines:?}"
     );
-    let lines = lines_of(&metrics.render([], [&pool], [], [], &[]), "s");
+    let lines = lines_of(&render(&metrics, &[&pool]), "s");
     assert!(
         lines.contains(&"acequia_server_up{pool=\"p\",server=\"s\"} 0".to_owned()),
         "{lines:?}"
@@ -174,7 +179,7 @@ async fn a_removed_server_with_sessions_keeps_its_session_gauge_and_loses_its_up
 async fn a_pool_has_series_while_it_is_configured() {
     let (metrics, listener) = metrics();
     let value = |series: &str| {
-        let text = metrics.render([], [], [], [], &[]);
+        let text = render(&metrics, &[]);
         let line = text.lines().find(|line| line.starts_with(series)).map(str::to_owned);
         line.and_then(|line| Some(line.rsplit_once(' ')?.1.to_owned()))
     };
@@ -209,7 +214,7 @@ fn a_server_whose_address_changed_has_one_series() {
     new.record_check(&CheckOutcome::Pass, thresholds);
     old.record_check(&CheckOutcome::Fail("gone".into()), thresholds);
     let configured = pool(&[&new]);
-    let text = || metrics.render([], [&configured], [], [], &[]);
+    let text = || render(&metrics, &[&configured]);
     let lines = |prefix: &str| text().lines().filter(|line| line.starts_with(prefix)).count();
     assert_eq!(lines("acequia_server_up{"), 1, "{}", text());
     assert_eq!(lines("acequia_connect_duration_seconds_count{"), 1, "{}", text());
@@ -228,7 +233,7 @@ fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
     let series = metrics.server(&"p".into(), &server);
     let pool = pool(&[&server]);
     let is_rendered = || {
-        let text = metrics.render([], [&pool], [], [], &[]);
+        let text = render(&metrics, &[&pool]);
         let is_there = |what: &str, at: u8| {
             let name = format!("acequia_server_certificate_{what}_timestamp_seconds");
             text.contains(&format!("{name}{{pool=\"p\",server=\"s\"}} {at}\n"))
@@ -248,8 +253,8 @@ fn workers_do_not_wait_for_a_scrape() {
     let (metrics, listener) = metrics();
     record_events(&metrics, &listener, &server("s"));
     let pool = pool(&[]);
-    let is_free = || assert!(metrics.registry.try_lock().is_ok());
-    let pools = std::iter::once(&pool).inspect(|_| is_free());
+    let assert_unlocked = || assert!(metrics.registry.try_lock().is_ok());
+    let pools = std::iter::once(&pool).inspect(|_| assert_unlocked()); // in the middle of the scrape
     let text = metrics.render([], pools, [], [], &[]);
     assert!(text.contains("acequia_sessions_total"));
 }

@@ -369,7 +369,7 @@ pool = "p"
 servers = ["10.0.0.1:5432"]
 "#;
 
-/// The listener also terminates TLS, but for one name.
+/// Added to [`POSTGRES`], it makes the listener terminate TLS, except for the server name `passed.example`.
 const POSTGRES_TLS: &str = r#"
 [listeners.db.tls]
 certificates = { directory = "/none" }

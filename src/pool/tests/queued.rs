@@ -295,7 +295,7 @@ fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
                             thread::yield_now(); // with the place taken, so that the threads meet
                             busy[index].fetch_sub(1, SeqCst);
                             if random.bool() {
-                                lease.end(); // the server has ended the session; the client has not yet got its last bytes
+                                lease.end(); // the server has ended the session, the client not yet
                                 thread::yield_now();
                             }
                             drop(lease);

@@ -47,7 +47,7 @@ fn select(view: &mut View) {
     view.servers = servers;
 }
 
-/// The method, the path and the body of the request to the process.
+/// The request to the process that this action makes, with its method, path and body; or the action in words.
 fn request(action: Option<Action>) -> String {
     match action {
         Some(Action::Change { request, .. }) => format!("{request:?}"),
@@ -125,7 +125,7 @@ fn filter_words_are_matched_here_and_conditions_by_the_process() {
     assert_eq!(
         view.sessions_path(),
         "/api/v1/sessions?limit=1000&sort=rate",
-        "not while it is typed"
+        "conditions are not sent while the filter is typed"
     );
 }
 
@@ -171,6 +171,6 @@ fn servers_sorted_by_their_state_begin_with_the_most_urgent() {
     assert_eq!(
         ages,
         [false, true, false, true],
-        "the age is that of the state that is shown"
+        "an ejection has no known age, nor has draining without `set_at`"
     );
 }

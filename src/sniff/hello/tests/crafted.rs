@@ -108,20 +108,20 @@ fn an_invalid_name_is_kept_for_the_log() {
 #[test]
 fn a_name_type_may_occur_once() {
     let server_names = |names: &[&[u8]]| extension(0, &vector16(&names.concat()));
-    let extension_of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
+    let name_of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
     let found = hello(&[server_names(&[
-        &extension_of_type(7),
+        &name_of_type(7),
         &host_name(b"A.example."),
-        &extension_of_type(8),
+        &name_of_type(8),
     ])]);
     assert_eq!(found.server_name().unwrap().as_str(), "a.example");
     assert_eq!(found.raw_name, None);
-    let none = hello(&[server_names(&[&extension_of_type(7)])]);
+    let none = hello(&[server_names(&[&name_of_type(7)])]);
     assert_eq!((none.name, none.raw_name), (None, None));
     for twice in [
         server_names(&[&host_name(b"a.example"), &host_name(b"b.example")]),
         server_names(&[&host_name(b""), &host_name(b"b.example")]),
-        server_names(&[&extension_of_type(7), &host_name(b"a.example"), &extension_of_type(7)]),
+        server_names(&[&name_of_type(7), &host_name(b"a.example"), &name_of_type(7)]),
     ] {
         assert_eq!(
             malformed_by(&crafted(&[twice]), Alert::IllegalParameter),
@@ -207,9 +207,15 @@ fn fields_with_inconsistent_lengths_are_malformed() {
     for cut in 1..whole.len() {
         malformed(&message(&whole[..cut]));
     }
-    for (at, byte) in [(34, 33), (36, 3), (36, 0), (39, 0), (39, 2)] {
+    for (at, byte) in [
+        (34, 33), // a session_id of more than 32 bytes
+        (36, 3),  // an odd number of bytes of cipher suites
+        (36, 0),  // no cipher suite
+        (39, 0),  // no compression method
+        (39, 2),  // more compression methods than there are
+    ] {
         let mut broken = whole.clone();
-        broken[at] = byte; // session_id over 32; cipher suites odd, none; compression methods none, too many
+        broken[at] = byte;
         malformed(&message(&broken));
     }
 }
