@@ -193,7 +193,8 @@ async fn the_future_of_a_dial_is_a_block_that_is_reused() {
         &mut search,
         |_| {},
     ));
-    assert!(bytes + 16 <= REUSED_BYTES_MAX, "{bytes} bytes"); // the report of a session holds two references
+    let captured = 2 * size_of::<&()>(); // by the closure of a session, unlike by the one above
+    assert!(bytes + captured <= REUSED_BYTES_MAX, "{bytes} bytes");
 }
 
 #[tokio::test]

@@ -28,6 +28,12 @@ fn conversation() -> (Packets, PlaybackServer) {
 
 const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
 
+const OK: &[u8] = &[0, 0, 0, 2, 0, 0, 0];
+/// caching_sha2_password: the server remembers the password, and has verified the proof.
+const FAST_LOGIN_OK: &[u8] = &[1, 3];
+/// caching_sha2_password: the server does not remember the password, and asks for it.
+const PASSWORD_REQUIRED: &[u8] = &[1, 4];
+
 /// A greeting as MySQL 8.0 sends it, without TLS.
 fn greeting(plugin: &str) -> Vec<u8> {
     let (first, second) = SCRAMBLE.split_at(8);
@@ -57,10 +63,10 @@ async fn a_cached_password_is_proved_without_sending_it() {
         server.send(0, &greeting("caching_sha2_password")).await;
         let response = server.receive().await;
         assert_eq!(&response[32..40], b"checker\0");
-        assert_eq!(response[40], 32);
+        assert_eq!(response[40], 32, "the length of the proof");
         assert!(response.ends_with(b"caching_sha2_password\0"));
-        server.send(2, &[1, 3]).await;
-        server.send(3, &[0, 0, 0, 2, 0, 0, 0]).await;
+        server.send(2, FAST_LOGIN_OK).await;
+        server.send(3, OK).await;
     };
     let (login, ()) = tokio::join!(logged_in(packets), serve);
     login.unwrap();
@@ -77,19 +83,19 @@ async fn without_tls_the_password_is_sent_encrypted_by_the_servers_key() {
     let (packets, mut server) = conversation();
     let serve = async {
         server.send(0, &greeting("mysql_native_password")).await;
-        assert_eq!(server.receive().await[40], 20);
+        assert_eq!(server.receive().await[40], 20, "the length of the proof");
         let switch = [&b"\xfecaching_sha2_password\0"[..], SCRAMBLE, b"\0"].concat();
         server.send(2, &switch).await;
         assert_eq!(server.receive().await.len(), 32);
-        server.send(4, &[1, 4]).await;
-        assert_eq!(server.receive().await, [2]);
+        server.send(4, PASSWORD_REQUIRED).await;
+        assert_eq!(server.receive().await, [2], "a request for the key");
         server.send(6, &[b"\x01", pem.as_bytes()].concat()).await;
         let encrypted = server.receive().await;
         let mut plain = [0; 256];
         let plain = key.decrypt(&OAEP_SHA1_MGF1SHA1, &encrypted, &mut plain, None).unwrap();
         let password: Vec<u8> = plain.iter().zip(SCRAMBLE).map(|(byte, mask)| byte ^ mask).collect();
         assert_eq!(password, b"secret\0");
-        server.send(8, &[0, 0, 0, 2, 0, 0, 0]).await;
+        server.send(8, OK).await;
     };
     let (login, ()) = tokio::join!(logged_in(packets), serve);
     login.unwrap();
@@ -213,7 +219,8 @@ fn string(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// Answers queries that begin with these words with one row or none, and others with an empty answer.
+/// Answers queries that begin with one of these texts with its pairs of name and value, and others with none. A pair is
+/// a row in the answer to `SHOW GLOBAL`, and a column of the only row in others.
 async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
     loop {
         let mut header = [0; 4];
@@ -260,6 +267,7 @@ async fn status(answers: &[(&str, Vec<(&str, &str)>)]) -> MysqlStatus {
     tokio::join!(asked, serve_rows(server, answers)).0.unwrap()
 }
 
+/// The global variables, for [`serve_rows`]; these are set to `ON`.
 fn variables<'a>(set: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
     let names = ["read_only", "super_read_only", "wsrep_on"];
     let value = |name| if set.contains(&name) { "ON" } else { "OFF" };
@@ -320,14 +328,14 @@ async fn a_galera_node_must_be_ready_in_the_primary_component_and_may_be_a_donor
         ];
         [variables(&["wsrep_on"]), ("SHOW GLOBAL STATUS", row)]
     };
-    for (answers, used, avoided) in [
+    for (answers, passes_with_use, passes_with_avoid) in [
         (node("ON", "Primary", "4"), true, true),
         (node("ON", "Primary", "2"), true, false),
         (node("OFF", "Primary", "1"), false, false),
         (node("ON", "non-Primary", "4"), false, false),
     ] {
         let galera = status(&answers).await.galera;
-        assert_eq!(DonorUse::Use.judge(galera.as_ref()).is_ok(), used);
-        assert_eq!(DonorUse::Avoid.judge(galera.as_ref()).is_ok(), avoided);
+        assert_eq!(DonorUse::Use.judge(galera.as_ref()).is_ok(), passes_with_use);
+        assert_eq!(DonorUse::Avoid.judge(galera.as_ref()).is_ok(), passes_with_avoid);
     }
 }

@@ -120,7 +120,7 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
             }
             let queries: usize = [ROLE, POSITION, SYSTEM, RESTARTPOINT]
                 .iter()
-                .map(|query| query.len() + 6)
+                .map(|query| query.len() + 6) // a kind, a length of 4 bytes, and a NUL behind the query
                 .sum();
             stream.read_exact(&mut vec![0; queries]).await.unwrap();
             let nothing = [message(b'C', b"SELECT 0\0"), ready.clone()].concat();

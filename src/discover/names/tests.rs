@@ -82,7 +82,7 @@ impl Fixture {
     }
 }
 
-/// Looks up all names, and waits until every lookup has ended or failed.
+/// Looks up all names, and waits until every lookup has ended or timed out.
 async fn resolve_all(names: &mut PoolNames, pool: &LivePool, resolver: &Resolver, live: &Live) {
     names.adopt(pool);
     let now = Instant::now();
@@ -93,6 +93,7 @@ async fn resolve_all(names: &mut PoolNames, pool: &LivePool, resolver: &Resolver
             now
         });
     }
+    // Not begun, or under way and not timed out.
     let is_open = |state: &NameState| state.deadline == Some(now) || state.lookup.is_some() && state.deadline.is_some();
     while names.names.values().any(is_open) {
         names.step(pool, resolver, live).await;

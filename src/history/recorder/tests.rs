@@ -7,7 +7,7 @@ fn plan() -> Arc<Plan> {
     Arc::new(crate::config::read("test.toml", text).ok().unwrap().plan)
 }
 
-/// A reading after `opened` sessions, of which `open` have not ended.
+/// A reading at second `opened`, after as many sessions, of which `open` have not ended.
 fn reading(opened: u64, open: u32, pools: usize) -> Reading {
     let mut totals = TotalCounts::default();
     let ended = opened - u64::from(open);
@@ -142,7 +142,7 @@ fn pools_that_stay_chosen_keep_their_samples() {
     assert_eq!(
         opened,
         [("b", 1)],
-        "what another one counted before is not of this second"
+        "`c` has no earlier reading; that of `a`, at the same index, does not count"
     );
     let lengths: Vec<_> = recorder.past_pools().iter().map(|pool| pool.samples.len()).collect();
     assert_eq!(lengths, [0, 2]);

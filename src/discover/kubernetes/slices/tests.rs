@@ -261,7 +261,7 @@ fn a_pod_with_an_unusable_name_is_named_by_its_address() {
     );
 }
 
-/// Slices of 1000 endpoints.
+/// A slice of 1000 endpoints. `number` is part of its name, and of the names and addresses of its pods.
 fn full(kind: &str, number: usize) -> EndpointSlice {
     let endpoints = (0..1000).map(|index| {
         let address = match kind {

@@ -71,6 +71,7 @@ async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
     let (resolver, _go) = hanging();
     let now = live.plan();
     let timeout = async {
+        // Wait until the lookup that hangs is the only one left.
         let open = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         while open() != 1 {
             tokio::task::yield_now().await;
@@ -98,7 +99,7 @@ fn pool_of_hanging(number: usize, keys: &str) -> (Live, Arc<LivePool>) {
 }
 
 #[tokio::test]
-async fn thirty_two_hanging_names_delay_others_by_at_most_a_second() {
+async fn every_32_hanging_names_delay_others_by_at_most_a_second() {
     for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
         let (live, pool) = pool_of_hanging(hanging_names, "");
         let (resolver, go) = hanging();
