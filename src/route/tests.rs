@@ -211,7 +211,7 @@ fn every_route_is_explained() {
 /// The choice that the table must agree with: tests every route as the rule is written. The greatest rank wins; of
 /// equals, the first one.
 fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> Option<usize> {
-    let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
+    let name_rank = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match input.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
             Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false),
@@ -230,7 +230,8 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
             route.sni.iter().filter_map(rank).max()
         }
     };
-    let fits = |route: &Route<&str>| {
+    // The rank of the name and the number of other kinds of condition, if all conditions hold.
+    let rank = |route: &Route<&str>| {
         let alpn = route.alpn.is_empty()
             || input
                 .alpn
@@ -251,14 +252,14 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
         .iter()
         .filter(|entries| **entries > 0)
         .count();
-        name_ranks(route)
+        name_rank(route)
             .filter(|_| alpn && from && startup)
             .map(|rank| (rank, kinds))
     };
     let held = routes
         .iter()
         .enumerate()
-        .filter_map(|(index, route)| Some((fits(route)?, index)));
+        .filter_map(|(index, route)| Some((rank(route)?, index)));
     held.reduce(|best, next| if next.0 > best.0 { next } else { best })
         .map(|(_, index)| index)
 }

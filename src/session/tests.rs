@@ -325,7 +325,7 @@ async fn memory_of_the_first_steps_leaves_no_holes_in_the_heap() {
 async fn a_server_gets_the_first_bytes_with_the_last_ack_of_the_connect() {
     let hello = include_bytes!("../../tests/data/hello/curl-h2.bin");
     let mut setup = Setup::with_listener("routes = [{ sni = \"*\", pool = \"p\" }]", AccessTarget::Off).await;
-    let mut has_waited = false;
+    let mut was_ack_held_back = false;
     // The kernel sends the ACK alone if it takes us too long to send bytes, so not every session must show it.
     for _ in 0..20 {
         let mut client = TcpStream::connect(setup.address).await.unwrap();
@@ -337,9 +337,9 @@ async fn a_server_gets_the_first_bytes_with_the_last_ack_of_the_connect() {
         let accepted = rustix::net::accept(&setup.server);
         drop(linked);
         if accepted.is_err_and(|error| error == Errno::AGAIN) {
-            has_waited = true;
-            setup.server.accept().await.unwrap(); // with the end of the stream
+            was_ack_held_back = true;
+            setup.server.accept().await.unwrap(); // the ACK has come with the end of the stream
         }
     }
-    assert!(has_waited);
+    assert!(was_ack_held_back);
 }

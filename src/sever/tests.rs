@@ -20,6 +20,10 @@ fn live(servers: &[String], keys: &str) -> Live {
     Live::new(plan(servers, keys), Vec::new())
 }
 
+/// Something may have changed since the last look at the sessions.
+const CHANGED: bool = true;
+const UNCHANGED: bool = false;
+
 fn pick(live: &Live, tried: &[ServerId]) -> Lease {
     let in_force = live.in_force();
     let pool = in_force.pool("p").unwrap();
@@ -35,7 +39,7 @@ async fn ten_thousand_idle_servers_are_examined_only_after_a_change() {
     let (live, mut severer) = (live(&servers, close), Severer::default());
     let _session = pick(&live, &[]);
     let now = Instant::now();
-    assert_eq!(severer.close_due(&live, &[], true, now), None);
+    assert_eq!(severer.close_due(&live, &[], CHANGED, now), None);
     assert!(severer.groups.is_empty());
 }
 
@@ -44,7 +48,7 @@ async fn a_late_session_is_found_without_a_change() {
     let server = |number: u32| format!("{{ address = \"10.0.0.{number}:1\", priority = {number} }}");
     let (live, mut severer) = (live(&[0, 1].map(server), "on_recover = \"close\""), Severer::default());
     let now = Instant::now();
-    assert_eq!(severer.close_due(&live, &[], true, now), Some(now + INTERVAL_MIN));
+    assert_eq!(severer.close_due(&live, &[], CHANGED, now), Some(now + INTERVAL_MIN));
     assert!(severer.groups.with_sessions().is_empty());
     let preferred = pick(&live, &[]);
     let retry = pick(&live, &[preferred.server().id()]);
@@ -115,12 +119,12 @@ async fn sessions_of_before_a_rename_are_those_of_the_server() {
     drop(live.apply(live.prepare(next, HashMap::new())));
     let renamed = live.in_force().pool("p").unwrap().servers()[0].id();
     let mut severer = Severer::default();
-    assert_eq!(severer.close_due(&live, &[], true, now), None);
+    assert_eq!(severer.close_due(&live, &[], CHANGED, now), None);
     let drain = Override::Drain {
         close_over: Some(Duration::ZERO),
     };
     live.apply_override(&("p".into(), "n1".into()), drain, "me".into(), SystemTime::now());
-    assert!(severer.close_due(&live, &[], true, now).is_some());
+    assert!(severer.close_due(&live, &[], CHANGED, now).is_some());
     let wanted = severer.groups.with_sessions();
     for server in [session.server().id(), renamed] {
         assert_eq!(wanted[&Group::Server(server)].ending, Ending::ServerDrained);
@@ -139,9 +143,9 @@ async fn a_dropped_server_is_no_longer_polled() {
         .collect();
     let next = plan(&rest, "on_leave = \"close\"");
     drop(live.apply(live.prepare(next, HashMap::new())));
-    assert_eq!(severer.close_due(&live, &[], true, now), Some(now + INTERVAL_MIN));
+    assert_eq!(severer.close_due(&live, &[], CHANGED, now), Some(now + INTERVAL_MIN));
     drop(session);
-    assert_eq!(severer.close_due(&live, &[], false, now), None);
+    assert_eq!(severer.close_due(&live, &[], UNCHANGED, now), None);
 }
 
 const CHECKED: &str = "[pools.p]\non_down = \"close\"\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]";
@@ -171,7 +175,7 @@ fn down() -> CheckOutcome {
     CheckOutcome::Fail("gone".into())
 }
 
-/// How the sessions of a server are closed.
+/// The ending for which the sessions of this server are to be closed; `None`: they are not.
 fn ending_on(live: &Live, session: &Lease) -> Option<Ending> {
     let mut groups = GroupsToClose::find(live, Instant::now());
     let wanted = groups.with_sessions();

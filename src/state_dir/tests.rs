@@ -16,12 +16,13 @@ fn primaries() -> BTreeMap<Box<str>, KnownPrimary> {
 #[test]
 fn saved_state_is_loaded_again_and_only_the_owner_may_read_it() {
     let directory = tempfile::tempdir().unwrap();
-    let file = StateDir::open(&directory.path().join("new")).unwrap();
-    assert!(file.remembered().unwrap().primaries.is_empty());
-    file.save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
+    let state_dir = StateDir::open(&directory.path().join("new")).unwrap();
+    assert!(state_dir.remembered().unwrap().primaries.is_empty());
+    state_dir
+        .save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
         .unwrap();
-    file.save(PRIMARIES, &primaries()).unwrap();
-    assert_eq!(file.remembered().unwrap().primaries, primaries());
+    state_dir.save(PRIMARIES, &primaries()).unwrap();
+    assert_eq!(state_dir.remembered().unwrap().primaries, primaries());
     let path = directory.path().join("new").join(PRIMARIES);
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     let left = fs::read_dir(directory.path().join("new")).unwrap();
@@ -33,7 +34,7 @@ fn saved_state_is_loaded_again_and_only_the_owner_may_read_it() {
 #[test]
 fn a_file_of_an_earlier_or_later_version_is_read() {
     let directory = tempfile::tempdir().unwrap();
-    let file = StateDir::open(directory.path()).unwrap();
+    let state_dir = StateDir::open(directory.path()).unwrap();
     // As written before a timeline could be overruled, and with a key that this version does not know.
     for more in ["", r#", "later": {}"#] {
         let contents = format!(
@@ -41,17 +42,17 @@ fn a_file_of_an_earlier_or_later_version_is_read() {
             u64::MAX - 1
         );
         fs::write(directory.path().join(PRIMARIES), contents).unwrap();
-        assert_eq!(file.remembered().unwrap().primaries, primaries());
+        assert_eq!(state_dir.remembered().unwrap().primaries, primaries());
     }
 }
 
 #[test]
 fn invalid_state_files_are_set_aside() {
     let directory = tempfile::tempdir().unwrap();
-    let file = StateDir::open(directory.path()).unwrap();
+    let state_dir = StateDir::open(directory.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
         fs::write(directory.path().join(SERVERS), contents).unwrap();
-        assert!(file.remembered().unwrap().servers.is_empty());
+        assert!(state_dir.remembered().unwrap().servers.is_empty());
         assert!(!directory.path().join(SERVERS).exists());
         let kept = fs::read_to_string(directory.path().join("servers.json.invalid")).unwrap();
         assert_eq!(kept, contents);
@@ -61,26 +62,26 @@ fn invalid_state_files_are_set_aside() {
 #[tokio::test]
 async fn an_unwritable_file_is_listed_until_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
-    let file = StateDir::open(&directory.path().join("state")).unwrap();
+    let state_dir = StateDir::open(&directory.path().join("state")).unwrap();
     fs::remove_dir_all(directory.path().join("state")).unwrap();
-    assert!(!file.try_save(PRIMARIES, primaries()).await);
-    let listed = file.unsaved().list();
+    assert!(!state_dir.try_save(PRIMARIES, primaries()).await);
+    let listed = state_dir.unsaved().list();
     assert!(
         listed.len() == 1 && listed[0].contains("primaries.json: No such file"),
         "{listed:?}"
     );
     fs::create_dir(directory.path().join("state")).unwrap();
-    assert!(file.try_save(PRIMARIES, primaries()).await);
-    assert!(file.unsaved().list().is_empty());
+    assert!(state_dir.try_save(PRIMARIES, primaries()).await);
+    assert!(state_dir.unsaved().list().is_empty());
 }
 
 #[test]
 fn invalid_primaries_are_an_error_and_the_file_stays() {
     let directory = tempfile::tempdir().unwrap();
-    let file = StateDir::open(directory.path()).unwrap();
+    let state_dir = StateDir::open(directory.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
         fs::write(directory.path().join(PRIMARIES), contents).unwrap();
-        let error = file.remembered().unwrap_err().to_string();
+        let error = state_dir.remembered().unwrap_err().to_string();
         assert!(
             error.contains("primaries.json are not valid: restore the file"),
             "{error}"
@@ -121,7 +122,7 @@ fn a_directory_in_use_is_an_error_with_its_name() {
     let error = chain(&StateDir::open(directory.path()).unwrap_err());
     let expected = format!("{}: another acequia uses it", directory.path().display());
     assert!(error.starts_with(&expected), "{error}");
-    // A file that is still being written keeps it.
+    // A save that is still under way keeps the lock.
     let writing = open.clone();
     drop(open);
     assert!(StateDir::open(directory.path()).is_err());

@@ -250,9 +250,8 @@ fn a_partial_record_is_kept_until_it_is_complete() {
 
 #[test]
 fn errors_without_an_alert_of_rustls_cause_one() {
-    // A ClientHello of 64 KiB begins; the next record may have come in part. Many warnings.
-    let too_long = [22, 3, 1, 0, 5, 1, 1, 0, 0, 0];
-    let and_more = [too_long, [22, 3, 1, 0, 9, 0, 0, 0, 0, 0]].concat();
+    let too_long = [22, 3, 1, 0, 5, 1, 1, 0, 0, 0]; // a ClientHello of 64 KiB begins
+    let and_more = [too_long, [22, 3, 1, 0, 9, 0, 0, 0, 0, 0]].concat(); // and a part of the next record
     let warnings = [21, 3, 3, 0, 2, 1, 90].repeat(100);
     for begun in [&too_long[..], &and_more, &warnings] {
         let (mut client, mut server) = unconnected(&TLS12);

@@ -20,6 +20,10 @@ fn point(url: &str) -> CrlDistributionPoint {
     }
 }
 
+/// Whether a certificate is that of an authority.
+const AUTHORITY: bool = true;
+const NO_AUTHORITY: bool = false;
+
 fn list(authority: &Authority, number: u64, scope: Option<(&str, CrlScope)>) -> RevocationList {
     let point = |(url, scope)| CrlIssuingDistributionPoint {
         distribution_point: point(url),
@@ -62,17 +66,17 @@ fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
     let part = list(&authority, 1, Some((one, CrlScope::UserCertsOnly)));
     for (url, is_covered) in [(Some(one), true), (Some(other), false), (None, true)] {
         let certificate = certificate(&authority, url);
-        assert_eq!(part.covers(&certificate, false), is_covered, "{url:?}");
-        assert!(!part.covers(&certificate, true));
-        assert!(list(&authority, 1, None).covers(&certificate, true));
+        assert_eq!(part.covers(&certificate, NO_AUTHORITY), is_covered, "{url:?}");
+        assert!(!part.covers(&certificate, AUTHORITY));
+        assert!(list(&authority, 1, None).covers(&certificate, AUTHORITY));
     }
-    assert!(!part.covers(&CertificateDer::from(vec![0]), false));
+    assert!(!part.covers(&CertificateDer::from(vec![0]), NO_AUTHORITY));
     // Its cRLDistributionPoints are no sequence.
     let broken = certificate_with(&authority, |params| {
         let points = CustomExtension::from_oid_content(&[2, 5, 29, 31], vec![2, 1, 0]);
         params.custom_extensions.push(points);
     });
-    assert!(!part.covers(&broken, false));
+    assert!(!part.covers(&broken, NO_AUTHORITY));
 }
 
 #[test]
@@ -101,7 +105,8 @@ fn the_latest_keys_that_did_not_sign_a_list_are_remembered() {
     let authority = authority();
     let (list, key) = (list(&authority, 1, None), key(&authority));
     let algorithms = default_provider().signature_verification_algorithms;
-    // If no algorithm is supported, the key of the list is taken for another one, and is remembered as such.
+    // Without an algorithm, the key of the authority is remembered as one that did not sign the list. As long as it is
+    // remembered, the answer stays the same with algorithms.
     let none = WebPkiSupportedAlgorithms { all: &[], mapping: &[] };
     let ask_for_others = |count| {
         for other in 0..count {
