@@ -3,87 +3,110 @@
 use super::*;
 
 const DISCOVERED: &str = "discover = { file = \"/run/servers.json\" }";
+const SCALED: &str = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
+const FIXED: &str = "servers = [\"10.0.0.9:1\"]";
 
-#[test]
-fn servers_of_a_removed_lister_are_not_used_after_a_reload() {
-    let scaled = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
-    let live = Live::new(plan_of(DISCOVERED), Vec::new());
-    let list = |by, addresses: &[&str]| {
+/// A plan in force, whose pool is `p`.
+struct Fixture(Live);
+
+impl Fixture {
+    /// `keys`: those of the pool.
+    fn new(keys: &str) -> Self {
+        Self(Live::new(plan_of(keys), Vec::new()))
+    }
+
+    /// Replaces the list of this lister. Returns whether the list was taken: it is that of the pool's lister, and new.
+    fn list(&self, by: Lister, addresses: &[&str]) -> bool {
         let listed = addresses.iter().map(|address| ListedServer::at((*address).to_owned()));
         let entries = listed_entries(listed, MemberConfig::default());
-        live.set_servers("p", by, entries.unwrap()).is_some()
-    };
-    let reload = |keys: &str| {
-        let next = live.prepare(plan_of(keys), HashMap::new());
+        self.0.set_servers("p", by, entries.unwrap()).is_some()
+    }
+
+    fn reload(&self, keys: &str) {
+        let next = self.0.prepare(plan_of(keys), HashMap::new());
         let announced = next.pool("p").unwrap().servers().to_vec();
-        drop(live.apply(next));
+        drop(self.0.apply(next));
         assert_eq!(
-            labels(&servers(&live)),
+            self.labels(),
             labels(&announced),
             "the report of a reload lists the servers that are used after it"
         );
-    };
-    assert!(list(Lister::Source, &["10.0.0.1:1"]));
-    reload(scaled);
-    assert!(labels(&servers(&live)).is_empty(), "no clone runs");
-    assert!(!list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
-    assert!(list(Lister::Clones, &["127.0.0.1:1"]));
-    let holds_clones = || live.in_force().pool("p").unwrap().dynamic().holds_clones();
+    }
+
+    fn labels(&self) -> Vec<String> {
+        labels(&servers(&self.0)).into_iter().map(str::to_owned).collect()
+    }
+
+    fn holds_clones(&self) -> bool {
+        self.0.in_force().pool("p").unwrap().dynamic().holds_clones()
+    }
+}
+
+#[test]
+fn clones_stay_until_a_new_source_lists_a_server_that_can_be_used() {
+    let pool = Fixture::new(DISCOVERED);
+    assert!(pool.list(Lister::Source, &["10.0.0.1:1"]));
+    pool.reload(SCALED);
+    assert!(pool.labels().is_empty(), "no clone runs");
+    assert!(!pool.list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
+    assert!(pool.list(Lister::Clones, &["127.0.0.1:1"]));
     // A plan that is prepared and not applied changes nothing.
-    drop(live.prepare(plan_of(DISCOVERED), HashMap::new()));
-    assert!(!holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"]);
-    reload(DISCOVERED);
-    assert_eq!(
-        labels(&servers(&live)),
-        ["127.0.0.1:1"],
-        "the source has listed nothing yet"
-    );
-    assert!(holds_clones() && live.listed_servers().is_empty());
-    reload(&format!("{DISCOVERED}\nbalance = \"round-robin\""));
+    drop(pool.0.prepare(plan_of(DISCOVERED), HashMap::new()));
+    assert!(!pool.holds_clones() && pool.labels() == ["127.0.0.1:1"]);
+    pool.reload(DISCOVERED);
+    assert_eq!(pool.labels(), ["127.0.0.1:1"], "the source has listed nothing yet");
+    assert!(pool.holds_clones() && pool.0.listed_servers().is_empty());
+    pool.reload(&format!("{DISCOVERED}\nbalance = \"round-robin\""));
     assert!(
-        holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"],
+        pool.holds_clones() && pool.labels() == ["127.0.0.1:1"],
         "a reload that changes something else"
     );
-    assert!(list(Lister::Source, &["a.test:1"]));
+    assert!(pool.list(Lister::Source, &["a.test:1"]));
     assert!(
-        holds_clones() && labels(&servers(&live)) == ["127.0.0.1:1"],
+        pool.holds_clones() && pool.labels() == ["127.0.0.1:1"],
         "its name is not resolved"
     );
-    assert!(!list(Lister::Source, &["a.test:1"]));
-    assert!(holds_clones(), "the source lists the same again");
-    assert!(list(Lister::Source, &["10.0.0.3:1"]));
-    assert!(!holds_clones());
-    assert!(!list(Lister::Clones, &[]), "the clones leave");
-    assert_eq!(labels(&servers(&live)), ["10.0.0.3:1"]);
+    assert!(!pool.list(Lister::Source, &["a.test:1"]));
+    assert!(pool.holds_clones(), "the source lists the same again");
+    assert!(pool.list(Lister::Source, &["10.0.0.3:1"]));
+    assert!(!pool.holds_clones());
+    assert!(!pool.list(Lister::Clones, &[]), "the clones leave");
+    assert_eq!(pool.labels(), ["10.0.0.3:1"]);
+    pool.reload(FIXED);
+    assert_eq!(pool.labels(), ["10.0.0.9:1"]);
+}
 
-    let fixed = "servers = [\"10.0.0.9:1\"]";
-    reload(fixed);
-    assert_eq!(labels(&servers(&live)), ["10.0.0.9:1"]);
-    reload(scaled);
-    assert!(list(Lister::Clones, &["127.0.0.1:1"]));
-    reload(fixed);
-    reload(scaled);
-    assert!(labels(&servers(&live)).is_empty(), "the clone of before has left");
+#[test]
+fn clones_that_a_reload_has_removed_are_not_used_when_scaling_is_configured_again() {
+    let pool = Fixture::new(FIXED);
+    pool.reload(SCALED);
+    assert!(pool.list(Lister::Clones, &["127.0.0.1:1"]));
+    pool.reload(FIXED);
+    pool.reload(SCALED);
+    assert!(pool.labels().is_empty());
+}
 
-    let never_asleep = scaled.replace("min = 0", "min = 1");
-    for before in [fixed, DISCOVERED] {
-        reload(before);
-        list(Lister::Source, &["10.0.0.9:1"]);
-        reload(&never_asleep);
-        assert_eq!(labels(&servers(&live)), ["10.0.0.9:1"], "the first clone starts");
-        reload(&format!("{never_asleep}\ncooldown = \"3s\""));
-        assert_eq!(labels(&servers(&live)), ["10.0.0.9:1"], "it still does");
-        assert!(list(Lister::Clones, &["127.0.0.1:1"]));
-        assert_eq!(labels(&servers(&live)), ["127.0.0.1:1"], "it is up");
+#[test]
+fn servers_of_before_stay_until_the_first_clone_is_up() {
+    let pool = Fixture::new(SCALED);
+    let never_asleep = SCALED.replace("min = 0", "min = 1");
+    for before in [FIXED, DISCOVERED] {
+        pool.reload(before);
+        pool.list(Lister::Source, &["10.0.0.9:1"]);
+        pool.reload(&never_asleep);
+        assert_eq!(pool.labels(), ["10.0.0.9:1"], "the first clone starts");
+        pool.reload(&format!("{never_asleep}\ncooldown = \"3s\""));
+        assert_eq!(pool.labels(), ["10.0.0.9:1"], "it still does");
+        assert!(pool.list(Lister::Clones, &["127.0.0.1:1"]));
+        assert_eq!(pool.labels(), ["127.0.0.1:1"], "it is up");
     }
-    reload(&format!("{fixed}\n{never_asleep}"));
-    assert_eq!(labels(&servers(&live)), ["10.0.0.9:1", "127.0.0.1:1"]);
-
-    reload(DISCOVERED);
-    assert!(list(Lister::Source, &["10.0.0.9:1"]) && list(Lister::Source, &["a.test:1"]));
-    reload(&never_asleep);
+    pool.reload(&format!("{FIXED}\n{never_asleep}"));
+    assert_eq!(pool.labels(), ["10.0.0.9:1", "127.0.0.1:1"]);
+    pool.reload(DISCOVERED);
+    assert!(pool.list(Lister::Source, &["10.0.0.9:1"]) && pool.list(Lister::Source, &["a.test:1"]));
+    pool.reload(&never_asleep);
     assert_eq!(
-        labels(&servers(&live)),
+        pool.labels(),
         ["10.0.0.9:1"],
         "the name in the latest list is not resolved, so the list before it is kept"
     );
