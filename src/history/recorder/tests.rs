@@ -7,7 +7,7 @@ fn plan() -> Arc<Plan> {
     Arc::new(crate::config::read("test.toml", text).ok().unwrap().plan)
 }
 
-/// A reading at second `opened`, after as many sessions, of which `open` have not ended.
+/// A reading after `opened` sessions, of which `open` have not ended. Its time is `opened` seconds after the epoch.
 fn reading(opened: u64, open: u32, pools: usize) -> Reading {
     let mut totals = TotalCounts::default();
     let ended = opened - u64::from(open);
@@ -74,6 +74,7 @@ fn a_stall_adds_a_sample_for_each_of_its_seconds() {
     let mut recorder = Recorder::default();
     recorder.choose_pools(&plan(), vec!["a".into()]);
     recorder.record(reading(2, 2, 1), 1);
+    // It comes 4 seconds after the reading before, whatever the times in both.
     let sample = recorder.record(reading(12, 6, 1), 4).unwrap();
     assert_eq!(
         (sample.seconds, sample.totals.opened, sample.totals.bytes_up),
