@@ -5,31 +5,66 @@
 //! first second. The connections of clients inherit it from their listening socket, without a call.
 
 use std::cell::RefCell;
+use std::mem;
 use std::sync::{Arc, Weak};
 
+use slab::Slab;
 use socket2::SockRef;
 
 use crate::ends::Endpoints;
 use crate::socket::Keepalive;
 
 thread_local! {
-    /// The sessions of this worker that have begun since the last call of [`set_due`]. Weak: an entry must not keep the
-    /// sockets of a session that is over.
-    static DUE: RefCell<Vec<(Weak<Endpoints>, Keepalive)>> = const { RefCell::new(Vec::new()) };
+    /// The open sessions of this worker whose keepalive is not set yet.
+    static DUE: RefCell<Due> = const { RefCell::new(Due { round: 0, sessions: Slab::new() }) };
 }
 
-/// Lets the next call of [`set_due`] on this thread set keepalive on the connection to the server, if the session still
-/// has it by then.
-pub fn set_later(ends: &Arc<Endpoints>, keepalive: Keepalive) {
-    DUE.with_borrow_mut(|due| due.push((Arc::downgrade(ends), keepalive)));
+struct Due {
+    /// Counts the calls of [`set_due`].
+    round: u32,
+    sessions: Slab<(Weak<Endpoints>, Keepalive)>,
+}
+
+/// Lets the next call of [`set_due`] on this thread set keepalive on the connection to the server, unless what is
+/// returned here has been dropped by then. To be dropped on the same thread.
+pub fn set_later(ends: &Arc<Endpoints>, keepalive: Keepalive) -> LateKeepalive {
+    DUE.with_borrow_mut(|due| LateKeepalive {
+        round: due.round,
+        key: due.sessions.insert((Arc::downgrade(ends), keepalive)),
+    })
 }
 
 /// Sets keepalive where [`set_later`] has asked for it. To be called once a second on each thread that has sessions.
 pub fn set_due() {
-    for (ends, keepalive) in DUE.take() {
+    let sessions = DUE.with_borrow_mut(|due| {
+        due.round = due.round.wrapping_add(1);
+        mem::take(&mut due.sessions)
+    });
+    for (_, (ends, keepalive)) in sessions {
         if let Some(ends) = ends.upgrade() {
             keepalive.apply(&SockRef::from(&ends.server));
         }
+    }
+}
+
+/// A session's place among those whose keepalive is not set yet. Most sessions are over before it is, and leave nothing
+/// behind: memory that stayed in use until the next round would be cold when it is freed.
+#[must_use = "dropping it cancels the request"]
+pub struct LateKeepalive {
+    /// The round in which it was asked for. The key means another session in a later one.
+    round: u32,
+    key: usize,
+}
+
+impl Drop for LateKeepalive {
+    fn drop(&mut self) {
+        // An error means that the thread ends.
+        let _ = DUE.try_with(|due| {
+            let mut due = due.borrow_mut();
+            if due.round == self.round {
+                due.sessions.remove(self.key);
+            }
+        });
     }
 }
 
@@ -59,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn keepalive_is_set_on_the_server_when_it_is_due_and_not_before() {
         let ends = endpoints().await;
-        set_later(&ends, KEEPALIVE);
+        let _later = set_later(&ends, KEEPALIVE);
         assert!(!sockopt::socket_keepalive(&ends.server).unwrap());
         set_due();
         assert!(sockopt::socket_keepalive(&ends.server).unwrap());
@@ -70,12 +105,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_waits_for_its_keepalive_can_close_its_sockets() {
-        let ends = endpoints().await;
-        set_later(&ends, KEEPALIVE);
-        let weak = Arc::downgrade(&ends);
-        drop(ends);
-        assert_eq!(weak.strong_count(), 0);
+    async fn a_session_that_is_over_before_leaves_nothing_behind() {
+        let (over, open) = (endpoints().await, endpoints().await);
+        let later = set_later(&over, KEEPALIVE);
+        let _later = set_later(&open, KEEPALIVE);
+        drop(later);
+        assert_eq!(Arc::weak_count(&over), 0);
         set_due();
+        assert!(!sockopt::socket_keepalive(&over.server).unwrap());
+        assert!(sockopt::socket_keepalive(&open.server).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ends_after_it_was_due_takes_no_place_of_another() {
+        let (old, new) = (endpoints().await, endpoints().await);
+        let later = set_later(&old, KEEPALIVE);
+        set_due();
+        let _later = set_later(&new, KEEPALIVE); // has the same key
+        drop(later);
+        set_due();
+        assert!(sockopt::socket_keepalive(&new.server).unwrap());
     }
 }

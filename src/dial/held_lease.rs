@@ -9,6 +9,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -58,14 +60,14 @@ impl HeldLease {
     /// Returns the lease when `server_end` is ready, which means that the server has ended the session;
     /// [`HOLD_TIME_MAX`] from now at the latest.
     pub fn give_back_after(mut self, server_end: impl Future<Output = ()> + Send + 'static) {
-        spawn(hold(self.0.take(), server_end));
+        spawn(hold(self.0.take(), server_end).boxed());
     }
 }
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take().filter(Lease::is_held) {
-            spawn(hold(Some(lease), pending()));
+            spawn(hold(Some(lease), pending()).boxed());
         }
     }
 }
@@ -76,7 +78,10 @@ async fn hold(lease: Option<Lease>, server_end: impl Future<Output = ()>) {
 }
 
 /// Runs a task on the worker's runtime. Once the runtime has ended, no place is needed any more.
-fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+///
+/// Cold, and not generic: spawning is much code, which would be inlined where every session closes.
+#[cold]
+fn spawn(task: BoxFuture<'static, ()>) {
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(task);
     }

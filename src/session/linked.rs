@@ -14,7 +14,7 @@ use super::steps::Connected;
 use crate::account::{Ending, Entry, Record};
 use crate::ends::Endpoints;
 use crate::guard::{Throttle, throttle};
-use crate::late_keepalive;
+use crate::late_keepalive::{LateKeepalive, set_later};
 use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
 use crate::socket::read_closed;
 use crate::tls::{TlsConnection, error_word};
@@ -28,6 +28,7 @@ pub(super) struct Linked {
     client_tls: Option<Box<TlsConnection>>,
     server_tls: Option<Box<TlsConnection>>,
     limits: RelayLimits,
+    keepalive: Option<LateKeepalive>,
     entry: Entry,
 }
 
@@ -46,11 +47,9 @@ impl Linked {
             redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
-        if let Some(keepalive) = keepalive
-            && server.is_tcp()
-        {
-            late_keepalive::set_later(&ends, keepalive);
-        }
+        let keepalive = keepalive
+            .filter(|_| server.is_tcp())
+            .map(|keepalive| set_later(&ends, keepalive));
         entry.relay_started(&ends);
         Self {
             ends,
@@ -59,6 +58,7 @@ impl Linked {
             client_tls,
             server_tls,
             limits: relay,
+            keepalive,
             entry,
         }
     }
@@ -76,6 +76,7 @@ impl Linked {
         let session = RelayedSession {
             entry: self.entry,
             server: self.server,
+            keepalive: self.keepalive,
         };
         (self.ends, session, to_relay, self.limits)
     }
@@ -117,7 +118,12 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
                 .await
         }
     };
-    let RelayedSession { mut entry, server } = session;
+    let RelayedSession {
+        mut entry,
+        server,
+        keepalive,
+    } = session;
+    drop(keepalive);
     entry.relay_finished(&ends);
     let at_rest = (closed == Closed::AtRest).then(|| Arc::clone(&ends));
     server.release(ends, closed, &entry, ends_with_server);
@@ -132,6 +138,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
 struct RelayedSession {
     entry: Entry,
     server: LeasedServer,
+    keepalive: Option<LateKeepalive>,
 }
 
 impl RelayedSession {
