@@ -332,10 +332,12 @@ fn as_postgres(program: &Path, directory: &Path) -> Command {
 
 /// A program of the newest PostgreSQL installed.
 fn program(name: &str) -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let versions = Path::new("/usr/lib/postgresql");
     let newest = versions
-        .map(|entry| entry.unwrap().path())
+        .read_dir()
+        .expect("PostgreSQL is installed")
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok())
         .max()
         .expect("a version of it");
-    newest.join("bin").join(name)
+    versions.join(newest.to_string()).join("bin").join(name)
 }

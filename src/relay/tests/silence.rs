@@ -40,7 +40,14 @@ impl Pace {
     /// peer intends, and then the test has to begin anew.
     async fn tick(&mut self) -> bool {
         self.ticks.tick().await;
-        std::mem::replace(&mut self.last, Instant::now()).elapsed() < LIMIT / 2
+        let in_time = !self.is_late();
+        self.last = Instant::now();
+        in_time
+    }
+
+    /// Whether so much time has passed since the last tick that the relay may have ended.
+    fn is_late(&self) -> bool {
+        self.last.elapsed() >= LIMIT / 2
     }
 }
 
@@ -103,6 +110,9 @@ async fn trickles(limits: RelayLimits) -> bool {
         }
         session.server.write_all(b".").await.unwrap();
     }
+    if pace.is_late() {
+        return false;
+    }
     assert!(!session.relay.is_finished());
     assert_eq!(read_some(&mut session.client, 25).await, [b'.'; 25]);
     let closed = match limits {
@@ -135,7 +145,12 @@ async fn reads_slowly() -> bool {
             !session.relay.is_finished(),
             "cut after {received} of {queued} bytes although the client reads"
         );
-        received += read_some(&mut session.client, 2 * BUFFER).await.len();
+        let mut buffer = vec![0; 2 * BUFFER];
+        if let Err(error) = within(session.client.read_exact(&mut buffer)).await {
+            assert!(pace.is_late(), "{error} after {received} of {queued} bytes");
+            return false;
+        }
+        received += buffer.len();
     }
     assert!(received < queued, "expected bytes left to read, of {queued}");
     true

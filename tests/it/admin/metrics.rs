@@ -337,4 +337,5 @@ fn live_ready_and_metrics_answer_before_checks_and_while_draining() {
     proxy.signal(Signal::TERM);
     eventually("draining begins", || proxy.get("/ready").0 == 503);
     assert_eq!(proxy.get("/live").0, 200);
+    assert_eq!(proxy.get("/metrics").0, 200);
 }
