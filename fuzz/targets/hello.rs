@@ -8,7 +8,7 @@ use rustls::server::{Accepted, Acceptor};
 
 const BYTES_MAX: usize = 128 << 10;
 
-/// The number of prefixes that are also parsed by a fresh reader, each of which costs its length.
+/// How many prefixes are also parsed by a fresh reader, which takes time in proportion to the prefix.
 const FRESH_READERS_MAX: usize = 32;
 
 fuzz_target!(|wire: &[u8]| {

@@ -37,7 +37,7 @@ fn reload(live: &Live, servers: &str) -> Vec<Member> {
 }
 
 #[test]
-fn reload_keeps_a_server_with_unchanged_pool_name_and_address() {
+fn reload_keeps_a_server_whose_pool_and_name_and_address_are_unchanged() {
     let live = live(r#""10.0.0.1:1", { address = "10.0.0.2:1", name = "b" }"#);
     let before = servers(&live);
     before[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
@@ -137,7 +137,7 @@ async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() 
     assert_eq!(live.why_not_ready(), waits);
     pool.mark_resolved();
     tokio::time::advance(ADDRESS_PATIENCE - Duration::from_millis(1)).await;
-    assert_eq!(live.why_not_ready(), waits, "it does not resolve");
+    assert_eq!(live.why_not_ready(), waits, "its lookup has ended without an address");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(live.why_not_ready(), None);
 }

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// How long a server that has failed a session is ejected when clients wait for its return; then one session tries it.
-/// A client whose server has ended the session without a word waits as long, but that server is not ejected.
+/// The back-off, instead of that of [`EjectLimits`], of a server that is ejected while no other can be picked and
+/// clients wait for it. One session tries it then, and if that session makes no report, another one as much later. A
+/// client whose only server has ended the session without a word waits as long, but that server is not ejected.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -56,7 +57,7 @@ pub(super) struct Ejection {
     /// `None`: the server is not ejected.
     current: Option<CurrentEjection>,
     unserved: UnservedSessions,
-    /// When the oldest session connected of those since the latest unserved or inconclusive one.
+    /// The time of the first connect since a session last ended unserved or inconclusive.
     connected_at: Option<Instant>,
 }
 
@@ -148,8 +149,8 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// Records a connect that worked, which clears the record unless there are unserved sessions in it. Returns whether
-    /// an ejection ended.
+    /// Records a connect that worked. It clears the record unless there are unserved sessions in it and none has lasted
+    /// since. Returns whether an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
         let has_one_lasted = self
             .connected_at

@@ -42,7 +42,7 @@ pub(crate) struct Target {
     pub(crate) echo: SocketAddr,
     pub(crate) source: SocketAddr,
     pub(crate) sink: SocketAddr,
-    /// Routed by name, one for each number in [`crate::workload::NAMES`].
+    /// Routed by name, one for each number in [`crate::workload::NAME_COUNTS`].
     pub(crate) by_name: [SocketAddr; 3],
 }
 

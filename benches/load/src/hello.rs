@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::workload::NAMES;
+use crate::workload::NAME_COUNTS;
 
-/// The hellos of each number of names in [`NAMES`].
-pub(crate) struct Hellos([Rc<[Box<[u8]>]>; NAMES.len()]);
+/// For each of [`NAME_COUNTS`], that many hellos.
+pub(crate) struct Hellos([Rc<[Box<[u8]>]>; NAME_COUNTS.len()]);
 
 impl Hellos {
     pub(crate) fn new() -> Self {
@@ -19,16 +19,16 @@ impl Hellos {
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         let config = Arc::new(config);
-        Self(NAMES.map(|names| (0..names).map(|number| hello(&config, number)).collect()))
+        Self(NAME_COUNTS.map(|names| (0..names).map(|number| hello(&config, number)).collect()))
     }
 
-    /// The hellos for this many names, and its index in [`NAMES`].
+    /// The hellos for this many names, and the index of that count in [`NAME_COUNTS`].
     pub(crate) fn among(&self, names: usize) -> (usize, Rc<[Box<[u8]>]>) {
-        let number = NAMES
+        let index = NAME_COUNTS
             .iter()
-            .position(|some| *some == names)
-            .expect("the number is in NAMES");
-        (number, Rc::clone(&self.0[number]))
+            .position(|count| *count == names)
+            .expect("the count is in NAME_COUNTS");
+        (index, Rc::clone(&self.0[index]))
     }
 }
 
@@ -52,8 +52,8 @@ mod tests {
     #[test]
     fn each_hello_carries_its_name() {
         let hellos = Hellos::new();
-        let (number, hellos) = hellos.among(100);
-        assert_eq!(number, 1);
+        let (index, hellos) = hellos.among(100);
+        assert_eq!(index, 1);
         assert_eq!(hellos.len(), 100);
         for (number, hello) in hellos.iter().enumerate() {
             assert_eq!(hello[..2], [22, 3], "a handshake record");

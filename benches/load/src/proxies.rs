@@ -13,7 +13,7 @@ use crate::clients::Target;
 use crate::hello;
 use crate::namespace::NetworkNamespace;
 use crate::servers::Servers;
-use crate::workload::NAMES;
+use crate::workload::NAME_COUNTS;
 
 /// A kind of proxy that can be measured.
 pub(crate) struct ProxyKind {
@@ -123,7 +123,7 @@ impl Proxy {
     /// Starts it and waits until it serves; `None`, with a note on standard error, when it cannot be started or fails.
     pub(crate) fn start(kind: &ProxyKind, site: &Site<'_>) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory can be created");
-        let [echo, source, sink, by_name @ ..] = free_addresses::<{ 3 + NAMES.len() }>(site);
+        let [echo, source, sink, by_name @ ..] = free_addresses::<{ 3 + NAME_COUNTS.len() }>(site);
         let target = Target {
             echo,
             source,
@@ -134,7 +134,7 @@ impl Proxy {
         let path = directory.path().join(kind.template);
         let text = filled(&template, &placeholders(kind, &target, site, directory.path()));
         fs::write(&path, text).expect("the configuration can be written");
-        for names in NAMES {
+        for names in NAME_COUNTS {
             let line = |number| format!("{} {}\n", hello::name(number), pool(number));
             let map: String = (0..names).map(line).collect();
             fs::write(directory.path().join(format!("names{names}.map")), map).expect("the map can be written");
@@ -306,7 +306,7 @@ fn placeholders(kind: &ProxyKind, target: &Target, site: &Site<'_>, directory: &
     address("ECHO".into(), target.echo);
     address("SOURCE".into(), target.source);
     address("SINK".into(), target.sink);
-    for (names, at) in NAMES.iter().zip(target.by_name) {
+    for (names, at) in NAME_COUNTS.iter().zip(target.by_name) {
         address(format!("NAMES{names}"), at);
     }
     let servers = site.servers;

@@ -76,7 +76,7 @@ impl Answer {
 }
 
 /// The number of names of each of the three listeners that route by name.
-pub(crate) const NAMES: [usize; 3] = [1, 100, 10_000];
+pub(crate) const NAME_COUNTS: [usize; 3] = [1, 100, 10_000];
 
 /// All workloads, in the order in which they run and are reported.
 pub(crate) fn all() -> Vec<Workload> {
@@ -101,7 +101,7 @@ pub(crate) fn all() -> Vec<Workload> {
         },
     );
     add("new sessions".into(), Load::NewSessions { clients: 64 });
-    for names in NAMES {
+    for names in NAME_COUNTS {
         let name = format!("new sessions by name, among {names} {}", plural(names, "name"));
         add(name, Load::NewByName { clients: 64, names });
     }

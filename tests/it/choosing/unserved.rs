@@ -86,7 +86,7 @@ fn provoked() -> Server {
     })
 }
 
-/// A pool of these servers that counts resets, too.
+/// A pool of these servers in which a reset counts even if the client has sent bytes.
 fn counting_resets([first, second]: &[Server; 2]) -> String {
     config(&[first, second], "round-robin", ", eject_on_reset = true")
 }
