@@ -14,7 +14,7 @@ pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_
     };
     let bound: Vec<_> = plan.listeners.iter().map(|listener| listener.bind.clone()).collect();
     let own = OwnListeners::ignoring_interfaces();
-    own.replace(own_listeners(plan, &bound), |_| true);
+    own.replace(own_listeners(plan, &bound), |_| true); // no links to forget yet
     for section in &sections.entries {
         let Some(pool) = plan.pools.named(&section.key) else {
             continue;
@@ -29,6 +29,7 @@ pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_
             let hint = "every session would open another one: write the address of the server";
             problems.error(&section.position, message, hint);
         }
+        // A circle is found at the last of its pools, when the links of the others are known.
         let addresses = pool.entries.iter().filter_map(ServerEntry::fixed_address);
         own.set_links(&pool.name, addresses);
     }

@@ -75,7 +75,6 @@ pub(super) fn discover(
         Some(("docker", _)) => docker(&section, providers, problems),
         Some(("kubernetes", _)) => kubernetes(&section, providers, problems),
         Some(("dns_srv" | "dns", _)) => dns(&section, family, problems),
-        // An unknown key that was probably meant to be one of these was reported already.
         _ if SOURCES.iter().all(|(key, _)| section.is_missing(key)) => {
             let examples: Vec<_> = SOURCES.iter().map(|(_, example)| *example).collect();
             problems.error(
@@ -85,7 +84,7 @@ pub(super) fn discover(
             );
             None
         }
-        _ => None,
+        _ => None, // an unknown key, probably meant to be one of these, was reported
     };
     warn_of_other_keys(&section, problems);
     let settle = section.duration("settle", SETTLE, problems).unwrap_or(SETTLE_DEFAULT);

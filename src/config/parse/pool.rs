@@ -259,7 +259,7 @@ fn fallback(
             Some(Fallback::Primary)
         }
         Value::String(name) => Some(Fallback::Pool(name.as_str().into())),
-        _ => None,
+        _ => None, // reported by `Pools::check_fallbacks`
     }
 }
 

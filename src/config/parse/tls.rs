@@ -133,24 +133,24 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     })
 }
 
-/// Warns about certificates of a listener, or its `alpn`, that are never used. `has_pool`: the listener has a `pool`
-/// for sessions that match no route.
+/// Warns about certificates of a listener, or its `alpn`, that are never used. `has_other_targets`: the listener has a
+/// `pool` for sessions that match no route, or routes may be announced later.
 pub(super) fn unused_certificates(
     plan: &ListenerTlsPlan,
     routes: &[Route<PoolId>],
-    has_pool: bool,
+    has_other_targets: bool,
     position: &Position,
     problems: &mut Problems<'_>,
 ) {
     let terminates = |route: &Route<PoolId>| route.tls == TlsMode::Terminate && matches!(route.to, Target::Pool(_));
-    if !has_pool && !routes.iter().any(terminates) {
+    if !has_other_targets && !routes.iter().any(terminates) {
         problems.warning(
             position,
             "the certificates are never used",
             "every route has tls = \"pass\"",
         );
     } else if !plan.alpn.is_empty()
-        && !has_pool
+        && !has_other_targets
         && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty())
     {
         problems.warning(position, "`alpn` is never used", "every route has its own `alpn`");

@@ -122,9 +122,9 @@ pub(super) fn default_pool(routes: &[PoolRoute], pool: Option<&Node>, problems: 
     }
 }
 
-/// Warns about limits of a ClientHello that is never read.
-pub(super) fn hello_limits(listener: &Section<'_>, needs_hello: bool, problems: &mut Problems<'_>) {
-    if needs_hello {
+/// Warns about `hello_timeout` and `hello_max` of a listener that does not use them.
+pub(super) fn hello_limits(listener: &Section<'_>, uses_hello_limits: bool, problems: &mut Problems<'_>) {
+    if uses_hello_limits {
         return;
     }
     for key in ["hello_timeout", "hello_max"] {

@@ -24,7 +24,7 @@ pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -
         });
     }
     if node.is_none() && !section.is_missing("tls") {
-        return None; // `tls` itself is wrong, and reported
+        return None; // `tls` is misspelt, which is reported
     }
     for key in ["sni", "verify", "ca_file"] {
         if let Some((position, _)) = section.entry(key) {
