@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_count_from_the_beginning_of_their_file() {
+    fn line_numbers_count_from_the_beginning_of_their_file() {
         let mut input = InputText::new("a.toml", "a\nb");
         input.push(String::from("etcd:/b"), "");
         input.push(String::from("etcd:/c"), "c\nd\n");

@@ -62,7 +62,7 @@ impl Loaded {
             all.push(format!("{}{}", ETCD, text.key), &text.text);
         }
         if texts.texts.is_empty() {
-            all.push(texts.from.clone(), "");
+            all.push(texts.from.clone(), ""); // so that the problem counts as one of the store
             let key = texts.from.trim_start_matches(ETCD);
             let hint = format!("write one: etcdctl put {key} < FILE");
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);

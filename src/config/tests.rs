@@ -340,7 +340,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
 }
 
 #[test]
-fn an_acme_directory_stays_below_the_directory_in_the_local_file() {
+fn the_files_of_a_stored_acme_account_stay_below_the_local_state_dir() {
     for name in ["../../etc", "/etc", ".."] {
         let text = format!("[acme.\"{name}\"]\ndirectory = \"https://acme.example/directory\"");
         let report = remote("", &[("/edge", &text)]).unwrap_err().to_string();

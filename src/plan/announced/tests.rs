@@ -145,7 +145,7 @@ fn disallowed_announcements_are_refused_with_the_reason() {
 }
 
 #[test]
-fn a_server_and_a_listener_have_bounded_names() {
+fn the_number_of_names_of_a_server_and_of_a_listener_is_bounded() {
     let name = |number: usize| format!("n{number}.apps.test");
     let many = (0..=SERVER_NAMES_MAX).map(|number| announced("one", 1, &name(number)));
     let plan = plan().with_announced(&many.collect::<Vec<_>>());
