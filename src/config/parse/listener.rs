@@ -54,7 +54,7 @@ pub(super) fn listener<'a>(
     let pools = &*names.pools;
     reject_own_servers(&bind, &table, &pools.in_order, &entry.position, problems);
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
-    // The limits of a ClientHello also hold for what a client of PostgreSQL sends first, and its time for a PROXY header.
+    // Both limits also hold for what a client of PostgreSQL sends first, and `hello_timeout` for a PROXY header.
     let uses_hello_limits = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, uses_hello_limits, problems);
     double_tls::reject((&entry.key, &section), kind, (&table, &positions), pools, problems);
