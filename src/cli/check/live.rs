@@ -10,7 +10,7 @@ mod certificates;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::Semaphore;
@@ -54,16 +54,16 @@ async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     let tls = load_tls(&plan, None).unwrap_or_default(); // its problems have been found already
     plan.pools = plan.pools.iter().map(with_listed_servers).collect();
     let live = Arc::new(Live::new(plan, Vec::new()).with_tls(tls));
-    live.record_announced(&Arc::default(), SystemTime::now()); // what is announced is not followed
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::clone(&live));
     monitor.set_limits(AT_ONCE, AT_ONCE);
+    let needs_address = false; // a pool without a server is reported, not waited for
     let all_checked = async {
         let mut ticks = interval(TICK);
         while live
             .in_force()
             .pools
             .iter()
-            .any(|pool| pool.why_not_ready(false).is_some())
+            .any(|pool| pool.why_not_ready(needs_address).is_some())
         {
             ticks.tick().await;
         }

@@ -47,7 +47,7 @@ pub(in crate::cli) enum RemoteError {
     /// No process listens on any of these sockets.
     #[error("no acequia is running there (name its socket with --socket): {}", list(.0))]
     NotRunning(Vec<ConnectError>),
-    /// The socket of the process that was found first is gone at the second connect.
+    /// The process was found at the first connect, but its socket is gone at the second one, which is for the request.
     #[error("cannot connect")]
     Connect(#[from] ConnectError),
     /// A process listens, but its response is not one of the API.

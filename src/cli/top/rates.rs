@@ -21,6 +21,7 @@ pub(super) struct SampleEvent {
     /// The seconds that it covers; 0: the process is of a version whose samples cover one second each.
     #[serde(default)]
     seconds: u64,
+    /// The counts of all these seconds, not yet divided.
     totals: Rates,
 }
 

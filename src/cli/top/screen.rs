@@ -46,7 +46,7 @@ impl RawTerminal {
     fn take(&mut self) -> io::Result<()> {
         disable_raw_mode()?; // so that enabling it saves the usual modes again
         enable_raw_mode()?;
-        // After SIGSTOP the alternate screen was not left, and has what the shell wrote.
+        // If another process has sent SIGSTOP, the alternate screen was not left, and has what the shell wrote.
         execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
         // A new `Terminal` assumes that the screen is empty. `Terminal::clear` would ask for the position of the cursor
         // while another thread reads keys.
