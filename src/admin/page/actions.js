@@ -206,7 +206,7 @@ const writeHint = () => byId("access").textContent;
 function weightForm(label, server, path) {
   const input = element("input", { type: "number", min: 0, max: 256, required: true, value: server.weight, "aria-label": "Weight", disabled: !canWrite });
   const set = () => {
-    const entered = detail().querySelector("input");
+    const entered = detail().querySelector("input"); // `show` may have kept an earlier one instead of `input`
     if (!entered.reportValidity()) return;
     const weight = Number(entered.value);
     ask("Set weight", `${label} gets weight ${weight} instead of ${server.weight}.`, () => send("POST", `servers/${path}`, { weight }));
@@ -266,7 +266,7 @@ function ask(title, what, act, ...fields) {
     }
   } }, title);
   const cancel = element("button", { onclick: () => dialog.close() }, "Cancel");
-  dialog.replaceChildren(); // all that follows is new, since functions above hold some of it
+  dialog.replaceChildren(); // otherwise `show` might keep earlier elements instead of those that the functions here use
   show(dialog, element("h2", { id: "question-title" }, title), element("p", {}, what), ...fields, element("p", { class: "actions" }, go, cancel), answer);
   if (detail().open) detail().close();
   openDialog(dialog);

@@ -83,8 +83,8 @@ function notices(state) {
   for (const { from, listener, sni, reason } of state.announced?.refused ?? []) {
     list.push(notice("warn", `${listener} does not route ${sni} to ${from}, which announces it:`, `${reason}.`));
   }
-  const ends = state.listeners.map(({ name, tls }) => [`Listener ${name}:`, tls]);
-  for (const [what, tls] of [["The admin port:", state.admin_tls], ...ends]) {
+  const ofListeners = state.listeners.map(({ name, tls }) => [`Listener ${name}:`, tls]);
+  for (const [what, tls] of [["The admin port:", state.admin_tls], ...ofListeners]) {
     for (const broken of tls?.broken ?? []) {
       list.push(notice("bad", what, `${broken}. The files read before stay in force.`));
     }

@@ -121,7 +121,7 @@ async function findOutAccess() {
 /** Other errors are reported by `follow`. */
 const reportRefusal = (error) => refusalOf(error) && report("token", error);
 
-/** How long after a failure to read them the errors of a reload are read again. */
+/** The pause before the errors of a reload are read again, if they could not be read. */
 const ERROR_INTERVAL_MS = 10_000;
 
 /** Reads the errors of a failed reload, which need the token. */

@@ -27,6 +27,9 @@ export const onDoubt = (listener) => {
   doubt = listener;
 };
 
+/** Reading this needs the token over loopback, too. */
+const PROOF = "reload";
+
 /**
  * The statuses with which the process answers, among other reasons, if the token is missing, wrong or of no use, or its
  * file cannot be read (503).
@@ -53,9 +56,6 @@ async function request(path, options = {}) {
 }
 
 export const get = async (path) => (await request(path)).json();
-
-/** Reading this needs the token over loopback, too. */
-const PROOF = "reload";
 
 /** Forgets the token if the process refuses it. Returns why it is not accepted; null: it is. */
 export async function checkToken() {
@@ -117,7 +117,7 @@ export async function follow(report, changed) {
   }, 1000);
   let [failures, polls] = [0, 0];
   for (;;) {
-    let isTrying = false;
+    let isTrying = false; // whether the page, which has polled so far, tries the stream again
     try {
       known.endings = Object.fromEntries((await get("endings")).map((one) => [one.ending, one]));
       // While the page polls, the history is read only once a minute, because it is large.

@@ -11,7 +11,7 @@ export const SILENCE_MAX_MS = 5000;
 export const known = {
   state: null,
   history: null,
-  /** Words and descriptions of endings. */
+  /** By ending: its description, and whether it is a failure. */
   endings: {},
   /** When the last event came. */
   heardAt: 0,
