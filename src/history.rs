@@ -119,7 +119,7 @@ impl SecondsClock {
     }
 
     /// The number of seconds that have ended since the last call, at least one. Whole seconds are added to `end`, so
-    /// that after a late tick the next ones do not count as early.
+    /// that it stays in step with the ticks after a late one.
     fn advance(&mut self, now: Duration) -> u64 {
         let seconds = (now.saturating_sub(self.end) + EARLY_MAX).as_secs().max(1);
         self.end += Duration::from_secs(seconds);
