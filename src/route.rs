@@ -346,8 +346,8 @@ impl Bucket {
 /// Buckets by the name of the pattern, normalized as clients' names are.
 type ByName = HashMap<Arc<[u8]>, Bucket, BuildHasherDefault<NameHasher>>;
 
-/// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions in a
-/// table whose names are all the operator's.
+/// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions in a table whose
+/// names are all the operator's.
 #[derive(Debug, Default)]
 struct NameHasher(u64);
 

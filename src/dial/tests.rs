@@ -265,7 +265,7 @@ async fn failures_in_a_row_eject_a_server_and_are_reported() {
 }
 
 #[tokio::test]
-async fn a_client_of_a_pool_with_a_queue_waits_until_the_last_server_can_be_connected_to() {
+async fn a_client_of_a_pool_with_a_queue_waits_until_its_only_server_can_be_connected_to() {
     let socket = refusing();
     let limited = MemberConfig {
         sessions_max: NonZeroU32::new(1),

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_server_that_starts_or_stops_is_found_in_its_last_byte() {
+    fn an_error_of_a_server_that_starts_or_stops_is_recognized_once_it_is_whole() {
         for state in ["57P01", "57P02", "57P03"] {
             let fields = format!("SFATAL\0VFATAL\0C{state}\0Mthe database system is starting up\0Fpostmaster.c\0\0");
             let wire = error(fields.as_bytes());

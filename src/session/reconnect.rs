@@ -21,8 +21,8 @@ use crate::relay::{Closed, Side};
 use crate::socket::close_cleanly_again;
 use crate::tls::TlsConnection;
 
-/// Connects a session that its server has not begun to another server or, if no other is left, waits until one is back.
-/// Returns the session, and whether it has another connection now. If not, it stays on its server.
+/// Connects a session, which its server has not begun, to another server or, if no other is left, waits until one is
+/// back. Returns the session, and whether it has another connection now. If not, it stays on its server.
 ///
 /// # Errors
 /// The client has left, or there was no server in time.

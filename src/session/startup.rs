@@ -183,8 +183,8 @@ async fn read_in_the_clear(
 /// The answer to an SSLRequest, and how many bytes of it are valid. See [`ask_for_tls`].
 type TlsAnswerBytes = Result<([u8; 2], usize), TlsRequestError>;
 
-/// Sends the client's SSLRequest to its server. If that ends the connection without a word, another one gets it.
-/// Returns the answer.
+/// Sends the client's SSLRequest to its server. If the server ends the connection without an answer, another server
+/// gets the request. Returns the answer.
 ///
 /// # Errors
 /// See [`move_on`].

@@ -16,17 +16,19 @@ pub enum Alert {
     UnexpectedMessage = 10,
     /// A record that is longer than a record may be.
     RecordOverflow = 22,
-    /// No route takes a client without a name, and it is older than TLS 1.3.
+    /// No route takes a client without a name, and it is older than TLS 1.3. Or the server of a PostgreSQL client does
+    /// not agree to TLS.
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,
-    /// A guard refuses the client.
+    /// A guard refuses the client. Or a PostgreSQL client that sent an SSLRequest has no route, or its route refuses it.
     AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
     /// TLS is terminated here, and the client offers no version that we accept.
     ProtocolVersion = 70,
-    /// There is no server for the client.
+    /// There is no server for the client, or its server does not answer a request for TLS. Or a PostgreSQL client that
+    /// sent an SSLRequest exceeds a limit.
     InternalError = 80,
     /// The ClientHello took longer than `hello_timeout`.
     ///

@@ -21,9 +21,9 @@ pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 ///
 /// It counts what the buffers of all clients have reserved, to the byte. When that exceeds the budget, the clients that
 /// have waited longest for the rest of their ClientHello are evicted, as many as it takes. Their bytes are held until
-/// their tasks have run, so the sum may exceed the budget for that time. A client that waits for a
-/// connection to its server is counted but not evicted; if such clients alone use up the budget, every client that has
-/// to wait for more bytes is evicted at once.
+/// their tasks have run, so the sum may exceed the budget for that time. A client that waits for a connection to its
+/// server is counted but not evicted; if such clients alone use up the budget, every client that has to wait for more
+/// bytes is evicted at once.
 #[derive(Debug)]
 pub struct HelloMemory {
     bytes_max: AtomicUsize,

@@ -83,7 +83,7 @@ pub enum InvalidPacket {
     /// (CVE-2021-23214).
     #[error("the PostgreSQL client sent bytes before its request for encryption was answered")]
     Smuggled,
-    /// A second request for encryption of the same kind, or TLS without a request that was agreed to.
+    /// A second request for encryption of the same kind, or a request for TLS within TLS.
     #[error("the PostgreSQL client asks for encryption at the wrong time")]
     Repeated,
 }
