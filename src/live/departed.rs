@@ -14,8 +14,8 @@ use crate::pool::{KnownPrimary, Server, ServerId};
 pub struct Departed {
     /// The server. Held weakly: one that returns is the same one only as long as a session holds it.
     pub server: Weak<Server>,
-    /// Why its sessions are to be closed; `None`: they may go on. Its own state when it left, that it left, or that
-    /// another server was promoted since.
+    /// Why its sessions are to be closed; `None`: they may go on. The cause is its state when it left, the fact that it
+    /// left, or the promotion of another server since then.
     pub cause: Option<Cause>,
     /// Whether its pool left with it.
     pub left_with_pool: bool,

@@ -1,7 +1,7 @@
 //! What a new pool learns from other pools about the primary among its servers.
 //!
 //! A renamed pool, or a second pool of the same servers, must know as much as the first one. Otherwise, if an old
-//! primary came back alone, it would take that for the primary.
+//! primary came back alone, the new pool would take the old primary for the present one.
 
 use std::sync::Arc;
 

@@ -92,8 +92,8 @@ impl LivePool {
 }
 
 impl Live {
-    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because an address
-    /// has come, and takes back those that are none any more because it has gone.
+    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because their
+    /// address is new, and takes back servers that no longer are our own listeners because their address is gone.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) {
         let _changing = self.changing();
         if self.registry.own_listeners().set_local_addresses(addresses) {

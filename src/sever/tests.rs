@@ -112,7 +112,7 @@ async fn a_session_that_its_server_has_ended_is_not_cut() {
 }
 
 #[tokio::test]
-async fn sessions_of_before_a_rename_are_those_of_the_server() {
+async fn sessions_that_a_server_had_before_its_rename_are_closed_with_its_present_ones() {
     let (live, now) = (live(&["\"10.0.0.1:1\"".to_owned()], ""), Instant::now());
     let session = pick(&live, &[]);
     let next = plan(&["{ address = \"10.0.0.1:1\", name = \"n1\" }".to_owned()], "");
@@ -132,7 +132,7 @@ async fn sessions_of_before_a_rename_are_those_of_the_server() {
 }
 
 #[tokio::test]
-async fn a_dropped_server_is_no_longer_polled() {
+async fn a_server_that_has_left_is_polled_only_while_it_has_sessions() {
     let servers = ["\"10.0.0.1:1\"".to_owned(), "\"10.0.0.2:1\"".to_owned()];
     let (live, mut severer) = (live(&servers, "on_leave = \"close\""), Severer::default());
     let (session, now) = (pick(&live, &[]), Instant::now());

@@ -10,7 +10,7 @@ fn cpu_time() -> Duration {
 }
 
 /// The CPU time of a list of `count` servers, of another list of as many, of a list in which one server has changed,
-/// and of a check of each.
+/// and then of a check of each server.
 fn cost_of(count: usize) -> Duration {
     let live = Live::new(plan_of("discover = { file = \"/run/servers.json\" }"), Vec::new());
     let list = |port: usize, last: usize| {
@@ -28,7 +28,7 @@ fn cost_of(count: usize) -> Duration {
             ListChange {
                 added,
                 removed,
-                kept: 0
+                kept: 0 // servers that are no longer listed but stay until a new one can be used
             }
         );
     }

@@ -24,11 +24,11 @@ impl Fixture {
 
     fn reload(&self, keys: &str) {
         let next = self.0.prepare(plan_of(keys), HashMap::new());
-        let announced = next.pool("p").unwrap().servers().to_vec();
+        let reported = next.pool("p").unwrap().servers().to_vec();
         drop(self.0.apply(next));
         assert_eq!(
             self.labels(),
-            labels(&announced),
+            labels(&reported),
             "the report of a reload lists the servers that are used after it"
         );
     }

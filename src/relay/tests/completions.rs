@@ -197,7 +197,7 @@ fn run_case(case: &Case) -> Closed {
     paused.unwrap().block_on(relay_case(case))
 }
 
-/// The case with some of the streams that end cut off instead.
+/// The case, but some of its streams are cut off where they would end.
 fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
     for (step, is_cut_off) in case.steps.iter_mut().zip(are_cut_off) {
         if let (Act::Ends(side), true) = (step.act, is_cut_off) {

@@ -106,7 +106,7 @@ async fn a_half_closed_relay_sleeps() {
 }
 
 #[tokio::test]
-async fn a_relay_whose_client_finished_after_a_blocked_stream_sleeps() {
+async fn a_blocked_relay_sleeps_after_both_sides_have_finished() {
     watched(|mut session| async move {
         fill(&mut session.client).await;
         session.server.shutdown().await.unwrap();
@@ -231,20 +231,20 @@ async fn beside_bulk((bulk, bulk_sealing): (Session, Sealing), (talk, mut sealin
         let mut buffer = [0; 4];
         while ponger.read_exact(&mut buffer).await.is_ok() && ponger.write_all(&buffer).await.is_ok() {}
     });
-    let turns = async {
-        let mut turns = 0;
+    let pings = async {
+        let mut pings = 0;
         while read.load(Relaxed) < bytes {
             let mut message = sealing.seal(b"ping");
             pinger.write_all(&message).await.unwrap();
             pinger.read_exact(&mut message).await.unwrap(); // its answer is as long
-            turns += 1;
+            pings += 1;
         }
-        turns
+        pings
     };
-    let turns: u64 = within(turns).await;
-    let bytes_a_turn = read.load(Relaxed) / turns.max(1);
-    println!("{turns} turns, one in {bytes_a_turn} bytes");
-    assert!(bytes_a_turn < 8 << 20, "one turn in {bytes_a_turn} bytes of bulk");
+    let pings: u64 = within(pings).await;
+    let bytes_per_ping = read.load(Relaxed) / pings.max(1);
+    println!("{pings} pings, one in {bytes_per_ping} bytes of bulk");
+    assert!(bytes_per_ping < 8 << 20, "one ping in {bytes_per_ping} bytes of bulk");
     bulk.cut.cancel();
     within(bulk.relay).await.unwrap();
     for one in threads {
