@@ -116,7 +116,7 @@ mod tests {
             );
             crate::config::read("test.toml", &text).ok().unwrap().plan
         };
-        let sessions = |scale: &str| {
+        let descriptors_of_sessions_and_checks = |scale: &str| {
             let budget = DescriptorBudget {
                 limit: 1000,
                 open: 20,
@@ -129,6 +129,7 @@ mod tests {
             2 * shares.sessions + shares.checks
         };
         let scale = "[pools.p.scale]\nmax = 20\nsessions_per_server = 9\ncommand = \"/bin/false\"\n";
-        assert_eq!(sessions("") - sessions(scale), 2 * 20);
+        let [without, with] = ["", scale].map(descriptors_of_sessions_and_checks);
+        assert_eq!(without - with, 2 * 20);
     }
 }

@@ -29,7 +29,7 @@ use crate::text::escape;
 pub(super) struct Prepared {
     next: InForce,
     /// The plan of the file alone, if it accepts announced routes; `next` is that plan with these routes.
-    file: Option<Arc<Plan>>,
+    file_plan: Option<Arc<Plan>>,
     /// The text of the file, if the file is to be watched.
     text: Option<String>,
     changes: Changes,
@@ -51,11 +51,11 @@ impl App {
     ) -> Result<Changes, ReloadError> {
         let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
         if let Err(error) = &reloaded {
-            let by = match error {
+            let refused_by = match error {
                 ReloadError::System(_) => RefusedBy::Machine,
                 _ => RefusedBy::Configuration,
             };
-            self.remote.refuse(&for_store(error), by);
+            self.remote.refuse(&for_store(error), refused_by);
         }
         self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin
@@ -90,7 +90,7 @@ impl App {
             return Err(system(Failure::Bind(failed)));
         }
         let live = Arc::clone(&self.running.live);
-        let (plan, file) = self.announced.added_to(loaded.plan);
+        let (plan, file_plan) = self.announced.added_to(loaded.plan);
         let prepared = blocking(move || {
             let next = live.prepare(plan, new_names);
             let changes = Changes::between(&live.in_force(), &next);
@@ -112,7 +112,7 @@ impl App {
                 ..changes
             },
             next,
-            file,
+            file_plan,
             text,
             listening,
             access_log,
@@ -124,14 +124,14 @@ impl App {
     fn apply(&mut self, prepared: Prepared, drain: &Drain) -> Changes {
         let Prepared {
             next,
-            file,
+            file_plan,
             text,
             changes,
             listening,
             access_log,
             texts,
         } = prepared;
-        self.announced.set_file(file);
+        self.announced.set_file(file_plan);
         let old = self.running.live.in_force();
         let now = self.running.live.apply(next);
         self.follow(&now, listening, drain);

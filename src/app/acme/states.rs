@@ -77,8 +77,8 @@ impl Default for Due {
     }
 }
 
-/// The state of a certificate that is `due` then. It follows from the latest order of this process or, if there was
-/// none, from the attempts that an earlier process has `kept`.
+/// The state of a certificate. `due`: when it is to be replaced, and why. `latest`: the latest order of this process.
+/// If there was none, the attempts that an earlier process has `kept` count.
 fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {
@@ -125,8 +125,8 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
 }
 
 /// The end of the pause after a certificate that an earlier process has written to this file. There is no pause if the
-/// file is from the future, because the clock was ahead, or if the certificate has expired, because it was copied, as
-/// from a backup.
+/// file is from the future: the clock was ahead when it was written. There is none after an expired certificate either:
+/// if its file is new, the file is a copy, as from a backup.
 fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
     let end = u64::try_from(current.own_not_after).unwrap_or_default();
     if UNIX_EPOCH + Duration::from_secs(end) <= SystemTime::now() {
