@@ -251,10 +251,14 @@ mod tests {
             let configs: Vec<_> = servers.iter().map(|server| server.member_config).collect();
             prop_assert_eq!(configs.len(), records.len());
             prop_assert_eq!(configs[0].priority, 0);
-            for (pair, of) in records.windows(2).zip(configs.windows(2)) {
-                let is_same = of[0].priority == of[1].priority;
-                prop_assert_eq!(is_same, pair[0].priority == pair[1].priority || of[0].priority == u8::MAX);
-                prop_assert!(of[0].priority <= of[1].priority);
+            for (records, configs) in records.windows(2).zip(configs.windows(2)) {
+                let (in_records, in_pool) = (
+                    [records[0].priority, records[1].priority],
+                    [configs[0].priority, configs[1].priority],
+                );
+                let is_same = in_pool[0] == in_pool[1];
+                prop_assert_eq!(is_same, in_records[0] == in_records[1] || in_pool[0] == u8::MAX);
+                prop_assert!(in_pool[0] <= in_pool[1]);
             }
             for (record, config) in records.iter().zip(&configs) {
                 let tier = records.iter().filter(|other| other.priority == record.priority);

@@ -1,4 +1,4 @@
-//! Follows the sources of all pools, and makes the reports of a source servers of its pool.
+//! Follows the sources of all pools. The servers that a source reports become the servers of its pool.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -120,8 +120,8 @@ async fn apply_reports(
     }
 }
 
-/// Makes the servers of a pool those of this answer. An unusable answer changes nothing; that is logged when it begins
-/// and when it ends.
+/// Replaces the servers of a pool by those of this answer. An unusable answer changes nothing; that is logged when it
+/// begins and when it ends.
 fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
     let in_force = live.in_force();
     let Some(pool) = in_force.pool(pool_name) else {

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn another_signal_or_network_does_not_stop_a_container() {
+    fn other_signals_and_events_of_networks_do_not_count_as_stopping() {
         let network =
             r#"{"Type": "network", "Action": "disconnect", "Actor": {"ID": "a", "Attributes": {"container": "c"}}}"#;
         let bare = r#"{"Type": "container", "Action": "kill", "Actor": {"ID": "a"}}"#;

@@ -81,10 +81,10 @@ fn has_host_only(url: &Uri) -> bool {
 /// The credentials in a pod: the variables and the files of its service account. The kubelet replaces the token before
 /// it expires.
 fn in_cluster(directory: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<ApiCredentials, AccessError> {
-    let (host, port) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
-    let (Some(host), Some(port)) = (variable(host), variable(port)) else {
+    let (host_key, port_key) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
+    let (Some(host), Some(port)) = (variable(host_key), variable(port_key)) else {
         let hint = "outside of a cluster, name a file by `kubeconfig` in [providers.kubernetes]";
-        return Err(format!("{host} and {port} are not set: {hint}").into());
+        return Err(format!("{host_key} and {port_key} are not set: {hint}").into());
     };
     let host = match host.parse() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"), // RFC 3986, section 3.2.2

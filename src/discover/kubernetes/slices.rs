@@ -174,15 +174,15 @@ impl Slices {
     }
 
     /// Why there are no servers, although no slice has a problem.
-    fn why_empty(&self) -> Option<Reason> {
+    fn why_empty(&self) -> Reason {
         let unready: usize = self.by_name.values().map(|slice| slice.unready).sum();
-        Some(match unready {
+        match unready {
             0 if self.by_name.is_empty() => {
                 Reason::new("it has no EndpointSlice: is there such a Service, with a selector?")
             }
             0 => Reason::new("it has no endpoint: do pods match the selector of the Service?"),
             _ => Reason::from(format!("none of its {unready} endpoints is ready")),
-        })
+        }
     }
 
     fn usable(&self, slice: EndpointSlice) -> UsableSlice {
@@ -272,9 +272,7 @@ impl Findings for Slices {
             listed.into_entry(self.defaults)
         });
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
-        let warning = self
-            .problem()
-            .or_else(|| self.why_empty().filter(|_| servers.is_empty()));
+        let warning = self.problem().or_else(|| servers.is_empty().then(|| self.why_empty()));
         Ok(ServerList { servers, warning })
     }
 }
