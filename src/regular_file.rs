@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(secret(" \n", <[u8]>::trim_ascii).unwrap_err(), "it is empty");
         assert!(
             secret("secret   \n", <[u8]>::trim_ascii).is_err(),
-            "what is too long may be cut off anywhere"
+            "white space counts for the length, too"
         );
     }
 }

@@ -77,7 +77,7 @@ impl Printed {
         self.output_bytes < OUTPUT_BYTES_MAX
     }
 
-    /// Counts a line of the standard error that has begun as whole: nothing more comes.
+    /// Takes an unfinished last line of the standard error as a whole line: nothing more comes.
     pub(super) fn finish(&mut self) {
         if let Some(last) = self.errors.finish() {
             self.last = last;

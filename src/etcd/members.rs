@@ -17,7 +17,7 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 /// A failure after a watch of at least this time is not counted with the failures before it.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// The least time between two lists at one member, also if it ends each watch at once.
+/// The least time between two reads of the keys at one member, also if the member ends each watch at once.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// The keys to read and follow.
@@ -109,7 +109,7 @@ impl Members {
     }
 
     /// Follows keys at the next member until it fails. Sets `watching_since` when the first watch begins, which is
-    /// after the first list.
+    /// after the first read of the keys.
     async fn follow_one(
         &mut self,
         keys: &FollowedKeys,

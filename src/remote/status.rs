@@ -111,7 +111,7 @@ async fn write_while_possible(
     }
 }
 
-/// What is found in the place of our status.
+/// What is found in the store at the key of our status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StatusFound {
     Own,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namesake_is_gone_only_when_it_has_not_written_for_a_whole_turn() {
+    fn a_namesake_is_gone_after_two_looks_that_find_our_status_or_one_that_finds_none() {
         let (mut own, mut has_namesake) = (OwnStatus::default(), false);
         let mut look = |own: &mut OwnStatus, found| {
             has_namesake = own.has_namesake(found, has_namesake);

@@ -36,7 +36,7 @@ pub struct ScaleLoad {
     /// Whether a server is up. If so, clients that wait do so because all servers are full; if not, they wait for the
     /// first server.
     pub has_server: bool,
-    /// Servers that are not clones.
+    /// Servers that are up and are not clones.
     pub fixed: u32,
     /// Clones, including those that are starting.
     pub clones: u32,

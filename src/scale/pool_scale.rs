@@ -105,14 +105,14 @@ pub struct ScaleCounts {
 }
 
 impl PoolScale {
-    /// The clones, sorted by their numbers.
+    /// The clones, sorted by the numbers in their names.
     #[must_use]
     pub fn clones(&self) -> Vec<CloneStatus> {
         self.lock_clones().clone()
     }
 
-    /// Whether a needed clone can be expected to start: no clone has failed to start since one was needed, and no
-    /// operator has set their number to 0.
+    /// Whether a clone can be expected to start when one is needed: there is no clone yet, or every clone that is not
+    /// leaving is at its first start. `false` if an operator has set the number of clones to 0.
     #[must_use]
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);
