@@ -68,7 +68,8 @@ impl Loaded {
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);
             return Err(Report::new(Arc::new(all), vec![problem]));
         }
-        let not_utf8: Vec<_> = all.files().filter_map(not_utf8).collect();
+        // The first is the local file, whose bytes were checked.
+        let not_utf8: Vec<_> = all.files().skip(1).filter_map(not_utf8).collect();
         match not_utf8.is_empty() {
             true => convert(all),
             false => Err(Report::new(Arc::new(all), not_utf8)),

@@ -376,6 +376,9 @@ fn problems_of_stored_texts_name_the_key_and_the_line() {
     assert!(report.contains("etcd:/edge/b:1:7"), "{report}");
     let report = remote("", &[("/edge/a", "a = \"\u{fffd}\"")]).unwrap_err().to_string();
     assert!(report.contains("not UTF-8"), "{report}");
+    // In the local file it is the character itself: bytes that are not UTF-8 are refused when the file is read.
+    let listener = format!("{POOL}{listener}");
+    remote("# \u{fffd}", &[("/edge/a", &listener)]).unwrap_or_else(|report| panic!("{report}"));
 }
 
 #[test]

@@ -74,8 +74,8 @@ pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
     let not_configured = |guard: &Arc<Guard>| {
         edits(guard).map(|(name, networks)| {
             format!(
-                "guards.{name} is not configured any more: what `acequia guard deny` added to it ({networks}) is not denied until a guard has \
-                 this name again; `acequia guard undo` takes it back"
+                "guards.{name} is not configured any more: what `acequia guard deny` added to it ({networks}) is not \
+                 denied until a guard has this name again; `acequia guard undo` takes it back"
             )
         })
     };

@@ -164,7 +164,7 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if mode <= 0o777 && (3..=4).contains(&digits.len()) => mode,
         _ => {
-            let message = "the permissions of a file are three octal digits, as in chmod(1)";
+            let message = "the permissions of a file are three or four octal digits, as in chmod(1)";
             problems.error(&node.position, message, r#"write "0660""#);
             DEFAULT
         }

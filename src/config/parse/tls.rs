@@ -24,7 +24,7 @@ pub(super) fn listener_tls(
 ) -> Option<ListenerTlsPlan> {
     let (position, node) = listener.entry("tls")?;
     if protocol == Protocol::Mysql {
-        let hint = "remove one of them: MySQL servers send first, and keep their certificates";
+        let hint = "remove `tls`, or `protocol = \"mysql\"`: MySQL servers send first, and keep their certificates";
         problems.error(position, "the TLS of MySQL clients cannot end here", hint);
     }
     let section = Section::open(node, position, &keys::LISTENER_TLS, problems)?;
