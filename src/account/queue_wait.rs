@@ -46,7 +46,7 @@ impl QueueWait {
         self.position
     }
 
-    /// How long it has waited for a pool that slept, up to the end of that wait; `None`: the pool did not sleep.
+    /// How long the first wait was, if the pool slept when it began; `None`: it did not sleep, or the wait is not over.
     pub(super) fn woken(&self) -> Option<Duration> {
         self.woken
     }

@@ -86,8 +86,8 @@ impl Record {
         self.connected_at().elapsed()
     }
 
-    /// Whether it waits for the first byte of its server, or for the end of the login that is read before bytes are
-    /// only relayed.
+    /// Whether it waits for the first byte of its server, or for the end of the login, which is read here before the
+    /// relay starts.
     #[must_use]
     pub fn awaits_server(&self) -> bool {
         self.traffic.down.bytes() == 0 || self.info().endpoints.is_none()
@@ -173,7 +173,8 @@ impl Record {
         self.traffic.up.bytes() + self.traffic.down.bytes()
     }
 
-    /// Ready at each request to end the session. Only one task at a time may poll this or await [`Self::until_cut`].
+    /// Ready at each request to the session: to be cut, to end at rest, or to look for deliveries. Only one task at a
+    /// time may poll this or await [`Self::until_cut`].
     pub fn poll_end_request(&self, cx: &mut Context<'_>) -> Poll<EndRequest<'_>> {
         self.cancel.poll_request(cx)
     }

@@ -22,8 +22,8 @@ const TIME_BYTES: usize = 8;
 /// client. A ticket has at most 64 KiB (RFC 8446, section 4.6.1), and each client gets two.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
-/// The verifier and the ticketer for one connection. They share when the client's certificate expires: until then its
-/// tickets are good.
+/// The verifier and the ticketer for one connection. They share the time at which the client's certificate expires:
+/// until then the client's tickets are good.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
     ticketer: &Arc<dyn ProducesTickets>,
@@ -168,12 +168,12 @@ mod tests {
         }
         let too_long = vec![0; STATE_BYTES_MAX + 1];
         assert_eq!(new_ticketer(1_000).encrypt(&too_long), None, "a long chain");
-        let without = new_ticketer(i64::MAX);
-        assert_eq!(without.lifetime(), shared.lifetime());
-        let ticket = without.encrypt(b"state").unwrap();
+        let without_certificate = new_ticketer(i64::MAX);
+        assert_eq!(without_certificate.lifetime(), shared.lifetime());
+        let ticket = without_certificate.encrypt(b"state").unwrap();
         assert!(
             new_ticketer(0).decrypt_at(&ticket, i64::MAX).is_some(),
-            "a client without one"
+            "a client without a certificate"
         );
     }
 }

@@ -98,7 +98,8 @@ async fn steps_with_client(
     }
 }
 
-/// Completes a handshake with a server, after sending it the `header`. The caller bounds the time.
+/// Completes a handshake with a server, after sending it the PROXY header, which may be empty. The caller bounds the
+/// time.
 ///
 /// Dropping the future leaves the connection useless.
 ///

@@ -20,8 +20,8 @@ use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
 use crate::name::ServerName;
 
-/// For how many names a server's tickets are kept. There are more names only where `sni` is the client's; then the
-/// tickets of the least recent names are dropped.
+/// For how many names a server's tickets are kept. A server has several names only where `sni` is the client's; beyond
+/// this number, the tickets of the least recent names are dropped.
 const NAMES_WITH_SESSIONS_MAX: usize = 32;
 
 /// `[pools.NAME.tls]`: how TLS with the servers of a pool begins.

@@ -82,8 +82,8 @@ impl Revocations {
 
     /// Accepts a certificate with a chain to a trusted authority, if no certificate of the chain is revoked. A list
     /// must show that the certificate itself is not revoked. For an intermediate authority, this is required only if
-    /// there are lists with the name of its issuer, and one of them may be signed with the key that has signed the
-    /// authority: it is rare that all authorities have a list.
+    /// there are lists with the name of its issuer, and one of them is, or could be, signed with the key that has
+    /// signed the authority: it is rare that all authorities have a list.
     ///
     /// # Errors
     /// There is no such chain. Other problems of the certificate have to be found before this is called.
@@ -183,8 +183,8 @@ impl Revocations {
             .collect()
     }
 
-    /// Finds out which lists are signed by these authorities. Returns warnings about lists that none of them has
-    /// signed, and about authorities that have signed no list.
+    /// Finds out which lists are signed by these authorities. Returns warnings about lists that have the name of one of
+    /// these authorities and are signed by none, and about authorities that have signed no list.
     ///
     /// # Errors
     /// An authority has signed no list, but there is one with its name.

@@ -157,11 +157,11 @@ impl RevocationList {
 
     /// Orders lists by age, the newest first.
     pub(super) fn by_age(&self, other: &Self) -> Ordering {
-        other.age().cmp(&self.age())
+        other.recency().cmp(&self.recency())
     }
 
     /// Greater for a newer list. Lists of the same time are ordered by number: the one with more bytes is greater.
-    fn age(&self) -> (i64, usize, &[u8]) {
+    fn recency(&self) -> (i64, usize, &[u8]) {
         (self.this_update, self.number.len(), &self.number)
     }
 
