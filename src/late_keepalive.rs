@@ -1,8 +1,8 @@
 //! Sets TCP keepalive on the connections to servers, but not before their sessions have lasted for a moment.
 //!
-//! Keepalive takes four system calls and a timer of the kernel: 2.5 % of the CPU that a session takes which ends at
-//! once. It finds a dead peer after a second of silence at the earliest. So nothing is lost when it is set within the
-//! first second. The connections of clients inherit it from their listening socket, without a call.
+//! Keepalive takes four system calls and a timer of the kernel: 2.5 % of the CPU time of a session that ends at once.
+//! It finds a dead peer after a second of silence at the earliest. So nothing is lost when it is set within the first
+//! second. The connections of clients inherit it from their listening socket, without a call.
 
 use std::cell::RefCell;
 use std::mem;
@@ -47,8 +47,8 @@ pub fn set_due() {
     }
 }
 
-/// A session's place among those whose keepalive is not set yet. Most sessions are over before it is, and leave nothing
-/// behind: memory that stayed in use until the next round would be cold when it is freed.
+/// A session's place among those whose keepalive is not set yet. Most sessions are over before it is set, and leave
+/// nothing behind: memory that stayed in use until the next round would be cold when it is freed.
 #[must_use = "dropping it cancels the request"]
 pub struct LateKeepalive {
     /// The round in which it was asked for. The key means another session in a later one.
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_is_over_before_leaves_nothing_behind() {
+    async fn a_session_that_is_over_before_its_keepalive_is_due_leaves_nothing_behind() {
         let (over, open) = (endpoints().await, endpoints().await);
         let later = set_later(&over, KEEPALIVE);
         let _later = set_later(&open, KEEPALIVE);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_ends_after_it_was_due_takes_no_place_of_another() {
+    async fn a_session_that_ends_after_its_keepalive_was_set_does_not_cancel_that_of_another() {
         let (old, new) = (endpoints().await, endpoints().await);
         let later = set_later(&old, KEEPALIVE);
         set_due();

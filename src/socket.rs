@@ -177,7 +177,7 @@ pub fn ack_at_once(socket: &impl AsFd) {
 /// Whether the peer has ended its stream or the connection is broken, and all that came before was read.
 #[must_use]
 pub fn has_ended(socket: &TcpStream) -> bool {
-    match recv(socket, &mut [0u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+    match recv(socket, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((bytes, _)) => bytes == 0,
         Err(error) => error != Errno::AGAIN,
     }
@@ -214,7 +214,7 @@ impl Fault {
             io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset,
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Tls,
-            _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after one
+            _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after a timeout
         }
     }
 }
@@ -244,8 +244,8 @@ impl<'a> PeerWatch<'a> {
         if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
             return pending().await;
         }
-        // A copy has a readiness of its own. Clearing that of the socket below would make a writer miss that there is
-        // room.
+        // A copy has a readiness of its own. If the loop cleared the readiness of the socket itself, a writer would
+        // miss that there is room.
         let Ok(copy) = self.socket.as_fd().try_clone_to_owned().and_then(stream_of) else {
             return pending().await;
         };
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waits_for_the_end_and_the_close_of_a_unix_socket_need_one_descriptor() {
+    async fn watching_the_end_and_the_close_of_a_unix_socket_takes_one_more_descriptor() {
         let (client, accepted) = UnixStream::pair().unwrap();
         accepted.set_nonblocking(true).unwrap();
         let accepted = stream_of(accepted.into()).unwrap();

@@ -171,8 +171,8 @@ impl DirectionThrottle {
         }
         let turn_begins = self.turn_at(now);
         let begins = last.map_or(turn_begins, |(_, begins)| turn_begins.max(begins));
-        // It joins only the round of that bucket. In a round of another bucket, the others would leave it a turn that
-        // it cannot use, because it still waits for this one.
+        // The direction joins only the round of the bucket that it waits for. In a round of another bucket, the other
+        // directions would leave it a turn that it cannot use, because it still waits for its own bucket.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));
         Slot {
             bytes,

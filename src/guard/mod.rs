@@ -4,8 +4,8 @@
 //! that passes holds a [`GuardPass`]; dropping the pass returns what was counted. The counts of a guard outlast its
 //! rules: a [successor](Guard::successor) with other rules goes on with them.
 //!
-//! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size the
-//! debts of sources, and constants bound edits and the sources that are shown.
+//! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size bounds
+//! the debts of sources, and constants bound edits and the sources that are shown.
 //!
 //! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if
 //! it refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and

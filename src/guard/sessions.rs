@@ -11,8 +11,12 @@ use super::client_source::{ClientSource, HashedClientSource};
 /// Parts of the table, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// A table gives memory back when it has room for this many times the entries that it holds.
-const SPARE_MAX: usize = 8;
+/// A part of the table gives memory back when it has room for more than this many times the entries that it holds and
+/// [`SPARE_ENTRIES`] together.
+const ROOM_RATIO_MAX: usize = 8;
+
+/// Entries that count in addition to those that a part holds, so that small parts are not shrunk all the time.
+const SPARE_ENTRIES: usize = 8;
 
 /// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the
 /// process bound its size.
@@ -134,7 +138,7 @@ impl Drop for CountedSession {
                 entry.remove();
             }
         }
-        if shard.capacity() > SPARE_MAX * (shard.len() + SPARE_MAX) {
+        if shard.capacity() > ROOM_RATIO_MAX * (shard.len() + SPARE_ENTRIES) {
             shard.shrink_to_fit(hash);
         }
     }

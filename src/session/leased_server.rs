@@ -61,8 +61,8 @@ impl LeasedServer {
         })
     }
 
-    /// Records that the server has begun the session, or that its answer cannot be read here. Later calls change
-    /// nothing.
+    /// Records that the server counts as having begun the session, also where its answer cannot be read here. Later
+    /// calls change nothing.
     pub(super) fn record_begun(&self) {
         let Some(pool) = self.pool.get() else { return };
         if pool.record_connect(self.lease.lease()) {
@@ -174,7 +174,9 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
             if timeout(END_TIME_MAX, read_closed(&ends.server)).await.is_err() {
                 ends.reset_when_closed();
                 drop(ends);
-                pending().await // the server's end cannot be seen any more: the lease is held for `HOLD_TIME_MAX`
+                // The server's end cannot be seen any more: the lease is held until `HOLD_TIME_MAX` after the call of
+                // `give_back_after`.
+                pending().await
             }
         });
     } else if is_reset {

@@ -140,7 +140,8 @@ fn in_use(message: String) -> io::Error {
 }
 
 /// A random name, no longer than the one that the file gets: the length of the whole path is limited. It is unlikely to
-/// be the name of another socket: that one would take this file for one that a process has left there.
+/// be the final name of another socket: the process that gives that name to its socket would take this file, on which
+/// nobody listens yet, for a leftover, and would replace it.
 fn temporary_name(name: &OsStr) -> String {
     let (prefix, characters): (_, &[u8]) = if name.len() > 1 {
         (".", b"abcdefghijklmnopqrstuvwxyz")
@@ -316,7 +317,7 @@ mod tests {
         let is_letter = |temporary: String| temporary.chars().any(char::is_alphanumeric);
         assert!(
             (0..1_000).all(|_| !is_letter(temporary_name(OsStr::new("s")))),
-            "two names of one letter"
+            "it could be the final name of another socket"
         );
         for (name, length) in [("s", 1), ("ab", 2), ("a.sock", 6), ("acequia.sock", NAME_BYTES_MAX)] {
             let temporary = temporary_name(OsStr::new(name));
