@@ -137,8 +137,8 @@ impl RedisProbe {
         let began = Instant::now();
         let answer = self.ask_server().await?;
         match &self.sentinels {
-            // Not asked at the same time as the server: if it hangs for a while, their answer may be outdated when its
-            // own comes.
+            // The Sentinels are not asked at the same time as the server: if the server hangs for a while, the answer
+            // of the Sentinels may be outdated when that of the server comes.
             Some(sentinels) if answer.pass.facts.role == Some(Role::Primary) => {
                 let naming = sentinels.ask(self.tls().as_ref(), began).await?;
                 self.judge(answer, &naming)
@@ -228,7 +228,7 @@ fn read_stream(id: &str) -> Option<Stream> {
     u128::from_str_radix(id.get(..32)?, 16).ok().map(Stream::Lineage)
 }
 
-/// The server is not to be used, and is certainly no primary: another one may follow it.
+/// The server is not to be used, and is certainly no primary: another one may succeed it.
 fn no_primary(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

@@ -150,7 +150,7 @@ async fn malformed_logins_fail_without_a_panic() {
 }
 
 #[tokio::test]
-async fn another_login_plugin_is_refused_and_no_password_is_an_empty_proof() {
+async fn another_login_plugin_is_refused_and_without_a_password_the_proof_is_empty() {
     let switch = [&b"\xfeclient_ed25519\0"[..], SCRAMBLE, b"\0"].concat();
     let (packets, mut server) = conversation();
     let serve = async {
@@ -219,8 +219,9 @@ fn string(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// Answers queries that begin with one of these texts with its pairs of name and value, and others with none. A pair is
-/// a row in the answer to `SHOW GLOBAL`, and a column of the only row in others.
+/// To a query that begins with a text in `answers`, answers with the pairs beside that text (name and value); to any
+/// other query, with no pairs. A pair is a row in the answer to `SHOW GLOBAL`, and a column of the only row in any
+/// other answer.
 async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
     loop {
         let mut header = [0; 4];
@@ -240,13 +241,15 @@ async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &st
             (columns, vec![values.iter().map(|(_, value)| *value).collect()])
         };
         let mut packets = vec![vec![u8::try_from(columns.len()).unwrap()]];
-        packets.extend(columns.iter().map(|name| [string("").repeat(4), string(name)].concat()));
-        packets.push(b"\xfe\0\0\x02\0".to_vec());
-        packets.extend(
-            rows.iter()
-                .map(|row| row.iter().flat_map(|value| value_of(value)).collect()),
-        );
-        packets.push(b"\xfe\0\0\x02\0".to_vec());
+        if !columns.is_empty() {
+            packets.extend(columns.iter().map(|name| [string("").repeat(4), string(name)].concat()));
+            packets.push(b"\xfe\0\0\x02\0".to_vec());
+            packets.extend(
+                rows.iter()
+                    .map(|row| row.iter().flat_map(|value| value_of(value)).collect()),
+            );
+            packets.push(b"\xfe\0\0\x02\0".to_vec());
+        }
         for (sequence, packet) in (1..).zip(packets) {
             server.send(sequence, &packet).await;
         }
@@ -267,10 +270,10 @@ async fn status(answers: &[(&str, Vec<(&str, &str)>)]) -> MysqlStatus {
     tokio::join!(asked, serve_rows(server, answers)).0.unwrap()
 }
 
-/// The global variables, for [`serve_rows`]; these are set to `ON`.
-fn variables<'a>(set: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
+/// The global variables, for [`serve_rows`]: those in `on` are `ON`, the others `OFF`.
+fn variables<'a>(on: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
     let names = ["read_only", "super_read_only", "wsrep_on"];
-    let value = |name| if set.contains(&name) { "ON" } else { "OFF" };
+    let value = |name| if on.contains(&name) { "ON" } else { "OFF" };
     ("SHOW GLOBAL VARIABLES", names.map(|name| (name, value(name))).to_vec())
 }
 
