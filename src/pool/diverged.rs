@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_replica_checked_earlier_but_ahead_of_the_primary_has_diverged() {
-        let old = [
+        let of_old_primary = [
             ("b", Some(2), 100),
             ("c", None, 900),
             ("b", Some(2), 110), // may have begun before the check of c
@@ -197,7 +197,7 @@ mod tests {
             ("b", Some(2), 990), // written meanwhile
             ("c", None, 950),
         ];
-        assert_eq!(diverged(&old), [false, false, true, false]);
+        assert_eq!(diverged(&of_old_primary), [false, false, true, false]);
         let set_up_anew = [
             ("b", Some(2), 100),
             ("c", None, 900),

@@ -110,7 +110,7 @@ impl OwnListeners {
         }
     }
 
-    /// The pools of which a server is left out that does not lead back to them any more.
+    /// The pools that leave out a server which no longer leads back to them.
     #[must_use]
     pub fn pools_to_readmit(&self) -> Vec<Arc<str>> {
         let state = self.lock();

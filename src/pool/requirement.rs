@@ -77,8 +77,8 @@ impl RoleRequirement {
         }
     }
 
-    /// Adds the function that the user of the check may not call to the reason, with the remedy, if that may be why the
-    /// server did not pass: without it, lag and timeline are not known.
+    /// If the server may have failed the check because the user of the check may not call a function, adds the function
+    /// and the remedy to the reason: without the function, lag and timeline are not known.
     pub(super) fn name_denied(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
         let is_claiming = facts.role == Some(Role::Primary) && self.uses_one_primary();

@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    /// The sessions of a server that got another name are on the server.
+    /// Sessions that began under the former name of a server still load the server.
     #[test]
     fn sessions_of_a_former_name_count_at_the_address() {
         let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));

@@ -160,7 +160,7 @@ async fn the_position_of_a_lost_primary_proves_no_absence_of_later_writes() {
         "as far as the primary was when it was last seen"
     );
     assert_eq!(lag(61, replica(999, 999, false)), 61);
-    // It is not listed any more.
+    // The primary is not listed any more.
     lags.retain(|label| label == "replica");
     assert_eq!(
         lags.replica_lag(

@@ -4,7 +4,7 @@
 //!    the DNS or in the configuration. But if both labels are of resolved host names, and the old host is gone and the
 //!    new one was unknown, the address was given to another host.
 //! 2. If there is no such server, the only server with the same name is the same server, unless something is
-//!    remembered of the address where that one is.
+//!    remembered of its new address.
 //!
 //! For example, something is remembered of `db:5432@10.0.0.1`:
 //! ```text

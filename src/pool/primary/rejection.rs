@@ -18,7 +18,7 @@ impl PrimaryWatch {
             let (numbering, on) = (claim.numbering, preposition(claim.numbering));
             return format!("an old primary: {numbering} {low}, and {other} is {on} {high}");
         }
-        if self.in_force().is_none() && self.may_follow(server) {
+        if self.in_force().is_none() && self.may_succeed(server) {
             let awaited: Vec<_> = self.awaited().map(|(label, _)| &**label).collect();
             if !awaited.is_empty() {
                 let names = awaited.join(", ");

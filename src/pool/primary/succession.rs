@@ -89,7 +89,7 @@ impl PrimaryWatch {
     }
 
     /// Whether this server may become the primary without a higher timeline.
-    pub(super) fn may_follow(&self, server: &str) -> bool {
+    pub(super) fn may_succeed(&self, server: &str) -> bool {
         self.succession().includes(self.others.get(server).copied())
     }
 
@@ -99,8 +99,8 @@ impl PrimaryWatch {
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {
             let standing = self.others.get(label).copied();
-            let may_follow = succession.includes(standing) && is_candidate(&seen, &claim);
-            may_follow.then(|| (Arc::clone(label), standing))
+            let may_succeed = succession.includes(standing) && is_candidate(&seen, &claim);
+            may_succeed.then(|| (Arc::clone(label), standing))
         });
         let candidates: Vec<_> = candidates.collect();
         match candidates.as_slice() {

@@ -49,10 +49,10 @@ fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
     }
 }
 
-/// The facts of a primary that sends, or of a replica that receives, the changes of this server.
-fn streaming(role: Role, primary: usize) -> ServerFacts {
+/// The facts of a server that reports this role, and `source` as the source of the changes that it sends or receives.
+fn streaming(role: Role, source: usize) -> ServerFacts {
     ServerFacts {
-        stream: Some(Stream::Source(primary as u32)),
+        stream: Some(Stream::Source(source as u32)),
         ..facts(role, None)
     }
 }
@@ -196,7 +196,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
 }
 
 #[test]
-fn a_disabled_server_delays_no_decision_after_the_next_check() {
+fn the_next_check_no_longer_waits_for_a_disabled_server() {
     let registry = ServerRegistry::default();
     let roles = registry.roles(&pool_name());
     let list = members(&registry, 0..2);

@@ -121,7 +121,7 @@ async fn half_closed_clients_make_room_in_a_full_queue() {
     }
 }
 
-/// It learns that at once, although another client is before it in the line.
+/// The client gets its answer at once, although another one is before it in the line.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_tried_all_servers_does_not_wait() {
     for policy in POLICIES {

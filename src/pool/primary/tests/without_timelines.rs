@@ -20,7 +20,7 @@ fn restarted(pool: &PrimaryWatch) -> PrimaryWatch {
     watch(pool.memory(), &["a", "b"])
 }
 
-/// `a` was the primary, `b` has followed it, and `a` is back beside it.
+/// `a` was the primary, `b` has succeeded it, and `a` is back as a second primary.
 fn after_a_failover() -> PrimaryWatch {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
