@@ -3,9 +3,9 @@
 
     benches/discovery.py target/release/acequia [file] [http] [etcd]
 
-All addresses of 127.0.0.0/8 lead to two servers, each at a port of its own. A client echoes through acequia all the time, and
-another one comes and goes every 2 ms. The time from the change of the list to its use is that until a new session gets a
-server of it. Then it waits until the metrics, which are read meanwhile, count all servers.
+All addresses of 127.0.0.0/8 lead to two servers, each at a port of its own. A client echoes through acequia all the
+time, and another one comes and goes every 2 ms. The time from the change of the list to its use ends when a new session
+gets a server of the new list. Before the next change, the benchmark reads the metrics until they count all servers.
 The cores are shared with clients and servers. Prints a table in Markdown; times are in milliseconds.
 """
 
@@ -64,7 +64,7 @@ class File:
 
 
 class Http:
-    """Asked every second: so much of the time is that until it is asked."""
+    """Asked every second: the measured times include the wait for the next request."""
 
     def __init__(self, directory):
         source = self
@@ -261,8 +261,8 @@ def measure(program, title, kind, keys):
             one_other.append(change(new[:-1] + old[-1:], None))
             all_other.append(change(old, b"a"))
         for what, found in (("all", all_other), ("one", one_other)):
-            begun, put, round_trip, spent = (statistics.median(column) for column in zip(*found))
-            waited = f"{begun:.0f} | {put:.0f}" if what == "all" else "| "
+            from_begin, from_put, round_trip, spent = (statistics.median(column) for column in zip(*found))
+            waited = f"{from_begin:.0f} | {from_put:.0f}" if what == "all" else "| "
             print(f"| {title} | {what} | {waited} | {round_trip:.1f} ({max(f[2] for f in found):.1f}) | {quiet:.1f} | {spent:.0f} | {cpu:.0f} |", flush=True)
         for client in clients:
             client.terminate()

@@ -47,7 +47,7 @@ class Acequia:
 
 
 def connected(address, source=None):
-    """A connection, which is waited for."""
+    """A connection. While it is refused, for at most 10 s, it is tried again."""
     deadline = time.monotonic() + 10
     while True:
         client = socket.socket()
@@ -188,15 +188,15 @@ def floods(program):
     config += '[admin]\nsocket = "DIRECTORY/s/admin.sock"\n[log]\naccess = "DIRECTORY/access.log"\n'
     cases = [(4000, 4000, "flood at the guarded listener"), (4001, 4002, "flood at a listener that refuses everything")]
     figures = {name: [] for _, _, name in cases}
-    for of_flood, of_good, name in [(None, 4000, "no flood")] + cases * ROUNDS:
+    for flood_port, good_port, name in [(None, 4000, "no flood")] + cases * ROUNDS:
         with Acequia(program, config) as acequia:
-            if of_flood == 4000:  # each source uses up what it may take
+            if flood_port == 4000:  # each source uses up what it may take
                 flood(4000, SOURCES / FLOOD_RATE + 1, FLOOD_RATE, 0)
             before, lines = acequia.resident(), acequia.refusals()
             results = multiprocessing.Queue()
-            good = multiprocessing.Process(target=ask, args=(of_good, SECONDS, results))
+            good = multiprocessing.Process(target=ask, args=(good_port, SECONDS, results))
             good.start()
-            count = flood(of_flood, SECONDS, FLOOD_RATE, 0) if of_flood else 0
+            count = flood(flood_port, SECONDS, FLOOD_RATE, 0) if flood_port else 0
             asked, failed, median, p99 = results.get()
             good.join()
             print(

@@ -303,7 +303,7 @@ def main():
     proxies = [Proxy(name, directory, listener.getsockname()[1], os.path.abspath(chosen.acequia)) for name in names]
     rows = {}
     try:
-        # First: what a storm has used is used again for these sessions.
+        # Measured first: after a storm, the idle sessions would reuse memory that the process already has.
         memory = {proxy.name: [idle(proxy)] for proxy in proxies}
         for number in range(ROUNDS + 1):  # the first is a warm-up
             for proxy in proxies[number % 3:] + proxies[:number % 3]:

@@ -118,7 +118,7 @@ mod tests {
             networks in prop::collection::vec((0u8..32, 0u8..=8), 0..4),
             excluded in prop::collection::vec((0u8..32, 0u8..=8), 0..4),
         ) {
-            // All addresses that differ are those of 10.0.0.0/24.
+            // All networks are in 10.0.0.0/24, so that it is enough to test the addresses of 10.0.0.0/24.
             let network = |(address, bits): &(u8, u8)| {
                 let net = IpNet::new([10, 0, 0, address * 8].into(), 24 + bits).unwrap().trunc();
                 net.to_string()

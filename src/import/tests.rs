@@ -207,7 +207,7 @@ fn a_file_without_tcp_sections_is_an_error() {
 }
 
 #[test]
-fn paths_of_certificates_that_are_not_valid_are_left_out() {
+fn invalid_paths_of_certificates_are_left_out() {
     let haproxy = "
 listen a
     mode tcp

@@ -174,8 +174,8 @@ impl Frontend {
         }
     }
 
-    /// Carries over a rejection. One of networks becomes the shorter list: `allow` for the other networks, or `deny`
-    /// for these. Any other one becomes routes that refuse clients.
+    /// Carries over a rejection. A rejection of networks becomes the shorter list: `allow` for the other networks, or
+    /// `deny` for the rejected ones. Any other rejection becomes routes that refuse clients.
     fn reject(&mut self, line: &Line, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
         let accepted = &self.accepted[&line.words[1]];
         let (passing, rejected) = (

@@ -80,7 +80,7 @@ impl LineOutcome {
 pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, text: &str) -> LineOutcome {
     match duration(text, 1) {
         None => LineOutcome::LeftOut("not a duration"),
-        Some(Duration::ZERO) => LineOutcome::Noted(ZERO.to_owned()),
+        Some(Duration::ZERO) => LineOutcome::Noted(ZERO_NOTE.to_owned()),
         Some(time) => {
             section.set(key, duration_value(time));
             LineOutcome::Carried
@@ -89,7 +89,7 @@ pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, tex
 }
 
 /// The note for a 0 by which HAProxy means its own default, or no limit.
-pub(super) const ZERO: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
+pub(super) const ZERO_NOTE: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
 
 /// Sets a key to the number that a line has, limited to the bounds. If the lower bound is above 0, a 0 sets nothing.
 pub(super) fn set_integer(
@@ -102,7 +102,7 @@ pub(super) fn set_integer(
         return LineOutcome::LeftOut("not a number");
     };
     if *bounds.start() > 0 && is_zero(text) {
-        return LineOutcome::Noted(ZERO.to_owned());
+        return LineOutcome::Noted(ZERO_NOTE.to_owned());
     }
     section.set(key, number.to_string());
     LineOutcome::Carried

@@ -22,7 +22,7 @@ use super::number::{duration, duration_value, integer};
 use crate::units::format_duration;
 use backend::Backend;
 use frontend::Frontend;
-use line::{Line, LineOutcome, ProxySection, ZERO, is_zero, sections};
+use line::{Line, LineOutcome, ProxySection, ZERO_NOTE, is_zero, sections};
 
 /// Converts the text of a file.
 pub(super) fn read(text: &str) -> Imported {
@@ -172,7 +172,7 @@ fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) 
         // The key of `[runtime]` and its value; `None`: the line is left out.
         let setting = match line.words[0].as_str() {
             "maxconn" | "nbthread" if value.is_some_and(is_zero) => {
-                imported.remarks.push(Remark::note(line.number, ZERO));
+                imported.remarks.push(Remark::note(line.number, ZERO_NOTE));
                 continue;
             }
             "ssl-server-verify" => {

@@ -288,7 +288,7 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
             ("proxy_bind", _) => set_source(directive, targets, listener),
             (name, _) if name.starts_with("proxy_ssl") && is_known(directive) => {}
             (name, _) if access_limits::KNOWN.contains(&name) => {}
-            ("proxy_protocol_timeout", _) => {} // `hello_timeout` limits both
+            ("proxy_protocol_timeout", _) => {} // `hello_timeout` also limits the PROXY header
             ("proxy_next_upstream_tries", _) => {
                 let tries = directive.word(1).and_then(|text| integer(text, 0, 101));
                 // 0: as many as there are servers.

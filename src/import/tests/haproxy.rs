@@ -378,7 +378,7 @@ listen a
 }
 
 #[test]
-fn a_haproxy_address_that_verifies_clients_is_left_out_if_its_certificates_are() {
+fn a_haproxy_address_that_verifies_clients_is_left_out_together_with_its_certificates() {
     let text = "
 listen a
     mode tcp
@@ -473,7 +473,7 @@ fn haproxy_front(lines: &str) -> Vec<String> {
 
 #[test]
 fn accepting_rules_of_haproxy_are_kept() {
-    // `absent`: no line begins with it. `# n` is how a note begins, and a line about what is not carried over.
+    // `absent`: no line begins with it. Both notes and the lines about what is not carried over begin with `# n`.
     for (rules, expected, absent) in [
         (
             "tcp-request connection accept if { src 10.0.0.1 }\ntcp-request connection reject if { src 10.0.0.0/30 }",

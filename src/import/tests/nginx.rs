@@ -208,7 +208,7 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
 }
 
 #[test]
-fn an_nginx_server_whose_certificate_is_elsewhere_does_not_lose_that_it_verifies_clients() {
+fn an_nginx_server_that_requires_client_certificates_is_left_out_if_its_own_is_in_an_included_file() {
     let server = |mode: &str| {
         format!(
             "server {{ listen 1; proxy_pass 10.0.0.1:1; }} \
