@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::QueueOwner;
+use super::accept_pause::AcceptPause;
 use crate::addr::PeerAddr;
 use crate::capacity::{ConnectionLimits, Permit};
 use crate::readiness::watch;
@@ -38,32 +39,6 @@ pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 /// How many clients of a closed queue are accepted where the system does not report its length: the default of
 /// `net.core.somaxconn`.
 const UNKNOWN_QUEUE_MAX: u32 = 4096;
-
-/// Why accepting pauses although a client waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AcceptPause {
-    /// No descriptor is left.
-    Descriptors,
-    /// No memory is left.
-    Memory,
-    /// `max_connections` is reached.
-    Limit,
-}
-
-impl AcceptPause {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Descriptors, Self::Memory, Self::Limit];
-
-    /// The word that metrics and log use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Descriptors => "descriptors",
-            Self::Memory => "memory",
-            Self::Limit => "limit",
-        }
-    }
-}
 
 /// A client that was just accepted.
 #[derive(Debug)]

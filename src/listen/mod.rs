@@ -6,6 +6,7 @@
 
 mod conflict;
 mod passed;
+mod accept_pause;
 mod accept;
 
 use std::io;
@@ -19,7 +20,8 @@ use crate::error::with_context;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, in_use_by};
-pub use accept::{AcceptPause, Accepted, Listener};
+pub use accept::{Accepted, Listener};
+pub use accept_pause::AcceptPause;
 pub use conflict::BindError;
 pub use passed::PassedSockets;
 

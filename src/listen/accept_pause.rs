@@ -1,0 +1,27 @@
+//! The reasons why accepting pauses.
+
+/// Why accepting pauses although a client waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptPause {
+    /// No descriptor is left.
+    Descriptors,
+    /// No memory is left.
+    Memory,
+    /// `max_connections` is reached.
+    Limit,
+}
+
+impl AcceptPause {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Descriptors, Self::Memory, Self::Limit];
+
+    /// The word that metrics and log use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+            Self::Limit => "limit",
+        }
+    }
+}
