@@ -237,6 +237,13 @@ impl ListenAddr {
         one.port() == two.port() && is_same_family && (one.ip() == two.ip() || is_any)
     }
 
+    /// Whether connections to the other address come to this one where nothing listens at the other.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        let is_any = self.ip().is_some_and(|ip| ip.is_unspecified());
+        self == other || (is_any && self.overlaps(other))
+    }
+
     /// Whether a connection from this machine to the server would be accepted at this address. `false` if that depends
     /// on the interfaces of the machine. Two Unix sockets are compared by their [places](UnixPlace).
     #[must_use]

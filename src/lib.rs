@@ -61,9 +61,9 @@
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
 //! that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds the next
 //! pools, and keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force; this step neither fails
-//! nor waits. The workers' sockets get the new state of their listeners, sockets of removed listeners accept the
-//! connections that are queued and close, and [`health`], which subscribes to `live`, goes on with the pools of the new
-//! plan. A session keeps what it has taken from the old plan. Routes that are announced
+//! nor waits. The workers' sockets get the new state of their listeners, sockets of removed listeners accept, for a few
+//! seconds, the connections that are queued, and close, and [`health`], which subscribes to `live`, goes on with the
+//! pools of the new plan. A session keeps what it has taken from the old plan. Routes that are announced
 //! ([`discover::follow_announcements`]) are added to the plan of the file, and the result is applied the same way.
 //! Resolved names, listed servers and those that an operator adds change a pool through the same holder
 //! ([`live::Live::set_addresses`], [`live::Live::set_servers`], [`live::Live::add_server`]).

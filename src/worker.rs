@@ -1,5 +1,6 @@
 //! A worker: one thread with one runtime and its own listening sockets. A session never leaves its worker.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -11,14 +12,14 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::{Ending, Ledger};
 use crate::drain::WorkerHandle;
 use crate::late_keepalive;
-use crate::listen::{AcceptPause, Listener, QueueOwner};
+use crate::listen::{AcceptPause, Accepted, Listener, QueueOwner};
 use crate::relay::limit_pipes;
 use crate::session::{ListenerState, serve};
 
@@ -29,18 +30,48 @@ compile_error!("a panic must end one session and not the process, so it has to u
 /// that its open sessions have moved.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the clients in the queue of a removed address wait for permits. Meanwhile the kernel drops further clients
+/// instead of refusing them; a client tries again 1, 3 and 7 s after its first attempt (tcp_syn_retries in tcp(7)).
+const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// A worker's socket for one address of a listener.
 pub struct ListenSocket {
     /// The socket, which listens already.
     pub socket: OwnedFd,
     /// Who owns the queue of its clients.
     pub queue: QueueOwner,
-    /// The state of the listener that the address belongs to. A reload sends a new one.
-    pub state: watch::Receiver<Arc<ListenerState>>,
+    /// The states of `open`, to be followed.
+    pub states: watch::Receiver<Arc<ListenerState>>,
     /// Cancelled to close the socket. If this process owns the queue, clients that wait in it are still accepted.
     pub stop: CancellationToken,
     /// Dropped when the socket is closed.
-    pub open: Arc<()>,
+    pub open: Arc<OpenAddress>,
+}
+
+/// What the open sockets of one address share.
+pub struct OpenAddress {
+    state: watch::Sender<Arc<ListenerState>>,
+}
+
+impl OpenAddress {
+    /// An address of the listener with this state.
+    #[must_use]
+    pub fn new(state: Arc<ListenerState>) -> Self {
+        Self {
+            state: watch::Sender::new(state),
+        }
+    }
+
+    /// The states from now on.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<Arc<ListenerState>> {
+        self.state.subscribe()
+    }
+
+    /// Gives the sockets another state of their listener, or that of another listener, which gets their clients.
+    pub fn set_state(&self, state: Arc<ListenerState>) {
+        self.state.send_replace(state);
+    }
 }
 
 /// Shows that a worker's event loop runs: the worker counts a beat every second.
@@ -139,9 +170,10 @@ async fn run_sockets(
         };
         let Some(socket) = socket else { return };
         let guard = handle.shutdown_guard(); // a panic ends only the task, so that the guard must report it
-        let (ledger, spawner, cut) = (Arc::clone(ledger), sessions.clone(), handle.cut.clone());
+        let (ledger, spawner) = (Arc::clone(ledger), sessions.clone());
+        let (shutdown, cut) = (handle.stop.clone(), handle.cut.clone());
         sessions.spawn(async move {
-            match accept_until_stopped(socket, ledger, spawner, cut).await {
+            match accept_until_stopped(socket, ledger, spawner, shutdown, cut).await {
                 Ok(()) => guard.disarm(),
                 Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
             }
@@ -157,12 +189,13 @@ async fn accept_until_stopped(
     socket: ListenSocket,
     ledger: Arc<Ledger>,
     sessions: TaskTracker,
+    shutdown: CancellationToken,
     cut: CancellationToken,
 ) -> io::Result<()> {
     let ListenSocket {
         socket,
         queue,
-        state: mut states,
+        mut states,
         stop,
         open: _open,
     } = socket;
@@ -192,22 +225,51 @@ async fn accept_until_stopped(
         }
     }
     listener.close_queue();
-    let mut cut = pin!(cut.cancelled());
-    loop {
+    let given_up = async {
         tokio::select! {
-            biased;
-            () = cut.as_mut() => break,
-            accepted = listener.accept_waiting(&state.limits, on_pause(&state)) => match accepted {
-                Some(accepted) => begin_session(accepted, &state),
-                None => break,
-            },
+            () = cut.cancelled() => {}
+            () = removed_for_too_long(&shutdown) => {}
         }
-    }
+    };
+    accept_waiting(&mut listener, &mut states, begin_session, given_up).await;
     let clients = listener.waiting();
     if clients > 0 {
         tracing::warn!(listener = %state.plan.name, clients, "clients reset: the listener closed before they got a permit");
     }
     Ok(())
+}
+
+/// Accepts the clients that wait in the queue of a closing socket, until none is left or `given_up`. If another
+/// listener has taken over the address, they are its clients.
+async fn accept_waiting(
+    listener: &mut Listener,
+    states: &mut watch::Receiver<Arc<ListenerState>>,
+    begin_session: impl Fn(Accepted, &Arc<ListenerState>),
+    given_up: impl Future<Output = ()>,
+) {
+    let mut state = Arc::clone(&states.borrow_and_update());
+    let mut given_up = pin!(given_up);
+    loop {
+        tokio::select! {
+            biased;
+            () = given_up.as_mut() => return,
+            Ok(()) = states.changed() => state = Arc::clone(&states.borrow_and_update()),
+            accepted = listener.accept_waiting(&state.limits, on_pause(&state)) => match accepted {
+                Some(accepted) => begin_session(accepted, &state),
+                None => return,
+            },
+        }
+    }
+}
+
+/// Ends when the clients of a removed address have waited for long enough. At a shutdown it never ends: then they wait
+/// as long as sessions may go on.
+async fn removed_for_too_long(shutdown: &CancellationToken) {
+    sleep(QUEUE_WAIT_MAX).await;
+    // Not before: a shutdown reaches the tokens in no particular order.
+    if shutdown.is_cancelled() {
+        pending::<()>().await;
+    }
 }
 
 fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
@@ -237,6 +299,7 @@ mod tests {
     use std::net::TcpStream;
 
     use tokio::sync::mpsc::unbounded_channel;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
     use crate::account::Metrics;
@@ -254,7 +317,7 @@ mod tests {
     }
 
     /// Starts a worker with one socket, whose sessions need a permit of `process`.
-    fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) -> watch::Sender<Arc<ListenerState>> {
+    fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) {
         let metrics = Arc::new(Metrics::new());
         let in_force = in_force();
         let plan = Arc::clone(&in_force.plan.listeners[0]);
@@ -262,14 +325,14 @@ mod tests {
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
         let memory = HelloMemory::new(1 << 20);
         let state = ListenerState::new(plan, &in_force, limits, series, memory, Default::default());
-        let (state, states) = watch::channel(Arc::new(state));
         let (sockets, coming) = unbounded_channel();
+        let open = Arc::new(OpenAddress::new(Arc::new(state)));
         let socket = ListenSocket {
             socket,
             queue: QueueOwner::Process,
-            state: states,
+            states: open.states(),
             stop: drain.socket_stop(),
-            open: Arc::new(()),
+            open,
         };
         assert!(sockets.send(socket).is_ok());
         start(WorkerSetup {
@@ -281,14 +344,23 @@ mod tests {
             handle: drain.worker_handle(),
         })
         .unwrap();
-        state
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_of_a_removed_address_wait_for_a_bounded_time_unless_the_process_ends() {
+        let (shutdown, began) = (CancellationToken::new(), Instant::now());
+        removed_for_too_long(&shutdown).await;
+        assert_eq!(began.elapsed(), QUEUE_WAIT_MAX);
+        shutdown.cancel();
+        let waited = timeout(QUEUE_WAIT_MAX * 100, removed_for_too_long(&shutdown)).await;
+        assert!(waited.is_err());
     }
 
     #[tokio::test]
     async fn a_socket_that_cannot_be_watched_is_reported() {
         let no_socket = File::open("/proc/self/stat").unwrap(); // epoll takes no file
         let drain = Drain::default();
-        let _state = started(no_socket.into(), Capacity::new(None), &drain);
+        started(no_socket.into(), Capacity::new(None), &drain);
         drain.worker_lost().await;
     }
 
@@ -300,7 +372,7 @@ mod tests {
         let process = Capacity::new(Some(0));
         process.close(); // happens only in this test: now waiting for a permit panics
         let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().sockets.remove(0));
-        let _state = started(socket, process, &drain);
+        started(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();
         drain.worker_lost().await;
     }

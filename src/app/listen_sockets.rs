@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use super::Failure;
@@ -21,7 +20,7 @@ use crate::plan::{ListenerPlan, Plan};
 use crate::session::ListenerState;
 use crate::sniff::HelloMemory;
 use crate::unix_socket::SocketFile;
-use crate::worker::ListenSocket;
+use crate::worker::{ListenSocket, OpenAddress};
 
 /// The listening sockets of all workers.
 pub(super) struct ListenSockets {
@@ -37,18 +36,17 @@ pub(super) struct ListenSockets {
     /// The sockets that the service manager has passed. A listener with the address of such a socket takes it, now and
     /// after a reload.
     passed: PassedSockets,
-    open: HashMap<AddressKey, OpenAddress>,
-    /// Addresses whose sockets are being closed. The token lives until the last of them is closed.
-    closing: Vec<(ListenAddr, Weak<()>)>,
+    in_use: HashMap<AddressKey, AddressInUse>,
+    /// Addresses whose sockets are being closed.
+    closing: Vec<(ListenAddr, Weak<OpenAddress>)>,
 }
 
 /// An address that is listened on.
-struct OpenAddress {
+struct AddressInUse {
     /// The address, with the port that the system chose for port 0.
     address: ListenAddr,
-    state: watch::Sender<Arc<ListenerState>>,
     /// Lives as long as one of its sockets is open.
-    open: Weak<()>,
+    open: Weak<OpenAddress>,
     /// The file of a Unix socket. It is removed before the socket is closed, so that nobody connects to a queue that is
     /// being closed.
     file: Option<SocketFile>,
@@ -56,7 +54,7 @@ struct OpenAddress {
     _stop: DropGuard,
 }
 
-impl OpenAddress {
+impl AddressInUse {
     /// Whether the file of its Unix socket was removed or replaced, so that nobody can connect.
     fn is_lost(&self) -> bool {
         self.file.as_ref().is_some_and(|file| !file.is_in_place())
@@ -121,7 +119,7 @@ impl ListenSockets {
             cancels: Arc::default(),
             challenges: Arc::default(),
             passed,
-            open: HashMap::new(),
+            in_use: HashMap::new(),
             closing: Vec::new(),
         }
     }
@@ -134,9 +132,9 @@ impl ListenSockets {
         let ours = self.all_addresses();
         for listener in &plan.listeners {
             for key in AddressKey::all(listener) {
-                let open = self.open.get(&key);
-                let is_lost = open.is_some_and(OpenAddress::is_lost);
-                if open.is_some() && !is_lost {
+                let in_use = self.in_use.get(&key);
+                let is_lost = in_use.is_some_and(AddressInUse::is_lost);
+                if in_use.is_some() && !is_lost {
                     continue;
                 }
                 let address = key.0;
@@ -190,8 +188,8 @@ impl ListenSockets {
     pub(super) fn addresses(&self, plan: &Plan, listening: &NewlyListening) -> Vec<Vec<ListenAddr>> {
         let new: HashMap<_, _> = listening.0.iter().map(|(key, address, _)| (key, *address)).collect();
         let address = |key: AddressKey| {
-            let open = self.open.get(&key).map(|open| open.address);
-            open.or_else(|| new.get(&key).copied())
+            let in_use = self.in_use.get(&key).map(|in_use| in_use.address);
+            in_use.or_else(|| new.get(&key).copied())
         };
         let listeners = plan.listeners.iter();
         listeners
@@ -207,25 +205,40 @@ impl ListenSockets {
             let state = self.state(listener, in_force);
             states.extend(AddressKey::all(listener).map(|key| (key, Arc::clone(&state))));
         }
-        let closing = self.open.extract_if(|key, open| match states.get(key) {
+        let closing = self.in_use.extract_if(|key, in_use| match states.get(key) {
             Some(state) => {
-                open.set_mode(state.plan.unix_mode);
-                open.state.send_replace(Arc::clone(state));
+                in_use.set_mode(state.plan.unix_mode);
+                set_state(&in_use.open, state);
                 false
             }
             None => true,
         });
-        self.closing.extend(closing.map(|(_, open)| (open.address, open.open)));
+        self.closing
+            .extend(closing.map(|(_, in_use)| (in_use.address, in_use.open)));
         self.closing.retain(|(_, open)| open.strong_count() > 0);
         for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
-            let open = self.start(address, Arc::clone(state), listening, drain);
-            let lost = self.open.insert(key, open); // bound anew because its file was lost
+            let in_use = self.start(address, Arc::clone(state), listening, drain);
+            let lost = self.in_use.insert(key, in_use); // bound anew because its file was lost
             self.closing.extend(lost.map(|lost| (lost.address, lost.open)));
         }
+        self.hand_over(&states);
         for address in self.passed.addresses() {
-            if !self.open.values().any(|open| open.address == address) {
+            if !self.in_use.values().any(|in_use| in_use.address == address) {
                 tracing::warn!(%address, "no listener has the address of a socket of the service manager: its clients wait");
+            }
+        }
+    }
+
+    /// Gives the clients that wait at closing addresses to the listeners that take over these addresses, and may have
+    /// permits for them. While they wait, the closing sockets also keep new clients from the new listener.
+    fn hand_over(&self, states: &HashMap<AddressKey, Arc<ListenerState>>) {
+        for (address, open) in &self.closing {
+            let covering = self.in_use.iter().filter(|(_, in_use)| in_use.address.covers(*address));
+            // New clients come to the most specific address.
+            let successor = covering.max_by_key(|(_, in_use)| in_use.address == *address);
+            if let Some(state) = successor.and_then(|(key, _)| states.get(key)) {
+                set_state(open, state);
             }
         }
     }
@@ -237,22 +250,20 @@ impl ListenSockets {
         state: Arc<ListenerState>,
         listening: Listening,
         drain: &Drain,
-    ) -> OpenAddress {
-        let (state, watched) = watch::channel(state);
-        let (stop, open) = (drain.socket_stop(), Arc::new(()));
+    ) -> AddressInUse {
+        let (stop, open) = (drain.socket_stop(), Arc::new(OpenAddress::new(state)));
         for (worker, socket) in self.workers.iter().zip(listening.sockets) {
             let socket = ListenSocket {
                 socket,
                 queue: listening.queue,
-                state: watched.clone(),
+                states: open.states(),
                 stop: stop.child_token(),
                 open: Arc::clone(&open),
             };
             let _ = worker.send(socket); // fails if the worker is gone, which ends the process anyway
         }
-        OpenAddress {
+        AddressInUse {
             address,
-            state,
             open: Arc::downgrade(&open),
             file: listening.file,
             _stop: stop.drop_guard(),
@@ -278,10 +289,17 @@ impl ListenSockets {
         let closing = self.closing.iter().filter(|(_, open)| open.strong_count() > 0);
         let closing = closing.map(|(address, _)| *address);
         let mut all = ByPort::default();
-        for address in self.open.values().map(|open| open.address).chain(closing) {
+        for address in self.in_use.values().map(|in_use| in_use.address).chain(closing) {
             all.add(address);
         }
         all
+    }
+}
+
+/// Gives the sockets of an address another state, unless they are closed.
+fn set_state(open: &Weak<OpenAddress>, state: &Arc<ListenerState>) {
+    if let Some(open) = open.upgrade() {
+        open.set_state(Arc::clone(state));
     }
 }
 

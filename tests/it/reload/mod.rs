@@ -2,5 +2,6 @@
 
 mod changes;
 mod files;
+mod removed_addresses;
 mod snapshots;
 mod watch;
