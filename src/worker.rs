@@ -1,5 +1,7 @@
 //! A worker: one thread with one runtime and its own listening sockets. A session never leaves its worker.
 
+mod open_address;
+
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +24,7 @@ use crate::late_keepalive;
 use crate::listen::{AcceptPause, Accepted, Listener, QueueOwner};
 use crate::relay::limit_pipes;
 use crate::session::{ListenerState, serve};
+pub use open_address::OpenAddress;
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must end one session and not the process, so it has to unwind");
@@ -46,32 +49,6 @@ pub struct ListenSocket {
     pub stop: CancellationToken,
     /// Dropped when the socket is closed.
     pub open: Arc<OpenAddress>,
-}
-
-/// What the open sockets of one address share.
-pub struct OpenAddress {
-    state: watch::Sender<Arc<ListenerState>>,
-}
-
-impl OpenAddress {
-    /// An address of the listener with this state.
-    #[must_use]
-    pub fn new(state: Arc<ListenerState>) -> Self {
-        Self {
-            state: watch::Sender::new(state),
-        }
-    }
-
-    /// The states from now on.
-    #[must_use]
-    pub fn states(&self) -> watch::Receiver<Arc<ListenerState>> {
-        self.state.subscribe()
-    }
-
-    /// Gives the sockets another state of their listener, or that of another listener, which gets their clients.
-    pub fn set_state(&self, state: Arc<ListenerState>) {
-        self.state.send_replace(state);
-    }
 }
 
 /// Shows that a worker's event loop runs: the worker counts a beat every second.
@@ -197,7 +174,7 @@ async fn accept_until_stopped(
         queue,
         mut states,
         stop,
-        open: _open,
+        open,
     } = socket;
     let mut listener = Listener::new(socket, queue)?;
     let begin_session = |accepted, state: &Arc<ListenerState>| {
@@ -216,6 +193,11 @@ async fn accept_until_stopped(
                 listener.adjust(&state.plan.socket, state.plan.backlog);
             }
             accepted = listener.accept(&state.limits, on_pause(&state)) => {
+                let Ok(accepted) = accepted else {
+                    drop(listener); // before the address is bound again
+                    open.record_loss();
+                    return Ok(());
+                };
                 // A client that came after a reload gets the new state, even if both are noticed in the same turn.
                 if states.has_changed().unwrap_or(false) {
                     state = Arc::clone(&states.borrow());
@@ -326,7 +308,7 @@ mod tests {
         let memory = HelloMemory::new(1 << 20);
         let state = ListenerState::new(plan, &in_force, limits, series, memory, Default::default());
         let (sockets, coming) = unbounded_channel();
-        let open = Arc::new(OpenAddress::new(Arc::new(state)));
+        let open = Arc::new(OpenAddress::new(Arc::new(state), Arc::default()));
         let socket = ListenSocket {
             socket,
             queue: QueueOwner::Process,

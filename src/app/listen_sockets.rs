@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::DropGuard;
 
@@ -14,6 +15,7 @@ use crate::addr::ListenAddr;
 use crate::cancel::CancelTable;
 use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
+use crate::error::chain;
 use crate::listen::{BindError, Bound, Listening, PassedSockets};
 use crate::live::InForce;
 use crate::plan::{ListenerPlan, Plan};
@@ -37,6 +39,8 @@ pub(super) struct ListenSockets {
     /// after a reload.
     passed: PassedSockets,
     in_use: HashMap<AddressKey, AddressInUse>,
+    /// Notified when an address is lost.
+    lost: Arc<Notify>,
     /// Addresses whose sockets are being closed.
     closing: Vec<(ListenAddr, Weak<OpenAddress>)>,
 }
@@ -55,9 +59,16 @@ struct AddressInUse {
 }
 
 impl AddressInUse {
-    /// Whether the file of its Unix socket was removed or replaced, so that nobody can connect.
-    fn is_lost(&self) -> bool {
-        self.file.as_ref().is_some_and(|file| !file.is_in_place())
+    /// Why it must be bound again, if it must.
+    fn loss(&self) -> Option<String> {
+        let address = self.address;
+        if self.open.upgrade().is_none_or(|open| open.is_lost()) {
+            return Some(format!(
+                "a listening socket of {address} was shut down by another program (`ss -K`)"
+            ));
+        }
+        let is_removed = self.file.as_ref().is_some_and(|file| !file.is_in_place());
+        is_removed.then(|| format!("the file of {address} was removed or replaced"))
     }
 
     /// Sets the permissions of a Unix socket.
@@ -88,7 +99,7 @@ impl AddressKey {
 pub(super) struct NewlyBound {
     /// Each address, with the name of its listener and the backlog.
     addresses: Vec<(AddressKey, Arc<str>, Bound, u32)>,
-    /// Warnings about Unix sockets whose files are gone.
+    /// Warnings about addresses that were lost.
     pub(super) warnings: Vec<String>,
 }
 
@@ -120,45 +131,47 @@ impl ListenSockets {
             challenges: Arc::default(),
             passed,
             in_use: HashMap::new(),
+            lost: Arc::default(),
             closing: Vec::new(),
         }
     }
 
     /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds
-    /// those that cannot be bound to `failed`. A Unix socket whose file was removed is bound anew if that is possible;
-    /// otherwise it stays as it is.
+    /// those that cannot be bound to `failed`. An address that is lost is bound anew if that is possible; otherwise it
+    /// stays as it is.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = NewlyBound::default();
         let ours = self.all_addresses();
         for listener in &plan.listeners {
             for key in AddressKey::all(listener) {
                 let in_use = self.in_use.get(&key);
-                let is_lost = in_use.is_some_and(AddressInUse::is_lost);
-                if in_use.is_some() && !is_lost {
+                let loss = in_use.and_then(AddressInUse::loss);
+                if in_use.is_some() && loss.is_none() {
                     continue;
                 }
-                let address = key.0;
+                let address = in_use.map_or(key.0, |in_use| in_use.address);
                 let result = match (self.passed.at(address), address.unix()) {
                     (Some(passed), _) => Bound::passed(address, passed, &listener.socket),
                     (None, Some(path)) => Bound::bind_unix(*path, listener.unix_mode),
                     (None, None) if ours.overlaps(address) => Bound::with_reuse_port(address, &listener.socket),
                     (None, None) => Bound::new(address, &listener.socket),
                 };
-                let lost_file = |what: &str| {
-                    let name = &listener.name;
-                    format!("listeners.{name}: the file of {address} was removed or replaced: {what}")
-                };
+                let loss = loss.map(|loss| format!("listeners.{}: {loss}", listener.name));
                 match result {
                     Ok(socket) => {
-                        bound.warnings.extend(is_lost.then(|| lost_file("it is bound again")));
+                        bound
+                            .warnings
+                            .extend(loss.map(|loss| format!("{loss}: it is bound again")));
                         let name = Arc::clone(&listener.name);
                         bound.addresses.push((key, name, socket, listener.backlog));
                     }
-                    Err(error) if is_lost => {
-                        let what = format!("no client reaches it, and it cannot be bound again: {}", error.cause);
-                        bound.warnings.push(lost_file(&what));
-                    }
-                    Err(error) => failed.push((format!("listener `{}`", listener.name), error)),
+                    Err(error) => match loss {
+                        Some(loss) => bound.warnings.push(format!(
+                            "{loss}: no client reaches it, and it cannot be bound again: {}",
+                            error.cause
+                        )),
+                        None => failed.push((format!("listener `{}`", listener.name), error)),
+                    },
                 }
             }
         }
@@ -219,7 +232,7 @@ impl ListenSockets {
         for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
             let in_use = self.start(address, Arc::clone(state), listening, drain);
-            let lost = self.in_use.insert(key, in_use); // bound anew because its file was lost
+            let lost = self.in_use.insert(key, in_use); // bound anew because it was lost
             self.closing.extend(lost.map(|lost| (lost.address, lost.open)));
         }
         self.hand_over(&states);
@@ -227,6 +240,27 @@ impl ListenSockets {
             if !self.in_use.values().any(|in_use| in_use.address == address) {
                 tracing::warn!(%address, "no listener has the address of a socket of the service manager: its clients wait");
             }
+        }
+    }
+
+    /// Waits until an address is lost. Cancel safe.
+    pub(super) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Binds lost addresses of the plan in force again. If that fails, the next reload tries it again.
+    pub(super) fn rebind(&mut self, in_force: &InForce, drain: &Drain) {
+        let mut failed = Vec::new(); // none: each address of this plan is in use, or lost
+        let bound = self.bind(&in_force.plan, &mut failed);
+        if bound.warnings.is_empty() {
+            return; // a reload was faster
+        }
+        for loss in &bound.warnings {
+            tracing::error!(%loss, "an address was lost");
+        }
+        match self.listen(bound) {
+            Ok(listening) => self.apply(in_force, listening, drain),
+            Err(error) => tracing::error!(error = %chain(&error), "cannot listen again; reload to try again"),
         }
     }
 
@@ -251,7 +285,10 @@ impl ListenSockets {
         listening: Listening,
         drain: &Drain,
     ) -> AddressInUse {
-        let (stop, open) = (drain.socket_stop(), Arc::new(OpenAddress::new(state)));
+        let (stop, open) = (
+            drain.socket_stop(),
+            Arc::new(OpenAddress::new(state, Arc::clone(&self.lost))),
+        );
         for (worker, socket) in self.workers.iter().zip(listening.sockets) {
             let socket = ListenSocket {
                 socket,

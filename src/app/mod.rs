@@ -231,6 +231,10 @@ impl App {
             let request = tokio::select! {
                 biased;
                 end = signals.first() => break end,
+                () = self.sockets.lost() => {
+                    self.sockets.rebind(&self.running.live.in_force(), drain);
+                    continue;
+                }
                 Some(()) = reload.recv() => None,
                 Some(request) = self.requests.recv() => Some(request),
                 prepared = self.announced.next(&self.running.live) => {

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep};
 
 use super::QueueOwner;
@@ -66,11 +67,26 @@ pub struct Listener {
     remaining: u32,
 }
 
+/// A socket was shut down from outside (`ss -K`, shutdown(2)) and accepts no more clients. It must not listen again:
+/// the runtime would report it as readable for ever, and the clients that it accepts could inherit the shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotListening;
+
 /// The result of one call of accept.
 pub(super) enum AcceptOutcome {
     Client(TcpStream, PeerAddr),
-    NoClient,
     Pause(AcceptPause),
+    Failed(Errno),
+}
+
+/// The result of an attempt to accept a client for a permit.
+enum AcceptAttempt {
+    Accepted(Accepted),
+    /// Accepting has paused after an error.
+    Paused,
+    /// The queue is empty.
+    NoClient,
+    NotListening,
 }
 
 impl Listener {
@@ -92,38 +108,62 @@ impl Listener {
     ///
     /// A permit is taken only when a client waits: an idle worker must not keep one from the others.
     /// Cancel safe: a permit that no client has got yet is returned.
-    pub async fn accept(&mut self, limits: &ConnectionLimits, mut on_pause: impl FnMut(AcceptPause)) -> Accepted {
+    ///
+    /// # Errors
+    /// The socket was shut down. It is to be dropped.
+    pub async fn accept(
+        &mut self,
+        limits: &ConnectionLimits,
+        mut on_pause: impl FnMut(AcceptPause),
+    ) -> Result<Accepted, NotListening> {
         self.yield_after_batch().await;
         loop {
-            self.wait_for_clients().await;
+            self.wait_for_clients().await?;
             match self.try_accept(limits, &mut on_pause).await {
-                Ok(Some(accepted)) => {
+                AcceptAttempt::Accepted(accepted) => {
                     self.queued -= 1;
-                    return accepted;
+                    return Ok(accepted);
                 }
-                Ok(None) => {}
-                Err(_would_block) => self.queued = 0, // another process or worker with this socket was faster
+                AcceptAttempt::Paused => {}
+                // Another process or worker with this socket was faster.
+                AcceptAttempt::NoClient => self.queued = 0,
+                AcceptAttempt::NotListening => return Err(NotListening),
             }
         }
     }
 
     /// Waits until the queue has clients, and counts them. So accept is not called in vain: the kernel makes a socket
     /// and a file before it looks into the queue, and such a call costs several times as much as the count.
-    async fn wait_for_clients(&mut self) {
+    async fn wait_for_clients(&mut self) -> Result<(), NotListening> {
         while self.queued == 0 {
-            let Ok(mut ready) = self.socket.readable().await else {
-                // The runtime is shutting down, and this task is about to be dropped.
-                return std::future::pending().await;
-            };
-            // Before the count: a client that joins after it makes the socket ready again (epoll(7), EPOLLET).
-            ready.clear_ready();
+            self.wait_for_readiness().await?;
             self.queued = self.queue_length().unwrap_or(u32::MAX);
         }
+        Ok(())
+    }
+
+    /// Waits until the system reports that the socket has become readable.
+    async fn wait_for_readiness(&self) -> Result<(), NotListening> {
+        // Without it, a socket that is always ready and has no client would keep the worker from anything else.
+        consume_budget().await;
+        let Ok(mut ready) = self.socket.readable().await else {
+            // The runtime is shutting down, and this task is about to be dropped.
+            return std::future::pending().await;
+        };
+        if ready.ready().is_read_closed() {
+            return Err(NotListening); // this cannot be cleared
+        }
+        // Before the count: a client that joins after it makes the socket ready again (epoll(7), EPOLLET).
+        ready.clear_ready();
+        Ok(())
     }
 
     /// Changes the socket's options, and the length of its queue if this process owns the queue. Clients accepted from
-    /// now on inherit the options.
+    /// now on inherit the options. A socket that was shut down stays as it is.
     pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
+        if self.is_shut_down() {
+            return; // `accept` reports it
+        }
         let socket = SockRef::from(self.socket.get_ref());
         if socket.local_addr().is_ok_and(|address| !address.is_unix()) {
             options.apply_anew(&socket);
@@ -136,7 +176,7 @@ impl Listener {
     /// Closes the queue, as far as the kernel can: with a backlog of 0 a client can join only an empty queue. A queue
     /// of the service manager stays open: its clients wait for the next process.
     pub fn close_queue(&mut self) {
-        if self.queue == QueueOwner::ServiceManager {
+        if self.queue == QueueOwner::ServiceManager || self.is_shut_down() {
             return; // `remaining` is 0
         }
         // If this fails, clients that join later are reset with the socket, like all that come too late.
@@ -156,17 +196,19 @@ impl Listener {
     ) -> Option<Accepted> {
         self.yield_after_batch().await;
         while self.remaining > 0 {
+            consume_budget().await;
             let length = self.queue_length();
             if length == Some(0) {
                 return None;
             }
             match self.try_accept(limits, &mut on_pause).await {
-                Ok(Some(accepted)) => {
+                AcceptAttempt::Accepted(accepted) => {
                     self.remaining -= 1;
                     return Some(accepted);
                 }
-                Err(_would_block) if length.is_none() => return None,
-                Ok(None) | Err(_) => {}
+                AcceptAttempt::NoClient if length.is_none() => return None,
+                AcceptAttempt::NotListening => return None,
+                AcceptAttempt::Paused | AcceptAttempt::NoClient => {}
             }
         }
         None
@@ -176,8 +218,8 @@ impl Listener {
     #[must_use]
     pub fn waiting(&self) -> u32 {
         match self.queue {
-            QueueOwner::Process => self.queue_length().unwrap_or(0),
-            QueueOwner::ServiceManager => 0,
+            QueueOwner::Process if !self.is_shut_down() => self.queue_length().unwrap_or(0),
+            _ => 0,
         }
     }
 
@@ -191,9 +233,12 @@ impl Listener {
 
     /// Whether a client is in the queue, or accepting fails for another reason than an empty queue.
     fn has_client(&self) -> bool {
-        let now = Timespec::default();
-        let mut socket = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
-        poll(&mut socket, Some(&now)) != Ok(0)
+        events_now(self.socket.get_ref(), PollFlags::IN).is_none_or(|events| !events.is_empty())
+    }
+
+    /// See [`is_shut_down`].
+    fn is_shut_down(&self) -> bool {
+        is_shut_down(self.socket.get_ref())
     }
 
     /// Yields after each batch of clients, so that sessions accepted earlier get to run.
@@ -205,52 +250,64 @@ impl Listener {
         }
     }
 
-    /// Accepts once, as soon as there is a permit. `None`: accepting failed for one client, or paused; the caller tries
-    /// again. EAGAIN is the only error.
-    async fn try_accept(
-        &self,
-        limits: &ConnectionLimits,
-        on_pause: &mut impl FnMut(AcceptPause),
-    ) -> io::Result<Option<Accepted>> {
+    /// Accepts once, as soon as there is a permit.
+    async fn try_accept(&mut self, limits: &ConnectionLimits, on_pause: &mut impl FnMut(AcceptPause)) -> AcceptAttempt {
         let permit = match limits.try_acquire() {
             Some(permit) => permit,
-            None if !self.has_client() => return Err(io::ErrorKind::WouldBlock.into()),
+            None if !self.has_client() => return AcceptAttempt::NoClient,
             None => {
                 on_pause(AcceptPause::Limit);
                 limits.acquire().await
             }
         };
-        match accept(self.socket.get_ref())? {
-            AcceptOutcome::Client(socket, peer) => Ok(Some(Accepted {
-                socket,
-                peer,
-                at: Instant::now(),
-                permit,
-            })),
-            AcceptOutcome::NoClient => {
-                drop(permit);
-                sleep(RETRY_PAUSE).await;
-                Ok(None)
+        match accept(self.socket.get_ref()) {
+            Ok(AcceptOutcome::Client(socket, peer)) => {
+                return AcceptAttempt::Accepted(Accepted {
+                    socket,
+                    peer,
+                    at: Instant::now(),
+                    permit,
+                });
             }
-            AcceptOutcome::Pause(reason) => {
+            Ok(AcceptOutcome::Pause(reason)) => {
                 drop(permit);
                 on_pause(reason);
                 sleep(SHORTAGE_PAUSE).await;
-                Ok(None)
             }
+            Ok(AcceptOutcome::Failed(_)) if self.is_shut_down() => return AcceptAttempt::NotListening,
+            Ok(AcceptOutcome::Failed(error)) => {
+                drop(permit);
+                tracing::debug!(%error, "cannot accept a client");
+                sleep(RETRY_PAUSE).await;
+            }
+            Err(_would_block) => return AcceptAttempt::NoClient,
         }
+        AcceptAttempt::Paused
     }
 }
 
-/// Accepts once. An error that concerns one client (it left first, its network failed: see "Error handling" in
-/// accept(2)) is [`AcceptOutcome::NoClient`]; EAGAIN is the only error.
+/// Whether a listening socket was shut down. One that listens never has these events.
+pub(super) fn is_shut_down(socket: &impl AsFd) -> bool {
+    let events = events_now(socket, PollFlags::RDHUP);
+    events.is_some_and(|events| events.intersects(PollFlags::HUP | PollFlags::RDHUP))
+}
+
+/// Those of these events, and of those that poll(2) reports unasked, that a socket has; `None`: poll(2) fails.
+fn events_now(socket: &impl AsFd, events: PollFlags) -> Option<PollFlags> {
+    let now = Timespec::default();
+    let mut socket = [PollFd::new(socket, events)];
+    poll(&mut socket, Some(&now)).ok()?;
+    Some(socket[0].revents())
+}
+
+/// Accepts once. EAGAIN is the only error.
 pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
     let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok((socket, peer)) => (socket, peer),
         Err(error) => return outcome_of(error),
     };
     let Some(peer) = peer.and_then(|peer| peer_of_accepted(&socket, peer)) else {
-        return Ok(AcceptOutcome::NoClient);
+        return Ok(AcceptOutcome::Failed(Errno::AFNOSUPPORT));
     };
     Ok(match stream_of(socket) {
         Ok(socket) => AcceptOutcome::Client(socket, peer),
@@ -273,9 +330,7 @@ pub(super) fn outcome_of(error: Errno) -> io::Result<AcceptOutcome> {
         Errno::AGAIN => Err(error.into()),
         Errno::MFILE | Errno::NFILE => Ok(AcceptOutcome::Pause(AcceptPause::Descriptors)),
         Errno::NOBUFS | Errno::NOMEM => Ok(AcceptOutcome::Pause(AcceptPause::Memory)),
-        _ => {
-            tracing::debug!(%error, "cannot accept a client");
-            Ok(AcceptOutcome::NoClient)
-        }
+        // Some concern one client that has left or whose network failed ("Error handling" in accept(2)).
+        _ => Ok(AcceptOutcome::Failed(error)),
     }
 }

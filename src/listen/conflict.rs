@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::addr::ListenAddr;
 use crate::error::chain;
 
+/// The remedy where a socket of the service manager does not listen any more.
+const RESTART_UNIT: &str = "restart the socket unit of the service manager, and acequia";
+
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
@@ -91,6 +94,7 @@ impl BindCause {
             }
             (Some(libc::EAFNOSUPPORT), _) => "this system has no IPv6: leave that address out",
             (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files (`ulimit -n`)",
+            (None, _) if self.error.kind() == io::ErrorKind::NotConnected => RESTART_UNIT,
             // A call that does not depend on the address was refused: `refused` in the parent module has named it in
             // the error.
             (None, _) => "allow that call in the sandbox or seccomp profile that this process runs in",
@@ -104,6 +108,7 @@ impl BindCause {
             io::ErrorKind::AddrInUse => "stop that process, or use another path",
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
             io::ErrorKind::NotFound => "create its directory",
+            io::ErrorKind::NotConnected => RESTART_UNIT,
             // A file that may not be connected to: see `connect_to_listener`.
             io::ErrorKind::PermissionDenied if self.error.raw_os_error().is_none() => {
                 "remove it if nothing listens there, or use another path"

@@ -20,7 +20,7 @@ use crate::error::with_context;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, in_use_by};
-pub use accept::{Accepted, Listener};
+pub use accept::{Accepted, Listener, NotListening};
 pub use accept_pause::AcceptPause;
 pub use conflict::BindError;
 pub use passed::PassedSockets;
@@ -122,9 +122,16 @@ impl Bound {
     /// Takes a socket that the service manager has passed.
     ///
     /// # Errors
-    /// The address, and why its descriptor cannot be copied.
+    /// The address, and why its descriptor cannot be copied; or it was shut down.
     pub fn passed(address: ListenAddr, socket: &Socket, options: &SocketOptions) -> Result<Self, BindError> {
-        let copy = socket.try_clone().map_err(|cause| BindError::new(address, cause))?;
+        let copy = match accept::is_shut_down(socket) {
+            true => Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "it was shut down by another program",
+            )),
+            false => socket.try_clone(),
+        };
+        let copy = copy.map_err(|cause| BindError::new(address, cause))?;
         if address.unix().is_none() {
             options.apply_anew(&SockRef::from(&copy));
         }

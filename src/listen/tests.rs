@@ -1,6 +1,7 @@
 //! Binding, listening and accepting.
 
 use std::future::poll_fn;
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::sync::mpsc::channel;
@@ -96,24 +97,90 @@ fn accepting_pauses_for_a_shortage_and_not_for_an_error_of_one_client() {
     );
 }
 
-#[test]
-fn a_persistent_accept_error_does_not_block_the_worker() {
-    let (result_sender, result) = channel();
+/// Runs this on another thread, because it may keep its thread busy for ever; `None`: it does.
+fn on_a_thread<T: Send + 'static>(what: impl AsyncFnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, result) = channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let accepting = async {
-            let bound = bind(loopback(), &OPTIONS, false).unwrap(); // nobody listens: EINVAL
-            let (mut listener, limits) = (
-                Listener::new(bound.into(), QueueOwner::Process).unwrap(),
-                limits(None, 1),
-            );
-            timeout(Duration::from_millis(50), listener.accept(&limits, |_| {}))
-                .await
-                .is_err()
-        };
-        result_sender.send(runtime.unwrap().block_on(accepting))
+        sender.send(runtime.unwrap().block_on(what()))
     });
-    assert_eq!(result.recv_timeout(Duration::from_secs(20)), Ok(true));
+    result.recv_timeout(Duration::from_secs(20)).ok()
+}
+
+/// A socket on which accept always fails (EINVAL) although it was not shut down, and one that keeps it so.
+fn no_listener() -> (OwnedFd, std::os::unix::net::UnixStream) {
+    let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    other.write_all(b"readable").unwrap();
+    (socket.into(), other)
+}
+
+#[test]
+fn a_persistent_accept_error_does_not_block_the_worker() {
+    let is_accepting = on_a_thread(async || {
+        let (socket, _other) = no_listener();
+        let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
+        let limits = limits(None, 1);
+        timeout(Duration::from_millis(50), listener.accept(&limits, |_| {}))
+            .await
+            .is_err()
+    });
+    assert_eq!(is_accepting, Some(true));
+}
+
+/// The sockets of a TCP and of a Unix listener, each shut down by another program.
+fn shut_down_later() -> [(OwnedFd, impl FnOnce()); 2] {
+    let directory = tempfile::tempdir().unwrap();
+    let tcp = Bound::new(loopback(), &OPTIONS).unwrap().listen(1, 16).unwrap().sockets;
+    let unix = UnixListener::bind(directory.path().join("socket")).unwrap();
+    unix.set_nonblocking(true).unwrap();
+    [tcp.into_iter().next().unwrap(), unix.into()].map(|socket| {
+        let copy = Socket::from(socket.try_clone().unwrap());
+        (socket, move || copy.shutdown(std::net::Shutdown::Both).unwrap())
+    })
+}
+
+#[test]
+fn a_socket_that_was_shut_down_is_reported_and_does_not_listen_again() {
+    for (socket, shut_down) in shut_down_later() {
+        let outcomes = on_a_thread(async move || {
+            let limits = limits(None, 1);
+            let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
+            assert!(listener.accept(&limits, |_| {}).now_or_never().is_none());
+            shut_down();
+            listener.adjust(&OPTIONS, 16);
+            let patience = Duration::from_millis(200);
+            let first = timeout(patience, listener.accept(&limits, |_| {})).await;
+            listener.adjust(&OPTIONS, 16);
+            let second = timeout(patience, listener.accept(&limits, |_| {})).await;
+            listener.close_queue();
+            let waiting = timeout(patience, listener.accept_waiting(&limits, |_| {})).await;
+            (
+                first.map(|accepted| accepted.map(drop)),
+                second.map(|accepted| accepted.map(drop)),
+                waiting.map(|accepted| accepted.is_none()),
+            )
+        });
+        let expected = (Ok(Err(NotListening)), Ok(Err(NotListening)), Ok(true));
+        assert_eq!(outcomes, Some(expected));
+    }
+}
+
+/// A listener was shut down and, before anybody noticed, listens again: the runtime reports it as readable for ever.
+#[test]
+fn a_socket_that_is_always_readable_does_not_keep_the_worker_busy() {
+    let [(socket, shut_down), _] = shut_down_later();
+    let outcome = on_a_thread(async move || {
+        let limits = limits(None, 1);
+        let copy = Socket::from(socket.try_clone().unwrap());
+        let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
+        shut_down();
+        tokio::time::sleep(Duration::from_millis(1)).await; // the runtime polls epoll
+        copy.listen(16).unwrap();
+        let accepting = timeout(Duration::from_millis(200), listener.accept(&limits, |_| {})).await;
+        accepting.map(|accepted| accepted.map(drop))
+    });
+    assert_eq!(outcome, Some(Ok(Err(NotListening))));
 }
 
 #[test]
@@ -142,7 +209,10 @@ async fn clients_beyond_the_limit_wait_until_a_session_ends() {
         TcpStream::connect(address).await.unwrap(),
         TcpStream::connect(address).await.unwrap(),
     ];
-    let first = listener.accept(&limits, |_| unreachable!("there is a permit")).await;
+    let first = listener
+        .accept(&limits, |_| unreachable!("there is a permit"))
+        .await
+        .unwrap();
     let mut pauses = Vec::new();
     let mut second = Box::pin(listener.accept(&limits, |pause| pauses.push(pause)));
     poll_fn(|cx| {
@@ -151,7 +221,7 @@ async fn clients_beyond_the_limit_wait_until_a_session_ends() {
     })
     .await;
     drop(first);
-    drop(second.await);
+    drop(second.await.unwrap());
     assert_eq!(pauses, [AcceptPause::Limit]);
 }
 
@@ -170,7 +240,7 @@ async fn a_listener_at_its_limit_does_not_pause_while_nobody_waits() {
     for socket in [unix.into(), tcp] {
         let (mut listener, limits) = (Listener::new(socket, QueueOwner::Process).unwrap(), limits(Some(1), 9));
         let never = |pause| panic!("{pause:?}");
-        let _first = listener.accept(&limits, never).await;
+        let _first = listener.accept(&limits, never).await.unwrap();
         assert!(listener.accept(&limits, never).now_or_never().is_none());
     }
 }
@@ -205,14 +275,14 @@ async fn a_client_that_another_listener_of_the_socket_has_accepted_is_not_waited
     for _ in 0..3 {
         clients.push(TcpStream::connect(address).await.unwrap());
     }
-    let mut accepted = vec![first.accept(&limits, |_| {}).await]; // it has counted three clients
-    accepted.push(second.accept(&limits, |_| {}).await);
-    accepted.push(second.accept(&limits, |_| {}).await);
+    let mut accepted = vec![first.accept(&limits, |_| {}).await.unwrap()]; // it has counted three clients
+    accepted.push(second.accept(&limits, |_| {}).await.unwrap());
+    accepted.push(second.accept(&limits, |_| {}).await.unwrap());
     {
         let mut next = pin!(first.accept(&limits, |_| {}));
         assert!((&mut next).now_or_never().is_none(), "none is left");
         clients.push(TcpStream::connect(address).await.unwrap());
-        accepted.push(next.await);
+        accepted.push(next.await.unwrap());
     }
     let mut peers: Vec<_> = accepted.iter().map(|accepted| accepted.peer.to_string()).collect();
     let mut own: Vec<_> = clients

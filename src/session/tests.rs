@@ -86,7 +86,7 @@ impl Setup {
     /// A client and its session, which is not running yet.
     async fn session(&mut self) -> (TcpStream, impl Future<Output = ()> + use<>) {
         let client = TcpStream::connect(self.address).await.unwrap();
-        let accepted = self.listener.accept(&self.state.limits, |_| {}).await;
+        let accepted = self.listener.accept(&self.state.limits, |_| {}).await.unwrap();
         (client, serve(accepted, Arc::clone(&self.state), &self.ledger))
     }
 
@@ -270,7 +270,7 @@ fn an_idle_sessions_record_fits_between_the_aligned_blocks_of_its_heap() {
 async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
     let mut setup = Setup::new(AccessTarget::Off).await;
     let _client = TcpStream::connect(setup.address).await.unwrap();
-    let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+    let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await.unwrap();
     let entry = setup.ledger.open(&setup.state.series, peer, at);
     let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
     entry.info().extras.get_or_insert_default().forwarded = Some(Box::new(ProxyHeader {
@@ -293,7 +293,7 @@ async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
 async fn a_session_that_goes_on_to_a_fallback_no_longer_has_the_server_that_failed() {
     let mut setup = Setup::new(AccessTarget::Off).await;
     let _client = TcpStream::connect(setup.address).await.unwrap();
-    let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+    let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await.unwrap();
     let mut entry = setup.ledger.open(&setup.state.series, peer, at);
     entry.pool_chosen(&"p".into());
     entry.attempt_started(&setup.state.pools.first().unwrap().servers()[0]);
@@ -312,7 +312,7 @@ async fn a_session_that_goes_on_to_a_fallback_no_longer_has_the_server_that_fail
 async fn memory_of_the_first_steps_leaves_no_holes_in_the_heap() {
     let mut setup = Setup::new(AccessTarget::Off).await;
     let _client = TcpStream::connect(setup.address).await.unwrap();
-    let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+    let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await.unwrap();
     let entry = setup.ledger.open(&setup.state.series, peer, at);
     let bytes = size_of_val(&link(socket, Arc::clone(&setup.state), at, entry));
     assert!(
@@ -330,7 +330,7 @@ async fn a_server_gets_the_first_bytes_with_the_last_ack_of_the_connect() {
     for _ in 0..20 {
         let mut client = TcpStream::connect(setup.address).await.unwrap();
         client.write_all(hello).await.unwrap();
-        let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+        let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await.unwrap();
         let entry = setup.ledger.open(&setup.state.series, peer, at);
         let linked = Box::pin(link(socket, Arc::clone(&setup.state), at, entry)).await;
         // On loopback an ACK is delivered before the call that sends it returns.

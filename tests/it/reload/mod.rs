@@ -2,6 +2,7 @@
 
 mod changes;
 mod files;
+mod lost_sockets;
 mod removed_addresses;
 mod snapshots;
 mod watch;
