@@ -26,9 +26,13 @@ use crate::unix_socket::peer_of;
 /// The pause after an accept that failed for want of a descriptor or of memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause after an accept that failed for one client. If the error is not the client's and persists (a security
-/// policy that forbids accept), retrying costs next to nothing.
-const RETRY_PAUSE: Duration = Duration::from_millis(1);
+/// The pause after an accept that failed for another reason, if the one before it succeeded: the error may be that of
+/// one client. The pause doubles with each further failure.
+const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// The longest pause after a failure. A failure that persists (a security policy that forbids accept) then costs next
+/// to nothing, and clients are accepted within that time once its cause is removed.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
@@ -61,6 +65,8 @@ pub struct Listener {
     queue: QueueOwner,
     /// Clients that are in the queue as far as is known; `u32::MAX` where the system does not report its length.
     queued: u32,
+    /// The last pause after a failure of accept; zero: accept has succeeded since.
+    failure_pause: Duration,
     /// Clients accepted since it last yielded.
     batch: u32,
     /// How many more clients may be accepted, once the queue is closed.
@@ -99,6 +105,7 @@ impl Listener {
             socket: watch(socket)?,
             queue,
             queued: 0,
+            failure_pause: Duration::ZERO,
             batch: 0,
             remaining: 0,
         })
@@ -262,6 +269,7 @@ impl Listener {
         };
         match accept(self.socket.get_ref()) {
             Ok(AcceptOutcome::Client(socket, peer)) => {
+                self.failure_pause = Duration::ZERO;
                 return AcceptAttempt::Accepted(Accepted {
                     socket,
                     peer,
@@ -277,12 +285,23 @@ impl Listener {
             Ok(AcceptOutcome::Failed(_)) if self.is_shut_down() => return AcceptAttempt::NotListening,
             Ok(AcceptOutcome::Failed(error)) => {
                 drop(permit);
-                tracing::debug!(%error, "cannot accept a client");
-                sleep(RETRY_PAUSE).await;
+                self.pause_after_failure(error).await;
             }
             Err(_would_block) => return AcceptAttempt::NoClient,
         }
         AcceptAttempt::Paused
+    }
+
+    /// Logs the first failure of a row, and pauses, after each for longer than before.
+    async fn pause_after_failure(&mut self, error: Errno) {
+        if self.failure_pause.is_zero() {
+            let address = SockRef::from(self.socket.get_ref()).local_addr();
+            let address = address.ok().and_then(|address| address.as_socket());
+            let address = address.map_or("a Unix socket".to_owned(), |address| address.to_string());
+            tracing::warn!(address, %error, "cannot accept clients, trying again");
+        }
+        self.failure_pause = (self.failure_pause * 2).clamp(FAILURE_PAUSE_MIN, FAILURE_PAUSE_MAX);
+        sleep(self.failure_pause).await;
     }
 }
 

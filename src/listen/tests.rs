@@ -128,6 +128,23 @@ fn a_persistent_accept_error_does_not_block_the_worker() {
     assert_eq!(is_accepting, Some(true));
 }
 
+#[tokio::test(start_paused = true)]
+async fn pauses_between_failures_of_accept_grow_up_to_a_second() {
+    let (socket, _other) = no_listener();
+    let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
+    let (limits, mut failures) = (limits(None, 1), 0);
+    let is_over = timeout(Duration::from_secs(100), async {
+        let mut accepting = pin!(listener.accept(&limits, |_| {}));
+        poll_fn(|cx| {
+            failures += 1; // each poll ends with a failure and a pause
+            accepting.as_mut().poll(cx).map(|_| ())
+        })
+        .await;
+    });
+    assert!(is_over.await.is_err());
+    assert!((90..120).contains(&failures), "{failures} failures in 100 s");
+}
+
 /// The sockets of a TCP and of a Unix listener, each shut down by another program.
 fn shut_down_later() -> [(OwnedFd, impl FnOnce()); 2] {
     let directory = tempfile::tempdir().unwrap();
