@@ -63,8 +63,12 @@ pub struct Accepted {
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     queue: QueueOwner,
-    /// Clients that are in the queue as far as is known; `u32::MAX` where the system does not report its length.
+    /// Whether the system reports the length of the queue: not for a Unix socket.
+    has_length: bool,
+    /// Clients that are in the queue as far as is known.
     queued: u32,
+    /// Whether the queue may have more clients than `queued`, because its length was not known at the last look.
+    may_have_more: bool,
     /// The last pause after a failure of accept; zero: accept has succeeded since.
     failure_pause: Duration,
     /// Clients accepted since it last yielded.
@@ -101,10 +105,13 @@ impl Listener {
     /// # Errors
     /// Those of registering it with the runtime.
     pub fn new(socket: OwnedFd, queue: QueueOwner) -> io::Result<Self> {
+        let address = SockRef::from(&socket).local_addr();
         Ok(Self {
+            has_length: !address.is_ok_and(|address| address.is_unix()),
             socket: watch(socket)?,
             queue,
             queued: 0,
+            may_have_more: false,
             failure_pause: Duration::ZERO,
             batch: 0,
             remaining: 0,
@@ -133,18 +140,22 @@ impl Listener {
                 }
                 AcceptAttempt::Paused => {}
                 // Another process or worker with this socket was faster.
-                AcceptAttempt::NoClient => self.queued = 0,
+                AcceptAttempt::NoClient => (self.queued, self.may_have_more) = (0, false),
                 AcceptAttempt::NotListening => return Err(NotListening),
             }
         }
     }
 
-    /// Waits until the queue has clients, and counts them. So accept is not called in vain: the kernel makes a socket
-    /// and a file before it looks into the queue, and such a call costs several times as much as the count.
+    /// Waits until the queue has clients, and counts them, or finds that there is at least one. So accept is called in
+    /// vain only if another process or worker with this socket is faster: the kernel makes a socket and a file before
+    /// it looks into the queue, and such a call costs several times as much as the count.
     async fn wait_for_clients(&mut self) -> Result<(), NotListening> {
         while self.queued == 0 {
-            self.wait_for_readiness().await?;
-            self.queued = self.queue_length().unwrap_or(u32::MAX);
+            if !self.may_have_more {
+                self.wait_for_readiness().await?;
+            }
+            let length = self.queue_length();
+            (self.queued, self.may_have_more) = (length.unwrap_or(1), length.is_none());
         }
         Ok(())
     }
@@ -221,21 +232,22 @@ impl Listener {
         None
     }
 
-    /// Clients in the queue that are reset when this is dropped, as far as is known.
+    /// Clients in the queue that are reset when this is dropped, as far as is known: 1 where the system does not report
+    /// their number.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         match self.queue {
-            QueueOwner::Process if !self.is_shut_down() => self.queue_length().unwrap_or(0),
+            QueueOwner::Process if !self.is_shut_down() => self.queue_length().unwrap_or(1),
             _ => 0,
         }
     }
 
-    /// The length of the queue; `None` where the system does not report it.
+    /// The length of the queue; `None` if it has clients and the system does not report how many.
     fn queue_length(&self) -> Option<u32> {
-        // For a listening socket this field is the length of its queue. gVisor reports a zero in any case.
-        let info = TcpInfo::read(self.socket.get_ref().as_fd());
-        let length = info.map(|info| info.unacknowledged);
-        length.filter(|length| *length > 0 || !self.has_client())
+        // For a listening TCP socket this field is the length of its queue. gVisor reports a zero in any case.
+        let info = self.has_length.then(|| TcpInfo::read(self.socket.get_ref().as_fd()));
+        let length = info.flatten().map_or(0, |info| info.unacknowledged);
+        (length > 0 || !self.has_client()).then_some(length)
     }
 
     /// Whether a client is in the queue, or accepting fails for another reason than an empty queue.

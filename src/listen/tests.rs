@@ -200,6 +200,28 @@ fn a_socket_that_is_always_readable_does_not_keep_the_worker_busy() {
     assert_eq!(outcome, Some(Ok(Err(NotListening))));
 }
 
+#[tokio::test]
+async fn a_unix_listener_finds_all_clients_though_their_number_is_unknown() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let unix = UnixListener::bind(&path).unwrap();
+    unix.set_nonblocking(true).unwrap();
+    let (mut listener, limits) = (
+        Listener::new(unix.into(), QueueOwner::Process).unwrap(),
+        limits(None, 99),
+    );
+    let (mut clients, mut accepted) = (Vec::new(), Vec::new());
+    for batch in 1..=5 {
+        for _ in 0..batch {
+            clients.push(UnixStream::connect(&path).await.unwrap());
+        }
+        for _ in 0..batch {
+            accepted.push(listener.accept(&limits, |_| {}).await.unwrap());
+        }
+        assert!(listener.accept(&limits, |_| {}).now_or_never().is_none());
+    }
+}
+
 #[test]
 fn a_client_that_the_runtime_cannot_watch_pauses_accepting() {
     let bound = Bound::new(loopback(), &OPTIONS).unwrap();
