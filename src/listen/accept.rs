@@ -31,8 +31,8 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// The longest pause after a failure. A failure that persists (a security policy that forbids accept) then costs next
-/// to nothing, and clients are accepted within that time once its cause is removed.
-const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// to nothing. A row of clients that fail each delays the next one by no more than a client notices.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
