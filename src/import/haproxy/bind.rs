@@ -5,6 +5,12 @@ use super::super::number::integer;
 use super::address::binds;
 use super::line::{Line, LineOutcome};
 
+/// The end of a `client_auth` that refuses clients without a certificate.
+const REQUIRED: &str = r#", mode = "require" }"#;
+
+/// The end of one that serves them, too.
+const REQUESTED: &str = r#", mode = "request" }"#;
+
 /// Reads a `bind` line into the listener.
 pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome {
     let Some(addresses) = line.words.get(1) else {
@@ -110,23 +116,30 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
         }
     }
     let (ca, mode) = client_ca.zip(verify.filter(|mode| mode != "none"))?;
-    let mode = if mode == "required" { "require" } else { "request" };
-    Some(format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca)))
+    let mode = if mode == "required" { REQUIRED } else { REQUESTED };
+    Some(format!("{{ ca_file = {}{mode}", quoted(&ca)))
 }
 
 /// Sets `client_auth`, which holds for all addresses that terminate TLS. `had_tls`: there were such addresses before.
+/// The strictest value is kept, the first among equals: no address is open to more clients than it was.
 fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, listener: &mut ImportedListener) {
-    if had_tls && listener.tls.get("client_auth") != client_auth.as_deref() {
-        let note = "client_auth holds for all addresses of the listener with TLS: give others a listener of their own";
+    let before = listener.tls.get("client_auth");
+    if had_tls && before != client_auth.as_deref() {
+        let note = "client_auth holds for all TLS addresses of this listener, and the strictest is kept: give those that \
+                    need another one, or none, a listener of their own";
         listener.section.remarks.push(Remark::note(line.number, note));
     }
-    if let Some(client_auth) = client_auth {
+    let is_required = |value: &str| value.ends_with(REQUIRED);
+    if let Some(client_auth) = client_auth
+        && before.is_none_or(|before| is_required(&client_auth) && !is_required(before))
+    {
         listener.tls.set("client_auth", client_auth);
     }
 }
 
 fn add_certificate(path: &str, line: &Line, listener: &mut ImportedListener) {
     match certificate(path) {
+        Some(entry) if listener.certificates.contains(&entry) => {}
         Some(entry) => listener.certificates.push(entry),
         None => {
             let remark = Remark::left_out(line.number, &format!("of bind: crt {path}"), "");

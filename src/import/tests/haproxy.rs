@@ -626,12 +626,37 @@ listen a
     assert_lines(
         &lines(Origin::Haproxy, text),
         &[
-            "# note, line 5: client_auth holds for all addresses of the listener with TLS: give others a listener of their own",
+            "# note, line 5: client_auth holds for all TLS addresses of this listener, and the strictest is kept: give those \
+             that need another one, or none, a listener of their own",
             "# note, line 7: only the peers of expect-proxy are believed, also at addresses with accept-proxy",
             "accept_proxy = { from = \"10.0.0.9\" }",
             "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
         ],
     );
+}
+
+#[test]
+fn the_strictest_verification_of_several_haproxy_addresses_is_kept() {
+    let required = "verify required ca-file /ca.pem";
+    let optional = "verify optional ca-file /other.pem";
+    for lines_of_bind in [
+        [required, optional],
+        [optional, required],
+        [required, "verify required ca-file /other.pem"],
+    ] {
+        let [first, second] = lines_of_bind;
+        let text = format!(
+            "listen a\n  mode tcp\n  bind :1 ssl crt /a.pem {first}\n  bind :2 ssl crt /a.pem {second}\n  server s 10.0.0.1:1\n"
+        );
+        let lines = lines(Origin::Haproxy, &text);
+        assert_lines(
+            &lines,
+            &[
+                "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
+                "certificates = [{ cert = \"/a.pem\" }]",
+            ],
+        );
+    }
 }
 
 #[test]
