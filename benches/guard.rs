@@ -1,5 +1,5 @@
-//! The cost of asking a guard: a lookup among 100,000 networks, and a session under all limits, on one thread and on
-//! two.
+//! The cost of asking a guard: a lookup among 100,000 networks, and a session under all limits of sessions and rates, on
+//! one thread and on two.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ fn networks(criterion: &mut Criterion) {
     });
 }
 
-/// A guard with every limit, none of which is reached.
+/// A guard with all limits of sessions and rates, none of which is reached.
 fn guard() -> Arc<Guard> {
     let rate = |count| Some(Rate::new(count, Duration::from_secs(1), count));
     let rules = GuardRules {
@@ -75,7 +75,7 @@ fn sessions(criterion: &mut Criterion) {
         .map(|ip| ClientAddr::new((ip, 1).into()))
         .collect();
     for threads in [1, 2] {
-        criterion.bench_function(&format!("begin and end a session, {threads} threads"), |bencher| {
+        criterion.bench_function(&format!("begin and end a session, threads: {threads}"), |bencher| {
             let guard = guard();
             bencher.iter_custom(|count| {
                 let began = Instant::now();

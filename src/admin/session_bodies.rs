@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct SessionsBody {
     /// The number of sessions that match the filter.
     pub total: usize,
-    /// The first of them after `after`, oldest first.
+    /// A page of them, the oldest first. It begins after the session whose `id` is the parameter `after`.
     pub sessions: Vec<SessionBody>,
     /// The value of `after` for the next page; absent: this is the last one.
     pub next: Option<u64>,

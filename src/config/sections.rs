@@ -53,7 +53,7 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
     };
     let mut report_twice = |name: String, first: &KeyValue, second: &KeyValue| {
         let first = input.describe_position(&first.position);
-        let message = format!("`[{name}]` is in two keys");
+        let message = format!("`[{name}]` is in two keys of the store");
         problems.push(Problem::error(
             second.position.clone(),
             message,

@@ -5,9 +5,9 @@
 //! and hands the addresses it finds to [`crate::live::Live::set_addresses`]. [`crate::health`] polls `PoolNames`, so
 //! that a new server is checked at once.
 //!
-//! [`run`] follows the sources that `discover` gives to pools. A source reports whole lists, never changes of a list,
-//! and [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing,
-//! changes nothing.
+//! [`run`] follows the sources that pools name with the key `discover`. A source reports whole lists, never changes of
+//! a list, and [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists
+//! nothing, changes nothing.
 //!
 //! [`run`] also follows the addresses of this machine, as far as they decide whether a server is one of our own
 //! listeners.
@@ -16,7 +16,7 @@
 //!
 //! **A new source** is a file here that implements `ServerSource`, an arm in each of the two matches in `sources.rs`,
 //! and a variant of [`crate::plan::DiscoverSource`]. Its keys are added in `config/keys/pool.rs` and
-//! `config/parse/discover.rs`, and the files that it reads in `plan/files.rs`. It is described in `docs/servers.md` and
+//! `config/parse/discover.rs`; `plan/files.rs` lists the files that it reads. It is described in `docs/servers.md` and
 //! in `conf/full.toml`, from which the schema is generated.
 //!
 //! What the sources of several pools share, such as a login, is a section `[providers.NAME]`

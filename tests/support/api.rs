@@ -76,6 +76,7 @@ pub fn tcp(proxy: &Proxy, method: &str, path: &str, headers: &[&str], body: &str
 /// A request with JSON over the Unix socket.
 pub fn unix(proxy: &Proxy, method: &str, path: &str, body: &str) -> (u16, Value) {
     let stream = UnixStream::connect(proxy.directory().join("acequia/admin.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (status, body) = exchange(
         stream,
         &request(method, path, &["Content-Type: application/json"], body),

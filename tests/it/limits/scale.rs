@@ -234,7 +234,7 @@ fn a_kill_leaves_no_clone_behind() {
 }
 
 #[test]
-fn clones_inherit_nothing_restart_survive_reloads_and_end_with_the_process() {
+fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
     let keys = format!(
         "min = 1\nmax = 3\nsessions_per_server = 10\nenv = {{ DATABASE = \"{{name}}\" }}\n{}",
         command()
@@ -342,7 +342,7 @@ fn a_stopping_clone_does_not_delay_the_end() {
     scale("2");
     let pids = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
     scale("1");
-    eventually("one is stopped, and goes on", || {
+    eventually("one is being stopped, and still runs", || {
         clones(&proxy).iter().any(|clone| clone["state"] == "stopping")
     });
     assert!(pids.iter().all(|pid| exists(*pid)));
