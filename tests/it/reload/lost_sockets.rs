@@ -32,8 +32,11 @@ fn shut_down(proxy: &Proxy, address: SocketAddr) -> usize {
         let own = socket.local_addr().ok().and_then(|own| own.as_socket());
         own == Some(address) && socket.is_listener().unwrap()
     };
-    let wanted = sockets.filter(is_wanted);
-    wanted.map(|socket| socket.shutdown(std::net::Shutdown::Both)).count()
+    let wanted: Vec<_> = sockets.filter(is_wanted).collect();
+    for socket in &wanted {
+        socket.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    wanted.len()
 }
 
 fn is_served(address: SocketAddr) -> bool {

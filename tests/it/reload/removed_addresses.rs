@@ -23,7 +23,7 @@ fn config(server: &Server, listener: &str) -> String {
 }
 
 /// A listener without a limit of its own.
-fn successor(address: impl ToString) -> String {
+fn successor(address: &impl ToString) -> String {
     configs::listener("successor", "echo", "").replace("127.0.0.1:0", &address.to_string())
 }
 
@@ -48,7 +48,7 @@ fn assert_serves(address: SocketAddr) {
 fn waiting_clients_go_to_a_listener_whose_address_covers_the_removed_one() {
     let server = Server::echo();
     let (proxy, address, mut served, waiting) = with_a_full_listener(&server, 8);
-    let wide = successor(format!("0.0.0.0:{}", address.port()));
+    let wide = successor(&format!("0.0.0.0:{}", address.port()));
     assert!(proxy.reload(&config(&server, &wide)));
     serve_in_turn(waiting);
     assert_serves(address);
@@ -63,7 +63,7 @@ fn waiting_clients_go_to_a_listener_that_gets_the_address_by_a_later_reload() {
     let server = Server::echo();
     let (proxy, address, mut served, waiting) = with_a_full_listener(&server, 8);
     assert!(proxy.reload(&config(&server, "")));
-    assert!(proxy.reload(&config(&server, &successor(address))));
+    assert!(proxy.reload(&config(&server, &successor(&address))));
     serve_in_turn(waiting);
     assert_serves(address);
     served.send(b"open").read(4);
