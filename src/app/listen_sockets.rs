@@ -2,10 +2,13 @@
 //! no listener has their address any more.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::DropGuard;
 
 use super::Failure;
@@ -24,6 +27,9 @@ use crate::sniff::HelloMemory;
 use crate::unix_socket::SocketFile;
 use crate::worker::{ListenSocket, OpenAddress};
 
+/// The pause before a lost address that could not be bound again is tried again.
+const REBIND_PAUSE: Duration = Duration::from_secs(5);
+
 /// The listening sockets of all workers.
 pub(super) struct ListenSockets {
     /// The channels to the workers.
@@ -41,6 +47,8 @@ pub(super) struct ListenSockets {
     in_use: HashMap<AddressKey, AddressInUse>,
     /// Notified when an address is lost.
     lost: Arc<Notify>,
+    /// When a lost address that could not be bound again is tried next.
+    retry_at: Option<Instant>,
     /// Addresses whose sockets are being closed.
     closing: Vec<(ListenAddr, Weak<OpenAddress>)>,
 }
@@ -63,9 +71,7 @@ impl AddressInUse {
     fn loss(&self) -> Option<String> {
         let address = self.address;
         if self.open.upgrade().is_none_or(|open| open.is_lost()) {
-            return Some(format!(
-                "a listening socket of {address} was shut down by another program (`ss -K`)"
-            ));
+            return Some(format!("a listening socket of {address} was shut down (`ss -K`)"));
         }
         let is_removed = self.file.as_ref().is_some_and(|file| !file.is_in_place());
         is_removed.then(|| format!("the file of {address} was removed or replaced"))
@@ -132,6 +138,7 @@ impl ListenSockets {
             passed,
             in_use: HashMap::new(),
             lost: Arc::default(),
+            retry_at: None,
             closing: Vec::new(),
         }
     }
@@ -167,7 +174,7 @@ impl ListenSockets {
                     }
                     Err(error) => match loss {
                         Some(loss) => bound.warnings.push(format!(
-                            "{loss}: no client reaches it, and it cannot be bound again: {}",
+                            "{loss}: clients may not reach it, and it cannot be bound again: {}",
                             error.cause
                         )),
                         None => failed.push((format!("listener `{}`", listener.name), error)),
@@ -243,24 +250,32 @@ impl ListenSockets {
         }
     }
 
-    /// Waits until an address is lost. Cancel safe.
+    /// Waits until an address is lost, or one that is lost already is to be tried again. Cancel safe.
     pub(super) async fn lost(&self) {
-        self.lost.notified().await;
+        tokio::select! {
+            () = self.lost.notified() => {}
+            () = until(self.retry_at) => {}
+        }
     }
 
-    /// Binds lost addresses of the plan in force again. If that fails, the next reload tries it again.
+    /// Binds lost addresses of the plan in force again. If that fails, it is to be tried again, see [`Self::lost`].
     pub(super) fn rebind(&mut self, in_force: &InForce, drain: &Drain) {
         let mut failed = Vec::new(); // none: each address of this plan is in use, or lost
         let bound = self.bind(&in_force.plan, &mut failed);
-        if bound.warnings.is_empty() {
-            return; // a reload was faster
-        }
-        for loss in &bound.warnings {
-            tracing::error!(%loss, "an address was lost");
-        }
-        match self.listen(bound) {
-            Ok(listening) => self.apply(in_force, listening, drain),
-            Err(error) => tracing::error!(error = %chain(&error), "cannot listen again; reload to try again"),
+        let losses = bound.warnings.clone(); // none: a reload was faster
+        let are_all_bound = bound.addresses.len() == losses.len();
+        let listening = self.listen(bound);
+        self.retry_at = (!are_all_bound || listening.is_err()).then(|| Instant::now() + REBIND_PAUSE);
+        match listening {
+            Ok(listening) => {
+                for loss in &losses {
+                    tracing::error!(%loss, "an address was lost");
+                }
+                if !losses.is_empty() {
+                    self.apply(in_force, listening, drain);
+                }
+            }
+            Err(error) => tracing::error!(error = %chain(&error), "cannot listen again at a lost address"),
         }
     }
 
@@ -321,15 +336,24 @@ impl ListenSockets {
         ))
     }
 
-    /// All addresses that are listened on, including those whose sockets are being closed.
+    /// All addresses that are listened on, including those whose sockets are being closed. Not one whose last socket
+    /// was lost: another process may listen there by now, and must not share the port with us.
     fn all_addresses(&self) -> ByPort {
-        let closing = self.closing.iter().filter(|(_, open)| open.strong_count() > 0);
-        let closing = closing.map(|(address, _)| *address);
+        let in_use = self.in_use.values().map(|in_use| (in_use.address, &in_use.open));
+        let closing = self.closing.iter().map(|(address, open)| (*address, open));
         let mut all = ByPort::default();
-        for address in self.in_use.values().map(|in_use| in_use.address).chain(closing) {
+        for (address, _) in in_use.chain(closing).filter(|(_, open)| open.strong_count() > 0) {
             all.add(address);
         }
         all
+    }
+}
+
+/// Waits until this time; `None`: for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

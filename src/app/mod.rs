@@ -21,6 +21,7 @@ mod reload;
 mod start;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -263,9 +264,13 @@ impl App {
         let runtime = self.running.live.plan().runtime;
         let [delay, timeout] = [runtime.drain_delay, runtime.drain_timeout].map(format_duration);
         tracing::info!(delay, timeout, "draining");
-        tokio::select! {
-            () = signals.cut_requested() => Duration::ZERO,
-            () = sleep(runtime.drain_delay) => runtime.drain_timeout,
+        let mut delay = pin!(sleep(runtime.drain_delay));
+        loop {
+            tokio::select! {
+                () = signals.cut_requested() => return Duration::ZERO,
+                () = &mut delay => return runtime.drain_timeout,
+                () = self.sockets.lost() => self.sockets.rebind(&self.running.live.in_force(), drain),
+            }
         }
     }
 

@@ -31,8 +31,11 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// The longest pause after a failure. A failure that persists (a security policy that forbids accept) then costs next
-/// to nothing. A row of clients that fail each delays the next one by no more than a client notices.
+/// to nothing. It is short, because the next client may be a good one.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How often a socket whose clients wait for a permit is checked.
+const SHUT_DOWN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
@@ -255,6 +258,14 @@ impl Listener {
         events_now(self.socket.get_ref(), PollFlags::IN).is_none_or(|events| !events.is_empty())
     }
 
+    /// Waits until the socket was shut down, which is noticed within [`SHUT_DOWN_CHECK_INTERVAL`]: the runtime does not
+    /// report it while the socket is ready anyway.
+    async fn until_shut_down(&self) {
+        while !self.is_shut_down() {
+            sleep(SHUT_DOWN_CHECK_INTERVAL).await;
+        }
+    }
+
     /// See [`is_shut_down`].
     fn is_shut_down(&self) -> bool {
         is_shut_down(self.socket.get_ref())
@@ -274,9 +285,14 @@ impl Listener {
         let permit = match limits.try_acquire() {
             Some(permit) => permit,
             None if !self.has_client() => return AcceptAttempt::NoClient,
+            None if self.is_shut_down() => return AcceptAttempt::NotListening,
             None => {
                 on_pause(AcceptPause::Limit);
-                limits.acquire().await
+                tokio::select! {
+                    biased;
+                    permit = limits.acquire() => permit,
+                    () = self.until_shut_down() => return AcceptAttempt::NotListening,
+                }
             }
         };
         match accept(self.socket.get_ref()) {

@@ -1,4 +1,4 @@
-//! Listening sockets, and an accept that cannot fail.
+//! Listening sockets, and an accept that fails only where the socket was shut down.
 //!
 //! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients. A socket that
 //! the service manager has passed is shared by all workers instead: clients that wait in it survive a restart, and

@@ -183,6 +183,20 @@ fn a_socket_that_was_shut_down_is_reported_and_does_not_listen_again() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_is_shut_down_while_its_clients_wait_for_a_permit_is_reported() {
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let socket = bound.listen(1, 16).unwrap().sockets.remove(0);
+    let copy = Socket::from(socket.try_clone().unwrap());
+    let (mut listener, limits) = (Listener::new(socket, QueueOwner::Process).unwrap(), limits(Some(1), 9));
+    let _permit = limits.try_acquire().unwrap();
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    let accepting = listener.accept(&limits, |_| copy.shutdown(std::net::Shutdown::Both).unwrap());
+    let outcome = timeout(Duration::from_secs(5), accepting).await;
+    assert_eq!(outcome.map(|accepted| accepted.map(drop)), Ok(Err(NotListening)));
+}
+
 /// A listener was shut down and, before anybody noticed, listens again: the runtime reports it as readable for ever.
 #[test]
 fn a_socket_that_is_always_readable_does_not_keep_the_worker_busy() {

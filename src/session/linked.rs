@@ -123,7 +123,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         server,
         keepalive,
     } = session;
-    drop(keepalive);
+    drop(keepalive); // before the endpoints, so that their memory is freed at once
     entry.relay_finished(&ends);
     let at_rest = (closed == Closed::AtRest).then(|| Arc::clone(&ends));
     server.release(ends, closed, &entry, ends_with_server);

@@ -234,7 +234,8 @@ pub(super) fn has_first(entry: &Entry) -> bool {
         .info()
         .extras
         .as_ref()
-        .is_some_and(|extras| extras.first.is_some())
+        .and_then(|extras| extras.first.as_ref())
+        .is_some_and(|first| !first.as_slice().is_empty())
 }
 
 /// The PROXY header of the peer in front.

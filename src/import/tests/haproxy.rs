@@ -483,8 +483,11 @@ fn accepting_rules_of_haproxy_are_kept() {
         (
             "tcp-request content accept unless { src 10.0.0.0/8 } or { req.ssl_sni a.example }\n\
              tcp-request content reject if { src 10.0.0.0/8 }",
-            &["deny = \"10.0.0.0/8\""],
-            "# note",
+            &[
+                "deny = \"10.0.0.0/8\"",
+                "# note, line 6: clients that an earlier line accepts are rejected here, too",
+            ],
+            "allow",
         ),
         (
             "tcp-request connection reject if { src 10.0.0.0/30 } !{ src 10.0.0.1 } or { src ::1 }",

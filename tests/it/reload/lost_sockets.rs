@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use socket2::Socket;
 
 use crate::support::client::{Client, served_client};
@@ -81,6 +81,43 @@ fn an_address_whose_sockets_were_shut_down_is_bound_again_and_its_sessions_conti
         .filter(|line| line["message"] == "an address was lost");
     let levels: Vec<_> = losses.map(|line| line["level"].as_str().unwrap()).collect();
     assert_eq!(levels, ["ERROR", "ERROR"]);
+}
+
+#[test]
+fn an_address_is_bound_again_though_its_listener_is_at_its_limit() {
+    let server = Server::echo();
+    let proxy = Proxy::start(
+        &[
+            "[runtime]\nworkers = 2\n",
+            &configs::listener("full", "echo", "max_connections = 1"),
+            &configs::pool("echo", &[server.address], ""),
+        ]
+        .concat(),
+    );
+    let address = proxy.at("full");
+    let (served, _waiting) = (served_client(address), waiting_clients(address, 8));
+    assert_eq!(shut_down(&proxy, address), 2);
+    eventually("new clients are not refused", || Client::try_connect(address).is_ok());
+    drop(served);
+    eventually("the address is served again", || is_served(address));
+}
+
+#[test]
+fn an_address_is_bound_again_during_the_drain_delay() {
+    let server = Server::echo();
+    let proxy = Proxy::start(
+        &[
+            "[runtime]\nworkers = 2\ndrain_delay = \"1h\"\n",
+            &configs::listener("lost", "echo", ""),
+            &configs::pool("echo", &[server.address], ""),
+        ]
+        .concat(),
+    );
+    let address = proxy.at("lost");
+    proxy.signal(Signal::TERM);
+    eventually("the delay has begun", || log_count(&proxy, "draining") == 1);
+    assert_eq!(shut_down(&proxy, address), 2);
+    eventually("the address is served again", || is_served(address));
 }
 
 #[test]

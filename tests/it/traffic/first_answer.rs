@@ -90,6 +90,19 @@ fn two_small_writes_arrive_at_once_if_sent_before_the_server_connects() {
     assert!(took < LATE, "{took:?}");
 }
 
+/// The last ACK of the connect must not wait for bytes of the client that never come.
+#[test]
+fn a_greeting_arrives_at_once_after_a_header_that_names_the_client() {
+    let server = Server::run(|mut stream| {
+        let _ = stream.write_all(b"ab");
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let proxy = Proxy::start(&config(&server, "accept_proxy = { from = \"127.0.0.1\" }", ""));
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
+    let took = usual(|| answered(proxy.at("l"), header));
+    assert!(took < LATE, "{took:?}");
+}
+
 /// Writes at most 4 KiB at a time, as OpenSSL does in a handshake.
 struct InPieces(TcpStream);
 

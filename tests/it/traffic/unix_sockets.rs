@@ -270,7 +270,7 @@ fn a_reload_creates_a_removed_socket_file_again() {
     let inode = || fs::metadata(sockets.path("l")).unwrap().ino();
     let before = (inode(), fs::metadata(sockets.path("l")).unwrap().mode());
     let changes = proxy.answer(&["reload"]);
-    let warning = "no client reaches it, and it cannot be bound again: another process listens there";
+    let warning = "clients may not reach it, and it cannot be bound again: another process listens there";
     assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
     assert_eq!((inode(), fs::metadata(sockets.path("l")).unwrap().mode()), before);
     drop(other);
