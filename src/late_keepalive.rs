@@ -5,66 +5,42 @@
 //! second of the relay; the steps before it have time limits. The connections of clients inherit it from their listening socket, without a call.
 
 use std::cell::RefCell;
-use std::mem;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use slab::Slab;
 use socket2::SockRef;
 
 use crate::ends::Endpoints;
 use crate::socket::Keepalive;
 
 thread_local! {
-    /// The open sessions of this worker whose keepalive is not set yet.
-    static DUE: RefCell<Due> = const { RefCell::new(Due { round: 0, sessions: Slab::new() }) };
+    /// The sessions of this worker whose keepalive is not set yet, by the address of their endpoints in memory. An
+    /// address means the same session as long as there is its `Weak`.
+    static DUE: RefCell<HashMap<*const Endpoints, (Weak<Endpoints>, Keepalive)>> = RefCell::default();
 }
 
-struct Due {
-    /// Counts the calls of [`set_due`].
-    round: u32,
-    sessions: Slab<(Weak<Endpoints>, Keepalive)>,
+/// Lets the next call of [`set_due`] on this thread set keepalive on the connection to the server.
+pub fn set_later(ends: &Arc<Endpoints>, keepalive: Keepalive) {
+    let entry = (Arc::downgrade(ends), keepalive);
+    DUE.with_borrow_mut(|due| due.insert(Arc::as_ptr(ends), entry));
 }
 
-/// Lets the next call of [`set_due`] on this thread set keepalive on the connection to the server, unless what is
-/// returned here has been dropped by then. To be dropped on the same thread.
-pub fn set_later(ends: &Arc<Endpoints>, keepalive: Keepalive) -> LateKeepalive {
-    DUE.with_borrow_mut(|due| LateKeepalive {
-        round: due.round,
-        key: due.sessions.insert((Arc::downgrade(ends), keepalive)),
-    })
+/// Undoes [`set_later`] for a session that is over. Not required, but most sessions are over before keepalive is due,
+/// and memory that stayed in use until then would be cold when it is freed.
+pub fn forget(ends: &Arc<Endpoints>) {
+    DUE.with_borrow_mut(|due| {
+        if !due.is_empty() {
+            due.remove(&Arc::as_ptr(ends));
+        }
+    });
 }
 
 /// Sets keepalive where [`set_later`] has asked for it. To be called once a second on each thread that has sessions.
 pub fn set_due() {
-    let sessions = DUE.with_borrow_mut(|due| {
-        due.round = due.round.wrapping_add(1);
-        mem::take(&mut due.sessions)
-    });
-    for (_, (ends, keepalive)) in sessions {
+    for (_, (ends, keepalive)) in DUE.take() {
         if let Some(ends) = ends.upgrade() {
             keepalive.apply(&SockRef::from(&ends.server));
         }
-    }
-}
-
-/// A session's place among those whose keepalive is not set yet. Most sessions are over before it is set, and leave
-/// nothing behind: memory that stayed in use until the next round would be cold when it is freed.
-#[must_use = "dropping it cancels the request"]
-pub struct LateKeepalive {
-    /// The round in which it was asked for. The key means another session in a later one.
-    round: u32,
-    key: usize,
-}
-
-impl Drop for LateKeepalive {
-    fn drop(&mut self) {
-        // An error means that the thread ends.
-        let _ = DUE.try_with(|due| {
-            let mut due = due.borrow_mut();
-            if due.round == self.round {
-                due.sessions.remove(self.key);
-            }
-        });
     }
 }
 
@@ -94,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn keepalive_is_set_on_the_server_when_it_is_due_and_not_before() {
         let ends = endpoints().await;
-        let _later = set_later(&ends, KEEPALIVE);
+        set_later(&ends, KEEPALIVE);
         assert!(!sockopt::socket_keepalive(&ends.server).unwrap());
         set_due();
         assert!(sockopt::socket_keepalive(&ends.server).unwrap());
@@ -105,11 +81,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_is_over_before_its_keepalive_is_due_leaves_nothing_behind() {
+    async fn a_session_that_is_over_before_leaves_nothing_behind() {
         let (over, open) = (endpoints().await, endpoints().await);
-        let later = set_later(&over, KEEPALIVE);
-        let _later = set_later(&open, KEEPALIVE);
-        drop(later);
+        set_later(&over, KEEPALIVE);
+        set_later(&open, KEEPALIVE);
+        forget(&over);
         assert_eq!(Arc::weak_count(&over), 0);
         set_due();
         assert!(!sockopt::socket_keepalive(&over.server).unwrap());
@@ -117,13 +93,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_ends_after_its_keepalive_was_set_does_not_cancel_that_of_another() {
-        let (old, new) = (endpoints().await, endpoints().await);
-        let later = set_later(&old, KEEPALIVE);
+    async fn a_session_whose_task_was_dropped_keeps_no_socket_open() {
+        let ends = endpoints().await;
+        set_later(&ends, KEEPALIVE);
+        let weak = Arc::downgrade(&ends);
+        drop(ends);
+        assert_eq!(weak.strong_count(), 0);
         set_due();
-        let _later = set_later(&new, KEEPALIVE); // has the same key
-        drop(later);
-        set_due();
-        assert!(sockopt::socket_keepalive(&new.server).unwrap());
     }
 }

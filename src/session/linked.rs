@@ -14,7 +14,7 @@ use super::steps::Connected;
 use crate::account::{Ending, Entry, Record};
 use crate::ends::Endpoints;
 use crate::guard::{Throttle, throttle};
-use crate::late_keepalive::{LateKeepalive, set_later};
+use crate::late_keepalive;
 use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
 use crate::socket::read_closed;
 use crate::tls::{TlsConnection, error_word};
@@ -28,7 +28,6 @@ pub(super) struct Linked {
     client_tls: Option<Box<TlsConnection>>,
     server_tls: Option<Box<TlsConnection>>,
     limits: RelayLimits,
-    keepalive: Option<LateKeepalive>,
     entry: Entry,
 }
 
@@ -47,9 +46,9 @@ impl Linked {
             redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
-        let keepalive = keepalive
-            .filter(|_| server.is_tcp())
-            .map(|keepalive| set_later(&ends, keepalive));
+        if let Some(keepalive) = keepalive.filter(|_| server.is_tcp()) {
+            late_keepalive::set_later(&ends, keepalive);
+        }
         entry.relay_started(&ends);
         Self {
             ends,
@@ -58,7 +57,6 @@ impl Linked {
             client_tls,
             server_tls,
             limits: relay,
-            keepalive,
             entry,
         }
     }
@@ -76,7 +74,6 @@ impl Linked {
         let session = RelayedSession {
             entry: self.entry,
             server: self.server,
-            keepalive: self.keepalive,
         };
         (self.ends, session, to_relay, self.limits)
     }
@@ -118,12 +115,8 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
                 .await
         }
     };
-    let RelayedSession {
-        mut entry,
-        server,
-        keepalive,
-    } = session;
-    drop(keepalive); // before the endpoints, so that their memory is freed at once
+    let RelayedSession { mut entry, server } = session;
+    late_keepalive::forget(&ends);
     entry.relay_finished(&ends);
     let at_rest = (closed == Closed::AtRest).then(|| Arc::clone(&ends));
     server.release(ends, closed, &entry, ends_with_server);
@@ -138,7 +131,6 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
 struct RelayedSession {
     entry: Entry,
     server: LeasedServer,
-    keepalive: Option<LateKeepalive>,
 }
 
 impl RelayedSession {
