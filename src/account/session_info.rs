@@ -212,7 +212,7 @@ impl SessionInfo {
         }
     }
 
-    /// The fields of TLS. They are left out for a client that does not speak it.
+    /// The fields of TLS. Where TLS neither ends nor begins here, `tls = "pass"` at most.
     fn tls_words(&self) -> TlsWords {
         let Some(tls) = self.protocol.as_ref().map(|protocol| &protocol.tls) else {
             return TlsWords {

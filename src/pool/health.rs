@@ -1,6 +1,6 @@
 //! The state of a server according to its active checks.
 //!
-//! [`RiseFall`] is a pure state machine over check results. Only the server's health monitor writes it.
+//! [`RiseFall`] is a pure state machine over check results, which only the server's health monitor records.
 
 mod record;
 
@@ -42,7 +42,7 @@ pub enum CheckState {
 /// The verdict of a server's checks: whether it is in use, and if not, whether its role is the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckVerdict {
-    /// There was no check yet, or every check so far was refused.
+    /// Nothing is known yet: no check has failed, and none has brought it up.
     Unchecked,
     /// In use.
     Up,
@@ -74,12 +74,13 @@ pub enum CheckOutcome {
         accepts_sessions: bool,
     },
     /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings
-    /// the server back. A panic does not use it.
+    /// the server back. Such a server is not used even in panic mode (`panic_threshold`).
     Down(Reason),
     /// The server works, but it must not be used, for this reason: its role is wrong, for instance. One such result
     /// takes the server out, and one pass after it brings the server back.
     Unfit(Reason),
-    /// The server works but is, or may be, too far behind its primary. Counts as a failure, but its sessions go on.
+    /// The server works but is, or may be, too far behind its primary. Counts towards [`Thresholds::fall`] as a failure
+    /// does, but its sessions go on.
     Behind(Reason),
 }
 
@@ -127,7 +128,8 @@ pub(super) struct RiseFall {
     state: CheckState,
     /// Results in a row that were like the latest one.
     streak: u32,
-    /// Checks in a row that failed.
+    /// Checks in a row with the result `Fail` or `Down`. Unlike `streak`, it begins anew when the server is behind or
+    /// unfit.
     failures: u32,
     latest: LatestResult,
     /// Set if this host prevented the latest check. The value says whether a server that is up still gets new sessions,
@@ -135,10 +137,11 @@ pub(super) struct RiseFall {
     prevented: Option<bool>,
     /// The role is wrong: the latest check that could read it found that, or another server was promoted since. Also
     /// set while a required role is not known yet.
-    unfit: bool,
+    has_wrong_role: bool,
     /// The server is down only because it is behind.
     behind: bool,
-    /// The server answers its checks, whatever its role.
+    /// The server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks. One that
+    /// has failed is healthy again when it is up: fewer passed checks are not enough.
     healthy: bool,
     verdict: CheckVerdict,
 }
@@ -179,7 +182,7 @@ impl RiseFall {
             failures: 0,
             latest: LatestResult::None,
             prevented: None,
-            unfit: false,
+            has_wrong_role: false,
             behind: false,
             healthy: false,
             verdict: CheckVerdict::Unchecked,
@@ -202,23 +205,23 @@ impl RiseFall {
     pub(super) fn record(&mut self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
         let before = self.latest;
         self.prevented = None;
-        let (latest, unfit) = match outcome {
+        let (latest, has_wrong_role) = match outcome {
             CheckOutcome::Prevented { accepts_sessions, .. } => {
                 self.prevented = Some(*accepts_sessions);
                 return None;
             }
             CheckOutcome::Pass => (LatestResult::Pass, false),
             // Such a check does not find out the role.
-            CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit),
-            CheckOutcome::Down(_) => (LatestResult::Down, self.unfit),
+            CheckOutcome::Fail(_) => (LatestResult::Fail, self.has_wrong_role),
+            CheckOutcome::Down(_) => (LatestResult::Down, self.has_wrong_role),
             CheckOutcome::Refused { accepts_sessions, .. } => {
                 let accepts_sessions = *accepts_sessions;
-                (LatestResult::Refused { accepts_sessions }, self.unfit)
+                (LatestResult::Refused { accepts_sessions }, self.has_wrong_role)
             }
             CheckOutcome::Unfit(_) => (LatestResult::Unfit, true),
             CheckOutcome::Behind(_) => (LatestResult::Behind, false),
         };
-        self.unfit = unfit;
+        self.has_wrong_role = has_wrong_role;
         self.streak = if latest.is_like(before) {
             self.streak.saturating_add(1)
         } else {
@@ -232,7 +235,7 @@ impl RiseFall {
         self.latest = latest;
         let accepts_sessions = match latest {
             LatestResult::Pass => true,
-            LatestResult::Refused { accepts_sessions } => accepts_sessions && !unfit && !self.behind,
+            LatestResult::Refused { accepts_sessions } => accepts_sessions && !has_wrong_role && !self.behind,
             _ => false,
         };
         let next = match (self.state, latest) {
@@ -261,14 +264,14 @@ impl RiseFall {
             && match self.latest {
                 LatestResult::Behind => true,
                 LatestResult::Down | LatestResult::Unfit => false,
-                // Any other result says nothing about the lag.
+                // A failed or refused check says nothing about the lag. Passed ones end it once the server is up.
                 _ => self.behind && self.failures < fall,
             };
         self.healthy = next == CheckState::Up
             || match self.latest {
                 LatestResult::Unfit | LatestResult::Behind | LatestResult::Refused { .. } => true,
-                // A server that is out of use because of its role may fail fewer than `fall` checks, as a server that
-                // is up may.
+                // A server that is out of use because of its role or its lag may fail fewer than `fall` checks, as a
+                // server that is up may.
                 LatestResult::Fail => self.healthy && self.is_unfit() && self.failures < fall,
                 LatestResult::Pass => self.healthy,
                 _ => false,
@@ -277,7 +280,7 @@ impl RiseFall {
             CheckState::Up => CheckVerdict::Up,
             _ if !self.healthy => CheckVerdict::Down,
             _ if matches!(self.latest, LatestResult::Unfit | LatestResult::Behind) => CheckVerdict::WrongRole,
-            // It still needs more passed checks, or it refuses them.
+            // It needs more passed checks, refuses them, or has failed fewer than `fall`.
             _ => self.verdict,
         };
     }
@@ -294,7 +297,7 @@ impl RiseFall {
         self.latest != LatestResult::Disabled
     }
 
-    /// Whether the latest check did not pass, whatever the state.
+    /// Whether the latest check that was made found it failed, down, unfit or behind, whatever the state.
     #[must_use]
     pub(super) const fn is_failing(&self) -> bool {
         matches!(
@@ -306,7 +309,7 @@ impl RiseFall {
     /// Whether the server is down, and not only because its role is wrong.
     #[must_use]
     pub(super) fn has_failed(&self, fall: u32) -> bool {
-        self.state == CheckState::Down && !(self.unfit && self.failures < fall)
+        self.state == CheckState::Down && !(self.has_wrong_role && self.failures < fall)
     }
 
     /// Whether the server said at the latest check that it takes no sessions, or no check can be made and its role is
@@ -344,11 +347,10 @@ impl RiseFall {
     /// that is not known yet. A server that cannot be reached keeps the role it was last seen with.
     #[must_use]
     pub(super) const fn is_unfit(&self) -> bool {
-        self.unfit || self.behind
+        self.has_wrong_role || self.behind
     }
 
-    /// Whether the server answers its checks, whatever its role. A healthy server stays healthy until `fall` checks in
-    /// a row have failed.
+    /// Whether the server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks.
     #[must_use]
     pub(super) const fn is_healthy(&self) -> bool {
         self.healthy
@@ -369,13 +371,13 @@ impl RiseFall {
     /// Sets whether a role is required, as far as that matters before the first result.
     pub(super) fn require_role(&mut self, is_required: bool) {
         if self.state == CheckState::Unchecked {
-            self.unfit = is_required;
+            self.has_wrong_role = is_required;
         }
     }
 
-    /// Treats the role as wrong until the next check that passes.
+    /// Treats the role as wrong until a check reads it and finds it right.
     pub(super) const fn assume_unfit(&mut self) {
-        self.unfit = true;
+        self.has_wrong_role = true;
     }
 }
 

@@ -26,7 +26,7 @@ pub fn peer_of(socket: &impl AsFd) -> Option<UnixPeer> {
     if answer != 0 {
         return None;
     }
-    // SAFETY: the struct is plain integers; it was zeroed, so that every bit pattern of it is valid.
+    // SAFETY: it was zeroed, so that all of it is initialised. Every bit pattern of plain integers is valid.
     let credentials = unsafe { credentials.assume_init() };
     Some(UnixPeer {
         uid: credentials.uid,

@@ -33,7 +33,7 @@ impl CheckRecord {
         Self {
             rise_fall: if is_checked {
                 RiseFall {
-                    unfit: requires_role,
+                    has_wrong_role: requires_role,
                     ..RiseFall::unchecked()
                 }
             } else {
