@@ -2,7 +2,8 @@
 //!
 //! Keepalive takes four system calls and a timer of the kernel: 2.5 % of the CPU time of a session that ends at once.
 //! It finds a dead peer after a second of silence at the earliest. So nothing is lost when it is set within the first
-//! second of the relay; the steps before it have time limits. The connections of clients inherit it from their listening socket, without a call.
+//! second of the relay; the steps before it have time limits. The connections of clients inherit it from their
+//! listening socket, without a call.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
