@@ -1,8 +1,8 @@
-//! Watches a file, and reports when its bytes have changed.
+//! Watches a file, and reports when it is to be read again: after an event in its directories, and regularly.
 //!
 //! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore
-//! two directories are watched, that of the configured path and that of the file it resolves to, and only a change of
-//! the file's bytes counts.
+//! two directories are watched, that of the configured path and that of the file it resolves to. The caller finds out
+//! whether the bytes of the file have changed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

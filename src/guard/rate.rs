@@ -107,7 +107,7 @@ mod tests {
         assert!(!bucket.take(higher, 2 * SECOND), "it owes a burst at most, …");
         assert!(
             bucket.take(higher, 2 * SECOND + SECOND / 1_000),
-            "… and one is soon paid"
+            "… and one unit is soon paid"
         );
         assert!(!bucket.take(higher, 2 * SECOND + SECOND / 1_000));
         let lower = Rate::new(10, hour, 1);

@@ -25,7 +25,7 @@ impl LivePool {
                 && !self.uses_in_panic(server, now)
                 && !server.is_stand_in()
         };
-        // A disabled server is not checked: it may be an old primary.
+        // A disabled server is not checked, so it may be an old primary without being down.
         let is_old = || server.is_disabled() && self.has_other_primary(server);
         if on_down == Sever::Close && (is_down() || is_old()) {
             return Some(self.cause_down(server, self.has_other_primary(server)));
@@ -35,8 +35,8 @@ impl LivePool {
         closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
     }
 
-    /// The cause for a server that is down. `is_old`: another server is the primary. What sessions write to an old
-    /// primary may be lost, so they are closed at once.
+    /// The cause for a server that is down, disabled or gone. `is_old`: another server is the primary. What sessions
+    /// write to an old primary may be lost, so they are closed at once.
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,
@@ -55,8 +55,8 @@ impl LivePool {
         self.requires_one_primary() && in_force().is_some_and(|primary| primary != server.spec().label)
     }
 
-    /// Why sessions of a server that has left the pool are closed if it was the primary when it left, as `former` says:
-    /// another server has been promoted since, on a timeline that continues that of the former primary.
+    /// Why sessions of a server that left the pool as the primary `former` are closed; `None`: they go on. They are
+    /// closed if another server of the same system has been promoted since, on a higher timeline.
     pub(super) fn supersession(&self, former: &KnownPrimary, server: &Server) -> Option<Cause> {
         let known = self.roles().known_primary()?;
         let is_promoted = known.system_identifier.is_some()

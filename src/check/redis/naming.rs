@@ -1,18 +1,18 @@
-//! Which server the Sentinels of a check name as the primary, all answers taken together.
+//! Which server is the primary according to the Sentinels of a check, all their answers taken together.
 //!
 //! The first rule that applies decides:
 //! 1. The server that more than half of them name is the primary, even if another Sentinel names one in a higher epoch:
 //!    that Sentinel may be of another group. But if the latest primary was named in a higher epoch, one of these must
 //!    hold as well:
-//!    - the epoch of the majority is higher than when this rule last decided;
+//!    - the epoch of the majority is higher than when this rule last decided, or it has not decided yet;
 //!    - all Sentinels agree: they may have been set up anew;
 //!    - the majority has named the server for [`AGREED_AFTER`]: again, they may have been set up anew.
 //! 2. Otherwise the server that is named in the highest epoch is the primary. The latest primary counts as one that is
 //!    named: a Sentinel that was cut off from the others must not bring back an old primary.
 //!
-//! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it: a
-//! Sentinel that is wrong must not take out the primary while another one is down. If the higher epoch is the right
-//! one, the server that is named in it calls itself primary as well, and the pool takes that one.
+//! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it in
+//! the same epoch: a Sentinel that is wrong must not take out the primary while another Sentinel is down. If the higher
+//! epoch is the right one, the server that is named in it calls itself primary as well, and the pool takes that one.
 //!
 //! For example, all of three Sentinels name `a` in epoch 4. Then two of them are down, and the third one names
 //! - `b` in epoch 3: `a` stays the primary;
@@ -71,7 +71,8 @@ impl NamedPrimary {
 pub(super) struct Naming {
     /// The primary.
     pub(super) primary: NamedPrimary,
-    /// Whether they agree on it, so that it counts even if a higher epoch is remembered.
+    /// Whether all of them agree on it, or most have for [`AGREED_AFTER`]. Then it counts even if the pool remembers a
+    /// higher epoch.
     pub(super) is_agreed: bool,
     /// The primary that most of them named before some of them failed, if one of them still names it.
     pub(super) repeated: Option<NamedPrimary>,

@@ -49,6 +49,10 @@ fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
         (message, String::from(hint))
     })?;
     match host.ip() {
+        Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
+            let message = format!("`{text}` is a link-local address, which only works with an interface");
+            Err((message, String::from("write another address of this machine")))
+        }
         Some(ip) if ip == ip.to_canonical() => Ok(ip),
         _ => {
             let message = format!("`{text}` is an IPv4-mapped IPv6 address");
@@ -60,6 +64,19 @@ fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
 #[cfg(test)]
 mod tests {
     use crate::config::read;
+
+    /// The kernel binds such an address only together with an interface.
+    #[test]
+    fn a_link_local_address_is_no_source() {
+        for address in ["fe80::1", "fe80::1%lo"] {
+            let text = format!(
+                "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"[fe80::2%lo]:1\"]\n\
+                 bind_source = \"{address}\"\n"
+            );
+            let report = read("a.toml", &text).unwrap_err().to_string();
+            assert!(report.contains("is a link-local address"), "{report}");
+        }
+    }
 
     #[test]
     fn bind_source_has_no_effect_only_if_all_servers_are_unix_sockets() {

@@ -157,7 +157,7 @@ fn a_certificate_is_renewed_before_it_expires() {
     assert_eq!(orders(&proxy, "error"), 0.0);
 }
 
-/// The configuration changes while the server does not answer.
+/// The configuration changes while the ACME server does not answer.
 #[test]
 fn an_order_survives_a_reload_and_its_certificate_is_used_at_once() {
     let site = Site::new();
@@ -215,7 +215,7 @@ fn a_failed_order_backs_off_even_if_it_cannot_be_saved() {
 }
 
 #[test]
-fn a_refused_order_backs_off_across_a_restart_behind_a_self_signed_certificate() {
+fn a_refused_order_backs_off_across_a_restart_and_clients_get_a_self_signed_certificate() {
     let site = Site::new();
     let mut pebble = site.pebble().start_without_name_server();
     let proxy = site.start(&pebble);
@@ -271,7 +271,7 @@ fn a_refused_order_backs_off_across_a_restart_behind_a_self_signed_certificate()
 }
 
 #[test]
-fn an_unreachable_acme_server_keeps_the_certificate_and_a_lost_account_is_reopened() {
+fn an_unreachable_acme_server_keeps_the_certificate_and_a_lost_account_is_replaced() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -298,7 +298,7 @@ fn an_unreachable_acme_server_keeps_the_certificate_and_a_lost_account_is_reopen
 }
 
 #[test]
-fn a_lost_account_with_a_new_contact_is_reopened() {
+fn a_lost_account_with_a_new_contact_is_replaced() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -373,7 +373,7 @@ fn a_certificate_with_a_deleted_file_stays_in_use_until_replaced() {
 }
 
 #[test]
-fn a_certificate_stays_in_use_when_a_new_order_changes_its_file() {
+fn a_certificate_stays_in_use_when_another_first_name_changes_its_file() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
