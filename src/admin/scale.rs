@@ -84,8 +84,8 @@ pub(super) fn scale_body(pool: &LivePool) -> Option<ScaleBody> {
         wanted: wanted.as_ref().map(|wanted| wanted.clones),
         set_by: wanted.as_ref().map(|wanted| wanted.by.to_string()),
         set_at: wanted.as_ref().map(|wanted| rfc3339(wanted.at)),
-        up: counts.up,
-        down: counts.down,
+        up: counts.steps_up,
+        down: counts.steps_down,
         cold_starts: counts.cold_starts,
         clones: pool.scale().clones().iter().map(clone_body).collect(),
     })
@@ -113,7 +113,7 @@ pub(super) fn samples(pools: &[Arc<LivePool>]) -> Vec<ScaleSamples> {
         ScaleSamples {
             pool: Arc::clone(pool.name()),
             clones: CloneState::ALL.map(|state| (state.as_str(), in_state(state))).into(),
-            steps: [("up", counts.up), ("down", counts.down)],
+            steps: [("up", counts.steps_up), ("down", counts.steps_down)],
             cold_starts: counts.cold_starts,
         }
     };

@@ -13,7 +13,7 @@ use crate::text::{LINE_BYTES_MAX, Lines};
 /// killed by SIGPIPE, unless it ignores that.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
-/// The most bytes that are read at a time, so that a command that never stops to print cannot hold up the thread. No
+/// The most bytes that are read at a time, so that a command that never stops printing cannot hold up the thread. No
 /// more than a pipe has by default.
 const READ_BYTES_MAX: usize = 1 << 16;
 
@@ -103,7 +103,7 @@ pub(super) enum PrintedStream {
     Errors,
 }
 
-/// The end of a pipe that a command prints to.
+/// The read end of the pipe that a command prints a stream to.
 pub(super) struct StreamPipe {
     stream: PrintedStream,
     /// `None`: nothing more is read.

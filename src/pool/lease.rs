@@ -56,13 +56,15 @@ impl Lease {
         }
     }
 
-    /// Notes that the server was connected to: from now on it counts the session, too.
+    /// Notes that the server was connected to: from now on the server process itself counts the session, until it has
+    /// seen its end.
     pub fn set_connected(&mut self) {
         self.is_connected = true;
     }
 
-    /// Whether the lease should be held until the server has closed the connection. It should if the server has a
-    /// maximum of sessions and counts this one, which it does once it was connected to.
+    /// Whether the lease should be held until the server has ended the session, for a bounded time. It should if the
+    /// sessions of the server are limited here, and the server was connected to, so that its process still counts this
+    /// one.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.is_limited && self.is_connected && !self.has_ended.load(Relaxed)

@@ -97,9 +97,9 @@ pub struct WantedClones {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleCounts {
     /// Steps up.
-    pub up: u64,
+    pub steps_up: u64,
     /// Steps down.
-    pub down: u64,
+    pub steps_down: u64,
     /// How often a client has woken the pool.
     pub cold_starts: u64,
 }
@@ -156,8 +156,8 @@ impl PoolScale {
     #[must_use]
     pub fn counts(&self) -> ScaleCounts {
         ScaleCounts {
-            up: self.steps_up.load(Relaxed),
-            down: self.steps_down.load(Relaxed),
+            steps_up: self.steps_up.load(Relaxed),
+            steps_down: self.steps_down.load(Relaxed),
             cold_starts: self.cold_starts.load(Relaxed),
         }
     }

@@ -11,8 +11,8 @@ use crate::live::LivePool;
 use crate::plan::PoolId;
 use crate::pool::Server;
 
-/// The fallback for a client whose pool has failed for this reason. That happens if the servers of the pool go down
-/// while the client waits. `None`: the pool could still serve the client, or no fallback can.
+/// The fallback for a client that was not connected for this reason, if the pool has become unusable since it was
+/// chosen. `None`: the pool is still usable, no fallback is, or the reason is one for which none is tried.
 pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialError) -> Option<PoolId> {
     if !matches!(reason, DialError::NoServer | DialError::ConnectFailed) {
         return None;
@@ -27,8 +27,8 @@ pub(super) fn note_stand_in(entry: &Entry, pool: &LivePool, server: &Server) {
     }
 }
 
-/// Notes that a session was meant for the pool `origin`. If it was noted before, the first note stays.
-pub(super) fn note_fallback(entry: &Entry, origin: &LivePool) {
-    let origin = || Arc::clone(origin.fallback_origin());
+/// Notes that a session was meant for the pool `meant`. If it was noted before, the first note stays.
+pub(super) fn note_fallback(entry: &Entry, meant: &LivePool) {
+    let origin = || Arc::clone(meant.fallback_origin());
     entry.info().fallback_from.get_or_insert_with(origin);
 }

@@ -37,7 +37,8 @@ const FIELDS: [&str; 23] = [
     "server_retrans",
 ];
 
-/// A listener `plain` that does not sniff, and one `tls` with a route to the same pool and one that refuses.
+/// A listener `plain` that does not sniff, and a listener `tls` with two routes: one to the same pool, and one that
+/// refuses.
 fn config(server: std::net::SocketAddr) -> String {
     format!(
         r#"
