@@ -55,8 +55,10 @@ impl LastAck {
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together
-/// with the first bytes of its client. Keepalive is not set: a session sets it if it lasts (`late_keepalive`). Dropping
-/// the future closes the socket. `client` is the client of the session; `None`: the connection is for a check.
+/// with the first bytes of its client. Dropping the future closes the socket.
+///
+/// `client` is the client of the session, which sets keepalive later, if it lasts (`late_keepalive`). `None`: the
+/// connection is for a check, and keepalive is set here.
 ///
 /// # Errors
 /// Those of the system calls `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
@@ -74,7 +76,7 @@ pub fn connect(
                 return connect_unix(server).boxed().await; // boxed, so that it costs other sessions nothing
             };
             let socket_options = SocketOptions {
-                keepalive: None,
+                keepalive: options.socket.keepalive.filter(|_| client.is_none()),
                 ..options.socket
             };
             let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
@@ -131,11 +133,6 @@ async fn connect_unix(server: &ServerAddr) -> io::Result<TcpStream> {
 /// Those of [`connect`], and of sending the header.
 pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
     let mut socket = connect(server, options, None, LastAck::AtOnce).await?;
-    if let Some(keepalive) = &options.socket.keepalive
-        && server.socket().is_some()
-    {
-        keepalive.apply(&SockRef::from(&socket));
-    }
     if let Some(version) = options.proxy_protocol {
         socket.write_all(local_header(version)).await?;
     }
