@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -15,6 +14,7 @@ use super::Failure;
 use crate::account::Metrics;
 use crate::acme::Challenges;
 use crate::addr::ListenAddr;
+use crate::back_off::BackOff;
 use crate::cancel::CancelTable;
 use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
@@ -26,9 +26,6 @@ use crate::session::ListenerState;
 use crate::sniff::HelloMemory;
 use crate::unix_socket::SocketFile;
 use crate::worker::{ListenSocket, OpenAddress};
-
-/// The pause before a lost address that could not be bound again is tried again.
-const REBIND_PAUSE: Duration = Duration::from_secs(5);
 
 /// The listening sockets of all workers.
 pub(super) struct ListenSockets {
@@ -49,6 +46,7 @@ pub(super) struct ListenSockets {
     lost: Arc<Notify>,
     /// When a lost address that could not be bound again is tried next.
     retry_at: Option<Instant>,
+    back_off: BackOff,
     /// Addresses whose sockets are being closed.
     closing: Vec<(ListenAddr, Weak<OpenAddress>)>,
 }
@@ -139,6 +137,7 @@ impl ListenSockets {
             in_use: HashMap::new(),
             lost: Arc::default(),
             retry_at: None,
+            back_off: BackOff::default(),
             closing: Vec::new(),
         }
     }
@@ -252,9 +251,15 @@ impl ListenSockets {
 
     /// Waits until an address is lost, or one that is lost already is to be tried again. Cancel safe.
     pub(super) async fn lost(&self) {
+        let until_retry = async {
+            match self.retry_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = self.lost.notified() => {}
-            () = until(self.retry_at) => {}
+            () = until_retry => {}
         }
     }
 
@@ -263,19 +268,24 @@ impl ListenSockets {
         let mut failed = Vec::new(); // none: each address of this plan is in use, or lost
         let bound = self.bind(&in_force.plan, &mut failed);
         let losses = bound.warnings.clone(); // none: a reload was faster
-        let are_all_bound = bound.addresses.len() == losses.len();
-        let listening = self.listen(bound);
-        self.retry_at = (!are_all_bound || listening.is_err()).then(|| Instant::now() + REBIND_PAUSE);
-        match listening {
+        let mut has_failed = bound.addresses.len() < losses.len();
+        match self.listen(bound) {
             Ok(listening) => {
                 for loss in &losses {
                     tracing::error!(%loss, "an address was lost");
                 }
-                if !losses.is_empty() {
+                if !listening.0.is_empty() {
                     self.apply(in_force, listening, drain);
                 }
             }
-            Err(error) => tracing::error!(error = %chain(&error), "cannot listen again at a lost address"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot listen again at a lost address");
+                has_failed = true;
+            }
+        }
+        self.retry_at = has_failed.then(|| Instant::now() + self.back_off.next_pause());
+        if !has_failed {
+            self.back_off.reset();
         }
     }
 
@@ -346,14 +356,6 @@ impl ListenSockets {
             all.add(address);
         }
         all
-    }
-}
-
-/// Waits until this time; `None`: for ever.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
     }
 }
 
