@@ -48,6 +48,21 @@ fn is_served(address: SocketAddr) -> bool {
     exchange().is_ok()
 }
 
+/// Starts acequia with these keys of `[runtime]`, and a listener with these keys. Returns its address, too.
+fn started(server: &Server, runtime: &str, listener: &str) -> (Proxy, SocketAddr) {
+    let proxy = Proxy::start(
+        &[
+            "[runtime]\nworkers = 2\n",
+            runtime,
+            &configs::listener("l", "echo", listener),
+            &configs::pool("echo", &[server.address], ""),
+        ]
+        .concat(),
+    );
+    let address = proxy.at("l");
+    (proxy, address)
+}
+
 #[test]
 fn an_address_whose_sockets_were_shut_down_is_bound_again_and_its_sessions_continue() {
     let server = Server::echo();
@@ -86,15 +101,7 @@ fn an_address_whose_sockets_were_shut_down_is_bound_again_and_its_sessions_conti
 #[test]
 fn an_address_is_bound_again_though_its_listener_is_at_its_limit() {
     let server = Server::echo();
-    let proxy = Proxy::start(
-        &[
-            "[runtime]\nworkers = 2\n",
-            &configs::listener("full", "echo", "max_connections = 1"),
-            &configs::pool("echo", &[server.address], ""),
-        ]
-        .concat(),
-    );
-    let address = proxy.at("full");
+    let (proxy, address) = started(&server, "", "max_connections = 1");
     let (served, _waiting) = (served_client(address), waiting_clients(address, 8));
     assert_eq!(shut_down(&proxy, address), 2);
     eventually("new clients are not refused", || Client::try_connect(address).is_ok());
@@ -105,15 +112,7 @@ fn an_address_is_bound_again_though_its_listener_is_at_its_limit() {
 #[test]
 fn an_address_is_bound_again_during_the_drain_delay() {
     let server = Server::echo();
-    let proxy = Proxy::start(
-        &[
-            "[runtime]\nworkers = 2\ndrain_delay = \"1h\"\n",
-            &configs::listener("lost", "echo", ""),
-            &configs::pool("echo", &[server.address], ""),
-        ]
-        .concat(),
-    );
-    let address = proxy.at("lost");
+    let (proxy, address) = started(&server, "drain_delay = \"1h\"\n", "");
     proxy.signal(Signal::TERM);
     eventually("the delay has begun", || log_count(&proxy, "draining") == 1);
     assert_eq!(shut_down(&proxy, address), 2);
@@ -123,15 +122,7 @@ fn an_address_is_bound_again_during_the_drain_delay() {
 #[test]
 fn a_drain_ends_though_a_listening_socket_was_shut_down_at_its_limit() {
     let server = Server::echo();
-    let proxy = Proxy::start(
-        &[
-            "[runtime]\nworkers = 2\ndrain_timeout = \"200ms\"\n",
-            &configs::listener("full", "echo", "max_connections = 1"),
-            &configs::pool("echo", &[server.address], ""),
-        ]
-        .concat(),
-    );
-    let address = proxy.at("full");
+    let (proxy, address) = started(&server, "drain_timeout = \"200ms\"\n", "max_connections = 1");
     let (_served, _waiting) = (served_client(address), waiting_clients(address, 8));
     assert_eq!(shut_down(&proxy, address), 2);
     assert_eq!(proxy.stop().code, Some(0));
