@@ -33,10 +33,10 @@
 //! again. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the
 //! server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a core without IO, its system
 //! calls an engine (`relay::engine` says where one on io_uring would go). Each direction copies, and splices while it
-//! carries bulk data, until both sides have finished, one has failed, or both were silent for too long. Then the
-//! sockets close, the lease is returned, and the entry is closed with one [`account::Ending`]: it counts the session
-//! and writes its record. The permit is returned last. A session that is cancelled or panics drops the same values, so
-//! that no count is ever off.
+//! carries bulk data, until both sides have finished, one has failed, or both were silent for too long. If that takes a
+//! moment, [`late_keepalive`] sets keepalive on the connection to the server. Then the sockets close, the lease is
+//! returned, and the entry is closed with one [`account::Ending`]: it counts the session and writes its record. The
+//! permit is returned last. A session that is cancelled or panics drops the same values, so that no count is ever off.
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its
 //! clones; [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and
