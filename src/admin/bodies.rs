@@ -194,7 +194,7 @@ pub struct PoolBody {
     pub name: String,
     /// Its balancing policy.
     pub balance: String,
-    /// The best priority of a server that is up; absent: none is.
+    /// The best priority of a server that is up and usable; absent: none is.
     pub best_tier: Option<u8>,
     /// Whether so few servers are up that all are used.
     pub panic: bool,
