@@ -1,7 +1,7 @@
 //! The cost of finding a route: among 10 and 10,000 routes, and among a million names.
 //!
-//! `few` looks up a thousand of the names in random order, like real traffic, most of which is for few names. `all`
-//! looks up every name equally often, and so measures memory access: a million names do not fit the CPU caches.
+//! `few` repeats a thousand random names, like real traffic, most of which is for few names. `all` repeats a quarter of
+//! a million random names, and so measures memory access: as many names do not fit the CPU caches.
 
 use std::hint::black_box;
 

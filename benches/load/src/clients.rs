@@ -340,7 +340,7 @@ async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
         }
     };
     tokio::join!(send, receive);
-    counts.count_failure(); // without an error neither ends
+    counts.count_failure(); // not reached without an error
 }
 
 /// Reads 16 KiB ten times a second while the server sends as fast as it can. Counts as connected once the buffers on
