@@ -273,13 +273,13 @@ impl Entry {
 
     /// The session begins to wait at this position of the pool's queue. `is_asleep`: it waits because the pool is
     /// asleep.
-    pub fn queue_joined(&mut self, position: usize, is_asleep: bool) {
+    pub fn joined_queue(&mut self, position: usize, is_asleep: bool) {
         let mut info = self.info();
         QueueWait::begin(&mut info.extras.get_or_insert_default().queue, position, is_asleep);
     }
 
     /// The session no longer waits in the pool's queue, if it did.
-    pub fn queue_left(&mut self) {
+    pub fn left_queue(&mut self) {
         let mut info = self.record.info();
         let wait = info.extras.as_mut().and_then(|extras| extras.queue.as_mut());
         if let Some(waited) = wait.and_then(QueueWait::end) {
@@ -319,7 +319,7 @@ impl Entry {
     }
 
     /// The session leaves the server to which it was connected. It has no server until another attempt starts.
-    pub fn server_left(&mut self) {
+    pub fn left_server(&mut self) {
         self.path = None;
         self.info().set_unconnected();
         if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
@@ -359,7 +359,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.queue_left(); // the client may have left while it waited
+        self.left_queue(); // the client may have left while it waited
         let path = self.path.take();
         let mut info = self.record.info();
         let duration = self.record.age();

@@ -78,7 +78,7 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     (HEALTH_CHECKS, "Health checks, by result."),
     (
         HEALTH_TRANSITIONS,
-        "Changes of a server to up or down by health checks.",
+        "Changes of a server to up, down or wrong_role by health checks.",
     ),
     (
         ACCEPT_PAUSES,

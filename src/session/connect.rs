@@ -149,8 +149,8 @@ fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Re
 /// Records the progress of dialling: waits in the queue, and where each attempt begins and ends.
 pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
     match progress {
-        Progress::Queued { position, is_asleep } => entry.queue_joined(*position, *is_asleep),
-        Progress::Dequeued => entry.queue_left(),
+        Progress::Queued { position, is_asleep } => entry.joined_queue(*position, *is_asleep),
+        Progress::Dequeued => entry.left_queue(),
         Progress::Trying(server) => entry.attempt_started(server),
         Progress::Ended(attempt) => {
             entry.attempt_finished(attempt.took, attempt.failure);

@@ -49,7 +49,7 @@ pub(super) async fn move_on(
         });
         server.report(client, closed, entry);
     }
-    entry.server_left();
+    entry.left_server();
     close_cleanly_again(&socket);
     server.abandon(socket);
     match dial_again(pool, wait, &mut redial.search, client, entry).boxed().await {

@@ -48,7 +48,7 @@ fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
     drop(log);
     run_writer(output, LogFormat::Json, &messages, &control, &Counter::noop());
     let lines = [renamed, path].map(|path| std::fs::read_to_string(path).unwrap().lines().count());
-    assert_eq!(lines, [1, 1], "it is reopened at the first record that follows");
+    assert_eq!(lines, [1, 1], "the file is reopened after the first queued record");
 }
 
 #[test]

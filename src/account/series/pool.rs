@@ -8,7 +8,7 @@ use crate::account::Ending;
 use crate::account::histogram::{Histogram, QUEUE_BOUNDS, SESSION_BOUNDS};
 use crate::account::totals::SessionTotals;
 
-/// The series of a pool. They exist as long as the pool is configured, whether or not its servers change.
+/// The series of a pool. They exist at least as long as the pool is configured, whether or not its servers change.
 pub(in crate::account) struct PoolSeries {
     is_configured: AtomicBool,
     /// The totals of its sessions. Connects are those to its servers.
