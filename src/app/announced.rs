@@ -31,13 +31,13 @@ pub(super) struct Announced {
     /// Whether the latest answer is not in force yet, because [`Self::next`] was dropped before it returned.
     is_pending: bool,
     /// The plan of the file, if a listener of it accepts announcements.
-    file: Option<Arc<Plan>>,
+    file_plan: Option<Arc<Plan>>,
 }
 
 impl Announced {
     /// Begins to follow announcements. If the plan of the file accepts them, the plan in force has the routes that were
     /// `kept` from before the start.
-    pub(super) fn follow(live: &Arc<Live>, file: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
+    pub(super) fn follow(live: &Arc<Live>, file_plan: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
         live.restore_announced(&kept);
@@ -46,18 +46,18 @@ impl Announced {
             _following: AbortOnDropHandle::new(following),
             announcements: kept,
             is_pending: false,
-            file,
+            file_plan,
         }
     }
 
     /// As [`with_announced`], for the routes that are announced now.
-    pub(super) fn added_to(&self, file: Plan) -> (Plan, Option<Arc<Plan>>) {
-        with_announced(file, &self.announcements)
+    pub(super) fn added_to(&self, file_plan: Plan) -> (Plan, Option<Arc<Plan>>) {
+        with_announced(file_plan, &self.announcements)
     }
 
     /// Takes the next plan of the file.
-    pub(super) fn set_file(&mut self, file: Option<Arc<Plan>>) {
-        self.file = file;
+    pub(super) fn set_file_plan(&mut self, file_plan: Option<Arc<Plan>>) {
+        self.file_plan = file_plan;
     }
 
     /// Waits until other routes are announced. Returns the plan and pools that are to be in force with them. Cancel
@@ -74,10 +74,10 @@ impl Announced {
                 Some(Err(error)) => record_failure(live, error),
                 None => {}
             }
-            if let (Some(Ok(_)), Some(file)) = (&answer, &self.file) {
-                let (preparing, file, announcements) =
-                    (Arc::clone(live), Arc::clone(file), Arc::clone(&self.announcements));
-                let prepare = move || preparing.prepare(file.with_announced(&announcements), HashMap::new());
+            if let (Some(Ok(_)), Some(file_plan)) = (&answer, &self.file_plan) {
+                let (preparing, file_plan, announcements) =
+                    (Arc::clone(live), Arc::clone(file_plan), Arc::clone(&self.announcements));
+                let prepare = move || preparing.prepare(file_plan.with_announced(&announcements), HashMap::new());
                 if let Ok(next) = spawn_blocking(prepare).await {
                     self.is_pending = false;
                     return next;
@@ -90,10 +90,10 @@ impl Announced {
 
 /// Returns the plan to put in force: that of the file with these announcements. Also returns the plan of the file as it
 /// is; `None`: it accepts no announcements.
-pub(super) fn with_announced(file: Plan, announcements: &[Announcement]) -> (Plan, Option<Arc<Plan>>) {
-    match file.announcing_engine() {
-        None => (file, None),
-        Some(_) => (file.with_announced(announcements), Some(Arc::new(file))),
+pub(super) fn with_announced(file_plan: Plan, announcements: &[Announcement]) -> (Plan, Option<Arc<Plan>>) {
+    match file_plan.announcing_engine() {
+        None => (file_plan, None),
+        Some(_) => (file_plan.with_announced(announcements), Some(Arc::new(file_plan))),
     }
 }
 

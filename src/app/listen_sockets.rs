@@ -265,9 +265,9 @@ impl ListenSockets {
 
     /// Binds lost addresses of the plan in force again. If that fails, it is to be tried again, see [`Self::lost`].
     pub(super) fn rebind(&mut self, in_force: &InForce, drain: &Drain) {
-        let mut failed = Vec::new(); // none: each address of this plan is in use, or lost
+        let mut failed = Vec::new(); // stays empty: each address of this plan is in use, or lost
         let bound = self.bind(&in_force.plan, &mut failed);
-        let losses = bound.warnings.clone(); // none: a reload was faster
+        let losses = bound.warnings.clone(); // empty if a reload was faster
         let mut has_failed = bound.addresses.len() < losses.len();
         match self.listen(bound) {
             Ok(listening) => {
@@ -290,7 +290,7 @@ impl ListenSockets {
     }
 
     /// Gives the clients that wait at closing addresses to the listeners that take over these addresses, and may have
-    /// permits for them. While they wait, the closing sockets also keep new clients from the new listener.
+    /// permits for them. As long as such clients wait, a closing socket stays open, and takes new clients, too.
     fn hand_over(&self, states: &HashMap<AddressKey, Arc<ListenerState>>) {
         for (address, open) in &self.closing {
             let covering = self.in_use.iter().filter(|(_, in_use)| in_use.address.covers(*address));

@@ -133,7 +133,7 @@ impl Running {
 }
 
 /// Logs each address of a listener once it accepts clients.
-pub fn announce(in_force: &InForce) {
+pub fn log_addresses(in_force: &InForce) {
     for (listener, addresses) in in_force.listeners() {
         for address in addresses {
             tracing::info!(target: ANNOUNCE, listener = %listener.name, %address, "listening");

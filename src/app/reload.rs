@@ -12,7 +12,7 @@ use super::listen_sockets::NewlyListening;
 use super::listener_tls::{broken_files, check_and_load};
 use super::remote::{ReadConfiguration, for_store};
 use super::retirement::retire;
-use super::{App, Failure, announce, watch};
+use super::{App, Failure, log_addresses, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
 use crate::blocking::blocking;
@@ -131,14 +131,14 @@ impl App {
             access_log,
             texts,
         } = prepared;
-        self.announced.set_file(file_plan);
+        self.announced.set_file_plan(file_plan);
         let old = self.running.live.in_force();
         let now = self.running.live.apply(next);
         self.follow(&now, listening, drain);
         self.remote.put_in_force(texts);
         self.follow_store(now.plan.remote.as_ref());
         if old.plan.why_not_ready().is_some() {
-            announce(&now);
+            log_addresses(&now);
         }
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
         log_refused(&old.plan, &now.plan);

@@ -61,7 +61,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
 
 /// Logs each address once it accepts clients.
 fn announce(running: &Running) {
-    app::announce(&running.live.in_force());
+    app::log_addresses(&running.live.in_force());
     if let Some(address) = running.admin {
         tracing::info!(target: ANNOUNCE, %address, "admin port");
     }
