@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_is_not_whole_is_not_used() {
+    fn an_empty_or_too_long_key_is_not_used() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let eab = ExternalAccount {
             key_id: "id".into(),

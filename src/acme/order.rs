@@ -229,6 +229,6 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let text = with_key(key.serialized_der(), "chain");
         assert_eq!(*text, key.serialize_pem() + "chain");
-        assert_eq!(text.capacity(), text.len(), "it has grown");
+        assert_eq!(text.capacity(), text.len(), "expected no growth");
     }
 }

@@ -114,7 +114,7 @@ impl CancelTable {
         self.connections.resize(Some(connections));
     }
 
-    /// A permit for a connection of a request that has one already, if one is free.
+    /// A permit for another connection of a request, besides its first; `None`: no permit is free.
     #[must_use]
     pub fn try_connect(&self) -> Option<CapacityPermit> {
         self.connections.try_acquire()

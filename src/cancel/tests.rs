@@ -75,7 +75,7 @@ async fn cancel_requests_are_limited_per_second() {
     assert!(!admit(6), "ten of a listener");
     assert!(
         table.admit(&Arc::from("m"), client(1), Instant::now()),
-        "of each listener"
+        "each listener has limits of its own"
     );
     tokio::time::advance(RATE_WINDOW).await;
     assert!(admit(6) && admit(1));
