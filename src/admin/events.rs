@@ -102,10 +102,10 @@ pub async fn publish(admin: Arc<Admin>) {
             continue;
         }
         let before = seen.take();
-        let look = Arc::clone(&admin);
+        let shown = Arc::clone(&admin);
         let looked = spawn_blocking(move || {
             let began = thread_cpu_time();
-            let mut now = state_body(&look);
+            let mut now = state_body(&shown);
             let event = match before.map(|before| changes_between(before, &mut now)) {
                 Some(StateChanges::Partial(changes)) => event("changes", &changes),
                 None | Some(StateChanges::Whole) => event("state", &now),

@@ -75,9 +75,9 @@ impl Announced {
                 None => {}
             }
             if let (Some(Ok(_)), Some(file_plan)) = (&answer, &self.file_plan) {
-                let (preparing, file_plan, announcements) =
+                let (live, file_plan, announcements) =
                     (Arc::clone(live), Arc::clone(file_plan), Arc::clone(&self.announcements));
-                let prepare = move || preparing.prepare(file_plan.with_announced(&announcements), HashMap::new());
+                let prepare = move || live.prepare(file_plan.with_announced(&announcements), HashMap::new());
                 if let Ok(next) = spawn_blocking(prepare).await {
                     self.is_pending = false;
                     return next;
