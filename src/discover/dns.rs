@@ -74,8 +74,7 @@ impl DnsSource {
         }
     }
 
-    /// Asks whenever a question is due, until none is answered. The next call reads the configuration of the system
-    /// again.
+    /// Asks whenever a question is due, until a round fails. The next call reads the configuration of the system again.
     async fn run(&mut self, reports: &Reports) -> Reason {
         let server = self.plan.resolver;
         let resolver = match spawn_blocking(move || open(server)).await {

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(warning.as_deref(), Some(expected));
         let hosts = vec![("a_b:1@10.0.0.9", host(&["10.0.0.1"]))];
         let (servers, warning) = listed(&[record(1, 1, "a_b:1@10.0.0.9")], hosts);
-        assert!(servers.is_empty() && warning.is_some(), "no label of a name has an `@`");
+        assert!(servers.is_empty() && warning.is_some(), "no host name has an `@`");
     }
 
     #[test]

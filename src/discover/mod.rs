@@ -7,7 +7,7 @@
 //!
 //! [`run`] follows the sources that pools name with the key `discover`. A source reports whole lists, never changes of
 //! a list, and [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists
-//! nothing, changes nothing.
+//! nothing without `allow_empty`, changes nothing.
 //!
 //! [`run`] also follows the addresses of this machine, as far as they decide whether a server is one of our own
 //! listeners.

@@ -19,7 +19,7 @@ static WATCH: OptionalCall = OptionalCall::new(
 
 static READ: OptionalCall = OptionalCall::new(
     "netlink(RTM_GETROUTE)",
-    "until it succeeds, a server at a new address of this machine is not recognised as a listener of ours at all addresses",
+    "until it succeeds, a server at a new address of this machine is not recognised as our own listener on 0.0.0.0 or [::]",
 );
 
 /// The time between two reads where changes are not reported, or the addresses could not be read.

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_with_other_api_versions_is_refused_with_them() {
+    fn an_engine_with_other_api_versions_is_refused_and_the_error_names_them() {
         for (oldest, newest) in [("1.12", "1.40"), ("1.52", "1.60"), ("1.12", "2"), ("x", "1.44")] {
             let error = agreed(oldest, newest).unwrap_err();
             let expected = format!("it speaks versions {oldest} to {newest}");

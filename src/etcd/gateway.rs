@@ -83,7 +83,7 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Reads the keys of these ranges at one revision, at most `keys_max` of each range.
+    /// Reads the keys of these ranges at one revision. More than `keys_max` in all are an error.
     pub(super) async fn read(&self, ranges: &[KeyRange], keys_max: usize) -> Result<KeysRead, EtcdError> {
         let range = |range: &KeyRange| {
             let mut range = range.to_json();

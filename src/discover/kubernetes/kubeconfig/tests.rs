@@ -88,7 +88,7 @@ fn file_paths_are_relative_to_the_kubeconfig() {
 }
 
 #[test]
-fn errors_do_not_quote_the_file() {
+fn errors_show_names_but_no_secrets() {
     for (from, to, error) in [
         (
             "current-context: edge",
@@ -105,7 +105,7 @@ fn errors_do_not_quote_the_file() {
             "cluster: peripheral",
             "it has no cluster `peripheral`",
         ),
-        ("user: acequia", "user: secret-name", "it has no user `secret-name`"),
+        ("user: acequia", "user: nobody", "it has no user `nobody`"),
         (
             "token: secret-1",
             "exec: {command: secret-1}",
