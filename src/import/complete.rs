@@ -351,7 +351,7 @@ fn note_order_of_routes(listener: &mut ImportedListener) {
         let mut others = later.filter(|route| route.pool != first.pool);
         if let Some(later) = others.find(|route| route.sni.iter().any(is_inside)) {
             let text = format!(
-                "the more exact name of line {} wins here, where this line came first",
+                "line {} has a more exact name and wins here, although this line comes first",
                 later.line
             );
             notes.push(Remark::note(first.line, text));

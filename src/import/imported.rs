@@ -137,8 +137,8 @@ impl Remark {
         own: Option<&str>,
     ) -> Self {
         let value = value.unwrap_or("not set");
-        let not = own.map_or(String::new(), |own| format!(", and not {own}"));
-        Self::note(line, format!("{key} of {server} is {value}, as for {whose}{not}"))
+        let instead = own.map_or(String::new(), |own| format!(", instead of {own}"));
+        Self::note(line, format!("{key} of {server} is {value}, as for {whose}{instead}"))
     }
 }
 

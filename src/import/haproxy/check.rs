@@ -154,8 +154,8 @@ impl Checks {
             "send-expect" | "tls" => self.conversation.write(kind == "send-expect", health),
             _ => {}
         }
-        let has_tls = matches!(kind, "http" | "send-expect" | "redis");
-        if has_tls && is_tls {
+        let has_tls_key = matches!(kind, "http" | "send-expect" | "redis");
+        if has_tls_key && is_tls {
             health.set("tls", "true");
         }
         if let Some(user) = &self.user {

@@ -220,7 +220,7 @@ backend queue
             "check = \"tls\"",
             "queue = { timeout = \"10s\" }",
             "bind_source = \"10.0.0.5\"",
-            "# note, line 20: bind_source of 10.0.1.3:5432 is 10.0.0.5, as for the first server, and not client",
+            "# note, line 20: bind_source of 10.0.1.3:5432 is 10.0.0.5, as for the first server, instead of client",
             "  { address = \"10.0.1.1:5432\", name = \"a\", max_sessions = 90 },",
             "  { address = \"unix:/run/b.sock\", name = \"b\", max_sessions = 40 },",
             "  { address = \"10.0.1.3:5432\", name = \"c\" },",
