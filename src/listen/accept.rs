@@ -339,7 +339,7 @@ pub(super) fn is_shut_down(socket: &impl AsFd) -> bool {
     events.is_some_and(|events| events.intersects(PollFlags::HUP | PollFlags::RDHUP))
 }
 
-/// Those of these events, and of those that poll(2) reports unasked, that a socket has; `None`: poll(2) fails.
+/// The events that a socket has now, of these and of those that poll(2) reports unasked. `None`: poll(2) fails.
 fn events_now(socket: &impl AsFd, events: PollFlags) -> Option<PollFlags> {
     let now = Timespec::default();
     let mut socket = [PollFd::new(socket, events)];

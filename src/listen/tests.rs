@@ -133,7 +133,7 @@ async fn pauses_between_failures_of_accept_grow_up_to_a_tenth_of_a_second() {
     let (socket, _other) = no_listener();
     let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
     let (limits, mut failures) = (limits(None, 1), 0);
-    let is_over = timeout(Duration::from_secs(10), async {
+    let outcome = timeout(Duration::from_secs(10), async {
         let mut accepting = pin!(listener.accept(&limits, |_| {}));
         poll_fn(|cx| {
             failures += 1; // each poll ends with a failure and a pause
@@ -141,7 +141,7 @@ async fn pauses_between_failures_of_accept_grow_up_to_a_tenth_of_a_second() {
         })
         .await;
     });
-    assert!(is_over.await.is_err());
+    assert!(outcome.await.is_err());
     assert!((90..120).contains(&failures), "{failures} failures in 10 s");
 }
 

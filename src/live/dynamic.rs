@@ -212,7 +212,7 @@ impl DynamicServers {
     }
 
     /// Records that the source has given a usable answer. `warning`: the problems in parts of it. Returns whether its
-    /// previous answer was not usable.
+    /// previous answer was not usable, or there was none.
     pub fn record_success(&self, at: SystemTime, warning: Option<Reason>) -> bool {
         self.lock().source.record_success(at, warning)
     }

@@ -26,7 +26,7 @@ pub(super) fn inherit_primary<'p>(
         let other = named(&name);
         let has_server = |other: &Arc<LivePool>| other.entries().iter().any(|same| is_same_server(same, entry));
         if other.is_some_and(|other| !has_server(other)) {
-            return None; // what the other pool calls so is another server
+            return None; // in the other pool, this label is that of another server
         }
         let rank = (other.is_some(), known.highest_timeline());
         Some((rank, name, known))

@@ -198,6 +198,6 @@ fn the_older_of_two_conflicting_announcements_wins() {
             ["young: `old`, which is older, has the name, and another `acequia.pool`"]
         );
     }
-    let left = plan().with_announced(&[young]);
-    assert_eq!(reached(&left, "a.apps.test").1, ["young"], "the older has left");
+    let alone = plan().with_announced(&[young]);
+    assert_eq!(reached(&alone, "a.apps.test").1, ["young"], "the older has left");
 }
