@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// The back-off, instead of that of [`EjectLimits`], of a server that is ejected while no other can be picked and
-/// clients wait for it. One session tries it then, and if that session makes no report, another one as much later. A
+/// The back-off of a server that is ejected while no other can be picked and clients wait for it, instead of that of
+/// [`EjectLimits`]. One session tries the server then; if it makes no report, another one does after the same time. A
 /// client whose only server has ended the session without a word waits as long, but that server is not ejected.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 

@@ -158,7 +158,7 @@ impl LagWatch {
                 replica.received = PositionHistory::default();
                 return Some(lag_behind(primary));
             }
-            // The primary may have gone on.
+            // The primary may have written more since then.
             replica.received.record(now, wal.written, max_lag);
             let behind = lag_since(replica.received.behind_since(wal.applied));
             // What a replica has received says nothing if it has followed no server since the primary was last seen. So

@@ -159,8 +159,8 @@ impl Pool {
                 tokio::select! {
                     biased;
                     answer = &mut place.answer => break answer,
-                    () = &mut stream_end, if !turn.has_ended => {
-                        turn.has_ended = true;
+                    () = &mut stream_end, if !turn.has_stream_ended => {
+                        turn.has_stream_ended = true;
                         place.move_behind_open();
                     }
                     () = changed => {}

@@ -163,12 +163,12 @@ impl Pool {
         self.queue.put_in_force(shared);
     }
 
-    /// Records that its names have been resolved, as far as possible.
+    /// Records that the host names of its servers have been resolved, as far as possible.
     pub fn mark_resolved(&self) {
         self.was_resolved.store(true, Release);
     }
 
-    /// Whether its names have been resolved, as far as possible.
+    /// Whether the host names of its servers have been resolved, as far as possible.
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         self.was_resolved.load(Acquire)

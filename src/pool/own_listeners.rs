@@ -66,8 +66,8 @@ impl OwnListeners {
         state.left_out.retain(|pool, _| is_pool(pool));
     }
 
-    /// Replaces the addresses of this machine. Before, they are read when they are first needed. Returns whether they
-    /// may have changed.
+    /// Replaces the addresses of this machine. Without an earlier call, they are read when they are first needed.
+    /// Returns whether they may have changed.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) -> bool {
         let mut state = self.lock();
         let has_changed = state.local.get() != Some(&addresses);
@@ -373,7 +373,7 @@ mod tests {
         own.set_links(&"a".into(), [server("127.0.0.1:2"), server("10.0.0.1:2")].into_iter());
         assert_eq!(at("b", "127.0.0.1:1").as_deref(), Some("a"), "a leads to b");
         assert_eq!(at("c", "127.0.0.1:1"), None);
-        own.set_links(&"b".into(), [server("127.0.0.1:3")].into_iter()); // a circle: everything ends
+        own.set_links(&"b".into(), [server("127.0.0.1:3")].into_iter()); // a circle: the search ends
         assert_eq!(at("c", "127.0.0.1:1").as_deref(), Some("a"));
         own.set_links(&"a".into(), [server("10.0.0.1:2")].into_iter());
         assert_eq!(at("b", "127.0.0.1:1"), None);

@@ -273,7 +273,7 @@ impl PrimaryWatch {
             }
             return;
         }
-        // Rule 3; and a primary that is listed under another label now, which may have a timeline.
+        // Rule 3. It also finds the primary if that is listed under another label now; then it may have a timeline.
         self.settle(|seen, claim| {
             is_same_system(seen.system_identifier, known.system_identifier)
                 && (known.timeline.is_none() || claim.timeline == known.timeline)

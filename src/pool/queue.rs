@@ -81,7 +81,7 @@ struct Waiter {
 pub struct QueueTurn {
     ticket: Option<Ticket>,
     /// Whether the client has ended its stream.
-    pub(super) has_ended: bool,
+    pub(super) has_stream_ended: bool,
     /// When it first lined up. Its time is limited from then on, also while it tries a server.
     pub(super) since: Option<Instant>,
 }
@@ -204,7 +204,7 @@ impl PoolQueue {
         let mut waiters = self.lock();
         let is_new = turn.ticket.is_none();
         let ticket = *turn.ticket.get_or_insert_with(|| waiters.line.draw());
-        let position = waiters.line.join(ticket, turn.has_ended, waiter);
+        let position = waiters.line.join(ticket, turn.has_stream_ended, waiter);
         let place = LinePlace {
             queue: self,
             ticket,

@@ -14,8 +14,8 @@ use super::own_listeners::OwnListeners;
 use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
 use crate::addr::ServerAddr;
 
-/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, and with resolved
-/// names at the same time, several servers with different addresses may have one name.
+/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, several servers with
+/// different addresses may have one name. They have it at the same time while sessions hold earlier ones.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
 /// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
@@ -131,7 +131,7 @@ impl ServerRegistry {
             let (_, server) = named.iter().find(|(at, _)| *at == address)?;
             server.upgrade()
         });
-        // The identity differs if the configuration now has a name in place of an address.
+        // The identity differs if the configuration now has a host name in place of an address.
         if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
             return server;
         }
@@ -184,7 +184,7 @@ impl ServerRegistry {
         }
         drop(entries);
         if let Some(roles) = self.lock_roles().get(&path.0) {
-            roles.forget_list();
+            roles.forget_list(); // the next check takes note of whether the server is disabled
         }
         self.notify_change(); // a server that is in no pool now has notified nobody
         overrides

@@ -34,7 +34,7 @@ struct RolesState {
     primary: Option<Arc<str>>,
     lags: LagWatch,
     divergence: DivergenceWatch,
-    /// The changes that servers send that call themselves primary, by label.
+    /// The streams of the servers that call themselves primary, by label.
     streams: HashMap<Arc<str>, Stream>,
     /// The verdicts on servers that call themselves primary, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,

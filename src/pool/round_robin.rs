@@ -176,10 +176,10 @@ mod tests {
         let first = RoundRobin::new(&servers, 0);
         assert_eq!(take(&first, 2), [0, 1]);
         for (gone, expected) in [(0, [2, 3, 1]), (1, [2, 3, 0]), (3, [2, 0, 1])] {
-            let left: Vec<_> = servers.iter().filter(|server| server.index != gone).cloned().collect();
-            let second = RoundRobin::resume(&left, &first, &servers);
-            assert_eq!(indices(&second, &left, 3), expected, "without {gone}");
-            let third = RoundRobin::resume(&servers, &second, &left);
+            let remaining: Vec<_> = servers.iter().filter(|server| server.index != gone).cloned().collect();
+            let second = RoundRobin::resume(&remaining, &first, &servers);
+            assert_eq!(indices(&second, &remaining, 3), expected, "without {gone}");
+            let third = RoundRobin::resume(&servers, &second, &remaining);
             let latest = expected[2];
             assert_eq!(indices(&third, &servers, 1), [latest + 1], "{gone} is back");
         }

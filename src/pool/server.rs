@@ -73,7 +73,7 @@ const UNFIT: u16 = 8; // the role is wrong, or required and not known
 const NOT_ENABLED: u16 = 16; // draining or disabled
 const DISABLED: u16 = 32;
 const BEHIND: u16 = 64; // down only because it is behind its primary
-const SUSPENDED: u16 = 128; // it said at the latest check that it takes no sessions
+const SUSPENDED: u16 = 128; // see `RiseFall::is_suspended`
 const STAND_IN: u16 = 256; // it is the primary of a pool of replicas that falls back to it
 
 impl Server {
@@ -193,8 +193,8 @@ impl Server {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it gets no new sessions because of its answer to the latest check: it refused the check, or said that it
-    /// does not work.
+    /// Whether it gets no new sessions because of its latest check: it said that it takes none or does not work, or no
+    /// check can be made and its role is not known any more.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }

@@ -1,4 +1,4 @@
-//! How many sessions a server has, and how many it should have.
+//! How many sessions each server of a pool has, and its weight and limit, on which its share depends.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -38,7 +38,7 @@ impl Pool {
                 sessions_max: candidate.sessions_max,
             });
             // In a round robin each name has turns of its own, so that weights add up. Where sessions are compared, all
-            // names of the address have the same sessions.
+            // names of the address have the same sessions, so that the largest weight counts.
             load.weight = match self.policy() {
                 Policy::RoundRobin => load.weight.saturating_add(candidate.weight),
                 _ => load.weight.max(candidate.weight),

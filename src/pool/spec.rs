@@ -21,14 +21,15 @@ impl ServerId {
 /// The names and address of a server.
 #[derive(Clone, Debug)]
 pub struct ServerSpec {
-    /// Its label in log, metrics and API: its name, else its address as written; if resolved, `host:port@address`.
+    /// Its label in log, metrics and API: its name, else its address as written. `@` and the IP address follow if its
+    /// host name was looked up.
     pub label: Arc<str>,
-    /// What `source-hash` takes as its input: the server's name, else its address as written. Its position in the list
-    /// has no effect.
+    /// What `source-hash` takes as its input: the server's name, else its address as written; with a host name always
+    /// the address. Its position in the list has no effect.
     pub identity: Arc<str>,
     /// The address to connect to.
     pub address: ServerAddr,
-    /// The name, as written, that was resolved to this address; `None`: the address itself is configured.
+    /// The host name and port, as written, that were resolved to this address; `None`: the address is configured.
     pub resolved_from: Option<Arc<str>>,
 }
 

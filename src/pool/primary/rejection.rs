@@ -9,8 +9,11 @@ impl PrimaryWatch {
             && !is_same_system(known.system_identifier, seen.system_identifier)
             && let (Some(other), Some(own)) = (known.system_identifier, seen.system_identifier)
         {
-            let primary = &known.server;
-            return format!("another database: its system identifier is {own}, and that of {primary} is {other}");
+            let primary = &*known.server;
+            return match primary == server {
+                true => format!("another database: its system identifier is {own}, and was {other}"),
+                false => format!("another database: its system identifier is {own}, and that of {primary} is {other}"),
+            };
         }
         if let (Some(low), Some((other, high))) = (claim.timeline, self.timeline_to_compare_with(seen))
             && low < high

@@ -267,7 +267,7 @@ fn two_primaries_on_one_higher_timeline_are_both_rejected() {
 }
 
 /// An operator disables these servers of the pool, and no others.
-fn disable(pool: &mut PrimaryWatch, disabled: &[&str]) {
+fn set_disabled(pool: &mut PrimaryWatch, disabled: &[&str]) {
     let labels: Vec<_> = pool.servers.keys().map(Arc::clone).collect();
     pool.set_servers(labels.iter().map(|label| (label, disabled.contains(&&**label))));
 }
@@ -277,10 +277,10 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REFUSED), ("a", primary(None))]);
     assert_eq!(pool.in_force(), None);
-    disable(&mut pool, &["b"]);
+    set_disabled(&mut pool, &["b"]);
     assert_eq!(in_force(&mut pool, &[("a", primary(None))]), ["a"]);
     // A server that was disabled may be an old primary, because nobody has checked it meanwhile.
-    disable(&mut pool, &[]);
+    set_disabled(&mut pool, &[]);
     let steps = [
         ("b", primary(None)),
         ("a", DOWN),
@@ -290,9 +290,9 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
     ];
     assert_eq!(in_force(&mut pool, &steps), ["a", "", "", "", "a"]);
     // A replica succeeds a primary that is disabled.
-    disable(&mut pool, &["a"]);
+    set_disabled(&mut pool, &["a"]);
     assert_eq!(in_force(&mut pool, &[("b", primary(None))]), ["b"]);
-    disable(&mut pool, &[]);
+    set_disabled(&mut pool, &[]);
     let steps = [("a", primary(None)), ("b", DOWN), ("a", primary(None))];
     assert_eq!(in_force(&mut pool, &steps), ["b", "", ""]);
 }

@@ -209,9 +209,9 @@ mod tests {
                 for (number, _, wanted, has_ended) in &model.tickets {
                     let is_full = |server: usize| model.taken[server] == ROOM;
                     prop_assert!(wanted.map_or((0..SERVERS).all(is_full), is_full), "it waits though there is room");
-                    let overtook = before.iter().find(|(other, _, of, other_ended)| {
+                    let overtook = before.iter().find(|(other, _, other_wanted, other_ended)| {
                         let is_behind = (other_ended, other) > (has_ended, number);
-                        is_behind && of == wanted && model.served.contains(other)
+                        is_behind && other_wanted == wanted && model.served.contains(other)
                     });
                     prop_assert_eq!(overtook, None, "{} was overtaken", number);
                 }

@@ -187,12 +187,12 @@ proptest! {
     ) {
         let all = candidates(&weights.iter().map(|weight| (*weight, 0)).collect::<Vec<_>>());
         let gone = gone.index(all.len());
-        let left: Vec<_> = all.iter().filter(|server| server.index != gone).cloned().collect();
+        let remaining: Vec<_> = all.iter().filter(|server| server.index != gone).cloned().collect();
         for client in clients.into_iter().map(ClientHost::Ip) {
             let order = in_order(&all, client);
             prop_assert_eq!(order[0], chosen_index(&all, client).unwrap());
             let rest: Vec<_> = order.into_iter().filter(|index| *index != gone).collect();
-            prop_assert_eq!(in_order(&left, client), rest);
+            prop_assert_eq!(in_order(&remaining, client), rest);
         }
     }
 

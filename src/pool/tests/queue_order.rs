@@ -30,7 +30,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place() {
     let (b, c) = (start_waiting(&pool, 3).await, start_waiting(&pool, 4).await);
     drop(first);
     let _b = b.await.unwrap().unwrap();
-    assert!(!c.is_finished(), "the first one is before it");
+    assert!(!c.is_finished(), "`a` is before it");
     drop(second);
     let (again, tried) = a.await.unwrap();
     assert_ne!(again.unwrap().server().id(), tried);

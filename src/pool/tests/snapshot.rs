@@ -338,9 +338,9 @@ fn a_pool_does_not_hold_removed_servers() {
         let pool = up(policy, &[1, 1, 1]);
         let gone = Arc::downgrade(&pool.servers()[1]);
         drop(pool.pick(client(0), &[], Instant::now()));
-        let mut left = pool.servers().to_vec();
-        drop(left.remove(1));
-        pool.replace_servers(left);
+        let mut remaining = pool.servers().to_vec();
+        drop(remaining.remove(1));
+        pool.replace_servers(remaining);
         assert_eq!(gone.strong_count(), 0, "{policy:?}");
     }
 }

@@ -13,7 +13,7 @@ fn another_database_is_used_once_all_servers_have_it() {
     let mut pool = watch(Some(known), &["a", "b"]);
     let steps = [("a", with_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
     assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
-    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
+    let expected = format!("another database: its system identifier is 5, and was {SYSTEM}");
     assert_eq!(reason(&pool, "a"), expected);
     let replica = Observation::Replica {
         system_identifier: Some(5),
@@ -42,17 +42,17 @@ fn a_server_of_another_database_never_takes_over() {
     };
     let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
     let mut pool = start();
-    disable(&mut pool, &["a"]);
+    set_disabled(&mut pool, &["a"]);
     assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
-    disable(&mut pool, &[]);
+    set_disabled(&mut pool, &[]);
     assert_eq!(
         in_force(&mut pool, &[("x", with_system(5, 9)), ("a", primary(3))]),
         ["", "a"]
     );
-    let left: Arc<str> = "x".into();
+    let remaining: Arc<str> = "x".into();
     let mut pool = start();
-    pool.set_servers([(&left, false)].into_iter());
+    pool.set_servers([(&remaining, false)].into_iter());
     assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
     assert!(pool.trust("x"), "an operator may say so");

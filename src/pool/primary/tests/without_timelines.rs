@@ -267,13 +267,13 @@ proptest! {
                 NodeEvent::Restart => {
                     nodes.iter_mut().for_each(|node| node.failures = 0);
                     pool = watch(pool.memory(), &SERVERS);
-                    disable(&mut pool, &disabled);
+                    set_disabled(&mut pool, &disabled);
                 }
                 NodeEvent::Disable => {
                     seen.last_is_gone |= seen.last == Some(server);
-                    disable(&mut pool, &disabled);
+                    set_disabled(&mut pool, &disabled);
                 }
-                NodeEvent::Enable => disable(&mut pool, &disabled),
+                NodeEvent::Enable => set_disabled(&mut pool, &disabled),
                 _ => {}
             }
             let claims = |label: &&Arc<str>| pool.seen(label).is_some_and(|seen| seen.claim.is_some());
@@ -287,7 +287,7 @@ proptest! {
             }
         }
         // Whatever happened before: a replica that is promoted after all others are down is used.
-        disable(&mut pool, &[]);
+        set_disabled(&mut pool, &[]);
         for (server, node) in nodes.iter_mut().enumerate() {
             *node = Node::default();
             pool.observe(SERVERS[server], node.check());
