@@ -127,7 +127,7 @@ impl Retirement {
     ) {
         let mut seen = HashMap::new();
         let mut idle: HashMap<(Arc<str>, CountId), Vec<Arc<Record>>> = HashMap::new();
-        let mut kept: HashMap<(Arc<str>, CountId), usize> = HashMap::new();
+        let mut kept: HashMap<(Arc<str>, CountId), usize> = HashMap::new(); // sessions seen at the last tick, too
         for record in records {
             let Some((pool, server)) = record.relays_to() else {
                 continue;

@@ -173,7 +173,8 @@ mod tests {
             }
         }
 
-        /// A second passes. At most one session ends, if `ends`. Returns how many were due.
+        /// A second passes. All sessions that were asked to end do so, if `ends`, and one more is asked, if any is due.
+        /// Returns how many were due.
         fn tick(&mut self, kept: usize, ends: bool) -> usize {
             self.now += Duration::from_secs(1);
             let (balance, now) = (&self.balance, self.now);

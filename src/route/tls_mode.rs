@@ -37,8 +37,9 @@ impl<T> RouteTable<T> {
     /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the protocols that
     /// its route agrees on; `None`: the client is refused, whatever its database and user are.
     ///
-    /// When database and user become known, more routes can match, and none ceases to match. So a route that passes TLS
-    /// on and does not win now does not win later either. Where TLS is passed on, database and user never become known.
+    /// When database and user become known, more routes can match, and none ceases to match. The additional ones
+    /// terminate TLS, because database and user never become known where TLS is passed on. So a route that passes TLS
+    /// on and does not win now does not win later either.
     #[must_use]
     pub fn tls_before_startup(&self, hello: &RouteInput<'_>) -> Option<(TlsMode, &[Box<[u8]>])> {
         match self.find(hello) {

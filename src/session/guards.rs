@@ -146,7 +146,7 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
 
 /// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
 /// a flood. In a flood, only as many refusals are logged as [`Guard::take_line`] allows, and the other clients are
-/// reset. After any other reply, the session would keep its place in `max_connections` until the client closes, too.
+/// reset: after any other reply, a session would keep its place in `max_connections` until its client has closed, too.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
     if known.has_sent_hello() {
         return (known.reply(reason), LogLine::Usual);

@@ -61,8 +61,8 @@ impl LeasedServer {
         })
     }
 
-    /// Records that the server counts as having begun the session, also where its answer cannot be read here. Later
-    /// calls change nothing.
+    /// Records that the server has begun the session, or counts as having done so, because its answer cannot be read
+    /// here. Later calls change nothing.
     pub(super) fn record_begun(&self) {
         let Some(pool) = self.pool.get() else { return };
         if pool.record_connect(self.lease.lease()) {

@@ -51,7 +51,7 @@ impl Core<'_> {
 
     /// The connection of the other side was shut down for writing, because this side has finished.
     pub(in crate::relay) fn shut_down(&mut self, from: Side) {
-        self.direction_mut(from).finish();
+        self.direction_mut(from).shut_down();
         if from == Side::Client {
             self.traffic.up.end();
         }

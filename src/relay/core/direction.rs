@@ -103,7 +103,7 @@ impl Direction {
     }
 
     /// The end was forwarded to the receiver.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn shut_down(&mut self) {
         debug_assert_eq!(self.next(), Next::ShutDown, "the end comes after the last byte");
         self.state = DirectionState::Done;
     }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::relay::engine::poll::pipes;
-use crate::tls::connected_for;
+use crate::tls::connected_for_records;
 
 /// A relay whose polls are counted.
 struct Watched {
@@ -186,7 +186,7 @@ async fn bulk_does_not_delay_other_sessions() {
 
 #[tokio::test]
 async fn bulk_over_tls_does_not_delay_other_sessions() {
-    let ((bulk, bulk_tls), (talk, talk_tls)) = (connected_for(u64::MAX), connected_for(u64::MAX));
+    let ((bulk, bulk_tls), (talk, talk_tls)) = (connected_for_records(u64::MAX), connected_for_records(u64::MAX));
     let [bulk_session, talk_session] = [Session::over_tls(bulk_tls).await, Session::over_tls(talk_tls).await];
     let (bulk, talk) = (Sealing(Some(bulk)), Sealing(Some(talk)));
     beside_bulk((bulk_session, bulk), (talk_session, talk), 100 << 20).await;

@@ -113,7 +113,7 @@ impl TlsState {
         })
     }
 
-    /// Receives and decrypts into a buffer that is too small for a record; what does not fit is kept for later.
+    /// Receives and decrypts into a buffer that is too small for a record. The rest is kept as early plaintext.
     fn poll_decrypt_early(
         &mut self,
         socket: &TcpStream,
@@ -125,10 +125,10 @@ impl TlsState {
             let Some(bytes) = ready!(self.poll_decrypt(socket, cx, received, plain))? else {
                 return Poll::Ready(Ok(None));
             };
-            let (now, later) = plain[..bytes].split_at(bytes.min(buffer.len()));
-            buffer[..now.len()].copy_from_slice(now);
-            self.connection.keep_early(later);
-            Poll::Ready(Ok(Some(now.len())))
+            let (fitting, rest) = plain[..bytes].split_at(bytes.min(buffer.len()));
+            buffer[..fitting.len()].copy_from_slice(fitting);
+            self.connection.keep_early(rest);
+            Poll::Ready(Ok(Some(fitting.len())))
         })
     }
 
