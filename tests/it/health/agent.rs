@@ -85,7 +85,7 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
     proxy.command(&["server", "disable", &name]);
     eventually("it is disabled", || shown("use") == "disabled");
     assert_ne!(shown("set_by"), "agent");
-    proxy.command(&["server", "enable", &name]);
+    proxy.command(&["server", "enable", &name]); // takes back the operator's `disable`
     proxy.command(&["server", "weight", &name, "configured"]);
     wait_for_state(&proxy, &server, ("up", "draining", 1, Some("agent")));
     // Without an agent the server is checked as by "tcp".

@@ -153,8 +153,8 @@ fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
     assert_eq!(clients[1].send(b"still").read(5), b"still");
 }
 
-/// Two servers behind a pool of this name. Their checks connect to `port`.
-fn two_servers(pool: &str, servers: &[&Server], keys: &str, port: u16) -> String {
+/// A pool of this name with these servers. Their checks connect to `port`.
+fn pool_of(pool: &str, servers: &[&Server], keys: &str, port: u16) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
     format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n[pools.{pool}]\nservers = {servers:?}\n{keys}\n\
@@ -179,14 +179,14 @@ fn sessions_of_a_server_that_is_down_are_cut_although_it_leaves_at_once() {
         let check_port = Port::keep();
         let port = check_port.number();
         let listening = check_port.listen();
-        let proxy = Proxy::start(&two_servers("p", &both, "", port));
+        let proxy = Proxy::start(&pool_of("p", &both, "", port));
         let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
         drop(listening);
         eventually("the servers are down", || {
             both.iter().all(|server| is_down(&proxy, server.address))
         });
-        assert!(proxy.reload(&two_servers("p", &both, CLOSE, port)));
-        assert!(proxy.reload(&two_servers(pool, servers, keys, port)));
+        assert!(proxy.reload(&pool_of("p", &both, CLOSE, port)));
+        assert!(proxy.reload(&pool_of(pool, servers, keys, port)));
         clients.iter_mut().for_each(Client::must_be_reset);
         let lines = proxy.access_lines(clients.len());
         assert!(lines.iter().all(|line| line["ending"] == "server_down"), "{lines:#?}");
@@ -200,10 +200,10 @@ fn sessions_of_a_renamed_pool_go_on_until_their_server_is_down() {
     let port = check_port.number();
     let listening = check_port.listen();
     let both = [&one, &other];
-    let proxy = Proxy::start(&two_servers("p", &both, CLOSE, port));
+    let proxy = Proxy::start(&pool_of("p", &both, CLOSE, port));
     let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
     let close = format!("{CLOSE}\non_leave = \"close\"");
-    assert!(proxy.reload(&two_servers("q", &both, &close, port)));
+    assert!(proxy.reload(&pool_of("q", &both, &close, port)));
     for server in both {
         eventually("the pool is checked under its other name", || {
             proxy.server("q", &server.address.to_string())["health"] == "up"

@@ -106,10 +106,10 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
         "the first have ended: {} of {ended}",
         alerts.len()
     );
-    let left = late.iter_mut().filter_map(received_if_ended).count();
+    let late_ended = late.iter_mut().filter_map(received_if_ended).count();
     assert!(
-        left * 10 <= late.len(),
-        "the last still wait, but for {left} of {}",
+        late_ended * 10 <= late.len(),
+        "the last still wait, but for {late_ended} of {}",
         late.len()
     );
     log_lines(&proxy, USED_UP, 1); // one for all of them

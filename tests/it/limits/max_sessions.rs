@@ -167,7 +167,7 @@ fn a_place_is_freed_when_the_server_has_closed() {
     clients.push(Client::connect(proxy.at("l")));
     let _last = manual.session();
     let took = ended.elapsed();
-    // The second began a little before its end was read here.
+    // That second began a little before the end was read here.
     assert!(took >= Duration::from_millis(800), "{took:?}");
 }
 
@@ -217,7 +217,7 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
         session.read_to_end(&mut received).unwrap();
         assert_eq!(received, b"hi");
         session.write_all(b"bye").unwrap();
-        proxy.access_lines(2 * rounds - 1); // the client was gone
+        proxy.access_lines(2 * rounds - 1); // the session of `client` has ended
         let mut next = Client::connect(proxy.at("l"));
         let closed = Instant::now();
         drop(session);

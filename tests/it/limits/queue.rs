@@ -262,7 +262,7 @@ fn a_reload_serves_queued_clients_by_its_new_servers_and_limits() {
     )));
     let (number, on_first) = next_served(&mut all);
     assert_eq!((number, queue(&proxy)), (1, 3));
-    // The pool is renamed. A waiting client goes on waiting for the server that was removed.
+    // The pool is renamed. A waiting client goes on waiting for the server of the old pool.
     let renamed =
         configs::listener("l", "q", "") + &configs::pool("q", &[second.address], "health = { check = \"off\" }");
     assert!(proxy.reload(&format!("[runtime]\nworkers = 2\n{renamed}")));

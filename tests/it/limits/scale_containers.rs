@@ -105,8 +105,8 @@ fn a_pool_grows_by_containers_and_a_kill_leaves_none() {
     );
     eventually("new sessions go to new clones", || client(&proxy).1 != "app-1 of app");
     drop(held);
-    let left = wait_for_running(&proxy, 1);
-    eventually("what has left is removed", || docker.names_of(OURS) == left);
+    let remaining = wait_for_running(&proxy, 1);
+    eventually("the others are removed", || docker.names_of(OURS) == remaining);
     let printed = |text: &str| {
         let log = proxy.log();
         log.iter()
@@ -120,9 +120,9 @@ fn a_pool_grows_by_containers_and_a_kill_leaves_none() {
         proxy.log()
     );
 
-    docker.run(&["kill", &left[0]]);
+    docker.run(&["kill", &remaining[0]]);
     let replaced = wait_for("another one runs", || {
-        Some(running(&proxy)).filter(|now| now.len() == 1 && *now != left)
+        Some(running(&proxy)).filter(|now| now.len() == 1 && *now != remaining)
     });
     let clone = &clones(&proxy)[0];
     assert_eq!(

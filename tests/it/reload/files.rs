@@ -336,13 +336,13 @@ impl Usage {
     }
 }
 
-/// Clients that connect one after the other, to the listeners `tcp` and `tls` in turn, until it is dropped.
+/// Two clients of each of the listeners `tcp` and `tls`, which connect again and again until this is dropped.
 struct Load<'a> {
     stop: &'a AtomicBool,
 }
 
 impl<'a> Load<'a> {
-    /// Starts four of them. `done` counts their sessions.
+    /// Starts the clients. `done` counts their sessions.
     fn start<'scope>(
         threads: &'scope Scope<'scope, 'a>,
         proxy: &'a Proxy,
