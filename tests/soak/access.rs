@@ -17,7 +17,7 @@ pub struct Line {
     pub pool: String,
     pub server: String,
     pub ending: String,
-    /// The client, if a proxy in front gave another one than the peer.
+    /// The client that a proxy in front named; else the peer.
     pub client: String,
     /// Refusals that were not logged since the line before.
     pub suppressed: u64,

@@ -98,7 +98,7 @@ impl Shared {
     async fn serve(self: Arc<Self>, socket: TcpStream, mut dies: watch::Receiver<bool>) {
         let tally = Arc::<Tally>::default();
         let mut session = None;
-        // Connections whose end has arrived already are not counted any more.
+        // First the tasks of connections whose end has arrived stop counting them.
         tokio::task::yield_now().await;
         let open = OpenConnection::count(&self);
         let end = tokio::select! {

@@ -155,7 +155,7 @@ fn every_file_starts_with_a_doc_comment() {
     }
 }
 
-/// Every rule above is broken once, so that a scanner that finds nothing is noticed.
+/// Finds in a text what the rules above look for, so that a scanner that finds nothing is noticed.
 #[test]
 fn the_scanner_finds_its_patterns() {
     let code = tokens(

@@ -51,7 +51,11 @@ fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
     eventually("it is logged for `readers` and for `other`", || {
         log_count(&proxy, "pool has no usable server: its fallback is used") == 2
     });
-    assert_eq!(log_count(&proxy, "pool has no usable server"), 0, "logged only without a fallback");
+    assert_eq!(
+        log_count(&proxy, "pool has no usable server"),
+        0,
+        "logged only without a fallback"
+    );
     let mut stopgap = served_client(proxy.at("l"));
 
     let _back = Server::echo_on(TcpListener::bind(reader).unwrap());

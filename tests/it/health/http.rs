@@ -189,9 +189,13 @@ fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     eventually("the new primary is used", || {
         server_reached(proxy.at("second")) == "second"
     });
-    eventually("the old primary is not used", || server_reached(proxy.at("first")).is_empty());
+    eventually("the old primary is not used", || {
+        server_reached(proxy.at("first")).is_empty()
+    });
     held.must_be_reset();
-    eventually("the new primary is not used as a replica", || server_reached(proxy.at("replica")).is_empty());
+    eventually("the new primary is not used as a replica", || {
+        server_reached(proxy.at("replica")).is_empty()
+    });
     let reason = proxy.server("first", &databases[0].address.to_string())["reason"].clone();
     assert_eq!(
         reason,

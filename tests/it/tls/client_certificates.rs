@@ -214,7 +214,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
     lists(guarded.clients.revocations(&[]) + &between.revocations(&[]));
     reload();
     assert!(guarded.serves(Some(&client)));
-    // Without a list of `clients`, nothing is known about the certificate of `between`.
+    // Without a list of `clients`, the certificate of `between` is accepted unchecked.
     lists(between.revocations(&[]));
     reload();
     assert!(guarded.serves(Some(&client)));
@@ -257,7 +257,7 @@ fn check_warns_about_an_authority_that_has_expired() {
 }
 
 #[test]
-fn an_outdated_revocation_list_stays_in_force_and_check_warns() {
+fn an_outdated_revocation_list_stays_in_force_and_is_logged() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
     let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
     replace(&site.directory().join("clients.pem"), &clients.certificate());

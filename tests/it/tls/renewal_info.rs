@@ -111,7 +111,7 @@ fn refusal(status: &str, kind: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_order_whose_replacement_is_refused_is_repeated_without_it_but_not_if_orders_are_limited() {
+fn an_order_whose_replaces_field_is_refused_is_repeated_without_it_unless_orders_are_limited() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let window = window(&from_now(48 * HOUR), &from_now(72 * HOUR), "21600");

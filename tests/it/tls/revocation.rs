@@ -178,8 +178,8 @@ fn an_authority_in_between_is_refused_if_a_list_of_another_key_of_its_issuer_has
         assert_eq!(guarded.reload(&root.certificate(), &lists).code, Some(0));
         assert_eq!(guarded.refusal(&client).as_deref(), Some(refusal));
     }
-    // The certificate of the new key, which this client sends, shows that the list is of that key. So there is no list
-    // of the old key, as of most authorities in between, and its clients are served.
+    // A client of the new key sends the certificate of this key, which shows that the list is of this key. So there is
+    // no list of the old key: the certificate of `between` is accepted unchecked.
     let of_new = new.issue(&["b.example"]).followed_by(&new_certificate);
     assert_eq!(guarded.refusal(&of_new), None);
     assert_eq!(guarded.refusal(&client), None);

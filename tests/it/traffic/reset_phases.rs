@@ -133,7 +133,7 @@ fn a_clients_reset_in_any_phase_resets_the_server(path: Path) {
         enter(&mut client.0, &mut server);
         client.reset();
         sees(server, *seen, phase);
-        // A client that has finished and gets nothing any more has closed.
+        // The reset of a client that has finished and gets nothing any more counts as its close.
         let ending = if *phase == "after the client's end" {
             "client_closed"
         } else {
