@@ -2,9 +2,10 @@
 //! sessions of a listener, health checks, lookups.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The size of a capacity that nothing else bounds. Linux gives a process no more descriptors than that.
@@ -15,7 +16,7 @@ const SIZE_MAX: usize = 1 << 30;
 pub struct Capacity {
     semaphore: Arc<Semaphore>,
     in_use: AtomicUsize,
-    // A std mutex: held for a few lines when the size changes.
+    // A blocking mutex: held for a few lines when the size changes.
     size: Mutex<usize>,
 }
 
@@ -35,7 +36,7 @@ impl Capacity {
     /// been returned. To be called within a runtime, unless no permit is in use.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
-        let mut now = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.size.lock();
         self.semaphore.add_permits(size.saturating_sub(*now));
         let surplus = now.saturating_sub(size);
         let not_returned = surplus - self.semaphore.forget_permits(surplus);
@@ -55,7 +56,7 @@ impl Capacity {
     /// The number of permits.
     #[must_use]
     pub fn size(&self) -> usize {
-        *self.size.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.size.lock()
     }
 
     /// Permits in use.
@@ -186,7 +187,7 @@ impl ConnectionLimits {
 #[derive(Debug)]
 pub struct ListenerLimits {
     process: Arc<Capacity>,
-    // A std mutex: taken by reloads, and by readers of the counts.
+    // A blocking mutex: taken by reloads, and by readers of the counts.
     by_name: Mutex<HashMap<Arc<str>, ConnectionLimits>>,
 }
 
@@ -243,7 +244,7 @@ impl ListenerLimits {
 
     /// Locks the limits, and drops those that nothing uses any more.
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
-        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self.by_name.lock();
         by_name.retain(|_, limits| Arc::strong_count(&limits.listener) > 1);
         by_name
     }

@@ -9,9 +9,9 @@ mod printed;
 
 use std::io;
 use std::process::{Command, ExitStatus};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::blocking::blocking;

@@ -6,9 +6,10 @@
 
 mod recorder;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -51,7 +52,7 @@ pub struct HistoryInputs {
 
 /// Holds the samples.
 pub struct History {
-    // A std mutex: held while a sample is added, and while the rings are copied for a client.
+    // A blocking mutex: held while a sample is added, and while the rings are copied for a client.
     recorder: Mutex<Recorder>,
     latest: watch::Sender<Option<Arc<Sample>>>,
 }
@@ -68,7 +69,7 @@ impl History {
 
     /// The rings. Holds a lock: not to be kept across an await.
     pub fn recorder(&self) -> MutexGuard<'_, Recorder> {
-        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recorder.lock()
     }
 
     /// The newest sample. The receiver is notified of each new one.

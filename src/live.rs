@@ -24,10 +24,11 @@ mod change_watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::repeat;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -120,7 +121,7 @@ impl InForce {
 #[derive(Debug)]
 pub struct Live {
     in_force: watch::Sender<Arc<InForce>>,
-    // A std mutex: locked while what is in force changes, so that no address is set in a pool that is being replaced.
+    // A blocking mutex: locked while what is in force changes, so that no address is set in a pool that is being replaced.
     changing: Mutex<()>,
     registry: Arc<ServerRegistry>,
     /// Notified when the lists of sources have changed.
@@ -131,7 +132,7 @@ pub struct Live {
     gone: departed::DepartedServers,
     /// Notified when other routes are announced.
     announced_changed: Notify,
-    // A std mutex: locked for a few lines.
+    // A blocking mutex: locked for a few lines.
     announcing: Mutex<Announcing>,
     started: Instant,
     was_ready: AtomicBool,

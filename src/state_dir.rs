@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -66,7 +67,7 @@ pub struct RememberedState {
 
 /// The files of `state_dir` whose latest write failed, each with the reason. A restart would lose their contents.
 #[derive(Debug, Default)]
-pub struct UnsavedFiles(Mutex<BTreeMap<PathBuf, Box<str>>>); // a std mutex: locked for a few lines
+pub struct UnsavedFiles(Mutex<BTreeMap<PathBuf, Box<str>>>); // a blocking mutex: locked for a few lines
 
 impl UnsavedFiles {
     /// The path and the reason of each.
@@ -78,7 +79,7 @@ impl UnsavedFiles {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Box<str>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

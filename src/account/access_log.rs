@@ -7,13 +7,14 @@ mod access_record;
 mod output;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use metrics::Counter;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use access_record::{AccessRecord, ClientCertWords, LogFormat, TlsWords};
 pub use output::{AccessTarget, Output};
@@ -53,13 +54,13 @@ struct LogControl {
     reopen: AtomicBool,
     /// The request to switch to another output and format once the records queued before are written. Without an output
     /// the log is turned off. A later request replaces this one.
-    // A std mutex: locked for one statement, at a reload only.
+    // A blocking mutex: locked for one statement, at a reload only.
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
 }
 
 impl LogControl {
     fn next_output(&self) -> MutexGuard<'_, Option<(Option<Output>, LogFormat)>> {
-        self.next_output.lock().unwrap_or_else(PoisonError::into_inner)
+        self.next_output.lock()
     }
 }
 

@@ -10,13 +10,14 @@
 mod registry;
 mod certificates;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge, Key, Label, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -50,7 +51,7 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Std mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only to
+    // Blocking mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only to
     // expire series and to copy them.
     registry: Mutex<Registry>,
     /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
@@ -222,7 +223,7 @@ impl Metrics {
         primaries: impl IntoIterator<Item = (Arc<str>, usize)>,
         guards: &[Arc<Guard>],
     ) -> String {
-        let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
+        let _rendering = self.rendering.lock();
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.build_info.set(1.0);
         self.lines_dropped.increment(0);
@@ -265,7 +266,7 @@ impl Metrics {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock()
     }
 }
 

@@ -31,9 +31,10 @@ mod open_session;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -74,7 +75,7 @@ pub struct Ledger {
     metrics: Arc<Metrics>,
     log: AccessLog,
     totals: WorkerTotals,
-    // Std mutexes, locked for a few statements and nearly always by the worker's own thread only.
+    // Blocking mutexes, locked for a few statements and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
     /// The paths seen by this worker; spares it the lock that all workers share.
     paths: Mutex<HashMap<PathKey, Arc<PathSeries>>>,
@@ -143,10 +144,7 @@ impl Ledger {
             }
         }
         drop(open);
-        self.paths
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, path| !path.is_gone());
+        self.paths.lock().retain(|_, path| !path.is_gone());
     }
 
     /// Records how long the worker has been busy since the start.
@@ -200,7 +198,7 @@ impl Ledger {
             pool: Arc::clone(pool),
             server: server.map(|server| server.id()),
         };
-        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paths = self.paths.lock();
         if let Some(path) = paths.get(&key).filter(|path| !path.is_gone()) {
             return Arc::clone(path);
         }
@@ -210,7 +208,7 @@ impl Ledger {
     }
 
     fn open_sessions(&self) -> MutexGuard<'_, OpenSessions> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -1,13 +1,14 @@
 //! An open session as other threads see it, and the handle that ends it.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use ipnet::IpNet;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{Ending, SessionInfo};
@@ -24,7 +25,7 @@ pub struct Record {
     accepted_at: Instant,
     cancel: CancelHandle,
     rates: ByteRates,
-    // A std mutex, locked for a few lines at a time: by the session, often until its server is connected and once at
+    // A blocking mutex, locked for a few lines at a time: by the session, often until its server is connected and once at
     // its end, and by every reader.
     info: Mutex<SessionInfo>,
 }
@@ -42,7 +43,7 @@ impl Record {
     }
 
     pub(super) fn info(&self) -> MutexGuard<'_, SessionInfo> {
-        self.info.lock().unwrap_or_else(PoisonError::into_inner)
+        self.info.lock()
     }
 
     /// Its number, which is unique among all sessions of this process.

@@ -1,8 +1,9 @@
 //! The challenges of the order that is under way, as sessions answer them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{self, sign::any_supported_type};
@@ -81,7 +82,7 @@ impl Challenges {
     }
 
     fn pending(&self) -> MutexGuard<'_, PendingAnswers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Full};
@@ -10,6 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::time::timeout;
 
@@ -51,7 +52,7 @@ impl AcmeHttp {
 
     /// `Retry-After` of the latest response that was an error.
     pub(super) fn retry_after(&self) -> Option<SystemTime> {
-        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.retry_after.lock()
     }
 
     async fn send(
@@ -81,7 +82,7 @@ impl AcmeHttp {
         }
         let status = response.status();
         if !status.is_success() {
-            *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = retry_at;
+            *self.retry_after.lock() = retry_at;
             let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             if !kind.is_some_and(|kind| kind.contains("json")) {
                 // No problem document (RFC 8555, section 6.7): something in front of the server may have answered.

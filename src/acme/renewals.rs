@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use instant_acme::CertificateIdentifier;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::schedule::Attempts;
@@ -77,7 +78,7 @@ impl RenewalReason {
 #[derive(Debug, Default)]
 pub struct Renewals {
     state: ArcSwap<Vec<RenewalState>>,
-    /// The first host names of the certificates to order now. A std mutex: never held across an await.
+    /// The first host names of the certificates to order now. A blocking mutex: never held across an await.
     requested: Mutex<Vec<Box<str>>>,
     request: Notify,
     /// The numbers of successful and failed orders, by the first host name of the certificate.
@@ -94,7 +95,7 @@ impl Renewals {
     /// Publishes the state. The counts of each certificate exist from now on, beginning with 0, so that a metric shows
     /// its first failure as an increase.
     pub fn publish(&self, state: Vec<RenewalState>) {
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.results.lock();
         for renewal in &state {
             results.entry(renewal.wanted.name().into()).or_default();
         }
@@ -108,7 +109,7 @@ impl Renewals {
         let state = self.state();
         let mut wanted = state.iter().map(|state| &state.wanted);
         let wanted = wanted.find(|wanted| wanted.names.iter().any(|known| known.as_str() == name))?;
-        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requested = self.requested.lock();
         if !requested.iter().any(|known| **known == *wanted.name()) {
             requested.push(wanted.name().into());
         }
@@ -119,7 +120,7 @@ impl Renewals {
 
     /// Counts an order. `name`: the first host name of the certificate.
     pub fn count(&self, name: &str, is_issued: bool) {
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.results.lock();
         let [successful, failed] = results.entry(name.into()).or_default();
         *(if is_issued { successful } else { failed }) += 1;
     }
@@ -127,7 +128,7 @@ impl Renewals {
     /// The numbers of successful and failed orders, by the first host name of the certificate.
     #[must_use]
     pub fn results(&self) -> BTreeMap<Box<str>, [u64; 2]> {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.results.lock().clone()
     }
 
     /// Waits for a request.
@@ -138,6 +139,6 @@ impl Renewals {
     /// Takes the requests.
     #[must_use]
     pub fn take_requests(&self) -> Vec<Box<str>> {
-        std::mem::take(&mut self.requested.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.requested.lock())
     }
 }

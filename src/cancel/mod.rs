@@ -8,9 +8,10 @@
 mod backend;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::addr::ClientHost;
@@ -49,7 +50,7 @@ type ListenerClient = (Arc<str>, ClientHost);
 /// The open PostgreSQL sessions of the process. It holds one entry for each, so that the limit of sessions bounds it.
 #[derive(Debug)]
 pub struct CancelTable {
-    // A std mutex: a session takes it twice, for a few lines.
+    // A blocking mutex: a session takes it twice, for a few lines.
     sessions: Mutex<Sessions>,
     /// The connections that requests may have besides the first one of each.
     connections: Arc<Capacity>,
@@ -193,7 +194,7 @@ impl CancelTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 }
 

@@ -7,9 +7,10 @@ mod reply;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -69,7 +70,7 @@ struct AgentProbe {
     agent: CheckTarget,
     tls: Option<TlsProbe>,
     server: CheckTarget,
-    // A std mutex: locked for a few lines.
+    // A blocking mutex: locked for a few lines.
     state: Mutex<AgentState>,
 }
 
@@ -90,7 +91,7 @@ impl Probe for AgentProbe {
             // A silent agent must not fail the check of the server.
             let reply = timeout(self.agent_timeout(), self.ask()).await;
             let reply = reply.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).record(reply)
+            self.state.lock().record(reply)
         })
     }
 }

@@ -5,8 +5,9 @@
 use std::io;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
@@ -63,7 +64,7 @@ impl Check for ExecCheck {
 struct ExecProbe {
     check: Arc<ExecCheck>,
     target: CheckTarget,
-    /// What the latest run has printed. A std mutex: locked for a few lines.
+    /// What the latest run has printed. A blocking mutex: locked for a few lines.
     printed: Mutex<Printed>,
 }
 

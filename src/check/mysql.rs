@@ -11,9 +11,10 @@ mod query;
 mod status;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
@@ -113,7 +114,7 @@ struct MysqlProbe {
     memory: Mutex<Memory>,
 }
 
-/// What a check remembers, in a std mutex that is locked only to read or to store.
+/// What a check remembers, in a blocking mutex that is locked only to read or to store.
 #[derive(Default)]
 struct Memory {
     /// When a login was last denied as expected.
@@ -228,7 +229,7 @@ impl MysqlProbe {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock()
     }
 }
 

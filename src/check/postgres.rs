@@ -6,8 +6,9 @@ mod denials;
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
 use tokio::net::TcpStream;
@@ -128,7 +129,7 @@ struct PostgresProbe {
     /// have no other privileges.
     tls: Arc<ClientConfig>,
     /// The questions that the server denies.
-    // A std mutex, locked for a line.
+    // A blocking mutex, locked for a line.
     denials: Mutex<Denials>,
 }
 
@@ -156,7 +157,7 @@ impl PostgresProbe {
     }
 
     fn denials(&self) -> MutexGuard<'_, Denials> {
-        self.denials.lock().unwrap_or_else(PoisonError::into_inner)
+        self.denials.lock()
     }
 
     /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.

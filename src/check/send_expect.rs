@@ -3,8 +3,9 @@
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::pattern::Pattern;
@@ -137,7 +138,7 @@ struct ConversationState {
 
 /// Locks the progress, for a few lines; it is consistent also after a panic.
 fn lock(progress: &Mutex<ConversationState>) -> MutexGuard<'_, ConversationState> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
+    progress.lock()
 }
 
 /// The name of the sending half of a step, for errors.

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
@@ -102,7 +103,7 @@ enum CheckTls {
 /// TLS with settings of the check.
 struct OwnTls {
     plan: PoolTlsPlan,
-    // A std mutex: held while files are read, which one check at a time does.
+    // A blocking mutex: held while files are read, which one check at a time does.
     loaded: Mutex<Option<PoolTls>>,
 }
 
@@ -218,7 +219,7 @@ impl OwnTls {
     }
 
     fn load(&self) -> io::Result<Arc<ClientConfig>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.loaded.lock();
         let tls = match loaded.as_mut() {
             Some(tls) => {
                 tls.reload();

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// The addresses of all clones that hooks have started: no two clones can have the same.
 #[derive(Clone, Default)]
 pub(super) struct HookAddresses {
-    /// The name of the clone at each address. A std mutex: locked for a line.
+    /// The name of the clone at each address. A blocking mutex: locked for a line.
     clones: Arc<Mutex<HashMap<SocketAddr, Arc<str>>>>,
 }
 
@@ -35,7 +37,7 @@ impl HookAddresses {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<str>>> {
-        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clones.lock()
     }
 }
 

@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -38,10 +39,10 @@ pub(super) struct OwnContainers {
     keeper: ContainerKeeper,
     /// The number of the next container, as a part of its name.
     next: AtomicU64,
-    // A std mutex: locked while a file is written, so only on threads that may block.
+    // A blocking mutex: locked while a file is written, so only on threads that may block.
     engines: Mutex<Engines>,
     /// Containers that may exist although nobody holds them.
-    // A std mutex: locked for a few lines.
+    // A blocking mutex: locked for a few lines.
     left: Mutex<BTreeSet<ContainerPlace>>,
     left_changed: Notify,
 }
@@ -254,5 +255,5 @@ impl Drop for HeldContainer {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

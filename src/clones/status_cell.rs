@@ -1,8 +1,9 @@
 //! What a clone shows: its task writes it, and its pool reads it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::pool::Member;
@@ -14,7 +15,7 @@ const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
 /// What a clone shows.
 pub(super) struct StatusCell {
-    // A std mutex: locked for a few lines.
+    // A blocking mutex: locked for a few lines.
     shown: Mutex<Shown>,
     /// Notified at each change.
     changed: Arc<Notify>,
@@ -103,6 +104,6 @@ impl StatusCell {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shown.lock()
     }
 }

@@ -3,8 +3,8 @@
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::net::unix::pipe::Receiver;
 
 use crate::text::{LINE_BYTES_MAX, Lines};
@@ -91,7 +91,7 @@ fn text(line: &[u8]) -> String {
 
 /// Locks what a command has printed; it is consistent also after a panic.
 pub(crate) fn lock_printed(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
-    printed.lock().unwrap_or_else(PoisonError::into_inner)
+    printed.lock()
 }
 
 /// A stream of a command.

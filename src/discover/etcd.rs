@@ -1,7 +1,9 @@
 //! Servers that are keys of etcd. A range of keys is read, and then watched from the revision of that read on.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::source::{Findings, FollowFuture, ListAnswer, Reports, ServerList, ServerSource, SharedFindings};
 use crate::error::chain;
@@ -57,7 +59,7 @@ struct KeyUpdates<'a> {
 
 impl KeyUpdates<'_> {
     fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> T {
-        change(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.keys.lock())
     }
 }
 

@@ -8,9 +8,10 @@ mod slices;
 mod api;
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::source::{FollowFuture, Reports, ServerSource, SharedFindings};
@@ -124,7 +125,7 @@ impl KubernetesSource {
     }
 
     fn slices(&self) -> MutexGuard<'_, Slices> {
-        self.slices.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slices.lock()
     }
 
     async fn access(&self) -> Result<Access, KubernetesError> {

@@ -1,9 +1,10 @@
 //! Sources of servers: they report lists.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::plan::ServerEntry;
@@ -44,7 +45,7 @@ pub(super) trait Findings: Send {
     fn list(&self) -> ListAnswer;
 }
 
-/// Findings that a source keeps changing, and of which others make lists. A std mutex: locked for a change, or while a
+/// Findings that a source keeps changing, and of which others make lists. A blocking mutex: locked for a change, or while a
 /// list is made.
 pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 
@@ -62,7 +63,7 @@ impl SourceReport {
     pub(super) fn answer(self) -> ListAnswer {
         match self {
             Self::Answer(answer) => answer,
-            Self::Change(findings) => findings.lock().unwrap_or_else(PoisonError::into_inner).list(),
+            Self::Change(findings) => findings.lock().list(),
         }
     }
 }
@@ -125,7 +126,7 @@ mod tests {
         }
         let report = latest.borrow_and_update().clone();
         assert_eq!(report.unwrap().answer(), Ok(Vec::new().into()));
-        assert_eq!(findings.lock().unwrap().0.load(Relaxed), 1);
+        assert_eq!(findings.lock().0.load(Relaxed), 1);
         assert!(reports.take_success() && !reports.take_success());
     }
 }

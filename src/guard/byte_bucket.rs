@@ -3,9 +3,9 @@
 //! Directions that share a bucket get their slots in turn, and nobody has to be woken. When the rate changes, a new
 //! queue begins, and the slots of the old one are void.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::rate::{Nanos, nanos};
@@ -29,7 +29,7 @@ pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 pub(super) struct ByteBucket {
     /// What [`Nanos`] are counted from.
     epoch: Instant,
-    // A std mutex, locked for a few lines by each slot that is reserved or used.
+    // A blocking mutex, locked for a few lines by each slot that is reserved or used.
     queue: Mutex<SlotQueue>,
 }
 
@@ -149,7 +149,7 @@ impl ByteBucket {
     }
 
     fn queue(&self) -> MutexGuard<'_, SlotQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -10,7 +10,8 @@
 //! the debt that is to be forgotten, and all that before the debt would be paid anyway.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::client_source::HashedClientSource;
 use super::rate::{Nanos, Rate};
@@ -25,7 +26,7 @@ const PLACES_PER_SOURCE: usize = 2;
 /// The debts of sources. It keeps a hash of a source, not its address.
 #[derive(Debug)]
 pub(super) struct DebtTable {
-    // Std mutexes, locked for a few lines; two workers seldom want the same set.
+    // Blocking mutexes, locked for a few lines; two workers seldom want the same set.
     sets: Box<[Mutex<DebtSet>]>,
     evictions: AtomicU64,
 }
@@ -116,7 +117,7 @@ impl DebtTable {
 }
 
 fn lock(set: &Mutex<DebtSet>) -> MutexGuard<'_, DebtSet> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
+    set.lock()
 }
 
 #[cfg(test)]

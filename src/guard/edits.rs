@@ -1,11 +1,12 @@
 //! Networks that an operator denies while the process runs.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::networks::NetworkSet;
@@ -29,7 +30,7 @@ pub struct DenyEdit {
 /// The edits of a guard, and what they deny at this moment.
 #[derive(Debug, Default)]
 pub(super) struct DenyEdits {
-    // A std mutex, locked when an edit is made, shown or ends.
+    // A blocking mutex, locked when an edit is made, shown or ends.
     edits: Mutex<Vec<DenyEdit>>,
     /// `None`: no network is denied. That is nearly always so.
     denied: ArcSwapOption<DeniedNow>,
@@ -105,7 +106,7 @@ impl DenyEdits {
     /// Publishes the denied networks after an edit has ended. If several workers notice that at the same time, only one
     /// of them publishes; the others go on with the networks that are published.
     fn publish_ended(&self, now: Instant) {
-        if let Ok(mut edits) = self.edits.try_lock()
+        if let Some(mut edits) = self.edits.try_lock()
             && edits.iter().any(|edit| has_ended(edit, now))
         {
             self.publish(&mut edits, now);
@@ -113,7 +114,7 @@ impl DenyEdits {
     }
 
     fn edits(&self) -> MutexGuard<'_, Vec<DenyEdit>> {
-        self.edits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.edits.lock()
     }
 }
 

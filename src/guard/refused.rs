@@ -1,8 +1,7 @@
 //! The sources that are refused most, in a table of fixed size.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::client_source::ClientSource;
+use parking_lot::Mutex;
 
 /// How many sources are followed.
 const FOLLOWED: usize = 64;
@@ -13,14 +12,14 @@ const FOLLOWED: usize = 64;
 /// replaces.
 #[derive(Debug, Default)]
 pub(super) struct RefusedSources {
-    // A std mutex, locked for a few lines by each refusal.
+    // A blocking mutex, locked for a few lines by each refusal.
     followed: Mutex<Vec<(ClientSource, u64)>>,
 }
 
 impl RefusedSources {
     /// Counts a refusal of a source.
     pub(super) fn record(&self, source: ClientSource) {
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followed = self.followed.lock();
         if let Some((_, refusals)) = followed.iter_mut().find(|(of, _)| *of == source) {
             *refusals += 1;
         } else if followed.len() < FOLLOWED {
@@ -32,7 +31,7 @@ impl RefusedSources {
 
     /// The sources with the most refusals, at most `sources_max`, sorted by that.
     pub(super) fn top(&self, sources_max: usize) -> Vec<(ClientSource, u64)> {
-        let mut top = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut top = self.followed.lock().clone();
         top.sort_unstable_by_key(|(source, refusals)| (std::cmp::Reverse(*refusals), *source));
         top.truncate(sources_max);
         top

@@ -1,10 +1,11 @@
 //! The sessions that are open, all together and of each source: exact, whichever workers they are on.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::client_source::{ClientSource, HashedClientSource};
 
@@ -23,7 +24,7 @@ const SPARE_ENTRIES: usize = 8;
 #[derive(Debug)]
 pub(super) struct SessionTable {
     open: AtomicUsize,
-    // Std mutexes, each locked for a few lines when a session begins and ends.
+    // Blocking mutexes, each locked for a few lines when a session begins and ends.
     shards: Box<[Mutex<HashTable<SourceSessions>>]>,
 }
 
@@ -112,7 +113,7 @@ impl SessionTable {
 }
 
 fn lock(shard: &Mutex<HashTable<SourceSessions>>) -> MutexGuard<'_, HashTable<SourceSessions>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+    shard.lock()
 }
 
 fn hash(of_source: &SourceSessions) -> u64 {

@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::schedule::{Ticks, first_gap, jittered};
@@ -37,7 +38,7 @@ pub(super) struct CheckContext {
     ticks: Ticks,
     /// The number of the next server whose checks begin; spreads the checks.
     next_number: AtomicU64,
-    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A std mutex,
+    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking mutex,
     /// locked for a line.
     last_shortage: Mutex<Option<Instant>>,
 }
@@ -118,7 +119,7 @@ impl CheckContext {
     /// To be called when a check has failed by a shortage. Logs that, unless this shortage was logged before.
     fn log_shortage(&self, error: &io::Error) {
         let now = Instant::now();
-        let mut shortage = self.last_shortage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shortage = self.last_shortage.lock();
         let last = shortage.replace(now);
         drop(shortage);
         if last.is_none_or(|last| now >= last + SHORTAGE_ENDS_AFTER) {

@@ -1,8 +1,9 @@
 //! The running checks of all pools.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::context::CheckContext;
@@ -14,7 +15,7 @@ use crate::addr::ServerAddr;
 pub(super) struct SharedChecks {
     pub(super) context: Arc<CheckContext>,
     /// The checks by the address to which they go.
-    // A std mutex: locked for a few lines when a server begins or ceases to be checked.
+    // A blocking mutex: locked for a few lines when a server begins or ceases to be checked.
     by_address: Mutex<HashMap<ServerAddr, Vec<Weak<SharedCheck>>>>,
 }
 
@@ -45,7 +46,7 @@ impl SharedChecks {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ServerAddr, Vec<Weak<SharedCheck>>>> {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_address.lock()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::server_check::ServerCheck;
@@ -112,7 +113,7 @@ impl CheckSetup {
 pub(super) struct SharedProbe {
     setup: CheckSetup,
     probe: Box<dyn Probe>,
-    // A std mutex: locked for a line.
+    // A blocking mutex: locked for a line.
     users: Mutex<Vec<Arc<ServerCheck>>>,
     has_joined: Notify,
 }
@@ -145,7 +146,7 @@ impl SharedProbe {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<ServerCheck>>> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+        self.users.lock()
     }
 
     fn users(&self) -> Vec<Arc<ServerCheck>> {

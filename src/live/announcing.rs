@@ -1,7 +1,9 @@
 //! The state of the source of announced routes, and its latest list.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::MutexGuard;
 
 use super::{Live, SourceState};
 use crate::plan::{Announcement, KeptAnnouncement};
@@ -56,6 +58,6 @@ impl Live {
     }
 
     fn lock_announcing(&self) -> MutexGuard<'_, Announcing> {
-        self.announcing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.announcing.lock()
     }
 }

@@ -1,8 +1,8 @@
 //! When to look at the servers again.
 
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -63,7 +63,7 @@ impl Live {
 
     /// Locks what is in force for a change.
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changing.lock()
     }
 }
 

@@ -4,7 +4,9 @@
 //! nobody has acted on it yet.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Cause;
 use crate::pool::{KnownPrimary, Server, ServerId};
@@ -24,7 +26,7 @@ pub struct Departed {
 }
 
 /// Servers that have left a pool, as long as something holds them, such as a session.
-// A std mutex: locked for a few lines, and by no session.
+// A blocking mutex: locked for a few lines, and by no session.
 #[derive(Debug, Default)]
 pub(super) struct DepartedServers(Mutex<Vec<Departed>>);
 
@@ -52,6 +54,6 @@ impl DepartedServers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Departed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -2,8 +2,10 @@
 //! others.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{AddedServer, Live, NameAddresses};
 use crate::addr::ServerLocation;
@@ -13,7 +15,7 @@ use crate::text::Reason;
 
 /// The servers of a pool that are not in its plan, and the state of their source. A pool shares them with the pools
 /// that replace it at reloads.
-// A std mutex: locked for a few lines, and by no session.
+// A blocking mutex: locked for a few lines, and by no session.
 #[derive(Debug, Default)]
 pub struct DynamicServers(Mutex<State>);
 
@@ -224,7 +226,7 @@ impl DynamicServers {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -23,10 +24,10 @@ pub struct LivePool {
     plan: Arc<PoolPlan>,
     pool: Pool,
     roles: Arc<PoolRoles>,
-    // A std mutex: locked for a few lines, and by no session.
+    // A blocking mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
     /// The servers that are left out because they are listeners leading to this pool.
-    // A std mutex: locked for a line.
+    // A blocking mutex: locked for a line.
     left_out: Mutex<Vec<LeftOutServer>>,
     /// The entries of its plan, those that its source lists, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
@@ -44,7 +45,7 @@ pub struct LivePool {
 /// Leads to the pool in force. A pool and all its successors in later plans share this. A session holds it instead of
 /// the pool to which it was routed. So it does not keep an old plan in memory, and it reports its end to the pool that
 /// is in force at that moment.
-// A std mutex: locked for a line.
+// A blocking mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
 
@@ -56,7 +57,7 @@ impl PoolInForce {
     }
 
     fn lock(&self) -> MutexGuard<'_, Weak<LivePool>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -214,7 +215,7 @@ impl LivePool {
     /// Replaces its servers by those of these entries. `before`: this pool, or the one that it replaces.
     fn update_servers(&self, entries: &[ServerEntry], before: &Self, registry: &ServerRegistry) {
         let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
-        *self.lock_left_out() = left_out;
+        *self.left_out.lock() = left_out;
         self.record_own_listeners(&members, registry);
         self.note_departures(before, &members); // before anything of their state changes
         self.update_checked(&before.servers(), &members); // before one of them gets a session
@@ -224,11 +225,7 @@ impl LivePool {
     /// The servers that are left out because they are listeners leading to this pool.
     #[must_use]
     pub fn left_out(&self) -> Vec<LeftOutServer> {
-        self.lock_left_out().clone()
-    }
-
-    fn lock_left_out(&self) -> MutexGuard<'_, Vec<LeftOutServer>> {
-        self.left_out.lock().unwrap_or_else(PoisonError::into_inner)
+        self.left_out.lock().clone()
     }
 
     /// Its entries: those of its plan, of its source, and of operators.
@@ -364,7 +361,7 @@ impl LivePool {
     }
 
     fn lock(&self) -> MutexGuard<'_, NameAddresses> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addresses.lock()
     }
 }
 

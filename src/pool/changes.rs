@@ -8,7 +8,9 @@
 //! before the state is. A snapshot that misses a change therefore has a lower count than the counter.
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::server_observer::ServerObserver;
 
@@ -45,7 +47,7 @@ impl ChangeCounter {
 /// The counters that a server increments when it changes.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
-    // A std mutex: held for a few lines, and only when a server changes or joins a pool.
+    // A blocking mutex: held for a few lines, and only when a server changes or joins a pool.
     counters: Mutex<Vec<Weak<ChangeCounter>>>,
 }
 
@@ -65,7 +67,7 @@ impl Subscribers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<ChangeCounter>>> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counters.lock()
     }
 }
 

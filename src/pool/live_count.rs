@@ -5,7 +5,8 @@
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Counts to a cache line of 64 bytes.
 const PER_LINE: usize = 16;
@@ -77,7 +78,7 @@ impl Drop for LiveCount {
 }
 
 fn lock_unused() -> MutexGuard<'static, Vec<&'static AtomicU32>> {
-    UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
+    UNUSED.lock()
 }
 
 /// The counts of a new block. The last [`LINES`] of them, which are taken first, lie in different cache lines, so that

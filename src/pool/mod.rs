@@ -47,10 +47,11 @@ mod registry;
 mod fallback;
 
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::addr::{ClientAddr, ClientHost};
@@ -97,7 +98,7 @@ pub struct Pool {
     queue: Arc<PoolQueue>,
     /// Turns of equally loaded servers, and of retries.
     tie_breaker: TurnCounter,
-    // A std mutex: held for a few lines after a failure.
+    // A blocking mutex: held for a few lines after a failure.
     ejecting: Mutex<()>,
 }
 
@@ -340,7 +341,7 @@ impl Pool {
         record: impl FnOnce(&mut Ejection, bool) -> Option<Duration>,
     ) -> Option<Duration> {
         // One at a time, so that two workers do not each eject one of the last two servers.
-        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.ejecting.lock();
         let servers = self.members.load();
         let others = || {
             servers

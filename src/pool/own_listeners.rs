@@ -4,7 +4,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::addr::{ListenAddr, ServerAddr, UnixPlace};
 use crate::local_addresses::LocalAddresses;
@@ -33,7 +35,7 @@ pub struct LeftOutServer {
 
 /// Our listeners. A pool leaves out the servers that are listeners leading to it, directly or through other pools that
 /// have listeners as servers.
-// A std mutex: locked at the start, at a reload, and when the servers of a pool change.
+// A blocking mutex: locked at the start, at a reload, and when the servers of a pool change.
 #[derive(Debug, Default)]
 pub struct OwnListeners(Mutex<OwnState>);
 
@@ -123,7 +125,7 @@ impl OwnListeners {
     }
 
     fn lock(&self) -> MutexGuard<'_, OwnState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -14,9 +14,10 @@
 mod line;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -37,7 +38,7 @@ pub struct PoolQueue {
     occupied: AtomicUsize,
     /// Whether something has changed since everybody in the line had a turn.
     is_stale: AtomicBool,
-    // A std mutex: held while the line is served.
+    // A blocking mutex: held while the line is served.
     line: Mutex<Waiters>,
     /// Wakes all waiting clients after a change.
     changed: Notify,
@@ -46,7 +47,7 @@ pub struct PoolQueue {
     /// How long clients may wait for a server that is being started, in milliseconds; 0: no server is.
     start_wait_ms: AtomicU64,
     /// The pool from whose servers the line is served.
-    // A std mutex: locked for one statement.
+    // A blocking mutex: locked for one statement.
     in_force: Mutex<Weak<SharedPool>>,
     /// Notifies those who follow the servers of all pools.
     followers: watch::Sender<()>,
@@ -266,11 +267,11 @@ impl PoolQueue {
     }
 
     fn lock_in_force(&self) -> MutexGuard<'_, Weak<SharedPool>> {
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_force.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 //! that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment, too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use super::live_count::LiveCount;
@@ -25,12 +26,12 @@ const ABSENT_MAX: usize = 10_000;
 /// Finds every server that a plan or a session holds, and the overrides of servers.
 #[derive(Debug, Default)]
 pub struct ServerRegistry {
-    // A std mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a
+    // A blocking mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a
     // session.
     entries: Mutex<RegistryEntries>,
-    /// By pool, absent ones included. A std mutex: locked at the start and at a reload, and when a primary changes.
+    /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, and when a primary changes.
     roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
-    /// By pool, absent ones included. A std mutex: locked at the start, at a reload, and when a server is new.
+    /// By pool, absent ones included. A blocking mutex: locked at the start, at a reload, and when a server is new.
     queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,
     primary_changed: Arc<Notify>,
     changed: watch::Sender<()>,
@@ -85,7 +86,7 @@ impl ServerRegistry {
     /// The queue of a pool. It outlives the pool, as its servers may.
     #[must_use]
     pub fn queue(&self, pool: &Arc<str>) -> Arc<PoolQueue> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.queues.lock();
         let new = || Arc::new(PoolQueue::new(self.changed.clone()));
         Arc::clone(queues.entry(Arc::clone(pool)).or_insert_with(new))
     }
@@ -240,11 +241,11 @@ impl ServerRegistry {
     }
 
     fn lock_roles(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<PoolRoles>>> {
-        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roles.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, RegistryEntries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The known roles of a pool's servers, and the consequences for each server. They outlive reloads of the pool.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::addr::ServerAddr;
 /// The known roles of a pool's servers.
 #[derive(Debug)]
 pub struct PoolRoles {
-    // A std mutex: held for a few lines after a check, and by no session.
+    // A blocking mutex: held for a few lines after a check, and by no session.
     state: Mutex<RolesState>,
     /// Notified when the memory of primaries changes.
     changed: Arc<Notify>,
@@ -195,7 +196,7 @@ impl PoolRoles {
     }
 
     fn lock(&self) -> MutexGuard<'_, RolesState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

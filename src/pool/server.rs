@@ -6,9 +6,10 @@ mod picking;
 mod published;
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -45,7 +46,7 @@ pub struct Server {
     /// Bits such as [`EJECTED`]: copies of what the locked fields say, to be read without a lock.
     flags: AtomicU16,
     slow_start: SlowStart,
-    // Std mutexes: held for a few lines, and not by sessions on a server without recent failures.
+    // Blocking mutexes: held for a few lines, and not by sessions on a server without recent failures.
     checks: Mutex<CheckRecord>,
     ejection: Mutex<Ejection>,
     overrides: Mutex<Overrides>,
@@ -365,14 +366,14 @@ impl Server {
     }
 
     fn lock_checks(&self) -> MutexGuard<'_, CheckRecord> {
-        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.checks.lock()
     }
 
     fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {
-        self.overrides.lock().unwrap_or_else(PoisonError::into_inner)
+        self.overrides.lock()
     }
 
     fn lock_ejection(&self) -> MutexGuard<'_, Ejection> {
-        self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ejection.lock()
     }
 }

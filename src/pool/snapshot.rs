@@ -1,8 +1,9 @@
 //! The current candidates of a pool, rebuilt after a change and not at each pick.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Server;
@@ -33,7 +34,7 @@ impl Snapshot {
 pub(super) struct SnapshotCell {
     current: ArcSwap<Snapshot>,
     changes: Arc<ChangeCounter>,
-    // A std mutex: held while a snapshot is built, so that only one worker rebuilds it after a change.
+    // A blocking mutex: held while a snapshot is built, so that only one worker rebuilds it after a change.
     rebuilding: Mutex<()>,
 }
 
@@ -84,7 +85,7 @@ impl SnapshotCell {
         now: Instant,
         build: impl FnOnce(&Snapshot) -> (CandidateSet, RoundRobin),
     ) -> Guard<Arc<Snapshot>> {
-        let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.rebuilding.lock();
         let before = self.current.load();
         if self.is_current(&before, now) {
             return before; // another worker has built it meanwhile

@@ -1,9 +1,10 @@
 //! The status of the clones of one pool, and how many an operator wants.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::ScaleStep;
@@ -12,7 +13,7 @@ use super::ScaleStep;
 /// writes their status; an operator sets how many there should be.
 #[derive(Debug, Default)]
 pub struct PoolScale {
-    // Std mutexes: locked for a few lines, and by no session.
+    // Blocking mutexes: locked for a few lines, and by no session.
     clones: Mutex<Vec<CloneStatus>>,
     wanted: Mutex<Option<WantedClones>>,
     wanted_changed: Notify,
@@ -163,10 +164,10 @@ impl PoolScale {
     }
 
     fn lock_clones(&self) -> MutexGuard<'_, Vec<CloneStatus>> {
-        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clones.lock()
     }
 
     fn lock_wanted(&self) -> MutexGuard<'_, Option<WantedClones>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wanted.lock()
     }
 }

@@ -1,12 +1,13 @@
 //! The buffer for the first bytes of a client, and the budget for the buffers of all clients.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// An episode of evictions is over when there was none for this long.
@@ -28,7 +29,7 @@ pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 pub struct HelloMemory {
     bytes_max: AtomicUsize,
     held: AtomicUsize,
-    // A std mutex, for a few lines at a time. Only a client whose ClientHello does not come in one read takes it,
+    // A blocking mutex, for a few lines at a time. Only a client whose ClientHello does not come in one read takes it,
     // twice.
     queue: Mutex<Queue>,
 }
@@ -135,7 +136,7 @@ impl HelloMemory {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
@@ -214,7 +215,7 @@ impl ListenerTls {
 
     /// Reads the files that have changed, and puts in force what is not broken. Takes long if there are many.
     pub fn reload(&self) -> TlsReload {
-        let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.reload.lock();
         let LoadedStore {
             store,
             mut changed,
@@ -363,7 +364,7 @@ mod tests {
             route_alpn: Vec::new(),
         };
         let tls = Arc::new(ListenerTls::load(plan, &CertificateStore::default()).unwrap());
-        let _reading = tls.reload.lock().unwrap();
+        let _reading = tls.reload.lock();
         let (answers, answer) = channel();
         spawn({
             let tls = Arc::clone(&tls);

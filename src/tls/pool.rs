@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
@@ -263,7 +264,7 @@ impl PoolTls {
     /// Reads the files if they have changed, and puts them in force if none is broken.
     pub fn reload(&self) -> TlsReload {
         let mut reload = TlsReload::default();
-        let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.reload.lock();
         let since_last_check = self.last_expiry_check.advance();
         let expired = self.identity().filter(|own| since_last_check.contains(&own.not_after));
         reload.warnings.extend(expired.map(|own| own.expiry_warning()));

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer,
@@ -126,7 +127,7 @@ impl RevocationList {
         if let Some(signer) = self.signer.get() {
             return signer == key;
         }
-        let lock_others = || self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock_others = || self.others.lock();
         if lock_others().contains(key) {
             return false;
         }

@@ -1,8 +1,9 @@
 //! How certificates of servers are verified.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -45,7 +46,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
     type Latest = (Vec<CertificateDer<'static>>, Arc<RootCertStore>);
     static LATEST: Mutex<Option<Latest>> = Mutex::new(None);
     let loaded = rustls_native_certs::load_native_certs();
-    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut latest = LATEST.lock();
     if let Some((_, store)) = latest
         .as_ref()
         .filter(|(certificates, _)| *certificates == loaded.certs)

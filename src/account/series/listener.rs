@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::Counter;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::counters::{LabelledCounters, SharedRecorder, counter, label};
@@ -114,11 +115,11 @@ pub struct ListenerSeries {
     cancels: LabelledCounters<{ CancelPlacement::ALL.len() }>,
     /// Whether there is a pause episode; read on every accept, without the lock.
     is_pausing: AtomicBool,
-    // A std mutex: locked for one statement, and only during an episode.
+    // A blocking mutex: locked for one statement, and only during an episode.
     episode: Mutex<PauseEpisode>,
     pub(in crate::account) hello_duration: Histogram,
     /// The routes of the configuration in force, in its order.
-    // A std mutex: locked when a configuration is put in force, and by every reader.
+    // A blocking mutex: locked when a configuration is put in force, and by every reader.
     routes: Mutex<Arc<[Arc<RouteCount>]>>,
     recorder: SharedRecorder,
     /// Made by the first handshake: most listeners have none.
@@ -183,7 +184,7 @@ impl ListenerSeries {
     }
 
     fn lock_routes(&self) -> MutexGuard<'_, Arc<[Arc<RouteCount>]>> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.routes.lock()
     }
 
     /// The id of these series.
@@ -232,7 +233,7 @@ impl ListenerSeries {
     }
 
     fn episode(&self) -> MutexGuard<'_, PauseEpisode> {
-        self.episode.lock().unwrap_or_else(PoisonError::into_inner)
+        self.episode.lock()
     }
 
     /// Counts the time from accept to the end of sniffing, whether or not that succeeded.

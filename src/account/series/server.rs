@@ -1,10 +1,11 @@
 //! The series of a server.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use metrics::Label;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::counters::{LabelledCounters, SharedRecorder};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
@@ -47,7 +48,7 @@ impl CheckResult {
 /// The series of all servers with one label in one pool. There may be two such servers: when an address changes, a new
 /// server takes over the label while the old one still has sessions.
 pub struct ServerSeries {
-    // Std mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
+    // Blocking mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
     /// When the validity of the certificate at the latest check begins and ends, in seconds since the Unix epoch.
     /// `None` if no check reads certificates.
@@ -166,11 +167,11 @@ impl ServerSeries {
     }
 
     fn certificate_slot(&self) -> MutexGuard<'_, Option<[i64; 2]>> {
-        self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
+        self.certificate.lock()
     }
 
     fn servers(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.servers.lock()
     }
 
     /// Keeps the exporter from forgetting the counters.

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -45,9 +45,7 @@ where
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(socket.read_u8().await.unwrap());
             }
-            seen.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(String::from_utf8(head).unwrap());
+            seen.lock().push(String::from_utf8(head).unwrap());
             tokio::spawn(answer(socket));
         }
     });
@@ -136,7 +134,7 @@ async fn the_http_request_follows_the_configuration() {
         ..check()
     };
     assert!(run(configured, address).await.is_ok());
-    let heads = heads.lock().unwrap().clone();
+    let heads = heads.lock().clone();
     let host = format!("host: {address}\r\n");
     assert!(
         heads[0].starts_with("GET / HTTP/1.1\r\n") && heads[0].contains(&host),

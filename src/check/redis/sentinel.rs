@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -66,7 +67,7 @@ pub(super) struct Sentinels {
     connect: ConnectOptions,
     /// The time of the whole check.
     timeout: Duration,
-    /// A std mutex: locked for a line.
+    /// A blocking mutex: locked for a line.
     answers: Mutex<SentinelAnswers>,
 }
 
@@ -131,7 +132,7 @@ impl Sentinels {
                 Err(lost) => failure = CheckFailure::unfit(format!("{UNNAMED}: {lost}")),
             }
         }
-        let mut known = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.answers.lock();
         let named = known.take(answers, self.group.addresses.len(), Instant::now());
         named.ok_or(failure)
     }

@@ -1,8 +1,9 @@
 //! The part of a server that an operator and its agent set.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use parking_lot::MutexGuard;
 
 use super::{DISABLED, NO_WEIGHT, NOT_ENABLED, Server};
 use crate::pool::agent::{AgentRecord, AgentSettings};
@@ -107,7 +108,7 @@ impl Server {
     }
 
     fn lock_agent(&self) -> MutexGuard<'_, AgentRecord> {
-        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.agent.lock()
     }
 
     /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that no

@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -157,7 +158,7 @@ impl KeptProcess {
 /// The keeper of our containers. It is started with the first one, and again if it has ended.
 #[derive(Clone, Default)]
 pub struct ContainerKeeper {
-    // A std mutex: locked for a few lines.
+    // A blocking mutex: locked for a few lines.
     shared: Arc<Mutex<KeeperState>>,
 }
 
@@ -213,6 +214,6 @@ impl ContainerKeeper {
     }
 
     fn lock(&self) -> MutexGuard<'_, KeeperState> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 }

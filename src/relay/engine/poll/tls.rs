@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::take;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -50,7 +50,7 @@ thread_local! {
 /// TLS over a socket.
 pub(in crate::relay) struct TlsWire<'a> {
     socket: &'a TcpStream,
-    // A std mutex: both directions of a session need the state, and they run in one task.
+    // A blocking mutex: both directions of a session need the state, and they run in one task.
     state: Mutex<TlsState>,
 }
 
@@ -89,7 +89,7 @@ impl<'a> TlsWire<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, TlsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -203,7 +203,7 @@ impl TlsWire<'_> {
     /// The TLS, whose records must all have been flushed.
     pub(super) fn into_connection(self) -> TlsConnection {
         let state = self.state.into_inner();
-        state.unwrap_or_else(PoisonError::into_inner).connection
+        state.connection
     }
 
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
