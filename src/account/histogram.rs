@@ -9,35 +9,79 @@ use std::time::Duration;
 
 use super::exposition::write_sample;
 
-/// Upper bounds in seconds, 0.5 ms to 10 s: for steps that take a few round trips (reading a ClientHello, connecting,
-/// TLS handshakes, checks).
-pub(super) const HANDSHAKE_BOUNDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+/// Microseconds in a millisecond, and in a second.
+const MS: u64 = 1_000;
+const S: u64 = 1_000_000;
+
+/// Upper bounds in microseconds, 0.5 ms to 10 s: for steps that take a few round trips (reading a ClientHello,
+/// connecting, TLS handshakes, checks).
+pub(super) const HANDSHAKE_BOUNDS: &[u64] = &[
+    500,
+    MS,
+    2_500,
+    5 * MS,
+    10 * MS,
+    25 * MS,
+    50 * MS,
+    100 * MS,
+    250 * MS,
+    500 * MS,
+    S,
+    2_500 * MS,
+    5 * S,
+    10 * S,
 ];
 
-/// Upper bounds in seconds, 1 ms to 5 minutes: for waits in the queue of a pool.
-pub(super) const QUEUE_BOUNDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+/// Upper bounds in microseconds, 1 ms to 5 minutes: for waits in the queue of a pool.
+pub(super) const QUEUE_BOUNDS: &[u64] = &[
+    MS,
+    5 * MS,
+    10 * MS,
+    50 * MS,
+    100 * MS,
+    250 * MS,
+    500 * MS,
+    S,
+    2_500 * MS,
+    5 * S,
+    10 * S,
+    30 * S,
+    60 * S,
+    300 * S,
 ];
 
-/// Upper bounds in seconds, 10 ms to 1 day: for sessions.
-pub(super) const SESSION_BOUNDS: &[f64] = &[
-    0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
+/// Upper bounds in microseconds, 10 ms to 1 day: for sessions.
+pub(super) const SESSION_BOUNDS: &[u64] = &[
+    10 * MS,
+    30 * MS,
+    100 * MS,
+    300 * MS,
+    S,
+    3 * S,
+    10 * S,
+    30 * S,
+    60 * S,
+    300 * S,
+    900 * S,
+    3_600 * S,
+    10_800 * S,
+    43_200 * S,
+    86_400 * S,
 ];
 
 /// Durations counted in buckets.
 #[derive(Debug)]
 pub(super) struct Histogram {
-    bounds: &'static [f64],
+    bounds: &'static [u64],
     /// One for each bound and one for durations above the last bound; not cumulative.
     buckets: Box<[AtomicU64]>,
     sum_us: AtomicU64,
 }
 
 impl Histogram {
-    /// Creates an empty histogram. `bounds` are the upper bounds of the buckets in seconds, ascending.
+    /// Creates an empty histogram. `bounds` are the upper bounds of the buckets in microseconds, ascending.
     #[must_use]
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
+    pub(super) fn new(bounds: &'static [u64]) -> Self {
         Self {
             bounds,
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
@@ -46,12 +90,16 @@ impl Histogram {
     }
 
     /// Counts a duration.
+    ///
+    /// Not inlined: every session calls it several times, and the code of a session should stay small.
+    #[inline(never)]
     pub(super) fn record(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = self.bounds.partition_point(|bound| *bound < seconds);
+        // Rounded up: a duration that is above a bound by less than a microsecond is above it.
+        let subsecond = u64::from(duration.subsec_nanos().div_ceil(1_000));
+        let us = duration.as_secs().saturating_mul(S).saturating_add(subsecond);
+        let bucket = self.bounds.partition_point(|bound| *bound < us);
         self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_us
-            .fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
     }
 
     /// Whether nothing was counted.
@@ -72,7 +120,11 @@ impl Histogram {
     /// without `le`.
     pub(super) fn write(&self, name: &str, labels: &str, text: &mut String) {
         let mut count = 0;
-        let bounds = self.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        let bounds = self
+            .bounds
+            .iter()
+            .map(|bound| seconds(*bound).to_string())
+            .chain(["+Inf".to_owned()]);
         let bucket_name = format!("{name}_bucket");
         for (bucket, bound) in self.buckets.iter().zip(bounds) {
             count += bucket.load(Relaxed);
@@ -87,7 +139,7 @@ impl Histogram {
 /// Durations by bucket: those of a `Histogram` at one moment, or the difference between two.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DurationCounts {
-    bounds: &'static [f64],
+    bounds: &'static [u64],
     /// One for each bound and one for durations above the last bound; empty: no durations.
     buckets: Vec<u64>,
 }
@@ -120,15 +172,21 @@ impl DurationCounts {
         let rank = share * all as f64;
         let (mut below, mut lower) = (0, 0.0);
         for (count, upper) in self.buckets.iter().zip(self.bounds) {
+            let upper = seconds(*upper);
             if *count > 0 && (below + count) as f64 >= rank {
                 let within = (rank - below as f64) / *count as f64;
                 return Some(lower + (upper - lower) * within);
             }
             below += count;
-            lower = *upper;
+            lower = upper;
         }
         (all > 0).then_some(lower)
     }
+}
+
+/// A bound in seconds.
+fn seconds(us: u64) -> f64 {
+    Duration::from_micros(us).as_secs_f64()
 }
 
 #[cfg(test)]
@@ -137,7 +195,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_interpolated_within_their_bucket() {
-        let histogram = Histogram::new(&[1.0, 2.0, 4.0]);
+        let histogram = Histogram::new(&[S, 2 * S, 4 * S]);
         assert_eq!(histogram.counts().quantile(0.5), None);
         for seconds in [1, 2, 2, 4] {
             histogram.record(Duration::from_secs(seconds));
@@ -158,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_duration_equal_to_a_bound_counts_in_the_bucket_of_that_bound() {
-        let histogram = Histogram::new(&[0.5, 1.0]);
+        let histogram = Histogram::new(&[500 * MS, S]);
         for ms in [500, 501, 1000, 1001] {
             histogram.record(Duration::from_millis(ms));
         }

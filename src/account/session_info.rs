@@ -266,7 +266,9 @@ pub(super) struct Milliseconds(NonZeroU32);
 
 impl From<Duration> for Milliseconds {
     fn from(duration: Duration) -> Self {
-        let millis = u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        let subsecond = u64::from(duration.subsec_nanos().div_ceil(1_000_000));
+        let millis =
+            u32::try_from(duration.as_secs().saturating_mul(1_000).saturating_add(subsecond)).unwrap_or(u32::MAX);
         Self(NonZeroU32::new(millis).unwrap_or(NonZeroU32::MIN))
     }
 }
