@@ -67,16 +67,20 @@ impl ServerName {
         if name.len() > SERVER_NAME_BYTES_MAX {
             return Err(NameError::TooLong);
         }
-        for label in name.split('.') {
-            if label.is_empty() || label.len() > LABEL_BYTES_MAX {
+        let mut label_bytes = 0;
+        for byte in name.bytes() {
+            match byte {
+                b'.' if label_bytes == 0 => return Err(NameError::LabelLength),
+                b'.' => label_bytes = 0,
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label_bytes += 1,
+                _ => return Err(NameError::Character),
+            }
+            if label_bytes > LABEL_BYTES_MAX {
                 return Err(NameError::LabelLength);
             }
-            if !label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            {
-                return Err(NameError::Character);
-            }
+        }
+        if label_bytes == 0 {
+            return Err(NameError::LabelLength); // two dots at the end
         }
         if name.parse::<Ipv4Addr>().is_ok() {
             return Err(NameError::IpLiteral); // an IPv6 literal contains colons, which are rejected above
