@@ -182,43 +182,48 @@ async fn accept_until_stopped(
         sessions.spawn(serve(accepted, Arc::clone(state), &ledger));
     };
     let mut state = Arc::clone(&states.borrow_and_update());
-    // An accept that is cancelled while it waits has accepted nothing.
+    let mut changes = states.clone();
     let mut stopped = pin!(stop.cancelled());
-    loop {
-        tokio::select! {
-            biased;
-            () = stopped.as_mut() => break,
-            Ok(()) = states.changed() => {
-                state = Arc::clone(&states.borrow_and_update());
-                listener.adjust(&state.plan.socket, state.plan.backlog);
-            }
-            accepted = listener.accept(&state.limits, on_pause(&state)) => {
-                let Ok(accepted) = accepted else {
-                    drop(listener); // before the address is bound again
-                    open.record_loss();
-                    return Ok(());
-                };
-                // A client that came after a reload gets the new state, even if both are noticed in the same turn.
-                if states.has_changed().unwrap_or(false) {
-                    state = Arc::clone(&states.borrow());
+    'open: loop {
+        let mut changed = pin!(next_change(&mut changes)); // to begin the wait at each accept would cost more than that
+        loop {
+            // Clients first: the others are polled when accepting waits, as it does after each batch. Cancelled, it has
+            // accepted nothing.
+            tokio::select! {
+                biased;
+                accepted = listener.accept(&state.limits, on_pause(&state)) => {
+                    let Ok(accepted) = accepted else {
+                        drop(listener); // before the address is bound again
+                        open.record_loss();
+                        return Ok(());
+                    };
+                    // A client that came after a reload gets the new state, even if both are noticed in the same turn.
+                    if states.has_changed().unwrap_or(false) {
+                        state = Arc::clone(&states.borrow());
+                    }
+                    begin_session(accepted, &state);
                 }
-                begin_session(accepted, &state);
+                () = stopped.as_mut() => break 'open,
+                () = changed.as_mut() => break,
             }
         }
+        state = Arc::clone(&states.borrow_and_update());
+        listener.adjust(&state.plan.socket, state.plan.backlog);
     }
     listener.close_queue();
-    let given_up = async {
-        tokio::select! {
-            () = cut.cancelled() => {}
-            () = removed_for_too_long(&shutdown) => {}
-        }
-    };
-    accept_waiting(&mut listener, &mut states, begin_session, given_up).await;
+    accept_waiting(&mut listener, &mut states, begin_session, give_up(&shutdown, &cut)).await;
     let clients = listener.waiting();
     if clients > 0 {
         tracing::warn!(listener = %state.plan.name, clients, "clients reset: the listener closed before they got a permit");
     }
     Ok(())
+}
+
+/// Ends when there is a new state, and not if there will be none any more.
+async fn next_change(states: &mut watch::Receiver<Arc<ListenerState>>) {
+    if states.changed().await.is_err() {
+        pending::<()>().await;
+    }
 }
 
 /// Accepts the clients that wait in the queue of a closing socket, until none is left or `given_up`. If another
@@ -244,13 +249,19 @@ async fn accept_waiting(
     }
 }
 
-/// Ends when the clients of a removed address have waited for long enough. At a shutdown it never ends: then they wait
-/// as long as sessions may go on.
-async fn removed_for_too_long(shutdown: &CancellationToken) {
-    sleep(QUEUE_WAIT_MAX).await;
-    // Not before: a shutdown reaches the tokens in no particular order.
-    if shutdown.is_cancelled() {
-        pending::<()>().await;
+/// Ends when the clients that wait at a closing socket have waited for long enough. At a shutdown they wait as long as
+/// sessions may go on, until these are `cut`; those of a removed address only for [`QUEUE_WAIT_MAX`].
+async fn give_up(shutdown: &CancellationToken, cut: &CancellationToken) {
+    let removed_for_too_long = async {
+        sleep(QUEUE_WAIT_MAX).await;
+        // Not before: a shutdown reaches the tokens in no particular order.
+        if shutdown.is_cancelled() {
+            pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = cut.cancelled() => {}
+        () = removed_for_too_long => {}
     }
 }
 
@@ -330,12 +341,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn clients_of_a_removed_address_wait_for_a_bounded_time_unless_the_process_ends() {
-        let (shutdown, began) = (CancellationToken::new(), Instant::now());
-        removed_for_too_long(&shutdown).await;
+        let [shutdown, cut] = [(); 2].map(|()| CancellationToken::new());
+        let began = Instant::now();
+        give_up(&shutdown, &cut).await;
         assert_eq!(began.elapsed(), QUEUE_WAIT_MAX);
         shutdown.cancel();
-        let waited = timeout(QUEUE_WAIT_MAX * 100, removed_for_too_long(&shutdown)).await;
+        let waited = timeout(QUEUE_WAIT_MAX * 100, give_up(&shutdown, &cut)).await;
         assert!(waited.is_err());
+        let began = Instant::now();
+        cut.cancel();
+        give_up(&shutdown, &cut).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]
