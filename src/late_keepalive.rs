@@ -6,9 +6,9 @@
 //! listening socket, without a call.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use hashbrown::HashMap;
 use socket2::SockRef;
 
 use crate::ends::Endpoints;

@@ -29,11 +29,11 @@ mod session_info;
 mod record;
 mod open_session;
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::time::Instant;
