@@ -47,7 +47,12 @@ impl Routed<'_> {
                     .await?;
                 first.clear();
             }
-            first.extend(take_read(self.sniffed.take(), self.entry));
+            let read = take_read(self.sniffed.take(), self.entry);
+            if first.is_empty() {
+                first = read;
+            } else {
+                first.extend(read);
+            }
             Ok(Connected {
                 socket: dialled.socket,
                 server,
