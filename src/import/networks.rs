@@ -33,14 +33,15 @@ pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<St
     Some(left)
 }
 
-/// The networks that are in both lists. `None`: one is not valid.
+/// The networks that are in both lists. `None`: there are too many, or one is not valid.
 pub(super) fn common(some: &[String], others: &[String]) -> Option<Vec<String>> {
     let (some, others) = (parsed(some)?, parsed(others)?);
     let common = some.iter().flat_map(|one| {
         let of_both = others.iter().filter(move |other| overlap(one, other));
         of_both.map(move |other| if one.contains(other) { other } else { one })
     });
-    Some(common.take(LIST_MAX).map(shown).collect())
+    let common: Vec<String> = common.take(LIST_MAX + 1).map(shown).collect();
+    (common.len() <= LIST_MAX).then_some(common)
 }
 
 fn parsed(networks: &[String]) -> Option<Vec<IpNet>> {
@@ -110,6 +111,14 @@ mod tests {
             list(&["10.1.0.0/16", "192.0.2.0/24", "::/0"]),
         );
         assert_eq!(common(&some, &others), Some(list(&["10.1.0.0/16", "192.0.2.1"])));
+        let addresses: Vec<String> = (0..=LIST_MAX)
+            .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
+            .collect();
+        assert_eq!(common(&addresses, &some), None, "too many");
+        assert_eq!(
+            common(&addresses[1..], &some).map(|common| common.len()),
+            Some(LIST_MAX)
+        );
     }
 
     proptest! {
