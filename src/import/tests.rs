@@ -120,12 +120,14 @@ server { listen 1; proxy_pass u; }
                 "# note, line 3: max_fails of 10.0.0.1:1 is 3, as for another server",
                 "# note, line 5: max_fails of 10.0.0.3:1 is 3, as for another server, instead of 0",
                 "# note, line 3: fail_timeout of 10.0.0.1:1 is 5s, as for another server",
-                "# note, line 5: fail_timeout of 10.0.0.3:1 is 5s, as for another server, instead of 5",
             ][..],
         ),
     ] {
         assert_lines(&lines(origin, text), expected);
     }
+    let notes = lines(Origin::Nginx, nginx);
+    let is_noted = notes.iter().any(|line| line.contains("fail_timeout of 10.0.0.3:1"));
+    assert!(!is_noted, "5 is 5s: {notes:#?}");
 }
 
 #[test]

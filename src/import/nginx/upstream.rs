@@ -75,7 +75,11 @@ fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool)
             }
         }
     }
-    for server in servers.iter().filter(|server| server.option(option) != Some(value)) {
+    let is_same = |own: &str| own == value || time.is_some() && duration(own, 1_000) == time;
+    for server in servers
+        .iter()
+        .filter(|server| !server.option(option).is_some_and(is_same))
+    {
         let of_pool = (Some(value), "another server");
         let remark = Remark::one_value(server.line, option, &server.address, of_pool, server.option(option));
         pool.section.remarks.push(remark);
