@@ -79,7 +79,10 @@ impl DnsSource {
         let server = self.plan.resolver;
         let resolver = match spawn_blocking(move || open(server)).await {
             Ok(Ok(resolver)) => resolver,
-            Ok(Err(error)) => return Reason::from(format!("/etc/resolv.conf: {}", chain(&error))),
+            Ok(Err(error)) => {
+                let read = server.map_or("/etc/resolv.conf".to_owned(), |server| server.to_string());
+                return Reason::from(format!("{read}: {}", chain(&error)));
+            }
             Err(lost) => return Reason::new(&lost.to_string()),
         };
         loop {
