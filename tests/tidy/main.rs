@@ -177,7 +177,7 @@ fn the_scanner_finds_its_patterns() {
             use crate::session;
         }
         #[cfg(test)] mod more;
-        fn last() { dbg!(1) }
+        fn last(at: crate::units::Unit) { dbg!(1) }
         "#,
     );
     assert_eq!(test_lines(&code), 5);
@@ -186,7 +186,8 @@ fn the_scanner_finds_its_patterns() {
         .into_iter()
         .map(|(name, _)| name)
         .collect();
-    assert_eq!(names, ["addr", "name", "pool", "route"]);
+    assert_eq!(names, ["addr", "name", "pool", "route", "units"]);
+    assert_eq!(types(&code), [("T".to_owned(), 6)]);
     let expected = [("short", 1), ("long", 5), ("last", 1)];
     assert_eq!(functions(&code), expected.map(|(name, lines)| (name.to_owned(), lines)));
     assert_eq!(half_done(&code), Some(("dbg!", 19)));
