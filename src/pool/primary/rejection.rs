@@ -10,10 +10,12 @@ impl PrimaryWatch {
             && let (Some(other), Some(own)) = (known.system_identifier, seen.system_identifier)
         {
             let primary = &*known.server;
-            return match primary == server {
-                true => format!("another database: its system identifier is {own}, and was {other}"),
-                false => format!("another database: its system identifier is {own}, and that of {primary} is {other}"),
+            let other = if primary == server {
+                format!("was {other}")
+            } else {
+                format!("that of {primary} is {other}")
             };
+            return format!("another database: its system identifier is {own}, and {other}");
         }
         if let (Some(low), Some((other, high))) = (claim.timeline, self.timeline_to_compare_with(seen))
             && low < high
