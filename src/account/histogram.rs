@@ -1,6 +1,6 @@
 //! A Prometheus histogram of durations.
 //!
-//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next scrape. And it
+//! The exporter of the `metrics` crate has histograms too. But it holds every sample until it is rendered. And it
 //! removes series only after they have been idle, so it cannot tell a server that is gone from one without sessions.
 //! [`Histogram`] is an array of atomics, and its series ends when it is dropped.
 

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 pub struct SessionsBody {
     /// The number of sessions that match the filter.
     pub total: usize,
-    /// A page of them, the oldest first. It begins after the session whose `id` is the parameter `after`.
+    /// A page of them, the oldest first, or those first that the parameter `sort` asks for. It begins after the session
+    /// whose `id` is the parameter `after`.
     pub sessions: Vec<SessionBody>,
-    /// The value of `after` for the next page; absent: this is the last one.
+    /// The value of `after` for the next page; `null`: this is the last one, or the sessions are sorted.
     pub next: Option<u64>,
 }
 
@@ -28,12 +29,9 @@ pub struct SessionBody {
     pub sni: Option<String>,
     /// The protocols that the client offered.
     pub alpn: Option<String>,
-    /// The database that the client asked for; absent: it does not speak PostgreSQL, or its StartupMessage could not be
-    /// read.
-    #[serde(default)]
+    /// The database that the client asked for; `null`: no StartupMessage of PostgreSQL was read.
     pub database: Option<String>,
-    /// The user that the client named; absent if `database` is.
-    #[serde(default)]
+    /// The user that the client named; `null` if `database` is.
     pub user: Option<String>,
     /// The route that took it.
     pub route: Option<String>,

@@ -27,8 +27,8 @@ pub(super) struct DescriptorBudget {
 
 impl DescriptorBudget {
     /// `limit`: the limit of open files. `addresses`: the number of addresses that are listened on. To be called when
-    /// everything is open that does not belong to a session, except for the listening sockets: one for each address is
-    /// open already, and those of the other workers come later.
+    /// everything else is open that lasts and does not belong to a session, before the workers start. Of the listening
+    /// sockets, one for each address is open by then; [`Self::divide`] counts those of all workers.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {

@@ -88,7 +88,7 @@ fn run_demo(quiet: bool) -> Result<(), Failure> {
     let runtime = runtime.map_err(failed)?;
     let thread = thread::Builder::new().name("demo".to_owned());
     let thread = thread.spawn(move || runtime.block_on(demo.run())).map_err(failed)?;
-    // Sending fails only after the demo has failed.
+    // Sending fails only if the demo's thread has ended, whose error is returned below.
     let result = app::run(plan, ConfigSource::default(), |running| {
         drop(announce.send(running.clone()))
     });
@@ -103,7 +103,7 @@ struct Demo {
     addresses: ServerAddresses,
     /// For the configuration, the access log and the certificate; removed on drop.
     directory: TempDir,
-    /// Receives the load balancer's addresses once it accepts clients.
+    /// Receives the load balancer's addresses and what is in force, once it accepts clients.
     running: oneshot::Receiver<Running>,
     /// Cancelled when the load balancer has ended.
     ended: CancellationToken,

@@ -194,7 +194,7 @@ impl Pool {
         snapshot.set.are_stand_ins && !snapshot.set.candidates.is_empty()
     }
 
-    /// The best tier that has a server that is up; `None`: no server is up.
+    /// The best tier that has a usable server; `None`: there is none.
     #[must_use]
     pub fn best_tier(&self, now: Instant) -> Option<u8> {
         self.snapshot(now).set.best_tier

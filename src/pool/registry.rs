@@ -26,10 +26,10 @@ const ABSENT_MAX: usize = 10_000;
 /// Finds every server that a plan or a session holds, and the overrides of servers.
 #[derive(Debug, Default)]
 pub struct ServerRegistry {
-    // A blocking mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a
-    // session.
+    // A blocking mutex: locked when servers come or go, and by operators' requests; never by a session.
     entries: Mutex<RegistryEntries>,
-    /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, and when a primary changes.
+    /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, when a primary changes, and
+    /// by operators' requests.
     roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
     /// By pool, absent ones included. A blocking mutex: locked at the start, at a reload, and when a server is new.
     queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,
@@ -187,7 +187,7 @@ impl ServerRegistry {
         if let Some(roles) = self.lock_roles().get(&path.0) {
             roles.forget_list(); // the next check takes note of whether the server is disabled
         }
-        self.notify_change(); // a server that is in no pool now has notified nobody
+        self.notify_change(); // `set_overrides` notifies the pools of a server, and it may be in none
         overrides
     }
 

@@ -44,7 +44,7 @@ const FATE: [&str; 6] = [
 const WELL: [&str; 2] = ["client_closed", "server_closed"];
 
 /// Endings that the client may see as an early end of the stream.
-const NEVER_BEGAN: [&str; 15] = [
+const SHORT_ENDINGS: [&str; 15] = [
     "hello_timeout",
     "hello_too_long",
     "hello_invalid",
@@ -413,7 +413,7 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         "ended well, but not for the client",
     );
     must(
-        client.end != End::Short || NEVER_BEGAN.contains(&ending),
+        client.end != End::Short || SHORT_ENDINGS.contains(&ending),
         "a cut session that looks complete to the client",
     );
     must(
