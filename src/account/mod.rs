@@ -68,6 +68,7 @@ use crate::tcp_info::TcpInfo;
 use access_log::AccessLog;
 use open_session::OpenSession;
 use queue_wait::QueueWait;
+use series::{PathRef, WorkerPath};
 use totals::WorkerTotals;
 
 /// The accounting of one worker's sessions.
@@ -78,7 +79,7 @@ pub struct Ledger {
     // Blocking mutexes, locked for a few statements and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
     /// The paths seen by this worker; spares it the lock that all workers share.
-    paths: Mutex<HashMap<PathKey, Arc<PathSeries>>>,
+    paths: Mutex<HashMap<PathKey, Arc<WorkerPath>>>,
 }
 
 /// The open sessions of a worker.
@@ -192,17 +193,22 @@ impl Ledger {
         }
     }
 
-    fn path(&self, listener: &Arc<ListenerSeries>, pool: &Arc<str>, server: Option<&Arc<Server>>) -> Arc<PathSeries> {
-        let key = PathKey {
-            listener: listener.id(),
-            pool: Arc::clone(pool),
+    fn path(&self, info: &SessionInfo, server: Option<&Arc<Server>>) -> Arc<WorkerPath> {
+        let known = PathRef {
+            listener: info.listener.id(),
+            pool: info.pool.as_deref().unwrap_or_default(),
             server: server.map(|server| server.id()),
         };
         let mut paths = self.paths.lock();
-        if let Some(path) = paths.get(&key).filter(|path| !path.is_gone()) {
+        if let Some(path) = paths.get(&known).filter(|path| !path.is_gone()) {
             return Arc::clone(path);
         }
-        let path = self.metrics.path(&key, listener, server);
+        let key = PathKey {
+            listener: known.listener,
+            pool: info.pool_or_empty(),
+            server: known.server,
+        };
+        let path = WorkerPath::new(self.metrics.path(&key, &info.listener, server));
         paths.insert(key, Arc::clone(&path));
         path
     }
@@ -221,7 +227,7 @@ pub struct Entry {
     key: usize,
     record: Arc<Record>,
     /// The path of the latest attempt to connect.
-    path: Option<Arc<PathSeries>>,
+    path: Option<Arc<WorkerPath>>,
     /// [`Ending::Internal`] until [`Entry::close`] sets it, so that a panic is not counted as a clean ending.
     ending: Ending,
 }
@@ -281,7 +287,7 @@ impl Entry {
         let mut info = self.record.info();
         let wait = info.extras.as_mut().and_then(|extras| extras.queue.as_mut());
         if let Some(waited) = wait.and_then(QueueWait::end) {
-            let path = self.ledger.path(&info.listener, &info.pool_or_empty(), None);
+            let path = self.ledger.path(&info, None);
             path.record_queue_wait(waited);
         }
     }
@@ -291,8 +297,7 @@ impl Entry {
         let mut info = self.record.info();
         info.attempts = info.attempts.saturating_add(1);
         info.server = Some(Arc::clone(server));
-        let pool = info.pool_or_empty();
-        self.path = Some(self.ledger.path(&info.listener, &pool, Some(server)));
+        self.path = Some(self.ledger.path(&info, Some(server)));
     }
 
     /// The latest attempt has ended. If it succeeded, the session stays with this server.
@@ -361,7 +366,7 @@ impl Drop for Entry {
         let path = self.path.take();
         let mut info = self.record.info();
         let duration = self.record.age();
-        let path = path.unwrap_or_else(|| self.ledger.path(&info.listener, &info.pool_or_empty(), None));
+        let path = path.unwrap_or_else(|| self.ledger.path(&info, None));
         let mut session = self.ledger.open_sessions().sessions.remove(self.key);
         session.path = Some(Arc::clone(&path));
         let (up, down) = session.publish_traffic().unwrap_or_default();

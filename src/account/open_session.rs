@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::record::Record;
-use super::series::PathSeries;
+use super::series::WorkerPath;
 
 /// An open session, and how much of its traffic has been published.
 pub(super) struct OpenSession {
     pub(super) record: Arc<Record>,
     /// The path, once the session is connected to its server.
-    pub(super) path: Option<Arc<PathSeries>>,
+    pub(super) path: Option<Arc<WorkerPath>>,
     /// The bytes up and the bytes down that have been added to the metrics already.
     pub(super) published: (u64, u64),
 }

@@ -11,6 +11,7 @@ mod path;
 pub(super) use counters::{METADATA, SharedRecorder, label};
 pub use listener::{CancelPlacement, ListenerId, ListenerSeries, RouteCount, SessionRoute};
 pub use path::{PathKey, PathSeries};
+pub(super) use path::{PathRef, WorkerPath};
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
 pub use tls::HandshakeResult;

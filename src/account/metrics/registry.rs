@@ -106,11 +106,11 @@ impl Registry {
         });
     }
 
-    /// Keeps the exporter from forgetting the counters of all registered series.
-    pub(super) fn touch(&self) {
-        self.listeners.values().for_each(|listener| listener.series.touch());
-        self.servers.values().for_each(|server| server.series.touch());
-        self.paths.values().for_each(|path| path.series.touch());
+    /// Publishes the counters of all registered series, and so keeps the exporter from forgetting them.
+    pub(super) fn publish(&self) {
+        self.listeners.values().for_each(|listener| listener.series.publish());
+        self.servers.values().for_each(|server| server.series.publish());
+        self.paths.values().for_each(|path| path.series.publish());
     }
 
     /// Writes the gauges of listeners, and of servers: those of `pools` and removed ones that still have sessions.

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics::Counter;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::counters::{LabelledCounters, SharedRecorder, counter, label};
+use super::counters::{BufferedCounter, LabelledCounters, SharedRecorder, label};
 use super::tls::{HandshakeResult, TlsSeries};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
@@ -110,7 +109,7 @@ impl Drop for SessionRoute {
 pub struct ListenerSeries {
     id: ListenerId,
     name: Arc<str>,
-    connections: Counter,
+    connections: BufferedCounter,
     pauses: LabelledCounters<{ AcceptPause::ALL.len() }>,
     cancels: LabelledCounters<{ CancelPlacement::ALL.len() }>,
     /// Whether there is a pause episode; read on every accept, without the lock.
@@ -146,7 +145,7 @@ impl ListenerSeries {
         Self {
             id: ListenerId(NEXT.fetch_add(1, Relaxed)),
             name: Arc::clone(name),
-            connections: counter(recorder, names::CONNECTIONS, labels.to_vec()),
+            connections: BufferedCounter::new(recorder, names::CONNECTIONS, labels.to_vec()),
             pauses,
             cancels: LabelledCounters::new(recorder, names::CANCELS, &labels, "placement"),
             is_pausing: AtomicBool::new(false),
@@ -262,13 +261,13 @@ impl ListenerSeries {
         self.tls.get()
     }
 
-    /// Keeps the exporter from forgetting the counters.
-    pub(in crate::account) fn touch(&self) {
-        self.connections.increment(0);
-        self.pauses.touch();
+    /// Publishes the counters.
+    pub(in crate::account) fn publish(&self) {
+        self.connections.publish();
+        self.pauses.publish();
         if let Some(tls) = self.tls() {
-            tls.touch();
+            tls.publish();
         }
-        self.cancels.touch();
+        self.cancels.publish();
     }
 }

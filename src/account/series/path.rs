@@ -1,11 +1,13 @@
 //! The series of a path.
 
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use metrics::{Counter, Label};
+use hashbrown::Equivalent;
+use metrics::Label;
 
-use super::counters::{LabelledCounters, SharedRecorder};
+use super::counters::{BufferedCounter, LabelledCounters, SharedRecorder};
 use super::listener::{ListenerId, ListenerSeries};
 use super::pool::PoolSeries;
 use super::server::ServerSeries;
@@ -14,7 +16,7 @@ use crate::dial::ConnectFailure;
 use crate::pool::{Server, ServerId};
 
 /// Identifies a path: the listener of a session, and the pool and server chosen for it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)] // with the hash of `PathRef`
 pub struct PathKey {
     /// The listener that accepted the session.
     pub listener: ListenerId,
@@ -24,10 +26,42 @@ pub struct PathKey {
     pub server: Option<ServerId>,
 }
 
+/// A [`PathKey`] to look up: it has no part in the reference count of the pool's name, which all workers share.
+#[derive(Hash)]
+pub(in crate::account) struct PathRef<'a> {
+    pub(in crate::account) listener: ListenerId,
+    pub(in crate::account) pool: &'a str,
+    pub(in crate::account) server: Option<ServerId>,
+}
+
+impl Equivalent<PathKey> for PathRef<'_> {
+    fn equivalent(&self, key: &PathKey) -> bool {
+        self.listener == key.listener && *self.pool == *key.pool && self.server == key.server
+    }
+}
+
+/// The series of a path as one worker holds them. Sessions change its reference count, and so it is not shared by all
+/// workers.
+pub(in crate::account) struct WorkerPath(Arc<PathSeries>);
+
+impl WorkerPath {
+    pub(in crate::account) fn new(series: Arc<PathSeries>) -> Arc<Self> {
+        Arc::new(Self(series))
+    }
+}
+
+impl Deref for WorkerPath {
+    type Target = PathSeries;
+
+    fn deref(&self) -> &PathSeries {
+        &self.0
+    }
+}
+
 /// The series of all sessions with the same [`PathKey`].
 pub struct PathSeries {
-    bytes_up: Counter,
-    bytes_down: Counter,
+    bytes_up: BufferedCounter,
+    bytes_down: BufferedCounter,
     sessions: LabelledCounters<{ Ending::ALL.len() }>,
     pool: Arc<PoolSeries>,
     listener: Weak<ListenerSeries>,
@@ -43,10 +77,13 @@ impl PathSeries {
         listener: &Arc<ListenerSeries>,
         server: Option<(Weak<Server>, Arc<ServerSeries>)>,
     ) -> Self {
-        let bytes = LabelledCounters::<2>::new(recorder, names::BYTES, labels, "direction");
+        let bytes = |direction| {
+            let labels = [labels, &[Label::from_static_parts("direction", direction)]].concat();
+            BufferedCounter::new(recorder, names::BYTES, labels)
+        };
         Self {
-            bytes_up: bytes.get(0, "up").clone(),
-            bytes_down: bytes.get(1, "down").clone(),
+            bytes_up: bytes("up"),
+            bytes_down: bytes("down"),
             sessions: LabelledCounters::new(recorder, names::SESSIONS, labels, "ending"),
             pool,
             listener: Arc::downgrade(listener),
@@ -107,10 +144,37 @@ impl PathSeries {
         has_no_destination || self.listener.strong_count() <= 1
     }
 
-    /// Keeps the exporter from forgetting the counters.
-    pub(in crate::account) fn touch(&self) {
-        self.bytes_up.increment(0);
-        self.bytes_down.increment(0);
-        self.sessions.touch();
+    /// Publishes the counters.
+    pub(in crate::account) fn publish(&self) {
+        self.bytes_up.publish();
+        self.bytes_down.publish();
+        self.sessions.publish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hashbrown::HashMap;
+
+    use super::*;
+    use crate::account::Metrics;
+
+    #[test]
+    fn a_path_is_found_without_its_key() {
+        let listener = Metrics::new().listener(&"l".into()).id();
+        let key = |pool: &str| PathKey {
+            listener,
+            pool: pool.into(),
+            server: None,
+        };
+        let paths: HashMap<_, _> = ["p", "q"].map(|pool| (key(pool), pool)).into();
+        let found = |pool| {
+            paths.get(&PathRef {
+                listener,
+                pool,
+                server: None,
+            })
+        };
+        assert_eq!([found("p"), found("q"), found("r")], [Some(&"p"), Some(&"q"), None]);
     }
 }

@@ -1,6 +1,6 @@
 //! The series of a server.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,8 +58,6 @@ pub struct ServerSeries {
     pub(in crate::account) connect_duration: Histogram,
     pub(in crate::account) check_duration: Histogram,
     connect_failures: LabelledCounters<{ ConnectFailure::ALL.len() }>,
-    /// The same counts as in `connect_failures`, because a counter of the exporter cannot be read.
-    connect_failure_counts: [AtomicU64; ConnectFailure::ALL.len()],
     checks: LabelledCounters<{ CheckResult::ALL.len() }>,
     transitions: LabelledCounters<3>,
 }
@@ -73,7 +71,6 @@ impl ServerSeries {
             connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
             check_duration: Histogram::new(HANDSHAKE_BOUNDS),
             connect_failures: LabelledCounters::new(recorder, names::CONNECT_FAILURES, labels, "reason"),
-            connect_failure_counts: [const { AtomicU64::new(0) }; ConnectFailure::ALL.len()],
             checks: LabelledCounters::new(recorder, names::HEALTH_CHECKS, labels, "result"),
             transitions: LabelledCounters::new(recorder, names::HEALTH_TRANSITIONS, labels, "to"),
         }
@@ -83,17 +80,16 @@ impl ServerSeries {
     pub fn record_attempt(&self, duration: Duration, failure: Option<ConnectFailure>) {
         match failure {
             None => self.connect_duration.record(duration),
-            Some(failure) => {
-                let index = failure as usize;
-                self.connect_failure_counts[index].fetch_add(1, Relaxed);
-                self.connect_failures.get(index, failure.as_str()).increment(1);
-            }
+            Some(failure) => self
+                .connect_failures
+                .get(failure as usize, failure.as_str())
+                .increment(1),
         }
     }
 
     /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
     pub(in crate::account) fn failed_connects(&self) -> impl Iterator<Item = (ConnectFailure, u64)> {
-        let count = |failure: ConnectFailure| (failure, self.connect_failure_counts[failure as usize].load(Relaxed));
+        let count = |failure: ConnectFailure| (failure, self.connect_failures.count(failure as usize));
         ConnectFailure::ALL
             .into_iter()
             .map(count)
@@ -174,10 +170,10 @@ impl ServerSeries {
         self.servers.lock()
     }
 
-    /// Keeps the exporter from forgetting the counters.
-    pub(in crate::account) fn touch(&self) {
-        self.connect_failures.touch();
-        self.checks.touch();
-        self.transitions.touch();
+    /// Publishes the counters.
+    pub(in crate::account) fn publish(&self) {
+        self.connect_failures.publish();
+        self.checks.publish();
+        self.transitions.publish();
     }
 }

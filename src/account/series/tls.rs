@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Label};
+use metrics::Label;
 
-use super::counters::{LabelledCounters, SharedRecorder, counter};
+use super::counters::{BufferedCounter, LabelledCounters, SharedRecorder};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
 
@@ -53,7 +53,7 @@ const VERSIONS: [&str; 3] = ["1.2", "1.3", NO_VERSION];
 /// The series of TLS that a listener terminates.
 pub(in crate::account) struct TlsSeries {
     handshakes: [LabelledCounters<{ HandshakeResult::ALL.len() }>; VERSIONS.len()],
-    resumptions: Counter,
+    resumptions: BufferedCounter,
     pub(in crate::account) handshake_duration: Histogram,
 }
 
@@ -66,7 +66,7 @@ impl TlsSeries {
         };
         Self {
             handshakes: VERSIONS.map(series_for),
-            resumptions: counter(recorder, names::TLS_RESUMPTIONS, labels.to_vec()),
+            resumptions: BufferedCounter::new(recorder, names::TLS_RESUMPTIONS, labels.to_vec()),
             handshake_duration: Histogram::new(HANDSHAKE_BOUNDS),
         }
     }
@@ -83,9 +83,9 @@ impl TlsSeries {
         self.resumptions.increment(1);
     }
 
-    /// Keeps the exporter from forgetting the counters.
-    pub(super) fn touch(&self) {
-        self.handshakes.iter().for_each(LabelledCounters::touch);
-        self.resumptions.increment(0);
+    /// Publishes the counters.
+    pub(super) fn publish(&self) {
+        self.handshakes.iter().for_each(LabelledCounters::publish);
+        self.resumptions.publish();
     }
 }
