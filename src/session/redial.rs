@@ -22,7 +22,7 @@ pub(super) struct Redial {
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
     /// Whether a server has ended the connection before its first message was complete. The client may be the reason,
-    /// so that the session is connected again only once because of it.
+    /// so only the first such end connects the session again.
     has_met_end: bool,
 }
 

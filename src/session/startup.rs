@@ -85,7 +85,7 @@ async fn log_in(
         Err(fault) => Err(Refusal::Broke(Side::Server, fault)),
     };
     match &key {
-        Ok(Some(_)) => connected.server.record_begun(), // unless that was known before the login
+        Ok(Some(_)) => connected.server.record_begun(), // changes nothing if `begin` has recorded it
         Err(Refusal::Broke(side, fault)) => {
             connected.server.report(client, Closed::Broke(*side, *fault), entry);
         }
@@ -147,7 +147,7 @@ fn smuggled() -> Refusal {
 /// Reads the StartupMessage of a client whose server does not speak TLS. Returns the first bytes for the server.
 ///
 /// # Errors
-/// The packet is not valid or late, or a request to cancel a query. Or TLS is required.
+/// The packet is invalid or late, or it is a request to cancel a query. Or TLS is required.
 async fn read_in_the_clear(
     client: &mut TcpStream,
     state: &ListenerState,

@@ -80,7 +80,7 @@ async fn a_server_that_flaps_does_not_begin_the_pace_anew() {
     assert_eq!(update(Ending::ServerDown, over * 2), (later, 50));
 }
 
-/// It may still have to deliver the last bytes to its client.
+/// The session may still have to deliver the last bytes to its client.
 #[tokio::test]
 async fn a_session_that_its_server_has_ended_is_not_cut() {
     let metrics = Arc::new(Metrics::new());
@@ -260,7 +260,7 @@ async fn a_server_that_is_back_with_its_pool_has_only_the_causes_of_the_present(
     }
 }
 
-/// On PostgreSQL a timeline tells that it is old although it is not checked any more.
+/// On PostgreSQL a timeline tells that a primary is old, although it is not checked any more.
 #[tokio::test]
 async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
     const HEALTH: &str = "role = \"primary\"\nhealth = { check = \"postgres\", user = \"u\", rise = 1 }";

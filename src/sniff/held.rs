@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reservation_beyond_the_budget_fails_and_dropped_bytes_are_returned() {
+    fn bytes_beyond_the_budget_do_not_fit_and_dropped_bytes_are_returned() {
         let memory = HelloMemory::new(100);
         let (mut one, mut other) = (HeldBytes::new(&memory), HeldBytes::new(&memory));
         assert!(one.set(60) && other.set(40));

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_single_valid_host_or_a_path_is_invalid() {
+    fn a_request_needs_a_path_and_exactly_one_valid_host() {
         use InvalidRequest::{Host, NotHttp, Target, TooManyFields};
         for (request, reason) in [
             ("GET / HTTP/1.1\r\nA: b\r\n\r\n", Host),

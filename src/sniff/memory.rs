@@ -85,7 +85,8 @@ impl HelloMemory {
         Some(evicted)
     }
 
-    /// Charges bytes that are held elsewhere. If they do not fit, evicts clients. Returns whether they fit then.
+    /// Charges bytes that are held elsewhere. If they do not fit, evicts clients. Returns whether they fit then; they
+    /// are charged in any case.
     pub(super) fn charge(&self, bytes: usize) -> bool {
         self.held.fetch_add(bytes, Relaxed);
         if !self.is_exceeded(0) {

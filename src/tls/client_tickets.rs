@@ -102,7 +102,7 @@ impl ClientCertVerifier for ExpiryRecorder {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verifier.verify_client_cert(certificate, intermediates, now)?;
         let expires = parse_x509_certificate(certificate).map(|(_, parsed)| parsed.validity().not_after.timestamp());
-        self.expires.store(expires.unwrap_or(0), Relaxed); // always read: the verifier has accepted it
+        self.expires.store(expires.unwrap_or(0), Relaxed); // it can be parsed: the verifier has accepted it
         Ok(verified)
     }
 

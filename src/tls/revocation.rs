@@ -199,7 +199,7 @@ impl Revocations {
         let has_signed = |authority: &Trusted<'_>, list: &RevocationList| {
             is_named(authority, list) && list.is_signed_with(&authority.key, &self.algorithms)
         };
-        let unsigned_lists = self
+        let unverified_lists = self
             .lists
             .iter()
             .filter(|list| !trusted.iter().any(|authority| has_signed(authority, list)));
@@ -207,7 +207,7 @@ impl Revocations {
             .iter()
             .filter(|authority| !self.lists.iter().any(|list| has_signed(authority, list)));
         let unlisted: Vec<_> = unlisted.collect();
-        for list in unsigned_lists {
+        for list in unverified_lists {
             let name = list.name();
             if unlisted.iter().any(|authority| is_named(authority, list)) {
                 let what = format!(

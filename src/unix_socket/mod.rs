@@ -159,8 +159,8 @@ fn temporary_name(name: &OsStr) -> String {
 }
 
 /// Locks the directory of this path until the returned file is dropped, so that no other acequia names a socket there
-/// meanwhile. `None`: the directory cannot be read, or is locked for long. The caller then goes on without the
-/// lock, because anybody who can read the directory can lock it.
+/// meanwhile. `None`: the directory cannot be read, or is locked for long. The caller then goes on without the lock,
+/// because anybody who can read the directory can lock it.
 fn lock_directory(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
