@@ -133,8 +133,8 @@ fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
         "[listeners.l]\nbind = \"0.0.0.0:{port}\"\npool = \"p\"\n[pools.p]\nservers = [\"{address}\"]"
     ));
     assert_eq!(server_reached(proxy.at("l")), "there");
-    // The address comes as a secondary one of an interface, which is not the source of connections to it, and then by a
-    // route alone.
+    // First the address comes as a secondary one of an interface: connections to it have another source. Then it comes
+    // by a route alone.
     let moves = [
         ("address add 10.98.1.77/24 dev v1", "address del 10.98.1.77/24 dev v1"),
         (

@@ -1,5 +1,5 @@
-//! Sandboxes refuse system calls. Without an optional call, everything is still served, and the
-//! loss is logged once at most; without one that is necessary the process does not start, and names the call.
+//! Sandboxes refuse system calls. Without an optional call, everything is still served, and the loss is logged once at
+//! most; without a required call, the process does not start, and names the call.
 
 use std::thread::Builder;
 

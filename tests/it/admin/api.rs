@@ -56,6 +56,7 @@ fn a_rejected_request_is_logged_without_the_token() {
     let (_directory, line) = token();
     let proxy = start(&[&server], &line);
     let wrong = "Authorization: Bearer guessed-1";
+    // A read that is allowed and fails is not logged.
     assert_eq!(tcp(&proxy, "GET", "/api/v1/servers/shop/none", &[], "").0, 404);
     assert_eq!(tcp(&proxy, "GET", "/api/v1/reload?t=guessed-2", &[wrong], "").0, 401);
     assert_eq!(unix(&proxy, "DELETE", "/api/v1/pools/shop/servers/none", "").0, 404);
@@ -296,7 +297,7 @@ fn each_session_filter_matches_exactly_its_sessions() {
 }
 
 #[test]
-fn the_sessions_with_the_most_come_first() {
+fn sorted_sessions_begin_with_the_highest_value() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     // They connect one after the other, so that their numbers are 1, 2 and 3: several workers accept.

@@ -13,7 +13,7 @@ use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, hanging};
 use rustix::process::Signal;
 
-/// Name, type and labels of every documented metric.
+/// Name, type and labels of every metric that a [`Setting`] has. docs/metrics.md has more.
 const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_build_info", "gauge", &["version"]),
     ("acequia_connections_total", "counter", &["listener"]),

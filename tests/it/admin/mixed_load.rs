@@ -1,4 +1,4 @@
-//! A proxy whose sessions end in every way, for tests of what it counts and shows.
+//! A proxy whose sessions end in many ways, for tests of what it counts and shows.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -11,7 +11,7 @@ use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Hanging, Server, hanging, refusing};
 
-/// Listeners that together produce every kind of ending. Each but `narrow` and `tls` has a pool of the same name. The
+/// Listeners that together produce many kinds of endings. Each but `narrow` and `tls` has a pool of the same name. The
 /// servers of `dead` and `down` refuse connections; only `down` is checked, so that it has no usable server.
 fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
     let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
@@ -35,7 +35,7 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
     .concat()
 }
 
-/// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent
+/// Runs sessions that end in many ways. Returns their number, and the bytes that clients of the pool `good` sent
 /// and received.
 pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
     const ROUNDS: usize = 8;

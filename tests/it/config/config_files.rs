@@ -26,7 +26,7 @@ fn full_with_all_keys() -> String {
     text.lines().map(line).collect()
 }
 
-/// Users copy it without the files around it.
+/// Users copy `full.toml` without the files around it.
 #[test]
 fn full_toml_loads_from_any_directory() {
     let directory = tempfile::tempdir().unwrap();

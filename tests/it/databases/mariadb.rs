@@ -98,7 +98,7 @@ fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
 }
 
 #[test]
-fn a_replica_whose_thread_stops_is_down_after_max_lag() {
+fn a_replica_whose_thread_stops_is_out_of_use_after_max_lag() {
     let primary = MariaDb::start(1, &[]);
     let replica = MariaDb::replica_of(&primary, 2);
     let (_directory, password) = password();

@@ -85,7 +85,7 @@ impl Session {
 
 /// Waits until the check is refused for this reason, and then for some more checks.
 fn wait_until_refused(proxy: &Proxy, server: &Postgres, reason: &str) {
-    // A server that fills up first gives another reason: that the last connections are reserved.
+    // While a server fills up, the reason is another one at first: that the last connections are reserved.
     wait_for(reason, || {
         let state = health(proxy, server);
         let is_reason = |text: &str| text.contains(reason);
