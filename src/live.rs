@@ -121,7 +121,8 @@ impl InForce {
 #[derive(Debug)]
 pub struct Live {
     in_force: watch::Sender<Arc<InForce>>,
-    // A blocking mutex: locked while what is in force changes, so that no address is set in a pool that is being replaced.
+    // A blocking mutex: locked while what is in force changes, so that no address is set in a pool that is being
+    // replaced.
     changing: Mutex<()>,
     registry: Arc<ServerRegistry>,
     /// Notified when the lists of sources have changed.

@@ -2,10 +2,10 @@
 //!
 //! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
 //! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
-//! incremented for its idle timeout, be it by 0. We set the shortest timeout possible, and publish all counters that are
-//! to be kept before each rendering. Gauges of listeners and servers are not kept at all: each rendering writes them from the
-//! current state. The series of pools are not kept by the exporter either, because each pool has one for every ending
-//! from the start.
+//! incremented for its idle timeout, be it by 0. We set the shortest timeout possible, and publish all counters that
+//! are to be kept before each rendering. Gauges of listeners and servers are not kept at all: each rendering writes
+//! them from the current state. The series of pools are not kept by the exporter either, because each pool has one for
+//! every ending from the start.
 
 mod registry;
 mod certificates;
@@ -51,8 +51,8 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Blocking mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only to
-    // expire series and to copy them.
+    // Blocking mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only
+    // to expire series and to copy them.
     registry: Mutex<Registry>,
     /// Makes publishing and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,

@@ -25,8 +25,8 @@ pub struct Record {
     accepted_at: Instant,
     cancel: CancelHandle,
     rates: ByteRates,
-    // A blocking mutex, locked for a few lines at a time: by the session, often until its server is connected and once at
-    // its end, and by every reader.
+    // A blocking mutex, locked for a few lines at a time: by the session, often until its server is connected and once
+    // at its end, and by every reader.
     info: Mutex<SessionInfo>,
 }
 

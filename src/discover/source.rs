@@ -45,8 +45,8 @@ pub(super) trait Findings: Send {
     fn list(&self) -> ListAnswer;
 }
 
-/// Findings that a source keeps changing, and of which others make lists. A blocking mutex: locked for a change, or while a
-/// list is made.
+/// Findings that a source keeps changing, and of which others make lists. A blocking mutex: locked for a change, or
+/// while a list is made.
 pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 
 /// A report of a source.

@@ -38,8 +38,8 @@ pub(super) struct CheckContext {
     ticks: Ticks,
     /// The number of the next server whose checks begin; spreads the checks.
     next_number: AtomicU64,
-    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking mutex,
-    /// locked for a line.
+    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking
+    /// mutex, locked for a line.
     last_shortage: Mutex<Option<Instant>>,
 }
 

@@ -28,8 +28,8 @@ const ABSENT_MAX: usize = 10_000;
 pub struct ServerRegistry {
     // A blocking mutex: locked when servers come or go, and by operators' requests; never by a session.
     entries: Mutex<RegistryEntries>,
-    /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, when a primary changes, and
-    /// by operators' requests.
+    /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, when a primary changes,
+    /// and by operators' requests.
     roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
     /// By pool, absent ones included. A blocking mutex: locked at the start, at a reload, and when a server is new.
     queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,

@@ -46,7 +46,7 @@ impl TicketSecrets {
             .collect();
         let remedy = "write one with `openssl rand -base64 48`";
         if secrets.is_empty() {
-            return Err(TlsFileError::new(path, format!("there is no key in it: {remedy}")));
+            return Err(TlsFileError::new(path, format!("there is no secret in it: {remedy}")));
         }
         if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
             let what = format!("a line has less than {SECRET_BYTES_MIN} characters: {remedy}");

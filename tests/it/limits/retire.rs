@@ -170,8 +170,8 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     );
 }
 
-/// The relay has sent the last byte of these sessions, but the kernel still delivers it, because the clients read slowly.
-/// `idle_for` begins when it is delivered.
+/// The relay has sent the last byte of these sessions, but the kernel still delivers it, because the clients read
+/// slowly. `idle_for` begins when it is delivered.
 #[test]
 fn sessions_with_undelivered_bytes_are_not_moved() {
     const ANSWER: usize = 2 << 20;
