@@ -104,15 +104,15 @@ impl CloneTask {
 
     /// Stops what a failed start has left running.
     async fn clean_up(&self, failed: FailedStart, pause: Duration) -> Restart {
-        let FailedStart { reason, left } = failed;
+        let FailedStart { reason, to_stop } = failed;
         if !self.context.shutdown.is_cancelled() {
             tracing::warn!(pool = %self.name.pool, clone = %self.name.clone, reason, pause = format_duration(pause), "a clone cannot be started");
         }
-        if let Some(left) = left {
+        if let Some(running) = to_stop {
             let shown_reason = Some(reason.as_str().into());
             self.status
                 .set(CloneState::Stopping, |shown| shown.status.reason = shown_reason);
-            left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
+            running.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
         }
         Restart { pause, reason }
     }
@@ -153,8 +153,8 @@ impl CloneTask {
         });
         if let Some(own) = self.context.live.own_listener_at(&self.name.pool, address) {
             let reason = format!("its address {address} is listener `{own}`, which leads back to the pool");
-            let left = Some(instance.into_running());
-            return Some(Err(FailedStart { reason, left }));
+            let to_stop = Some(instance.into_running());
+            return Some(Err(FailedStart { reason, to_stop }));
         }
         // Every branch is cancel safe: a check that is dropped closes its connection.
         let failure = tokio::select! {
@@ -164,13 +164,13 @@ impl CloneTask {
             () = sleep(limit.saturating_sub(began.elapsed())) => Some(format!("no good check within {}", format_duration(limit))),
             () = self.leave.cancelled() => None,
         };
-        let left = instance.into_running();
+        let running = instance.into_running();
         if let Some(reason) = failure {
-            let left = Some(left);
-            return Some(Err(FailedStart { reason, left }));
+            let to_stop = Some(running);
+            return Some(Err(FailedStart { reason, to_stop }));
         }
         self.status.set(CloneState::Stopping, |_| ());
-        left.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
+        running.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
         None
     }
 

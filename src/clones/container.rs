@@ -121,8 +121,8 @@ impl RunningContainer {
         how.unwrap_or_else(|| "it has ended".into())
     }
 
-    /// Has it end, kills it after `kill_after` or at `too_late`, and removes it. While the engine does not answer, this
-    /// is repeated until `too_late`.
+    /// Asks it to end, kills it after `kill_after` or at `too_late`, and removes it. While the engine does not answer,
+    /// this is repeated until `too_late`.
     pub(super) async fn stop(mut self, kill_after: Duration, name: &CloneName, too_late: impl Future<Output = ()>) {
         let CloneName { pool, clone } = name;
         let stopped = async {

@@ -15,6 +15,9 @@ use crate::scale::{PrintedLine, PrintedLines};
 /// After the end of the container or of its log: how long to wait for the end of the other.
 const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The failure if only the end of the log is reported.
+const LOG_ENDED_ALONE: &str = "the log of the container has ended, but Docker does not report the end of the container";
+
 /// After this long without a failure of the engine, the next failure counts as the first.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
@@ -56,7 +59,7 @@ impl ContainerFollower {
             }
             if !self.is_unreachable {
                 let CloneName { pool, clone } = &self.name;
-                tracing::warn!(%pool, %clone, error = chain(&*error), "Docker does not answer about a clone, which may go on");
+                tracing::warn!(%pool, %clone, error = chain(&*error), "Docker does not answer about a clone, which may still be running");
             }
             self.is_unreachable = true;
             back_off.pause().await;
@@ -80,7 +83,7 @@ impl ContainerFollower {
                 read = next(&mut log), if log.is_some() => match read? {
                     Some(bytes) => self.log_output(&bytes),
                     // The end of the container is reported at about the same time. If it is not, the log is read again.
-                    None => break timeout(LOG_END_TIMEOUT, &mut ended).await.map_err(|_| "its log has ended before it")??,
+                    None => break timeout(LOG_END_TIMEOUT, &mut ended).await.map_err(|_| LOG_ENDED_ALONE)??,
                 },
                 status = &mut ended => break status?,
             }

@@ -48,12 +48,12 @@ pub(super) enum RunningClone {
 pub(super) struct FailedStart {
     pub(super) reason: String,
     /// The part that has been started and must be stopped.
-    pub(super) left: Option<RunningClone>,
+    pub(super) to_stop: Option<RunningClone>,
 }
 
 impl From<String> for FailedStart {
     fn from(reason: String) -> Self {
-        Self { reason, left: None }
+        Self { reason, to_stop: None }
     }
 }
 
@@ -91,8 +91,8 @@ impl Launch<'_> {
                 match address {
                     Ok(address) => (running, address, None),
                     Err(reason) => {
-                        let left = Some(running);
-                        return Err(FailedStart { reason, left });
+                        let to_stop = Some(running);
+                        return Err(FailedStart { reason, to_stop });
                     }
                 }
             }

@@ -190,7 +190,11 @@ fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     let first = wait_for_running(&proxy, 1);
     let (mut session, _) = client(&proxy);
     docker.end();
-    log_lines(&proxy, "Docker does not answer about a clone, which may go on", 1);
+    log_lines(
+        &proxy,
+        "Docker does not answer about a clone, which may still be running",
+        1,
+    );
     assert_eq!((running(&proxy), client(&proxy).1), (first, "app-1 of app".to_owned()));
     assert_eq!(proxy.command(&["pool", "scale", "app", "2"]).code, Some(0));
     let failed = log_lines(&proxy, "a clone cannot be started", 1)[0]["reason"].clone();
