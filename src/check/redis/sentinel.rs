@@ -18,8 +18,8 @@ use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 
-/// The part of the time of a check that the Sentinels have to answer, in tenths: the server's own answer needs time as
-/// well.
+/// How much of the time of a check the Sentinels get for their answers, in tenths: the server's own answer needs time
+/// as well.
 const SENTINEL_TENTHS: u32 = 4;
 
 /// The part of the time of a check after which the Sentinels are waited for no longer, in tenths: the rest is for its
@@ -88,8 +88,8 @@ impl Sentinels {
     /// When to stop waiting for answers. Sentinels that hang must leave some of the check's time, so that the primary
     /// that they named before can still be its result. `began`: when the check began.
     fn deadline(&self, began: Instant) -> Instant {
-        let from_sentinels = Instant::now() + self.timeout * SENTINEL_TENTHS / 10;
-        from_sentinels.min(began + self.timeout * LAST_TENTHS / 10)
+        let share_ends = Instant::now() + self.timeout * SENTINEL_TENTHS / 10;
+        share_ends.min(began + self.timeout * LAST_TENTHS / 10)
     }
 
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.

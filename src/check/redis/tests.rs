@@ -161,7 +161,7 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
         reason,
         "not the primary of the Sentinels: they name 127.0.0.1:1, in epoch 5"
     );
-    assert_eq!(role, Some(Role::Replica), "another server may follow it");
+    assert_eq!(role, Some(Role::Replica), "another server may succeed it");
 }
 
 #[tokio::test]
@@ -248,8 +248,8 @@ fn naming<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<Naming>;
     })
 }
 
-/// As `naming`, with the port and epoch of the primary that counts, and whether they agree on it.
-fn reported<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
+/// As `naming`, with the port and epoch of the primary that counts, and whether the Sentinels agree on it.
+fn primaries<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
     let counts = |naming: Naming| (naming.primary.port, naming.primary.epoch, naming.is_agreed);
     naming(checks).map(|naming| naming.map(counts))
 }
@@ -313,7 +313,7 @@ fn a_partitioned_sentinel_does_not_restore_an_old_primary() {
         promoted,
         promoted,
     ];
-    assert_eq!(reported(checks), expected);
+    assert_eq!(primaries(checks), expected);
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn the_majority_of_sentinels_counts_at_once() {
         Some((2, 5, true)), // since second 2
         Some((2, 5, true)),
     ];
-    assert_eq!(reported(checks), expected);
+    assert_eq!(primaries(checks), expected);
 }
 
 #[test]
@@ -369,5 +369,5 @@ fn a_lower_epoch_counts_if_all_or_lastingly_most_sentinels_report_it() {
         before,
         Some((3, 1, true)),
     ];
-    assert_eq!(reported(checks), expected);
+    assert_eq!(primaries(checks), expected);
 }
