@@ -89,8 +89,8 @@ fn from(certificate: &CertificateBody) -> String {
     }
 }
 
-/// A line about the next order of a certificate and its reason, if the latest order has not failed. Other reasons than
-/// these two are not explained.
+/// A line about the next order of a certificate and its reason, if the latest order has not failed; `None` also for
+/// reasons other than `lifetime` and `suggested`.
 fn renewal(certificate: &CertificateBody) -> Option<String> {
     let renewal = certificate.renewal.as_ref().filter(|renewal| renewal.failures == 0)?;
     let why = match &*renewal.reason {

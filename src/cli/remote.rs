@@ -109,12 +109,12 @@ impl Remote {
         self.request_in_part(request, |_| None, format)
     }
 
-    /// As [`Self::request`], for requests that may be carried out in part: `undone` returns the part that failed, as
-    /// the response reports it. That is printed after the response, and the exit code is then 1.
+    /// As [`Self::request`], for requests that may be carried out in part: `failed_part` returns the part that failed,
+    /// as the response reports it. That is printed after the response, and the exit code is then 1.
     pub(super) fn request_in_part<B: DeserializeOwned>(
         &self,
         request: ApiRequest,
-        undone: impl FnOnce(&B) -> Option<RemoteError>,
+        failed_part: impl FnOnce(&B) -> Option<RemoteError>,
         format: impl FnOnce(B) -> Result<String, RemoteError>,
     ) -> ExitCode {
         let output = self.send(request).and_then(|bytes| {
@@ -126,17 +126,17 @@ impl Remote {
                 }
                 Err(error) => return Err(RemoteError::InvalidResponse(error)),
             };
-            let undone = undone(&body);
+            let failed = failed_part(&body);
             let text = format(body)?;
-            Ok((if self.json { bytes } else { text.into() }, undone))
+            Ok((if self.json { bytes } else { text.into() }, failed))
         });
-        let (output, undone) = match output {
+        let (output, failed) = match output {
             Ok(output) => output,
             Err(error) => return error.print(),
         };
         let output = String::from_utf8_lossy(&output);
         let printed = if self.json { print_json(&output) } else { print(&output) };
-        undone.map_or(printed, |error| error.print())
+        failed.map_or(printed, |error| error.print())
     }
 
     fn send(&self, request: ApiRequest) -> Result<Bytes, RemoteError> {

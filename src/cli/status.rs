@@ -326,8 +326,8 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// How many of a number of notes are left out; `None`: none is.
-fn count_left_out(notes: usize) -> Option<usize> {
+/// How many of this many notes are not shown, because of [`NOTES_MAX`]; `None`: all are shown.
+fn count_not_shown(notes: usize) -> Option<usize> {
     notes.checked_sub(NOTES_MAX).filter(|more| *more > 0)
 }
 

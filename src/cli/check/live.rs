@@ -179,7 +179,7 @@ fn untried_origins(pool: &PoolPlan) -> Vec<String> {
         .collect()
 }
 
-/// What a connect to a server that is not checked has found; `None`: it has no result yet.
+/// What a connect to a server that is not checked has found; `None`: it has no result.
 fn connect_of(result: Option<&Result<(), String>>) -> Result<&'static str, String> {
     match result {
         Some(Ok(())) => Ok("connected"),

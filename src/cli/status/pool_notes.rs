@@ -1,7 +1,7 @@
 //! The notes of `status` and `servers` about the servers of a pool.
 
 use super::super::primaries;
-use super::{NOTES_MAX, count_left_out, since};
+use super::{NOTES_MAX, count_not_shown, since};
 use crate::admin::bodies::{PoolBody, ServerBody};
 use crate::admin::pool_bodies::{AddedServerBody, LeftOutBody};
 
@@ -15,7 +15,7 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
     let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
     let unresolved = pool.unresolved.iter().take(NOTES_MAX);
     let unresolved = unresolved.map(|name| format!("{}/{name}: not resolved yet", pool.name));
-    let more_unresolved = count_left_out(pool.unresolved.len())
+    let more_unresolved = count_not_shown(pool.unresolved.len())
         .map(|more| format!("{}: {more} more names are not resolved yet", pool.name));
     let source = pool.discovery.as_ref().and_then(|discovery| {
         let (name, source) = (&pool.name, &discovery.source);
@@ -40,7 +40,7 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
         )
     });
     let more_left_out =
-        count_left_out(pool.left_out.len()).map(|more| format!("{}: {more} more servers are left out", pool.name));
+        count_not_shown(pool.left_out.len()).map(|more| format!("{}: {more} more servers are left out", pool.name));
     let roles = primaries::notes(pool).into_iter();
     let notes = roles.chain(fallback).chain(unusable).chain(source);
     notes

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_is_also_shown_as_text() {
+    fn without_colors_the_state_is_shown_as_text() {
         let mut view = view_of(&[("a", 2), ("b", 1)]);
         let (screen, has_colors) = drawn(&mut view, &Palette::PLAIN, 80, 24);
         assert!(!has_colors);
@@ -334,6 +334,10 @@ mod tests {
             "{screen}"
         );
         assert!(screen.contains("shop/a") && !screen.contains('│'), "{screen}");
+    }
+
+    #[test]
+    fn an_empty_table_says_why() {
         let mut none = view_of(&[]);
         assert!(drawn(&mut none, &Palette::PLAIN, 80, 24).0.contains("no server "));
         none.take_sessions(serde_json::from_str(r#"{"total": 5, "sessions": []}"#).map_err(|_| String::new()));

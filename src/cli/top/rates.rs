@@ -1,4 +1,4 @@
-//! The rates of the latest second: those of the process, and of each server.
+//! The latest rates per second: those of the process, and of each server.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::admin::bodies::StateBody;
 
-/// The rates of the latest second.
+/// The latest rates of the process, per second.
 #[derive(Debug, Deserialize)]
 pub(super) struct Rates {
     pub(super) opened: u64,
@@ -27,11 +27,11 @@ pub(super) struct SampleEvent {
 
 impl SampleEvent {
     pub(super) fn rates(&self) -> Rates {
-        let of_second = |count: u64| count / self.seconds.max(1);
+        let per_second = |count: u64| count / self.seconds.max(1);
         Rates {
-            opened: of_second(self.totals.opened),
-            bytes_up: of_second(self.totals.bytes_up),
-            bytes_down: of_second(self.totals.bytes_down),
+            opened: per_second(self.totals.opened),
+            bytes_up: per_second(self.totals.bytes_up),
+            bytes_down: per_second(self.totals.bytes_down),
         }
     }
 }
