@@ -238,7 +238,7 @@ impl Memory {
     ///
     /// A replica says [`STOPPED`] while one of its threads is stopped. Then its last known lag counts, and grows with
     /// every second. The result is [`STOPPED`] only if no lag was ever known; the pool then counts the lag from its
-    /// first check.
+    /// first check of the replica.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {
