@@ -24,8 +24,8 @@ const PIPES_DIVISOR: usize = 16;
 /// connections to each of the two.
 const ADMIN_MAX: usize = 48;
 
-/// Concurrent connections that pass on requests to cancel queries. A request opens up to eight. Its first one is not
-/// counted: it has the descriptor that its session has for a server.
+/// Concurrent connections that pass on requests to cancel queries. A request opens up to eight. The first one is not
+/// counted: it uses the second descriptor of the session that brings the request.
 const CANCELS_MAX: usize = 64;
 
 /// The log file, `/proc` while metrics are read, and the least number of lookups.
@@ -49,12 +49,13 @@ pub struct DescriptorShares {
     pub admin: usize,
     /// Concurrent lookups of host names; 4 to 128.
     pub lookups: usize,
-    /// Concurrent connections of requests to cancel queries. The first one of a request is not among them: it has the
-    /// descriptor that its session has for a server.
+    /// Concurrent connections of requests to cancel queries. The first one of a request is not among them: it uses the
+    /// second descriptor of the session that brings the request.
     pub cancels: usize,
 }
 
-/// How much the configuration asks for. A share is never larger than that, and smaller if the limit requires it.
+/// How much the configuration asks for. A share is at most that, or its minimum if that is more; it is smaller if the
+/// limit requires it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DescriptorDemand {
     /// `max_connections`; `None`: as many as possible.
@@ -225,7 +226,7 @@ mod tests {
         let sessions = |limit, most| DescriptorShares::new(limit, 24, demand(most, 0)).sessions;
         assert_eq!(sessions(10, None), 1);
         assert_eq!(sessions(20_000, Some(5)), 5);
-        assert_eq!(sessions(64, Some(500)), 14, "more than the limit allows");
+        assert_eq!(sessions(64, Some(500)), 14, "500 are more than the limit allows");
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Instance {
 
 impl RunningClone {
     /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`,
-    /// or [`KILL_AFTER`] after this process begins to end. A container that has ended by itself is removed.
+    /// or [`KILL_AFTER`] after acequia begins to end. A container that has ended by itself is removed.
     pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
         match self {
             Self::Process { process, _port } => stop_process(process, name, kill_after, shutdown).await,
@@ -212,8 +212,7 @@ async fn process_ended(process: &mut KeptProcess, name: &CloneName) -> String {
     }
 }
 
-/// Stops a process, and waits until it has ended. Once this process shuts down, SIGKILL follows after [`KILL_AFTER`] at
-/// most.
+/// Stops a process, and waits until it has ended. Once acequia shuts down, SIGKILL follows within [`KILL_AFTER`].
 async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
     if !shutdown.is_cancelled() {
         process.stop(kill_after);

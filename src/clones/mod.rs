@@ -96,7 +96,7 @@ impl CloneSupervisor {
     /// Stops all clones, and waits until they have ended. To be called when there are no sessions any more.
     ///
     /// The wait takes about 10 s if clones do not end after SIGTERM, and 20 s if a process does not end after SIGKILL.
-    /// It also ends when `at_once` is ready: the keepers of clones kill them when this process has ended.
+    /// It also ends when `at_once` is ready: the keepers of clones kill them when acequia has ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.shutdown.cancel();
         self.tasks.close();

@@ -154,7 +154,7 @@ impl OwnContainers {
         shutdown.run_until_cancelled(removing).await;
     }
 
-    /// Removes each of them if that is possible. Returns whether none is left.
+    /// Removes each container in `left` if that is possible. Returns whether none remains.
     async fn try_remove_left(&self) -> bool {
         let left = lock(&self.left).clone();
         for place in left {

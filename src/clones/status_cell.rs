@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// The longest pause before a restart during which clients of a pool without a usable server wait for it. It is the
+/// Clients of a pool without a usable server wait for a clone that restarts after a pause of at most this. It is the
 /// longest pause after a third failure in a row: 2 s, and a jitter of a quarter.
 const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
@@ -75,7 +75,7 @@ impl StatusCell {
         }
     }
 
-    /// Sets the server that it is in its pool. Must be called as soon as the pool has that server, and with `None`
+    /// Sets its server in the pool. Must be called as soon as the pool has that server, and with `None`
     /// before the server can leave the pool.
     pub(super) fn set_server(&self, server: Option<Member>) {
         self.lock().server = server;

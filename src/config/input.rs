@@ -148,7 +148,7 @@ impl InputText {
         }
     }
 
-    /// The path of a file that this file names: a relative path begins at the directory of this file.
+    /// The path of a file that the input names: a relative path begins at the directory of the first file.
     pub(super) fn resolve_path(&self, path: &Path) -> PathBuf {
         let directory = Path::new(self.first_name()).parent();
         directory.map_or_else(|| path.to_owned(), |directory| directory.join(path))

@@ -96,7 +96,7 @@ mod tests {
 
     /// Names in HAProxy, nginx and Traefik for guards, for limits, and for the client's address.
     #[test]
-    fn limit_names_of_other_proxies_get_a_hint() {
+    fn the_names_of_limits_in_other_proxies_get_a_hint() {
         for (section, key, ours) in [
             (&GUARD, "limit_conn", "`sessions_per_source`"),
             (&GUARD, "inFlightConn", "`sessions_per_source`"),

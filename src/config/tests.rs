@@ -317,7 +317,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
     }
     let names_file = |line: &str| {
         let code = line.split(" # ").next().unwrap();
-        let begins = [
+        let marks = [
             "\"/etc/",
             "\"/var/",
             "\"/usr/",
@@ -326,7 +326,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
             ".txt\"",
             "scale.docker]",
         ];
-        begins.iter().any(|begin| code.contains(begin)) && !line.starts_with('#')
+        marks.iter().any(|mark| code.contains(mark)) && !line.starts_with('#')
     };
     let mut found = 0;
     for (number, line) in (1..).zip(&lines).filter(|(_, line)| names_file(line)) {
@@ -376,7 +376,7 @@ fn problems_of_stored_texts_name_the_key_and_the_line() {
     assert!(report.contains("etcd:/edge/b:1:7"), "{report}");
     let report = remote("", &[("/edge/a", "a = \"\u{fffd}\"")]).unwrap_err().to_string();
     assert!(report.contains("not UTF-8"), "{report}");
-    // In the local file it is the character itself: bytes that are not UTF-8 are refused when the file is read.
+    // In the local file, U+FFFD is the character itself: bytes that are not UTF-8 are refused when the file is read.
     let listener = format!("{POOL}{listener}");
     remote("# \u{fffd}", &[("/edge/a", &listener)]).unwrap_or_else(|report| panic!("{report}"));
 }

@@ -218,8 +218,8 @@ pub fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions. A server that panic mode picked is not usable
-/// from the beginning.
+/// Whether the checks of a server and the operator allow new sessions. A server that panic mode picks is unusable
+/// already when it is picked.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }

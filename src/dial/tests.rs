@@ -271,7 +271,7 @@ async fn a_client_of_a_pool_with_a_queue_waits_until_its_only_server_can_be_conn
         sessions_max: NonZeroU32::new(1),
         ..MemberConfig::default()
     };
-    let without = pool_of(&[&socket], limited);
+    let without_queue = pool_of(&[&socket], limited);
     let queue = QueueLimits {
         clients_max: 1,
         timeout: Duration::from_secs(60),
@@ -279,9 +279,9 @@ async fn a_client_of_a_pool_with_a_queue_waits_until_its_only_server_can_be_conn
     let rules = PoolRules {
         queue: Some(queue),
         waits_for_return: true,
-        ..*without.rules()
+        ..*without_queue.rules()
     };
-    let pool = Pool::new("pool".into(), rules, without.servers().to_vec());
+    let pool = Pool::new("pool".into(), rules, without_queue.servers().to_vec());
     let (_client, accepted) = client().await;
     let mut attempts = 0;
     let done = dialled_while(&pool, &OPTIONS, &accepted, |_| {

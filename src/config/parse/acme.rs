@@ -128,7 +128,7 @@ impl<'a> AcmeAccounts<'a> {
 }
 
 /// The names of a listener and of its guard which may keep the ACME server of this account out. The guard allows only
-/// some networks, and no listener without such a guard answers a challenge that this listener answers.
+/// some networks, and the listener answers a challenge that is answered only by listeners with such a guard.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],

@@ -86,7 +86,7 @@ fn command(
     if let Some((position, _)) = section.entry("user")
         && let Some(missing) = user.and_then(|name| providers.missing_user(name))
     {
-        problems.warning(position, missing, "write another one: no clone starts without");
+        problems.warning(position, missing, "write one that exists: no clone starts otherwise");
     }
     Some(CloneCommand {
         words: value::command(section.get("command")?, COMMAND_EXAMPLE, problems),

@@ -8,7 +8,7 @@ use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
 
 /// Rejects a listener that sends clients to a pool with TLS although the clients use TLS already, or begin it within
-/// their protocol. `section`: the keys of the listener; `positions`: those of the routes.
+/// their protocol. `section`: the keys of the listener; `positions`: where the routes are.
 pub(super) fn reject(
     (listener, section): (&str, &Section<'_>),
     ListenerKind { protocol, terminates }: ListenerKind,

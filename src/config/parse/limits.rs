@@ -19,7 +19,8 @@ pub(super) const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Most ClientHellos have 200 to 1,800 bytes. Each client that is not routed yet may hold this many bytes of memory.
+/// The bounds of `hello_max`: each client that is not routed yet may hold that much memory. Most ClientHellos have 200
+/// to 1,800 bytes.
 const HELLO_BYTES: RangeInclusive<u64> = 512..=1 << 20;
 
 /// The kernel takes an `int` and limits it to `net.core.somaxconn`.

@@ -53,7 +53,7 @@ impl<'a> Problems<'a> {
         self.warnings.push(Problem::warning(position.clone(), message, hint));
     }
 
-    /// The path of a file that this file names: a relative path begins at the directory of this file.
+    /// The path of a file that the input names: a relative path begins at the directory of the first file.
     pub(super) fn resolve_path(&self, path: &Path) -> PathBuf {
         self.input.resolve_path(path)
     }

@@ -16,39 +16,40 @@ use crate::route::{Route, RouteTable, TlsMode};
 
 type PoolRoute = Route<PoolId>;
 
-/// Earlier routes of one name that a route is compared with: without the bound, a long file would take minutes.
+/// Earlier routes with one `sni` pattern that a route is compared with: without the bound, a long file would take
+/// minutes.
 const EARLIER_ROUTES_MAX: usize = 1_000;
 
-/// Warns about routes, and names of routes, over which an earlier route of the same rank always wins.
+/// Warns about routes, and `sni` patterns of routes, over which an earlier route of the same rank always wins.
 ///
-/// For a name, an earlier route always wins over a later one if three things are true: both have this name, so that the
-/// rank is the same; the other conditions of the earlier route hold whenever those of the later one hold; and the
-/// earlier route has conditions of the same kinds. With fewer kinds it would lose, and a further kind of condition
+/// For a pattern, an earlier route always wins over a later one if three things are true: both have this pattern, so
+/// that the rank is the same; the other conditions of the earlier route hold whenever those of the later one hold; and
+/// the earlier route has conditions of the same kinds. With fewer kinds it would lose, and a further kind of condition
 /// would not hold whenever the later route matches.
 pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Position], problems: &mut Problems<'_>) {
-    // The earlier routes: those without a name condition, and those with each name.
-    let mut unnamed: Vec<&PoolRoute> = Vec::new();
-    let mut named: HashMap<&NamePattern, Vec<&PoolRoute>> = HashMap::new();
+    // The earlier routes: those without `sni`, and those with each pattern.
+    let mut without_sni: Vec<&PoolRoute> = Vec::new();
+    let mut by_pattern: HashMap<&NamePattern, Vec<&PoolRoute>> = HashMap::new();
     for (route, position) in routes.iter().zip(positions) {
         let winner_among = |earlier: &[&'a PoolRoute]| {
             let mut first = earlier.iter().take(EARLIER_ROUTES_MAX).copied();
             first.find(|earlier| is_implied_by(earlier, route))
         };
         if route.sni.is_empty() {
-            if let Some(winner) = winner_among(&unnamed) {
+            if let Some(winner) = winner_among(&without_sni) {
                 warn_shadowed(route, winner, position, problems);
             }
-            unnamed.push(route);
+            without_sni.push(route);
             continue;
         }
-        let winner_of = |pattern| winner_among(named.get(pattern)?);
+        let winner_of = |pattern| winner_among(by_pattern.get(pattern)?);
         let shadowed: Vec<_> = route
             .sni
             .iter()
             .filter_map(|pattern| Some((pattern, winner_of(pattern)?)))
             .collect();
         for pattern in &route.sni {
-            named.entry(pattern).or_default().push(route);
+            by_pattern.entry(pattern).or_default().push(route);
         }
         if shadowed.len() == route.sni.len() {
             warn_shadowed(route, shadowed[0].1, position, problems);
@@ -66,7 +67,7 @@ fn warn_shadowed(route: &PoolRoute, winner: &PoolRoute, position: &Position, pro
     problems.warning(position, message, format!("route `{}` matches first", winner.name));
 }
 
-/// Whether the conditions of `earlier` other than names hold whenever those of `later` hold, and are of the same kinds.
+/// Whether the conditions of `earlier` other than `sni` hold whenever those of `later` hold, and are of the same kinds.
 fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
     let missing_kinds = |route: &PoolRoute| {
         [
@@ -113,8 +114,8 @@ pub(super) fn unmatched_sessions(
 /// Warns about the pool of a listener with a route that matches every client.
 pub(super) fn default_pool(routes: &[PoolRoute], pool: Option<&Node>, problems: &mut Problems<'_>) {
     let matches_all = |route: &&PoolRoute| {
-        let has_no_names = route.database.is_empty() && route.user.is_empty();
-        route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty() && has_no_names
+        let matches_all_logins = route.database.is_empty() && route.user.is_empty();
+        route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty() && matches_all_logins
     };
     if let (Some(pool), Some(route)) = (pool, routes.iter().find(matches_all)) {
         let hint = format!("route `{}` matches every client", route.name);

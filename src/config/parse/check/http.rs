@@ -118,7 +118,7 @@ fn field(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<(HeaderName, H
             "write letters, digits and hyphens, as in \"X-Probe\"",
         ),
         Some(HOST) => (
-            "`Host` is not among `headers`".to_owned(),
+            "`Host` does not belong in `headers`".to_owned(),
             "write host = \"shop.example.com\" in [pools.NAME.health]",
         ),
         Some(name) if RESERVED_FIELDS.contains(&name) => (
