@@ -128,7 +128,7 @@ impl RedisProbe {
         self.check.tls.then(|| of_sessions.unwrap_or_else(unverified_config))
     }
 
-    /// Asks the server, and the Sentinels if there are some.
+    /// Asks the server and, if it calls itself primary, the Sentinels, if there are some.
     ///
     /// # Errors
     /// Connecting failed; or the server speaks another protocol, refuses the check, is not in sync with its primary, or

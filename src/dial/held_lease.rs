@@ -57,7 +57,7 @@ impl HeldLease {
         self.lease().end();
     }
 
-    /// Returns the lease when `server_end` is ready, which means that the server has ended the session;
+    /// Gives the lease back when `server_end` is ready, which means that the server has ended the session;
     /// [`HOLD_TIME_MAX`] from now at the latest.
     pub fn give_back_after(mut self, server_end: impl Future<Output = ()> + Send + 'static) {
         spawn(hold(self.0.take(), server_end).boxed());

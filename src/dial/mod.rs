@@ -231,7 +231,7 @@ fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
     !is_usable(server) && !pool.servers().iter().any(in_panic)
 }
 
-/// Closes a connection that will not be used. Returns the lease when the server has closed it, too.
+/// Closes a connection that will not be used. Gives the lease back when the server has closed the connection, too.
 pub fn close_unused(mut socket: TcpStream, lease: HeldLease) {
     if lease.is_held() {
         lease.give_back_after(async move {
@@ -253,7 +253,7 @@ enum AttemptError {
 }
 
 impl AttemptError {
-    /// Closes the connection, if there was one, and returns the lease.
+    /// Closes the connection, if there was one, and gives the lease back.
     fn close(self, lease: HeldLease) {
         match self {
             Self::Connect(_) => drop(lease),

@@ -297,9 +297,9 @@ fn a_partitioned_sentinel_does_not_restore_an_old_primary() {
     let checks: [(u64, &[(u16, u32)]); 7] = [
         (0, &[]),
         (1, &[(1, 4), (1, 4), (1, 4)]),
-        (2, &[(1, 4), (2, 5)]), // the first one tells of a failover
+        (2, &[(1, 4), (2, 5)]), // one Sentinel tells of a failover
         (3, &[(1, 4)]),
-        (4, &[(1, 4), (1, 4)]), // it was cut off, or two have not heard of it yet
+        (4, &[(1, 4), (1, 4)]), // that one is cut off, or the two others have not heard of the failover yet
         (5, &[(1, 4), (2, 5), (2, 5)]),
         (6, &[]),
     ];

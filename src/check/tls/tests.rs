@@ -173,7 +173,7 @@ async fn an_unknown_authority_fails_with_the_system_authorities() {
 
 /// `openssl req -x509` makes such certificates.
 #[tokio::test]
-async fn a_certificate_of_an_authority_is_refused_in_words() {
+async fn a_server_certificate_with_ca_true_is_refused_and_the_error_says_why() {
     let (mut keys, directory) = (keys(), tempfile::tempdir().unwrap());
     let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -128,7 +128,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         Some(Err(error)) => error.clone(),
         Some(Ok(read)) => {
             let session = selected.map(|session| session_detail(session));
-            // Only sessions without an order come in pages, oldest first.
+            // Only an unsorted list comes in pages, the oldest sessions first.
             let which = if read.next.is_some() { "oldest" } else { "first" };
             let is_part = read.sessions.len() < read.total;
             let part = is_part.then(|| format!("the {which} {} of {}", read.sessions.len(), read.total));

@@ -119,7 +119,7 @@ fn down_notice(state: &StateBody) -> Option<String> {
     })
 }
 
-/// What is wrong with the configuration, where it comes from, and what is kept of it.
+/// Problems with the configuration, with the sources that it comes from, and with what cannot be saved.
 fn process_notices(state: &StateBody) -> Vec<String> {
     let mut notices = Vec::new();
     if let Some(reload) = state.last_reload.as_ref().filter(|reload| !reload.done) {

@@ -25,7 +25,7 @@ impl RawTerminal {
         })
     }
 
-    /// Leaves the terminal as it was, stops this process until it is continued, and takes the terminal again.
+    /// Restores the terminal, stops this process until it is continued, and takes the terminal again.
     pub(super) fn stop(&mut self) -> io::Result<()> {
         self.terminal.show_cursor()?;
         ratatui::try_restore()?;

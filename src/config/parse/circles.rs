@@ -14,7 +14,8 @@ pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_
     };
     let bound: Vec<_> = plan.listeners.iter().map(|listener| listener.bind.clone()).collect();
     let own = OwnListeners::ignoring_interfaces();
-    own.replace(own_listeners(plan, &bound), |_| true); // no links to forget yet
+    let is_pool = |_: &str| true; // no pool is to be forgotten: none has links yet
+    own.replace(own_listeners(plan, &bound), is_pool);
     for section in &sections.entries {
         let Some(pool) = plan.pools.named(&section.key) else {
             continue;

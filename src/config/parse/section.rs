@@ -78,7 +78,11 @@ impl<'a> Section<'a> {
 
     /// The position of a key, and its value.
     pub(super) fn entry(&self, key: &str) -> Option<(&'a Position, &'a Node)> {
-        debug_assert!(self.keys.keys.contains(&key), "`{key}` is in no table of keys");
+        debug_assert!(
+            self.keys.keys.contains(&key),
+            "`{key}` is not a key of {}",
+            self.keys.title
+        );
         let entry = self.table.entries.iter().find(|entry| entry.key == key)?;
         Some((&entry.position, &entry.node))
     }
