@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // a descriptor that was inherited is known only by its number
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -71,10 +72,11 @@ impl PassedSockets {
         let socket = Socket::from(inherited.try_clone_to_owned()?);
         let address = usable_address(&socket)?;
         socket.set_nonblocking(true)?;
-        match self.0.insert(address, socket) {
-            None => Ok(()),
-            Some(_) => Err(Unusable::SameAddress),
+        match self.0.entry(address) {
+            Entry::Vacant(entry) => drop(entry.insert(socket)),
+            Entry::Occupied(_) => return Err(Unusable::SameAddress),
         }
+        Ok(())
     }
 }
 
@@ -140,7 +142,9 @@ mod tests {
         assert!(refused(both.into()).contains("BindIPv6Only=ipv6-only"));
         let mut all = PassedSockets::default();
         assert!(all.add(listener.as_raw_fd()).is_ok());
+        let kept = all.0.values().next().unwrap().as_raw_fd();
         assert!(matches!(all.add(listener.as_raw_fd()), Err(Unusable::SameAddress)));
+        assert_eq!(all.0.values().next().unwrap().as_raw_fd(), kept, "the first one is used");
         assert!(matches!(all.add(1 << 20), Err(Unusable::System(_))));
     }
 }
