@@ -74,7 +74,7 @@ endings! {
     ClientLeftEarly = "client_left_early",
     /// The TLS handshake with the client failed, or the client sent invalid TLS later.
     TlsFailed = "tls_failed",
-    /// After the TLS handshake with it, the server sent invalid TLS or an alert.
+    /// The server sent invalid TLS or an alert after its TLS handshake.
     ServerTlsFailed = "server_tls_failed",
     /// The client's certificate was refused, or it has none.
     TlsClientRefused = "tls_client_refused",
@@ -96,7 +96,7 @@ endings! {
     QueueTimeout = "queue_timeout",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",
-    /// The server did not agree to TLS for a PostgreSQL client to which we had agreed in its stead.
+    /// We agreed to TLS with a PostgreSQL client in the server's stead, but the server refused TLS.
     ServerRefusedTls = "server_refused_tls",
     /// It was a request to cancel the query of a PostgreSQL session.
     Cancel = "cancel",

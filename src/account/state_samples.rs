@@ -62,7 +62,7 @@ pub fn write_states<'a>(pools: impl IntoIterator<Item = PoolStateSample<'a>>, no
 struct ServerFamilies {
     healthy: GaugeFamily,
     role_ok: GaugeFamily,
-    uses: GaugeFamily,
+    admin_states: GaugeFamily,
     ejected: GaugeFamily,
     usable: GaugeFamily,
     weight: GaugeFamily,
@@ -74,15 +74,15 @@ impl ServerFamilies {
         Self {
             healthy: GaugeFamily::new(
                 names::SERVER_HEALTHY,
-                "Whether a server answers its health checks, whatever its role, or has none.",
+                "Whether a server answers its health checks, or has no checks; its role does not matter.",
             ),
             role_ok: GaugeFamily::new(
                 names::SERVER_ROLE_OK,
                 "Whether a server of a pool with role or max_lag has the role, and is not too far behind.",
             ),
-            uses: GaugeFamily::new(
+            admin_states: GaugeFamily::new(
                 names::SERVER_USE,
-                "What an operator, or the server's agent, has set for a server; one of the states is 1.",
+                "What an operator, the server's agent or its source has set for a server; one of the states is 1.",
             ),
             ejected: GaugeFamily::new(
                 names::SERVER_EJECTED,
@@ -92,7 +92,7 @@ impl ServerFamilies {
                 names::SERVER_USABLE,
                 "Whether a server gets new sessions, if no better tier is usable.",
             ),
-            weight: GaugeFamily::new(names::SERVER_WEIGHT, "The weight of a server that is in force."),
+            weight: GaugeFamily::new(names::SERVER_WEIGHT, "The weight in force for a server."),
             lag: GaugeFamily::new(
                 names::SERVER_LAG,
                 "How long a replica has been behind its primary at the latest check, if that is known.",
@@ -116,7 +116,7 @@ impl ServerFamilies {
         ] {
             let word = state.as_str().replace(' ', "_"); // as in `acequia_pool_servers`
             let state_labels = format_labels(&[("pool", pool_name), ("server", server), ("state", &word)]);
-            self.uses.add(&state_labels, u64::from(state == admin_state));
+            self.admin_states.add(&state_labels, u64::from(state == admin_state));
         }
         self.ejected.add(&labels, u64::from(member.is_ejected()));
         self.usable.add(&labels, u64::from(pool.uses(member, now)));
@@ -160,7 +160,7 @@ pub fn write_connection_limits(limits: impl IntoIterator<Item = (Arc<str>, usize
 /// Writes how long each worker has been busy since the start.
 #[must_use]
 pub fn write_busy(workers: impl IntoIterator<Item = Duration>) -> String {
-    let help = "Time for which a worker was not waiting for events, up to a second late.";
+    let help = "Time for which a worker was not waiting for events. The value is up to a second late.";
     let mut text = String::new();
     write_header(&mut text, names::WORKER_BUSY, MetricType::Counter, help);
     for (number, busy) in workers.into_iter().enumerate() {

@@ -277,7 +277,7 @@ pub struct ServerBody {
     pub priority: u8,
     /// Its weight in force.
     pub weight: u16,
-    /// Whether it is up: it answers its checks, whatever its role, or has none.
+    /// Whether it is up: it answers its checks, or has no checks; its role does not matter.
     #[serde(default)]
     pub up: bool,
     /// Whether it gets new sessions, if no better tier is usable.

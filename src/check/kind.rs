@@ -11,9 +11,9 @@
 //! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. Examples are a member that is not in sync
 //!   with its cluster, and a replica that does not follow its primary. The check still reports what it knows of the
 //!   server's role.
-//! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
+//! - [`CheckFailure::Shortage`]: this host is short of a resource. The run does not count.
 //! - [`CheckFailure::Local`]: this host lacks something that the check needs, such as a file that it cannot read.
-//!   Nothing follows for the server, but no role is learnt, either.
+//!   The server keeps its state. In a pool that requires a role it gets no new sessions once `role_trust` is over.
 //! - [`CheckFailure::Io`]: everything else.
 
 use std::any::Any;
@@ -85,7 +85,8 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         false
     }
 
-    /// Whether it can fail with [`CheckFailure::Unfit`] by itself, whatever role its pool requires.
+    /// Whether its own settings (`wrong_role` of `http`) say which answers mean a wrong role. Then the role is shown in
+    /// pools without `role`, too.
     fn tells_wrong_role(&self) -> bool {
         false
     }
@@ -279,7 +280,7 @@ impl CheckFailure {
 }
 
 impl From<io::Error> for CheckFailure {
-    /// Describes a stream that ended too early in the same words for all libraries.
+    /// If a stream ended too early, the error says so in the same words, whichever library reported it.
     fn from(error: io::Error) -> Self {
         if ConnectFailure::classify(&error).is_local_shortage() {
             return Self::Shortage(error);

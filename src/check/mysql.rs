@@ -87,7 +87,7 @@ impl Check for MysqlCheck {
 /// The user of a login that the server is expected to deny.
 const UNKNOWN_USER: &str = "acequia";
 
-/// After a login was denied, checks only connect for so long, because MariaDB logs each denied login. A check that
+/// For this long after a denied login, checks only connect, because MariaDB logs each denied login. A check that
 /// reads the greeting and leaves without a login would be no better: MariaDB logs that, too, and blocks the host after
 /// `max_connect_errors` such connections.
 const DENIED_LOGIN_INTERVAL: Duration = Duration::from_secs(60);

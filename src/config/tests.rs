@@ -374,6 +374,7 @@ fn problems_of_stored_texts_name_the_key_and_the_line() {
         .unwrap_err()
         .to_string();
     assert!(report.contains("etcd:/edge/b:1:7"), "{report}");
+    // A stored text has U+FFFD in place of bytes that are not UTF-8.
     let report = remote("", &[("/edge/a", "a = \"\u{fffd}\"")]).unwrap_err().to_string();
     assert!(report.contains("not UTF-8"), "{report}");
     // In the local file, U+FFFD is the character itself: bytes that are not UTF-8 are refused when the file is read.

@@ -22,7 +22,7 @@ pub(super) enum Step {
     Wait,
     /// The peer has ended its stream.
     PeerClosed,
-    /// The output is written.
+    /// What was [`Wanted`] has been encrypted.
     Written,
 }
 

@@ -65,7 +65,7 @@ impl Side {
 pub struct Record {
     /// The kind of client, and its side.
     pub client: Option<(&'static str, Side)>,
-    /// `None`: no server has read its order.
+    /// `None`: no server has read the client's [`Order`](crate::order::Order).
     pub server: Option<Side>,
 }
 
@@ -89,8 +89,10 @@ impl Records {
     }
 }
 
-/// The network of the own addresses of clients, and that of the addresses in PROXY headers.
+/// The network of the clients' own addresses.
 const OWN: u32 = 127 << 24;
+
+/// The network of the addresses in PROXY headers.
 pub const NAMED: u32 = 10 << 24;
 
 /// The loopback address of a session's client: each has its own, so that servers and logs identify the session.

@@ -121,7 +121,7 @@ pub(crate) fn markdown(report: &Report) -> String {
     }
     if let Some(ratio) = beside_slow(report) {
         line(
-            "fast sessions beside slow readers, of their rate alone",
+            "rate of fast sessions beside slow readers, to their rate without",
             ratio,
             Bound::AtLeast(0.9),
         );
@@ -133,7 +133,7 @@ pub(crate) fn markdown(report: &Report) -> String {
         return lines;
     }
     format!(
-        "## Goals\n\nBeside the better of HAProxy's two modes.\n\n| | goal | measured | held |\n|---|---|---|---|\n{lines}\n"
+        "## Goals\n\nRatios to the better of HAProxy's two modes, if not said otherwise.\n\n| | goal | measured | held |\n|---|---|---|---|\n{lines}\n"
     )
 }
 

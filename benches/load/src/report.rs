@@ -189,7 +189,7 @@ impl Report {
     fn markdown(&self) -> String {
         let mut text = format!(
             "# acequia and other proxies\n\n{}\n\
-             Medians of the rounds. Ratios are to the first line, in the same round, and their median. CPU is the\n\
+             Medians of the rounds. A ratio is to the first line in the same round; its median is shown. CPU is the\n\
              proxy's own user and system time.\n\n",
             self.head()
         );

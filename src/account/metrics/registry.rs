@@ -19,7 +19,7 @@ pub(super) const RETENTION: Duration = Duration::from_secs(300);
 const SERVER_SESSIONS_ACTIVE_HELP: &str =
     "Current sessions of a server that it has not ended, including those still connecting.";
 const SERVER_UP_HELP: &str =
-    "The same as acequia_server_healthy: whether a server answers its health checks, whatever its role, or has none.";
+    "The same as acequia_server_healthy: whether a server answers its health checks, or has no checks.";
 const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have at once, if that is limited.";
 const POOL_QUEUE_HELP: &str = "Clients that wait in the queue of a pool.";
 const HEALTH_CHECK_REFUSED_HELP: &str =

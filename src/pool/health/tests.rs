@@ -37,7 +37,7 @@ fn one_unfit_result_removes_a_server_and_one_pass_restores_it() {
         [Some(Up), Some(Down), Some(Up), Some(Down)]
     );
     assert_eq!(run(&mut RiseFall::unchecked(), "?+"), [Some(Down), Some(Up)]);
-    // A failed check in between requires `rise` passes again.
+    // A failed check after the one that found the server unfit requires `rise` passes again.
     assert_eq!(
         run(&mut RiseFall::unchecked(), "+?-++"),
         [Some(Up), Some(Down), None, None, Some(Up)]
@@ -81,7 +81,7 @@ fn a_server_that_reports_itself_down_is_out_at_once() {
     assert!(!machine.is_healthy() && !machine.is_unfit() && machine.is_suspended());
     assert_eq!(run(&mut machine, "+"), [Some(Up)], "one pass brings it back");
     assert!(machine.is_healthy() && !machine.is_suspended());
-    // A failed check in between requires `rise` passes again.
+    // A failed check after the one that found the server unfit requires `rise` passes again.
     assert_eq!(run(&mut machine, "x-++"), [Some(Down), None, None, Some(Up)]);
     // Such a result says nothing about its role.
     run(&mut machine, "?x");
@@ -101,7 +101,7 @@ fn a_lagging_server_follows_rise_and_fall_and_stays_lagging_until_it_fails() {
     run(&mut machine, "-");
     assert!(!machine.is_behind(), "it has failed `fall` times");
     run(&mut machine, "<");
-    assert!(machine.is_behind(), "it works again");
+    assert!(machine.is_behind(), "it answers again, but is behind");
     assert_eq!(run(&mut machine, "+<++"), [None, None, None, Some(Up)]);
     assert!(!machine.is_behind());
     run(&mut machine, "<<<?");

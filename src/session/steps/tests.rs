@@ -1,10 +1,10 @@
-//! The PROXY header of a session.
+//! The PROXY header for the server of a session.
 
 use super::*;
 use crate::account::Ending;
 
 #[test]
-fn a_session_with_a_proxy_header_fails_without_a_local_address() {
+fn a_session_whose_server_expects_a_proxy_header_fails_without_a_local_address() {
     let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
     for version in [Version::V1, Version::V2] {
         let gone = Err(io::ErrorKind::NotConnected.into());

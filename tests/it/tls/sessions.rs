@@ -321,12 +321,12 @@ fn a_cleartext_http_client_gets_an_http_answer() {
     }
     // The method comes in pieces, each of which is read before the next one is sent.
     let mut client = Client::connect(proxy.at("tls"));
-    let (own, port) = (client.0.local_addr().unwrap().port(), proxy.at("tls").port());
-    let ours = format!("( sport = :{port} and dport = :{own} )");
+    let (client_port, proxy_port) = (client.0.local_addr().unwrap().port(), proxy.at("tls").port());
+    let proxy_end = format!("( sport = :{proxy_port} and dport = :{client_port} )");
     for piece in ["G", "ET ", "/ HTTP/1.1\r\n"] {
         eventually(
             "all is read",
-            || matches!(&tcp_sockets(&ours)[..], [(state, 0)] if state == "ESTAB"),
+            || matches!(&tcp_sockets(&proxy_end)[..], [(state, 0)] if state == "ESTAB"),
         );
         client.send(piece.as_bytes());
     }
@@ -441,7 +441,7 @@ fn client_bytes_are_not_logged_by_the_tls_library() {
     let mut client = Client::connect(proxy.at("tls"));
     client.send(&Hello::named("192.0.2.1").bytes()).read(1); // it was parsed
     site.client().connect(proxy.at("tls"), "shop.example").unwrap();
-    // rustls warns of such a name: "Illegal SNI extension: …".
+    // rustls warns of an IP address as a server name: "Illegal SNI extension: …".
     let log = proxy.log();
     assert!(!log.iter().any(|line| line.to_string().contains("SNI")), "{log:#?}");
 }

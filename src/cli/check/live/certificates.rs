@@ -108,8 +108,8 @@ async fn compare<'p>(
                 } else if let Some(other) = routes.iter().find(|other| may_be_coalesced(other, route, is_covered)) {
                     let message = format!(
                         "route {}: the certificate of {server} is also for a name of route {}: browsers may send requests \
-                         for it over HTTP/2 connections of this route",
-                        route.name, other.name
+                         for that name over HTTP/2 connections of route {}",
+                        route.name, other.name, route.name
                     );
                     if found.iter().all(|known| known.message != message) {
                         found.push(Finding::warning(message));
