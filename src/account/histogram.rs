@@ -9,64 +9,66 @@ use std::time::Duration;
 
 use super::exposition::write_sample;
 
-/// Microseconds in a millisecond, and in a second.
-const MS: u64 = 1_000;
-const S: u64 = 1_000_000;
+/// In microseconds.
+const MILLISECOND: u64 = 1_000;
+
+/// In microseconds.
+const SECOND: u64 = 1_000_000;
 
 /// Upper bounds in microseconds, 0.5 ms to 10 s: for steps that take a few round trips (reading a ClientHello,
 /// connecting, TLS handshakes, checks).
 pub(super) const HANDSHAKE_BOUNDS: &[u64] = &[
     500,
-    MS,
+    MILLISECOND,
     2_500,
-    5 * MS,
-    10 * MS,
-    25 * MS,
-    50 * MS,
-    100 * MS,
-    250 * MS,
-    500 * MS,
-    S,
-    2_500 * MS,
-    5 * S,
-    10 * S,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    25 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+    250 * MILLISECOND,
+    500 * MILLISECOND,
+    SECOND,
+    2_500 * MILLISECOND,
+    5 * SECOND,
+    10 * SECOND,
 ];
 
 /// Upper bounds in microseconds, 1 ms to 5 minutes: for waits in the queue of a pool.
 pub(super) const QUEUE_BOUNDS: &[u64] = &[
-    MS,
-    5 * MS,
-    10 * MS,
-    50 * MS,
-    100 * MS,
-    250 * MS,
-    500 * MS,
-    S,
-    2_500 * MS,
-    5 * S,
-    10 * S,
-    30 * S,
-    60 * S,
-    300 * S,
+    MILLISECOND,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+    250 * MILLISECOND,
+    500 * MILLISECOND,
+    SECOND,
+    2_500 * MILLISECOND,
+    5 * SECOND,
+    10 * SECOND,
+    30 * SECOND,
+    60 * SECOND,
+    300 * SECOND,
 ];
 
 /// Upper bounds in microseconds, 10 ms to 1 day: for sessions.
 pub(super) const SESSION_BOUNDS: &[u64] = &[
-    10 * MS,
-    30 * MS,
-    100 * MS,
-    300 * MS,
-    S,
-    3 * S,
-    10 * S,
-    30 * S,
-    60 * S,
-    300 * S,
-    900 * S,
-    3_600 * S,
-    10_800 * S,
-    43_200 * S,
-    86_400 * S,
+    10 * MILLISECOND,
+    30 * MILLISECOND,
+    100 * MILLISECOND,
+    300 * MILLISECOND,
+    SECOND,
+    3 * SECOND,
+    10 * SECOND,
+    30 * SECOND,
+    60 * SECOND,
+    300 * SECOND,
+    900 * SECOND,
+    3_600 * SECOND,
+    10_800 * SECOND,
+    43_200 * SECOND,
+    86_400 * SECOND,
 ];
 
 /// Durations counted in buckets.
@@ -94,9 +96,9 @@ impl Histogram {
     /// Not inlined: every session calls it several times, and the code of a session should stay small.
     #[inline(never)]
     pub(super) fn record(&self, duration: Duration) {
-        // Rounded up: a duration that is above a bound by less than a microsecond is above it.
+        // Rounded up, so that a duration that exceeds a bound by a nanosecond is not counted below it.
         let subsecond = u64::from(duration.subsec_nanos().div_ceil(1_000));
-        let us = duration.as_secs().saturating_mul(S).saturating_add(subsecond);
+        let us = duration.as_secs().saturating_mul(SECOND).saturating_add(subsecond);
         let bucket = self.bounds.partition_point(|bound| *bound < us);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.sum_us.fetch_add(us, Relaxed);
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_interpolated_within_their_bucket() {
-        let histogram = Histogram::new(&[S, 2 * S, 4 * S]);
+        let histogram = Histogram::new(&[SECOND, 2 * SECOND, 4 * SECOND]);
         assert_eq!(histogram.counts().quantile(0.5), None);
         for seconds in [1, 2, 2, 4] {
             histogram.record(Duration::from_secs(seconds));
@@ -216,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_duration_equal_to_a_bound_counts_in_the_bucket_of_that_bound() {
-        let histogram = Histogram::new(&[500 * MS, S]);
+        let histogram = Histogram::new(&[500 * MILLISECOND, SECOND]);
         for ms in [500, 501, 1000, 1001] {
             histogram.record(Duration::from_millis(ms));
         }

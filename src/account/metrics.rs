@@ -2,8 +2,8 @@
 //!
 //! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
 //! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
-//! incremented for its idle timeout, be it by 0. We set the shortest timeout possible, and publish all counters that
-//! are to be kept before each rendering. Gauges of listeners and servers are not kept at all: each rendering writes
+//! incremented since the last rendering. An increment by 0 counts, too, so each rendering first exports all counters
+//! that are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes
 //! them from the current state. The series of pools are not kept by the exporter either, because each pool has one for
 //! every ending from the start.
 
@@ -54,7 +54,7 @@ pub struct Metrics {
     // Blocking mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only
     // to expire series and to copy them.
     registry: Mutex<Registry>,
-    /// Makes publishing and rendering one step: a second rendering between the two would forget all counters.
+    /// Makes exporting and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,
 }
 
@@ -235,7 +235,6 @@ impl Metrics {
             registry.remove_expired(Instant::now());
             registry.clone()
         };
-        registry.publish();
         let mut own = String::new();
         registry.write_gauges(sessions, pools, &mut own);
         Registry::write_fallbacks(fallbacks, &mut own);
@@ -244,6 +243,8 @@ impl Metrics {
         registry.write_handshakes(&mut own);
         registry.write_routes(&mut own);
         write_guards(guards, &mut own);
+        // After the sums of the pools, so that those are never larger than the counters by path.
+        registry.export();
         // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.
         let exported = self.handle.render().replacen(
             "# TYPE process_cpu_seconds_total gauge",

@@ -106,11 +106,11 @@ impl Registry {
         });
     }
 
-    /// Publishes the counters of all registered series, and so keeps the exporter from forgetting them.
-    pub(super) fn publish(&self) {
-        self.listeners.values().for_each(|listener| listener.series.publish());
-        self.servers.values().for_each(|server| server.series.publish());
-        self.paths.values().for_each(|path| path.series.publish());
+    /// Exports the counters of all registered series.
+    pub(super) fn export(&self) {
+        self.listeners.values().for_each(|listener| listener.series.export());
+        self.servers.values().for_each(|server| server.series.export());
+        self.paths.values().for_each(|path| path.series.export());
     }
 
     /// Writes the gauges of listeners, and of servers: those of `pools` and removed ones that still have sessions.

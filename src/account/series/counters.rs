@@ -15,12 +15,12 @@ pub(in crate::account) fn label(key: &'static str, value: &Arc<str>) -> Label {
     Label::new(key, SharedString::from(Arc::clone(value)))
 }
 
-/// A counter of which the exporter gets to know when the metrics are rendered. An increment changes one number; one of
-/// the exporter's counter changes two, in two blocks of memory that all workers share.
+/// A counter whose increments are handed to the exporter before the metrics are rendered. All workers share it, and an
+/// increment changes one number. To increment the exporter's counter would change two, in different blocks of memory.
 pub(super) struct BufferedCounter {
     count: AtomicU64,
-    /// How much of `count` was published.
-    published: AtomicU64,
+    /// The part of `count` that the exporter has.
+    exported_count: AtomicU64,
     // Several counters may have the same labels; their increments add up here.
     exported: Counter,
 }
@@ -28,10 +28,12 @@ pub(super) struct BufferedCounter {
 impl BufferedCounter {
     /// Registers a counter.
     pub(super) fn new(recorder: &SharedRecorder, name: &'static str, labels: Vec<Label>) -> Self {
+        let exported = recorder.register_counter(&Key::from_parts(name, labels), &METADATA);
+        exported.increment(0); // the exporter may be about to forget an earlier counter with these labels
         Self {
             count: AtomicU64::new(0),
-            published: AtomicU64::new(0),
-            exported: recorder.register_counter(&Key::from_parts(name, labels), &METADATA),
+            exported_count: AtomicU64::new(0),
+            exported,
         }
     }
 
@@ -43,16 +45,17 @@ impl BufferedCounter {
         self.count.load(Relaxed)
     }
 
-    /// Publishes the count, and keeps the exporter from forgetting the counter. Only one thread at a time may call it.
-    pub(super) fn publish(&self) {
+    /// Hands the new increments to the exporter, and keeps it from forgetting the counter.
+    pub(super) fn export(&self) {
         let count = self.count();
-        self.exported.increment(count - self.published.swap(count, Relaxed));
+        let before = self.exported_count.fetch_max(count, Relaxed);
+        self.exported.increment(count.saturating_sub(before));
     }
 }
 
 impl Drop for BufferedCounter {
     fn drop(&mut self) {
-        self.publish();
+        self.export();
     }
 }
 
@@ -93,12 +96,12 @@ impl<const N: usize> LabelledCounters<N> {
         self.counters[index].get().map_or(0, BufferedCounter::count)
     }
 
-    /// Publishes the registered counters.
-    pub(super) fn publish(&self) {
+    /// Exports the registered counters.
+    pub(super) fn export(&self) {
         self.counters
             .iter()
             .filter_map(OnceLock::get)
-            .for_each(BufferedCounter::publish);
+            .for_each(BufferedCounter::export);
     }
 }
 
@@ -114,11 +117,11 @@ mod tests {
         let [one, other] = [(); 2].map(|()| BufferedCounter::new(&recorder, "t_total", Vec::new()));
         one.increment(2);
         other.increment(3);
-        one.publish();
-        one.publish();
+        one.export();
+        one.export();
         one.increment(4);
         drop(one);
-        other.publish();
+        other.export();
         assert!(recorder.handle().render().contains("t_total 9\n"));
     }
 }

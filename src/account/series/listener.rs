@@ -261,13 +261,13 @@ impl ListenerSeries {
         self.tls.get()
     }
 
-    /// Publishes the counters.
-    pub(in crate::account) fn publish(&self) {
-        self.connections.publish();
-        self.pauses.publish();
+    /// Exports the counters.
+    pub(in crate::account) fn export(&self) {
+        self.connections.export();
+        self.pauses.export();
         if let Some(tls) = self.tls() {
-            tls.publish();
+            tls.export();
         }
-        self.cancels.publish();
+        self.cancels.export();
     }
 }

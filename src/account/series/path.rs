@@ -16,7 +16,7 @@ use crate::dial::ConnectFailure;
 use crate::pool::{Server, ServerId};
 
 /// Identifies a path: the listener of a session, and the pool and server chosen for it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)] // with the hash of `PathRef`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)] // hashes like `PathRef`
 pub struct PathKey {
     /// The listener that accepted the session.
     pub listener: ListenerId,
@@ -26,7 +26,8 @@ pub struct PathKey {
     pub server: Option<ServerId>,
 }
 
-/// A [`PathKey`] to look up: it has no part in the reference count of the pool's name, which all workers share.
+/// What a path is looked up by. It borrows the pool's name: to count a reference to it would change memory that all
+/// workers share.
 #[derive(Hash)]
 pub(in crate::account) struct PathRef<'a> {
     pub(in crate::account) listener: ListenerId,
@@ -40,8 +41,8 @@ impl Equivalent<PathKey> for PathRef<'_> {
     }
 }
 
-/// The series of a path as one worker holds them. Sessions change its reference count, and so it is not shared by all
-/// workers.
+/// The series of a path as one worker holds them. Each session changes the reference count several times, so each
+/// worker has one of its own.
 pub(in crate::account) struct WorkerPath(Arc<PathSeries>);
 
 impl WorkerPath {
@@ -144,11 +145,11 @@ impl PathSeries {
         has_no_destination || self.listener.strong_count() <= 1
     }
 
-    /// Publishes the counters.
-    pub(in crate::account) fn publish(&self) {
-        self.bytes_up.publish();
-        self.bytes_down.publish();
-        self.sessions.publish();
+    /// Exports the counters.
+    pub(in crate::account) fn export(&self) {
+        self.bytes_up.export();
+        self.bytes_down.export();
+        self.sessions.export();
     }
 }
 

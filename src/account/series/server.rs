@@ -170,10 +170,10 @@ impl ServerSeries {
         self.servers.lock()
     }
 
-    /// Publishes the counters.
-    pub(in crate::account) fn publish(&self) {
-        self.connect_failures.publish();
-        self.checks.publish();
-        self.transitions.publish();
+    /// Exports the counters.
+    pub(in crate::account) fn export(&self) {
+        self.connect_failures.export();
+        self.checks.export();
+        self.transitions.export();
     }
 }

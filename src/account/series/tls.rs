@@ -83,9 +83,9 @@ impl TlsSeries {
         self.resumptions.increment(1);
     }
 
-    /// Publishes the counters.
-    pub(super) fn publish(&self) {
-        self.handshakes.iter().for_each(LabelledCounters::publish);
-        self.resumptions.publish();
+    /// Exports the counters.
+    pub(super) fn export(&self) {
+        self.handshakes.iter().for_each(LabelledCounters::export);
+        self.resumptions.export();
     }
 }
