@@ -185,10 +185,10 @@ async fn accept_until_stopped(
     let mut changes = states.clone();
     let mut stopped = pin!(stop.cancelled());
     'open: loop {
-        let mut changed = pin!(next_change(&mut changes)); // to begin the wait at each accept would cost more than that
+        let mut changed = pin!(changes.changed()); // kept: to begin the wait anew costs as much as an accept
         loop {
-            // Clients first: the others are polled when accepting waits, as it does after each batch. Cancelled, it has
-            // accepted nothing.
+            // Clients come first. The end and a change are noticed when `accept` waits, at the latest after a batch. An
+            // accept that is dropped while it waits has accepted nothing.
             tokio::select! {
                 biased;
                 accepted = listener.accept(&state.limits, on_pause(&state)) => {
@@ -204,7 +204,7 @@ async fn accept_until_stopped(
                     begin_session(accepted, &state);
                 }
                 () = stopped.as_mut() => break 'open,
-                () = changed.as_mut() => break,
+                changed = changed.as_mut() => break changed.expect("`open` holds the sender"),
             }
         }
         state = Arc::clone(&states.borrow_and_update());
@@ -217,13 +217,6 @@ async fn accept_until_stopped(
         tracing::warn!(listener = %state.plan.name, clients, "clients reset: the listener closed before they got a permit");
     }
     Ok(())
-}
-
-/// Ends when there is a new state, and not if there will be none any more.
-async fn next_change(states: &mut watch::Receiver<Arc<ListenerState>>) {
-    if states.changed().await.is_err() {
-        pending::<()>().await;
-    }
 }
 
 /// Accepts the clients that wait in the queue of a closing socket, until none is left or `given_up`. If another
