@@ -163,9 +163,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::sync::Mutex;
 
     use axum::routing::{get, post};
+    use parking_lot::Mutex;
     use tokio::io::duplex;
     use tokio::time::sleep;
 
@@ -211,12 +211,12 @@ mod tests {
         let served = Arc::new(Mutex::new(false));
         let serving = Arc::clone(&served);
         connections.spawn(AdminConnection {
-            serving: Box::pin(async move { *serving.lock().unwrap() = true }),
+            serving: Box::pin(async move { *serving.lock() = true }),
             mark: StreamMark::default(),
         });
         connections.by_age[0].since -= CROWDED_CONNECTION_TIME; // the process stood still
         connections.wait_until_below(1).await;
-        assert!(*served.lock().unwrap());
+        assert!(*served.lock());
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,8 +269,8 @@ mod tests {
             "/",
             get(move |Extension(mark): Extension<StreamMark>| {
                 let ends = mark.begin();
-                let body = body.lock().unwrap().take().unwrap();
-                *kept.lock().unwrap() = Some(ends);
+                let body = body.lock().take().unwrap();
+                *kept.lock() = Some(ends);
                 async { axum::body::Body::new(body) }
             }),
         );
@@ -279,7 +279,7 @@ mod tests {
         let (began, serving) = (Instant::now(), tokio::spawn(serve(ours, router, mark)));
         sleep(10 * CONNECTION_TIME_MAX).await;
         assert!(!serving.is_finished());
-        drop(goes_on.lock().unwrap().take());
+        drop(goes_on.lock().take());
         drop(sender);
         serving.await.unwrap();
         assert_eq!(began.elapsed(), 10 * CONNECTION_TIME_MAX);

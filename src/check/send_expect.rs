@@ -136,7 +136,7 @@ struct ConversationState {
     answer: Vec<u8>,
 }
 
-/// Locks the progress, for a few lines; it is consistent also after a panic.
+/// Locks the progress, for a few lines.
 fn lock(progress: &Mutex<ConversationState>) -> MutexGuard<'_, ConversationState> {
     progress.lock()
 }

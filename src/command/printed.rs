@@ -89,7 +89,7 @@ fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim().to_owned()
 }
 
-/// Locks what a command has printed; it is consistent also after a panic.
+/// Locks what a command has printed.
 pub(crate) fn lock_printed(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
     printed.lock()
 }
@@ -123,7 +123,7 @@ impl StreamPipe {
     /// Completes when there is something to read, or the end; never if nothing more is read.
     pub(super) async fn readable(&self) {
         match &self.receiver {
-            Some(receiver) => drop(receiver.readable().await), // an error is that of the next read, too
+            Some(receiver) => drop(receiver.readable().await), // the next read returns the same error
             None => pending().await,
         }
     }

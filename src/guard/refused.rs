@@ -1,7 +1,8 @@
 //! The sources that are refused most, in a table of fixed size.
 
-use super::client_source::ClientSource;
 use parking_lot::Mutex;
+
+use super::client_source::ClientSource;
 
 /// How many sources are followed.
 const FOLLOWED: usize = 64;

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::addr::ClientAddr;
@@ -9,7 +10,7 @@ use crate::pool::Server;
 
 mod slow;
 
-/// How many lookups run at once: as many as a process with enough descriptors allows.
+/// How many lookups run at once: the largest number that [`crate::descriptors`] allows.
 const CAPACITY: usize = 128;
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
@@ -21,7 +22,7 @@ fn plan(lines: &str) -> Plan {
     loaded.unwrap_or_else(|report| panic!("{report}")).plan
 }
 
-/// The plan with these lines in force, and its pool.
+/// A [`Live`] whose plan has one pool with these lines, and this pool.
 fn pool(lines: &str) -> (Live, Arc<LivePool>) {
     let live = Live::new(plan(lines), Vec::new());
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
@@ -36,12 +37,12 @@ impl Zone {
     /// Sets the addresses of a name; without any it does not resolve.
     fn put(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.0.lock().unwrap().insert(name.to_owned(), addresses);
+        self.0.lock().insert(name.to_owned(), addresses);
     }
 
     fn resolver(&self) -> Resolver {
         let zone = self.clone();
-        Resolver::new(CAPACITY, move |host, port, _| match zone.0.lock().unwrap().get(host) {
+        Resolver::new(CAPACITY, move |host, port, _| match zone.0.lock().get(host) {
             Some(addresses) if !addresses.is_empty() => {
                 Ok(addresses.iter().map(|address| (*address, port).into()).collect())
             }
@@ -109,16 +110,16 @@ fn labels(pool: &LivePool) -> Vec<Arc<str>> {
 async fn each_address_is_a_server_while_the_name_has_it() {
     let mut fixture = Fixture::new(r#"servers = ["10.0.0.9:7", "a.test:7"]"#);
     fixture.zone.put("a.test", &["10.0.0.2", "10.0.0.1"]);
-    let both = ["10.0.0.9:7", "a.test:7@10.0.0.1", "a.test:7@10.0.0.2"].map(Arc::from);
-    assert_eq!(fixture.resolve().await, both);
-    let (fixed, stays) = (fixture.server(&both[0]).id(), fixture.server(&both[2]).id());
+    let before = ["10.0.0.9:7", "a.test:7@10.0.0.1", "a.test:7@10.0.0.2"].map(Arc::from);
+    assert_eq!(fixture.resolve().await, before);
+    let (fixed, stays) = (fixture.server(&before[0]).id(), fixture.server(&before[2]).id());
     fixture.zone.put("a.test", &["10.0.0.3", "10.0.0.2"]);
     assert_eq!(
         fixture.resolve().await,
         ["10.0.0.9:7", "a.test:7@10.0.0.2", "a.test:7@10.0.0.3"].map(Arc::from)
     );
     assert_eq!(
-        (fixture.server(&both[0]).id(), fixture.server(&both[2]).id()),
+        (fixture.server(&before[0]).id(), fixture.server(&before[2]).id()),
         (fixed, stays)
     );
 }
@@ -190,7 +191,7 @@ fn multicast_and_unspecified_addresses_are_left_out() {
         let ips = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
         sorted(Ok(ips.collect())).map_err(|reason| reason.to_string())
     };
-    let others = [
+    let unusable = [
         "0.0.0.0",
         "::",
         "::ffff:0.0.0.0",
@@ -198,13 +199,10 @@ fn multicast_and_unspecified_addresses_are_left_out() {
         "255.255.255.255",
         "ff02::1",
     ];
-    let usable = found(&[&others[..], &["127.0.0.1"]].concat()).unwrap();
-    assert_eq!(usable, [ServerAddr::new(([127, 0, 0, 1], 7).into())]);
-    for other in others {
-        let reason = found(&[other]).unwrap_err();
-        assert!(
-            reason.ends_with(&format!("not of one host, such as {other}")),
-            "{reason}"
-        );
+    let left = found(&[&unusable[..], &["127.0.0.1"]].concat()).unwrap();
+    assert_eq!(left, [ServerAddr::new(([127, 0, 0, 1], 7).into())]);
+    for ip in unusable {
+        let reason = found(&[ip]).unwrap_err();
+        assert!(reason.ends_with(&format!("not of one host, such as {ip}")), "{reason}");
     }
 }

@@ -2,8 +2,7 @@
 //! sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS:
 //! the core decides what that means, whatever drives it.
 
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
@@ -55,10 +54,10 @@ impl Completions<'_> {
     /// Runs until no operation can complete, or the relay is over.
     fn run(&mut self) {
         while self.core.closed().is_none() {
-            let steps = self.world.lock().unwrap().steps_left();
+            let steps = self.world.lock().steps_left();
             let has_moved = [Side::Client, Side::Server].map(|from| self.complete(from));
-            let is_still = has_moved == [false; 2] && steps == self.world.lock().unwrap().steps_left();
-            if self.core.closed().is_none() && self.world.lock().unwrap().is_cut() {
+            let is_still = has_moved == [false; 2] && steps == self.world.lock().steps_left();
+            if self.core.closed().is_none() && self.world.lock().is_cut() {
                 self.core.end(EndRequest::Cut, |_| None);
             }
             if is_still {
@@ -75,7 +74,7 @@ impl Completions<'_> {
             Side::Client => &mut self.up,
             Side::Server => &mut self.down,
         };
-        let mut world = self.world.lock().unwrap();
+        let mut world = self.world.lock();
         world.call();
         let mut has_moved = match next {
             Next::Send => match world.take(from.other(), held.unsent().len(), |taken| &held.unsent()[..taken]) {
@@ -165,23 +164,23 @@ async fn relay_case(case: &Case) -> Closed {
     };
     let mut step_at = Instant::now();
     loop {
-        world.lock().unwrap().begins_poll();
+        world.lock().begins_poll();
         engine.run();
         if let Some(closed) = engine.core.closed() {
             oracle.ended(closed);
             return closed;
         }
         oracle.between_polls();
-        let next = world.lock().unwrap().next_step_in();
+        let next = world.lock().next_step_in();
         let next_step = step_at + next.unwrap_or(end_after(case));
         let deadline = engine.core.deadline();
         sleep_until(deadline.map_or(next_step, |deadline| deadline.min(next_step))).await;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            let queue = |side| Some(world.lock().unwrap().queue(side));
+            let queue = |side| Some(world.lock().queue(side));
             engine.core.expire(Instant::now(), queue);
         } else {
             step_at = Instant::now();
-            let mut world = world.lock().unwrap();
+            let mut world = world.lock();
             if !world.step() {
                 world.end_peers(case.ends_well);
             }

@@ -1,6 +1,6 @@
 //! Checks a relay against the events so far: they alone determine what the relay must have done at every moment.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::kernel::{End, World};
 use super::*;
@@ -84,7 +84,7 @@ impl<'a> Oracle<'a> {
 
     /// A poll must have a cause: an event, time that has passed, or a turn after which the relay yielded.
     pub(super) fn before_poll(&mut self) {
-        let mut world = self.world.lock().unwrap();
+        let mut world = self.world.lock();
         let now = Some(Instant::now());
         if had_a_turn(&world) {
             self.spurious_polls_left += 1;
@@ -97,7 +97,7 @@ impl<'a> Oracle<'a> {
 
     /// To be called after all events were delivered. A relay that goes on sleeping must have nothing to do.
     pub(super) fn between_polls(&self) {
-        let world = self.world.lock().unwrap();
+        let world = self.world.lock();
         self.assert_counted(&world);
         let (is_end_known, has_ended) = (self.traffic.down.has_ended(), has_server_ended(&world));
         assert!(!is_end_known || has_ended, "the server has not ended the session");
@@ -138,7 +138,7 @@ impl<'a> Oracle<'a> {
 
     /// Checks how the relay ended.
     pub(super) fn ended(&self, closed: Closed) {
-        let world = self.world.lock().unwrap();
+        let world = self.world.lock();
         self.assert_counted(&world);
         let [up, down] = directions(&world);
         let now = Instant::now();

@@ -1,10 +1,10 @@
 //! Thousands of short sessions over the [model of the kernel](super::kernel), each checked by the
 //! [oracle](super::oracle) whenever the relay sleeps and when it ends.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Wake, Waker};
 
+use parking_lot::Mutex;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -21,19 +21,23 @@ use super::*;
 use crate::guard::Throttle;
 use crate::relay::engine::poll::{pipes, relay_between};
 
-/// How long after the last step the peers end well. They do it again after the same time, until the relay is over.
+/// How long after the last step the peers of a session that ends well take all they are sent and end. After the same
+/// time they again take all they are sent, until the relay is over.
 const END_AFTER: Duration = Duration::from_millis(1);
 
 /// How long after the last step the session is cut, if no limit has ended it.
 const CUT_AFTER: Duration = Duration::from_secs(3_600);
 
-/// The least bandwidth of a throttled session, in bytes a second; and the longest wait for a slot of 1 KiB.
+/// The least bandwidth of a throttled session, in bytes a second.
 const BANDWIDTH_MIN: u64 = 1_000;
+
+/// The longest wait for a slot of 1 KiB, at the least bandwidth.
 const SLOT_WAIT_MAX: Duration = Duration::from_millis(1_024 + 1);
 
 /// The script of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
+    /// The number of bytes for the server that were read before the relay starts.
     pub(super) first: usize,
     pub(super) limits: RelayLimits,
     /// Sizes of the send queues towards the client and the server.
@@ -96,9 +100,9 @@ async fn relay_case(case: &Case) -> Closed {
     let woken = Arc::new(RelayWaker::default());
     let waker = Waker::from(Arc::clone(&woken));
     waker.wake_by_ref();
-    let mut step_at = Instant::now();
+    let mut last_step_at = Instant::now();
     loop {
-        let next = world.lock().unwrap().next_step_in().unwrap_or(end_after(case));
+        let wait = world.lock().next_step_in().unwrap_or(end_after(case));
         tokio::select! {
             biased;
             () = woken.notify.notified() => {
@@ -108,18 +112,18 @@ async fn relay_case(case: &Case) -> Closed {
                     oracle.ended(closed);
                     return closed;
                 }
-                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().unwrap().was_woken;
+                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().was_woken;
                 assert!(!by_itself, "it wakes itself, so that no other task gets a turn");
             }
-            () = sleep_until(step_at + next) => {
-                step_at = Instant::now();
-                let mut world = world.lock().unwrap();
+            () = sleep_until(last_step_at + wait) => {
+                last_step_at = Instant::now();
+                let mut world = world.lock();
                 if !world.step() {
                     world.end_peers(case.ends_well);
                 }
             }
         }
-        world.lock().unwrap().deliver_events();
+        world.lock().deliver_events();
         oracle.between_polls();
     }
 }
@@ -132,7 +136,7 @@ fn run_case(case: &Case) -> Closed {
     let closed = paused.unwrap().block_on(relay_case(case));
     let pipes = pipes();
     assert_eq!(pipes.free, pipes.made, "a pipe is not returned");
-    limit_pipes(8); // where the system does not splice, there are none any more
+    limit_pipes(8); // a case in which the system does not splice has set the limit to 0
     closed
 }
 
@@ -201,8 +205,8 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
     ]
 }
 
-/// The check that finds the send queue changed by the first `Consumes` must not be the last before the limit of the
-/// silence that follows.
+/// The check at 1,000 ms finds that the first `Consumes` has changed the send queue. The silence that starts at
+/// 1,010 ms must be checked at half of its limit as well, so that the check at its end notices the second `Consumes`.
 #[test]
 fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
     let at = |millis, act| Step {

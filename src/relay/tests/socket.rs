@@ -1,8 +1,8 @@
 //! The sockets of a session in the [model of the kernel](super::kernel), as the `poll` engine uses them.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::{Errno, Result as Answer};
 use rustix::net::RecvFlags;
 use tokio::io::{Interest, Ready};
@@ -20,7 +20,7 @@ pub(super) struct ModelSocket<'a> {
 
 impl ModelSocket<'_> {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+        self.world.lock()
     }
 
     /// Makes a system call.
@@ -178,10 +178,7 @@ impl Future for Watch<'_> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        // Poisoned only while a test fails.
-        if let Ok(mut world) = self.0.world.lock() {
-            world.end_mut(self.0.side).watcher = None;
-        }
+        self.0.world.lock().end_mut(self.0.side).watcher = None;
     }
 }
 
@@ -204,8 +201,6 @@ impl Future for EndWatch<'_> {
 
 impl Drop for EndWatch<'_> {
     fn drop(&mut self) {
-        if let Ok(mut world) = self.0.world.lock() {
-            world.end_mut(self.0.side).end_watcher = None;
-        }
+        self.0.world.lock().end_mut(self.0.side).end_watcher = None;
     }
 }

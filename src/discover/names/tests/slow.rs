@@ -21,7 +21,7 @@ fn hanging() -> (Resolver, Sender<()>) {
     let gate = Mutex::new(gate);
     let resolver = Resolver::new(CAPACITY, move |host, port, _| {
         if host.ends_with("hangs.test") {
-            let _ = gate.lock().unwrap().recv(); // fails when the sender is dropped
+            let _ = gate.lock().recv(); // fails when the sender is dropped
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
@@ -122,9 +122,9 @@ async fn hanging_names_use_at_most_half_of_the_capacity() {
     let gate = Mutex::new(gate);
     let recorded = Arc::clone(&started);
     let resolver = Resolver::new(CAPACITY, move |host, port, _| {
-        recorded.lock().unwrap().push(host.to_owned());
+        recorded.lock().push(host.to_owned());
         if host.ends_with("hangs.test") {
-            let _ = gate.lock().unwrap().recv();
+            let _ = gate.lock().recv();
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
@@ -138,7 +138,7 @@ async fn hanging_names_use_at_most_half_of_the_capacity() {
         names.step(&pool, &resolver, &live).await;
     }
     assert!(began.elapsed() < LOOKUP_TIMEOUT / 10, "{:?}", began.elapsed());
-    assert!(started.lock().unwrap().len() <= CAPACITY / 2 + 1);
+    assert!(started.lock().len() <= CAPACITY / 2 + 1);
     drop(go);
 }
 
@@ -150,8 +150,8 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
     let gate = Mutex::new(gate);
     let recorded = Arc::clone(&lookups);
     let resolver = Resolver::new(CAPACITY, move |_, port, _| {
-        *recorded.lock().unwrap() += 1;
-        let _ = gate.lock().unwrap().recv();
+        *recorded.lock() += 1;
+        let _ = gate.lock().recv();
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
     let mut names = PoolNames::default();
@@ -163,7 +163,7 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
     };
     // The clock stands still as long as the lookup is under way.
     let hang = async {
-        while *lookups.lock().unwrap() == 0 {
+        while *lookups.lock() == 0 {
             tokio::task::yield_now().await;
         }
         while_time_passes(tokio::time::sleep(5 * LOOKUP_TIMEOUT)).await;
@@ -173,7 +173,7 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
         () = hang => {}
     }
     assert!(pool.is_resolved(), "the pool does not wait for it any longer");
-    assert_eq!(*lookups.lock().unwrap(), 1);
+    assert_eq!(*lookups.lock(), 1);
     drop(go);
 }
 
@@ -184,7 +184,7 @@ async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
     let lookups = Arc::new(Mutex::new(Vec::new()));
     let recorded = Arc::clone(&lookups);
     let resolver = Resolver::new(CAPACITY, move |_, port, _| {
-        let mut lookups = recorded.lock().unwrap();
+        let mut lookups = recorded.lock();
         lookups.push(began.elapsed().as_secs());
         if lookups.len() < 8 {
             return Err(io::Error::other("not yet"));
@@ -193,11 +193,11 @@ async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
     });
     let mut names = PoolNames::default();
     names.adopt(&pool);
-    while lookups.lock().unwrap().len() < 9 {
+    while lookups.lock().len() < 9 {
         names.step(&pool, &resolver, &live).await;
         tokio::task::yield_now().await;
     }
-    assert_eq!(*lookups.lock().unwrap(), [0, 1, 3, 7, 15, 31, 61, 91, 121]);
+    assert_eq!(*lookups.lock(), [0, 1, 3, 7, 15, 31, 61, 91, 121]);
 }
 
 #[tokio::test]
