@@ -113,7 +113,7 @@ impl Ledger {
     pub fn open(self: &Arc<Self>, listener: &Arc<ListenerSeries>, peer: PeerAddr, at: Instant) -> Entry {
         let info = SessionInfo::new(Arc::clone(listener), peer);
         let record = Arc::new(Record::new(session_id::next(), at, info));
-        let mut open = self.open_sessions();
+        let mut open = self.open.lock();
         let key = open.sessions.insert(OpenSession {
             record: Arc::clone(&record),
             path: None,
@@ -135,7 +135,7 @@ impl Ledger {
     /// Publishes the traffic of open sessions in the metrics, and forgets paths that are gone. To be called once a
     /// second: the traffic of a session that lasts for days is visible while it lasts.
     pub fn publish_traffic(&self) {
-        let mut open = self.open_sessions();
+        let mut open = self.open.lock();
         let now = Instant::now();
         let elapsed = now - std::mem::replace(&mut open.published_at, now);
         for (_, session) in &mut open.sessions {
@@ -167,7 +167,7 @@ impl Ledger {
 
     /// Cuts every open session with this ending, and every session opened later.
     pub fn cut_all(&self, ending: Ending) {
-        let mut open = self.open_sessions();
+        let mut open = self.open.lock();
         open.cut_all = Some(ending);
         for (_, session) in &open.sessions {
             session.record.cut(ending);
@@ -181,7 +181,7 @@ impl Ledger {
         let mut records = Vec::new();
         let mut start = 0;
         loop {
-            let open = self.open_sessions();
+            let open = self.open.lock();
             let end = open.sessions.capacity(); // every key is below it
             let batch = (start..end.min(start + BATCH)).filter_map(|key| open.sessions.get(key));
             records.extend(batch.map(|session| Arc::clone(&session.record)));
@@ -211,10 +211,6 @@ impl Ledger {
         let path = WorkerPath::new(self.metrics.path(&key, &info.listener, server));
         paths.insert(key, Arc::clone(&path));
         path
-    }
-
-    fn open_sessions(&self) -> MutexGuard<'_, OpenSessions> {
-        self.open.lock()
     }
 }
 
@@ -308,7 +304,7 @@ impl Entry {
         if failure.is_none() {
             self.info().set_connected(duration, self.record.age());
             self.ledger.totals.sessions.record_connect(duration);
-            if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
+            if let Some(session) = self.ledger.open.lock().sessions.get_mut(self.key) {
                 session.path.clone_from(&self.path);
             }
         }
@@ -325,7 +321,7 @@ impl Entry {
     pub fn left_server(&mut self) {
         self.path = None;
         self.info().set_unconnected();
-        if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
+        if let Some(session) = self.ledger.open.lock().sessions.get_mut(self.key) {
             session.path = None;
         }
     }
@@ -367,7 +363,7 @@ impl Drop for Entry {
         let mut info = self.record.info();
         let duration = self.record.age();
         let path = path.unwrap_or_else(|| self.ledger.path(&info, None));
-        let mut session = self.ledger.open_sessions().sessions.remove(self.key);
+        let mut session = self.ledger.open.lock().sessions.remove(self.key);
         session.path = Some(Arc::clone(&path));
         let (up, down) = session.publish_traffic().unwrap_or_default();
         self.ledger.totals.sessions.add_bytes(up, down);

@@ -7,7 +7,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// An episode of evictions is over when there was none for this long.
@@ -80,7 +80,7 @@ impl HelloMemory {
     /// The number of evictions of an episode, once when it is over. To be called now and then.
     #[must_use]
     pub fn take_evictions(&self) -> Option<u64> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let (_, evicted) = queue.episode.take_if(|(last, _)| last.elapsed() >= EPISODE_GAP)?;
         Some(evicted)
     }
@@ -93,7 +93,7 @@ impl HelloMemory {
             return true;
         }
         self.evict();
-        let leaving = self.queue().leaving;
+        let leaving = self.queue.lock().leaving;
         !self.is_exceeded(leaving)
     }
 
@@ -108,7 +108,7 @@ impl HelloMemory {
 
     /// Evicts the clients that have waited longest until the rest is within the budget.
     fn evict(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let mut evicted = 0;
         while self.is_exceeded(queue.leaving) {
             let Some((_, waiting)) = queue.waiting.pop_first() else {
@@ -134,10 +134,6 @@ impl HelloMemory {
                 "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout"
             );
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
     }
 }
 
@@ -219,7 +215,7 @@ impl FirstBytes {
         }
         let waiting = Arc::new(Waiting::default());
         waiting.held.store(self.bytes.capacity(), Relaxed);
-        let mut queue = self.memory.queue();
+        let mut queue = self.memory.queue.lock();
         queue.last_number += 1;
         let key = (self.accepted_at, queue.last_number);
         queue.waiting.insert(key, Arc::clone(&waiting));
@@ -250,7 +246,7 @@ impl FirstBytes {
             self.memory.held.fetch_sub(bytes, Relaxed);
             return;
         };
-        let mut queue = self.memory.queue();
+        let mut queue = self.memory.queue.lock();
         self.memory.held.fetch_sub(bytes, Relaxed);
         if queue.waiting.remove(&key).is_none() {
             queue.leaving -= waiting.held_at_eviction.load(Relaxed);
@@ -306,7 +302,7 @@ mod tests {
         drop(other);
         assert_eq!(first.into_vec().len(), 20_500);
         assert_eq!(memory.held(), 0);
-        assert!(memory.queue().waiting.is_empty());
+        assert!(memory.queue.lock().waiting.is_empty());
     }
 
     #[test]
@@ -329,7 +325,7 @@ mod tests {
             "bytes of evicted clients are not counted twice"
         );
         drop((first, second));
-        assert_eq!((memory.held(), memory.queue().leaving), (1_000, 0));
+        assert_eq!((memory.held(), memory.queue.lock().leaving), (1_000, 0));
         let mut decided = third;
         decided.dequeue();
         let sixth = waits(&memory, begin, 6, 1);
