@@ -80,7 +80,7 @@ impl ServerName {
             }
         }
         if label_bytes == 0 {
-            return Err(NameError::LabelLength); // two dots at the end
+            return Err(NameError::LabelLength); // it ends with two dots, of which one was stripped
         }
         if name.parse::<Ipv4Addr>().is_ok() {
             return Err(NameError::IpLiteral); // an IPv6 literal contains colons, which are rejected above

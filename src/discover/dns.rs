@@ -80,8 +80,8 @@ impl DnsSource {
         let resolver = match spawn_blocking(move || open(server)).await {
             Ok(Ok(resolver)) => resolver,
             Ok(Err(error)) => {
-                let read = server.map_or("/etc/resolv.conf".to_owned(), |server| server.to_string());
-                return Reason::from(format!("{read}: {}", chain(&error)));
+                let origin = server.map_or("/etc/resolv.conf".to_owned(), |server| server.to_string());
+                return Reason::from(format!("{origin}: {}", chain(&error)));
             }
             Err(lost) => return Reason::new(&lost.to_string()),
         };

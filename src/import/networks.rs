@@ -33,7 +33,7 @@ pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<St
     Some(left)
 }
 
-/// The networks that are in both lists. `None`: there are too many, or one is not valid.
+/// The networks that are in both lists. `None`: there are too many to list, or one is not valid.
 pub(super) fn common(some: &[String], others: &[String]) -> Option<Vec<String>> {
     let (some, others) = (parsed(some)?, parsed(others)?);
     let common = some.iter().flat_map(|one| {
@@ -68,12 +68,12 @@ fn subtracted(network: IpNet, hole: &IpNet) -> Vec<IpNet> {
         return vec![network];
     }
     let mut left = Vec::new();
-    let mut rest = network;
-    while rest.prefix_len() < hole.prefix_len() {
-        let halves = rest.subnets(rest.prefix_len() + 1).into_iter().flatten();
+    let mut around_hole = network;
+    while around_hole.prefix_len() < hole.prefix_len() {
+        let halves = around_hole.subnets(around_hole.prefix_len() + 1).into_iter().flatten();
         let (with, without): (Vec<IpNet>, Vec<IpNet>) = halves.partition(|half| half.contains(hole));
         left.extend(without);
-        rest = with[0]; // exactly one half contains the hole
+        around_hole = with[0]; // exactly one half contains the hole
     }
     left
 }

@@ -90,7 +90,7 @@ pub(crate) fn names_behind(code: &[Token], prefix: &[&str]) -> Vec<(String, usiz
     let prefix: Vec<&str> = prefix.iter().flat_map(|part| [*part, ":", ":"]).collect();
     let mut names = Vec::new();
     for (at, token) in code.iter().enumerate() {
-        let is_longer = at > 1 && code[at - 2..at].iter().all(|before| before.text == ":"); // one `:` may give a type
+        let is_longer = at > 1 && code[at - 2..at].iter().all(|before| before.text == ":"); // a single `:` is before a type
         if is_longer || !begins_with(&code[at..], &prefix) {
             continue;
         }

@@ -75,10 +75,10 @@ fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool)
             }
         }
     }
-    let is_same = |own: &str| own == value || time.is_some() && duration(own, 1_000) == time;
+    let has_same_value = |own: &str| own == value || time.is_some() && duration(own, 1_000) == time;
     for server in servers
         .iter()
-        .filter(|server| !server.option(option).is_some_and(is_same))
+        .filter(|server| !server.option(option).is_some_and(has_same_value))
     {
         let of_pool = (Some(value), "another server");
         let remark = Remark::one_value(server.line, option, &server.address, of_pool, server.option(option));
