@@ -237,7 +237,7 @@ impl ListenAddr {
         one.port() == two.port() && is_same_family && (one.ip() == two.ip() || is_any)
     }
 
-    /// Whether connections to the other address come to this one where nothing listens at the other.
+    /// Whether a socket at this address gets the connections to `other` while no socket listens at `other` itself.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         let is_any = self.ip().is_some_and(|ip| ip.is_unspecified());
@@ -300,8 +300,8 @@ impl ClientAddr {
     }
 }
 
-/// Whether the address can be that of one host: it is neither unspecified nor a multicast or broadcast address. A
-/// connection to an unspecified address (`0.0.0.0`, `::`) is one to this machine.
+/// Whether the address can be that of one host: it is neither unspecified nor a multicast or broadcast address. An
+/// unspecified address (`0.0.0.0`, `::`) names no host, although connections to it reach this machine.
 #[must_use]
 pub fn is_of_one_host(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();

@@ -28,7 +28,7 @@ pub const POOLS_MAX: usize = 64;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Workers publish the bytes of their sessions every second from their start on. Samples are taken half a second later,
+/// From its start on, a worker publishes the bytes of its sessions every second. Samples are taken half a second later,
 /// so that each contains the bytes of exactly one second.
 const PHASE: Duration = Duration::from_millis(500);
 

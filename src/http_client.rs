@@ -132,8 +132,8 @@ impl ResponseLines {
         }
     }
 
-    /// The next line, with its end; `None`: the response has ended. No deadline: the caller has one. Nothing is lost if
-    /// this future is dropped.
+    /// The next line, including its newline; `None`: the response has ended. No deadline: the caller has one. Nothing
+    /// is lost if this future is dropped.
     ///
     /// # Errors
     /// The connection fails, the body is not HTTP, or a line is too long.
@@ -200,7 +200,7 @@ pub async fn in_time<T>(
     timeout(limit, answer).await.unwrap_or_else(late)
 }
 
-/// Runs a connection; ends it when it is dropped.
+/// The task that runs a connection. Dropping this handle ends the connection.
 type ConnectionTask = AbortOnDropHandle<Result<(), hyper::Error>>;
 
 async fn send(

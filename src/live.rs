@@ -131,7 +131,7 @@ pub struct Live {
     added_changed: watch::Sender<()>,
     /// The servers of pools that are gone.
     gone: departed::DepartedServers,
-    /// Notified when other routes are announced.
+    /// Notified when the announced routes have changed.
     announced_changed: Notify,
     // A blocking mutex: locked for a few lines.
     announcing: Mutex<Announcing>,
@@ -227,8 +227,8 @@ impl Live {
     /// names that are new in their pools, by pool.
     ///
     /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays,
-    /// with its health, its sessions and its back-off; sessions on the old plan keep its weights. A name keeps its
-    /// addresses, even if `name` of its servers changes.
+    /// with its health, its sessions and its back-off; sessions on the old plan keep its weights. A host name keeps its
+    /// addresses, even if the key `name` of its servers changes.
     ///
     /// Takes long if there are many pools. May be called from any thread.
     #[must_use]
@@ -289,10 +289,10 @@ impl Live {
         next
     }
 
-    /// Applies an operator's override to a server, and keeps it for the time when a server of this name exists again.
-    /// Returns the overrides in force after it.
-    pub fn apply_override(&self, name: &ServerPath, order: Override, by: Arc<str>, at: SystemTime) -> Overrides {
-        self.registry.apply_override(name, order, by, at)
+    /// Applies an override to all servers of this name, and keeps it for later ones until it is revoked. Returns the
+    /// overrides in force after it.
+    pub fn apply_override(&self, name: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
+        self.registry.apply_override(name, change, by, at)
     }
 
     /// The servers that have overrides, including those that are held only by sessions.
@@ -310,8 +310,8 @@ impl Live {
         }
     }
 
-    /// If the plan of the pool asks for that, keeps a server that has just gone down out of use until an operator
-    /// enables it. Returns whether it does.
+    /// Keeps a server out of use until an operator enables it, if `failback` of its pool is "manual". To be called when
+    /// the server has gone down. Returns whether it is kept out of use.
     pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
         let in_force = self.in_force();
         let Some(pool) = in_force
@@ -332,7 +332,7 @@ impl Live {
     #[must_use]
     pub fn absent_overrides(&self) -> Vec<(ServerPath, Overrides)> {
         if !self.registry.has_overrides() {
-            return Vec::new(); // nearly always; the names of all servers are not collected then
+            return Vec::new(); // nearly always; saves collecting the names of all servers
         }
         self.registry.absent_overrides(&self.in_force().server_paths())
     }
@@ -353,7 +353,7 @@ impl Live {
     /// What the process waits for before it is ready; `None`: it is ready. Each server that is checked must have had
     /// its first check, and each name its first lookup. In the first 30 s, each pool must also have an address, and the
     /// announced routes must be known. Once ready, the process stays ready: a server that joins later is no reason to
-    /// take it out.
+    /// take the process out of service.
     #[must_use]
     pub fn why_not_ready(&self) -> Option<String> {
         if self.was_ready.load(Relaxed) {

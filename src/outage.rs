@@ -12,7 +12,7 @@ use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 use crate::text::first_and_more;
 
-/// How often a pool without a usable server is looked at: its start may end, or it may wake up, without a change of any
+/// How often a pool without a usable server is looked at: it may finish starting, or wake up, without a change of any
 /// server.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -88,7 +88,7 @@ fn log_outage(pool: &LivePool, fallback: Option<&str>, now: Instant) {
 }
 
 /// The state of each server, with the error of its latest check, and of each clone that is not a server, with the
-/// reason of its last restart.
+/// reason of its last restart or failed start.
 fn reasons(pool: &LivePool, now: Instant) -> String {
     let server_state = |server: &Member| {
         let state = server.state(now).as_str();

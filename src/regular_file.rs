@@ -33,8 +33,8 @@ fn regular(file: File) -> io::Result<File> {
     Err(io::Error::other("not a regular file"))
 }
 
-/// Opens a file to lock it, and creates it if it does not exist: NFS locks only files that are open for writing. Only
-/// the user of this process may read it. Never waits for another process.
+/// Opens a file to lock it, also for writing, because NFS locks only files that are open for writing. If it does not
+/// exist, it is created, and only the user of this process may read it. Never waits for another process.
 ///
 /// # Errors
 /// The file cannot be opened or created, or it is a directory, FIFO, socket or device.

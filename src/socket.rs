@@ -238,8 +238,8 @@ impl<'a> PeerWatch<'a> {
     }
 
     /// Waits until the peer of a Unix socket has closed it, which is more than the end of its stream. TCP does not tell
-    /// one from the other, so that this never ends for a TCP socket. It takes a file descriptor, and never ends either
-    /// if there is none left.
+    /// one from the other, so that this never ends for a TCP socket. The wait needs another file descriptor; if none is
+    /// left, it never ends either.
     pub async fn unix_close(self) {
         if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
             return pending().await;
@@ -262,8 +262,8 @@ impl<'a> PeerWatch<'a> {
 /// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is
 /// read, and readers of the socket lose no readiness.
 ///
-/// In tokio, this interest is in urgent bytes and in the end of the stream. No socket of ours asks epoll for urgent
-/// bytes, so only the end remains.
+/// In tokio, [`Interest::PRIORITY`] is an interest in urgent bytes and in the end of the stream. No socket of ours asks
+/// epoll for urgent bytes, so only the end remains.
 pub async fn read_closed(socket: &TcpStream) {
     let _ = socket.ready(Interest::PRIORITY).await; // an error means that the runtime ends
 }

@@ -37,8 +37,8 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// The passes of guards, the PROXY header of a peer in front, and the wait in a queue; `None`: the session has none
-    /// of these. Boxed: most sessions have none.
+    /// What guards and a peer in front say of the session, and its wait in a queue; `None`: the session has none of
+    /// these. Boxed: most sessions have none.
     pub extras: Option<Box<SessionExtras>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -100,7 +100,7 @@ impl SessionInfo {
         self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
-    /// Whether it is connected to its server, also while it logs in.
+    /// Whether the session is connected to its server. This includes the login of a PostgreSQL session.
     pub(super) fn is_connected(&self) -> bool {
         self.connect_duration.is_some() && !self.has_no_relay
     }
@@ -116,7 +116,7 @@ impl SessionInfo {
         (self.connect_duration, self.connected_after, self.server) = (None, None, None);
     }
 
-    /// The facts about the TLS that is terminated here.
+    /// The facts about the TLS that is terminated or begun here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls
     }

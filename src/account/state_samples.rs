@@ -130,7 +130,7 @@ impl ServerFamilies {
         [
             &self.healthy,
             &self.role_ok,
-            &self.uses,
+            &self.admin_states,
             &self.ejected,
             &self.usable,
             &self.weight,

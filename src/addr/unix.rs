@@ -32,8 +32,8 @@ impl UnixPath {
     /// The limit of the kernel: `sun_path` of unix(7) without the zero byte at the end.
     pub const BYTES_MAX: usize = 107;
 
-    /// The path. `.` and `..` are left out, except for `..` after a symbolic link, which leads elsewhere. Makes system
-    /// calls if it has `..`.
+    /// The path. `.` and `..` are resolved in the text, except for `..` after a symbolic link, which leads elsewhere.
+    /// Makes system calls if the path has `..`.
     ///
     /// # Errors
     /// Why it cannot be the path of a socket.
@@ -104,7 +104,7 @@ pub struct UnixPlace {
 }
 
 impl UnixPlace {
-    /// The place that this path leads to now, of a socket that need not exist. Makes system calls.
+    /// The place that this path leads to now; the socket need not exist. Makes system calls.
     #[must_use]
     pub fn of(path: &Path) -> Self {
         const LINKS_MAX: usize = 8;

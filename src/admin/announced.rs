@@ -5,7 +5,7 @@ use super::context::{Admin, rfc3339};
 use crate::account::AnnounceSample;
 use crate::plan::{AnnouncementRefusal, Plan, RefusedAnnouncement};
 
-/// The maximum number of ineffective announcements in an answer.
+/// The maximum number of refused announcements in an answer.
 const REFUSED_SHOWN: usize = 1000;
 
 /// The source of announced routes; `None`: no listener of the plan accepts any.
@@ -33,7 +33,7 @@ pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody
 pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
     plan.announcing_engine()?;
     let state = admin.live.announcing();
-    let refused = |refusal: AnnouncementRefusal| {
+    let count_refused = |refusal: AnnouncementRefusal| {
         let all = plan.refused_announcements.iter();
         let count = all.filter(|refused| refused.refusal == refusal).count();
         (refusal.as_str(), count)
@@ -42,6 +42,6 @@ pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
         is_up: state.is_up == Some(true),
         last_success: state.last_success,
         routes: plan.announced_routes.clone(),
-        refused: AnnouncementRefusal::ALL.map(refused).to_vec(),
+        refused: AnnouncementRefusal::ALL.map(count_refused).to_vec(),
     })
 }

@@ -1,4 +1,4 @@
-//! Bodies of routes that are announced.
+//! The JSON bodies about the source of announced routes.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub struct AnnouncedBody {
     pub up: Option<bool>,
     /// When it last gave a usable answer; absent: it has not since the start.
     pub last_success: Option<String>,
-    /// Why its latest answer was not usable; absent: it was.
+    /// Why its latest answer was not usable; absent: it was usable, or it has not answered yet.
     pub error: Option<String>,
     /// The announcements that have no effect, the first 1,000.
     pub refused: Vec<RefusedAnnouncementBody>,

@@ -82,7 +82,7 @@ pub struct HttpCheck {
     pub wrong_role_body: Option<Pattern>,
     /// If a response has a status of `expect`, this must be found in the first 64 KiB of its body.
     pub body: Option<Pattern>,
-    /// `None`: no TLS. Its `alpn` is empty.
+    /// `None`: no TLS. The `alpn` of this `TlsCheck` is empty.
     pub tls: Option<TlsCheck>,
 }
 
@@ -193,7 +193,7 @@ impl HttpProbe {
     /// Sends the request, and judges the response.
     ///
     /// # Errors
-    /// The server does not answer in HTTP, or with another status or body.
+    /// The server does not answer in HTTP, or its status or body is not the expected one.
     async fn ask(&self, stream: Box<dyn CheckStream>) -> Result<(), CheckFailure> {
         let (from, to) = split(stream);
         let stream = join(from.take(RESPONSE_BYTES_MAX), to);
@@ -204,8 +204,8 @@ impl HttpProbe {
             let response = sender.send_request(self.request()).await.map_err(http_error)?;
             self.judge(response).await
         };
-        // Polled here and not spawned, so that the connection closes when the check ends or is dropped. If it fails,
-        // the exchange fails with the same error.
+        // Polled here and not spawned, so that the connection closes when the check ends or is dropped. If the
+        // connection fails, the exchange fails with the same error.
         let transfer = async {
             let _ = connection.await;
             pending::<Infallible>().await

@@ -72,13 +72,10 @@ fn session_table(sessions: &SessionsBody) -> String {
     let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
     let count = sessions.sessions.len();
     let more = sessions.next.map(|next| format!("; continue with --after {next}"));
+    let optional = ["RTTS", "LISTENER", "SNI", "RATES", "IDLE", "USER", "DATABASE"];
     format!(
         "{}{count} of {}{}\n",
-        table(
-            header,
-            &rows,
-            &["RTTS", "LISTENER", "SNI", "RATES", "IDLE", "USER", "DATABASE"]
-        ),
+        table(header, &rows, &optional),
         sessions.total,
         more.unwrap_or_default()
     )

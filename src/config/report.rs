@@ -71,7 +71,7 @@ impl Problem {
         self.position.order()
     }
 
-    /// Adds `by` to the position: the offset in the whole input at which the text of the problem's file begins.
+    /// Adds `by` to the position. `by` is the offset in the whole input at which the text of the problem's file begins.
     pub(super) fn shift(&mut self, by: usize) {
         self.position.shift(by);
     }

@@ -34,7 +34,7 @@ pub(super) fn log_no_ports(source: Option<&BindSource>, server: &ServerAddr) {
     }
 }
 
-/// The addresses that connections to the servers of a pool come from. The connections use them in turn.
+/// Gives each connection to a server of a pool its source address. Several addresses are used in turn.
 #[derive(Clone, Debug)]
 pub struct BindSource(Arc<Shared>);
 
@@ -48,7 +48,7 @@ struct Shared {
     was_full_logged: AtomicBool,
 }
 
-/// The addresses that connections come from.
+/// The value of `bind_source`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindAddresses {
     /// Addresses of this machine, in turn.
@@ -106,8 +106,8 @@ impl BindSource {
         }
     }
 
-    /// Binds a socket, which is to be connected to this server on behalf of a client, to the next address. The port is
-    /// chosen when the socket is connected.
+    /// Binds a socket, which is to be connected to this server, to the next address or to that of the client. A check
+    /// has no client. The port is chosen when the socket is connected.
     pub(super) fn bind(
         &self,
         socket: &Socket,
@@ -148,7 +148,7 @@ impl BindSource {
     fn log_no_ports(&self, server: &ServerAddr) {
         if !self.0.was_full_logged.swap(true, Relaxed) {
             let remedy = match &self.0.from {
-                BindAddresses::Addresses(_) => "add an address of this machine to it",
+                BindAddresses::Addresses(_) => "add an address of this machine to `bind_source`",
                 BindAddresses::Client => "the client has too many connections to this server",
             };
             tracing::warn!(%server, remedy, "all ports of `bind_source` are in use for connections to a server");

@@ -1,4 +1,4 @@
-//! A session's lease, which is kept until its server has ended the session, too.
+//! A session's lease, which is kept until the server has ended the session.
 //!
 //! A server with a limit of its own counts a session from the connect until it has seen the end of the session. So the
 //! place on a limited server is returned when the server has ended the session, even if the session then goes on

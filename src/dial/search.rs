@@ -21,8 +21,8 @@ impl Search {
     /// Returns whether the search goes on, which may also mean to wait until a server is back; and the back-off, if
     /// the failure has ejected the server.
     ///
-    /// Drop the lease only after this call: otherwise, the next client in line would get its place on the failed
-    /// server.
+    /// Drop the lease only after this call: otherwise, the next client in line would get the lease's place on the
+    /// failed server.
     pub fn record_failure(
         &mut self,
         pool: &Pool,
@@ -42,9 +42,9 @@ impl Search {
         (goes_on, back_off)
     }
 
-    /// If no server besides those tried and that of this lease can be picked now, and clients of this pool wait for the
-    /// return of servers: forgets which servers have failed the client, so that it may get the same server again, and
-    /// returns true.
+    /// If no server besides those tried and that of this lease can be picked now, and this pool is one whose clients
+    /// wait for the return of servers: forgets which servers have failed the client, so that it may get the same server
+    /// again, and returns true.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
         let begins_again = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);

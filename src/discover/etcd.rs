@@ -108,7 +108,8 @@ struct KeyState {
 }
 
 impl Keys {
-    /// Takes the value of a key. A value that is not valid changes nothing, and is logged once.
+    /// Takes the value of a key. After a value that is not valid, the key keeps its server. Such a value is logged
+    /// unless the one before was not valid either.
     fn put(&mut self, EtcdKeyValue { key, value, .. }: EtcdKeyValue) {
         let entry = match key.len() > KEY_BYTES_MAX {
             true => Err(Reason::new("the key is longer than 1 KiB")),
@@ -134,8 +135,9 @@ impl Keys {
 }
 
 impl Findings for Keys {
-    /// The servers in the order of their keys. Two keys may be of the same server, with one name or, without a name,
-    /// one address: a server that registers under a new key may still have its old one. Then the first counts.
+    /// The servers in the order of their keys. If two keys have the same server, the first key counts: a server that
+    /// registers under a new key may still have its old one. Servers are the same if they have the same name or,
+    /// without names, the same address.
     fn list(&self) -> ListAnswer {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());
@@ -158,7 +160,7 @@ impl Findings for Keys {
     }
 }
 
-/// The server of a value: `host:port`, or JSON as in lists.
+/// The server of a value: `host:port`, or one element of a JSON list of servers.
 fn server(value: &[u8], defaults: MemberConfig) -> Result<ServerEntry, Reason> {
     let text = std::str::from_utf8(value)
         .map_err(|_| Reason::new("it is not UTF-8"))?

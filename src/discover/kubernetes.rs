@@ -31,7 +31,8 @@ const WATCH_TIME_MIN: Duration = Duration::from_secs(176);
 /// How much longer than asked a watch may last. If it has not ended by then, its server is gone.
 const WATCH_END_GRACE: Duration = Duration::from_secs(10);
 
-/// The shortest time between two lists, and between two watches, also if the server ends each at once.
+/// The shortest time between the beginnings of two lists, and of two watches. Without it, a server that ends every
+/// watch at once would be asked without a pause.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// The most pages of one list. The slices of all servers that a pool may have need fewer.

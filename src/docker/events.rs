@@ -12,7 +12,8 @@ use crate::http_client::ResponseLines;
 /// The longest event. It has the labels of its container.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// Events that may change the list of containers, or of addresses. Health checks have many other events.
+/// Events that may change the list of containers or addresses. Others are not requested: each run of a health check
+/// alone has several (`exec_create`, `exec_start`, …).
 const EVENTS: [&str; 10] = [
     "start",
     "restart",

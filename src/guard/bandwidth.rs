@@ -70,13 +70,13 @@ pub struct DirectionThrottle {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A reserved slot.
+/// A reservation: one slot of each bucket.
 #[derive(Debug)]
 struct Slot {
     bytes: u64,
     /// The bytes that it would have if there were more to read.
     bytes_max: u64,
-    /// What was reserved of each bucket.
+    /// The slot of each bucket.
     reserved: Vec<Reserved>,
     begins: Instant,
     turn_begins: Instant,
@@ -96,9 +96,9 @@ impl DirectionThrottle {
         }
     }
 
-    /// Ready when bytes may be read, with the most that may be: up to one more than `readable`, so that a read shows
-    /// whether there were more. To be called when there is something to read; `readable` is how many bytes. With 0 it
-    /// is probably the end of the stream, or nothing, and nobody has to wait for that.
+    /// Ready when bytes may be read, with the most bytes to read: at most one more than `readable`, so that a read
+    /// shows whether there were more. To be called when the socket is readable; `readable` returns how many bytes are
+    /// there. With 0, the read is granted without a wait: it probably finds the end of the stream, or nothing.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
@@ -184,7 +184,7 @@ impl DirectionThrottle {
         }
     }
 
-    /// When the turn begins. One that is late catches up at most what an unused bucket saves.
+    /// When the turn begins. A direction that is late catches up at most what an unused bucket saves.
     fn turn_at(&self, now: Instant) -> Instant {
         let savings = Duration::from_nanos(SAVINGS_NANOS_MAX);
         now.checked_sub(savings)

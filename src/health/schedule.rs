@@ -37,7 +37,7 @@ pub(super) fn first_gap(number: u64, interval: Duration) -> Duration {
     interval.mul_f64((number as f64 * GOLDEN).fract())
 }
 
-/// The interval, 10 % more or less, so that checks that coincide once do not coincide every time.
+/// The interval, randomly up to 10 % longer or shorter, so that checks that coincide once do not coincide every time.
 pub(super) fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

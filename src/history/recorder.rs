@@ -15,7 +15,7 @@ const MINUTES_MAX: usize = 60;
 
 const SAMPLES_A_MINUTE: u64 = 60;
 
-/// The values of the counters at one moment. All but the sessions count since the start.
+/// The values of the counters at one moment. Except for `sessions`, they are counted since the start.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     pub(super) at: SystemTime,
@@ -69,7 +69,7 @@ pub struct TotalsSample {
 /// which take half the memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PoolSample {
-    /// Open sessions on its servers at its end.
+    /// Open sessions on the pool's servers, at the end of the sample.
     pub sessions: u32,
     /// New sessions.
     pub opened: u32,
@@ -90,7 +90,7 @@ pub struct PastPool {
     pub name: Arc<str>,
     /// Oldest first. The last one belongs to the last sample of the process.
     pub samples: VecDeque<PoolSample>,
-    /// The latest reading; `None`: the pool was chosen after it.
+    /// The latest reading of the pool; `None`: there has been none since it was chosen.
     before: Option<PoolReading>,
 }
 
@@ -191,8 +191,8 @@ impl Recorder {
     }
 
     /// Adds and returns what has changed since the last reading, which was `seconds` ago; `None`: this is the first
-    /// reading. In the rings, counts and sessions are spread evenly over these seconds, and the quantile is recorded
-    /// for the last one.
+    /// reading. In the rings, counts and the change of the open sessions are spread evenly over these seconds, and the
+    /// quantile is recorded for the last one.
     pub(super) fn record(&mut self, mut now: Reading, seconds: u64) -> Option<Sample> {
         let pools = std::mem::take(&mut now.pools);
         let record_pool = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));

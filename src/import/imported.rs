@@ -26,7 +26,7 @@ pub(super) struct ImportedSection {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ImportedListener {
     pub(super) name: String,
-    /// Addresses that the configuration accepts.
+    /// Valid values of `bind`.
     pub(super) bind: Vec<String>,
     /// The addresses of `bind` at which no TLS is terminated, whatever certificates there are.
     pub(super) plain: Vec<String>,
@@ -80,7 +80,7 @@ pub(super) struct ImportedPool {
 /// An entry of `servers`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ImportedServer {
-    /// An address that the configuration accepts.
+    /// A valid value of `address`.
     pub(super) address: String,
     pub(super) name: Option<String>,
     /// 0 to 256.
@@ -143,7 +143,8 @@ impl Remark {
 }
 
 impl ImportedListener {
-    /// Believes the PROXY header of every peer at these addresses. There must be at least one: none would mean all.
+    /// Accepts a PROXY header on every connection to these addresses of `bind`, whoever the peer is. At least one must
+    /// be given: none would mean all.
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
         self.proxy_peers = vec![String::from("0.0.0.0/0"), String::from("::/0")];
         self.proxy_addresses.extend_from_slice(addresses);

@@ -62,7 +62,7 @@ impl BindError {
 impl BindCause {
     fn remedy(&self) -> Cow<'static, str> {
         let Some(ip) = self.address.ip() else {
-            return self.remedy_on_unix().into();
+            return self.remedy_for_unix_socket().into();
         };
         let remedy = match (self.error.raw_os_error(), self.holder) {
             (Some(libc::EADDRINUSE), Some(Holder::Listener)) => {
@@ -103,7 +103,7 @@ impl BindCause {
         remedy.into()
     }
 
-    fn remedy_on_unix(&self) -> &'static str {
+    fn remedy_for_unix_socket(&self) -> &'static str {
         match self.error.kind() {
             io::ErrorKind::AddrInUse => "stop that process, or use another path",
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
@@ -113,7 +113,9 @@ impl BindCause {
             io::ErrorKind::PermissionDenied if self.error.raw_os_error().is_none() => {
                 "remove it if nothing listens there, or use another path"
             }
-            io::ErrorKind::PermissionDenied => "let this process's user write in its directory, or use another path",
+            io::ErrorKind::PermissionDenied => {
+                "let this process's user write in the socket's directory, or use another path"
+            }
             _ => "use another path",
         }
     }
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_port_gets_the_remedy_for_low_ports_only_if_it_is_one() {
+    fn a_refused_port_gets_the_remedy_for_low_ports_only_if_it_is_low() {
         for (address, expected) in [("127.0.0.1:443", true), ("[::1]:1023", true), ("127.0.0.1:8443", false)] {
             let address = ListenAddr::new(address.parse().unwrap());
             let error = io::Error::from_raw_os_error(libc::EACCES);

@@ -122,7 +122,7 @@ impl Bound {
     /// Takes a socket that the service manager has passed.
     ///
     /// # Errors
-    /// The address, and why its descriptor cannot be copied; or it was shut down.
+    /// The address and the cause: the socket was shut down, or its descriptor cannot be copied.
     pub fn passed(address: ListenAddr, socket: &Socket, options: &SocketOptions) -> Result<Self, BindError> {
         let copy = match accept::is_shut_down(socket) {
             true => Err(io::Error::new(
@@ -193,9 +193,9 @@ fn listen_tcp(
     backlog: i32,
 ) -> io::Result<Listening> {
     first.listen(backlog).map_err(|error| refused("listen", error))?;
-    let is_shared = REUSE_PORT.try_result(first.set_reuse_port(true));
+    let has_reuse_port = REUSE_PORT.try_result(first.set_reuse_port(true));
     let mut sockets = vec![OwnedFd::from(first)];
-    while is_shared && sockets.len() < workers {
+    while has_reuse_port && sockets.len() < workers {
         let next = bind(address, options, true)?;
         next.listen(backlog)?;
         sockets.push(next.into());

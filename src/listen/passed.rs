@@ -144,7 +144,11 @@ mod tests {
         assert!(all.add(listener.as_raw_fd()).is_ok());
         let kept = all.0.values().next().unwrap().as_raw_fd();
         assert!(matches!(all.add(listener.as_raw_fd()), Err(Unusable::SameAddress)));
-        assert_eq!(all.0.values().next().unwrap().as_raw_fd(), kept, "the first one is used");
+        assert_eq!(
+            all.0.values().next().unwrap().as_raw_fd(),
+            kept,
+            "the first one is used"
+        );
         assert!(matches!(all.add(1 << 20), Err(Unusable::System(_))));
     }
 }

@@ -33,7 +33,7 @@ impl ChangeWatch {
     }
 
     /// Waits until something has changed since this was last ready or was created, or until `due`. It is ready at most
-    /// once in [`INTERVAL_MIN`], and so at most that long after a change. Returns whether something has changed.
+    /// once in [`INTERVAL_MIN`], and a change makes it ready within that time. Returns whether something has changed.
     ///
     /// Changes that were not reported are not lost when the future is dropped.
     pub async fn next(&mut self, due: Option<Instant>) -> bool {
@@ -61,7 +61,7 @@ impl Live {
         ChangeWatch::new(self.registry.subscribe())
     }
 
-    /// Locks what is in force for a change.
+    /// Keeps other tasks from changing what is in force while the guard lives. Readers do not wait.
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock()
     }
@@ -113,7 +113,7 @@ mod tests {
             ("an ejection", &fail),
             ("a failed check", &|| check(&CheckOutcome::Fail("gone".into()))),
             ("an operator", &|| order("10.0.0.2:1", Override::Weight(Some(0)))),
-            ("an operator, of a server that is in no pool", &|| {
+            ("an operator's change of a server that is in no pool", &|| {
                 order("none", Override::Disable { close_over: None })
             }),
             ("a lookup", &|| {

@@ -55,8 +55,8 @@ impl LivePool {
         self.requires_one_primary() && in_force().is_some_and(|primary| primary != server.spec().label)
     }
 
-    /// Why sessions of a server that left the pool as the primary `former` are closed; `None`: they go on. They are
-    /// closed if another server of the same system has been promoted since, on a higher timeline.
+    /// Why sessions of a server that was the primary (`former`) when it left the pool are closed; `None`: they go on.
+    /// They are closed if another server of the same system has been promoted since, on a higher timeline.
     pub(super) fn supersession(&self, former: &KnownPrimary, server: &Server) -> Option<Cause> {
         let known = self.roles().known_primary()?;
         let is_promoted = known.system_identifier.is_some()

@@ -47,7 +47,7 @@ fn reload_keeps_a_server_whose_pool_and_name_and_address_are_unchanged() {
     );
     assert_eq!(after[1].id(), before[0].id());
     assert_eq!((after[1].check_state(), after[1].weight()), (CheckState::Down, 7));
-    assert_ne!(after[0].id(), before[1].id(), "it has moved");
+    assert_ne!(after[0].id(), before[1].id(), "its address has changed");
     assert_eq!(after[0].check_state(), CheckState::Unchecked);
 }
 
@@ -378,12 +378,12 @@ fn only_failed_checks_count_as_failures() {
 fn a_reload_to_another_role_does_not_reuse_the_old_role() {
     let with = |role_keys| plan_with_role("\"10.0.0.1:1\"", role_keys);
     let [replica, primary] = ["role = \"replica\"", "role = \"primary\""];
-    let near = "role = \"replica\"\nmax_lag = \"1s\"";
+    let max_lag = "role = \"replica\"\nmax_lag = \"1s\"";
     for (before, after, is_kept) in [
         (replica, primary, false),
         (primary, replica, false),
         ("", primary, false),
-        (replica, near, true),
+        (replica, max_lag, true),
         (replica, "", true),
     ] {
         let live = Live::new(with(before), Vec::new());
@@ -391,7 +391,7 @@ fn a_reload_to_another_role_does_not_reuse_the_old_role() {
         server.record_check(&CheckOutcome::Pass, THRESHOLDS);
         live.apply(live.prepare(with(after), HashMap::new()));
         let is_used = server.check_state() == CheckState::Up && !server.is_unfit();
-        let is_trusted = server.passed_within(Duration::from_secs(60));
-        assert_eq!((is_used, is_trusted), (is_kept, is_kept), "{before} {after}");
+        let has_passed = server.passed_within(Duration::from_secs(60));
+        assert_eq!((is_used, has_passed), (is_kept, is_kept), "{before} {after}");
     }
 }

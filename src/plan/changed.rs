@@ -92,7 +92,7 @@ impl PoolPlan {
         keys
     }
 
-    /// Servers that are in both plans of the pool, by name as configured, each with its keys whose values differ.
+    /// Servers that are in both plans but differ, by name as configured, each with its keys whose values differ.
     #[must_use]
     pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
         let before = |entry: &ServerEntry| {
@@ -177,7 +177,7 @@ fn rule_settings(rules: &PoolRules) -> Vec<Setting> {
         panic_threshold,
         queue,
         wake: _,             // that of `scale`
-        waits_for_return: _, // that of `queue`, `fallback` and `scale`
+        waits_for_return: _, // follows from `queue`, `fallback` and `scale`
     } = rules;
     let mut settings = vec![
         setting("balance", policy),

@@ -12,7 +12,7 @@ use super::queue::QueueTurn;
 use super::{Lease, NoLease, Policy, Pool, QueueLimits, ServerId};
 use crate::addr::{ClientAddr, ClientHost};
 
-/// Clients that may wait for a pool that sleeps and has no `queue`.
+/// Clients that may wait for a server to be started, in a pool that has no `queue`.
 const SLEEPERS_MAX: usize = 1000;
 
 /// Why a client no longer waits for a server with room.
@@ -54,13 +54,13 @@ impl Pool {
         // Bounded: each round returns or excludes one more server.
         loop {
             let snapshot = self.snapshot(now);
-            let retried;
+            let remaining;
             let set = if excluded.is_empty() {
                 &snapshot.set
             } else {
                 let is_excluded = |id| excluded.contains(&id);
-                retried = CandidateSet::new(&self.members.load(), &self.rules, now, is_excluded);
-                &retried
+                remaining = CandidateSet::new(&self.members.load(), &self.rules, now, is_excluded);
+                &remaining
             };
             let first = match self.rules.policy {
                 Policy::RoundRobin if excluded.is_empty() => snapshot.next_turn(),
@@ -71,7 +71,8 @@ impl Pool {
             match set.admit(&taken, &self.rules, now) {
                 Some(kind) => return Ok(Lease::for_place(taken, kind)),
                 None => {
-                    // Another session has the trial. Nobody else could have used this place meanwhile.
+                    // Another session has the trial, so the server admits nobody else. No waiting client needs to be
+                    // told that this place is free again.
                     taken.server.remove_session();
                     excluded.push(taken.server.id());
                 }
@@ -128,7 +129,7 @@ impl Pool {
     /// session keeps its earlier place in the order. `on_join` gets the position in the queue, from 1, if it has to
     /// wait. Once `stream_end` is ready, the session moves behind the sessions whose streams have not ended.
     ///
-    /// A reload during the wait replaces the servers that are waited for by those of the new pool of this name.
+    /// After a reload during the wait, the client waits for the servers of the new pool of this name.
     /// Dropping the future leaves the queue.
     ///
     /// # Errors
@@ -210,8 +211,8 @@ impl Pool {
         self.queue.set_start_wait(wait);
     }
 
-    /// The limits of the queue from now on; `None`: nobody may wait. While the pool sleeps, its clients may wait until
-    /// it is awake.
+    /// The limits of the queue at this time; `None`: nobody may wait. While no server is usable, clients may wait for
+    /// [`Self::start_wait`], if that is set, even in a pool that has no `queue`.
     fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
         let Some(timeout) = self.start_wait().filter(|_| !self.is_usable(now)) else {
             return self.rules.queue;

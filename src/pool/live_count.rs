@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Counts to a cache line of 64 bytes.
+/// The number of counts in a cache line of 64 bytes.
 const PER_LINE: usize = 16;
 
-/// Cache lines to a block.
+/// The number of cache lines in a block.
 const LINES: usize = 64;
 
-/// Counts that are allocated at once. They are never freed: a count that no server has any more is used again.
+/// Counts that are allocated together. They are never freed: a count that no server has any more is used again.
 #[repr(align(64))]
 struct Block([AtomicU32; LINES * PER_LINE]);
 
 /// The counts that no server has. The last one is taken next.
 static UNUSED: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
 
-/// A number that is unique among all counts of this process, past ones included.
+/// An id that is unique among all counts of this process, past ones included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CountId(u64);
 
@@ -31,14 +31,14 @@ impl CountId {
         Self(NEXT.fetch_add(1, Relaxed))
     }
 
-    /// A number that no count has.
+    /// An id that no count has.
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
         Self::next()
     }
 }
 
-/// The number of open sessions at one address of a pool. Its servers there share it.
+/// The number of open sessions at one address of a pool. The servers of the pool that have this address share it.
 #[derive(Debug)]
 pub(super) struct LiveCount {
     count: &'static AtomicU32,
@@ -58,7 +58,7 @@ impl LiveCount {
         }
     }
 
-    /// Its number. The place in memory is used again by later counts, the number is not.
+    /// The id of the count. Later counts may use the same place in memory, but never the same id.
     pub(super) fn id(&self) -> CountId {
         self.id
     }

@@ -1,4 +1,4 @@
-//! The known roles of a pool's servers, and the consequences for each server. They outlive reloads of the pool.
+//! The known roles of a pool's servers, which outlive reloads of the pool, and the consequences for each server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -82,7 +82,7 @@ impl PoolRoles {
         let mut state = self.lock();
         let inherits = state.primaries.inherit(known);
         if inherits {
-            state.list = Weak::new(); // its servers may have other names here
+            state.list = Weak::new(); // so the next check moves the memory to this pool's labels
             self.changed.notify_one();
         }
         inherits
@@ -106,7 +106,7 @@ impl PoolRoles {
     }
 
     /// Judges a server by what a check that passed has found out, and sets its lag. `members`: all servers of the pool.
-    /// They are read only if this is not the list of the latest judgement.
+    /// They are taken over only if this is not the list of the latest judgement.
     pub fn judge(
         &self,
         server: &Arc<Server>,
@@ -200,7 +200,7 @@ impl PoolRoles {
     }
 }
 
-/// The observation of a server that has answered. One of several primaries counts as a replica.
+/// The observation of a server that has answered. A server of a multi-primary cluster counts as a replica.
 fn observation(facts: &ServerFacts) -> Observation {
     let ServerFacts {
         role,
@@ -254,7 +254,7 @@ impl RolesState {
         true
     }
 
-    /// Notes where a replica is. Returns why it does not follow the primary, if that is certain.
+    /// Notes the position of a replica. Returns why it does not follow the primary, if that is certain.
     fn why_diverged(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.servers.contains_key(label) {
             return None;
@@ -366,7 +366,7 @@ impl RolesState {
             let same_label = members.iter().filter(|member| member.spec().label == *label);
             let is_rejected_unasked = Some(label) != checked && matches!(verdict, PrimaryVerdict::Rejected(_));
             for member in same_label {
-                // A dead server has not answered since, so that the rejection is no result of a check of it.
+                // A dead server has not answered since its claim, so that its rejection is not the result of a check.
                 if !(is_rejected_unasked && member.reject_if_dead()) {
                     judgement.outcomes.push((Arc::clone(member), outcome.clone()));
                 }

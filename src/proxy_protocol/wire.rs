@@ -1,4 +1,4 @@
-//! Numbers of version 2 (section 2.2).
+//! Numbers of version 2 of the PROXY protocol (section 2.2 of its specification).
 
 use crc::{CRC_32_ISCSI, Crc};
 

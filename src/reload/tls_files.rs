@@ -38,7 +38,7 @@ pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics)
             "TLS files read again"
         );
     }
-    // The warnings of the reload leave out a policy that has changed.
+    // `reload.warnings` does not contain the warnings about a changed policy.
     let policy_warnings = if reload.policy {
         tls.client_auth_warnings()
     } else {

@@ -6,7 +6,7 @@
 //! out whether that has an effect again.
 //!
 //! For example, `a` has 80 sessions and `b` has none. After six sessions were ended (three for each server) and `b` has
-//! kept none of their clients for 5 s, it pauses. When `b` keeps one, it goes on.
+//! kept none of their clients for 5 s, rebalancing pauses. When `b` keeps one, rebalancing goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Rebalancing {
     most_kept: HashMap<CountId, usize>,
     /// Since when `most_kept` counts; `None`: no session has ended yet.
     counts_since: Option<Instant>,
-    /// The sessions that were asked to end, and go on.
+    /// The sessions that were asked to end, and have not ended yet.
     asked: HashSet<u64>,
     /// How many sessions have ended since a server without excess last gained one.
     ended: usize,
@@ -51,7 +51,7 @@ impl Rebalancing {
         }
     }
 
-    /// To be called at each tick. `kept`: how many of a server's sessions it has had since the last tick or longer.
+    /// To be called at each tick. `kept`: how many open sessions of a server were already open at the last tick.
     pub(super) fn observe(
         &mut self,
         balance: &Balance,
@@ -110,8 +110,9 @@ impl Rebalancing {
                 tracing::warn!(
                     pool,
                     ended = self.ended,
-                    "rebalancing pauses: the sessions that it has ended have not come to the servers with too few, or were \
-                     ended there at once; look at those servers, and use a check that knows their protocol"
+                    "rebalancing pauses: the clients whose sessions were ended have not come to servers with too few \
+                     sessions, or have not stayed there; look at those servers, and use a check that knows their \
+                     protocol"
                 );
                 0
             }
@@ -124,8 +125,8 @@ impl Rebalancing {
         self.asked.insert(session);
     }
 
-    /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, and
-    /// three for each server, because `balance = "round-robin"` sends only some of them there.
+    /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, but at
+    /// least three for each server, because `balance = "round-robin"` sends only some of their clients there.
     fn patience(&self, balance: &Balance) -> usize {
         let servers = balance.excess.len() + balance.without_excess.len();
         (self.pace.initial / 10).max(3 * servers)

@@ -130,7 +130,7 @@ fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
     list.join(" or ")
 }
 
-/// How well a route fits, and by which entries its conditions hold: all of them do.
+/// How well a route fits whose conditions all hold, and by which entries they hold.
 struct Fit<'a> {
     rank: Rank,
     kinds: usize,

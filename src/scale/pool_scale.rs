@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use super::ScaleStep;
 
-/// The clones of a pool, shared by all pools of its name: a reload may make a new one. The supervisor of the clones
-/// writes their status; an operator sets how many there should be.
+/// The clones of a pool. A reload may build a new pool of the same name, which then shares this value. The supervisor
+/// of the clones writes their status; an operator sets how many there should be.
 #[derive(Debug, Default)]
 pub struct PoolScale {
     // Blocking mutexes: locked for a few lines, and by no session.
@@ -35,7 +35,7 @@ pub struct CloneStatus {
     pub since: SystemTime,
     /// Its address; `None`: it has none yet.
     pub address: Option<Arc<str>>,
-    /// Its process; `None`: there is none at present, or it is not ours.
+    /// Its process; `None`: there is none at present, or Docker or a hook has started the clone.
     pub pid: Option<u32>,
     /// The name of its container; `None`: there is none at present, or the clone is not a container.
     pub container: Option<Arc<str>>,

@@ -56,13 +56,13 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
                 break; // only the first connection needs no permit
             }
             let Some(target) = targets.next() else { break };
-            let Ok(mut first) = header(client, &target, state, entry) else {
+            let Ok(mut bytes) = header(client, &target, state, entry) else {
                 continue; // the socket of the client has no address any more
             };
-            first.extend(key.request());
+            bytes.extend(key.request());
             sending.push(async move {
                 let _permit = permit; // dropped after the connection
-                send(target, first, client_address, until).await
+                send(target, bytes, client_address, until).await
             });
         }
         let Some(sent) = sending.next().await else { break };
@@ -146,7 +146,7 @@ struct SentCancel {
 }
 
 /// Connects to a server, sends it these bytes, and waits until the server ends the connection.
-async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: Instant) -> SentCancel {
+async fn send(target: CancelTarget, bytes: Vec<u8>, client: ClientAddr, until: Instant) -> SentCancel {
     let began = Instant::now();
     let until = until.min(began + SERVER_TIME_MAX);
     let address = &target.server.spec().address;
@@ -155,7 +155,7 @@ async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: I
     let (took, failure) = (began.elapsed(), connected.as_ref().err().map(ConnectFailure::classify));
     if let Ok(mut server) = connected {
         let delivery = async {
-            server.write_all(&first).await?;
+            server.write_all(&bytes).await?;
             let mut answer = [0; 64]; // none is expected
             while server.read(&mut answer).await? > 0 {}
             io::Result::Ok(())

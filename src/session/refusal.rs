@@ -38,8 +38,8 @@ pub(super) enum Refusal {
     Handshake(HandshakeError),
     /// No connection to a server was made.
     DialError(DialError, Reply),
-    /// The client gets a response of ours instead of a server, for example to an HTTP request or within TLS that is
-    /// terminated here.
+    /// The client gets this reply instead of a server, for example the response to an HTTP request, or a refusal that
+    /// is already encrypted because the client's TLS is terminated here.
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
@@ -92,7 +92,7 @@ impl Refusal {
     /// The reply that the client gets.
     pub(super) fn reply(self) -> Reply {
         match self {
-            Self::Sniff(error) => reply_to_sniffed(&error),
+            Self::Sniff(error) => reply_to_sniff_error(&error),
             Self::ProxyHeader(_) => Reply::Close,
             Self::UntrustedPeer => Reply::Reset,
             Self::Guard(_, reply)
@@ -115,8 +115,8 @@ impl Refusal {
     }
 }
 
-/// Encrypts a reply for a client whose TLS is terminated here. If the reply ends the stream, a close_notify alert ends
-/// it.
+/// Encrypts a reply for a client whose TLS is terminated here, and appends a close_notify alert. A reply without a
+/// message becomes this alert alone.
 pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,
@@ -149,7 +149,7 @@ fn ending_of_sniff(failure: &SniffFailure) -> Ending {
     }
 }
 
-fn reply_to_sniffed(error: &SniffError) -> Reply {
+fn reply_to_sniff_error(error: &SniffError) -> Reply {
     match (&error.reason, error.alert()) {
         (SniffFailure::Request(_), _) => Reply::Message(BAD_REQUEST.into()),
         // With an invalid length, it may be no client of PostgreSQL at all.
@@ -163,8 +163,8 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
 
 /// The reply to a client, in the protocol that its first bytes show, otherwise in that of the listener.
 ///
-/// `alert` makes the reply to a ClientHello; `error` is the reply in PostgreSQL, and stands for those in other
-/// protocols.
+/// `alert` makes the reply to a ClientHello. `error` is the reply to a PostgreSQL client; it also selects the
+/// corresponding reply in the other protocols.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,

@@ -33,7 +33,7 @@ struct Setup {
     state: Arc<ListenerState>,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
-    written: AccessLogWriter,
+    log_writer: AccessLogWriter,
 }
 
 impl Setup {
@@ -59,7 +59,7 @@ impl Setup {
         let metrics = Arc::new(Metrics::new());
         let series = metrics.listener(&plan.name);
         let limits = ConnectionLimits::new(None, Capacity::new(None));
-        let (log, written) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
+        let (log, log_writer) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
         let options = SocketOptions {
             keepalive: None,
             user_timeout: None,
@@ -79,7 +79,7 @@ impl Setup {
             )),
             ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
             metrics,
-            written,
+            log_writer,
         }
     }
 
@@ -113,9 +113,9 @@ async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("access.log");
     let mut setup = Setup::new(AccessTarget::File(path.clone())).await;
-    let (mut other, session) = setup.session().await;
-    let others = tokio::spawn(session);
-    let (mut others_server, _) = setup.server.accept().await.unwrap();
+    let (mut other_client, session) = setup.session().await;
+    let other_session = tokio::spawn(session);
+    let (mut other_server, _) = setup.server.accept().await.unwrap();
     let (mut client, session) = setup.session().await;
     let (trigger, triggered) = tokio::sync::oneshot::channel::<()>();
     // The panic is not in a stage of the session, but it drops the same values.
@@ -145,13 +145,13 @@ async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
     assert!(text.contains(&line), "{line}{text}");
     let counted = text.lines().find(|line| line.contains("ending=\"internal\""));
     assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{text}");
-    other.write_all(b"ping").await.unwrap();
-    others_server.read_exact(&mut [0; 4]).await.unwrap();
-    drop((other, others_server));
-    others.await.unwrap();
-    let Setup { ledger, written, .. } = setup;
+    other_client.write_all(b"ping").await.unwrap();
+    other_server.read_exact(&mut [0; 4]).await.unwrap();
+    drop((other_client, other_server));
+    other_session.await.unwrap();
+    let Setup { ledger, log_writer, .. } = setup;
     drop(ledger);
-    assert!(written.finish());
+    assert!(log_writer.finish());
     let log = std::fs::read_to_string(path).unwrap();
     let ends = [
         "\"bytes_up\":4,\"bytes_down\":0,\"ending\":\"internal\"",
@@ -236,8 +236,8 @@ async fn a_server_that_does_not_begin_a_login_has_not_served_it() {
     }
 }
 
-/// The block that tokio allocates for the task is 112 bytes larger, and its size is a multiple of 128. With this
-/// maximum it is 512 bytes, which every idle session costs.
+/// The block that tokio allocates for the task of a session is 112 bytes larger than the future of the session, and its
+/// size is a multiple of 128. With this maximum the block has 512 bytes, which every idle session costs.
 const SESSION_BYTES_MAX: usize = 400;
 
 #[tokio::test]
@@ -326,7 +326,8 @@ async fn a_server_gets_the_first_bytes_with_the_last_ack_of_the_connect() {
     let hello = include_bytes!("../../tests/data/hello/curl-h2.bin");
     let mut setup = Setup::with_listener("routes = [{ sni = \"*\", pool = \"p\" }]", AccessTarget::Off).await;
     let mut was_ack_held_back = false;
-    // The kernel sends the ACK alone if it takes us too long to send bytes, so not every session must show it.
+    // The kernel sends the ACK alone if it takes us too long to send bytes, so one session whose ACK was held back is
+    // enough.
     for _ in 0..20 {
         let mut client = TcpStream::connect(setup.address).await.unwrap();
         client.write_all(hello).await.unwrap();

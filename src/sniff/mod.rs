@@ -1,7 +1,7 @@
 //! Reads as much of a client's first bytes as it takes to route it.
 //!
-//! [`hello`] and [`postgres`] are pure: they say what a prefix proves. `preface` does the IO, with one buffer and one
-//! deadline that all of them share. [`alert`] is what a TLS client gets when it is refused.
+//! [`hello`], [`http`] and [`postgres`] are pure: they say what a prefix proves. `preface` does the IO for them, with
+//! one buffer and one deadline a client. [`alert`] is what a TLS client gets when it is refused.
 
 pub mod alert;
 pub mod hello;
@@ -228,7 +228,7 @@ where
 {
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
-    // Used in an error only. The first two bytes are 16 03 then: with others, the result would be `NotTls`.
+    // Used only if `read` is an error. Then two bytes can only be 16 03: others would have given `NotTls`, no error.
     let is_tls = preface.bytes_read() >= 2;
     let (opening, first) = preface.finish(read, is_tls)?;
     Ok(Sniffed { opening, first })

@@ -32,10 +32,10 @@ pub enum HandshakeError {
     /// The peer has closed the connection meanwhile.
     #[error("the peer closed the connection during the TLS handshake")]
     LeftEarly,
-    /// It has sent more bytes than there is room for.
+    /// There is no room for the bytes that the handshake holds.
     #[error("no memory is left for the peer's TLS handshake")]
     NoRoom,
-    /// It was not complete in time.
+    /// The handshake was not complete in time.
     #[error("the TLS handshake was not complete in time")]
     TooSlow,
     /// The connection broke.
@@ -211,9 +211,11 @@ mod tests {
 
     use super::*;
 
-    /// How long a worker computes for the two steps of a handshake, and how long the client takes between them.
+    /// How long a worker computes the first of the two steps of a handshake.
     const FIRST_STEP: Duration = Duration::from_millis(10);
+    /// How long a worker computes the second step.
     const LAST_STEP: Duration = Duration::from_millis(2);
+    /// How long the client takes between the two steps.
     const ROUND_TRIP: Duration = Duration::from_millis(50);
 
     async fn handshake(queue: &HandshakeQueue, deadline: Instant) -> Result<(), HandshakeError> {
@@ -247,7 +249,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lasting_load_completes_handshakes_at_nearly_full_speed() {
         const HANDSHAKES: u32 = 3_000;
-        let pause = Duration::from_millis(4); // a third of what they take
+        let pause = Duration::from_millis(4); // a third of the two steps together
         let possible = (HANDSHAKES * pause).as_millis() / (FIRST_STEP + LAST_STEP).as_millis();
         let completed = u128::from(completed(HANDSHAKES, pause).await);
         assert!(completed * 10 >= possible * 9, "{completed} of {possible}");

@@ -18,7 +18,7 @@ pub(super) struct Staple {
     pub(super) response: Option<Vec<u8>>,
     /// When `response` changes, in seconds since the Unix epoch: it expires, or begins to be valid; `None`: never.
     pub(super) changes: Option<i64>,
-    /// What is wrong with the file.
+    /// What is wrong with the file, or with the certificate according to the file.
     pub(super) warning: Option<String>,
 }
 

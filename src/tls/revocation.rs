@@ -155,7 +155,7 @@ impl Revocations {
         // Counted rather than searched: each comparison also makes the list verified if the key has signed it.
         let of_issuer = lists.iter().filter(is_of_issuer).count();
         let verified = newest(lists.iter().copied().filter(|list| list.is_verified()));
-        // A name and a serial number are one certificate (RFC 5280, section 4.1.2.2), whatever key has signed the list.
+        // Issuer and serial number identify a certificate (RFC 5280, section 4.1.2.2), whichever key signed the list.
         if verified.iter().any(|list| list.has(serial)) {
             return Err(CertificateError::Revoked);
         }
@@ -175,7 +175,7 @@ impl Revocations {
         }
     }
 
-    /// The lists with the name of its issuer that cover a certificate.
+    /// The lists that cover a certificate and have the name of its issuer.
     fn lists_about(&self, certificate: &CertificateDer<'_>, is_authority: bool, issuer: &[u8]) -> Vec<&RevocationList> {
         let lists = self.lists.iter();
         lists
@@ -349,7 +349,7 @@ impl Trusted<'_> {
         (&self.anchor.subject, &self.anchor.subject_public_key_info)
     }
 
-    /// Whether this list has the name of its issuer, and this authority is in it.
+    /// Whether this authority is in this list, and the list has the name of the issuer of this authority.
     fn is_in(&self, list: &RevocationList) -> bool {
         // `list.issuer()` is in DER, without its tag and length.
         let issuer = Any::from_der(self.parsed.issuer().as_raw());

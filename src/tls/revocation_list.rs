@@ -19,8 +19,8 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::words::{bounded, date};
 
-/// How many keys a list remembers that it is not signed with. Without a bound, a client that has the private key of an
-/// intermediate authority could add any number of them.
+/// How many of the keys that it is not signed with a list remembers. Without a bound, a client that has the private key
+/// of an intermediate authority could add any number of them.
 const OTHER_KEYS_MAX: usize = 8;
 
 /// A complete list of one authority: not a delta CRL, and not an indirect one.
@@ -73,7 +73,7 @@ impl RevocationList {
         let list = CertRevocationList::from(list);
         if !signed_parts(&der).is_some_and(|parts| algorithms.all.iter().any(|one| parts.is_by(*one))) {
             return Err(format!(
-                "{name} is signed with an algorithm that is not supported, as SHA-1 is: sign it with SHA-256"
+                "{name} is signed with an algorithm that is not supported, such as SHA-1: sign it with SHA-256"
             ));
         }
         let number = parsed.crl_number().map(BigUint::to_bytes_be);
@@ -117,8 +117,8 @@ impl RevocationList {
         self.signer.get().is_some()
     }
 
-    /// Whether it is signed with this key. The answer is remembered, because the signature of a long list takes long to
-    /// verify: the key that it is signed with and, until that is known, the last [`OTHER_KEYS_MAX`] others.
+    /// Whether it is signed with this key. The signature of a long list takes long to verify, so the list remembers the
+    /// key that it is signed with and, until that is known, the last [`OTHER_KEYS_MAX`] others.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,

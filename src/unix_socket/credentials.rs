@@ -1,6 +1,6 @@
 //! Who is at the other end of a Unix socket: `getsockopt(SO_PEERCRED)`, unix(7).
 
-#![allow(unsafe_code)] // rustix wraps this option, but not the pid 0 of a process in another namespace
+#![allow(unsafe_code)] // rustix wraps this option, but cannot return pid 0: a process in another namespace
 
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd};

@@ -2,7 +2,7 @@
 
 use crate::pool::{AdminState, AgentSettings};
 
-/// The largest percentage: that of the largest weight.
+/// The largest percentage of the configured weight. The number is the same as that of the largest weight.
 const PERCENT_MAX: u16 = 256;
 
 /// The settings in a reply. Settings that it does not mention stay as they are.
@@ -44,7 +44,7 @@ impl AgentReply {
             _ => {
                 let digits = word.strip_suffix('%').unwrap_or_default();
                 if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                    // More digits than fit are more than the largest weight.
+                    // A number that does not fit is more than the largest percentage.
                     let percent = digits.parse().unwrap_or(PERCENT_MAX);
                     self.weight_percent = Some(percent.min(PERCENT_MAX));
                 }

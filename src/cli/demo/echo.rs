@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::{self, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Serves clients for as long as it is polled.
+/// Serves clients until it is dropped, or until accepting one fails.
 pub(super) async fn serve(listener: TcpListener, name: Arc<str>) {
     // Ends the server on an error, such as too many open files. For a demo that is enough.
     while let Ok((socket, _)) = listener.accept().await {

@@ -48,8 +48,9 @@ impl DemoServers {
 
     /// Spawns the servers on the current runtime; they end with it.
     pub(super) fn spawn(self) -> io::Result<()> {
-        for (socket, (name, certified)) in self.tls.into_iter().zip(TLS) {
-            tokio::spawn(tls::serve(socket.try_into()?, name, tls::acceptor(name, certified)?));
+        for (socket, (name, certificate_name)) in self.tls.into_iter().zip(TLS) {
+            let acceptor = tls::acceptor(name, certificate_name)?;
+            tokio::spawn(tls::serve(socket.try_into()?, name, acceptor));
         }
         for (socket, name) in self.echo.into_iter().zip(ECHO) {
             tokio::spawn(echo::serve(socket.try_into()?, name.into()));

@@ -28,7 +28,7 @@ pub(super) struct AdminPort {
 }
 
 impl AdminPort {
-    /// Whether there is an argument that has no meaning without `url`.
+    /// Whether an argument that has no meaning without `url` is given without it.
     pub(super) fn is_incomplete(&self) -> bool {
         self.url.is_none() && (self.ca_file.is_some() || self.token_file.is_some())
     }

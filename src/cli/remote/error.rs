@@ -45,7 +45,7 @@ pub(in crate::cli) enum RemoteError {
     #[error("no trusted authority has issued the certificate of the admin port: name its authority with --ca-file")]
     UnknownIssuer,
     /// No process listens on any of these sockets.
-    #[error("no acequia is running there (name its socket with --socket): {}", list(.0))]
+    #[error("no running acequia was found (name its socket with --socket): {}", list(.0))]
     NotRunning(Vec<ConnectError>),
     /// The process was found at the first connect, but its socket is gone at the second one, which is for the request.
     #[error("cannot connect")]

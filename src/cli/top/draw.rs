@@ -346,11 +346,8 @@ mod tests {
         press(&mut none, KeyCode::Tab);
         press(&mut none, KeyCode::Char('/'));
         press(&mut none, KeyCode::Char('x'));
-        assert!(
-            drawn(&mut none, &Palette::PLAIN, 80, 24)
-                .0
-                .contains("no server matches the filter")
-        );
+        let (screen, _) = drawn(&mut none, &Palette::PLAIN, 80, 24);
+        assert!(screen.contains("no server matches the filter"), "{screen}");
     }
 
     #[test]

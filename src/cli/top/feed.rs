@@ -43,7 +43,8 @@ pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteE
     }
 }
 
-/// Passes news on until there is an error, which is sent last, or until nobody receives them any more.
+/// Passes news on, and opens a lost stream again. If that fails, or on any other error, it sends the error and returns.
+/// It also returns when nobody receives the news any more.
 pub(super) async fn follow(remote: Remote, mut stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
     loop {
         let result = match stream {

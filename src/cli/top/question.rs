@@ -71,7 +71,7 @@ impl Question {
         let mut choices = vec![choice('y', "yes", json!({ "use": state }), done)];
         let mut text = effect.to_owned();
         if row.server.sessions > 0 {
-            text += &format!(" Its {sessions} go on until they end.");
+            text += &format!(" It keeps its {sessions}.");
             let body = json!({ "use": state, "close_over": CLOSE_OVER });
             let done = format!("{label} is {state}, and its sessions are cut over {CLOSE_OVER}");
             choices.push(choice('c', "yes, and cut its sessions over 10 s", body, done));

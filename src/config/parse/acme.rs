@@ -1,4 +1,4 @@
-//! `[acme.NAME]`, and the certificates of listeners that are ordered there.
+//! `[acme.NAME]`, and the certificates that listeners order there.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::name::ServerName;
 use crate::plan::{GuardPlan, ListenerPlan};
 use crate::tls::{AcmeCertificate, CertificateLocation};
 
-/// The most names of one certificate that common servers issue.
+/// The most names that common ACME servers accept for one certificate.
 const NAMES_MAX: usize = 100;
 
 /// The accounts of the file, and which of them are used.
@@ -83,7 +83,7 @@ impl<'a> AcmeAccounts<'a> {
         let names: Arc<[ServerName]> = names.into();
         let known = self.files.entry(file.clone()).or_insert_with(|| Arc::clone(&names));
         if *known != names {
-            let hint = "write the same names everywhere, or another one first";
+            let hint = "write the same names everywhere, or begin with a different name";
             problems.error(
                 position,
                 "another certificate has the same first name, but other names",
@@ -127,8 +127,9 @@ impl<'a> AcmeAccounts<'a> {
     }
 }
 
-/// The names of a listener and of its guard which may keep the ACME server of this account out. The guard allows only
-/// some networks, and the listener answers a challenge that is answered only by listeners with such a guard.
+/// Finds a listener with a guard that may keep out the ACME server of this account, and returns the names of both. The
+/// guard allows only some networks, and the listener answers a challenge that is answered only by listeners with such a
+/// guard.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
@@ -235,7 +236,7 @@ fn contact(text: &str) -> Result<Box<str>, super::address::InvalidValue> {
 fn host_name(text: &str) -> Result<ServerName, super::address::InvalidValue> {
     if text.starts_with("*.") {
         let hint = String::from(
-            "its challenge is dns-01, which acequia does not have: order it elsewhere, and use `directory`",
+            "its challenge is dns-01, which acequia does not have: order it elsewhere, and name its file in `cert`",
         );
         return Err((format!("`{text}`: no wildcard can be ordered"), hint));
     }

@@ -65,7 +65,7 @@ fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
 mod tests {
     use crate::config::read;
 
-    /// The kernel binds such an address only together with an interface.
+    /// The kernel binds a link-local address only together with an interface.
     #[test]
     fn a_link_local_address_is_no_source() {
         for address in ["fe80::1", "fe80::1%lo"] {

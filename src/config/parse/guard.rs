@@ -187,12 +187,12 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     if let Some(node) = section.get(file_key) {
         let path = value::path(node, problems)?;
         let path = problems.resolve_path(&path);
-        // Errors are written back to the store. Those who read it must not see the contents of a file.
+        // Errors of a remote configuration are written back to its store, whose readers must not see local files.
         let may_quote = !problems.is_remote(&node.position);
         match read_networks(&path, may_quote) {
             Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
                 let message = format!("{} has no network: nobody would be allowed", path.display());
-                problems.error(&node.position, message, "add a network or an address a line");
+                problems.error(&node.position, message, "add networks or addresses, one per line");
             }
             Ok(read) => {
                 if read.is_empty() {
@@ -212,9 +212,9 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with a network or an address a line. An error names the file and the line, and quotes the line if
-/// `may_quote`. A file without a line feed at its end may be one that is just being written: part of an address may be
-/// another address.
+/// Reads a file with one network or address per line. An error names the file and the line, and quotes the line if
+/// `may_quote`. A file without a line feed at its end is refused: it may be only partly written, and the beginning of
+/// an address may be another valid address.
 fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);

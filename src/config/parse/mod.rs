@@ -93,8 +93,8 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     }
     if let Some((position, _)) = file.entry("remote") {
         if state_dir.is_none() {
-            let hint = "add state_dir = \"/var/lib/acequia\" to [runtime], which keeps the text that was in force last";
-            problems.warning(position, "a start while the store is away serves nothing", hint);
+            let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: it keeps the text that was in force last";
+            problems.warning(position, "a start serves nothing until the store answers", hint);
         }
     } else {
         providers.warn_unused(&pools.in_order, &listeners, problems);
@@ -130,9 +130,9 @@ fn listeners(
 ) -> Vec<Arc<ListenerPlan>> {
     let entries = file.subsections("listeners", problems);
     let is_table = |node: &Node| matches!(node.value, Value::Table(_));
-    // With `[remote]`, the listeners come from the texts of a store. At the start there are none yet.
-    let is_awaited = file.get("remote").is_some() && !problems.has_texts();
-    if entries.is_empty() && !is_awaited && file.get("listeners").is_none_or(is_table) {
+    // With `[remote]`, the listeners come from the texts of a store. At the start no text has been read yet.
+    let texts_are_awaited = file.get("remote").is_some() && !problems.has_texts();
+    if entries.is_empty() && !texts_are_awaited && file.get("listeners").is_none_or(is_table) {
         problems.error(
             &Position::File,
             "no listener is configured",

@@ -35,7 +35,7 @@ pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut P
         if key.is_none() {
             problems.error(
                 &node.position,
-                "invalid place of a text",
+                "invalid place of the shared configuration",
                 format!("write {FROM_EXAMPLE}"),
             );
         }

@@ -135,7 +135,8 @@ const SECTIONS: [&str; 18] = [
     "acme",
 ];
 
-/// Splits a file into sections. Lines before the first one are in a section without a kind.
+/// Splits a file into sections. If the file begins with other lines, the first of them counts as the beginning of a
+/// section, and is its kind.
 pub(super) fn sections(text: &str) -> Vec<ProxySection> {
     let mut sections: Vec<ProxySection> = Vec::new();
     for (number, text) in (1..).zip(text.lines()) {
@@ -195,8 +196,9 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. A byte
-/// that is not ASCII stays as it is written, because a regular expression writes it the same way.
+/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself, and at
+/// the end of the line for nothing. An escape `\xHH` of a byte that is not ASCII is kept as it is: a regular expression
+/// has the same escape.
 fn push_escaped(rest: &mut Chars<'_>, word: &mut String) {
     let mut after = rest.clone();
     let Some(c) = after.next() else { return };

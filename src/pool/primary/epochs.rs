@@ -2,16 +2,16 @@
 //!
 //! For example, `a` was the primary in epoch 5, and new Sentinels agree on `b` in epoch 0. Two checks of `b` with that
 //! result renew the numbers: `b` is the primary, and epoch 0 is remembered. One check is not enough, because a check
-//! that began before a failover may end after a later one. If a check between the two finds `a` in epoch 5, or any
-//! server in a higher epoch, the first one is void.
+//! that began before a failover may end after a check that began later. If a check between the two finds `a` in epoch
+//! 5, or any server in a higher epoch, the first of the two is void.
 
 use std::sync::Arc;
 
 use super::{Claim, Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
-    /// Begins anew with the epoch in which the Sentinels agree on this server, at the second such check, even if a
-    /// higher epoch, or the same one with another server, is remembered.
+    /// Begins anew with this server and its epoch at the second check in which the Sentinels agree on it, even if a
+    /// higher epoch is remembered, or the same epoch with another server.
     ///
     /// If this server's claim has no number, the remembered ones are forgotten: the Sentinels that gave them are no
     /// longer configured.

@@ -84,8 +84,8 @@ impl Server {
         true
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its
-    /// agent. `configured`: its configured weight.
+    /// Its overrides as API and commands show them: those of an operator and, for values that no operator has
+    /// overridden, those of its agent. `configured`: its configured weight.
     pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
         let mut shown = self.overrides();
         let AgentRecord { settings, since } = *self.lock_agent();

@@ -76,7 +76,7 @@ fn invalid_lines_are_distinguished_from_a_missing_header() {
     assert_eq!(decode(b""), Decoded::NeedMore);
 }
 
-/// A header of version 2 with these addresses and values behind them.
+/// A header of version 2. `rest` is the addresses and, behind them, the values.
 fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
     [&SIGNATURE[..], &[command, family], &length, rest].concat()
@@ -203,7 +203,7 @@ proptest! {
         if is_v2 {
             let mut damaged = header;
             let at = 16 + flipped.index(damaged.len() - 16);
-            // Without its type the checksum is an unknown value, or another known one.
+            // With a damaged type, the checksum would be a value of another type, which is not verified.
             prop_assume!(at != damaged.len() - 7);
             damaged[at] ^= 1;
             prop_assert!(!matches!(decode(&damaged), Decoded::Header(..)), "byte {}", at);

@@ -4,8 +4,8 @@
 //! ended, or when the socket closes, whatever the reason, it kills all that the clone has started: even if we are
 //! killed by SIGKILL, nothing is left behind. It is the subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) of what its clone
 //! starts, so that it also finds processes that have left their process group, such as daemons. If a keeper is killed,
-//! we kill what it has held: all processes that have a mark in their environment. Containers belong to the engine: one
-//! more keeper asks the engine to remove those with our label when we have ended.
+//! we kill what it has held: all processes that have the mark of its clone in their environment. Containers belong to
+//! the engine: one more keeper asks the engine to remove those with our label when we have ended.
 
 mod message;
 mod output;

@@ -47,7 +47,7 @@ fn select(view: &mut View) {
     view.servers = servers;
 }
 
-/// The request to the process that this action makes, with its method, path and body; or the action in words.
+/// The request that this action sends to the process, with its method, path and body; or the action in words.
 fn request(action: Option<Action>) -> String {
     match action {
         Some(Action::Change { request, .. }) => format!("{request:?}"),
@@ -66,7 +66,7 @@ fn a_server_is_drained_only_after_a_confirmed_question() {
         assert!(press(&mut view, KeyCode::Char('d')).is_none());
         let question = view.question.as_ref().unwrap();
         assert_eq!(question.title, "Drain shop/a?");
-        assert!(question.text.contains("Its 2 open sessions go on"), "{}", question.text);
+        assert!(question.text.contains("keeps its 2 open sessions"), "{}", question.text);
         assert!(press(&mut view, no).is_none() && view.question.is_none());
     }
     press(&mut view, KeyCode::Char('d'));
@@ -160,11 +160,11 @@ fn servers_sorted_by_their_state_begin_with_the_most_urgent() {
     servers[3].ejected = true;
     let columns = server_columns();
     let state = columns.iter().position(|column| column.title == "STATE").unwrap();
-    let mut servers = List::sorted_by(state);
-    servers.is_descending = false; // as for each column of text
+    let mut list = List::sorted_by(state);
+    list.is_descending = false; // as for each column of text
     let mut rows = view.server_rows();
     let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
-    servers.arrange(&mut rows, &columns, id, 10);
+    list.arrange(&mut rows, &columns, id, 10);
     let names: Vec<_> = rows.iter().map(|row| &*row.server.name).collect();
     assert_eq!(names, ["d", "b", "c", "a"]);
     let ages: Vec<_> = rows.iter().map(|row| row.state_since().is_some()).collect();

@@ -31,7 +31,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
 }
 
 fn steps(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<ConversationStep> {
-    let example = r#"them, as in steps = [{ send = "PING\r\n", expect = "PONG" }]"#;
+    let example = r#"steps = [{ send = "PING\r\n", expect = "PONG" }]"#;
     let Some(node) = section.required("steps", example, problems) else {
         return Vec::new();
     };

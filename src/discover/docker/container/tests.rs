@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A container in these networks as Docker 20.10 lists it, without keys that are not read.
+/// A container in these networks as Docker 20.10 lists it, with some of the keys that are not read.
 fn listed(networks: &Value) -> Value {
     json!({
         "Id": "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2",
@@ -61,7 +61,7 @@ fn a_container_is_a_server_at_its_address_in_the_network() {
 }
 
 #[test]
-fn a_container_without_a_single_address_is_not_a_server() {
+fn a_container_whose_address_is_missing_or_ambiguous_is_not_a_server() {
     let two = listed(&json!({ "app": network("172.18.0.2", ""), "db": network("172.19.0.2", "") }));
     for (listed, network, expected) in [
         (app(), Some("db"), "it is not in network `db`"),
