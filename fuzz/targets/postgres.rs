@@ -32,7 +32,8 @@ fuzz_target!(|wire: &[u8]| {
     server_messages(wire);
 });
 
-/// Asserts that the key is the same from one piece and from pieces, whose lengths are derived from the bytes themselves.
+/// Asserts that the key is the same from one piece and from pieces, whose lengths are derived from the bytes
+/// themselves.
 fn server_messages(wire: &[u8]) {
     let mut whole = BackendReader::default();
     let whole_is_done = whole.advance(wire);

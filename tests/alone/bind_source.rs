@@ -71,7 +71,7 @@ fn each_address_has_ports_of_its_own() {
         assert_eq!(failures(&proxy), [("no_ports".to_owned(), 1.0)]);
         let message = "all ports of `bind_source` are in use for connections to a server";
         let warnings = log_lines(&proxy, message, 1);
-        assert_eq!(warnings[0]["remedy"], "add an address of this machine to it");
+        assert_eq!(warnings[0]["remedy"], "add an address of this machine to `bind_source`");
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "32768 60999").unwrap();
     }
 }

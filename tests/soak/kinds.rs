@@ -120,7 +120,7 @@ fn fronted(rng: &mut Rng) -> Talk {
     }
 }
 
-/// A session that holds its place for about a second.
+/// A session that occupies its server for about a second.
 fn lasting(rng: &mut Rng) -> Talk {
     Talk {
         paces: [Pace::Full, Pace::Trickle],
@@ -150,7 +150,7 @@ fn bulk(rng: &mut Rng) -> u32 {
 
 const WELL: &[&str] = &["client_closed", "server_closed"];
 const LEFT: &[&str] = &["client_closed", "server_closed", "client_reset", "server_reset"];
-const NO_HELLO: &[&str] = &["client_left_early", "client_reset"];
+const LEFT_UNROUTED: &[&str] = &["client_left_early", "client_reset"];
 
 #[rustfmt::skip] // a table
 pub const KINDS: &[Kind] = &[
@@ -162,7 +162,7 @@ pub const KINDS: &[Kind] = &[
         script: |rng| session(rng.u32(..100_000), rng.u32(..100_000), Manner::ServerFirst) },
     Kind { name: "the server speaks first", share: 8, listener: "greeting", endings: WELL,
         script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
-    Kind { name: "PROXY protocol", share: 4, listener: "proxied", endings: WELL,
+    Kind { name: "PROXY header to the server", share: 4, listener: "proxied", endings: WELL,
         script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
     Kind { name: "servers that come and go", share: 4, listener: "moving", endings: WELL,
         script: |rng| session(rng.u32(..2_000), rng.u32(..300_000), Manner::Both) },
@@ -195,9 +195,9 @@ pub const KINDS: &[Kind] = &[
         script: |rng| session(rng.u32(..300_000), rng.u32(..300_000), Manner::ServerResets) },
     Kind { name: "visit", share: 5, listener: "plain", endings: LEFT,
         script: |rng| Script::Nothing(Leave::within(rng, 3)) },
-    Kind { name: "visit where names are read", share: 2, listener: "names", endings: NO_HELLO,
+    Kind { name: "visit where names are read", share: 2, listener: "names", endings: LEFT_UNROUTED,
         script: |rng| Script::Nothing(Leave::within(rng, 3)) },
-    Kind { name: "leaves amid its hello", share: 4, listener: "names", endings: NO_HELLO,
+    Kind { name: "leaves amid its hello", share: 4, listener: "names", endings: LEFT_UNROUTED,
         script: |rng| Script::PartOfHello(rng.u16(..), Leave::within(rng, 10)) },
     Kind { name: "drips its hello", share: 1, listener: "names", endings: &["hello_timeout"],
         script: |_| Script::Drip },
@@ -227,7 +227,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "behind a proxy, leaves", share: 3, listener: "fronted",
         endings: &["client_closed", "server_closed", "client_reset", "server_reset", "client_left_early"],
         script: |rng| broken_off(fronted(rng), Leave::within(rng, 30)) },
-    Kind { name: "part of a PROXY header", share: 2, listener: "fronted", endings: NO_HELLO,
+    Kind { name: "part of a PROXY header", share: 2, listener: "fronted", endings: LEFT_UNROUTED,
         script: |rng| Script::PartOfHeader(Header::any(rng), Leave::within(rng, 10)) },
     Kind { name: "bad PROXY header", share: 2, listener: "fronted", endings: &["proxy_invalid"],
         script: |rng| Script::Bytes(random(rng, b'P', 20..300)) },
@@ -235,11 +235,11 @@ pub const KINDS: &[Kind] = &[
         script: |_| session(100, 100, Manner::Both) },
     Kind { name: "hanging server", share: 1, listener: "hanging", endings: &["connect_failed"],
         script: |_| session(100, 100, Manner::Both) },
-    Kind { name: "leaves while dialled for", share: 1, listener: "hanging", endings: &["client_reset", "connect_failed"],
+    Kind { name: "leaves during the connect", share: 1, listener: "hanging", endings: &["client_reset", "connect_failed"],
         script: |rng| broken_off(talk(100, 100, Manner::Both), Leave::within(rng, 500)) },
     Kind { name: "silent", share: 1, listener: "quiet", endings: &["idle_timeout"],
         script: |rng| session(rng.u32(..2_000), 0, Manner::Silence) },
-    Kind { name: "silent after its end", share: 1, listener: "quiet", endings: &["half_close_timeout"],
+    Kind { name: "silent after a half-close", share: 1, listener: "quiet", endings: &["half_close_timeout"],
         script: |rng| session(rng.u32(..2_000), 0, Manner::HalfSilence) },
 ];
 

@@ -52,7 +52,7 @@ use verdict::Evidence;
 /// How long sessions, sockets and servers may take to settle after the load.
 const REST: Duration = Duration::from_secs(30);
 
-/// The number of kinds of violations, and of last log lines, that are printed.
+/// At most this many kinds of violations are printed, and at most this many of the last log lines.
 const SHOWN: usize = 30;
 
 /// Puts all kinds of load on acequia at once.
@@ -170,7 +170,7 @@ fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
     loop {
         let now = Cost::measure(proxy);
         let is_over = active_sessions(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
-        // A place on a limited server comes back up to a second after its session.
+        // On a server with a session limit, a place may become free as late as a second after its session has ended.
         let metrics = proxy.metrics();
         let has_all_places = metrics.sum("acequia_server_sessions_active", &[]) == 0.0;
         if is_over && has_all_places && verdict::down(&metrics).is_empty() || Instant::now() > end {

@@ -12,7 +12,7 @@ pub fn active_sessions(proxy: &Proxy) -> f64 {
 
 /// Waits until exactly this many sessions are open.
 pub fn wait_for_active_sessions(proxy: &Proxy, sessions: usize) {
-    eventually("so many sessions are open", || {
+    eventually("the expected number of sessions is open", || {
         active_sessions(proxy) == sessions as f64
     });
 }

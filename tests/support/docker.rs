@@ -30,13 +30,13 @@ pub const PORT: u16 = 8080;
 pub struct Docker {
     directory: TempDir,
     process: Option<Process>,
-    /// Where its networks are, and the calling thread.
+    /// The network namespace of the engine and of the calling thread.
     _network: Namespaces,
 }
 
 impl Docker {
-    /// Starts an engine, and moves the calling thread, and so its children, to its network. Returns `None`, with a note
-    /// on standard error, where the system lacks namespaces, bridges or control groups.
+    /// Moves the calling thread, and so its children, to a new network namespace, and starts an engine there. Returns
+    /// `None`, with a note on standard error, where the system lacks namespaces, bridges or control groups.
     pub fn start() -> Option<Self> {
         let network = Namespaces::enter(0)?;
         if let Some(lacking) = lacking() {
@@ -166,8 +166,8 @@ impl Docker {
         command
     }
 
-    /// Starts a container whose server sends its name, and reads until its client has finished. It ignores SIGTERM, as
-    /// any first process of a container does that has no handler for it.
+    /// Starts a container with a server that sends the name of the container, and reads until the client has finished.
+    /// The server ignores SIGTERM, like every first process of a container that has no handler for this signal.
     pub fn start_server(&self, name: &str, options: &[&str]) {
         let script = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
         let arguments = [

@@ -54,7 +54,7 @@ impl Setup {
             .unwrap();
         let stdout = child.stdout.take();
         let mut process = Process::adopt(child);
-        let unread = if self.unread {
+        let unread_stdout = if self.unread {
             stdout
         } else {
             process.stdout = Lines::read(stdout);
@@ -62,7 +62,7 @@ impl Setup {
         };
         let mut proxy = Proxy {
             process,
-            unread,
+            unread_stdout,
             directory,
             listeners: Vec::new(),
             admin: None,
@@ -115,7 +115,7 @@ fn with_admin(name: &str, text: &str) -> String {
 }
 
 thread_local! {
-    /// The directory of the default admin socket of the processes that a test starts. Each test has its own.
+    /// The directory of the default admin socket of the commands from [`acequia`]. Each test has its own.
     static RUNTIME_DIR: TempDir = tempfile::tempdir().unwrap();
 }
 
@@ -142,7 +142,7 @@ pub fn checked(config: &str) -> (Option<i32>, String) {
 pub struct Proxy {
     process: Process,
     /// Its standard output while nobody reads it.
-    unread: Option<ChildStdout>,
+    unread_stdout: Option<ChildStdout>,
     directory: TempDir,
     listeners: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
@@ -211,7 +211,7 @@ impl Proxy {
     }
 
     pub fn admin(&self) -> SocketAddr {
-        self.admin.expect("the harness configures one")
+        self.admin.expect("the harness configures an admin port")
     }
 
     pub fn pid(&self) -> u32 {
@@ -225,12 +225,12 @@ impl Proxy {
 
     /// Starts to read its standard output.
     pub fn read_stdout(&mut self) {
-        self.process.stdout = Lines::read(self.unread.take());
+        self.process.stdout = Lines::read(self.unread_stdout.take());
     }
 
     /// Closes the reading end of its standard output.
     pub fn close_stdout(&mut self) {
-        self.unread = None;
+        self.unread_stdout = None;
     }
 
     /// Its diagnostic log so far; a line that is not JSON becomes a JSON string.
@@ -378,7 +378,8 @@ fn field(line: &Value, key: &str) -> String {
     }
 }
 
-/// `[fe80::1%eth0]:80` without its scope. Only the namespace of the interface can make its name a number.
+/// `[fe80::1%eth0]:80` without its scope: the name of an interface is known only in the network namespace of the
+/// interface, which may not be that of the test.
 fn without_interface(address: &str) -> String {
     match (address.split_once('%'), address.split_once(']')) {
         (Some((ip, _)), Some((_, port))) => format!("{ip}]{port}"),

@@ -1,4 +1,4 @@
-//! Servers that speak TLS themselves, a session at a time.
+//! A TLS server whose sessions the test serves.
 
 use std::io;
 use std::net::TcpStream;
@@ -50,7 +50,7 @@ impl ManualTlsServer {
         }
     }
 
-    /// Selects one of these protocols.
+    /// Makes the server select one of these protocols by ALPN.
     pub fn selecting(mut self, protocols: &[&str]) -> Self {
         let config = Arc::get_mut(&mut self.config).unwrap();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();

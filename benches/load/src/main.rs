@@ -52,7 +52,7 @@ struct Arguments {
     /// Directory to search for programs before the system's directories; may be repeated.
     #[arg(long)]
     programs: Vec<PathBuf>,
-    /// Another build of acequia to compare with this one.
+    /// Another build of acequia, to compare with the program `acequia`.
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<String>,
     /// Network namespaces of clients, proxies and servers, and the addresses of proxies and servers.

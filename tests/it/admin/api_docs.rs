@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 /// The path whose answer does not end.
 const STREAM: &str = "/api/v1/events";
 
-/// The ends of paths whose answers are tested elsewhere, because they need more than the servers here.
+/// Suffixes of the paths whose answers are tested elsewhere: the stream, and requests that need more than the servers
+/// here.
 const TESTED_ELSEWHERE: [&str; 4] = [
     STREAM,   // admin/events.rs
     "/trust", // databases/primary.rs

@@ -22,7 +22,7 @@ use crate::support::server::Server;
 /// How many streams the admin port allows at a time.
 pub(super) const PORT_STREAMS: usize = 24;
 
-/// How many more streams the Unix socket allows.
+/// How many more streams the Unix socket allows when [`PORT_STREAMS`] are open on the admin port.
 const SOCKET_STREAMS: usize = 8;
 
 /// A stream of events.
@@ -101,10 +101,10 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
         bytes += events.next("sample")["pools"]["shop"]["bytes_up"].as_u64().unwrap();
     }
     drop(client);
-    // The sessions of the route are sent without the whole state.
-    let mut insiders = String::new();
-    while insiders != "[0,1]" {
-        insiders = events.next("changes")["routes"]["https"]["insiders"].to_string();
+    // The sessions of the route `insiders`, open and in total, are sent without the whole state.
+    let mut sessions = String::new();
+    while sessions != "[0,1]" {
+        sessions = events.next("changes")["routes"]["https"]["insiders"].to_string();
     }
     drop(b);
     let down = loop {
@@ -169,11 +169,11 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
     events.next("sample");
     std::thread::scope(|all| {
         let (stop, stopped) = channel::<()>(); // stopped when `stop` drops
-        let (proxy, reached) = (&proxy, proxy.at("https"));
+        let (proxy, address) = (&proxy, proxy.at("https"));
         all.spawn(move || {
             // Sessions begin and end, and a server changes, all the time.
             for usage in ["disabled", "enabled"].into_iter().cycle() {
-                drop(Client::connect(reached));
+                drop(Client::connect(address));
                 let body = format!("{{\"use\":\"{usage}\"}}");
                 assert_eq!(unix(proxy, "POST", "/api/v1/servers/shop/big", &body).0, 200);
                 if stopped.try_recv() != Err(TryRecvError::Empty) {
@@ -197,7 +197,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
 fn event_streams_are_limited_and_do_not_block_other_requests() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
-    // All at once, as by pages and `top`s after a restart.
+    // They are opened all at once, as they are by pages and by `acequia top` after a restart.
     let mut streams: Vec<_> = (0..PORT_STREAMS).map(|_| Events::open(&proxy)).collect();
     for stream in &mut streams {
         stream.next("state");

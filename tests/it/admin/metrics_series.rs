@@ -52,7 +52,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     };
     let [kept, removed] = [part("kept", &servers[0]), part("removed", &servers[1])];
     let proxy = Proxy::start(&format!("{kept}{removed}"));
-    let samples = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
+    let samples_of_removed = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
         let families = metrics.families.values().filter(|family| family.kind == kind);
         let samples = families.flat_map(|family| family.samples.iter().cloned());
         samples
@@ -67,7 +67,7 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     assert_eq!(proxy.command(&["reload"]).code, Some(0));
     // A listener has its gauge until the workers have closed its sockets.
     let first = wait_for("the gauges are gone", || {
-        Some(proxy.metrics()).filter(|metrics| samples(metrics, "gauge").is_empty())
+        Some(proxy.metrics()).filter(|metrics| samples_of_removed(metrics, "gauge").is_empty())
     });
     let (server, closed) = (("server", "removed"), ("ending", "client_closed"));
     assert_eq!(first.sum("acequia_sessions_total", &[server, closed]), 1.0);
@@ -82,7 +82,10 @@ fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges
     );
     assert_eq!(first.sum("acequia_connections_total", &[("listener", "removed")]), 1.0);
     for kind in ["counter", "histogram"] {
-        let counted = |metrics: &Metrics| samples(metrics, kind).iter().map(shown).collect::<BTreeSet<_>>();
+        let counted = |metrics: &Metrics| -> BTreeSet<_> {
+            let samples = samples_of_removed(metrics, kind);
+            samples.iter().map(shown).collect()
+        };
         assert_eq!(
             counted(&proxy.metrics()),
             counted(&first),

@@ -12,7 +12,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{Hanging, Server, hanging, refusing};
 
 /// Listeners that together produce many kinds of endings. Each but `narrow` and `tls` has a pool of the same name. The
-/// servers of `dead` and `down` refuse connections; only `down` is checked, so that it has no usable server.
+/// servers of `dead` and `down` refuse connections. Of these two, only `down` is checked: it has no usable server.
 fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
     let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
     let tls_keys = "hello_timeout = \"300ms\"\nhello_max = \"1KiB\"";
@@ -71,9 +71,9 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         let mut in_the_middle = Client::connect(proxy.at("good"));
         in_the_middle.send(b"ping").read(4);
         in_the_middle.reset();
-        let mut answered = Client::connect(proxy.at("resets"));
-        answered.send(b"x");
-        read_to_end(answered);
+        let mut reset_by_server = Client::connect(proxy.at("resets"));
+        reset_by_server.send(b"x");
+        read_to_end(reset_by_server);
         read_to_end(Client::connect(proxy.at("dead")));
         read_to_end(Client::connect(proxy.at("down")));
         let connecting = Client::connect(proxy.at("hanging"));

@@ -1,5 +1,5 @@
-//! Actions of the page: it asks once, says what it will do, and shows the answer. It sorts, pages, and soon shows a
-//! dead server.
+//! Actions on the page: it asks once, says what it will do, and shows the answer. It sorts sessions and shows 50 at
+//! a time, soon shows a dead server, and has a strict security policy.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ pub(super) fn choose(browser: &mut Browser, label: &str, words: &str) {
     assert!(!question.contains("Done."), "{label}: {question}");
 }
 
-/// Says yes, waits until the answer is shown, and closes the question; returns what it said.
+/// Says yes, waits until the answer is shown, and closes the question; returns the answer.
 fn confirm(browser: &mut Browser) -> String {
     browser.evaluate("document.querySelector('#question button.danger').click()");
     let answered = wait_for("an answer", || {
@@ -202,7 +202,7 @@ fn sessions_are_sorted_and_paged() {
 }
 
 /// The seconds are counted in samples of the process and in timers of the page, and not by a clock of this test: on a
-/// busy machine these are late as well, so that the test does not fail.
+/// busy machine the samples and timers are late as well, so that the test does not fail.
 #[test]
 fn a_killed_server_is_red_within_two_seconds() {
     // The port is kept, so that no other program gets it when the server is killed.

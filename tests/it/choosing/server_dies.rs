@@ -97,7 +97,7 @@ fn sessions_started_after_a_server_kill_are_served_and_use_the_server_after_its_
 }
 
 #[test]
-fn a_dead_server_is_tried_only_eject_after_times() {
+fn a_dead_server_is_tried_as_often_as_eject_after_says() {
     let (stays, dead) = (Server::named("s1"), refusing());
     let health = "health = { check = \"off\", eject_after = 3, eject_for = \"1h\", eject_max_for = \"1h\" }";
     let proxy = Proxy::start(&one_pool(&[stays.address, dead.address], health));
@@ -141,10 +141,10 @@ fn the_next_server_gets_the_hello_unchanged() {
     let proxy = Proxy::start(&one_pool(&[dead.address, alive.address], &more));
     let mut hello = Hello::named("a.example").padded(3000).in_records(&[2, 800]);
     hello.extend([42; 500]);
-    for pieces in [1, 900, 10_000] {
+    for piece_length in [1, 900, 10_000] {
         for _ in 0..2 {
             let mut client = Client::connect(proxy.at("l"));
-            client.send_in_pieces(&hello, pieces);
+            client.send_in_pieces(&hello, piece_length);
             assert_eq!(client.finish().read_all(), b"bye");
         }
     }

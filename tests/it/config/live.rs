@@ -125,9 +125,13 @@ fn certificates_are_compared_with_the_names_of_routes() {
     assert_eq!(
         warnings,
         [
-            format!("warning: route shop: the certificate of shop/{shop} is also for a name of route mail: {trap} shop"),
+            format!(
+                "warning: route shop: the certificate of shop/{shop} is also for a name of route mail: {trap} shop"
+            ),
             format!("warning: route shop: the certificate of shop/{shop} is not for other.example.org"),
-            format!("warning: route mail: the certificate of mail/{mail} is also for a name of route shop: {trap} mail"),
+            format!(
+                "warning: route mail: the certificate of mail/{mail} is also for a name of route shop: {trap} mail"
+            ),
             format!("warning: route deep: the certificate of mail/{mail} is not for a.b.example.com"),
         ]
     );

@@ -1,4 +1,4 @@
-//! Real databases behind pools that know them.
+//! Pools and listeners for PostgreSQL, MariaDB and Redis, with real servers of these.
 
 mod endings;
 mod refused;

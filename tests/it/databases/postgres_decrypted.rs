@@ -27,8 +27,8 @@ struct Site {
 }
 
 impl Site {
-    /// Routes by name to `a` (`b` for b.example), by database `orders` to `b`. `lines` are further lines of the
-    /// listener.
+    /// Starts a proxy that routes a.example to the server `a`, and b.example and the database `orders` to the server
+    /// `b`. `lines` are further lines of the listener.
     fn start(a: SocketAddr, b: SocketAddr, lines: &str) -> Self {
         Self::start_with(a, b, lines, "")
     }
@@ -59,7 +59,7 @@ impl Site {
         }
     }
 
-    /// `psql` with this statement, which connects to a name and verifies it.
+    /// `psql` with this statement. It connects to a name, and verifies that the certificate has it.
     fn psql(&self, name: &str, database: &str, statement: &str) -> Command {
         let mut command = psql(self.proxy.at("db"), statement);
         let authority = self.directory.path().join("authority.txt");
@@ -71,7 +71,7 @@ impl Site {
         command
     }
 
-    /// A client within TLS, agreed on by an SSLRequest.
+    /// A client that has asked for TLS by an SSLRequest, and has completed the handshake.
     fn client(&self) -> TlsClient {
         let mut client = Client::connect(self.proxy.at("db"));
         assert_eq!(client.send(&SSL_REQUEST).read(1), b"S");
@@ -157,7 +157,7 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_fu
     let query = b"SELECT pg_sleep(600)\0";
     let length = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
     session.send(&[b"Q", &length[..], query].concat());
-    eventually("the query runs", || server.sleepers() == 1); // the server ignores requests that come before
+    eventually("the query runs", || server.sleepers() == 1); // the server ignores a cancel that comes before
     let mut waiting = site.client();
     waiting.send(&startup("postgres"));
     let queue = || site.proxy.metrics().sum("acequia_pool_queue", &[("pool", "a")]);
@@ -185,14 +185,14 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
     assert_eq!(
         client.send(&startup("postgres")).read(1),
         b"R",
-        "the server asks for no password"
+        "expected an answer to the startup message"
     );
     drop(client);
     let authority = site.directory.path().join("authority.txt");
     if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, SELECT_PORT) {
         assert_eq!(port, server.address().port().to_string());
     }
-    // Other clients of this listener request TLS before.
+    // Other clients of this listener send an SSLRequest before their ClientHello.
     let port = must(&mut site.psql("a.example", "postgres", SELECT_PORT));
     assert_eq!(port.trim(), server.address().port().to_string());
     for alpn in [&[][..], &["h2"]] {
@@ -203,7 +203,7 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
 }
 
 #[test]
-fn requests_other_than_a_session_within_tls_reach_no_server() {
+fn invalid_and_incomplete_first_packets_reach_no_server() {
     let server = Server::run(|mut stream| drop(stream.read(&mut [0])));
     let site = Site::start(server.address, server.address, "hello_timeout = \"1s\"");
     // Bytes behind the SSLRequest (CVE-2021-23214).
@@ -278,8 +278,8 @@ fn clients_without_tls_are_refused_if_client_certificates_are_required() {
 }
 
 /// Many clients close without a close_notify alert. The server gets the end of the stream then, although the stream may
-/// be cut short: messages of PostgreSQL have lengths, so that the end completes none. If the server were reset instead,
-/// nobody would see when it has ended the session.
+/// be cut short: messages of PostgreSQL have lengths, so a server sees that the last one is incomplete. If the
+/// connection to the server were reset instead, acequia would not see when the server has ended the session.
 #[test]
 fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_its_place_is_free() {
     const CLIENTS: usize = 3;

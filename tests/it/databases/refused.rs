@@ -18,7 +18,7 @@ const SESSIONS: usize = 60;
 const USED_AS_BEFORE: &str = "check refused: the server lives, and is used as before";
 const NO_NEW_SESSIONS: &str = "check refused: the server lives, and gets no new sessions";
 
-/// One failed check takes a server out, and cuts its sessions at once.
+/// A configuration with which one failed check takes the server out and cuts its sessions at once.
 fn config(server: &Postgres, password: &Path, more: &str) -> String {
     format!(
         "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pools.db]\nservers = [\"{}\"]\nrole = \"primary\"\n\
@@ -28,7 +28,7 @@ fn config(server: &Postgres, password: &Path, more: &str) -> String {
     )
 }
 
-/// A server with such a configuration, which its check has found to be up.
+/// Starts a server and a proxy with such a configuration, and waits until the check finds the server up.
 fn start(more: &str) -> (Postgres, Proxy) {
     let server = Postgres::start_with(&["max_connections=70"]);
     create_checker(&server);
@@ -146,7 +146,7 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
     assert_eq!(log_count(&proxy, "server is down"), 0);
 }
 
-/// What the check needs on this host is no result of a check: whatever is wrong with it, the server keeps its state.
+/// A check that this host cannot make, as without its password, says nothing about the server, which keeps its state.
 #[test]
 fn a_password_that_cannot_be_read_takes_no_server_down() {
     let server = Postgres::start();

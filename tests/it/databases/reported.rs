@@ -1,4 +1,4 @@
-//! The reports of the commands about databases: primaries, refused checks, and the database and user of a session.
+//! What the commands report about databases: primaries, refused checks, and the database and user of a session.
 
 use crate::support::client::Client;
 use crate::support::database::Postgres;
@@ -31,7 +31,7 @@ fn refused_checks_and_awaited_failbacks_are_reported_with_the_remedy() {
     let awaiting =
         format!("db/{label}: the primary, awaits failback; `acequia server enable db/{label}` uses it again\n");
     for command in ["status", "servers"] {
-        eventually("the primary is back", || printed(command).contains(&awaiting));
+        eventually("the awaited failback is shown", || printed(command).contains(&awaiting));
     }
     proxy.answer(&["server", "enable", &format!("db/{label}")]);
     assert!(!printed("status").contains("failback"));
@@ -56,13 +56,13 @@ fn switchovers_leave_no_pool_empty_and_a_drained_primary_is_reported() {
     let proxy = Proxy::start(&(pool("write", "primary") + &pool("read", "replica")));
     let is_primary = |number: usize| proxy.server("write", &labels[number])["health"] == "up";
     eventually("the first is the primary", || is_primary(0));
-    for primary in [1, 0] {
-        make_other_follow(primary);
-        eventually("there is no primary", || !is_primary(1 - primary));
-        servers[primary].ask("REPLICAOF NO ONE");
+    for next in [1, 0] {
+        make_other_follow(next);
+        eventually("there is no primary", || !is_primary(1 - next));
+        servers[next].ask("REPLICAOF NO ONE");
         eventually("both are in their pools", || {
-            proxy.server("write", &labels[primary])["health"] == "up"
-                && proxy.server("read", &labels[1 - primary])["health"] == "up"
+            proxy.server("write", &labels[next])["health"] == "up"
+                && proxy.server("read", &labels[1 - next])["health"] == "up"
         });
         for name in ["write", "read"] {
             for label in &labels {

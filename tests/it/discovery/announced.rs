@@ -29,7 +29,7 @@ fn config(docker: &Docker, web: &Server, announce: &str) -> String {
 }
 
 /// What the metrics of announced routes show: whether their source is up, how many are in force, and how many are
-/// refused for two reasons.
+/// refused because of each of two reasons.
 fn measured(proxy: &Proxy) -> [(&'static str, f64); 4] {
     let metrics = proxy.metrics();
     let refused = |reason| metrics.sum("acequia_announcements_refused", &[("reason", reason)]);
@@ -100,7 +100,7 @@ fn containers_announce_and_withdraw_their_routes() {
     assert_eq!(
         reached(&proxy, "shop.apps.test"),
         "shop",
-        "it is ready with the first list"
+        "the proxy is ready only once it has the first list"
     );
     assert_eq!(reached(&proxy, "store.apps.test"), "shop");
     assert_eq!(reached(&proxy, "own.apps.test"), "web");
@@ -111,11 +111,11 @@ fn containers_announce_and_withdraw_their_routes() {
     assert_eq!(session.read(4), b"shop");
     announce(&docker, "next", "shop.apps.test", &[]);
     wait_until_reached(&proxy, "shop.apps.test", "next");
-    let pool = proxy.server("tls:shop.apps.test", "next");
-    assert_eq!(pool["address"], format!("10.97.1.3:{PORT}"));
+    let server = proxy.server("tls:shop.apps.test", "next");
+    assert_eq!(server["address"], format!("10.97.1.3:{PORT}"));
     assert!(
         proxy.reload(&(config(&docker, &web, ACCEPT) + "max_sessions = 7\n")),
-        "a reload keeps them"
+        "the reload is accepted"
     );
     wait_until_reached(&proxy, "shop.apps.test", "next");
     assert_eq!(session.finish().try_read_all().unwrap(), b"", "the session has gone on");

@@ -23,10 +23,11 @@ struct Engine {
 }
 
 struct State {
-    /// Minor numbers.
+    /// The minor number of the oldest version of the API that it speaks.
     oldest: u32,
+    /// The minor number of the newest one.
     newest: u32,
-    /// Status and body of lists.
+    /// The answer to a request for the list of containers: status and body.
     containers: (String, String),
     requests: Vec<String>,
     /// The connections that follow events.
@@ -56,7 +57,7 @@ impl Engine {
         Self { directory, state }
     }
 
-    /// Answers lists with this from now on, and says that something has happened.
+    /// From now on answers requests for the list of containers with this. Sends an event, so that one follows.
     fn list(&self, status: &str, body: &str) {
         let mut state = self.state.lock().unwrap();
         state.containers = (status.to_owned(), body.to_owned());

@@ -137,10 +137,10 @@ fn edits_of_a_guard_that_is_not_configured_can_be_seen_and_undone() {
 fn deny_with_close_resets_only_sessions_of_the_guard_and_network() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 5000"));
-    let mut from_there = Client::connect_from("127.0.0.7", proxy.at("l"));
+    let mut denied_client = Client::connect_from("127.0.0.7", proxy.at("l"));
     let mut other_guard = Client::connect_from("127.0.0.7", proxy.at("m"));
     let mut other_network = served_client(proxy.at("l"));
-    for client in [&mut from_there, &mut other_guard] {
+    for client in [&mut denied_client, &mut other_guard] {
         client.send(b"ping").read(4);
     }
     let done = proxy.command(&["guard", "deny", "g", "127.0.0.7", "--close"]);
@@ -148,7 +148,7 @@ fn deny_with_close_resets_only_sessions_of_the_guard_and_network() {
         done.stdout, "guard g denies 127.0.0.7/32; 1 open session was reset\n",
         "{done:?}"
     );
-    from_there.must_be_reset();
+    denied_client.must_be_reset();
     wait_for_ended_sessions(&proxy, "denied", 1);
     for client in [&mut other_guard, &mut other_network] {
         client.send(b"ping");

@@ -254,15 +254,15 @@ fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
              [pools.{pool}]\nservers = [{servers}]\nresolve_interval = \"1h\""
         )
     };
-    let (name, named) = (
+    let (unnamed, named) = (
         format!("\"pool.test:{port}\""),
         format!("{{ address = \"pool.test:{port}\", name = \"shop\" }}"),
     );
-    let proxy = with_hosts(&site.directory.path().join("hosts"), &text("p", &name));
+    let proxy = with_hosts(&site.directory.path().join("hosts"), &text("p", &unnamed));
     site.wait_for_up(&proxy, &["127.0.0.2"]);
     for (pool, servers, added) in [
         ("p", &named, "p/shop@127.0.0.2".to_owned()),
-        ("p", &name, format!("p/pool.test:{port}@127.0.0.2")),
+        ("p", &unnamed, format!("p/pool.test:{port}@127.0.0.2")),
         ("q", &named, "q/shop@127.0.0.2".to_owned()),
     ] {
         proxy.rewrite(&text(pool, servers));
@@ -366,7 +366,7 @@ fn twenty_zones_without_an_answer_delay_no_other_name() {
     let proxy = names.asked_by(&format!("{}{first}", listener("first"))).launch();
     eventually("the good one is used", || server_reached(proxy.at("l")) == "s1");
     let has_failed = proxy.log().iter().any(|line| line["message"] == UNRESOLVED);
-    assert!(!has_failed, "before any of the others has failed");
+    assert!(!has_failed, "the good one was used only after another had failed");
     assert!(proxy.reload(&format!("{}{first}{second}", listener("second"))));
     let began = Instant::now();
     eventually("the new one is used", || server_reached(proxy.at("l")) == "s2");
@@ -374,7 +374,7 @@ fn twenty_zones_without_an_answer_delay_no_other_name() {
 }
 
 #[test]
-fn a_pool_can_look_up_ipv4_only_if_ipv6_queries_are_dropped() {
+fn a_pool_that_resolves_only_ipv4_works_while_ipv6_queries_are_dropped() {
     let Some(names) = NameServer::start() else { return };
     let server = Server::named("s1");
     let pool = |name: &str, keys: &str| {

@@ -28,7 +28,7 @@ fn checks(proxy: &Proxy, pool: &str) -> f64 {
 fn connections_per_check(proxy: &Proxy, server: &Redis, pools: &[&str]) -> f64 {
     let connections = || server.info("total_connections_received") as f64 - 1.0; // without the one that asks
     let last = pools.last().unwrap();
-    let (first_check, accepted) = (checks(proxy, last), connections());
+    let (checks_before, connections_before) = (checks(proxy, last), connections());
     let before: Vec<_> = pools.iter().map(|pool| checks(proxy, pool)).collect();
     eventually("all pools have ten checks", || {
         pools
@@ -36,7 +36,7 @@ fn connections_per_check(proxy: &Proxy, server: &Redis, pools: &[&str]) -> f64 {
             .zip(&before)
             .all(|(pool, before)| checks(proxy, pool) >= before + 10.0)
     });
-    (connections() - accepted) / (checks(proxy, last) - first_check)
+    (connections() - connections_before) / (checks(proxy, last) - checks_before)
 }
 
 fn health(proxy: &Proxy, server: &Redis, pool: &str) -> serde_json::Value {
@@ -69,11 +69,11 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
     assert_eq!(proxy.command(&["server", "enable", &name]).code, Some(0));
     eventually("it is up in both", || healths() == ["up", "up"]);
 
-    // Another interval is another check.
+    // Another `interval_down` is another check. The concurrency makes no difference to that.
     assert!(proxy.reload(&config(
         server.address(),
         "health.concurrency = 3\nhealth.interval_down = \"40ms\""
     )));
     let ratio = connections_per_check(&proxy, &server, &both);
-    assert!(ratio > 1.5, "{ratio} connections for a check of another kind");
+    assert!(ratio > 1.5, "{ratio} connections for a check with another interval");
 }

@@ -34,7 +34,7 @@ fn good_client(proxy: &Proxy) {
     assert!(ask(proxy.at("tls"), &hello) == hello);
 }
 
-/// A fatal alert, as it comes.
+/// The bytes of a record with this fatal alert.
 const fn alert(description: u8) -> [u8; 7] {
     [21, 3, 3, 0, 2, 2, description]
 }
@@ -117,8 +117,8 @@ fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let hopeless: [(&[u8], [u8; 7]); 6] = [
-        (&[0x16, 3, 1, 0xff, 0xff], RECORD_OVERFLOW), // a record longer than there may be
-        (&[0x16, 3, 1, 0x40, 0x01, 1], RECORD_OVERFLOW), // by one byte
+        (&[0x16, 3, 1, 0xff, 0xff], RECORD_OVERFLOW), // a record longer than allowed
+        (&[0x16, 3, 1, 0x40, 0x01, 1], RECORD_OVERFLOW), // one byte longer than allowed
         (&[0x16, 3, 1, 0, 0], UNEXPECTED_MESSAGE),    // an empty record
         (&[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0], UNEXPECTED_MESSAGE), // a ServerHello
         (
@@ -168,7 +168,7 @@ fn a_hello_may_have_hello_max_bytes_and_not_one_more() {
 fn a_client_with_an_oversized_hello_gets_an_alert_and_no_reset() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_max = "16KiB""#));
-    // All of it is on its way before the answer is read; a reset would be an error here.
+    // The client sends the whole hello before it reads the answer. A reset would make `read_all` fail.
     let hello = Hello::named("good.example").padded(65_000).in_records(&[16_000; 4]);
     let mut client = Client::connect(proxy.at("tls"));
     client.send(&hello).finish();
@@ -181,8 +181,8 @@ fn the_largest_extensions_and_thousands_of_protocols_pass_by_default() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, ""));
     let records = [16_000; 4];
-    // With supported_versions and server_name these are 65,535 bytes of extensions: the most that their length field
-    // can hold.
+    // The padding, supported_versions and server_name are together 65,535 bytes of extensions: the most that their
+    // length field can hold.
     let largest = Hello::named("good.example").padded(65_501).in_records(&records);
     assert!(ask(proxy.at("tls"), &largest) == largest);
     let protocols: Vec<String> = (0..400).map(|number| format!("p{number}")).collect();
@@ -302,7 +302,7 @@ fn clients_that_die_during_a_transfer_leave_no_descriptors() {
         } // else it closes with unread bytes, as a killed client does
     }
     wait_for_active_sessions(&proxy, 0);
-    // Pipes stay in the pool: two descriptors each, one or two per direction and worker.
+    // Each worker keeps pipes for later sessions: one or two per direction, with two descriptors each.
     descriptors_fall_to(&proxy, baseline + 16);
     assert!(proxy.is_running());
     assert_served(&proxy);

@@ -1,5 +1,5 @@
-//! `max_sessions` of servers: no server gets more sessions, and a place is free only when the server has ended its
-//! session, too.
+//! `max_sessions` of servers: no server gets more sessions, and a place is freed only when the server has ended the
+//! session as well, or a second after acequia has ended it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -155,7 +155,7 @@ fn a_place_is_freed_when_the_server_has_closed() {
     let mut session = manual.session();
     assert!(comes_back_at_once(|| {
         clients.push(Client::connect(proxy.at("l")));
-        assert_eq!(session.read(&mut [0]).unwrap(), 0, "our end, by the idle timeout");
+        assert_eq!(session.read(&mut [0]).unwrap(), 0, "acequia ends it when idle");
         let began = Instant::now();
         session.shutdown(Shutdown::Write).unwrap();
         session = manual.session();
@@ -276,7 +276,7 @@ fn abort(session: Option<TcpStream>) {
     assert!(matches!(linger, Some(Ok(()))));
 }
 
-/// The server counts a session from when it was connected to, whether its TLS handshake succeeds or not.
+/// The server counts a connection as a session from the start, whether the TLS handshake succeeds or not.
 #[test]
 fn a_place_is_kept_until_the_server_has_ended_a_connection_whose_tls_failed() {
     let manual = ManualServer::new();

@@ -77,10 +77,10 @@ fn clients_beyond_the_queue_limit_or_timeout_are_refused() {
     let pool = "max_sessions = 1\nqueue = { max = 1, timeout = \"1s\" }\nhealth = { check = \"off\" }";
     let proxy = Proxy::start(&config(&[server.address], pool));
     let _served = served_client(proxy.at("l"));
-    let mut waits = waiting(&proxy, 0);
+    let mut queued = waiting(&proxy, 0);
     assert!(Client::connect(proxy.at("l")).read_all().is_empty());
-    waits.0.set_nonblocking(false).unwrap();
-    assert!(waits.try_read_all().unwrap_or_default().is_empty());
+    queued.0.set_nonblocking(false).unwrap();
+    assert!(queued.try_read_all().unwrap_or_default().is_empty());
     let endings: Vec<_> = proxy
         .access_lines(2)
         .iter()
@@ -98,8 +98,8 @@ fn a_client_of_a_database_that_closes_leaves_the_queue() {
     let proxy = Proxy::start(&text);
     let _first = Client::connect(proxy.at("l"));
     let _session = manual.session();
-    let waits = waiting(&proxy, 0);
-    drop(waits); // its ping stays unread
+    let queued = waiting(&proxy, 0);
+    drop(queued); // its ping stays unread
     eventually("it has left", || queue(&proxy) == 0);
     assert_eq!(proxy.access_line()["ending"], "client_left_early");
     // One that resets leaves in any protocol.
@@ -114,12 +114,12 @@ fn a_half_closed_client_stays_in_the_queue_if_it_may_expect_an_answer() {
     let proxy = Proxy::start(&config(&[server.address], QUEUE));
     let mut first = Client::connect(proxy.at("l"));
     eventually("it is connected", || server.sessions() == 1);
-    let mut waits = waiting(&proxy, 0);
-    waits.finish();
+    let mut queued = waiting(&proxy, 0);
+    queued.finish();
     first.finish();
     assert_eq!(first.read_all(), b"answer");
-    waits.0.set_nonblocking(false).unwrap();
-    assert_eq!(waits.read_all(), b"answer");
+    queued.0.set_nonblocking(false).unwrap();
+    assert_eq!(queued.read_all(), b"answer");
     assert_eq!(server.received(), [&b""[..], b"ping"]);
 }
 
@@ -157,9 +157,9 @@ fn departed_clients_do_not_delay_a_waiting_one() {
     let proxy = Proxy::start(&config(&[server.address], QUEUE).replace("workers = 2", "workers = 1"));
     let served = served_client(proxy.at("l"));
     (0..3).for_each(|number| drop(waiting(&proxy, number)));
-    let mut waits = vec![(0, waiting(&proxy, 3))];
+    let mut all = vec![(0, waiting(&proxy, 3))];
     drop(served);
-    let held = next_served(&mut waits);
+    let held = next_served(&mut all);
     assert_eq!(server.sessions(), 2, "none of the departed was served before");
     drop(held);
     eventually("the departed are served, too", || server.sessions() == 5);
@@ -172,13 +172,13 @@ fn departed_clients_make_room_in_a_full_queue() {
     let proxy = Proxy::start(&config(&[server.address], &pool).replace("workers = 2", "workers = 1"));
     let mut last = served_client(proxy.at("l"));
     (0..2).for_each(|number| drop(waiting(&proxy, number)));
-    let mut waits = Vec::new();
+    let mut all = Vec::new();
     for number in 0..2 {
         let mut client = Client::connect(proxy.at("l"));
         client.send(b"ping");
         client.0.set_nonblocking(true).unwrap();
         wait_for_ended_sessions(&proxy, "queue_full", number + 1);
-        waits.push((number, client));
+        all.push((number, client));
     }
     assert!(
         Client::connect(proxy.at("l")).read_all().is_empty(),
@@ -187,7 +187,7 @@ fn departed_clients_make_room_in_a_full_queue() {
     wait_for_ended_sessions(&proxy, "queue_full", 3);
     for expected in 0..2 {
         drop(last);
-        let (number, client) = next_served(&mut waits);
+        let (number, client) = next_served(&mut all);
         assert_eq!(number, expected);
         last = client;
     }
@@ -217,9 +217,9 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
     let name = format!("p/{}", first.address);
     assert_eq!(proxy.command(&["server", "disable", &name]).code, Some(0));
     wait_for_ended_sessions(&proxy, "queue_full", 1); // the queue of the fallback has its own limit
-    let waits = |pool| proxy.metrics().sum("acequia_pool_queue", &[("pool", pool)]) as usize;
+    let queue_of = |pool| proxy.metrics().sum("acequia_pool_queue", &[("pool", pool)]) as usize;
     eventually("two have a server, one waits for the fallback", || {
-        other.sessions() == 2 && (waits("p"), waits("f")) == (0, 1)
+        other.sessions() == 2 && (queue_of("p"), queue_of("f")) == (0, 1)
     });
     let line = proxy.access_line();
     assert_eq!(
@@ -297,15 +297,15 @@ fn when_no_server_is_left_the_queue_is_emptied() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&[server.address], QUEUE));
     let _served = served_client(proxy.at("l"));
-    let mut waits = waiting(&proxy, 0);
+    let mut queued = waiting(&proxy, 0);
     assert!(
         proxy
             .command(&["server", "drain", &format!("p/{}", server.address)])
             .code
             == Some(0)
     );
-    waits.0.set_nonblocking(false).unwrap();
-    assert!(waits.try_read_all().unwrap_or_default().is_empty());
+    queued.0.set_nonblocking(false).unwrap();
+    assert!(queued.try_read_all().unwrap_or_default().is_empty());
     assert_eq!(proxy.access_line()["ending"], "no_server");
 }
 

@@ -54,7 +54,7 @@ impl Demo {
             .intro
             .iter()
             .find(all)
-            .unwrap_or_else(|| panic!("{words:?} in {:#?}", self.intro));
+            .unwrap_or_else(|| panic!("no line contains {words:?}: {:#?}", self.intro));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("exec {line}")).stdin(Stdio::null());
         command
@@ -172,7 +172,7 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
         .as_mut()
         .unwrap()
         .find(|row| row.as_ref().unwrap().contains("+1"));
-    // Behind the time: the open sessions of each server, with the new ones as `+1`, and at last the number of clones.
+    // After the time: the open sessions of each server, with the new ones as `+1`, and at last the number of clones.
     assert_eq!(
         row.unwrap().unwrap().split_whitespace().skip(1).collect::<Vec<_>>(),
         ["0", "+1", "0", "0", "0", "0", "0", "0"]
@@ -250,7 +250,9 @@ fn the_demo_pool_grows_with_the_visitors_and_shrinks_after_them() {
     let rows = demo.rows.as_mut().unwrap().map(Result::unwrap);
     let mut counts = rows.map(|row| row.split_whitespace().last().unwrap().to_owned());
     assert!(counts.any(|count| count == "3"), "the table shows them");
-    eventually("one leaves", || growing_pool(&demo)["scale"]["down"].as_u64() > Some(0));
+    eventually("the pool shrinks", || {
+        growing_pool(&demo)["scale"]["down"].as_u64() > Some(0)
+    });
     assert_eq!(demo.end().code(), Some(0));
 }
 
@@ -276,7 +278,9 @@ fn the_printed_client_wakes_the_pool_that_sleeps_and_its_server_ends_with_the_de
     client.kill().unwrap();
     client.wait().unwrap();
     assert_eq!(demo.end().code(), Some(0));
-    eventually("it has ended", || !Path::new(&format!("/proc/{server}")).exists());
+    eventually("the server has ended", || {
+        !Path::new(&format!("/proc/{server}")).exists()
+    });
 }
 
 #[test]

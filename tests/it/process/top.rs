@@ -272,5 +272,5 @@ fn without_a_terminal_or_a_process_top_names_the_remedy() {
     let command = format!("{} top --socket /nonexistent/admin.sock", env!("CARGO_BIN_EXE_acequia"));
     let tmux = Tmux::start(80, 24, &[], &command);
     let screen = tmux.wait_for("exit code 3");
-    assert!(screen.contains("no acequia is running there"), "{screen}");
+    assert!(screen.contains("no running acequia was found"), "{screen}");
 }

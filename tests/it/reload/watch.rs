@@ -27,7 +27,7 @@ fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
     let proxy = Proxy::start(&text(&a));
     std::fs::write(proxy.directory().join("acequia.toml"), text(&b)).unwrap();
     wait_until_served_by(&proxy, "b");
-    // As editors do.
+    // Editors replace a file by a rename, too.
     for (server, name) in [(&c, "c"), (&a, "a")] {
         proxy.rewrite(&text(server));
         wait_until_served_by(&proxy, name);
@@ -77,17 +77,17 @@ fn other_files_in_the_directory_cause_no_reload() {
 #[test]
 fn without_inotify_a_change_is_found_within_ten_seconds() {
     let [a, b, _] = servers();
-    let none = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let under = ["unshare", "--map-root-user", "sh", "-c", none, "sh"];
+    let without_inotify = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let under = ["unshare", "--map-root-user", "sh", "-c", without_inotify, "sh"];
     let proxy = Proxy::setup(&text(&a)).under(&under).start();
-    let said = || {
-        let is_it = |line: &serde_json::Value| line["message"].to_string().contains("cannot watch a file");
-        proxy.log().iter().filter(|line| is_it(line)).count()
+    let warnings = || {
+        let is_warning = |line: &serde_json::Value| line["message"].to_string().contains("cannot watch a file");
+        proxy.log().iter().filter(|line| is_warning(line)).count()
     };
-    eventually("it is said", || said() == 1);
+    eventually("the log says that the file cannot be watched", || warnings() == 1);
     proxy.rewrite(&text(&b));
     wait_until_served_by(&proxy, "b");
-    assert_eq!(said(), 1, "once");
+    assert_eq!(warnings(), 1, "expected one warning");
 }
 
 #[test]

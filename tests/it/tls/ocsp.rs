@@ -124,13 +124,14 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
     }
 
     let check = || finished(acequia(&["check", "-c"]).arg(proxy.directory().join("acequia.toml"))).stderr;
-    for (authority, known, from, told) in [
+    for (authority, known, from, expected) in [
         (
             "other",
             "11",
             "+0d",
             "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent",
         ),
+        // The 2 begins the year.
         ("ca", "11", "+1d", "shop.ocsp: the OCSP response is not valid before 2"),
         (
             "ca",
@@ -141,9 +142,9 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
     ] {
         respond_as(directory, authority, "11", known, from);
         proxy.answer(&["cert", "reload"]);
-        assert!(!is_stapled(&proxy), "{told}");
+        assert!(!is_stapled(&proxy), "{expected}");
         let said = check();
-        assert!(said.contains(told), "{said}");
+        assert!(said.contains(expected), "{said}");
     }
     respond(directory, "11", "+0d");
     let mut longer = fs::read(directory.join("shop.ocsp")).unwrap();

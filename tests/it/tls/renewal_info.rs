@@ -43,9 +43,9 @@ fn response(header: &str, body: &str) -> Vec<u8> {
 /// A proxy whose orders go to this server.
 fn start(site: &Site, pebble: &Pebble, server: &RenewalServer) -> Proxy {
     let config = site.config(pebble, "", &["shop.example"]);
-    let [own, front] = [pebble.address().port(), server.port()].map(|port| format!("https://localhost:{port}/dir"));
-    assert!(config.contains(&own));
-    Proxy::start(&config.replace(&own, &front))
+    let [old, new] = [pebble.address().port(), server.port()].map(|port| format!("https://localhost:{port}/dir"));
+    assert!(config.contains(&old));
+    Proxy::start(&config.replace(&old, &new))
 }
 
 fn is_between(time: &Value, start: &str, end: &str) -> bool {
@@ -129,7 +129,7 @@ fn an_order_whose_replaces_field_is_refused_is_repeated_without_it_unless_orders
     drop((proxy, server));
 
     let server = start_refusing(refusal("429 Too Many Requests\r\nRetry-After: 7200", "rateLimited"));
-    rebind(&site, &pebble, &server);
+    change_account_directory(&site, &pebble, &server);
     let proxy = start(&site, &pebble, &server);
     proxy.answer(&["cert", "renew", "shop.example"]);
     eventually("the order fails", || orders(&proxy, "error") == 1.0);
@@ -140,7 +140,7 @@ fn an_order_whose_replaces_field_is_refused_is_repeated_without_it_unless_orders
     assert_eq!(
         (server.seen().replaced.len(), server.seen().orders),
         (1, 1),
-        "it was not repeated"
+        "expected no repetition"
     );
 }
 
@@ -176,7 +176,7 @@ fn invalid_renewal_answers_change_nothing() {
     ] {
         let shown = String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned();
         let server = RenewalServer::new(&pebble, move |_| Some(answer.clone()));
-        rebind(&site, &pebble, &server);
+        change_account_directory(&site, &pebble, &server);
         let proxy = start(&site, &pebble, &server);
         eventually("the failure is logged", || {
             let message = "the server does not say when to renew a certificate";
@@ -199,7 +199,7 @@ fn invalid_renewal_answers_change_nothing() {
 }
 
 /// Changes the directory of the kept account to that of this server.
-fn rebind(site: &Site, pebble: &Pebble, server: &RenewalServer) {
+fn change_account_directory(site: &Site, pebble: &Pebble, server: &RenewalServer) {
     let file = site.state.path().join("account.json");
     let text = std::fs::read_to_string(&file).unwrap();
     let mut account = serde_json::from_str::<Value>(&text).unwrap();

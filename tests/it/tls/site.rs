@@ -54,7 +54,7 @@ impl Site {
         Proxy::start(&self.config(server, "", ""))
     }
 
-    /// Starts a proxy whose listener `tls` has the certificates in the directory `sites` of this one.
+    /// Starts a proxy whose listener `tls` has the certificates in `sites`, a subdirectory of the site's directory.
     pub(super) fn start_with_sites(&self, server: SocketAddr) -> Proxy {
         let tls = format!(
             "[listeners.tls.tls]\ncertificates = [{{ directory = {} }}]",

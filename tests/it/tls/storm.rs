@@ -16,7 +16,7 @@ use crate::support::server::Server;
 use crate::support::tls_server::ManualTlsServer;
 use rustls::{ClientConnection, StreamOwned};
 
-/// Clients whose handshakes take the worker seconds.
+/// So many clients that their handshakes keep the worker busy for seconds.
 const CROWD: usize = 500;
 
 /// A proxy with one worker, and a listener `tls` with a slow certificate. `more` is further configuration.
@@ -42,7 +42,7 @@ fn connect(proxy: &Proxy) -> TcpStream {
 struct Crowd(Vec<TcpStream>);
 
 impl Crowd {
-    /// `others`: sessions that are open besides.
+    /// `others`: the number of other open sessions.
     fn new(site: &Site, proxy: &Proxy, others: usize) -> Self {
         let hello = site.client().hello("shop.example");
         let clients = (0..CROWD).map(|_| {
@@ -80,7 +80,7 @@ fn a_started_handshake_continues_before_new_ones_start() {
     crowd.must_wait();
 }
 
-/// If a handshake with a server waited, a server that works would seem to fail.
+/// If a handshake with a server waited for those with clients, a server that works would seem to fail.
 #[test]
 fn handshakes_with_servers_do_not_wait_for_those_with_clients() {
     let (site, server) = (Site::new(), Server::named("served"));

@@ -35,7 +35,7 @@ fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory(path: Path) {
     let (baseline, memory) = (descriptors(&proxy), anonymous_bytes(&proxy));
     let mut clients: Vec<Client> = (0..SESSIONS).map(|_| served_client(proxy.at("plain"))).collect();
     wait_for_active_sessions(&proxy, SESSIONS);
-    // Two per session, and no pipe. Our own connection to the admin port may still be about to close.
+    // Two descriptors per session, and no pipe. Our own connection to the admin port may still be about to close.
     descriptors_fall_to(&proxy, baseline + 2 * SESSIONS);
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(

@@ -24,7 +24,8 @@ over_each_path! {
     silent_half_closed_sessions_end_and_trickling_ones_stay,
 }
 
-// Where another proxy is between the client and the observed one, its buffers hide when the client reads.
+// On the other paths, a proxy is between the client and the observed one. Its buffers would hide when the client
+// reads.
 mod slow_reader {
     use super::a_slow_reader_does_not_count_as_idle;
 
@@ -63,10 +64,10 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay(path: Path) {
     const SESSIONS: usize = 200;
     let manual = ManualServer::new();
     let proxy = path.open(manual.server.address, "half_close_timeout = \"2s\"");
-    let begin = |is_clients_end: bool| {
+    let begin = |is_finished_by_client: bool| {
         let mut client = Client::connect(proxy.at("plain"));
         let server = manual.session();
-        if is_clients_end {
+        if is_finished_by_client {
             client.finish();
         } else {
             server.shutdown(Shutdown::Write).unwrap();
@@ -109,7 +110,8 @@ fn sockets_of(proxy: &Proxy, filter: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until the worker has had a tick since the session began: at a tick it also sets keepalive.
+/// Waits until the worker has published the traffic of the session. It does so once a second, right after it has set
+/// the keepalive of new sessions.
 fn wait_for_published_traffic(proxy: &Proxy) {
     eventually("the traffic of the open session", || {
         proxy.metrics().sum("acequia_bytes_total", &[]) > 0.0

@@ -136,13 +136,14 @@ fn stop_without_warnings(proxy: Proxy) {
 fn no_option_of_tcp_is_set_on_a_unix_socket() {
     let sockets = Sockets::new();
     serve(&sockets.path("server"), echo);
-    let routes = "routes = [{ sni = \"a.example\", pool = \"p\" }]"; // so that first bytes are at hand
+    // With `sni`, acequia reads first bytes before it connects; on TCP, it would then set TCP_QUICKACK.
+    let routes = "routes = [{ sni = \"a.example\", pool = \"p\" }]";
     let proxy = Proxy::start(&config(&sockets.address("l"), routes, &sockets.address("server"), ""));
     let mut client = connect(&sockets.path("l"));
     client.write_all(b"ping").unwrap();
     let mut echoed = [0; 4];
     client.read_exact(&mut echoed).unwrap();
-    // Published with the keepalive that is set late.
+    // A worker publishes the traffic right after it has set the keepalive that is due.
     eventually("the traffic of the open session", || {
         proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]) == 4.0
     });
@@ -390,8 +391,8 @@ fn a_unix_client_is_in_no_network_and_counts_by_user() {
     assert!(guard.to_string().contains(&source), "{guard}");
 }
 
-/// A directory may be reached by several paths, as `/run` by `/var/run`. A listener that was its own server under
-/// another path would fill up with sessions.
+/// A directory may be reached by several paths, as `/run` by `/var/run`. If a server is the socket of its own listener
+/// under another path, the listener connects to itself until it is full of sessions.
 #[test]
 fn check_knows_a_socket_by_any_of_its_paths() {
     let sockets = Sockets::new();
