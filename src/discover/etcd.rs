@@ -66,7 +66,7 @@ impl KeyUpdates<'_> {
 impl KeyFollower for KeyUpdates<'_> {
     fn take_all(&mut self, all: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
         self.change(|keys| {
-            let present: HashSet<&[u8]> = all.iter().map(|kv| &*kv.key).collect();
+            let present: HashSet<&[u8]> = all.iter().map(|kv| stored(&kv.key)).collect();
             keys.states.retain(|key, _| present.contains(&**key));
             all.into_iter().for_each(|kv| keys.put(kv));
         });
@@ -78,7 +78,7 @@ impl KeyFollower for KeyUpdates<'_> {
         let count = self.change(|keys| {
             for change in changes {
                 if change.is_delete() {
-                    keys.states.remove(&change.kv.key);
+                    keys.states.remove(stored(&change.kv.key));
                 } else {
                     keys.put(change.kv);
                 }
@@ -93,7 +93,13 @@ impl KeyFollower for KeyUpdates<'_> {
     }
 }
 
-/// The state of the keys.
+/// A key as it is stored: if it is too long, cut, but still longer than any valid key, so that it is not mistaken for
+/// one.
+fn stored(key: &[u8]) -> &[u8] {
+    &key[..key.len().min(KEY_BYTES_MAX + 1)]
+}
+
+/// The state of the keys, each as [`stored`].
 struct Keys {
     states: BTreeMap<Vec<u8>, KeyState>,
     defaults: MemberConfig,
@@ -116,9 +122,7 @@ impl Keys {
             false => server(&value, self.defaults),
         };
         let shown = Reason::from(String::from_utf8_lossy(&key).into_owned());
-        // Cut, but still longer than any valid key, so that it is not mistaken for one.
-        let key = key[..key.len().min(KEY_BYTES_MAX + 1)].to_vec();
-        let state = self.states.entry(key).or_default();
+        let state = self.states.entry(stored(&key).to_vec()).or_default();
         match entry {
             Ok(entry) => {
                 state.server = Some(entry);
@@ -174,6 +178,8 @@ fn server(value: &[u8], defaults: MemberConfig) -> Result<ServerEntry, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+
     use super::*;
 
     fn keys(puts: &[(&str, &str)]) -> Keys {
@@ -231,5 +237,27 @@ mod tests {
     #[test]
     fn an_overlong_key_is_not_a_server() {
         assert!(shown(&keys(&[(&"a".repeat(KEY_BYTES_MAX + 1), "10.0.0.1:1")])).is_empty());
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_kept_until_it_is_deleted() {
+        let (reports, _latest) = Reports::channel();
+        let keys: SharedFindings<Keys> = Arc::new(Mutex::new(Keys {
+            states: BTreeMap::new(),
+            defaults: MemberConfig::default(),
+        }));
+        let mut updates = KeyUpdates {
+            keys: &keys,
+            reports: &reports,
+        };
+        let count = || keys.lock().states.len();
+        let key = BASE64_STANDARD.encode(vec![b'k'; 2 * KEY_BYTES_MAX]);
+        let read = || serde_json::from_value(serde_json::json!([{ "key": &key }])).unwrap();
+        updates.take_all(read()).unwrap();
+        updates.take_all(read()).unwrap();
+        assert_eq!(count(), 1);
+        let deleted = serde_json::json!([{ "type": "DELETE", "kv": { "key": &key } }]);
+        updates.take_changes(serde_json::from_value(deleted).unwrap()).unwrap();
+        assert_eq!(count(), 0);
     }
 }
