@@ -89,10 +89,14 @@ fn from(certificate: &CertificateBody) -> String {
     }
 }
 
-/// A line about the next order of a certificate and its reason, if the latest order has not failed; `None` also for
-/// reasons other than `lifetime` and `suggested`.
+/// A line about the order of a certificate that is under way, or about the next one and its reason. `None`: the latest
+/// order has failed, or the reason is another one than `lifetime` and `suggested`.
 fn renewal(certificate: &CertificateBody) -> Option<String> {
     let renewal = certificate.renewal.as_ref().filter(|renewal| renewal.failures == 0)?;
+    let name = certificate.names.first().map_or("", String::as_str);
+    if renewal.under_way {
+        return Some(format!("{name}: an order is under way\n"));
+    }
     let why = match &*renewal.reason {
         "lifetime" => String::from("two thirds of its lifetime are over then"),
         "suggested" => match &renewal.explanation_url {
@@ -101,12 +105,7 @@ fn renewal(certificate: &CertificateBody) -> Option<String> {
         },
         _ => return None,
     };
-    let name = certificate.names.first().map_or("", String::as_str);
-    Some(if renewal.under_way {
-        format!("{name}: an order is under way\n")
-    } else {
-        format!("{name}: the next order is at {}, {why}\n", renewal.at)
-    })
+    Some(format!("{name}: the next order is at {}, {why}\n", renewal.at))
 }
 
 /// A line about the failed orders of a certificate, if there are any.
@@ -184,5 +183,17 @@ mod tests {
             ["0", "0", "1", "2"]
         );
         assert_eq!(days_left("2020-01-01T00:00:00.000Z"), "expired");
+    }
+
+    #[test]
+    fn an_order_under_way_is_shown_whatever_its_reason() {
+        for reason in ["not_issued", "lifetime", "suggested", "requested"] {
+            let certificate = serde_json::from_value(serde_json::json!({
+                "names": ["a.example"], "issuer": "", "valid_from": "", "expires": "", "file": "", "self_signed": false,
+                "renewal": { "at": "", "reason": reason, "under_way": true, "failures": 0 },
+            }));
+            let line = renewal(&certificate.unwrap());
+            assert_eq!(line.as_deref(), Some("a.example: an order is under way\n"), "{reason}");
+        }
     }
 }

@@ -29,6 +29,9 @@ pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<St
             [part] if *part == network => left.push(text.clone()), // as it was written
             parts => left.extend(parts.iter().map(shown)),
         }
+        if left.len() > LIST_MAX {
+            return None;
+        }
     }
     Some(left)
 }
@@ -100,6 +103,11 @@ mod tests {
         }
         assert_eq!(without(&list(&EVERYWHERE), &list(&["::1"])).unwrap().len(), 1 + 128);
         assert_eq!(without(&list(&["10.0.0.0/8"]), &list(&["x"])), None);
+        let addresses: Vec<String> = (0..=LIST_MAX)
+            .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
+            .collect();
+        assert_eq!(without(&addresses, &[]), None, "too many");
+        assert_eq!(without(&addresses[1..], &[]), Some(addresses[1..].to_vec()));
         let holes: Vec<String> = (0..250).map(|n| format!("10.{n}.7.7")).collect();
         assert_eq!(without(&list(&["10.0.0.0/8"]), &holes), None, "too many");
     }
