@@ -11,11 +11,11 @@
 //!
 //! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in `connect` and
 //! in `connect_postgres`. What it has to remember goes to `account::session_extras`, so that other sessions stay small.
-//! What only decides about clients is a limit of a [`guard`](crate::guard) instead, and what reads first bytes is a
-//! reader of [`sniff`](crate::sniff).
+//! Code that only decides whether a client is refused is not a step, but a limit of a [`guard`](crate::guard). Code
+//! that reads first bytes is a reader of [`sniff`](crate::sniff).
 //!
 //! A step that few sessions take is [`boxed`](FutureExt::boxed): its future does not make those of other sessions
-//! larger, and its code, which is called through `dyn`, does not spread out the code that every session runs.
+//! larger, and its code, which is called through `dyn`, is not inlined into the code that every session runs.
 
 mod listener_state;
 mod refusal;
@@ -129,8 +129,8 @@ async fn connect(
         at,
         entry,
     };
-    // Statements of their own: as one expression, the future would hold the parts of all steps at once. Each step takes
-    // its input by value: a local that was borrowed stays in the future until its end.
+    // Each step is a statement: in one expression, the future would hold the temporaries of all steps at once. Each
+    // step takes its input by value: a local that was borrowed would stay in the future until the future ends.
     let opened = match state.plan.accept_proxy {
         Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,
@@ -152,8 +152,8 @@ async fn connect(
     routed.connect().await
 }
 
-/// As `connect`, for a client of PostgreSQL, up to the point where bytes are only relayed. Such a client may ask to
-/// cancel a query instead.
+/// As `connect`, for a client of PostgreSQL. It also begins the session with the server, after which bytes are only
+/// relayed. Such a client may ask to cancel a query instead.
 async fn connect_postgres(
     client: &mut TcpStream,
     state: Arc<ListenerState>,
@@ -166,7 +166,7 @@ async fn connect_postgres(
         at,
         entry: &mut *entry,
     };
-    // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    // Each step is a statement: in one expression, the future would hold the temporaries of all steps at once.
     let opened = match state.plan.accept_proxy {
         Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,

@@ -194,19 +194,19 @@ impl Ledger {
     }
 
     fn path(&self, info: &SessionInfo, server: Option<&Arc<Server>>) -> Arc<WorkerPath> {
-        let known = PathRef {
+        let path_ref = PathRef {
             listener: info.listener.id(),
             pool: info.pool.as_deref().unwrap_or_default(),
             server: server.map(|server| server.id()),
         };
         let mut paths = self.paths.lock();
-        if let Some(path) = paths.get(&known).filter(|path| !path.is_gone()) {
+        if let Some(path) = paths.get(&path_ref).filter(|path| !path.is_gone()) {
             return Arc::clone(path);
         }
         let key = PathKey {
-            listener: known.listener,
+            listener: path_ref.listener,
             pool: info.pool_or_empty(),
-            server: known.server,
+            server: path_ref.server,
         };
         let path = WorkerPath::new(self.metrics.path(&key, &info.listener, server));
         paths.insert(key, Arc::clone(&path));
@@ -310,7 +310,7 @@ impl Entry {
         }
     }
 
-    /// The connected server does not begin the session. Counts this as a failed attempt.
+    /// The connected server takes no session now ([`ConnectFailure::NotReady`]). Counts this as a failed attempt.
     pub fn server_not_ready(&self) {
         if let Some(path) = &self.path {
             path.record_attempt(Duration::ZERO, Some(ConnectFailure::NotReady));

@@ -15,7 +15,7 @@ use crate::sniff::FirstBytes;
 #[derive(Debug, Default)]
 pub struct SessionExtras {
     passes: Vec<GuardPass>,
-    /// The guard that refused the client, or would have, and why.
+    /// The guard that refused the client, or would have refused it if it did not only report, and why.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
     pub(super) log_line: LogLine,
     /// The wait in the pool's queue.
@@ -23,7 +23,7 @@ pub struct SessionExtras {
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,
     /// The bytes read after the header, until the next step takes them. They are no fact about the session. They are
-    /// kept here so that the sessions of other listeners stay small.
+    /// kept here so that the sessions of listeners without `accept_proxy` stay small.
     pub first: Option<Box<FirstBytes>>,
 }
 

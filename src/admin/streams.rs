@@ -1,4 +1,4 @@
-//! The state that event streams share, and the mark of a connection that is one.
+//! The state that event streams share, and the mark of a connection that carries one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
     /// The permits for streams of all endpoints.
     permits: Arc<Semaphore>,
-    /// The permits that streams of the admin port need besides.
+    /// The permits that streams of the admin port need in addition to one of `permits`.
     port_permits: Arc<Semaphore>,
 }
 
@@ -45,7 +45,7 @@ impl Events {
     }
 }
 
-/// Tells the server of a connection whether its response is a stream of events, which may take long.
+/// Tells the task that serves a connection whether its response is a stream of events, which may take long.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamMark {
     /// Cancelled when the response is a stream.

@@ -35,8 +35,8 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Begins to follow announcements. If the plan of the file accepts them, the plan in force has the routes that were
-    /// `kept` from before the start.
+    /// Begins to follow announcements. `kept` are the routes that were announced before this process started. If the
+    /// plan of the file accepts announcements, they are already in the plan in force.
     pub(super) fn follow(live: &Arc<Live>, file_plan: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
@@ -61,7 +61,7 @@ impl Announced {
     }
 
     /// Waits until other routes are announced. Returns the plan and pools that are to be in force with them. Cancel
-    /// safe: if it is dropped, nothing has changed, and the next call finds the change again.
+    /// safe: after it was dropped, the next call takes the latest answer again.
     pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
         loop {
             if !self.is_pending && self.answers.changed().await.is_err() {
@@ -123,7 +123,8 @@ fn record_failure(live: &Live, error: &Reason) {
     }
 }
 
-/// Whether both have the same pools, and so the same announced routes, and refuse the same announcements.
+/// Whether both have the same pools, and so the same announced routes (each has a pool of its own), and refuse the same
+/// announcements.
 fn is_same(before: &InForce, next: &InForce) -> bool {
     let pools = |of: &InForce| of.pools.iter().map(Arc::as_ptr).collect::<Vec<_>>();
     pools(before) == pools(next) && before.plan.refused_announcements == next.plan.refused_announcements

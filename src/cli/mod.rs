@@ -1,4 +1,4 @@
-//! The command line: one file per command.
+//! The command line. Nearly every command has a file of its own.
 
 mod exit;
 mod terminal;

@@ -1,4 +1,4 @@
-//! `acequia pool`: sets which server is the primary of a pool, and how many clones it has.
+//! `acequia pool`: sets which server is the primary of a pool, or the number of the pool's clones.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! The notes of `status` and `servers` about the roles of servers, and about servers that are alive but held back.
+//! What `status` and `servers` show about servers that call themselves primary, servers that await failback, and checks
+//! that are refused.
 
 use crate::admin::bodies::{PoolBody, ServerBody};
 
@@ -76,13 +77,13 @@ mod tests {
 
     use super::*;
 
-    fn pool(primary: Option<&str>, primaries: &[&str], uses: [&str; 2]) -> PoolBody {
+    fn pool(primary: Option<&str>, primaries: &[&str], usages: [&str; 2]) -> PoolBody {
         let server = |(name, usage): (&str, &str)| {
             json!({ "name": name, "address": "10.0.0.1:5432", "priority": 0, "weight": 1, "up": true, "health": "up",
                     "since": "2026-11-24T02:16:06.530Z", "ejected": false, "use": usage, "weight_is_set": false,
                     "sessions": 0, "sessions_so_far": 0 })
         };
-        let servers: Vec<_> = ["a", "b"].into_iter().zip(uses).map(server).collect();
+        let servers: Vec<_> = ["a", "b"].into_iter().zip(usages).map(server).collect();
         let body = json!({ "name": "w", "balance": "least-conn", "panic": false, "primary": primary,
                            "primaries": primaries, "servers": servers });
         serde_json::from_value(body).unwrap()

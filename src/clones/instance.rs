@@ -22,7 +22,8 @@ use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 use crate::units::format_duration;
 
-/// How long this process, when it ends, waits for a killed clone to end: longer than the clone's keeper waits.
+/// How long acequia, when it shuts down, waits for a clone to end after SIGKILL. This is longer than the clone's keeper
+/// waits for the same.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A clone that has been started.
@@ -66,7 +67,7 @@ pub(super) struct Launch<'a> {
     pub(super) ports: &'a Ports,
     pub(super) hook_addresses: &'a HookAddresses,
     pub(super) containers: &'a Arc<OwnContainers>,
-    /// Cancelled when this process shuts down.
+    /// Cancelled when acequia shuts down.
     pub(super) shutdown: &'a CancellationToken,
 }
 
@@ -79,7 +80,7 @@ impl Launch<'_> {
         }
     }
 
-    /// Starts a clone within `limit`. That fails at once when this process shuts down.
+    /// Starts a clone within `limit`. Fails at once when acequia shuts down.
     pub(super) async fn start(&self, kind: &CloneKind, limit: Duration) -> Result<Instance, FailedStart> {
         let (running, address, pid) = match kind {
             CloneKind::Command(command) => self.in_time(limit, self.start_process(command)).await?,

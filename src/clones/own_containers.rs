@@ -72,7 +72,7 @@ impl Engines {
     }
 }
 
-/// A container that is held. Dropping this has it removed, unless it was removed before.
+/// A container that is held. When this value is dropped, the container is removed, unless it already was.
 pub(super) struct HeldContainer {
     pub(super) place: ContainerPlace,
     is_removed: bool,
@@ -147,7 +147,7 @@ impl OwnContainers {
                 self.left_changed.notified().await;
                 let mut back_off = BackOff::default();
                 while !self.try_remove_left().await {
-                    back_off.pause().await; // the reason was logged when the start failed
+                    back_off.pause().await; // not logged: the failed start has been logged already
                 }
             }
         };
@@ -180,8 +180,8 @@ impl OwnContainers {
             return;
         };
         let shown = directory.display().to_string();
-        let own = self.instance.clone();
-        match blocking(move || ended_instances(&directory, &own)).await {
+        let own_instance = self.instance.clone();
+        match blocking(move || ended_instances(&directory, &own_instance)).await {
             Ok(ended) => {
                 let until = Instant::now() + ORPHANS_PATIENCE;
                 for instance in ended {

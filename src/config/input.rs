@@ -14,8 +14,8 @@ pub(in crate::config) enum Position {
     File,
     /// A range of bytes of the text.
     Bytes(Range<usize>),
-    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value, beginning where
-    /// the text of the file begins. It stays below the end of the text: every value takes at least one byte.
+    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value. It begins at
+    /// the offset of the file's text and stays below the end of that text: every value takes at least one byte.
     Path { path: Arc<str>, order: usize },
 }
 
@@ -42,11 +42,11 @@ impl Position {
 /// The names and texts of the input, from which errors quote lines.
 #[derive(Debug)]
 pub(in crate::config) struct InputText {
-    /// The name of [`Position::File`].
+    /// The name of the whole input, for [`Position::File`].
     name: String,
     /// At least one. The file of this machine comes first.
     files: Vec<InputFile>,
-    /// The texts of all files, each with a line break behind it.
+    /// The texts of all files, with a line break between each two.
     text: String,
     /// Byte offsets of the beginnings of lines; the first is 0.
     lines: Vec<usize>,
@@ -98,7 +98,7 @@ impl InputText {
         self.name = name;
     }
 
-    /// The beginnings of the lines from this line on.
+    /// The beginnings of the lines, from the one that begins at this offset on.
     fn lines_from(&self, begin: usize) -> impl Iterator<Item = usize> {
         let after_newlines = self.text[begin..]
             .match_indices('\n')
@@ -183,9 +183,9 @@ impl InputText {
             // Parsers count bytes; an annotation must not cut a character.
             truncated(shown, at.saturating_sub(begin)).len()
         };
-        let of_file = line - self.line_of(self.file_at(&Position::Bytes(begin..end)).bytes.start);
+        let line_in_file = line - self.line_of(self.file_at(&Position::Bytes(begin..end)).bytes.start);
         (
-            of_file + 1,
+            line_in_file + 1,
             shown,
             within(bytes.start)..within(bytes.end.max(bytes.start)),
         )

@@ -51,7 +51,7 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
         root.entries.push(entry);
         return;
     };
-    let mut report_twice = |name: String, first: &KeyValue, second: &KeyValue| {
+    let mut report_duplicate = |name: String, first: &KeyValue, second: &KeyValue| {
         let first = input.describe_position(&first.position);
         let message = format!("`[{name}]` is in two keys of the store");
         problems.push(Problem::error(
@@ -61,14 +61,14 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
         ));
     };
     if !NAMED.contains(&&*entry.key) {
-        return report_twice(entry.key.clone(), existing, &entry);
+        return report_duplicate(entry.key.clone(), existing, &entry);
     }
     let name = entry.key.clone();
     match (&mut existing.node.value, entry.node.value) {
         (Value::Table(sections), Value::Table(further)) => {
             for section in further.entries {
                 match sections.entries.iter().find(|first| first.key == section.key) {
-                    Some(first) => report_twice(format!("{name}.{}", section.key), first, &section),
+                    Some(first) => report_duplicate(format!("{name}.{}", section.key), first, &section),
                     None => sections.entries.push(section),
                 }
             }

@@ -57,8 +57,8 @@ pub struct DialClient<'a> {
     /// Whether it may end its stream and still wait for an answer. Otherwise the end of its stream means that it has
     /// left.
     pub may_half_close: bool,
-    /// Whether only the server's first answer shows that it serves the session. Then the caller reports that
-    /// ([`Pool::record_connect`]).
+    /// Whether only the server's first answer shows that it serves the session. If so, the caller records the success
+    /// ([`Pool::record_connect`]) after that answer; otherwise [`dial`] does once it has connected.
     pub awaits_answer: bool,
     /// When the kernel completes the connection to the server.
     pub last_ack: LastAck,
@@ -129,8 +129,8 @@ impl DialError {
     }
 }
 
-/// For tests: the largest block that glibc hands out again as it is (tcache). Larger ones leave holes between the
-/// sessions.
+/// For tests: the size of the largest block of memory that glibc reuses whole (tcache). Larger ones leave holes in the
+/// heap.
 #[cfg(test)]
 pub(crate) const REUSED_BYTES_MAX: usize = 1032;
 
@@ -140,7 +140,7 @@ pub struct Dialled {
     pub socket: TcpStream,
     /// The TLS on it, its handshake complete; `None`: none was asked for.
     pub tls: Option<Box<TlsConnection>>,
-    /// The server.
+    /// The place on the server.
     pub lease: HeldLease,
 }
 
@@ -154,8 +154,8 @@ pub struct Dialled {
 /// is returned when the server has closed the connection ([`HeldLease`]).
 ///
 /// # Errors
-/// [`DialError`]: no server is left to try, has room or is waited for, or 1 + [`DialOptions::retries`] attempts have
-/// failed.
+/// [`DialError`]: no server is left to try; all are full, and the client may not wait, or not any longer; the client
+/// has left, or its connection failed; or 1 + [`DialOptions::retries`] attempts have failed.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 pub fn dial(
     pool: &Pool,
@@ -170,7 +170,7 @@ pub fn dial(
             let picked = match pool.pick(client.address, &search.tried, Instant::now()) {
                 Ok(lease) => lease,
                 Err(NoLease::NoServer) => return Err(DialError::no_server_after(&search.tried)),
-                // Boxed, so that it costs sessions that need not wait nothing.
+                // Boxed, so that sessions that need not wait pay nothing for it.
                 Err(NoLease::Full) => queued::wait(pool, &client, search, &mut report).boxed().await?,
             };
             let mut lease = HeldLease::new(picked);
@@ -183,7 +183,7 @@ pub fn dial(
                 connected = attempt(&mut lease, &options.connect, &client, tls, began) => connected,
                 fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
             };
-            // While it connected, checks may have shown that it is an old primary. It must not get the client then.
+            // Meanwhile checks may have shown that the server is an old primary. Then it must not get the client.
             let connected = match connected {
                 Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => {
                     Err(AttemptError::WentDown(socket))
@@ -218,8 +218,8 @@ pub fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions. A server that panic mode picks is unusable
-/// already when it is picked.
+/// Whether the checks of a server and the operator allow new sessions. A server that is picked in panic mode is
+/// unusable before the attempt, so that [`dial`] does not take it for one that went down meanwhile.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }
@@ -277,7 +277,8 @@ impl AttemptError {
         }
     }
 
-    /// How it counts against the server; `None`: it may be a fault of the client, or of this host.
+    /// How it counts against the server; `None`: not at all. It may be a fault of the client or of this host, or the
+    /// server is out of use anyway.
     fn server_failure(&self) -> Option<ServerFailure> {
         match self {
             Self::Connect(_) if self.failure().is_server_fault() => Some(ServerFailure::Connect),
@@ -304,7 +305,7 @@ async fn attempt(
     let Some(tls) = tls else {
         return Ok((socket, None));
     };
-    // Boxed, so that it costs sessions without it nothing.
+    // Boxed, so that sessions without TLS pay nothing for it.
     let handshake = timeout_at(deadline, begin_tls(&socket, lease.server(), tls).boxed()).await;
     match handshake {
         Ok(Ok(connection)) => Ok((socket, Some(connection))),

@@ -28,8 +28,8 @@ pub(super) async fn wait(
         report(Progress::Queued { position, is_asleep });
     };
     let watch = PeerWatch::new(client.socket);
-    // If the client may half-close, the end of its stream moves it behind the others in the queue. Otherwise it has
-    // left.
+    // The end of its stream moves a client that may half-close behind the others in the queue. For other clients, it
+    // means that the client has left.
     let half_close = async {
         match client.may_half_close {
             true => watch.stream_end().await,
@@ -55,7 +55,8 @@ pub(super) async fn wait(
     lease
 }
 
-/// Waits this long. The end of the client's stream counts as its leaving: only for clients that may not half-close.
+/// Waits for `time`. The end of the client's stream means that the client has left, so that this must not be called for
+/// clients that may half-close.
 ///
 /// # Errors
 /// The client has left.

@@ -1,4 +1,4 @@
-//! Servers that are containers of a Docker engine with a label.
+//! Servers that are Docker containers with a given label.
 
 mod container;
 mod watch;
@@ -15,7 +15,7 @@ use crate::plan::{DockerSourcePlan, ServerEntry};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 
-/// The containers with a label.
+/// Lists the containers of a Docker engine that have a given label.
 pub(super) struct DockerSource {
     plan: DockerSourcePlan,
     defaults: MemberConfig,

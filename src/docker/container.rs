@@ -1,4 +1,4 @@
-//! One container: created, started, waited for, stopped, removed.
+//! Containers: created, started, waited for, stopped, removed.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use super::endpoint::NetworkEndpoint;
 use super::engine::{DockerEngine, DockerError, REQUEST_TIMEOUT, rejection};
 use crate::back_off::BackOff;
 
-/// How long it may take to create or remove a container: its files may be copied.
+/// How long it may take to create, start or remove a container: its files may be copied.
 const FILES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container to create.

@@ -97,7 +97,7 @@ fn accepting_pauses_for_a_shortage_and_not_for_an_error_of_one_client() {
     );
 }
 
-/// Runs this on another thread, because it may keep its thread busy for ever; `None`: it does.
+/// Runs `what` on another thread, because it may keep its thread busy for ever. `None`: it has not ended in 20 s.
 fn on_a_thread<T: Send + 'static>(what: impl AsyncFnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, result) = channel();
     thread::spawn(move || {
@@ -107,7 +107,7 @@ fn on_a_thread<T: Send + 'static>(what: impl AsyncFnOnce() -> T + Send + 'static
     result.recv_timeout(Duration::from_secs(20)).ok()
 }
 
-/// A socket on which accept always fails (EINVAL) although it was not shut down, and one that keeps it so.
+/// A socket on which accept always fails (EINVAL) although it was not shut down, and its peer, which keeps it open.
 fn no_listener() -> (OwnedFd, std::os::unix::net::UnixStream) {
     let (socket, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -145,7 +145,7 @@ async fn pauses_between_failures_of_accept_grow_up_to_a_tenth_of_a_second() {
     assert!((90..120).contains(&failures), "{failures} failures in 10 s");
 }
 
-/// The sockets of a TCP and of a Unix listener, each shut down by another program.
+/// The sockets of a TCP and of a Unix listener, each with a function that shuts it down as another program could.
 fn shut_down_later() -> [(OwnedFd, impl FnOnce()); 2] {
     let directory = tempfile::tempdir().unwrap();
     let tcp = Bound::new(loopback(), &OPTIONS).unwrap().listen(1, 16).unwrap().sockets;
@@ -316,7 +316,7 @@ async fn a_closed_accept_queue_accepts_queued_clients_and_few_later_ones() {
     assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
 }
 
-/// As two workers with one socket of the service manager, or two processes.
+/// Two workers, or two processes, share a socket in this way if the service manager has passed it.
 #[tokio::test]
 async fn a_client_that_another_listener_of_the_socket_has_accepted_is_not_waited_for() {
     let bound = Bound::new(loopback(), &OPTIONS).unwrap();

@@ -30,7 +30,7 @@ impl LivePools {
     }
 
     /// The pool that serves new sessions of this one now: the pool itself or, while it has no usable server, the first
-    /// of its fallbacks that has one.
+    /// of its fallbacks that has one. If no fallback has one either, it is the pool itself.
     #[must_use]
     pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
         let mut serving = id;
@@ -41,7 +41,7 @@ impl LivePools {
             }
             serving = fallback;
         }
-        // Nearly every pool has no fallback. It is not checked here: the pick that follows sees whether it is usable.
+        // A pool without a fallback (nearly every one) is not checked here: the pick that follows sees if it is usable.
         if serving == id || self[serving].is_usable(now) {
             serving
         } else {

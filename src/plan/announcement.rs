@@ -1,4 +1,4 @@
-//! Announcements of servers, and why they have no effect.
+//! Announcements of servers, and the reasons why some have no effect.
 
 use std::sync::Arc;
 

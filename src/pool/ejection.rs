@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// The back-off of a server that is ejected while no other can be picked and clients wait for it, instead of that of
-/// [`EjectLimits`]. One session tries the server then; if it makes no report, another one does after the same time. A
-/// client whose only server has ended the session without a word waits as long, but that server is not ejected.
+/// The back-off of an ejected server, instead of that of [`EjectLimits`], if clients wait for a server and no other can
+/// be picked. After it, one session tries the server; if that session makes no report, another one tries after the same
+/// time. A client whose only server has ended the connection before its first message waits as long before it is
+/// connected again, but that server is not ejected.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -52,7 +53,7 @@ pub(super) enum LeaseKind {
 pub(super) struct Ejection {
     /// Failed connects in a row while the server was not ejected.
     failures: u32,
-    /// Ejections since the last connect that worked: the exponent of the back-off.
+    /// Ejections since the record was last cleared, with those after failed trials: the exponent of the back-off.
     ejections: u32,
     /// `None`: the server is not ejected.
     current: Option<CurrentEjection>,
@@ -149,8 +150,8 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// Records a connect that worked. It clears the record unless there are unserved sessions in it and none has lasted
-    /// since. Returns whether an ejection ended.
+    /// Records a connect that worked. It clears the record, unless that has unserved sessions and no later session has
+    /// lasted for [`SERVED_AFTER`]. Returns whether an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
         let has_one_lasted = self
             .connected_at
@@ -162,7 +163,7 @@ impl Ejection {
         self.connected_at.get_or_insert(now);
         if let (Some(current), LeaseKind::Trial) = (&mut self.current, kind) {
             current.is_claimed = false;
-            current.trial_due_at = add_capped(now, SERVED_AFTER); // no second trial before this session counts as served
+            current.trial_due_at = add_capped(now, SERVED_AFTER); // no other trial before this session counts as served
         }
         false
     }

@@ -1,4 +1,4 @@
-//! The servers that were found full while the clients in the line of a pool's queue get their turns.
+//! The servers that are found full while the clients in a pool's queue get their turns, one after another.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::candidates::Candidate;
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// The only server that the client whose turn was the latest waits for; `None`: it waits for any server.
+    /// The server that the client whose turn it is waits for; `None`: it does not wait, or waits for any server.
     pub(super) awaited: Option<ServerId>,
 }
 

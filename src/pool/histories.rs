@@ -1,4 +1,5 @@
-//! The remembered histories of a pool's primary in force, and of its replicas.
+//! The remembered histories of a pool's primary in force, and of its replicas. What a history consists of is defined by
+//! [`super::lag`] and [`super::diverged`], which each keep such histories.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,10 +30,10 @@ impl<P, R> Default for Histories<P, R> {
 }
 
 impl<P, R> Histories<P, R> {
-    /// Forgets the servers for which `is_known` is false.
-    pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
-        self.replicas.retain(|label, _| is_known(label));
-        self.primary.take_if(|primary| !is_known(&primary.label));
+    /// Forgets the servers for which `is_kept` is false.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.replicas.retain(|label, _| is_kept(label));
+        self.primary.take_if(|primary| !is_kept(&primary.label));
     }
 
     /// The primary.
@@ -47,7 +48,7 @@ impl<P, R> Histories<P, R> {
     }
 
     /// The history of this primary on this timeline, and whether it was known. If not, it begins as `initial`, and that
-    /// of another primary or timeline is forgotten, because their positions do not compare.
+    /// of another primary or timeline is forgotten, because their positions cannot be compared.
     pub(super) fn primary_or(&mut self, label: &Arc<str>, timeline: Option<u32>, initial: P) -> (&mut P, bool) {
         let is_same = |known: &TimelineHistory<P>| known.label == *label && known.timeline == timeline;
         let known = self.primary.take().filter(is_same);

@@ -105,7 +105,7 @@ impl UnservedSessions {
         self.consecutive == 0
     }
 
-    /// Whether the first of these sessions had ended when a session connected at this time.
+    /// Whether the first of these sessions had already ended at `connected_at`, when a later session connected.
     pub(super) fn began_before(&self, connected_at: Instant) -> bool {
         self.first_ended_at.is_some_and(|ended_at| connected_at >= ended_at)
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_early_end_by_the_server_before_any_byte_is_unserved() {
+    fn only_an_early_end_by_the_server_is_unserved() {
         use ServerEnd::{Aborted, Closed};
         use SessionOutcome::{Inconclusive, Served, Unserved};
         for (session, by_default, with_resets) in [

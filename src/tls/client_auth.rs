@@ -40,8 +40,8 @@ pub(super) struct ClientVerification {
     pub(super) hash: PolicyHash,
     /// Problems of files that can be used nevertheless.
     pub(super) warnings: Vec<String>,
-    /// When the first of the lists should be replaced, in seconds since the Unix epoch; `None`: there are no lists, or
-    /// they do not say.
+    /// The earliest time at which one of the lists should be replaced, in seconds since the Unix epoch; `None`: there
+    /// are no lists, or they do not say.
     pub(super) next_update: Option<i64>,
 }
 
@@ -63,7 +63,7 @@ impl ClientAuthPlan {
         let mut revocations = None;
         if let Some(path) = &self.crl_file {
             let text = read(path)?;
-            hash.update(&[1]); // the lists begin here: another division of the same bytes has another hash
+            hash.update(&[1]); // marks where the lists begin, so that moving bytes between the files changes the hash
             hash.update(&text);
             let algorithms = provider.signature_verification_algorithms;
             let (lists, found) = Revocations::new((path, &text), (&self.ca_file, &anchors), &roots, algorithms)?;

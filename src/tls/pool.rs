@@ -72,7 +72,7 @@ impl OfferedProtocols {
     }
 
     /// Whether the server must select a protocol: only if it is offered nothing but HTTP/2, which requires that (RFC
-    /// 9113, section 3.2). Servers of other protocols may not know this extension.
+    /// 9113, section 3.2). Servers of other protocols may not know ALPN.
     #[must_use]
     pub fn must_be_selected(&self, client: ClientChoice<'_>) -> bool {
         self.offered(client) == [b"h2"]
@@ -114,7 +114,7 @@ pub struct ClientChoice<'a> {
     pub protocol: Option<&'a [u8]>,
 }
 
-/// The TLS with the servers of a pool that is in force. Its files may be read again at any time; handshakes under way
+/// The TLS in force with the servers of a pool. Its files may be read again at any time; handshakes under way
 /// go on with the settings that they began with.
 #[derive(Debug)]
 pub struct PoolTls {

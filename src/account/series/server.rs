@@ -48,10 +48,11 @@ impl CheckResult {
 /// The series of all servers with one label in one pool. There may be two such servers: when an address changes, a new
 /// server takes over the label while the old one still has sessions.
 pub struct ServerSeries {
-    // Blocking mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
+    // This mutex and the next are blocking, locked for a statement or two: when a server is first used, after a check,
+    // and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
-    /// When the validity of the certificate at the latest check begins and ends, in seconds since the Unix epoch.
-    /// `None` if no check reads certificates.
+    /// From when to when the certificate that the latest check read is valid, in seconds since the Unix epoch. `None`
+    /// if no check reads certificates.
     certificate: Mutex<Option<[i64; 2]>>,
     /// Whether the checks log in to a service, which may refuse them.
     may_refuse_checks: AtomicBool,
@@ -131,7 +132,7 @@ impl ServerSeries {
         self.may_refuse_checks.load(Relaxed)
     }
 
-    /// Counts a change of the checks' verdict on the server to this one.
+    /// Counts that the checks' verdict on the server has changed to `verdict`.
     pub fn record_transition(&self, verdict: CheckVerdict) {
         let (index, word) = match verdict {
             CheckVerdict::Unchecked => return,

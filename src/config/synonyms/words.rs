@@ -1,4 +1,4 @@
-//! The key names of other proxies that are used in several sections.
+//! Groups of normalized key names of other proxies. Each group has an equivalent in several sections of acequia.
 
 pub(super) const CONNECT_TIMEOUT: &[&str] = &[
     "timeoutconnect",

@@ -78,7 +78,7 @@ mod tests {
             let error = chain(&*Token::read(&file).err().unwrap());
             assert!(error.ends_with(problem) && !error.contains("secret"), "{error}");
         }
-        // White space at the beginning counts for the length of a file, too.
+        // A file over the limit.
         fs::write(&file, format!(" secret{}", "x".repeat(64 << 10))).unwrap();
         let error = chain(&*Token::read(&file).err().unwrap());
         assert!(error.ends_with("it is longer than 64KiB"), "{error}");

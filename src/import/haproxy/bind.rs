@@ -8,7 +8,7 @@ use super::line::{Line, LineOutcome};
 /// The end of a `client_auth` that refuses clients without a certificate.
 const REQUIRED: &str = r#", mode = "require" }"#;
 
-/// The end of one that serves them, too.
+/// The end of a `client_auth` that also serves clients without a certificate.
 const REQUESTED: &str = r#", mode = "request" }"#;
 
 /// Reads a `bind` line into the listener.
@@ -33,24 +33,24 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
             return LineOutcome::LeftOut("it requires certificates of clients, and ca-file is missing");
         }
     }
-    let (mut own, mut is_partial) = (Vec::new(), false);
+    let (mut valid_addresses, mut is_partial) = (Vec::new(), false);
     let had_tls = listener.bind.len() > listener.plain.len(); // an address that is not plain
     for address in binds(addresses, is_for_both) {
         match address {
             Some(address) => {
                 listener.plain.extend((!is_tls).then(|| address.clone()));
-                own.push(address);
+                valid_addresses.push(address);
             }
             None => is_partial = true,
         }
     }
-    listener.bind.extend_from_slice(&own);
+    listener.bind.extend_from_slice(&valid_addresses);
     let client_auth = read_options(options, line, listener);
-    if is_tls && !own.is_empty() {
+    if is_tls && !valid_addresses.is_empty() {
         set_client_auth(client_auth, had_tls, line, listener);
     }
-    if options.iter().any(|word| word == "accept-proxy") && !own.is_empty() {
-        accept_proxy(line, &own, listener);
+    if options.iter().any(|word| word == "accept-proxy") && !valid_addresses.is_empty() {
+        accept_proxy(line, &valid_addresses, listener);
     }
     if is_partial {
         return LineOutcome::LeftOut("write IP addresses with one port each, or \"unix:/PATH\"");
@@ -58,8 +58,8 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     LineOutcome::Carried
 }
 
-/// Carries the options of a line over to the listener, except `client_auth`: returns its value if clients may or must
-/// have a certificate.
+/// Carries the options of a line over to the listener, except `ca-file` and `verify`: returns the `client_auth` that
+/// replaces them if clients may or must have a certificate.
 fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> Option<String> {
     let mut rest = options.iter();
     let mut client_ca = None;
@@ -115,13 +115,13 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             }
         }
     }
-    let (ca, mode) = client_ca.zip(verify.filter(|mode| mode != "none"))?;
-    let mode = if mode == "required" { REQUIRED } else { REQUESTED };
+    let (ca, verify) = client_ca.zip(verify.filter(|verify| verify != "none"))?;
+    let mode = if verify == "required" { REQUIRED } else { REQUESTED };
     Some(format!("{{ ca_file = {}{mode}", quoted(&ca)))
 }
 
-/// Sets `client_auth`, which holds for all addresses that terminate TLS. `had_tls`: there were such addresses before.
-/// The strictest value is kept, the first among equals: no address is open to more clients than it was.
+/// Sets `client_auth`, which holds for all addresses that terminate TLS. `had_tls`: earlier lines have such addresses.
+/// The strictest value is kept, the first among equals: no address stops requiring certificates.
 fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, listener: &mut ImportedListener) {
     let before = listener.tls.get("client_auth");
     if had_tls && before != client_auth.as_deref() {

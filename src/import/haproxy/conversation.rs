@@ -1,4 +1,5 @@
-//! `tcp-check` with `send` and `expect` (configuration manual, section 4.2).
+//! `tcp-check` with `send` and `expect`, and the options that imply such a conversation: `smtpchk` and `ldap-check`
+//! (configuration manual, section 4.2).
 
 use super::super::imported::{ImportedSection, quoted};
 use super::check_connection::CheckConnection;
@@ -51,7 +52,7 @@ impl Conversation {
         !self.steps.is_empty()
     }
 
-    /// Reads a line: `what` is its second word, `rest` what follows.
+    /// Reads a `tcp-check` line: `what` is its second word, `rest` what follows.
     pub(super) fn read(&mut self, what: &str, rest: &[String]) -> LineOutcome {
         let first = rest.first().map_or("", String::as_str);
         match what {
@@ -97,7 +98,7 @@ impl Conversation {
         });
     }
 
-    /// An expression that the answer to the last step has to match.
+    /// Adds an expression that the server's next answer has to match.
     fn expect(&mut self, expression: &str) {
         let expect = Some(expression.to_owned());
         match self.steps.last_mut() {

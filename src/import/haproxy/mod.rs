@@ -30,7 +30,7 @@ pub(super) fn read(text: &str) -> Imported {
     let mut defaults = Defaults::default();
     let mut idle_timeouts: HashMap<String, IdleTimeouts> = HashMap::new();
     let mut frontends = Vec::new();
-    let mut verifies = true;
+    let mut verifies = true; // the default of `ssl-server-verify`
     for section in sections(text) {
         match section.kind.as_str() {
             "global" => global(&section, &mut verifies, &mut imported),
@@ -70,9 +70,9 @@ struct IdleTimeouts {
     tunnel: Option<Duration>,
 }
 
-/// The listener of a frontend, with `idle_timeout`. `timeout tunnel` replaces the others. Otherwise the longer of
-/// `timeout client` and `timeout server` is taken, because acequia counts a session as idle only if neither side sends.
-/// If it uses several pools, the timeouts are those of the first one that has a backend in the file.
+/// The listener of a frontend, with `idle_timeout`: `timeout tunnel` if that is set, otherwise the longer of
+/// `timeout client` and `timeout server`, because acequia counts a session as idle only if neither side sends. If the
+/// frontend uses several pools, `tunnel` and `server` are those of the first pool that has a backend in the file.
 fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTimeouts>) -> ImportedListener {
     let client = frontend.client_timeout;
     let mut listener = frontend.into_listener();
@@ -80,9 +80,9 @@ fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTim
     let pools = listener.pool.iter().chain(routed);
     let mut timeouts = pools.filter_map(|pool| idle_timeouts.get(pool));
     let timeouts = timeouts.next().copied().unwrap_or_default();
-    let longest = timeouts.tunnel.or(client.max(timeouts.server));
-    if let Some(longest) = longest.filter(|longest| !longest.is_zero()) {
-        listener.section.set("idle_timeout", duration_value(longest));
+    let idle = timeouts.tunnel.or(client.max(timeouts.server));
+    if let Some(idle) = idle.filter(|idle| !idle.is_zero()) {
+        listener.section.set("idle_timeout", duration_value(idle));
     }
     listener
 }
@@ -164,7 +164,7 @@ fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<
     (frontend, backend)
 }
 
-/// Reads `global`. Only the limits of the process are carried over, and whether certificates of servers are verified.
+/// Reads `global`. Only the limits of the process and `ssl-server-verify` are carried over.
 fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) {
     for line in &section.lines {
         let value = line.words.get(1).map(String::as_str);

@@ -8,7 +8,7 @@ const DEPTH_MAX: usize = 16;
 /// `words;` or `words { block }`.
 #[derive(Debug, Default)]
 pub(super) struct Directive {
-    /// The number of its first line, from 1: that of the name, or of `{` without one.
+    /// The number of its first line, from 1: that of the name, or of `{` if the block has no name.
     pub(super) line: usize,
     /// At least one, unless a block has no name.
     pub(super) words: Vec<String>,
@@ -39,7 +39,8 @@ impl Directive {
 
 /// Parses a file. A missing or surplus `}` is not an error.
 pub(super) fn parse(text: &str) -> Vec<Directive> {
-    // The directives of each block that is open, with the directive that the block belongs to.
+    // For each open block: the directive that it belongs to, and those before this directive in the block around it, or
+    // in the file.
     let mut open: Vec<(Directive, Vec<Directive>)> = Vec::new();
     // The directives of the innermost open block so far, or of the file.
     let mut all: Vec<Directive> = Vec::new();

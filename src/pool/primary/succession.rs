@@ -2,7 +2,7 @@
 //! primary ([`Succession`]) and on what is remembered of the other server ([`Standing`]).
 //!
 //! For example, `a` is the primary, and `b` was seen as its replica. Once `a` is down, `b` may succeed it. If `b` was
-//! promoted while `a` was alive, it is rejected, and may not.
+//! promoted while `a` was alive, `b` is rejected, and may not succeed `a`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -177,7 +177,7 @@ impl Drop for Pipe {
     /// Returns an empty pipe to the pool; closes one that has bytes in it.
     fn drop(&mut self) {
         let ends = self.ends.take();
-        // While a thread ends its pool may be gone already; then the pipe is closed here.
+        // While a thread ends, its pool may be gone already; then the pipe is closed here.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             match ends {
