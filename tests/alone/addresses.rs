@@ -27,8 +27,8 @@ fn a_socket_never_connects_to_itself() {
          [pools.checked]\nservers = [\"{server}\"]\nhealth = {{ interval = \"10ms\" }}"
     ))
     .start();
-    // In the namespace of this thread. Of ten ports, connect(2) takes the five even ones first, so that one connect in
-    // five has the server's port as its source.
+    // This changes only the namespace of this thread. Of ten ports, connect(2) takes the five even ones first, so that
+    // one connect in five has the server's port as its source.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20009").unwrap();
     for _ in 0..CLIENTS {
         let mut client = network.client(1, proxy.at("unchecked"));
@@ -49,7 +49,8 @@ fn a_socket_never_connects_to_itself() {
     };
     eventually("there were some checks", || checks("fail") >= 50.0);
     assert_eq!(checks("pass"), 0.0);
-    // The server comes back: no socket of ours has its port, not even in TIME_WAIT. A check may have it at this moment.
+    // The server comes back: no socket of ours holds its port for long, not even in TIME_WAIT. Only a check may have it
+    // at this moment.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     eventually("the server can bind its port", || socket.bind(&server.into()).is_ok());
     socket.listen(16).unwrap();
@@ -60,7 +61,7 @@ fn a_socket_never_connects_to_itself() {
     assert_eq!(network.client(1, proxy.at("checked")).read_some(), "back");
 }
 
-/// Gives both ends of the link a link-local address: fe80::1 in the middle, fe80::2 outside.
+/// Gives both ends of the link a link-local address: fe80::1 in the namespace of acequia, fe80::2 in the outer one.
 fn add_link_local_addresses(network: &Namespaces) {
     for (number, address) in [(0, "fe80::1/64 dev v1"), (1, "fe80::2/64 dev v0")] {
         let done = network.run(number, &format!("ip -6 address add {address} nodad"));
@@ -133,8 +134,8 @@ fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
         "[listeners.l]\nbind = \"0.0.0.0:{port}\"\npool = \"p\"\n[pools.p]\nservers = [\"{address}\"]"
     ));
     assert_eq!(server_reached(proxy.at("l")), "there");
-    // First the address comes as a secondary one of an interface: connections to it have another source. Then it comes
-    // by a route alone.
+    // First the address comes as a secondary one of an interface: connections to it have the primary address as their
+    // source. Then it comes by a route alone.
     let moves = [
         ("address add 10.98.1.77/24 dev v1", "address del 10.98.1.77/24 dev v1"),
         (

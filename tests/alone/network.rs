@@ -112,7 +112,7 @@ fn timed_out_checks_leak_no_descriptors() {
     let baseline = descriptors(&proxy);
     network.drop_packets(1);
     eventually("40 checks have timed out", || checks("timeout") >= 40.0);
-    // One check may be under way, and our own connection to the admin port may still close.
+    // `+ 1`: one check may be under way. Our own connection to the admin port closes while this waits.
     descriptors_fall_to(&proxy, baseline + 1);
     assert_eq!(checks("fail"), 0.0);
     network.accept_packets(1);
@@ -176,7 +176,7 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     let Some(network) = Namespaces::enter(2) else { return };
     raise_descriptor_limit();
     let servers: Vec<_> = (0..3).map(|_| Server::named_on(network.listener(1), "here")).collect();
-    // The first server's weight attracts nearly all sessions: its ports run out after 100.
+    // The first server's weight attracts nearly all sessions: the ports to it run out after 100.
     let entry = |(n, server): (usize, &Server)| {
         let weight = if n == 0 { 100 } else { 1 };
         format!("{{ address = \"{}\", weight = {weight} }}", server.address)
@@ -184,7 +184,8 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     let list: Vec<_> = servers.iter().enumerate().map(entry).collect();
     let checks = "health = { interval = \"20ms\", fall = 1 }";
     let proxy = Proxy::start(&config(&list.join(", "), checks));
-    // For this thread's namespace. Set after acequia listens, so that its own ports do not use up the range.
+    // This sets the range of the namespace that this thread and acequia are in. It is set only once acequia listens, so
+    // that the ports on which it listens are not in the range.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20099").unwrap();
     let clients = (0..SESSIONS).map(|_| {
         let mut client = network.client(2, proxy.at("plain"));
@@ -193,7 +194,7 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     });
     let clients: Vec<_> = clients.collect();
     assert!(failures(&proxy, "no_ports") >= 1.0);
-    // Checks have no port left either; that is not the server's failure.
+    // Checks of the first server have no port left either; that is not the server's failure.
     let passed = || {
         proxy
             .metrics()

@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The greeting of a server that sends first.
 pub const GREETING: &[u8] = b"who is there?";
 
-/// Between two bytes of a dripped hello: several come before hello_timeout.
+/// The pause between two bytes of a dripped hello: short, so that several bytes come before hello_timeout.
 const DRIP: Duration = Duration::from_millis(500);
 
 /// The receive buffer of slow readers, small so that backpressure sets in soon.
@@ -150,7 +150,7 @@ impl Client {
             let mut greeting = [0; GREETING.len()];
             wire.read_exact(&mut greeting).await?;
             if greeting != GREETING {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "another greeting"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the wrong greeting"));
             }
         }
         wire.write_all(&talk.order(self.number).encode()).await?;

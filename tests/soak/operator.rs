@@ -200,9 +200,9 @@ impl<'a> Operator<'a> {
         self.count("log rotation");
         let number = self.done.counts["log rotation"];
         let directory = self.site.logs.path();
-        let now = directory.join("access.log");
-        fs::rename(&now, directory.join(format!("access-{number}.log"))).expect("the log exists");
+        let current = directory.join("access.log");
+        fs::rename(&current, directory.join(format!("access-{number}.log"))).expect("the log exists");
         self.proxy.signal(Signal::USR1);
-        eventually("a new access log is opened", || now.exists());
+        eventually("a new access log is opened", || current.exists());
     }
 }

@@ -41,7 +41,7 @@ impl Browser {
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
             path
         });
-        // It reads commands from descriptor 3 and writes messages to descriptor 4.
+        // Chromium reads commands from descriptor 3 and writes messages to descriptor 4.
         let mut chromium = Command::new("sh");
         chromium.args(["-c", "exec chromium \"$@\" 3<\"$COMMANDS\" 4>\"$MESSAGES\"", "sh"]);
         chromium.args([
@@ -83,8 +83,8 @@ impl Browser {
         let target = self.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
         let attached = self.ask("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
         self.session = attached["sessionId"].as_str().unwrap().to_owned();
-        for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
-            self.ask(domain, &json!({}));
+        for method in ["Runtime.enable", "Log.enable", "Page.enable"] {
+            self.ask(method, &json!({}));
         }
         self.ask("Page.navigate", &json!({ "url": url }));
         self.tab()
@@ -133,7 +133,7 @@ impl Browser {
 
     /// Presses a key.
     pub fn press(&mut self, key: &str) {
-        let code = match key {
+        let key_code = match key {
             "Tab" => 9,
             "Enter" => 13,
             "Escape" => 27,
@@ -141,7 +141,8 @@ impl Browser {
         };
         let text = if key == "Enter" { "\r" } else { "" };
         for kind in ["keyDown", "keyUp"] {
-            let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
+            let event =
+                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": key_code, "text": text });
             self.ask("Input.dispatchKeyEvent", &event);
         }
     }
@@ -164,7 +165,8 @@ impl Browser {
         STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
 
-    /// What the console and the log of the page have reported so far: errors of scripts, and what its policy forbade.
+    /// What the console and the log of the page have reported so far: errors of scripts, and what its
+    /// content security policy forbade.
     pub fn complaints(&self) -> Vec<Value> {
         let messages = self.messages.lock().unwrap();
         let reported = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];

@@ -18,7 +18,7 @@ impl Call {
         }
     }
 
-    /// `setsockopt(2)`, `getsockopt(2)`: the level and the option.
+    /// Only the uses of `setsockopt(2)` or `getsockopt(2)` with this level and this option.
     pub const fn option(name: &'static str, number: i64, level: i32, option: i32) -> Self {
         Self {
             name,
@@ -27,7 +27,7 @@ impl Call {
         }
     }
 
-    /// `fcntl(2)`, `ioctl(2)`: the command.
+    /// Only the uses of `fcntl(2)` or `ioctl(2)` with this command.
     pub const fn command(name: &'static str, number: i64, command: u32) -> Self {
         Self {
             name,

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-/// Writes until every buffer on the way is full. Its write timeout is shorter than any timeout that a test configures,
-/// so that the error of such a timeout does not occur here.
+/// Writes until every buffer on the way is full. Its write timeout is shorter than each timeout that may end a session
+/// of the tests that call this, so that no such timeout expires here.
 pub fn fill(stream: &mut TcpStream) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}
 }
 
-/// The receive buffer of a client that is to read slowly, as given to the kernel. With a larger one the kernel reports
-/// late that the client has read.
+/// The receive buffer of a client that is to read slowly, as given to the kernel. With a larger one, the kernel is late
+/// to tell the sender that the client has read.
 pub const SLOW_READER_BUFFER: usize = 32 << 10;
 
 /// The idle timeout of a session whose client reads slowly: shorter than [`read_slowly`] takes, and long enough that
@@ -23,7 +23,7 @@ pub const SLOW_READER_BUFFER: usize = 32 << 10;
 pub const SLOW_READER_IDLE_TIMEOUT: &str = "2s";
 
 /// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for three seconds. Each call of `read` must read
-/// exactly the given number of bytes: that empties the buffer, so that the kernel reports it.
+/// exactly the given number of bytes: that empties the buffer, so that the kernel tells the sender.
 pub fn read_slowly(mut read: impl FnMut(usize)) {
     for _ in 0..30 {
         sleep(Duration::from_millis(100));

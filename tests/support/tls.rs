@@ -11,7 +11,8 @@ use super::server::Server;
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
-/// A TLS server with a certificate for `name`, which every page contains too. It speaks HTTP/1.1 and HTTP/2.
+/// A TLS server with a certificate for `name`. It answers HTTP/1.1 and HTTP/2 requests with a page that contains the
+/// name.
 pub fn tls_server(name: &'static str) -> Server {
     serve(config_for(vec![name.to_owned()]).0, name)
 }

@@ -235,8 +235,8 @@ impl Run<'_> {
             }
             Load::FirstAnswer { answer, by_name } => {
                 let (address, first) = if by_name {
-                    let (number, hellos) = self.hellos.among(1);
-                    (self.target.by_name[number], hellos[0].to_vec())
+                    let (index, hellos) = self.hellos.among(1);
+                    (self.target.by_name[index], hellos[0].to_vec())
                 } else {
                     (echo, MESSAGE.to_vec())
                 };
@@ -247,8 +247,8 @@ impl Run<'_> {
                 FIRST_ANSWER_CLIENTS
             }
             Load::NewByName { clients, names } => {
-                let (number, hellos) = self.hellos.among(names);
-                let address = self.target.by_name[number];
+                let (index, hellos) = self.hellos.among(names);
+                let address = self.target.by_name[index];
                 (0..clients).for_each(|_| drop(spawn_local(new_sessions(address, Rc::clone(&hellos), None, counts()))));
                 clients
             }
@@ -302,13 +302,13 @@ async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Ans
     // Visits all messages, in the same order for every proxy: the step has no common factor with their number. Each
     // client starts at another message.
     const STEP: usize = 7919;
-    let mut number = *counts.connected.borrow() * 104_729;
+    let mut index = *counts.connected.borrow() * 104_729;
     counts.count_connected();
     counts.until_all_connected().await;
     let mut answer = Vec::new();
     loop {
-        number = (number + STEP) % messages.len();
-        let message = &messages[number];
+        index = (index + STEP) % messages.len();
+        let message = &messages[index];
         answer.resize(asked.map_or(message.len(), |asked| asked.writes().iter().sum()), 0);
         let began = Instant::now();
         let one = async {
@@ -376,7 +376,7 @@ async fn exchange(socket: &mut TcpStream, message: &[u8], answer: &mut [u8]) -> 
     Ok(())
 }
 
-/// Opens this many sessions, each after one exchange of a byte, and calls `then` while they are idle.
+/// Opens this many sessions, exchanges one byte in each, and calls `then` while all of them are idle.
 ///
 /// # Errors
 /// When one of the sessions fails.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-/// Messages that are due at the same time: fewer would wake this thread more often.
+/// How many messages are due at the same time. With fewer, the thread of [`pace`] would wake more often.
 const TOGETHER: u32 = 2;
 
-/// Sends the sessions in turn the time at which their next message is due, `rate` times per second over all sessions,
-/// until a session ends. Runs on a thread of its own, because tokio's timers have a resolution of a millisecond.
+/// Tells one session after the other when its next message is due, `rate` times per second over all sessions, until a
+/// session ends. Runs on a thread of its own, because tokio's timers have a resolution of a millisecond.
 pub(crate) fn pace(rate: u32, sessions: Vec<UnboundedSender<Instant>>) {
     thread::spawn(move || {
         let every = Duration::from_secs(1) * TOGETHER / rate;

@@ -63,7 +63,7 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<ProxyKind> {
         "-c",
     ];
     const RUN: &[&str] = &["run", "-c"];
-    // As the others are configured here: without an access log and keepalive.
+    // The other proxies are configured the same way: without an access log, and without keepalive.
     const BARE: &[(&str, &str)] = &[("ACCESS", "off"), ("KEEPALIVE", "\"off\"")];
     const AS_SHIPPED: &[(&str, &str)] = &[
         ("ACCESS", "/dev/null"),

@@ -10,7 +10,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::{anonymous_bytes, descriptors, descriptors_fall_to};
 
-/// Bad requests: the first bytes, and the bytes that are then repeated as long as they are read.
+/// Bad requests: the first bytes, and the bytes that are then sent over and over.
 const FLOODS: [(&str, &str); 4] = [
     ("", ""),                                                           // silence
     ("", "G"),                                                          // an incomplete request line

@@ -134,7 +134,7 @@ fn axe_finds_no_accessibility_problem_on_the_page() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/axe/node_modules/axe-core/axe.min.js");
     let axe = std::fs::read_to_string(&path).unwrap_or_else(|error| {
         panic!(
-            "axe-core is not installed, `npm install --no-save --prefix target/axe axe-core@4` does that: {}: {error}",
+            "axe-core is missing; `npm install --no-save --prefix target/axe axe-core@4` installs it: {}: {error}",
             path.display()
         )
     });

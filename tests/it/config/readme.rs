@@ -187,7 +187,8 @@ fn anchors(text: &str) -> HashSet<String> {
     anchors
 }
 
-/// The configuration for servers in replication works on a fresh cluster with the role that stands beside it.
+/// The README's configuration for servers in replication works on a fresh cluster, with the database role that the
+/// README creates.
 #[test]
 fn readme_replication_example_finds_the_primary_and_the_replica() {
     let primary = Postgres::start();

@@ -1,5 +1,6 @@
 //! `conf/acequia.schema.json`, with which editors complete, describe and check a configuration. It is generated here:
-//! the keys come from the parser's own tables, the descriptions from the comments of `conf/full.toml`.
+//! the keys come from the parser's own tables, the descriptions from the comments of `conf/full.toml` and
+//! `conf/bootstrap.toml`.
 //!
 //! `BLESS=1` writes the file again.
 
@@ -48,7 +49,7 @@ enum Kind {
     Other(Value),
 }
 
-/// The kind of a key. Where a key is not in one of the lists, the schema cannot be generated.
+/// The kind of a key. Panics if no arm names the key: then the schema cannot be generated.
 fn kind(section: &SectionKeys, key: &str) -> Kind {
     use Kind::*;
     const ON_OFF: &[&str] = &["on", "off"];
@@ -275,7 +276,8 @@ impl Kind {
     }
 }
 
-/// The sections, each with its name among the definitions and its place in `full.toml`.
+/// The sections, each with its name among the definitions and its place in `full.toml` or `bootstrap.toml`. The place
+/// is `""` for the top level, and for a section without descriptions there.
 fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 34] {
     [
         (&keys::FILE, "file", ""),
@@ -323,7 +325,8 @@ fn reference(section: &SectionKeys) -> Value {
     json!({ "$ref": format!("#/$defs/{name}") })
 }
 
-/// The descriptions of keys in `full.toml`, by the place of their section and their name: the comments behind them.
+/// The description of each key: the comment behind it in `full.toml` or `bootstrap.toml`. The map's key is the place of
+/// the section and the name of the configuration key.
 fn descriptions() -> HashMap<(String, String), String> {
     let mut descriptions = HashMap::new();
     let mut section = String::new();
@@ -418,7 +421,7 @@ fn the_schema_is_current() {
 }
 
 #[test]
-fn the_schema_has_every_section_and_most_keys() {
+fn the_schema_has_every_section_and_describes_most_keys() {
     let all: Vec<_> = sections().iter().map(|(section, ..)| section.title).collect();
     assert_eq!(all.len(), keys::ALL.len());
     assert!(keys::ALL.iter().all(|section| all.contains(&section.title)));
@@ -512,7 +515,10 @@ fn the_schema_has_the_bounds_of_the_parser() {
                 && ours != parsed
                 && (parsed.is_some() || matches!(kind(section, key), Kind::Integer(..)))
             {
-                differences.push(format!("{} {key}: {ours:?} in the schema, {parsed:?}", section.title));
+                differences.push(format!(
+                    "{} {key}: {ours:?} in the schema, {parsed:?} in the parser",
+                    section.title
+                ));
             }
             compared += usize::from(parsed.is_some());
         }
@@ -568,7 +574,7 @@ fn the_configurations_of_the_repository_are_valid() {
             .into_iter()
             .map(|(_, text)| text.to_owned()),
     );
-    // The parser takes them with a warning.
+    // The parser accepts the files `warn-*.toml`, with a warning.
     let data = fs::read_dir(path("tests/data/config")).unwrap();
     let names = data.map(|entry| entry.unwrap().path());
     let warned = names.filter(|path| {

@@ -1,5 +1,6 @@
-//! The right server, even where checks find out less than everything: they are refused, some functions are denied, or a
-//! reload begins them anew. Also the sessions of a replica that is behind.
+//! Sessions reach the right server even where checks do not learn everything: a server refuses the checks, they may not
+//! call some functions, or a reload begins them anew. Also: when sessions of a replica that is behind, or of a hung
+//! primary, are cut.
 
 use super::primary::{config, is_up, primary_and_replica, reached, reason};
 use crate::support::counts::{ended_sessions, log_count};
@@ -54,7 +55,7 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
         "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() FROM PUBLIC",
     );
     let text = config([&a, &b], "", None);
-    eventually("the replica has that, too", || {
+    eventually("the replica has replayed the REVOKE", || {
         let asked =
             finished(psql(b.address(), "SELECT 1 FROM pg_control_system()").args(["-U", "watcher", "-d", "postgres"]));
         asked.stderr.contains("permission denied")
@@ -95,13 +96,13 @@ fn the_reason_names_a_function_that_the_check_may_not_call() {
         let query = "SELECT has_function_privilege('watcher', 'pg_walfile_name(pg_lsn)', 'execute')";
         finished(psql(b.address(), query).args(["-At"])).stdout.contains('t')
     };
-    eventually("the replica has that, too", || !is_allowed());
+    eventually("the replica has replayed the REVOKE", || !is_allowed());
     let proxy = Proxy::start(&text);
     let why = "it is not known how far the server is behind its primary: the check may not call pg_walfile_name(pg_lsn): \
                GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO its user";
     eventually("the reason names it", || reason(&proxy, "readers", "b") == why);
     run(&a, "GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO PUBLIC");
-    eventually("the replica has that, too", is_allowed);
+    eventually("the replica has replayed the GRANT", is_allowed);
     assert!(proxy.reload(&text.replace("interval = \"100ms\"", "interval = \"150ms\"")));
     eventually("the replica is up", || is_up(&proxy, "readers", "b"));
 }
@@ -126,7 +127,7 @@ fn sessions_of_a_replica_that_is_behind_are_cut_only_with_on_lag_close() {
 
 #[test]
 fn clients_that_wait_for_a_hung_primary_are_cut_although_an_operator_has_taken_it_out() {
-    for order in [&["disable"][..], &["drain", "--close-over", "1h"]] {
+    for command in [&["disable"][..], &["drain", "--close-over", "1h"]] {
         let (a, b) = primary_and_replica();
         let proxy = Proxy::start(&config([&a, &b], "", None));
         eventually("a is the primary", || is_up(&proxy, "writers", "a"));
@@ -135,7 +136,7 @@ fn clients_that_wait_for_a_hung_primary_are_cut_although_an_operator_has_taken_i
         let mut waiting: Vec<_> = (0..3).map(|_| insert()).collect();
         let sessions = || proxy.server("writers", "a")["sessions"].as_u64();
         eventually("they wait for a", || sessions() == Some(3));
-        proxy.answer(&[&["server", order[0], "writers/a"], &order[1..]].concat());
+        proxy.answer(&[&["server", command[0], "writers/a"], &command[1..]].concat());
         run(&b, "SELECT pg_promote()");
         for client in &mut waiting {
             client.wait();
@@ -143,6 +144,6 @@ fn clients_that_wait_for_a_hung_primary_are_cut_although_an_operator_has_taken_i
         eventually("b is the primary", || is_up(&proxy, "writers", "b"));
         a.thaw();
         let rows = finished(&mut psql(a.address(), "SELECT count(*) FROM t"));
-        assert_eq!(rows.stdout.trim(), "0", "{order:?}: {rows:#?}");
+        assert_eq!(rows.stdout.trim(), "0", "{command:?}: {rows:#?}");
     }
 }

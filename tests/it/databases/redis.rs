@@ -10,8 +10,8 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
-/// Two listeners over the same servers, `primary` and `replica` after the roles of their pools; `health` are further
-/// lines of the checks.
+/// Two listeners, each with a pool of these servers. Listener and pool are named after the role that the pool requires:
+/// `primary` or `replica`. `health` are further lines of the checks.
 pub(super) fn config(servers: &[&RedisNode], health: &str) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
     let pool = |name: &str| {
@@ -147,7 +147,7 @@ fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
         has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
     });
     new.ask("REPLICAOF NO ONE");
-    old.ask("SET lost 1"); // so that it needs all the data
+    old.ask("SET lost 1"); // so that its data diverges, and it needs a full sync
     old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
     eventually("the new primary is used while the old one waits for its data", || {
         has_state(&proxy, "primary", &new, "up") && old.ask("INFO replication").contains("master_link_status:down")
@@ -263,7 +263,7 @@ fn a_sentinel_failover_moves_the_writers_away_from_the_old_primary() {
 }
 
 #[test]
-fn a_server_that_refuses_the_check_lives_and_no_output_shows_the_password() {
+fn a_server_that_refuses_the_check_is_not_down_and_no_output_shows_the_password() {
     let server = RedisNode::start(&["requirepass right-password", "maxclients 20"]);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
@@ -318,12 +318,12 @@ fn with_single_false_all_primaries_are_used() {
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
         "two primaries are no alert here"
     );
-    // They count as two only once the first one has been checked again after the second one.
+    // Two are counted only after the first primary, then the second, and then the first again have been checked.
     eventually("the readers' pool knows two primaries", || {
         let metrics = proxy.get("/metrics").1;
         metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2")
     });
-    // Only one of them is used from the reload on, and which one is not known.
+    // After this reload only one of them may be used. Which one is right is not known, so neither is used.
     assert!(proxy.reload(&text.replace("single = false", "")));
     eventually("neither is trusted", || {
         reason(&proxy, "primary", &a).contains("none is known to be the right one")

@@ -1,4 +1,5 @@
-//! The effects of checks of Redis servers and Sentinels that hang, and of servers that refuse checks.
+//! Checks of Redis whose answers are missing or wrong: servers and Sentinels hang, Sentinels were reset, servers refuse
+//! the check.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -70,20 +71,20 @@ fn hanging_and_dripping_sentinels_do_not_remove_a_primary_that_another_names() {
     let primary = RedisNode::start(&[]);
     let sentinel = RedisNode::sentinel_of(&primary);
     let (silent, dripping) = (Server::silent(), dripping(b"+PONG\r\n*2\r\n$60000\r\n"));
-    let config = |sentinels: &[SocketAddr]| {
+    let config_with = |sentinels: &[SocketAddr]| {
         let sentinels: Vec<_> = sentinels.iter().map(SocketAddr::to_string).collect();
         let health = format!("timeout = \"500ms\"\nsentinels = {sentinels:?}\nmaster = \"orders\"");
         config(&[&primary], &health)
     };
     let hanging = [silent.address, dripping.address];
-    let proxy = Proxy::start(&config(&hanging));
+    let proxy = Proxy::start(&config_with(&hanging));
     let address = primary.address();
     let why = "no Sentinel has said which server is the primary";
     assert!(reason(&proxy, "primary", &primary).contains(why));
     eventually("the checks end before their timeout", || {
         results(&proxy, address, "wrong_role") >= 3.0
     });
-    assert!(proxy.reload(&config(&[hanging[0], hanging[1], sentinel.address()])));
+    assert!(proxy.reload(&config_with(&[hanging[0], hanging[1], sentinel.address()])));
     eventually("one Sentinel is enough", || {
         has_state(&proxy, "primary", &primary, "up")
     });

@@ -41,7 +41,7 @@ fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
     }
     fs::write(&file, known.to_string()).unwrap();
     let proxy = Proxy::start(&text);
-    eventually("the new primary is down, and the old one is still known", || {
+    eventually("the new primary is down, and the old one stays out", || {
         has_state(&proxy, "primary", &new, "down") && reason(&proxy, "primary", &old).contains("a second primary")
     });
     assert!(!is_written(proxy.at("primary"), "lost"));
@@ -52,7 +52,7 @@ fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
 }
 
 #[test]
-fn an_old_primary_stays_one_when_an_operator_exchanges_the_names() {
+fn an_old_primary_stays_out_when_an_operator_exchanges_the_names() {
     let RememberingPair {
         old,
         new,

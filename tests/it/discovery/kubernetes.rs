@@ -1,4 +1,5 @@
-//! Servers that are endpoints of a Service of Kubernetes, by a fake API server that kubectl can read too.
+//! Servers that are discovered as endpoints of a Service of Kubernetes. The API server is a fake; kubectl can read it,
+//! too.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +19,8 @@ use crate::support::server::Server;
 
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 
-/// A slice with one pod as its endpoint. Each pod has its own port.
+/// An EndpointSlice whose only endpoint is a pod. Each pod gets its own slice, because ports belong to the slice and
+/// each test server has another port.
 fn slice(server: &Server, pod: &str, conditions: &Value) -> Value {
     json!({
         "addressType": "IPv4",
@@ -171,7 +173,7 @@ fn an_expired_watch_lists_all_slices_again() {
 }
 
 #[test]
-fn an_unreachable_api_server_changes_nothing() {
+fn servers_stay_while_the_api_server_is_unreachable_or_lists_none_that_is_ready() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
     cluster.put_ready(&first, "orders-1");

@@ -25,7 +25,7 @@ fn pool(proxy: &Proxy) -> Value {
     state["pools"][0].clone()
 }
 
-/// The state of its source of servers.
+/// The state of the first pool's source of servers.
 fn discovery(proxy: &Proxy) -> Value {
     pool(proxy)["discovery"].clone()
 }
@@ -41,7 +41,7 @@ fn reaches_only(proxy: &Proxy, server: &str) -> bool {
     (0..4).all(|_| server_reached(proxy.at("l")) == server)
 }
 
-/// Whether the source of pool `p` answers, by its metric.
+/// The metric of pool `p` that is 1 if its source of servers answers, and 0 otherwise.
 fn up(proxy: &Proxy) -> f64 {
     proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
 }

@@ -1,5 +1,5 @@
-//! Sessions of servers that go down or return are kept, or cut at a pace; a server that flaps affects only its own
-//! sessions.
+//! Sessions are kept, or cut at a pace, when their server goes down or is drained, or when a better server returns. A
+//! server that flaps affects only its own sessions.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};

@@ -134,7 +134,8 @@ fn tampered_records_reset_the_session() {
     );
 }
 
-/// Nothing more can come from such a server, whose connection may stay open: the client is reset at once.
+/// Nothing more can come from a server that has sent an invalid record, even if it keeps the connection open: the
+/// client is reset at once.
 #[test]
 fn invalid_server_records_reset_the_client_at_once() {
     let site = Site::new();
