@@ -125,7 +125,7 @@ pub struct Live {
     // replaced.
     changing: Mutex<()>,
     registry: Arc<ServerRegistry>,
-    /// Notified when the lists of sources have changed.
+    /// Notified when the servers that sources list have changed.
     listed_changed: Notify,
     /// Notified when operators have added or removed servers.
     added_changed: watch::Sender<()>,
@@ -226,9 +226,9 @@ impl Live {
     /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. `new_names`: the addresses of
     /// names that are new in their pools, by pool.
     ///
-    /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays,
-    /// with its health, its sessions and its back-off; sessions on the old plan keep its weights. A host name keeps its
-    /// addresses, even if the key `name` of its servers changes.
+    /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
+    /// address are as before stays, with its health, its sessions and its back-off; sessions on the old plan keep the
+    /// old weights. A host name keeps its addresses, even if the key `name` of its servers changes.
     ///
     /// Takes long if there are many pools. May be called from any thread.
     #[must_use]

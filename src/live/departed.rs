@@ -1,7 +1,7 @@
 //! The servers that have left their pool, or whose pool is gone, and why their sessions are to be closed.
 //!
 //! A server that leaves is not checked any more. If there is a cause to close its sessions at that moment, the cause
-//! remains, even if none of them has been closed yet. The promotion of another server may be a later cause.
+//! remains until all of them are closed. The promotion of another server may be a later cause.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -14,8 +14,8 @@ use crate::pool::{KnownPrimary, Server, ServerId};
 /// A server that has left what is in force.
 #[derive(Clone, Debug)]
 pub struct Departed {
-    /// The server. Held weakly: if the server returns to its pool while something, such as a session, still holds this
-    /// value, the pool gets this value again, otherwise a new one.
+    /// The server. Held weakly. If the server returns to its pool while something, such as a session, still holds this
+    /// `Server`, the pool gets the same `Server` again, otherwise a new one.
     pub server: Weak<Server>,
     /// Why its sessions are to be closed; `None`: they may go on. The cause is its state when it left, the fact that it
     /// left, or the promotion of another server since then.

@@ -12,8 +12,8 @@ use crate::addr::ClientHost;
 
 /// The back-off of an ejected server, instead of that of [`EjectLimits`], if clients wait for a server and no other can
 /// be picked. After it, one session tries the server; if that session makes no report, another one tries after the same
-/// time. A client whose only server has ended the connection before its first message waits as long before it is
-/// connected again, but that server is not ejected.
+/// time. A client whose only server has ended the connection before the server's first message waits this long before
+/// it is connected again, but that server is not ejected.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -153,6 +153,8 @@ impl Ejection {
     /// Records a connect that worked. It clears the record, unless that has unserved sessions and no later session has
     /// lasted for [`SERVED_AFTER`]. Returns whether an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
+        // A session that ends badly resets `connected_at`. So if it is that old, the session of that connect has
+        // lasted.
         let has_one_lasted = self
             .connected_at
             .is_some_and(|connected_at| now >= connected_at + SERVED_AFTER);

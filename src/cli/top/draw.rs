@@ -367,12 +367,12 @@ mod tests {
 
     #[test]
     fn a_question_that_does_not_fit_the_terminal_is_not_asked() {
-        for (width, height) in [(80, 8), (80, 3), (80, 1), (4, 24), (12, 12), (80, 9), (30, 24)] {
+        for (width, height) in [(80, 7), (80, 3), (80, 1), (4, 24), (12, 12), (80, 8), (30, 24)] {
             let mut view = view_of(&[("a", 2)]);
             drawn(&mut view, &Palette::PLAIN, 80, 24);
             press(&mut view, KeyCode::Char('d'));
             let (screen, _) = drawn(&mut view, &Palette::PLAIN, width, height);
-            let fits = (width, height) == (80, 9) || (width, height) == (30, 24);
+            let fits = (width, height) == (80, 8) || (width, height) == (30, 24);
             assert_eq!(view.question.is_some(), fits, "{width} x {height}: {screen}");
             let acts = matches!(press(&mut view, KeyCode::Char('y')), Some(Action::Change { .. }));
             assert_eq!(acts, fits, "{width} x {height}");
