@@ -18,7 +18,7 @@ use crate::blocking::blocking;
 use crate::error::with_context;
 pub(crate) use descriptors::close_on_exec;
 use group::ProcessGroup;
-pub(crate) use printed::{Printed, lock_printed};
+pub(crate) use printed::Printed;
 use printed::{PrintedStream, StreamPipe};
 
 /// `PATH` of the commands.
@@ -57,7 +57,7 @@ impl CommandOutput {
 pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
     let printed = Mutex::default();
     let status = run_command(command, &printed).await?;
-    let line = lock_printed(&printed).first_line();
+    let line = printed.lock().first_line();
     Ok(CommandOutput { status, line })
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> i
     }
     output.read(printed);
     errors.read(printed);
-    lock_printed(printed).finish();
+    printed.lock().finish();
     // Processes that the command has left behind are killed.
     group.reap()
 }

@@ -3,9 +3,9 @@
 //! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
 //! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
 //! incremented since the last rendering. An increment by 0 counts, too, so each rendering first exports all counters
-//! that are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes
-//! them from the current state. The series of pools are not kept by the exporter either, because each pool has one for
-//! every ending from the start.
+//! that are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the
+//! current state. The series of pools are not kept by the exporter either, because each pool has one for every ending
+//! from the start.
 
 mod registry;
 mod certificates;

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::addr::ServerAddr;
-use crate::command::{CommandOutput, PATH, Printed, lock_printed, run_command};
+use crate::command::{CommandOutput, PATH, Printed, run_command};
 use crate::error::os_error;
 use crate::units::format_duration;
 
@@ -75,14 +75,14 @@ impl Probe for ExecProbe {
 
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            *lock_printed(&self.printed) = Printed::default();
+            *self.printed.lock() = Printed::default();
             execute(self.command(), &self.printed).await?;
             Ok(CheckPass::default())
         })
     }
 
     fn timed_out(&self) -> io::Error {
-        let printed = lock_printed(&self.printed).reason();
+        let printed = self.printed.lock().reason();
         let gap = if printed.is_empty() { "" } else { ": " };
         let timeout = format_duration(self.target.timeout);
         io::Error::new(
@@ -136,7 +136,7 @@ async fn execute(command: Command, printed: &Mutex<Printed>) -> Result<(), Check
             Some(libc::EAGAIN) => CheckFailure::Shortage(error),
             _ => CheckFailure::local(error),
         })?;
-    let line = lock_printed(printed).reason();
+    let line = printed.lock().reason();
     CommandOutput { status, line }.success()?;
     Ok(())
 }

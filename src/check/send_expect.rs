@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::pattern::Pattern;
@@ -98,7 +98,7 @@ struct SendExpectProbe {
 impl Probe for SendExpectProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            *lock(&self.progress) = ConversationState::default();
+            *self.progress.lock() = ConversationState::default();
             let (stream, certificate) = open(&self.target, self.tls.as_ref()).await?;
             converse(&self.check.steps, stream, &self.progress).await?;
             Ok(CheckPass {
@@ -109,7 +109,7 @@ impl Probe for SendExpectProbe {
     }
 
     fn timed_out(&self) -> io::Error {
-        let ConversationState { step, has_sent, answer } = &*lock(&self.progress);
+        let ConversationState { step, has_sent, answer } = &*self.progress.lock();
         let timeout = format_duration(self.target.timeout);
         let Some(entry) = step.checked_sub(1).and_then(|index| self.check.steps.get(index)) else {
             return ErrorKind::TimedOut.into(); // there was no connection
@@ -134,11 +134,6 @@ struct ConversationState {
     has_sent: bool,
     /// The beginning of what the server has sent since the last match.
     answer: Vec<u8>,
-}
-
-/// Locks the progress, for a few lines.
-fn lock(progress: &Mutex<ConversationState>) -> MutexGuard<'_, ConversationState> {
-    progress.lock()
 }
 
 /// The name of the sending half of a step, for errors.
@@ -239,7 +234,7 @@ impl Answers {
     /// Publishes how far the conversation has come, for the error of a timeout.
     fn publish(&self, progress: &Mutex<ConversationState>, step: usize, has_sent: bool) {
         let answer = &self.bytes[self.matched..];
-        let mut progress = lock(progress);
+        let mut progress = progress.lock();
         progress.step = step;
         progress.has_sent = has_sent;
         progress.answer.clear();

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::net::unix::pipe::Receiver;
 
 use crate::text::{LINE_BYTES_MAX, Lines};
@@ -89,11 +89,6 @@ fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim().to_owned()
 }
 
-/// Locks what a command has printed.
-pub(crate) fn lock_printed(printed: &Mutex<Printed>) -> MutexGuard<'_, Printed> {
-    printed.lock()
-}
-
 /// A stream of a command.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PrintedStream {
@@ -138,7 +133,7 @@ impl StreamPipe {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(_) => 0, // as at the end
             };
-            let is_open = count > 0 && lock_printed(printed).add(self.stream, &buffer[..count]);
+            let is_open = count > 0 && printed.lock().add(self.stream, &buffer[..count]);
             if !is_open {
                 self.receiver = None;
             }

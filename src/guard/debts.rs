@@ -11,7 +11,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::client_source::HashedClientSource;
 use super::rate::{Nanos, Rate};
@@ -58,8 +58,8 @@ impl DebtTable {
             ..Self::new(sources_max)
         };
         for set in &self.sets {
-            for debt in lock(set).0.iter().filter(|debt| debt.paid_at > now) {
-                *next.place(&mut lock(next.set(debt.source)), debt.source, now) = *debt;
+            for debt in set.lock().0.iter().filter(|debt| debt.paid_at > now) {
+                *next.place(&mut next.set(debt.source).lock(), debt.source, now) = *debt;
             }
         }
         next
@@ -68,7 +68,7 @@ impl DebtTable {
     /// Takes one session from a source's rate. Returns whether the rate allows it.
     pub(super) fn take(&self, source: HashedClientSource, rate: Rate, now: Nanos) -> bool {
         let source = source.hash;
-        let mut set = lock(self.set(source));
+        let mut set = self.set(source).lock();
         if let Some(debt) = set.0.iter_mut().find(|debt| debt.source == source) {
             let (paid_at, is_taken) = rate.take(debt.paid_at, now);
             debt.paid_at = paid_at;
@@ -82,7 +82,7 @@ impl DebtTable {
     /// Gives back what [`Self::take`] has taken, if the source is still remembered.
     pub(super) fn give_back(&self, source: HashedClientSource, rate: Rate) {
         let source = source.hash;
-        if let Some(debt) = lock(self.set(source)).0.iter_mut().find(|debt| debt.source == source) {
+        if let Some(debt) = self.set(source).lock().0.iter_mut().find(|debt| debt.source == source) {
             debt.paid_at = rate.give_back(debt.paid_at);
         }
     }
@@ -114,10 +114,6 @@ impl DebtTable {
         }
         smallest
     }
-}
-
-fn lock(set: &Mutex<DebtSet>) -> MutexGuard<'_, DebtSet> {
-    set.lock()
 }
 
 #[cfg(test)]
@@ -200,7 +196,7 @@ mod tests {
                     let least = *debts.values().min().unwrap();
                     // Of equal debts the table may have forgotten either: follow it.
                     let gone: Vec<_> = debts.iter().filter(|(_, paid_at)| **paid_at == least).map(|(n, _)| *n).collect();
-                    let held = |n: &u32| lock(&table.sets[0]).0.iter().any(|debt| debt.source == source(*n).hash);
+                    let held = |n: &u32| table.sets[0].lock().0.iter().any(|debt| debt.source == source(*n).hash);
                     let evicted: Vec<_> = gone.into_iter().filter(|n| !held(n)).collect();
                     prop_assert_eq!(evicted.len(), 1, "one of the smallest, and only one");
                     debts.remove(&evicted[0]);

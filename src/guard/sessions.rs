@@ -92,14 +92,14 @@ impl SessionTable {
 
     /// Sources with open sessions.
     pub(super) fn sources(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// The sources with the most sessions, at most `sources_max`, the busiest first.
     pub(super) fn top(&self, sources_max: usize) -> Vec<(ClientSource, u32)> {
         let mut top: Vec<(ClientSource, u32)> = Vec::new();
         for shard in &self.shards {
-            top.extend(lock(shard).iter().map(|of| (of.source.source, of.sessions)));
+            top.extend(shard.lock().iter().map(|of| (of.source.source, of.sessions)));
             top.sort_unstable_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
             top.truncate(sources_max);
         }
@@ -108,12 +108,8 @@ impl SessionTable {
 
     fn shard(&self, source: &HashedClientSource) -> MutexGuard<'_, HashTable<SourceSessions>> {
         // Bits from the middle: the table within a shard uses the lowest and the highest.
-        lock(&self.shards[(source.hash >> 32) as usize % SHARDS])
+        self.shards[(source.hash >> 32) as usize % SHARDS].lock()
     }
-}
-
-fn lock(shard: &Mutex<HashTable<SourceSessions>>) -> MutexGuard<'_, HashTable<SourceSessions>> {
-    shard.lock()
 }
 
 fn hash(of_source: &SourceSessions) -> u64 {
@@ -218,7 +214,7 @@ mod tests {
         assert_eq!(table.sources(), 65_000);
         assert_eq!(table.top(2).len(), 2);
         drop(flood);
-        let room: usize = table.shards.iter().map(|shard| lock(shard).capacity()).sum();
+        let room: usize = table.shards.iter().map(|shard| shard.lock().capacity()).sum();
         assert!(room < 64 * SHARDS, "room for {room} sources");
     }
 }

@@ -6,7 +6,7 @@
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// The number of counts in a cache line of 64 bytes.
 const PER_LINE: usize = 16;
@@ -48,7 +48,7 @@ pub(super) struct LiveCount {
 impl LiveCount {
     /// A count of 0.
     pub(super) fn new() -> Self {
-        let mut unused = lock_unused();
+        let mut unused = UNUSED.lock();
         if unused.is_empty() {
             unused.extend(new_block());
         }
@@ -73,12 +73,8 @@ impl LiveCount {
 impl Drop for LiveCount {
     fn drop(&mut self) {
         self.count.store(0, Relaxed);
-        lock_unused().push(self.count);
+        UNUSED.lock().push(self.count);
     }
-}
-
-fn lock_unused() -> MutexGuard<'static, Vec<&'static AtomicU32>> {
-    UNUSED.lock()
 }
 
 /// The counts of a new block. The last [`LINES`] of them, which are taken first, lie in different cache lines, so that
