@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -73,13 +73,9 @@ impl UnsavedFiles {
     /// The path and the reason of each.
     #[must_use]
     pub fn list(&self) -> Vec<String> {
-        let files = self.lock();
+        let files = self.0.lock();
         let lines = files.iter().map(|(file, why)| format!("{}: {why}", file.display()));
         lines.collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Box<str>>> {
-        self.0.lock()
     }
 }
 
@@ -105,7 +101,7 @@ impl StateDir {
         let tried = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory));
         let opened = match tried {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                unsaved.lock().insert(directory.to_owned(), error.to_string().into());
+                unsaved.0.lock().insert(directory.to_owned(), error.to_string().into());
                 regular_file::open(&file).map_err(|_| error) // it has no such file if it has never been used
             }
             tried => tried.and_then(|_| {
@@ -274,7 +270,7 @@ impl StateDir {
         let saved = blocking(move || dir.save(name, &contents)).await;
         let file = self.directory.join(name);
         let Err(error) = saved else {
-            let mut unsaved = self.unsaved.lock();
+            let mut unsaved = self.unsaved.0.lock();
             unsaved.remove(&self.directory);
             if unsaved.remove(&file).is_some() {
                 tracing::info!(file = %file.display(), "the file is written again");
@@ -282,7 +278,7 @@ impl StateDir {
             return true;
         };
         tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would lose its contents");
-        self.unsaved.lock().insert(file, error.to_string().into());
+        self.unsaved.0.lock().insert(file, error.to_string().into());
         false
     }
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use metrics::Counter;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 pub use access_record::{AccessRecord, ClientCertWords, LogFormat, TlsWords};
 pub use output::{AccessTarget, Output};
@@ -58,11 +58,7 @@ struct LogControl {
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
 }
 
-impl LogControl {
-    fn next_output(&self) -> MutexGuard<'_, Option<(Option<Output>, LogFormat)>> {
-        self.next_output.lock()
-    }
-}
+impl LogControl {}
 
 impl AccessLog {
     /// Whether records are written anywhere. If not, callers need not build any.
@@ -87,7 +83,7 @@ impl AccessLog {
     /// Switches to another output and format, after the records queued so far are written. `None` turns the log off.
     pub fn switch(&self, output: Option<Output>, format: LogFormat) {
         self.control.is_on.store(output.is_some(), Relaxed);
-        *self.control.next_output() = Some((output, format));
+        *self.control.next_output.lock() = Some((output, format));
         // A full queue means that the writer is busy or its target is blocked. The message must not be lost, or the log
         // would stay with the old target; a thread waits until there is space for it.
         if let Err(TrySendError::Full(message)) = self.queue.try_send(Message::Switch) {
@@ -175,7 +171,7 @@ fn run_writer(
                 (Message::Record(_), None) => {} // the log was turned off while the session ended
                 (Message::Wake, _) => {}
                 (Message::Switch, _) => {
-                    if let Some((next, next_format)) = control.next_output().take() {
+                    if let Some((next, next_format)) = control.next_output.lock().take() {
                         format = next_format;
                         let previous = std::mem::replace(&mut output, next);
                         dropped.increment(previous.map_or(0, Output::close));

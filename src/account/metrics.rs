@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use metrics::{Counter, Gauge, Key, Label, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -94,7 +94,7 @@ impl Metrics {
     /// Returns the series of a listener; registers them if there are none. A listener that comes back
     /// within the retention time continues its counters.
     pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
-        get_or_insert(&mut self.registry().listeners, name, || {
+        get_or_insert(&mut self.registry.lock().listeners, name, || {
             ListenerSeries::new(&self.recorder, name)
         })
     }
@@ -102,7 +102,7 @@ impl Metrics {
     /// All registered listeners, in no particular order, including removed ones within the retention time.
     #[must_use]
     pub fn listeners(&self) -> Vec<Arc<ListenerSeries>> {
-        let registry = self.registry();
+        let registry = self.registry.lock();
         registry
             .listeners
             .values()
@@ -113,7 +113,7 @@ impl Metrics {
     /// Sets which pools are configured. Each of them has all its series from now on; the series of other pools expire
     /// after their last session has ended.
     pub fn configure_pools<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) {
-        let mut registry = self.registry();
+        let mut registry = self.registry.lock();
         let pools = registry.pools.values();
         pools.for_each(|pool| pool.series.publish_configured(false));
         let no_pool = Arc::from(""); // the label of sessions that were not routed to a pool
@@ -125,7 +125,7 @@ impl Metrics {
 
     /// The totals of the sessions of these pools since the start; `None` for a pool without series.
     pub fn pool_counts<'a>(&self, pools: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Option<TotalCounts>> {
-        let registry = self.registry();
+        let registry = self.registry.lock();
         let counts = |name| registry.pools.get(name).map(|pool| pool.series.totals.counts());
         pools.into_iter().map(counts).collect()
     }
@@ -134,7 +134,7 @@ impl Metrics {
     #[must_use]
     pub fn connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Option<DurationCounts> {
         let key = [pool, server].map(Arc::clone);
-        let registry = self.registry();
+        let registry = self.registry.lock();
         registry
             .servers
             .get(&key)
@@ -146,7 +146,7 @@ impl Metrics {
     #[must_use]
     pub fn failed_connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Vec<(ConnectFailure, u64)> {
         let key = [pool, server].map(Arc::clone);
-        let registry = self.registry();
+        let registry = self.registry.lock();
         let server = registry.servers.get(&key);
         server
             .into_iter()
@@ -157,7 +157,7 @@ impl Metrics {
     /// Returns the series of a server of the pool `pool`; registers them if there are none.
     pub fn server(&self, pool: &Arc<str>, server: &Arc<Server>) -> Arc<ServerSeries> {
         let key = [pool, &server.spec().label].map(Arc::clone);
-        let series = get_or_insert(&mut self.registry().servers, &key, || {
+        let series = get_or_insert(&mut self.registry.lock().servers, &key, || {
             let [pool, server] = &key;
             ServerSeries::new(&self.recorder, &[label("pool", pool), label("server", server)])
         });
@@ -168,7 +168,7 @@ impl Metrics {
     /// Returns the series of a path; registers them if there are none. `listener` and `server` are those of the key.
     pub fn path(&self, key: &PathKey, listener: &Arc<ListenerSeries>, server: Option<&Arc<Server>>) -> Arc<PathSeries> {
         let server_series = server.map(|server| (Arc::downgrade(server), self.server(&key.pool, server)));
-        let mut registry = self.registry();
+        let mut registry = self.registry.lock();
         let labels = [
             label("listener", listener.name()),
             label("pool", &key.pool),
@@ -231,7 +231,7 @@ impl Metrics {
         counters.for_each(|counter| counter.increment(0));
         self.last_reload.set(self.configured_at.load(Relaxed) as f64);
         let registry = {
-            let mut registry = self.registry();
+            let mut registry = self.registry.lock();
             registry.remove_expired(Instant::now());
             registry.clone()
         };
@@ -264,10 +264,6 @@ impl Metrics {
             // An error is a panic, which was logged.
             let _ = spawn_blocking(move || drop(metrics.render([], [], [], [], &[]))).await;
         }
-    }
-
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock()
     }
 }
 

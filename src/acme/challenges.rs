@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{self, sign::any_supported_type};
@@ -48,14 +48,14 @@ impl Challenges {
     /// The configuration of the handshake that validates this name; `None`: no order for it is pending.
     #[must_use]
     pub fn tls_config(&self, name: &str) -> Option<Arc<ServerConfig>> {
-        self.pending().tls.get(name).cloned()
+        self.0.lock().tls.get(name).cloned()
     }
 
     /// The key authorization that a request for this path asks for; `None`: it is not one for a pending order.
     #[must_use]
     pub fn key_authorization(&self, path: &str) -> Option<Box<str>> {
         let token = path.strip_prefix(HTTP_PREFIX)?;
-        self.pending().http.get(token).cloned()
+        self.0.lock().http.get(token).cloned()
     }
 
     /// Answers handshakes for this name with the digest of a key authorization (RFC 8737, section 3).
@@ -64,7 +64,7 @@ impl Challenges {
     /// The certificate for these handshakes cannot be made.
     pub fn answer_tls(self: &Arc<Self>, name: &ServerName, digest: &[u8]) -> Result<PendingChallenge, rcgen::Error> {
         let config = challenge_config(name.as_str(), digest)?;
-        self.pending().tls.insert(name.shared(), Arc::new(config));
+        self.0.lock().tls.insert(name.shared(), Arc::new(config));
         Ok(PendingChallenge {
             challenges: Arc::clone(self),
             key: ChallengeKey::Tls(name.shared()),
@@ -74,21 +74,17 @@ impl Challenges {
     /// Answers requests for this token with its key authorization.
     #[must_use]
     pub fn answer_http(self: &Arc<Self>, token: &str, key_authorization: &str) -> PendingChallenge {
-        self.pending().http.insert(token.into(), key_authorization.into());
+        self.0.lock().http.insert(token.into(), key_authorization.into());
         PendingChallenge {
             challenges: Arc::clone(self),
             key: ChallengeKey::Http(token.into()),
         }
     }
-
-    fn pending(&self) -> MutexGuard<'_, PendingAnswers> {
-        self.0.lock()
-    }
 }
 
 impl Drop for PendingChallenge {
     fn drop(&mut self) {
-        let mut pending = self.challenges.pending();
+        let mut pending = self.challenges.0.lock();
         match &self.key {
             ChallengeKey::Tls(name) => drop(pending.tls.remove(name)),
             ChallengeKey::Http(token) => drop(pending.http.remove(token)),

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::addr::ClientHost;
@@ -123,7 +123,7 @@ impl CancelTable {
 
     /// Enters a session with this key.
     pub fn enter_key(self: &Arc<Self>, key: CancelKey, target: CancelTarget) -> CancelEntry {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         sessions.last_number += 1;
         let number = sessions.last_number;
         sessions.by_key.insert(key.clone(), KeyedSession { number, target });
@@ -141,7 +141,7 @@ impl CancelTable {
         target: CancelTarget,
     ) -> CancelEntry {
         let (listener_client, server) = ((Arc::clone(listener), client), target.server.id());
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         let servers = sessions.by_client.entry(listener_client.clone()).or_default();
         servers
             .entry(server)
@@ -156,14 +156,18 @@ impl CancelTable {
     /// The server of the session with this key.
     #[must_use]
     pub fn server_of(&self, key: &CancelKey) -> Option<CancelTarget> {
-        self.lock().by_key.get(key).map(|session| session.target.clone())
+        self.sessions
+            .lock()
+            .by_key
+            .get(key)
+            .map(|session| session.target.clone())
     }
 
     /// The servers on which this client of the listener has sessions whose keys are not known: at most [`SERVERS_MAX`],
     /// those with the most sessions first.
     #[must_use]
     pub fn servers_of(&self, listener: &Arc<str>, client: ClientHost) -> Vec<CancelTarget> {
-        let sessions = self.lock();
+        let sessions = self.sessions.lock();
         let servers = sessions.by_client.get(&(Arc::clone(listener), client));
         let mut servers: Vec<_> = servers.into_iter().flat_map(HashMap::values).collect();
         servers.sort_by_key(|on_server| std::cmp::Reverse(on_server.count));
@@ -174,7 +178,7 @@ impl CancelTable {
     /// Counts a request without a known key if it may be sent on now. Returns whether it may.
     #[must_use]
     pub fn admit(&self, listener: &Arc<str>, client: ClientHost, now: Instant) -> bool {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         sessions.sent.retain(|_, sent| {
             while sent
                 .front()
@@ -192,15 +196,11 @@ impl CancelTable {
         }
         is_admitted
     }
-
-    fn lock(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock()
-    }
 }
 
 impl Drop for CancelEntry {
     fn drop(&mut self) {
-        let mut sessions = self.table.lock();
+        let mut sessions = self.table.sessions.lock();
         match &self.key {
             EntryKey::Session(key, number) => {
                 if sessions

@@ -48,7 +48,7 @@ fn a_key_finds_its_server_while_the_session_is_open() {
     drop(first);
     assert_eq!(port_for(1), Some(3), "the entry of the later session stays");
     drop((second, again));
-    assert!(table.lock().by_key.is_empty());
+    assert!(table.sessions.lock().by_key.is_empty());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_client_without_a_key_finds_at_most_eight_servers_of_its_sessions() {
     entries.extend((0..9).map(enter));
     assert_eq!(table.servers_of(&listener, client(1)).len(), SERVERS_MAX);
     drop(entries);
-    assert!(table.lock().by_client.is_empty());
+    assert!(table.sessions.lock().by_client.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
@@ -149,11 +149,11 @@ impl MysqlProbe {
 
     /// Runs the check of a server without a configured user: tries a login that the server denies.
     async fn expect_denial(&self) -> Result<(), CheckFailure> {
-        let denied = self.memory().denied;
+        let denied = self.memory.lock().denied;
         if denied.is_some_and(|at| at.elapsed() < DENIED_LOGIN_INTERVAL) {
             return Ok(tcp::connect_and_reset(&self.target).await?);
         }
-        self.memory().denied = None;
+        self.memory.lock().denied = None;
         let account = Account {
             user: UNKNOWN_USER,
             password: Vec::new(),
@@ -161,7 +161,7 @@ impl MysqlProbe {
         match self.open_session(&account, None).await {
             Ok(packets) => packets.quit().await,
             Err(MysqlFailure::Server { code, .. }) if DENIALS.contains(&code) => {
-                self.memory().denied = Some(Instant::now());
+                self.memory.lock().denied = Some(Instant::now());
             }
             Err(failure) => return Err(self.explain(failure)),
         }
@@ -192,7 +192,7 @@ impl MysqlProbe {
             lag: if is_primary {
                 None
             } else {
-                self.memory().lag_now(answer.lag)
+                self.memory.lock().lag_now(answer.lag)
             },
             numbering: Numbering::None,
             stream: answer.source.map(Stream::Source),
@@ -226,10 +226,6 @@ impl MysqlProbe {
             accepts_sessions: !CLOSED.contains(&code) && !blocks_sessions,
             reason,
         }
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock()
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
 use tokio::net::TcpStream;
@@ -139,7 +139,7 @@ impl Probe for PostgresProbe {
             let asked = self.connect_and_ask().await;
             if asked.is_err() {
                 // The server may have been set up anew meanwhile.
-                *self.denials() = Denials::default();
+                *self.denials.lock() = Denials::default();
             }
             Ok(asked?.into())
         })
@@ -154,10 +154,6 @@ impl PostgresProbe {
             tls: unverified_config(),
             denials: Mutex::default(),
         }
-    }
-
-    fn denials(&self) -> MutexGuard<'_, Denials> {
-        self.denials.lock()
     }
 
     /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.
@@ -203,7 +199,7 @@ impl PostgresProbe {
         let role = read_role(Row::first(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
-            denied: self.denials().function(),
+            denied: self.denials.lock().function(),
             ..ServerFacts::default()
         };
         if let Some(answer) = position.map_err(server_error)? {
@@ -230,19 +226,19 @@ impl PostgresProbe {
         question: DeniableQuestion,
         query: &str,
     ) -> Result<Option<Vec<SimpleQueryMessage>>, tokio_postgres::Error> {
-        if !self.denials().may_ask(question) {
+        if !self.denials.lock().may_ask(question) {
             return Ok(None);
         }
         let address = self.target.address;
         match client.simple_query(query).await {
             Ok(answer) => {
-                if self.denials().allow(question) {
+                if self.denials.lock().allow(question) {
                     tracing::info!(server = %address, query, "the check may run its query again");
                 }
                 Ok(Some(answer))
             }
             Err(error) if Denials::is_denial(&error) => {
-                if self.denials().deny(question, &error) {
+                if self.denials.lock().deny(question, &error) {
                     let error = chain(&error);
                     tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// The addresses of all clones that hooks have started: no two clones can have the same.
 #[derive(Clone, Default)]
@@ -25,7 +25,7 @@ impl HookAddresses {
     /// # Errors
     /// Another clone has it. The error is its name.
     pub(super) fn take(&self, address: SocketAddr, clone: &Arc<str>) -> Result<HookAddress, Arc<str>> {
-        let mut clones = self.lock();
+        let mut clones = self.clones.lock();
         if let Some(other) = clones.get(&address) {
             return Err(Arc::clone(other));
         }
@@ -35,15 +35,11 @@ impl HookAddresses {
             all: self.clone(),
         })
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<str>>> {
-        self.clones.lock()
-    }
 }
 
 impl Drop for HookAddress {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.address);
+        self.all.clones.lock().remove(&self.address);
     }
 }
 

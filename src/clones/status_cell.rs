@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::pool::Member;
@@ -62,12 +62,12 @@ impl StatusCell {
 
     /// Whether it has left its pool, and all of it is stopped.
     pub(super) fn has_left(&self) -> bool {
-        self.lock().has_left
+        self.shown.lock().has_left
     }
 
     /// Whether it is being started, or will be after a short pause.
     pub(super) fn starts(&self) -> bool {
-        let shown = self.lock();
+        let shown = self.shown.lock();
         match shown.status.state {
             CloneState::Starting => true,
             CloneState::Waiting => shown.pause <= SHORT_PAUSE_MAX,
@@ -78,15 +78,15 @@ impl StatusCell {
     /// Sets its server in the pool. Must be called as soon as the pool has that server, and with `None`
     /// before the server can leave the pool.
     pub(super) fn set_server(&self, server: Option<Member>) {
-        self.lock().server = server;
+        self.shown.lock().server = server;
     }
 
     pub(super) fn server(&self) -> Option<Member> {
-        self.lock().server.clone()
+        self.shown.lock().server.clone()
     }
 
     pub(super) fn get(&self) -> CloneStatus {
-        self.lock().status.clone()
+        self.shown.lock().status.clone()
     }
 
     /// Enters a state, with further changes.
@@ -99,11 +99,7 @@ impl StatusCell {
     }
 
     fn change(&self, change: impl FnOnce(&mut Shown)) {
-        change(&mut self.lock());
+        change(&mut self.shown.lock());
         self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock()
     }
 }

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::source::{FollowFuture, Reports, ServerSource, SharedFindings};
@@ -81,7 +81,7 @@ impl KubernetesSource {
     /// Lists all slices. Returns the version of the list.
     async fn list(&mut self) -> Result<String, KubernetesError> {
         let api = SlicesApi::new(self.access().await?, &self.plan);
-        let mut listed = self.slices().emptied();
+        let mut listed = self.slices.lock().emptied();
         let mut next_page = String::new();
         for _ in 0..PAGES_MAX {
             let SliceList { metadata, items } = api.list(&next_page).await?;
@@ -90,7 +90,7 @@ impl KubernetesSource {
             }
             next_page = metadata.next_page;
             if next_page.is_empty() {
-                *self.slices() = listed;
+                *self.slices.lock() = listed;
                 return Ok(metadata.resource_version);
             }
         }
@@ -113,8 +113,8 @@ impl KubernetesSource {
             };
             let Some(event) = event? else { return Ok(()) };
             let latest = match event {
-                SliceEvent::Put(slice) => self.slices().put(slice)?,
-                SliceEvent::Deleted(slice) => self.slices().remove(slice),
+                SliceEvent::Put(slice) => self.slices.lock().put(slice)?,
+                SliceEvent::Deleted(slice) => self.slices.lock().remove(slice),
                 SliceEvent::Bookmark(slice) => {
                     *version = slice.metadata.resource_version;
                     continue;
@@ -123,10 +123,6 @@ impl KubernetesSource {
             *version = latest;
             reports.report_change(&self.slices);
         }
-    }
-
-    fn slices(&self) -> MutexGuard<'_, Slices> {
-        self.slices.lock()
     }
 
     async fn access(&self) -> Result<Access, KubernetesError> {

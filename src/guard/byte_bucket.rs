@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::rate::{Nanos, nanos};
@@ -72,7 +72,7 @@ impl ByteBucket {
 
     /// Changes the rate; sessions under way follow it when they look next.
     pub(super) fn set_rate(&self, rate: Option<u64>, now: Instant) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let rate = rate.unwrap_or(0);
         if rate != queue.rate {
             queue.rate = rate;
@@ -84,12 +84,12 @@ impl ByteBucket {
 
     /// The most bytes that a slot has at the present rate.
     pub(super) fn slot_bytes(&self) -> u64 {
-        self.queue().slot_bytes()
+        self.queue.lock().slot_bytes()
     }
 
     /// Reserves a slot for this many bytes. Returns when it begins, and what is reserved.
     pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         // If the rate was lowered a moment ago, more may be asked for than one slot has now.
         let bytes = bytes.min(queue.slot_bytes());
         let length = u128::from(bytes) * 1_000_000_000;
@@ -115,7 +115,7 @@ impl ByteBucket {
     /// Adds a slot to the round of this bucket, because it is the one that its direction waits for. Returns how long
     /// the round is: the slots of all directions that wait for this bucket now.
     pub(super) fn join_round(&self, reserved: &mut Reserved) -> Nanos {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.generation == reserved.generation {
             queue.waiting += reserved.length;
             reserved.is_in_round = true;
@@ -125,17 +125,17 @@ impl ByteBucket {
 
     /// When a new slot would begin if this one were given back.
     pub(super) fn next_begin_without(&self, reserved: Reserved) -> Instant {
-        self.epoch + Duration::from_nanos(self.queue().reserved_until.saturating_sub(reserved.length))
+        self.epoch + Duration::from_nanos(self.queue.lock().reserved_until.saturating_sub(reserved.length))
     }
 
     /// Whether the rate has changed since this was reserved.
     pub(super) fn is_stale(&self, reserved: Reserved) -> bool {
-        self.queue().generation != reserved.generation
+        self.queue.lock().generation != reserved.generation
     }
 
     /// Ends the use of a slot. Gives back this length of it, unless it is void.
     pub(super) fn give_back(&self, reserved: Reserved, length: Nanos) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.generation == reserved.generation {
             if reserved.is_in_round {
                 queue.waiting -= reserved.length;
@@ -146,10 +146,6 @@ impl ByteBucket {
 
     fn nanos(&self, now: Instant) -> Nanos {
         nanos(now.saturating_duration_since(self.epoch))
-    }
-
-    fn queue(&self) -> MutexGuard<'_, SlotQueue> {
-        self.queue.lock()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::networks::NetworkSet;
@@ -60,7 +60,7 @@ impl DenyEdits {
 
     /// Adds an edit; it replaces an edit of the same network. Returns whether there was room for it.
     pub(super) fn add(&self, edit: DenyEdit, now: Instant) -> bool {
-        let mut edits = self.edits();
+        let mut edits = self.edits.lock();
         edits.retain(|other| other.network != edit.network && !has_ended(other, now));
         let has_room = edits.len() < EDITS_MAX;
         if has_room {
@@ -72,7 +72,7 @@ impl DenyEdits {
 
     /// Removes the edit of exactly this network. Returns whether there was one.
     pub(super) fn remove(&self, network: IpNet, now: Instant) -> bool {
-        let mut edits = self.edits();
+        let mut edits = self.edits.lock();
         edits.retain(|edit| !has_ended(edit, now));
         let before = edits.len();
         edits.retain(|edit| edit.network != network);
@@ -83,13 +83,13 @@ impl DenyEdits {
 
     /// The edits that hold now, the oldest first.
     pub(super) fn list(&self, now: Instant) -> Vec<DenyEdit> {
-        let edits = self.edits();
+        let edits = self.edits.lock();
         edits.iter().filter(|edit| !has_ended(edit, now)).cloned().collect()
     }
 
     /// How many edits hold now.
     pub(super) fn count(&self, now: Instant) -> usize {
-        let edits = self.edits();
+        let edits = self.edits.lock();
         edits.iter().filter(|edit| !has_ended(edit, now)).count()
     }
 
@@ -111,10 +111,6 @@ impl DenyEdits {
         {
             self.publish(&mut edits, now);
         }
-    }
-
-    fn edits(&self) -> MutexGuard<'_, Vec<DenyEdit>> {
-        self.edits.lock()
     }
 }
 
@@ -163,7 +159,7 @@ mod tests {
                 at: SystemTime::now(),
                 until: None,
             };
-            edits.edits().push(edit); // not by `add`: 10,000 sets of networks take long in a debug build
+            edits.edits.lock().push(edit); // not by `add`: 10,000 sets of networks take long in a debug build
         };
         (0..EDITS_MAX as u32).for_each(add);
         let one_more = DenyEdit {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::context::CheckContext;
@@ -31,7 +31,7 @@ impl SharedChecks {
     /// Has a server checked. If a check like this one runs already, it is used. To be called within a runtime.
     pub(super) fn begin(self: &Arc<Self>, setup: CheckSetup, user: ServerCheck) -> CheckUse {
         let user = Arc::new(user);
-        let mut checks = self.lock();
+        let mut checks = self.by_address.lock();
         let at_address = checks.entry(setup.address()).or_default();
         let is_like = |check: &Arc<SharedCheck>| check.probe.setup().is_like(&setup);
         let shared = at_address.iter().filter_map(Weak::upgrade).find(is_like);
@@ -43,10 +43,6 @@ impl SharedChecks {
         drop(checks);
         shared.probe.join(Arc::clone(&user));
         CheckUse { shared, user }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ServerAddr, Vec<Weak<SharedCheck>>>> {
-        self.by_address.lock()
     }
 }
 
@@ -72,7 +68,7 @@ impl SharedCheck {
 impl Drop for SharedCheck {
     fn drop(&mut self) {
         let address = self.probe.setup().address();
-        let mut checks = self.checks.lock();
+        let mut checks = self.checks.by_address.lock();
         if let Some(at_address) = checks.get_mut(&address) {
             at_address.retain(|check| check.strong_count() > 0);
             if at_address.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::server_check::ServerCheck;
@@ -136,21 +136,17 @@ impl SharedProbe {
 
     /// Adds a user, for which a check runs at once.
     pub(super) fn join(&self, user: Arc<ServerCheck>) {
-        self.lock().push(user);
+        self.users.lock().push(user);
         self.has_joined.notify_one();
     }
 
     /// Removes a user.
     pub(super) fn leave(&self, user: &Arc<ServerCheck>) {
-        self.lock().retain(|other| !Arc::ptr_eq(other, user));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ServerCheck>>> {
-        self.users.lock()
+        self.users.lock().retain(|other| !Arc::ptr_eq(other, user));
     }
 
     fn users(&self) -> Vec<Arc<ServerCheck>> {
-        self.lock().clone()
+        self.users.lock().clone()
     }
 
     /// The users to be checked now: those that are not disabled.

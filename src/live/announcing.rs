@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::MutexGuard;
-
 use super::{Live, SourceState};
 use crate::plan::{Announcement, KeptAnnouncement};
 use crate::text::Reason;
@@ -20,13 +18,13 @@ impl Live {
     /// The state of the source of announced routes.
     #[must_use]
     pub fn announcing(&self) -> SourceState {
-        self.lock_announcing().source.clone()
+        self.announcing.lock().source.clone()
     }
 
     /// Records that the source of announced routes has given this list, which is in force. Returns whether its previous
     /// answer was not usable, or there was none.
     pub fn record_announced(&self, latest: &Arc<[Announcement]>, at: SystemTime) -> bool {
-        let mut announcing = self.lock_announcing();
+        let mut announcing = self.announcing.lock();
         if announcing.latest != *latest {
             announcing.latest = Arc::clone(latest);
             self.announced_changed.notify_one();
@@ -37,27 +35,23 @@ impl Live {
     /// Records that the source of announced routes has failed. Returns whether its previous answer was usable, or there
     /// was none.
     pub fn record_announcing_failure(&self, error: Reason) -> bool {
-        self.lock_announcing().source.record_failure(error)
+        self.announcing.lock().source.record_failure(error)
     }
 
     /// Begins with the routes that were announced before the process was started. They are in force.
     pub fn restore_announced(&self, latest: &Arc<[Announcement]>) {
-        self.lock_announcing().latest = Arc::clone(latest);
+        self.announcing.lock().latest = Arc::clone(latest);
     }
 
     /// The latest announcements, as they are kept over a restart.
     #[must_use]
     pub fn announced(&self) -> Vec<KeptAnnouncement> {
-        let latest = Arc::clone(&self.lock_announcing().latest);
+        let latest = Arc::clone(&self.announcing.lock().latest);
         latest.iter().filter_map(KeptAnnouncement::new).collect()
     }
 
     /// Waits until [`Self::announced`] may have changed. Only one task may wait for that.
     pub async fn announced_changed(&self) {
         self.announced_changed.notified().await;
-    }
-
-    fn lock_announcing(&self) -> MutexGuard<'_, Announcing> {
-        self.announcing.lock()
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::Cause;
 use crate::pool::{KnownPrimary, Server, ServerId};
@@ -34,27 +34,24 @@ pub(super) struct DepartedServers(Mutex<Vec<Departed>>);
 impl DepartedServers {
     /// Adds servers that leave.
     pub(super) fn extend(&self, departed: Vec<Departed>) {
-        self.lock().extend(departed);
+        self.0.lock().extend(departed);
     }
 
     /// Forgets servers that are back, and those that nothing holds.
     pub(super) fn forget(&self, present: &HashSet<ServerId>) {
         let is_absent = |server: Arc<Server>| !present.contains(&server.id());
-        self.lock()
+        self.0
+            .lock()
             .retain(|departed| departed.server.upgrade().is_some_and(is_absent));
     }
 
     /// Those that something holds.
     pub(super) fn still_held(&self) -> Vec<Departed> {
-        let mut departed = self.lock();
+        let mut departed = self.0.lock();
         if departed.is_empty() {
             return Vec::new(); // nearly always
         }
         departed.retain(|departed| departed.server.strong_count() > 0);
         departed.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Departed>> {
-        self.0.lock()
     }
 }

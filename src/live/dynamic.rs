@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{AddedServer, Live, NameAddresses};
 use crate::addr::ServerLocation;
@@ -113,19 +113,19 @@ pub struct ListChange {
 impl DynamicServers {
     /// All entries of the pool: those of its plan, which is in force, and the dynamic ones.
     pub(super) fn entries(&self, plan: &PoolPlan) -> Arc<[ServerEntry]> {
-        let state = self.lock();
+        let state = self.0.lock();
         entries(plan, &state.lists, &state.added)
     }
 
     /// All entries that the pool will have if `plan` replaces the plan `before`.
     pub(super) fn entries_after(&self, plan: &PoolPlan, before: &PoolPlan) -> Arc<[ServerEntry]> {
-        let state = self.lock();
+        let state = self.0.lock();
         entries(plan, &state.lists.taken_over(plan, before), &state.added)
     }
 
     /// Takes note that `plan` has replaced the plan `before`.
     pub(super) fn take_over(&self, plan: &PoolPlan, before: &PoolPlan) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.lists = state.lists.taken_over(plan, before);
     }
 
@@ -133,7 +133,7 @@ impl DynamicServers {
     /// be used.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
-        self.lock().lists.holds_clones
+        self.0.lock().lists.holds_clones
     }
 
     /// Replaces the listed servers. Returns what that has changed; `None`: the list is the same. The previous list
@@ -145,7 +145,7 @@ impl DynamicServers {
         listed: Vec<ServerEntry>,
         can_be_used: impl Fn(&ServerEntry) -> bool,
     ) -> Option<ListChange> {
-        let lists = &mut self.lock().lists;
+        let lists = &mut self.0.lock().lists;
         let before = lists.listed.as_ref().filter(|(lister, _)| *lister == by);
         if before.is_some_and(|(_, before)| **before == *listed) {
             lists.holds_clones &= !lists.kept.is_empty();
@@ -170,7 +170,7 @@ impl DynamicServers {
 
     /// Drops the kept list if a server of the latest one can be used by now. Returns whether it did.
     pub(super) fn release_kept(&self, can_be_used: impl Fn(&ServerEntry) -> bool) -> bool {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let Lists {
             listed,
             kept,
@@ -187,7 +187,7 @@ impl DynamicServers {
     /// `None`: there is none so far, or clones are in it.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
-        let lists = &self.lock().lists;
+        let lists = &self.0.lock().lists;
         let (lister, listed) = lists.listed.as_ref()?;
         if *lister != Lister::Source || lists.holds_clones {
             return None;
@@ -199,34 +199,30 @@ impl DynamicServers {
     /// another one with its name.
     #[must_use]
     pub fn added(&self) -> Vec<AddedServer> {
-        self.lock().added.clone()
+        self.0.lock().added.clone()
     }
 
     /// Changes the servers that operators have added.
     pub(super) fn change_added<T>(&self, change: impl FnOnce(&mut Vec<AddedServer>) -> T) -> T {
-        change(&mut self.lock().added)
+        change(&mut self.0.lock().added)
     }
 
     /// The state of the source.
     #[must_use]
     pub fn source(&self) -> SourceState {
-        self.lock().source.clone()
+        self.0.lock().source.clone()
     }
 
     /// Records that the source has given a usable answer. `warning`: the problems in parts of it. Returns whether its
     /// previous answer was not usable, or there was none.
     pub fn record_success(&self, at: SystemTime, warning: Option<Reason>) -> bool {
-        self.lock().source.record_success(at, warning)
+        self.0.lock().source.record_success(at, warning)
     }
 
     /// Records that the source has failed, or has given an answer that is not usable. Returns whether the previous
     /// answer was usable, or there was none.
     pub fn record_failure(&self, error: Reason) -> bool {
-        self.lock().source.record_failure(error)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.0.lock().source.record_failure(error)
     }
 }
 

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::server_observer::ServerObserver;
 
@@ -54,20 +54,16 @@ pub(super) struct Subscribers {
 impl Subscribers {
     /// Adds a counter. It is removed when its pool is gone.
     pub(super) fn add(&self, counter: &Arc<ChangeCounter>) {
-        let mut counters = self.lock();
+        let mut counters = self.counters.lock();
         counters.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(counter));
         counters.push(Arc::downgrade(counter));
     }
 
     /// Counts a change in all subscribed pools. Call it after the change was stored.
     pub(super) fn notify(&self) {
-        for counter in self.lock().iter().filter_map(Weak::upgrade) {
+        for counter in self.counters.lock().iter().filter_map(Weak::upgrade) {
             counter.increment();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<ChangeCounter>>> {
-        self.counters.lock()
     }
 }
 
@@ -84,7 +80,7 @@ mod tests {
             subscribers.add(&ChangeCounter::new(Arc::<PoolQueue>::default()));
             subscribers.add(&kept);
         }
-        assert_eq!(subscribers.lock().len(), 1);
+        assert_eq!(subscribers.counters.lock().len(), 1);
         subscribers.notify();
         assert_eq!(kept.count(), 2, "subscribed once, incremented once");
     }

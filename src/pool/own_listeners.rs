@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::addr::{ListenAddr, ServerAddr, UnixPlace};
 use crate::local_addresses::LocalAddresses;
@@ -62,7 +62,7 @@ impl OwnListeners {
     /// Replaces the listeners, and forgets the pools that no longer exist.
     pub fn replace(&self, listeners: Vec<OwnListener>, is_pool: impl Fn(&str) -> bool) {
         let index = Arc::new(ListenerIndex::new(listeners));
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.index = index;
         state.links.retain_pools(&is_pool);
         state.left_out.retain(|pool, _| is_pool(pool));
@@ -71,7 +71,7 @@ impl OwnListeners {
     /// Replaces the addresses of this machine. Without an earlier call, they are read when they are first needed.
     /// Returns whether they may have changed.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) -> bool {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let has_changed = state.local.get() != Some(&addresses);
         if has_changed {
             state.local = Arc::new(addresses.into());
@@ -82,20 +82,20 @@ impl OwnListeners {
     /// The listeners that lead to a pool, directly or through servers of other pools.
     #[must_use]
     pub fn leading_to(&self, pool: &str) -> ListenersAt {
-        self.lock().leading_to(pool)
+        self.0.lock().leading_to(pool)
     }
 
     /// Records which listeners are among these servers of a pool in force.
     pub fn set_links(&self, pool: &Arc<str>, servers: impl Iterator<Item = ServerAddr>) {
-        let all = self.lock().listeners(None);
+        let all = self.0.lock().listeners(None);
         let listeners = servers.filter_map(|server| all.at(server).cloned()).collect();
-        self.lock().links.set(pool, listeners);
+        self.0.lock().links.set(pool, listeners);
     }
 
     /// Records which servers of a pool are left out, and logs those that are new.
     pub fn set_left_out(&self, pool: &Arc<str>, servers: &[LeftOutServer]) {
         let addresses: HashSet<ServerAddr> = servers.iter().map(|server| server.address).collect();
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let before = match addresses.is_empty() {
             true => state.left_out.remove(pool),
             false => state.left_out.insert(Arc::clone(pool), addresses),
@@ -115,17 +115,13 @@ impl OwnListeners {
     /// The pools that leave out a server which no longer leads back to them.
     #[must_use]
     pub fn pools_to_readmit(&self) -> Vec<Arc<str>> {
-        let state = self.lock();
+        let state = self.0.lock();
         let is_outdated = |(pool, servers): &(&Arc<str>, &HashSet<ServerAddr>)| {
             let leading = state.leading_to(pool);
             servers.iter().any(|server| leading.at(*server).is_none())
         };
         let outdated = state.left_out.iter().filter(is_outdated);
         outdated.map(|(pool, _)| Arc::clone(pool)).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, OwnState> {
-        self.0.lock()
     }
 }
 
@@ -315,7 +311,7 @@ mod tests {
         let local = ["127.0.0.0/8", "::1/128", "198.51.100.7/32", "10.9.0.0/24"];
         let local: LocalAddresses = local.into_iter().map(|network| network.parse().unwrap()).collect();
         assert!(own.set_local_addresses(local), "none were known");
-        let listeners = own.lock().listeners(None);
+        let listeners = own.0.lock().listeners(None);
         for (address, expected) in [
             ("127.0.0.1:80", Some("one")),
             ("127.0.0.2:80", None),
@@ -348,7 +344,7 @@ mod tests {
             vec![listener("a", path("run/a")), listener("b", path("link/b"))],
             |_| true,
         );
-        let listeners = own.lock().listeners(None);
+        let listeners = own.0.lock().listeners(None);
         for (rest, expected) in [
             ("link/a", Some("a")),
             ("run/b", Some("b")),

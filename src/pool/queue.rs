@@ -157,7 +157,7 @@ impl PoolQueue {
 
     /// Serves the line from the servers of this pool from now on.
     pub(super) fn put_in_force(&self, pool: Weak<SharedPool>) {
-        *self.lock_in_force() = pool;
+        *self.in_force.lock() = pool;
         self.notify_change();
     }
 
@@ -202,7 +202,7 @@ impl PoolQueue {
             answer: sender,
         };
         let in_force = self.in_force();
-        let mut waiters = self.lock();
+        let mut waiters = self.line.lock();
         let is_new = turn.ticket.is_none();
         let ticket = *turn.ticket.get_or_insert_with(|| waiters.line.draw());
         let position = waiters.line.join(ticket, turn.has_stream_ended, waiter);
@@ -236,18 +236,18 @@ impl PoolQueue {
     /// Serves the line if anything has changed since it was last served. Returns when to call it again if nothing
     /// changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
-        let expires_at = self.lock().expires_at;
+        let expires_at = self.line.lock().expires_at;
         let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
         if !self.is_stale.swap(false, SeqCst) && !has_expired {
             return expires_at;
         }
         let in_force = self.in_force();
         self.serve(serving(in_force.as_deref(), own_pool), now);
-        self.lock().expires_at
+        self.line.lock().expires_at
     }
 
     fn serve(&self, pool: &Pool, now: Instant) {
-        let mut waiters = self.lock();
+        let mut waiters = self.line.lock();
         let answers = waiters.serve(pool, now);
         self.finish(waiters, answers);
     }
@@ -263,15 +263,7 @@ impl PoolQueue {
     }
 
     fn in_force(&self) -> Option<Arc<SharedPool>> {
-        self.lock_in_force().upgrade()
-    }
-
-    fn lock_in_force(&self) -> MutexGuard<'_, Weak<SharedPool>> {
-        self.in_force.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.line.lock()
+        self.in_force.lock().upgrade()
     }
 }
 
@@ -323,12 +315,12 @@ impl Waiters {
 impl LinePlace<'_> {
     /// Moves the client behind those that have not ended their stream.
     pub(super) fn move_behind_open(&self) {
-        self.queue.lock().line.move_behind_open(self.ticket);
+        self.queue.line.lock().line.move_behind_open(self.ticket);
     }
 
     /// Leaves the line. Returns whether the client was still in it: if not, an answer has come, or is about to come.
     pub(super) fn leave(&self) -> bool {
-        let mut waiters = self.queue.lock();
+        let mut waiters = self.queue.line.lock();
         let was_waiting = waiters.line.leave(self.ticket);
         self.queue.occupied.store(waiters.line.len(), SeqCst);
         was_waiting

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::live_count::LiveCount;
@@ -65,7 +65,7 @@ impl ServerRegistry {
         let registry = Self::default();
         let roles = |known| Arc::new(PoolRoles::new(Some(known), Arc::clone(&registry.primary_changed)));
         let roles = primaries.into_iter().map(|(pool, known)| (pool.into(), roles(known)));
-        *registry.lock_roles() = roles.collect();
+        *registry.roles.lock() = roles.collect();
         registry
     }
 
@@ -78,7 +78,7 @@ impl ServerRegistry {
     /// The known roles in a pool. It outlives the pool.
     #[must_use]
     pub fn roles(&self, pool: &Arc<str>) -> Arc<PoolRoles> {
-        let mut roles = self.lock_roles();
+        let mut roles = self.roles.lock();
         let new = || Arc::new(PoolRoles::new(None, Arc::clone(&self.primary_changed)));
         Arc::clone(roles.entry(Arc::clone(pool)).or_insert_with(new))
     }
@@ -106,7 +106,7 @@ impl ServerRegistry {
     /// The primaries to be remembered, by pool.
     #[must_use]
     pub fn known_primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
-        let roles = self.lock_roles();
+        let roles = self.roles.lock();
         let known = roles
             .iter()
             .filter_map(|(pool, roles)| Some(((**pool).into(), roles.known_primary()?)));
@@ -127,7 +127,7 @@ impl ServerRegistry {
     pub fn get_or_create(&self, pool: &Arc<str>, spec: ServerSpec, is_checked: bool) -> Arc<Server> {
         let path = (Arc::clone(pool), Arc::clone(&spec.label));
         let address = spec.address;
-        let mut entries = self.lock();
+        let mut entries = self.entries.lock();
         let same = entries.servers.get(&path).and_then(|named| {
             let (_, server) = named.iter().find(|(at, _)| *at == address)?;
             server.upgrade()
@@ -165,7 +165,7 @@ impl ServerRegistry {
     /// Applies an override to all servers of this name, and keeps it for later ones until it is revoked. Returns the
     /// overrides in force after it.
     pub fn apply_override(&self, path: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
-        let mut entries = self.lock();
+        let mut entries = self.entries.lock();
         let servers: Vec<Arc<Server>> = entries.servers.get(path).map_or(Vec::new(), |named| {
             named.iter().filter_map(|(_, server)| server.upgrade()).collect()
         });
@@ -184,7 +184,7 @@ impl ServerRegistry {
             entries.overrides.insert(path.clone(), stored);
         }
         drop(entries);
-        if let Some(roles) = self.lock_roles().get(&path.0) {
+        if let Some(roles) = self.roles.lock().get(&path.0) {
             roles.forget_list(); // the next check takes note of whether the server is disabled
         }
         self.notify_change(); // `set_overrides` notifies the pools of a server, and it may be in none
@@ -194,7 +194,7 @@ impl ServerRegistry {
     /// The servers that have overrides, including those that are held only by sessions.
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
-        let entries = self.lock();
+        let entries = self.entries.lock();
         let servers_at = |path| entries.servers.get(path).into_iter().flatten();
         let servers = entries.overrides.keys().flat_map(servers_at);
         servers.filter_map(|(_, server)| server.upgrade()).collect()
@@ -203,7 +203,7 @@ impl ServerRegistry {
     /// The overrides of servers that are not in `present`, sorted by name.
     #[must_use]
     pub fn absent_overrides(&self, present: &HashSet<ServerPath>) -> Vec<(ServerPath, Overrides)> {
-        let entries = self.lock();
+        let entries = self.entries.lock();
         let absent = entries.overrides.iter().filter(|(path, _)| !present.contains(*path));
         let mut absent: Vec<_> = absent
             .map(|(path, stored)| (path.clone(), stored.overrides.clone()))
@@ -215,19 +215,19 @@ impl ServerRegistry {
     /// Whether any override is kept.
     #[must_use]
     pub fn has_overrides(&self) -> bool {
-        !self.lock().overrides.is_empty()
+        !self.entries.lock().overrides.is_empty()
     }
 
     /// Whether there may be more overrides of absent servers than are kept. Then call [`Self::evict_overrides`].
     #[must_use]
     pub fn has_excess_overrides(&self) -> bool {
-        self.lock().overrides.len() > ABSENT_MAX
+        self.entries.lock().overrides.len() > ABSENT_MAX
     }
 
     /// Removes the oldest overrides of servers that are not in `present`, down to the limit. Returns their names,
     /// oldest first.
     pub fn evict_overrides(&self, present: &HashSet<ServerPath>) -> Vec<ServerPath> {
-        let mut entries = self.lock();
+        let mut entries = self.entries.lock();
         let absent = entries.overrides.iter().filter(|(path, _)| !present.contains(*path));
         let mut absent: Vec<_> = absent
             .map(|(path, stored)| (stored.change_number, path.clone()))
@@ -238,14 +238,6 @@ impl ServerRegistry {
             entries.overrides.remove(path);
         }
         absent.into_iter().map(|(_, path)| path).collect()
-    }
-
-    fn lock_roles(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<PoolRoles>>> {
-        self.roles.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RegistryEntries> {
-        self.entries.lock()
     }
 }
 
@@ -303,7 +295,7 @@ mod tests {
             drop(registry.get_or_create(&pool, spec("a", port), true));
             drop(registry.get_or_create(&pool, spec(&format!("b{port}"), 1), true));
         }
-        let entries = registry.lock();
+        let entries = registry.entries.lock();
         assert!(
             entries.counts.len() <= 32
                 && entries.servers.len() <= 32
@@ -320,7 +312,7 @@ mod tests {
         for port in 2..=10_000 {
             server = registry.get_or_create(&pool, spec("a", port), true);
         }
-        let entries = registry.lock();
+        let entries = registry.entries.lock();
         assert!(entries.counts.len() <= 32, "{}", entries.counts.len());
         let last = (pool, server.spec().address);
         assert!(entries.counts[&last].strong_count() > 0);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -74,12 +74,12 @@ impl PoolRoles {
     /// The primary to be remembered.
     #[must_use]
     pub fn known_primary(&self) -> Option<KnownPrimary> {
-        self.lock().primaries.memory()
+        self.state.lock().primaries.memory()
     }
 
     /// Takes over the primary that another pool remembers, if none is remembered yet. Returns whether it does.
     pub fn inherit(&self, known: KnownPrimary) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let inherits = state.primaries.inherit(known);
         if inherits {
             state.list = Weak::new(); // so the next check moves the memory to this pool's labels
@@ -91,18 +91,18 @@ impl PoolRoles {
     /// The servers that call themselves primary at the same time, as far as is known.
     #[must_use]
     pub fn claimants(&self) -> Vec<Arc<str>> {
-        self.lock().primaries.claimants().map(Arc::clone).collect()
+        self.state.lock().primaries.claimants().map(Arc::clone).collect()
     }
 
     /// The server that is the primary; `None`: there is none, or none can be trusted.
     #[must_use]
     pub fn primary_in_force(&self) -> Option<Arc<str>> {
-        self.lock().primaries.in_force().map(Arc::from)
+        self.state.lock().primaries.in_force().map(Arc::from)
     }
 
     /// Makes the next check take over the list of servers again: an operator has disabled or enabled one of them.
     pub(super) fn forget_list(&self) {
-        self.lock().list = Weak::new();
+        self.state.lock().list = Weak::new();
     }
 
     /// Judges a server by what a check that passed has found out, and sets its lag. `members`: all servers of the pool.
@@ -117,7 +117,7 @@ impl PoolRoles {
     ) -> RoleJudgement {
         let (role, is_multi_primary) = (facts.role, facts.is_multi_primary);
         let label = &server.spec().label;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut judgement = state.observe(label, observation(facts), members, required);
         if state.primaries.in_force() == Some(label) {
             state.divergence.record_primary(label, facts);
@@ -169,6 +169,7 @@ impl PoolRoles {
             },
         };
         let judgement = self
+            .state
             .lock()
             .observe(&server.spec().label, observation, members, required);
         self.notify(&judgement);
@@ -177,7 +178,7 @@ impl PoolRoles {
 
     /// An operator says that this server is the primary. `None`: it does not call itself one, and nothing changes.
     pub fn trust(&self, server: &str, members: &Arc<Vec<Member>>, required: RoleRequirement) -> Option<RoleJudgement> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let before = state.primaries.known().cloned();
         let is_other_list = state.set_list(members, required);
         if !state.primaries.trust(server) {
@@ -193,10 +194,6 @@ impl PoolRoles {
         if judgement.is_memory_changed {
             self.changed.notify_one();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RolesState> {
-        self.state.lock()
     }
 }
 

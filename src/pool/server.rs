@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -172,7 +172,7 @@ impl Server {
     /// What its checks say, with the reason and time.
     #[must_use]
     pub fn health(&self) -> Health {
-        let checks = self.lock_checks();
+        let checks = self.checks.lock();
         Health {
             verdict: checks.rise_fall.verdict(),
             refusal: checks.rise_fall.refusal(),
@@ -209,7 +209,7 @@ impl Server {
     /// Whether it is down, and not only because of its role. A server whose role was wrong counts as down if at least
     /// `fall` checks in a row have failed since then.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
-        self.lock_checks().rise_fall.has_failed(fall)
+        self.checks.lock().rise_fall.has_failed(fall)
     }
 
     /// Whether its role is wrong, or required and not known yet, or it is too far behind.
@@ -227,7 +227,7 @@ impl Server {
     /// Records the result of a check. `rise` passed checks in a row also end an ejection. Results for a disabled server
     /// are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
-        let mut checks = self.lock_checks();
+        let mut checks = self.checks.lock();
         let before = checks.rise_fall.state();
         // A reload may have switched checks off while this one ran. No later check would correct its result.
         if self.has(DISABLED) || !checks.rise_fall.is_enabled() {
@@ -264,7 +264,7 @@ impl Server {
             self.begin_slow_start();
         }
         if self.is_ejected() {
-            let mut ejection = self.lock_ejection();
+            let mut ejection = self.ejection.lock();
             if ejection.record_check(*outcome == CheckOutcome::Pass, thresholds.rise) {
                 self.begin_slow_start();
             }
@@ -275,7 +275,7 @@ impl Server {
 
     /// Treats its role as wrong until a check passes. Until then it gets no session, not even in panic mode.
     pub fn assume_unfit(&self) {
-        let mut checks = self.lock_checks();
+        let mut checks = self.checks.lock();
         if checks.rise_fall.is_enabled() {
             checks.rise_fall.assume_unfit();
             self.publish_checks(&checks);
@@ -285,7 +285,7 @@ impl Server {
     /// If the server is down and does not answer its checks, treats its role as wrong until a check finds that the role
     /// is right, and returns true. The server stays down for the same reason as before.
     pub(super) fn reject_if_dead(&self) -> bool {
-        let mut checks = self.lock_checks();
+        let mut checks = self.checks.lock();
         let is_dead = checks.rise_fall.state() == CheckState::Down && !checks.rise_fall.is_healthy();
         if is_dead {
             checks.rise_fall.assume_unfit();
@@ -298,7 +298,7 @@ impl Server {
     /// Forgets what its checks have found if it must have a role: the server may have lost the role while it was in no
     /// pool and was not checked.
     pub fn forget_role(&self) {
-        let mut checks = self.lock_checks();
+        let mut checks = self.checks.lock();
         if checks.requires_role {
             *checks = CheckRecord::new(checks.rise_fall.is_enabled(), true);
             self.publish_checks(&checks);
@@ -308,7 +308,7 @@ impl Server {
     /// Sets whether active checks run for it, and whether it must have a role: if so, it gets no session before its
     /// first result. Results so far are kept unless checks begin or end.
     pub fn set_checked(&self, is_checked: bool, requires_role: bool) {
-        let mut checks = self.lock_checks();
+        let mut checks = self.checks.lock();
         if checks.rise_fall.is_enabled() != is_checked {
             *checks = CheckRecord::new(is_checked, requires_role);
             self.publish_checks(&checks);
@@ -337,7 +337,7 @@ impl Server {
     /// Records that a session ended and proves nothing.
     pub(super) fn record_inconclusive(&self) {
         if !self.has_clean_record() {
-            self.lock_ejection().record_inconclusive();
+            self.ejection.lock().record_inconclusive();
         }
     }
 
@@ -348,7 +348,7 @@ impl Server {
     }
 
     fn record_success(&self, record: impl FnOnce(&mut Ejection) -> bool) -> bool {
-        let mut ejection = self.lock_ejection();
+        let mut ejection = self.ejection.lock();
         let has_ended = record(&mut ejection);
         self.publish_ejection(&ejection);
         if has_ended {
@@ -359,21 +359,9 @@ impl Server {
 
     /// Records a failure. Returns the back-off if it ejects the server.
     pub(super) fn record_failure(&self, record: impl FnOnce(&mut Ejection) -> Option<Duration>) -> Option<Duration> {
-        let mut ejection = self.lock_ejection();
+        let mut ejection = self.ejection.lock();
         let back_off = record(&mut ejection);
         self.publish_ejection(&ejection);
         back_off
-    }
-
-    fn lock_checks(&self) -> MutexGuard<'_, CheckRecord> {
-        self.checks.lock()
-    }
-
-    fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {
-        self.overrides.lock()
-    }
-
-    fn lock_ejection(&self) -> MutexGuard<'_, Ejection> {
-        self.ejection.lock()
     }
 }

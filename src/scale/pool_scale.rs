@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::ScaleStep;
@@ -109,7 +109,7 @@ impl PoolScale {
     /// The clones, sorted by the numbers in their names.
     #[must_use]
     pub fn clones(&self) -> Vec<CloneStatus> {
-        self.lock_clones().clone()
+        self.clones.lock().clone()
     }
 
     /// Whether a clone can be expected to start when one is needed: there is no clone yet, or every clone that is not
@@ -118,23 +118,23 @@ impl PoolScale {
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);
         let starts = |clone: &CloneStatus| clone.state == CloneState::Starting && clone.reason.is_none();
-        !is_off && self.lock_clones().iter().all(|clone| clone.is_leaving || starts(clone))
+        !is_off && self.clones.lock().iter().all(|clone| clone.is_leaving || starts(clone))
     }
 
     /// Shows these clones from now on.
     pub fn publish(&self, clones: Vec<CloneStatus>) {
-        *self.lock_clones() = clones;
+        *self.clones.lock() = clones;
     }
 
     /// How many clones an operator wants; `None`: the load decides.
     #[must_use]
     pub fn wanted(&self) -> Option<WantedClones> {
-        self.lock_wanted().clone()
+        self.wanted.lock().clone()
     }
 
     /// Sets how many clones there should be; `None`: the load decides.
     pub fn set_wanted(&self, wanted: Option<WantedClones>) {
-        *self.lock_wanted() = wanted;
+        *self.wanted.lock() = wanted;
         self.wanted_changed.notify_one();
     }
 
@@ -161,13 +161,5 @@ impl PoolScale {
             steps_down: self.steps_down.load(Relaxed),
             cold_starts: self.cold_starts.load(Relaxed),
         }
-    }
-
-    fn lock_clones(&self) -> MutexGuard<'_, Vec<CloneStatus>> {
-        self.clones.lock()
-    }
-
-    fn lock_wanted(&self) -> MutexGuard<'_, Option<WantedClones>> {
-        self.wanted.lock()
     }
 }

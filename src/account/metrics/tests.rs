@@ -71,7 +71,7 @@ async fn expired_series_are_removed_without_any_scrape() {
     let upkeep = tokio::spawn(Arc::clone(&metrics).run_upkeep());
     record_events(&metrics, &listener, &server("removed"));
     sleep(RETENTION + 3 * UPKEEP_INTERVAL).await;
-    assert!(metrics.registry().servers.is_empty() && metrics.registry().paths.is_empty());
+    assert!(metrics.registry.lock().servers.is_empty() && metrics.registry.lock().paths.is_empty());
     assert!(
         !metrics.handle.render().contains("removed"),
         "expected the exporter to have forgotten the server"

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::counters::{BufferedCounter, LabelledCounters, SharedRecorder, label};
@@ -159,7 +159,7 @@ impl ListenerSeries {
 
     /// Sets the configured routes, in their order. Routes that were configured before keep their counts.
     pub fn configure_routes<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Arc<[Arc<RouteCount>]> {
-        let mut routes = self.lock_routes();
+        let mut routes = self.routes.lock();
         let before: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();
         let new = |name: &Arc<str>| RouteCount {
             name: Arc::clone(name),
@@ -179,11 +179,7 @@ impl ListenerSeries {
     /// The routes that are configured, in their order.
     #[must_use]
     pub fn routes(&self) -> Arc<[Arc<RouteCount>]> {
-        Arc::clone(&self.lock_routes())
-    }
-
-    fn lock_routes(&self) -> MutexGuard<'_, Arc<[Arc<RouteCount>]>> {
-        self.routes.lock()
+        Arc::clone(&self.routes.lock())
     }
 
     /// The id of these series.
@@ -202,7 +198,7 @@ impl ListenerSeries {
     pub fn record_accepted(&self) {
         self.connections.increment(1);
         if self.is_pausing.load(Relaxed) {
-            self.episode().record_accepted();
+            self.episode.lock().record_accepted();
         }
     }
 
@@ -214,7 +210,7 @@ impl ListenerSeries {
     /// Counts a pause of accepting; returns whether it begins an episode and should be logged.
     pub fn record_pause(&self, reason: AcceptPause) -> bool {
         self.pauses.get(reason as usize, reason.as_str()).increment(1);
-        let mut episode = self.episode();
+        let mut episode = self.episode.lock();
         self.is_pausing.store(true, Relaxed);
         episode.record_pause(Instant::now())
     }
@@ -225,14 +221,10 @@ impl ListenerSeries {
         if !self.is_pausing.load(Relaxed) {
             return false;
         }
-        let mut episode = self.episode();
+        let mut episode = self.episode.lock();
         let has_ended = episode.take_end(Instant::now());
         self.is_pausing.store(!has_ended, Relaxed); // under the lock, like the store in `record_pause`
         has_ended
-    }
-
-    fn episode(&self) -> MutexGuard<'_, PauseEpisode> {
-        self.episode.lock()
     }
 
     /// Counts the time from accept to the end of sniffing, whether or not that succeeded.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use metrics::Label;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::counters::{LabelledCounters, SharedRecorder};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
@@ -109,17 +109,17 @@ impl ServerSeries {
 
     /// Sets from when to when the server's certificate is valid, in seconds since the Unix epoch.
     pub fn publish_certificate(&self, not_before: i64, not_after: i64) {
-        *self.certificate_slot() = Some([not_before, not_after]);
+        *self.certificate.lock() = Some([not_before, not_after]);
     }
 
     /// Removes the times of the certificate, because no check reads the certificate any more.
     pub fn clear_certificate(&self) {
-        *self.certificate_slot() = None;
+        *self.certificate.lock() = None;
     }
 
     /// From when to when the certificate is valid, in seconds since the Unix epoch, if known.
     pub(in crate::account) fn certificate(&self) -> Option<[i64; 2]> {
-        *self.certificate_slot()
+        *self.certificate.lock()
     }
 
     /// Sets whether the checks log in to a service, which may refuse them.
@@ -145,30 +145,22 @@ impl ServerSeries {
 
     /// Adds a server with this label, if it is not known yet, and forgets those that are gone.
     pub(in crate::account) fn add_server(&self, server: &Arc<Server>) {
-        let mut servers = self.servers();
+        let mut servers = self.servers.lock();
         servers.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(server));
         servers.push(Arc::downgrade(server));
     }
 
     /// Whether every server with this label is gone: neither a pool nor a session holds one.
     pub(in crate::account) fn is_gone(&self) -> bool {
-        self.servers().iter().all(|server| server.strong_count() == 0)
+        self.servers.lock().iter().all(|server| server.strong_count() == 0)
     }
 
     /// The number of sessions on all servers with this label but `excluded`.
     pub(in crate::account) fn active_sessions(&self, excluded: Option<&Arc<Server>>) -> u32 {
-        let servers = self.servers();
+        let servers = self.servers.lock();
         let existing = servers.iter().filter_map(Weak::upgrade);
         let others = existing.filter(|server| excluded.is_none_or(|excluded| excluded.id() != server.id()));
         others.map(|server| server.own_live()).sum()
-    }
-
-    fn certificate_slot(&self) -> MutexGuard<'_, Option<[i64; 2]>> {
-        self.certificate.lock()
-    }
-
-    fn servers(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
-        self.servers.lock()
     }
 
     /// Exports the counters.

@@ -146,9 +146,9 @@ async fn denied_queries_are_tried_again_after_a_failed_check() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let probe = probe(&listener);
     drop(listener);
-    probe.denials().forbid(DeniableQuestion::System);
+    probe.denials.lock().forbid(DeniableQuestion::System);
     assert!(probe.run().await.is_err());
-    assert!(probe.denials().may_ask(DeniableQuestion::System));
+    assert!(probe.denials.lock().may_ask(DeniableQuestion::System));
 }
 
 #[tokio::test]

@@ -3,8 +3,6 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
-use parking_lot::MutexGuard;
-
 use super::{DISABLED, NO_WEIGHT, NOT_ENABLED, Server};
 use crate::pool::agent::{AgentRecord, AgentSettings};
 use crate::pool::ejection::Ejection;
@@ -18,7 +16,7 @@ impl Server {
     /// Puts an operator's overrides in force. Disabling a server clears its health, so that it starts anew when it is
     /// enabled.
     pub(in crate::pool) fn set_overrides(&self, new: Overrides) {
-        let mut overrides = self.lock_overrides();
+        let mut overrides = self.overrides.lock();
         let before = std::mem::replace(&mut *overrides, new).admin_state;
         let admin_state = overrides.admin_state;
         self.weight_override
@@ -27,13 +25,13 @@ impl Server {
         if admin_state == before {
             return;
         }
-        self.publish_enabled(admin_state, self.lock_agent().settings);
+        self.publish_enabled(admin_state, self.agent.lock().settings);
         self.set_flag(DISABLED, admin_state == AdminState::Disabled);
         if admin_state == AdminState::Disabled {
-            let mut checks = self.lock_checks();
+            let mut checks = self.checks.lock();
             *checks = CheckRecord::new(checks.rise_fall.is_enabled(), checks.requires_role);
             self.publish_checks(&checks);
-            let mut ejection = self.lock_ejection();
+            let mut ejection = self.ejection.lock();
             *ejection = Ejection::default();
             self.publish_ejection(&ejection);
         }
@@ -46,7 +44,7 @@ impl Server {
     /// The overrides in force.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
-        self.lock_overrides().clone()
+        self.overrides.lock().clone()
     }
 
     /// Whether an operator has disabled it: no new sessions and no checks.
@@ -63,8 +61,8 @@ impl Server {
 
     /// Puts in force what its agent has set. Returns whether that has changed.
     pub fn set_agent(&self, settings: AgentSettings) -> bool {
-        let overrides = self.lock_overrides();
-        let mut agent = self.lock_agent();
+        let overrides = self.overrides.lock();
+        let mut agent = self.agent.lock();
         if agent.settings == settings {
             return false;
         }
@@ -88,7 +86,7 @@ impl Server {
     /// overridden, those of its agent. `configured`: its configured weight.
     pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
         let mut shown = self.overrides();
-        let AgentRecord { settings, since } = *self.lock_agent();
+        let AgentRecord { settings, since } = *self.agent.lock();
         let sets_state = shown.admin_state == AdminState::Enabled && settings.admin_state != AdminState::Enabled;
         let weight = self.weight_by_agent(configured).filter(|_| shown.weight.is_none());
         if sets_state || weight.is_some() {
@@ -105,10 +103,6 @@ impl Server {
     fn publish_enabled(&self, by_operator: AdminState, by_agent: AgentSettings) {
         let is_enabled = [by_operator, by_agent.admin_state] == [AdminState::Enabled; 2];
         self.set_flag(NOT_ENABLED, !is_enabled);
-    }
-
-    fn lock_agent(&self) -> MutexGuard<'_, AgentRecord> {
-        self.agent.lock()
     }
 
     /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that no

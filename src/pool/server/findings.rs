@@ -11,30 +11,30 @@ impl Server {
     /// question.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.lock_checks().rise_fall.is_healthy()
+        self.checks.lock().rise_fall.is_healthy()
     }
 
     /// Whether a check has passed within this time, and found no other role since.
     #[must_use]
     pub fn passed_within(&self, time: Duration) -> bool {
-        self.lock_checks().passed_at.is_some_and(|at| at.elapsed() <= time)
+        self.checks.lock().passed_at.is_some_and(|at| at.elapsed() <= time)
     }
 
     /// When a check last found that it serves sessions; if no check has, when its checks began.
     #[must_use]
     pub fn seen_serving_at(&self) -> Instant {
-        self.lock_checks().seen_serving_at
+        self.checks.lock().seen_serving_at
     }
 
     /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
-        self.lock_checks().lag
+        self.checks.lock().lag
     }
 
     /// Sets how long it is behind its primary.
     pub(in crate::pool) fn set_lag(&self, lag: Option<Duration>) {
-        self.lock_checks().lag = lag;
+        self.checks.lock().lag = lag;
     }
 
     /// Whether it is the primary of a pool of replicas that falls back to its primary.
@@ -50,6 +50,6 @@ impl Server {
 
     /// A check has just found that it is still a stand-in: for a while it is used even if its checks are refused.
     pub fn confirm_stand_in(&self) {
-        self.lock_checks().passed_at = Some(Instant::now());
+        self.checks.lock().passed_at = Some(Instant::now());
     }
 }

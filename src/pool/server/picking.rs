@@ -27,7 +27,7 @@ impl Server {
         }
         if self.is_ejected() {
             // No trial while the latest check failed: the session would probably fail too.
-            let is_due = !self.has(FAILING) && self.lock_ejection().is_trial_due(now);
+            let is_due = !self.has(FAILING) && self.ejection.lock().is_trial_due(now);
             return if is_due {
                 Availability::TrialDue
             } else {
@@ -55,12 +55,12 @@ impl Server {
 
     /// When its trial is due, if it is ejected.
     pub(in crate::pool) fn trial_due_at(&self) -> Option<Instant> {
-        self.is_ejected().then(|| self.lock_ejection().trial_due_at()).flatten()
+        self.is_ejected().then(|| self.ejection.lock().trial_due_at()).flatten()
     }
 
     /// Claims the trial. Returns whether the caller has it.
     pub(in crate::pool) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
-        let claimed = self.lock_ejection().claim_trial(now, connect_timeout);
+        let claimed = self.ejection.lock().claim_trial(now, connect_timeout);
         if claimed {
             self.subscribers.notify();
         }
@@ -69,7 +69,7 @@ impl Server {
 
     /// The session that had the trial has ended.
     pub(in crate::pool) fn release_trial(&self) {
-        let is_sooner = self.lock_ejection().release_trial(Instant::now());
+        let is_sooner = self.ejection.lock().release_trial(Instant::now());
         if is_sooner {
             self.subscribers.notify();
         }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -175,7 +175,7 @@ impl ContainerKeeper {
     /// # Errors
     /// The keeper cannot be started.
     pub fn hold(&self, held: HeldContainers) -> io::Result<()> {
-        let mut shared = self.lock();
+        let mut shared = self.shared.lock();
         let is_new = shared.containers.insert(held.clone());
         match shared.requests.clone() {
             // A keeper that has just ended does not get this. The next one gets all containers.
@@ -203,17 +203,13 @@ impl ContainerKeeper {
         let error = keeper.exchange(requests, |_| ControlFlow::Continue(())).await.err();
         let error = error.map(|error| chain(&error));
         tracing::error!(error, "the keeper of containers has ended: it is started again");
-        self.lock().requests = None;
+        self.shared.lock().requests = None;
         loop {
             sleep(RESTART_PAUSE).await;
-            let mut shared = self.lock();
+            let mut shared = self.shared.lock();
             if shared.requests.is_some() || self.start(&mut shared).is_ok() {
                 return;
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, KeeperState> {
-        self.shared.lock()
     }
 }

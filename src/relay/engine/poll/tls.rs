@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -86,10 +86,6 @@ impl<'a> TlsWire<'a> {
                 fault: None,
             }),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, TlsState> {
-        self.state.lock()
     }
 }
 
@@ -197,7 +193,7 @@ impl TlsState {
 impl TlsWire<'_> {
     /// The error in what the peer sent, if any.
     pub(super) fn take_error(&self) -> Option<rustls::Error> {
-        self.lock().error.take()
+        self.state.lock().error.take()
     }
 
     /// The TLS, whose records must all have been flushed.
@@ -207,7 +203,7 @@ impl TlsWire<'_> {
     }
 
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let state = self.lock();
+        let state = self.state.lock();
         let connection = &state.connection;
         let is_over = connection.has_peer_closed() || connection.failure().is_some();
         if state.has_unread_records || is_over || connection.early_bytes() > 0 {
@@ -218,7 +214,7 @@ impl TlsWire<'_> {
 
     /// A part of a record does not count: with every byte that the peer adds, it would look like much to read.
     pub(super) fn readable_bytes(&self) -> usize {
-        let state = self.lock();
+        let state = self.state.lock();
         let held = match state.has_unread_records {
             true => state.connection.held_bytes(),
             false => state.connection.early_bytes(),
@@ -232,7 +228,7 @@ impl TlsWire<'_> {
     }
 
     pub(super) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // An answer to the peer may be left from the last time.
         let _ = state.poll_flush_deferring_errors(self.socket, cx);
         let early = state.connection.take_early(buffer);
@@ -265,7 +261,7 @@ impl TlsWire<'_> {
     }
 
     pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         ready!(state.poll_flush(self.socket, cx))?;
         OUTGOING.with_borrow_mut(|outgoing| {
             outgoing.clear();
@@ -287,11 +283,11 @@ impl TlsWire<'_> {
     }
 
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().poll_flush(self.socket, cx)
+        self.state.lock().poll_flush(self.socket, cx)
     }
 
     pub(super) fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.has_shut_down {
             state.has_shut_down = true;
             let TlsState { connection, unsent, .. } = &mut *state;
@@ -304,7 +300,7 @@ impl TlsWire<'_> {
 
     pub(super) fn queue(&self) -> Option<SendQueue> {
         let mut queue = Socket::queue(self.socket)?;
-        let unsent = u32::try_from(self.lock().unsent.len()).unwrap_or(u32::MAX);
+        let unsent = u32::try_from(self.state.lock().unsent.len()).unwrap_or(u32::MAX);
         queue.not_sent_bytes = queue.not_sent_bytes.saturating_add(unsent);
         Some(queue)
     }
