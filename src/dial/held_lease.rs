@@ -57,6 +57,11 @@ impl HeldLease {
         self.lease().end();
     }
 
+    /// Gives the lease back now: the place need not be kept.
+    pub fn give_back(mut self) {
+        drop(self.0.take());
+    }
+
     /// Gives the lease back when `server_end` is ready, which means that the server has ended the session;
     /// [`HOLD_TIME_MAX`] from now at the latest.
     pub fn give_back_after(mut self, server_end: impl Future<Output = ()> + Send + 'static) {

@@ -346,6 +346,7 @@ async fn a_place_on_a_limited_server_is_freed_by_the_server_close_or_after_a_sec
         (true, true, |lease| lease.give_back_after(pending()), HALF * 2),
         (true, true, |lease| lease.give_back_after(sleep(HALF)), HALF),
         (true, true, |lease| lease.end(), Duration::ZERO),
+        (true, true, HeldLease::give_back, Duration::ZERO),
         (true, false, drop, Duration::ZERO),
         (false, true, drop, Duration::ZERO),
     ] {

@@ -73,12 +73,16 @@ impl Lease {
     /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
     pub fn end(&self) {
         if !self.has_ended.swap(true, Relaxed) {
-            let has_outcome = self.is_served.load(Relaxed) || self.has_failed();
-            if self.kind == LeaseKind::Trial && !has_outcome {
-                self.server.release_trial(); // before the place is given to the next in line
-            }
-            self.server.end_session();
+            self.end_session();
         }
+    }
+
+    fn end_session(&self) {
+        let has_outcome = self.is_served.load(Relaxed) || self.has_failed();
+        if self.kind == LeaseKind::Trial && !has_outcome {
+            self.server.release_trial(); // before the place is given to the next in line
+        }
+        self.server.end_session();
     }
 
     /// Notes that the server serves the session. Returns whether that was known.
@@ -110,6 +114,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.end();
+        if !*self.has_ended.get_mut() {
+            self.end_session();
+        }
     }
 }

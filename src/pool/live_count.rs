@@ -42,6 +42,8 @@ impl CountId {
 #[derive(Debug)]
 pub(super) struct LiveCount {
     count: &'static AtomicU32,
+    /// How many of these sessions belong to servers other than the first one that had this count.
+    of_later: AtomicU32,
     id: CountId,
 }
 
@@ -54,6 +56,7 @@ impl LiveCount {
         }
         Self {
             count: unused.pop().expect("a block has counts"),
+            of_later: AtomicU32::new(0),
             id: CountId::next(),
         }
     }
@@ -61,6 +64,11 @@ impl LiveCount {
     /// The id of the count. Later counts may use the same place in memory, but never the same id.
     pub(super) fn id(&self) -> CountId {
         self.id
+    }
+
+    /// How many of the sessions belong to servers that share the count of an earlier server.
+    pub(super) fn of_later(&self) -> &AtomicU32 {
+        &self.of_later
     }
 
     /// The count. The caller keeps this `LiveCount` while it uses the count: after a drop, the count may be that of

@@ -27,12 +27,13 @@ use crate::tls::ResumableSessions;
 
 /// One server of a pool.
 #[derive(Debug)]
-#[repr(C)] // the first field, which each pick reads, usually shares a cache line with the reference count, which it writes
+#[repr(C)] // the first fields, which each pick reads, usually share a cache line with the reference count, which it writes
 pub struct Server {
     /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
-    /// Its own sessions. Also near the reference count, because each pick writes both.
-    own_live: AtomicU32,
+    /// Its own sessions if it shares its count of sessions with a server that had the count before. `None`: it is the
+    /// first server with that count.
+    own_live: Option<AtomicU32>,
     /// The queue in which clients of its pools wait; `None`: no client ever waits for this server.
     queue: Option<Arc<dyn ServerObserver>>,
     id: ServerId,
@@ -89,7 +90,7 @@ impl Server {
             spec,
             weight_override: AtomicU16::new(NO_WEIGHT),
             live: live_count.get(),
-            own_live: AtomicU32::new(0),
+            own_live: None,
             queue: None,
             served: AtomicU64::new(0),
             check_state: AtomicU8::new(checks.rise_fall.state() as u8),

@@ -168,7 +168,7 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
     };
     if !lease.is_held() || has_server_ended() {
         drop(ends);
-        lease.end();
+        lease.give_back();
     } else if awaits_server_end {
         lease.give_back_after(async move {
             if timeout(END_TIME_MAX, read_closed(&ends.server)).await.is_err() {

@@ -101,6 +101,7 @@ impl Server {
     pub(in crate::pool) fn sharing_count(self, live_count: Arc<LiveCount>) -> Self {
         Self {
             live: live_count.get(),
+            own_live: Some(AtomicU32::new(0)),
             live_count,
             ..self
         }
@@ -117,15 +118,30 @@ impl Server {
     }
 
     /// The open sessions on the server by this name. [`Self::live`] also counts those by other names of its address.
+    ///
+    /// Sessions that begin or end at this moment by another name of its address may count, too.
     #[must_use]
     pub fn own_live(&self) -> u32 {
-        self.own_live.load(Relaxed)
+        match &self.own_live {
+            Some(own) => own.load(Relaxed),
+            None => self.live().saturating_sub(self.live_count.of_later().load(Relaxed)),
+        }
     }
 
     /// Counts a session that begins.
     pub(in crate::pool) fn add_session(&self) {
         self.live.fetch_add(1, Relaxed);
-        self.own_live.fetch_add(1, Relaxed);
+        self.add_own(1);
+    }
+
+    /// Adds to the sessions of this name, if they are counted at all. They are not for the first name of an address, so
+    /// that a session of nearly any server writes one shared number.
+    fn add_own(&self, sessions: i32) {
+        if let Some(own) = &self.own_live {
+            for count in [own, self.live_count.of_later()] {
+                count.fetch_add(sessions.cast_unsigned(), Relaxed); // wraps, so that a negative number is subtracted
+            }
+        }
     }
 
     /// Counts a session that begins, if there are fewer than `max` at its address. Returns whether it did.
@@ -133,20 +149,20 @@ impl Server {
         let next = |live| (live < max).then_some(live + 1);
         let has_room = self.live.fetch_update(Relaxed, Relaxed, next).is_ok();
         if has_room {
-            self.own_live.fetch_add(1, Relaxed);
+            self.add_own(1);
         }
         has_room
     }
 
     /// Takes back the count of a session that does not come about after all.
     pub(in crate::pool) fn remove_session(&self) {
-        self.own_live.fetch_sub(1, Relaxed);
+        self.add_own(-1);
         self.live.fetch_sub(1, Relaxed);
     }
 
     /// Counts a session that ends, and gives its place to the first in line.
     pub(in crate::pool) fn end_session(&self) {
-        self.own_live.fetch_sub(1, Relaxed);
+        self.add_own(-1);
         self.live.fetch_sub(1, SeqCst); // before the queue is asked whether clients wait: no wake-up is lost
         if let Some(queue) = &self.queue {
             queue.place_freed();
@@ -158,7 +174,6 @@ impl Server {
 impl Server {
     /// This server with this many open sessions.
     pub(in crate::pool) fn with_live(self, live: u32) -> Self {
-        self.own_live.store(live, Relaxed);
         self.live.store(live, Relaxed);
         self
     }
